@@ -1,0 +1,33 @@
+"""The command line: one Typer application, each group of commands in a file of its own.
+
+Data goes to stdout, everything else to stderr; ``--json`` where a command reports; exit 0 ok, 1 failed, 2 usage.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def run() -> None:
+    """Entry point of the ``tailrace`` script."""
+    try:
+        from tailrace.cli.app import app
+    except ModuleNotFoundError as missing:
+        print(
+            f"tailrace: {missing.name} is not installed: the command line needs `pip install 'tailrace[services]'` "
+            "(and the extras local and train to run everything on one machine)",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+    from tailrace.kit.errors import TailraceError, UsageError
+
+    try:
+        app()
+    except UsageError as error:
+        print(f"tailrace: {error}", file=sys.stderr)
+        sys.exit(2)
+    except TailraceError as error:
+        print(f"tailrace: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,57 @@
+"""Names of topics. A lane is the set of topics of one logical model (or of several that share it)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+CONTRACTS = "tailrace.contracts"
+MANIFESTS = "tailrace.model-manifests"
+CHUNKS = "tailrace.model-chunks"
+ROLLOUTS = "tailrace.rollouts"
+COMMANDS = "tailrace.commands"
+ALERTS = "tailrace.alerts"
+
+CONTROL_TOPICS = (CONTRACTS, MANIFESTS, CHUNKS, ROLLOUTS, COMMANDS, ALERTS)
+
+LANE_SUFFIXES = (
+    "requests",
+    "predictions",
+    "shadow-predictions",
+    "labels",
+    "actions",
+    "dead-letters",
+)
+
+
+class Lane(NamedTuple):
+    """The topics of one lane, all with the same number of partitions and keyed by the producer's key."""
+
+    name: str
+
+    @property
+    def requests(self) -> str:
+        return f"{self.name}.requests"
+
+    @property
+    def predictions(self) -> str:
+        return f"{self.name}.predictions"
+
+    @property
+    def shadow_predictions(self) -> str:
+        return f"{self.name}.shadow-predictions"
+
+    @property
+    def labels(self) -> str:
+        return f"{self.name}.labels"
+
+    @property
+    def actions(self) -> str:
+        return f"{self.name}.actions"
+
+    @property
+    def dead_letters(self) -> str:
+        return f"{self.name}.dead-letters"
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        return tuple(f"{self.name}.{suffix}" for suffix in LANE_SUFFIXES)

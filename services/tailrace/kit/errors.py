@@ -1,0 +1,28 @@
+"""The errors that services tell apart. Everything else is a bug."""
+
+from __future__ import annotations
+
+
+class TailraceError(Exception):
+    """An error meant for people: says what is wrong and what to do next. The command line prints it and exits 1."""
+
+
+class UsageError(TailraceError):
+    """The caller asked for something that makes no sense as asked. The command line exits 2."""
+
+
+class BadRecord(Exception):
+    """One record's data is bad: it becomes a dead letter, and the batch goes on.
+
+    ``code`` is stable and for machines, ``reason`` for people, ``field`` the field at fault where there is one.
+    """
+
+    def __init__(self, code: str, reason: str, field: str | None = None) -> None:
+        super().__init__(f"{code}: {reason}" + (f" (field {field})" if field else ""))
+        self.code = code
+        self.reason = reason
+        self.field = field
+
+
+class Retry(Exception):
+    """Something needed is away for the moment (registry, ClickHouse); the same batch is to be offered again."""

@@ -1,0 +1,77 @@
+"""What flows through the batch loop: messages in, records and dead letters out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class Message(Protocol):
+    """A record read from a log.
+
+    The accessors are those of ``confluent_kafka.Message``, so that what librdkafka hands over is used as it is,
+    without a copy per record; the in-memory log hands over objects of its own with the same accessors.
+    """
+
+    def topic(self) -> str: ...
+    def partition(self) -> int: ...
+    def offset(self) -> int: ...
+    def key(self) -> bytes | None: ...
+    def value(self) -> bytes | None: ...
+    def headers(self) -> list[tuple[str, bytes]] | None: ...
+    def timestamp(self) -> tuple[int, int]:
+        """``(type, milliseconds)``; with LogAppendTime, which every Tailrace topic uses, the broker's time."""
+        ...
+
+
+class TopicPartition(NamedTuple):
+    topic: str
+    partition: int
+
+
+class Source(NamedTuple):
+    """The coordinates of the record that a derived record comes from; its identity through the whole loop."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+    @classmethod
+    def of(cls, message: Message) -> Source:
+        return cls(message.topic(), message.partition(), message.offset())
+
+
+class Record(NamedTuple):
+    """A record to be written. Without a partition, the key decides by murmur2, as in the Java client."""
+
+    topic: str
+    value: bytes | None
+    key: bytes | None = None
+    headers: Headers = ()
+    partition: int | None = None
+
+
+class DeadLetter(NamedTuple):
+    """A message that cannot be processed, and why. It goes out in the same transaction as the batch's records.
+
+    ``code`` is a stable word for machines (``unseen-category``), ``reason`` a sentence for people, ``field`` the
+    field at fault where there is one. ``topic`` is the dead-letter topic of the lane.
+    """
+
+    topic: str
+    message: Message
+    code: str
+    reason: str
+    field: str | None = None
+
+
+class Hold(NamedTuple):
+    """A partition that waits: nothing from ``offset`` on was processed, and ``reason`` says what it waits for."""
+
+    offset: int
+    reason: str
