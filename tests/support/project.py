@@ -1,0 +1,72 @@
+"""A project folder with a home of its own, driven through the command line alone, as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# What a user's shell may have set must not leak into a test's project.
+_FOREIGN = ("KAFKA_", "SCHEMA_REGISTRY_", "CLICKHOUSE_", "TAILRACE_")
+
+
+class Project:
+    """A folder in which ``tailrace`` commands run; ``home`` is ``./.tailrace`` in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.home = path / ".tailrace"
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN)}
+        for kept in ("TAILRACE_CACHE", "KAFKA_HOME"):
+            if kept in os.environ:
+                self.env[kept] = os.environ[kept]
+
+    def run(self, *args: str, timeout: float = 180, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Runs ``tailrace ARGS``; a failing command fails the test with what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "tailrace.cli", *args],
+            cwd=self.path,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(
+                f"tailrace {' '.join(args)} exited {done.returncode}\n--- stdout\n{done.stdout}\n--- stderr\n{done.stderr}"
+            )
+        return done
+
+    def json(self, *args: str, timeout: float = 180, check: bool = True) -> Any:
+        """Runs ``tailrace ARGS --json`` and parses what it put on stdout."""
+        return json.loads(self.run(*args, "--json", timeout=timeout, check=check).stdout)
+
+    def status(self) -> dict[str, Any]:
+        return dict(self.json("status", check=False))
+
+    def service(self, name: str) -> dict[str, Any]:
+        return next(s for s in self.status()["services"] if s["name"] == name)
+
+    def logs(self) -> str:
+        """The end of every log of the home, for a failing test's message."""
+        return "\n".join(
+            f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-30:])
+            for log in sorted((self.home / "run").glob("*.log"))
+        )
+
+
+@contextmanager
+def running_project(path: Path) -> Iterator[Project]:
+    """A project with everything up; taken down and purged at the end whatever happened."""
+    path.mkdir(parents=True, exist_ok=True)
+    project = Project(path)
+    try:
+        project.run("up", "--detach", timeout=120)
+        yield project
+    finally:
+        project.run("down", "--purge", timeout=60, check=False)
