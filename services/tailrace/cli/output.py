@@ -35,8 +35,8 @@ def say(text: str = "") -> None:
 def emit(data: Any, as_json: bool = False) -> None:
     """Prints a command's result to stdout.
 
-    A list of mappings is a table (rich on a terminal, aligned columns elsewhere), a mapping one line per entry,
-    anything else is printed as it is. With ``as_json`` it is one JSON document on one line.
+    A list of mappings is a table (rich on a terminal, aligned columns elsewhere), a mapping a line per entry,
+    anything else printed as it is. With ``as_json`` it is one JSON document on one line.
     """
     if as_json:
         print(to_json(data), flush=True)
