@@ -1,0 +1,55 @@
+"""Identity of records: every derived record carries the coordinates of the one it comes from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from tailrace.kit.errors import BadRecord
+from tailrace.kit.messages import Source
+
+REQUEST_ID = "request_id"
+
+
+def prediction_id(role: str, source: Source) -> str:
+    """The id of the prediction that this role makes of the request at these coordinates.
+
+    32 hex digits of SHA-256; the same on every machine and after every restart, so an answer given twice
+    would show as one id twice.
+    """
+    return hashlib.sha256(f"{role}|{source}".encode()).hexdigest()[:32]
+
+
+def key_text(value: str | int) -> str:
+    """Canonical text of a key: text as it is, integers in decimal."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise BadRecord("wrong-type", f"a key is text or an integer, this is {type(value).__name__}")
+    return value if isinstance(value, str) else str(int(value))
+
+
+def request_id(record: Mapping[str, Any], source: Source) -> str:
+    """The request's own id, or its coordinates where it has none (or an empty one)."""
+    return record.get(REQUEST_ID) or str(source)
+
+
+def request_key(key_field: str, record: Mapping[str, Any], source: Source) -> str:
+    """The key of everything derived from this request: its key field's text, or its coordinates where it has
+    none.
+    """
+    value = record.get(key_field)
+    return str(source) if value is None or value == "" else key_text(value)
+
+
+def truth_key(key_field: str, record: Mapping[str, Any]) -> str:
+    """The key of a label or an action.
+
+    Raises:
+        BadRecord: ``missing-key``; without it there is no way to bring it to its request.
+    """
+    value = record.get(key_field)
+    if value is None or value == "":
+        raise BadRecord(
+            "missing-key", f"{key_field} says which request this is about, and it is missing", key_field
+        )
+    return key_text(value)

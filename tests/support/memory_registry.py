@@ -1,0 +1,49 @@
+"""A schema registry in memory, for tests without a network: a real one, only not remote."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tailrace.kit.errors import Retry
+from tailrace.kit.registry import Registered, Schema, UnknownSchema, schema_text
+
+
+class MemoryRegistry:
+    """Ids count from 1 in the order of registration. Set ``away`` to have every call raise `Retry`."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self._texts: list[str] = []
+        self._subjects: dict[str, list[int]] = {}
+
+    def register(self, subject: str, schema: Schema) -> int:
+        self._reach()
+        text = schema_text(schema)
+        if text not in self._texts:
+            self._texts.append(text)
+        schema_id = self._texts.index(text) + 1
+        versions = self._subjects.setdefault(subject, [])
+        if schema_id not in versions:
+            versions.append(schema_id)
+        return schema_id
+
+    def schema(self, schema_id: int) -> Schema:
+        self._reach()
+        if not 1 <= schema_id <= len(self._texts):
+            raise UnknownSchema(schema_id)
+        found: Any = json.loads(self._texts[schema_id - 1])
+        return found  # type: ignore[no-any-return]
+
+    def latest(self, subject: str) -> Registered | None:
+        self._reach()
+        versions = self._subjects.get(subject)
+        return Registered(versions[-1], len(versions), self.schema(versions[-1])) if versions else None
+
+    def check_compatible(self, subject: str, schema: Schema) -> tuple[bool, list[str]]:
+        self._reach()
+        return True, []
+
+    def _reach(self) -> None:
+        if self.away:
+            raise Retry("the registry is away")
