@@ -76,7 +76,7 @@ class Feature(_Checked):
 
     type: Literal["number", "integer", "boolean", "category"]
     missing: Literal["reject", "impute", "pass"] = "reject"
-    """A missing value makes the row a dead letter, is replaced by the package's value, or goes to the model."""
+    """A missing value makes the row a dead letter, takes the package's value, or goes to the model."""
 
 
 class ContextField(_Checked):

@@ -182,12 +182,12 @@ class ModelContract(Section):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of the resolved contract with sorted keys: the same for every spelling of the same thing."""
+        """SHA-256 (hex) of the resolved contract with sorted keys: one for all spellings of the same thing."""
         canonical = json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def no_effect_yet(self) -> list[str]:
-        """Paths of what this contract says that is checked and stored, but that nothing acts on in this version."""
+        """Paths of what this contract says and what is stored, but what nothing acts on in this version."""
         resolved = self.to_dict()
         return [path for path in NO_EFFECT_YET if _says(resolved, path.split("."))]
 
