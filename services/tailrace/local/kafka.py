@@ -1,0 +1,231 @@
+"""A real Apache Kafka on this machine: one node, KRaft, plaintext on the loopback interface."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tailrace.kit.errors import TailraceError
+from tailrace.local.java import jars, java
+from tailrace.local.ports import HOST, free_port, is_free
+from tailrace.local.watchdog import watchdog
+
+LOCK = Path(__file__).with_name("kafka-jars.lock")
+_LOG_CONFIG = Path(__file__).with_name("log4j2.properties")
+
+# What one node needs, and what makes it quick: see docs/adr/0002-local-broker.md.
+_SETTINGS = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "inter.broker.listener.name": "PLAINTEXT",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "default.replication.factor": "1",
+    "min.insync.replicas": "1",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "4",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "share.coordinator.state.topic.num.partitions": "1",
+    "group.initial.rebalance.delay.ms": "0",
+    # Offsets outlive the longest retention: a group that was away for months goes on where it was.
+    "offsets.retention.minutes": str(10 * 365 * 24 * 60),
+    # What a killed service left open holds back readers until it is found: look every second, not every ten.
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+    # A killed broker may register again only when its former session has ended: nine seconds by default.
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
+    "auto.create.topics.enable": "false",
+    "log.message.timestamp.type": "LogAppendTime",
+    # A derived record may be four times as large as a request (1 MiB), and a batch has its overhead.
+    "message.max.bytes": str(5 * 1024 * 1024),
+    "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
+    "num.network.threads": "2",
+    "num.io.threads": "4",
+}
+_JVM = ("-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-Djava.awt.headless=true")
+
+
+class LocalKafka:
+    """One broker over one data folder: started, stopped, killed, started again on the same port.
+
+    Attributes:
+        port: where clients connect. Chosen at the first start where not given, and kept.
+        log: what the broker writes to stdout and stderr.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        port: int | None = None,
+        log: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.data = data.resolve()
+        self.log = log or self.data / "kafka.log"
+        self._env = dict(os.environ if env is None else env)
+        self._wanted_port = port
+        self.port = port or 0
+        self._controller_port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """``host:port`` for ``bootstrap.servers``."""
+        return f"{HOST}:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, timeout: float = 60) -> None:
+        """Starts the broker and returns when topics can be created.
+
+        Raises:
+            TailraceError: no Java, no jars, the port taken, the folder not writable, or the broker does not come up.
+        """
+        assert not self.running(), "started twice"
+        classpath = self._classpath()
+        command = [str(java(self._env)), *_JVM, f"-Dlog4j2.configurationFile={_LOG_CONFIG}", "-cp", classpath]
+        fixed = self.port != 0
+        for attempt in range(3):
+            if not fixed:
+                self.port = free_port()
+            elif not is_free(self.port):
+                raise TailraceError(
+                    f"port {self.port} for Kafka is taken by another program: stop that, or choose another port"
+                )
+            self._controller_port = free_port()
+            config = self._write_config()
+            if not (self.data / "logs" / "meta.properties").exists():
+                self._format(command, config)
+            self._launch([*command, "kafka.Kafka", str(config)])
+            if self._wait(time.monotonic() + timeout):
+                return
+            # Somebody else took the port between our looking and the broker's binding: choose anew.
+            if fixed or attempt == 2 or "Address already in use" not in self._last_words():
+                raise TailraceError(f"Kafka did not come up:\n{self._last_words()}\nAll of it: {self.log}")
+
+    def stop(self, timeout: float = 20) -> None:
+        """Ends the broker in good order; kills it where that takes longer than ``timeout`` seconds."""
+        self._end(terminate_first=timeout)
+
+    def kill(self) -> None:
+        """Ends the broker as a crash does (SIGKILL). Its data stays; `start` or `restart` goes on with it."""
+        self._end(terminate_first=0)
+
+    def restart(self, timeout: float = 60) -> None:
+        """Stops the broker where it runs, and starts it again on the same port and data."""
+        self.stop()
+        self.start(timeout)
+
+    def _classpath(self) -> str:
+        if home := self._env.get("KAFKA_HOME"):
+            libs = Path(home, "libs")
+            if not any(libs.glob("kafka_*.jar")):
+                raise TailraceError(
+                    f"KAFKA_HOME is {home}, but there is no {libs}/kafka_*.jar: point it to an unpacked Kafka 4, or "
+                    "unset it"
+                )
+            return f"{libs}/*"
+        return os.pathsep.join(map(str, jars(LOCK)))
+
+    def _write_config(self) -> Path:
+        settings = _SETTINGS | {
+            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{HOST}:{self._controller_port}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "controller.quorum.voters": f"1@{HOST}:{self._controller_port}",
+            "log.dirs": str(self.data / "logs"),
+        }
+        path = self.data / "server.properties"
+        try:
+            self.data.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            self.log.touch()
+        except OSError as error:
+            raise TailraceError(
+                f"Kafka's data folder {self.data} cannot be written ({error.strerror}): free the disk or correct its "
+                "rights, or choose another one"
+            ) from error
+        return path
+
+    def _format(self, command: list[str], config: Path) -> None:
+        with self.log.open("ab") as log:
+            done = subprocess.run(
+                [*command, "kafka.tools.StorageTool", "format", "-c", str(config), "-t", _cluster_id()],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._env,
+                check=False,
+            )
+        if done.returncode:
+            raise TailraceError(f"Kafka's data folder could not be made:\n{self._last_words()}")
+
+    def _launch(self, command: list[str]) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._env,
+                start_new_session=True,  # a Ctrl-C in the terminal is for whoever stops things in order
+            )
+        watchdog().watch(self._process.pid)
+
+    def _wait(self, deadline: float) -> bool:
+        """True once a client sees the broker; False when its process has ended."""
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
+
+        while self.running():
+            if time.monotonic() > deadline:
+                self.kill()
+                return False
+            if is_free(self.port):
+                time.sleep(0.02)
+                continue
+            client = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+            try:
+                if client.list_topics(timeout=2).brokers:
+                    return True
+            except KafkaException:
+                time.sleep(0.05)
+        return False
+
+    def _end(self, terminate_first: float) -> None:
+        if self._process is None:
+            return
+        if terminate_first:
+            self._process.terminate()
+            try:
+                self._process.wait(terminate_first)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        else:
+            self._process.kill()
+        self._process.wait()
+        watchdog().forget(self._process.pid)
+        self._process = None
+
+    def _last_words(self, lines: int = 15) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _cluster_id() -> str:
+    """A random UUID in the URL-safe base64 that Kafka uses."""
+    import base64
+    import uuid
+
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")

@@ -1,0 +1,32 @@
+"""Free ports on the loopback interface."""
+
+from __future__ import annotations
+
+import random
+import socket
+
+HOST = "127.0.0.1"
+
+# Below the range from which Linux (32768 up) and macOS (49152 up) take the ports of outgoing connections: a port
+# that a server comes back to after a crash must not meanwhile have become some client's.
+_LOWEST, _HIGHEST = 15000, 32000
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As servers do it: what a former server left in TIME_WAIT does not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    """A port that is free now, at random, so that processes that ask at the same time get different ones."""
+    chosen = random.SystemRandom()
+    while True:
+        port = chosen.randrange(_LOWEST, _HIGHEST)
+        if is_free(port):
+            return port

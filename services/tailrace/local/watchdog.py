@@ -1,0 +1,81 @@
+"""Ends what a parent started when the parent dies without doing so itself, on Linux and macOS alike.
+
+The parent holds the write end of a pipe; its death, by whatever signal, closes it. Run by path, with nothing
+imported from Tailrace, so that it costs a few milliseconds and little memory.
+
+Lines on stdin: ``+PID`` watch, ``-PID`` forget. At end of file: SIGTERM to those left, SIGKILL after five seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+
+class Watchdog:
+    """The parent's side. One per process is enough: see `watchdog`."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C in the terminal is for the parent alone
+        )
+        self._lock = threading.Lock()
+
+    def watch(self, pid: int) -> None:
+        self._tell(f"+{pid}\n")
+
+    def forget(self, pid: int) -> None:
+        self._tell(f"-{pid}\n")
+
+    def _tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        # Without a watchdog (somebody killed it) everything still works; only a crash would leave orphans.
+        with self._lock, contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(line.encode())
+            self._process.stdin.flush()
+
+
+_watchdog: tuple[int, Watchdog] | None = None
+
+
+def watchdog() -> Watchdog:
+    """This process's watchdog, started at first use (a forked child gets one of its own)."""
+    global _watchdog
+    if _watchdog is None or _watchdog[0] != os.getpid():
+        _watchdog = (os.getpid(), Watchdog())
+    return _watchdog[1]
+
+
+def _serve() -> None:
+    pids: set[int] = set()
+    for line in sys.stdin:
+        change = pids.add if line[0] == "+" else pids.discard
+        change(int(line[1:]))
+    for sig, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 0.0)):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, sig)
+        deadline = time.monotonic() + patience
+        while pids and time.monotonic() < deadline:
+            time.sleep(0.05)
+            pids = {pid for pid in pids if _alive(pid)}
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    _serve()

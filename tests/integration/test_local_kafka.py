@@ -1,0 +1,120 @@
+"""The local broker is a real Kafka: it comes up, survives a crash with its data, and refuses clearly."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+
+from tailrace.kit.errors import TailraceError
+from tailrace.local.kafka import LocalKafka
+from tailrace.local.ports import HOST, free_port
+
+
+def _create(bootstrap: str, partitions: int = 2) -> str:
+    topic = f"t-{uuid.uuid4().hex[:8]}"
+    client = AdminClient({"bootstrap.servers": bootstrap})
+    client.create_topics([NewTopic(topic, partitions, 1)])[topic].result(30)
+    return topic
+
+
+def _write(bootstrap: str, topic: str, values: list[bytes]) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": uuid.uuid4().hex})
+    producer.init_transactions(60)
+    producer.begin_transaction()
+    for value in values:
+        producer.produce(topic, value)
+    producer.commit_transaction(60)
+
+
+def _read(bootstrap: str, topic: str, count: int) -> list[bytes]:
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": uuid.uuid4().hex,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+        }
+    )
+    consumer.subscribe([topic])
+    found: list[bytes] = []
+    while len(found) < count:
+        found += [m.value() for m in consumer.consume(count - len(found), 30) if not m.error()]
+    consumer.close()
+    return found
+
+
+def test_a_transaction_survives_a_killed_broker(tmp_path: Path) -> None:
+    broker = LocalKafka(tmp_path / "kafka")
+    broker.start()
+    address = broker.bootstrap
+    try:
+        topic = _create(address)
+        _write(address, topic, [b"before"])
+        broker.kill()
+        assert not broker.running()
+        broker.start()
+        assert broker.bootstrap == address
+        _write(address, topic, [b"after"])
+        assert sorted(_read(address, topic, 2)) == [b"after", b"before"]
+    finally:
+        broker.stop()
+
+
+def test_the_settings_that_services_rely_on(kafka: LocalKafka) -> None:
+    client = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    topic = _create(kafka.bootstrap)
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    config = client.describe_configs([resource])[resource].result(30)
+    assert config["message.timestamp.type"].value == "LogAppendTime"
+    assert int(config["max.message.bytes"].value) >= 4 * 1024 * 1024
+    with pytest.raises(KeyError):
+        client.list_topics(topic="nobody-made-this", timeout=10).topics["another"]
+    assert "nobody-made-this" not in client.list_topics(timeout=10).topics
+
+
+def test_a_taken_port_is_said(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        port = free_port()
+        other.bind((HOST, port))
+        other.listen()
+        with pytest.raises(TailraceError, match=f"port {port} for Kafka is taken"):
+            LocalKafka(tmp_path / "kafka", port=port).start()
+
+
+def test_a_data_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(TailraceError, match="cannot be written"):
+        LocalKafka(tmp_path / "file" / "kafka").start()
+
+
+def test_kafka_home_without_a_kafka_is_said(tmp_path: Path) -> None:
+    with pytest.raises(TailraceError, match="KAFKA_HOME"):
+        LocalKafka(tmp_path / "kafka", env=os.environ | {"KAFKA_HOME": str(tmp_path)}).start()
+
+
+def test_an_installed_kafka_is_used(tmp_path: Path, kafka: LocalKafka) -> None:
+    """KAFKA_HOME with the layout of an unpacked distribution, made from the jars that the session's broker runs."""
+    from tailrace.local.java import jars
+    from tailrace.local.kafka import LOCK
+
+    libs = tmp_path / "dist" / "libs"
+    libs.mkdir(parents=True)
+    for jar in jars(LOCK):
+        # Distributions name a jar by its artifact alone: kafka_2.13-4.1.1.jar.
+        (libs / jar.name.removeprefix("org.apache.kafka-")).symlink_to(jar)
+    broker = LocalKafka(tmp_path / "kafka", env=os.environ | {"KAFKA_HOME": str(tmp_path / "dist")})
+    broker.start()
+    try:
+        assert broker.pid is not None
+        command = psutil.Process(broker.pid).cmdline()
+        assert command[command.index("-cp") + 1] == f"{libs}/*"
+        _create(broker.bootstrap)
+    finally:
+        broker.stop()
