@@ -1,0 +1,32 @@
+"""What can go wrong for an application, besides a usage error."""
+
+from __future__ import annotations
+
+from tailrace.kit.errors import TailraceError
+
+
+class Rejected(TailraceError):  # noqa: N818 - a word for users
+    """The request breaks the contract: it was not sent, or went to dead letters instead of being answered.
+
+    ``code`` is a stable word for machines (``unseen-category``), ``reason`` a sentence for people,
+    ``field`` the field at fault where there is one.
+    """
+
+    def __init__(self, code: str, reason: str, field: str | None = None) -> None:
+        super().__init__(f"{code}: {reason}" + (f" (field {field})" if field else ""))
+        self.code = code
+        self.reason = reason
+        self.field = field
+
+
+class Timeout(TailraceError, TimeoutError):  # noqa: N818
+    """No answer came in time. The request is in the log all the same and will be answered."""
+
+
+class DeliveryFailed(TailraceError):  # noqa: N818
+    """Kafka did not take some of the records that were sent before; ``ids`` names their request ids."""
+
+    def __init__(self, reason: str, ids: list[str]) -> None:
+        shown = ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+        super().__init__(f"{len(ids)} records were not delivered ({reason}): {shown}; send them again")
+        self.ids = ids
