@@ -12,7 +12,7 @@ from tailrace.local.kafka import LocalKafka
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
-    """A real broker for the session: ``.bootstrap``, and ``.kill()`` and ``.restart()`` for tests that hurt it.
+    """A real broker for the session: ``.bootstrap``, and ``.kill()`` and ``.start()`` for tests that hurt it.
 
     Shared: a test uses topics, groups and transactional ids of its own, and leaves the broker running.
     """

@@ -100,7 +100,7 @@ def test_kafka_home_without_a_kafka_is_said(tmp_path: Path) -> None:
 
 
 def test_an_installed_kafka_is_used(tmp_path: Path, kafka: LocalKafka) -> None:
-    """KAFKA_HOME with the layout of an unpacked distribution, made from the jars that the session's broker runs."""
+    """KAFKA_HOME with the layout of an unpacked distribution, made of the jars that the other broker runs."""
     from tailrace.local.java import jars
     from tailrace.local.kafka import LOCK
 

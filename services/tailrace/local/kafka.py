@@ -92,7 +92,7 @@ class LocalKafka:
         """Starts the broker and returns when topics can be created.
 
         Raises:
-            TailraceError: no Java, no jars, the port taken, the folder not writable, or the broker does not come up.
+            TailraceError: no Java, no jars, port taken, folder not writable, or the broker does not come up.
         """
         assert not self.running(), "started twice"
         classpath = self._classpath()
@@ -103,7 +103,7 @@ class LocalKafka:
                 self.port = free_port()
             elif not is_free(self.port):
                 raise TailraceError(
-                    f"port {self.port} for Kafka is taken by another program: stop that, or choose another port"
+                    f"port {self.port} for Kafka is taken by another program: stop it, or choose another port"
                 )
             self._controller_port = free_port()
             config = self._write_config()
@@ -134,8 +134,8 @@ class LocalKafka:
             libs = Path(home, "libs")
             if not any(libs.glob("kafka_*.jar")):
                 raise TailraceError(
-                    f"KAFKA_HOME is {home}, but there is no {libs}/kafka_*.jar: point it to an unpacked Kafka 4, or "
-                    "unset it"
+                    f"KAFKA_HOME is {home}, but there is no {libs}/kafka_*.jar: point it to an unpacked "
+                    "Kafka 4, or unset it"
                 )
             return f"{libs}/*"
         return os.pathsep.join(map(str, jars(LOCK)))
@@ -155,8 +155,8 @@ class LocalKafka:
             self.log.touch()
         except OSError as error:
             raise TailraceError(
-                f"Kafka's data folder {self.data} cannot be written ({error.strerror}): free the disk or correct its "
-                "rights, or choose another one"
+                f"Kafka's data folder {self.data} cannot be written ({error.strerror}): free the disk or "
+                "correct its rights, or choose another one"
             ) from error
         return path
 

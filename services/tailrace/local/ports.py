@@ -7,8 +7,8 @@ import socket
 
 HOST = "127.0.0.1"
 
-# Below the range from which Linux (32768 up) and macOS (49152 up) take the ports of outgoing connections: a port
-# that a server comes back to after a crash must not meanwhile have become some client's.
+# Below the range from which Linux (32768 up) and macOS (49152 up) take the ports of outgoing connections: a
+# port that a server comes back to after a crash must not meanwhile have become some client's.
 _LOWEST, _HIGHEST = 15000, 32000
 
 
