@@ -24,7 +24,7 @@ def test_an_answer_to_another_request_under_the_same_key_is_not_taken() -> None:
     waiter = Waiter()
     waiter.delivered(HERE)
     waiter.answered(ELSEWHERE, {"score": 0.1})
-    with pytest.raises(Timeout, match="m[.]requests/0/7"):
+    with pytest.raises(Timeout, match=r"m\.requests/0/7"):
         waiter.wait(0.01)
     threading.Timer(0.01, waiter.answered, (HERE, {"score": 0.9})).start()
     assert waiter.wait(5) == {"score": 0.9}
