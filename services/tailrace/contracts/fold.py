@@ -31,7 +31,7 @@ class AppliedContract:
 class Contracts:
     """Folds the records of ``tailrace.contracts`` in the topic's order.
 
-    Of several records that follow the same revision the first wins; the others are as if they had not been written.
+    Of several records that follow the same revision the first wins; the others count for nothing.
 
     Attributes:
         current: the contract in force of each model.

@@ -182,7 +182,7 @@ class ModelContract(Section):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of the resolved contract with sorted keys: one for all spellings of the same thing."""
+        """SHA-256 (hex) of the resolved contract with sorted keys: one for every spelling."""
         canonical = json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
