@@ -100,8 +100,8 @@ def java(env: Mapping[str, str] | None = None) -> Path:
         version = _java_version(Path(given))
         if version is not None and version < OLDEST_JAVA:
             raise TailraceError(
-                f"JAVA_HOME is Java {version}, Kafka 4 needs {OLDEST_JAVA} or later: unset it to use the Java "
-                f"of `{_INSTALL}`, or point it to a later one"
+                f"JAVA_HOME is Java {version}, Kafka 4 needs {OLDEST_JAVA} or later: unset it to use the "
+                f"Java of `{_INSTALL}`, or point it to a later one"
             )
         return found
     try:
@@ -162,8 +162,8 @@ def _download(missing: Sequence[Jar], folder: Path) -> None:
                 if not _is(path, jar.sha256):
                     raise TailraceError(
                         f"{jar.coordinate} was downloaded, but its sha256 is not the one in the lock file: "
-                        "it was altered on the way or at its source, and is not used. Try again; where you use a "
-                        "mirror, ask who runs it"
+                        "it was altered on the way or at its source, and is not used. Try again, or ask who "
+                        "runs your mirror"
                     )
                 path.replace(folder / jar.filename)
 
@@ -173,8 +173,8 @@ def _download(missing: Sequence[Jar], folder: Path) -> None:
     except Exception as error:
         # Whatever jgo and its HTTP client raise: there is no common base class.
         raise TailraceError(
-            f"{len(missing)} jars could not be downloaded to {folder} ({error}): check the network and the disk, "
-            f"or {_INSTEAD}"
+            f"{len(missing)} jars could not be downloaded to {folder} ({error}): check the network and the "
+            f"disk, or {_INSTEAD}"
         ) from error
 
 

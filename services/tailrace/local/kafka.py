@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import os
-import subprocess
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 from tailrace.kit.errors import TailraceError
 from tailrace.local.java import jars, java
 from tailrace.local.ports import HOST, free_port, is_free
-from tailrace.local.watchdog import watchdog
+from tailrace.local.process import Process
 
 LOCK = Path(__file__).with_name("kafka-jars.lock")
 _LOG_CONFIG = Path(__file__).with_name("log4j2.properties")
@@ -56,7 +57,7 @@ class LocalKafka:
     """One broker over one data folder: started, stopped, killed, started again on the same port.
 
     Attributes:
-        port: where clients connect. Chosen at the first start where not given, and kept.
+        port: where clients connect. Chosen at the first start where not given, and then kept.
         log: what the broker writes to stdout and stderr.
     """
 
@@ -64,17 +65,15 @@ class LocalKafka:
         self,
         data: Path,
         *,
-        port: int | None = None,
+        port: int = 0,
         log: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.data = data.resolve()
         self.log = log or self.data / "kafka.log"
+        self.port = port
         self._env = dict(os.environ if env is None else env)
-        self._wanted_port = port
-        self.port = port or 0
-        self._controller_port = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -86,7 +85,7 @@ class LocalKafka:
         return self._process.pid if self._process else None
 
     def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        return self._process is not None and self._process.running()
 
     def start(self, timeout: float = 60) -> None:
         """Starts the broker and returns when topics can be created.
@@ -95,34 +94,47 @@ class LocalKafka:
             TailraceError: no Java, no jars, port taken, folder not writable, or the broker does not come up.
         """
         assert not self.running(), "started twice"
-        classpath = self._classpath()
-        command = [str(java(self._env)), *_JVM, f"-Dlog4j2.configurationFile={_LOG_CONFIG}", "-cp", classpath]
+        java_with_kafka = [
+            str(java(self._env)),
+            *_JVM,
+            f"-Dlog4j2.configurationFile={_LOG_CONFIG}",
+            "-cp",
+            self._classpath(),
+        ]
         fixed = self.port != 0
+        if fixed and not is_free(self.port):
+            raise TailraceError(
+                f"port {self.port} for Kafka is taken by another program: stop it, or choose another port"
+            )
         for attempt in range(3):
             if not fixed:
                 self.port = free_port()
-            elif not is_free(self.port):
-                raise TailraceError(
-                    f"port {self.port} for Kafka is taken by another program: stop it, or choose another port"
-                )
-            self._controller_port = free_port()
             config = self._write_config()
             if not (self.data / "logs" / "meta.properties").exists():
-                self._format(command, config)
-            self._launch([*command, "kafka.Kafka", str(config)])
-            if self._wait(time.monotonic() + timeout):
+                self._format(java_with_kafka, config)
+            self._process = Process([*java_with_kafka, "kafka.Kafka", str(config)], self.log, self._env)
+            self._process.launch()
+            if self._answers(time.monotonic() + timeout):
                 return
+            self._process.kill()
+            words = self._process.last_words()
             # Somebody else took the port between our looking and the broker's binding: choose anew.
-            if fixed or attempt == 2 or "Address already in use" not in self._last_words():
-                raise TailraceError(f"Kafka did not come up:\n{self._last_words()}\nAll of it: {self.log}")
+            if fixed or attempt == 2 or "Address already in use" not in words:
+                raise TailraceError(f"Kafka did not come up:\n{words}\nAll of it: {self.log}")
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """The exit status of the broker once it has ended; None after ``timeout`` seconds."""
+        return self._process.wait(timeout) if self._process else None
 
     def stop(self, timeout: float = 20) -> None:
         """Ends the broker in good order; kills it where that takes longer than ``timeout`` seconds."""
-        self._end(terminate_first=timeout)
+        if self._process:
+            self._process.stop(timeout)
 
     def kill(self) -> None:
-        """Ends the broker as a crash does (SIGKILL). Its data stays; `start` or `restart` goes on with it."""
-        self._end(terminate_first=0)
+        """Ends the broker as a crash does (SIGKILL). Its data stays; `start` goes on with it."""
+        if self._process:
+            self._process.kill()
 
     def restart(self, timeout: float = 60) -> None:
         """Stops the broker where it runs, and starts it again on the same port and data."""
@@ -141,10 +153,11 @@ class LocalKafka:
         return os.pathsep.join(map(str, jars(LOCK)))
 
     def _write_config(self) -> Path:
+        controller = f"{HOST}:{free_port()}"
         settings = _SETTINGS | {
-            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{HOST}:{self._controller_port}",
+            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
-            "controller.quorum.voters": f"1@{HOST}:{self._controller_port}",
+            "controller.quorum.voters": f"1@{controller}",
             "log.dirs": str(self.data / "logs"),
         }
         path = self.data / "server.properties"
@@ -160,39 +173,19 @@ class LocalKafka:
             ) from error
         return path
 
-    def _format(self, command: list[str], config: Path) -> None:
-        with self.log.open("ab") as log:
-            done = subprocess.run(
-                [*command, "kafka.tools.StorageTool", "format", "-c", str(config), "-t", _cluster_id()],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self._env,
-                check=False,
-            )
-        if done.returncode:
-            raise TailraceError(f"Kafka's data folder could not be made:\n{self._last_words()}")
+    def _format(self, java_with_kafka: list[str], config: Path) -> None:
+        tool = ["kafka.tools.StorageTool", "format", "-c", str(config), "-t", _cluster_id()]
+        process = Process([*java_with_kafka, *tool], self.log, self._env)
+        process.launch()
+        if process.wait() != 0:
+            raise TailraceError(f"Kafka's data folder could not be made:\n{process.last_words()}")
 
-    def _launch(self, command: list[str]) -> None:
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self._env,
-                start_new_session=True,  # a Ctrl-C in the terminal is for whoever stops things in order
-            )
-        watchdog().watch(self._process.pid)
-
-    def _wait(self, deadline: float) -> bool:
-        """True once a client sees the broker; False when its process has ended."""
+    def _answers(self, deadline: float) -> bool:
+        """True once a client sees the broker; False when its process has ended or it is too late."""
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
 
-        while self.running():
-            if time.monotonic() > deadline:
-                self.kill()
-                return False
+        while self.running() and time.monotonic() < deadline:
             if is_free(self.port):
                 time.sleep(0.02)
                 continue
@@ -204,28 +197,7 @@ class LocalKafka:
                 time.sleep(0.05)
         return False
 
-    def _end(self, terminate_first: float) -> None:
-        if self._process is None:
-            return
-        if terminate_first:
-            self._process.terminate()
-            try:
-                self._process.wait(terminate_first)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-        else:
-            self._process.kill()
-        self._process.wait()
-        watchdog().forget(self._process.pid)
-        self._process = None
-
-    def _last_words(self, lines: int = 15) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
-
 
 def _cluster_id() -> str:
     """A random UUID in the URL-safe base64 that Kafka uses."""
-    import base64
-    import uuid
-
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")

@@ -3,7 +3,7 @@
 The parent holds the write end of a pipe; its death, by whatever signal, closes it. Run by path, with nothing
 imported from Tailrace, so that it costs a few milliseconds and little memory.
 
-Lines on stdin: ``+PID`` watch, ``-PID`` forget. At end of file: SIGTERM to those left, SIGKILL five seconds on.
+Lines on stdin: ``+PID`` watch, ``-PID`` forget. At end of file: SIGTERM to those left, then SIGKILL.
 """
 
 from __future__ import annotations
