@@ -1,7 +1,8 @@
 """The log as the kit needs it: what the Kafka backend and the in-memory backend both promise.
 
-Everything that is exactly once rests on the few calls below. They raise the kinds of error that a caller can act
-on, and nothing else; anything else that comes out of them is a bug. One conformance suite keeps both backends to it.
+Everything that is exactly once rests on the few calls below. They raise the kinds of error that a caller
+can act on, and nothing else; anything else that comes out of them is a bug. One conformance suite keeps
+both backends to it.
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ class Retriable(LogError):
 
 
 class Abortable(LogError):
-    """The transaction or commit cannot go through, and did not: abort, go back to the committed offsets, begin again."""
+    """The transaction or commit cannot go through, and did not: abort, go back to the committed offsets,
+    begin again.
+    """
 
 
 class Indefinite(LogError):
     """It is not known whether the transaction was committed.
 
-    Only a new producer with the same transactional id, once its ``init`` has returned, makes the committed offsets
-    tell the truth.
+    Only a new producer with the same transactional id, once its ``init`` has returned, makes the committed
+    offsets tell the truth.
     """
 
 
@@ -48,7 +51,9 @@ class Fenced(Fatal):
 
 
 class OutOfRange(LogError):
-    """The offset to read from is not in the log: deleted by retention before it was read, or cut off at the end."""
+    """The offset to read from is not in the log: deleted by retention before it was read, or cut off at the
+    end.
+    """
 
     def __init__(self, partition: TopicPartition, offset: int) -> None:
         super().__init__(f"{partition.topic}/{partition.partition}: offset {offset} is not in the log")
@@ -98,10 +103,11 @@ class Consumer(Protocol):
         ...
 
     def consume(self, limit: int, timeout_s: float) -> Sequence[Message]:
-        """At most ``limit`` messages; fewer, or none, when ``timeout_s`` is over before. Each partition in order.
+        """At most ``limit`` messages; fewer, or none, when ``timeout_s`` is over before. Each partition in
+        order.
 
-        A timeout of 0 takes what has been fetched. Where the listener was called during the call, the messages may
-        be from before or after.
+        A timeout of 0 takes what has been fetched. Where the listener was called during the call, the
+        messages may be from before or after.
 
         Raises:
             OutOfRange: the position of an assigned partition is not in the log.
@@ -168,8 +174,8 @@ class TransactionalProducer(Protocol):
         """Makes the group's offsets part of the transaction.
 
         Raises:
-            Abortable: the membership is not of the group's current generation. A membership without a member id is
-                not checked at all, by any broker: the caller has to.
+            Abortable: the membership is not of the group's current generation. A membership without a
+                member id is not checked at all, by any broker: the caller has to.
         """
         ...
 
