@@ -1,0 +1,106 @@
+"""What a replay sends, in order of event time. Plain functions over arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+REQUEST, LABEL = 0, 1
+
+
+class Schedule(NamedTuple):
+    """Requests and labels in the order in which they are sent; each field has one entry per record.
+
+    Attributes:
+        kind: ``REQUEST`` or ``LABEL``.
+        row: index of the row that it is about.
+        time: event time in milliseconds.
+    """
+
+    kind: NDArray[np.int8]
+    row: NDArray[np.int64]
+    time: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+def schedule(
+    request_times: NDArray[np.int64], labelled: NDArray[np.bool_], label_delay_ms: int | None
+) -> Schedule:
+    """Merges requests with their labels, each ``label_delay_ms`` after its request (None: no labels).
+
+    Of records at one event time, requests come before labels and keep the order of their rows.
+    """
+    rows = np.arange(len(request_times), dtype=np.int64)
+    with_label = rows[labelled] if label_delay_ms is not None else rows[:0]
+    kind = np.repeat(np.array([REQUEST, LABEL], dtype=np.int8), [len(rows), len(with_label)])
+    row = np.concatenate([rows, with_label])
+    time = np.concatenate([request_times, request_times[with_label] + (label_delay_ms or 0)])
+    order = np.lexsort((row, kind, time))
+    return Schedule(kind[order], row[order], time[order])
+
+
+class Pace:
+    """How many records of a schedule are due.
+
+    Args:
+        times: event times in the order of sending, ms.
+        rate: records per second of wall time, or None.
+        speed: event-time seconds per second of wall time, or None. With neither, everything is due at once.
+    """
+
+    def __init__(self, times: NDArray[np.int64], rate: float | None, speed: float | None) -> None:
+        self._times, self._rate, self._speed = times, rate, speed
+
+    def due(self, elapsed_s: float) -> int:
+        """How many records are due ``elapsed_s`` seconds after the start."""
+        if self._rate is not None:
+            return min(len(self._times), int(elapsed_s * self._rate) + 1)
+        if self._speed is not None and len(self._times):
+            now = float(self._times[0]) + elapsed_s * 1000 * self._speed
+            return int(np.searchsorted(self._times, now, side="right"))
+        return len(self._times)
+
+    def wait(self, sent: int, elapsed_s: float) -> float:
+        """Seconds until the next record is due; 0 where one is due or none is left."""
+        if sent >= len(self._times) or self.due(elapsed_s) > sent:
+            return 0.0
+        if self._rate is not None:
+            return max(0.0, sent / self._rate - elapsed_s)
+        assert self._speed is not None
+        ahead_ms = float(self._times[sent] - self._times[0]) / self._speed
+        return max(0.0, ahead_ms / 1000 - elapsed_s)
+
+
+class LaneClock:
+    """The lane's clock while a replay owns it: which input partitions fell silent and must be told the
+    time.
+    """
+
+    def __init__(self, topics: Iterable[str], partitions: int) -> None:
+        self._told: dict[tuple[str, int], int] = {}
+        self._partitions = [(topic, partition) for topic in topics for partition in range(partitions)]
+        self._last_tick: int | None = None
+
+    @property
+    def partitions(self) -> list[tuple[str, int]]:
+        return self._partitions
+
+    def wrote(self, topic: str, partition: int, time_ms: int) -> None:
+        """A record of this event time went to the partition, which tells it the time as well as a mark."""
+        self._told[topic, partition] = time_ms
+
+    def tick(self, time_ms: int) -> list[tuple[str, int]]:
+        """Event time is ``time_ms`` now: the partitions that got nothing since the last tick, to be
+        marked.
+        """
+        since = self._last_tick
+        silent = [p for p in self._partitions if since is None or self._told.get(p, since - 1) < since]
+        if since is not None and time_ms <= since:
+            return []
+        self._last_tick = time_ms
+        return silent

@@ -1,0 +1,194 @@
+"""Sends a file's rows as the application would have sent them, in order of event time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from tailrace.client.errors import DeliveryFailed
+from tailrace.client.kafka import producer
+from tailrace.contracts.lanes import Lane
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.contracts.schemas import subject
+from tailrace.kit.codec import Codec
+from tailrace.kit.connection import Connection
+from tailrace.kit.errors import TailraceError
+from tailrace.kit.marks import mark
+from tailrace.kit.messages import Record
+from tailrace.kit.murmur2 import partition_of
+from tailrace.kit.registry import RegistryClient
+from tailrace.kit.sources import key_text
+from tailrace.replay.schedule import REQUEST, LaneClock, Pace, Schedule, schedule
+
+_CHUNK = 1_000
+_TICK_S = 1.0
+
+
+@dataclass
+class Sent:
+    """What a replay sent. ``labels_not_due`` were left out since they would only be known after now."""
+
+    requests: int = 0
+    labels: int = 0
+    labels_not_due: int = 0
+    marks: int = 0
+    seconds: float = 0.0
+
+
+class Replay:
+    """One pass over a file's rows into a model's lane, whose clock it owns meanwhile.
+
+    Event times come from the rows, so the lane's passing time does too: an input partition (requests, labels,
+    actions) that falls silent is sent a mark with the event time reached, at least every 1,000 records and
+    about every second. At the end every input partition gets a last mark, at the last event time plus the
+    contract's
+    lateness: nothing older is to come, so every window that ended by then may close.
+
+    Args:
+        rows: as ``contracts.data_file.read_rows`` gives them, sorted by event time.
+        label_delay_ms: how long after its request a label is sent, in event time; None sends none.
+        rate: records per second, or None.
+        speed: event-time seconds per second, or None; with neither, as fast as Kafka takes them.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        contract: ModelContract,
+        rows: pl.DataFrame,
+        label_delay_ms: int | None = None,
+        rate: float | None = None,
+        speed: float | None = None,
+    ) -> None:
+        self._connection, self._contract, self._rows = connection, contract, rows
+        self._lane = Lane(contract.lane)
+        self._codec = Codec(registry := RegistryClient(connection.registry, connection.registry_auth))
+        self._schema_ids = {
+            topic: _schema_id(registry, topic, contract) for topic in (self._lane.requests, self._lane.labels)
+        }
+        self._sent = Sent()
+        self._failures: list[str] = []
+        self.plan = self._plan(label_delay_ms)
+        self._pace = Pace(self.plan.time, rate, speed)
+        inputs = (self._lane.requests, self._lane.labels, self._lane.actions)
+        self._clock = LaneClock(inputs, _partitions(connection, self._lane.requests))
+        self._partition_count = len(self._clock.partitions) // len(inputs)
+        self._producer = producer(connection)
+
+    def run(self, progress: Callable[[int], None] = lambda done: None) -> Sent:
+        """Sends everything and waits until Kafka has taken it. ``progress`` is told how many records are
+        sent.
+
+        Raises:
+            DeliveryFailed: Kafka refused some.
+        """
+        plan, sent, ticked = self.plan, 0, 0
+        began = last_tick = time.monotonic()
+        while sent < len(plan):
+            due = min(self._pace.due(time.monotonic() - began), sent + _CHUNK)
+            if due > sent:
+                self._send(slice(sent, due))
+                sent = due
+                progress(sent)
+            now = time.monotonic()
+            if sent and (sent - ticked >= _CHUNK or now - last_tick >= _TICK_S):
+                self._mark(self._clock.tick(int(plan.time[sent - 1])), int(plan.time[sent - 1]))
+                ticked, last_tick = sent, now
+            self._producer.poll(min(0.05, self._pace.wait(sent, now - began)))
+        if len(plan):
+            self._mark(self._clock.partitions, int(plan.time[-1]) + self._contract.event_time.lateness_ms)
+        self._flush()
+        self._sent.seconds = time.monotonic() - began
+        return self._sent
+
+    def _plan(self, label_delay_ms: int | None) -> Schedule:
+        rows, target = self._rows, self._contract.target.name
+        times = rows[self._contract.event_time.name].to_numpy()
+        known = rows[target].is_not_null().to_numpy()
+        if label_delay_ms is not None:
+            due = times + label_delay_ms <= time.time() * 1000
+            self._sent.labels_not_due = int(np.count_nonzero(known & ~due))
+            known = known & due
+        return schedule(times, known, label_delay_ms)
+
+    def _send(self, part: slice) -> None:
+        contract, plan = self._contract, self.plan
+        drafts = self._rows[plan.row[part]].with_columns(pl.Series("_time", plan.time[part])).to_dicts()
+        for kind, record in zip(plan.kind[part], drafts, strict=True):
+            at = record.pop("_time")
+            truth = record.pop(contract.target.name)
+            record["model"] = contract.model
+            key = record[contract.key.name]
+            if kind == REQUEST:
+                topic = self._lane.requests
+                self._sent.requests += 1
+            else:
+                topic = self._lane.labels
+                self._sent.labels += 1
+                record = {name: record[name] for name in ("request_id", contract.key.name, "model")}
+                record |= {contract.event_time.name: at, contract.target.name: truth, "labelled_by": "replay"}
+            if key is None:
+                key = record["request_id"]
+            message_key = key_text(key).encode()
+            partition = partition_of(message_key, self._partition_count)
+            value = self._codec.encode(self._schema_ids[topic], record)
+            self._produce(Record(topic, value, message_key, partition=partition))
+            self._clock.wrote(topic, partition, at)
+
+    def _mark(self, partitions: list[tuple[str, int]], time_ms: int) -> None:
+        for topic, partition in partitions:
+            self._produce(mark(topic, partition, time_ms))
+            self._sent.marks += 1
+
+    def _produce(self, record: Record) -> None:
+        assert record.partition is not None
+        while True:
+            try:
+                self._producer.produce(
+                    record.topic,
+                    record.value,
+                    record.key,
+                    partition=record.partition,
+                    headers=list(record.headers),
+                    on_delivery=self._delivered,
+                )
+            except BufferError:
+                self._producer.poll(0.05)
+            except KafkaException as error:
+                raise DeliveryFailed(error.args[0].str(), [str(record.key)]) from error
+            else:
+                return
+
+    def _delivered(self, error: KafkaError | None, message: Any) -> None:
+        if error is not None:
+            self._failures.append(f"{message.key()!r} ({error.str()})")
+
+    def _flush(self) -> None:
+        left = self._producer.flush(60)
+        if self._failures:
+            raise DeliveryFailed("see below", self._failures)
+        if left:
+            raise TailraceError(
+                f"Kafka at {self._connection.bootstrap} has not taken {left} records in a minute"
+            )
+
+
+def _partitions(connection: Connection, topic: str) -> int:
+    found = AdminClient(dict(connection.kafka)).list_topics(topic, timeout=10).topics[topic]
+    if found.error is not None:
+        raise TailraceError(f"no topic {topic} ({found.error.str()}): `tailrace apply` makes a lane's topics")
+    return len(found.partitions)
+
+
+def _schema_id(registry: RegistryClient, topic: str, contract: ModelContract) -> int:
+    found = registry.latest(subject(topic, contract.model, contract.lane))
+    if found is None:
+        raise TailraceError(f"the registry has no schema for {topic}: `tailrace apply` registers it")
+    return found.id
