@@ -1,0 +1,361 @@
+"""ClickHouse's HTTP interface in front of the engine, for one machine; any ClickHouse client can talk to it.
+
+Understands what clients send: the statement in the URL or the body, data after ``FORMAT name`` (streamed, in
+any input format), compressed bodies and answers (lz4, zstd, gzip, deflate), ``param_x`` values in the URL or
+a form, settings and ``database`` in the URL, GET as read-only. There are no users (it binds 127.0.0.1 only)
+and no sessions (``session_id`` is ignored). An answer is complete before its first byte is sent, so that an
+error is always a status.
+"""
+
+from __future__ import annotations
+
+import email.parser
+import email.policy
+import gzip
+import json
+import os
+import re
+import uuid
+import zlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lz4.frame  # type: ignore[import-untyped]
+import uvicorn
+from backports import zstd
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from tailrace.kit.connection import home_dir
+from tailrace.local.clickhouse_engine import Engine, EngineError, Result, Session
+
+NOT_IMPLEMENTED = 48
+UNKNOWN_COMPRESSION = 89
+_CORRUPT: tuple[type[Exception], ...] = (zlib.error, RuntimeError, ValueError, EOFError, zstd.ZstdError)
+_MISTAKES = {6, 26, 27, 36, 38, 41, 42, 43, 44, 53, 62, 72, 115, 117, 130, 386, 457}
+_UNKNOWN = {46, 47, 50, 56, 60, 63, 73, 81}
+
+# Parameters of the protocol; every other one in a URL is a setting.
+_PROTOCOL = {
+    "add_http_cors_header",
+    "buffer_size",
+    "client_protocol_version",
+    "compress",
+    "database",
+    "decompress",
+    "default_format",
+    "enable_http_compression",
+    "http_headers_progress_interval_ms",
+    "password",
+    "query",
+    "query_id",
+    "quota_key",
+    "role",
+    "send_progress_in_http_headers",
+    "session_check",
+    "session_id",
+    "session_timeout",
+    "stacktrace",
+    "user",
+    "wait_end_of_query",
+}
+
+_TOKEN = re.compile(
+    rb"'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.|``)*`|\"(?:[^\"\\]|\\.|\"\")*\"|--[^\n]*|/\*.*?\*/|\w+|\s+|.",
+    re.DOTALL,
+)
+_FORMAT_END = re.compile(rb"\s+(\w+)[ \t\f]*\r?\n?")
+# A statement is found within this much; the rest is data.
+_HEAD = 256 * 1024
+
+
+class Insert(NamedTuple):
+    """``INSERT`` with data behind it: the statement, the data's format, and where the data begins."""
+
+    statement: str
+    data_format: str
+    data_at: int
+
+
+def split_insert(text: bytes) -> Insert | None:
+    """Tells the statement from the data in ``INSERT INTO ... FORMAT name <data>`` and ``... VALUES <data>``.
+
+    None for every other statement, ``INSERT INTO ... SELECT`` among them.
+    """
+    first = True
+    for token in _TOKEN.finditer(text):
+        word = token.group().upper()
+        if word.isspace() or word.startswith((b"--", b"/*")):
+            continue
+        if first and word != b"INSERT":
+            return None
+        first = False
+        statement = text[: token.start()]
+        if word in (b"SELECT", b"WITH", b"INFILE"):
+            return None
+        if word == b"VALUES":
+            return Insert(statement.decode(), "Values", token.end())
+        if word == b"FORMAT":
+            found = _FORMAT_END.match(text, token.end())
+            if found is None:
+                return None
+            return Insert(statement.decode(), found.group(1).decode(), found.end())
+    return None
+
+
+class Bridge:
+    """Answers requests from one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.app = Starlette(
+            routes=[
+                Route("/ping", self._ping, methods=["GET", "HEAD"]),
+                Route("/", self._statement, methods=["GET", "POST"]),
+            ]
+        )
+
+    async def _ping(self, request: Request) -> Response:
+        return PlainTextResponse("Ok.\n")
+
+    async def _statement(self, request: Request) -> Response:
+        query_id = request.query_params.get("query_id") or str(uuid.uuid4())
+        try:
+            result, answer_format = await self._answer(request)
+            body, encoding = await run_in_threadpool(_compress, result.body, request)
+        except EngineError as error:
+            return self._error(error, query_id)
+        headers = self._headers(query_id) | {"X-ClickHouse-Summary": _summary(result)}
+        if encoding:
+            headers["Content-Encoding"] = encoding
+        if answer_format:
+            headers["X-ClickHouse-Format"] = answer_format
+        return Response(body, headers=headers, media_type="application/octet-stream")
+
+    async def _answer(self, request: Request) -> tuple[Result, str | None]:
+        parameters = dict(request.query_params)
+        content_type = request.headers.get("content-type", "")
+        if content_type.startswith("multipart/form-data"):
+            form = _form(content_type, await request.body())
+            for name in form.keys() - {"query"}:
+                if not name.startswith("param_"):
+                    raise _error(
+                        NOT_IMPLEMENTED, f"external data ({name}) is not supported", "NOT_IMPLEMENTED"
+                    )
+            parameters |= form
+            pieces = _nothing()
+        else:
+            pieces = _decompress(request)
+        if parameters.get("decompress") == "1" or parameters.get("compress") == "1":
+            raise _error(
+                NOT_IMPLEMENTED, "ClickHouse's own block compression is not supported", "NOT_IMPLEMENTED"
+            )
+        session = _session(parameters, readonly=request.method == "GET")
+
+        head = bytearray()
+        if parameters.get("query"):
+            head += parameters["query"].encode() + b"\n"
+        async for piece in pieces:
+            head += piece
+            if len(head) >= _HEAD:
+                break
+        if not head.strip():
+            return Result(b"Ok.\n"), None
+        # Splitting sees the first part only: data may be gigabytes.
+        found = split_insert(bytes(head[:_HEAD]))
+        if found is not None:
+            result = await self._insert(found, bytes(head[found.data_at :]), pieces, session)
+            return result, None
+        async for piece in pieces:
+            head += piece
+        try:
+            sql = head.decode()
+        except UnicodeDecodeError as error:
+            raise _error(62, f"the statement is not UTF-8: {error}", "SYNTAX_ERROR") from None
+        sql = sql.rstrip().rstrip(";")
+        default = parameters.get("default_format", "TabSeparated")
+        result = await run_in_threadpool(self._engine.run, sql, session, default)
+        return result, _format_of(sql, default)
+
+    async def _insert(
+        self, insert: Insert, first: bytes, rest: AsyncIterator[bytes], session: Session
+    ) -> Result:
+        stream = await run_in_threadpool(self._engine.insert, insert.statement, insert.data_format, session)
+        try:
+            if first:
+                await run_in_threadpool(stream.append, first)
+            async for piece in rest:
+                if piece:
+                    await run_in_threadpool(stream.append, piece)
+            return await run_in_threadpool(stream.finish)
+        finally:
+            # After an error, or a client that went away, nothing of its half-sent data is kept.
+            await run_in_threadpool(stream.close)
+
+    def _headers(self, query_id: str) -> dict[str, str]:
+        return {
+            "X-ClickHouse-Query-Id": query_id,
+            "X-ClickHouse-Server-Display-Name": "tailrace",
+            "X-ClickHouse-Timezone": self._engine.timezone,
+        }
+
+    def _error(self, error: EngineError, query_id: str) -> Response:
+        status = 400 if error.code in _MISTAKES else 404 if error.code in _UNKNOWN else 500
+        headers = self._headers(query_id) | {"X-ClickHouse-Exception-Code": str(error.code)}
+        return PlainTextResponse(
+            f"{error} (version {self._engine.version})\n", status_code=status, headers=headers
+        )
+
+
+def _session(parameters: Mapping[str, str], readonly: bool) -> Session:
+    return Session(
+        database=parameters.get("database"),
+        settings={
+            name: value
+            for name, value in parameters.items()
+            if name not in _PROTOCOL and not name.startswith("param_")
+        },
+        parameters={
+            name.removeprefix("param_"): value
+            for name, value in parameters.items()
+            if name.startswith("param_")
+        },
+        readonly=readonly,
+    )
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""
+
+
+async def _decompress(request: Request) -> AsyncIterator[bytes]:
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    decoder = _decoder(encoding)
+    try:
+        async for piece in request.stream():
+            if piece:
+                yield decoder(piece)
+    except _CORRUPT as error:
+        raise _error(
+            UNKNOWN_COMPRESSION, f"the body is no valid {encoding}: {error}", "CANNOT_DECOMPRESS"
+        ) from None
+
+
+class _Frames:
+    """Decompresses a stream of frames: clients compress each block of an insert by itself."""
+
+    def __init__(self, decompressor: Callable[[], Any]) -> None:
+        self._new = decompressor
+        self._frame = decompressor()
+
+    def __call__(self, piece: bytes) -> bytes:
+        plain = bytearray()
+        while piece:
+            if self._frame.eof:
+                self._frame = self._new()
+            plain += self._frame.decompress(piece)
+            piece = self._frame.unused_data if self._frame.eof else b""
+        return bytes(plain)
+
+
+def _decoder(encoding: str) -> Callable[[bytes], bytes]:
+    if encoding in ("", "identity"):
+        return lambda piece: piece
+    if encoding in ("gzip", "deflate"):
+        return _Frames(lambda: zlib.decompressobj(wbits=47))
+    if encoding == "lz4":
+        return _Frames(lz4.frame.LZ4FrameDecompressor)
+    if encoding == "zstd":
+        return _Frames(zstd.ZstdDecompressor)
+    raise _error(UNKNOWN_COMPRESSION, f"unknown Content-Encoding {encoding!r}", "UNKNOWN_COMPRESSION_METHOD")
+
+
+def _compress(body: bytes, request: Request) -> tuple[bytes, str | None]:
+    accepted = [
+        e.split(";")[0].strip() for e in request.headers.get("accept-encoding", "").lower().split(",")
+    ]
+    if request.query_params.get("enable_http_compression") != "1" or len(body) < 1024:
+        return body, None
+    if "lz4" in accepted:
+        return lz4.frame.compress(body), "lz4"
+    if "zstd" in accepted:
+        return zstd.compress(body, 1), "zstd"
+    if "gzip" in accepted:
+        return gzip.compress(body, compresslevel=1), "gzip"
+    if "deflate" in accepted:
+        return zlib.compress(body, level=1), "deflate"
+    return body, None
+
+
+def _form(content_type: str, body: bytes) -> dict[str, str]:
+    message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(
+        b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + body
+    )
+    fields = {}
+    for part in message.iter_parts():
+        name = part.get_param("name", header="content-disposition")
+        payload = part.get_payload(decode=True)
+        if isinstance(name, str) and isinstance(payload, bytes):
+            fields[name] = payload.decode()
+    return fields
+
+
+_ANSWERS = re.compile(r"\s*(?:\(|SELECT|WITH|SHOW|DESC|DESCRIBE|EXISTS|EXPLAIN|CHECK)", re.IGNORECASE)
+_TRAILING_FORMAT = re.compile(r"\bFORMAT\s+(\w+)\s*$", re.IGNORECASE)
+
+
+def _format_of(sql: str, default: str) -> str | None:
+    """The format of the answer, for its header; None for a statement that has none (DDL)."""
+    if not _ANSWERS.match(sql):
+        return None
+    found = _TRAILING_FORMAT.search(sql)
+    return found.group(1) if found else default
+
+
+def _summary(result: Result) -> str:
+    return json.dumps(
+        {
+            "read_rows": str(result.rows),
+            "read_bytes": str(result.bytes_read),
+            "written_rows": str(result.rows_written),
+            "written_bytes": str(result.bytes_written),
+            "total_rows_to_read": "0",
+            "result_rows": str(result.rows),
+            "result_bytes": str(len(result.body)),
+            "elapsed_ns": str(int(result.seconds * 1e9)),
+        }
+    )
+
+
+def _error(code: int, message: str, name: str) -> EngineError:
+    return EngineError(code, f"Code: {code}. DB::Exception: {message}. ({name})")
+
+
+def serve(path: Path, port: int) -> None:
+    """Serves the ClickHouse data in ``path`` on ``127.0.0.1:port`` until SIGTERM or SIGINT.
+
+    Raises:
+        TailraceError: another process owns the folder, or it cannot be written.
+    """
+    engine = Engine(path)
+    try:
+        uvicorn.run(
+            Bridge(engine).app,
+            host="127.0.0.1",
+            port=port,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+        )
+    finally:
+        engine.close()
+
+
+def main() -> None:
+    """``tailrace run clickhouse``: the data in the home, on the port in TAILRACE_PORT (default 8123)."""
+    serve(home_dir() / "data" / "clickhouse", int(os.environ.get("TAILRACE_PORT", "8123")))
