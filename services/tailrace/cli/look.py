@@ -1,1 +1,126 @@
-"""Commands."""
+"""Looking into what happened: ``tailrace query``, ``dlq``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated
+
+import typer
+
+from tailrace.cli.app import app
+from tailrace.cli.output import JsonOption, connection, emit, say
+from tailrace.kit.errors import UsageError
+
+dlq = typer.Typer(help="Dead letters: records that were refused, and why.", no_args_is_help=True)
+app.add_typer(dlq, name="dlq")
+
+ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="Only this model's lane.")]
+CodeOption = Annotated[str | None, typer.Option(help="Only these: unseen-category, out-of-range, ...")]
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="A SELECT, in ClickHouse's SQL.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Asks ClickHouse, read-only; one row a line.
+
+    Example: tailrace query "SELECT action, count() FROM credit_predictions GROUP BY action"
+    """
+    from tailrace.kit.clickhouse import ClickHouse
+
+    clickhouse = ClickHouse.connect(connection())
+    emit(clickhouse.select(sql), as_json)
+
+
+@dlq.command("list")
+def dlq_list(
+    model: ModelOption = None,
+    code: CodeOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many of the last.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """Lists the last dead letters, oldest first, with their coordinates.
+
+    Example: tailrace dlq list --model credit --code unseen-category
+    """
+    from tailrace.cli.dead_letters import find
+    from tailrace.cli.records import iso
+
+    found = sorted(find(connection(), model), key=lambda f: (f.time_ms, f.at))
+    chosen = [f for f in found if code in (None, f.letter.code)]
+    rows = [
+        {
+            "dead_letter": str(f.at),
+            "time": iso(f.time_ms),
+            "code": f.letter.code,
+            "field": f.letter.field,
+            "source": str(f.letter.source),
+            "reason": f.letter.reason,
+        }
+        for f in chosen[-limit:]
+    ]
+    emit(rows, as_json)
+    if len(chosen) > limit:
+        counts = Counter(f.letter.code for f in chosen)
+        say(f"{len(chosen):,} in all: {', '.join(f'{n:,} {c}' for c, n in counts.most_common())}")
+
+
+@dlq.command("show")
+def dlq_show(
+    dead_letter: Annotated[str, typer.Argument(help="Its coordinates: topic/partition/offset.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Prints one dead letter: what was wrong, where it came from, and the original record as far as it
+    decodes.
+
+    Example: tailrace dlq show credit.dead-letters/0/17
+    """
+    from tailrace.cli.dead_letters import coordinates, one
+    from tailrace.cli.records import shown
+    from tailrace.kit.codec import Codec
+    from tailrace.kit.registry import RegistryClient
+
+    at = connection()
+    found = one(at, coordinates(dead_letter))
+    record = shown(found.message, Codec(RegistryClient(at.registry, at.registry_auth)))
+    detail = record.pop("dead_letter")
+    headers = dict(found.letter.headers)
+    emit({**record, **detail, "headers": headers}, as_json)
+
+
+@dlq.command("resend")
+def dlq_resend(
+    dead_letters: Annotated[
+        list[str] | None, typer.Argument(help="Coordinates; or choose by --model.")
+    ] = None,
+    model: ModelOption = None,
+    code: CodeOption = None,
+    again: Annotated[bool, typer.Option("--again", help="Also those that were sent again before.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Sends the original records again to the topics they came from, each dead letter once.
+
+    Of use when the cause is gone: a contract that knows the category now, a model that is there. Exits 1
+    where some were not sent.
+
+    Example: tailrace dlq resend --model credit --code unseen-category
+    """
+    from tailrace.cli.dead_letters import coordinates, find, one, resend
+
+    if bool(dead_letters) == bool(model or code):
+        raise UsageError("say which: either coordinates, or --model and --code")
+    at = connection()
+    if dead_letters:
+        chosen = [one(at, coordinates(text)) for text in dict.fromkeys(dead_letters)]
+    else:
+        chosen = [f for f in find(at, model) if code in (None, f.letter.code)]
+    outcome = resend(at, chosen, again)
+    rows = [
+        {"dead_letter": str(where), "sent": why is None, "why_not": why} for where, why in outcome.items()
+    ]
+    emit(rows, as_json)
+    sent = sum(why is None for why in outcome.values())
+    say(f"{sent:,} of {len(outcome):,} sent again")
+    if sent < len(outcome):
+        raise typer.Exit(1)

@@ -1,1 +1,139 @@
-"""Commands."""
+"""Requests in and answers out: ``tailrace replay``, ``predict``, ``tail``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tailrace.cli.app import app
+from tailrace.cli.output import JsonOption, connection, emit, progress, say, to_json
+from tailrace.kit.errors import UsageError
+
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="Logical model.")]
+
+_ANSWER = (
+    "action",
+    "rule",
+    "score",
+    "probabilities",
+    "predicted_class",
+    "value",
+    "served_by",
+    "served_cause",
+)
+_ABOUT = ("model", "version", "request_id", "prediction_id", "replaced", "guardrails")
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="CSV file.", exists=True, dir_okay=False)],
+    model: ModelOption,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Records a second.")] = None,
+    speed: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Seconds of event time a second: 3600 is an hour a second."),
+    ] = None,
+    label_delay: Annotated[
+        str | None,
+        typer.Option(help="Send each row's label so long after its request, in event time: 0s, 12h, 7d."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many rows in time.")] = None,
+    where: Annotated[str | None, typer.Option(help="SQL condition over the file's columns.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Sends a file's rows as requests, in order of event time, as fast as Kafka takes them unless told
+    otherwise.
+
+    Owns the lane's clock while it runs: partitions without traffic are told the event time, and all of
+    them the last one. Rows that the champion was trained on are counted apart, since its answers to them
+    prove little.
+
+    Example: tailrace replay electricity.csv --model electricity --label-delay 1d
+    """
+    from tailrace.cli.control import contract_of
+    from tailrace.contracts.data_file import find_mapping, read_rows
+    from tailrace.contracts.durations import parse_duration
+    from tailrace.replay.send import Replay
+    from tailrace.replay.trained import trained_rows
+
+    if rate is not None and speed is not None:
+        raise UsageError("--rate and --speed both set the pace: give one of them")
+    try:
+        delay = None if label_delay is None else parse_duration(label_delay)
+    except ValueError as error:
+        raise UsageError(f"--label-delay: {error}") from None
+    where_is = connection()
+    contract = contract_of(where_is, model)
+    rows = read_rows(file, find_mapping(Path.cwd(), model), contract, where=where, limit=limit)
+    if rows.is_empty():
+        raise UsageError(f"{file}: no row is left to send; check --where and --limit")
+    trained = trained_rows(where_is, model, file, rows)
+    run = Replay(where_is, contract, rows, delay, rate, speed)
+    with progress("replay", len(run.plan), unit="records") as bar:
+        sent = run.run(bar.update)
+    times = rows[contract.event_time.name]
+    report = {
+        "model": model,
+        "requests": sent.requests,
+        "labels": sent.labels,
+        "labels_not_due": sent.labels_not_due,
+        "trained_on": trained,
+        "first_event_time": int(times[0]),
+        "last_event_time": int(times[-1]),
+        "seconds": round(sent.seconds, 3),
+    }
+    emit(report, as_json)
+    if sent.labels_not_due:
+        say(f"{sent.labels_not_due:,} labels were not sent: by their event time they are not known yet")
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="Logical model.")],
+    row: Annotated[str, typer.Argument(help="Features and context as a JSON object.")],
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 10.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Sends one request and prints what became of it; exits 1 where it was rejected.
+
+    The row may also carry request_id, the contract's key and its event time by their names.
+
+    Example: tailrace predict credit '{"income": 41000, "debt_ratio": 0.3, "age": 44, "purpose": "car"}'
+    """
+    from tailrace.client import Client
+
+    try:
+        given = json.loads(row)
+    except ValueError as error:
+        raise UsageError(f"the row is not JSON ({error}): write it like '{{\"income\": 41000}}'") from None
+    if not isinstance(given, dict):
+        raise UsageError("the row is to be a JSON object, like '{\"income\": 41000}'")
+    with Client(connection()) as client:
+        event = client.predict(model, given, timeout)
+    emit(event if as_json else _summary(event), as_json)
+
+
+def _summary(event: dict[str, Any]) -> dict[str, Any]:
+    """What a person asks for first; ``--json`` has the rest."""
+    shown = {name: event[name] for name in (*_ANSWER, *_ABOUT) if event[name] not in (None, [], {})}
+    return shown | {"source": "/".join(str(part) for part in event["source"].values())}
+
+
+@app.command()
+def tail(
+    topic: Annotated[str, typer.Argument(help="Topic, such as credit.predictions.")],
+    limit: Annotated[int, typer.Option(min=0, help="How many of the last records.")] = 10,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Prints a topic's last records, decoded, with their coordinates: partition/offset, time, key, value.
+
+    Example: tailrace tail credit.dead-letters --follow
+    """
+    from tailrace.cli.records import last_records, line
+
+    for shown in last_records(connection(), topic, limit, follow):
+        print(to_json(shown) if as_json else line(shown), flush=True)

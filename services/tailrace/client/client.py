@@ -300,7 +300,9 @@ class Client:
             raise Rejected(bad.code, bad.reason, bad.field) from bad
 
     def _follow(self, topic: str, from_start: bool, idle: float | None) -> Iterator[dict[str, Any]]:
-        follower = kafka.Follower(self._connection, [topic], from_start)  # now, not at the first next()
+        follower = kafka.Follower(
+            self._connection, [topic], kafka.at_start if from_start else kafka.at_end
+        )  # now, not at the first next()
 
         def events() -> Iterator[dict[str, Any]]:
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tailrace.kit.errors import TailraceError
 
 
-class Rejected(TailraceError):  # noqa: N818 - a word for users
+class Rejected(TailraceError):
     """The request breaks the contract: it was not sent, or went to dead letters instead of being answered.
 
     ``code`` is a stable word for machines (``unseen-category``), ``reason`` a sentence for people,
@@ -19,11 +19,11 @@ class Rejected(TailraceError):  # noqa: N818 - a word for users
         self.field = field
 
 
-class Timeout(TailraceError, TimeoutError):  # noqa: N818
+class Timeout(TailraceError, TimeoutError):
     """No answer came in time. The request is in the log all the same and will be answered."""
 
 
-class DeliveryFailed(TailraceError):  # noqa: N818
+class DeliveryFailed(TailraceError):
     """Kafka did not take some of the records that were sent before; ``ids`` names their request ids."""
 
     def __init__(self, reason: str, ids: list[str]) -> None:

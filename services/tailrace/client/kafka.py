@@ -1,18 +1,11 @@
-"""The librdkafka options that every client of an application's shares, and readers placed by hand."""
+"""The librdkafka options that every client of an application shares, and readers placed by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Producer,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
@@ -20,10 +13,47 @@ from tailrace.kit.messages import Message
 
 _WAIT_S = 10.0
 
+Start = Callable[[Consumer, TopicPartition], int]
+"""Where to begin in a partition."""
+
+
+def at_start(consumer: Consumer, place: TopicPartition) -> int:
+    return _ends(consumer, place)[0]
+
+
+def at_end(consumer: Consumer, place: TopicPartition) -> int:
+    return _ends(consumer, place)[1]
+
+
+def before_end(offsets: int) -> Start:
+    """So many offsets before the end."""
+
+    def start(consumer: Consumer, place: TopicPartition) -> int:
+        low, end = _ends(consumer, place)
+        return max(low, end - offsets)
+
+    return start
+
+
+def since(append_time_ms: int) -> Start:
+    """At the first record that was appended then or later."""
+
+    def start(consumer: Consumer, place: TopicPartition) -> int:
+        asked = TopicPartition(place.topic, place.partition, append_time_ms)
+        offset: int = consumer.offsets_for_times([asked], timeout=_WAIT_S)[0].offset
+        return offset if offset >= 0 else at_end(consumer, place)
+
+    return start
+
+
+def _ends(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
+    low, end = consumer.get_watermark_offsets(place, timeout=_WAIT_S, cached=False)
+    return low, end
+
 
 def producer(connection: Connection) -> Producer:
-    """Idempotent, acknowledged by all in-sync replicas, partitioned as the Java client and the services
-    do.
+    """Idempotent, acknowledged by all in-sync replicas, partitioned as by the Java client and the
+    services.
     """
     return Producer(
         {
@@ -40,9 +70,12 @@ class Follower:
     """Reads topics from a fixed position on, committed records only, outside any consumer group.
 
     The position is taken when it is made: what is written afterwards will be read.
+
+    Raises:
+        TailraceError: Kafka does not answer, or has no such topic.
     """
 
-    def __init__(self, connection: Connection, topics: Sequence[str], from_start: bool = False) -> None:
+    def __init__(self, connection: Connection, topics: Sequence[str], start: Start = at_end) -> None:
         self._consumer = Consumer(
             {
                 **connection.kafka,
@@ -51,28 +84,28 @@ class Follower:
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "error",
+                "enable.partition.eof": True,
                 "fetch.wait.max.ms": 100,
             }
         )
+        self._behind: set[tuple[str, int]] = set()
         try:
-            places = [place for topic in topics for place in self._places(topic, from_start)]
+            places = [place for topic in topics for place in self._places(topic, start)]
         except KafkaException as error:
             self._consumer.close()
-            raise TailraceError(
-                f"Kafka at {connection.bootstrap} does not answer: {error.args[0].str()}"
-            ) from error
+            reason = error.args[0].str()
+            raise TailraceError(f"Kafka at {connection.bootstrap} does not answer: {reason}") from error
         self._consumer.assign(places)
 
-    def _places(self, topic: str, from_start: bool) -> Iterator[TopicPartition]:
+    def _places(self, topic: str, start: Start) -> Iterator[TopicPartition]:
         metadata = self._consumer.list_topics(topic, timeout=_WAIT_S).topics[topic]
         if metadata.error is not None:
-            raise TailraceError(
-                f"no topic {topic}: {metadata.error.str()}; `tailrace apply` makes a lane's topics"
-            )
+            reason = metadata.error.str()
+            raise TailraceError(f"no topic {topic} ({reason}): `tailrace apply` makes a lane's topics")
         for partition in metadata.partitions:
-            place = TopicPartition(topic, partition, OFFSET_BEGINNING)
-            if not from_start:
-                place.offset = self._consumer.get_watermark_offsets(place, timeout=_WAIT_S, cached=False)[1]
+            place = TopicPartition(topic, partition)
+            place.offset = start(self._consumer, place)
+            self._behind.add((topic, partition))
             yield place
 
     def poll(self, timeout: float) -> Message | None:
@@ -82,11 +115,15 @@ class Follower:
             return None
         if (error := message.error()) is None:
             return cast(Message, message)
-        if error.code() in _FATAL or error.fatal():
-            raise TailraceError(
-                f"reading failed: {error.str()}; start again from a position that is still retained"
-            )
+        if error.code() == KafkaError._PARTITION_EOF:
+            self._behind.discard((message.topic(), message.partition()))
+        elif error.code() in _FATAL or error.fatal():
+            raise TailraceError(f"reading failed: {error.str()}; start again from what is still retained")
         return None  # librdkafka reports and retries by itself what passes, such as a broker away
+
+    def caught_up(self) -> bool:
+        """Whether the end of every partition has been reached once."""
+        return not self._behind
 
     def close(self) -> None:
         self._consumer.close()

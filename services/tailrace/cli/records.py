@@ -1,0 +1,103 @@
+"""Records of any topic as people read them: Avro, JSON, dead letters and marks decoded, with coordinates."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from tailrace.cli.output import to_json
+from tailrace.contracts import lanes
+from tailrace.kit import dead_letters
+from tailrace.kit.codec import Codec, is_json
+from tailrace.kit.connection import Connection
+from tailrace.kit.errors import BadRecord
+from tailrace.kit.marks import mark_time
+from tailrace.kit.messages import Message
+from tailrace.kit.registry import RegistryClient
+
+_LONGEST = 2_000  # characters of an undecodable value that are shown
+
+
+def iso(ms: int) -> str:
+    """A time in milliseconds since 1970 as ISO 8601; the number itself where no calendar has it."""
+    try:
+        return datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC).isoformat(timespec="milliseconds")
+    except (OverflowError, ValueError, OSError):
+        return str(ms)
+
+
+def shown(message: Message, codec: Codec) -> dict[str, Any]:
+    """A record as a mapping: topic, partition, offset, time, key, and one of value, mark, dead_letter,
+    bytes.
+    """
+    key = message.key()
+    about: dict[str, Any] = {
+        "topic": message.topic(),
+        "partition": message.partition(),
+        "offset": message.offset(),
+        "time": iso(message.timestamp()[1]),
+        "key": None if key is None else key.decode(errors="backslashreplace"),
+    }
+    if (mark := mark_time(message)) is not None:
+        return about | {"mark": iso(mark)}
+    if message.topic().endswith(".dead-letters"):
+        return about | {"dead_letter": dead_letter(message, codec)}
+    return about | _value(message.value(), codec, message.topic())
+
+
+def dead_letter(message: Message, codec: Codec) -> dict[str, Any]:
+    """What a dead letter says, its original value decoded as far as it can be."""
+    try:
+        dead = dead_letters.parse(message)
+    except ValueError as error:
+        return {"code": "unreadable", "reason": str(error)} | _value(message.value(), codec)
+    return {
+        "code": dead.code,
+        "field": dead.field,
+        "reason": dead.reason,
+        "source": str(dead.source),
+        "service": dead.service,
+    } | _value(dead.value, codec)
+
+
+def _value(value: bytes | None, codec: Codec, topic: str | None = None) -> dict[str, Any]:
+    if value is None:
+        return {"value": None}
+    if topic == lanes.CHUNKS:
+        return {"bytes": f"{len(value):,} bytes of a model package"}
+    try:
+        return {"value": json.loads(value) if is_json(value) else codec.decode(value).record}
+    except (BadRecord, ValueError):
+        text = value.decode(errors="backslashreplace")
+        return {"bytes": text[:_LONGEST] + (f"... ({len(value):,} bytes)" if len(text) > _LONGEST else "")}
+
+
+def line(record: dict[str, Any]) -> str:
+    """One line for a terminal."""
+    where = f"{record['partition']}/{record['offset']}"
+    what = next(record[name] for name in ("mark", "dead_letter", "bytes", "value") if name in record)
+    text = what if isinstance(what, str) else to_json(what)
+    kind = "mark " if "mark" in record else ""
+    return f"{where:<10} {record['time']}  {record['key'] or '-'}  {kind}{text}"
+
+
+def last_records(connection: Connection, topic: str, limit: int, follow: bool) -> Iterator[dict[str, Any]]:
+    """The topic's last ``limit`` records by append time, then, where asked, what comes."""
+    from tailrace.client.kafka import Follower, before_end
+
+    codec = Codec(RegistryClient(connection.registry, connection.registry_auth))
+    follower = Follower(connection, [topic], before_end(2 * limit + 100))  # markers take offsets too
+    try:
+        found: list[Message] = []
+        while not follower.caught_up():
+            if (message := follower.poll(0.1)) is not None:
+                found.append(message)
+        found.sort(key=lambda m: (m.timestamp()[1], m.partition(), m.offset()))
+        yield from (shown(message, codec) for message in found[len(found) - min(limit, len(found)) :])
+        while follow:
+            if (message := follower.poll(0.5)) is not None:
+                yield shown(message, codec)
+    finally:
+        follower.close()
