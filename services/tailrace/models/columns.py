@@ -1,0 +1,55 @@
+"""Rows as columns, the form in which models take them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+
+# Numbers, integers and booleans: float64, NaN where missing. Categories: objects, str or None where missing.
+Columns: TypeAlias = Mapping[str, Array]
+
+BLOCK = 64
+
+
+def padded(columns: Columns, rows: int) -> tuple[Columns, int]:
+    """The columns, lengthened to the next multiple of 64 rows by repeating the last one.
+
+    What a row scores depends on the batch that it is in (kernels are chosen by size), but not among batches
+    whose size is a multiple of 64.
+    """
+    more = -rows % BLOCK
+    if not more:
+        return columns, rows
+    longer = {name: np.concatenate([c, np.repeat(c[-1:], more)]) for name, c in columns.items()}
+    return longer, rows + more
+
+
+def missing(values: Array) -> Array:
+    """Where a column of objects is None."""
+    found: Array = np.equal(values, None)  # type: ignore[call-overload]
+    return found
+
+
+def taken(columns: Columns, rows: Array) -> Columns:
+    return {name: column[rows] for name, column in columns.items()}
+
+
+def column_of(values: list[Any], kind: str) -> Array:
+    """A column from Python values (None where missing) of a feature of the type ``kind``."""
+    if kind == "category":
+        column = np.empty(len(values), dtype=np.object_)
+        column[:] = values
+        return column
+    return np.array([np.nan if v is None else float(v) for v in values], dtype=np.float64)
+
+
+def values_of(column: Array) -> list[Any]:
+    """A column as JSON values, None where missing."""
+    if column.dtype == np.object_:
+        return [None if v is None else str(v) for v in column]
+    return [None if np.isnan(v) else float(v) for v in column]

@@ -1,0 +1,114 @@
+"""A model in memory: columns in, predictions out, whatever its format."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from tailrace.models.columns import Array, Columns, padded
+from tailrace.models.manifest import Manifest
+from tailrace.models.reference import Reference
+
+
+class Runner(Protocol):
+    def run(self, columns: Columns, rows: int) -> Array:
+        """Outputs [rows, k] of a number of rows that is a multiple of 64."""
+        ...
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says about a batch.
+
+    Attributes:
+        probabilities: float64 [rows, classes] in the order of ``classes``; None for a regression.
+        score: float64 [rows], the probability of the positive class; None unless binary.
+        value: float64 [rows]; None unless a regression.
+        classes: texts of the classes.
+    """
+
+    probabilities: Array | None
+    score: Array | None
+    value: Array | None
+    classes: tuple[str, ...]
+
+    @functools.cached_property
+    def predicted_class(self) -> Array | None:
+        """Text of the most probable class by row (the first of equals); None for a regression."""
+        if self.probabilities is None:
+            return None
+        texts: Array = np.array(self.classes, dtype=np.object_)
+        chosen: Array = texts[self.probabilities.argmax(axis=1)]
+        return chosen
+
+
+class LoadedModel:
+    """A version that can predict.
+
+    Attributes:
+        manifest: what the package says about itself.
+        digest: the artifact digest that predictions name.
+        reference: profile of the training data, or None where the package was loaded for prediction only.
+    """
+
+    def __init__(self, manifest: Manifest, runner: Runner, reference: Reference | None = None) -> None:
+        self.manifest = manifest
+        self.digest = manifest.digest
+        self.reference = reference
+        self._runner = runner
+        self._positive = manifest.classes.index(manifest.positive) if manifest.positive is not None else None
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return tuple(i.name for i in self.manifest.inputs)
+
+    def outputs(self, columns: Columns, rows: int) -> Array:
+        """float64 [rows, classes] of probabilities, or [rows, 1] of values.
+
+        A model that only gives the positive class's probability is completed to both.
+
+        Raises:
+            ValueError: the model gives another number of outputs than the manifest's classes.
+            Exception: whatever the model raises on these rows.
+        """
+        width = len(self.manifest.classes) or 1
+        if not rows:
+            return np.empty((0, width))
+        lengthened, total = padded({name: columns[name] for name in self.input_names}, rows)
+        found = self._runner.run(lengthened, total)[:rows]
+        if found.shape[1] == 1 and self._positive is not None:
+            sides = [1.0 - found[:, 0], 1.0 - found[:, 0]]
+            sides[self._positive] = found[:, 0]
+            found = np.column_stack(sides)
+        if found.shape != (rows, width):
+            raise ValueError(f"the model gives {found.shape[1]} outputs a row, {width} were expected")
+        return found
+
+    def predict(self, columns: Columns, rows: int) -> Predictions:
+        """Predictions for ``rows`` rows; ``columns`` holds at least the model's inputs (see
+        models/columns.py).
+        """
+        return self.predictions(self.outputs(columns, rows))
+
+    def predictions(self, outputs: Array) -> Predictions:
+        """What the outputs mean."""
+        if self.manifest.task == "regression":
+            return Predictions(None, None, outputs[:, 0], ())
+        score = outputs[:, self._positive] if self._positive is not None else None
+        return Predictions(outputs, score, None, self.manifest.classes)
+
+
+def load_model(manifest: Manifest, data: bytes) -> Runner:
+    """The runner for the package's model part; what a format needs is imported only where it is used.
+
+    Raises:
+        PackageRefused: the bytes are not a model of the manifest's format, or one that is not let in.
+    """
+    module, name = {"onnx": ("run_onnx", "OnnxModel"), "skops": ("run_skops", "SkopsModel")}[manifest.format]
+    runner: Any = getattr(importlib.import_module(f"tailrace.models.{module}"), name)
+    loaded: Runner = runner(data, manifest)
+    return loaded

@@ -1,0 +1,190 @@
+"""The manifest: everything that a package says about itself, as typed data with one canonical form in bytes.
+
+Those bytes are what is signed, and their digest is the artifact digest that every prediction names. Times
+are not in them: the same data and code give the same manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tailrace.models.errors import PackageRefused
+
+Task = Literal["binary", "multiclass", "regression"]
+InputType = Literal["number", "integer", "boolean", "category"]
+PartName = Literal["model", "golden", "reference", "card"]
+
+PARTS: tuple[PartName, ...] = get_args(PartName)
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Part(_Frozen):
+    """One file of the package."""
+
+    sha256: Digest
+    size: Annotated[int, Field(ge=0)]
+
+
+class Input(_Frozen):
+    """A feature that the model reads.
+
+    ``categories`` are those of the contract that the version was built under, in its order (empty for other
+    types); ``levels`` those of the categorical column that an estimator was fitted on, None where it was a
+    column of text.
+    """
+
+    name: str
+    type: InputType
+    categories: tuple[str, ...] = ()
+    levels: tuple[str, ...] | None = None
+
+
+class Tolerance(_Frozen):
+    """How far outputs may be from the publisher's: ``|a - b| <= absolute + relative * |b|``."""
+
+    absolute: Finite
+    relative: Finite
+
+
+class Conversion(_Frozen):
+    """How the model in the package compares with the estimator that it was made from, on the holdout.
+
+    ``max_abs_difference`` is the largest difference of any probability or value; ``class_agreement`` the
+    share of rows with the same predicted class (1 for regression). ``note`` says how it was converted, or
+    why it was not.
+    """
+
+    rows: int
+    max_abs_difference: Finite
+    class_agreement: Finite
+    note: str
+
+
+class Holdout(_Frozen):
+    """What the model scored on rows that it was not fitted on: ``metrics`` as scikit-learn computes them."""
+
+    rows: int
+    metrics: dict[str, Finite]
+
+
+class Lineage(_Frozen):
+    """Where the version comes from."""
+
+    estimator: str
+    data_digest: Digest
+    rows: int
+    selection: str
+    code: str
+    libraries: dict[str, str]
+    seeds: dict[str, int]
+
+
+class Manifest(_Frozen):
+    """What a package says about itself.
+
+    Attributes:
+        form: version of this format.
+        model: logical model.
+        version: number of the version, from 1.
+        sequence: grows with every publication of the model; an older one is taken up only by a rollback.
+        feed: ``columns`` gives the model one input per feature, ``matrix`` one matrix in the order of
+        ``inputs``. missing_category: what an estimator was fitted on where a category was missing (ONNX: the
+        empty text). output: name of the ONNX output, or of the estimator's method, that holds probabilities
+        or values. classes: texts of the classes in the order of the probabilities; empty for a regression.
+        positive: the class whose probability is the score of a binary model.
+        impute: value by feature for what is missing, where the contract says ``missing: impute``.
+        contract_digest: the contract that the version was built under.
+    """
+
+    form: Literal[1]
+    model: str
+    version: Annotated[int, Field(ge=1)]
+    sequence: Annotated[int, Field(ge=1)]
+    task: Task
+    format: Literal["onnx", "skops"]
+    feed: Literal["columns", "matrix"]
+    inputs: Annotated[tuple[Input, ...], Field(min_length=1)]
+    missing_category: Literal["empty", "none", "nan"]
+    output: str
+    classes: tuple[str, ...]
+    positive: str | None
+    impute: dict[str, Finite | str]
+    contract_digest: Digest
+    parts: dict[PartName, Part]
+    tolerance: Tolerance
+    conversion: Conversion | None
+    holdout: Holdout
+    lineage: Lineage
+
+    @model_validator(mode="after")
+    def _whole(self) -> Manifest:
+        names = [i.name for i in self.inputs]
+        if len(set(names)) != len(names):
+            raise ValueError("an input is named twice")
+        if set(self.parts) != set(PARTS):
+            raise ValueError(f"parts must be exactly {', '.join(PARTS)}")
+        classes = {"binary": len(self.classes) == 2, "multiclass": len(self.classes) >= 2}
+        if not classes.get(self.task, not self.classes) or len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"a {self.task} model cannot have the classes {list(self.classes)}")
+        if (self.positive is not None) != (self.task == "binary") or (
+            self.positive is not None and self.positive not in self.classes
+        ):
+            raise ValueError("positive must be one of the classes of a binary model, and only there")
+        if not set(self.impute) <= set(names):
+            raise ValueError("impute names a feature that is not an input")
+        return self
+
+    def to_bytes(self) -> bytes:
+        return canonical_json(self.model_dump(mode="json"))
+
+    @property
+    def digest(self) -> str:
+        """The artifact digest."""
+        return sha256(self.to_bytes())
+
+    @property
+    def content_digest(self) -> str:
+        """Digest without the version's number and sequence: equal for two builds from the same data and
+        code.
+        """
+        return sha256(canonical_json(self.model_dump(mode="json", exclude={"version", "sequence"})))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Manifest:
+        """Parses canonical bytes.
+
+        Raises:
+            PackageRefused: the bytes are not a manifest, or not in the canonical form.
+        """
+        try:
+            manifest = cls.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(p) for p in first["loc"]) or "manifest"
+            raise PackageRefused("manifest", f"{where}: {first['msg']}") from None
+        if manifest.to_bytes() != data:
+            raise PackageRefused("manifest", "the manifest is not in its canonical form")
+        return manifest
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one form in bytes of a JSON value: keys sorted, no spaces, UTF-8, shortest floats, no NaN or
+    infinity.
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

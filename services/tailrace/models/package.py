@@ -1,0 +1,165 @@
+"""Opens a package: every check in its order, so that nothing is parsed before it is known whose it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.models.errors import PackageRefused
+from tailrace.models.golden import check_golden
+from tailrace.models.load import LoadedModel, load_model
+from tailrace.models.manifest import Manifest, sha256
+from tailrace.models.reference import Reference
+from tailrace.models.trust import TrustStore
+
+__all__ = ["Chunk", "Fetch", "PackageRefused", "open_package", "verified_manifest"]
+
+MANIFEST_BYTES = 1 << 20
+PACKAGE_BYTES = 256 << 20
+
+
+class Chunk(NamedTuple):
+    """Where a piece of a part is on ``tailrace.model-chunks``."""
+
+    part: str
+    number: int
+    partition: int
+    offset: int
+    size: int
+    sha256: str
+
+
+# The bytes of a part, from the chunks that hold it. Raises PackageRefused where a chunk is not what it
+# should be, kit.errors.Retry where the log cannot be read for the moment.
+Fetch = Callable[[str, Sequence[Chunk]], bytes]
+
+
+def open_package(
+    record: Mapping[str, Any],
+    fetch: Fetch,
+    trust: TrustStore,
+    contract: ModelContract,
+    *,
+    newer_than: int = 0,
+    package_bytes: int = PACKAGE_BYTES,
+) -> LoadedModel:
+    """Checks a published package and loads its model.
+
+    In order: size, signature, digests, anti-rollback, then the parsers of manifest, schema and model, then
+    the golden pairs.
+
+    Args:
+        record: a record of ``tailrace.model-manifests``.
+        fetch: reads the parts.
+        trust: whose signatures count.
+        contract: the contract in force, which the model's inputs and classes must fit.
+        newer_than: the highest sequence of the model taken up so far; 0 where the rollouts topic itself
+        names the
+            version, as after a rollback.
+        package_bytes: largest package that is read.
+
+    Raises:
+        PackageRefused: names the check that failed.
+        Retry: the chunks cannot be read for the moment.
+    """
+    chunks = chunks_of(record)
+    size = len(record["manifest"]) + sum(max(c.size, 0) for c in chunks)
+    if size > package_bytes:
+        raise PackageRefused("size", f"{size:,} bytes, more than the {package_bytes:,} that are let in")
+    manifest = verified_manifest(record, trust)
+    parts = {
+        name: _part(manifest, name, fetch, [c for c in chunks if c.part == name], package_bytes)
+        for name in manifest.parts
+    }
+    if manifest.sequence <= newer_than:
+        raise PackageRefused(
+            "anti-rollback",
+            f"sequence {manifest.sequence} is not newer than {newer_than}: an older version is taken up only "
+            f"by `tailrace rollback {manifest.model}`",
+        )
+    check_schema(manifest, contract)
+    model = LoadedModel(
+        manifest, load_model(manifest, parts["model"]), Reference.from_bytes(parts["reference"])
+    )
+    check_golden(model, parts["golden"])
+    return model
+
+
+def verified_manifest(record: Mapping[str, Any], trust: TrustStore) -> Manifest:
+    """The manifest of a record, once its size, signature and digest are known to be right.
+
+    Raises:
+        PackageRefused: they are not, or the record says another model or version than the manifest that it
+        carries.
+    """
+    data: bytes = record["manifest"]
+    if len(data) > MANIFEST_BYTES:
+        raise PackageRefused("size", f"a manifest of {len(data):,} bytes; {MANIFEST_BYTES:,} are let in")
+    trust.check("the manifest", record["key_id"], record["signature"], data)
+    if sha256(data) != record["digest"]:
+        raise PackageRefused("digest", "the record names another digest than its manifest has")
+    manifest = Manifest.from_bytes(data)
+    if (manifest.model, manifest.version) != (record["model"], record["version"]):
+        raise PackageRefused(
+            "manifest",
+            f"the record is about {record['model']} version {record['version']}, its manifest about "
+            f"{manifest.model} version {manifest.version}",
+        )
+    return manifest
+
+
+def chunks_of(record: Mapping[str, Any]) -> list[Chunk]:
+    """The chunks that a record of ``tailrace.model-manifests`` names."""
+    return [
+        Chunk(c["part"], c["index"], c["partition"], c["offset"], c["size"], c["sha256"])
+        for c in record["chunks"]
+    ]
+
+
+def check_schema(manifest: Manifest, contract: ModelContract) -> None:
+    """Raises PackageRefused("schema", ...) where the model does not fit the contract."""
+    if manifest.model != contract.model:
+        raise PackageRefused(
+            "schema", f"a package of {manifest.model} under the contract of {contract.model}"
+        )
+    for wanted in manifest.inputs:
+        feature = contract.features.get(wanted.name)
+        if feature is None:
+            raise PackageRefused(
+                "schema",
+                f"the model reads {wanted.name}, which the contract does not have: add it to the contract's "
+                "features or publish a version without it",
+            )
+        if feature.type != wanted.type:
+            raise PackageRefused(
+                "schema", f"the model reads {wanted.name} as {wanted.type}, the contract says {feature.type}"
+            )
+        if feature.missing == "impute" and wanted.name not in manifest.impute:
+            raise PackageRefused(
+                "schema", f"the contract imputes {wanted.name}, and the package has no value for it"
+            )
+    if (manifest.task, set(manifest.classes), manifest.positive) != (
+        contract.task,
+        set(contract.classes),
+        contract.positive_class,
+    ):
+        raise PackageRefused(
+            "schema",
+            f"a {manifest.task} model of {list(manifest.classes)} (positive: {manifest.positive}), where the "
+            f"contract says {contract.task} of {contract.classes} (positive: {contract.positive_class})",
+        )
+
+
+def _part(manifest: Manifest, name: Any, fetch: Fetch, chunks: list[Chunk], limit: int) -> bytes:
+    part = manifest.parts[name]
+    if part.size > limit or sum(c.size for c in chunks) != part.size:
+        raise PackageRefused(
+            "size", f"the chunks of {name} do not add up to the {part.size:,} bytes of the manifest"
+        )
+    if [c.number for c in chunks] != list(range(len(chunks))):
+        raise PackageRefused("chunk", f"the chunks of {name} are not complete and in order")
+    data = fetch(name, chunks)
+    if len(data) != part.size or sha256(data) != part.sha256:
+        raise PackageRefused("digest", f"{name} is not what the manifest says: its digest differs")
+    return data

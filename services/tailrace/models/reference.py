@@ -1,0 +1,113 @@
+"""The reference profile: what the training data looked like, in the form that drift tests count against.
+
+A number is kept as a sorted sample of at most 1,000 points with their multiplicities, so that integer counts
+of later values at and between the points give the exact two-sample Kolmogorov-Smirnov statistic against that
+sample (2m + 1 slots, ties included). The sample is the order statistics at evenly spaced ranks of all
+training rows: it is the same for the same data, and closer to their distribution than a random sample of the
+same size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tailrace.models.columns import Array, Columns
+from tailrace.models.errors import PackageRefused
+from tailrace.models.manifest import Input, canonical_json
+
+POINTS = 1000
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NumberProfile(_Frozen):
+    """Distinct points in ascending order, how often each is in the sample, rows with and without a value."""
+
+    kind: Literal["number"] = "number"
+    points: tuple[float, ...]
+    counts: tuple[int, ...]
+    present: int
+    missing: int
+
+    @property
+    def sample(self) -> Array:
+        """The sorted sample of m points, with repetitions."""
+        return np.repeat(np.array(self.points, dtype=np.float64), self.counts)
+
+
+class CategoryProfile(_Frozen):
+    """Exact number of training rows by category, and of rows without one."""
+
+    kind: Literal["category"] = "category"
+    counts: dict[str, int]
+    present: int
+    missing: int
+
+
+class Reference(_Frozen):
+    """Profiles by feature (of the training rows) and of the model's own outputs (on the holdout, because a
+    model's scores on the rows that it was fitted on are not those that it gives to others).
+
+    ``score`` is the profile of the positive class's probability or of the value; ``predicted_class`` counts
+    classes.
+    """
+
+    rows: int
+    features: dict[str, NumberProfile | CategoryProfile]
+    output_rows: int
+    score: NumberProfile | None
+    predicted_class: CategoryProfile | None
+
+    def to_bytes(self) -> bytes:
+        return canonical_json(self.model_dump(mode="json"))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Reference:
+        try:
+            return cls.model_validate(json.loads(data))
+        except (ValidationError, ValueError) as error:
+            raise PackageRefused(
+                "reference", f"the reference profile cannot be read: {error}"[:300]
+            ) from None
+
+
+def number_profile(values: Array, most: int = POINTS) -> NumberProfile:
+    """Profile of float64 values, NaN where missing."""
+    present = np.sort(values[~np.isnan(values)])
+    n = len(present)
+    sample = present if n <= most else present[((2 * np.arange(most) + 1) * n) // (2 * most)]
+    points, counts = np.unique(sample, return_counts=True)
+    return NumberProfile(
+        points=tuple(float(p) for p in points),
+        counts=tuple(int(c) for c in counts),
+        present=n,
+        missing=len(values) - n,
+    )
+
+
+def category_profile(values: Array, categories: tuple[str, ...]) -> CategoryProfile:
+    """Profile of objects, None where missing; every category of the contract is counted, unseen ones as 0."""
+    found = Counter(v for v in values if v is not None)
+    present = sum(found.values())
+    counts = {c: found.pop(c, 0) for c in categories}
+    return CategoryProfile(
+        counts=counts | {c: found[c] for c in sorted(found)}, present=present, missing=len(values) - present
+    )
+
+
+def feature_profiles(
+    columns: Columns, inputs: tuple[Input, ...]
+) -> dict[str, NumberProfile | CategoryProfile]:
+    return {
+        i.name: category_profile(columns[i.name], i.categories)
+        if i.type == "category"
+        else number_profile(columns[i.name])
+        for i in inputs
+    }

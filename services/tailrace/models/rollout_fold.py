@@ -1,0 +1,87 @@
+"""The fold of ``tailrace.rollouts``: which versions of each model answer, wait, shadow or were refused."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RolloutState:
+    """The state of one model's rollout after its latest step; revision 0 before the first."""
+
+    model: str
+    revision: int = 0
+    champion: int | None = None
+    previous: int | None = None
+    shadow: tuple[int, ...] = ()
+    candidates: tuple[int, ...] = ()
+    rejected: tuple[int, ...] = ()
+    frozen: bool = False
+    off: bool = False
+
+    def knows(self, version: int) -> bool:
+        """Whether some step has placed this version."""
+        return version in (self.champion, self.previous, *self.shadow, *self.candidates, *self.rejected)
+
+
+class Rollouts:
+    """Folds the records of ``tailrace.rollouts`` in the topic's order.
+
+    Of several records that follow the same revision the first wins; the others are as if they had not been
+    written.
+
+    Attributes:
+        current: the state in force of each model.
+        position: offset behind the last record that was taken, winner or not.
+        commands: ids of the commands that were carried out.
+        steps: how many records were winners.
+    """
+
+    def __init__(self) -> None:
+        self.current: dict[str, RolloutState] = {}
+        self.position = 0
+        self.commands: set[str] = set()
+        self.steps = 0
+        # By model: the offsets of its winners, whose revisions count from 1.
+        self._offsets: dict[str, list[int]] = {}
+
+    def state(self, model: str) -> RolloutState:
+        return self.current.get(model) or RolloutState(model)
+
+    def apply(self, record: Mapping[str, Any], offset: int) -> bool:
+        """Takes one decoded record (schema ``rollout.avsc``) and its offset; says whether it came into
+        force.
+        """
+        self.position = max(self.position, offset + 1)
+        model: str = record["model"]
+        revision = self.state(model).revision
+        if record["follows"] != revision or record["revision"] != revision + 1:
+            return False
+        self.current[model] = state_of(record)
+        self._offsets.setdefault(model, []).append(offset)
+        self.steps += 1
+        if record["command_id"] is not None:
+            self.commands.add(record["command_id"])
+        return True
+
+    def revision_at(self, model: str, position: int) -> int:
+        """The model's revision once everything before ``position`` had been folded; 0 where it had none."""
+        return bisect_left(self._offsets.get(model, []), position)
+
+
+def state_of(record: Mapping[str, Any]) -> RolloutState:
+    """The state that a record leads to."""
+    return RolloutState(
+        model=record["model"],
+        revision=record["revision"],
+        champion=record["champion"],
+        previous=record["previous"],
+        shadow=tuple(record["shadow"]),
+        candidates=tuple(record["candidates"]),
+        rejected=tuple(record["rejected"]),
+        frozen=record["frozen"],
+        off=record["off"],
+    )
