@@ -66,7 +66,7 @@ class _Checked(Section):
 
     @model_validator(mode="after")
     def _default_unseen(self) -> _Checked:
-        if self.categories is not None and self.unseen is None:
+        if self.type == "category" and self.unseen is None:
             self.__dict__["unseen"] = "reject"
         return self
 
