@@ -1,0 +1,204 @@
+"""The registry's log in Kafka: one writer at a time, and every answer as of the log's end.
+
+The writer is transactional under one fixed id. Whoever takes that id fences off whoever had it, so from
+taking it to the next commit nobody else can have written; a commit that goes through proves that what was
+decided was decided on everything there is. So several registries on one cluster never give two schemas one
+id.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tailrace.kit.errors import Retry
+from tailrace.kit.topics import Topic, ensure_topics
+from tailrace.local.registry_state import LogRecord, RegistryState
+
+TOPIC = Topic(
+    name="_schemas",
+    about="What the schema registry knows, in the form of Confluent's registry.",
+    owner="the registry",
+    key="JSON",
+    value="JSON",
+    written_by=("registry",),
+    read_by=("registry",),
+    partitions=1,
+    cleanup="compact",
+    retention_ms=-1,
+    keep=None,
+    max_message_bytes=4 * 1024 * 1024,
+)
+_TRANSACTIONAL_ID = "tailrace-schema-registry"
+_SECONDS = 8.0
+# What goes wrong is raised, and being fenced off is nothing wrong.
+_SILENT = logging.getLogger(f"{__name__}.librdkafka")
+_SILENT.setLevel(logging.CRITICAL + 1)
+
+
+class RegistryLog:
+    """Reads and writes the log. One lock: calls come from the server's threads, one after the other.
+
+    Args:
+        kafka: librdkafka options, ``bootstrap.servers`` among them.
+    """
+
+    def __init__(self, kafka: Mapping[str, str]) -> None:
+        self._kafka: dict[str, Any] = {**kafka, "logger": _SILENT}
+        self._lock = threading.Lock()
+        self._admin: Any = None
+        self._consumer: Any = None
+        self._producer: Any = None
+        self._next = 0
+        self._state = RegistryState()
+
+    def cached(self) -> RegistryState:
+        """What is known without asking Kafka: good for what never changes, a schema by its id."""
+        return self._state
+
+    def read(self) -> RegistryState:
+        """Everything written before this call. Raises `Retry` where Kafka does not answer."""
+        with self._lock, _as_retry():
+            self._catch_up(committed=True)
+            return self._state
+
+    def write(self, decide: Callable[[RegistryState], Sequence[LogRecord]]) -> None:
+        """Writes what ``decide`` makes of the state, all or nothing; returns once reads show it.
+
+        Where somebody else wrote meanwhile, ``decide`` is asked again with the new state. What it raises is
+        raised. Raises `Retry` where Kafka does not answer.
+        """
+        from confluent_kafka import KafkaException
+
+        deadline = time.monotonic() + _SECONDS
+        with self._lock, _as_retry():
+            while True:
+                try:
+                    self._hold_the_pen()
+                    self._catch_up(committed=True)
+                    records = decide(self._state)
+                    if records:
+                        self._catch_up(self._commit(records))
+                    return
+                except KafkaException:
+                    self._producer = None
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.05)
+
+    def close(self) -> None:
+        """Leaves nothing open."""
+        with self._lock:
+            self._producer = None
+            if self._consumer is not None:
+                self._consumer.close()
+
+    def _hold_the_pen(self) -> None:
+        if self._producer is not None:
+            return
+        from confluent_kafka import Producer
+
+        options = {
+            "transactional.id": _TRANSACTIONAL_ID,
+            "transaction.timeout.ms": 10_000,
+            "retry.backoff.ms": 2,
+            "retry.backoff.max.ms": 20,
+            "message.max.bytes": TOPIC.max_message_bytes,
+        }
+        producer = Producer({**self._kafka, **options})
+        producer.init_transactions(_SECONDS)
+        # What others began is ended by now; what they had committed is below this end.
+        self._catch_up(committed=False)
+        self._producer = producer
+
+    def _commit(self, records: Sequence[LogRecord]) -> int:
+        delivered: list[int] = []
+
+        def on_delivery(error: Any, message: Any) -> None:
+            if error is None:
+                delivered.append(message.offset())
+
+        self._producer.begin_transaction()
+        for key, value in records:
+            text = None if value is None else json.dumps(value, ensure_ascii=False).encode()
+            self._producer.produce(TOPIC.name, text, _key(key), partition=0, on_delivery=on_delivery)
+        self._producer.commit_transaction(_SECONDS)
+        return max(delivered) + 1
+
+    def _catch_up(self, end: int | None = None, *, committed: bool = True) -> None:
+        """Folds the log up to ``end``, by default its end as it is now."""
+        from confluent_kafka import KafkaError, KafkaException
+
+        if self._consumer is None:
+            self._open()
+        deadline = time.monotonic() + _SECONDS
+        if end is None:
+            end = self._end(committed)
+        if end < self._next:
+            self._open()  # the log is another one than before
+        while self._next < end:
+            message = self._consumer.poll(0.1)
+            if message is None:
+                if time.monotonic() > deadline:
+                    raise Retry(f"{TOPIC.name} is not readable up to offset {end} within {_SECONDS:.0f} s")
+            elif message.error() is None:
+                self._state.apply(message.key(), message.value())
+                self._next = message.offset() + 1
+            elif message.error().code() == KafkaError._PARTITION_EOF:
+                # The end counts markers and aborted records, which are never handed over.
+                self._next = max(self._next, message.offset())
+            elif not message.error().retriable() and message.error().code() > 0:
+                self._consumer = None
+                raise KafkaException(message.error())
+
+    def _open(self) -> None:
+        from confluent_kafka import Consumer, TopicPartition
+
+        ensure_topics(self._kafka, [TOPIC])
+        consumer = Consumer(
+            {
+                **self._kafka,
+                "group.id": _TRANSACTIONAL_ID,
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "error",
+                "fetch.wait.max.ms": 10,
+            }
+        )
+        consumer.assign([TopicPartition(TOPIC.name, 0, 0)])
+        self._state, self._next = RegistryState(), 0
+        self._consumer = consumer
+
+    def _end(self, committed: bool) -> int:
+        from confluent_kafka import IsolationLevel, TopicPartition
+        from confluent_kafka.admin import AdminClient, OffsetSpec
+
+        if self._admin is None:
+            self._admin = AdminClient(self._kafka)
+        level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+        asked = self._admin.list_offsets(
+            {TopicPartition(TOPIC.name, 0): OffsetSpec.latest()},  # type: ignore[no-untyped-call]
+            isolation_level=level,
+            request_timeout=_SECONDS,
+        )
+        return int(next(iter(asked.values())).result().offset)
+
+
+def _key(key: dict[str, Any]) -> bytes:
+    # Compaction goes by these bytes: one subject and version must always have the same ones.
+    return json.dumps(key, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+class _as_retry:  # noqa: N801  (reads as a statement)
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        from confluent_kafka import KafkaException
+
+        if isinstance(error, KafkaException):
+            raise Retry(f"Kafka does not answer: {error.args[0].str()}") from error
