@@ -1,1 +1,147 @@
-"""Commands."""
+"""Running everything on one machine: up, down, status, env, logs, run."""
+
+from __future__ import annotations
+
+import importlib
+import shlex
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tailrace.cli.app import app
+from tailrace.cli.output import JsonOption, emit, say
+from tailrace.kit.connection import home_dir, running_addresses
+from tailrace.kit.errors import TailraceError, UsageError
+
+if TYPE_CHECKING:
+    from tailrace.local.home import Home
+
+HomeOption = Annotated[
+    Path | None, typer.Option("--home", help="Folder that holds what runs.  [default: ./.tailrace]")
+]
+
+
+@app.command()
+def up(
+    home: HomeOption = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Go on in the background; return when all is ready.")
+    ] = False,
+) -> None:
+    """Start Kafka, registry, ClickHouse and the services here, and apply contracts/models.
+
+    What KAFKA_BOOTSTRAP_SERVERS, SCHEMA_REGISTRY_URL and CLICKHOUSE_URL name is used instead of started.
+
+    Example: tailrace up --detach
+    """
+    from tailrace.local import updown
+
+    where = _home(home)
+
+    def ready() -> None:
+        say("ready: `tailrace status` says how things are" + ("" if detach else ", Ctrl-C ends them"))
+
+    if detach:
+        updown.detach(where, Path.cwd(), say)
+        ready()
+    else:
+        updown.run(where, Path.cwd(), say, ready)
+
+
+@app.command()
+def down(
+    home: HomeOption = None,
+    purge: Annotated[bool, typer.Option("--purge", help="Remove the home too: data, logs and keys.")] = False,
+) -> None:
+    """End what `tailrace up` started; its data stays.
+
+    Example: tailrace down --purge
+    """
+    from tailrace.local import updown
+
+    where = _home(home)
+    if not updown.down(where, say):
+        say(f"nothing runs in {where}")
+    if purge:
+        updown.purge(where)
+        say(f"removed {where}")
+
+
+@app.command()
+def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Say what runs, where, and whether it is well; and which version of each model serves.
+
+    Example: tailrace status --json
+    """
+    from tailrace.local.status import status as ask_everything
+
+    emit(ask_everything(_home(home)), as_json)
+
+
+@app.command()
+def env(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Print the addresses of what runs as lines for a shell, for programs of your own.
+
+    Example: eval "$(tailrace env)"
+    """
+    where = _home(home)
+    addresses = running_addresses(where.root)
+    if not addresses:
+        raise TailraceError(f"nothing runs in {where}: start everything with `tailrace up --detach`")
+    addresses["TAILRACE_HOME"] = str(where.root)
+    if as_json:
+        emit(addresses, as_json=True)
+    else:
+        for name, value in addresses.items():
+            print(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
+def logs(
+    service: Annotated[str, typer.Argument(help="A service, or kafka, registry, clickhouse, up.")],
+    home: HomeOption = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as more is written.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 100,
+) -> None:
+    """Print the log of one service.
+
+    Example: tailrace logs scorer -f
+    """
+    path = _home(home).log(service)
+    if not path.exists():
+        known = sorted(file.stem for file in path.parent.glob("*.log"))
+        hint = f"there is one of {', '.join(known)}" if known else "nothing has run in this home yet"
+        raise UsageError(f"there is no log of {service!r}: {hint}")
+    with path.open(errors="replace") as file:
+        print("".join(deque(file, lines)), end="", flush=True)
+        while follow:
+            if more := file.read():
+                print(more, end="", flush=True)
+            else:
+                time.sleep(0.2)
+
+
+@app.command()
+def run(
+    service: Annotated[str, typer.Argument(help="A service, or registry, clickhouse, init.")],
+) -> None:
+    """Run one service in the foreground, as containers and `tailrace up` do.
+
+    It is told by the environment where Kafka, registry and ClickHouse are.
+
+    Example: eval "$(tailrace env)" && tailrace run scorer
+    """
+    from tailrace.local.services import PROGRAMS
+
+    if service not in PROGRAMS:
+        raise UsageError(f"there is no service {service!r}: it is one of {', '.join(PROGRAMS)}")
+    importlib.import_module(PROGRAMS[service]).main()
+
+
+def _home(given: Path | None) -> Home:
+    from tailrace.local.home import Home
+
+    return Home(given or home_dir())

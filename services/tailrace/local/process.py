@@ -15,7 +15,7 @@ class Process:
     """One program that may be launched again and again, one at a time.
 
     Attributes:
-        log: what it writes to stdout and stderr, appended; one over 20 MiB is moved aside to ``.1`` at launch.
+        log: what it writes to stdout and stderr, appended; one over 20 MiB is first moved to ``.1``.
     """
 
     def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str]) -> None:

@@ -1,0 +1,55 @@
+"""Asking what runs whether it is well, over HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+
+class Answer(NamedTuple):
+    """``status`` is None where nobody answered; ``text`` then says why."""
+
+    status: int | None
+    text: str
+
+    @property
+    def ok(self) -> bool:
+        return self.status == 200
+
+
+def ask(url: str, path: str, timeout: float = 2) -> Answer:
+    """GETs a path below a base URL. Never raises for what the other side does or fails to do."""
+    parts = urlsplit(url)
+    assert parts.hostname
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname, parts.port, timeout=timeout)
+    try:
+        connection.request("GET", parts.path.rstrip("/") + path)
+        response = connection.getresponse()
+        return Answer(response.status, response.read().decode(errors="replace"))
+    except (OSError, http.client.HTTPException) as error:
+        return Answer(None, str(error) or type(error).__name__)
+    finally:
+        connection.close()
+
+
+def reason(answer: Answer) -> str | None:
+    """What a /readyz that is not ready says, None where it is ready."""
+    if answer.ok:
+        return None
+    try:
+        return str(json.loads(answer.text)["reason"])
+    except (ValueError, KeyError, TypeError):
+        return answer.text.strip() or f"HTTP {answer.status}"
+
+
+_LAG = re.compile(r"^kafka_consumergroup_lag(?:\{[^}]*\})? (\S+)", re.MULTILINE)
+
+
+def lag(metrics: str) -> int | None:
+    """Records still to be read, over all partitions, by a service's /metrics; None where it does not say."""
+    found = _LAG.findall(metrics)
+    return int(sum(map(float, found))) if found else None

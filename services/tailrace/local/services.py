@@ -1,0 +1,17 @@
+"""The programs of Tailrace by the names that ``tailrace run NAME`` takes."""
+
+from __future__ import annotations
+
+SERVICES = ("rollout", "scorer", "shadow-scorer", "sink")
+"""What ``tailrace up`` starts and keeps alive, in this order."""
+
+PROGRAMS = {
+    # name: the module whose main() it is
+    "rollout": "tailrace.rollout.app",
+    "scorer": "tailrace.scorer.app",
+    "shadow-scorer": "tailrace.scorer.app",
+    "sink": "tailrace.sink.app",
+    "registry": "tailrace.local.registry_server",
+    "clickhouse": "tailrace.local.clickhouse_bridge",
+    "init": "tailrace.local.initialise",
+}

@@ -1,0 +1,78 @@
+"""What runs in a home, and how it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tailrace.kit.connection import Connection, connect
+from tailrace.kit.errors import TailraceError
+from tailrace.local.health import ask, lag, reason
+from tailrace.local.home import Home
+from tailrace.local.services import SERVICES
+
+
+def status(home: Home) -> dict[str, Any]:
+    """Asks everything that runs in a home.
+
+    Returns:
+        ``home``, ``ready``, then ``kafka``, ``registry`` and ``clickhouse``, each with address, healthy and
+        (where it runs here) pid and restarts; ``services``, a list with name, pid, healthy, waiting, lag,
+        restarts and address. ``waiting`` says why a service is not ready, None where it is; ``lag`` counts
+        records still to be read, None where the service does not say.
+
+    Raises:
+        TailraceError: nothing runs in this home.
+    """
+    if home.holder() is None:
+        raise TailraceError(f"nothing runs in {home}: start everything with `tailrace up --detach`")
+    state = home.read(home.state)
+    ours = {process["name"]: process for process in state.get("processes", [])}
+    connection = connect(env={}, home=home.root)
+    with ThreadPoolExecutor(8) as pool:
+        kafka = pool.submit(_kafka, connection, ours.get("kafka", {}))
+        registry = pool.submit(_server, connection.registry, "/subjects", ours.get("registry", {}))
+        clickhouse = pool.submit(_server, connection.clickhouse or "", "/ping", ours.get("clickhouse", {}))
+        services = list(pool.map(_service, (ours[name] for name in SERVICES if name in ours)))
+    return {
+        "home": str(home.root),
+        "ready": state.get("ready", False),
+        "kafka": kafka.result(),
+        "registry": registry.result(),
+        "clickhouse": clickhouse.result(),
+        "services": services,
+    }
+
+
+def _kafka(connection: Connection, ours: Mapping[str, Any]) -> dict[str, Any]:
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    try:
+        brokers = AdminClient({**connection.kafka, "log_level": 0}).list_topics(timeout=3).brokers
+    except KafkaException:
+        brokers = {}
+    return {"address": connection.bootstrap, "healthy": bool(brokers)} | _process(ours)
+
+
+def _server(address: str, path: str, ours: Mapping[str, Any]) -> dict[str, Any]:
+    return {"address": address, "healthy": ask(address, path).ok} | _process(ours)
+
+
+def _service(ours: Mapping[str, Any]) -> dict[str, Any]:
+    address = ours["address"]
+    alive = ask(address, "/livez")
+    return {
+        "name": ours["name"],
+        "pid": ours["pid"],
+        "healthy": alive.ok,
+        "waiting": reason(ask(address, "/readyz")) if alive.ok else alive.text,
+        "lag": lag(ask(address, "/metrics").text) if alive.ok else None,
+        "restarts": ours["restarts"],
+        "address": address,
+    }
+
+
+def _process(ours: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: ours[name] for name in ("pid", "restarts") if name in ours}

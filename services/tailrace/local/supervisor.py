@@ -1,0 +1,317 @@
+"""What ``tailrace up`` runs: Kafka, registry and ClickHouse where none are given, then the services."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+from tailrace.kit.errors import TailraceError
+from tailrace.local.health import ask
+from tailrace.local.home import Home
+from tailrace.local.kafka import LocalKafka
+from tailrace.local.ports import HOST, free_port, is_free
+from tailrace.local.process import Process
+from tailrace.local.services import SERVICES
+
+LANE_PARTITIONS = 6
+"""Partitions of a lane's topics on one machine; production's default is in kit/topics."""
+
+_PATIENCE = 60.0  # seconds for anything to come up
+_GRACE = 10.0  # seconds for a service to finish its batch and leave
+_STABLE = 5.0  # a life shorter than this counts as a failed start
+_LONGEST_PAUSE = 10.0
+
+Say = Callable[[str], None]
+
+
+class Program(Protocol):
+    """What can be kept running: `Process`, `LocalKafka`."""
+
+    @property
+    def pid(self) -> int | None: ...
+    @property
+    def log(self) -> Path: ...
+    def running(self) -> bool: ...
+    def wait(self, timeout: float | None = None) -> int | None: ...
+    def stop(self, timeout: float) -> None: ...
+
+
+@dataclass
+class Kept:
+    """One program that is kept running, and what is known of it."""
+
+    name: str
+    program: Program
+    start: Callable[[], None]
+    address: str
+    started: float = 0.0
+    restarts: int = 0
+    thread: threading.Thread | None = None
+
+
+class Supervisor:
+    """Starts everything in order, restarts what dies, stops everything in the reverse order.
+
+    Addresses given in the environment (``KAFKA_BOOTSTRAP_SERVERS``, ``SCHEMA_REGISTRY_URL``,
+    ``CLICKHOUSE_URL``) are used as they are, and nothing is started in their place.
+
+    Args:
+        home: a prepared home, locked by the caller.
+        project: the folder whose contracts are applied.
+        say: told in a line what was reached.
+        env: environment for what is started.
+    """
+
+    def __init__(self, home: Home, project: Path, say: Say, env: Mapping[str, str] | None = None) -> None:
+        self._home = home
+        self._project = project.absolute()
+        self._say = say
+        self._env = {k: v for k, v in (os.environ if env is None else env).items() if v}
+        self._env |= {"TAILRACE_HOME": str(home.root), "PYTHONUNBUFFERED": "1"}
+        self._ports: dict[str, int] = home.read(home.ports)
+        self._kept: list[Kept] = []
+        self._addresses: dict[str, str] = {}
+        self._stopping = threading.Event()
+        self._writing = threading.Lock()
+        self._ready = False
+
+    def start(self) -> None:
+        """Returns when requests can be sent.
+
+        Raises:
+            TailraceError: something does not come up; what had been started is stopped again.
+        """
+        self._clear_leftovers()
+        try:
+            self._start_infrastructure()
+            self._initialise()
+            self._start_services()
+        except BaseException:
+            self.stop()
+            raise
+        self._ready = True
+        self._write_state()
+
+    def stop(self) -> None:
+        """Ends the services, each with ten seconds to finish, then what they stand on."""
+        self._stopping.set()
+        self._home.addresses.unlink(missing_ok=True)
+        for stage in (set(SERVICES), {"registry", "clickhouse"}, {"kafka"}):
+            stopping = [
+                threading.Thread(target=kept.program.stop, args=(_GRACE,))
+                for kept in self._kept
+                if kept.name in stage
+            ]
+            for thread in stopping:
+                thread.start()
+            for thread in stopping:
+                thread.join()
+        for kept in self._kept:
+            if kept.thread:
+                kept.thread.join()
+        self._home.state.unlink(missing_ok=True)
+
+    def _start_infrastructure(self) -> None:
+        began = time.monotonic()
+        if given := self._env.get("CLICKHOUSE_URL"):
+            self._addresses["CLICKHOUSE_URL"] = given
+        else:
+            # Needs no Kafka: comes up while Kafka does.
+            self._launch_server("clickhouse", "CLICKHOUSE_URL")
+        if given := self._env.get("KAFKA_BOOTSTRAP_SERVERS"):
+            self._addresses["KAFKA_BOOTSTRAP_SERVERS"] = given
+        else:
+            kafka = LocalKafka(
+                self._home.kafka_data, port=self._port("kafka"), log=self._home.log("kafka"), env=self._env
+            )
+            self._keep(Kept("kafka", kafka, kafka.start, kafka.bootstrap))
+            self._addresses["KAFKA_BOOTSTRAP_SERVERS"] = kafka.bootstrap
+            self._addresses["TAILRACE_LANE_PARTITIONS"] = str(LANE_PARTITIONS)
+            self._say(f"{'kafka':<13} {kafka.bootstrap}  ({time.monotonic() - began:.1f} s)")
+        if given := self._env.get("SCHEMA_REGISTRY_URL"):
+            self._addresses["SCHEMA_REGISTRY_URL"] = given
+        else:
+            self._launch_server("registry", "SCHEMA_REGISTRY_URL")
+        self._await_server("registry", self._addresses["SCHEMA_REGISTRY_URL"], "/subjects")
+        self._await_server("clickhouse", self._addresses["CLICKHOUSE_URL"], "/ping")
+        self._home.write(self._home.addresses, self._addresses)
+
+    def _launch_server(self, name: str, variable: str) -> None:
+        """A server listens at the address by which the others find it."""
+        port = self._port(name)
+        self._addresses[variable] = f"http://{HOST}:{port}"
+        self._launch(name, self._addresses[variable], {"TAILRACE_PORT": str(port)})
+
+    def _await_server(self, name: str, address: str, path: str) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        mine = self._find(name)
+        while not (answer := ask(address, path)).ok:
+            if mine is None:
+                if answer.status is not None:
+                    break  # a cluster's own: it may want credentials, which its clients have
+                raise TailraceError(
+                    f"the {name} set in the environment, {address}, does not answer ({answer.text}): "
+                    "start it, or unset its variable to have one started here"
+                )
+            self._check(mine, deadline, answer.text)
+            time.sleep(0.05)
+        self._say(f"{name:<13} {address}")
+
+    def _initialise(self) -> None:
+        """Topics, tables, key and contracts, by a process of their own, so that this one stays small."""
+        errors = self._home.log("init")
+        with (
+            errors.open("wb") as file,
+            subprocess.Popen(
+                _cli("run", "init"),
+                cwd=self._project,
+                env=self._env_for({}),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+            ) as init,
+        ):
+            assert init.stdout is not None
+            for line in init.stdout:
+                self._say(line.rstrip())
+        if init.returncode:
+            raise TailraceError(_tail(errors).removeprefix("tailrace: "))
+
+    def _start_services(self) -> None:
+        for name in SERVICES:
+            port = self._port(name)
+            self._launch(name, f"http://{HOST}:{port}", {"TAILRACE_HEALTH_PORT": str(port)})
+        deadline = time.monotonic() + _PATIENCE
+        for name in SERVICES:
+            kept = self._find(name)
+            assert kept is not None
+            while not (answer := ask(kept.address, "/livez")).ok:
+                self._check(kept, deadline, answer.text)
+                time.sleep(0.05)
+            self._say(f"{name:<13} {kept.address}")
+
+    def _check(self, kept: Kept, deadline: float, answer: str) -> None:
+        """Raises where waiting for a program any longer makes no sense."""
+        log = kept.program.log
+        if kept.restarts > 1:
+            raise TailraceError(f"{kept.name} does not stay up:\n{_tail(log)}\nAll of it: {log}")
+        if time.monotonic() > deadline:
+            raise TailraceError(
+                f"{kept.name} did not come up at {kept.address} within {_PATIENCE:.0f} s ({answer}); "
+                f"its log: {log}"
+            )
+
+    def _launch(self, name: str, address: str, extra: Mapping[str, str]) -> None:
+        process = Process(_cli("run", name), self._home.log(name), self._env_for(extra))
+        self._keep(Kept(name, process, process.launch, address))
+
+    def _keep(self, kept: Kept) -> None:
+        self._kept.append(kept)
+        kept.started = time.time()
+        kept.start()
+        kept.thread = threading.Thread(
+            target=self._guard, args=(kept,), name=f"keep {kept.name}", daemon=True
+        )
+        kept.thread.start()
+        self._write_state()
+
+    def _guard(self, kept: Kept) -> None:
+        """Restarts a program when it ends: at once, or after growing pauses where it does not stay up."""
+        short_lives = 0
+        while True:
+            kept.program.wait()
+            lived = time.time() - kept.started
+            short_lives = short_lives + 1 if lived < _STABLE else 0
+            pause = min(_LONGEST_PAUSE, 0.25 * 2 ** (short_lives - 1)) if short_lives else 0
+            if self._stopping.wait(pause):
+                return
+            kept.restarts += 1
+            kept.started = time.time()
+            try:
+                kept.start()
+            except TailraceError as error:
+                with kept.program.log.open("a") as file:
+                    file.write(f"{error}\n")
+            if self._stopping.is_set():
+                kept.program.stop(_GRACE)
+                return
+            self._write_state()
+
+    def _find(self, name: str) -> Kept | None:
+        return next((kept for kept in self._kept if kept.name == name), None)
+
+    def _port(self, name: str) -> int:
+        """The port of the last time where it is still free, so that addresses last; else another."""
+        port = self._ports.get(name)
+        if port is None or not is_free(port):
+            port = free_port()
+            self._ports[name] = port
+            self._home.write(self._home.ports, self._ports)
+        return port
+
+    def _env_for(self, extra: Mapping[str, str]) -> dict[str, str]:
+        return {**self._addresses, **self._env, **extra}
+
+    def _write_state(self) -> None:
+        with self._writing:
+            if self._stopping.is_set():
+                return
+            self._home.write(
+                self._home.state,
+                {
+                    "pid": os.getpid(),
+                    "ready": self._ready,
+                    "project": str(self._project),
+                    "processes": [
+                        {
+                            "name": kept.name,
+                            "pid": kept.program.pid,
+                            "address": kept.address,
+                            "port": int(kept.address.rpartition(":")[2]),
+                            "started": datetime.fromtimestamp(kept.started, UTC).isoformat(),
+                            "created": _created(kept.program.pid),
+                            "restarts": kept.restarts,
+                        }
+                        for kept in self._kept
+                    ],
+                },
+            )
+
+    def _clear_leftovers(self) -> None:
+        """Ends what a supervisor that was killed together with its watchdog has left running in this home."""
+        for left in self._home.read(self._home.state).get("processes", []):
+            try:
+                process = psutil.Process(left["pid"])
+                # A process id is given to another in time; that one began later.
+                if process.create_time() == left["created"]:
+                    process.kill()
+                    process.wait(10)
+            except psutil.Error:
+                continue
+
+
+def _created(pid: int | None) -> float | None:
+    """When the system says that a process began; None where it is gone already."""
+    try:
+        return psutil.Process(pid).create_time() if pid else None
+    except psutil.Error:
+        return None
+
+
+def _cli(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "tailrace.cli", *arguments]
+
+
+def _tail(log: Path, lines: int = 15) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
