@@ -1,12 +1,12 @@
-"""A schema registry in memory, for tests without a network: a real one, only not remote."""
+"""A schema registry in memory, for tests without a network: a real one, only not remote and not kept."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
+from tailrace.contracts.compatibility import breaks
 from tailrace.kit.errors import Retry
-from tailrace.kit.registry import Registered, Schema, UnknownSchema, schema_text
+from tailrace.kit.registry import IncompatibleSchema, Registered, Schema, UnknownSchema, schema_text
 
 
 class MemoryRegistry:
@@ -16,9 +16,12 @@ class MemoryRegistry:
         self.away = False
         self._texts: list[str] = []
         self._subjects: dict[str, list[int]] = {}
+        self._levels: dict[str, str] = {}
 
     def register(self, subject: str, schema: Schema) -> int:
-        self._reach()
+        compatible, reasons = self.check_compatible(subject, schema)
+        if not compatible:
+            raise IncompatibleSchema(f"{subject}: {reasons}")
         text = schema_text(schema)
         if text not in self._texts:
             self._texts.append(text)
@@ -32,8 +35,8 @@ class MemoryRegistry:
         self._reach()
         if not 1 <= schema_id <= len(self._texts):
             raise UnknownSchema(schema_id)
-        found: Any = json.loads(self._texts[schema_id - 1])
-        return found  # type: ignore[no-any-return]
+        found: Schema = json.loads(self._texts[schema_id - 1])
+        return found
 
     def latest(self, subject: str) -> Registered | None:
         self._reach()
@@ -42,7 +45,15 @@ class MemoryRegistry:
 
     def check_compatible(self, subject: str, schema: Schema) -> tuple[bool, list[str]]:
         self._reach()
-        return True, []
+        earlier = [self._texts[schema_id - 1] for schema_id in self._subjects.get(subject, [])]
+        if schema_text(schema) in earlier:
+            return True, []
+        found = breaks(self._levels.get(subject, "BACKWARD"), schema_text(schema), earlier)
+        return not found, found
+
+    def set_level(self, subject: str, level: str) -> None:
+        self._reach()
+        self._levels[subject] = level
 
     def _reach(self) -> None:
         if self.away:

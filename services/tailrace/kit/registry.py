@@ -49,6 +49,7 @@ class Registry(Protocol):
     def schema(self, schema_id: int) -> Schema: ...
     def latest(self, subject: str) -> Registered | None: ...
     def check_compatible(self, subject: str, schema: Schema) -> tuple[bool, list[str]]: ...
+    def set_level(self, subject: str, level: str) -> None: ...
 
 
 class RegistryClient:
@@ -140,13 +141,20 @@ class RegistryClient:
         """Whether the registry would take the schema as the subject's next version, and why not. Changes
         nothing.
         """
-        path = f"/compatibility/subjects/{urllib.parse.quote(subject, safe='')}/versions/latest?verbose=true"
+        path = f"/compatibility/subjects/{urllib.parse.quote(subject, safe='')}/versions?verbose=true"
         status, answer = self._call("POST", path, {"schema": schema_text(schema)})
         if _code(answer) in (_NO_SUBJECT, _NO_VERSION):
             return True, []
         if status != 200:
             raise self._refused(status, answer)
         return bool(answer["is_compatible"]), [str(m) for m in answer.get("messages", [])]
+
+    def set_level(self, subject: str, level: str) -> None:
+        """Sets the subject's compatibility level, e.g. ``FULL_TRANSITIVE``."""
+        path = f"/config/{urllib.parse.quote(subject, safe='')}"
+        status, answer = self._call("PUT", path, {"compatibility": level})
+        if status != 200:
+            raise self._refused(status, answer)
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
         request = urllib.request.Request(  # noqa: S310  (the scheme was checked)
