@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from tailrace.kit.connection import Connection
+from tailrace.local.health import ask
 from tailrace.local.kafka import LocalKafka
+from tailrace.local.ports import HOST, free_port
+from tailrace.local.process import Process
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +29,48 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
     yield broker
     broker.stop()
     shutil.rmtree(data, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def stack(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
+    """The broker with a schema registry and ClickHouse beside it, as `tailrace up` starts them; no services.
+
+    Shared, as the broker is. Topics and tables are for the tests to make.
+    """
+    home = tmp_path_factory.mktemp("stack")
+    ports = {"registry": free_port(), "clickhouse": free_port()}
+    registry, clickhouse = (f"http://{HOST}:{port}" for port in ports.values())
+    env = os.environ | {
+        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
+        "SCHEMA_REGISTRY_URL": registry,
+        "CLICKHOUSE_URL": clickhouse,
+        "TAILRACE_HOME": str(home),
+    }
+    servers = {
+        name: Process(
+            [sys.executable, "-m", "tailrace.cli", "run", name],
+            home / f"{name}.log",
+            env | {"TAILRACE_PORT": str(port)},
+        )
+        for name, port in ports.items()
+    }
+    for server in servers.values():
+        server.launch()
+    try:
+        _await(servers["registry"], registry, "/subjects")
+        _await(servers["clickhouse"], clickhouse, "/ping")
+        yield Connection(
+            kafka={"bootstrap.servers": kafka.bootstrap}, registry=registry, clickhouse=clickhouse
+        )
+    finally:
+        for server in servers.values():
+            server.stop(10)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _await(server: Process, address: str, path: str) -> None:
+    deadline = time.monotonic() + 60
+    while not ask(address, path).ok:
+        assert server.running(), server.last_words()
+        assert time.monotonic() < deadline, f"{address} does not answer:\n{server.last_words()}"
+        time.sleep(0.05)
