@@ -1,1 +1,42 @@
-"""Commands."""
+"""``tailrace verify``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tailrace.cli.app import app
+from tailrace.cli.output import JsonOption, connection, emit, progress, say
+
+
+@app.command()
+def verify(
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Only this model's lane.")] = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds that the sink may take to catch up.")] = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Settle the accounts from the topics themselves.
+
+    Every request has one answer, a prediction or a dead letter, or is in flight; every prediction names a
+    published version and an applied contract; ClickHouse has a row for every event. Exits 1 and names the
+    offending offsets where that is not so.
+
+    Example: tailrace verify --model credit --json
+    """
+    from tailrace.verify.verify import Verification
+
+    with progress("verify", unit="records") as bar:
+        report = Verification(connection(), model, wait_s=wait).run(bar.update)
+    found = report.as_dict()
+    if as_json:
+        emit(found, as_json=True)
+    else:
+        emit([{"topic": name, **counts} for name, counts in found["topics"].items()])
+        for problem in report.problems:
+            emit(str(problem))
+        hidden = found["problem_count"] - len(report.problems)
+        say(f"and {hidden:,} more" if hidden else "")
+        say("ok: nothing lost, nothing twice, everything stored" if report.ok else "NOT ok")
+    if not report.ok:
+        raise typer.Exit(1)

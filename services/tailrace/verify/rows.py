@@ -1,0 +1,92 @@
+"""What ClickHouse holds of each topic, by the coordinates that every row carries."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from tailrace.kit.clickhouse import ClickHouse, quoted
+from tailrace.verify.check import Offsets
+from tailrace.verify.log import Partition, Range
+
+
+class Digest(NamedTuple):
+    """A partition's offsets in brief; two sets of offsets that differ in one place differ here."""
+
+    rows: int
+    distinct: int
+    total: int
+    xor: int
+
+    @classmethod
+    def of(cls, offsets: Offsets) -> Digest:
+        """Of the offsets of events, each there once."""
+        return cls(
+            len(offsets),
+            len(offsets),
+            int(offsets.sum()),
+            int(np.bitwise_xor.reduce(offsets)) if len(offsets) else 0,
+        )
+
+
+NOTHING = Digest(0, 0, 0, 0)
+
+
+class Rows:
+    """Rows of every table that keeps events: those with the columns ``_topic``, ``_partition`` and
+    ``_offset``.
+    """
+
+    def __init__(self, clickhouse: ClickHouse) -> None:
+        self._clickhouse = clickhouse
+
+    def digests(self, ranges: Mapping[Partition, Range]) -> dict[Partition, Digest]:
+        """What is stored of each partition, within the offsets that were read of it."""
+        found: dict[Partition, Digest] = defaultdict(lambda: NOTHING)
+        topics = {p.topic for p in ranges}
+        for table in self._tables():
+            sql = (
+                "SELECT _topic, _partition, count(), uniqExact(_offset), sum(toInt64(_offset)), "  # noqa: S608
+                f"groupBitXor(toInt64(_offset)) FROM {table} WHERE {_within(ranges)} "
+                "GROUP BY _topic, _partition"
+            )
+            for topic, partition, *digest in self._clickhouse.query(sql).rows:
+                if topic in topics:
+                    one, other = found[Partition(topic, partition)], Digest(*map(int, digest))
+                    # A sum of distinct counts: a row in two tables of one topic is a row too many as well.
+                    found[Partition(topic, partition)] = Digest(
+                        one.rows + other.rows,
+                        one.distinct + other.distinct,
+                        one.total + other.total,
+                        one.xor ^ other.xor,
+                    )
+        return dict(found)
+
+    def offsets(self, partition: Partition, within: Range) -> Offsets:
+        """The offset of every row of a partition."""
+        held: list[int] = []
+        for table in self._tables():
+            sql = f"SELECT _offset FROM {table} WHERE {_within({partition: within})}"  # noqa: S608
+            held += [int(offset) for (offset,) in self._clickhouse.query(sql).rows]
+        return np.sort(np.array(held, dtype=np.int64))
+
+    def _tables(self) -> list[str]:
+        found = self._clickhouse.query(
+            "SELECT table FROM system.columns WHERE database = {database:String} AND name IN "
+            "('_topic', '_partition', '_offset') GROUP BY table HAVING count() = 3 ORDER BY table",
+            {"database": self._clickhouse.database},
+        )
+        return [f"{quoted(self._clickhouse.database)}.{quoted(table)}" for (table,) in found.rows]
+
+
+def _within(ranges: Mapping[Partition, Range]) -> str:
+    topics: dict[str, list[str]] = defaultdict(list)
+    for partition, (low, end) in ranges.items():
+        topics[partition.topic].append(
+            f"(_partition = {partition.partition} AND _offset >= {low} AND _offset < {end})"
+        )
+    # Topic names are Kafka's: letters, digits, dots, dashes and underscores.
+    return " OR ".join(f"(_topic = '{topic}' AND ({' OR '.join(parts)}))" for topic, parts in topics.items())

@@ -1,0 +1,294 @@
+"""Settles a cluster's accounts from its topics: nothing lost, nothing twice, everything stored."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from tailrace.contracts import lanes
+from tailrace.contracts.fold import Contracts
+from tailrace.contracts.lanes import Lane
+from tailrace.kit import dead_letters
+from tailrace.kit.clickhouse import ClickHouse
+from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.connection import Connection
+from tailrace.kit.errors import BadRecord, UsageError
+from tailrace.kit.marks import mark_time
+from tailrace.kit.messages import Message, Source
+from tailrace.kit.registry import RegistryClient
+from tailrace.kit.sources import prediction_id
+from tailrace.kit.topics import LANE, topics_read_by
+from tailrace.verify.check import Growing, Offsets, Problem, account, compare_rows
+from tailrace.verify.heads import Heads
+from tailrace.verify.log import Log, Partition, Range
+from tailrace.verify.report import Report
+from tailrace.verify.rows import NOTHING, Digest, Rows
+
+SCORER = "scorer"
+_POLL_S = 0.25
+
+
+class Verification:
+    """One pass over everything that is retained.
+
+    Args:
+        connection: where things are; without ClickHouse, rows are not compared.
+        model: one model's lane only; default: every lane that has a contract.
+        group: the scorer's consumer group, whose committed offsets say what it claims to be done with.
+        wait_s: how long the sink may take to catch up with what was read.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        model: str | None = None,
+        group: str = f"tailrace-{SCORER}",
+        wait_s: float = 30.0,
+    ) -> None:
+        registry = RegistryClient(connection.registry, connection.registry_auth)
+        self._connection = connection
+        self._log = Log(connection)
+        self._codec, self._control = Codec(registry), ControlCodec(registry)
+        self._heads = Heads(self._codec)
+        self._model, self._group, self._wait_s = model, group, wait_s
+        self._contracts = Contracts()
+        self._versions: set[tuple[str, int, str]] = set()
+        self._revisions: set[tuple[str, int]] = set()
+        self._in_force: dict[str, int] = defaultdict(int)
+        self._events: dict[Partition, Growing] = defaultdict(Growing)
+        self._ranges: dict[Partition, Range] = {}
+        self._report = Report()
+
+    def run(self, progress: Callable[[int], None] = lambda done: None) -> Report:
+        """Reads, settles, compares. ``progress`` is told how many records have been read.
+
+        Raises:
+            TailraceError, Retry: Kafka, the registry or ClickHouse does not answer.
+            UsageError: no contract of this model is applied.
+        """
+        began = time.monotonic()
+        self._progress, self._read = progress, 0
+        self._read_control()
+        for lane in self._lanes():
+            self._settle(lane)
+        for partition, events in self._events.items():
+            self._report.topic(partition.topic).events += len(events)
+        if self._connection.clickhouse is not None:
+            self._compare_rows(Rows(ClickHouse(self._connection.clickhouse)))
+        self._report.seconds = time.monotonic() - began
+        return self._report
+
+    def _lanes(self) -> list[Lane]:
+        current = self._contracts.current
+        if self._model is None:
+            return [Lane(name) for name in sorted({a.contract.lane for a in current.values()})]
+        if self._model not in current:
+            known = ", ".join(sorted(current)) or "none yet"
+            raise UsageError(f"no contract of a model {self._model!r} is applied (known: {known})")
+        return [Lane(current[self._model].contract.lane)]
+
+    # --- reading
+
+    def _topics(self, topics: Collection[str], take: Callable[[Message], None]) -> dict[Partition, Range]:
+        """Reads topics; ``take`` gets their events, marks only count as read."""
+
+        def counted(message: Message) -> None:
+            self._read += 1
+            if self._read % 10_000 == 0:
+                self._progress(self._read)
+            if mark_time(message) is None:
+                self._events[Partition(message.topic(), message.partition())].append(message.offset())
+                take(message)
+
+        ranges = self._log.read(topics, counted)
+        self._ranges |= ranges
+        for topic in topics:
+            self._report.topic(topic)
+        return ranges
+
+    def _read_control(self) -> None:
+        def take(message: Message) -> None:
+            topic, value = message.topic(), message.value()
+            if value is None:
+                return
+            if topic == lanes.CONTRACTS:
+                self._contracts.apply(self._control.decode("Contract", value))
+            elif topic == lanes.MANIFESTS:
+                record = self._control.decode("ModelManifest", value)
+                self._versions.add((record["model"], record["version"], record["digest"]))
+            elif topic == lanes.ROLLOUTS:
+                record = self._control.decode("Rollout", value)
+                model = record["model"]
+                if record["follows"] == self._in_force[model]:  # of two that follow the same, the first wins
+                    self._in_force[model] = record["revision"]
+                    self._revisions.add((model, record["revision"]))
+
+        self._topics([topic for topic in lanes.CONTROL_TOPICS if topic != lanes.CHUNKS], take)
+
+    # --- one lane
+
+    def _settle(self, lane: Lane) -> None:
+        """Answers are read before requests: whatever is answered must then be among the requests."""
+        report = self._report
+        partitions = self._log.partitions([lane.requests])
+        committed = self._log.committed(self._group, partitions)
+        predicted: dict[Partition, Growing] = defaultdict(Growing)
+        shadowed: dict[tuple[int, Partition], Growing] = defaultdict(Growing)
+        refused: dict[Partition, Growing] = defaultdict(Growing)
+        first_kept: dict[Partition, int] = {}
+
+        def take(message: Message) -> None:
+            at = Partition(message.topic(), message.partition())
+            first_kept.setdefault(at, message.timestamp()[1])
+            if at.topic == lane.dead_letters:
+                source = self._refused(message)
+                if source is not None and source.topic == lane.requests:
+                    refused[Partition(source.topic, source.partition)].append(source.offset)
+            elif (head := self._named(message)) is not None:
+                source = Source(**head["source"])
+                partition = Partition(source.topic, source.partition)
+                if at.topic == lane.predictions:
+                    predicted[partition].append(source.offset)
+                else:
+                    shadowed[head["version"], partition].append(source.offset)
+
+        answers = self._topics([lane.predictions, lane.shadow_predictions, lane.dead_letters], take)
+        asked = self._topics([lane.requests, lane.labels, lane.actions], lambda message: None)
+        compared_from = self._compared_from(lane, answers, first_kept, partitions)
+
+        totals = report.topic(lane.requests)
+        totals.requests = totals.predictions = totals.dead_letters = 0
+        totals.in_flight = totals.lost = totals.duplicated = 0
+        for partition in partitions:
+            low = asked[partition].low
+            requested = self._events[partition].array()
+            predictions, letters = predicted[partition].array(), refused[partition].array()
+            settled = account(
+                requested,
+                np.concatenate([predictions, letters]),
+                low=low,
+                compared_from=compared_from[partition],
+                committed=committed[partition],
+            )
+            since = max(low, compared_from[partition])
+            totals.requests += len(settled.requests)
+            totals.predictions += int(np.count_nonzero(predictions >= since))
+            totals.dead_letters += int(np.count_nonzero(letters >= since))
+            totals.in_flight += len(settled.in_flight)
+            totals.lost += len(settled.lost)
+            totals.duplicated += len(settled.duplicated)
+            report.offend(_problems("lost", partition, settled.lost, "neither prediction nor dead letter"))
+            report.offend(_problems("duplicated", partition, settled.duplicated, "answered more than once"))
+            report.offend(
+                _problems("unasked", partition, settled.unasked, "answered, and there is no request")
+            )
+        for (version, partition), offsets in shadowed.items():
+            self._settle_shadow(partition, version, offsets.array(), asked)
+
+    def _settle_shadow(
+        self, partition: Partition, version: int, offsets: Offsets, asked: Mapping[Partition, Range]
+    ) -> None:
+        low = asked[partition].low if partition in asked else 0
+        requested = self._events[partition].array()
+        settled = account(requested, offsets, low=low, compared_from=low, committed=None)
+        who = f"by shadow version {version}"
+        self._report.offend(
+            _problems("shadow-duplicated", partition, settled.duplicated, f"scored twice {who}")
+        )
+        self._report.offend(
+            _problems("shadow-unasked", partition, settled.unasked, f"scored {who}, and there is no request")
+        )
+
+    def _compared_from(
+        self,
+        lane: Lane,
+        answers: Mapping[Partition, Range],
+        first_kept: Mapping[Partition, int],
+        partitions: Collection[Partition],
+    ) -> dict[Partition, int]:
+        """The first request of each partition whose answer cannot have been deleted by retention yet.
+
+        A request is appended before its answer: what was asked after the oldest answer kept has its answer
+        kept.
+        """
+        cut = [p for p, r in answers.items() if r.low > 0 and p.topic != lane.shadow_predictions]
+        if not cut:
+            return dict.fromkeys(partitions, 0)
+        return self._log.offsets_at(max(first_kept.get(p, 2**53) for p in cut), partitions)
+
+    def _named(self, message: Message) -> dict[str, Any] | None:
+        """A prediction's head, once it is known to name what exists; None where it cannot be read."""
+        at = Source.of(message)
+
+        def offend(check: str, detail: str) -> None:
+            self._report.offend([Problem(check, at.topic, at.partition, at.offset, detail)])
+
+        try:
+            head = self._heads.read(message.value())
+        except BadRecord as bad:
+            offend("unreadable", str(bad))
+            return None
+        model, version = head["model"], head["version"]
+        if (model, version, head["artifact_digest"]) not in self._versions:
+            offend(
+                "unpublished",
+                f"{model} version {version} ({head['artifact_digest'][:12]}) was never published",
+            )
+        applied = self._contracts.by_digest.get(head["contract_digest"])
+        if applied is None or applied.model != model:
+            offend("unapplied", f"contract {head['contract_digest'][:12]} of {model} was never in force")
+        if (model, head["rollout_revision"]) not in self._revisions:
+            offend("unrolled", f"{model} has no rollout revision {head['rollout_revision']}")
+        if head["prediction_id"] != prediction_id(head["role"], Source(**head["source"])):
+            offend("misnamed", f"prediction_id {head['prediction_id']} is not that of its role and source")
+        return head
+
+    def _refused(self, message: Message) -> Source | None:
+        """Which request a dead letter of the scorer's is about; None where another service wrote it."""
+        try:
+            letter = dead_letters.parse(message)
+        except ValueError as error:
+            at = Source.of(message)
+            self._report.offend([Problem("unreadable", at.topic, at.partition, at.offset, str(error))])
+            return None
+        return letter.source if letter.service == SCORER else None
+
+    # --- ClickHouse
+
+    def _compare_rows(self, rows: Rows) -> None:
+        """Compares rows with events, once the sink had time to store what was read."""
+        stored = topics_read_by("sink")
+        ranges = {p: r for p, r in self._ranges.items() if _general(p.topic) in stored}
+        events = {p: self._events[p].array() for p in ranges}
+        wanted = {p: Digest.of(offsets) for p, offsets in events.items()}
+        deadline = time.monotonic() + self._wait_s
+        while True:
+            found = rows.digests(ranges)
+            behind = [p for p in ranges if found.get(p, NOTHING) != wanted[p]]
+            if not behind or time.monotonic() > deadline:
+                break
+            time.sleep(_POLL_S)
+        for partition in ranges:
+            topic = self._report.topic(partition.topic)
+            topic.rows = (topic.rows or 0) + found.get(partition, NOTHING).rows
+        for partition in behind:
+            result = compare_rows(events[partition], rows.offsets(partition, ranges[partition]))
+            self._report.offend(_problems("unstored", partition, result.missing, "has no row in ClickHouse"))
+            self._report.offend(_problems("stored-twice", partition, result.doubled, "has several rows"))
+            if not self._log.compacted(partition.topic):
+                self._report.offend(
+                    _problems("no-event", partition, result.unknown, "a row without an event")
+                )
+
+
+def _general(topic: str) -> str:
+    """The topic's name as the topic files have it."""
+    return topic if topic.startswith("tailrace.") else LANE + topic.rpartition(".")[2]
+
+
+def _problems(check: str, partition: Partition, offsets: Offsets, detail: str) -> Iterator[Problem]:
+    return (Problem(check, *partition, int(offset), detail) for offset in offsets)
