@@ -23,6 +23,9 @@ def mark_time(message: Message) -> int | None:
     if message.value() is not None:
         return None
     for name, content in message.headers() or ():
-        if name == HEADER and content.lstrip(b"-").isdigit():
-            return int(content)
+        if name == HEADER:
+            try:
+                return int(content)
+            except ValueError:
+                return None
     return None

@@ -24,7 +24,6 @@ from tailrace.kit.log import (
     Committed,
     Fatal,
     Fenced,
-    LogError,
     Membership,
     OutOfRange,
     RebalanceListener,
@@ -45,7 +44,7 @@ class Fault:
     ``marker_delay_ms`` lets the markers of a commit or abort come that much later; it needs no error.
     """
 
-    error: LogError | None = None
+    error: BaseException | None = None
     applied: bool = False
     marker_delay_ms: int = 0
 
@@ -588,7 +587,9 @@ class MemoryConsumer:
         fault = self._call("commit")
         _check(offsets)
         member_id, generation = self._identity()
-        if member_id not in self._group.members or generation != self._group.generation:
+        # As on a broker: who is no member may commit while there is none.
+        stranger = not member_id and not self._group.members
+        if not stranger and (member_id not in self._group.members or generation != self._group.generation):
             raise Abortable("not a member of the group's current generation")
         self._group.committed.update(offsets)
         _raise(fault)

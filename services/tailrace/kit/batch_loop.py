@@ -1,0 +1,648 @@
+"""The one loop that runs a service's logic exactly once.
+
+Each turn takes what is new on the control topics, then one batch: consume, process, and in one transaction
+write the outputs and dead letters and commit the offsets. Whatever fails is either repeated, or aborted and
+taken again from the committed offsets, or ends the process with nothing committed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import TypeVar
+
+from tailrace.kit import dead_letters, metrics
+from tailrace.kit.clock import WaitingClock
+from tailrace.kit.errors import Retry, TailraceError
+from tailrace.kit.log import (
+    MAX_METADATA_BYTES,
+    Abortable,
+    Backend,
+    Committed,
+    Consumer,
+    Indefinite,
+    Membership,
+    OutOfRange,
+    Reader,
+    Refused,
+    Retriable,
+    TransactionalProducer,
+)
+from tailrace.kit.logic import Logic, Output
+from tailrace.kit.messages import Hold, Message, Record, TopicPartition
+from tailrace.kit.trials import ALONE_AFTER, NO_TRIAL, Trial, pack, unpack
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+MAX_BATCH = 5_000
+IDLE_WAIT_S = 0.01
+FILL_WAIT_S = 0.05
+"""How long a batch is waited for when the log is known to hold a full one."""
+HOLD_WAIT_S = (0.05, 0.5)
+"""How long a held partition waits before it is offered again: at first, and at most, doubling."""
+LOOK_FOR_TOPICS_S = 0.5
+REPORT_S = 0.5
+DECIDE_S = 15.0
+"""How long the outcome of a transaction is waited for before the producer is replaced to find out."""
+
+
+class _Stopping(Exception):
+    """The process is to end while something was being waited for."""
+
+
+@dataclass(slots=True)
+class _Partition:
+    """A partition that this instance owns.
+
+    Attributes:
+        position: the next offset to process, which is also the committed one.
+        metadata: the logic's facts, as committed.
+        trial: see ``kit.trials``; what earlier processes left.
+        announced: the position for which this process announced a trial, or -1.
+        proven: this process has committed a batch of the partition.
+        culprit: why the next record is not to be processed, where that is known.
+        hold: why the partition waits, where it does.
+        offer_at: when a held partition is offered again, in ``perf_ns`` time.
+        wait_s: how long it waits the next time.
+    """
+
+    position: int
+    metadata: str
+    trial: Trial
+    announced: int = -1
+    proven: bool = False
+    culprit: str | None = None
+    hold: str | None = None
+    offer_at: int = 0
+    wait_s: float = HOLD_WAIT_S[0]
+
+
+class BatchLoop:
+    """Runs ``logic`` on ``backend``.
+
+    Args:
+        service: the service's name, for dead letters.
+        group: consumer group.
+        transactional_id: stable for an instance where it has an ordinal, else unique. Safety does not rest
+        on it. quarantine: what to write instead of processing a message that stops the process, and why it
+        does. stop: set when the process is to end; whatever waits then gives up. max_batch: records in a
+        batch, at most. co_partitioned: the partitions of one number, of all topics of a lane, belong to one
+        instance.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        logic: Logic,
+        *,
+        service: str,
+        group: str,
+        transactional_id: str,
+        clock: WaitingClock,
+        quarantine: Callable[[Message, str], Output],
+        stop: Event | None = None,
+        max_batch: int = MAX_BATCH,
+        co_partitioned: bool = False,
+    ) -> None:
+        self._backend = backend
+        self._logic = logic
+        self._service = service
+        self._group = group
+        self._transactional_id = transactional_id
+        self._clock = clock
+        self._quarantine = quarantine
+        self._stop = stop or Event()
+        self._max_batch = max_batch
+        self._co_partitioned = co_partitioned
+
+        self._producer: TransactionalProducer | None = None
+        self._begun = False
+        self._aborts = 0
+        self._reader: Reader | None = None
+        self._control: list[Message] = []
+        self._primed = False
+        self._away: str | None = None
+        self._consumer: Consumer | None = None
+        self._wanted: frozenset[str] = frozenset()
+        self._subscribed: frozenset[str] = frozenset()
+        self._look_at = 0
+        self._member = ""
+        self._rebalanced = False
+        self._owned: dict[TopicPartition, _Partition] = {}
+        self._rewinding: set[TopicPartition] = set()
+        self._report_at = 0
+
+        self.alive_ns = clock.perf_ns()
+        """When the loop last gave a sign of life, in ``clock.perf_ns`` time."""
+        self.waiting: str | None = "starting"
+        """Why the service is not ready; None when it is."""
+
+    # The turn ---
+
+    def run(self) -> None:
+        """Turns until ``stop`` is set, then leaves the group.
+
+        Raises:
+            TailraceError: the service cannot go on, and a person has to do something.
+            Fatal: the process is to be started afresh.
+            Exception: a bug in the logic. Nothing of its batch is committed.
+        """
+        try:
+            while not self._stop.is_set():
+                self.step()
+        finally:
+            self.close()
+
+    def step(self) -> None:
+        """One turn; with nothing to do it takes a few milliseconds. Raises what ``run`` raises."""
+        self.alive_ns = self._clock.perf_ns()
+        try:
+            self._turn()
+        except Retriable as error:
+            self._wait(f"waiting for Kafka: {error}", 0.1)
+        except _Stopping:
+            pass
+        except OutOfRange as gone:
+            raise TailraceError(
+                f"{gone}, but group {self._group} has only read up to there: retention deleted records "
+                f"before they were processed, or the topic was made anew. Stop the service, set the group "
+                f"to an offset that is there (kafka-consumer-groups.sh --group {self._group} --topic "
+                f"{gone.partition.topic} --reset-offsets --to-earliest --execute), and start it again"
+            ) from gone
+
+    def close(self) -> None:
+        """Leaves the group, so that others take over at once. An open transaction is left to the broker."""
+        for client in (self._consumer, self._reader, self._producer):
+            if client is not None:
+                try:
+                    client.close()
+                except Exception:
+                    log.exception("closing a client failed")
+
+    def _turn(self) -> None:
+        if self._producer is None:
+            self._producer = self._new_producer()
+        if not self._take_control():
+            return
+        self._subscribe()
+        if self._consumer is None:
+            self._wait(self._reason(), IDLE_WAIT_S)
+            return
+        self._offer_held(self._consumer)
+        self._rewind(self._consumer)
+        messages = self._fetch(self._consumer)
+        if messages:
+            self._take(self._consumer, messages)
+        self.waiting = self._reason()
+        self._measure(self._consumer)
+
+    def _wait(self, reason: str | None, seconds: float) -> None:
+        self.waiting = reason
+        self._clock.sleep(seconds)
+
+    def _patiently(
+        self, call: Callable[..., Answer], *arguments: object, limit_s: float = float("inf")
+    ) -> Answer:
+        """Repeats a call while it may be repeated; ``Retriable`` comes out only after ``limit_s``."""
+        give_up = self._clock.perf_ns() + limit_s * 1e9
+        pause = 0.005
+        while True:
+            try:
+                return call(*arguments)
+            except Retriable as error:
+                if self._stop.is_set():
+                    raise _Stopping from error
+                self.alive_ns = self._clock.perf_ns()
+                if self.alive_ns >= give_up:
+                    raise
+                self._wait(f"waiting for Kafka: {error}", pause)
+                pause = min(2 * pause, 0.5)
+
+    # Control topics ---
+
+    def _take_control(self) -> bool:
+        """Hands the logic what is new on its control topics; False until it has had all that there was."""
+        if self._reader is None:
+            topics = self._logic.control_topics()
+            missing = sorted(set(topics) - self._backend.topics().keys())
+            if missing:
+                self._wait(f"waiting for the topics {', '.join(missing)}", LOOK_FOR_TOPICS_S)
+                return False
+            self._reader = self._backend.reader(topics)
+        self._control += self._reader.poll(0 if self._primed else 0.1)
+        if not self._primed and not self._reader.caught_up():
+            self.waiting = "reading the control topics"
+            return False
+        if self._control or not self._primed:
+            try:
+                self._logic.control(self._control)
+            except Retry as away:
+                self._away = str(away)
+                self._wait(self._away, HOLD_WAIT_S[0])
+                return self._primed
+            self._control = []
+            self._primed = True
+            self._away = None
+            for partition in self._owned.values():
+                partition.offer_at = 0
+                partition.wait_s = HOLD_WAIT_S[0]
+        return True
+
+    # Subscription and partitions ---
+
+    def _subscribe(self) -> None:
+        wanted = self._logic.topics()
+        now = self._clock.perf_ns()
+        if wanted == self._subscribed or (wanted == self._wanted and now < self._look_at):
+            return
+        present = wanted & self._backend.topics().keys()
+        if present != self._subscribed:
+            if self._consumer is None:
+                self._consumer = self._backend.consumer(self._group, co_partitioned=self._co_partitioned)
+            self._consumer.subscribe(present, self)
+            self._subscribed = present
+        self._wanted = wanted
+        self._look_at = now + int(LOOK_FOR_TOPICS_S * 1e9)
+
+    def on_assign(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """Where to go on. A partition of which the group has committed nothing starts at its first record;
+        that
+        start is committed, so that later ones need not guess.
+        """
+        assert self._consumer is not None
+        self._rebalanced = True
+        membership = self._consumer.membership()
+        self._member = membership.member_id
+        committed = self._patiently(self._consumer.committed, partitions)
+        starts = {
+            tp: Committed(self._patiently(self._consumer.earliest, tp))
+            for tp, found in committed.items()
+            if found is None
+        }
+        if starts and membership.member_id:
+            try:
+                self._transact(self._consumer, membership, starts, ())
+            except Abortable as reason:
+                self._abort(str(reason))
+            except Indefinite as reason:
+                self._replace_producer(str(reason))
+        for tp, found in committed.items():
+            offset, metadata = found or starts[tp]
+            trial, metadata = unpack(metadata)
+            self._owned[tp] = _Partition(offset, metadata, trial)
+            if trial.culprit:
+                self._owned[tp].culprit = f"{trial.deaths} processes died on it, the last ones with it alone"
+        if self._co_partitioned:
+            _check_co_partitioned(self._owned, self._subscribed)
+        log.info("assigned", extra={"partitions": _names(partitions)})
+        self._logic.assigned({tp: self._owned[tp].metadata for tp in partitions})
+        return {tp: self._owned[tp].position for tp in partitions}
+
+    def on_revoke(self, partitions: Collection[TopicPartition]) -> None:
+        """Batches are finished between calls of consume, so nothing of these partitions is under way."""
+        log.info("revoked", extra={"partitions": _names(partitions)})
+        self._let_go(partitions)
+
+    def on_lost(self, partitions: Collection[TopicPartition]) -> None:
+        log.warning("lost", extra={"partitions": _names(partitions)})
+        self._member = ""
+        self._let_go(partitions)
+
+    def _let_go(self, partitions: Collection[TopicPartition]) -> None:
+        self._rebalanced = True
+        for tp in partitions:
+            self._owned.pop(tp, None)
+            self._rewinding.discard(tp)
+        self._logic.revoked(partitions)
+
+    def _offer_held(self, consumer: Consumer) -> None:
+        now = self._clock.perf_ns()
+        due = [tp for tp, p in self._owned.items() if p.hold is not None and p.offer_at <= now]
+        if due:
+            consumer.resume(due)
+            self._rewinding.update(due)
+            for tp in due:
+                self._owned[tp].hold = None
+
+    def _rewind(self, consumer: Consumer) -> None:
+        """Goes back to the positions. Until that is done, messages of the partition are not taken."""
+        for tp in list(self._rewinding):
+            try:
+                consumer.seek(tp, self._owned[tp].position)
+            except Retriable:
+                continue
+            self._rewinding.discard(tp)
+
+    # The batch ---
+
+    def _fetch(self, consumer: Consumer) -> Sequence[Message]:
+        """A large batch when the log holds one, else what there is, else the first that comes in a few ms."""
+        limit = 1 if any(p.trial.alone for p in self._owned.values()) else self._max_batch
+        self._rebalanced = False
+        messages = consumer.consume(limit, FILL_WAIT_S if self._backlog(consumer) >= limit else 0)
+        if not messages:
+            messages = consumer.consume(1, IDLE_WAIT_S)
+            if messages and limit > 1:
+                messages = [*messages, *consumer.consume(limit - 1, 0)]
+        if self._rebalanced:
+            # Which messages were read before the partitions moved, and which after, is not known.
+            self._rewinding.update(self._owned)
+            return ()
+        return messages
+
+    def _backlog(self, consumer: Consumer) -> int:
+        """Records that wait, as far as is known without asking (markers count); at most a full batch."""
+        backlog = 0
+        for tp, partition in self._owned.items():
+            end = consumer.end(tp)
+            if end is not None and partition.hold is None:
+                backlog += max(0, end - partition.position)
+                if backlog >= self._max_batch:
+                    return self._max_batch
+        return backlog
+
+    def _take(self, consumer: Consumer, messages: Sequence[Message]) -> None:
+        """Processes what was consumed, of the partitions that are this instance's and at their positions."""
+        # At once, so that it is the membership under which the messages were read.
+        membership = consumer.membership()
+        if not membership.member_id or membership.member_id != self._member:
+            # Expelled, as after a stall. The client will say so in one of its next calls.
+            self._rewinding.update(self._owned)
+            return
+        found: dict[tuple[str, int], Message] = {}
+        for message in messages:
+            found[message.topic(), message.partition()] = message
+        last = {TopicPartition(*tp): message for tp, message in found.items()}
+        unwanted = {
+            tp
+            for tp in last
+            if tp not in self._owned or tp in self._rewinding or self._owned[tp].hold is not None
+        }
+        if unwanted:
+            messages = [m for m in messages if (m.topic(), m.partition()) not in unwanted]
+            last = {tp: message for tp, message in last.items() if tp not in unwanted}
+        if messages:
+            self._run_batch(consumer, membership, messages, last)
+
+    def _run_batch(
+        self,
+        consumer: Consumer,
+        membership: Membership,
+        messages: Sequence[Message],
+        last: Mapping[TopicPartition, Message],
+    ) -> None:
+        """Takes one batch to its commit, or leaves everything as if it had never been consumed."""
+        try:
+            self._announce(consumer, membership, last)
+            output = self._process(messages, last)
+            offsets = self._offsets(output, last)
+            if offsets:
+                letters = [dead_letters.to_record(letter, self._service) for letter in output.dead_letters]
+                self._transact(consumer, membership, offsets, [*output.records, *letters])
+        except Refused as refused:
+            self._abort(str(refused))
+            alone = [p for p in map(self._owned.get, last) if p is not None and p.trial.alone]
+            if not alone or len(messages) > 1:
+                raise
+            alone[0].culprit = f"what comes of it is refused: {refused}"
+        except Abortable as reason:
+            self._abort(str(reason))
+        except Indefinite as reason:
+            self._replace_producer(str(reason))
+        else:
+            self._aborts = 0
+            for tp, committed in offsets.items():
+                self._advance(self._owned[tp], committed)
+            if offsets:
+                self._count(messages, last, output)
+                self._logic.committed(output)
+            self._hold(consumer, output.holds)
+
+    def _announce(
+        self, consumer: Consumer, membership: Membership, last: Mapping[TopicPartition, Message]
+    ) -> None:
+        """Says in the log that this process takes up what others may have died on (see ``kit.trials``)."""
+        trials = {}
+        for tp, message in last.items():
+            partition = self._owned[tp]
+            if partition.announced != partition.position and (partition.trial.alone or not partition.proven):
+                deaths, until = partition.trial
+                trial = Trial(deaths + 1, max(until, message.offset()))
+                trials[tp] = Committed(partition.position, pack(trial, partition.metadata))
+        if trials:
+            self._transact(consumer, membership, trials, ())
+            for tp in trials:
+                self._owned[tp].announced = self._owned[tp].position
+
+    def _process(self, messages: Sequence[Message], last: Mapping[TopicPartition, Message]) -> Output:
+        if self._away is not None:
+            # Nothing is decided by what the logic knew before the control records that it could not take up
+            # yet.
+            return self._hold_all(self._away, last)
+        alone = None
+        if len(messages) == 1:
+            partition = self._owned[next(iter(last))]
+            if partition.culprit is not None:
+                return self._quarantine(messages[0], partition.culprit)
+            alone = partition if partition.trial.alone else None
+        started = self._clock.perf_ns()
+        try:
+            return self._logic.process(messages, self._clock)
+        except Retry as away:
+            return self._hold_all(str(away), last)
+        except Exception as error:
+            if alone is None:
+                raise
+            log.exception("a record is quarantined")
+            return self._quarantine(messages[0], f"{type(error).__name__}: {error}")
+        finally:
+            metrics.PROCESS_SECONDS.observe((self._clock.perf_ns() - started) / 1e9)
+
+    def _hold_all(self, reason: str, last: Mapping[TopicPartition, Message]) -> Output:
+        return Output(holds={tp: Hold(self._owned[tp].position, reason) for tp in last})
+
+    def _offsets(
+        self, output: Output, last: Mapping[TopicPartition, Message]
+    ) -> dict[TopicPartition, Committed]:
+        """What the batch commits: up to its end, or up to where a partition is held."""
+        if not output.holds.keys() <= last.keys():
+            raise ValueError(f"held, but not in the batch: {_names(output.holds.keys() - last.keys())}")
+        offsets = {}
+        for tp, message in last.items():
+            partition = self._owned[tp]
+            hold = output.holds.get(tp)
+            offset = message.offset() + 1 if hold is None else hold.offset
+            if not partition.position <= offset <= message.offset() + 1:
+                raise ValueError(f"held at {offset}, which is not in the batch of {_names([tp])}")
+            if offset == partition.position and partition.announced != offset and not output.records:
+                continue
+            trial = NO_TRIAL
+            if partition.trial.alone and offset <= partition.trial.until:
+                trial = Trial(ALONE_AFTER, partition.trial.until)
+            metadata = pack(trial, output.metadata)
+            if len(metadata.encode()) > MAX_METADATA_BYTES:
+                raise ValueError(f"metadata of more than {MAX_METADATA_BYTES} bytes: {metadata:.80}...")
+            offsets[tp] = Committed(offset, metadata)
+        return offsets
+
+    def _transact(
+        self,
+        consumer: Consumer,
+        membership: Membership,
+        offsets: Mapping[TopicPartition, Committed],
+        records: Sequence[Record],
+    ) -> None:
+        """Writes the records and commits the offsets, both or neither.
+
+        Raises:
+            Abortable, Refused: neither; the transaction may still have to be aborted.
+            Indefinite: not known.
+        """
+        producer = self._producer
+        assert producer is not None
+        started = self._clock.perf_ns()
+        try:
+            self._patiently(producer.begin, limit_s=DECIDE_S)
+            self._begun = True
+            if records:
+                producer.produce(records)
+            if consumer.member_id() != membership.member_id:
+                raise Abortable("no longer the member of the group that read the batch")
+            self._patiently(producer.send_offsets, offsets, membership, limit_s=DECIDE_S)
+        except Retriable as error:
+            raise Abortable(str(error)) from error
+        try:
+            self._patiently(producer.commit, limit_s=DECIDE_S)
+        except Retriable as error:
+            raise Indefinite(str(error)) from error
+        self._begun = False
+        metrics.COMMIT_SECONDS.observe((self._clock.perf_ns() - started) / 1e9)
+
+    def _advance(self, partition: _Partition, committed: Committed) -> None:
+        partition.position = committed.offset
+        partition.trial, partition.metadata = unpack(committed.metadata)
+        partition.announced = -1
+        partition.proven = True
+        partition.culprit = None
+        partition.wait_s = HOLD_WAIT_S[0]
+
+    def _hold(self, consumer: Consumer, holds: Mapping[TopicPartition, Hold]) -> None:
+        now = self._clock.perf_ns()
+        for tp, hold in holds.items():
+            partition = self._owned[tp]
+            partition.hold = hold.reason
+            partition.offer_at = now + int(partition.wait_s * 1e9)
+            partition.wait_s = min(2 * partition.wait_s, HOLD_WAIT_S[1])
+        if holds:
+            consumer.pause(holds)
+
+    def _abort(self, reason: str) -> None:
+        """Drops the batch: nothing of it was committed, so everything owned goes back to its position."""
+        metrics.ABORTS.inc()
+        self._aborts += 1
+        log.warning("batch given up", extra={"reason": reason})
+        if self._begun:
+            assert self._producer is not None
+            try:
+                self._patiently(self._producer.abort, limit_s=DECIDE_S)
+            except (Retriable, Abortable, Indefinite) as error:
+                self._replace_producer(str(error))
+                return
+            self._begun = False
+        self._rewinding.update(self._owned)
+        if self._aborts > 1:
+            self._wait(f"batches are given up: {reason}", min(0.005 * 2**self._aborts, 1.0))
+
+    def _new_producer(self) -> TransactionalProducer:
+        producer = self._backend.producer(self._transactional_id)
+        self._patiently(producer.init)
+        return producer
+
+    def _replace_producer(self, reason: str) -> None:
+        """Finds out what came of a transaction: only after a new producer's start do committed offsets tell.
+
+        The logic cannot know whether its last batch counts, so it takes its partitions over as a new owner
+        would.
+        """
+        log.warning("a transaction's outcome is unknown; starting a new producer", extra={"reason": reason})
+        assert self._producer is not None
+        self._producer.close()
+        self._producer = self._new_producer()
+        self._begun = False
+        if not self._owned:
+            return
+        assert self._consumer is not None
+        for tp, committed in self._patiently(self._consumer.committed, list(self._owned)).items():
+            if committed is not None and committed.offset != self._owned[tp].position:
+                self._advance(self._owned[tp], committed)
+        self._rewinding.update(self._owned)
+        self._logic.revoked(list(self._owned))
+        self._logic.assigned({tp: partition.metadata for tp, partition in self._owned.items()})
+
+    # What others see of it ---
+
+    def _reason(self) -> str | None:
+        if self._away is not None:
+            return self._away
+        missing = self._logic.topics() - self._subscribed
+        if missing:
+            return f"waiting for the topics {', '.join(sorted(missing))}"
+        if self._subscribed and not self._member:
+            return "joining the consumer group"
+        held = {f"{tp.topic} waits: {p.hold}" for tp, p in self._owned.items() if p.hold is not None}
+        if held:
+            return "; ".join(sorted(held))
+        return self._logic.waiting()
+
+    def _count(
+        self, messages: Sequence[Message], last: Mapping[TopicPartition, Message], output: Output
+    ) -> None:
+        metrics.BATCHES.inc()
+        metrics.OUTPUTS.inc(len(output.records))
+        for letter in output.dead_letters:
+            metrics.DEAD_LETTERS.labels(letter.code).inc()
+        done = messages
+        if output.holds:
+            ends = {tp: partition.position for tp, partition in self._owned.items()}
+            done = [m for m in messages if m.offset() < ends[TopicPartition(m.topic(), m.partition())]]
+        topics = {tp.topic for tp in last}
+        counts = Counter(m.topic() for m in done) if len(topics) > 1 else {next(iter(topics)): len(done)}
+        for topic, count in counts.items():
+            metrics.RECORDS.labels(topic).inc(count)
+        for tp, message in last.items():
+            if tp not in output.holds:
+                metrics.WATERMARK.labels(*map(str, tp)).set(message.timestamp()[1] / 1000)
+
+    def _measure(self, consumer: Consumer) -> None:
+        now = self._clock.perf_ns()
+        if now < self._report_at:
+            return
+        self._report_at = now + int(REPORT_S * 1e9)
+        for tp, partition in self._owned.items():
+            end = consumer.end(tp)
+            if end is not None:
+                metrics.LAG.labels(self._group, *map(str, tp)).set(max(0, end - partition.position))
+
+
+def _check_co_partitioned(owned: Collection[TopicPartition], topics: Collection[str]) -> None:
+    """Stops the service unless it owns, of each partition number of a lane, either every topic's or none."""
+    lanes: dict[str, set[str]] = {}
+    for topic in topics:
+        lanes.setdefault(topic.rpartition(".")[0], set()).add(topic)
+    for tp in owned:
+        for topic in lanes.get(tp.topic.rpartition(".")[0], ()):
+            if TopicPartition(topic, tp.partition) not in owned:
+                raise TailraceError(
+                    f"{tp.topic}/{tp.partition} is this instance's, but {topic}/{tp.partition} is not: the "
+                    f"topics of a lane need the same number of partitions, and all members of the group the "
+                    f"same assignment strategy (range)"
+                )
+
+
+def _names(partitions: Collection[TopicPartition]) -> list[str]:
+    return [f"{topic}/{partition}" for topic, partition in sorted(partitions)]

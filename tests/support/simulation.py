@@ -1,0 +1,265 @@
+"""A seeded world for services: instances on the in-memory log, and everything that can happen to them.
+
+``simulate`` plays many schedules. In each, instances come and go, every client call may fail in every way
+that the log's protocol allows (with the outcome unknown both ways), a call may stall while the rest of the
+world goes on, a process may die at any call, markers come late, partitions move. Then the chaos stops, what
+is left is worked off, and the scenario checks what a read_committed reader sees. A failing seed is named,
+and replayed alone by ``TAILRACE_SEED=<seed> pytest <test>``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from tailrace.kit.batch_loop import BatchLoop
+from tailrace.kit.log import Abortable, Backend, Fatal, Indefinite, Retriable
+from tailrace.kit.logic import Logic, Output
+from tailrace.kit.memory_log import Fault, MemoryClock, MemoryLog
+from tailrace.kit.messages import DeadLetter, Message, TopicPartition
+
+SCHEDULES = 2_000
+
+
+class Process(Protocol):
+    """What a schedule runs: a batch loop, or a service with a loop of its own."""
+
+    def step(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Scenario:
+    """What is simulated: made anew for each schedule, so that it can keep an account of what it fed."""
+
+    group = "service"
+    partitions = 3
+
+    def setup(self, log: MemoryLog, rng: random.Random) -> None:
+        """Creates topics."""
+        raise NotImplementedError
+
+    def feed(self, log: MemoryLog, rng: random.Random) -> None:
+        """Something happens in the world outside: called now and then, and a last time before the end."""
+        raise NotImplementedError
+
+    def finish(self, log: MemoryLog, rng: random.Random) -> None:
+        """Writes what has to be there for everything to be worked off."""
+
+    def logic(self) -> Logic:
+        raise NotImplementedError
+
+    def process(self, backend: Backend, clock: MemoryClock, transactional_id: str) -> Process:
+        """One instance of the service; by default ``logic`` on the batch loop."""
+        return BatchLoop(
+            backend,
+            self.logic(),
+            service="service",
+            group=self.group,
+            transactional_id=transactional_id,
+            clock=clock,
+            quarantine=quarantine,
+            max_batch=7,
+        )
+
+    def done(self, log: MemoryLog) -> bool:
+        """Whether everything that was fed is worked off."""
+        raise NotImplementedError
+
+    def check(self, log: MemoryLog) -> None:
+        """Compares what is in the log with what ought to be."""
+        raise NotImplementedError
+
+
+def simulate(
+    scenario: Callable[[], Scenario], schedules: int = SCHEDULES, *, seed: int | None = None
+) -> None:
+    """Plays ``schedules`` schedules, or the one of ``TAILRACE_SEED`` (or ``seed``)."""
+    given = os.environ.get("TAILRACE_SEED", seed)
+    seeds: Iterable[int] = range(schedules) if given is None else [int(given)]
+    if given is None:
+        logging.disable(logging.CRITICAL)
+    try:
+        for number in seeds:
+            try:
+                World(scenario(), number).play()
+            except Exception as error:
+                error.add_note(f"seed {number}: replay it alone with TAILRACE_SEED={number}")
+                raise
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def drained(log: MemoryLog, group: str, topics: Iterable[str]) -> bool:
+    """Whether the group has committed everything that can be read from the topics."""
+    committed = log.committed(group)
+    counts = log.topics()
+    for topic in topics:
+        for number in range(counts[topic]):
+            messages = log.messages(topic, number)
+            at = committed.get(TopicPartition(topic, number))
+            if messages and (at is None or at.offset <= messages[-1].offset()):
+                return False
+    return True
+
+
+def quarantine(message: Message, reason: str) -> Output:
+    lane = message.topic().rpartition(".")[0]
+    return Output(dead_letters=[DeadLetter(f"{lane}.dead-letters", message, "quarantined", reason)])
+
+
+class Crash(BaseException):
+    """The process dies here and now; nothing of it runs any more."""
+
+
+# What each call may fail with. ``None`` as a second element: only before it takes effect.
+_ERRORS: dict[str, list[tuple[type[Exception], bool]]] = {
+    "topics": [(Retriable, False)],
+    "subscribe": [(Retriable, False)],
+    "consume": [(Retriable, False)],
+    "poll": [(Retriable, False)],
+    "committed": [(Retriable, False)],
+    "earliest": [(Retriable, False)],
+    "seek": [(Retriable, False)],
+    "commit": [(Retriable, False), (Retriable, True), (Abortable, False)],
+    "init": [(Retriable, False), (Retriable, True)],
+    "begin": [(Retriable, False), (Abortable, False)],
+    "produce": [(Retriable, False), (Abortable, False), (Abortable, True)],
+    "send_offsets": [(Retriable, False), (Retriable, True), (Abortable, False), (Abortable, True)],
+    "commit_transaction": [
+        (Retriable, False),
+        (Retriable, True),
+        (Abortable, False),
+        (Indefinite, False),
+        (Indefinite, True),
+    ],
+    "abort_transaction": [(Retriable, False), (Retriable, True), (Indefinite, False), (Indefinite, True)],
+}
+
+
+class _Instance:
+    def __init__(self, name: str, process: Process) -> None:
+        self.name = name
+        self.process = process
+
+
+class World:
+    """One schedule."""
+
+    def __init__(self, scenario: Scenario, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.log = MemoryLog(hook=self._hook, rng=self.rng)
+        self.scenario = scenario
+        self.slots = self.rng.randint(1, 3)
+        self.trouble = self.rng.choice([0.01, 0.03, 0.1])
+        self.stable_ids = self.rng.random() < 0.7
+        self.turns = self.rng.randint(10, 60)
+        self.instances: list[_Instance] = []
+        self.stack: list[str] = []
+        self.chaos = True
+        self.started = 0
+
+    def play(self) -> None:
+        self.chaos = False
+        self.scenario.setup(self.log, self.rng)
+        self.chaos = True
+        for slot in range(self.slots):
+            self._start(slot)
+        for _ in range(self.turns):
+            self._happen()
+        self._calm()
+        self.scenario.check(self.log)
+
+    def _calm(self) -> None:
+        """No more trouble: what was started is carried on with, until all is done."""
+        self.chaos = False
+        self.scenario.feed(self.log, self.rng)
+        self.scenario.finish(self.log, self.rng)
+        if not self.instances:
+            self._start(0)
+        for _ in range(3_000):
+            for instance in list(self.instances):
+                self._step(instance)
+            if not self.instances:
+                self._start(0)
+            if self.scenario.done(self.log):
+                break
+        else:
+            raise AssertionError("stuck: not everything is worked off")
+        # Whatever is still open somewhere (a dead instance's transaction) comes to its end.
+        self.log.pass_time(60_000)
+
+    def _happen(self) -> None:
+        what = self.rng.random()
+        idle = [i for i in self.instances if i.name not in self.stack]
+        if what < 0.70:
+            if idle:
+                self._step(self.rng.choice(idle))
+        elif what < 0.85:
+            self.scenario.feed(self.log, self.rng)
+        elif what < 0.90:
+            self.log.pass_time(self.rng.choice([5, 100, 1_000, 5_000, 8_000]))
+        elif what < 0.94:
+            if idle:
+                self._stop(self.rng.choice(idle))
+        elif len(self.instances) < self.slots + 1:
+            self._start(self.rng.randrange(self.slots))
+
+    def _start(self, slot: int) -> None:
+        self.started += 1
+        name = f"instance-{self.started}"
+        ordinal = slot if self.stable_ids else self.started
+        backend = self.log.backend(name)
+        clock = MemoryClock(self.log, name)
+        process = self.scenario.process(backend, clock, f"service-{ordinal}")
+        self.instances.append(_Instance(name, process))
+
+    def _step(self, instance: _Instance) -> None:
+        self.stack.append(instance.name)
+        try:
+            instance.process.step()
+        except Crash:
+            self.instances.remove(instance)
+        except Fatal:
+            self.instances.remove(instance)
+            self._close(instance)
+        finally:
+            self.stack.pop()
+
+    def _stop(self, instance: _Instance) -> None:
+        self.instances.remove(instance)
+        self.stack.append(instance.name)
+        try:
+            self._close(instance)
+        finally:
+            self.stack.pop()
+
+    def _close(self, instance: _Instance) -> None:
+        with contextlib.suppress(Crash):
+            instance.process.close()
+
+    def _hook(self, client: str, call: str) -> Fault | None:
+        if not self.chaos or self.rng.random() >= self.trouble:
+            return None
+        what = self.rng.random()
+        if what < 0.25:
+            crash = Crash(f"{client} died in {call}")
+            if self.rng.random() < 0.5:
+                raise crash
+            return Fault(crash, applied=True)
+        if what < 0.5 and len(self.stack) < 3:
+            if self.rng.random() < 0.5:
+                self.log.pass_time(self.rng.choice([1_000, 5_000, 7_000]))
+            for _ in range(self.rng.randint(1, 12)):
+                self._happen()
+            return None
+        if call in ("commit_transaction", "abort_transaction") and what < 0.65:
+            return Fault(marker_delay_ms=self.rng.choice([10, 200, 3_000]))
+        errors = _ERRORS.get(call)
+        if not errors:
+            return None
+        kind, applied = self.rng.choice(errors)
+        return Fault(kind(f"injected into {call}"), applied=applied)
