@@ -30,6 +30,8 @@ chaos: setup
 bench: setup
 	$(BIN)/python -m benchmarks.scorer --json
 
-# Names no index and no host, unlike the lock files of the tools themselves.
+# Both name no index and no host, unlike the lock files of the tools themselves. The second is the image's.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes pyproject.toml
 lock: setup
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --all-extras --group dev pyproject.toml -o requirements.txt --quiet
+	$(COMPILE) --all-extras --group dev -o requirements.txt
+	$(COMPILE) --extra services --extra train -c requirements.txt -o services/requirements.txt

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from tailrace.kit.connection import home_dir, running_addresses
 from tailrace.kit.data import data_dir
 from tailrace.kit.errors import Retry, TailraceError, UsageError
 
@@ -179,7 +180,9 @@ def settle(kafka: Mapping[str, str], differences: Sequence[Difference]) -> list[
 
 
 def _lane_partitions() -> int:
-    text = os.environ.get(LANE_PARTITIONS, str(_DEFAULT_LANE_PARTITIONS))
+    # What `tailrace up` runs here says its own number, since this machine is smaller than a cluster.
+    here = running_addresses(home_dir())
+    text = os.environ.get(LANE_PARTITIONS) or here.get(LANE_PARTITIONS) or str(_DEFAULT_LANE_PARTITIONS)
     if not text.isdecimal() or not 1 <= int(text) <= 10_000:
         raise UsageError(f"{LANE_PARTITIONS} is {text!r}: set it to a number of partitions, such as 32")
     return int(text)
