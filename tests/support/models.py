@@ -102,9 +102,8 @@ def estimator(kind: str) -> Pipeline:
 @functools.cache
 def package(kind: str = "logistic", task: str = "binary", version: int = 1) -> Package:
     frame, truth = rows(task)
-    return build_package(
-        estimator(kind).fit(frame, truth), frame, truth, contract(task), version=version, sequence=version
-    )
+    built = build_package(estimator(kind).fit(frame, truth), frame, truth, contract(task))
+    return built.numbered(version, version)
 
 
 def columns_of_frame(frame: pd.DataFrame) -> dict[str, Any]:

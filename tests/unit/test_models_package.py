@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support import models
 
 from tailrace.models.package import open_package
 from tailrace.models.sign import SigningKey
 from tailrace.models.trust import TrustStore, signing_key
-from tests.support import models
 
 KINDS = [
     ("logistic", "binary", "onnx"),

@@ -1,6 +1,6 @@
-"""Builds a package from a fitted estimator or an ONNX file, and data.
+"""Builds a package from a scikit-learn estimator or an ONNX model, and labelled rows.
 
-The same estimator and data give the same bytes: nothing here reads the clock or an unrecorded seed.
+The same model and rows give the same bytes: nothing here reads the clock or an unrecorded seed.
 """
 
 from __future__ import annotations
@@ -15,26 +15,24 @@ import numpy as np
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.errors import TailraceError
 from tailrace.models.card import model_card
-from tailrace.models.columns import Array, Columns, taken
-from tailrace.models.convert import Converted, Original, convert
+from tailrace.models.columns import Array, Columns
+from tailrace.models.convert import Converted, convert
 from tailrace.models.errors import PackageRefused
 from tailrace.models.fingerprint import library_versions
 from tailrace.models.golden import check_golden, golden_bytes
-from tailrace.models.golden_rows import golden_rows
+from tailrace.models.golden_rows import golden_rows, rows_between
 from tailrace.models.load import LoadedModel, Predictions, load_model
-from tailrace.models.manifest import Holdout, Input, Lineage, Manifest, Part, Tolerance, sha256
+from tailrace.models.manifest import PARTS, Holdout, Input, Lineage, Manifest, Part, sha256
 from tailrace.models.metrics import holdout_metrics
-from tailrace.models.reference import (
-    CategoryProfile,
-    NumberProfile,
-    Reference,
-    category_profile,
-    feature_profiles,
-    number_profile,
-)
+from tailrace.models.original import Original
+from tailrace.models.read_onnx import read_onnx
+from tailrace.models.reference import Reference, category_profile, feature_profiles, number_profile
+from tailrace.models.rows import Rows, impute_values, imputed, servable
 from tailrace.models.table import class_text, columns_of, data_digest, feature_names, inputs_of, target_of
 
 HOLDOUT_SHARE = 0.2
+LEAST_ROWS = 10
+STRESS_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -44,19 +42,10 @@ class Package:
     manifest: Manifest
     parts: Mapping[str, bytes]
 
-
-@dataclass(frozen=True)
-class Rows:
-    """Labelled rows: columns as models are given them, and the truth (class texts, or float64)."""
-
-    columns: Columns
-    truth: Array
-
-    def __len__(self) -> int:
-        return len(self.truth)
-
-    def take(self, rows: Array) -> Rows:
-        return Rows(taken(self.columns, rows), self.truth[rows])
+    def numbered(self, version: int, sequence: int) -> Package:
+        """The same package as another version."""
+        numbers = {"version": version, "sequence": sequence}
+        return Package(self.manifest.model_copy(update=numbers), self.parts)
 
 
 def build_package(
@@ -65,251 +54,245 @@ def build_package(
     y: Any,
     contract: ModelContract,
     *,
-    version: int,
-    sequence: int,
     holdout: tuple[Any, Any] | None = None,
     selection: str = "all rows given",
     seeds: Mapping[str, int] | None = None,
 ) -> Package:
-    """A package from a scikit-learn estimator and the rows that it was fitted on, in the order of time.
+    """A package, numbered 1, from a scikit-learn estimator and its training rows in the order of time.
 
     Args:
-        estimator: a classifier with ``predict_proba`` or a regressor, of scikit-learn. Where it is not
-        fitted yet,
-            it is fitted here, on all rows but the holdout.
-        x: data frame with columns named after the contract's features, or a matrix of all of them in its
-        order. y: the truth by row.
+        estimator: a classifier with ``predict_proba`` or a regressor. One that is not fitted is fitted here,
+            on all rows but the holdout.
+        x: data frame with columns named after features of the contract, or a matrix of all of them
+            in its order.
+        y: the truth by row.
         contract: the contract in force.
-        version: number of the version.
-        sequence: position among the model's publications.
-        holdout: rows that the estimator has not seen. Without them the last fifth of the rows is held out; an
-            estimator that was fitted on all rows is then judged by a copy of it fitted on the first four
-            fifths.
+        holdout: x and y that the estimator has not seen. Without them the last fifth of the rows is the
+            holdout; an estimator that was fitted beforehand is judged by a copy that is fitted without it.
         selection: how the rows were chosen, for the lineage.
-        seeds: seeds that went into the estimator, for the lineage.
+        seeds: the seeds that went into the estimator, for the lineage.
 
     Raises:
-        TailraceError: the data does not fit the contract, or the estimator cannot be carried as data.
+        TailraceError: the rows do not fit the contract, or the estimator cannot be carried as data; says why.
     """
-    _refuse_pickle(estimator)
+    refuse_pickle(estimator)
     inputs = inputs_of(feature_names(x, contract), x, contract)
-    train = Rows(columns_of(x, inputs), target_of(y, contract))
-    if len(train) != len(next(iter(train.columns.values()))) or len(train) < 10:
-        raise TailraceError(
-            f"X has {len(next(iter(train.columns.values())))} rows, y {len(train)}; 10 are needed"
-        )
-    estimator, judge, held = _judged(estimator, x, y, train, inputs, contract, holdout)
-    original = Original(estimator, inputs, contract.task)
-    classes = _classes(estimator, contract)
-    impute = _impute(train.columns, inputs, contract)
-    held = _servable(held, inputs, impute, contract)
+    train = _rows(x, y, inputs, contract)
+    if holdout is not None:
+        fitted = estimator if _is_fitted(estimator) else _clone(estimator).fit(x, y)
+        judge, held = fitted, _rows(*holdout, inputs, contract)
+    else:
+        cut = len(train) - max(1, int(len(train) * HOLDOUT_SHARE))
+        judge = _clone(estimator).fit(x[:cut], y[:cut])
+        fitted, held = (estimator if _is_fitted(estimator) else judge), train.take(np.arange(cut, len(train)))
+    original = Original(fitted, inputs, contract.task)
+    impute = impute_values(train.columns, inputs, contract)
+    held = servable(held, inputs, impute, contract)
+    draft = _Draft(
+        contract,
+        train,
+        impute,
+        classes=_classes(fitted, contract),
+        estimator=" ".join(repr(fitted).split())[:1000],
+        selection=selection,
+        seeds=dict(seeds or {}),
+    )
+    tried = _tried_rows(held, train, inputs, impute, contract)
+    converted = convert(original, tried, len(next(iter(tried.values()))), draft.manifest)
+    as_judged = _Judge(judge, inputs, contract.task)
+    judged = LoadedModel(draft.manifest(converted), as_judged).predict(held.columns, len(held))
+    return draft.finish(converted, held, judged)
 
-    def as_manifest(
-        kind: Any, feed: Any, missing: Any, used: tuple[Input, ...], output: str, tolerance: Tolerance
-    ) -> Manifest:
+
+def build_from_onnx(
+    data: bytes, x: Any, y: Any, contract: ModelContract, *, selection: str = "holdout file"
+) -> Package:
+    """A package, numbered 1, from an ONNX model made elsewhere and labelled rows that it has not seen.
+
+    The model takes either one input per feature (named after it, [rows, 1]) or one matrix of floats of all
+    features in the contract's order, and gives probabilities by class, the positive class's alone, or values.
+    The reference profile is that of the rows given.
+
+    Raises:
+        TailraceError: the model does not fit the contract, or the rows do not; says why.
+    """
+    everything = inputs_of(feature_names(x, contract), x, contract)
+    try:
+        converted, classes, producer = read_onnx(data, everything, contract)
+    except PackageRefused as refused:
+        raise TailraceError(f"the ONNX model cannot be published: {refused.reason}") from None
+    rows = _rows(x, y, converted.inputs, contract)
+    impute = impute_values(rows.columns, converted.inputs, contract)
+    held = servable(rows, converted.inputs, impute, contract)
+    draft = _Draft(contract, rows, impute, classes, estimator=producer, selection=selection, seeds={})
+    manifest = draft.manifest(converted)
+    try:
+        judged = LoadedModel(manifest, load_model(manifest, converted.data)).predict(held.columns, len(held))
+    except Exception as error:  # a foreign model may raise anything
+        raise TailraceError(f"the ONNX model does not run on the holdout: {error}") from error
+    return draft.finish(converted, held, judged)
+
+
+def refuse_pickle(estimator: Any) -> None:
+    """Raises TailraceError where a file is given instead of an estimator."""
+    if isinstance(estimator, (bytes, bytearray, str)) or hasattr(estimator, "__fspath__"):
+        raise TailraceError(
+            "a pickled model runs code when it is loaded, so none is published. Load it yourself, where you "
+            "trust it, and call tailrace.publish(estimator, X, y, model=...), which carries it as ONNX or "
+            "skops; or export it to ONNX and use `tailrace publish model.onnx`"
+        )
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """What is known about a package before its model part is."""
+
+    contract: ModelContract
+    train: Rows
+    impute: Mapping[str, float | str]
+    classes: tuple[str, ...]
+    estimator: str
+    selection: str
+    seeds: dict[str, int]
+
+    def manifest(self, converted: Converted) -> Manifest:
+        """A manifest under which the model part can be run; parts and metrics are still missing."""
         return Manifest(
             form=1,
-            model=contract.model,
-            version=version,
-            sequence=sequence,
-            task=contract.task,
-            format=kind,
-            feed=feed,
-            inputs=used,
-            missing_category=missing,
-            output=output,
-            classes=classes,
-            positive=contract.positive_class,
-            impute={i.name: impute[i.name] for i in used if i.name in impute},
-            contract_digest=contract.digest,
-            parts={name: Part(sha256="0" * 64, size=0) for name in ("model", "golden", "reference", "card")},
-            tolerance=tolerance,
-            conversion=None,
+            model=self.contract.model,
+            version=1,
+            sequence=1,
+            task=self.contract.task,
+            format=converted.format,
+            feed=converted.feed,
+            inputs=converted.inputs,
+            missing_category=converted.missing_category,
+            output=converted.output,
+            classes=self.classes,
+            positive=self.contract.positive_class,
+            impute={i.name: self.impute[i.name] for i in converted.inputs if i.name in self.impute},
+            contract_digest=self.contract.digest,
+            parts={name: Part(sha256="0" * 64, size=0) for name in PARTS},
+            tolerance=converted.tolerance,
+            conversion=converted.conversion,
             holdout=Holdout(rows=0, metrics={}),
             lineage=Lineage(
-                estimator=_described(estimator),
-                data_digest=data_digest(train.columns, train.truth),
-                rows=len(train),
-                selection=selection,
+                estimator=self.estimator,
+                data_digest=data_digest(self.train.columns, self.train.truth),
+                rows=len(self.train),
+                selection=self.selection,
                 code=f"tailrace {importlib.metadata.version('tailrace')}",
                 libraries=library_versions(),
-                seeds=dict(seeds or {}),
+                seeds=self.seeds,
             ),
         )
 
-    converted = convert(original, held.columns, len(held), as_manifest)
-    manifest = as_manifest(
-        converted.format,
-        converted.feed,
-        converted.missing_category,
-        converted.inputs,
-        converted.output,
-        converted.tolerance,
-    )
-    model = LoadedModel(manifest, load_model(manifest, converted.data))
-    if judge is None:
-        judged = model.predict(held.columns, len(held))
-    else:
-        judging = LoadedModel(manifest, _AsIs(Original(judge, inputs, contract.task), converted))
-        judged = judging.predict(held.columns, len(held))
-    return assemble(manifest, converted, train, held, judged, contract)
+    def finish(self, converted: Converted, held: Rows, judged: Predictions) -> Package:
+        """Computes the parts, and makes the checks that every scorer will make."""
+        manifest = self.manifest(converted)
+        model = LoadedModel(manifest, load_model(manifest, converted.data))
+        metrics = holdout_metrics(judged, held.truth, manifest.positive)
+        manifest = manifest.model_copy(update={"holdout": Holdout(rows=len(held), metrics=metrics)})
+        seen = imputed(self.train.columns, manifest.inputs, self.impute)
+        columns, rows = golden_rows(seen, manifest.inputs, self.contract)
+        parts = {
+            "model": converted.data,
+            "golden": golden_bytes(columns, model.outputs(columns, rows)),
+            "reference": self._reference(manifest, judged, len(held)).to_bytes(),
+            "card": model_card(manifest, self.contract).encode(),
+        }
+        digests = {name: Part(sha256=sha256(data), size=len(data)) for name, data in parts.items()}
+        manifest = manifest.model_copy(update={"parts": digests})
+        try:
+            check_golden(LoadedModel(manifest, load_model(manifest, converted.data)), parts["golden"])
+            manifest = Manifest.from_bytes(manifest.to_bytes())
+        except (PackageRefused, ValueError) as refused:
+            raise TailraceError(f"the model fails the checks that every scorer makes: {refused}") from None
+        return Package(manifest, parts)
+
+    def _reference(self, manifest: Manifest, judged: Predictions, rows: int) -> Reference:
+        score = judged.value if judged.value is not None else judged.score
+        chosen = judged.predicted_class
+        return Reference(
+            rows=len(self.train),
+            features=feature_profiles(self.train.columns, manifest.inputs),
+            output_rows=rows,
+            score=None if score is None else number_profile(score),
+            predicted_class=None if chosen is None else category_profile(chosen, judged.classes),
+        )
 
 
-def assemble(
-    manifest: Manifest,
-    converted: Converted,
-    train: Rows,
-    held: Rows,
-    judged: Predictions,
-    contract: ModelContract,
-) -> Package:
-    """Completes a manifest with the parts that are computed from the data, and checks the result as
-    scorers will.
-    """
-    model = LoadedModel(manifest, load_model(manifest, converted.data))
-    metrics = holdout_metrics(judged, held.truth, manifest.positive)
-    reference = Reference(
-        rows=len(train),
-        features=feature_profiles(train.columns, manifest.inputs),
-        output_rows=len(held),
-        score=_score_profile(judged),
-        predicted_class=_class_profile(judged),
-    )
-    columns, rows = golden_rows(train.columns, manifest.inputs, manifest.impute, contract)
-    golden = golden_bytes(columns, model.outputs(columns, rows))
-    manifest = manifest.model_copy(
-        update={"conversion": converted.conversion, "holdout": Holdout(rows=len(held), metrics=metrics)}
-    )
-    parts = {
-        "model": converted.data,
-        "golden": golden,
-        "reference": reference.to_bytes(),
-        "card": model_card(manifest, contract).encode(),
-    }
-    described = {name: Part(sha256=sha256(data), size=len(data)) for name, data in parts.items()}
-    finished = Manifest.model_validate(manifest.model_copy(update={"parts": described}).model_dump())
-    try:
-        check_golden(LoadedModel(finished, load_model(finished, converted.data)), golden)
-    except PackageRefused as refused:
-        raise TailraceError(f"the model fails the checks that every scorer makes: {refused.reason}") from None
-    return Package(finished, parts)
-
-
-class _AsIs:
+class _Judge:
     """Runs an estimator itself where a package's model would run."""
 
-    def __init__(self, original: Original, converted: Converted) -> None:
-        self._original = original
-        self._missing = converted.missing_category if converted.format == "skops" else "none"
+    def __init__(self, estimator: Any, inputs: tuple[Input, ...], task: str) -> None:
+        self._original = Original(estimator, inputs, task)
+        self._inputs = inputs
 
     def run(self, columns: Columns, rows: int) -> Array:
-        whole = dict(columns)
-        for i in self._original.inputs:
-            if i.name not in whole:
-                whole[i.name] = np.full(rows, None if i.type == "category" else np.nan)
-        return self._original.run(whole, rows, self._missing)
+        """An input that the package's model has no use for cannot matter: any value stands for it."""
+        unused = {
+            i.name: np.full(rows, i.categories[0] if i.categories else 0.0, object if i.categories else float)
+            for i in self._inputs
+            if i.name not in columns
+        }
+        return self._original.run({**columns, **unused}, rows)
 
 
-def _judged(
-    estimator: Any,
-    x: Any,
-    y: Any,
+def _rows(x: Any, y: Any, inputs: tuple[Input, ...], contract: ModelContract) -> Rows:
+    columns, truth = columns_of(x, inputs), target_of(y, contract)
+    rows = len(next(iter(columns.values())))
+    if rows != len(truth):
+        raise TailraceError(f"X has {rows} rows, y has {len(truth)}")
+    if rows < LEAST_ROWS:
+        raise TailraceError(f"{rows} rows are too few to judge a model by; {LEAST_ROWS} are the least")
+    return Rows(columns, truth)
+
+
+def _tried_rows(
+    held: Rows,
     train: Rows,
     inputs: tuple[Input, ...],
+    impute: Mapping[str, float | str],
     contract: ModelContract,
-    holdout: tuple[Any, Any] | None,
-) -> tuple[Any, Any | None, Rows]:
-    """The fitted estimator, the one that is judged instead (None: itself), and the rows to judge on."""
-    from sklearn.base import clone
-    from sklearn.exceptions import NotFittedError
-    from sklearn.utils.validation import check_is_fitted
-
-    try:
-        check_is_fitted(estimator)
-        fitted = True
-    except NotFittedError:
-        fitted = False
-    if holdout is not None:
-        held = Rows(columns_of(holdout[0], inputs), target_of(holdout[1], contract))
-        return (estimator if fitted else clone(estimator).fit(x, y)), None, held
-    cut = len(train) - max(1, int(len(train) * HOLDOUT_SHARE))
-    held = train.take(np.arange(cut, len(train)))
-    early = clone(estimator).fit(x[:cut], y[:cut])
-    return (estimator, early, held) if fitted else (early, None, held)
+) -> Columns:
+    """Where a conversion is compared with its original: the holdout, edges, and between the values."""
+    seen = imputed(train.columns, inputs, impute)
+    edges, _ = golden_rows(seen, inputs, contract)
+    between = rows_between(seen, inputs, STRESS_ROWS)
+    return {i.name: np.concatenate([c[i.name] for c in (held.columns, edges, between)]) for i in inputs}
 
 
 def _classes(estimator: Any, contract: ModelContract) -> tuple[str, ...]:
+    """The classes in the order of the estimator's probabilities, as the contract spells them."""
     if contract.task == "regression":
         return ()
     classes = tuple(class_text(c, contract) for c in estimator.classes_)
-    absent = sorted(set(contract.classes) - set(classes))
-    if absent or len(classes) != len(contract.classes):
+    if sorted(classes) != sorted(contract.classes):
         raise TailraceError(
-            f"the estimator knows the classes {', '.join(classes)}, the contract "
+            f"the estimator knows the classes {', '.join(classes)}, the contract says "
             f"{', '.join(contract.classes)}: the training rows must hold every class"
         )
     return classes
 
 
-def _impute(columns: Columns, inputs: tuple[Input, ...], contract: ModelContract) -> dict[str, float | str]:
-    """The value by feature that stands in for a missing one: median (lower of two), or most frequent
-    category.
-    """
-    found: dict[str, float | str] = {}
-    for i in inputs:
-        if contract.features[i.name].missing != "impute":
-            continue
-        column = columns[i.name]
-        if i.type == "category":
-            counts = [int(np.sum(column == c)) for c in i.categories]
-            found[i.name] = i.categories[int(np.argmax(counts))]
-            continue
-        present = np.sort(column[~np.isnan(column)])
-        if not len(present):
-            raise TailraceError(f"{i.name} is to be imputed, and no training row has a value for it")
-        found[i.name] = float(present[(len(present) - 1) // 2])
-    return found
+def _is_fitted(estimator: Any) -> bool:
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
 
-
-def _servable(
-    rows: Rows, inputs: tuple[Input, ...], impute: dict[str, float | str], contract: ModelContract
-) -> Rows:
-    """The rows as a scorer would hand them to the model: imputed, without those that it would refuse."""
-    columns = dict(rows.columns)
-    keep = np.ones(len(rows), dtype=bool)
-    for i in inputs:
-        column = columns[i.name]
-        absent = np.array([v is None for v in column]) if i.type == "category" else np.isnan(column)
-        if i.name in impute:
-            column = column.copy()
-            column[absent] = impute[i.name]
-            columns[i.name] = column
-        elif contract.features[i.name].missing == "reject":
-            keep &= ~absent
-    if not keep.any():
-        raise TailraceError("no row of the holdout has every feature that the contract insists on")
-    return Rows(columns, rows.truth).take(np.flatnonzero(keep))
-
-
-def _score_profile(judged: Predictions) -> NumberProfile | None:
-    values = judged.value if judged.value is not None else judged.score
-    return None if values is None else number_profile(values)
-
-
-def _class_profile(judged: Predictions) -> CategoryProfile | None:
-    chosen = judged.predicted_class
-    return None if chosen is None else category_profile(chosen, judged.classes)
-
-
-def _described(estimator: Any) -> str:
-    """The estimator as one line of code, parameters that differ from their defaults named."""
-    return " ".join(repr(estimator).split())[:1000]
-
-
-def _refuse_pickle(estimator: Any) -> None:
-    if isinstance(estimator, (bytes, bytearray, str)) or hasattr(estimator, "__fspath__"):
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError:
+        return False
+    except TypeError as error:
         raise TailraceError(
-            "a pickled model runs code when it is loaded, so it is never published: load it yourself, where you "
-            "trust it, and pass the estimator to tailrace.publish(estimator, X, y, model=...), which carries it as "
-            "ONNX or skops; or export it to ONNX and use `tailrace publish model.onnx`"
-        )
+            f"{type(estimator).__name__} is not a scikit-learn estimator: export it to ONNX and use "
+            "`tailrace publish model.onnx`"
+        ) from error
+    return True
+
+
+def _clone(estimator: Any) -> Any:
+    from sklearn.base import clone
+
+    return clone(estimator)

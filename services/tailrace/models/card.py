@@ -9,7 +9,7 @@ from tailrace.models.manifest import Manifest
 
 def model_card(manifest: Manifest, contract: ModelContract) -> str:
     lines = [
-        f"# {manifest.model}, version {manifest.version}",
+        f"# {manifest.model}",
         "",
         f"Predicts `{contract.target.name}` ({manifest.task}). Owner: {contract.owner.team}.",
         "",
@@ -38,8 +38,10 @@ def model_card(manifest: Manifest, contract: ModelContract) -> str:
         "",
         "## Data",
         "",
-        f"{manifest.lineage.rows:,} rows ({manifest.lineage.selection}), "
-        f"SHA-256 `{manifest.lineage.data_digest}`.",
+        (
+            f"{manifest.lineage.rows:,} rows ({manifest.lineage.selection}), "
+            f"SHA-256 `{manifest.lineage.data_digest}`."
+        ),
         "",
         "Made with " + ", ".join(f"{k} {v}" for k, v in sorted(manifest.lineage.libraries.items())) + ".",
     ]

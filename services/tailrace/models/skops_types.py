@@ -1,7 +1,7 @@
 """The types that a skops archive may hold. Fixed: what is not here is refused, whatever it is.
 
-Left out on purpose: anything that carries a function of somebody's (FunctionTransformer, the text
-vectorizers), bound methods, operators and reductions, since loading those calls what the archive names.
+Functions are a handful of numpy's and scikit-learn's own. Left out on purpose are bound methods, operators
+and reductions, since loading those calls what the archive names.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ _ESTIMATORS = {
     ),
     "sklearn.preprocessing._discretization": "KBinsDiscretizer",
     "sklearn.preprocessing._encoders": "OneHotEncoder OrdinalEncoder",
+    # HistGradientBoosting keeps one. The functions that it may hold are those below.
+    "sklearn.preprocessing._function_transformer": "FunctionTransformer",
     "sklearn.preprocessing._label": "LabelBinarizer LabelEncoder",
     "sklearn.preprocessing._polynomial": "PolynomialFeatures SplineTransformer",
     "sklearn.preprocessing._target_encoder": "TargetEncoder",

@@ -148,8 +148,8 @@ def _categories(values: list[Any], wanted: Input) -> Array:
     unknown = sorted({v for v in column if v is not None} - set(wanted.categories))
     if unknown:
         raise TailraceError(
-            f"{wanted.name} has categories in X that the contract has not: {', '.join(unknown[:5])}; add them "
-            "to the contract and `tailrace apply` it, or leave those rows out"
+            f"{wanted.name} has categories in X that the contract has not: {', '.join(unknown[:5])}; add "
+            "them to the contract and `tailrace apply` it, or leave those rows out"
         )
     return column
 
