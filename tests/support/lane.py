@@ -1,0 +1,184 @@
+"""A model's lane on a real cluster, filled by hand: for tests of what reads lanes without a scorer in
+between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from tailrace.contracts import lanes
+from tailrace.contracts.lanes import Lane
+from tailrace.contracts.model_contract import ModelContract, load_contract
+from tailrace.contracts.schemas import lane_schemas, subject
+from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.connection import Connection
+from tailrace.kit.messages import Record, Source
+from tailrace.kit.registry import RegistryClient
+from tailrace.kit.sources import prediction_id
+from tailrace.kit.topics import control_topics, ensure_topics, lane_topics
+
+PARTITIONS = 3
+DIGEST = "d" * 64
+
+CONTRACT = """
+model: {model}
+owner: {{team: tests}}
+features:
+  income: {{type: number, min: 0}}
+  purpose: {{categories: [car, home]}}
+target: {{name: defaulted, type: boolean}}
+policy:
+  - {{when: "score < 0.5", do: approve}}
+  - {{do: refer}}
+"""
+
+
+@dataclass
+class HandmadeLane:
+    """The lane of a model whose contract, version 1 and rollout are published."""
+
+    connection: Connection
+    model: str
+    contract: ModelContract = field(init=False)
+    lane: Lane = field(init=False)
+
+    def __post_init__(self) -> None:
+        registry = RegistryClient(self.connection.registry)
+        self.contract = load_contract(CONTRACT.format(model=self.model))
+        self.lane = Lane(self.contract.lane)
+        ensure_topics(
+            self.connection.kafka, [*control_topics(), *lane_topics(self.lane.name, partitions=PARTITIONS)]
+        )
+        self.codec, control = Codec(registry), ControlCodec(registry)
+        self.schema_ids = {
+            topic: registry.register(subject(topic, self.model, self.lane.name), schema)
+            for topic, schema in lane_schemas(self.contract).items()
+        }
+        records = {
+            "Contract": (lanes.CONTRACTS, self._contract()),
+            "ModelManifest": (lanes.MANIFESTS, self._manifest()),
+            "Rollout": (lanes.ROLLOUTS, self._rollout()),
+        }
+        self.write(
+            Record(topic, control.encode(name, record), self.model.encode())
+            for name, (topic, record) in records.items()
+        )
+
+    def _contract(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "revision": 1,
+            "follows": 0,
+            "digest": self.contract.digest,
+            "source_text": "",
+            "resolved": self.contract.resolved_json,
+            "applied_by": "test",
+            "applied_at": 0,
+        }
+
+    def _manifest(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "version": 1,
+            "manifest": b"{}",
+            "digest": DIGEST,
+            "signature": b"",
+            "key_id": "test",
+            "chunks": [],
+            "published_at": 0,
+            "published_by": "test",
+        }
+
+    def _rollout(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "revision": 1,
+            "follows": 0,
+            "step": "first-champion",
+            "version": 1,
+            "champion": 1,
+            "reason": "test",
+            "by": "test",
+            "source": {"topic": lanes.MANIFESTS, "partition": 0, "offset": 0},
+        }
+
+    def request(self, number: int, partition: int | None = None) -> Record:
+        record = {"request_id": f"r{number}", "income": float(number), "purpose": "car"}
+        value = self.codec.encode(self.schema_ids[self.lane.requests], record)
+        return Record(self.lane.requests, value, f"r{number}".encode(), partition=partition)
+
+    def prediction(self, source: Source, topic: str | None = None, **changed: Any) -> Record:
+        topic = topic or self.lane.predictions
+        role = "shadow" if topic == self.lane.shadow_predictions else "champion"
+        event = {
+            "prediction_id": prediction_id(role, source),
+            "request_id": "r",
+            "key": "r",
+            "event_time": 0,
+            "source": source._asdict(),
+            "model": self.model,
+            "version": 1,
+            "artifact_digest": DIGEST,
+            "contract_digest": self.contract.digest,
+            "rollout_revision": 1,
+            "runtime": {"python": "3"},
+            "role": role,
+            "served_by": "model",
+            "request": {"request_id": "r", "income": 1.0, "purpose": "car"},
+            "replaced": [],
+            "score": 0.25,
+            "probabilities": {},
+            "action": "approve",
+            "action_propensity": 1.0,
+            "arm_propensity": 1.0,
+            "guardrails": [],
+            "latency_ms": 1.0,
+        } | changed
+        return Record(topic, self.codec.encode(self.schema_ids[topic], event), b"r")
+
+    def write(self, records: Iterable[Record], transactional_id: str | None = None) -> list[Source]:
+        """Writes records, in one transaction where an id is given; their coordinates, in the same order."""
+        options: dict[str, Any] = {**self.connection.kafka, "partitioner": "murmur2_random"}
+        if transactional_id is not None:
+            options["transactional.id"] = transactional_id
+        producer = Producer(options)
+        if transactional_id is not None:
+            producer.init_transactions(30)
+            producer.begin_transaction()
+        written: dict[int, Source] = {}
+
+        def delivered(number: int, error: Any, message: Any) -> None:
+            assert error is None, error
+            written[number] = Source.of(message)
+
+        for number, record in enumerate(records):
+            where = {} if record.partition is None else {"partition": record.partition}
+            producer.produce(
+                record.topic,
+                record.value,
+                record.key,
+                headers=list(record.headers),
+                on_delivery=lambda e, m, number=number: delivered(number, e, m),
+                **where,
+            )
+            producer.poll(0)
+        if transactional_id is not None:
+            producer.commit_transaction(30)
+        assert producer.flush(30) == 0
+        return [written[number] for number in sorted(written)]
+
+    def commit(self, group: str, sources: Sequence[Source]) -> None:
+        """Commits for a group what a scorer would have that had processed all of these."""
+        ends: dict[int, int] = {}
+        for source in sources:
+            ends[source.partition] = max(ends.get(source.partition, 0), source.offset + 1)
+        consumer = Consumer({**self.connection.kafka, "group.id": group})
+        consumer.commit(
+            offsets=[TopicPartition(self.lane.requests, p, end) for p, end in ends.items()],
+            asynchronous=False,
+        )
+        consumer.close()
