@@ -18,7 +18,7 @@ LOCK = Path(__file__).with_name("kafka-jars.lock")
 _LOG_CONFIG = Path(__file__).with_name("log4j2.properties")
 
 # What one node needs, and what makes it quick: see docs/adr/0002-local-broker.md.
-_SETTINGS = {
+SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
@@ -154,7 +154,7 @@ class LocalKafka:
 
     def _write_config(self) -> Path:
         controller = f"{HOST}:{free_port()}"
-        settings = _SETTINGS | {
+        settings = SETTINGS | {
             "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
             "controller.quorum.voters": f"1@{controller}",
@@ -174,7 +174,7 @@ class LocalKafka:
         return path
 
     def _format(self, java_with_kafka: list[str], config: Path) -> None:
-        tool = ["kafka.tools.StorageTool", "format", "-c", str(config), "-t", _cluster_id()]
+        tool = ["kafka.tools.StorageTool", "format", "-c", str(config), f"--cluster-id={_cluster_id()}"]
         process = Process([*java_with_kafka, *tool], self.log, self._env)
         process.launch()
         if process.wait() != 0:
