@@ -51,6 +51,7 @@ def _kind_of_categories(data: Any) -> Any:
 class _Checked(Section):
     """What a feature and a context field have in common."""
 
+    type: str
     categories: Categories | None = None
     unit: str | None = None
     min: Finite | None = None

@@ -35,11 +35,13 @@ class Contracts:
 
     Attributes:
         current: the contract in force of each model.
-        by_digest: every contract that ever was in force, by its digest.
+        history: all that ever were in force, the oldest first, of each model.
+        by_digest: all that ever were in force, by digest.
     """
 
     def __init__(self) -> None:
         self.current: dict[str, AppliedContract] = {}
+        self.history: dict[str, list[AppliedContract]] = {}
         self.by_digest: dict[str, AppliedContract] = {}
 
     def revision(self, model: str) -> int:
@@ -63,6 +65,7 @@ class Contracts:
             applied_at=record["applied_at"],
         )
         self.current[model] = applied
+        self.history.setdefault(model, []).append(applied)
         self.by_digest[applied.digest] = applied
         return True
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -34,6 +34,9 @@ from tailrace.contracts.sections import (
     ServiceLevels,
     Training,
 )
+
+if TYPE_CHECKING:
+    from tailrace.contracts.yaml_file import YamlFile
 
 ModelName = Annotated[str, StringConstraints(pattern=MODEL_PATTERN, max_length=MODEL_LENGTH)]
 Task = Literal["binary", "multiclass", "regression"]
@@ -204,10 +207,16 @@ def load_contract(source: Path | str) -> ModelContract:
         ContractError: lists every problem with file, line, field, what is wrong and what to do.
         TailraceError: the file cannot be read.
     """
-    from tailrace.contracts.checks import check_contract
     from tailrace.contracts.yaml_file import read_yaml
 
-    return read_yaml(source).parse(ModelContract, check_contract)
+    return check_contract_file(read_yaml(source))
+
+
+def check_contract_file(file: YamlFile) -> ModelContract:
+    """As :func:`load_contract`, for a file that was read."""
+    from tailrace.contracts.checks import check_contract
+
+    return file.parse(ModelContract, check_contract)
 
 
 def _whole_days(milliseconds: int) -> int:

@@ -30,6 +30,11 @@ _TYPES = {
 }
 
 
+def avro_type(kind: str) -> str:
+    """The Avro type of a contract's field type."""
+    return _TYPES[kind]
+
+
 def namespace(model: str) -> str:
     """The Avro namespace of a model's records; names there may not have dashes."""
     return f"tailrace.{model.replace('-', '_')}"

@@ -69,12 +69,16 @@ class YamlFile:
         try:
             parsed = model.model_validate(self.data)
         except ValidationError as error:
-            found = (_explain(details, model) for details in error.errors())
-            raise ContractError(self._problem(finding) for finding in found) from None
-        findings = list(check(parsed))
-        if findings:
-            raise ContractError(self._problem(finding) for finding in findings)
+            self.refuse(_explain(details, model) for details in error.errors())
+            raise
+        self.refuse(check(parsed))
         return parsed
+
+    def refuse(self, findings: Iterable[Finding]) -> None:
+        """Raises ContractError with all findings, where there are any."""
+        problems = [self._problem(finding) for finding in findings]
+        if problems:
+            raise ContractError(problems)
 
     def _problem(self, finding: Finding) -> Problem:
         path = finding.path

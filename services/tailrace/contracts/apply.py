@@ -1,0 +1,247 @@
+"""``tailrace apply``: what a contract would change, whether it may, and how it comes into force."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tailrace.contracts import lanes
+from tailrace.contracts.changes import Change, changes
+from tailrace.contracts.fold import Contracts
+from tailrace.contracts.model_contract import ModelContract, check_contract_file
+from tailrace.contracts.registration import incompatibilities, register_schemas
+from tailrace.contracts.succession import check_succession
+from tailrace.contracts.yaml_file import ContractError, Finding, YamlFile, read_yaml
+from tailrace.kit.codec import ControlCodec
+from tailrace.kit.connection import Connection
+from tailrace.kit.errors import TailraceError
+from tailrace.kit.registry import IncompatibleSchema, RegistryClient
+
+
+class Outrun(TailraceError):
+    """Somebody else applied another contract of the model at the same time and was first."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What applying one contract comes to.
+
+    Attributes:
+        file: where it was read from.
+        follows: the revision in force; 0 where there is none.
+        changes: field by field; none where the same contract is in force already.
+    """
+
+    file: str
+    contract: ModelContract
+    source_text: str
+    follows: int
+    changes: list[Change]
+
+    @property
+    def is_needed(self) -> bool:
+        return self.follows == 0 or bool(self.changes)
+
+    def record(self, by: str, now_ms: int) -> dict[str, Any]:
+        """The record for ``tailrace.contracts`` (schema ``contract.avsc``)."""
+        return {
+            "model": self.contract.model,
+            "revision": self.follows + 1,
+            "follows": self.follows,
+            "digest": self.contract.digest,
+            "source_text": self.source_text,
+            "resolved": self.contract.resolved_json,
+            "applied_by": by,
+            "applied_at": now_ms,
+        }
+
+
+def contract_files(paths: Sequence[Path], project: Path) -> list[Path]:
+    """The files that are meant: those named, those in folders named, or else the project's contracts/models.
+
+    Raises:
+        TailraceError: there is none.
+    """
+    asked = paths or [project / "contracts" / "models"]
+    files = [file for path in asked for file in (sorted(path.glob("*.yaml")) if path.is_dir() else [path])]
+    if not files:
+        where = ", ".join(str(path) for path in asked)
+        raise TailraceError(
+            f"no contract in {where}: write one with `tailrace init FILE.csv --target COLUMN --name M`"
+        )
+    return files
+
+
+def plan(
+    files: Sequence[Path],
+    contracts: Contracts,
+    in_service: Mapping[str, Mapping[int, Collection[str]]] | None = None,
+) -> list[Plan]:
+    """Reads and checks contract files, each also against what is in force and against those before it.
+
+    Args:
+        files: YAML files.
+        contracts: what is in force; left as it is.
+        in_service: by model, the versions that answer or stand by, with the features that each needs.
+
+    Raises:
+        ContractError: lists every problem of every file. Nothing may be applied then.
+    """
+    plans: list[Plan] = []
+    problems = []
+    planned: dict[str, Plan] = {}
+    for file in files:
+        try:
+            yaml = read_yaml(file)
+            contract = check_contract_file(yaml)
+            if contract.model in planned:
+                what = f"{planned[contract.model].file} has the same model"
+                yaml.refuse([Finding(("model",), what, "give each model one file")])
+            found = _plan_one(yaml, contract, contracts, planned, (in_service or {}).get(contract.model))
+        except ContractError as error:
+            problems += error.problems
+        else:
+            planned[contract.model] = found
+            plans.append(found)
+    if problems:
+        raise ContractError(problems)
+    return plans
+
+
+def _plan_one(
+    yaml: YamlFile,
+    contract: ModelContract,
+    contracts: Contracts,
+    planned: Mapping[str, Plan],
+    in_service: Mapping[int, Collection[str]] | None,
+) -> Plan:
+    model = contract.model
+    earlier = [applied.contract for applied in contracts.history.get(model, [])]
+    others = {name: applied.contract for name, applied in contracts.current.items()}
+    others |= {name: other.contract for name, other in planned.items()}
+    neighbours = [
+        other for name, other in sorted(others.items()) if name != model and other.lane == contract.lane
+    ]
+    before = earlier[-1].to_dict() if earlier else {}
+    same = bool(earlier) and earlier[-1].digest == contract.digest
+    if not same:
+        yaml.refuse(check_succession(contract, earlier, neighbours, in_service))
+    return Plan(
+        file=yaml.name,
+        contract=contract,
+        source_text=yaml.text,
+        follows=contracts.revision(model),
+        changes=[] if same else changes(before, contract.to_dict()),
+    )
+
+
+def keep_ms(contracts: Collection[ModelContract]) -> dict[str, int]:
+    """How long a lane's topics are kept: as long as any of its contracts asks, by field of ``keep``."""
+    names = ("requests", "predictions", "labels", "outcomes", "dead_letters")
+    return {name: max(getattr(contract.keep, f"{name}_ms") for contract in contracts) for name in names}
+
+
+def apply(
+    connection: Connection, plans: Sequence[Plan], contracts: Contracts, say: Callable[[str], None]
+) -> None:
+    """Brings planned contracts into force: topics, schemas and tables first, then the record that says so.
+
+    Every step may be repeated. What is done before a later step fails is harmless: topics, schemas and tables
+    that nothing uses yet.
+
+    Args:
+        contracts: what is in force; what is applied is added.
+        say: told of each difference between topics as they are and as they should be.
+
+    Raises:
+        IncompatibleSchema: the registry holds schemas that the new ones break; nothing is applied.
+        Outrun: another contract of a model came first.
+        Retry: Kafka, the registry or ClickHouse cannot be reached.
+    """
+    registry = RegistryClient(connection.registry, connection.registry_auth)
+    needed = [each for each in plans if each.is_needed]
+    refused = [reason for each in needed for reason in incompatibilities(registry, each.contract)]
+    if refused:
+        raise IncompatibleSchema("the registry refuses: " + "\n".join(refused))
+    for each in needed:
+        _topics(connection, each.contract, contracts, say)
+        register_schemas(registry, each.contract)
+        _tables(connection, each.contract)
+        _publish(connection, ControlCodec(registry), each, contracts)
+
+
+def _topics(
+    connection: Connection, contract: ModelContract, contracts: Contracts, say: Callable[[str], None]
+) -> None:
+    from tailrace.kit.topics import ensure_topics, lane_topics, settle
+
+    on_lane = [
+        applied.contract for applied in contracts.on_lane(contract.lane) if applied.model != contract.model
+    ]
+    topics = lane_topics(contract.lane, keep_ms([*on_lane, contract]))
+    for difference in settle(connection.kafka, ensure_topics(connection.kafka, topics)):
+        say(f"warning: {difference}")
+
+
+def _tables(connection: Connection, contract: ModelContract) -> None:
+    if connection.clickhouse is None:
+        return
+    from tailrace.kit.clickhouse import ClickHouse
+    from tailrace.kit.tables import ensure_tables
+
+    clickhouse = ClickHouse.connect(connection)
+    try:
+        clickhouse.create_database()
+        ensure_tables(clickhouse, contract)
+    finally:
+        clickhouse.close()
+
+
+def _publish(connection: Connection, codec: ControlCodec, each: Plan, contracts: Contracts) -> None:
+    """Writes the record, then reads on until it comes by, and sees whether it was the first of its kind."""
+    from tailrace.kit.reading import read_all
+
+    model = each.contract.model
+    record = each.record(applied_by(), int(time.time() * 1000))
+    offset = _produce(connection, model, codec.encode("Contract", record))
+    fresh = Contracts()
+    won = False
+    for message in read_all(connection, [lanes.CONTRACTS]):
+        came = fresh.apply(codec.decode("Contract", message.value()))
+        won = won or (came and message.offset() == offset)
+    contracts.__dict__.update(fresh.__dict__)
+    if not won:
+        first = fresh.current[model]
+        raise Outrun(
+            f"{each.file}: {first.applied_by} applied another contract of {model!r} at the same time and was "
+            f"first (revision {first.revision}): run `tailrace apply` again to see what yours changes in it"
+        )
+
+
+def _produce(connection: Connection, model: str, value: bytes) -> int:
+    from confluent_kafka import KafkaException, Producer
+
+    from tailrace.kit.errors import Retry
+
+    outcome: list[Any] = []
+    producer = Producer({**connection.kafka, "enable.idempotence": True, "acks": "all", "log_level": 0})
+    producer.produce(lanes.CONTRACTS, value, model.encode(), on_delivery=lambda *given: outcome.append(given))
+    producer.flush(30)
+    if not outcome:
+        raise Retry("Kafka does not answer")
+    error, message = outcome[0]
+    if error is not None:
+        raise TailraceError(f"Kafka did not take the contract: {KafkaException(error)}")
+    return int(message.offset())
+
+
+def applied_by() -> str:
+    """Who runs this, for the record."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        return "unknown"
