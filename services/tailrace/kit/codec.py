@@ -100,7 +100,10 @@ class Codec:
             reason = f"what schema {schema_id} wrote cannot be read as what is expected: {error}"
             raise BadRecord("incompatible-schema", reason[:500]) from error
         except Exception as error:
-            # Both schemas were parsed before, so whatever else fails here fails because of the bytes.
+            # Both schemas were parsed before, so whatever else fails here fails because of the bytes. Where they
+            # end within a number, fastavro stumbles over an empty string.
+            if isinstance(error, IndexError) and "string" in str(error):
+                raise BadRecord("truncated", "the Avro body ends within a number") from error
             raise BadRecord("corrupt", f"the Avro body cannot be read: {error!r}") from error
         if (rest := len(value) - buffer.tell()) != 0:
             raise BadRecord("trailing-bytes", f"{rest} bytes follow the Avro body")
