@@ -166,6 +166,14 @@ def test_whole_floats_are_integers_as_json_has_one_kind_of_number() -> None:
     assert (type(found["age"]), type(found["income"])) == (int, float)
 
 
+def test_what_a_bad_record_quotes_is_text_and_short() -> None:
+    for name in ("\ud800", "x" * 10_000):
+        with pytest.raises(BadRecord) as caught:
+            parse(json.dumps({name: 1}))
+        assert len((caught.value.field or "").encode()) < 600
+        assert len(caught.value.reason.encode()) < 700
+
+
 def test_labels_and_actions_have_fields_of_their_own() -> None:
     label = parse_json(CONTRACT, "labels", b'{"loan_id": "L1", "defaulted": true, "labelled_by": "desk"}')
     assert (label["loan_id"], label["defaulted"], label["request_id"]) == ("L1", True, None)

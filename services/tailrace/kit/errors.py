@@ -15,14 +15,20 @@ class BadRecord(Exception):
     """One record's data is bad: it becomes a dead letter, and the batch goes on.
 
     ``code`` is stable and for machines, ``reason`` for people, ``field`` the field at fault where there is one.
+    Reason and field may quote the bad data: they are cut and made valid text, since they become headers.
     """
 
     def __init__(self, code: str, reason: str, field: str | None = None) -> None:
-        super().__init__(f"{code}: {reason}" + (f" (field {field})" if field else ""))
         self.code = code
-        self.reason = reason
-        self.field = field
+        self.reason = _text(reason)
+        self.field = None if field is None else _text(field)
+        super().__init__(f"{code}: {self.reason}" + (f" (field {self.field})" if field else ""))
 
 
 class Retry(Exception):
     """Something needed is away for the moment (registry, ClickHouse); the same batch is to be offered again."""
+
+
+def _text(text: str, most: int = 500) -> str:
+    short = text if len(text) <= most else text[:most] + "..."
+    return short.encode("utf-8", "backslashreplace").decode()
