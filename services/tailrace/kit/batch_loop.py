@@ -331,7 +331,7 @@ class BatchLoop:
 
     def _rewind(self, consumer: Consumer) -> None:
         """Goes back to the positions. Until that is done, messages of the partition are not taken."""
-        for tp in list(self._rewinding):
+        for tp in sorted(self._rewinding):
             try:
                 consumer.seek(tp, self._owned[tp].position)
             except Retriable:
@@ -344,11 +344,15 @@ class BatchLoop:
         """A large batch when the log holds one, else what there is, else the first that comes in a few ms."""
         limit = 1 if any(p.trial.alone for p in self._owned.values()) else self._max_batch
         self._rebalanced = False
-        messages = consumer.consume(limit, FILL_WAIT_S if self._backlog(consumer) >= limit else 0)
-        if not messages:
-            messages = consumer.consume(1, IDLE_WAIT_S)
-            if messages and limit > 1:
-                messages = [*messages, *consumer.consume(limit - 1, 0)]
+        try:
+            messages = consumer.consume(limit, FILL_WAIT_S if self._backlog(consumer) >= limit else 0)
+            if not messages:
+                messages = consumer.consume(1, IDLE_WAIT_S)
+                if messages and limit > 1:
+                    messages = [*messages, *consumer.consume(limit - 1, 0)]
+        except Retriable:
+            self._rewinding.update(self._owned)
+            raise
         if self._rebalanced:
             # Which messages were read before the partitions moved, and which after, is not known.
             self._rewinding.update(self._owned)

@@ -539,7 +539,7 @@ class MemoryConsumer:
         new = {tp for tp in member.target - member.held if self._log.free(self._group, tp)}
         if new and not member.expired:
             member.held |= new
-            self._positions.update(self._listener.on_assign(new))
+            self._positions.update(self._listener.on_assign(sorted(new)))
 
     def _drop(
         self,
@@ -547,7 +547,7 @@ class MemoryConsumer:
         partitions: set[TopicPartition],
         tell: Callable[[Collection[TopicPartition]], None],
     ) -> None:
-        tell(partitions)
+        tell(sorted(partitions))
         member.held -= partitions
         self._paused -= partitions
         for tp in partitions:
