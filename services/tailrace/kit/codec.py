@@ -10,7 +10,8 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -57,6 +58,20 @@ class Codec:
         # to do.
         self._resolved: dict[tuple[int, int], Any] = {}
         self._copies: dict[tuple[int, int], bool] = {}
+        self._unknown: dict[int, BadRecord] | None = None
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Within it, an id that the registry does not know is asked for once, not for every record.
+
+        That holds for a batch: its records were all written before it was read, so that an id unknown now was
+        unknown to their writers. Beyond it an unknown id may become known any moment.
+        """
+        self._unknown = {}
+        try:
+            yield
+        finally:
+            self._unknown = None
 
     def writer_schema(self, schema_id: int) -> Schema:
         """The registered schema. Raises `UnknownSchema`, `Retry`."""
@@ -98,7 +113,7 @@ class Codec:
             raise BadRecord("truncated", f"the Avro body ends early: {error or 'no bytes left'}") from error
         except fastavro.read.SchemaResolutionError as error:
             reason = f"what schema {schema_id} wrote cannot be read as what is expected: {error}"
-            raise BadRecord("incompatible-schema", reason[:500]) from error
+            raise BadRecord("incompatible-schema", reason) from error
         except Exception as error:
             # Both schemas were parsed before, so whatever else fails here fails because of the bytes. Where they
             # end within a number, fastavro stumbles over an empty string.
@@ -128,7 +143,7 @@ class Codec:
     def _writer(self, schema_id: int) -> _Parsed:
         found = self._writers.get(schema_id)
         if found is None:
-            schema = self._registry.schema(schema_id)
+            schema = self._ask(schema_id)
             try:
                 found = _parse(schema)
             except Exception as error:
@@ -136,6 +151,17 @@ class Codec:
                 raise BadRecord("unsupported-schema", reason) from error
             self._writers[schema_id] = found
         return found
+
+    def _ask(self, schema_id: int) -> Schema:
+        if self._unknown is None:
+            return self._registry.schema(schema_id)
+        if (unknown := self._unknown.get(schema_id)) is not None:
+            raise unknown
+        try:
+            return self._registry.schema(schema_id)
+        except BadRecord as error:
+            self._unknown[schema_id] = error
+            raise
 
     def _reader(self, schema: Schema) -> _Parsed:
         # The entry keeps the schema alive, so that its id() stays its own.
