@@ -115,7 +115,7 @@ class HandmadeLane:
         topic = topic or self.lane.predictions
         role = "shadow" if topic == self.lane.shadow_predictions else "champion"
         event = {
-            "prediction_id": prediction_id(role, source),
+            "prediction_id": prediction_id(role, source, changed.get("version", 1)),
             "request_id": "r",
             "key": "r",
             "event_time": 0,

@@ -12,13 +12,18 @@ from tailrace.kit.messages import Source
 REQUEST_ID = "request_id"
 
 
-def prediction_id(role: str, source: Source) -> str:
+def prediction_id(role: str, source: Source, version: int) -> str:
     """The id of the prediction that this role makes of the request at these coordinates.
 
     32 hex digits of SHA-256; the same on every machine and after every restart, so an answer given twice
-    would show as one id twice.
+    would show as one id twice. The version is part of it only in shadow, where several score one request.
     """
-    return hashlib.sha256(f"{role}|{source}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{id_role(role, version)}|{source}".encode()).hexdigest()[:32]
+
+
+def id_role(role: str, version: int) -> str:
+    """The role as it goes into a prediction's id."""
+    return f"{role}-{version}" if role == "shadow" else role
 
 
 def key_text(value: str | int) -> str:

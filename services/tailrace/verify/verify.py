@@ -243,7 +243,7 @@ class Verification:
             offend("unapplied", f"contract {head['contract_digest'][:12]} of {model} was never in force")
         if (model, head["rollout_revision"]) not in self._revisions:
             offend("unrolled", f"{model} has no rollout revision {head['rollout_revision']}")
-        if head["prediction_id"] != prediction_id(head["role"], Source(**head["source"])):
+        if head["prediction_id"] != prediction_id(head["role"], Source(**head["source"]), version):
             offend("misnamed", f"prediction_id {head['prediction_id']} is not that of its role and source")
         return head
 
