@@ -45,6 +45,11 @@ class Predictions:
         chosen: Array = texts[self.probabilities.argmax(axis=1)]
         return chosen
 
+    def take(self, rows: Array) -> Predictions:
+        """The predictions of some of the rows."""
+        some = (None if a is None else a[rows] for a in (self.probabilities, self.score, self.value))
+        return Predictions(*some, self.classes)
+
 
 class LoadedModel:
     """A version that can predict.
