@@ -1,0 +1,54 @@
+"""What people are told: a package that is refused, a shadow that fails."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from tailrace.contracts.lanes import ALERTS
+from tailrace.kit.codec import ControlCodec
+from tailrace.kit.messages import Record, Source
+from tailrace.scorer.versions import Refusal, Role
+
+
+class Alerts:
+    """Writes the alerts of one role; the same thing said twice has the same alert id."""
+
+    def __init__(self, role: Role, codec: ControlCodec) -> None:
+        self._service = "scorer" if role == "champion" else "shadow-scorer"
+        self._codec = codec
+
+    def refused(self, refusal: Refusal) -> Record:
+        return self._record(
+            kind="package-refused",
+            severity="severe",
+            model=refusal.model,
+            version=refusal.version,
+            summary=f"version {refusal.version} of {refusal.model} was refused ({refusal.check}): "
+            f"{refusal.reason}. What served before goes on serving; publish one that passes, or roll back",
+            detail={"check": refusal.check, "artifact_digest": refusal.digest},
+            at=refusal.published_at,
+        )
+
+    def shadow_failed(self, model: str, version: int, reason: str, source: Source, at: int) -> Record:
+        return self._record(
+            kind="shadow-failed",
+            severity="warning",
+            model=model,
+            version=version,
+            summary=f"version {version} of {model}, in shadow, has no prediction for {source}: {reason}",
+            source=source._asdict(),
+            at=at,
+        )
+
+    def _record(self, **facts: Any) -> Record:
+        name = "|".join([facts["kind"], self._service, facts["model"], str(facts["version"])])
+        alert = {
+            "alert_id": hashlib.sha256(name.encode()).hexdigest()[:32],
+            "state": "raised",
+            "service": self._service,
+            "detail": {},
+            "source": None,
+            **facts,
+        }
+        return Record(ALERTS, self._codec.encode("Alert", alert), facts["model"].encode())

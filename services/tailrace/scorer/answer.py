@@ -1,0 +1,132 @@
+"""The way of some requests of one model: check, fill, score, choose, write. Each step is a file of its
+own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tailrace.kit.errors import BadRecord
+from tailrace.kit.logic import Clock
+from tailrace.kit.messages import Source
+from tailrace.kit.sources import REQUEST_ID, id_role
+from tailrace.models.load import Predictions
+from tailrace.scorer.decode_columns import Column
+from tailrace.scorer.event import Answers, Identity, encode_events
+from tailrace.scorer.fill_missing import fill_missing
+from tailrace.scorer.read_request import Requests
+from tailrace.scorer.rows import Rows
+from tailrace.scorer.score import score
+from tailrace.scorer.versions import Role, Serving, Version
+from tailrace.scorer.work import Work
+
+
+def check(work: Work, requests: Requests) -> Rows:
+    """The requests that keep the contract; what is wrong with the others is noted in the work."""
+    plan = requests.plan
+    appended = np.array([work.appended[at] for at in requests.at.tolist()], dtype=np.int64)
+    given, present = requests.columns[plan.contract.event_time.name]
+    times = given if present is None else np.where(present, given, appended)
+    found = plan.check.run(requests.columns, times, appended)
+    for row, bad in found.bad.items():
+        work.bad[int(requests.at[row])] = bad
+    rows = Rows(requests, times, found.columns, found.replaced, found.impute)
+    return rows.take(_without(found.bad, len(rows))) if found.bad else rows
+
+
+def answer(
+    work: Work,
+    rows: Rows,
+    version: Version,
+    serving: Serving,
+    role: Role,
+    runtime: Mapping[str, str],
+    clock: Clock,
+) -> dict[int, BadRecord]:
+    """Adds a version's predictions to the work's records; why it has none for others, by position in the
+    batch.
+    """
+    rows = fill_missing(rows, version.model)
+    found = score(version.model, rows.columns, len(rows))
+    outputs = found.outputs
+    failed = {int(rows.requests.at[row]): BadRecord("model-failed", why) for row, why in found.failed.items()}
+    if failed:
+        good = _without(found.failed, len(rows))
+        rows, outputs = rows.take(good), outputs.take(good)
+    if not len(rows):
+        return failed
+    plan = rows.requests.plan
+    identity = Identity(
+        schema_id=plan.prediction_schema_id,
+        topic=plan.topic,
+        model=plan.model,
+        version=version.number,
+        artifact_digest=version.model.digest,
+        contract_digest=plan.applied.digest,
+        rollout_revision=serving.revision,
+        runtime=runtime,
+        role=role,
+        id_role=id_role(role, version.number),
+    )
+    records = encode_events(identity, _answers(work, rows, outputs, clock))
+    for at, record in zip(rows.requests.at.tolist(), records, strict=True):
+        work.records[at].append(record)
+    return failed
+
+
+def _answers(work: Work, rows: Rows, outputs: Predictions, clock: Clock) -> Answers:
+    requests, plan = rows.requests, rows.requests.plan
+    positions = requests.at.tolist()
+    topic = work.topics[positions[0]]
+    partitions = [work.partitions[at] for at in positions]
+    offsets = [work.offsets[at] for at in positions]
+    ids = _effective(requests.columns[REQUEST_ID].values, topic, partitions, offsets)
+    key = plan.contract.key.name
+    keys = ids
+    if key != REQUEST_ID:
+        keys = _effective(_texts(requests.columns[key]), topic, partitions, offsets)
+    return Answers(
+        topic=topic,
+        partitions=partitions,
+        offsets=offsets,
+        request_ids=ids,
+        keys=keys,
+        event_times=rows.event_times,
+        bodies=requests.values,
+        outputs=outputs,
+        choices=plan.policy.choose(rows.columns, outputs, len(rows)),
+        options=plan.policy.choices,
+        latency_ms=(clock.perf_ns() - work.started_ns) / 1e6,
+        replaced=rows.replaced,
+    )
+
+
+def _without(rows: Mapping[int, Any], of: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    left = np.ones(of, dtype=np.bool_)
+    left[list(rows)] = False
+    return np.flatnonzero(left)
+
+
+def _texts(column: Column) -> Sequence[bytes | None]:
+    """The canonical texts of a key column."""
+    if isinstance(column.values, list):
+        return column.values
+    texts: list[Any] = [b"%d" % number for number in column.values.tolist()]
+    if column.present is not None:
+        texts = [text if there else None for text, there in zip(texts, column.present.tolist(), strict=True)]
+    return texts
+
+
+def _effective(
+    values: Sequence[bytes | None], topic: str, partitions: list[int], offsets: list[int]
+) -> Sequence[bytes]:
+    """Ids or keys, with the request's coordinates where there is none."""
+    if all(values):
+        return values  # type: ignore[return-value]
+    return [
+        value or str(Source(topic, partition, offset)).encode()
+        for value, partition, offset in zip(values, partitions, offsets, strict=True)
+    ]

@@ -1,0 +1,192 @@
+"""Checks requests against the contract, column by column: type, range, category, missing, rules across
+fields.
+
+A row that breaks the contract is bad by itself, with a code, the field and a reason; the batch goes on.
+Nothing that is NaN or infinite passes: NaN is a missing value, an infinity is never right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tailrace.contracts.expressions import compile_expression, request_columns
+from tailrace.contracts.fields import ContextField, Feature
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.kit.errors import BadRecord
+from tailrace.models.columns import Array
+from tailrace.scorer.decode_columns import Column, Ints, Mask
+from tailrace.scorer.rows import Replaced
+
+_MOST = float(np.finfo(np.float64).max)
+
+
+@dataclass
+class Checked:
+    """What the check came to, row by row: ``bad`` breaks the contract; the rest as in `Rows`."""
+
+    columns: dict[str, Array] = field(default_factory=dict)
+    bad: dict[int, BadRecord] = field(default_factory=dict)
+    replaced: dict[int, list[Replaced]] = field(default_factory=dict)
+    impute: dict[str, Mask] = field(default_factory=dict)
+
+    def reject(self, row: int, code: str, reason: str, name: str | None) -> None:
+        """The first thing that is wrong with a row is the one that is said."""
+        self.bad.setdefault(row, BadRecord(code, reason, name))
+
+
+class InputCheck:
+    """The checks of one contract."""
+
+    def __init__(self, contract: ModelContract) -> None:
+        self._skew_ms = contract.event_time.skew_ms
+        self._event_time = contract.event_time.name
+        declared: dict[str, Feature | ContextField] = {**contract.context, **contract.features}
+        self._fields = {name: _checker(name, f) for name, f in declared.items()}
+        known = request_columns(contract)
+        self._rules = [
+            (rule.name, rule.require, compile_expression(rule.require, known, "boolean"))
+            for rule in contract.rules
+        ]
+        self._kinds = {name: declared[name].type for _, _, rule in self._rules for name in rule.names}
+
+    def run(self, columns: dict[str, Column], event_times: Ints, appended: Ints) -> Checked:
+        """Checks some requests; ``appended`` are their append times, in ms like their event times."""
+        checked = Checked()
+        ahead = event_times > appended + self._skew_ms
+        if ahead.any():
+            for row in np.flatnonzero(ahead).tolist():
+                late = (int(event_times[row]) - int(appended[row])) / 1000
+                reason = f"{late:,.0f} s after it was appended; {self._skew_ms / 1000:,.0f} s are allowed"
+                checked.reject(row, "event-time-ahead", reason, self._event_time)
+        for name, check in self._fields.items():
+            checked.columns[name] = check(columns[name], checked)
+        if self._rules:
+            frame = frame_of({name: checked.columns[name] for name in self._kinds}, self._kinds)
+            for name, text, rule in self._rules:
+                # As with a CHECK in SQL, what is unknown because a value is missing does not break the rule.
+                kept = rule.evaluate(frame).fill_null(True).to_numpy()
+                for row in np.flatnonzero(~kept).tolist():
+                    checked.reject(row, "rule", f"breaks the rule {name}: {text}", name)
+        return checked
+
+
+def frame_of(columns: Mapping[str, Array], kinds: Mapping[str, str]) -> pl.DataFrame:
+    """The columns as expressions take them."""
+    return pl.DataFrame(
+        [_series(name, values, kinds.get(name, "number")) for name, values in columns.items()]
+    )
+
+
+def _series(name: str, values: Array, kind: str) -> pl.Series:
+    if values.dtype == np.object_:
+        return pl.Series(name, values.tolist(), dtype=pl.String)
+    if kind == "boolean":
+        known = ~np.isnan(values)
+        truth = pl.Series(name, values == 1.0)
+        if known.all():
+            return truth
+        return pl.select(pl.when(pl.Series(known)).then(truth).alias(name)).to_series()
+    return pl.Series(name, values)
+
+
+_Check = Callable[[Column, Checked], Array]
+
+
+def _checker(name: str, declared: Feature | ContextField) -> _Check:
+    return (
+        _Text(name, declared).check
+        if declared.type in ("category", "string")
+        else _Number(name, declared).check
+    )
+
+
+class _Number:
+    """Numbers, integers and booleans."""
+
+    def __init__(self, name: str, declared: Feature | ContextField) -> None:
+        self._name = name
+        self._missing = declared.missing
+        self._low = -_MOST if declared.min is None else declared.min
+        self._high = _MOST if declared.max is None else declared.max
+        self._unit = f" {declared.unit}" if declared.unit else ""
+
+    def check(self, column: Column, checked: Checked) -> Array:
+        values: Array = column.values.astype(np.float64, copy=False)
+        if column.present is not None and column.values.dtype != np.float64:
+            values = np.where(column.present, values, np.nan)
+        fine = (values >= self._low) & (values <= self._high)
+        if not fine.all():
+            self._look(values, column.present, ~fine, checked)
+        return values
+
+    def _look(self, values: Array, present: Mask | None, wrong: Mask, checked: Checked) -> None:
+        missing = np.isnan(values)
+        if missing.any():
+            if self._missing == "impute":
+                checked.impute[self._name] = missing
+            elif self._missing == "reject":
+                for row in np.flatnonzero(missing).tolist():
+                    if present is None or present[row]:
+                        checked.reject(row, "not-finite", f"{self._name} is NaN", self._name)
+                    else:
+                        _reject_missing(row, self._name, checked)
+        for row in np.flatnonzero(wrong & ~missing).tolist():
+            value = float(values[row])
+            if np.isinf(value):
+                checked.reject(row, "not-finite", f"{self._name} is infinite", self._name)
+            else:
+                bound = f"below {self._low:g}" if value < self._low else f"above {self._high:g}"
+                reason = f"{self._name} is {value!r}, {bound}{self._unit}"
+                checked.reject(row, "out-of-range", reason, self._name)
+
+
+class _Text:
+    """Categories, and texts of any kind."""
+
+    def __init__(self, name: str, declared: Feature | ContextField) -> None:
+        self._name = name
+        self._missing = declared.missing
+        self._categories = declared.categories
+        self._known = {c.encode(): c for c in declared.categories or ()}
+        self._unseen = declared.unseen
+
+    def check(self, column: Column, checked: Checked) -> Array:
+        found: list[Any]
+        if self._categories is None:
+            found = [None if text is None else text.decode() for text in column.values]
+        else:
+            found = list(map(self._known.get, column.values))
+        if None in found:
+            self._look(found, column, checked)
+        values = np.empty(len(found), dtype=np.object_)
+        values[:] = found
+        return values
+
+    def _look(self, found: list[Any], column: Column, checked: Checked) -> None:
+        missing = np.zeros(len(found), dtype=np.bool_)
+        for row, value in enumerate(found):
+            if value is not None:
+                continue
+            given = column.values[row]
+            if given is None:
+                missing[row] = True
+                if self._missing == "reject":
+                    _reject_missing(row, self._name, checked)
+            elif self._unseen == "reject":
+                known = ", ".join(self._categories or ())
+                reason = f"{self._name} is {given.decode()[:100]!r}, not one of {known}"
+                checked.reject(row, "unseen-category", reason[:500], self._name)
+            else:
+                found[row] = self._unseen
+                checked.replaced.setdefault(row, []).append(Replaced(self._name, self._unseen, "unseen"))
+        if self._missing == "impute" and missing.any():
+            checked.impute[self._name] = missing
+
+
+def _reject_missing(row: int, name: str, checked: Checked) -> None:
+    checked.reject(row, "missing", f"{name} is missing, and the contract does not say what then", name)

@@ -1,0 +1,71 @@
+"""What follows from one contract in force, worked out once and kept: schemas, checks, policy."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from tailrace.contracts.fold import AppliedContract
+from tailrace.contracts.json_input import JsonInput
+from tailrace.contracts.lanes import Lane
+from tailrace.contracts.schemas import namespace, prediction_schema, request_schema, subject
+from tailrace.kit.codec import Codec
+from tailrace.kit.registry import Registry
+from tailrace.scorer.check_input import InputCheck
+from tailrace.scorer.decode_columns import ColumnDecoder
+from tailrace.scorer.policy import Policy
+
+
+class ContractPlan:
+    """One revision of a model's contract, ready to serve. ``topic`` is where its predictions go."""
+
+    def __init__(self, applied: AppliedContract, topic: str, codec: Codec, registry: Registry) -> None:
+        self.applied = applied
+        self.contract = applied.contract
+        self.topic = topic
+        self.codec = codec
+        self._registry = registry
+
+    @property
+    def model(self) -> str:
+        return self.applied.model
+
+    @cached_property
+    def lane(self) -> Lane:
+        return Lane(self.contract.lane)
+
+    @cached_property
+    def namespace(self) -> str:
+        return namespace(self.model)
+
+    @cached_property
+    def request_schema(self) -> dict[str, Any]:
+        return request_schema(self.contract)
+
+    @cached_property
+    def request_schema_id(self) -> int:
+        """Raises `Retry` while the registry is away, as does ``prediction_schema_id``."""
+        return self._register(self.lane.requests, self.request_schema)
+
+    @cached_property
+    def prediction_schema_id(self) -> int:
+        return self._register(self.topic, prediction_schema(self.contract))
+
+    @cached_property
+    def decoder(self) -> ColumnDecoder:
+        return ColumnDecoder(self.request_schema)
+
+    @cached_property
+    def json_input(self) -> JsonInput:
+        return JsonInput(self.contract, "requests")
+
+    @cached_property
+    def check(self) -> InputCheck:
+        return InputCheck(self.contract)
+
+    @cached_property
+    def policy(self) -> Policy:
+        return Policy(self.contract)
+
+    def _register(self, topic: str, schema: dict[str, Any]) -> int:
+        return self._registry.register(subject(topic, self.model, self.contract.lane), schema)

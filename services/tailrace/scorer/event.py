@@ -1,0 +1,242 @@
+"""The last step: prediction events in wire format.
+
+An event is put together from pieces of Avro in the order of the schema's fields: what is the same for a whole
+batch is encoded once, and the request's bytes are copied as they are. The reference is fastavro: tests hold
+the two equal, byte for byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tailrace.kit.codec import HEADER, MAGIC
+from tailrace.kit.messages import Record
+from tailrace.models.columns import Array
+from tailrace.models.load import Predictions
+from tailrace.scorer.decode_columns import Ints
+from tailrace.scorer.policy import Choice
+from tailrace.scorer.rows import Replaced
+
+FIELDS = [
+    "prediction_id",
+    "request_id",
+    "key",
+    "event_time",
+    "source",
+    "model",
+    "version",
+    "artifact_digest",
+    "contract_digest",
+    "rollout_revision",
+    "runtime",
+    "role",
+    "arm",
+    "served_by",
+    "served_cause",
+    "request",
+    "replaced",
+    "score",
+    "probabilities",
+    "predicted_class",
+    "value",
+    "action",
+    "rule",
+    "action_propensity",
+    "arm_propensity",
+    "guardrails",
+    "explanation",
+    "latency_ms",
+]
+"""The fields of the prediction schema in the order in which they are written here."""
+
+_NULL, _SOME, _NONE = b"\x00", b"\x02", b"\x00"
+_ID_DIGITS = 32
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What is the same for all events of a batch of one version. ``id_role`` goes into the ids."""
+
+    schema_id: int
+    topic: str
+    model: str
+    version: int
+    artifact_digest: str
+    contract_digest: str
+    rollout_revision: int
+    runtime: Mapping[str, str]
+    role: str
+    id_role: str
+
+
+@dataclass
+class Answers:
+    """Some requests of one model and what came of them, row by row.
+
+    ``request_ids`` and ``keys`` are UTF-8, the effective ones; ``bodies`` are requests in wire format in the
+    schema that the prediction nests; ``choices`` index ``options``.
+    """
+
+    topic: str
+    partitions: list[int]
+    offsets: list[int]
+    request_ids: Sequence[bytes]
+    keys: Sequence[bytes]
+    event_times: Ints
+    bodies: Sequence[bytes]
+    outputs: Predictions
+    choices: Array
+    options: Sequence[Choice]
+    latency_ms: float
+    replaced: Mapping[int, Sequence[Replaced]] = field(default_factory=dict)
+
+
+def encode_events(of: Identity, answers: Answers) -> list[Record]:
+    """The prediction records, keyed by the canonical text of the contract's key field."""
+    head = HEADER.pack(MAGIC, of.schema_id) + long(_ID_DIGITS)
+    middle = (
+        text(of.model)
+        + long(of.version)
+        + text(of.artifact_digest)
+        + text(of.contract_digest)
+        + long(of.rollout_revision)
+        + _map((name, text(value)) for name, value in of.runtime.items())
+        + text(of.role)
+        + _NULL  # arm
+        + text("model")  # served by
+        + _NULL  # cause
+    )
+    # propensity of action and of arm, no guardrail findings, no explanation, latency
+    end = struct.pack("<dd", 1.0, 1.0) + _NONE + _NULL + struct.pack("<d", answers.latency_ms)
+    lead = {p: f"{of.id_role}|{answers.topic}/{p}/".encode() for p in set(answers.partitions)}
+    place = {p: text(answers.topic) + long(p) for p in lead}
+    numbers = _numbers(answers.outputs)
+    tails = _Tails(answers, end)
+    replaced = answers.replaced
+    records = []
+    digest, new, blank, join, topic = hashlib.sha256, Record, _NONE, b"".join, of.topic
+    for row, (partition, offset, request_id, key, time, body, number, choice, label) in enumerate(
+        zip(
+            answers.partitions,
+            answers.offsets,
+            answers.request_ids,
+            answers.keys,
+            answers.event_times.tolist(),
+            answers.bodies,
+            numbers,
+            answers.choices.tolist(),
+            tails.labels,
+            strict=True,
+        )
+    ):
+        value = join(
+            (
+                head,
+                digest(lead[partition] + b"%d" % offset).hexdigest()[:_ID_DIGITS].encode(),
+                _sized(request_id),
+                _sized(key),
+                long(time),
+                place[partition],
+                long(offset),
+                middle,
+                body[HEADER.size :],
+                _replacements(replaced[row]) if row in replaced else blank,
+                number,
+                tails.of(label, choice),
+            )
+        )
+        records.append(new(topic, value, key))
+    return records
+
+
+def long(number: int) -> bytes:
+    """A zig-zag number of variable length (Avro 1.11, "Binary Encoding")."""
+    number = (number << 1) ^ (number >> 63)
+    if number < 0x80:
+        return _ONE_BYTE[number]
+    found = bytearray()
+    while number >= 0x80:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    found.append(number)
+    return bytes(found)
+
+
+_ONE_BYTE = [bytes([n]) for n in range(0x80)]
+
+
+def text(value: str) -> bytes:
+    return _sized(value.encode())
+
+
+def _sized(data: bytes) -> bytes:
+    return long(len(data)) + data
+
+
+def _map(items: Iterable[tuple[str, bytes]]) -> bytes:
+    pairs = [text(name) + value for name, value in items]
+    return (long(len(pairs)) + b"".join(pairs) if pairs else b"") + _NONE
+
+
+def _replacements(some: Sequence[Replaced]) -> bytes:
+    written = [
+        text(r.field) + (_NULL if r.value is None else _SOME + text(r.value)) + text(r.reason) for r in some
+    ]
+    return long(len(written)) + b"".join(written) + _NONE
+
+
+def _numbers(outputs: Predictions) -> list[bytes]:
+    """score and probabilities, by row; for a regression both are empty."""
+    if outputs.value is not None:
+        return [_NULL + _NONE] * len(outputs.value)
+    if outputs.score is not None:
+        data = outputs.score.astype("<f8").tobytes()
+        return [_SOME + data[at : at + 8] + _NONE for at in range(0, len(data), 8)]
+    assert outputs.probabilities is not None
+    names = [text(name) for name in outputs.classes]
+    count, width = long(len(names)), 8 * len(names)
+    data = outputs.probabilities.astype("<f8").tobytes()
+    return [
+        _NULL
+        + count
+        + b"".join([name + data[at + 8 * i : at + 8 * i + 8] for i, name in enumerate(names)])
+        + _NONE
+        for at in range(0, len(data), width)
+    ]
+
+
+class _Tails:
+    """predicted class, value, action, rule and all behind them; there are few different ones for classes."""
+
+    def __init__(self, answers: Answers, end: bytes) -> None:
+        outputs = answers.outputs
+        self._options = answers.options
+        self._end = end
+        self._classes = outputs.classes
+        self._known: dict[tuple[int, int], bytes] = {}
+        self._values = outputs.value
+        self.labels: list[int] | list[float]
+        if outputs.value is not None:
+            self.labels = outputs.value.tolist()
+        else:
+            assert outputs.probabilities is not None
+            self.labels = outputs.probabilities.argmax(axis=1).tolist()
+
+    def of(self, label: float, choice: int) -> bytes:
+        """``label`` is the index of the predicted class, or the value of a regression."""
+        if self._values is not None:
+            return _NULL + _SOME + struct.pack("<d", label) + self._action("", choice)
+        key = (int(label), choice)
+        found = self._known.get(key)
+        if found is None:
+            name = self._classes[key[0]]
+            found = self._known[key] = _SOME + text(name) + _NULL + self._action(name, choice)
+        return found
+
+    def _action(self, predicted_class: str, choice: int) -> bytes:
+        option = self._options[choice]
+        rule = _NULL if option.rule is None else _SOME + text(option.rule)
+        return text(predicted_class if option.action is None else option.action) + rule + self._end

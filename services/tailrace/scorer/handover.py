@@ -1,0 +1,75 @@
+"""What the owner of a partition leaves to the next one, so that no answer is of an older revision than the
+last.
+
+The facts are stored with the committed offset, where 4,095 bytes have room: how far the owner had folded
+contracts and rollouts, and the few models that it did not serve under their newest revision (a package still
+being opened, or refused).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from tailrace.contracts.fold import Contracts
+from tailrace.models.rollout_fold import Rollouts
+from tailrace.scorer.versions import Versions
+
+LIMIT = 3500
+
+
+@dataclass(frozen=True)
+class Handover:
+    """Positions are offsets behind the last record folded; ``behind`` gives the revision served by model."""
+
+    contracts: int = 0
+    rollouts: int = 0
+    behind: Mapping[str, int] = field(default_factory=dict)
+
+    def to_metadata(self) -> str:
+        """Compact JSON. Models that find no room are left out, which makes the next owner wait for more,
+        never less.
+        """
+        text = ""
+        behind = dict(sorted(self.behind.items()))
+        while True:
+            text = json.dumps([1, self.contracts, self.rollouts, behind], separators=(",", ":"))
+            if len(text) <= LIMIT:
+                return text
+            behind.popitem()
+
+    @classmethod
+    def from_metadata(cls, metadata: str) -> Handover:
+        """What the last owner left; nothing at all where there was none.
+
+        Raises:
+            ValueError: this is not what a scorer writes.
+        """
+        if not metadata:
+            return cls()
+        match json.loads(metadata):
+            case [1, int(contracts), int(rollouts), dict(behind)]:
+                return cls(contracts, rollouts, {str(k): int(v) for k, v in behind.items()})
+        raise ValueError(f"metadata of another program or version: {metadata[:200]!r}")
+
+    def waits_for(
+        self,
+        models: Iterable[str],
+        contracts_position: int,
+        contracts: Contracts,
+        rollouts: Rollouts,
+        versions: Versions,
+    ) -> str | None:
+        """What is missing before these models may be answered after that owner; None if nothing."""
+        if contracts_position < self.contracts:
+            return "the contracts that the last owner had read"
+        if rollouts.position < self.rollouts:
+            return "the rollouts that the last owner had read"
+        for model in models:
+            if model not in contracts.current:
+                continue
+            served = self.behind.get(model, rollouts.revision_at(model, self.rollouts))
+            if versions.revision(model) < served:
+                return f"revision {served} of {model}, under which it was served last"
+        return None

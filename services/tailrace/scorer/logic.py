@@ -1,0 +1,253 @@
+"""The scorer's logic: requests in; predictions, dead letters and marks out. The steps are files of their
+own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+from tailrace.contracts.fold import Contracts
+from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, ROLLOUTS, Lane
+from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.errors import BadRecord
+from tailrace.kit.logic import Clock, Output
+from tailrace.kit.marks import mark
+from tailrace.kit.messages import DeadLetter, Hold, Message, Source, TopicPartition
+from tailrace.kit.registry import Registry
+from tailrace.models.catalog import Catalog
+from tailrace.models.errors import PackageRefused
+from tailrace.models.fingerprint import runtime_versions
+from tailrace.models.package import check_schema
+from tailrace.models.rollout_fold import Rollouts
+from tailrace.scorer.alerts import Alerts
+from tailrace.scorer.answer import answer, check
+from tailrace.scorer.contract_plan import ContractPlan
+from tailrace.scorer.handover import Handover
+from tailrace.scorer.read_request import Requests, read_requests
+from tailrace.scorer.versions import OpenVersion, Role, Version, Versions
+from tailrace.scorer.work import Work
+
+log = logging.getLogger(__name__)
+
+_RECORDS = {CONTRACTS: "Contract", MANIFESTS: "ModelManifest", ROLLOUTS: "Rollout"}
+_REQUESTS = ".requests"
+
+
+class ScorerLogic:
+    """Scores requests as champion, or as shadow.
+
+    Args:
+        role: ``champion`` answers; ``shadow`` scores with the versions that the rollouts name as shadow,
+            writes to the lane's shadow predictions, and writes no dead letters, since the champion's scorer
+            does.
+        registry: where schemas are.
+        open_version: opens a package, given its manifest record and the contract; raises PackageRefused,
+            Retry.
+        executor: runs ``open_version`` in the background.
+    """
+
+    def __init__(self, role: Role, registry: Registry, open_version: OpenVersion, executor: Executor) -> None:
+        self._role: Role = role
+        self._registry = registry
+        self._codec = Codec(registry)
+        self._control_codec = ControlCodec(registry)
+        self._alerts = Alerts(role, self._control_codec)
+        self._contracts = Contracts()
+        self._contracts_position = 0
+        self._catalog = Catalog()
+        self._rollouts = Rollouts()
+        self._versions = Versions(
+            role, self._contracts, self._catalog, self._rollouts, open_version, executor
+        )
+        self._runtime = dict(runtime_versions())
+        self._lanes: dict[str, list[ContractPlan]] = {}
+        self._plans: dict[str, ContractPlan] = {}
+        self._fits: dict[tuple[str, str], str | None] = {}
+        self._handovers: dict[TopicPartition, Handover] = {}
+        self._holding: dict[TopicPartition, str] = {}
+        self._shadow_failures: set[tuple[str, int]] = set()
+        self._told = 0
+
+    # The seam to the loop ---
+
+    def control_topics(self) -> Sequence[str]:
+        return (CONTRACTS, MANIFESTS, ROLLOUTS)
+
+    def topics(self) -> frozenset[str]:
+        return frozenset(self._lanes)
+
+    def control(self, messages: Sequence[Message]) -> None:
+        # Decoded first, all of them: the loop offers the same messages again where the registry is away.
+        for message, record in [(m, self._decoded(m)) for m in messages]:
+            if message.topic() == CONTRACTS:
+                self._contracts_position = message.offset() + 1
+                if record is not None and self._contracts.apply(record):
+                    self._take_contract(record["model"])
+            elif message.topic() == MANIFESTS:
+                if record is not None:
+                    self._catalog.apply(record)
+            elif record is not None:
+                self._rollouts.apply(record, message.offset())
+        self._versions.take_up()
+
+    def assigned(self, partitions: Mapping[TopicPartition, str]) -> None:
+        for partition, metadata in partitions.items():
+            try:
+                self._handovers[partition] = Handover.from_metadata(metadata)
+            except ValueError as error:
+                log.warning("ignored what the last owner left", extra={"why": str(error)})
+
+    def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        for partition in partitions:
+            self._handovers.pop(partition, None)
+            self._holding.pop(partition, None)
+
+    def process(self, batch: Sequence[Message], clock: Clock) -> Output:
+        work = Work.of(batch, clock.perf_ns())
+        self._versions.take_up()
+        work.requests, work.marks, work.bad = read_requests(batch, self._lanes)
+        output = Output(holds=self._holds(work))
+        if output.holds:
+            work.cut(output.holds)
+        self._remember(work, output.holds)
+        for at, time in work.marks.items():
+            work.records[at].append(mark(self._predictions(work.topics[at]), work.partitions[at], time))
+        for requests in work.requests:
+            self._answer(work, requests, clock)
+        output.records = [record for records in work.records for record in records]
+        output.records += [self._alerts.refused(refusal) for refusal in self._versions.refusals]
+        self._told = len(self._versions.refusals)
+        if self._role == "champion":
+            output.dead_letters = [
+                DeadLetter(
+                    self._lane(work.topics[at]).dead_letters, batch[at], bad.code, bad.reason, bad.field
+                )
+                for at, bad in sorted(work.bad.items())
+            ]
+        output.metadata = Handover(
+            self._contracts_position, self._rollouts.position, self._versions.behind()
+        ).to_metadata()
+        return output
+
+    def committed(self, output: Output) -> None:
+        del self._versions.refusals[: self._told]
+        self._told = 0
+
+    def waiting(self) -> str | None:
+        if not self._contracts.current:
+            return "no contract has been applied yet: `tailrace apply`"
+        return "; ".join(sorted(set(self._holding.values()))) or None
+
+    # Steps ---
+
+    def _decoded(self, message: Message) -> dict[str, Any] | None:
+        value = message.value()
+        if value is None:
+            return None
+        try:
+            return self._control_codec.decode(_RECORDS[message.topic()], value)
+        except BadRecord as bad:
+            log.warning("skipped a control record", extra={"at": str(Source.of(message)), "why": str(bad)})
+            return None
+
+    def _lane(self, requests_topic: str) -> Lane:
+        return Lane(requests_topic.removesuffix(_REQUESTS))
+
+    def _predictions(self, requests_topic: str) -> str:
+        lane = self._lane(requests_topic)
+        return lane.predictions if self._role == "champion" else lane.shadow_predictions
+
+    def _take_contract(self, model: str) -> None:
+        applied = self._contracts.current[model]
+        topic = Lane(applied.contract.lane).requests
+        self._plans[model] = ContractPlan(applied, self._predictions(topic), self._codec, self._registry)
+        lanes: dict[str, list[ContractPlan]] = {}
+        for _, plan in sorted(self._plans.items()):
+            lanes.setdefault(plan.lane.requests, []).append(plan)
+        self._lanes = lanes
+
+    def _holds(self, work: Work) -> dict[TopicPartition, Hold]:
+        """The partitions that have to wait, each from its first request that cannot be answered now."""
+        holds: dict[TopicPartition, Hold] = {}
+
+        def hold(at: int, why: str) -> None:
+            partition, offset = work.partition(at), work.offsets[at]
+            if partition not in holds or offset < holds[partition].offset:
+                holds[partition] = Hold(offset, why)
+
+        if self._handovers:
+            waiting = {p: why for p in work.touched() if (why := self._not_handed_over(p)) is not None}
+            for at in range(len(work.topics)) if waiting else ():
+                if work.partition(at) in waiting:
+                    hold(at, waiting[work.partition(at)])
+        for requests in work.requests:
+            why = self._why_not(requests.plan)
+            if why is not None:
+                for at in requests.at.tolist():
+                    hold(at, why)
+        return holds
+
+    def _not_handed_over(self, partition: TopicPartition) -> str | None:
+        handover = self._handovers.get(partition)
+        if handover is None:
+            return None
+        models = [plan.model for plan in self._lanes.get(partition.topic, ())]
+        why = handover.waits_for(
+            models, self._contracts_position, self._contracts, self._rollouts, self._versions
+        )
+        if why is None:
+            del self._handovers[partition]
+        return why
+
+    def _why_not(self, plan: ContractPlan) -> str | None:
+        """Why requests to a model have to wait; None where they can be answered."""
+        serving = self._versions.serving(plan.model)
+        if self._role == "shadow":
+            named = self._rollouts.state(plan.model).shadow
+            return f"the shadows of {plan.model} are being opened" if serving is None and named else None
+        if serving is None or not serving.versions:
+            return self._versions.why_not(plan.model)
+        return self._misfit(serving.versions[0], plan)
+
+    def _misfit(self, version: Version, plan: ContractPlan) -> str | None:
+        """Why a version cannot serve under the contract in force, which may be newer than the version."""
+        key = (version.model.digest, plan.applied.digest)
+        if key not in self._fits:
+            try:
+                check_schema(version.model.manifest, plan.contract)
+                self._fits[key] = None
+            except PackageRefused as misfit:
+                which = f"version {version.number} of {plan.model}"
+                self._fits[key] = f"{which} does not fit its contract any more: {misfit.reason}"
+        return self._fits[key]
+
+    def _remember(self, work: Work, holds: Mapping[TopicPartition, Hold]) -> None:
+        if holds or self._holding:
+            for partition in work.touched():
+                self._holding.pop(partition, None)
+            self._holding.update({partition: hold.reason for partition, hold in holds.items()})
+
+    def _answer(self, work: Work, requests: Requests, clock: Clock) -> None:
+        plan = requests.plan
+        serving = self._versions.serving(plan.model)
+        versions = [v for v in serving.versions if self._misfit(v, plan) is None] if serving else []
+        if not versions:
+            return
+        assert serving is not None
+        rows = check(work, requests)
+        for version in versions if len(rows) else ():
+            failed = answer(work, rows, version, serving, self._role, self._runtime, clock)
+            if self._role == "champion":
+                work.bad |= failed
+            elif failed and (plan.model, version.number) not in self._shadow_failures:
+                # One alert for each version that fails in shadow, not one for each row.
+                at = min(failed)
+                self._shadow_failures.add((plan.model, version.number))
+                work.records[at].append(
+                    self._alerts.shadow_failed(
+                        plan.model, version.number, failed[at].reason, work.source(at), work.appended[at]
+                    )
+                )

@@ -1,0 +1,184 @@
+"""The first step: what came in, as columns by model.
+
+Avro in the schema of the contract in force is decoded column-wise, and its bytes are kept to stand in the
+prediction. Everything else (JSON, other schemas, rows that the fast way declines) goes through the plain
+codec one by one, is written anew in the contract's schema and then takes the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tailrace.contracts.json_input import parse_object
+from tailrace.kit.codec import HEADER, is_json, read_schema_id
+from tailrace.kit.errors import BadRecord
+from tailrace.kit.marks import mark_time
+from tailrace.kit.messages import Message
+from tailrace.scorer.contract_plan import ContractPlan
+from tailrace.scorer.decode_columns import Column, Ints
+
+MODEL = "model"
+
+
+@dataclass
+class Requests:
+    """Some requests of one model, as columns.
+
+    Attributes:
+        at: where in the batch each of them is.
+        values: each request in wire format, in the contract's schema.
+        columns: by name, every field of the request schema.
+    """
+
+    plan: ContractPlan
+    at: Ints
+    values: list[bytes]
+    columns: dict[str, Column]
+
+    def take(self, rows: Ints) -> Requests:
+        return Requests(
+            self.plan,
+            self.at[rows],
+            [self.values[row] for row in rows.tolist()],
+            {name: column.take(rows) for name, column in self.columns.items()},
+        )
+
+
+class _Row(NamedTuple):
+    at: int
+    value: bytes
+
+
+class Reading(NamedTuple):
+    """What a batch holds; positions are those in the batch."""
+
+    requests: list[Requests]
+    marks: dict[int, int]
+    """Event time in ms of each mark."""
+    bad: dict[int, BadRecord]
+
+
+def read_requests(batch: Sequence[Message], lanes: Mapping[str, Sequence[ContractPlan]]) -> Reading:
+    """Reads a batch.
+
+    Args:
+        batch: messages of request topics.
+        lanes: by request topic, the contracts of the models that share it.
+
+    Raises:
+        Retry: the registry is away, and a schema id was never seen before.
+    """
+    reading = Reading([], {}, {})
+    plain: list[tuple[str, _Row]] = []
+    fast: dict[tuple[str, int], list[_Row]] = {}
+    for at, message in enumerate(batch):
+        value = message.value()
+        if value is None:
+            time = mark_time(message)
+            if time is None:
+                reading.bad[at] = BadRecord("empty", "the message has neither a value nor a mark")
+            else:
+                reading.marks[at] = time
+        elif value[:1] == b"\0" and len(value) >= HEADER.size:
+            key = (message.topic(), int.from_bytes(value[1:5], "big"))
+            fast.setdefault(key, []).append(_Row(at, value))
+        else:
+            plain.append((message.topic(), _Row(at, value)))
+    for (topic, schema_id), rows in fast.items():
+        plain += [(topic, row) for row in _read_columns(reading, lanes[topic], schema_id, rows)]
+    _read_plain(reading, lanes, plain)
+    return reading
+
+
+def _read_columns(
+    reading: Reading, plans: Sequence[ContractPlan], schema_id: int, rows: list[_Row]
+) -> Iterable[_Row]:
+    """Reads the rows of one schema id column-wise; hands back those that have to take the plain way."""
+    plan = _writer_is(plans, schema_id)
+    if plan is None:
+        return rows
+    values = [row.value for row in rows]
+    decoded = plan.decoder.decode(values)
+    good = np.ones(len(rows), dtype=np.bool_) if decoded.good is None else decoded.good
+    named = decoded.columns[MODEL]
+    if named.present is not None or None not in named.values:
+        own = plan.model.encode()
+        good = good & np.array([name is None or name == own for name in named.values], dtype=np.bool_)
+    requests = Requests(plan, np.array([row.at for row in rows], dtype=np.int64), values, decoded.columns)
+    if good.all():
+        reading.requests.append(requests)
+        return ()
+    if good.any():
+        reading.requests.append(requests.take(np.flatnonzero(good)))
+    return [rows[at] for at in np.flatnonzero(~good).tolist()]
+
+
+def _writer_is(plans: Sequence[ContractPlan], schema_id: int) -> ContractPlan | None:
+    """The model whose request schema this id is of, byte for byte."""
+    for plan in plans:
+        try:
+            if plan.codec.copies(schema_id, plan.request_schema):
+                return plan
+        except BadRecord:  # no such schema, or none that can be used: the plain way says so by row
+            return None
+    return None
+
+
+def _read_plain(
+    reading: Reading, lanes: Mapping[str, Sequence[ContractPlan]], rows: Iterable[tuple[str, _Row]]
+) -> None:
+    found: dict[int, tuple[ContractPlan, list[_Row]]] = {}
+    for topic, row in rows:
+        try:
+            plan, record = _record(lanes[topic], row.value)
+            value = plan.codec.encode(plan.request_schema_id, record)
+        except BadRecord as bad:
+            reading.bad[row.at] = bad
+            continue
+        found.setdefault(id(plan), (plan, []))[1].append(_Row(row.at, value))
+    for plan, some in found.values():
+        values = [row.value for row in some]
+        columns, good = plan.decoder.decode(values)
+        assert good is None, "the codec's own output must decode"
+        at = np.array([row.at for row in some], dtype=np.int64)
+        reading.requests.append(Requests(plan, at, values, columns))
+
+
+def _record(plans: Sequence[ContractPlan], value: bytes) -> tuple[ContractPlan, dict[str, Any]]:
+    """The request and the model that it is to, by the plain codec."""
+    if is_json(value):
+        plan = _addressed(plans, parse_object(value).get(MODEL), lambda: None)
+        return plan, plan.json_input.parse(value)
+    codec = plans[0].codec
+    if len(plans) == 1:
+        record = codec.decode(value, plans[0].request_schema).record
+        _addressed(plans, record[MODEL], lambda: None)
+        return plans[0], record
+    writer = codec.writer_schema(read_schema_id(value))
+    written = writer.get("namespace") if isinstance(writer, dict) else None
+    named = codec.decode(value).record.get(MODEL)
+    plan = _addressed(plans, named, lambda: next((p for p in plans if p.namespace == written), None))
+    return plan, codec.decode(value, plan.request_schema).record
+
+
+def _addressed(
+    plans: Sequence[ContractPlan], named: object, by_schema: Callable[[], ContractPlan | None]
+) -> ContractPlan:
+    """The model that a request names; where it names none, the lane's only one, or the one of its schema."""
+    if named is None:
+        plan = plans[0] if len(plans) == 1 else by_schema()
+        if plan is None:
+            raise BadRecord("unknown-model", f"the request has to name its model: {_known(plans)}", MODEL)
+        return plan
+    for plan in plans:
+        if plan.model == named:
+            return plan
+    raise BadRecord("unknown-model", f"{str(named)[:100]!r} is not one of {_known(plans)}", MODEL)
+
+
+def _known(plans: Sequence[ContractPlan]) -> str:
+    return ", ".join(plan.model for plan in plans)

@@ -1,0 +1,54 @@
+"""Requests that passed the checks, on their way through a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tailrace.models.columns import Array
+from tailrace.scorer.decode_columns import Ints, Mask
+from tailrace.scorer.read_request import Requests
+
+
+class Replaced(NamedTuple):
+    """A value that was replaced before scoring: by what, as text, and why."""
+
+    field: str
+    value: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Requests of one model and what is to be scored of them, row by row.
+
+    Attributes:
+        event_times: the effective ones, in ms.
+        columns: features and context in the form that models and expressions take: float64 with NaN where
+            missing, objects with None where missing.
+        replaced: what was replaced, by row.
+        impute: where a feature is missing that the contract says to impute.
+    """
+
+    requests: Requests
+    event_times: Ints
+    columns: Mapping[str, Array]
+    replaced: Mapping[int, Sequence[Replaced]]
+    impute: Mapping[str, Mask]
+
+    def __len__(self) -> int:
+        return len(self.event_times)
+
+    def take(self, rows: Ints) -> Rows:
+        """Some of the rows, in their order."""
+        if len(rows) == len(self):
+            return self
+        numbers = {row: number for number, row in enumerate(rows.tolist())} if self.replaced else {}
+        return Rows(
+            self.requests.take(rows),
+            self.event_times[rows],
+            {name: column[rows] for name, column in self.columns.items()},
+            {numbers[row]: some for row, some in self.replaced.items() if row in numbers},
+            {name: missing[rows] for name, missing in self.impute.items()},
+        )

@@ -1,0 +1,175 @@
+"""Which version serves under which rollout revision.
+
+Packages are opened in the background, one after the other, and what is opened is taken up between two
+batches: so no request waits for a swap, and a batch has one revision per model. A package that is refused
+changes nothing: what served goes on serving, under the revision under which it was taken up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from tailrace.contracts.fold import Contracts
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.kit.errors import Retry
+from tailrace.models.catalog import Catalog
+from tailrace.models.errors import PackageRefused
+from tailrace.models.load import LoadedModel
+from tailrace.models.rollout_fold import Rollouts, RolloutState
+
+Role = Literal["champion", "shadow"]
+OpenVersion = Callable[[Mapping[str, Any], ModelContract], LoadedModel]
+
+
+class Version(NamedTuple):
+    number: int
+    model: LoadedModel
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What answers for a model: the champion, or the versions in shadow (possibly none)."""
+
+    revision: int
+    versions: tuple[Version, ...]
+
+
+class Refusal(NamedTuple):
+    """A package that was refused, and under which contract."""
+
+    model: str
+    version: int
+    digest: str
+    contract_digest: str
+    published_at: int
+    check: str
+    reason: str
+
+
+class Versions:
+    """The versions in service, for one role.
+
+    Args:
+        role: whether champions or shadows are served.
+        contracts, catalog, rollouts: the folds of the control topics, kept up to date by their owner.
+        open_version: opens a package given its manifest record and contract; raises PackageRefused or Retry.
+            Called on the executor.
+        executor: where packages are opened.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        contracts: Contracts,
+        catalog: Catalog,
+        rollouts: Rollouts,
+        open_version: OpenVersion,
+        executor: Executor,
+    ) -> None:
+        self._role = role
+        self._contracts = contracts
+        self._catalog = catalog
+        self._rollouts = rollouts
+        self._open = open_version
+        self._executor = executor
+        self._serving: dict[str, Serving] = {}
+        self._opened: dict[tuple[str, int], LoadedModel | Refusal | tuple[Future[LoadedModel], str]] = {}
+        self.refusals: list[Refusal] = []
+        """Refusals that nobody has been told of; their teller removes them."""
+
+    def serving(self, model: str) -> Serving | None:
+        return self._serving.get(model)
+
+    def revision(self, model: str) -> int:
+        """The revision under which the model is served; 0 where it is not."""
+        serving = self._serving.get(model)
+        return serving.revision if serving else 0
+
+    def take_up(self) -> None:
+        """Starts opening what the rollouts name, and takes up what is ready. Does not wait."""
+        for model, state in self._rollouts.current.items():
+            if self.revision(model) != state.revision:
+                self._take_up(model, state)
+
+    def behind(self) -> dict[str, int]:
+        """Models that are not served under their newest revision, with the one under which they are."""
+        return {
+            model: revision
+            for model, state in self._rollouts.current.items()
+            if (revision := self.revision(model)) != state.revision
+        }
+
+    def why_not(self, model: str) -> str:
+        """Why a model has no version in service, for people."""
+        state = self._rollouts.state(model)
+        if state.champion is None:
+            return f"{model} has no version in service: `tailrace train` or `tailrace publish` makes one"
+        found = self._opened.get((model, state.champion))
+        if isinstance(found, Refusal):
+            return f"version {state.champion} of {model} was refused ({found.check}): {found.reason}"
+        return f"version {state.champion} of {model} is being opened"
+
+    def _take_up(self, model: str, state: RolloutState) -> None:
+        if self._role == "shadow":
+            wanted = state.shadow
+        else:
+            wanted = () if state.champion is None else (state.champion,)
+        found = [(number, self._version(model, number)) for number in wanted]
+        versions = tuple(Version(n, m) for n, m in found if isinstance(m, LoadedModel))
+        refused = sum(isinstance(m, Refusal) for _, m in found)
+        if len(versions) + refused < len(wanted) or (refused and self._role == "champion"):
+            return
+        self._serving[model] = Serving(state.revision, versions)
+        warm = (state.previous,) if self._role == "champion" and state.previous is not None else ()
+        for key in [k for k in self._opened if k[0] == model and k[1] not in (*wanted, *warm)]:
+            del self._opened[key]
+        for number in warm:
+            self._version(model, number)
+
+    def _version(self, model: str, number: int) -> LoadedModel | Refusal | None:
+        """The opened version, why it is refused, or None while it is being opened."""
+        key = (model, number)
+        found = self._opened.get(key)
+        applied = self._contracts.current.get(model)
+        if isinstance(found, Refusal) and applied is not None and found.contract_digest != applied.digest:
+            found = None  # another contract, another verdict
+        if found is None:
+            record = self._catalog.record(model, number)
+            if applied is None or record is None:
+                return None  # written before the rollout step, so it is on its way
+            future = self._executor.submit(self._open, record, applied.contract)
+            found = self._opened[key] = (future, applied.digest)
+        if isinstance(found, tuple) and not isinstance(found, Refusal):
+            settled = self._settle(key, *found)
+            if settled is None:
+                return None
+            found = settled
+        return found
+
+    def _settle(
+        self, key: tuple[str, int], future: Future[LoadedModel], contract_digest: str
+    ) -> LoadedModel | Refusal | None:
+        if not future.done():
+            return None
+        error = future.exception()
+        if error is None:
+            loaded = self._opened[key] = future.result()
+            return loaded
+        if isinstance(error, Retry):
+            del self._opened[key]  # asked for again the next time
+            return None
+        if not isinstance(error, Exception):
+            raise error
+        check = error.check if isinstance(error, PackageRefused) else "open"
+        reason = error.reason if isinstance(error, PackageRefused) else f"{type(error).__name__}: {error}"
+        record = self._catalog.record(*key)
+        assert record is not None  # it was given to be opened
+        refusal = Refusal(
+            *key, record["digest"], contract_digest, record["published_at"], check, reason[:1000]
+        )
+        self._opened[key] = refusal
+        self.refusals.append(refusal)
+        return refusal

@@ -1,0 +1,72 @@
+"""A batch on its way through the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tailrace.kit.errors import BadRecord
+from tailrace.kit.messages import Hold, Message, Record, Source, TopicPartition
+from tailrace.scorer.read_request import Requests
+
+
+@dataclass
+class Work:
+    """Everything about a batch by position in it: where each message is, and what has come of it so far.
+
+    Attributes:
+        appended: append time of each message, in ms.
+        started_ns: when the batch was taken up, by the clock's ``perf_ns``.
+        requests: those that can be read, by model.
+        marks: event time in ms of each mark.
+        bad: why a message becomes a dead letter.
+        records: what is to be written for each message.
+    """
+
+    topics: list[str]
+    partitions: list[int]
+    offsets: list[int]
+    appended: list[int]
+    started_ns: int
+    requests: list[Requests] = field(default_factory=list)
+    marks: dict[int, int] = field(default_factory=dict)
+    bad: dict[int, BadRecord] = field(default_factory=dict)
+    records: list[list[Record]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, batch: Sequence[Message], started_ns: int) -> Work:
+        return cls(
+            [m.topic() for m in batch],
+            [m.partition() for m in batch],
+            [m.offset() for m in batch],
+            [m.timestamp()[1] for m in batch],
+            started_ns,
+            records=[[] for _ in batch],
+        )
+
+    def partition(self, at: int) -> TopicPartition:
+        return TopicPartition(self.topics[at], self.partitions[at])
+
+    def source(self, at: int) -> Source:
+        return Source(self.topics[at], self.partitions[at], self.offsets[at])
+
+    def touched(self) -> set[TopicPartition]:
+        return set(map(TopicPartition, self.topics, self.partitions))
+
+    def cut(self, holds: Mapping[TopicPartition, Hold]) -> None:
+        """Leaves only what comes before the holds."""
+
+        def goes(at: int) -> bool:
+            hold = holds.get(self.partition(at))
+            return hold is None or self.offsets[at] < hold.offset
+
+        kept = []
+        for requests in self.requests:
+            rows = np.array([row for row, at in enumerate(requests.at.tolist()) if goes(at)], dtype=np.int64)
+            if len(rows):
+                kept.append(requests.take(rows))
+        self.requests = kept
+        self.marks = {at: time for at, time in self.marks.items() if goes(at)}
+        self.bad = {at: bad for at, bad in self.bad.items() if goes(at)}
