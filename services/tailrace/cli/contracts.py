@@ -1,1 +1,226 @@
-"""Commands."""
+"""Writing, checking, showing and applying model contracts: init, apply, contracts check|show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tailrace.cli.app import app
+from tailrace.cli.output import JsonOption, connection, emit, say
+from tailrace.kit.errors import UsageError
+
+if TYPE_CHECKING:
+    from tailrace.contracts.apply import Plan
+
+contracts_app = typer.Typer(no_args_is_help=True, help="Check and show model contracts.")
+app.add_typer(contracts_app, name="contracts")
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="A CSV file with a header.")],
+    target: Annotated[str, typer.Option(help='What to predict: a column, or SQL such as "quality >= 7".')],
+    name: Annotated[str, typer.Option(help="The model's name.")],
+    time: Annotated[str | None, typer.Option(help="Column of the event time.")] = None,
+    key: Annotated[str | None, typer.Option(help="Column of the key: a customer, a loan.")] = None,
+    positive: Annotated[
+        str | None, typer.Option(help="The value of the target column that is to be predicted, yes or no.")
+    ] = None,
+    context: Annotated[
+        list[str] | None, typer.Option(help="Column to log and not to give to the model; may be repeated.")
+    ] = None,
+    every: Annotated[
+        str | None, typer.Option(help="Time between two rows of a file without times, such as 30min.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the minimal contract of a CSV file to contracts/models, and to contracts/data how its rows are read.
+
+    Example: tailrace init wine.csv --target "quality >= 7" --name wine
+    """
+    import time as clock
+
+    from tailrace.contracts.apply import applied_by
+    from tailrace.contracts.durations import parse_duration
+    from tailrace.contracts.init import draft, write
+
+    try:
+        every_ms = None if every is None else parse_duration(every)
+    except ValueError as error:
+        raise UsageError(f"--every: {error}") from None
+    drafted = draft(
+        file,
+        name,
+        target,
+        team=applied_by(),
+        time=time,
+        key=key,
+        positive=positive,
+        context=context or (),
+        every_ms=every_ms,
+        now_ms=int(clock.time() * 1000),
+    )
+    contract_path, mapping_path = write(drafted, Path(), overwrite=force)
+    for note in drafted.notes:
+        say(note)
+    if as_json:
+        emit(
+            {"contract": str(contract_path), "data": str(mapping_path), "notes": drafted.notes}, as_json=True
+        )
+    else:
+        emit(drafted.contract_text.rstrip())
+        say(
+            f"wrote {contract_path} and {mapping_path}; next: `tailrace apply`, then "
+            f"`tailrace train {name} --data {file}`"
+        )
+
+
+@app.command()
+def apply(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[PATH]...", help="Files or folders.  [default: contracts/models]"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring contracts into force: show what changes, refuse what breaks, and publish the rest.
+
+    Services take a contract up while they run. Of several files none is applied where one is refused.
+
+    Example: tailrace apply contracts/models/credit.yaml --dry-run
+    """
+    from tailrace.cli.control import contracts
+    from tailrace.contracts.apply import apply as bring_into_force
+    from tailrace.contracts.apply import contract_files, plan
+
+    files = contract_files(paths or [], Path())
+    where = connection()
+    in_force = contracts(where)
+    plans = plan(files, in_force)
+    if not as_json:
+        for each in plans:
+            _say_plan(each)
+    if not dry_run:
+        bring_into_force(where, plans, in_force, say)
+    if as_json:
+        emit([_plan_data(each, dry_run) for each in plans], as_json=True)
+    elif not dry_run:
+        for each in plans:
+            if each.is_needed:
+                emit(f"{each.contract.model}: revision {each.follows + 1} is in force")
+
+
+@contracts_app.command()
+def check(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[PATH]...", help="Files or folders.  [default: contracts/models]"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check contract files by themselves: grammar, names, expressions. Needs nothing that runs.
+
+    Example: tailrace contracts check contracts/models/credit.yaml
+    """
+    from tailrace.contracts.apply import contract_files
+    from tailrace.contracts.model_contract import load_contract
+    from tailrace.contracts.yaml_file import ContractError
+
+    problems = []
+    found = []
+    for file in contract_files(paths or [], Path()):
+        try:
+            contract = load_contract(file)
+            found.append({"file": str(file), "model": contract.model, "digest": contract.digest})
+        except ContractError as error:
+            problems += error.problems
+    if as_json:
+        emit(
+            {"ok": not problems, "contracts": found, "problems": [p._asdict() for p in problems]},
+            as_json=True,
+        )
+        if problems:
+            raise typer.Exit(1)
+    elif problems:
+        raise ContractError(problems)
+    else:
+        for each in found:
+            emit(f"{each['file']}: ok, {each['model']} {each['digest'][:12]}")
+
+
+@contracts_app.command()
+def show(
+    what: Annotated[
+        str, typer.Argument(metavar="MODEL|PATH", help="A model with an applied contract, or a file.")
+    ],
+    resolved: Annotated[bool, typer.Option("--resolved", help="With all defaults.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print a contract: as it was written, or with all defaults; fields without effect yet say so.
+
+    Example: tailrace contracts show credit --resolved
+    """
+    from tailrace.contracts.model_contract import load_contract
+    from tailrace.contracts.show import annotated
+
+    facts: dict[str, Any] = {}
+    path = Path(what)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        contract = load_contract(path)
+        text = path.read_text(encoding="utf-8")
+    else:
+        from tailrace.cli.control import contracts
+
+        applied = contracts(connection()).current.get(what)
+        if applied is None:
+            raise UsageError(
+                f"no contract of a model {what!r} is applied: name a file, or run `tailrace apply`"
+            )
+        contract, text = applied.contract, applied.source_text
+        facts = {
+            "revision": applied.revision,
+            "applied_by": applied.applied_by,
+            "applied_at": applied.applied_at,
+        }
+    if as_json:
+        emit(
+            {
+                "model": contract.model,
+                "digest": contract.digest,
+                **facts,
+                "contract": contract.to_dict(),
+                "no_effect_yet": contract.no_effect_yet(),
+            },
+            as_json=True,
+        )
+    else:
+        emit(annotated(contract, None if resolved else text).rstrip())
+
+
+def _say_plan(plan: Plan) -> None:
+    model = plan.contract.model
+    if not plan.is_needed:
+        say(f"{model}: nothing changes (revision {plan.follows})")
+    elif plan.follows == 0:
+        say(f"{model}: new")
+    else:
+        say(f"{model}: revision {plan.follows} -> {plan.follows + 1}")
+        for change in plan.changes:
+            say(f"  {change}")
+
+
+def _plan_data(plan: Plan, dry_run: bool) -> dict[str, Any]:
+    return {
+        "file": plan.file,
+        "model": plan.contract.model,
+        "revision": plan.follows + 1 if plan.is_needed else plan.follows,
+        "digest": plan.contract.digest,
+        "applied": plan.is_needed and not dry_run,
+        "changes": [change._asdict() for change in plan.changes],
+    }

@@ -19,7 +19,7 @@ def run() -> None:
             file=sys.stderr,
         )
         sys.exit(1)
-    from tailrace.kit.errors import TailraceError, UsageError
+    from tailrace.kit.errors import Retry, TailraceError, UsageError
 
     try:
         app()
@@ -28,6 +28,9 @@ def run() -> None:
         sys.exit(2)
     except TailraceError as error:
         print(f"tailrace: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Retry as error:
+        print(f"tailrace: {error} (is it up? `tailrace status` says)", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

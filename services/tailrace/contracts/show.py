@@ -1,0 +1,66 @@
+"""A contract printed for people, with a remark at each field that has no effect yet."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.contracts.yaml_file import read_yaml
+
+REMARK = "no effect yet"
+
+
+def annotated(contract: ModelContract, text: str | None = None) -> str:
+    """YAML of the contract: ``text``, its author's own, or the resolved contract with all defaults.
+
+    Each line that opens a section or field which nothing acts on yet ends in a remark.
+    """
+    text = resolved_yaml(contract) if text is None else text
+    places = read_yaml(text).lines
+    lines = text.splitlines()
+    for path in contract.no_effect_yet():
+        line = places.get(tuple(path.split(".")))
+        if line is not None and REMARK not in lines[line - 1]:
+            before, comment = _split_comment(lines[line - 1])
+            lines[line - 1] = f"{before}  # {REMARK}" + (f"; {comment}" if comment else "")
+    return "\n".join(lines) + "\n"
+
+
+def resolved_yaml(contract: ModelContract) -> str:
+    """The resolved contract as YAML, a line per field and short values on one line."""
+    yaml = YAML(typ="rt")
+    yaml.width = 1000
+    out = io.StringIO()
+    yaml.dump(_styled(contract.to_dict()), out)
+    return out.getvalue()
+
+
+def _styled(data: Any, depth: int = 0) -> Any:
+    """Block style above, flow style where all is scalars."""
+    if isinstance(data, dict):
+        styled: Any = CommentedMap({name: _styled(value, depth + 1) for name, value in data.items()})
+    elif isinstance(data, list):
+        styled = CommentedSeq([_styled(value, depth + 1) for value in data])
+    else:
+        return data
+    inner = data.values() if isinstance(data, dict) else data
+    if depth and (depth > 2 or not any(isinstance(value, dict | list) for value in inner)):
+        styled.fa.set_flow_style()
+    return styled
+
+
+def _split_comment(line: str) -> tuple[str, str]:
+    """The line without its comment, and the comment; a # within quotes is none."""
+    quote = ""
+    for index, char in enumerate(line):
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "\"'":
+            quote = char
+        elif char == "#" and (index == 0 or line[index - 1].isspace()):
+            return line[:index].rstrip(), line[index + 1 :].strip()
+    return line.rstrip(), ""
