@@ -1,0 +1,205 @@
+"""ClickHouse over HTTP: the few calls that Tailrace makes, with errors that a caller can act on."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import unquote, urlsplit
+
+from tailrace.kit.connection import Connection
+from tailrace.kit.errors import Retry, TailraceError, UsageError
+
+DATABASE = "tailrace"
+
+NO_SUCH_COLUMN = 16
+UNKNOWN_TABLE = 60
+UNKNOWN_DATABASE = 81
+_AUTHENTICATION_FAILED = 516
+
+# What passes by itself: time-outs, full queues and disks, replicas and keepers that are away.
+_PASSING = frozenset(
+    {
+        *(159, 198, 202, 203, 209, 210, 225, 241, 242, 243, 252, 279, 285, 286, 319, 394, 425, 439),
+        *(473, 999),
+    }
+)
+
+
+class QueryFailed(TailraceError):
+    """ClickHouse refused a statement, and would refuse it again. ``code`` and ``name`` are ClickHouse's."""
+
+    def __init__(self, message: str, code: int, name: str | None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.name = name
+
+
+class Rows(NamedTuple):
+    """A result: column names, and the rows as tuples in their order."""
+
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[Any, ...]]
+
+
+class Store(Protocol):
+    """What keeps rows; `ClickHouse` is the one, tests have another."""
+
+    def columns(self, table: str) -> dict[str, str]: ...
+    def command(self, sql: str) -> None: ...
+    def insert(
+        self, table: str, columns: Mapping[str, Sequence[Any]], types: Mapping[str, str], token: str
+    ) -> None: ...
+
+
+class ClickHouse:
+    """One ClickHouse server (or load balancer) and one database on it. May be shared between threads.
+
+    Every call raises `Retry` while the server cannot be reached or says that the trouble is passing, and
+    `QueryFailed` where a statement is wrong.
+
+    Args:
+        url: ``http(s)://[user:password@]host[:port][/database]``; the database is ``tailrace`` by default.
+        timeout: seconds for one call.
+    """
+
+    def __init__(self, url: str, timeout: float = 60.0) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(
+                f"{parts.hostname or url!r} is no address of ClickHouse's HTTP interface: "
+                "set CLICKHOUSE_URL to one such as http://127.0.0.1:8123"
+            )
+        self.database = unquote(parts.path.strip("/")) or DATABASE
+        self.address = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+        self._options: dict[str, Any] = {
+            "host": parts.hostname,
+            "interface": parts.scheme,
+            "port": parts.port or (8443 if parts.scheme == "https" else 8123),
+            "username": unquote(parts.username) if parts.username else None,
+            "password": unquote(parts.password or ""),
+            "send_receive_timeout": timeout,
+            "connect_timeout": min(timeout, 5.0),
+            # Settings would leak from one statement to the next, and threads would wait for one another.
+            "autogenerate_session_id": False,
+        }
+        self._made: Any = None
+        self._making = threading.Lock()
+
+    @classmethod
+    def connect(cls, connection: Connection) -> ClickHouse:
+        """The one that the environment or the running home names.
+
+        Raises:
+            TailraceError: none is named.
+        """
+        if connection.clickhouse is None:
+            raise TailraceError(
+                "CLICKHOUSE_URL is not set and nothing runs here: start everything with `tailrace up "
+                "--detach`, or set CLICKHOUSE_URL to use what you have"
+            )
+        return cls(connection.clickhouse)
+
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Rows:
+        """Runs a query that only reads; ``{name:Type}`` in it takes the parameter's value."""
+        with self._errors():
+            result = self._client.query(sql, parameters=dict(parameters or {}), settings={"readonly": 2})
+            return Rows(tuple(result.column_names), result.result_rows)
+
+    def select(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """`query`, each row as a mapping."""
+        columns, rows = self.query(sql, parameters)
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
+    def command(self, sql: str) -> None:
+        """Runs a statement that gives nothing back."""
+        with self._errors():
+            self._client.command(sql)
+
+    def create_database(self) -> None:
+        with self._errors():
+            self._client.command(f"CREATE DATABASE IF NOT EXISTS {quoted(self.database)}", use_database=False)
+
+    def columns(self, table: str) -> dict[str, str]:
+        """The table's columns and their types, in order; empty where there is no such table."""
+        found = self.query(
+            "SELECT name, type FROM system.columns"
+            " WHERE database = {database:String} AND table = {table:String} ORDER BY position",
+            {"database": self.database, "table": table},
+        )
+        return dict(found.rows)
+
+    def insert(
+        self, table: str, columns: Mapping[str, Sequence[Any]], types: Mapping[str, str], token: str
+    ) -> None:
+        """Inserts columns of equal length as one block; columns left out take their defaults.
+
+        Of inserts into one table under one token the first counts, however often the block is sent. Times are
+        whole milliseconds where the type is ``DateTime64(3)``.
+
+        Args:
+            types: the type of each column, as `columns` gives it.
+        """
+        names = list(columns)
+        with self._errors():
+            self._client.insert(
+                quoted(table),
+                [columns[name] for name in names],
+                column_names=names,
+                column_type_names=[types[name] for name in names],
+                column_oriented=True,
+                settings={"insert_deduplication_token": token, "insert_deduplicate": 1, "async_insert": 0},
+            )
+
+    def close(self) -> None:
+        if self._made is not None:
+            self._made.close()
+            self._made = None
+
+    @property
+    def _client(self) -> Any:
+        import clickhouse_connect
+
+        with self._making:
+            if self._made is None:
+                # It logs what it raises; whoever catches it here decides what is said.
+                logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+                client = clickhouse_connect.get_client(**self._options)
+                # The database may be yet to be made, so the first questions are asked without it.
+                client.database = self.database
+                self._made = client
+            return self._made
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        from clickhouse_connect.driver.exceptions import DataError, Error, ProgrammingError
+        from urllib3.exceptions import HTTPError
+
+        try:
+            yield
+        except (ProgrammingError, DataError):
+            raise
+        except (HTTPError, OSError) as error:
+            raise Retry(f"ClickHouse at {self.address} cannot be reached: {error}") from error
+        except Error as error:
+            if error.code is None:
+                raise Retry(f"ClickHouse at {self.address} does not answer: {_short(error)}") from error
+            if error.code in _PASSING:
+                raise Retry(f"ClickHouse at {self.address} is unwell: {_short(error)}") from error
+            if error.code == _AUTHENTICATION_FAILED:
+                raise TailraceError(
+                    f"ClickHouse at {self.address} refuses the user: check those in CLICKHOUSE_URL"
+                ) from error
+            raise QueryFailed(_short(error), error.code, error.name) from error
+
+
+def quoted(name: str) -> str:
+    """The name as an identifier in ClickHouse's SQL."""
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+def _short(error: Exception) -> str:
+    text = str(error).partition("server response: ")[2] or str(error)
+    return text.partition(" (version ")[0].partition(" (for url ")[0][:1000]

@@ -1,0 +1,326 @@
+"""ClickHouse's tables: one per kind of record, its columns taken from the record's Avro schema.
+
+A model's records have tables of their own, ``MODEL_requests``, ``MODEL_predictions`` and so on (hyphens
+become underscores), made by ``tailrace apply``; the control topics' are made by migrations. A row stands for
+one record of a topic and says which: every table has ``_topic``, ``_partition``, ``_offset`` and ``_time``
+(when it was appended) and is ordered by the first three. What cannot be decoded is in ``unreadable``.
+
+A prediction nests its request. In its table the request's fields stand beside the prediction's own, under
+their own names; where a name is taken, a feature or context field is ``feature_NAME``, and the request's own
+ids and event time, as received, are ``given_NAME``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tailrace.contracts.lanes import ALERTS, COMMANDS, CONTRACTS, MANIFESTS, ROLLOUTS
+from tailrace.contracts.names import avro_name
+from tailrace.contracts.schemas import AvroSchema, lane_schemas
+from tailrace.kit.clickhouse import ClickHouse, Store, quoted
+from tailrace.kit.errors import TailraceError
+
+if TYPE_CHECKING:
+    from tailrace.contracts.model_contract import ModelContract
+
+UNREADABLE = "unreadable"
+DEAD_LETTERS = "dead_letters"
+CONTROL_TABLES = {
+    CONTRACTS: "contracts",
+    MANIFESTS: "manifests",
+    ROLLOUTS: "rollouts",
+    COMMANDS: "commands",
+    ALERTS: "alerts",
+}
+
+TIME = "DateTime64(3, 'UTC')"
+COORDINATES = {
+    "_topic": "LowCardinality(String)",
+    "_partition": "UInt32",
+    "_offset": "UInt64",
+    "_time": TIME,
+}
+
+# How many blocks of one table ClickHouse remembers the tokens of. An insert that is repeated later than this
+# many others would count twice: at ten blocks a second a quarter of an hour, far beyond any time-out.
+DEDUPLICATION_WINDOW = 10_000
+
+ENGINE = (
+    "ENGINE = ReplacingMergeTree ORDER BY (_topic, _partition, _offset) "
+    f"SETTINGS non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}"
+)
+
+# Fields of our own records with few different values.
+_FEW_VALUES = frozenset(
+    {
+        *("action", "applied_by", "arm", "artifact_digest", "by", "code", "command"),
+        *("contract_digest", "field", "key_id", "kind", "labelled_by", "model"),
+        *("predicted_class", "published_by", "role", "rule", "service", "served_by"),
+        *("served_cause", "severity", "state", "step", "topic"),
+    }
+)
+# Names that a feature's column may not have: `file` is a function that a guarded ClickHouse refuses by name.
+_REFUSED_NAMES = frozenset({"file"})
+
+
+class Column(NamedTuple):
+    """A column and how its value is found in a decoded record."""
+
+    name: str
+    type: str
+    value: Callable[[Mapping[str, Any]], Any]
+
+
+class Counted(NamedTuple):
+    """``rows`` of a topic in all tables, and how many different records they stand for."""
+
+    rows: int
+    records: int
+
+
+class TableConflict(TailraceError):
+    """A column is there with another type than the one needed."""
+
+
+def table_name(model: str, topic_suffix: str) -> str:
+    """The table of a model's records on ``LANE.topic_suffix``."""
+    return f"{avro_name(model)}_{topic_suffix.replace('-', '_')}"
+
+
+def model_tables(contract: ModelContract) -> dict[str, str]:
+    """The tables of a model's records, by topic."""
+    return {
+        topic: table_name(contract.model, topic.removeprefix(f"{contract.lane}."))
+        for topic in lane_schemas(contract)
+    }
+
+
+def tables_of_topic(topic: str, contracts: Iterable[ModelContract]) -> list[str]:
+    """The tables in which records of a topic are: its own, and ``unreadable``."""
+    if topic in CONTROL_TABLES:
+        return [CONTROL_TABLES[topic], UNREADABLE]
+    if topic.endswith(".dead-letters"):
+        return [DEAD_LETTERS, UNREADABLE]
+    typed = [tables[topic] for contract in contracts if topic in (tables := model_tables(contract))]
+    return [*typed, UNREADABLE]
+
+
+def count_by_topic(clickhouse: ClickHouse) -> dict[str, Counted]:
+    """Rows and different records of every topic, over all tables, without waiting for any merge."""
+    tables = clickhouse.query(
+        "SELECT table FROM system.columns WHERE database = {database:String} AND name = '_topic'"
+        " ORDER BY table",
+        {"database": clickhouse.database},
+    ).rows
+    if not tables:
+        return {}
+    coordinates = "SELECT _topic, _partition, _offset FROM "
+    union = " UNION ALL ".join(coordinates + quoted(name) for (name,) in tables)
+    found = clickhouse.query(
+        f"SELECT _topic, count(), uniqExact(_partition, _offset) FROM ({union}) GROUP BY _topic"  # noqa: S608
+    )
+    return {topic: Counted(rows, records) for topic, rows, records in found.rows}
+
+
+def ensure_tables(store: Store, contract: ModelContract) -> list[str]:
+    """Creates the model's tables, or adds the columns that they lack. Gives back what was run.
+
+    Raises:
+        TableConflict: a column is there with another type.
+    """
+    few = {
+        *(name for name, feature in contract.features.items() if feature.type == "category"),
+        *(name for name, field in contract.context.items() if field.type == "category"),
+    }
+    if contract.target.type == "category":
+        few.add(contract.target.name)
+    tables = model_tables(contract)
+    done = []
+    for topic, schema in lane_schemas(contract).items():
+        done += ensure_table(store, tables[topic], columns_of(schema, few))
+    return done
+
+
+def ensure_table(store: Store, table: str, columns: Sequence[Column]) -> list[str]:
+    """Creates a table with these columns, or adds those that it lacks. Gives back what was run.
+
+    Raises:
+        TableConflict: a column is there with another type.
+    """
+    there = store.columns(table)
+    if not there:
+        statement = create_table(table, columns)
+        store.command(statement)
+        return [statement]
+    for column in columns:
+        if column.name in there and not fits(column.type, there[column.name]):
+            raise TableConflict(
+                f"ClickHouse's {table}.{column.name} is {there[column.name]}, and {column.type} is needed: "
+                "give the field another name, or drop the column with "
+                f"ALTER TABLE {table} DROP COLUMN {column.name}"
+            )
+    missing = [column for column in columns if column.name not in there]
+    if not missing:
+        return []
+    statement = f"ALTER TABLE {quoted(table)} " + ", ".join(
+        f"ADD COLUMN IF NOT EXISTS {quoted(column.name)} {column.type}" for column in missing
+    )
+    store.command(statement)
+    return [statement]
+
+
+def create_table(table: str, columns: Sequence[Column]) -> str:
+    """The statement that creates the table."""
+    lines = [*COORDINATES.items(), *((column.name, column.type) for column in columns)]
+    body = ",\n".join(f"    {quoted(name)} {kind}" for name, kind in lines)
+    return f"CREATE TABLE IF NOT EXISTS {quoted(table)} (\n{body}\n)\n{ENGINE}"
+
+
+def columns_of(schema: AvroSchema, few_values: Iterable[str] = ()) -> list[Column]:
+    """The columns of a record's table, in order.
+
+    Args:
+        schema: the record's Avro schema.
+        few_values: names of text fields with few different values, besides those that are known to have few.
+    """
+    few = _FEW_VALUES | set(few_values)
+    columns: list[Column] = []
+    for field in schema["fields"]:
+        if field["name"] != "request":
+            columns += _columns(field["name"], field["type"], (field["name"],), few)
+    nested = next((f["type"] for f in schema["fields"] if f["name"] == "request"), None)
+    if nested is not None and isinstance(nested, dict):
+        taken = {column.name for column in columns}
+        for field in nested["fields"]:
+            name = field["name"]
+            given = name in ("request_id", "model") or _is_time(field["type"])
+            column = name
+            while column in taken:
+                column = ("given_" if given else "feature_") + column
+            taken.add(column)
+            columns += _columns(column, field["type"], ("request", name), few)
+    return columns
+
+
+def fits(wanted: str, there: str) -> bool:
+    """Whether every value of a column of type ``wanted`` can be kept in one of type ``there``."""
+    wanted, wants_null = _bare(wanted)
+    there, has_null = _bare(there)
+    if wants_null and not has_null:
+        return False
+    return wanted == there or (wanted, there) in (
+        ("Int32", "Int64"),
+        ("Int32", "Float64"),
+        ("Int64", "Float64"),
+    )
+
+
+_WIDER = {("Int32", "Int64"), ("Int32", "Float64"), ("Int64", "Float64")}
+
+
+def _bare(kind: str) -> tuple[str, bool]:
+    if kind.startswith("LowCardinality(") and kind.endswith(")"):
+        kind = kind[len("LowCardinality(") : -1]
+    if kind.startswith("Nullable(") and kind.endswith(")"):
+        return kind[len("Nullable(") : -1], True
+    return kind.replace("LowCardinality(String)", "String"), False
+
+
+_SCALARS = {
+    "string": "String",
+    "bytes": "String",
+    "boolean": "Bool",
+    "int": "Int32",
+    "long": "Int64",
+    "float": "Float64",
+    "double": "Float64",
+    "enum": "String",
+}
+
+
+def _columns(name: str, kind: Any, path: tuple[str, ...], few: frozenset[str] | set[str]) -> list[Column]:
+    kind, nullable = _without_null(kind)
+    column = f"feature_{name}" if name.lower() in _REFUSED_NAMES else name
+    if isinstance(kind, dict) and kind["type"] == "record":
+        return [
+            found
+            for field in kind["fields"]
+            for found in _columns(
+                f"{name}_{field['name']}",
+                ["null", field["type"]]
+                if nullable and not isinstance(field["type"], list)
+                else field["type"],
+                (*path, field["name"]),
+                few,
+            )
+        ]
+    scalar = _scalar(kind)
+    if scalar is not None:
+        wrapped = f"Nullable({scalar})" if nullable else scalar
+        if scalar == "String" and kind != "bytes" and path[-1] in few:
+            wrapped = f"LowCardinality({wrapped})"
+        return [Column(column, wrapped, _getter(path))]
+    get = _getter(path)
+    if isinstance(kind, dict) and kind["type"] == "map" and (value := _element(kind["values"])):
+        return [Column(column, f"Map(LowCardinality(String), {value})", lambda record: get(record) or {})]
+    if isinstance(kind, dict) and kind["type"] == "array":
+        items, _ = _without_null(kind["items"])
+        if value := _element(kind["items"]):
+            return [Column(column, f"Array({value})", lambda record: get(record) or [])]
+        if isinstance(items, dict) and items["type"] == "record":
+            parts = [(field["name"], _element(field["type"])) for field in items["fields"]]
+            if all(part for _, part in parts):
+                names = [part_name for part_name, _ in parts]
+                inner = ", ".join(f"{part_name} {part}" for part_name, part in parts)
+                return [
+                    Column(
+                        column,
+                        f"Array(Tuple({inner}))",
+                        lambda record: [tuple(item[n] for n in names) for item in get(record) or ()],
+                    )
+                ]
+    return [Column(column, "String", lambda record: json.dumps(get(record), default=repr))]
+
+
+def _getter(path: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Any]:
+    if len(path) == 1:
+        (name,) = path
+        return lambda record: record[name]
+
+    def get(record: Any) -> Any:
+        for name in path:
+            if record is None:
+                return None
+            record = record[name]
+        return record
+
+    return get
+
+
+def _element(kind: Any) -> str | None:
+    kind, nullable = _without_null(kind)
+    scalar = _scalar(kind)
+    return f"Nullable({scalar})" if scalar and nullable else scalar
+
+
+def _scalar(kind: Any) -> str | None:
+    if isinstance(kind, dict):
+        if _is_time(kind):
+            return TIME
+        kind = kind["type"]
+    return _SCALARS.get(kind) if isinstance(kind, str) else None
+
+
+def _is_time(kind: Any) -> bool:
+    kind, _ = _without_null(kind)
+    return isinstance(kind, dict) and kind.get("logicalType") == "timestamp-millis"
+
+
+def _without_null(kind: Any) -> tuple[Any, bool]:
+    if isinstance(kind, list):
+        rest = [branch for branch in kind if branch != "null"]
+        if len(rest) == 1:
+            return rest[0], len(rest) < len(kind)
+    return kind, False
