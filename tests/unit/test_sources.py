@@ -20,14 +20,20 @@ HERE = Source("credit.requests", 3, 42)
 
 def test_a_prediction_id_is_what_the_documents_say() -> None:
     expected = hashlib.sha256(b"champion|credit.requests/3/42").hexdigest()[:32]
-    assert prediction_id("champion", HERE) == expected
+    assert prediction_id("champion", HERE, version=7) == expected
+    shadow = hashlib.sha256(b"shadow-7|credit.requests/3/42").hexdigest()[:32]
+    assert prediction_id("shadow", HERE, version=7) == shadow
 
 
-@given(st.tuples(ROLES, SOURCES), st.tuples(ROLES, SOURCES))
-def test_two_predictions_share_an_id_only_where_role_and_source_are_the_same(
-    one: tuple[str, Source], other: tuple[str, Source]
+PREDICTIONS = st.tuples(ROLES, SOURCES, st.integers(1, 3))
+
+
+@given(PREDICTIONS, PREDICTIONS)
+def test_predictions_share_an_id_where_role_and_source_are_the_same_and_in_shadow_the_version(
+    one: tuple[str, Source, int], other: tuple[str, Source, int]
 ) -> None:
-    assert (prediction_id(*one) == prediction_id(*other)) == (one == other)
+    same = one == other or (one[:2] == other[:2] and one[0] != "shadow")
+    assert (prediction_id(*one) == prediction_id(*other)) == same
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
