@@ -244,7 +244,10 @@ class Verification:
         if (model, head["rollout_revision"]) not in self._revisions:
             offend("unrolled", f"{model} has no rollout revision {head['rollout_revision']}")
         if head["prediction_id"] != prediction_id(head["role"], Source(**head["source"]), version):
-            offend("misnamed", f"prediction_id {head['prediction_id']} is not that of its role and source")
+            offend(
+                "misnamed",
+                f"prediction_id {head['prediction_id']} is not that of its role, source and version",
+            )
         return head
 
     def _refused(self, message: Message) -> Source | None:
