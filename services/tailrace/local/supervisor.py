@@ -15,6 +15,7 @@ from typing import Protocol
 
 import psutil
 
+from tailrace.kit.connection import connect
 from tailrace.kit.errors import TailraceError
 from tailrace.local.health import ask
 from tailrace.local.home import Home
@@ -26,6 +27,7 @@ from tailrace.local.services import SERVICES
 LANE_PARTITIONS = 6
 """Partitions of a lane's topics on one machine; production's default is in kit/topics."""
 
+_ANSWER = 10.0  # seconds for a cluster that is there to say something
 _PATIENCE = 60.0  # seconds for anything to come up
 _GRACE = 10.0  # seconds for a service to finish its batch and leave
 _STABLE = 5.0  # a life shorter than this counts as a failed start
@@ -130,6 +132,7 @@ class Supervisor:
             self._launch_server("clickhouse", "CLICKHOUSE_URL")
         if given := self._env.get("KAFKA_BOOTSTRAP_SERVERS"):
             self._addresses["KAFKA_BOOTSTRAP_SERVERS"] = given
+            self._look_for_kafka(given)
         else:
             kafka = LocalKafka(
                 self._home.kafka_data, port=self._port("kafka"), log=self._home.log("kafka"), env=self._env
@@ -145,6 +148,20 @@ class Supervisor:
         self._await_server("registry", self._addresses["SCHEMA_REGISTRY_URL"], "/subjects")
         self._await_server("clickhouse", self._addresses["CLICKHOUSE_URL"], "/ping")
         self._home.write(self._home.addresses, self._addresses)
+
+    def _look_for_kafka(self, given: str) -> None:
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
+
+        # With its security settings; the registry may not have an address yet.
+        kafka = connect({"SCHEMA_REGISTRY_URL": "later", **self._env}, self._home.root).kafka
+        try:
+            AdminClient({**kafka, "log_level": 0}).list_topics(timeout=_ANSWER)
+        except KafkaException as error:
+            raise TailraceError(
+                f"the Kafka in KAFKA_BOOTSTRAP_SERVERS, {given}, does not answer ({error.args[0].str()}): "
+                "start it, correct its address or credentials, or unset it to have one started here"
+            ) from error
 
     def _launch_server(self, name: str, variable: str) -> None:
         """A server listens at the address by which the others find it."""

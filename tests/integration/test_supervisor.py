@@ -1,0 +1,137 @@
+"""What `tailrace up` stands on: started in order, brought back when it dies, gone when its parent is."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tailrace.kit.connection import connect
+from tailrace.kit.errors import TailraceError
+from tailrace.local import supervisor as module
+from tailrace.local.health import ask
+from tailrace.local.home import Home
+from tailrace.local.ports import HOST, free_port
+from tailrace.local.status import status
+from tailrace.local.supervisor import Supervisor
+
+ENV = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.startswith(("KAFKA_BOOTSTRAP", "SCHEMA_REGISTRY_", "CLICKHOUSE_", "TAILRACE_HOME"))
+}
+
+
+def _until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.05)
+    return found
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A home in which broker, registry and ClickHouse run; the services have tests of their own."""
+    root = tmp_path_factory.mktemp("project")
+    made = Home(root / "home")
+    made.prepare()
+    taken = socket.socket()
+    port = free_port()
+    taken.bind((HOST, port))
+    taken.listen()
+    # The last time's port, which somebody else has by now.
+    made.write(made.ports, {"registry": port})
+    lock = made.lock()
+    patch = pytest.MonkeyPatch()
+    patch.setattr(module, "SERVICES", ())
+    supervisor = Supervisor(made, root, said.append, ENV)
+    supervisor.start()
+    yield made
+    supervisor.stop()
+    patch.undo()
+    lock.release()
+    taken.close()
+    assert not made.addresses.exists()
+
+
+said: list[str] = []
+
+
+def _process(home: Home, name: str) -> dict[str, Any]:
+    return next(p for p in home.read(home.state)["processes"] if p["name"] == name)
+
+
+def test_what_was_reached_is_said_and_written(home: Home) -> None:
+    assert [line.split()[0] for line in said[:3]] == ["kafka", "registry", "clickhouse"]
+    connection = connect(env={}, home=home.root)
+    assert connection.bootstrap == _process(home, "kafka")["address"]
+    assert ask(connection.registry, "/subjects").ok
+    assert connection.clickhouse
+    assert ask(connection.clickhouse, "/ping").ok
+    now = status(home)
+    assert now["ready"]
+    assert all(now[name]["healthy"] for name in ("kafka", "registry", "clickhouse"))
+    assert (home.root / "keys" / "signing.key").stat().st_mode & 0o077 == 0
+
+
+def test_a_port_that_is_taken_by_now_is_replaced(home: Home) -> None:
+    with socket.socket() as probe:
+        probe.connect((HOST, _process(home, "registry")["port"]))
+    assert json.loads(home.ports.read_text())["registry"] == _process(home, "registry")["port"]
+
+
+@pytest.mark.parametrize(
+    ("name", "path"), [("registry", "/subjects"), ("clickhouse", "/ping"), ("kafka", None)]
+)
+def test_what_is_killed_comes_back_at_its_address(home: Home, name: str, path: str | None) -> None:
+    before = _process(home, name)
+    os.kill(before["pid"], signal.SIGKILL)
+    _until(lambda: _process(home, name)["restarts"] == before["restarts"] + 1, f"{name} was started again")
+    after = _process(home, name)
+    assert after["address"] == before["address"]
+    assert after["pid"] != before["pid"]
+    _until(lambda: status(home)[name]["healthy"], f"{name} answers again")
+
+
+@pytest.mark.parametrize("name", ["Kafka", "registry", "clickhouse"])
+def test_an_address_that_is_given_but_dead_is_said(
+    tmp_path: Path, home: Home, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_ANSWER", 2.0)
+    variables = {
+        "Kafka": "KAFKA_BOOTSTRAP_SERVERS",
+        "registry": "SCHEMA_REGISTRY_URL",
+        "clickhouse": "CLICKHOUSE_URL",
+    }
+    dead = f"{HOST}:{free_port()}"
+    given = home.read(home.addresses) | {variables[name]: dead if name == "Kafka" else f"http://{dead}"}
+    mine = Home(tmp_path / "home")
+    mine.prepare()
+    with pytest.raises(TailraceError, match=f"the {name} .*{dead}.* does not answer"):
+        Supervisor(mine, tmp_path, print, ENV | given).start()
+
+
+def test_nothing_outlives_a_parent_that_crashed(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from tailrace.local.process import Process; "
+        "child = Process([sys.executable, '-c', 'import time; time.sleep(600)'], Path(sys.argv[1]), {}); "
+        "child.launch(); print(child.pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "log")], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout
+        child = int(parent.stdout.readline())
+        parent.kill()
+    _until(lambda: not psutil.pid_exists(child), "the child has ended", 20)
