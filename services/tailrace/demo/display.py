@@ -1,0 +1,79 @@
+"""What the demo shows while it runs: live on a terminal, plain lines elsewhere. Everything on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from typing import Any
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: list[float], width: int = 60) -> str:
+    """A line of block characters, one per value, the highest as a full block."""
+    shown = values[-width:]
+    top = max(shown, default=0.0)
+    if top <= 0:
+        return _BLOCKS[0] * len(shown)
+    return "".join(_BLOCKS[min(len(_BLOCKS) - 1, int(v / top * len(_BLOCKS)))] for v in shown)
+
+
+class Display:
+    """Commands as they are typed, events as they happen, and the stream's figures once a second."""
+
+    def __init__(self) -> None:
+        self._live: Any = None
+        self._events: deque[str] = deque(maxlen=12)
+        self._rates: list[float] = []
+        self._spoke = 0.0
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self._live is not None:
+            self._events.append(text)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def command(self, *words: str) -> None:
+        """A command that the demo runs, as a person would type it."""
+        self.say(f"$ tailrace {' '.join(words)}")
+
+    def __enter__(self) -> Display:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), refresh_per_second=4, transient=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def tick(self, second: float, figures: dict[str, str], rate: float) -> None:
+        """Shows the figures; on a plain stream a line every five seconds."""
+        self._rates.append(rate)
+        if self._live is not None:
+            self._live.update(self._panel(second, figures))
+        elif time.monotonic() - self._spoke >= 5:
+            self._spoke = time.monotonic()
+            self.say(f"[{second:4.0f} s] " + "  ".join(f"{name} {value}" for name, value in figures.items()))
+
+    def _panel(self, second: float, figures: dict[str, str]) -> Any:
+        from rich.panel import Panel
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 2))
+        for name, value in figures.items():
+            table.add_row(Text(name, style="dim"), Text(value, style="bold"))
+        table.add_row(Text("predictions/s", style="dim"), Text(sparkline(self._rates), style="cyan"))
+        body = Table.grid()
+        body.add_row(table)
+        body.add_row(Text())
+        for line in self._events:
+            body.add_row(Text(line, style="green" if line.startswith("$") else ""))
+        return Panel(body, title=f"tailrace demo, {second:.0f} s", title_align="left")

@@ -1,0 +1,92 @@
+"""An observer of topics that shares no code with the product: librdkafka and fastavro alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import time
+import urllib.request
+from collections import Counter
+from typing import Any, NamedTuple
+
+import fastavro
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+Coordinates = tuple[str, int, int]
+
+
+class Seen(NamedTuple):
+    at: Coordinates
+    appended_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: dict[str, bytes]
+
+
+class Observer:
+    def __init__(self, bootstrap: str, registry: str) -> None:
+        self._bootstrap, self._registry = bootstrap, registry.rstrip("/")
+        self._schemas: dict[int, Any] = {}
+
+    def read(self, topic: str, timeout: float = 60) -> list[Seen]:
+        """Every committed record of a topic, to an end that every partition has reported."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self._bootstrap,
+                "group.id": "observer",
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+            }
+        )
+        partitions = sorted(consumer.list_topics(topic, timeout=20).topics[topic].partitions)
+        consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
+        found: list[Seen] = []
+        ended: set[int] = set()
+        deadline = time.monotonic() + timeout
+        while len(ended) < len(partitions):
+            assert time.monotonic() < deadline, f"{topic} has no readable end after {timeout} s"
+            for message in consumer.consume(5000, 0.2):
+                if message.error() is not None:
+                    assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
+                    ended.add(message.partition())
+                    continue
+                ended.discard(message.partition())
+                found.append(
+                    Seen(
+                        (message.topic(), message.partition(), message.offset()),
+                        message.timestamp()[1],
+                        message.key(),
+                        message.value(),
+                        dict(message.headers() or []),
+                    )
+                )
+        consumer.close()
+        return found
+
+    def decode(self, value: bytes) -> Any:
+        magic, schema_id = struct.unpack(">bI", value[:5])
+        assert magic == 0
+        if schema_id not in self._schemas:
+            with urllib.request.urlopen(f"{self._registry}/schemas/ids/{schema_id}") as answer:
+                self._schemas[schema_id] = fastavro.parse_schema(json.loads(json.load(answer)["schema"]))
+        return fastavro.schemaless_reader(io.BytesIO(value[5:]), self._schemas[schema_id], None)
+
+    def requests(self, lane: str) -> set[Coordinates]:
+        """Coordinates of the requests, marks left out."""
+        return {r.at for r in self.read(f"{lane}.requests") if "tailrace-mark" not in r.headers}
+
+    def answers(self, lane: str, topic: str = "predictions") -> Counter[Coordinates]:
+        """How often each request was answered: by a prediction or by a dead letter."""
+        answered: Counter[Coordinates] = Counter()
+        for record in self.read(f"{lane}.{topic}"):
+            if record.value is not None:
+                source = self.decode(record.value)["source"]
+                answered[source["topic"], source["partition"], source["offset"]] += 1
+        for record in self.read(f"{lane}.dead-letters"):
+            topic_, partition, offset = (
+                record.headers[f"tailrace-{name}"].decode() for name in ("topic", "partition", "offset")
+            )
+            answered[topic_, int(partition), int(offset)] += 1
+        return answered
