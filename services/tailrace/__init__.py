@@ -1,7 +1,8 @@
 """The feedback loop for machine-learning models in production, on Kafka.
 
-Applications use :class:`Client`, which needs Kafka and Avro only. Everything else is loaded when it is
-first named.
+Applications use :class:`Client`, which needs Kafka and Avro only. :func:`publish` makes a scikit-learn
+estimator the next version of a model, and needs the extras ``services`` and ``train``. Each is loaded when it
+is first named.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tailrace.client import Client, DeliveryFailed, Rejected, Timeout
+    from tailrace.models.publish import publish
 
-__all__ = ["Client", "DeliveryFailed", "Rejected", "Timeout"]
+__all__ = ["Client", "DeliveryFailed", "Rejected", "Timeout", "publish"]
 
-_HOMES = dict.fromkeys(("Client", "DeliveryFailed", "Rejected", "Timeout"), "tailrace.client")
+_HOMES = dict.fromkeys(("Client", "DeliveryFailed", "Rejected", "Timeout"), "tailrace.client") | {
+    "publish": "tailrace.models.publish"
+}
 
 
 def __getattr__(name: str) -> Any:

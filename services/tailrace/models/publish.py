@@ -1,0 +1,257 @@
+"""Publishes a package: chunks and manifest in one Kafka transaction, so that all is there or nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tailrace.contracts import lanes
+from tailrace.contracts.apply import applied_by
+from tailrace.contracts.fold import Contracts
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.kit.codec import ControlCodec
+from tailrace.kit.connection import Connection, connect, home_dir
+from tailrace.kit.errors import TailraceError, UsageError
+from tailrace.kit.registry import RegistryClient
+from tailrace.models.build import Package, build_from_onnx, build_package, refuse_pickle
+from tailrace.models.manifest import Manifest, sha256
+from tailrace.models.sign import SigningKey
+from tailrace.models.trust import signing_key
+
+CHUNK_BYTES = 512 << 10
+
+# A publisher that is killed holds back those who read manifests for as long as this.
+_TRANSACTION_MS = 20_000
+_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What was published: a version of a model, under the digest that its predictions will name."""
+
+    manifest: Manifest
+    digest: str
+    size: int
+
+    @property
+    def model(self) -> str:
+        return self.manifest.model
+
+    @property
+    def version(self) -> int:
+        return self.manifest.version
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """On the holdout."""
+        return self.manifest.holdout.metrics
+
+    def to_dict(self) -> dict[str, Any]:
+        conversion = self.manifest.conversion
+        return {
+            "model": self.model,
+            "version": self.version,
+            "digest": self.digest,
+            "format": self.manifest.format,
+            "conversion": conversion.note if conversion else "as it came",
+            "bytes": self.size,
+            "rows": self.manifest.lineage.rows,
+            "holdout_rows": self.manifest.holdout.rows,
+            "metrics": dict(self.manifest.holdout.metrics),
+        }
+
+
+def publish(
+    estimator: Any,
+    X: Any,  # noqa: N803 (scikit-learn's names)
+    y: Any,
+    *,
+    model: str,
+    holdout: tuple[Any, Any] | None = None,
+    connection: Connection | None = None,
+    home: str | Path | None = None,
+) -> Publication:
+    """Publishes a scikit-learn estimator as the next version of a model.
+
+    The estimator is carried as data: as ONNX where that gives the same outputs, else as a skops archive. The
+    first version goes into service once its checks pass; later ones wait for ``tailrace promote``.
+
+    Args:
+        estimator: a classifier with ``predict_proba`` or a regressor; fitted here where it is not.
+        X: the rows it is fitted on, in the order of time: a data frame with columns named after features of
+            the contract, or a matrix of all of them in the contract's order.
+        y: the truth by row.
+        model: the logical model; its contract must have been applied.
+        holdout: ``(X, y)`` that the estimator has not seen; by default the last fifth of the rows.
+        connection: where Kafka and the registry are; by default as the environment or the running home say.
+        home: whose key signs; by default ``TAILRACE_HOME`` or ``./.tailrace``.
+
+    Raises:
+        TailraceError: it does not fit the contract or cannot be carried as data; says why and what to do.
+
+    Example:
+        >>> tailrace.publish(pipeline, frame, frame_of_labels, model="credit")  # doctest: +SKIP
+    """
+    refuse_pickle(estimator)
+    where, folder = connection or connect(home=Path(home) if home else None), Path(home or home_dir())
+    contract = contract_in_force(where, model)
+    package = build_package(estimator, X, y, contract, holdout=holdout)
+    return publish_package(where, package, signing_key(folder))
+
+
+def publish_onnx(
+    data: bytes, x: Any, y: Any, contract: ModelContract, connection: Connection, home: Path, selection: str
+) -> Publication:
+    """Publishes an ONNX model made elsewhere, judged on rows that it has not seen."""
+    package = build_from_onnx(data, x, y, contract, selection=selection)
+    return publish_package(connection, package, signing_key(home))
+
+
+def publish_package(connection: Connection, package: Package, key: SigningKey) -> Publication:
+    """Publishes the package as the model's next version.
+
+    Publishers of one model share a transactional id: whoever comes later ends the other's transaction before
+    it looks for the next number, so that no number is given twice.
+
+    Raises:
+        TailraceError: Kafka does not take it, or another publisher of the model came in between.
+    """
+    from confluent_kafka import KafkaException, Producer
+
+    model = package.manifest.model
+    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
+    producer = Producer(
+        {
+            **connection.kafka,
+            "transactional.id": f"tailrace-publish-{model}",
+            "transaction.timeout.ms": _TRANSACTION_MS,
+            "partitioner": "murmur2_random",
+            "message.max.bytes": 2 * CHUNK_BYTES,
+            "linger.ms": 0,
+            "log_level": 0,
+        }
+    )
+    try:
+        producer.init_transactions(_TIMEOUT_S)
+        version, sequence = next_numbers(connection, codec, model)
+        numbered = package.numbered(version, sequence)
+        producer.begin_transaction()
+        chunks = _produce_chunks(producer, numbered)
+        record = manifest_record(
+            numbered, chunks, key, published_by=applied_by(), at_ms=int(time.time() * 1000)
+        )
+        producer.produce(
+            lanes.MANIFESTS, codec.encode("ModelManifest", record), f"{model}/{version}".encode()
+        )
+        producer.commit_transaction(_TIMEOUT_S)
+    except KafkaException as failed:
+        error = failed.args[0]
+        if error.fatal():
+            raise TailraceError(
+                f"another publisher of {model} came in between, nothing was published: try again"
+            ) from None
+        raise TailraceError(f"Kafka did not take the package: {error.str()}") from failed
+    size = len(record["manifest"]) + sum(len(data) for data in numbered.parts.values())
+    return Publication(numbered.manifest, record["digest"], size)
+
+
+def next_numbers(connection: Connection, codec: ControlCodec, model: str) -> tuple[int, int]:
+    """Version and sequence that no manifest on the topic has reached, signed by whomever."""
+    from tailrace.kit.reading import read_all
+
+    version = sequence = 0
+    for message in read_all(connection, [lanes.MANIFESTS]):
+        record = codec.decode("ModelManifest", message.value())
+        if record["model"] == model:
+            version = max(version, record["version"])
+            sequence = max(sequence, Manifest.from_bytes(record["manifest"]).sequence)
+    return version + 1, sequence + 1
+
+
+def manifest_record(
+    package: Package, chunks: list[dict[str, Any]], key: SigningKey, *, published_by: str, at_ms: int
+) -> dict[str, Any]:
+    """The record of ``tailrace.model-manifests``, signed."""
+    manifest = package.manifest.to_bytes()
+    return {
+        "model": package.manifest.model,
+        "version": package.manifest.version,
+        "manifest": manifest,
+        "digest": sha256(manifest),
+        "signature": key.sign(manifest),
+        "key_id": key.key_id,
+        "chunks": chunks,
+        "published_at": at_ms,
+        "published_by": published_by,
+    }
+
+
+def chunks_of_package(package: Package) -> list[tuple[str, int, bytes]]:
+    """Part, index and bytes of each chunk, in order."""
+    return [
+        (part, index, data[start : start + CHUNK_BYTES])
+        for part, data in package.parts.items()
+        for index, start in enumerate(range(0, len(data), CHUNK_BYTES))
+    ]
+
+
+def contract_in_force(connection: Connection, model: str) -> ModelContract:
+    """The contract in force.
+
+    Raises:
+        UsageError: none of this model was applied.
+    """
+    from tailrace.kit.reading import read_all
+
+    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
+    contracts = Contracts()
+    for message in read_all(connection, [lanes.CONTRACTS]):
+        contracts.apply(codec.decode("Contract", message.value()))
+    if model not in contracts.current:
+        known = ", ".join(sorted(contracts.current)) or "none yet"
+        raise UsageError(
+            f"no contract of a model {model!r} is applied (known: {known}): `tailrace apply FILE`"
+        )
+    return contracts.current[model].contract
+
+
+def _produce_chunks(producer: Any, package: Package) -> list[dict[str, Any]]:
+    """Writes the chunks and waits for their offsets, which the manifest is to name."""
+    from confluent_kafka import KafkaException
+
+    written: dict[tuple[str, int], Any] = {}
+    pieces = chunks_of_package(package)
+    for part, index, data in pieces:
+
+        def delivered(error: Any, message: Any, at: tuple[str, int] = (part, index)) -> None:
+            written[at] = (error, message)
+
+        key = f"{package.manifest.model}/{package.manifest.version}/{part}/{index}"
+        while True:
+            try:
+                producer.produce(lanes.CHUNKS, data, key.encode(), on_delivery=delivered)
+                break
+            except BufferError:
+                producer.poll(0.1)
+    producer.flush(_TIMEOUT_S)
+    chunks = []
+    for part, index, data in pieces:
+        if (part, index) not in written:
+            raise TailraceError(f"Kafka took no chunks within {_TIMEOUT_S:.0f} s: nothing was published")
+        error, message = written[part, index]
+        if error is not None:
+            raise KafkaException(error)
+        chunks.append(
+            {
+                "part": part,
+                "index": index,
+                "partition": message.partition(),
+                "offset": message.offset(),
+                "size": len(data),
+                "sha256": sha256(data),
+            }
+        )
+    return chunks
