@@ -1,0 +1,313 @@
+"""The log on Apache Kafka, through librdkafka. What each setting is for, docs/adr/0010 says."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import confluent_kafka
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import TopicPartition as Place
+from confluent_kafka.admin import AdminClient
+
+from tailrace.kit.connection import Connection
+from tailrace.kit.kafka_errors import kind
+from tailrace.kit.log import (
+    Abortable,
+    Committed,
+    Fatal,
+    Indefinite,
+    LogError,
+    Membership,
+    OutOfRange,
+    RebalanceListener,
+    Refused,
+    Retriable,
+)
+from tailrace.kit.messages import Message, Record, TopicPartition
+from tailrace.kit.reading import TopicReader
+
+log = logging.getLogger(__name__)
+
+SESSION_TIMEOUT_MS = 6_000
+MAX_POLL_INTERVAL_MS = 30_000
+TRANSACTION_TIMEOUT_MS = 4_000
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+"""More than any topic takes: the topic decides, not the client."""
+
+_CALL_S = 2.0
+"""How long one call waits before it comes back as retriable, and whoever made it can look at the time."""
+
+_NO_OFFSET = -1001
+_PASSING_EVENTS = frozenset(
+    {KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED, KafkaError.UNKNOWN_TOPIC_OR_PART}
+)
+
+
+class KafkaBackend:
+    """One client's way to Kafka."""
+
+    def __init__(self, connection: Connection, client_id: str) -> None:
+        self._connection = connection
+        self._common: dict[str, Any] = {
+            **connection.kafka,
+            "client.id": client_id,
+            "reconnect.backoff.max.ms": 1_000,
+        }
+        self._admin: AdminClient | None = None
+
+    def topics(self) -> Mapping[str, int]:
+        try:
+            if self._admin is None:
+                self._admin = AdminClient(self._common, logger=log)
+            found = self._admin.list_topics(timeout=_CALL_S).topics
+        except KafkaException as error:
+            raise kind(error) from error
+        return {name: len(topic.partitions) for name, topic in found.items() if topic.error is None}
+
+    def consumer(self, group: str, *, co_partitioned: bool = False) -> KafkaConsumer:
+        return KafkaConsumer(self._common, group, co_partitioned=co_partitioned)
+
+    def producer(self, transactional_id: str) -> KafkaProducer:
+        return KafkaProducer(self._common, transactional_id)
+
+    def reader(self, topics: Sequence[str]) -> TopicReader:
+        return TopicReader(self._connection, topics)
+
+
+class KafkaConsumer:
+    def __init__(self, common: Mapping[str, Any], group: str, *, co_partitioned: bool) -> None:
+        self._cooperative = not co_partitioned
+        self._listener: RebalanceListener | None = None
+        self._consumer: Any = confluent_kafka.Consumer(
+            {
+                **common,
+                "group.id": group,
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "error",
+                "partition.assignment.strategy": "range" if co_partitioned else "cooperative-sticky",
+                "session.timeout.ms": SESSION_TIMEOUT_MS,
+                "heartbeat.interval.ms": 1_000,
+                "max.poll.interval.ms": MAX_POLL_INTERVAL_MS,
+                "topic.metadata.refresh.interval.ms": 30_000,
+                "fetch.queue.backoff.ms": 5,
+                "fetch.error.backoff.ms": 50,
+            },
+            logger=log,
+        )
+
+    def subscribe(self, topics: Collection[str], listener: RebalanceListener) -> None:
+        self._listener = listener
+        try:
+            if topics:
+                self._consumer.subscribe(
+                    sorted(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
+                )
+            else:
+                self._consumer.unsubscribe()
+        except KafkaException as error:
+            raise kind(error) from error
+
+    def _assigned(self, _: object, places: list[Place]) -> None:
+        assert self._listener is not None
+        starts = self._listener.on_assign(_partitions(places))
+        assigned = [Place(*tp, offset) for tp, offset in starts.items()]
+        if self._cooperative:
+            self._consumer.incremental_assign(assigned)
+        else:
+            self._consumer.assign(assigned)
+
+    # Once these return, the library itself lets the partitions go.
+
+    def _revoked(self, _: object, places: list[Place]) -> None:
+        assert self._listener is not None
+        self._listener.on_revoke(_partitions(places))
+
+    def _lost(self, _: object, places: list[Place]) -> None:
+        assert self._listener is not None
+        self._listener.on_lost(_partitions(places))
+
+    def consume(self, limit: int, timeout_s: float) -> Sequence[Message]:
+        try:
+            found: list[Any] = self._consumer.consume(limit, timeout_s)
+        except KafkaException as error:
+            raise kind(error) from error
+        for message in found:
+            if message.error() is not None:
+                return [m for m in found if not _is_event(m)]
+        return found
+
+    def member_id(self) -> str:
+        return self._consumer.memberid() or ""
+
+    def membership(self) -> Membership:
+        before = self.member_id()
+        token = self._consumer.consumer_group_metadata()
+        # The token does not say whose it is: it is this member's if this was the member before and after.
+        return Membership(before if self.member_id() == before else "", token)
+
+    def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Committed | None]:
+        if not partitions:
+            return {}
+        try:
+            places = self._consumer.committed([Place(*tp) for tp in partitions], timeout=_CALL_S)
+        except KafkaException as error:
+            raise kind(error) from error
+        found: dict[TopicPartition, Committed | None] = {}
+        for place in places:
+            if place.error is not None:
+                raise kind(place.error)
+            tp = TopicPartition(place.topic, place.partition)
+            found[tp] = None if place.offset == _NO_OFFSET else Committed(place.offset, place.metadata or "")
+        return found
+
+    def commit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
+        try:
+            places = self._consumer.commit(offsets=_places(offsets), asynchronous=False)
+        except KafkaException as error:
+            raise kind(error) from error
+        for place in places:
+            if place.error is not None:
+                raise kind(place.error)
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        try:
+            self._consumer.seek(Place(*partition, offset))
+        except KafkaException as error:
+            # The fetcher is not up yet, or the partition is about to go.
+            raise Retriable(error.args[0].str()) from error
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        self._consumer.pause([Place(*tp) for tp in partitions])
+
+    def resume(self, partitions: Collection[TopicPartition]) -> None:
+        self._consumer.resume([Place(*tp) for tp in partitions])
+
+    def earliest(self, partition: TopicPartition) -> int:
+        try:
+            first: int = self._consumer.get_watermark_offsets(Place(*partition), timeout=_CALL_S)[0]
+        except KafkaException as error:
+            raise kind(error) from error
+        return first
+
+    def end(self, partition: TopicPartition) -> int | None:
+        last: int = self._consumer.get_watermark_offsets(Place(*partition), cached=True)[1]
+        return last if last >= 0 else None
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+class KafkaProducer:
+    def __init__(self, common: Mapping[str, Any], transactional_id: str) -> None:
+        self._refused: KafkaError | None = None
+        self._producer: Any = confluent_kafka.Producer(
+            {
+                **common,
+                "transactional.id": transactional_id,
+                "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+                "partitioner": "murmur2_random",
+                "message.max.bytes": MAX_MESSAGE_BYTES,
+                "retry.backoff.ms": 2,
+                "retry.backoff.max.ms": 20,
+                "delivery.report.only.error": True,
+                "on_delivery": self._undelivered,
+            },
+            logger=log,
+        )
+
+    def _undelivered(self, error: KafkaError | None, _: object) -> None:
+        if error is not None and isinstance(kind(error), Refused):
+            self._refused = error
+
+    @property
+    def _client(self) -> Any:
+        if self._producer is None:
+            raise Fatal("the producer is closed")
+        return self._producer
+
+    def init(self) -> None:
+        self._call(self._client.init_transactions, _CALL_S)
+
+    def begin(self) -> None:
+        self._refused = None
+        self._call(self._client.begin_transaction)
+
+    def produce(self, records: Iterable[Record]) -> None:
+        produce = self._client.produce
+        for topic, value, key, headers, partition in records:
+            while True:
+                try:
+                    if headers or partition is not None:
+                        produce(
+                            topic, value, key, -1 if partition is None else partition, headers=list(headers)
+                        )
+                    else:
+                        produce(topic, value, key)
+                    break
+                except BufferError:
+                    self._client.poll(0.05)
+                except KafkaException as error:
+                    found = kind(error)
+                    raise found if isinstance(found, Refused | Fatal) else Abortable(str(found)) from error
+
+    def send_offsets(self, offsets: Mapping[TopicPartition, Committed], membership: Membership) -> None:
+        self._call(self._client.send_offsets_to_transaction, _places(offsets), membership.token, _CALL_S)
+
+    def commit(self) -> None:
+        self._end(self._client.commit_transaction)
+
+    def abort(self) -> None:
+        self._end(self._client.abort_transaction)
+
+    def close(self) -> None:
+        # Not the client's own close(): that aborts, and waits for it, when it is for a new producer to find out.
+        self._producer = None
+
+    def _call(self, call: Any, *arguments: object) -> None:
+        try:
+            call(*arguments)
+        except KafkaException as error:
+            raise self._kind(error) from error
+
+    def _end(self, call: Any) -> None:
+        try:
+            call(_CALL_S)
+        except KafkaException as error:
+            found = self._kind(error)
+            unclear = isinstance(found, Fatal) and not error.args[0].fatal()
+            raise (Indefinite(str(found)) if unclear else found) from error
+
+    def _kind(self, error: KafkaException) -> LogError:
+        """A transaction fails for what happened to its records, which only their delivery reports tell."""
+        found = kind(error)
+        if isinstance(found, Abortable):
+            self._client.poll(0)
+            if self._refused is not None:
+                return Refused(self._refused.str())
+        return found
+
+
+def _is_event(message: Any) -> bool:
+    """Whether librdkafka says something with this message, instead of handing one over."""
+    error = message.error()
+    if error is None:
+        return False
+    if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+        raise OutOfRange(TopicPartition(message.topic(), message.partition()), message.offset())
+    if error.code() not in _PASSING_EVENTS:
+        found = kind(error)
+        raise found if isinstance(found, Fatal) and error.fatal() else Retriable(str(found))
+    log.warning("consuming", extra={"topic": message.topic(), "error": error.str()})
+    return True
+
+
+def _partitions(places: Iterable[Place]) -> list[TopicPartition]:
+    return [TopicPartition(place.topic, place.partition) for place in places]
+
+
+def _places(offsets: Mapping[TopicPartition, Committed]) -> list[Place]:
+    return [Place(*tp, offset, metadata) for tp, (offset, metadata) in offsets.items()]

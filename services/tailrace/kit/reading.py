@@ -1,0 +1,187 @@
+"""Reading topics outside any consumer group: to their real end, onwards from there, or at given places.
+
+The real end of a topic is not "high watermark less one": transaction markers take offsets, what a read_committed
+consumer is told of the end lies before open transactions, and a commit can return before its marker can be read. So
+the end is asked for as read_uncommitted, and reading goes on until the consumer itself has come to an end of
+partition there or later.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+)
+from confluent_kafka import TopicPartition as Place
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from tailrace.kit.connection import Connection
+from tailrace.kit.errors import TailraceError
+from tailrace.kit.kafka_errors import kind
+from tailrace.kit.log import Fatal, LogError
+from tailrace.kit.messages import Message, TopicPartition
+
+log = logging.getLogger(__name__)
+
+_TIMEOUT_S = 10.0
+_AT_ONCE = 10_000
+
+
+class TopicReader:
+    """Reads what is committed in whole topics, each partition in order, and follows them.
+
+    Args:
+        topics: they exist.
+        starts: where to begin in a partition; others begin at their first record, or at their end with ``from_end``.
+
+    Raises:
+        TailraceError: a topic does not exist.
+        Retriable: Kafka does not answer; the same call may be made again.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        topics: str | Sequence[str],
+        *,
+        starts: Mapping[TopicPartition, int] | None = None,
+        from_end: bool = False,
+    ) -> None:
+        topics = [topics] if isinstance(topics, str) else topics
+        admin = AdminClient(dict(connection.kafka), logger=log)
+        try:
+            partitions = _partitions(admin, topics)
+            self._ends = {tp: end for tp, end in _ends(admin, partitions).items() if end > 0}
+            self._consumer: Any = Consumer(
+                {
+                    **connection.kafka,
+                    "group.id": "tailrace-reader",  # asked for by the library; nothing is committed
+                    "enable.auto.commit": False,
+                    "isolation.level": "read_committed",
+                    "enable.partition.eof": True,
+                    "auto.offset.reset": "earliest",
+                    "fetch.queue.backoff.ms": 10,
+                    "reconnect.backoff.max.ms": 1_000,
+                },
+                logger=log,
+            )
+        except KafkaException as error:
+            raise kind(error) from error
+        start = OFFSET_END if from_end else OFFSET_BEGINNING
+        self._consumer.assign([Place(*tp, (starts or {}).get(tp, start)) for tp in partitions])
+
+    def poll(self, timeout_s: float) -> list[Message]:
+        """What has come, at most 10,000 messages; waits up to ``timeout_s`` for the first of them."""
+        messages = self._take(_AT_ONCE, 0)
+        if not messages and timeout_s:
+            messages = self._take(1, timeout_s)
+            messages += self._take(_AT_ONCE, 0) if messages else []
+        return messages
+
+    def _take(self, limit: int, timeout_s: float) -> list[Message]:
+        found: list[Message] = []
+        for message in self._consumer.consume(limit, timeout_s):
+            error = message.error()
+            if error is None:
+                found.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._reached(TopicPartition(message.topic(), message.partition()), message.offset())
+            elif isinstance(kind(error), Fatal):
+                raise TailraceError(f"cannot read {message.topic()}: {error.str()}")
+            else:
+                log.warning("reading", extra={"topic": message.topic(), "error": error.str()})
+        return found
+
+    def _reached(self, tp: TopicPartition, offset: int) -> None:
+        if offset >= self._ends.get(tp, offset + 1):
+            del self._ends[tp]
+
+    def caught_up(self) -> bool:
+        """Whether all has been handed over that was in the topics, open transactions included, at the start."""
+        return not self._ends
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def read_all(connection: Connection, topics: str | Sequence[str]) -> Iterator[Message]:
+    """All that is in the topics at the time of the call, each partition in order, committed records only.
+
+    Where a transaction is open it waits for its end, which a broker enforces.
+
+    Raises:
+        TailraceError: a topic does not exist, or Kafka cannot be reached.
+    """
+    try:
+        reader = TopicReader(connection, topics)
+    except LogError as error:
+        raise TailraceError(f"Kafka at {connection.bootstrap} does not answer: {error}") from error
+    try:
+        while not reader.caught_up():
+            yield from reader.poll(0.2)
+    finally:
+        reader.close()
+
+
+def read_at(
+    connection: Connection, topic: str, places: Iterable[tuple[int, int]]
+) -> dict[tuple[int, int], Message]:
+    """The messages at ``places`` (partition, offset) of a topic; without those that are no longer, or not yet, there.
+
+    Raises:
+        TailraceError: as ``read_all``.
+    """
+    wanted = set(places)
+    if not wanted:
+        return {}
+    firsts: dict[TopicPartition, int] = {}
+    lasts: dict[int, int] = {}
+    for partition, offset in wanted:
+        tp = TopicPartition(topic, partition)
+        firsts[tp] = min(offset, firsts.get(tp, offset))
+        lasts[partition] = max(offset, lasts.get(partition, offset))
+    try:
+        reader = TopicReader(connection, topic, starts=firsts)
+    except LogError as error:
+        raise TailraceError(f"Kafka at {connection.bootstrap} does not answer: {error}") from error
+    found: dict[tuple[int, int], Message] = {}
+    try:
+        while lasts and not reader.caught_up():
+            for message in reader.poll(0.2):
+                place = message.partition(), message.offset()
+                if place in wanted:
+                    found[place] = message
+                if message.offset() >= lasts.get(message.partition(), message.offset() + 1):
+                    del lasts[message.partition()]
+    finally:
+        reader.close()
+    return found
+
+
+def _partitions(admin: AdminClient, topics: Sequence[str]) -> list[TopicPartition]:
+    known = admin.list_topics(timeout=_TIMEOUT_S).topics
+    missing = [topic for topic in topics if topic not in known]
+    if missing:
+        raise TailraceError(
+            f"there is no topic {', '.join(missing)} yet; see which there are with `tailrace status`"
+        )
+    return [TopicPartition(topic, number) for topic in topics for number in sorted(known[topic].partitions)]
+
+
+def _ends(admin: AdminClient, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    asked = {Place(*tp): latest for tp in partitions}
+    if not asked:
+        return {}
+    answers = admin.list_offsets(
+        asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_TIMEOUT_S
+    )
+    return {TopicPartition(p.topic, p.partition): answer.result().offset for p, answer in answers.items()}
