@@ -37,7 +37,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the minimal contract of a CSV file to contracts/models, and to contracts/data how its rows are read.
+    """Write a CSV file's minimal contract to contracts/models, and how its rows are read to contracts/data.
 
     Example: tailrace init wine.csv --target "quality >= 7" --name wine
     """

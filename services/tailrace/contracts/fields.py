@@ -21,7 +21,9 @@ MINUTE = 60_000
 class Section(BaseModel):
     """A part of a contract: unknown keys are errors, nothing is converted silently, nothing changes later."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, protected_namespaces=(), use_attribute_docstrings=True
+    )
 
 
 class Key(Section):

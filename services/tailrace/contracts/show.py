@@ -21,12 +21,17 @@ def annotated(contract: ModelContract, text: str | None = None) -> str:
     """
     text = resolved_yaml(contract) if text is None else text
     places = read_yaml(text).lines
-    lines = text.splitlines()
+    remarks: dict[int, list[str]] = {}
     for path in contract.no_effect_yet():
-        line = places.get(tuple(path.split(".")))
-        if line is not None and REMARK not in lines[line - 1]:
-            before, comment = _split_comment(lines[line - 1])
-            lines[line - 1] = f"{before}  # {REMARK}" + (f"; {comment}" if comment else "")
+        place = tuple(path.split("."))
+        if place in places:
+            shares_line = places[place] == places[place[:-1]] and len(place) > 1
+            remarks.setdefault(places[place], []).append(place[-1] if shares_line else "")
+    lines = text.splitlines()
+    for number, names in remarks.items():
+        before, comment = _split_comment(lines[number - 1])
+        remark = REMARK + (": " + ", ".join(names) if all(names) else "")
+        lines[number - 1] = f"{before}  # {remark}" + (f"; {comment}" if comment else "")
     return "\n".join(lines) + "\n"
 
 

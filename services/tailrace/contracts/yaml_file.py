@@ -105,7 +105,9 @@ def read_yaml(source: Path | str) -> YamlFile:
         tree = YAML(typ="rt", pure=True).load(text)
     except DuplicateKeyError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        what = str(error.problem).split(" with value")[0].replace("found duplicate key", "stands twice:")
+        what = (
+            str(error.problem).removeprefix("found duplicate key ").split(" with value")[0] + " stands twice"
+        )
         raise ContractError([Problem(name, line, "", what, "keep one of them")]) from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
