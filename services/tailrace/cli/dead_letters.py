@@ -16,9 +16,8 @@ from tailrace.kit import dead_letters
 from tailrace.kit.connection import Connection
 from tailrace.kit.dead_letters import DeadLetterInfo
 from tailrace.kit.errors import TailraceError, UsageError
-from tailrace.kit.lookup import read_at
 from tailrace.kit.messages import Message, Source
-from tailrace.kit.reading import read_all
+from tailrace.kit.reading import read_all, read_at
 
 RESENT = "tailrace-resent"
 """Header of a record that was sent again: the coordinates of its dead letter."""
@@ -66,7 +65,7 @@ def one(connection: Connection, where: Source) -> Found:
     Raises:
         UsageError: there is none, or no longer.
     """
-    message = read_at(connection, [where]).get(where)
+    message = read_at(connection, where.topic, [where[1:]]).get(where[1:])
     if message is None:
         raise UsageError(f"there is no record at {where}; `tailrace dlq list` shows what is there")
     try:

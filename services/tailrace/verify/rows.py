@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tailrace.kit.clickhouse import ClickHouse, quoted
+from tailrace.kit.messages import TopicPartition as Partition
 from tailrace.verify.check import Offsets
-from tailrace.verify.log import Partition, Range
+from tailrace.verify.log import Range
 
 
 class Digest(NamedTuple):

@@ -19,17 +19,20 @@ from tailrace.kit.connection import Connection
 from tailrace.kit.errors import BadRecord, UsageError
 from tailrace.kit.marks import mark_time
 from tailrace.kit.messages import Message, Source
+from tailrace.kit.messages import TopicPartition as Partition
 from tailrace.kit.registry import RegistryClient
 from tailrace.kit.sources import prediction_id
 from tailrace.kit.topics import LANE, topics_read_by
 from tailrace.verify.check import Growing, Offsets, Problem, account, compare_rows
 from tailrace.verify.heads import Heads
-from tailrace.verify.log import Log, Partition, Range
+from tailrace.verify.log import Log, Range
 from tailrace.verify.report import Report
 from tailrace.verify.rows import NOTHING, Digest, Rows
 
 SCORER = "scorer"
 _POLL_S = 0.25
+_NEVER_MS = 2**53
+_NOWHERE = 2**62  # beyond every offset
 
 
 class Verification:
@@ -96,15 +99,14 @@ class Verification:
     def _topics(self, topics: Collection[str], take: Callable[[Message], None]) -> dict[Partition, Range]:
         """Reads topics; ``take`` gets their events, marks only count as read."""
 
-        def counted(message: Message) -> None:
+        ranges = self._log.retained(topics)
+        for message in self._log.read(ranges):
             self._read += 1
             if self._read % 10_000 == 0:
                 self._progress(self._read)
             if mark_time(message) is None:
                 self._events[Partition(message.topic(), message.partition())].append(message.offset())
                 take(message)
-
-        ranges = self._log.read(topics, counted)
         self._ranges |= ranges
         for topic in topics:
             self._report.topic(topic)
@@ -134,7 +136,7 @@ class Verification:
     def _settle(self, lane: Lane) -> None:
         """Answers are read before requests: whatever is answered must then be among the requests."""
         report = self._report
-        partitions = self._log.partitions([lane.requests])
+        partitions = list(self._log.retained([lane.requests]))
         committed = self._log.committed(self._group, partitions)
         predicted: dict[Partition, Growing] = defaultdict(Growing)
         shadowed: dict[tuple[int, Partition], Growing] = defaultdict(Growing)
@@ -218,7 +220,8 @@ class Verification:
         cut = [p for p, r in answers.items() if r.low > 0 and p.topic != lane.shadow_predictions]
         if not cut:
             return dict.fromkeys(partitions, 0)
-        return self._log.offsets_at(max(first_kept.get(p, 2**53) for p in cut), partitions)
+        since = self._log.offsets_at(max(first_kept.get(p, _NEVER_MS) for p in cut), partitions)
+        return {p: _NOWHERE if offset is None else offset for p, offset in since.items()}
 
     def _named(self, message: Message) -> dict[str, Any] | None:
         """A prediction's head, once it is known to name what exists; None where it cannot be read."""
