@@ -115,7 +115,7 @@ class Codec:
             reason = f"what schema {schema_id} wrote cannot be read as what is expected: {error}"
             raise BadRecord("incompatible-schema", reason) from error
         except Exception as error:
-            # Both schemas were parsed before, so whatever else fails here fails because of the bytes. Where they
+            # Both schemas were parsed before: whatever else fails here fails because of the bytes. Where they
             # end within a number, fastavro stumbles over an empty string.
             if isinstance(error, IndexError) and "string" in str(error):
                 raise BadRecord("truncated", "the Avro body ends within a number") from error
@@ -156,7 +156,7 @@ class Codec:
         if self._unknown is None:
             return self._registry.schema(schema_id)
         if (unknown := self._unknown.get(schema_id)) is not None:
-            raise unknown
+            raise unknown.with_traceback(None)
         try:
             return self._registry.schema(schema_id)
         except BadRecord as error:

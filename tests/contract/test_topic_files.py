@@ -1,0 +1,77 @@
+"""The topic files agree with the code's names, with each other and with the contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.support.contracts import contract
+
+from tailrace.contracts.lanes import CONTROL_TOPICS, LANE_SUFFIXES, Lane
+from tailrace.contracts.schemas import lane_schemas
+from tailrace.contracts.sections import Keep
+from tailrace.kit.codec import CONTROL_RECORDS
+from tailrace.kit.errors import UsageError
+from tailrace.kit.topics import control_topics, lane_topics, topic_files, topics_read_by
+
+MIB = 1024 * 1024
+
+
+def test_there_is_a_file_for_every_topic_and_no_other() -> None:
+    assert {t.name for t in control_topics()} == set(CONTROL_TOPICS)
+    assert {t.name for t in lane_topics("credit")} == set(Lane("credit").topics)
+    assert len(topic_files()) == len(CONTROL_TOPICS) + len(LANE_SUFFIXES)
+
+
+def test_value_schemas_are_those_that_are_written() -> None:
+    for name, schema in lane_schemas(contract()).items():
+        assert topic_files()[name.replace("credit.", "LANE.")].value == schema["name"]
+    for record, topic in CONTROL_RECORDS.items():
+        assert topic_files()[topic].value == record
+
+
+def test_derived_topics_take_four_times_a_request() -> None:
+    sizes = {t.name: t.max_message_bytes for t in topic_files().values()}
+    from_outside = {f"LANE.{suffix}" for suffix in ("requests", "labels", "actions")}
+    assert {name for name, size in sizes.items() if size == MIB} == from_outside
+    assert set(sizes.values()) == {MIB, 4 * MIB}
+
+
+def test_histories_are_never_compacted() -> None:
+    compacted = {t.name for t in topic_files().values() if t.cleanup == "compact"}
+    assert compacted == {"tailrace.model-manifests", "tailrace.model-chunks"}
+    assert all(topic_files()[name].retention_ms == -1 for name in ("tailrace.contracts", "tailrace.rollouts"))
+
+
+def test_every_setting_has_the_broker_s_time() -> None:
+    for topic in topic_files().values():
+        assert topic.config()["message.timestamp.type"] == "LogAppendTime"
+
+
+def test_a_lane_is_kept_as_its_contract_says() -> None:
+    fields = {t.keep for t in lane_topics("credit")}
+    assert {f"{field}_ms" for field in fields} <= set(Keep.model_fields)
+    topics = {t.name: t for t in lane_topics("credit", {"requests": 5, "labels": 7})}
+    assert topics["credit.requests"].retention_ms == 5
+    assert topics["credit.actions"].retention_ms == topics["credit.labels"].retention_ms == 7
+    assert topics["credit.predictions"].retention_ms > 300 * 86_400_000
+
+
+def test_all_topics_of_a_lane_have_the_same_partitions(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TAILRACE_HOME", str(tmp_path))
+    monkeypatch.delenv("TAILRACE_LANE_PARTITIONS", raising=False)
+    assert {t.partitions for t in lane_topics("credit")} == {32}
+    monkeypatch.setenv("TAILRACE_LANE_PARTITIONS", "6")
+    assert {t.partitions for t in lane_topics("credit")} == {6}
+    assert {t.partitions for t in lane_topics("credit", partitions=3)} == {3}
+    assert {t.partitions for t in control_topics()} == {1}
+    for wrong in ("0", "many", "-1"):
+        monkeypatch.setenv("TAILRACE_LANE_PARTITIONS", wrong)
+        with pytest.raises(UsageError, match="TAILRACE_LANE_PARTITIONS"):
+            lane_topics("credit")
+
+
+def test_the_sink_reads_everything_but_chunks() -> None:
+    assert topics_read_by("sink") == set(topic_files()) - {"tailrace.model-chunks"}
