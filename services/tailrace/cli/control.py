@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tailrace.contracts import lanes
 from tailrace.contracts.fold import Contracts
 from tailrace.contracts.model_contract import ModelContract
@@ -10,6 +12,7 @@ from tailrace.kit.connection import Connection
 from tailrace.kit.errors import UsageError
 from tailrace.kit.reading import read_all
 from tailrace.kit.registry import RegistryClient
+from tailrace.models.rollout_fold import Rollouts
 
 
 def contracts(connection: Connection) -> Contracts:
@@ -34,3 +37,26 @@ def contract_of(connection: Connection, model: str) -> ModelContract:
             f"no contract of a model {model!r} is applied (known: {known}): `tailrace apply FILE`"
         )
     return current[model].contract
+
+
+def models_in_force(connection: Connection) -> list[dict[str, Any]]:
+    """Each model with a contract: its lane's topics, and the version that answers (None where none does)."""
+    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
+    applied, rollouts = Contracts(), Rollouts()
+    for message in read_all(connection, [lanes.CONTRACTS, lanes.ROLLOUTS]):
+        if message.topic() == lanes.CONTRACTS:
+            applied.apply(codec.decode("Contract", message.value()))
+        else:
+            rollouts.apply(codec.decode("Rollout", message.value()), message.offset())
+    return [
+        {
+            "model": model,
+            "champion": (state := rollouts.state(model)).champion,
+            "previous": state.previous,
+            "shadow": list(state.shadow),
+            "candidates": list(state.candidates),
+            "contract": each.revision,
+            "topics": list(lanes.Lane(each.contract.lane).topics),
+        }
+        for model, each in sorted(applied.current.items())
+    ]

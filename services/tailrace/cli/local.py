@@ -76,9 +76,27 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
     Example: tailrace status --json
     """
+    from tailrace.cli.control import models_in_force
+    from tailrace.kit.connection import connect
+    from tailrace.kit.errors import Retry
     from tailrace.local.status import status as ask_everything
 
-    emit(ask_everything(_home(home)), as_json)
+    where = _home(home)
+    found = ask_everything(where)
+    try:
+        found["models"] = models_in_force(connect({}, where.root))
+    except Retry as away:
+        say(f"models: {away}")
+        found["models"] = None
+    if as_json:
+        emit(found, as_json=True)
+        return
+    servers = [{"name": name, **found[name]} for name in ("kafka", "registry", "clickhouse")]
+    columns = ("name", "healthy", "address", "pid", "restarts", "lag", "waiting")
+    emit([{column: one.get(column) for column in columns} for one in [*servers, *found["services"]]])
+    if found["models"]:
+        print()
+        emit([{**model, "topics": ", ".join(model["topics"])} for model in found["models"]])
 
 
 @app.command()

@@ -13,5 +13,5 @@ PROGRAMS = {
     "sink": "tailrace.sink.app",
     "registry": "tailrace.local.registry_server",
     "clickhouse": "tailrace.local.clickhouse_bridge",
-    "init": "tailrace.local.initialise",
+    "init": "tailrace.cli.initialise",
 }

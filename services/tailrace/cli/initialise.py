@@ -1,0 +1,58 @@
+"""``tailrace run init``: what must be there before the services start. Doing it again changes nothing.
+
+Control topics, ClickHouse's fixed tables, the home's signing key, and the contracts of the project in the
+current folder. It ends by itself; `tailrace up` runs it, and containers do.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tailrace.kit.connection import connect, home_dir
+from tailrace.kit.errors import Retry, TailraceError
+
+_PATIENCE = 30.0  # seconds for Kafka, registry or ClickHouse to come back
+
+
+def main() -> None:
+    """
+    Raises:
+        TailraceError: a contract is refused, or something stays away.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return _initialise()
+        except Retry as away:
+            if time.monotonic() > deadline:
+                raise TailraceError(f"gave up after {_PATIENCE:.0f} s: {away}") from away
+            time.sleep(0.5)
+
+
+def _initialise() -> None:
+    from tailrace.cli.control import contracts
+    from tailrace.contracts.apply import apply, plan
+    from tailrace.kit.clickhouse import ClickHouse
+    from tailrace.kit.migrations import migrate
+    from tailrace.kit.topics import control_topics, ensure_topics
+    from tailrace.local.home import contract_files
+    from tailrace.models.trust import signing_key
+
+    connection = connect()
+    topics = control_topics()
+    for difference in ensure_topics(connection.kafka, topics):
+        _say(f"warning: {difference}")
+    migrations = migrate(ClickHouse.connect(connection))
+    key = signing_key(home_dir())
+    _say(f"init          {len(topics)} control topics, {len(migrations)} new migrations, key {key.key_id}")
+    in_force = contracts(connection)
+    plans = plan(contract_files(Path.cwd()), in_force)
+    apply(connection, plans, in_force, _say)
+    for each in plans:
+        what = f"revision {each.follows + 1} applied" if each.is_needed else "is in force"
+        _say(f"contract      {each.contract.model}: {what}")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
