@@ -55,8 +55,10 @@ training:
         "5: features.income.min: must be a number, not the text '0'",
         '6: features.purpose.categories[0]: must be text, not 1; write it in quotes: "1"',
         "7: features.debt ratio: 'debt ratio' is no valid name; it must match ^[A-Za-z][A-Za-z0-9_]*$",
-        "10: labels.horizon: '5 days' is not a duration; write a whole number and a unit: 500ms, 30s, 5min, "
-        "12h or 7d",
+        (
+            "10: labels.horizon: '5 days' is not a duration; write a whole number and a unit: 500ms, 30s, 5min, "
+            "12h or 7d"
+        ),
         "11: labels.join.by: 'ky' is not allowed; did you mean 'key'?",
         "12: explore.share: 5 is not a share; write a percentage between 0% and 100%, such as 5% or 0.5%",
         "12: explore.do: is missing; add 'do'",
@@ -105,18 +107,24 @@ training:
         # metrics, slices, ages
         (
             "quality: {metrics: [rmse]}",
-            "8: quality.metrics[0]: 'rmse' is no metric of a binary model; "
-            "choose one of auc, log_loss, brier, accuracy, balanced_accuracy, f1",
+            (
+                "8: quality.metrics[0]: 'rmse' is no metric of a binary model; "
+                "choose one of auc, log_loss, brier, accuracy, balanced_accuracy, f1"
+            ),
         ),
         (
             "gates: {ratchet: {metric: mae}}",
-            "8: gates.ratchet.metric: 'mae' is no metric of a binary model; "
-            "choose one of auc, log_loss, brier, accuracy, balanced_accuracy, f1",
+            (
+                "8: gates.ratchet.metric: 'mae' is no metric of a binary model; "
+                "choose one of auc, log_loss, brier, accuracy, balanced_accuracy, f1"
+            ),
         ),
         (
             "quality: {slices: [a]}",
-            "8: quality.slices[0]: 'a' is of type number and makes no groups; "
-            "name a field with categories, or a boolean one",
+            (
+                "8: quality.slices[0]: 'a' is of type number and makes no groups; "
+                "name a field with categories, or a boolean one"
+            ),
         ),
         (
             "quality: {slices: [\"a > 'x'\"]}",
@@ -150,18 +158,24 @@ training:
         # retention
         (
             "keep: {predictions: 10d}",
-            "8: keep.predictions: 10d is shorter than labels.horizon and the longest window together, 37d; "
-            "keep them longer, or leave it out",
+            (
+                "8: keep.predictions: 10d is shorter than labels.horizon and the longest window together, 37d; "
+                "keep them longer, or leave it out"
+            ),
         ),
         (
             "keep: {labels: 30d}",
-            "8: keep.labels: 30d is shorter than labels.horizon and event_time.lateness together, 721h; "
-            "keep them longer, or leave it out",
+            (
+                "8: keep.labels: 30d is shorter than labels.horizon and event_time.lateness together, 721h; "
+                "keep them longer, or leave it out"
+            ),
         ),
         (
             "keep: {outcomes: 30d}",
-            "8: keep.outcomes: 30d is shorter than labels.horizon and training.window together, 210d; "
-            "keep them longer, or leave it out",
+            (
+                "8: keep.outcomes: 30d is shorter than labels.horizon and training.window together, 210d; "
+                "keep them longer, or leave it out"
+            ),
         ),
         # guardrails
         (
@@ -189,8 +203,10 @@ training:
         ("lane: tailrace", "8: lane: 'tailrace' is the product's own; choose another name"),
         (
             "lane: x-shadow",
-            "8: lane: 'x-shadow' would share tables with the shadow predictions of 'x'; "
-            "choose a name that does not end in -shadow",
+            (
+                "8: lane: 'x-shadow' would share tables with the shadow predictions of 'x'; "
+                "choose a name that does not end in -shadow"
+            ),
         ),
         # fields
         (
@@ -222,8 +238,10 @@ training:
         ("policy: {do: x}", "8: policy: must be a list, not a mapping; write [a, b, ...]"),
         (
             "\tx: 1",
-            "8: not YAML: found character '\\t' that cannot start any token; "
-            "check the indentation, brackets and quotes around this line",
+            (
+                "8: not YAML: found character '\\t' that cannot start any token; "
+                "check the indentation, brackets and quotes around this line"
+            ),
         ),
         (
             "training: {template: logistic-regresion}",

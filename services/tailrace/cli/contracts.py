@@ -98,9 +98,13 @@ def apply(
     from tailrace.cli.control import contracts
     from tailrace.contracts.apply import apply as bring_into_force
     from tailrace.contracts.apply import contract_files, plan
+    from tailrace.kit.topics import control_topics, ensure_topics
 
     files = contract_files(paths or [], Path())
     where = connection()
+    if not dry_run:
+        for difference in ensure_topics(where.kafka, control_topics()):
+            say(f"warning: {difference}")
     in_force = contracts(where)
     plans = plan(files, in_force)
     if not as_json:
