@@ -1,1 +1,187 @@
-"""Commands."""
+"""Versions of models: ``tailrace train``, ``publish``, ``models``, ``promote``, ``rollback``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tailrace.cli.app import app
+from tailrace.cli.output import JsonOption, connection, emit, say
+from tailrace.kit.connection import home_dir
+from tailrace.kit.errors import TailraceError, UsageError
+
+if TYPE_CHECKING:
+    from tailrace.models.publish import Publication
+
+_PICKLES = (".pkl", ".pickle", ".joblib", ".p", ".cloudpickle")
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="Logical model; its contract is applied.")],
+    data: Annotated[Path, typer.Option(help="CSV file with labels.", exists=True, dir_okay=False)],
+    until: Annotated[
+        str | None, typer.Option(help="Train on rows up to this time, such as 1996-12-31T00:00:00Z.")
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(help="Train on rows where this SQL condition is true, such as 'alcohol >= 11'."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Trains the contract's template on a file and publishes it as the model's next version.
+
+    Without --until or --where the earliest fifth of the rows is used, so that the rest can be replayed. The last
+    fifth of the rows used, in time, is held out, and the version is judged by it.
+
+    Example: tailrace train electricity --data electricity.csv
+    """
+    from tailrace.cli.control import contract_of
+    from tailrace.contracts.data_file import find_mapping, parse_time
+    from tailrace.models.publish import publish_package
+    from tailrace.models.train import train as train_package
+    from tailrace.models.trust import signing_key
+
+    try:
+        until_ms = None if until is None else parse_time(until)
+    except ValueError as error:
+        raise UsageError(f"--until: {error}") from None
+    where_is = connection()
+    contract = contract_of(where_is, model)
+    package = train_package(
+        data, find_mapping(Path.cwd(), model), contract, until_ms=until_ms, where=where, say=say
+    )
+    _report(publish_package(where_is, package, signing_key(home_dir())), as_json)
+
+
+@app.command()
+def publish(
+    file: Annotated[Path, typer.Argument(help="An ONNX model.", exists=True, dir_okay=False)],
+    model: Annotated[str, typer.Option("--model", "-m", help="Logical model; its contract is applied.")],
+    holdout: Annotated[
+        Path,
+        typer.Option(
+            help="CSV file with labelled rows that it was not fitted on.", exists=True, dir_okay=False
+        ),
+    ],
+    where: Annotated[str | None, typer.Option(help="Only rows where this SQL condition is true.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Publishes an ONNX model as the model's next version, judged on the holdout.
+
+    It reads one input per feature, named after it, or one matrix of all features in the contract's order, and
+    gives probabilities by class, that of the positive class alone, or values.
+
+    Example: tailrace publish model.onnx --model credit --holdout labelled.csv
+    """
+    from tailrace.cli.control import contract_of
+    from tailrace.contracts.data_file import find_mapping
+    from tailrace.models.build import refuse_pickle
+    from tailrace.models.publish import publish_onnx
+    from tailrace.models.train import frame_of, labelled_rows
+
+    if file.suffix.lower() in _PICKLES:
+        refuse_pickle(file)
+    where_is = connection()
+    contract = contract_of(where_is, model)
+    rows, _ = labelled_rows(holdout, find_mapping(Path.cwd(), model), contract, where)
+    say(f"judging {file.name} on {rows.height:,} rows of {holdout.name}")
+    published = publish_onnx(
+        file.read_bytes(),
+        frame_of(rows, contract),
+        rows[contract.target.name].to_numpy(),
+        contract,
+        where_is,
+        home_dir(),
+        f"{rows.height:,} rows of {holdout.name}",
+    )
+    _report(published, as_json)
+
+
+@app.command()
+def models(
+    model: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Lists published versions: what they are in the rollout, how they did on their holdout, where they come from.
+
+    Example: tailrace models credit
+    """
+    from tailrace.models.versions import published_versions
+
+    found = published_versions(connection(), home_dir(), model)
+    if not found:
+        say(f"no version is published yet: `tailrace train {model or 'MODEL'} --data FILE.csv`")
+    emit(found if as_json else [_row(version) for version in found], as_json)
+
+
+@app.command()
+def promote(
+    model: Annotated[str, typer.Argument(help="Logical model.")],
+    version: Annotated[int, typer.Argument(help="The version that is to answer.", min=1)],
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Makes a version the champion; the one before it is kept warm.
+
+    Example: tailrace promote credit 2
+    """
+    _ask("promote", model, version, reason, as_json)
+
+
+@app.command()
+def rollback(
+    model: Annotated[str, typer.Argument(help="Logical model.")],
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Brings the previous champion back.
+
+    Example: tailrace rollback credit --reason "scores look wrong"
+    """
+    _ask("rollback", model, None, reason, as_json)
+
+
+def _ask(command: str, model: str, version: int | None, reason: str, as_json: bool) -> None:
+    from tailrace.cli.control import contract_of
+    from tailrace.models.commands import ask
+
+    where_is = connection()
+    contract_of(where_is, model)
+    answer = ask(where_is, home_dir(), command, model, version, reason)
+    if answer.step is None:
+        raise TailraceError(f"refused: {answer.refusal}")
+    shown = ("model", "revision", "step", "version", "champion", "previous", "reason", "by", "command_id")
+    emit({name: answer.step[name] for name in shown}, as_json)
+
+
+def _report(published: Publication, as_json: bool) -> None:
+    report = published.to_dict()
+    emit(report, as_json)
+    say(
+        f"published {published.model} version {published.version}; "
+        + (
+            "it goes into service once its checks pass"
+            if published.version == 1
+            else f"put it into service with `tailrace promote {published.model} {published.version}`"
+        )
+    )
+
+
+def _row(version: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of the table; ``--json`` has the rest."""
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in sorted(version["metrics"].items()))
+    return {
+        "model": version["model"],
+        "version": version["version"],
+        "state": version["state"],
+        "format": version["format"],
+        "rows": version["rows"],
+        "holdout": metrics,
+        "published": version["published_at"],
+        "by": version["published_by"],
+        "digest": version["digest"][:12],
+    }

@@ -22,7 +22,7 @@ from tailrace.models.fingerprint import library_versions
 from tailrace.models.golden import check_golden, golden_bytes
 from tailrace.models.golden_rows import golden_rows, rows_between
 from tailrace.models.load import LoadedModel, Predictions, load_model
-from tailrace.models.manifest import PARTS, Holdout, Input, Lineage, Manifest, Part, sha256
+from tailrace.models.manifest import PARTS, Holdout, Input, Lineage, Manifest, Part, TrainedOn, sha256
 from tailrace.models.metrics import holdout_metrics
 from tailrace.models.original import Original
 from tailrace.models.read_onnx import read_onnx
@@ -56,6 +56,7 @@ def build_package(
     *,
     holdout: tuple[Any, Any] | None = None,
     selection: str = "all rows given",
+    trained_on: TrainedOn | None = None,
     seeds: Mapping[str, int] | None = None,
 ) -> Package:
     """A package, numbered 1, from a scikit-learn estimator and its training rows in the order of time.
@@ -69,7 +70,8 @@ def build_package(
         contract: the contract in force.
         holdout: x and y that the estimator has not seen. Without them the last fifth of the rows is the
             holdout; an estimator that was fitted beforehand is judged by a copy that is fitted without it.
-        selection: how the rows were chosen, for the lineage.
+        selection: how the rows were chosen, in words, for the lineage.
+        trained_on: how they were chosen, where they are rows of a file.
         seeds: the seeds that went into the estimator, for the lineage.
 
     Raises:
@@ -95,6 +97,7 @@ def build_package(
         classes=_classes(fitted, contract),
         estimator=" ".join(repr(fitted).split())[:1000],
         selection=selection,
+        trained_on=trained_on,
         seeds=dict(seeds or {}),
     )
     tried = _tried_rows(held, train, inputs, impute, contract)
@@ -124,7 +127,16 @@ def build_from_onnx(
     rows = _rows(x, y, converted.inputs, contract)
     impute = impute_values(rows.columns, converted.inputs, contract)
     held = servable(rows, converted.inputs, impute, contract)
-    draft = _Draft(contract, rows, impute, classes, estimator=producer, selection=selection, seeds={})
+    draft = _Draft(
+        contract,
+        rows,
+        impute,
+        classes=classes,
+        estimator=producer,
+        selection=selection,
+        trained_on=None,
+        seeds={},
+    )
     manifest = draft.manifest(converted)
     try:
         judged = LoadedModel(manifest, load_model(manifest, converted.data)).predict(held.columns, len(held))
@@ -153,6 +165,7 @@ class _Draft:
     classes: tuple[str, ...]
     estimator: str
     selection: str
+    trained_on: TrainedOn | None
     seeds: dict[str, int]
 
     def manifest(self, converted: Converted) -> Manifest:
@@ -181,6 +194,7 @@ class _Draft:
                 data_digest=data_digest(self.train.columns, self.train.truth),
                 rows=len(self.train),
                 selection=self.selection,
+                trained_on=self.trained_on,
                 code=f"tailrace {importlib.metadata.version('tailrace')}",
                 libraries=library_versions(),
                 seeds=self.seeds,

@@ -39,9 +39,9 @@ def model_card(manifest: Manifest, contract: ModelContract) -> str:
         "## Data",
         "",
         (
-            f"{manifest.lineage.rows:,} rows ({manifest.lineage.selection}), "
-            f"SHA-256 `{manifest.lineage.data_digest}`."
-        ),
+            f"{manifest.lineage.rows:,} rows: {manifest.lineage.selection}.",
+        "",
+        f"SHA-256 `{manifest.lineage.data_digest}`.",
         "",
         "Made with " + ", ".join(f"{k} {v}" for k, v in sorted(manifest.lineage.libraries.items())) + ".",
     ]

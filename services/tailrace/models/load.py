@@ -47,8 +47,10 @@ class Predictions:
 
     def take(self, rows: Array) -> Predictions:
         """The predictions of some of the rows."""
-        some = (None if a is None else a[rows] for a in (self.probabilities, self.score, self.value))
-        return Predictions(*some, self.classes)
+        probabilities, score, value = (
+            None if a is None else a[rows] for a in (self.probabilities, self.score, self.value)
+        )
+        return Predictions(probabilities, score, value, self.classes)
 
 
 class LoadedModel:

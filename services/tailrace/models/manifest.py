@@ -77,6 +77,16 @@ class Holdout(_Frozen):
     metrics: dict[str, Finite]
 
 
+class TrainedOn(_Frozen):
+    """Which rows of a file it was fitted and judged on: those where the SQL condition ``where`` is true, of event
+    times from ``first_ms`` to ``last_ms`` (milliseconds since 1970, both included)."""
+
+    file: str
+    where: str | None
+    first_ms: int
+    last_ms: int
+
+
 class Lineage(_Frozen):
     """Where the version comes from."""
 
@@ -84,6 +94,7 @@ class Lineage(_Frozen):
     data_digest: Digest
     rows: int
     selection: str
+    trained_on: TrainedOn | None
     code: str
     libraries: dict[str, str]
     seeds: dict[str, int]

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+SEQUENCE = "sequence"
+"""The fact in a step's evidence that names the sequence of the package that was let in."""
+
 
 @dataclass(frozen=True)
 class RolloutState:
@@ -38,6 +41,7 @@ class Rollouts:
         position: offset behind the last record that was taken, winner or not.
         commands: ids of the commands that were carried out.
         steps: how many records were winners.
+        sequences: by model, the highest sequence of a package that was let in (see ``models/package.py``).
     """
 
     def __init__(self) -> None:
@@ -45,6 +49,7 @@ class Rollouts:
         self.position = 0
         self.commands: set[str] = set()
         self.steps = 0
+        self.sequences: dict[str, int] = {}
         # By model: the offsets of its winners, whose revisions count from 1.
         self._offsets: dict[str, list[int]] = {}
 
@@ -65,6 +70,8 @@ class Rollouts:
         self.steps += 1
         if record["command_id"] is not None:
             self.commands.add(record["command_id"])
+        sequence = int(record["evidence"].get(SEQUENCE, 0))
+        self.sequences[model] = max(sequence, self.sequences.get(model, 0))
         return True
 
     def revision_at(self, model: str, position: int) -> int:

@@ -1,0 +1,110 @@
+"""Asks the rollout service for something, signed by the home's key, and waits for its answer."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tailrace.contracts import lanes
+from tailrace.contracts.apply import applied_by
+from tailrace.kit.codec import ControlCodec
+from tailrace.kit.connection import Connection
+from tailrace.kit.errors import TailraceError
+from tailrace.kit.reading import TopicReader, read_all
+from tailrace.kit.registry import RegistryClient
+from tailrace.models.rollout_fold import Rollouts
+from tailrace.models.sign import sign_command
+from tailrace.models.trust import signing_key
+
+ANSWER_S = 30.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a command: the rollout step that it led to, or why it was refused."""
+
+    command_id: str
+    step: Mapping[str, Any] | None
+    refusal: str | None
+
+
+def ask(
+    connection: Connection,
+    home: Path,
+    command: str,
+    model: str,
+    version: int | None = None,
+    reason: str = "",
+    timeout_s: float = ANSWER_S,
+) -> Answer:
+    """Writes a command that follows the rollout as it stands, and waits for the rollout service's answer.
+
+    Raises:
+        TailraceError: no answer came in time, or Kafka does not take the command.
+    """
+    from confluent_kafka import KafkaException, Producer
+
+    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
+    reader = TopicReader(connection, [lanes.ROLLOUTS, lanes.ALERTS])
+    try:
+        fold = Rollouts()
+        while not reader.caught_up():
+            for message in reader.poll(0.2):
+                if message.topic() == lanes.ROLLOUTS:
+                    fold.apply(codec.decode("Rollout", message.value()), message.offset())
+        asked = {
+            "command_id": str(uuid.uuid4()),
+            "model": model,
+            "command": command,
+            "version": version,
+            "follows": fold.state(model).revision,
+            "by": applied_by(),
+            "reason": reason or f"tailrace {command}",
+            "issued_at": int(time.time() * 1000),
+        }
+        failed: list[Any] = []
+        producer = Producer(
+            {**connection.kafka, "enable.idempotence": True, "partitioner": "murmur2_random", "log_level": 0}
+        )
+        producer.produce(
+            lanes.COMMANDS,
+            codec.encode("Command", sign_command(asked, signing_key(home))),
+            model.encode(),
+            on_delivery=lambda error, _: failed.append(error),
+        )
+        if producer.flush(timeout_s) or failed[0] is not None:
+            what = KafkaException(failed[0]) if failed else "no answer"
+            raise TailraceError(f"Kafka did not take the command: {what}")
+        return _answer(reader, codec, str(asked["command_id"]), timeout_s)
+    finally:
+        reader.close()
+
+
+def rollouts(connection: Connection, codec: ControlCodec) -> Rollouts:
+    """The rollouts as they stand."""
+    fold = Rollouts()
+    for message in read_all(connection, [lanes.ROLLOUTS]):
+        fold.apply(codec.decode("Rollout", message.value()), message.offset())
+    return fold
+
+
+def _answer(answers: TopicReader, codec: ControlCodec, command_id: str, timeout_s: float) -> Answer:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        for message in answers.poll(0.2):
+            if message.topic() == lanes.ROLLOUTS:
+                step = codec.decode("Rollout", message.value())
+                if step["command_id"] == command_id:
+                    return Answer(command_id, step, None)
+            else:
+                alert = codec.decode("Alert", message.value())
+                if alert["detail"].get("command_id") == command_id:
+                    return Answer(command_id, None, alert["summary"])
+    raise TailraceError(
+        f"the rollout service did not answer within {timeout_s:.0f} s; the command {command_id} stands and will be "
+        "carried out when it comes back: see `tailrace status` and `tailrace logs rollout`"
+    )

@@ -1,0 +1,81 @@
+"""What is published, and what became of it: for ``tailrace models``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tailrace.contracts import lanes
+from tailrace.kit.codec import ControlCodec
+from tailrace.kit.connection import Connection
+from tailrace.kit.reading import read_all
+from tailrace.kit.registry import RegistryClient
+from tailrace.models.commands import rollouts
+from tailrace.models.errors import PackageRefused
+from tailrace.models.package import verified_manifest
+from tailrace.models.rollout_fold import RolloutState
+from tailrace.models.trust import TrustStore
+
+
+def published_versions(connection: Connection, home: Path, model: str | None = None) -> list[dict[str, Any]]:
+    """Every version on the topic, by model and number, with its state in the rollout.
+
+    A version whose signature is not trusted in this home has the state ``untrusted`` and shows nothing of what
+    it says about itself.
+    """
+    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
+    trust = TrustStore(home / "keys")
+    fold = rollouts(connection, codec)
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for message in read_all(connection, [lanes.MANIFESTS]):
+        record = codec.decode("ModelManifest", message.value())
+        at = record["model"], record["version"]
+        if at not in found and model in (None, record["model"]):
+            found[at] = _described(record, fold.state(record["model"]), trust)
+    return [found[at] for at in sorted(found)]
+
+
+def state_of(version: int, rollout: RolloutState) -> str:
+    """``champion``, ``previous``, ``shadow``, ``candidate``, ``rejected``, or ``published`` where no step names it."""
+    if version == rollout.champion:
+        return "champion"
+    if version == rollout.previous:
+        return "previous"
+    for state, versions in (
+        ("shadow", rollout.shadow),
+        ("candidate", rollout.candidates),
+        ("rejected", rollout.rejected),
+    ):
+        if version in versions:
+            return state
+    return "published"
+
+
+def _described(record: dict[str, Any], rollout: RolloutState, trust: TrustStore) -> dict[str, Any]:
+    envelope = {
+        "model": record["model"],
+        "version": record["version"],
+        "digest": record["digest"],
+        "key_id": record["key_id"],
+        "published_at": datetime.fromtimestamp(record["published_at"] / 1000, UTC).isoformat(),
+        "published_by": record["published_by"],
+    }
+    try:
+        manifest = verified_manifest(record, trust)
+    except PackageRefused as refused:
+        nothing: dict[str, Any] = {"format": None, "rows": None, "metrics": {}, "refused": str(refused)}
+        return {**envelope, "state": "untrusted", **nothing}
+    said = manifest.model_dump(mode="json")
+    return {
+        **envelope,
+        "state": state_of(manifest.version, rollout),
+        "format": manifest.format,
+        "rows": manifest.lineage.rows,
+        "metrics": dict(manifest.holdout.metrics),
+        "holdout_rows": manifest.holdout.rows,
+        "inputs": [i.name for i in manifest.inputs],
+        "conversion": said["conversion"],
+        "lineage": said["lineage"],
+        "contract_digest": manifest.contract_digest,
+    }
