@@ -38,8 +38,7 @@ def model_card(manifest: Manifest, contract: ModelContract) -> str:
         "",
         "## Data",
         "",
-        (
-            f"{manifest.lineage.rows:,} rows: {manifest.lineage.selection}.",
+        f"{manifest.lineage.rows:,} rows: {manifest.lineage.selection}.",
         "",
         f"SHA-256 `{manifest.lineage.data_digest}`.",
         "",
