@@ -9,7 +9,7 @@ PROGRAMS = {
     # name: the module whose main() it is
     "rollout": "tailrace.rollout.app",
     "scorer": "tailrace.scorer.app",
-    "shadow-scorer": "tailrace.scorer.app",
+    "shadow-scorer": "tailrace.scorer.shadow_app",
     "sink": "tailrace.sink.app",
     "registry": "tailrace.local.registry_server",
     "clickhouse": "tailrace.local.clickhouse_bridge",

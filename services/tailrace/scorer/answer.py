@@ -17,8 +17,7 @@ from tailrace.models.load import Predictions
 from tailrace.scorer.decode_columns import Column
 from tailrace.scorer.event import Answers, Identity, encode_events
 from tailrace.scorer.fill_missing import fill_missing
-from tailrace.scorer.read_request import Requests
-from tailrace.scorer.rows import Rows
+from tailrace.scorer.rows import Requests, Rows
 from tailrace.scorer.score import score
 from tailrace.scorer.versions import Role, Serving, Version
 from tailrace.scorer.work import Work

@@ -7,12 +7,11 @@ Nothing that is NaN or infinite passes: NaN is a missing value, an infinity is n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from tailrace.contracts.expressions import compile_expression, request_columns
 from tailrace.contracts.fields import ContextField, Feature
@@ -20,6 +19,7 @@ from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.errors import BadRecord
 from tailrace.models.columns import Array
 from tailrace.scorer.decode_columns import Column, Ints, Mask
+from tailrace.scorer.frame import frame_of
 from tailrace.scorer.rows import Replaced
 
 _MOST = float(np.finfo(np.float64).max)
@@ -73,25 +73,6 @@ class InputCheck:
                 for row in np.flatnonzero(~kept).tolist():
                     checked.reject(row, "rule", f"breaks the rule {name}: {text}", name)
         return checked
-
-
-def frame_of(columns: Mapping[str, Array], kinds: Mapping[str, str]) -> pl.DataFrame:
-    """The columns as expressions take them."""
-    return pl.DataFrame(
-        [_series(name, values, kinds.get(name, "number")) for name, values in columns.items()]
-    )
-
-
-def _series(name: str, values: Array, kind: str) -> pl.Series:
-    if values.dtype == np.object_:
-        return pl.Series(name, values.tolist(), dtype=pl.String)
-    if kind == "boolean":
-        known = ~np.isnan(values)
-        truth = pl.Series(name, values == 1.0)
-        if known.all():
-            return truth
-        return pl.select(pl.when(pl.Series(known)).then(truth).alias(name)).to_series()
-    return pl.Series(name, values)
 
 
 _Check = Callable[[Column, Checked], Array]

@@ -131,7 +131,7 @@ class _Cursor:
 
     def string(self, present: Mask | None) -> Column:
         length = self._varint(present)
-        begin = self._at if present is None else self._at[present]
+        begin = self._at.copy() if present is None else self._at[present]
         ends = self._ends if present is None else self._ends[present]
         wrong = (length < 0) | (length > ends - begin)
         self._fail(wrong, present)

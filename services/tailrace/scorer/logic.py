@@ -26,7 +26,8 @@ from tailrace.scorer.alerts import Alerts
 from tailrace.scorer.answer import answer, check
 from tailrace.scorer.contract_plan import ContractPlan
 from tailrace.scorer.handover import Handover
-from tailrace.scorer.read_request import Requests, read_requests
+from tailrace.scorer.read_request import read_requests
+from tailrace.scorer.rows import Requests
 from tailrace.scorer.versions import OpenVersion, Role, Version, Versions
 from tailrace.scorer.work import Work
 

@@ -13,7 +13,7 @@ from tailrace.contracts.fields import ContextField, Feature
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.models.columns import Array
 from tailrace.models.load import Predictions
-from tailrace.scorer.check_input import frame_of
+from tailrace.scorer.frame import frame_of
 
 DEFAULT_ACTION = "none"
 """What is done about a value where the policy is silent; about a class it is the class."""

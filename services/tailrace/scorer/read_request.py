@@ -8,7 +8,6 @@ codec one by one, is written anew in the contract's schema and then takes the sa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,38 +18,9 @@ from tailrace.kit.errors import BadRecord
 from tailrace.kit.marks import mark_time
 from tailrace.kit.messages import Message
 from tailrace.scorer.contract_plan import ContractPlan
-from tailrace.scorer.decode_columns import Column, Ints
+from tailrace.scorer.rows import Requests
 
 MODEL = "model"
-
-
-@dataclass
-class Requests:
-    """Some requests of one model, as columns.
-
-    Attributes:
-        at: where in the batch each of them is.
-        values: each request in wire format, in the contract's schema.
-        columns: by name, every field of the request schema.
-    """
-
-    plan: ContractPlan
-    at: Ints
-    values: list[bytes]
-    columns: dict[str, Column]
-
-    def take(self, rows: Ints) -> Requests:
-        return Requests(
-            self.plan,
-            self.at[rows],
-            [self.values[row] for row in rows.tolist()],
-            {name: column.take(rows) for name, column in self.columns.items()},
-        )
-
-
-class _Row(NamedTuple):
-    at: int
-    value: bytes
 
 
 class Reading(NamedTuple):
@@ -60,6 +30,11 @@ class Reading(NamedTuple):
     marks: dict[int, int]
     """Event time in ms of each mark."""
     bad: dict[int, BadRecord]
+
+
+class _Row(NamedTuple):
+    at: int
+    value: bytes
 
 
 def read_requests(batch: Sequence[Message], lanes: Mapping[str, Sequence[ContractPlan]]) -> Reading:

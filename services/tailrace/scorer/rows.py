@@ -1,14 +1,45 @@
-"""Requests that passed the checks, on their way through a model."""
+"""Requests on their way: as they were read, and as they go through a model once they passed the checks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tailrace.models.columns import Array
-from tailrace.scorer.decode_columns import Ints, Mask
-from tailrace.scorer.read_request import Requests
+from tailrace.scorer.decode_columns import Column, Ints, Mask
+
+if TYPE_CHECKING:
+    from tailrace.scorer.contract_plan import ContractPlan
+
+
+@dataclass
+class Requests:
+    """Some requests of one model, as columns.
+
+    Attributes:
+        at: where in the batch each of them is.
+        values: each request in wire format, in the contract's schema.
+        columns: by name, every field of the request schema.
+    """
+
+    plan: ContractPlan
+    at: Ints
+    values: list[bytes]
+    columns: dict[str, Column]
+
+    def take(self, rows: Ints) -> Requests:
+        return Requests(
+            self.plan,
+            self.at[rows],
+            [self.values[row] for row in rows.tolist()],
+            {name: column.take(rows) for name, column in self.columns.items()},
+        )
+
+
+class _Row(NamedTuple):
+    at: int
+    value: bytes
 
 
 class Replaced(NamedTuple):

@@ -113,10 +113,8 @@ class Versions:
         return f"version {state.champion} of {model} is being opened"
 
     def _take_up(self, model: str, state: RolloutState) -> None:
-        if self._role == "shadow":
-            wanted = state.shadow
-        else:
-            wanted = () if state.champion is None else (state.champion,)
+        champions = () if state.champion is None else (state.champion,)
+        wanted = champions if self._role == "champion" else state.shadow
         found = [(number, self._version(model, number)) for number in wanted]
         versions = tuple(Version(n, m) for n, m in found if isinstance(m, LoadedModel))
         refused = sum(isinstance(m, Refusal) for _, m in found)

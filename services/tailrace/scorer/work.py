@@ -9,7 +9,7 @@ import numpy as np
 
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.messages import Hold, Message, Record, Source, TopicPartition
-from tailrace.scorer.read_request import Requests
+from tailrace.scorer.rows import Requests
 
 
 @dataclass

@@ -1,0 +1,37 @@
+"""The rollout service as a process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.kit.service import Service, run_logic
+from tailrace.models.fetch import KafkaChunks, PackageFetcher
+from tailrace.models.load import LoadedModel
+from tailrace.models.package import open_package
+from tailrace.models.trust import TrustStore
+from tailrace.rollout.logic import RolloutLogic
+
+CACHE = ("cache", "packages")
+
+
+def main() -> None:
+    # Commands and manifests are decided by one instance, since steps follow each other: each topic has one
+    # partition, and both go to the same member.
+    run_logic("rollout", make_logic, co_partitioned=True)
+
+
+def make_logic(service: Service) -> RolloutLogic:
+    home = service.settings.home
+    fetch = PackageFetcher(home.joinpath(*CACHE), KafkaChunks(service.connection))
+    trust = TrustStore(home / "keys")
+
+    def opened(record: Mapping[str, Any], contract: ModelContract, newer_than: int) -> LoadedModel:
+        return open_package(record, fetch, trust, contract, newer_than=newer_than)
+
+    return RolloutLogic(service.registry, opened, lambda command: trust.command_refusal(dict(command)))
+
+
+if __name__ == "__main__":
+    main()

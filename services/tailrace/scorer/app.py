@@ -1,0 +1,39 @@
+"""The scorer as a process: answers requests with the champions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.kit.service import Service, run_logic
+from tailrace.models.fetch import KafkaChunks, PackageFetcher
+from tailrace.models.load import LoadedModel
+from tailrace.models.package import open_package
+from tailrace.models.trust import TrustStore
+from tailrace.scorer.logic import ScorerLogic
+from tailrace.scorer.versions import Role
+
+CACHE = ("cache", "packages")
+
+
+def main() -> None:
+    run_logic("scorer", lambda service: make_logic(service, "champion"))
+
+
+def make_logic(service: Service, role: Role) -> ScorerLogic:
+    home = service.settings.home
+    fetch = PackageFetcher(home.joinpath(*CACHE), KafkaChunks(service.connection))
+    trust = TrustStore(home / "keys")
+
+    def opened(record: Mapping[str, Any], contract: ModelContract) -> LoadedModel:
+        return open_package(record, fetch, trust, contract)
+
+    # One thread: packages are opened one after the other, so that what serves keeps its core.
+    executor = ThreadPoolExecutor(1, thread_name_prefix="open-package")
+    return ScorerLogic(role, service.registry, opened, executor)
+
+
+if __name__ == "__main__":
+    main()

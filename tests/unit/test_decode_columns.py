@@ -1,0 +1,151 @@
+"""The columnar decoder against fastavro: the same values, and the same verdict on broken bytes."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import Any
+
+import fastavro
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tailrace.scorer.decode_columns import ColumnDecoder
+
+KINDS: dict[str, Any] = {
+    "double": st.floats(allow_nan=True, allow_infinity=True),
+    "long": st.integers(-(2**63), 2**63 - 1),
+    "boolean": st.booleans(),
+    "string": st.text(max_size=8),
+}
+HEADER = b"\x00\x00\x00\x00\x01"
+
+
+def schema(kinds: list[str]) -> dict[str, Any]:
+    fields = [{"name": f"f{i}", "type": ["null", kind], "default": None} for i, kind in enumerate(kinds)]
+    return {"type": "record", "name": "Request", "fields": fields}
+
+
+def encoded(parsed: Any, record: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    fastavro.schemaless_writer(buffer, parsed, record)
+    return buffer.getvalue()
+
+
+def by_fastavro(parsed: Any, body: bytes) -> dict[str, Any] | None:
+    """The record, or None where the body is not exactly what fastavro would write for one."""
+    buffer = io.BytesIO(body)
+    try:
+        record = fastavro.schemaless_reader(buffer, parsed, None)
+    except Exception:
+        return None
+    assert isinstance(record, dict)
+    return record if buffer.tell() == len(body) and encoded(parsed, record) == body else None
+
+
+def by_columns(kinds: list[str], bodies: list[bytes]) -> list[dict[str, Any] | None]:
+    columns, good = ColumnDecoder(schema(kinds)).decode([HEADER + body for body in bodies])
+    records: list[dict[str, Any] | None] = []
+    for row in range(len(bodies)):
+        if good is not None and not good[row]:
+            records.append(None)
+            continue
+        record: dict[str, Any] = {}
+        for (name, column), kind in zip(columns.items(), kinds, strict=True):
+            there = column.present is None or bool(column.present[row])
+            value = column.values[row]
+            if not there:
+                absent = {"string": lambda v: v is None, "long": lambda v: v == 0}.get(kind, np.isnan)
+                assert absent(value)
+                record[name] = None
+            elif kind == "string":
+                record[name] = value.decode()
+            else:
+                record[name] = {"double": float, "long": int, "boolean": lambda v: bool(v == 1.0)}[kind](
+                    value
+                )
+        records.append(record)
+    return records
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal, and NaNs by their bits."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    if isinstance(one, float) and isinstance(other, float):
+        return struct.pack("<d", one) == struct.pack("<d", other)
+    return type(one) is type(other) and bool(one == other)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[list[str], list[bytes]]:
+    kinds = draw(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=6))
+    parsed = fastavro.parse_schema(schema(kinds))
+    row = st.fixed_dictionaries({f"f{i}": st.none() | KINDS[kind] for i, kind in enumerate(kinds)})
+    bodies = [encoded(parsed, record) for record in draw(st.lists(row, min_size=1, max_size=8))]
+    return kinds, bodies
+
+
+@given(cases())
+@settings(max_examples=200, deadline=None)
+def test_decodes_what_fastavro_decodes(case: tuple[list[str], list[bytes]]) -> None:
+    kinds, bodies = case
+    parsed = fastavro.parse_schema(schema(kinds))
+    for body, record in zip(bodies, by_columns(kinds, bodies), strict=True):
+        assert same(record, by_fastavro(parsed, body))
+
+
+@given(cases(), st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_broken_row_is_found_and_harms_no_other(
+    case: tuple[list[str], list[bytes]], data: st.DataObject
+) -> None:
+    kinds, bodies = case
+    parsed = fastavro.parse_schema(schema(kinds))
+    for _ in range(data.draw(st.integers(1, 3))):
+        row = data.draw(st.integers(0, len(bodies) - 1))
+        body = bodies[row]
+        at = data.draw(st.integers(0, len(body)))
+        change = data.draw(st.sampled_from(["cut", "insert", "replace", "append"]))
+        byte = bytes([data.draw(st.sampled_from([0, 1, 2, 3, 4, 127, 128, 255]))])
+        bodies[row] = {
+            "cut": body[:at],
+            "insert": body[:at] + byte + body[at:],
+            "replace": body[:at] + byte + body[at + 1 :],
+            "append": body + byte * data.draw(st.integers(1, 20)),
+        }[change]
+    for body, record in zip(bodies, by_columns(kinds, bodies), strict=True):
+        assert same(record, by_fastavro(parsed, body))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\x02",
+        b"\x02\xff",
+        b"\x02" + b"\xff" * 12,
+        b"\x02" + b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01",  # a text of 2**63 - 1 bytes
+        b"\x02\x01",  # a text of -1 bytes
+        b"\x02\x02\xff",  # not UTF-8
+        b"\x04\x02a",  # a branch that is not there
+        b"\x02\x82\x00a",  # a length with a byte too many
+    ],
+)
+def test_hostile_text_is_refused(body: bytes) -> None:
+    good = b"\x02\x02a"
+    assert by_columns(["string"], [good, body, good]) == [{"f0": "a"}, None, {"f0": "a"}]
+    assert by_columns(["string"], [body]) == [None]
+
+
+def test_a_value_shorter_than_its_header_is_refused() -> None:
+    _, good = ColumnDecoder(schema(["long"])).decode([HEADER + b"\x00", HEADER[:3], HEADER + b"\x00"])
+    assert good is not None
+    assert good.tolist() == [True, False, True]
+
+
+def test_a_schema_of_other_types_is_refused() -> None:
+    with pytest.raises(ValueError, match="f0"):
+        ColumnDecoder({"fields": [{"name": "f0", "type": "double"}]})
