@@ -23,7 +23,7 @@ def query(
     sql: Annotated[str, typer.Argument(help="A SELECT, in ClickHouse's SQL.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Asks ClickHouse, read-only; one row a line.
+    """Ask ClickHouse, read-only.
 
     Example: tailrace query "SELECT action, count() FROM credit_predictions GROUP BY action"
     """
@@ -40,7 +40,7 @@ def dlq_list(
     limit: Annotated[int, typer.Option(min=1, help="How many of the last.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """Lists the last dead letters, oldest first, with their coordinates.
+    """List the last dead letters, oldest first, with their coordinates.
 
     Example: tailrace dlq list --model credit --code unseen-category
     """
@@ -71,7 +71,7 @@ def dlq_show(
     dead_letter: Annotated[str, typer.Argument(help="Its coordinates: topic/partition/offset.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Prints one dead letter: what was wrong, where it came from, and the original record as far as it
+    """Print one dead letter: what was wrong, where it came from, and the original record as far as it
     decodes.
 
     Example: tailrace dlq show credit.dead-letters/0/17
@@ -99,10 +99,9 @@ def dlq_resend(
     again: Annotated[bool, typer.Option("--again", help="Also those that were sent again before.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Sends the original records again to the topics they came from, each dead letter once.
+    """Send original records again to the topics they came from, each dead letter once.
 
-    Of use when the cause is gone: a contract that knows the category now, a model that is there. Exits 1
-    where some were not sent.
+    Of use when the cause is gone: the contract knows the category now. Exits 1 where some were not sent.
 
     Example: tailrace dlq resend --model credit --code unseen-category
     """

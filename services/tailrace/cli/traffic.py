@@ -44,12 +44,11 @@ def replay(
     where: Annotated[str | None, typer.Option(help="SQL condition over the file's columns.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Sends a file's rows as requests, in order of event time, as fast as Kafka takes them unless told
-    otherwise.
+    """Send a file's rows as requests, in order of event time.
 
-    Owns the lane's clock while it runs: partitions without traffic are told the event time, and all of
-    them the last one. Rows that the champion was trained on are counted apart, since its answers to them
-    prove little.
+    As fast as Kafka takes them, unless --rate or --speed sets the pace. Meanwhile the file owns the lane's
+    clock: partitions without traffic are told the event time, and all of them the last one. Rows that the
+    champion was trained on are counted apart: its answers to them prove little.
 
     Example: tailrace replay electricity.csv --model electricity --label-delay 1d
     """
@@ -57,7 +56,7 @@ def replay(
     from tailrace.contracts.data_file import find_mapping, read_rows
     from tailrace.contracts.durations import parse_duration
     from tailrace.replay.send import Replay
-    from tailrace.replay.trained import trained_rows
+    from tailrace.replay.trained import champion_trained_on, count_trained
 
     if rate is not None and speed is not None:
         raise UsageError("--rate and --speed both set the pace: give one of them")
@@ -67,10 +66,11 @@ def replay(
         raise UsageError(f"--label-delay: {error}") from None
     where_is = connection()
     contract = contract_of(where_is, model)
-    rows = read_rows(file, find_mapping(Path.cwd(), model), contract, where=where, limit=limit)
+    mapping = find_mapping(Path.cwd(), model)
+    rows = read_rows(file, mapping, contract, where=where, limit=limit)
     if rows.is_empty():
         raise UsageError(f"{file}: no row is left to send; check --where and --limit")
-    trained = trained_rows(where_is, model, file, rows)
+    trained = count_trained(champion_trained_on(where_is, model), file, mapping, contract, rows)
     run = Replay(where_is, contract, rows, delay, rate, speed)
     with progress("replay", len(run.plan), unit="records") as bar:
         sent = run.run(bar.update)
@@ -97,7 +97,7 @@ def predict(
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 10.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Sends one request and prints what became of it; exits 1 where it was rejected.
+    """Send one request and print what became of it; exit 1 where it was rejected.
 
     The row may also carry request_id, the contract's key and its event time by their names.
 
@@ -129,7 +129,7 @@ def tail(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Prints a topic's last records, decoded, with their coordinates: partition/offset, time, key, value.
+    """Print a topic's last records, decoded: partition/offset, time, key, value.
 
     Example: tailrace tail credit.dead-letters --follow
     """

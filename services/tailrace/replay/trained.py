@@ -1,0 +1,59 @@
+"""Which rows of a file the champion has seen in training, by its lineage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from tailrace.contracts import lanes
+from tailrace.contracts.data_file import DataMapping, read_rows
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.kit.codec import ControlCodec
+from tailrace.kit.connection import Connection
+from tailrace.kit.errors import TailraceError
+from tailrace.kit.reading import read_all
+from tailrace.kit.registry import RegistryClient
+from tailrace.models.catalog import Catalog
+from tailrace.models.manifest import Manifest, TrainedOn
+from tailrace.models.rollout_fold import Rollouts
+
+
+def champion_trained_on(connection: Connection, model: str) -> TrainedOn | None:
+    """What the version that answers now was trained on; None where nothing answers or it does not say."""
+    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
+    catalog, rollouts = Catalog(), Rollouts()
+    for message in read_all(connection, [lanes.MANIFESTS, lanes.ROLLOUTS]):
+        if message.value() is None:
+            continue
+        if message.topic() == lanes.MANIFESTS:
+            catalog.apply(codec.decode("ModelManifest", message.value()))
+        else:
+            rollouts.apply(codec.decode("Rollout", message.value()), message.offset())
+    champion = rollouts.state(model).champion
+    record = None if champion is None else catalog.record(model, champion)
+    return None if record is None else Manifest.from_bytes(record["manifest"]).lineage.trained_on
+
+
+def count_trained(
+    trained_on: TrainedOn | None,
+    file: Path,
+    mapping: DataMapping | None,
+    contract: ModelContract,
+    rows: pl.DataFrame,
+) -> int:
+    """How many of the file's rows are among those that a version was fitted or held out on.
+
+    Files are told apart by their names; a copy under another name is not recognised.
+    """
+    if trained_on is None or trained_on.file != file.name:
+        return 0
+    time = pl.col(contract.event_time.name)
+    seen = rows.filter((time >= trained_on.first_ms) & (time <= trained_on.last_ms))
+    if trained_on.where is not None and len(seen):
+        try:
+            chosen = read_rows(file, mapping, contract, where=trained_on.where)
+        except TailraceError:
+            return 0  # another file under that name: it lacks what the condition is about
+        seen = seen.filter(pl.col("request_id").is_in(chosen["request_id"].implode()))
+    return len(seen)
