@@ -130,17 +130,23 @@ def ensure_tables(store: Store, contract: ModelContract) -> list[str]:
     Raises:
         TableConflict: a column is there with another type.
     """
+    few = few_values_of(contract)
+    tables = model_tables(contract)
+    done = []
+    for topic, schema in lane_schemas(contract).items():
+        done += ensure_table(store, tables[topic], columns_of(schema, few))
+    return done
+
+
+def few_values_of(contract: ModelContract) -> set[str]:
+    """Names of the contract's fields that have categories."""
     few = {
         *(name for name, feature in contract.features.items() if feature.type == "category"),
         *(name for name, field in contract.context.items() if field.type == "category"),
     }
     if contract.target.type == "category":
         few.add(contract.target.name)
-    tables = model_tables(contract)
-    done = []
-    for topic, schema in lane_schemas(contract).items():
-        done += ensure_table(store, tables[topic], columns_of(schema, few))
-    return done
+    return few
 
 
 def ensure_table(store: Store, table: str, columns: Sequence[Column]) -> list[str]:

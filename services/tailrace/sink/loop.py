@@ -1,0 +1,514 @@
+"""Plan, insert, commit: how records come into ClickHouse exactly once though it knows nothing of Kafka.
+
+For each partition in turn: commit the unchanged offset with the plan as its metadata; insert the plan's records,
+one block for each table, under the plan's token; commit the plan's end. A process that dies in between leaves the
+plan, and whoever owns the partition next repeats it to the letter, under the same token, of which ClickHouse takes
+a block once. A process that was only thought dead can do no more than repeat it too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Protocol, TypeVar
+
+from tailrace.contracts.lanes import CONTRACTS
+from tailrace.kit import metrics
+from tailrace.kit.clickhouse import NO_SUCH_COLUMN, UNKNOWN_DATABASE, UNKNOWN_TABLE, QueryFailed, Store
+from tailrace.kit.clock import WaitingClock
+from tailrace.kit.errors import BadRecord, Retry, TailraceError
+from tailrace.kit.log import Abortable, Backend, Committed, Consumer, OutOfRange, Reader, Retriable
+from tailrace.kit.messages import Message, TopicPartition
+from tailrace.sink.plan import Plan, make_plan
+from tailrace.sink.rows import Block, Row, blocks, unreadable
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+MAX_ROWS = 20_000
+"""Records in one block, at most: far below where ClickHouse would split it."""
+MAX_BYTES = 32 * 1024 * 1024
+LINGER_S = 0.25
+"""How long a record waits for company. ClickHouse likes few large blocks; people like to see what happens."""
+IDLE_WAIT_S = 0.05
+LOOK_FOR_TOPICS_S = 0.5
+REPORT_S = 0.5
+RETRY_S = (0.2, 5.0)
+"""How long is waited before what failed is tried again: at first, and at most, doubling."""
+
+
+class Rows(Protocol):
+    """What reads messages as rows: `rows.RowReader`."""
+
+    def control(self, messages: Sequence[Message]) -> None: ...
+    def topics(self) -> frozenset[str]: ...
+    def begin(self) -> None: ...
+    def read(self, message: Message) -> Row | None: ...
+    def forget_tables(self) -> None: ...
+
+
+class _Stopping(Exception):
+    """The process is to end while something was being waited for."""
+
+
+@dataclass(slots=True)
+class _Partition:
+    """A partition that this instance owns.
+
+    Attributes:
+        start: the committed offset.
+        plan: the plan committed with it, where one is pending.
+        is_new: the group has not committed any offset yet.
+        messages: what was read from ``start`` on.
+        size: their bytes.
+        since_ns: when the first of them was read.
+        blocks: those of the plan that are still to be inserted, by table; None until they are made.
+        trouble: why the partition waits, where it does.
+        retry_at: when it is tried again.
+        retry_s: how long it waits the next time.
+    """
+
+    start: int
+    plan: Plan | None
+    is_new: bool
+    messages: list[Message] = field(default_factory=list)
+    size: int = 0
+    since_ns: int = 0
+    blocks: dict[str, Block] | None = None
+    trouble: str | None = None
+    retry_at: int = 0
+    retry_s: float = RETRY_S[0]
+
+    @property
+    def next_offset(self) -> int:
+        return self.messages[-1].offset() + 1 if self.messages else self.start
+
+    def is_full(self) -> bool:
+        return len(self.messages) >= MAX_ROWS or self.size >= MAX_BYTES
+
+
+class Sink:
+    """Brings every topic that ``rows`` names into ``store``.
+
+    Args:
+        restore: makes the fixed tables, where they are missing.
+        stop: set when the process is to end; whatever waits then gives up.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        rows: Rows,
+        store: Store,
+        *,
+        group: str,
+        clock: WaitingClock,
+        restore: Callable[[], object] = lambda: None,
+        stop: Event | None = None,
+        linger_s: float = LINGER_S,
+        max_rows: int = MAX_ROWS,
+    ) -> None:
+        self._backend = backend
+        self._rows = rows
+        self._store = store
+        self._group = group
+        self._clock = clock
+        self._restore = restore
+        self._stop = stop or Event()
+        self._linger_ns = int(linger_s * 1e9)
+        self._max_rows = max_rows
+
+        self._restored = False
+        self._types: dict[str, dict[str, str]] = {}
+        self._reader: Reader | None = None
+        self._contracts: list[Message] = []
+        self._primed = False
+        self._consumer: Consumer | None = None
+        self._wanted: frozenset[str] = frozenset()
+        self._subscribed: frozenset[str] = frozenset()
+        self._look_at = 0
+        self._report_at = 0
+        self._member = ""
+        self._rebalanced = False
+        self._owned: dict[TopicPartition, _Partition] = {}
+        self._rewinding: set[TopicPartition] = set()
+        self._paused: set[TopicPartition] = set()
+
+        self.alive_ns = clock.perf_ns()
+        """When the loop last gave a sign of life, in ``clock.perf_ns`` time."""
+        self.waiting: str | None = "starting"
+        """Why the service is not ready; None when it is."""
+
+    # The turn ---
+
+    def run(self) -> None:
+        """Turns until ``stop`` is set, then leaves the group.
+
+        Raises:
+            TailraceError: the service cannot go on, and a person has to do something.
+            Fatal: the process is to be started afresh.
+        """
+        try:
+            while not self._stop.is_set():
+                self.step()
+        finally:
+            self.close()
+
+    def step(self) -> None:
+        """One turn; with nothing to do it takes some milliseconds. Raises what ``run`` raises."""
+        self.alive_ns = self._clock.perf_ns()
+        try:
+            self._turn()
+        except Retry as away:
+            self._wait(str(away), RETRY_S[0])
+        except Retriable as error:
+            self._wait(f"waiting for Kafka: {error}", 0.1)
+        except Abortable as reason:
+            log.warning("no longer in the group", extra={"reason": str(reason)})
+            self._start_over()
+        except _Stopping:
+            pass
+        except OutOfRange as gone:
+            raise TailraceError(
+                f"{gone}, but group {self._group} has only read up to there: retention deleted records before "
+                "they were stored, or the topic was made anew. Stop the service, set the group to an offset "
+                f"that is there (kafka-consumer-groups.sh --group {self._group} --topic {gone.partition.topic} "
+                "--reset-offsets --to-earliest --execute), and start it again"
+            ) from gone
+
+    def close(self) -> None:
+        """Leaves the group, so that others take over at once."""
+        for client in (self._consumer, self._reader):
+            if client is not None:
+                try:
+                    client.close()
+                except Exception:
+                    log.exception("closing a client failed")
+
+    def _turn(self) -> None:
+        if not self._restored:
+            self._restore()
+            self._restored = True
+        if not self._take_contracts():
+            return
+        self._subscribe()
+        if self._consumer is None:
+            self._wait(self._reason(), IDLE_WAIT_S)
+            return
+        self._rewind(self._consumer)
+        self._fetch(self._consumer)
+        self._work(self._consumer)
+        self._pause_full(self._consumer)
+        self.waiting = self._reason()
+        self._measure(self._consumer)
+
+    def _wait(self, reason: str | None, seconds: float) -> None:
+        self.waiting = reason
+        self._clock.sleep(seconds)
+
+    def _patiently(self, call: Callable[..., Answer], *arguments: object) -> Answer:
+        """Repeats a call while it may be repeated."""
+        pause = 0.005
+        while True:
+            try:
+                return call(*arguments)
+            except Retriable as error:
+                if self._stop.is_set():
+                    raise _Stopping from error
+                self.alive_ns = self._clock.perf_ns()
+                self._wait(f"waiting for Kafka: {error}", pause)
+                pause = min(2 * pause, 0.5)
+
+    # Contracts and topics ---
+
+    def _take_contracts(self) -> bool:
+        """Follows the contracts; False until all that there were are known."""
+        if self._reader is None:
+            if CONTRACTS not in self._backend.topics():
+                self._wait(f"waiting for the topic {CONTRACTS}", LOOK_FOR_TOPICS_S)
+                return False
+            self._reader = self._backend.reader([CONTRACTS])
+        self._contracts += self._reader.poll(0 if self._primed else 0.1)
+        if not self._primed and not self._reader.caught_up():
+            self.waiting = "reading the contracts"
+            return False
+        self._primed = True
+        if self._contracts:
+            self._rows.control(self._contracts)
+            self._contracts = []
+        return True
+
+    def _subscribe(self) -> None:
+        wanted = self._rows.topics()
+        now = self._clock.perf_ns()
+        if wanted == self._subscribed or (wanted == self._wanted and now < self._look_at):
+            return
+        present = wanted & self._backend.topics().keys()
+        if present != self._subscribed:
+            if self._consumer is None:
+                self._consumer = self._backend.consumer(self._group)
+            self._consumer.subscribe(present, self)
+            self._subscribed = present
+        self._wanted = wanted
+        self._look_at = now + int(LOOK_FOR_TOPICS_S * 1e9)
+
+    # Partitions ---
+
+    def on_assign(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """Where to go on: with the pending plan, where there is one."""
+        assert self._consumer is not None
+        self._rebalanced = True
+        self._member = self._consumer.member_id()
+        self._take_over(self._consumer, partitions)
+        return {tp: self._owned[tp].start for tp in partitions}
+
+    def on_revoke(self, partitions: Collection[TopicPartition]) -> None:
+        """What was planned and not done is left to the next owner."""
+        self._rebalanced = True
+        for tp in partitions:
+            self._owned.pop(tp, None)
+            self._rewinding.discard(tp)
+            self._paused.discard(tp)
+
+    def on_lost(self, partitions: Collection[TopicPartition]) -> None:
+        self._member = ""
+        self.on_revoke(partitions)
+
+    def _take_over(self, consumer: Consumer, partitions: Collection[TopicPartition]) -> None:
+        for tp, committed in self._patiently(consumer.committed, partitions).items():
+            if committed is None:
+                start = self._patiently(consumer.earliest, tp)
+                self._owned[tp] = _Partition(start, None, is_new=True)
+            else:
+                plan = Plan.unpack(committed.offset, committed.metadata)
+                self._owned[tp] = _Partition(committed.offset, plan, is_new=False)
+
+    def _start_over(self) -> None:
+        """After a commit that did not go through: what is owned is taken over as a new owner would."""
+        if self._consumer is not None and self._owned:
+            try:
+                self._take_over(self._consumer, list(self._owned))
+            except _Stopping:
+                return
+            self._rewinding.update(self._owned)
+
+    def _rewind(self, consumer: Consumer) -> None:
+        """Goes back to where reading ended. Until that is done, messages of the partition are not taken."""
+        for tp in sorted(self._rewinding):
+            try:
+                consumer.seek(tp, self._owned[tp].next_offset)
+            except Retriable:
+                continue
+            self._rewinding.discard(tp)
+
+    def _pause_full(self, consumer: Consumer) -> None:
+        full = {tp for tp, partition in self._owned.items() if partition.is_full()}
+        if full - self._paused:
+            consumer.pause(full - self._paused)
+        if self._paused - full:
+            consumer.resume(self._paused - full)
+        self._paused = full
+
+    def _fetch(self, consumer: Consumer) -> None:
+        self._rebalanced = False
+        messages = consumer.consume(self._max_rows, 0 if self._due() else IDLE_WAIT_S)
+        if self._rebalanced:
+            # Which messages were read before the partitions moved, and which after, is not known.
+            self._rewinding.update(self._owned)
+            return
+        now = self._clock.perf_ns()
+        for message in messages:
+            tp = TopicPartition(message.topic(), message.partition())
+            partition = self._owned.get(tp)
+            if partition is None or tp in self._rewinding or message.offset() < partition.next_offset:
+                continue
+            if not partition.messages:
+                partition.since_ns = now
+            partition.messages.append(message)
+            partition.size += len(message.value() or b"")
+
+    # Plan, insert, commit ---
+
+    def _due(self) -> list[TopicPartition]:
+        """Partitions of which something can be inserted now, in order."""
+        now = self._clock.perf_ns()
+        return sorted(tp for tp, partition in self._owned.items() if self._is_due(partition, now))
+
+    def _is_due(self, partition: _Partition, now: int) -> bool:
+        if not partition.messages or now < partition.retry_at:
+            return False
+        if partition.plan is not None:
+            return partition.blocks is not None or partition.messages[-1].offset() >= partition.plan.end - 1
+        return partition.is_full() or now - partition.since_ns >= self._linger_ns
+
+    def _work(self, consumer: Consumer) -> None:
+        self._commit_starts(consumer)
+        due = self._due()
+        if not due:
+            return
+        self._rows.begin()
+        plans: dict[TopicPartition, Plan] = {}
+        for tp in due:
+            try:
+                self._prepare(tp, plans)
+            except Retry as away:
+                self._hold(self._owned[tp], away)
+        if plans:
+            self._commit(consumer, {tp: Committed(plan.start, plan.pack()) for tp, plan in plans.items()})
+            for tp, plan in plans.items():
+                self._owned[tp].plan = plan
+        ends: dict[TopicPartition, int] = {}
+        for tp in due:
+            try:
+                end = self._insert(tp)
+            except Retry as away:
+                # One time-out a turn is enough: the others find out for themselves in later turns.
+                self._hold(self._owned[tp], away)
+                break
+            if end is not None:
+                ends[tp] = end
+        if ends:
+            self._commit(consumer, {tp: Committed(end) for tp, end in ends.items()})
+            for tp, end in ends.items():
+                self._advance(tp, end)
+
+    def _commit_starts(self, consumer: Consumer) -> None:
+        """A group that has committed nothing of a partition would have to guess where to start again."""
+        starts = {tp: Committed(p.start) for tp, p in self._owned.items() if p.is_new}
+        if starts:
+            self._commit(consumer, starts)
+            for tp in starts:
+                self._owned[tp].is_new = False
+
+    def _prepare(self, tp: TopicPartition, plans: dict[TopicPartition, Plan]) -> None:
+        """Makes the blocks of the pending plan, or of a new one."""
+        partition = self._owned[tp]
+        if partition.blocks is not None:
+            return
+        if partition.plan is not None:
+            rows = self._read_planned(partition.plan, partition.messages)
+        else:
+            rows, plan = self._read_new(partition)
+            plans[tp] = plan
+        partition.blocks = blocks(rows)
+
+    def _read_new(self, partition: _Partition) -> tuple[list[Row], Plan]:
+        read: list[tuple[Message, Row | None, bool]] = []
+        size = 0
+        for message in partition.messages[: self._max_rows]:
+            size += len(message.value() or b"")
+            if read and size > MAX_BYTES:
+                break
+            try:
+                read.append((message, self._rows.read(message), True))
+            except BadRecord as error:
+                read.append((message, unreadable(message, error), False))
+        plan = make_plan(partition.start, [(message.offset(), good) for message, _, good in read])
+        return [row for message, row, _ in read if row is not None and message.offset() < plan.end], plan
+
+    def _read_planned(self, plan: Plan, messages: Sequence[Message]) -> list[Row]:
+        rows = []
+        for message in messages:
+            if message.offset() >= plan.end:
+                break
+            try:
+                row = self._rows.read(message)
+            except BadRecord as error:
+                if not plan.is_unreadable(message.offset()):
+                    raise Retry(
+                        f"{message.topic()}/{message.partition()}/{message.offset()} was readable when it was "
+                        f"planned and is not now ({error}): are registry and contracts complete?"
+                    ) from error
+                row = unreadable(message, error)
+            else:
+                if plan.is_unreadable(message.offset()):
+                    row = unreadable(message, BadRecord("unreadable", "not readable when it was planned"))
+            if row is not None:
+                rows.append(row)
+        return rows
+
+    def _insert(self, tp: TopicPartition) -> int | None:
+        """Inserts what the plan has left, and gives back its end; None where it waits."""
+        partition = self._owned[tp]
+        if partition.plan is None or partition.blocks is None:
+            return None
+        token = partition.plan.token(tp)
+        for table in sorted(partition.blocks):
+            block = partition.blocks[table]
+            try:
+                self._store.insert(table, block, self._types_of(table, block), token)
+            except QueryFailed as failed:
+                if failed.code not in (NO_SUCH_COLUMN, UNKNOWN_TABLE, UNKNOWN_DATABASE):
+                    raise
+                # Somebody dropped it. The rows are read again, which makes what they need.
+                partition.blocks = None
+                self._types.clear()
+                self._rows.forget_tables()
+                self._restored = False
+                raise Retry(f"ClickHouse has lost what {table} needs: {failed}") from failed
+            del partition.blocks[table]
+        return partition.plan.end
+
+    def _types_of(self, table: str, columns: Collection[str]) -> dict[str, str]:
+        types = self._types.get(table, {})
+        if not types.keys() >= set(columns):
+            types = self._types[table] = self._store.columns(table)
+        if missing := set(columns) - types.keys():
+            raise QueryFailed(f"{table} lacks {', '.join(sorted(missing))}", NO_SUCH_COLUMN, None)
+        return types
+
+    def _commit(self, consumer: Consumer, offsets: Mapping[TopicPartition, Committed]) -> None:
+        """Commits as the member that took the partitions over; raises ``Abortable`` where it is that no more."""
+        started = self._clock.perf_ns()
+
+        def commit() -> None:
+            if not self._member or consumer.member_id() != self._member:
+                raise Abortable("no longer the member of the group that took the partitions over")
+            consumer.commit(offsets)
+
+        self._patiently(commit)
+        metrics.COMMIT_SECONDS.observe((self._clock.perf_ns() - started) / 1e9)
+
+    def _advance(self, tp: TopicPartition, end: int) -> None:
+        old = self._owned[tp]
+        done = sum(1 for message in old.messages if message.offset() < end)
+        rest = old.messages[done:]
+        new = _Partition(end, None, is_new=False, messages=rest, since_ns=self._clock.perf_ns())
+        new.size = sum(len(message.value() or b"") for message in rest)
+        self._owned[tp] = new
+        metrics.BATCHES.inc()
+        metrics.RECORDS.labels(tp.topic).inc(done)
+        if done:
+            metrics.WATERMARK.labels(tp.topic, str(tp.partition)).set(
+                old.messages[done - 1].timestamp()[1] / 1000
+            )
+
+    # What others see of it ---
+
+    def _measure(self, consumer: Consumer) -> None:
+        now = self._clock.perf_ns()
+        if now < self._report_at:
+            return
+        self._report_at = now + int(REPORT_S * 1e9)
+        for tp, partition in self._owned.items():
+            end = consumer.end(tp)
+            if end is not None:
+                metrics.LAG.labels(self._group, *map(str, tp)).set(max(0, end - partition.start))
+
+    def _hold(self, partition: _Partition, away: Retry) -> None:
+        """What is away for the moment holds up its partition; it is tried again later and later."""
+        partition.trouble = str(away)
+        partition.retry_at = self._clock.perf_ns() + int(partition.retry_s * 1e9)
+        partition.retry_s = min(2 * partition.retry_s, RETRY_S[1])
+
+    def _reason(self) -> str | None:
+        missing = self._rows.topics() - self._subscribed
+        if missing:
+            return f"waiting for the topics {', '.join(sorted(missing))}"
+        if self._subscribed and not self._member:
+            return "joining the consumer group"
+        troubles = {partition.trouble for partition in self._owned.values() if partition.trouble}
+        return "; ".join(sorted(troubles)) or None

@@ -1,0 +1,362 @@
+"""From a message to a row: in which table it belongs and what its columns are.
+
+A record that names its model in its schema goes into that model's table by the schema it was written with, so
+that fields the sink's contracts do not know yet are kept. JSON, and Avro of a schema of the producer's own, are
+read by the contract: the newest revision that fits. Whatever is readable once stays readable, since schemas
+and contract revisions are only ever added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any, NamedTuple, cast
+
+from tailrace.contracts.fold import Contracts
+from tailrace.contracts.json_input import JsonInput, Kind, parse_object
+from tailrace.contracts.lanes import Lane
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.contracts.names import avro_name
+from tailrace.contracts.schemas import AvroSchema, lane_schemas
+from tailrace.kit import dead_letters
+from tailrace.kit.clickhouse import Store
+from tailrace.kit.codec import CONTROL_RECORDS, Codec, ControlCodec, control_schema, is_json, read_schema_id
+from tailrace.kit.errors import BadRecord
+from tailrace.kit.marks import mark_time
+from tailrace.kit.messages import Message
+from tailrace.kit.registry import Registry
+from tailrace.kit.tables import (
+    CONTROL_TABLES,
+    DEAD_LETTERS,
+    UNREADABLE,
+    Column,
+    TableConflict,
+    columns_of,
+    ensure_table,
+    few_values_of,
+    table_name,
+)
+
+_RECORD_KINDS = {
+    "requests": "Request",
+    "predictions": "Prediction",
+    "shadow-predictions": "Prediction",
+    "labels": "Label",
+    "actions": "Action",
+}
+_JSON_KINDS: dict[str, Kind] = {"requests": "requests", "labels": "labels", "actions": "actions"}
+_CONTROL_NAMES = {topic: name for name, topic in CONTROL_RECORDS.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """A table, and the columns of it that one kind of record fills."""
+
+    table: str
+    columns: tuple[Column, ...]
+
+
+class Row(NamedTuple):
+    """A message and what it says."""
+
+    message: Message
+    layout: Layout
+    record: Mapping[str, Any]
+
+
+Block = dict[str, list[Any]]
+"""Columns of one table, all of the same length."""
+
+_BYTES = "Nullable(String)"
+_HEADERS = "Array(Tuple(name String, value String))"
+
+
+def _fixed(table: str, **types: str) -> Layout:
+    return Layout(table, tuple(Column(name, kind, itemgetter(name)) for name, kind in types.items()))
+
+
+UNREADABLE_LAYOUT = _fixed(
+    UNREADABLE, code="LowCardinality(String)", reason="String", key=_BYTES, value=_BYTES, headers=_HEADERS
+)
+DEAD_LETTER_LAYOUT = _fixed(
+    DEAD_LETTERS,
+    code="LowCardinality(String)",
+    reason="String",
+    field="LowCardinality(Nullable(String))",
+    source_topic="LowCardinality(String)",
+    source_partition="Int32",
+    source_offset="Int64",
+    service="LowCardinality(String)",
+    key=_BYTES,
+    value=_BYTES,
+    headers=_HEADERS,
+    sha256="Nullable(String)",
+)
+
+
+class RowReader:
+    """Reads messages as rows.
+
+    Args:
+        registry: of the schemas.
+        store: where the tables are; a column or table that a schema needs and that is not there is made.
+        contracts: reads the contracts' topic from its start to its present end. Asked for what seems to be
+            ahead of the contracts that are known.
+    """
+
+    def __init__(
+        self, registry: Registry, store: Store, contracts: Callable[[], Iterable[Message]] = lambda: ()
+    ) -> None:
+        self._codec = Codec(registry)
+        self._control = ControlCodec(registry)
+        self._store = store
+        self._all_contracts = contracts
+        self._contracts = Contracts()
+        self._refreshed = False
+        self._layouts: dict[object, Layout | BadRecord] = {}
+        self._json: dict[tuple[str, Kind], JsonInput] = {}
+        self._schemas: dict[str, dict[str, AvroSchema]] = {}
+
+    def control(self, messages: Iterable[Message]) -> None:
+        """Takes up what is new on the contracts' topic."""
+        for message in messages:
+            try:
+                record = self._control.decode("Contract", message.value())
+            except BadRecord:
+                continue
+            self._contracts.apply(record)
+
+    def topics(self) -> frozenset[str]:
+        """Every topic that is stored: control topics, and those of each lane that ever had a contract."""
+        lanes = {applied.contract.lane for applied in self._contracts.by_digest.values()}
+        return frozenset(CONTROL_TABLES) | {topic for lane in lanes for topic in Lane(lane).topics}
+
+    def begin(self) -> None:
+        """Before a batch: contracts may have come since the last one."""
+        self._refreshed = False
+
+    def read(self, message: Message) -> Row | None:
+        """The message as a row of its table; None for a mark.
+
+        Raises:
+            BadRecord: it cannot be decoded; see `unreadable`.
+            Retry: registry or ClickHouse is away.
+        """
+        value = message.value()
+        topic = message.topic()
+        if value is None and mark_time(message) is not None:
+            return None
+        if topic in CONTROL_TABLES:
+            name = _CONTROL_NAMES[topic]
+            return Row(message, self._control_layout(topic, name), self._control.decode(name, value))
+        lane, _, suffix = topic.rpartition(".")
+        if suffix == "dead-letters":
+            return Row(message, DEAD_LETTER_LAYOUT, _dead_letter(message))
+        if is_json(value):
+            return self._with_newest(message, lane, suffix, self._read_json)
+        layout = self._avro_layout(topic, lane, suffix, read_schema_id(value))
+        if layout is None:
+            return self._with_newest(message, lane, suffix, self._read_foreign)
+        return Row(message, layout, self._codec.decode(value).record)
+
+    def forget_tables(self) -> None:
+        """After a table or column that was there is gone: look again."""
+        self._layouts.clear()
+
+    # Avro ---
+
+    def _avro_layout(self, topic: str, lane: str, suffix: str, schema_id: int) -> Layout | None:
+        """By the schema that it was written with; None where that is not of one of the lane's models."""
+        key = (topic, schema_id)
+        found = self._layouts.get(key)
+        if found is None:
+            schema = self._codec.writer_schema(schema_id)
+            if not isinstance(schema, dict) or schema.get("type") != "record":
+                raise BadRecord("unsupported-schema", f"schema {schema_id} is not of a record")
+            model = self._model_of(schema, lane, suffix)
+            if model is None:
+                return None
+            found = self._layouts[key] = self._make(table_name(model, suffix), schema, model)
+        if isinstance(found, BadRecord):
+            raise found
+        return found
+
+    def _model_of(self, schema: Mapping[str, Any], lane: str, suffix: str) -> str | None:
+        full = f"{schema.get('namespace', '')}.{schema['name']}".removeprefix(".")
+        for again in (False, True):
+            if again and not self._try_refresh():
+                break
+            for contract in self._newest_first(lane):
+                if full == f"tailrace.{avro_name(contract.model)}.{_RECORD_KINDS.get(suffix)}":
+                    return contract.model
+        return None
+
+    def _read_foreign(self, message: Message, contract: ModelContract, suffix: str) -> Row:
+        if contract.digest not in self._schemas:
+            self._schemas[contract.digest] = lane_schemas(contract)
+        schema = self._schemas[contract.digest][message.topic()]
+        record = self._codec.decode(message.value(), schema).record
+        return Row(message, self._contract_layout(contract, suffix, schema), record)
+
+    # By contract ---
+
+    def _with_newest(
+        self,
+        message: Message,
+        lane: str,
+        suffix: str,
+        read: Callable[[Message, ModelContract, str], Row],
+    ) -> Row:
+        """Reads by the newest revision of the model's contract that it fits."""
+        failure: BadRecord | None = None
+        for again in (False, True):
+            if again and not self._try_refresh():
+                break
+            model = self._named_model(message, lane)
+            for contract in self._newest_first(lane):
+                if contract.model == model:
+                    try:
+                        return read(message, contract, suffix)
+                    except BadRecord as error:
+                        failure = failure or error
+        raise failure or BadRecord(
+            "unknown-model", f"no contract of lane {lane} is of the model that it names"
+        )
+
+    def _named_model(self, message: Message, lane: str) -> str:
+        models = {contract.model for contract in self._newest_first(lane)}
+        if is_json(message.value()):
+            named = parse_object(message.value() or b"").get("model")
+            if isinstance(named, str):
+                return named
+        return lane if lane in models or len(models) != 1 else next(iter(models))
+
+    def _read_json(self, message: Message, contract: ModelContract, suffix: str) -> Row:
+        kind = _JSON_KINDS.get(suffix)
+        if kind is None:
+            raise BadRecord("wrong-magic", f"{suffix} are Avro, this is JSON")
+        key = (contract.digest, kind)
+        if key not in self._json:
+            self._json[key] = JsonInput(contract, kind)
+        record = self._json[key].parse(message.value() or b"")
+        schema = (
+            lane_schemas(contract)[message.topic()] if (contract.digest, suffix) not in self._layouts else {}
+        )
+        return Row(message, self._contract_layout(contract, suffix, schema), record)
+
+    def _contract_layout(self, contract: ModelContract, suffix: str, schema: AvroSchema) -> Layout:
+        key = (contract.digest, suffix)
+        found = self._layouts.get(key)
+        if found is None:
+            table = table_name(contract.model, suffix)
+            found = self._layouts[key] = self._make(table, schema, contract.model)
+        if isinstance(found, BadRecord):
+            raise found
+        return found
+
+    def _newest_first(self, lane: str) -> list[ModelContract]:
+        applied = [a for a in self._contracts.by_digest.values() if a.contract.lane == lane]
+        return [a.contract for a in sorted(applied, key=lambda a: (-a.revision, a.model))]
+
+    def _try_refresh(self) -> bool:
+        if self._refreshed:
+            return False
+        self._refreshed = True
+        before = len(self._contracts.by_digest)
+        self.control(self._all_contracts())
+        return len(self._contracts.by_digest) != before
+
+    # Tables ---
+
+    def _control_layout(self, topic: str, name: str) -> Layout:
+        found = self._layouts.get(topic)
+        if found is None:
+            layout = Layout(CONTROL_TABLES[topic], tuple(columns_of(cast(AvroSchema, control_schema(name)))))
+            found = self._layouts[topic] = layout
+        assert isinstance(found, Layout)
+        return found
+
+    def _make(self, table: str, schema: AvroSchema, model: str) -> Layout | BadRecord:
+        newest = self._contracts.current.get(model)
+        columns = columns_of(schema, few_values_of(newest.contract) if newest else ())
+        try:
+            ensure_table(self._store, table, columns)
+        except TableConflict as conflict:
+            return BadRecord("type-conflict", str(conflict))
+        return Layout(table, tuple(columns))
+
+
+def unreadable(message: Message, error: BadRecord) -> Row:
+    """The row of a message that could not be decoded."""
+    record = {
+        "code": error.code,
+        "reason": error.reason,
+        "key": message.key(),
+        "value": message.value(),
+        "headers": _headers(message.headers()),
+    }
+    return Row(message, UNREADABLE_LAYOUT, record)
+
+
+def blocks(rows: Sequence[Row]) -> dict[str, Block]:
+    """One block for each table. A column that only some of a table's rows have is empty in the others."""
+    by_layout: dict[Layout, list[Row]] = {}
+    for row in rows:
+        by_layout.setdefault(row.layout, []).append(row)
+    by_table: dict[str, list[Layout]] = {}
+    for layout in by_layout:
+        by_table.setdefault(layout.table, []).append(layout)
+    return {
+        table: _block([(layout, by_layout[layout]) for layout in layouts])
+        for table, layouts in by_table.items()
+    }
+
+
+def _block(parts: list[tuple[Layout, list[Row]]]) -> Block:
+    messages = [row.message for _, rows in parts for row in rows]
+    block: Block = {
+        "_topic": [message.topic() for message in messages],
+        "_partition": [message.partition() for message in messages],
+        "_offset": [message.offset() for message in messages],
+        "_time": [message.timestamp()[1] for message in messages],
+    }
+    types = {column.name: column.type for layout, _ in parts for column in layout.columns}
+    for name, kind in types.items():
+        values: list[Any] = []
+        for layout, rows in parts:
+            get = next((column.value for column in layout.columns if column.name == name), None)
+            if get is None:
+                values += [_empty(kind)] * len(rows)
+            else:
+                values += [get(row.record) for row in rows]
+        block[name] = values
+    return block
+
+
+def _empty(kind: str) -> Any:
+    return [] if kind.startswith("Array(") else {} if kind.startswith("Map(") else None
+
+
+def _dead_letter(message: Message) -> dict[str, Any]:
+    try:
+        letter = dead_letters.parse(message)
+    except ValueError as error:
+        raise BadRecord("not-a-dead-letter", str(error)) from error
+    return {
+        "code": letter.code,
+        "reason": letter.reason,
+        "field": letter.field,
+        "source_topic": letter.source.topic,
+        "source_partition": letter.source.partition,
+        "source_offset": letter.source.offset,
+        "service": letter.service,
+        "key": letter.key,
+        "value": letter.value,
+        "headers": _headers(letter.headers),
+        "sha256": letter.sha256,
+    }
+
+
+def _headers(headers: Iterable[tuple[str, bytes | None]] | None) -> list[tuple[str, bytes]]:
+    return [(name, content or b"") for name, content in headers or ()]
