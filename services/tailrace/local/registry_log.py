@@ -34,7 +34,6 @@ TOPIC = Topic(
     max_message_bytes=4 * 1024 * 1024,
 )
 _TRANSACTIONAL_ID = "tailrace-schema-registry"
-_SECONDS = 8.0
 # What goes wrong is raised, and being fenced off is nothing wrong.
 _SILENT = logging.getLogger(f"{__name__}.librdkafka")
 _SILENT.setLevel(logging.CRITICAL + 1)
@@ -45,9 +44,11 @@ class RegistryLog:
 
     Args:
         kafka: librdkafka options, ``bootstrap.servers`` among them.
+        patience: seconds that a call waits for Kafka.
     """
 
-    def __init__(self, kafka: Mapping[str, str]) -> None:
+    def __init__(self, kafka: Mapping[str, str], patience: float = 8.0) -> None:
+        self._patience = patience
         self._kafka: dict[str, Any] = {**kafka, "logger": _SILENT}
         self._lock = threading.Lock()
         self._admin: Any = None
@@ -74,7 +75,7 @@ class RegistryLog:
         """
         from confluent_kafka import KafkaException
 
-        deadline = time.monotonic() + _SECONDS
+        deadline = time.monotonic() + self._patience
         with self._lock, _as_retry():
             while True:
                 try:
@@ -110,7 +111,7 @@ class RegistryLog:
             "message.max.bytes": TOPIC.max_message_bytes,
         }
         producer = Producer({**self._kafka, **options})
-        producer.init_transactions(_SECONDS)
+        producer.init_transactions(self._patience)
         # What others began is ended by now; what they had committed is below this end.
         self._catch_up(committed=False)
         self._producer = producer
@@ -126,7 +127,7 @@ class RegistryLog:
         for key, value in records:
             text = None if value is None else json.dumps(value, ensure_ascii=False).encode()
             self._producer.produce(TOPIC.name, text, _key(key), partition=0, on_delivery=on_delivery)
-        self._producer.commit_transaction(_SECONDS)
+        self._producer.commit_transaction(self._patience)
         return max(delivered) + 1
 
     def _catch_up(self, end: int | None = None, *, committed: bool = True) -> None:
@@ -135,7 +136,7 @@ class RegistryLog:
 
         if self._consumer is None:
             self._open()
-        deadline = time.monotonic() + _SECONDS
+        deadline = time.monotonic() + self._patience
         if end is None:
             end = self._end(committed)
         if end < self._next:
@@ -144,7 +145,9 @@ class RegistryLog:
             message = self._consumer.poll(0.1)
             if message is None:
                 if time.monotonic() > deadline:
-                    raise Retry(f"{TOPIC.name} is not readable up to offset {end} within {_SECONDS:.0f} s")
+                    raise Retry(
+                        f"{TOPIC.name} is not readable up to offset {end} within {self._patience:.0f} s"
+                    )
             elif message.error() is None:
                 self._state.apply(message.key(), message.value())
                 self._next = message.offset() + 1
@@ -157,7 +160,10 @@ class RegistryLog:
 
     def _open(self) -> None:
         from confluent_kafka import Consumer, TopicPartition
+        from confluent_kafka.admin import AdminClient
 
+        self._admin = AdminClient(self._kafka)
+        self._admin.list_topics(timeout=self._patience)  # says soon where there is no Kafka
         ensure_topics(self._kafka, [TOPIC])
         consumer = Consumer(
             {
@@ -176,15 +182,13 @@ class RegistryLog:
 
     def _end(self, committed: bool) -> int:
         from confluent_kafka import IsolationLevel, TopicPartition
-        from confluent_kafka.admin import AdminClient, OffsetSpec
+        from confluent_kafka.admin import OffsetSpec
 
-        if self._admin is None:
-            self._admin = AdminClient(self._kafka)
         level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
         asked = self._admin.list_offsets(
             {TopicPartition(TOPIC.name, 0): OffsetSpec.latest()},  # type: ignore[no-untyped-call]
             isolation_level=level,
-            request_timeout=_SECONDS,
+            request_timeout=self._patience,
         )
         return int(next(iter(asked.values())).result().offset)
 

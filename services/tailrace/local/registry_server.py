@@ -12,15 +12,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tailrace.contracts.compatibility import LEVELS, breaks, invalid
 from tailrace.kit.connection import connect
@@ -108,12 +110,25 @@ def application(log: RegistryLog) -> Starlette:
     ]
     return Starlette(
         routes=routes,
+        middleware=[Middleware(_AsSent)],
         exception_handlers={
             ApiError: lambda request, error: _error(error.code, error.message),
             Retry: lambda request, error: _error(50001, str(error)),
             HTTPException: lambda request, error: _error(error.status_code, error.detail),
         },
     )
+
+
+class _AsSent:
+    """Routes by the path as it was sent: a subject's name may have a slash in it, as %2F."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope.get("raw_path"):
+            scope = {**scope, "path": scope["raw_path"].decode("ascii")}
+        await self._app(scope, receive, send)
 
 
 class _Api:
@@ -400,11 +415,11 @@ def _shown(subject: str, version: Version) -> dict[str, Any]:
 
 
 def _subject(request: Request) -> str:
-    return str(request.path_params["subject"])
+    return unquote(request.path_params["subject"])
 
 
 def _subject_or_none(request: Request) -> str | None:
-    return request.path_params.get("subject")
+    return _subject(request) if "subject" in request.path_params else None
 
 
 def _schema_id(request: Request) -> int:
