@@ -94,7 +94,7 @@ class Lineage(_Frozen):
     data_digest: Digest
     rows: int
     selection: str
-    trained_on: TrainedOn | None
+    trained_on: TrainedOn | None = None
     code: str
     libraries: dict[str, str]
     seeds: dict[str, int]
