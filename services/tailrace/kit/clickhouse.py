@@ -89,7 +89,7 @@ class ClickHouse:
         self._making = threading.Lock()
 
     @classmethod
-    def connect(cls, connection: Connection) -> ClickHouse:
+    def connect(cls, connection: Connection, timeout: float = 60.0) -> ClickHouse:
         """The one that the environment or the running home names.
 
         Raises:
@@ -100,7 +100,7 @@ class ClickHouse:
                 "CLICKHOUSE_URL is not set and nothing runs here: start everything with `tailrace up "
                 "--detach`, or set CLICKHOUSE_URL to use what you have"
             )
-        return cls(connection.clickhouse)
+        return cls(connection.clickhouse, timeout)
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Rows:
         """Runs a query that only reads; ``{name:Type}`` in it takes the parameter's value."""

@@ -355,7 +355,9 @@ class Sink:
             try:
                 self._prepare(tp, plans)
             except Retry as away:
+                # One time-out a turn is enough: the others find out for themselves in later turns.
                 self._hold(self._owned[tp], away)
+                break
         if plans:
             self._commit(consumer, {tp: Committed(plan.start, plan.pack()) for tp, plan in plans.items()})
             for tp, plan in plans.items():
@@ -365,7 +367,6 @@ class Sink:
             try:
                 end = self._insert(tp)
             except Retry as away:
-                # One time-out a turn is enough: the others find out for themselves in later turns.
                 self._hold(self._owned[tp], away)
                 break
             if end is not None:

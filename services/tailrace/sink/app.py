@@ -1,0 +1,51 @@
+"""The sink as a process."""
+
+from __future__ import annotations
+
+from tailrace.contracts.lanes import CONTRACTS
+from tailrace.kit.clickhouse import ClickHouse
+from tailrace.kit.clock import SystemClock
+from tailrace.kit.kafka_log import KafkaBackend
+from tailrace.kit.log import Backend
+from tailrace.kit.messages import Message
+from tailrace.kit.migrations import migrate
+from tailrace.kit.service import Service, run_service
+from tailrace.sink.loop import Sink
+from tailrace.sink.rows import RowReader
+
+CLICKHOUSE_TIMEOUT_S = 10.0
+"""Of one call: a sink that waits for longer than a consumer may be silent loses its partitions."""
+
+
+def main() -> None:
+    run_service("sink", make_sink)
+
+
+def make_sink(service: Service) -> Sink:
+    backend = KafkaBackend(service.connection, service.instance)
+    clickhouse = ClickHouse.connect(service.connection, timeout=CLICKHOUSE_TIMEOUT_S)
+    return Sink(
+        backend,
+        RowReader(service.registry, clickhouse, lambda: all_contracts(backend)),
+        clickhouse,
+        group=service.group,
+        clock=SystemClock(),
+        restore=lambda: migrate(clickhouse),
+        stop=service.stop,
+    )
+
+
+def all_contracts(backend: Backend) -> list[Message]:
+    """Everything that is on the contracts' topic now."""
+    reader = backend.reader([CONTRACTS])
+    try:
+        found: list[Message] = []
+        while not reader.caught_up():
+            found += reader.poll(0.1)
+        return found
+    finally:
+        reader.close()
+
+
+if __name__ == "__main__":
+    main()
