@@ -451,19 +451,20 @@ class BatchLoop:
         alone = None
         if len(messages) == 1:
             partition = self._owned[next(iter(last))]
-            if partition.culprit is not None:
-                return self._quarantine(messages[0], partition.culprit)
             alone = partition if partition.trial.alone else None
         started = self._clock.perf_ns()
         try:
+            if alone is not None and alone.culprit is not None:
+                return self._quarantine(messages[0], alone.culprit)
             return self._logic.process(messages, self._clock)
         except Retry as away:
             return self._hold_all(str(away), last)
         except Exception as error:
-            if alone is None:
+            if alone is None or alone.culprit is not None:
                 raise
             log.exception("a record is quarantined")
-            return self._quarantine(messages[0], f"{type(error).__name__}: {error}")
+            alone.culprit = f"{type(error).__name__}: {error}"
+            return self._hold_all(alone.culprit, last)
         finally:
             metrics.PROCESS_SECONDS.observe((self._clock.perf_ns() - started) / 1e9)
 
@@ -528,12 +529,13 @@ class BatchLoop:
         metrics.COMMIT_SECONDS.observe((self._clock.perf_ns() - started) / 1e9)
 
     def _advance(self, partition: _Partition, committed: Committed) -> None:
-        partition.position = committed.offset
         partition.trial, partition.metadata = unpack(committed.metadata)
         partition.announced = -1
         partition.proven = True
-        partition.culprit = None
-        partition.wait_s = HOLD_WAIT_S[0]
+        if partition.position != committed.offset:
+            partition.position = committed.offset
+            partition.culprit = None
+            partition.wait_s = HOLD_WAIT_S[0]
 
     def _hold(self, consumer: Consumer, holds: Mapping[TopicPartition, Hold]) -> None:
         now = self._clock.perf_ns()

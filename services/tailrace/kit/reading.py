@@ -68,6 +68,7 @@ class TopicReader:
                     "isolation.level": "read_committed",
                     "enable.partition.eof": True,
                     "auto.offset.reset": "earliest",
+                    "fetch.wait.max.ms": 100,  # how soon a partition's end is told
                     "fetch.queue.backoff.ms": 10,
                     "reconnect.backoff.max.ms": 1_000,
                 },

@@ -1,0 +1,150 @@
+"""Running a service as a process: settings, logs, health, signals, exit codes; and its logic on the batch loop."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import logging
+import signal
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Protocol
+
+from tailrace.kit.batch_loop import BatchLoop
+from tailrace.kit.clock import SystemClock
+from tailrace.kit.codec import ControlCodec
+from tailrace.kit.connection import Connection, connect
+from tailrace.kit.errors import TailraceError, UsageError
+from tailrace.kit.health import HealthServer, Status
+from tailrace.kit.kafka_log import KafkaBackend
+from tailrace.kit.log import Fatal
+from tailrace.kit.logic import Logic, Output
+from tailrace.kit.logs import log_as_json
+from tailrace.kit.messages import DeadLetter, Message, Record, Source
+from tailrace.kit.registry import RegistryClient
+from tailrace.kit.settings import Settings, read_settings
+
+log = logging.getLogger(__name__)
+
+ALERTS = "tailrace.alerts"
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a service finds around it.
+
+    Attributes:
+        stop: set when the process was told to end (SIGTERM, SIGINT); it then has ten seconds.
+    """
+
+    name: str
+    settings: Settings
+    connection: Connection
+    registry: RegistryClient
+    stop: Event = field(default_factory=Event)
+
+    @property
+    def group(self) -> str:
+        """The consumer group that all instances of the service share."""
+        return f"tailrace.{self.name}"
+
+    @property
+    def instance(self) -> str:
+        """The instance's own name: the same after a restart where the supervisor gives one."""
+        return f"{self.group}.{self.settings.instance or uuid.uuid4().hex[:12]}"
+
+
+class Runnable(Status, Protocol):
+    """A loop that turns until the service's ``stop`` is set, and says how it is."""
+
+    def run(self) -> None: ...
+
+
+def run_service(name: str, make: Callable[[Service], Runnable]) -> None:
+    """Runs what ``make`` makes until SIGTERM or SIGINT, and ends the process if it fails.
+
+    Exit codes: 0 after a signal, 1 when the service cannot go on (the log says why), 2 for a wrong setting.
+    """
+    try:
+        settings = read_settings()
+        log_as_json(name, settings.log_level)
+        connection = connect(home=settings.home)
+        registry = RegistryClient(connection.registry, connection.registry_auth)
+        service = Service(name, settings, connection, registry)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: service.stop.set())
+        loop = make(service)
+        health = HealthServer(settings.health_host, settings.health_port, loop, time.perf_counter_ns)
+        # What is there by now stays: the collector need not walk through it again after each batch.
+        gc.collect()
+        gc.freeze()
+        log.info("started", extra={"health": health.address, "kafka": connection.bootstrap})
+        loop.run()
+        health.close()
+        log.info("stopped")
+    except TailraceError as error:
+        log.critical(str(error))
+        raise SystemExit(2 if isinstance(error, UsageError) else 1) from error
+    except Fatal as error:
+        log.critical("this process cannot go on and is to be started afresh", extra={"reason": str(error)})
+        raise SystemExit(1) from error
+    except Exception as error:
+        log.critical("a bug stopped the service; nothing of the batch is committed", exc_info=True)
+        raise SystemExit(1) from error
+
+
+def run_logic(name: str, make_logic: Callable[[Service], Logic], *, co_partitioned: bool = False) -> None:
+    """Runs a service's logic on the batch loop against Kafka; see `run_service`."""
+
+    def make(service: Service) -> BatchLoop:
+        instance = service.instance
+        return BatchLoop(
+            KafkaBackend(service.connection, instance),
+            make_logic(service),
+            service=name,
+            group=service.group,
+            transactional_id=instance,
+            clock=SystemClock(),
+            quarantine=Quarantine(name, ControlCodec(service.registry)),
+            stop=service.stop,
+            max_batch=service.settings.max_batch,
+            co_partitioned=co_partitioned,
+        )
+
+    run_service(name, make)
+
+
+class Quarantine:
+    """What is written in place of a message that stops the process: a dead letter, and an alert for people.
+
+    A message of a control topic has no dead-letter topic; it stays where it is, and the alert says where.
+    """
+
+    def __init__(self, service: str, codec: ControlCodec) -> None:
+        self._service = service
+        self._codec = codec
+
+    def __call__(self, message: Message, reason: str) -> Output:
+        source = Source.of(message)
+        alert = {
+            "alert_id": hashlib.sha256(f"quarantined|{self._service}|{source}".encode()).hexdigest()[:32],
+            "state": "raised",
+            "kind": "quarantined",
+            "severity": "severe",
+            "model": None,
+            "version": None,
+            "service": self._service,
+            "summary": f"{self._service} cannot process {source} and has left it out: {reason}. It is a bug; look "
+            f"at the log of {self._service}",
+            "detail": {"reason": reason},
+            "source": source._asdict(),
+            "at": message.timestamp()[1],
+        }
+        output = Output([Record(ALERTS, self._codec.encode("Alert", alert), source.topic.encode())])
+        lane = source.topic.rpartition(".")[0]
+        if lane != "tailrace":
+            output.dead_letters.append(DeadLetter(f"{lane}.dead-letters", message, "quarantined", reason))
+        return output
