@@ -8,6 +8,7 @@ it may be registered the next moment.
 from __future__ import annotations
 
 import base64
+import http.client
 import ipaddress
 import json
 import urllib.error
@@ -169,7 +170,7 @@ class RegistryClient:
         except urllib.error.HTTPError as error:
             with error:
                 status, content = error.code, error.read()
-        except OSError as error:  # refused, reset, timed out, name not resolved
+        except (OSError, http.client.HTTPException) as error:  # refused, reset, timed out, cut short
             raise Retry(f"the schema registry at {self._url} cannot be reached: {error}") from error
         if status >= 500 or status in (408, 429):
             raise Retry(f"the schema registry at {self._url} answers {status}: {content[:200]!r}")

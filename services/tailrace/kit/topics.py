@@ -123,7 +123,9 @@ def topics_read_by(reader: str) -> frozenset[str]:
     return frozenset(name for name, topic in topic_files().items() if reader in topic.read_by)
 
 
-def ensure_topics(kafka: Mapping[str, str], topics: Sequence[Topic]) -> list[Difference]:
+def ensure_topics(
+    kafka: Mapping[str, str], topics: Sequence[Topic], timeout: float = _TIMEOUT
+) -> list[Difference]:
     """Creates the topics that are missing; says where those that are there differ. Changes nothing of them.
 
     A missing topic of a lane takes the number of partitions that the lane's other topics have, since records
@@ -133,6 +135,7 @@ def ensure_topics(kafka: Mapping[str, str], topics: Sequence[Topic]) -> list[Dif
 
     Args:
         kafka: librdkafka options, ``bootstrap.servers`` among them.
+        timeout: seconds that the cluster has to answer at all.
 
     Raises:
         Retry: the cluster cannot be reached.
@@ -140,7 +143,7 @@ def ensure_topics(kafka: Mapping[str, str], topics: Sequence[Topic]) -> list[Dif
     """
     with _errors():
         admin = _admin(kafka)
-        found = _partitions(admin)
+        found = _partitions(admin, timeout)
         missing = [
             replace(topic, partitions=_lane_has(topic, found) or topic.partitions)
             for topic in topics
@@ -219,8 +222,8 @@ def _admin(kafka: Mapping[str, str]) -> Any:
     return AdminClient({"log_level": 0, **kafka})
 
 
-def _partitions(admin: Any) -> dict[str, int]:
-    listed = admin.list_topics(timeout=_TIMEOUT).topics
+def _partitions(admin: Any, timeout: float = _TIMEOUT) -> dict[str, int]:
+    listed = admin.list_topics(timeout=timeout).topics
     return {name: len(topic.partitions) for name, topic in listed.items() if topic.error is None}
 
 

@@ -163,8 +163,7 @@ class RegistryLog:
         from confluent_kafka.admin import AdminClient
 
         self._admin = AdminClient(self._kafka)
-        self._admin.list_topics(timeout=self._patience)  # says soon where there is no Kafka
-        ensure_topics(self._kafka, [TOPIC])
+        ensure_topics(self._kafka, [TOPIC], self._patience)
         consumer = Consumer(
             {
                 **self._kafka,
