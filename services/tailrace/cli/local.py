@@ -96,7 +96,8 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     emit([{column: one.get(column) for column in columns} for one in [*servers, *found["services"]]])
     if found["models"]:
         print()
-        emit([{**model, "topics": ", ".join(model["topics"])} for model in found["models"]])
+        # All topics of a model are in its lane; the whole list is in the JSON.
+        emit([{**one, "topics": one["topics"][0].rpartition(".")[0] + ".*"} for one in found["models"]])
 
 
 @app.command()

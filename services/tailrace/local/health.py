@@ -46,6 +46,11 @@ def reason(answer: Answer) -> str | None:
         return answer.text.strip() or f"HTTP {answer.status}"
 
 
+def starting(why: str) -> bool:
+    """Whether a reason not to be ready is one of a service that is still on its way to its work."""
+    return why.startswith(("starting", "reading ", "waiting for Kafka", "waiting for the topic"))
+
+
 _LAG = re.compile(r"^kafka_consumergroup_lag(?:\{[^}]*\})? (\S+)", re.MULTILINE)
 
 

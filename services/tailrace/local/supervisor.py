@@ -17,7 +17,7 @@ import psutil
 
 from tailrace.kit.connection import connect
 from tailrace.kit.errors import TailraceError
-from tailrace.local.health import ask
+from tailrace.local.health import ask, reason, starting
 from tailrace.local.home import Home
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import HOST, free_port, is_free
@@ -208,15 +208,23 @@ class Supervisor:
     def _start_services(self) -> None:
         for name in SERVICES:
             port = self._port(name)
-            self._launch(name, f"http://{HOST}:{port}", {"TAILRACE_HEALTH_PORT": str(port)})
+            self._launch(
+                name, f"http://{HOST}:{port}", {"TAILRACE_HEALTH_PORT": str(port), "TAILRACE_INSTANCE": "0"}
+            )
         deadline = time.monotonic() + _PATIENCE
         for name in SERVICES:
             kept = self._find(name)
             assert kept is not None
-            while not (answer := ask(kept.address, "/livez")).ok:
-                self._check(kept, deadline, answer.text)
+            while why := self._not_started(kept):
+                self._check(kept, deadline, why)
                 time.sleep(0.05)
             self._say(f"{name:<13} {kept.address}")
+
+    def _not_started(self, kept: Kept) -> str | None:
+        """None once a service is at its work; a scorer that waits for its first model is."""
+        answer = ask(kept.address, "/readyz")
+        why = reason(answer)
+        return why if why and (answer.status is None or starting(why)) else None
 
     def _check(self, kept: Kept, deadline: float, answer: str) -> None:
         """Raises where waiting for a program any longer makes no sense."""
