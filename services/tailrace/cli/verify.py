@@ -14,20 +14,22 @@ from tailrace.cli.output import JsonOption, connection, emit, progress, say
 def verify(
     model: Annotated[str | None, typer.Option("--model", "-m", help="Only this model's lane.")] = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds that the sink may take to catch up.")] = 30.0,
+    deep: Annotated[bool, typer.Option("--deep", help="Also score a sample of requests again.")] = False,
+    sample: Annotated[int, typer.Option(min=1, help="How many, with --deep.")] = 200,
     as_json: JsonOption = False,
 ) -> None:
     """Settle the accounts from the topics themselves.
 
     Every request has one answer, a prediction or a dead letter, or is in flight; every prediction names a
-    published version and an applied contract; ClickHouse has a row for every event. Exits 1 and names the
-    offending offsets where that is not so.
+    published version and an applied contract; ClickHouse has a row for every event. With --deep, a sample
+    scored again comes to the same events. Exits 1 and names the offending offsets where that is not so.
 
     Example: tailrace verify --model credit --json
     """
     from tailrace.verify.verify import Verification
 
     with progress("verify", unit="records") as bar:
-        report = Verification(connection(), model, wait_s=wait).run(bar.update)
+        report = Verification(connection(), model, wait_s=wait, deep=sample if deep else 0).run(bar.update)
     found = report.as_dict()
     if as_json:
         emit(found, as_json=True)

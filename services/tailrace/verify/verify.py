@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,21 +13,28 @@ import numpy as np
 from tailrace.contracts import lanes
 from tailrace.contracts.fold import Contracts
 from tailrace.contracts.lanes import Lane
+from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit import dead_letters
 from tailrace.kit.clickhouse import ClickHouse
 from tailrace.kit.codec import Codec, ControlCodec
-from tailrace.kit.connection import Connection
+from tailrace.kit.connection import Connection, home_dir
 from tailrace.kit.errors import BadRecord, UsageError
 from tailrace.kit.marks import mark_time
 from tailrace.kit.messages import Message, Source
 from tailrace.kit.messages import TopicPartition as Partition
+from tailrace.kit.reading import read_at
 from tailrace.kit.registry import RegistryClient
 from tailrace.kit.sources import prediction_id
 from tailrace.kit.topics import LANE, topics_read_by
+from tailrace.models.fetch import KafkaChunks, PackageFetcher
+from tailrace.models.load import LoadedModel
+from tailrace.models.package import open_package
+from tailrace.models.trust import TrustStore
 from tailrace.verify.check import Growing, Offsets, Problem, account, compare_rows
 from tailrace.verify.heads import Heads
 from tailrace.verify.log import Log, Range
 from tailrace.verify.report import Report
+from tailrace.verify.rescore import Rescorer, Sample
 from tailrace.verify.rows import NOTHING, Digest, Rows
 
 SCORER = "scorer"
@@ -43,14 +51,18 @@ class Verification:
         model: one model's lane only; default: every lane that has a contract.
         group: the scorer's consumer group, whose committed offsets say what it claims to be done with.
         wait_s: how long the sink may take to catch up with what was read.
+        deep: how many predictions to score again.
+        home: where packages are cached and keys trusted, for scoring again.
     """
 
     def __init__(
         self,
         connection: Connection,
         model: str | None = None,
-        group: str = f"tailrace-{SCORER}",
+        group: str = f"tailrace.{SCORER}",
         wait_s: float = 30.0,
+        deep: int = 0,
+        home: Path | None = None,
     ) -> None:
         registry = RegistryClient(connection.registry, connection.registry_auth)
         self._connection = connection
@@ -65,6 +77,9 @@ class Verification:
         self._events: dict[Partition, Growing] = defaultdict(Growing)
         self._ranges: dict[Partition, Range] = {}
         self._report = Report()
+        self._registry, self._home = registry, home or home_dir()
+        self._sample = Sample(deep)
+        self._control_messages: list[Message] = []
 
     def run(self, progress: Callable[[int], None] = lambda done: None) -> Report:
         """Reads, settles, compares. ``progress`` is told how many records have been read.
@@ -82,6 +97,8 @@ class Verification:
             self._report.topic(partition.topic).events += len(events)
         if self._connection.clickhouse is not None:
             self._compare_rows(Rows(ClickHouse(self._connection.clickhouse)))
+        if messages := self._sample.messages():
+            self._rescore(messages)
         self._report.seconds = time.monotonic() - began
         return self._report
 
@@ -117,6 +134,8 @@ class Verification:
             topic, value = message.topic(), message.value()
             if value is None:
                 return
+            if topic in (lanes.CONTRACTS, lanes.MANIFESTS, lanes.ROLLOUTS):
+                self._control_messages.append(message)
             if topic == lanes.CONTRACTS:
                 self._contracts.apply(self._control.decode("Contract", value))
             elif topic == lanes.MANIFESTS:
@@ -151,6 +170,7 @@ class Verification:
                 if source is not None and source.topic == lane.requests:
                     refused[Partition(source.topic, source.partition)].append(source.offset)
             elif (head := self._named(message)) is not None:
+                self._sample.offer(message)
                 source = Source(**head["source"])
                 partition = Partition(source.topic, source.partition)
                 if at.topic == lane.predictions:
@@ -262,6 +282,27 @@ class Verification:
             self._report.offend([Problem("unreadable", at.topic, at.partition, at.offset, str(error))])
             return None
         return letter.source if letter.service == SCORER else None
+
+    def _rescore(self, messages: list[Message]) -> None:
+        fetch = PackageFetcher(self._home / "cache" / "packages", KafkaChunks(self._connection))
+        trust = TrustStore(self._home / "keys")
+
+        def opened(record: Mapping[str, Any], contract: ModelContract) -> LoadedModel:
+            return open_package(record, fetch, trust, contract)
+
+        def requests(sources: Sequence[Source]) -> dict[Source, Message]:
+            places: dict[str, set[tuple[int, int]]] = defaultdict(set)
+            for topic, *place in sources:
+                places[topic].add((place[0], place[1]))
+            return {
+                Source(topic, *place): message
+                for topic, wanted in places.items()
+                for place, message in read_at(self._connection, topic, wanted).items()
+            }
+
+        rescorer = Rescorer(self._registry, self._control_messages, opened)
+        self._report.offend(rescorer.problems(messages, requests))
+        self._report.rescored = len(messages)
 
     # --- ClickHouse
 

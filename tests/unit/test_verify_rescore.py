@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Publisher
+
+from tailrace.kit.memory_log import MemoryMessage
+from tailrace.kit.messages import Message, Record, Source
+from tailrace.models.errors import PackageRefused
+from tailrace.verify.rescore import Rescorer, Sample
+
+REQUESTS = 12
+
+
+class World:
+    """A log with two contracts and two versions, each in force for some of the requests."""
+
+    def __init__(self) -> None:
+        self.publisher = Publisher()
+        self.control: list[Message] = []
+        self.requests: dict[Source, Message] = {}
+        self.predictions: list[MemoryMessage] = []
+        bench = Bench(self.publisher.logic(), self.publisher)
+        self._control(bench, self.publisher.contract(), self.publisher.manifest(1))
+        self._control(bench, self.publisher.rollout(champion=1))
+        self._score(bench)
+        self._control(bench, self.publisher.contract(CONTRACT.replace("score < 0.6", "score < 0.7")))
+        self._score(bench)
+        self._control(bench, self.publisher.manifest(2), self.publisher.rollout(champion=2, previous=1))
+        self._score(bench)
+
+    def _control(self, bench: Bench, *records: Record) -> None:
+        messages = [bench.message(record) for record in records]
+        bench.logic.control(messages)
+        self.control += messages
+
+    def _score(self, bench: Bench) -> None:
+        for _ in range(REQUESTS // 3):
+            number = len(self.requests)
+            request = REQUEST | {"loan_id": f"l{number}", "debt_ratio": number / 4, "purpose": "boat"}
+            if number % 3 == 0:
+                request |= {"income": None, "applied_at": None, "request_id": None}
+            message = bench.message(
+                Record("credit.requests", self.publisher.request_value(request)), NOW + number
+            )
+            self.requests[Source.of(message)] = message
+            for record in bench.process([message]).records:
+                offset = len(self.predictions)
+                self.predictions.append(
+                    MemoryMessage(record.topic, 0, offset, record.value, record.key, (), NOW)
+                )
+
+    def problems(self, predictions: Sequence[Message] | None = None) -> list[tuple[int, str]]:
+        rescorer = Rescorer(self.publisher.registry, self.control, self.publisher.open)
+        found = rescorer.problems(
+            self.predictions if predictions is None else predictions,
+            lambda sources: {s: self.requests[s] for s in sources if s in self.requests},
+        )
+        return [(problem.offset, problem.detail) for problem in found]
+
+    def altered(self, offset: int, change: Callable[[dict[str, Any]], None]) -> MemoryMessage:
+        message = self.predictions[offset]
+        schema_id, event = self.publisher.codec.decode(message.value())
+        change(event)
+        value = self.publisher.codec.encode(schema_id, event)
+        return MemoryMessage(message.topic(), 0, offset, value, message.key(), (), NOW)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World()
+
+
+def test_the_same_requests_come_to_the_same_events(world: World) -> None:
+    assert len(world.predictions) == REQUESTS
+    assert world.problems() == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("score", 0.123),
+        ("action", "approve"),
+        ("rule", "another"),
+        ("predicted_class", "neither"),
+        ("event_time", NOW - 5),
+        ("served_by", "rule"),
+        ("action_propensity", 0.5),
+        ("replaced", []),
+        ("key", "somebody else"),
+    ],
+)
+def test_an_altered_field_shows(world: World, field: str, value: Any) -> None:
+    ((offset, detail),) = world.problems([world.altered(9, lambda event: event.update({field: value}))])
+    assert offset == 9
+    assert f"{field}" in detail
+
+
+def test_an_altered_input_shows(world: World) -> None:
+    ((_, detail),) = world.problems([world.altered(4, lambda event: event["request"].update(amount=2.0))])
+    assert "request.amount: 2.0 / 1000.0" in detail
+
+
+def test_latency_is_not_compared(world: World) -> None:
+    assert world.problems([world.altered(4, lambda event: event.update(latency_ms=99.0))]) == []
+
+
+def test_another_runtime_is_compared_within_tolerance(world: World) -> None:
+    def elsewhere(event: dict[str, Any], by: float) -> None:
+        event["runtime"] = {"cpu": "another"}
+        event["score"] *= 1 + by
+
+    assert world.problems([world.altered(4, lambda event: elsewhere(event, 1e-12))]) == []
+    ((_, detail),) = world.problems([world.altered(4, lambda event: elsewhere(event, 1e-3))])
+    assert "score" in detail
+
+
+def test_a_package_that_is_refused_now_shows(world: World) -> None:
+    world = World()
+    world.publisher.models["credit", 2] = PackageRefused("signature", "altered")
+    assert {offset for offset, _ in world.problems()} == set(range(8, 12))
+    assert all("signature" in detail for _, detail in world.problems())
+
+
+def test_requests_that_are_gone_are_left_out(world: World) -> None:
+    altered = world.altered(4, lambda event: event["source"].update(offset=999))
+    assert world.problems([altered]) == []
+
+
+def test_the_sample_is_bounded_and_the_same_for_the_same_log(world: World) -> None:
+    def take(messages: Sequence[Message]) -> list[Source]:
+        sample = Sample(5)
+        for message in messages:
+            sample.offer(message)
+        return [Source.of(message) for message in sample.messages()]
+
+    assert take(world.predictions) == take(world.predictions[::-1])
+    assert len(take(world.predictions)) == 5
+    assert take([]) == []
