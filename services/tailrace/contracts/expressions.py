@@ -391,9 +391,8 @@ class _Translation:
         """The kind that all parts are of, the values that can come, and the parts as columns of that kind."""
         kinds = [part.kind for part in parts if part.kind != "null"]
         if len(set(kinds)) > 1:
-            raise ExpressionError(
-                f"the results of a {what} are {' and '.join(_CALLED[k] for k in dict.fromkeys(kinds))}"
-            )
+            found = " and ".join(_CALLED[kind] for kind in dict.fromkeys(kinds))
+            raise ExpressionError(f"the results of a {what} are {found}", "give them one type")
         if not kinds:
             return "null", None, [part.expr for part in parts]
         values: frozenset[str] | None = frozenset()
