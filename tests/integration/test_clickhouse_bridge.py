@@ -1,0 +1,319 @@
+"""The local ClickHouse, through an ordinary client over HTTP, against the real engine."""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import http.client
+import os
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import clickhouse_connect
+import lz4.frame
+import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
+
+from tailrace.kit.clickhouse import ClickHouse, QueryFailed
+from tailrace.kit.errors import Retry
+from tailrace.local.health import ask
+from tailrace.local.ports import HOST, free_port
+from tailrace.local.process import Process
+
+
+def start(home: Path, port: int) -> Process:
+    env = os.environ | {"TAILRACE_HOME": str(home), "TAILRACE_PORT": str(port)}
+    process = Process(
+        [sys.executable, "-m", "tailrace.cli", "run", "clickhouse"], home / "clickhouse.log", env
+    )
+    process.launch()
+    deadline = time.monotonic() + 30
+    while not ask(f"http://{HOST}:{port}", "/ping").ok:
+        assert process.running(), process.last_words()
+        assert time.monotonic() < deadline, process.last_words()
+        time.sleep(0.02)
+    return process
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    found = free_port()
+    process = start(tmp_path_factory.mktemp("bridge"), found)
+    yield found
+    process.stop(10)
+
+
+@pytest.fixture
+def database(port: int) -> Iterator[str]:
+    name = f"d{uuid.uuid4().hex[:8]}"
+    with clickhouse_connect.get_client(host=HOST, port=port) as client:
+        client.command(f"CREATE DATABASE {name}")
+        yield name
+        client.command(f"DROP DATABASE {name}")
+
+
+@pytest.fixture
+def client(port: int, database: str) -> Iterator[Any]:
+    with clickhouse_connect.get_client(host=HOST, port=port, database=database) as found:
+        yield found
+
+
+TABLE = """CREATE TABLE t (
+    a UInt64, s Nullable(String), d DateTime64(3, 'UTC'), m Map(LowCardinality(String), Float64),
+    l LowCardinality(Nullable(String)), n Array(Tuple(f String, x Nullable(Float64)))
+) ENGINE = ReplacingMergeTree ORDER BY a SETTINGS non_replicated_deduplication_window = 100"""
+COLUMNS = list("asdmln")
+DAY = datetime.datetime(2024, 5, 1, 12, 30, 0, 125_000)
+
+
+def rows(count: int) -> list[list[Any]]:
+    return [
+        [n, None if n % 3 == 0 else f"é{n}", DAY, {"x": n / 2}, "ab"[n % 2], [("f", 1.5), ("g", None)]]
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("compress", [True, "zstd", "gzip", False])
+def test_native_goes_in_and_comes_out_the_same(port: int, database: str, compress: bool | str) -> None:
+    with clickhouse_connect.get_client(host=HOST, port=port, database=database, compress=compress) as client:
+        client.command(TABLE)
+        # Enough for many blocks, which the client compresses one by one and streams.
+        given = rows(60_000)
+        assert client.insert("t", given, column_names=COLUMNS).written_rows == 60_000
+        found = client.query("SELECT * FROM t ORDER BY a").result_rows
+        assert found[1] == (1, "é1", DAY, {"x": 0.5}, "b", [{"f": "f", "x": 1.5}, {"f": "g", "x": None}])
+        assert [row[:3] for row in found] == [tuple(row[:3]) for row in given]
+
+
+def test_parameters_of_any_length(client: Any) -> None:
+    text = "quote ' backslash \\ tab \t newline \n ünïcode" * 3_000
+    found = client.query(
+        "SELECT {text:String}, {list:Array(String)}, {number:Int64}",
+        parameters={"text": text, "list": ["a'b", "c"], "number": -5},
+    )
+    assert found.result_rows == [(text, ["a'b", "c"], -5)]
+
+
+def test_a_token_counts_once_and_again_after_a_restart(tmp_path: Path) -> None:
+    port = free_port()
+    process = start(tmp_path, port)
+    clickhouse = ClickHouse(f"http://{HOST}:{port}/once")
+    clickhouse.create_database()
+    clickhouse.command(
+        "CREATE TABLE t (a Int64) ENGINE = ReplacingMergeTree ORDER BY a "
+        "SETTINGS non_replicated_deduplication_window = 100"
+    )
+    types = clickhouse.columns("t")
+    clickhouse.insert("t", {"a": [1, 2, 3]}, types, "one")
+    clickhouse.insert("t", {"a": [1, 2, 3]}, types, "one")
+    clickhouse.insert("t", {"a": [1, 2, 3]}, types, "two")
+    assert clickhouse.query("SELECT count() FROM t").rows == [(6,)]
+    process.stop(10)
+    process = start(tmp_path, port)
+    try:
+        clickhouse.insert("t", {"a": [1, 2, 3]}, types, "one")
+        assert clickhouse.query("SELECT count() FROM t").rows == [(6,)]
+        second = Process(
+            [sys.executable, "-m", "tailrace.cli", "run", "clickhouse"],
+            tmp_path / "second.log",
+            os.environ | {"TAILRACE_HOME": str(tmp_path), "TAILRACE_PORT": str(free_port())},
+        )
+        second.launch()
+        assert second.wait(30) == 1
+        assert "another process already serves" in second.last_words()
+    finally:
+        process.stop(10)
+
+
+@pytest.mark.parametrize(
+    ("sql", "code"),
+    [
+        ("SELECT throwIf(number = 70000) FROM numbers(100000)", 395),
+        ("SELEKT 1", 62),
+        ("SELECT * FROM nowhere", 60),
+        ("SELECT 1; SELECT 2", 62),
+    ],
+)
+def test_a_failing_query_leaves_nothing_behind(client: Any, sql: str, code: int) -> None:
+    with pytest.raises(DatabaseError) as failed:
+        client.query(sql)
+    assert failed.value.code == code
+    assert "formatQuery" not in str(failed.value)
+    assert client.query("SELECT 42").result_rows == [(42,)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM file('/etc/hostname', 'LineAsString')",
+        "SELECT file('/etc/hostname')",
+        "SELECT `file`('/etc/hostname')",
+        "SELECT FILE /* */ ('/etc/hostname')",
+        "SELECT arrayMap(file, ['/etc/hostname'])",
+        "SELECT * APPLY file FROM (SELECT '/etc/hostname')",
+        "SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString')",
+        "SELECT * FROM s3('https://x/y', 'CSV')",
+        "SELECT * FROM remote('127.0.0.1', system.one)",
+        "SELECT * FROM executable('cat', 'LineAsString', 'a String')",
+        "SELECT * FROM python(x)",
+        "SELECT * FROM '/etc/hostname'",
+        "SELECT * FROM default.`/etc/hostname`",
+        "SELECT * FROM filesystem('/etc')",
+        "SELECT * FROM eval('SELECT 1') SETTINGS allow_experimental_eval_table_function = 1",
+        "SELECT * FROM view(SELECT file('/etc/hostname'))",
+        "SELECT * FROM format(Values, 'a Nullable(String)', '(file(''/etc/hostname''))')",
+        "SELECT 1 INTO OUTFILE 'FOLDER/out'",
+        "INSERT INTO FUNCTION file('FOLDER/out', 'CSV', 'a Int64') SELECT 1",
+        "INSERT INTO t FROM INFILE '/etc/hostname' FORMAT LineAsString",
+        "INSERT INTO t VALUES (file('/etc/hostname'))",
+        "INSERT INTO t SETTINGS input_format_values_interpret_expressions = 1 VALUES (file('/etc/hostname'))",
+        "CREATE TABLE f (a String) ENGINE = File(LineAsString, '/etc/hostname')",
+        "CREATE TABLE f (a String) ENGINE = URL('http://127.0.0.1:1/', LineAsString)",
+        "CREATE TABLE f (a String DEFAULT file('/etc/hostname')) ENGINE = MergeTree ORDER BY a",
+        "CREATE TABLE f (a String) ENGINE = MergeTree ORDER BY a SETTINGS disk = disk(type = local, path = 'FOLDER/')",
+        "CREATE TABLE f (a String) ENGINE = Kafka SETTINGS kafka_broker_list = 'x'",
+        "CREATE DICTIONARY f (a UInt64) PRIMARY KEY a SOURCE(FILE(path '/etc/hostname' format 'CSV')) LAYOUT(FLAT())",
+        "CREATE FUNCTION f AS (x) -> file(x)",
+        "ATTACH TABLE f FROM '/etc' (a String) ENGINE = MergeTree ORDER BY a",
+        "BACKUP TABLE t TO File('FOLDER/out')",
+        "CREATE USER u",
+        "SYSTEM SHUTDOWN",
+    ],
+)
+def test_nothing_reaches_out_of_the_database(client: Any, tmp_path: Path, sql: str) -> None:
+    client.command("CREATE TABLE t (a Nullable(String)) ENGINE = MergeTree ORDER BY tuple()")
+    with pytest.raises(DatabaseError) as refused:
+        client.command(sql.replace("FOLDER", str(tmp_path)))
+    assert refused.value.code is not None
+    assert not list(tmp_path.iterdir())
+    assert client.query("SELECT count() FROM t").result_rows == [(0,)]
+
+
+def test_what_looks_like_a_refused_name_in_data_passes(client: Any) -> None:
+    client.command("CREATE TABLE t (a String) ENGINE = MergeTree ORDER BY a")
+    client.command("INSERT INTO t VALUES ('file(''/etc/hostname'') INTO OUTFILE')")
+    assert client.query("SELECT a, 'url(1)' FROM t").result_rows == [
+        ("file('/etc/hostname') INTO OUTFILE", "url(1)")
+    ]
+
+
+def test_settings_and_readonly_do_not_leak(client: Any) -> None:
+    assert client.query("SELECT getSetting('max_threads')", settings={"max_threads": 3}).result_rows == [(3,)]
+    assert client.query("SELECT 1", settings={"readonly": 1}).result_rows == [(1,)]
+    with pytest.raises(DatabaseError) as refused:
+        client.command("CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a", settings={"readonly": 1})
+    assert refused.value.code == 164
+    client.command("CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a")
+    client.command("SET max_threads = 7")
+    assert client.query("SELECT getSetting('max_threads') = 7").result_rows == [(False,)]
+    with pytest.raises(DatabaseError) as unknown:
+        client.query("SELECT 1", settings={"no_such_setting": 1})
+    assert unknown.value.code == 115
+
+
+def request(
+    port: int, method: str, query: dict[str, str], body: Any = None, **headers: str
+) -> tuple[int, Any, bytes]:
+    connection = http.client.HTTPConnection(HOST, port, timeout=30)
+    connection.request(method, f"/?{urlencode(query)}", body, headers)
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    return answer.status, answer.headers, content
+
+
+def test_plain_http(port: int, database: str) -> None:
+    assert request(port, "GET", {"query": "SELECT 1 + 1"})[::2] == (200, b"2\n")
+    status, headers, body = request(port, "GET", {"query": "DROP DATABASE " + database})
+    assert (status, headers["X-ClickHouse-Exception-Code"]) == (500, "164"), body
+    status, headers, _ = request(port, "POST", {"database": "nowhere"}, "SELECT 1")
+    assert (status, headers["X-ClickHouse-Exception-Code"]) == (404, "81")
+    base = {"database": database}
+    assert (
+        request(port, "POST", base, "CREATE TABLE t (a Int64, b String) ENGINE = MergeTree ORDER BY a")[0]
+        == 200
+    )
+    insert = base | {"query": "INSERT INTO t FORMAT CSV"}
+    for body, encoding in (
+        (b"1,x\n2,y\n", {}),
+        (gzip.compress(b"3,z\n"), {"Content-Encoding": "gzip"}),
+        (lz4.frame.compress(b"4,z\n") + lz4.frame.compress(b"5,z\n"), {"Content-Encoding": "lz4"}),
+        (iter([b"6,", b"v\n7", b",w\n"]), {}),  # chunked
+    ):
+        assert request(port, "POST", insert, body, **encoding)[0] == 200
+    status, headers, body = request(port, "POST", insert, b"not gzip", **{"Content-Encoding": "gzip"})
+    assert (status, headers["X-ClickHouse-Exception-Code"]) == (500, "89"), body
+    assert request(port, "POST", insert, b"1,x\nbroken")[0] == 400
+    assert request(port, "POST", base, b'INSERT INTO t FORMAT JSONEachRow {"a": 8, "b": "q"}')[0] == 200
+    assert request(port, "POST", base, b"INSERT INTO t VALUES (9, 'r'), (10, 's'); DROP TABLE t")[0] in (
+        200,
+        400,
+    )
+    assert request(port, "GET", base | {"query": "SELECT sum(a) >= 36 FROM t"})[2] == b"1\n"
+    assert request(port, "GET", base | {"query": "SELECT a, b FROM t WHERE a = 6 FORMAT JSONEachRow"})[2] == (
+        b'{"a":6,"b":"v"}\n'
+    )
+
+
+def test_half_an_insert_is_no_insert(port: int, database: str, client: Any) -> None:
+    client.command("CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a")
+    connection = http.client.HTTPConnection(HOST, port, timeout=30)
+    query = urlencode({"database": database, "query": "INSERT INTO t FORMAT CSV"})
+    connection.putrequest("POST", f"/?{query}")
+    connection.putheader("Content-Length", "1000")
+    connection.endheaders(b"1\n2\n3\n")
+    connection.close()
+    # Whatever comes after it is not disturbed, and never sees its rows.
+    for _ in range(5):
+        client.insert("t", [[7]], column_names=["a"])
+        assert client.query("SELECT countIf(a < 7) FROM t").result_rows == [(0,)]
+
+
+def test_large_values(client: Any) -> None:
+    client.command("CREATE TABLE t (a Int64, s String) ENGINE = MergeTree ORDER BY a")
+    client.insert("t", [[n, "x" * 2_500_000] for n in range(4)], column_names=["a", "s"])
+    assert client.query("SELECT sum(length(s)) FROM t").result_rows == [(10_000_000,)]
+    assert len(client.query("SELECT s FROM t WHERE a = 2").result_rows[0][0]) == 2_500_000
+
+
+def test_many_at_once(port: int, database: str, client: Any) -> None:
+    client.command("CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a")
+    wrong: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            with clickhouse_connect.get_client(host=HOST, port=port, database=database) as mine:
+                for turn in range(10):
+                    mine.insert("t", [[number * 100 + turn]], column_names=["a"])
+                    with pytest.raises(DatabaseError):
+                        mine.query("SELECT throwIf(1)")
+                    assert mine.query(f"SELECT {number}").result_rows == [(number,)]
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert client.query("SELECT count(), uniqExact(a) FROM t").result_rows == [(60, 60)]
+
+
+def test_the_wrapper_tells_errors_apart(port: int, database: str) -> None:
+    clickhouse = ClickHouse(f"http://{HOST}:{port}/{database}")
+    with pytest.raises(QueryFailed) as failed:
+        clickhouse.query("SELECT * FROM nowhere")
+    assert (failed.value.code, failed.value.name) == (60, "UNKNOWN_TABLE")
+    with pytest.raises(QueryFailed):
+        clickhouse.query("CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a")
+    with pytest.raises(Retry):
+        ClickHouse(f"http://{HOST}:1/x", timeout=2).query("SELECT 1")
+    assert clickhouse.columns("nowhere") == {}
+    assert clickhouse.select("SELECT 1 AS a, 'x' AS b") == [{"a": 1, "b": "x"}]
