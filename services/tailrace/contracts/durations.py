@@ -23,7 +23,7 @@ def parse_duration(text: str) -> int:
     Raises:
         ValueError: the text is no duration.
     """
-    found = re.match(DURATION_PATTERN, text)
+    found = re.fullmatch(DURATION_PATTERN, text)
     if not found:
         raise ValueError(f"{text!r} {_NO_DURATION}")
     return int(found[1]) * _UNITS_MS[found[2]]
@@ -43,7 +43,7 @@ def parse_share(text: str) -> float:
     Raises:
         ValueError: the text is no percentage between 0% and 100%.
     """
-    if not re.match(SHARE_PATTERN, text):
+    if not re.fullmatch(SHARE_PATTERN, text):
         raise ValueError(f"{text!r} {_NO_SHARE}")
     return float(Decimal(text[:-1]) / 100)
 
