@@ -89,7 +89,7 @@ class Live:
         rows = simulate(rows=5_000, seed=3).drop("defaulted").to_dicts()
         took: list[float] = []
         for version in range(2, times + 2):
-            self.tailrace("train", "credit", "--data", "loans.csv", "--where", "TRUE")
+            self.tailrace("train", "credit", "--data", "loans.csv", "--where", "debt_ratio >= 0")
             asked = time.time()
             with subprocess.Popen(
                 [sys.executable, "-m", "tailrace.cli", "promote", "credit", str(version), "--json"],
@@ -143,7 +143,7 @@ def main() -> None:
     live = Live(folder)
     try:
         live.tailrace("up", "--detach")
-        live.tailrace("train", "credit", "--data", "loans.csv", "--where", "TRUE")
+        live.tailrace("train", "credit", "--data", "loans.csv", "--where", "debt_ratio >= 0")
         while live.champion() != 1:
             time.sleep(0.2)
         connection = connect({}, folder / ".tailrace")

@@ -97,7 +97,7 @@ class Story:
         loans = simulate(rows=_HISTORY_ROWS, seed=self._seed)
         loans.head(_FIRST_ROWS).write_csv(self._folder / "loans-first.csv")
         loans.write_csv(self._folder / "loans.csv")
-        self._tailrace("train", MODEL, "--data", "loans-first.csv", "--where", "TRUE")
+        self._tailrace("train", MODEL, "--data", "loans-first.csv", "--where", "debt_ratio >= 0")
         self._wait_for_champion(1)
 
     def _wait_for_champion(self, version: int) -> None:
@@ -108,7 +108,7 @@ class Story:
                 return
             time.sleep(0.2)
         raise TailraceError(
-            f"version {version} of {MODEL} did not become champion within 60 s; see `tailrace logs rollout`"
+            f"version {version} of {MODEL} is not champion after 60 s: see `tailrace logs rollout`"
         )
 
     # --- the stream
@@ -180,7 +180,7 @@ class Story:
         self._killed_ms = int(time.time() * 1000)
 
     def _second_version(self) -> None:
-        self._tailrace("train", MODEL, "--data", "loans.csv", "--where", "TRUE", check=False)
+        self._tailrace("train", MODEL, "--data", "loans.csv", "--where", "debt_ratio >= 0", check=False)
         self._tailrace("promote", MODEL, "2", check=False)
         time.sleep(5)  # so that the stream shows some of the second version
 
