@@ -78,7 +78,9 @@ REQUEST: dict[str, Any] = {
 
 
 class Formula:
-    """Runs as a model: logistic in income and debt ratio, other by version; ``poison`` as debt ratio makes it raise."""
+    """Runs as a model: logistic in income and debt ratio, other by version; ``poison`` as debt ratio makes it
+    raise.
+    """
 
     poison = 666.0
 
