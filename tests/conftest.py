@@ -17,6 +17,9 @@ from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 
 
+pytest.register_assert_rewrite("tests.support")
+
+
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
     """A real broker for the session: ``.bootstrap``, and ``.kill()`` and ``.start()`` for tests that hurt it.

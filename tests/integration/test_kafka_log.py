@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import itertools
+
+import confluent_kafka
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+from tests.support.log_conformance import LogConformance
+
+from tailrace.kit.clock import SystemClock
+from tailrace.kit.connection import Connection
+from tailrace.kit.kafka_log import KafkaBackend, KafkaProducer
+from tailrace.kit.log import Backend, TransactionalProducer
+from tailrace.local.kafka import LocalKafka
+
+
+class KafkaWorld:
+    max_message_bytes = 5 * 1024 * 1024  # the broker's, of a batch
+
+    def __init__(self, bootstrap: str) -> None:
+        self.clock = SystemClock()
+        self.connection = Connection(kafka={"bootstrap.servers": bootstrap}, registry="")
+        self.admin = AdminClient({"bootstrap.servers": bootstrap})
+        self.producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap})
+        self.names = itertools.count()
+
+    def backend(self) -> Backend:
+        return KafkaBackend(self.connection, f"conformance-{next(self.names)}")
+
+    def create_topic(self, name: str, partitions: int) -> None:
+        for created in self.admin.create_topics([NewTopic(name, partitions)]).values():
+            created.result()
+
+    def append(self, topic: str, value: bytes, key: bytes | None = None, partition: int = 0) -> None:
+        self.producer.produce(topic, value, key, partition)
+        self.producer.flush()
+
+    def delete_records(self, topic: str, partition: int, before: int) -> None:
+        place = confluent_kafka.TopicPartition(topic, partition, before)
+        for deleted in self.admin.delete_records([place]).values():
+            deleted.result()
+
+    def flush(self, producer: TransactionalProducer) -> None:
+        assert isinstance(producer, KafkaProducer)
+        producer._client.flush()
+
+
+class TestKafkaLog(LogConformance):
+    @pytest.fixture
+    def world(self, kafka: LocalKafka) -> KafkaWorld:
+        return KafkaWorld(kafka.bootstrap)
