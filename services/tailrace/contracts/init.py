@@ -19,7 +19,7 @@ from tailrace.contracts.data_file import DataMapping, mapping_path, read_csv, sa
 from tailrace.contracts.durations import format_duration
 from tailrace.contracts.expressions import ExpressionError, compile_expression, frame_columns
 from tailrace.contracts.model_contract import ModelContract, load_contract
-from tailrace.contracts.names import RESERVED_FIELDS
+from tailrace.contracts.names import MODEL_PATTERN, RESERVED_FIELDS
 from tailrace.contracts.yaml_file import did_you_mean
 from tailrace.kit.errors import TailraceError, UsageError
 
@@ -85,6 +85,8 @@ def draft(
         UsageError: an option names what the file does not have, or makes no sense.
         TailraceError: the file cannot be read or has no rows.
     """
+    if not re.fullmatch(MODEL_PATTERN, model):
+        raise UsageError(f"--name {model!r}: write it in small letters, digits and hyphens, such as credit-risk")
     frame = read_csv(csv)
     if frame.height == 0:
         raise TailraceError(f"{csv}: has no rows")
