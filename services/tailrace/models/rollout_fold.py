@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,11 +50,16 @@ class Rollouts:
         self.commands: set[str] = set()
         self.steps = 0
         self.sequences: dict[str, int] = {}
-        # By model: the offsets of its winners, whose revisions count from 1.
+        # By model: the offsets of its winners, whose revisions count from 1, and the states that they led to.
         self._offsets: dict[str, list[int]] = {}
+        self._states: dict[str, list[RolloutState]] = {}
 
     def state(self, model: str) -> RolloutState:
         return self.current.get(model) or RolloutState(model)
+
+    def states(self, model: str) -> Sequence[RolloutState]:
+        """All states of the model, by revision."""
+        return self._states.get(model, ())
 
     def apply(self, record: Mapping[str, Any], offset: int) -> bool:
         """Takes one decoded record (schema ``rollout.avsc``) and its offset; says whether it came into
@@ -66,6 +71,7 @@ class Rollouts:
         if record["follows"] != revision or record["revision"] != revision + 1:
             return False
         self.current[model] = state_of(record)
+        self._states.setdefault(model, []).append(self.current[model])
         self._offsets.setdefault(model, []).append(offset)
         self.steps += 1
         if record["command_id"] is not None:

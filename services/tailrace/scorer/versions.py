@@ -92,7 +92,7 @@ class Versions:
         """Starts opening what the rollouts name, and takes up what is ready. Does not wait."""
         for model, state in self._rollouts.current.items():
             if self.revision(model) != state.revision:
-                self._take_up(model, state)
+                self._take_up(model)
 
     def behind(self) -> dict[str, int]:
         """Models that are not served under their newest revision, with the one under which they are."""
@@ -112,20 +112,32 @@ class Versions:
             return f"version {state.champion} of {model} was refused ({found.check}): {found.reason}"
         return f"version {state.champion} of {model} is being opened"
 
-    def _take_up(self, model: str, state: RolloutState) -> None:
-        champions = () if state.champion is None else (state.champion,)
-        wanted = champions if self._role == "champion" else state.shadow
-        found = [(number, self._version(model, number)) for number in wanted]
-        versions = tuple(Version(n, m) for n, m in found if isinstance(m, LoadedModel))
-        refused = sum(isinstance(m, Refusal) for _, m in found)
-        if len(versions) + refused < len(wanted) or (refused and self._role == "champion"):
-            return
-        self._serving[model] = Serving(state.revision, versions)
-        warm = (state.previous,) if self._role == "champion" and state.previous is not None else ()
-        for key in [k for k in self._opened if k[0] == model and k[1] not in (*wanted, *warm)]:
-            del self._opened[key]
-        for number in warm:
-            self._version(model, number)
+    def _take_up(self, model: str) -> None:
+        """Takes up the newest revision that can be; behind a refused champion, the one before it."""
+        states = self._rollouts.states(model)
+        for state in reversed(states[self.revision(model) :]):
+            wanted = self._wanted(state)
+            found = [(number, self._version(model, number)) for number in wanted]
+            if any(version is None for _, version in found):
+                return
+            versions = tuple(Version(n, m) for n, m in found if isinstance(m, LoadedModel))
+            if self._role == "shadow" or len(versions) == len(wanted):
+                self._serving[model] = Serving(state.revision, versions)
+                self._let_go(model, {*wanted, *self._wanted(states[-1]), state.previous})
+                if self._role == "champion" and state.previous is not None:
+                    self._version(model, state.previous)  # kept warm for a rollback
+                return
+
+    def _wanted(self, state: RolloutState) -> tuple[int, ...]:
+        if self._role == "shadow":
+            return state.shadow
+        return () if state.champion is None else (state.champion,)
+
+    def _let_go(self, model: str, keep: set[int | None]) -> None:
+        """Forgets what was opened and is not needed any more. What was refused stays refused."""
+        for key, found in list(self._opened.items()):
+            if key[0] == model and key[1] not in keep and not isinstance(found, Refusal):
+                del self._opened[key]
 
     def _version(self, model: str, number: int) -> LoadedModel | Refusal | None:
         """The opened version, why it is refused, or None while it is being opened."""
