@@ -95,7 +95,7 @@ def apply(
 
     Example: tailrace apply contracts/models/credit.yaml --dry-run
     """
-    from tailrace.cli.control import contracts
+    from tailrace.cli.control import contracts, features_in_service
     from tailrace.contracts.apply import apply as bring_into_force
     from tailrace.contracts.apply import contract_files, plan
     from tailrace.kit.topics import control_topics, ensure_topics
@@ -106,7 +106,7 @@ def apply(
         for difference in ensure_topics(where.kafka, control_topics()):
             say(f"warning: {difference}")
     in_force = contracts(where)
-    plans = plan(files, in_force)
+    plans = plan(files, in_force, features_in_service(where))
     if not as_json:
         for each in plans:
             _say_plan(each)

@@ -12,6 +12,9 @@ from tailrace.kit.connection import Connection
 from tailrace.kit.errors import UsageError
 from tailrace.kit.reading import read_all
 from tailrace.kit.registry import RegistryClient
+from tailrace.models.catalog import Catalog
+from tailrace.models.errors import PackageRefused
+from tailrace.models.manifest import Manifest
 from tailrace.models.rollout_fold import Rollouts
 
 
@@ -60,3 +63,26 @@ def models_in_force(connection: Connection) -> list[dict[str, Any]]:
         }
         for model, each in sorted(applied.current.items())
     ]
+
+
+def features_in_service(connection: Connection) -> dict[str, dict[int, list[str]]]:
+    """By model, the versions that answer, stand by or shadow, each with the features that it needs."""
+    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
+    catalog, rollouts = Catalog(), Rollouts()
+    for message in read_all(connection, [lanes.MANIFESTS, lanes.ROLLOUTS]):
+        if message.topic() == lanes.ROLLOUTS:
+            rollouts.apply(codec.decode("Rollout", message.value()), message.offset())
+        elif message.value() is not None:
+            catalog.apply(codec.decode("ModelManifest", message.value()))
+    needed: dict[str, dict[int, list[str]]] = {}
+    for model, state in rollouts.current.items():
+        for version in (state.champion, state.previous, *state.shadow):
+            record = None if version is None else catalog.record(model, version)
+            if version is None or record is None:
+                continue
+            try:
+                manifest = Manifest.from_bytes(record["manifest"])
+            except PackageRefused:  # what cannot be read cannot serve either
+                continue
+            needed.setdefault(model, {})[version] = [each.name for each in manifest.inputs]
+    return needed

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from tailrace.contracts.fields import ContextField, EventTime, Feature, FieldName, Key, Section, Target
 from tailrace.contracts.names import MODEL_LENGTH, MODEL_PATTERN
@@ -34,6 +34,7 @@ from tailrace.contracts.sections import (
     ServiceLevels,
     Training,
 )
+from tailrace.kit.errors import TailraceError
 
 if TYPE_CHECKING:
     from tailrace.contracts.yaml_file import YamlFile
@@ -196,8 +197,19 @@ class ModelContract(Section):
 
     @classmethod
     def from_resolved(cls, text: str | bytes) -> ModelContract:
-        """Reads what ``resolved_json`` wrote, as it stands on ``tailrace.contracts``."""
-        return cls.model_validate(json.loads(text))
+        """Reads what ``resolved_json`` wrote, as it stands on ``tailrace.contracts``.
+
+        Raises:
+            TailraceError: it says something that this version of Tailrace does not know.
+        """
+        data = json.loads(text)
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise TailraceError(
+                f"this version of Tailrace cannot read the contract of {data.get('model')!r} that is in force; "
+                f"use the version that applied it, or a later one: {error.errors(include_url=False)[:3]}"
+            ) from error
 
 
 def load_contract(source: Path | str) -> ModelContract:
