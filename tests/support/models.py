@@ -17,7 +17,7 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.models.build import Package, build_package
-from tailrace.models.manifest import sha256
+from tailrace.models.manifest import Part, sha256
 from tailrace.models.package import Chunk
 from tailrace.models.sign import SigningKey
 
@@ -90,7 +90,9 @@ def estimator(kind: str) -> Pipeline:
         columns = ColumnTransformer(
             [("numbers", "passthrough", ["income", "debt_ratio", "age"]), ("purpose", ordinal, ["purpose"])]
         )
-        return make_pipeline(columns, HistGradientBoostingClassifier(max_iter=10, categorical_features=[3]))
+        return make_pipeline(
+            columns, HistGradientBoostingClassifier(max_iter=10, categorical_features=[3], random_state=0)
+        )
     last = {
         "logistic": LogisticRegression(max_iter=500),
         "forest": RandomForestClassifier(10, max_depth=6, random_state=0),
@@ -151,3 +153,15 @@ def sealed(
         return b"".join(pieces[c.offset] for c in wanted)
 
     return record, fetch
+
+
+def resealed(built: Package, key: SigningKey, **parts: bytes) -> tuple[dict[str, Any], Any]:
+    """The package with other parts, signed by a publisher who means it."""
+    changed = {**built.parts, **parts}
+    digests = {name: Part(sha256=sha256(data), size=len(data)) for name, data in changed.items()}
+    return sealed(Package(built.manifest.model_copy(update={"parts": digests}), changed), key)
+
+
+def redescribed(built: Package, key: SigningKey, **said: Any) -> tuple[dict[str, Any], Any]:
+    """The package with another manifest, signed by a publisher who means it."""
+    return sealed(Package(built.manifest.model_copy(update=said), built.parts), key)

@@ -80,13 +80,16 @@ def build_package(
     refuse_pickle(estimator)
     inputs = inputs_of(feature_names(x, contract), x, contract)
     train = _rows(x, y, inputs, contract)
+    is_fitted = _is_fitted(estimator)
+    if is_fitted:
+        Original(estimator, inputs, contract.task)  # says what does not fit before anything is computed
     if holdout is not None:
-        fitted = estimator if _is_fitted(estimator) else _clone(estimator).fit(x, y)
-        judge, held = fitted, _rows(*holdout, inputs, contract)
+        fitted = judge = estimator if is_fitted else _fit(estimator, x, y)
+        held = _rows(*holdout, inputs, contract)
     else:
         cut = len(train) - max(1, int(len(train) * HOLDOUT_SHARE))
-        judge = _clone(estimator).fit(x[:cut], y[:cut])
-        fitted, held = (estimator if _is_fitted(estimator) else judge), train.take(np.arange(cut, len(train)))
+        judge = _fit(estimator, x[:cut], y[:cut])
+        fitted, held = (estimator if is_fitted else judge), train.take(np.arange(cut, len(train)))
     original = Original(fitted, inputs, contract.task)
     impute = impute_values(train.columns, inputs, contract)
     held = servable(held, inputs, impute, contract)
@@ -306,7 +309,14 @@ def _is_fitted(estimator: Any) -> bool:
     return True
 
 
-def _clone(estimator: Any) -> Any:
+def _fit(estimator: Any, x: Any, y: Any) -> Any:
+    """A copy of the estimator, fitted."""
     from sklearn.base import clone
 
-    return clone(estimator)
+    try:
+        return clone(estimator).fit(x, y)
+    except Exception as error:  # whatever an estimator of somebody's raises
+        raise TailraceError(
+            f"{type(estimator).__name__} cannot be fitted on {len(y):,} of the rows ({error}); to judge one that "
+            "is fitted, pass holdout=(X, y) with rows that it has not seen"
+        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tailrace.kit.connection import Connection, connect, home_dir
 from tailrace.kit.errors import TailraceError, UsageError
 from tailrace.kit.registry import RegistryClient
 from tailrace.models.build import Package, build_from_onnx, build_package, refuse_pickle
+from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest, sha256
 from tailrace.models.sign import SigningKey
 from tailrace.models.trust import signing_key
@@ -159,7 +161,7 @@ def publish_package(connection: Connection, package: Package, key: SigningKey) -
 
 
 def next_numbers(connection: Connection, codec: ControlCodec, model: str) -> tuple[int, int]:
-    """Version and sequence that no manifest on the topic has reached, signed by whomever."""
+    """The next version and sequence: beyond those of every manifest on the topic, whoever has signed it."""
     from tailrace.kit.reading import read_all
 
     version = sequence = 0
@@ -167,7 +169,8 @@ def next_numbers(connection: Connection, codec: ControlCodec, model: str) -> tup
         record = codec.decode("ModelManifest", message.value())
         if record["model"] == model:
             version = max(version, record["version"])
-            sequence = max(sequence, Manifest.from_bytes(record["manifest"]).sequence)
+            with contextlib.suppress(PackageRefused):  # somebody's manifest that is none
+                sequence = max(sequence, Manifest.from_bytes(record["manifest"]).sequence)
     return version + 1, sequence + 1
 
 
