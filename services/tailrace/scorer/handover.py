@@ -53,6 +53,16 @@ class Handover:
                 return cls(contracts, rollouts, {str(k): int(v) for k, v in behind.items()})
         raise ValueError(f"metadata of another program or version: {metadata[:200]!r}")
 
+    def served(self, model: str, rollouts: Rollouts) -> int:
+        """The revision of a model under which that owner may have answered; needs its rollouts to be folded."""
+        return self.behind.get(model, rollouts.revision_at(model, self.rollouts))
+
+    def joined(self, other: Handover, rollouts: Rollouts) -> Handover:
+        """What demands as much as both do. Everything before the lesser position must be folded."""
+        less, more = sorted((self, other), key=lambda handover: handover.rollouts)
+        behind = {m: max(revision, less.served(m, rollouts)) for m, revision in more.behind.items()}
+        return Handover(max(self.contracts, other.contracts), more.rollouts, behind)
+
     def waits_for(
         self,
         models: Iterable[str],
@@ -69,7 +79,7 @@ class Handover:
         for model in models:
             if model not in contracts.current:
                 continue
-            served = self.behind.get(model, rollouts.revision_at(model, self.rollouts))
+            served = self.served(model, rollouts)
             if versions.revision(model) < served:
                 return f"revision {served} of {model}, under which it was served last"
         return None

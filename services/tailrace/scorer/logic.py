@@ -128,9 +128,7 @@ class ScorerLogic:
                 )
                 for at, bad in sorted(work.bad.items())
             ]
-        output.metadata = Handover(
-            self._contracts_position, self._rollouts.position, self._versions.behind()
-        ).to_metadata()
+        output.metadata = self._handover(work).to_metadata()
         return output
 
     def committed(self, output: Output) -> None:
@@ -202,6 +200,14 @@ class ScorerLogic:
         if why is None:
             del self._handovers[partition]
         return why
+
+    def _handover(self, work: Work) -> Handover:
+        """What the next owner is left: with a partition that still waits, also what it waits for."""
+        left = Handover(self._contracts_position, self._rollouts.position, self._versions.behind())
+        for partition in work.touched() if self._handovers else ():
+            if partition in self._handovers:
+                left = left.joined(self._handovers[partition], self._rollouts)
+        return left
 
     def _why_not(self, plan: ContractPlan) -> str | None:
         """Why requests to a model have to wait; None where they can be answered."""

@@ -1,0 +1,288 @@
+"""Scorer and shadow scorer under seeded schedules: every request answered once, by the right version, never
+by an older revision than the one before it.
+
+What is expected is computed here from what was fed, request by request, without the scorer's code.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+from tests.support.memory_registry import MemoryRegistry
+from tests.support.scoring import Publisher, formula_model
+from tests.support.simulation import Scenario, drained, simulate
+
+from tailrace.contracts.model_contract import load_contract
+from tailrace.contracts.schemas import prediction_schema
+from tailrace.kit import dead_letters
+from tailrace.kit.errors import Retry
+from tailrace.kit.logic import Logic
+from tailrace.kit.marks import mark, mark_time
+from tailrace.kit.memory_log import MemoryLog
+from tailrace.kit.messages import Message, Record, Source
+from tailrace.kit.sources import prediction_id
+from tailrace.models.columns import Array, Columns
+from tailrace.models.errors import PackageRefused
+from tailrace.models.load import LoadedModel
+from tailrace.scorer.logic import ScorerLogic
+from tailrace.scorer.versions import Role
+
+TEXT = """
+model: credit
+owner: {{team: t}}
+features:
+  x: {{type: number, min: -5, max: 5}}
+target: {{name: bad, type: boolean}}
+policy:
+  - {{when: "score < {threshold}", do: approve, name: "below-{threshold}"}}
+  - {{do: refuse}}
+"""
+CONTRACTS = {t: load_contract(TEXT.format(threshold=t)) for t in (0.3, 0.5, 0.7)}
+THRESHOLDS = {contract.digest: threshold for threshold, contract in CONTRACTS.items()}
+REGISTRY = MemoryRegistry()
+POISON = 4.5
+BROKEN, DOUBTFUL = 5, 6
+"""A version that everybody refuses, and one that some instances refuse and others do not."""
+
+
+class Slope:
+    def __init__(self, version: int) -> None:
+        self.version = version
+
+    def run(self, columns: Columns, rows: int) -> Array:
+        if (columns["x"] == POISON).any():
+            raise RuntimeError("poisoned")
+        return (0.5 + columns["x"] * self.version / 100).reshape(rows, 1)
+
+
+MODELS = {v: formula_model(CONTRACTS[0.3], v, Slope(v)) for v in range(1, 8)}
+DIGESTS = {model.digest: version for version, model in MODELS.items()}
+
+
+class Slow(Executor):
+    """Opens packages after as many looks at the future as chance says."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        looks = self.rng.choice([0, 0, 1, 5, 20])
+
+        class Looked(Future[Any]):
+            def done(self) -> bool:
+                nonlocal looks
+                looks -= 1
+                if looks < 0 and not super().done():
+                    try:
+                        self.set_result(fn(*args, **kwargs))
+                    except Exception as error:
+                        self.set_exception(error)
+                return super().done()
+
+        return Looked()
+
+
+class ScorerScenario(Scenario):
+    role: Role = "champion"
+    output = "credit.predictions"
+
+    def setup(self, log: MemoryLog, rng: random.Random) -> None:
+        self.rng = rng
+        self.publisher = Publisher(REGISTRY)
+        self.requests: dict[Source, float | None] = {}
+        self.marks: list[list[int]] = [[] for _ in range(self.partitions)]
+        self.states: list[dict[str, Any]] = []
+        self.published: set[int] = set()
+        for topic in (
+            "tailrace.contracts",
+            "tailrace.model-manifests",
+            "tailrace.rollouts",
+            "tailrace.alerts",
+        ):
+            log.create_topic(topic)
+        for suffix in ("requests", "predictions", "shadow-predictions", "dead-letters"):
+            log.create_topic(f"credit.{suffix}", self.partitions)
+        if rng.random() < 0.8:
+            self._contract(log, 0.3)
+        self.from_the_start = bool(self.publisher.contracts) and rng.random() < 0.8
+        if self.from_the_start:
+            self._roll_out(log, 1)
+
+    def _append(self, log: MemoryLog, record: Record) -> None:
+        log.append(record.topic, record.value, record.key)
+
+    def _contract(self, log: MemoryLog, threshold: float) -> None:
+        self._append(log, self.publisher.contract(CONTRACTS[threshold]))
+
+    def _roll_out(self, log: MemoryLog, champion: int) -> None:
+        shadow = sorted(self.rng.sample(range(1, 7), self.rng.choice([0, 0, 1, 2])))
+        for version in {champion, *shadow} - self.published:
+            self._append(log, self.publisher.manifest(version, MODELS[version]))
+            self.published.add(version)
+        state = {"champion": champion, "shadow": shadow}
+        if self.states:
+            state["previous"] = self.states[-1]["champion"]
+        self.states.append(state)
+        self._append(log, self.publisher.rollout(**state))
+        if self.rng.random() < 0.2:  # somebody else, too late: a loser
+            loser = self.publisher.rollout(champion=7, follows=len(self.states) - 1)
+            self._append(log, loser)
+
+    def feed(self, log: MemoryLog, rng: random.Random) -> None:
+        if rng.random() < 0.2 and len(self.publisher.contracts.get("credit", ())) < 3:
+            self._contract(log, rng.choice([0.3, 0.5, 0.7]))
+        if rng.random() < 0.4 and self.publisher.contracts:
+            self._roll_out(log, rng.choice([1, 2, 3, 4, BROKEN, DOUBTFUL]))
+        for _ in range(rng.randint(1, 8)):
+            x = rng.choice([None, POISON, 9.0, math.inf, *[rng.randint(-40, 40) / 10] * 8])
+            key = None if rng.random() < 0.1 else b"k%d" % rng.randrange(9)
+            source = log.append("credit.requests", self._value(x, key), key)
+            self.requests[source] = x
+        if rng.random() < 0.3:
+            partition, time = rng.randrange(self.partitions), len(self.marks[0]) + sum(map(len, self.marks))
+            made = mark("credit.requests", partition, time)
+            log.append(made.topic, made.value, made.key, made.headers, made.partition)
+            self.marks[partition].append(time)
+
+    def _value(self, x: float | None, key: bytes | None) -> bytes:
+        request = {"request_id": None if key is None else key.decode(), "x": x}
+        if self.rng.random() < 0.1 and x is not None and math.isfinite(x):
+            return json.dumps(request).encode()
+        return self.publisher.request_value(request, CONTRACTS[0.3])
+
+    def finish(self, log: MemoryLog, rng: random.Random) -> None:
+        if not self.publisher.contracts:
+            self._contract(log, 0.5)
+        self._roll_out(log, 7)
+
+    def logic(self) -> Logic:
+        trusting = self.rng.random() < 0.5
+
+        def opened(record: Any, contract: Any) -> LoadedModel:
+            version = record["version"]
+            if version == BROKEN or (version == DOUBTFUL and not trusting):
+                raise PackageRefused("signature", "not trusted here")
+            if self.rng.random() < 0.1:
+                raise Retry("away")
+            return MODELS[version]
+
+        return ScorerLogic(self.role, REGISTRY, opened, Slow(self.rng))
+
+    def done(self, log: MemoryLog) -> bool:
+        return drained(log, self.group, ["credit.requests"])
+
+    # What ought to be ---
+
+    def check(self, log: MemoryLog) -> None:
+        answers = self._answers(log)
+        letters = {
+            dead_letters.parse(m).source: dead_letters.parse(m).code
+            for m in log.messages("credit.dead-letters")
+        }
+        assert len(letters) == len(log.messages("credit.dead-letters"))
+        assert answers.keys() | letters.keys() == self.requests.keys()
+        assert not answers.keys() & letters.keys()
+        for source, x in self.requests.items():
+            if x == POISON:
+                assert letters[source] == "model-failed"
+            elif x is None or not math.isfinite(x) or abs(x) > 5:
+                code = "missing" if x is None else "out-of-range" if math.isfinite(x) else "not-finite"
+                assert letters[source] == code
+            else:
+                (event,) = answers[source]
+                self._check_event(source, x, event)
+        self._check_revisions(answers)
+        self._check_marks(log)
+
+    def _answers(self, log: MemoryLog) -> dict[Source, list[dict[str, Any]]]:
+        found: dict[Source, list[dict[str, Any]]] = defaultdict(list)
+        for message in log.messages(self.output):
+            if mark_time(message) is None:
+                event = self.publisher.codec.decode(message.value(), READER).record
+                found[Source(**event["source"])].append(event)
+        return dict(found)
+
+    def _check_event(self, source: Source, x: float, event: dict[str, Any]) -> None:
+        version = event["version"]
+        state = self.states[event["rollout_revision"] - 1]
+        assert version in ([state["champion"]] if self.role == "champion" else state["shadow"])
+        score = 0.5 + x * version / 100
+        assert event["score"] == score
+        assert DIGESTS[event["artifact_digest"]] == version
+        assert event["action"] == ("approve" if score < THRESHOLDS[event["contract_digest"]] else "refuse")
+        assert event["prediction_id"] == prediction_id(self.role, source, version)
+        assert event["request"]["x"] == x
+        assert version != BROKEN
+
+    def _check_revisions(self, answers: dict[Source, list[dict[str, Any]]]) -> None:
+        last: dict[int, int] = {}
+        for source in sorted(answers):
+            for event in answers[source]:
+                revision = event["rollout_revision"]
+                assert revision >= last.get(source.partition, 0), "answered by an older revision"
+            last[source.partition] = revision
+
+    def _check_marks(self, log: MemoryLog) -> None:
+        for partition, fed in enumerate(self.marks):
+            messages = log.messages(self.output, partition)
+            assert [t for m in messages if (t := mark_time(m)) is not None] == fed
+        # Requests with a key are answered in the partition that they came in, in their order, marks among
+        # them.
+        for partition in range(self.partitions):
+            asked = [self._name(m) for m in log.messages("credit.requests", partition)]
+            order = {name: at for at, name in enumerate(asked)}
+            told = [self._name(m) for m in log.messages(self.output, partition)]
+            places = [order[name] for name in told if name in order]
+            assert places == sorted(places)
+
+    def _name(self, message: Message) -> object:
+        time = mark_time(message)
+        if time is not None:
+            return ("mark", time)
+        if message.topic() == "credit.requests":
+            return Source.of(message)
+        event = self.publisher.codec.decode(message.value(), READER).record
+        return Source(**event["source"])
+
+
+READER = prediction_schema(CONTRACTS[0.3])
+
+
+class ShadowScenario(ScorerScenario):
+    role: Role = "shadow"
+    output = "credit.shadow-predictions"
+
+    def check(self, log: MemoryLog) -> None:
+        assert log.messages("credit.dead-letters") == []
+        assert log.messages("credit.predictions") == []
+        answers = self._answers(log)
+        assert answers.keys() <= self.requests.keys()
+        for source, events in answers.items():
+            x = self.requests[source]
+            assert x is not None
+            (revision,) = {event["rollout_revision"] for event in events}
+            versions = [event["version"] for event in events]
+            assert len(set(versions)) == len(versions)
+            shadow = set(self.states[revision - 1]["shadow"])
+            assert shadow - {BROKEN, DOUBTFUL} <= set(versions) <= shadow
+            for event in events:
+                self._check_event(source, x, event)
+        self._check_revisions(answers)
+        self._check_marks(log)
+        if self.from_the_start and all(set(s["shadow"]) - {BROKEN, DOUBTFUL} for s in self.states):
+            scorable = {s for s, x in self.requests.items() if x is not None and abs(x) <= 5 and x != POISON}
+            assert answers.keys() == scorable
+
+
+def test_every_request_is_answered_once_by_the_right_version() -> None:
+    simulate(ScorerScenario, 600)
+
+
+def test_shadows_score_what_the_champion_answers() -> None:
+    simulate(ShadowScenario, 400)
