@@ -104,6 +104,10 @@ def _convert(
             custom_conversion_functions={SimpleImputer: _imputer},
             custom_shape_calculators={SimpleImputer: _imputer_shape},
         )
+    # The converter keeps the operator sets in a set, whose order is another one in every process.
+    operators = sorted(model.opset_import, key=lambda o: str(o.domain))
+    del model.opset_import[:]
+    model.opset_import.extend(operators)
     output = model.graph.output[0 if original.task == "regression" else -1]
     names = {i.name for i in model.graph.input}
     return OnnxForm(
