@@ -15,7 +15,17 @@ from tailrace.kit.messages import DeadLetter, Message, Record, Source
 VALUE_LIMIT = 64 * 1024
 
 _PREFIX = "tailrace-"
-_OWN = ("code", "reason", "field", "topic", "partition", "offset", "service", "sha256")
+HEADERS = {
+    "tailrace-code": "A stable word for machines.",
+    "tailrace-reason": "A sentence for people.",
+    "tailrace-field": "The field at fault, where there is one.",
+    "tailrace-topic": "Where the message came from: topic,",
+    "tailrace-partition": "partition",
+    "tailrace-offset": "and offset, in decimal.",
+    "tailrace-service": "Who could not process it.",
+    "tailrace-sha256": "Digest (hex) of the whole value, where it was cut.",
+}
+"""What each header says."""
 
 
 @dataclass(frozen=True)
@@ -84,4 +94,4 @@ def parse(message: Message) -> DeadLetterInfo:
 
 
 def _is_own(name: str) -> bool:
-    return name.startswith(_PREFIX) and name.removeprefix(_PREFIX) in _OWN
+    return name in HEADERS
