@@ -32,7 +32,7 @@ target: {{name: defaulted, type: boolean}}
 
 
 def contract(
-    model: str = "credit", lane: str = "credit", field: str = "age", type: str = "integer"
+    model: str = "credit", lane: str = "credit", field: str = "age", kind: str = "integer"
 ) -> ModelContract:
     return load_contract(CONTRACT.format(model=model, lane=lane, field=field, type=kind))
 
