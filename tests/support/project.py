@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,13 @@ class Project:
 
     def service(self, name: str) -> dict[str, Any]:
         return next(s for s in self.status()["services"] if s["name"] == name)
+
+    def wait_for_champion(self, model: str, version: int, timeout: float = 60) -> None:
+        """Until this version of the model answers."""
+        deadline = time.monotonic() + timeout
+        while not any(m["model"] == model and m["champion"] == version for m in self.status()["models"]):
+            assert time.monotonic() < deadline, f"{model} {version} is not champion:\n{self.logs()}"
+            time.sleep(0.2)
 
     def logs(self) -> str:
         """The end of every log of the home, for a failing test's message."""
