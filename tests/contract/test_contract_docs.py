@@ -1,0 +1,27 @@
+"""docs/contract.md names every field of the grammar, and its example is a contract."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from tailrace.contracts.data_file import DataMapping
+from tailrace.contracts.json_schema import json_schema
+from tailrace.contracts.model_contract import load_contract
+
+DOC = (Path(__file__).parents[2] / "docs" / "contract.md").read_text()
+
+
+def test_every_field_is_described() -> None:
+    schema: dict[str, Any] = json_schema()
+    names = {name for part in (schema, *schema["$defs"].values()) for name in part["properties"]}
+    names |= {field.alias or name for name, field in DataMapping.model_fields.items()}
+    prose = re.sub(r"```.*?```", "", DOC, flags=re.DOTALL)
+    words = set(re.findall(r"[a-z_0-9]+", " ".join(re.findall(r"`([^`]+)`", prose))))
+    assert names - words == set()
+
+
+def test_the_example_is_a_contract() -> None:
+    [example] = re.findall(r"```yaml\n(.*?)```", DOC, re.DOTALL)
+    assert load_contract(example).model == "credit"
