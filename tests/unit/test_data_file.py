@@ -223,14 +223,14 @@ features:
   order: {type: integer}
   colour: {categories: ['no', red]}
   debt: {type: number, min: 0}
-  Score_2: {type: integer, min: 0}
+  Score: {type: integer, min: 0}
 context:
   city: {type: string}
 target: {name: label, type: boolean}
 labels: {horizon: 30d}
 """.replace("'no'", "no")
     )
-    assert found.mapping.columns == {"debt": "debt %", "Score_2": "Score"}
+    assert found.mapping.columns == {"debt": "debt %"}
     assert "'const' is left out: it has the same value in every row" in found.notes
     frame = read_rows(tmp_path / "f.csv", found.mapping, found.contract)
     assert frame.height == 60
@@ -252,7 +252,7 @@ def test_text_of_many_values_is_no_feature(tmp_path: Path) -> None:
         ("colour", {}, "colour", "category", "multiclass", "no"),
         ("colour", {"positive": "no"}, "colour", "boolean", "binary", True),
         ("order", {}, "order", "number", "regression", -3.0),
-        ("order >= -3", {}, "order_at_least_3", "boolean", "binary", True),
+        ("order >= -3", {}, "order_at_least_minus_3", "boolean", "binary", True),
         ("order * 2", {}, "order_2", "number", "regression", -6.0),
         ("CASE WHEN order > 0 THEN 'up' ELSE 'down' END", {}, None, "category", "multiclass", "down"),
     ],
@@ -268,6 +268,16 @@ def test_targets(
     assert not any(column in contract.features for column in ("label", "colour", "order") if column in target)
     frame = read_rows(tmp_path / "f.csv", found.mapping, contract)
     assert frame[contract.target.name][0] == first
+
+
+def test_reserved_names_are_changed_and_request_ids_are_kept(tmp_path: Path) -> None:
+    text = "request_id,value,action,y\n" + "".join(f"r{i},{i},{i % 3},{i % 2}\n" for i in range(9))
+    found = drafted(tmp_path, "y", text, key="request_id")
+    assert list(found.contract.features) == ["value_2", "action_2"]
+    assert found.contract.key.name == "request_id"
+    frame = read_rows(tmp_path / "f.csv", found.mapping, found.contract)
+    assert frame["request_id"].to_list() == [f"r{i}" for i in range(9)]
+    assert frame["value_2"].to_list() == list(range(9))
 
 
 def test_a_file_without_times_ends_about_now(tmp_path: Path) -> None:

@@ -86,7 +86,9 @@ def draft(
         TailraceError: the file cannot be read or has no rows.
     """
     if not re.fullmatch(MODEL_PATTERN, model):
-        raise UsageError(f"--name {model!r}: write it in small letters, digits and hyphens, such as credit-risk")
+        raise UsageError(
+            f"--name {model!r}: write it in small letters, digits and hyphens, such as credit-risk"
+        )
     frame = read_csv(csv)
     if frame.height == 0:
         raise TailraceError(f"{csv}: has no rows")
@@ -110,7 +112,7 @@ def draft(
         field = _context(series) if column in context else _feature(series, notes)
         if field is None:
             continue
-        safe = _field_name(column, {*features, *contexts, name, *RESERVED_FIELDS, "event_time"})
+        safe = _field_name(column, {*features, *contexts, name, "event_time"})
         if safe != column:
             columns[safe] = column
             notes.append(f"{column!r} is called {safe!r}, which every system can spell")
@@ -118,10 +120,8 @@ def draft(
     if not features:
         raise TailraceError(f"{csv}: no column is left to be a feature")
 
-    key_name = (
-        _field_name(key, {name, *features, *contexts, *RESERVED_FIELDS - {"request_id"}}) if key else None
-    )
-    time_name = _field_name(time, {name, *features, *contexts, *RESERVED_FIELDS}) if time else None
+    key_name = key if key in (None, "request_id") else _field_name(key, {name, *features, *contexts})
+    time_name = _field_name(time, {name, *features, *contexts}) if time else None
     contract: dict[str, Any] = {"model": model, "owner": _flow({"team": team})}
     if key is not None and key_name != "request_id":
         contract["key"] = _flow(
@@ -190,9 +190,9 @@ def _target(
             kind: dict[str, Any] = {"categories": _categories(found.evaluate(frame), target)}
         else:
             kind = {"type": found.kind}
-        return _field_name(_words(target), RESERVED_FIELDS), kind, target, found.names
+        return _field_name(_words(target)), kind, target, found.names
     series = frame[target]
-    name = _field_name(target, RESERVED_FIELDS)
+    name = _field_name(target)
     quoted = f'"{target}"' if not target.isidentifier() else target
     values = series.drop_nulls().unique()
     if positive is not None:
@@ -260,7 +260,7 @@ def _field(series: pl.Series) -> dict[str, Any] | None:
     return {"categories": _flow(sorted(values.to_list()))}
 
 
-def _field_name(column: str, taken: Collection[str]) -> str:
+def _field_name(column: str, taken: Collection[str] = ()) -> str:
     """A name that Avro, ClickHouse and SQL can spell, as close to the column's as may be."""
     name = re.sub(r"[^A-Za-z0-9_]+", "_", column).strip("_") or "column"
     if not name[0].isalpha():
@@ -269,7 +269,7 @@ def _field_name(column: str, taken: Collection[str]) -> str:
     lowered = {other.lower() for other in taken}
     number = 2
     candidate = name
-    while candidate.lower() in lowered:
+    while candidate.lower() in lowered or candidate in RESERVED_FIELDS:
         candidate = f"{name}_{number}"
         number += 1
     return candidate
@@ -279,7 +279,7 @@ def _words(expression: str) -> str:
     """A name for what an expression says: ``quality >= 7`` is ``quality_at_least_7``."""
     for operator, word in _COMPARED.items():
         expression = expression.replace(operator, f" {word} ")
-    return expression.lower()
+    return re.sub(r"-(?=[\d.])", "minus ", expression).lower()
 
 
 def _plain(value: Any) -> str:
