@@ -231,6 +231,16 @@ def test_what_cannot_be_read(world: World, value: bytes | None, code: str) -> No
     assert block["headers"] == [[("h", b"\x00")]]
 
 
+def test_times_that_clickhouse_does_not_have(world: World) -> None:
+    for given, kept in (
+        (2**63 - 1, 10_413_791_999_999),
+        (-(2**63), -2_208_988_800_000),
+        (None, None),
+        (-5, -5),
+    ):
+        assert world.read(world.avro(contract(), "requests", {"event_time": given}))[1]["event_time"] == kept
+
+
 def test_marks_are_no_rows(world: World) -> None:
     record = mark("credit.requests", 2, 99)
     assert world.reader.read(world.message(record.topic, record.value, record.key, record.headers)) is None

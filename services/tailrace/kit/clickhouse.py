@@ -84,6 +84,7 @@ class ClickHouse:
             "connect_timeout": min(timeout, 5.0),
             # Settings would leak from one statement to the next, and threads would wait for one another.
             "autogenerate_session_id": False,
+            "tz_mode": "aware",
         }
         self._made: Any = None
         self._making = threading.Lock()
@@ -103,7 +104,7 @@ class ClickHouse:
         return cls(connection.clickhouse, timeout)
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Rows:
-        """Runs a query that only reads; ``{name:Type}`` in it takes the parameter's value."""
+        """Runs a query that only reads; ``{name:Type}`` in it takes the parameter's value. Times know their zone."""
         with self._errors():
             result = self._client.query(sql, parameters=dict(parameters or {}), settings={"readonly": 2})
             return Rows(tuple(result.column_names), result.result_rows)

@@ -29,6 +29,7 @@ from tailrace.kit.registry import Registry
 from tailrace.kit.tables import (
     CONTROL_TABLES,
     DEAD_LETTERS,
+    TIME,
     UNREADABLE,
     Column,
     TableConflict,
@@ -67,6 +68,9 @@ class Row(NamedTuple):
 
 Block = dict[str, list[Any]]
 """Columns of one table, all of the same length."""
+
+_FIRST_TIME, _LAST_TIME = -2_208_988_800_000, 10_413_791_999_999
+"""1900-01-01 and the last millisecond of 2299, UTC."""
 
 _BYTES = "Nullable(String)"
 _HEADERS = "Array(Tuple(name String, value String))"
@@ -330,8 +334,13 @@ def _block(parts: list[tuple[Layout, list[Row]]]) -> Block:
                 values += [_empty(kind)] * len(rows)
             else:
                 values += [get(row.record) for row in rows]
-        block[name] = values
+        block[name] = [_within(value) for value in values] if TIME in kind else values
     return block
+
+
+def _within(milliseconds: int | None) -> int | None:
+    """ClickHouse's times end in 2299; what lies beyond, by a producer's mistake, is stored as its last one."""
+    return None if milliseconds is None else min(max(milliseconds, _FIRST_TIME), _LAST_TIME)
 
 
 def _empty(kind: str) -> Any:
