@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from typing import Any
 
@@ -60,12 +59,13 @@ class EstimatorRunner:
         self._inputs = inputs
         self._frame = feed == "columns"
         self._missing = _MISSING[missing_category]
+        self._threads = ThreadpoolController()  # of the libraries that the estimator has brought in by now
 
     def run(self, columns: Columns, rows: int) -> Array:
         table = (
             self._table(columns) if self._frame else np.column_stack([columns[i.name] for i in self._inputs])
         )
-        with _threads().limit(limits=1):
+        with self._threads.limit(limits=1):
             found = self._predict(table)
         return np.asarray(found, dtype=np.float64).reshape(rows, -1)
 
@@ -84,8 +84,3 @@ class EstimatorRunner:
             else:
                 table[i.name] = column
         return pd.DataFrame(table, copy=False)
-
-
-@functools.cache
-def _threads() -> ThreadpoolController:
-    return ThreadpoolController()
