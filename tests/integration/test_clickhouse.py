@@ -1,16 +1,18 @@
-"""The local ClickHouse, through an ordinary client over HTTP, against the real engine."""
+"""The local ClickHouse through an ordinary client over HTTP, and our tables in it, on the real engine."""
 
 from __future__ import annotations
 
 import datetime
 import gzip
 import http.client
+import math
 import os
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -19,12 +21,21 @@ import clickhouse_connect
 import lz4.frame
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
+from tests.support.memory_registry import MemoryRegistry
 
+from tailrace.contracts.model_contract import load_contract
+from tailrace.contracts.schemas import lane_schemas
 from tailrace.kit.clickhouse import ClickHouse, QueryFailed
+from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.data import data_dir
 from tailrace.kit.errors import Retry
+from tailrace.kit.memory_log import MemoryMessage
+from tailrace.kit.migrations import MigrationError, migrate, read_migrations
+from tailrace.kit.tables import CONTROL_TABLES, Counted, count_by_topic, ensure_tables
 from tailrace.local.health import ask
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
+from tailrace.sink.rows import RowReader, blocks
 
 
 def start(home: Path, port: int) -> Process:
@@ -317,3 +328,122 @@ def test_the_wrapper_tells_errors_apart(port: int, database: str) -> None:
         ClickHouse(f"http://{HOST}:1/x", timeout=2).query("SELECT 1")
     assert clickhouse.columns("nowhere") == {}
     assert clickhouse.select("SELECT 1 AS a, 'x' AS b") == [{"a": 1, "b": "x"}]
+
+
+# Migrations, typed tables ---
+
+
+@pytest.fixture
+def clickhouse(port: int) -> Iterator[ClickHouse]:
+    found = ClickHouse(f"http://{HOST}:{port}/m{uuid.uuid4().hex[:8]}")
+    yield found
+    found.close()
+
+
+def test_migrations_are_applied_once(clickhouse: ClickHouse, tmp_path: Path) -> None:
+    shipped = [migration.name for migration in read_migrations()]
+    # Several services start at once.
+    with ThreadPoolExecutor(3) as pool:
+        assert {tuple(done) for done in pool.map(lambda _: migrate(clickhouse), range(3))} <= {
+            tuple(shipped),
+            (),
+        }
+    assert migrate(clickhouse) == []
+    for table in (*CONTROL_TABLES.values(), "dead_letters", "unreadable"):
+        assert list(clickhouse.columns(table))[:4] == ["_topic", "_partition", "_offset", "_time"]
+    clickhouse.command("INSERT INTO alerts (_topic, _partition, _offset, summary) VALUES ('a', 0, 0, 'kept')")
+
+    first = next(data_dir("schemas", "clickhouse").glob("0001_*.sql"))
+    (tmp_path / first.name).write_text(first.read_text())
+    (tmp_path / "0002_more.sql").write_text("ALTER TABLE alerts ADD COLUMN IF NOT EXISTS more String;\n")
+    added = read_migrations(tmp_path)
+    assert migrate(clickhouse, added) == ["0002_more"]
+    assert clickhouse.query("SELECT summary, more FROM alerts").rows == [("kept", "")]
+    with pytest.raises(MigrationError, match="newer version"):
+        migrate(clickhouse, added[:1])
+    (tmp_path / "0002_more.sql").write_text("ALTER TABLE alerts ADD COLUMN IF NOT EXISTS other String;\n")
+    with pytest.raises(MigrationError, match=r"0002_more has changed.*put it back"):
+        migrate(clickhouse, read_migrations(tmp_path))
+
+
+def test_a_prediction_comes_out_as_it_went_in(clickhouse: ClickHouse) -> None:
+    contract = load_contract(
+        "{model: credit, owner: {team: risk}, features: {income: {type: number}, age: {type: integer}, "
+        "home: {type: boolean}, file: {type: number}, purpose: {categories: [car, 'ü']}}, "
+        "target: {name: grade, categories: [a, b, c]}}"
+    )
+    migrate(clickhouse)
+    assert len(ensure_tables(clickhouse, contract)) == 5
+    assert ensure_tables(clickhouse, contract) == []
+    registry = MemoryRegistry()
+    codec, control = Codec(registry), ControlCodec(registry)
+    reader = RowReader(registry, clickhouse)
+    applied = {
+        "model": "credit",
+        "revision": 1,
+        "follows": 0,
+        "digest": contract.digest,
+        "source_text": "",
+        "resolved": contract.resolved_json,
+        "applied_by": "me",
+        "applied_at": 5,
+    }
+    reader.control([MemoryMessage("tailrace.contracts", 0, 0, control.encode("Contract", applied))])
+    schema_id = registry.register("credit.predictions-value", lane_schemas(contract)["credit.predictions"])
+    event: dict[str, Any] = {
+        "prediction_id": "p",
+        "request_id": "credit.requests/0/7",
+        "key": "k",
+        "event_time": 1_714_566_600_125,
+        "source": {"topic": "credit.requests", "partition": 0, "offset": 7},
+        "model": "credit",
+        "version": 3,
+        "artifact_digest": "d",
+        "contract_digest": "c",
+        "rollout_revision": 2,
+        "runtime": {"python": "3.11", "onnxruntime": "1.31"},
+        "role": "champion",
+        "served_by": "rule",
+        "served_cause": "guard",
+        "request": {"income": float("nan"), "age": None, "home": True, "file": 0.5, "purpose": "ü"},
+        "replaced": [
+            {"field": "age", "value": "40", "reason": "missing"},
+            {"field": "x", "value": None, "reason": "y"},
+        ],
+        "probabilities": {"a": 0.25, "b": 0.5, "c": 0.25},
+        "predicted_class": "b",
+        "action": "refer",
+        "action_propensity": 0.5,
+        "arm_propensity": 1.0,
+        "guardrails": [{"guard": "domain", "field": None, "detail": "far"}],
+        "explanation": [{"feature": "income", "contribution": -0.5}],
+        "latency_ms": 1.25,
+    }
+    message = MemoryMessage(
+        "credit.predictions", 1, 9, codec.encode(schema_id, event), b"k", (), 1_714_566_601_000
+    )
+    row = reader.read(message)
+    assert row is not None
+    ((table, block),) = blocks([row]).items()
+    for _ in range(2):
+        clickhouse.insert(table, block, clickhouse.columns(table), "credit.predictions/1/9/10")
+    (found,) = clickhouse.select("SELECT * FROM credit_predictions")
+    assert math.isnan(found.pop("income"))
+    same = {name: value for name, value in event.items() if name not in ("source", "request", "event_time")}
+    assert found == same | {
+        "_topic": "credit.predictions",
+        "_partition": 1,
+        "_offset": 9,
+        "_time": datetime.datetime(2024, 5, 1, 12, 30, 1, tzinfo=datetime.UTC),
+        "event_time": datetime.datetime(2024, 5, 1, 12, 30, 0, 125_000, tzinfo=datetime.UTC),
+        "source_topic": "credit.requests",
+        "source_partition": 0,
+        "source_offset": 7,
+        "home": True,
+        "feature_file": 0.5,
+        "purpose": "ü",
+        **dict.fromkeys(
+            ("arm", "score", "value", "rule", "age", "given_request_id", "given_model", "given_event_time")
+        ),
+    }
+    assert count_by_topic(clickhouse) == {"credit.predictions": Counted(1, 1)}
