@@ -489,7 +489,7 @@ class BatchLoop:
             trial = NO_TRIAL
             if partition.trial.alone and offset <= partition.trial.until:
                 trial = Trial(ALONE_AFTER, partition.trial.until)
-            metadata = pack(trial, output.metadata)
+            metadata = pack(trial, output.metadata or partition.metadata)
             if len(metadata.encode()) > MAX_METADATA_BYTES:
                 raise ValueError(f"metadata of more than {MAX_METADATA_BYTES} bytes: {metadata:.80}...")
             offsets[tp] = Committed(offset, metadata)

@@ -23,7 +23,7 @@ class Output:
     ``holds`` names partitions whose messages from an offset on were not processed; the loop commits up to there,
     pauses the partition and offers the same messages again after the next control message or a short while.
     ``metadata`` is stored with the committed offset of each partition of the batch (at most 4,095 bytes) and handed
-    to the partition's next owner.
+    to the partition's next owner; empty leaves what is stored there.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -37,7 +37,8 @@ class Logic(Protocol):
 
     The loop calls, from one thread: ``control`` with everything on the control topics before the first batch and
     with what is new before each batch; ``assigned``/``revoked`` as partitions come and go; ``process`` with a batch;
-    ``committed`` once that batch's transaction is known to be committed. ``process`` leaves the state that later
+    ``committed`` once that batch's transaction is known to be committed (also with outputs of the loop's own, such as
+    a quarantined record, which ``process`` did not make). ``process`` leaves the state that later
     batches depend on alone: the batch may be aborted and come again; what it changes is applied in ``committed``.
 
     ``process`` raises ``kit.errors.Retry`` when something that it needs is away for the moment (a registry); the
