@@ -123,7 +123,7 @@ def test_a_version_is_in_one_place_and_revisions_count(happened: list[Any]) -> N
     for what in happened:
         before = state
         if isinstance(what, int):
-            if state.knows(abs(what)):
+            if abs(what) in state.known:
                 continue
             state = (admit(state, what) if what > 0 else refuse(state, -what, "bad")).state
         else:
@@ -140,9 +140,17 @@ def test_a_version_is_in_one_place_and_revisions_count(happened: list[Any]) -> N
         assert before.champion is None or state.champion is not None
 
 
+def test_a_version_that_served_once_can_come_back() -> None:
+    state = admit(PROMOTED, 3).state
+    state = after(after(state, "promote", 3), "shadow", 1)
+    assert (state.champion, state.previous, state.shadow) == (3, 2, (1,))
+    assert after(state, "promote", 1).champion == 1
+
+
 def record(revision: int, follows: int | None = None, **state: Any) -> dict[str, Any]:
     return {
         "model": "credit",
+        "version": state.get("champion"),
         "revision": revision,
         "follows": revision - 1 if follows is None else follows,
         "champion": None,

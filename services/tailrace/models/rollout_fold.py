@@ -13,7 +13,10 @@ SEQUENCE = "sequence"
 
 @dataclass(frozen=True)
 class RolloutState:
-    """The state of one model's rollout after its latest step; revision 0 before the first."""
+    """The state of one model's rollout after its latest step; revision 0 before the first.
+
+    ``known`` are all versions that some step was about: also those that served once and are nowhere now.
+    """
 
     model: str
     revision: int = 0
@@ -24,10 +27,7 @@ class RolloutState:
     rejected: tuple[int, ...] = ()
     frozen: bool = False
     off: bool = False
-
-    def knows(self, version: int) -> bool:
-        """Whether some step has placed this version."""
-        return version in (self.champion, self.previous, *self.shadow, *self.candidates, *self.rejected)
+    known: frozenset[int] = frozenset()
 
 
 class Rollouts:
@@ -70,7 +70,10 @@ class Rollouts:
         revision = self.state(model).revision
         if record["follows"] != revision or record["revision"] != revision + 1:
             return False
-        self.current[model] = state_of(record)
+        known = self.state(model).known
+        self.current[model] = state_of(
+            record, known if record["version"] is None else known | {record["version"]}
+        )
         self._states.setdefault(model, []).append(self.current[model])
         self._offsets.setdefault(model, []).append(offset)
         self.steps += 1
@@ -85,7 +88,7 @@ class Rollouts:
         return bisect_left(self._offsets.get(model, []), position)
 
 
-def state_of(record: Mapping[str, Any]) -> RolloutState:
+def state_of(record: Mapping[str, Any], known: frozenset[int]) -> RolloutState:
     """The state that a record leads to."""
     return RolloutState(
         model=record["model"],
@@ -97,4 +100,5 @@ def state_of(record: Mapping[str, Any]) -> RolloutState:
         rejected=tuple(record["rejected"]),
         frozen=record["frozen"],
         off=record["off"],
+        known=known,
     )

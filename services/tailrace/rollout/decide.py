@@ -30,6 +30,7 @@ class CommandRefused(Exception):
 
 def admit(state: RolloutState, version: int) -> Step:
     """A published version passed its checks: the first one answers, later ones wait for a person."""
+    state = replace(state, known=state.known | {version})
     if state.champion is None and not (state.frozen or state.off):
         after = _next(state, champion=version)
         return Step(after, "first-champion", version, "the first version of its model to pass its checks")
@@ -39,6 +40,7 @@ def admit(state: RolloutState, version: int) -> Step:
 
 def refuse(state: RolloutState, version: int, why: str) -> Step:
     """A published version did not pass its checks."""
+    state = replace(state, known=state.known | {version})
     return Step(_next(state, rejected=(*state.rejected, version)), "reject", version, why)
 
 
@@ -132,7 +134,7 @@ def _next(state: RolloutState, **changes: Any) -> RolloutState:
 def _known(state: RolloutState, version: int | None) -> int:
     if version is None:
         raise CommandRefused("it has to name a version")
-    if not state.knows(version):
+    if version not in state.known:
         raise CommandRefused(
             f"there is no version {version} of {state.model}: see `tailrace models {state.model}`"
         )

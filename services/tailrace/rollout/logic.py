@@ -74,7 +74,7 @@ class RolloutLogic:
         self._rollouts = Rollouts()
         # How many steps have been committed, as far as this instance knows; and what it waits for.
         self._steps = 0
-        self._drafted = 0
+        self._drafted: tuple[Output, int] | None = None
         self._holding: dict[TopicPartition, str] = {}
 
     # The seam to the loop ---
@@ -118,11 +118,14 @@ class RolloutLogic:
         for message in batch:
             self._holding.pop(TopicPartition(message.topic(), message.partition()), None)
         self._holding.update({partition: hold.reason for partition, hold in holds.items()})
-        self._drafted = self._rollouts.steps + draft.steps
-        return Output(records=draft.records, holds=holds, metadata=json.dumps({"steps": self._drafted}))
+        steps = max(self._steps, self._rollouts.steps + draft.steps)
+        output = Output(records=draft.records, holds=holds, metadata=json.dumps({"steps": steps}))
+        self._drafted = output, steps
+        return output
 
     def committed(self, output: Output) -> None:
-        self._steps = max(self._steps, self._drafted)
+        if self._drafted is not None and self._drafted[0] is output:
+            self._steps = self._drafted[1]
 
     def waiting(self) -> str | None:
         return "; ".join(sorted(set(self._holding.values()))) or None
@@ -147,8 +150,8 @@ class RolloutLogic:
     def _published(self, record: Mapping[str, Any], source: Source, draft: _Draft) -> str | None:
         model, version = record["model"], record["version"]
         state = draft.state(model)
-        if state.knows(version):
-            return None
+        if version in state.known:
+            return None  # published once more
         applied = self._contracts.current.get(model)
         if applied is None:
             return f"version {version} of {model} is published, and its contract has not been read yet"

@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, NamedTuple
 
 from tailrace.contracts.fold import Contracts
 from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, ROLLOUTS, Lane
@@ -15,7 +15,7 @@ from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.marks import mark
-from tailrace.kit.messages import DeadLetter, Hold, Message, Source, TopicPartition
+from tailrace.kit.messages import DeadLetter, Hold, Message, Record, Source, TopicPartition
 from tailrace.kit.registry import Registry
 from tailrace.models.catalog import Catalog
 from tailrace.models.errors import PackageRefused
@@ -35,6 +35,14 @@ log = logging.getLogger(__name__)
 
 _RECORDS = {CONTRACTS: "Contract", MANIFESTS: "ModelManifest", ROLLOUTS: "Rollout"}
 _REQUESTS = ".requests"
+
+
+class _Told(NamedTuple):
+    """What a batch's output tells people, to be told once it is committed."""
+
+    output: Output
+    refusals: int
+    failing: set[tuple[str, int]]
 
 
 class ScorerLogic:
@@ -69,8 +77,9 @@ class ScorerLogic:
         self._fits: dict[tuple[str, str], str | None] = {}
         self._handovers: dict[TopicPartition, Handover] = {}
         self._holding: dict[TopicPartition, str] = {}
-        self._shadow_failures: set[tuple[str, int]] = set()
-        self._told = 0
+        # Shadows that are known to fail, and what the last batch tells.
+        self._failing: set[tuple[str, int]] = set()
+        self._told: _Told | None = None
 
     # The seam to the loop ---
 
@@ -119,8 +128,7 @@ class ScorerLogic:
         for requests in work.requests:
             self._answer(work, requests, clock)
         output.records = [record for records in work.records for record in records]
-        output.records += [self._alerts.refused(refusal) for refusal in self._versions.refusals]
-        self._told = len(self._versions.refusals)
+        output.records += self._tell(work, output)
         if self._role == "champion":
             output.dead_letters = [
                 DeadLetter(
@@ -132,8 +140,9 @@ class ScorerLogic:
         return output
 
     def committed(self, output: Output) -> None:
-        del self._versions.refusals[: self._told]
-        self._told = 0
+        if self._told is not None and self._told.output is output:
+            del self._versions.refusals[: self._told.refusals]
+            self._failing |= self._told.failing
 
     def waiting(self) -> str | None:
         if not self._contracts.current:
@@ -249,12 +258,16 @@ class ScorerLogic:
             failed = answer(work, rows, version, serving, self._role, self._runtime, clock)
             if self._role == "champion":
                 work.bad |= failed
-            elif failed and (plan.model, version.number) not in self._shadow_failures:
-                # One alert for each version that fails in shadow, not one for each row.
+            elif failed:
                 at = min(failed)
-                self._shadow_failures.add((plan.model, version.number))
-                work.records[at].append(
-                    self._alerts.shadow_failed(
-                        plan.model, version.number, failed[at].reason, work.source(at), work.appended[at]
-                    )
-                )
+                work.failing.setdefault((plan.model, version.number), (at, failed[at].reason))
+
+    def _tell(self, work: Work, output: Output) -> list[Record]:
+        """Alerts: packages refused since the last batch, and once for each version that fails in shadow."""
+        refusals = self._versions.refusals
+        failing = {which: what for which, what in work.failing.items() if which not in self._failing}
+        self._told = _Told(output, len(refusals), set(failing))
+        return [self._alerts.refused(refusal) for refusal in refusals] + [
+            self._alerts.shadow_failed(*which, reason, work.source(at), work.appended[at])
+            for which, (at, reason) in failing.items()
+        ]

@@ -23,6 +23,7 @@ class Work:
         marks: event time in ms of each mark.
         bad: why a message becomes a dead letter.
         records: what is to be written for each message.
+        failing: versions in shadow that have no prediction for a row: the first such row, and why.
     """
 
     topics: list[str]
@@ -34,6 +35,7 @@ class Work:
     marks: dict[int, int] = field(default_factory=dict)
     bad: dict[int, BadRecord] = field(default_factory=dict)
     records: list[list[Record]] = field(default_factory=list)
+    failing: dict[tuple[str, int], tuple[int, str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, batch: Sequence[Message], started_ns: int) -> Work:
