@@ -6,11 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
+from tests.support import models
 
-from tailrace.cli.control import contracts
+import tailrace
+from tailrace.cli.control import contracts, features_in_service
+from tailrace.contracts import lanes
 from tailrace.contracts.apply import Outrun, apply, plan
 from tailrace.contracts.fold import Contracts
 from tailrace.kit.clickhouse import ClickHouse
+from tailrace.kit.codec import ControlCodec
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.registry import RegistryClient
@@ -142,3 +147,40 @@ def test_what_the_registry_holds_under_the_name_is_not_broken(where: Connection,
     with pytest.raises(TailraceError, match=r"apply-taken\.requests-value"):
         bring_into_force(where, file)
     assert "apply-taken" not in contracts(where).current
+
+
+def test_a_feature_that_the_champion_needs_may_not_go(where: Connection, tmp_path: Path) -> None:
+    file = tmp_path / "needed.yaml"
+    text = models.CONTRACT.replace("model: credit", "model: apply-needed").replace(
+        "TARGET", models.TARGETS["binary"]
+    )
+    file.write_text(text)
+    bring_into_force(where, file)
+    frame, truth = models.rows()
+    fitted = models.estimator("logistic").fit(frame, truth)
+    tailrace.publish(fitted, frame, truth, model="apply-needed", connection=where, home=tmp_path)
+    [feature, *_] = contracts(where).current["apply-needed"].contract.features
+    without = "\n".join(line for line in text.splitlines() if not line.strip().startswith(f"{feature}:"))
+    file.write_text(without)
+
+    # A candidate keeps nothing from changing; the champion does.
+    assert plan([file], contracts(where), features_in_service(where))
+    codec = ControlCodec(RegistryClient(where.registry))
+    first = {
+        "model": "apply-needed",
+        "revision": 1,
+        "follows": 0,
+        "step": "first-champion",
+        "version": 1,
+        "champion": 1,
+        "reason": "first",
+        "by": "test",
+        "source": {"topic": lanes.MANIFESTS, "partition": 0, "offset": 0},
+    }
+    producer = Producer(where.kafka)
+    producer.produce(lanes.ROLLOUTS, codec.encode("Rollout", first), b"apply-needed")
+    assert producer.flush(30) == 0
+    with pytest.raises(
+        TailraceError, match=f"features.{feature}: goes, and version 1, which is in service, needs it"
+    ):
+        plan([file], contracts(where), features_in_service(where))
