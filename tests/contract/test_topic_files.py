@@ -6,13 +6,17 @@ from pathlib import Path
 
 import pytest
 from tests.support.contracts import contract
+from tests.support.memory_registry import MemoryRegistry
+from tests.support.scoring import REFUSED, REQUEST, Bench, Publisher
 
 from tailrace.contracts.lanes import CONTROL_TOPICS, LANE_SUFFIXES, Lane
 from tailrace.contracts.schemas import lane_schemas
 from tailrace.contracts.sections import Keep
 from tailrace.kit.codec import CONTROL_RECORDS
 from tailrace.kit.errors import UsageError
+from tailrace.kit.tables import CONTROL_TABLES
 from tailrace.kit.topics import control_topics, lane_topics, topic_files, topics_read_by
+from tailrace.rollout.logic import RolloutLogic
 
 MIB = 1024 * 1024
 
@@ -71,6 +75,26 @@ def test_all_topics_of_a_lane_have_the_same_partitions(
         monkeypatch.setenv("TAILRACE_LANE_PARTITIONS", wrong)
         with pytest.raises(UsageError, match="TAILRACE_LANE_PARTITIONS"):
             lane_topics("credit")
+
+
+def test_files_say_what_the_services_read_and_write() -> None:
+    publisher = Publisher()
+    scorer = publisher.logic()
+    bench = Bench(scorer, publisher)
+    bench.control(publisher.contract(), publisher.manifest(1), publisher.rollout(champion=1))
+    bench.control(publisher.manifest(2, REFUSED), publisher.rollout(champion=2, previous=1))
+    output = bench.requests(REQUEST, {**REQUEST, "age": 5})
+    read = {*scorer.control_topics(), *scorer.topics(), "tailrace.model-chunks"}
+    written = {record.topic for record in output.records} | {bad.topic for bad in output.dead_letters}
+    for name, topic in topic_files().items():
+        own = name.replace("LANE.", "credit.")
+        assert (own in read) is ("scorer" in topic.read_by), own
+        assert (own in written) is ("scorer" in topic.written_by), own
+
+    refused = RolloutLogic(MemoryRegistry(), publisher.open, lambda *_: None)
+    read = {*refused.control_topics(), *refused.topics(), "tailrace.model-chunks"}
+    assert read == topics_read_by("rollout")
+    assert topics_read_by("sink") & set(CONTROL_TOPICS) == set(CONTROL_TABLES)
 
 
 def test_the_sink_reads_everything_but_chunks() -> None:

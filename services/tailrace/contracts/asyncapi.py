@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tailrace.contracts.apply import keep_ms
 from tailrace.contracts.schemas import lane_schemas
 from tailrace.kit.codec import CONTROL_RECORDS, control_schema
 from tailrace.kit.dead_letters import HEADERS
@@ -37,7 +38,7 @@ Generated: change the topic files, the schemas or the contract, and generate it 
 
 def document(contract: ModelContract) -> Json:
     """The document, with this contract's lane as the example."""
-    topics = [*control_topics(), *lane_topics(contract.lane, _keep_ms(contract), _PARTITIONS)]
+    topics = [*control_topics(), *lane_topics(contract.lane, keep_ms([contract]), _PARTITIONS)]
     schemas: Json = {topic: control_schema(name) for name, topic in CONTROL_RECORDS.items()}
     schemas |= lane_schemas(contract)
     return {
@@ -83,16 +84,6 @@ def main() -> None:
     from tailrace.contracts.model_contract import load_contract
 
     sys.stdout.write(to_yaml(document(load_contract(Path(sys.argv[1])))))
-
-
-def _keep_ms(contract: ModelContract) -> dict[str, int]:
-    keep = contract.keep
-    return {
-        "requests": keep.requests_ms,
-        "predictions": keep.predictions_ms,
-        "labels": keep.labels_ms,
-        "dead_letters": keep.dead_letters_ms,
-    }
 
 
 def _id(topic: Topic) -> str:
