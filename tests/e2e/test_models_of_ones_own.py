@@ -1,0 +1,161 @@
+"""Models of one's own through everything: trained, published as ONNX, published from Python, promoted, refused."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from confluent_kafka import Producer
+from skl2onnx import to_onnx
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from tests.support import models
+from tests.support.project import Project
+
+import tailrace
+from tailrace.contracts import lanes
+from tailrace.kit.codec import ControlCodec
+from tailrace.kit.connection import Connection, connect
+from tailrace.kit.reading import read_all
+from tailrace.kit.registry import RegistryClient
+from tailrace.models.sign import SigningKey
+from tailrace.models.versions import published_versions
+
+CONTRACT = """
+model: pumps
+owner: {team: plant}
+key: {name: pump, type: string}
+event_time: {name: at}
+features:
+  heat: {type: number}
+  load: {type: number}
+target: {name: failed, type: boolean}
+policy:
+  - {when: "score >= 0.5", do: inspect}
+  - {do: run}
+"""
+
+
+def readings(n: int, seed: int) -> pd.DataFrame:
+    draw = np.random.default_rng(seed)
+    frame = pd.DataFrame({"heat": draw.normal(60, 10, n), "load": draw.uniform(0, 1, n)})
+    frame["failed"] = frame.heat / 10 + 4 * frame.load + draw.normal(size=n) > 8.5
+    frame["pump"] = [f"p{i % 50}" for i in range(n)]
+    frame["at"] = pd.date_range("2025-01-01", periods=n, freq="1h").strftime("%Y-%m-%dT%H:%M:%SZ")
+    return frame
+
+
+def test_models_of_ones_own(project: Project) -> None:
+    contract = project.path / "contracts" / "models" / "pumps.yaml"
+    contract.parent.mkdir(parents=True, exist_ok=True)
+    contract.write_text(CONTRACT)
+    project.run("apply", str(contract))
+    history, later = readings(1500, 1), readings(500, 2)
+    history.to_csv(project.path / "pumps.csv", index=False)
+    later.to_csv(project.path / "later.csv", index=False)
+
+    # A first version by the template: in service without anybody's doing.
+    trained = project.json("train", "pumps", "--data", "pumps.csv")
+    assert (trained["version"], trained["rows"], trained["holdout_rows"]) == (1, 300, 60)
+    project.wait_for_champion("pumps", 1)
+
+    # A second one made elsewhere, as ONNX; it waits until it is promoted.
+    features = history[["heat", "load"]].to_numpy(dtype=np.float32)
+    own = LogisticRegression().fit(features, history.failed)
+    onnx_file = project.path / "own.onnx"
+    onnx_file.write_bytes(to_onnx(own, features[:1], options={"zipmap": False}).SerializeToString())
+    published = project.json("publish", "own.onnx", "--model", "pumps", "--holdout", "later.csv")
+    assert (published["version"], published["holdout_rows"], published["conversion"]) == (
+        2,
+        500,
+        "as it came",
+    )
+    assert published["metrics"]["auc"] > 0.9
+
+    # A third one from Python.
+    connection = connect(home=project.home)
+    given = history[["heat", "load", "failed"]]
+    third = tailrace.publish(
+        HistGradientBoostingClassifier(max_iter=10, random_state=0),
+        given[["heat", "load"]],
+        given.failed,
+        model="pumps",
+        connection=connection,
+        home=project.home,
+    )
+    assert (third.version, third.manifest.format) == (3, "skops")
+    digests = wait_for_states(connection, project, ["champion", "candidate", "candidate"])
+
+    row = {"heat": 71.0, "load": 0.9}
+    for version, reason in ((2, "ours"), (3, "theirs")):
+        step = project.json("promote", "pumps", str(version), "--reason", reason)
+        assert (step["champion"], step["reason"]) == (version, reason)
+        answer = answered_by(project, version, row)
+        assert answer["artifact_digest"] == digests[version - 1]
+        if version == 2:
+            expected = own.predict_proba(np.array([[71.0, 0.9]], dtype=np.float32))[0, 1]
+            assert answer["score"] == pytest.approx(expected, abs=1e-6)
+    back = project.json("rollback", "pumps")
+    assert (back["champion"], back["step"]) == (2, "rollback")
+    answered_by(project, 2, row)
+
+    refused = project.run("promote", "pumps", "9", check=False)
+    assert (refused.returncode, "there is no version 9" in refused.stderr) == (1, True)
+    (project.path / "own.pkl").write_bytes(b"\x80\x04")
+    pickled = project.run("publish", "own.pkl", "--model", "pumps", "--holdout", "later.csv", check=False)
+    assert (pickled.returncode, "tailrace.publish(estimator" in pickled.stderr) == (1, True)
+
+    # Somebody without a trusted key writes a version to the topic: an alert names the check, nothing else happens.
+    forge(connection, 4)
+    alert = wait_for_alert(connection, "pumps", 4)
+    assert "signature" in (alert["summary"] + str(alert["detail"]))
+    answered_by(project, 2, row)
+    assert project.json("models", "pumps")[3]["state"] == "untrusted"
+
+
+def wait_for_states(connection: Connection, project: Project, wanted: list[str]) -> list[str]:
+    """The versions' digests, once their states are these."""
+    deadline = time.monotonic() + 30
+    while True:
+        found = published_versions(connection, project.home, "pumps")
+        if [v["state"] for v in found] == wanted:
+            return [v["digest"] for v in found]
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+
+
+def answered_by(project: Project, version: int, row: dict[str, Any]) -> dict[str, Any]:
+    """A prediction of this version, once the scorer has taken it up."""
+    deadline = time.monotonic() + 30
+    with tailrace.Client(connect(home=project.home)) as client:
+        while True:
+            event = client.predict("pumps", {**row, "pump": "p1"}, timeout=20)
+            if event["version"] == version:
+                return event
+            assert time.monotonic() < deadline, event
+            time.sleep(0.1)
+
+
+def forge(connection: Connection, version: int) -> None:
+    built = models.package("logistic").numbered(version, version)
+    manifest = built.manifest.model_copy(update={"model": "pumps"})
+    record, _ = models.sealed(type(built)(manifest, built.parts), SigningKey.generate())
+    codec = ControlCodec(RegistryClient(connection.registry))
+    producer = Producer(dict(connection.kafka))
+    producer.produce(lanes.MANIFESTS, codec.encode("ModelManifest", record), f"pumps/{version}")
+    assert producer.flush(20) == 0
+
+
+def wait_for_alert(connection: Connection, model: str, version: int) -> dict[str, Any]:
+    codec = ControlCodec(RegistryClient(connection.registry))
+    deadline = time.monotonic() + 30
+    while True:
+        for message in read_all(connection, [lanes.ALERTS]):
+            alert = codec.decode("Alert", message.value())
+            if (alert["model"], alert["version"]) == (model, version):
+                return alert
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
