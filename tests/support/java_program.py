@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tailrace.local.java import jars, java
@@ -13,13 +13,13 @@ from tailrace.local.kafka import LOCK
 _COMPILER = Path(__file__).with_name("ecj.lock")
 
 
-def compile_java(source: Path, into: Path) -> str:
-    """Compiles one file against the jars of the local Kafka, kafka-clients among them.
+def compile_java(source: Path, into: Path, also: Sequence[Path] = ()) -> str:
+    """Compiles one file against the jars of the local Kafka, kafka-clients among them, and ``also`` others.
 
     Returns:
         The class path with which to run it.
     """
-    classpath = os.pathsep.join(map(str, jars(LOCK)))
+    classpath = os.pathsep.join(map(str, [*jars(LOCK), *also]))
     compiler = os.pathsep.join(map(str, jars(_COMPILER)))
     command = [str(java()), "-cp", compiler, "org.eclipse.jdt.internal.compiler.batch.Main"]
     done = subprocess.run(
