@@ -7,7 +7,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
-from tests.support.simulation import Scenario, drained, simulate
+from tests.support.simulation import OUTSIDE, Scenario, drained, simulate
 
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.memory_log import MemoryLog
@@ -29,7 +29,8 @@ class NumberedEcho:
     for a partition. A request may need a revision that is not there yet, and is then held.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, revision: int) -> None:
+        self.at_least = revision
         self.revision = 0
         self.open: set[str] = set()
         self.counts: dict[TopicPartition, int] = {}
@@ -60,6 +61,7 @@ class NumberedEcho:
             del self.counts[tp], self.floors[tp]
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
+        assert self.revision >= self.at_least, "all that was on the control topics is read before"
         output = Output()
         counts = dict(self.counts)
         for message in batch:
@@ -101,6 +103,8 @@ class EchoScenario(Scenario):
     def setup(self, log: MemoryLog, rng: random.Random) -> None:
         self.revision = 0
         self.late = rng.random() < 0.3
+        self.producer = log.backend(OUTSIDE).producer("rules")
+        self.producer.init()
         for topic in ("one.answers", "one.dead-letters", "two.answers", "two.dead-letters", "all.sources"):
             log.create_topic(topic, self.partitions)
         log.create_topic(RULES)
@@ -113,7 +117,11 @@ class EchoScenario(Scenario):
     def _rule(self, log: MemoryLog) -> None:
         self.revision += 1
         opened = [FIRST] if self.revision == 1 else list(LANES)
-        log.append(RULES, json.dumps({"revision": self.revision, "open": opened}).encode())
+        self.producer.begin()
+        self.producer.produce(
+            [Record(RULES, json.dumps({"revision": self.revision, "open": opened}).encode())]
+        )
+        self.producer.commit()
 
     def feed(self, log: MemoryLog, rng: random.Random) -> None:
         if rng.random() < 0.2:
@@ -135,7 +143,7 @@ class EchoScenario(Scenario):
         self._rule(log)
 
     def logic(self) -> NumberedEcho:
-        return NumberedEcho()
+        return NumberedEcho(self.revision)
 
     def done(self, log: MemoryLog) -> bool:
         return drained(log, self.group, LANES)

@@ -115,7 +115,10 @@ class Crash(BaseException):
     """The process dies here and now; nothing of it runs any more."""
 
 
-# What each call may fail with. ``None`` as a second element: only before it takes effect.
+OUTSIDE = "outside"
+"""The name of a client that is not part of the service: its transactions' markers may come late, no more."""
+
+# What each call may fail with, and whether it has taken effect then.
 _ERRORS: dict[str, list[tuple[type[Exception], bool]]] = {
     "topics": [(Retriable, False)],
     "subscribe": [(Retriable, False)],
@@ -127,7 +130,7 @@ _ERRORS: dict[str, list[tuple[type[Exception], bool]]] = {
     "commit": [(Retriable, False), (Retriable, True), (Abortable, False)],
     "init": [(Retriable, False), (Retriable, True)],
     "begin": [(Retriable, False), (Abortable, False)],
-    "produce": [(Retriable, False), (Abortable, False), (Abortable, True)],
+    "produce": [(Abortable, False), (Abortable, True)],
     "send_offsets": [(Retriable, False), (Retriable, True), (Abortable, False), (Abortable, True)],
     "commit_transaction": [
         (Retriable, False),
@@ -154,11 +157,13 @@ class World:
         self.log = MemoryLog(hook=self._hook, rng=self.rng)
         self.scenario = scenario
         self.slots = self.rng.randint(1, 3)
-        self.trouble = self.rng.choice([0.01, 0.03, 0.1])
+        self.trouble = self.rng.choice([0.01, 0.03, 0.08])
         self.stable_ids = self.rng.random() < 0.7
         self.turns = self.rng.randint(10, 60)
         self.instances: list[_Instance] = []
         self.stack: list[str] = []
+        self.cut_off: dict[str, int] = {}
+        self.troubled: dict[str, int] = {}
         self.chaos = True
         self.started = 0
 
@@ -242,24 +247,46 @@ class World:
             instance.process.close()
 
     def _hook(self, client: str, call: str) -> Fault | None:
-        if not self.chaos or self.rng.random() >= self.trouble:
+        if not self.chaos:
+            return None
+        if client == OUTSIDE:
+            return Fault(marker_delay_ms=self.rng.choice([0, 0, 20, 1_000]))
+        errors = _ERRORS.get(call)
+        if self.log.now_ms < self.cut_off.get(client, 0) and errors:
+            raise Retriable(f"{client} is cut off")
+        # Trouble comes in clusters: what follows on a failure is where loops go wrong.
+        trouble = 0.4 if self.troubled.get(client, 0) > 0 else self.trouble
+        self.troubled[client] = self.troubled.get(client, 0) - 1
+        if self.rng.random() >= trouble:
             return None
         what = self.rng.random()
-        if what < 0.25:
+        if what < 0.2:
             crash = Crash(f"{client} died in {call}")
             if self.rng.random() < 0.5:
                 raise crash
             return Fault(crash, applied=True)
-        if what < 0.5 and len(self.stack) < 3:
-            if self.rng.random() < 0.5:
-                self.log.pass_time(self.rng.choice([1_000, 5_000, 7_000]))
-            for _ in range(self.rng.randint(1, 12)):
-                self._happen()
+        if what < 0.5:
+            if len(self.stack) < 3:
+                self._stall()
             return None
-        if call in ("commit_transaction", "abort_transaction") and what < 0.65:
-            return Fault(marker_delay_ms=self.rng.choice([10, 200, 3_000]))
-        errors = _ERRORS.get(call)
         if not errors:
             return None
+        self.troubled[client] = 6
+        if call in ("commit_transaction", "abort_transaction"):
+            delay = self.rng.choice([10, 50, 200, 3_000])
+            if what < 0.60:
+                return Fault(marker_delay_ms=delay)
+            if what < 0.70:
+                return Fault(Indefinite(f"{call} has gone astray"), astray_ms=delay)
+        if what < 0.73:
+            self.cut_off[client] = self.log.now_ms + self.rng.choice([100, 3_000, 10_000, 20_000])
+            raise Retriable(f"{client} is cut off")
         kind, applied = self.rng.choice(errors)
         return Fault(kind(f"injected into {call}"), applied=applied)
+
+    def _stall(self) -> None:
+        """Nothing goes on in the instance that makes the call, for a moment or for longer than its session."""
+        if self.rng.random() < 0.5:
+            self.log.pass_time(self.rng.choice([1_000, 5_000, 7_000]))
+        for _ in range(self.rng.choice([1, 5, 30])):
+            self._happen()

@@ -521,10 +521,21 @@ class BatchLoop:
             self._patiently(producer.send_offsets, offsets, membership, limit_s=DECIDE_S)
         except Retriable as error:
             raise Abortable(str(error)) from error
+        attempts = 0
+
+        def commit() -> None:
+            nonlocal attempts
+            attempts += 1
+            producer.commit()
+
         try:
-            self._patiently(producer.commit, limit_s=DECIDE_S)
+            self._patiently(commit, limit_s=DECIDE_S)
         except Retriable as error:
             raise Indefinite(str(error)) from error
+        except Abortable as error:
+            if attempts > 1:  # what came of the first attempt is not known
+                raise Indefinite(str(error)) from error
+            raise
         self._begun = False
         metrics.COMMIT_SECONDS.observe((self._clock.perf_ns() - started) / 1e9)
 

@@ -24,6 +24,7 @@ from tailrace.kit.log import (
     Committed,
     Fatal,
     Fenced,
+    Indefinite,
     Membership,
     OutOfRange,
     RebalanceListener,
@@ -42,11 +43,14 @@ class Fault:
     it.
 
     ``marker_delay_ms`` lets the markers of a commit or abort come that much later; it needs no error.
+    ``astray_ms`` raises the error and lets the request of a commit or abort arrive that much later, to end
+    whatever transaction the same producer has open by then.
     """
 
     error: BaseException | None = None
     applied: bool = False
     marker_delay_ms: int = 0
+    astray_ms: int = 0
 
 
 Hook = Callable[[str, str], Fault | None]
@@ -124,7 +128,7 @@ class _Partition:
 
     @property
     def last_stable(self) -> int:
-        return min(self.open.values(), default=self.end)
+        return min(self.open.values()) if self.open else len(self.entries)
 
 
 class _Identity:
@@ -246,11 +250,16 @@ class MemoryLog:
         self._tick()
         if self.hook is None:
             return None
+        before = self.now_ms
         fault = self.hook(client, name)
-        self._tick()
-        if fault is not None and fault.error is not None and not fault.applied:
+        if self.now_ms != before:
+            self._tick()
+        if fault is not None and fault.error is not None and not fault.applied and not fault.astray_ms:
             raise fault.error
         return fault
+
+    def later(self, delay_ms: int, action: Callable[[], None]) -> None:
+        self._late.append((self.now_ms + delay_ms, action))
 
     def _tick(self) -> None:
         if self._late:
@@ -264,9 +273,10 @@ class MemoryLog:
                 if transaction.started_ms < oldest:
                     identity.epoch += 1
                     self.decide(identity, committed=False)
+        oldest = self.now_ms - self._session_timeout_ms
         for group in self._groups.values():
             for member in list(group.members.values()):
-                if member.seen_ms < self.now_ms - self._session_timeout_ms:
+                if member.seen_ms < oldest:
                     self.remove(group, member)
 
     # Records ----------------------------------------------------------------------------------------------
@@ -309,6 +319,8 @@ class MemoryLog:
         log = self.partition(tp)
         if not log.start <= position <= log.end:
             raise OutOfRange(tp, position)
+        if position == log.last_stable:
+            return [], position
         found: list[Message] = []
         for offset, message in self._readable(log, position):
             if len(found) == limit:
@@ -351,7 +363,7 @@ class MemoryLog:
         ]
         for number, marker in enumerate(markers, 1):
             if marker_delay_ms:
-                self._late.append((self.now_ms + marker_delay_ms * number // len(markers), marker))
+                self.later(marker_delay_ms * number // len(markers), marker)
             else:
                 marker()
 
@@ -503,14 +515,21 @@ class MemoryConsumer:
 
     def consume(self, limit: int, timeout_s: float) -> Sequence[Message]:
         self._call("consume")
+        # What was fetched before the group moved may be handed over in the same call as what came after.
+        found = self._read(limit // 2) if self._log.by_chance() else []
         self._follow_group()
-        found: list[Message] = []
-        for tp in self._log.shuffled(self._positions.keys() - self._paused):
-            if len(found) < limit and tp in self._positions:
-                messages, self._positions[tp] = self._log.read(tp, self._positions[tp], limit - len(found))
-                found += messages
+        found += self._read(limit - len(found))
         if not found and timeout_s:
             self._log.pass_time(int(timeout_s * 1000))
+        return found
+
+    def _read(self, limit: int) -> list[Message]:
+        found: list[Message] = []
+        for tp in self._log.shuffled(self._positions.keys() - self._paused):
+            if len(found) == limit:
+                break
+            messages, self._positions[tp] = self._log.read(tp, self._positions[tp], limit - len(found))
+            found += messages
         return found
 
     def _follow_group(self) -> None:
@@ -620,11 +639,10 @@ class MemoryConsumer:
             self._leave(self._member, self._listener.on_lost if lost else self._listener.on_revoke)
 
     def _call(self, name: str) -> Fault | None:
-        try:
-            return self._log.call(self._name, name)
-        finally:
-            if self._member is not None:
-                self._member.seen_ms = self._log.now_ms
+        fault = self._log.call(self._name, name)
+        if self._member is not None:
+            self._member.seen_ms = self._log.now_ms
+        return fault
 
 
 class MemoryProducer:
@@ -634,6 +652,7 @@ class MemoryProducer:
         self._identity = log.identity(transactional_id)
         self._epoch: int | None = None
         self._in_transaction = False
+        self._unsure = False
 
     def init(self) -> None:
         fault = self._log.call(self._name, "init")
@@ -647,8 +666,9 @@ class MemoryProducer:
 
     def begin(self) -> None:
         self._call("begin")
-        if self._in_transaction:
+        if self._in_transaction and not self._unsure:
             raise Fatal("a transaction is open")
+        self._unsure = False
         self._in_transaction = True
 
     def produce(self, records: Iterable[Record]) -> None:
@@ -682,15 +702,26 @@ class MemoryProducer:
         pass
 
     def _end(self, name: str, *, committed: bool) -> None:
-        fault = self._call(name)
         if not self._in_transaction:
             raise Fatal("no transaction is open")
-        transaction = self._identity.transaction
-        if transaction is not None and transaction.committed is None:
-            delay = 0 if fault is None else fault.marker_delay_ms
-            self._log.decide(self._identity, committed=committed, marker_delay_ms=delay)
+        try:
+            fault = self._call(name) or Fault()
+        except Indefinite:
+            self._unsure = True
+            raise
+        # Nothing keeps a client from its next transaction when it does not know of its last; it had better not.
+        self._unsure = isinstance(fault.error, Indefinite)
+        if fault.astray_ms:
+            self._log.later(fault.astray_ms, partial(self._arrive, self._epoch, committed, 0))
+        else:
+            self._arrive(self._epoch, committed, fault.marker_delay_ms)
         _raise(fault)
         self._in_transaction = False
+
+    def _arrive(self, epoch: int | None, committed: bool, marker_delay_ms: int) -> None:
+        transaction = self._identity.transaction
+        if epoch == self._identity.epoch and transaction is not None and transaction.committed is None:
+            self._log.decide(self._identity, committed=committed, marker_delay_ms=marker_delay_ms)
 
     def _add(self) -> _Transaction:
         """The broker's transaction, which begins with what is first added to it."""
