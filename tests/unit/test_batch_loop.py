@@ -1,0 +1,476 @@
+"""What the batch loop does in one given case; what it survives in all is searched in tests/simulation."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import pytest
+from tests.support.simulation import Crash, drained, quarantine
+
+from tailrace.kit import dead_letters
+from tailrace.kit.batch_loop import DECIDE_S, BatchLoop
+from tailrace.kit.errors import Retry, TailraceError
+from tailrace.kit.log import Fenced, Indefinite, Refused, Retriable
+from tailrace.kit.logic import Clock, Output
+from tailrace.kit.memory_log import Fault, MemoryClock, MemoryLog
+from tailrace.kit.messages import Hold, Message, Record, TopicPartition
+
+REQUESTS, ANSWERS, LETTERS = "lane.requests", "lane.answers", "lane.dead-letters"
+FIRST = TopicPartition(REQUESTS, 0)
+
+
+class Passing:
+    """Passes values on; ``do`` may interfere."""
+
+    def __init__(self, *, topics: Collection[str] = (REQUESTS,), control: Sequence[str] = ()) -> None:
+        self.consumed = frozenset(topics)
+        self.controls = control
+        self.control_seen: list[bytes | None] = []
+        self.owned: dict[TopicPartition, str] = {}
+        self.batches: list[list[bytes | None]] = []
+        self.committed_outputs: list[Output] = []
+        self.do: Callable[[Sequence[Message], Output], None] = lambda batch, output: None
+        self.control_fails: Exception | None = None
+
+    def control_topics(self) -> Sequence[str]:
+        return self.controls
+
+    def topics(self) -> frozenset[str]:
+        return self.consumed
+
+    def control(self, messages: Sequence[Message]) -> None:
+        if self.control_fails:
+            raise self.control_fails
+        self.control_seen += [m.value() for m in messages]
+
+    def assigned(self, partitions: Mapping[TopicPartition, str]) -> None:
+        self.owned.update(partitions)
+
+    def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        for tp in partitions:
+            del self.owned[tp]
+
+    def process(self, batch: Sequence[Message], clock: Clock) -> Output:
+        self.batches.append([m.value() for m in batch])
+        output = Output([Record(ANSWERS, m.value(), m.key()) for m in batch])
+        self.do(batch, output)
+        return output
+
+    def committed(self, output: Output) -> None:
+        self.committed_outputs.append(output)
+
+    def waiting(self) -> str | None:
+        return None
+
+
+class Bench:
+    """A log, and a loop on it that the test turns by hand."""
+
+    def __init__(self, partitions: int = 1, messages: int = 0) -> None:
+        self.log = MemoryLog()
+        for topic in (REQUESTS, ANSWERS, LETTERS):
+            self.log.create_topic(topic, partitions)
+        for number in range(messages):
+            self.append(number)
+        self.stop = threading.Event()
+
+    def append(self, number: int, partition: int = 0) -> None:
+        self.log.append(REQUESTS, b"%d" % number, partition=partition)
+
+    def loop(self, logic: Passing, *, max_batch: int = 10, co_partitioned: bool = False) -> BatchLoop:
+        return BatchLoop(
+            self.log.backend(),
+            logic,
+            service="service",
+            group="group",
+            transactional_id="service-0",
+            clock=MemoryClock(self.log),
+            quarantine=quarantine,
+            stop=self.stop,
+            max_batch=max_batch,
+            co_partitioned=co_partitioned,
+        )
+
+    def turn(self, loop: BatchLoop, until: Callable[[], object], turns: int = 200) -> None:
+        for _ in range(turns):
+            if until():
+                return
+            loop.step()
+        raise AssertionError(f"not in {turns} turns; the loop says: {loop.waiting}")
+
+    def answers(self) -> list[bytes]:
+        """In the order of their numbers."""
+        return sorted([m.value() or b"" for m in self.log.messages(ANSWERS)], key=int)
+
+    def all_done(self) -> bool:
+        return drained(self.log, "group", [REQUESTS])
+
+
+def values(*numbers: int) -> list[bytes]:
+    return [b"%d" % number for number in numbers]
+
+
+# Reading ---
+
+
+def test_a_backlog_goes_in_full_batches_and_a_single_record_at_once() -> None:
+    bench = Bench(messages=25)
+    logic = Passing()
+    loop = bench.loop(logic)
+    bench.turn(loop, bench.all_done)
+    assert [len(batch) for batch in logic.batches] == [10, 10, 5]
+    bench.append(25)
+    before = bench.log.now_ms
+    bench.turn(loop, bench.all_done)
+    assert bench.log.now_ms - before < 25
+    assert loop.waiting is None
+    assert len(logic.committed_outputs) == 4
+
+
+def test_the_first_start_of_a_group_is_at_the_earliest_record_and_is_committed() -> None:
+    bench = Bench(partitions=3, messages=5)
+    bench.log.delete_records(REQUESTS, 0, 3)
+    loop = bench.loop(Passing())
+    bench.turn(loop, bench.all_done)
+    assert bench.answers() == values(3, 4)
+    committed = bench.log.committed("group")
+    assert [committed[TopicPartition(REQUESTS, p)].offset for p in range(3)] == [5, 0, 0]
+
+
+def test_a_committed_offset_that_is_gone_stops_the_service_and_says_what_to_do() -> None:
+    bench = Bench(messages=5)
+    first = bench.loop(Passing())
+    bench.turn(first, bench.all_done)
+    first.close()
+    for number in range(5, 9):
+        bench.append(number)
+    bench.log.delete_records(REQUESTS, 0, 7)
+    second = bench.loop(Passing())
+    with pytest.raises(TailraceError, match=r"lane.requests/0: offset 5 is not in the log.*--reset-offsets"):
+        bench.turn(second, bench.all_done)
+
+
+def test_a_topic_that_does_not_exist_yet_is_waited_for() -> None:
+    bench = Bench(messages=1)
+    logic = Passing(topics=[REQUESTS, "later.requests"])
+    loop = bench.loop(logic)
+    bench.turn(loop, bench.all_done)
+    assert loop.waiting == "waiting for the topics later.requests"
+    bench.log.create_topic("later.requests", 2)
+    bench.log.append("later.requests", b"x")
+    bench.turn(loop, lambda: drained(bench.log, "group", ["later.requests"]))
+    loop.step()
+    assert loop.waiting is None
+
+
+def test_control_topics_are_waited_for_and_read_before_the_first_batch() -> None:
+    bench = Bench(messages=1)
+    logic = Passing(control=["rules"])
+    loop = bench.loop(logic)
+    for _ in range(5):
+        loop.step()
+    assert loop.waiting == "waiting for the topics rules"
+    bench.log.create_topic("rules")
+    bench.log.append("rules", b"a")
+    producer = bench.log.backend().producer("rules")
+    producer.init()
+    producer.begin()
+    producer.produce([Record("rules", b"b")])
+    for _ in range(5):
+        loop.step()
+    assert loop.waiting == "reading the control topics"
+    assert logic.batches == []
+    producer.commit()
+    bench.turn(loop, bench.all_done)
+    assert logic.control_seen == [b"a", b"b"]
+
+
+def test_topics_that_the_logic_gives_up_are_left() -> None:
+    bench = Bench(messages=1)
+    logic = Passing(control=["rules"])
+    bench.log.create_topic("rules")
+    loop = bench.loop(logic)
+    bench.turn(loop, bench.all_done)
+    logic.consumed = frozenset()
+    bench.turn(loop, lambda: not logic.owned)
+    bench.append(1)
+    for _ in range(20):
+        loop.step()
+    assert bench.answers() == values(0)
+
+
+def test_what_was_fetched_before_a_failing_call_is_fetched_again() -> None:
+    bench = Bench()
+    logic = Passing()
+    loop = bench.loop(logic)
+    bench.turn(loop, lambda: logic.owned)
+    calls: list[str] = []
+
+    def fail_third(client: str, call: str) -> Fault | None:
+        calls.append(call)
+        if call == "consume" and calls.count("consume") == 2:
+            bench.append(0)
+            bench.append(1)
+        return Fault(Retriable("away")) if call == "consume" and calls.count("consume") == 3 else None
+
+    bench.log.hook = fail_third
+    bench.turn(loop, lambda: len(bench.answers()) == 2)
+    assert bench.answers() == values(0, 1)
+
+
+# Waiting ---
+
+
+def test_a_held_partition_is_offered_again_and_again_and_others_go_on() -> None:
+    bench = Bench(partitions=2, messages=4)
+    logic = Passing()
+
+    def hold_from_two(batch: Sequence[Message], output: Output) -> None:
+        for message in batch:
+            if message.partition() == 0 and message.offset() == 2:
+                output.holds[FIRST] = Hold(2, "no model")
+                output.records = [r for r in output.records if r.value not in values(2, 3)]
+
+    logic.do = hold_from_two
+    loop = bench.loop(logic)
+    bench.turn(loop, lambda: len(logic.batches) > 3)
+    assert loop.waiting == "lane.requests waits: no model"
+    assert bench.answers() == values(0, 1)
+    assert bench.log.committed("group")[FIRST].offset == 2
+    bench.append(100, partition=1)
+    bench.turn(loop, lambda: b"100" in bench.answers())
+    assert bench.answers() == values(0, 1, 100)
+    logic.do = lambda batch, output: None
+    bench.turn(loop, bench.all_done)
+    assert bench.answers() == values(0, 1, 2, 3, 100)
+    loop.step()
+    assert loop.waiting is None
+
+
+def test_a_control_record_ends_the_wait_at_once() -> None:
+    bench = Bench(messages=1)
+    bench.log.create_topic("rules")
+    logic = Passing(control=["rules"])
+
+    def hold_without_rule(batch: Sequence[Message], output: Output) -> None:
+        if not logic.control_seen:
+            output.records = []
+            output.holds[FIRST] = Hold(0, "no rule")
+
+    logic.do = hold_without_rule
+    loop = bench.loop(logic)
+    bench.turn(loop, lambda: len(logic.batches) > 4)  # by now it is offered every half second
+    bench.log.append("rules", b"a")
+    before = bench.log.now_ms
+    bench.turn(loop, bench.all_done)
+    assert bench.log.now_ms - before < 50
+
+
+def test_what_is_away_is_waited_for_and_said() -> None:
+    bench = Bench(messages=3)
+    logic = Passing()
+
+    def away(batch: Sequence[Message], output: Output) -> None:
+        raise Retry("the registry does not answer")
+
+    logic.do = away
+    loop = bench.loop(logic)
+    bench.turn(loop, lambda: len(logic.batches) > 3)
+    assert loop.waiting == "lane.requests waits: the registry does not answer"
+    assert bench.log.now_ms - 1_700_000_000_000 > 300
+    logic.do = lambda batch, output: None
+    bench.turn(loop, bench.all_done)
+    assert bench.answers() == values(0, 1, 2)
+
+
+def test_nothing_is_processed_before_the_control_records_are_taken_up() -> None:
+    bench = Bench(messages=3)
+    bench.log.create_topic("rules")
+    logic = Passing(control=["rules"])
+    loop = bench.loop(logic)
+    bench.turn(loop, bench.all_done)
+    logic.control_fails = Retry("the registry does not answer")
+    bench.log.append("rules", b"a")
+    bench.append(3)
+    for _ in range(20):
+        loop.step()
+    assert bench.answers() == values(0, 1, 2)
+    assert loop.waiting == "the registry does not answer"
+    logic.control_fails = None
+    bench.turn(loop, bench.all_done)
+    assert logic.control_seen == [b"a"]
+    assert loop.waiting is None
+
+
+# Failing ---
+
+
+def test_a_bug_in_the_logic_stops_the_service_with_nothing_committed() -> None:
+    bench = Bench(messages=3)
+    logic = Passing()
+
+    def bug(batch: Sequence[Message], output: Output) -> None:
+        raise ZeroDivisionError
+
+    logic.do = bug
+    loop = bench.loop(logic)
+    with pytest.raises(ZeroDivisionError):
+        bench.turn(loop, bench.all_done)
+    loop.close()
+    assert bench.answers() == []
+    assert bench.log.committed("group")[FIRST].offset == 0
+
+
+@pytest.mark.parametrize("applied", [True, False])
+def test_a_commit_of_unknown_outcome_is_found_out(applied: bool) -> None:
+    bench = Bench()
+    logic = Passing()
+    loop = bench.loop(logic)
+    bench.append(0)
+    bench.turn(loop, bench.all_done)
+    bench.append(1)
+    once = [Fault(Indefinite("cut"), applied=applied)]
+    bench.log.hook = lambda client, call: once.pop() if call == "commit_transaction" and once else None
+    bench.turn(loop, bench.all_done)
+    loop.step()
+    assert bench.answers() == values(0, 1)
+    assert len(logic.committed_outputs) == (1 if applied else 2)
+
+
+def test_a_commit_that_stays_undecided_is_not_taken_for_done() -> None:
+    bench = Bench(messages=1)
+    loop = bench.loop(Passing())
+    bench.turn(loop, bench.all_done)
+    bench.append(1)
+    until = bench.log.now_ms + int(DECIDE_S * 1000) + 2_000
+
+    def cut_off(client: str, call: str) -> Fault | None:
+        cut = call in ("commit_transaction", "init") and bench.log.now_ms < until
+        return Fault(Retriable("no answer")) if cut else None
+
+    bench.log.hook = cut_off
+    bench.turn(loop, bench.all_done)
+    assert bench.answers() == values(0, 1)
+
+
+def test_a_fenced_instance_ends_and_its_successor_goes_on() -> None:
+    bench = Bench(messages=2)
+    old, new = bench.loop(Passing(), max_batch=1), bench.loop(Passing(), max_batch=1)
+    bench.turn(old, lambda: bench.answers())
+    bench.turn(new, lambda: new.waiting is None or new.waiting.startswith("joining"))
+    with pytest.raises(Fenced):
+        bench.turn(old, bench.all_done)
+    old.close()
+    bench.turn(new, bench.all_done)
+    assert bench.answers() == values(0, 1)
+
+
+def test_topics_of_a_lane_that_are_not_assigned_alike_stop_the_service() -> None:
+    bench = Bench(partitions=2)
+    bench.log.create_topic("lane.labels", 3)
+    loop = bench.loop(Passing(topics=[REQUESTS, "lane.labels"]), co_partitioned=True)
+    with pytest.raises(TailraceError, match="need the same number of partitions"):
+        bench.turn(loop, lambda: False)
+
+
+# Records that kill ---
+
+
+class Host:
+    """Restarts the service whenever it dies, as a supervisor does."""
+
+    def __init__(self, bench: Bench, poison: Callable[[Sequence[Message], Output], None]) -> None:
+        self.bench = bench
+        self.poison = poison
+        self.lives = 0
+
+    def run(self) -> None:
+        for _ in range(12):
+            self.lives += 1
+            logic = Passing()
+            logic.do = self.poison
+            loop = self.bench.loop(logic)
+            try:
+                self.bench.turn(loop, self.bench.all_done, turns=2_000)
+            except (ZeroDivisionError, Refused):
+                loop.close()
+            except Crash:
+                self.bench.log.pass_time(10_000)
+            else:
+                loop.close()
+                return
+        raise AssertionError("the service does not get past it")
+
+
+def letters_of(bench: Bench) -> list[tuple[bytes | None, str, str]]:
+    found = [dead_letters.parse(m) for m in bench.log.messages(LETTERS)]
+    return [(info.value, info.code, info.reason) for info in found]
+
+
+def test_a_record_that_raises_is_quarantined_after_three_restarts() -> None:
+    bench = Bench(messages=30)
+
+    def poison(batch: Sequence[Message], output: Output) -> None:
+        if any(m.value() == b"13" for m in batch):
+            raise ZeroDivisionError("no such thing")
+
+    host = Host(bench, poison)
+    host.run()
+    assert host.lives == 5  # the first had got beyond its first batch, and so had announced nothing
+    assert letters_of(bench) == [(b"13", "quarantined", "ZeroDivisionError: no such thing")]
+    assert bench.answers() == values(*(n for n in range(30) if n != 13))
+    assert bench.log.committed("group")[FIRST].metadata == ""
+
+
+def test_a_record_that_kills_the_process_is_quarantined_after_two_deaths_alone() -> None:
+    bench = Bench(messages=30)
+
+    def poison(batch: Sequence[Message], output: Output) -> None:
+        output.metadata = "facts"
+        if any(m.value() == b"13" for m in batch):
+            raise Crash
+
+    host = Host(bench, poison)
+    host.run()
+    assert host.lives == 7
+    assert letters_of(bench) == [
+        (b"13", "quarantined", "5 processes died on it, the last ones with it alone")
+    ]
+    assert bench.answers() == values(*(n for n in range(30) if n != 13))
+    assert bench.log.committed("group")[FIRST].metadata == "facts"
+
+
+def test_a_record_whose_output_is_refused_is_quarantined() -> None:
+    bench = Bench(messages=12)
+
+    def inflate(batch: Sequence[Message], output: Output) -> None:
+        output.records = [
+            Record(ANSWERS, bytes(5_000_000) if r.value == b"4" else r.value) for r in output.records
+        ]
+
+    host = Host(bench, inflate)
+    host.run()
+    assert host.lives == 4
+    [(value, code, reason)] = letters_of(bench)
+    assert (value, code) == (b"4", "quarantined")
+    assert "too large" in reason
+    assert bench.answers() == values(*(n for n in range(12) if n != 4))
+
+
+def test_deaths_without_a_culprit_cost_no_record() -> None:
+    bench = Bench(messages=20)
+
+    def die(batch: Sequence[Message], output: Output) -> None:
+        raise Crash
+
+    for _ in range(4):
+        logic = Passing()
+        logic.do = die
+        loop = bench.loop(logic)
+        with pytest.raises(Crash):
+            bench.turn(loop, bench.all_done)
+        bench.log.pass_time(10_000)
+    bench.turn(bench.loop(Passing()), bench.all_done, turns=2_000)
+    assert bench.answers() == values(*range(20))
+    assert letters_of(bench) == []
