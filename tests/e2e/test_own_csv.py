@@ -17,6 +17,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from tests.support.project import Project
 
+from tailrace.kit.clickhouse import ClickHouse
 from tailrace.kit.connection import connect
 
 ROWS = 12_000
@@ -198,3 +199,26 @@ def test_the_lane_is_told_the_time_in_every_input_partition(
         assert len(last) == 1
         assert datetime.datetime.fromisoformat(last.pop()).timestamp() * 1000 > report["last_event_time"]
         assert all(times == sorted(times) for times in marks.values())
+
+
+def test_verify_sees_what_is_wrong_with_the_rows(project: Project, replayed: Any) -> None:
+    """Last of all, since it spoils the table: one row taken away, one there twice."""
+    table, store = "electricity_labels", ClickHouse.connect(connect({}, project.home))
+    gone, twice = (
+        store.select(f"SELECT _partition, _offset FROM {table} WHERE request_id = 'electricity-{row:07}'")[0]
+        for row in (11, 222)
+    )
+    store.command(f"INSERT INTO {table} SELECT * FROM {table} WHERE request_id = 'electricity-0000222'")
+    store.command(
+        f"ALTER TABLE {table} DELETE WHERE request_id = 'electricity-0000011' SETTINGS mutations_sync = 1"
+    )
+    found = project.json("verify", "--model", "electricity", "--wait", "1", check=False)
+    assert not found["ok"]
+    assert (found["lost"], found["duplicated"]) == (0, 0)
+    assert {(p["check"], p["topic"], p["partition"], p["offset"]) for p in found["problems"]} == {
+        ("unstored", "electricity.labels", gone["_partition"], gone["_offset"]),
+        ("stored-twice", "electricity.labels", twice["_partition"], twice["_offset"]),
+    }
+    done = project.run("verify", "--model", "electricity", "--wait", "0", check=False)
+    assert done.returncode == 1
+    assert f"electricity.labels/{gone['_partition']}/{gone['_offset']}" in done.stdout

@@ -71,8 +71,7 @@ def dlq_show(
     dead_letter: Annotated[str, typer.Argument(help="Its coordinates: topic/partition/offset.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Print one dead letter: what was wrong, where it came from, and the original record as far as it
-    decodes.
+    """Print one dead letter: what was wrong, where it came from, and the original record.
 
     Example: tailrace dlq show credit.dead-letters/0/17
     """

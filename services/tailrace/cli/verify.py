@@ -37,8 +37,10 @@ def verify(
         emit([{"topic": name, **counts} for name, counts in found["topics"].items()])
         for problem in report.problems:
             emit(str(problem))
-        hidden = found["problem_count"] - len(report.problems)
-        say(f"and {hidden:,} more" if hidden else "")
+        if hidden := found["problem_count"] - len(report.problems):
+            say(f"and {hidden:,} more")
+        if report.rescored is not None:
+            say(f"{report.rescored:,} predictions scored again")
         say("ok: nothing lost, nothing twice, everything stored" if report.ok else "NOT ok")
     if not report.ok:
         raise typer.Exit(1)

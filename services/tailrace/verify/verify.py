@@ -124,6 +124,7 @@ class Verification:
             if mark_time(message) is None:
                 self._events[Partition(message.topic(), message.partition())].append(message.offset())
                 take(message)
+        self._progress(self._read)
         self._ranges |= ranges
         for topic in topics:
             self._report.topic(topic)
