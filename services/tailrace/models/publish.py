@@ -20,6 +20,7 @@ from tailrace.kit.registry import RegistryClient
 from tailrace.models.build import Package, build_from_onnx, build_package, refuse_pickle
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest, sha256
+from tailrace.models.package import MANIFEST_BYTES, PACKAGE_BYTES
 from tailrace.models.sign import SigningKey
 from tailrace.models.trust import signing_key
 
@@ -124,6 +125,12 @@ def publish_package(connection: Connection, package: Package, key: SigningKey) -
     from confluent_kafka import KafkaException, Producer
 
     model = package.manifest.model
+    size = sum(len(data) for data in package.parts.values())
+    if size > PACKAGE_BYTES - MANIFEST_BYTES:
+        raise TailraceError(
+            f"the package has {size:,} bytes, and scorers let in {PACKAGE_BYTES:,}: fewer or shallower trees, or a "
+            "smaller network"
+        )
     codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     producer = Producer(
         {
@@ -156,8 +163,7 @@ def publish_package(connection: Connection, package: Package, key: SigningKey) -
                 f"another publisher of {model} came in between, nothing was published: try again"
             ) from None
         raise TailraceError(f"Kafka did not take the package: {error.str()}") from failed
-    size = len(record["manifest"]) + sum(len(data) for data in numbered.parts.values())
-    return Publication(numbered.manifest, record["digest"], size)
+    return Publication(numbered.manifest, record["digest"], size + len(record["manifest"]))
 
 
 def next_numbers(connection: Connection, codec: ControlCodec, model: str) -> tuple[int, int]:

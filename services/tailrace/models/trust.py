@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,8 @@ class TrustStore:
         folder = self.folder / "trusted"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{wanted}.pub"
-        draft = path.with_suffix(f".{os.getpid()}.draft")
-        draft.write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        draft = _draft(folder, public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        draft.chmod(0o644)  # everybody may check a signature
         draft.replace(path)
         return wanted
 
@@ -114,13 +115,18 @@ def signing_key(home: Path) -> SigningKey:
 def _write_new(path: Path) -> None:
     """Two processes may come here at once: whoever links first made the key, the other one uses it."""
     pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    draft = path.with_suffix(f".{os.getpid()}.draft")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
+    draft = _draft(path.parent, pem)
     try:
         os.link(draft, path)
     except FileExistsError:
         pass
     finally:
         draft.unlink()
+
+
+def _draft(folder: Path, data: bytes) -> Path:
+    """A file of no other name than its own, readable by its owner alone."""
+    descriptor, name = tempfile.mkstemp(dir=folder)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    return Path(name)
