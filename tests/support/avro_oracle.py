@@ -56,6 +56,12 @@ def _named(schema: Any, numbers: itertools.count[int]) -> Any:
     return {**schema, **name, **inner, **fields}
 
 
+def _takes_bytes(schema: Any) -> bool:
+    if isinstance(schema, dict) and "fields" in schema:
+        return any(_takes_bytes(field["type"]) for field in schema["fields"])
+    return bool(schema != "null")
+
+
 @st.composite
 def _types(draw: st.DrawFn, depth: int) -> tuple[Any, Any]:
     kinds = [*PRIMITIVES, "optional", "enum", "fixed"] + (["array", "map", "record"] if depth else [])
@@ -71,9 +77,9 @@ def _types(draw: st.DrawFn, depth: int) -> tuple[Any, Any]:
     if kind == "fixed":
         return {"type": "fixed", "name": name, "size": 3}, draw(st.binary(min_size=3, max_size=3))
     inner, value = draw(_types(depth - 1))
-    if kind == "array":
+    if kind == "array" and _takes_bytes(inner):
         return {"type": "array", "items": inner}, [value] * draw(st.integers(0, 3))
-    if kind == "map":
+    if kind in ("array", "map"):  # arrays of what takes no bytes are refused on purpose
         return {"type": "map", "values": inner}, dict.fromkeys(draw(st.sets(TEXT, max_size=3)), value)
     field = {"name": "inner", "type": inner}
     return {"type": "record", "name": name, "fields": [field]}, {"inner": value}

@@ -284,6 +284,39 @@ def test_schemas_that_are_no_records_or_no_avro_are_unsupported() -> None:
     assert code_of(codec.decode, b"\x00\x00\x00\x00\x02\x02")[0] == "unsupported-schema"
 
 
+def _nested(levels: int) -> Any:
+    inner: Any = {"type": "record", "name": "N0", "fields": []}
+    for level in range(1, levels):
+        fields = [{"name": "a", "type": inner}, {"name": "b", "type": f"N{level - 1}"}]
+        inner = {"type": "record", "name": f"N{level}", "fields": fields}
+    return inner
+
+
+HARMFUL = {
+    "a record that contains itself": (
+        {"type": "record", "name": "L", "fields": [{"name": "next", "type": ["null", "L"]}]},
+        b"\x02" * 1_000_000,
+    ),
+    "an array of nothing": (
+        {
+            "type": "record",
+            "name": "L",
+            "fields": [{"name": "a", "type": {"type": "array", "items": "null"}}],
+        },
+        b"\xfe\xff\xff\xff\xff\xff\xff\xff\x0f\x00",
+    ),
+    "records without end in no bytes": (_nested(40), b""),
+}
+
+
+@pytest.mark.parametrize("harm", HARMFUL)
+def test_schemas_that_could_hurt_their_reader_are_unsupported(harm: str) -> None:
+    schema, body = HARMFUL[harm]
+    codec, _ = codec_for(schema)
+    assert code_of(codec.decode, b"\0\0\0\0\1" + body)[0] == "unsupported-schema"
+    assert code_of(codec.copies, 1, FLAT)[0] == "unsupported-schema"
+
+
 def test_bodies_are_copied_only_where_they_are_the_same_to_the_byte() -> None:
     documented = {**with_field("x", doc="a number"), "doc": "other words"}
     reordered = {**FLAT, "fields": FLAT["fields"][::-1]}  # type: ignore[index]

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import fastavro
 from fastavro.schema import to_parsing_canonical_form
 
+from tailrace.kit.avro_limits import check_limits
 from tailrace.kit.avro_types import conforms, logical_types, plain
 from tailrace.kit.data import data_dir
 from tailrace.kit.errors import BadRecord
@@ -264,4 +265,5 @@ def _avsc() -> dict[str, Schema]:
 
 def _parse(schema: Schema) -> _Parsed:
     parsed = fastavro.parse_schema(plain(schema))
+    check_limits(schema)
     return _Parsed(schema, parsed, conforms(schema))

@@ -102,7 +102,10 @@ class RegistryClient:
                     " with references" if answer.get("references") else ""
                 )
                 raise BadRecord("unsupported-schema", f"schema {schema_id} is {kind}; plain Avro is needed")
-            found = self._schemas[schema_id] = json.loads(answer["schema"])
+            try:
+                found = self._schemas[schema_id] = json.loads(answer["schema"])
+            except (ValueError, RecursionError) as error:
+                raise BadRecord("unsupported-schema", f"schema {schema_id} is no JSON: {error}") from error
         return found
 
     def register(self, subject: str, schema: Schema) -> int:
