@@ -17,7 +17,7 @@ from tailrace.contracts.apply import apply, plan
 from tailrace.contracts.fold import Contracts
 from tailrace.kit.codec import ControlCodec
 from tailrace.kit.connection import Connection
-from tailrace.kit.errors import TailraceError
+from tailrace.kit.errors import TailraceError, UsageError
 from tailrace.kit.reading import read_all
 from tailrace.kit.registry import RegistryClient
 from tailrace.kit.topics import control_topics, ensure_topics
@@ -56,6 +56,7 @@ def records(where: Connection, model: str) -> list[dict[str, Any]]:
 
 def test_what_is_published_can_be_fetched_and_opened(where: Connection, tmp_path: Path) -> None:
     frame, truth = models.rows()
+    signing_key(tmp_path)
     for kind in ("logistic", "boosting"):
         published = tailrace.publish(
             models.estimator(kind).fit(frame, truth),
@@ -145,6 +146,9 @@ def test_publishers_at_the_same_time_never_share_a_number(where: Connection, tmp
 
 
 def test_a_command_without_a_rollout_service_says_so(where: Connection, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no signing key"):
+        ask(where, tmp_path, "promote", "publish-one", 1)
+    signing_key(tmp_path)
     with pytest.raises(TailraceError, match="did not answer within 0 s"):
         ask(where, tmp_path, "promote", "publish-one", 1, timeout_s=0.3)
     codec = ControlCodec(RegistryClient(where.registry))

@@ -116,8 +116,8 @@ def test_manifests_that_contradict_themselves_are_refused() -> None:
 
 
 @given(
-    st.lists(st.integers(0, 30), min_size=1, max_size=80),
-    st.lists(st.integers(-2, 32), min_size=1, max_size=80),
+    st.lists(st.integers(0, 30), min_size=2, max_size=80),
+    st.lists(st.integers(-2, 32), min_size=2, max_size=80),
 )
 @settings(max_examples=60, deadline=None)
 def test_counts_at_and_between_the_points_give_the_exact_ks_statistic(

@@ -199,9 +199,21 @@ def test_golden_pairs(opening: Callable[..., LoadedModel], key: SigningKey) -> N
         canonical_json({**pairs, "outputs": pairs["outputs"][1:]}),
     ):
         assert refusal(opening, models.resealed(good, key, golden=broken)).check == "golden"
+    many = {"inputs": {n: c * 6 for n, c in pairs["inputs"].items()}, "outputs": pairs["outputs"] * 6}
+    assert refusal(opening, models.resealed(good, key, golden=canonical_json(many))).check == "golden"
     # A model of somebody else's under this one's golden pairs.
     other = models.package("forest")
     assert refusal(opening, models.resealed(good, key, model=other.parts["model"])).check == "golden"
+
+
+def test_reference_profiles(opening: Callable[..., LoadedModel], key: SigningKey) -> None:
+    good = models.package()
+    said = json.loads(good.parts["reference"])
+    backwards = json.loads(good.parts["reference"])
+    backwards["features"]["age"]["points"].reverse()
+    for broken in (b"", b"[" * 100_000, canonical_json({**said, "rows": "many"}), canonical_json(backwards)):
+        refused = refusal(opening, models.resealed(good, key, reference=broken))
+        assert refused.check == "reference"
 
 
 def test_a_model_whose_bits_depend_on_the_company_of_a_row(key: SigningKey) -> None:

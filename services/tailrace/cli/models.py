@@ -43,18 +43,18 @@ def train(
     from tailrace.contracts.data_file import find_mapping, parse_time
     from tailrace.models.publish import publish_package
     from tailrace.models.train import train as train_package
-    from tailrace.models.trust import signing_key
+    from tailrace.models.trust import own_key
 
     try:
         until_ms = None if until is None else parse_time(until)
     except ValueError as error:
         raise UsageError(f"--until: {error}") from None
-    where_is = connection()
+    where_is, key = connection(), own_key(home_dir())
     contract = contract_of(where_is, model)
     package = train_package(
         data, find_mapping(Path.cwd(), model), contract, until_ms=until_ms, where=where, say=say
     )
-    _report(publish_package(where_is, package, signing_key(home_dir())), as_json)
+    _report(publish_package(where_is, package, key), as_json)
 
 
 @app.command()

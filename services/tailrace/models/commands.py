@@ -18,7 +18,7 @@ from tailrace.kit.reading import TopicReader, read_all
 from tailrace.kit.registry import RegistryClient
 from tailrace.models.rollout_fold import Rollouts
 from tailrace.models.sign import sign_command
-from tailrace.models.trust import signing_key
+from tailrace.models.trust import own_key
 
 ANSWER_S = 30.0
 
@@ -48,6 +48,7 @@ def ask(
     """
     from confluent_kafka import KafkaException, Producer
 
+    key = own_key(home)
     codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     reader = TopicReader(connection, [lanes.ROLLOUTS, lanes.ALERTS])
     try:
@@ -72,7 +73,7 @@ def ask(
         )
         producer.produce(
             lanes.COMMANDS,
-            codec.encode("Command", sign_command(asked, signing_key(home))),
+            codec.encode("Command", sign_command(asked, key)),
             model.encode(),
             on_delivery=lambda error, _: failed.append(error),
         )

@@ -17,6 +17,8 @@ from tailrace.models.errors import PackageRefused
 from tailrace.models.load import LoadedModel
 from tailrace.models.manifest import Input, Tolerance, canonical_json
 
+MOST_ROWS = 256
+
 
 def golden_bytes(columns: Columns, outputs: Array) -> bytes:
     """The package's golden part: canonical JSON of inputs by feature and outputs by row."""
@@ -34,10 +36,14 @@ def read_golden(data: bytes, inputs: tuple[Input, ...]) -> tuple[Columns, Array]
         found: dict[str, Any] = json.loads(data)
         columns = {i.name: column_of(found["inputs"][i.name], i.type) for i in inputs}
         outputs = np.array(found["outputs"], dtype=np.float64)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise PackageRefused("golden", f"the golden pairs cannot be read: {error!r}") from None
     if outputs.ndim != 2 or not len(outputs) or {len(c) for c in columns.values()} != {len(outputs)}:
-        raise PackageRefused("golden", "the golden pairs have as many inputs as outputs in no reading")
+        raise PackageRefused("golden", "the golden pairs are not as many inputs as outputs")
+    if len(outputs) > MOST_ROWS:
+        raise PackageRefused(
+            "golden", f"{len(outputs)} golden pairs are more than the {MOST_ROWS} that are run"
+        )
     return columns, outputs
 
 

@@ -22,7 +22,7 @@ from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest, sha256
 from tailrace.models.package import MANIFEST_BYTES, PACKAGE_BYTES
 from tailrace.models.sign import SigningKey
-from tailrace.models.trust import signing_key
+from tailrace.models.trust import own_key
 
 CHUNK_BYTES = 512 << 10
 
@@ -99,18 +99,18 @@ def publish(
         >>> tailrace.publish(pipeline, frame, frame_of_labels, model="credit")  # doctest: +SKIP
     """
     refuse_pickle(estimator)
-    where, folder = connection or connect(home=Path(home) if home else None), Path(home or home_dir())
-    contract = contract_in_force(where, model)
-    package = build_package(estimator, X, y, contract, holdout=holdout)
-    return publish_package(where, package, signing_key(folder))
+    folder = Path(home or home_dir())
+    where, key = connection or connect(home=folder), own_key(folder)
+    package = build_package(estimator, X, y, contract_in_force(where, model), holdout=holdout)
+    return publish_package(where, package, key)
 
 
 def publish_onnx(
     data: bytes, x: Any, y: Any, contract: ModelContract, connection: Connection, home: Path, selection: str
 ) -> Publication:
     """Publishes an ONNX model made elsewhere, judged on rows that it has not seen."""
-    package = build_from_onnx(data, x, y, contract, selection=selection)
-    return publish_package(connection, package, signing_key(home))
+    key = own_key(home)
+    return publish_package(connection, build_from_onnx(data, x, y, contract, selection=selection), key)
 
 
 def publish_package(connection: Connection, package: Package, key: SigningKey) -> Publication:

@@ -9,16 +9,16 @@ same size.
 
 from __future__ import annotations
 
-import json
+import itertools
 from collections import Counter
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tailrace.models.columns import Array, Columns
 from tailrace.models.errors import PackageRefused
-from tailrace.models.manifest import Input, canonical_json
+from tailrace.models.manifest import Finite, Input, canonical_json
 
 POINTS = 1000
 
@@ -31,10 +31,16 @@ class NumberProfile(_Frozen):
     """Distinct points in ascending order, how often each is in the sample, rows with and without a value."""
 
     kind: Literal["number"] = "number"
-    points: tuple[float, ...]
-    counts: tuple[int, ...]
+    points: tuple[Finite, ...]
+    counts: tuple[Annotated[int, Field(ge=1)], ...]
     present: int
     missing: int
+
+    @model_validator(mode="after")
+    def _ascending(self) -> NumberProfile:
+        if len(self.points) != len(self.counts) or any(a >= b for a, b in itertools.pairwise(self.points)):
+            raise ValueError("points must ascend, each with a count")
+        return self
 
     @property
     def sample(self) -> Array:
@@ -71,8 +77,8 @@ class Reference(_Frozen):
     @classmethod
     def from_bytes(cls, data: bytes) -> Reference:
         try:
-            return cls.model_validate(json.loads(data))
-        except (ValidationError, ValueError) as error:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
             raise PackageRefused(
                 "reference", f"the reference profile cannot be read: {error}"[:300]
             ) from None

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from tailrace.kit.errors import TailraceError
+from tailrace.kit.errors import TailraceError, UsageError
 from tailrace.models.errors import PackageRefused
 from tailrace.models.sign import SigningKey, command_bytes, key_id, verifies
 
@@ -88,6 +88,21 @@ class TrustStore:
         except PackageRefused as refused:
             return refused.reason
         return None
+
+
+def own_key(home: Path) -> SigningKey:
+    """The home's key, where it has one: another one made on the spot would be trusted by no service.
+
+    Raises:
+        UsageError: it has none.
+        TailraceError: the key file cannot be read or understood.
+    """
+    if not (home / "keys" / "signing.key").exists():
+        raise UsageError(
+            f"there is no signing key in {home / 'keys'}: run this in the folder in which `tailrace up` runs, or "
+            "set TAILRACE_HOME to its .tailrace"
+        )
+    return signing_key(home)
 
 
 def signing_key(home: Path) -> SigningKey:
