@@ -267,14 +267,14 @@ def test_a_registry_that_is_away_is_no_bad_record() -> None:
 def test_an_unknown_id_is_asked_for_once_in_a_batch() -> None:
     codec, registry = codec_for(FLAT)
     value = b"\x00\x00\x00\x00\x02" + codec.encode(1, RECORD)[5:]
-    with codec.batch():
-        assert code_of(codec.decode, value)[0] == "unknown-schema"
-        registry.away = True
-        assert code_of(codec.decode, value)[0] == "unknown-schema"
+    codec.begin_batch()
+    assert code_of(codec.decode, value)[0] == "unknown-schema"
+    registry.away = True
+    assert code_of(codec.decode, value)[0] == "unknown-schema"
     registry.away = False
     registry.register("later", FLAT | {"name": "Later"})
-    with codec.batch():
-        assert codec.decode(value).record == RECORD
+    codec.begin_batch()
+    assert codec.decode(value).record == RECORD
 
 
 def test_schemas_that_are_no_records_or_no_avro_are_unsupported() -> None:

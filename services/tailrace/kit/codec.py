@@ -10,8 +10,7 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -61,18 +60,13 @@ class Codec:
         self._copies: dict[tuple[int, int], bool] = {}
         self._unknown: dict[int, BadRecord] | None = None
 
-    @contextmanager
-    def batch(self) -> Iterator[None]:
-        """Within it, an id that the registry does not know is asked for once, not for every record.
+    def begin_batch(self) -> None:
+        """From now on, an id that the registry does not know is asked for once, until the next batch begins.
 
-        That holds for a batch: its records were all written before it was read, so that an id unknown now was
+        That holds within a batch: its records were all written before it was read, so that an id unknown now was
         unknown to their writers. Beyond it an unknown id may become known any moment.
         """
         self._unknown = {}
-        try:
-            yield
-        finally:
-            self._unknown = None
 
     def writer_schema(self, schema_id: int) -> Schema:
         """The registered schema. Raises `UnknownSchema`, `Retry`."""

@@ -118,6 +118,7 @@ class ScorerLogic:
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         work = Work.of(batch, clock.perf_ns())
         self._versions.take_up()
+        self._codec.begin_batch()
         work.requests, work.marks, work.bad = read_requests(batch, self._lanes)
         output = Output(holds=self._holds(work))
         if output.holds:

@@ -139,6 +139,7 @@ class RowReader:
     def begin(self) -> None:
         """Before a batch: contracts may have come since the last one."""
         self._refreshed = False
+        self._codec.begin_batch()
 
     def read(self, message: Message) -> Row | None:
         """The message as a row of its table; None for a mark.
