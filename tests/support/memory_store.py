@@ -76,11 +76,27 @@ class StoreClient:
         self, table: str, columns: Mapping[str, Sequence[Any]], types: Mapping[str, str], token: str
     ) -> None:
         fault = self._fail("insert")
+        if self._rng.random() < self.trouble / 4 and token not in self._store.tokens[table]:
+            # The server is killed while it takes the block: it writes the token first.
+            self._store.tokens[table].append(token)
+            raise Retry("ClickHouse was killed")
         self._store.take(table, columns, token)
         if fault is not None:
             raise fault
         if self._rng.random() < self.trouble / 2:
             raise Retry("the answer to the insert was lost")
+
+    def last_offset(self, table: str, topic: str, partition: int) -> int:
+        self._fail("last_offset")
+        return max((c[2] for c in self._store.coordinates(table) if c[:2] == (topic, partition)), default=-1)
+
+    def offsets(self, table: str, topic: str, partition: int, start: int, end: int) -> set[int]:
+        self._fail("offsets")
+        mine = (c[2] for c in self._store.coordinates(table) if c[:2] == (topic, partition))
+        return {offset for offset in mine if start <= offset < end}
+
+    def is_replicated(self, table: str) -> bool:
+        return False
 
     def _fail(self, call: str) -> BaseException | None:
         fault = self._log.call(self._name, call)

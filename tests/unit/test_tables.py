@@ -75,6 +75,8 @@ class Server:
     ) -> None:
         raise AssertionError
 
+    last_offset = offsets = is_replicated = insert
+
 
 def types(topic: str) -> dict[str, str]:
     found = contract()

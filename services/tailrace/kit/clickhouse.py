@@ -52,6 +52,9 @@ class Store(Protocol):
     def insert(
         self, table: str, columns: Mapping[str, Sequence[Any]], types: Mapping[str, str], token: str
     ) -> None: ...
+    def last_offset(self, table: str, topic: str, partition: int) -> int: ...
+    def offsets(self, table: str, topic: str, partition: int, start: int, end: int) -> set[int]: ...
+    def is_replicated(self, table: str) -> bool: ...
 
 
 class ClickHouse:
@@ -153,6 +156,33 @@ class ClickHouse:
                 column_oriented=True,
                 settings={"insert_deduplication_token": token, "insert_deduplicate": 1, "async_insert": 0},
             )
+
+    def last_offset(self, table: str, topic: str, partition: int) -> int:
+        """The largest offset of a partition's records that have a row in the table; -1 where none has."""
+        found = self.query(
+            f"SELECT max(toInt64(_offset)), count() FROM {quoted(table)}"  # noqa: S608
+            " WHERE _topic = {topic:String} AND _partition = {partition:UInt32}",
+            {"topic": topic, "partition": partition},
+        )
+        ((last, rows),) = found.rows
+        return int(last) if rows else -1
+
+    def offsets(self, table: str, topic: str, partition: int, start: int, end: int) -> set[int]:
+        """The offsets from ``start`` up to ``end`` whose records have a row in the table."""
+        found = self.query(
+            f"SELECT DISTINCT _offset FROM {quoted(table)} WHERE _topic = {{topic:String}}"  # noqa: S608
+            " AND _partition = {partition:UInt32} AND _offset >= {start:UInt64} AND _offset < {end:UInt64}",
+            {"topic": topic, "partition": partition, "start": start, "end": end},
+        )
+        return {int(offset) for (offset,) in found.rows}
+
+    def is_replicated(self, table: str) -> bool:
+        """Whether the table's blocks and their tokens are kept together, by a Keeper."""
+        found = self.query(
+            "SELECT engine FROM system.tables WHERE database = {database:String} AND name = {table:String}",
+            {"table": table, "database": self.database},
+        )
+        return any(engine.startswith(("Replicated", "Shared")) for (engine,) in found.rows)
 
     def close(self) -> None:
         if self._made is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from threading import Event
 from typing import Protocol, TypeVar
 
@@ -36,6 +37,8 @@ LINGER_S = 0.25
 IDLE_WAIT_S = 0.05
 LOOK_FOR_TOPICS_S = 0.5
 REPORT_S = 0.5
+SETTLE_S = 0.5
+"""How long a block is waited for of which ClickHouse has the token and not the rows."""
 RETRY_S = (0.2, 5.0)
 """How long is waited before what failed is tried again: at first, and at most, doubling."""
 
@@ -66,6 +69,8 @@ class _Partition:
         size: their bytes.
         since_ns: when the first of them was read.
         blocks: those of the plan that are still to be inserted, by table; None until they are made.
+        is_repeat: some of the plan's blocks may have been inserted by somebody who did not learn of it.
+        stored: of each table, the last offset that had a row in it when this instance first looked.
         trouble: why the partition waits, where it does.
         retry_at: when it is tried again.
         retry_s: how long it waits the next time.
@@ -78,6 +83,8 @@ class _Partition:
     size: int = 0
     since_ns: int = 0
     blocks: dict[str, Block] | None = None
+    is_repeat: bool = False
+    stored: dict[str, int] = field(default_factory=dict)
     trouble: str | None = None
     retry_at: int = 0
     retry_s: float = RETRY_S[0]
@@ -284,7 +291,7 @@ class Sink:
                 self._owned[tp] = _Partition(start, None, is_new=True)
             else:
                 plan = Plan.unpack(committed.offset, committed.metadata)
-                self._owned[tp] = _Partition(committed.offset, plan, is_new=False)
+                self._owned[tp] = _Partition(committed.offset, plan, is_new=False, is_repeat=plan is not None)
 
     def _start_over(self) -> None:
         """After a commit that did not go through: what is owned is taken over as a new owner would."""
@@ -436,22 +443,64 @@ class Sink:
         partition = self._owned[tp]
         if partition.plan is None or partition.blocks is None:
             return None
-        token = partition.plan.token(tp)
         for table in sorted(partition.blocks):
             block = partition.blocks[table]
             try:
-                self._store.insert(table, block, self._types_of(table, block), token)
+                self._insert_block(tp, partition.plan, table, block)
+            except Retry:
+                partition.is_repeat = True
+                raise
             except QueryFailed as failed:
                 if failed.code not in (NO_SUCH_COLUMN, UNKNOWN_TABLE, UNKNOWN_DATABASE):
                     raise
                 # Somebody dropped it. The rows are read again, which makes what they need.
                 partition.blocks = None
+                partition.is_repeat = True
+                partition.stored.clear()
                 self._types.clear()
                 self._rows.forget_tables()
                 self._restored = False
                 raise Retry(f"ClickHouse has lost what {table} needs: {failed}") from failed
             del partition.blocks[table]
         return partition.plan.end
+
+    def _insert_block(self, tp: TopicPartition, plan: Plan, table: str, block: Block) -> None:
+        partition = self._owned[tp]
+        if table not in partition.stored:
+            partition.stored[table] = self._store.last_offset(table, *tp)
+        if partition.is_repeat or partition.stored[table] >= plan.start:
+            self._insert_missing(tp, plan, table, block)
+        else:
+            self._store.insert(table, block, self._types_of(table, block), plan.token(tp))
+
+    def _insert_missing(self, tp: TopicPartition, plan: Plan, table: str, block: Block) -> None:
+        """Inserts a block of which rows may be there already, and looks whether all are there in the end.
+
+        The token alone does not do: a ClickHouse that is killed while it takes a block can remember the token
+        and not have the rows, since it writes the token first. What is still missing then goes in under the
+        next token; the tokens follow each other, so that whoever repeats the plan once more tries the same ones.
+        """
+        for attempt in count():
+            missing = self._missing(tp, plan, table, block)
+            if missing and attempt:
+                # Not while the server may be between token and rows.
+                self._clock.sleep(SETTLE_S)
+                missing = self._missing(tp, plan, table, block)
+            if not missing:
+                return
+            token = plan.token(tp) + (f"/{attempt}" if attempt else "")
+            self._store.insert(table, missing, self._types_of(table, missing), token)
+            if self._store.is_replicated(table):
+                # Tokens and rows are one there; and a replica may not show yet what another has taken.
+                return
+
+    def _missing(self, tp: TopicPartition, plan: Plan, table: str, block: Block) -> Block:
+        """What of the block has no row; empty where nothing is missing."""
+        there = self._store.offsets(table, *tp, plan.start, plan.end)
+        missing = [index for index, offset in enumerate(block["_offset"]) if offset not in there]
+        if len(missing) == len(block["_offset"]):
+            return block
+        return {name: [values[i] for i in missing] for name, values in block.items()} if missing else {}
 
     def _types_of(self, table: str, columns: Collection[str]) -> dict[str, str]:
         types = self._types.get(table, {})
@@ -466,18 +515,25 @@ class Sink:
         started = self._clock.perf_ns()
 
         def commit() -> None:
-            if not self._member or consumer.member_id() != self._member:
-                raise Abortable("no longer the member of the group that took the partitions over")
+            self._check_member(consumer)
             consumer.commit(offsets)
+            # A group without members takes commits from anybody. A client that learns in this very moment that
+            # it was expelled commits as such a stranger; so nothing is inserted on the strength of its plan.
+            self._check_member(consumer)
 
         self._patiently(commit)
         metrics.COMMIT_SECONDS.observe((self._clock.perf_ns() - started) / 1e9)
+
+    def _check_member(self, consumer: Consumer) -> None:
+        if not self._member or consumer.member_id() != self._member:
+            raise Abortable("no longer the member of the group that took the partitions over")
 
     def _advance(self, tp: TopicPartition, end: int) -> None:
         old = self._owned[tp]
         done = sum(1 for message in old.messages if message.offset() < end)
         rest = old.messages[done:]
         new = _Partition(end, None, is_new=False, messages=rest, since_ns=self._clock.perf_ns())
+        new.stored = old.stored
         new.size = sum(len(message.value() or b"") for message in rest)
         self._owned[tp] = new
         metrics.BATCHES.inc()
