@@ -39,12 +39,15 @@ owner: {{team: t}}
 features:
   x: {{type: number, min: -5, max: 5}}
 target: {{name: bad, type: boolean}}
-policy:
-  - {{when: "score < {threshold}", do: approve, name: "below-{threshold}"}}
-  - {{do: refuse}}
+policy: {policy}
 """
-CONTRACTS = {t: load_contract(TEXT.format(threshold=t)) for t in (0.3, 0.5, 0.7)}
-THRESHOLDS = {contract.digest: threshold for threshold, contract in CONTRACTS.items()}
+POLICIES = {
+    "class": "[]",
+    "always": "[{do: refuse}]",
+    "score": "[{when: score < 0.4, do: approve}, {do: refuse}]",
+}
+CONTRACTS = {name: load_contract(TEXT.format(policy=policy)) for name, policy in POLICIES.items()}
+POLICY_OF = {contract.digest: name for name, contract in CONTRACTS.items()}
 REGISTRY = MemoryRegistry()
 POISON = 4.5
 BROKEN, DOUBTFUL = 5, 6
@@ -61,7 +64,7 @@ class Slope:
         return (0.5 + columns["x"] * self.version / 100).reshape(rows, 1)
 
 
-MODELS = {v: formula_model(CONTRACTS[0.3], v, Slope(v)) for v in range(1, 8)}
+MODELS = {v: formula_model(CONTRACTS["class"], v, Slope(v)) for v in range(1, 8)}
 DIGESTS = {model.digest: version for version, model in MODELS.items()}
 
 
@@ -109,7 +112,7 @@ class ScorerScenario(Scenario):
         for suffix in ("requests", "predictions", "shadow-predictions", "dead-letters"):
             log.create_topic(f"credit.{suffix}", self.partitions)
         if rng.random() < 0.8:
-            self._contract(log, 0.3)
+            self._contract(log, "class")
         self.from_the_start = bool(self.publisher.contracts) and rng.random() < 0.8
         if self.from_the_start:
             self._roll_out(log, 1)
@@ -117,8 +120,8 @@ class ScorerScenario(Scenario):
     def _append(self, log: MemoryLog, record: Record) -> None:
         log.append(record.topic, record.value, record.key)
 
-    def _contract(self, log: MemoryLog, threshold: float) -> None:
-        self._append(log, self.publisher.contract(CONTRACTS[threshold]))
+    def _contract(self, log: MemoryLog, policy: str) -> None:
+        self._append(log, self.publisher.contract(CONTRACTS[policy]))
 
     def _roll_out(self, log: MemoryLog, champion: int) -> None:
         shadow = sorted(self.rng.sample(range(1, 7), self.rng.choice([0, 0, 1, 2])))
@@ -136,7 +139,7 @@ class ScorerScenario(Scenario):
 
     def feed(self, log: MemoryLog, rng: random.Random) -> None:
         if rng.random() < 0.2 and len(self.publisher.contracts.get("credit", ())) < 3:
-            self._contract(log, rng.choice([0.3, 0.5, 0.7]))
+            self._contract(log, rng.choice(["class", "always", "score"]))
         if rng.random() < 0.4 and self.publisher.contracts:
             self._roll_out(log, rng.choice([1, 2, 3, 4, BROKEN, DOUBTFUL]))
         for _ in range(rng.randint(1, 8)):
@@ -154,11 +157,11 @@ class ScorerScenario(Scenario):
         request = {"request_id": None if key is None else key.decode(), "x": x}
         if self.rng.random() < 0.1 and x is not None and math.isfinite(x):
             return json.dumps(request).encode()
-        return self.publisher.request_value(request, CONTRACTS[0.3])
+        return self.publisher.request_value(request, CONTRACTS["class"])
 
     def finish(self, log: MemoryLog, rng: random.Random) -> None:
         if not self.publisher.contracts:
-            self._contract(log, 0.5)
+            self._contract(log, "always")
         self._roll_out(log, 7)
 
     def logic(self) -> Logic:
@@ -215,7 +218,10 @@ class ScorerScenario(Scenario):
         score = 0.5 + x * version / 100
         assert event["score"] == score
         assert DIGESTS[event["artifact_digest"]] == version
-        assert event["action"] == ("approve" if score < THRESHOLDS[event["contract_digest"]] else "refuse")
+        predicted = "true" if score > 0.5 else "false"
+        decided = {"class": predicted, "always": "refuse", "score": "approve" if score < 0.4 else "refuse"}
+        assert event["predicted_class"] == predicted
+        assert event["action"] == decided[POLICY_OF[event["contract_digest"]]]
         assert event["prediction_id"] == prediction_id(self.role, source, version)
         assert event["request"]["x"] == x
         assert version != BROKEN
@@ -251,7 +257,7 @@ class ScorerScenario(Scenario):
         return Source(**event["source"])
 
 
-READER = prediction_schema(CONTRACTS[0.3])
+READER = prediction_schema(CONTRACTS["class"])
 
 
 class ShadowScenario(ScorerScenario):
