@@ -5,14 +5,16 @@ from __future__ import annotations
 import datetime
 import gzip
 import http.client
+import itertools
 import math
 import os
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -29,13 +31,17 @@ from tailrace.kit.clickhouse import ClickHouse, QueryFailed
 from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.data import data_dir
 from tailrace.kit.errors import Retry
-from tailrace.kit.memory_log import MemoryMessage
+from tailrace.kit.log import Committed
+from tailrace.kit.memory_log import MemoryClock, MemoryLog, MemoryMessage
+from tailrace.kit.messages import Message, TopicPartition
 from tailrace.kit.migrations import MigrationError, migrate, read_migrations
-from tailrace.kit.tables import CONTROL_TABLES, Counted, count_by_topic, ensure_tables
+from tailrace.kit.tables import CONTROL_TABLES, Column, Counted, count_by_topic, create_table, ensure_tables
 from tailrace.local.health import ask
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
-from tailrace.sink.rows import RowReader, blocks
+from tailrace.sink.loop import Sink
+from tailrace.sink.plan import Plan
+from tailrace.sink.rows import Layout, Row, RowReader, blocks
 
 
 def start(home: Path, port: int) -> Process:
@@ -447,3 +453,70 @@ def test_a_prediction_comes_out_as_it_went_in(clickhouse: ClickHouse) -> None:
         ),
     }
     assert count_by_topic(clickhouse) == {"credit.predictions": Counted(1, 1)}
+
+
+# The sink's inserts ---
+
+
+class Lines:
+    """Every message is a row of the table ``lines``."""
+
+    layout = Layout("lines", (Column("value", "String", itemgetter("value")),))
+
+    def control(self, messages: Sequence[Message]) -> None: ...
+
+    def begin(self) -> None: ...
+
+    def forget_tables(self) -> None: ...
+
+    def topics(self) -> frozenset[str]:
+        return frozenset({"lines"})
+
+    def read(self, message: Message) -> Row | None:
+        return Row(message, self.layout, {"value": message.value()})
+
+
+def test_what_is_there_is_not_inserted_and_what_is_missing_is(clickhouse: ClickHouse) -> None:
+    """Whatever ClickHouse remembers of a plan that is repeated, and whatever an operator did to the offsets."""
+    clickhouse.create_database()
+    clickhouse.command(create_table("lines", Lines.layout.columns))
+    log = MemoryLog()
+    log.create_topic("tailrace.contracts")
+    log.create_topic("lines", 4)
+    for partition, number in itertools.product(range(4), range(10)):
+        log.append("lines", b"%d" % number, partition=partition)
+
+    def store(partition: int, offsets: Sequence[int], token: str) -> None:
+        block = {
+            "_topic": ["lines"] * len(offsets),
+            "_partition": [partition] * len(offsets),
+            "_offset": list(offsets),
+            "_time": [0] * len(offsets),
+            "value": [str(offset) for offset in offsets],
+        }
+        clickhouse.insert("lines", block, clickhouse.columns("lines"), token)
+
+    plan = Plan(2, 8)
+    group = log.group("sink")
+    # 0: planned, and ClickHouse was killed between the token and the rows.
+    store(0, range(2, 8), plan.token(TopicPartition("lines", 0)))
+    clickhouse.command("ALTER TABLE lines DELETE WHERE _partition = 0 SETTINGS mutations_sync = 2")
+    store(0, range(2, 8), plan.token(TopicPartition("lines", 0)))
+    assert clickhouse.query("SELECT count() FROM lines").rows == [(0,)], "the token is remembered"
+    store(0, range(2), "lines/0/0/2")
+    # 1: planned and inserted.
+    store(1, range(2), "lines/1/0/2")
+    store(1, range(2, 8), plan.token(TopicPartition("lines", 1)))
+    # 2: stored, and then somebody set the offset back.
+    store(2, range(7), "lines/2/0/7")
+    for number in (0, 1):
+        group.committed[TopicPartition("lines", number)] = Committed(2, plan.pack())
+    group.committed[TopicPartition("lines", 2)] = Committed(1)
+
+    sink = Sink(log.backend(), Lines(), clickhouse, group="sink", clock=MemoryClock(log))
+    for _ in range(200):
+        sink.step()
+    sink.close()
+    assert {tp.partition: c for tp, c in group.committed.items()} == dict.fromkeys(range(4), Committed(10))
+    found = clickhouse.query("SELECT _partition, _offset FROM lines ORDER BY ALL").rows
+    assert found == list(itertools.product(range(4), range(10)))
