@@ -111,7 +111,7 @@ class RolloutScenario(Scenario):
 
         return BatchLoop(
             backend,
-            RolloutLogic(REGISTRY, opened, distrust),
+            RolloutLogic(REGISTRY, lambda record: None, opened, distrust),
             service="rollout",
             group=self.group,
             transactional_id=transactional_id,

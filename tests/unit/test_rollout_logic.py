@@ -28,7 +28,10 @@ class Desk:
         self.publisher = publisher or Publisher()
         self.opened: list[tuple[int, int]] = []
         logic = RolloutLogic(
-            self.publisher.registry, self._open, options.get("refuse_command", lambda command: None)
+            self.publisher.registry,
+            options.get("verify", lambda record: None),
+            self._open,
+            options.get("refuse_command", lambda command: None),
         )
         self.bench = Bench(logic, self.publisher)
         logic.assigned({COMMANDS: metadata, MANIFESTS: metadata})
@@ -211,6 +214,17 @@ def test_a_version_of_an_unknown_model_waits_for_its_contract() -> None:
     assert output.holds.keys() == {MANIFESTS}
     assert "contract" in (found.logic.waiting() or "")
     assert [a["kind"] for a in found.alerts(output)] == ["command-refused"]
+
+
+def test_a_version_of_an_unknown_model_that_nobody_trusted_signed_waits_for_nothing() -> None:
+    def distrust(record: Mapping[str, Any]) -> None:
+        raise PackageRefused("signature", "by nobody")
+
+    found = Desk(verify=distrust)
+    found.publisher.contract()
+    output = found.happens(found.publisher.manifest(1))
+    assert output.holds == {}
+    assert [s["step"] for s in found.steps] == ["reject"]
 
 
 def test_nothing_is_decided_before_the_steps_of_before_are_read_back() -> None:

@@ -9,7 +9,7 @@ from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.service import Service, run_logic
 from tailrace.models.fetch import KafkaChunks, PackageFetcher
 from tailrace.models.load import LoadedModel
-from tailrace.models.package import open_package
+from tailrace.models.package import open_package, verified_manifest
 from tailrace.models.trust import TrustStore
 from tailrace.rollout.logic import RolloutLogic
 
@@ -30,7 +30,12 @@ def make_logic(service: Service) -> RolloutLogic:
     def opened(record: Mapping[str, Any], contract: ModelContract, newer_than: int) -> LoadedModel:
         return open_package(record, fetch, trust, contract, newer_than=newer_than)
 
-    return RolloutLogic(service.registry, opened, lambda command: trust.command_refusal(dict(command)))
+    return RolloutLogic(
+        service.registry,
+        lambda record: verified_manifest(record, trust),
+        opened,
+        lambda command: trust.command_refusal(dict(command)),
+    )
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from tailrace.rollout.decide import BY_ITSELF, CommandRefused, Step, admit, obey
 
 log = logging.getLogger(__name__)
 
+Verify = Callable[[Mapping[str, Any]], object]
 OpenPackage = Callable[[Mapping[str, Any], ModelContract, int], LoadedModel]
 RefuseCommand = Callable[[Mapping[str, Any]], str | None]
 
@@ -61,13 +62,17 @@ class RolloutLogic:
 
     Args:
         registry: where schemas are.
+        verify: checks that a manifest record is of somebody who is trusted; raises PackageRefused.
         open_package: checks a package and loads it, given its manifest record, the contract and the highest
             sequence let in so far; raises PackageRefused or Retry.
         refuse_command: why a command is not to be obeyed (nobody trusted signed it), or None.
     """
 
-    def __init__(self, registry: Registry, open_package: OpenPackage, refuse_command: RefuseCommand) -> None:
+    def __init__(
+        self, registry: Registry, verify: Verify, open_package: OpenPackage, refuse_command: RefuseCommand
+    ) -> None:
         self._codec = ControlCodec(registry)
+        self._verify = verify
         self._open = open_package
         self._refuse_command = refuse_command
         self._contracts = Contracts()
@@ -153,10 +158,12 @@ class RolloutLogic:
         if version in state.known:
             return None  # published once more
         applied = self._contracts.current.get(model)
-        if applied is None:
-            return f"version {version} of {model} is published, and its contract has not been read yet"
         evidence = {"artifact_digest": record["digest"]}
         try:
+            if applied is None:
+                # Whoever is trusted has published under a contract that was applied, so it is on its way.
+                self._verify(record)
+                return f"version {version} of {model} is published, and its contract has not been read yet"
             opened = self._opened(record, applied.contract, draft.sequence(model))
         except PackageRefused as refused:
             step = refuse(state, version, f"refused ({refused.check}): {refused.reason}"[:1000])
