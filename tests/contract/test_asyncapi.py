@@ -95,7 +95,7 @@ def test_every_topic_schema_writer_and_reader_is_in_it() -> None:
     }
     assert said == expected
     messages = DOCUMENT["components"]["messages"].values()
-    schemas = [message["payload"]["schema"] for message in messages if "payload" in message]
+    schemas = [m["payload"]["schema"] for m in messages if "schema" in m.get("payload", {})]
     assert len(schemas) == len(topic_files()) - 2, "all but chunks and dead letters"
     for schema in schemas:
         avro.schema.parse(json.dumps(schema))

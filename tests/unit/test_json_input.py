@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft7Validator
 from tests.support import avro_oracle as oracle
 from tests.support.contracts import contract
 
+from tailrace.contracts.json_form import json_form
 from tailrace.contracts.json_input import JsonInput, parse_json
 from tailrace.contracts.schemas import request_schema
 from tailrace.kit.errors import BadRecord
@@ -20,6 +22,7 @@ from tailrace.kit.errors import BadRecord
 CONTRACT = contract()
 READER = JsonInput(CONTRACT, "requests")
 SCHEMA = request_schema(CONTRACT)
+JSON_SCHEMA = Draft7Validator(json_form(CONTRACT, "requests"))
 NOTHING = {field["name"]: None for field in SCHEMA["fields"]}
 
 NUMBERS = ["income", "amount"]
@@ -72,6 +75,20 @@ def test_what_is_taken_is_what_was_given_and_is_valid_avro(record: dict[str, Any
     given_times = {k: v for k, v in record.items() if k != "applied_at"}
     assert {k: found[k] for k in given_times} == given_times
     oracle.encode(_without_times(SCHEMA), found)  # Apache Avro checks types and ranges
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from([*VALUES, "other"]), _ANYTHING, max_size=3))
+def test_what_is_taken_is_what_the_published_json_schema_allows(record: dict[str, Any]) -> None:
+    assume(not isinstance(record.get("applied_at"), str))  # which texts are times, a schema cannot say
+    text = json.dumps(record)
+    assume("NaN" not in text and "Infinity" not in text)
+    try:
+        parse(text)
+        taken = True
+    except BadRecord:
+        taken = False
+    assert taken == JSON_SCHEMA.is_valid(record)
 
 
 def _without_times(schema: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tailrace.contracts.apply import keep_ms
+from tailrace.contracts.json_form import json_form
+from tailrace.contracts.json_input import JSON_KINDS
 from tailrace.contracts.schemas import lane_schemas
 from tailrace.kit.codec import CONTROL_RECORDS, control_schema
 from tailrace.kit.dead_letters import HEADERS
@@ -50,6 +52,7 @@ def document(contract: ModelContract) -> Json:
         "operations": dict(operation for topic in topics for operation in _operations(topic)),
         "components": {
             "messages": {_id(topic): _message(topic, schemas.get(topic.name)) for topic in topics}
+            | {f"{_id(topic)}_json": _json_message(contract, topic) for topic in topics if _json_kind(topic)}
         },
     }
 
@@ -112,7 +115,9 @@ def _channel(topic: Topic) -> Json:
         "address": topic.name,
         "description": topic.about,
         "servers": [{"$ref": "#/servers/kafka"}],
-        "messages": {topic.value: {"$ref": f"#/components/messages/{_id(topic)}"}},
+        "messages": {
+            name: {"$ref": f"#/components/messages/{message}"} for name, message in _messages(topic).items()
+        },
         "bindings": {
             "kafka": {
                 "topic": topic.name,
@@ -131,9 +136,8 @@ def _channel(topic: Topic) -> Json:
 
 
 def _message(topic: Topic, schema: Any | None) -> Json:
-    key = {"type": "string", "description": f"{topic.key}, UTF-8"}
     message: Json = {"name": topic.value, "contentType": _AVRO if schema else "application/octet-stream"}
-    binding: Json = {"key": key, "bindingVersion": _BINDING}
+    binding: Json = {"key": _key(topic), "bindingVersion": _BINDING}
     if schema:
         message["payload"] = {"schemaFormat": _SCHEMA_FORMAT, "schema": schema}
         binding |= {
@@ -147,6 +151,30 @@ def _message(topic: Topic, schema: Any | None) -> Json:
     return message | {"bindings": {"kafka": binding}}
 
 
+def _json_message(contract: ModelContract, topic: Topic) -> Json:
+    return {
+        "name": f"{topic.value}Json",
+        "contentType": "application/json",
+        "payload": json_form(contract, JSON_KINDS[_json_kind(topic)]),
+        "bindings": {"kafka": {"key": _key(topic), "bindingVersion": _BINDING}},
+    }
+
+
+def _json_kind(topic: Topic) -> str:
+    suffix = topic.name.rpartition(".")[2]
+    return suffix if topic.lane and suffix in JSON_KINDS else ""
+
+
+def _messages(topic: Topic) -> dict[str, str]:
+    """What the channel calls its messages, and where they are among the components."""
+    json_too = {f"{topic.value}Json": f"{_id(topic)}_json"} if _json_kind(topic) else {}
+    return {topic.value: _id(topic), **json_too}
+
+
+def _key(topic: Topic) -> Json:
+    return {"type": "string", "description": f"{topic.key}, UTF-8"}
+
+
 def _operations(topic: Topic) -> list[tuple[str, Json]]:
     doing = [("send", who) for who in topic.written_by] + [("receive", who) for who in topic.read_by]
     return [
@@ -156,7 +184,9 @@ def _operations(topic: Topic) -> list[tuple[str, Json]]:
                 "action": action,
                 "channel": {"$ref": f"#/channels/{_id(topic)}"},
                 "title": f"{who} {'writes' if action == 'send' else 'reads'} {topic.name}",
-                "messages": [{"$ref": f"#/channels/{_id(topic)}/messages/{topic.value}"}],
+                "messages": [
+                    {"$ref": f"#/channels/{_id(topic)}/messages/{name}"} for name in _messages(topic)
+                ],
                 "tags": [{"name": who}],
             },
         )

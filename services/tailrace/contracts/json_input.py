@@ -26,6 +26,8 @@ _SCHEMAS: dict[Kind, Callable[[ModelContract], AvroSchema]] = {
     "labels": label_schema,
     "actions": action_schema,
 }
+JSON_KINDS: dict[str, Kind] = {kind: kind for kind in _SCHEMAS}
+"""The lane topics whose records may be JSON, by suffix."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 
@@ -34,8 +36,8 @@ class JsonInput:
     """Reads the JSON form of one kind of record of one contract; build it once and keep it."""
 
     def __init__(self, contract: ModelContract, kind: Kind) -> None:
-        schema = _SCHEMAS[kind](contract)
-        self._readers = {field["name"]: _reader(field["type"]) for field in schema["fields"]}
+        fields = avro_schema(contract, kind)["fields"]
+        self._readers = {field["name"]: _reader(field["type"]) for field in fields}
         self._nothing: dict[str, Any] = dict.fromkeys(self._readers)
 
     def parse(self, value: bytes) -> dict[str, Any]:
@@ -53,6 +55,11 @@ class JsonInput:
             if given is not None:
                 record[name] = reader(name, given)
         return record
+
+
+def avro_schema(contract: ModelContract, kind: Kind) -> AvroSchema:
+    """The schema that records of this kind have in Avro, and so their fields in JSON."""
+    return _SCHEMAS[kind](contract)
 
 
 def parse_json(contract: ModelContract, kind: Kind, value: bytes) -> dict[str, Any]:
