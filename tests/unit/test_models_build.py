@@ -20,10 +20,16 @@ from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn import metrics as sk
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    VotingClassifier,
+)
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 from tests.support import models
 
@@ -263,7 +269,6 @@ def test_polars_frames_and_categorical_columns_work_too() -> None:
     )
 
     categorical = frame.assign(purpose=frame.purpose.astype("category"))
-    from sklearn.ensemble import HistGradientBoostingClassifier
 
     boosting = HistGradientBoostingClassifier(max_iter=5).fit(categorical, truth)
     built = build_package(boosting, categorical, truth, models.contract())
@@ -394,3 +399,28 @@ def test_an_onnx_model_that_does_not_fit_says_how_it_should() -> None:
     narrow = converted(fitted, [("x", FloatTensorType([None, 2]))], options={id(fitted): {"zipmap": False}})
     with pytest.raises(TailraceError, match="purpose are no numbers"):
         build_from_onnx(narrow, frame, truth, models.contract())
+
+
+@pytest.mark.parametrize(
+    ("estimator", "precision"),
+    [
+        (GradientBoostingClassifier(n_estimators=3, random_state=0), "single"),
+        (
+            VotingClassifier(
+                [("a", LogisticRegression()), ("b", LogisticRegression(C=0.1))],
+                voting="soft",
+                flatten_transform=False,
+            ),
+            "double",
+        ),
+        (make_pipeline(StandardScaler(), RandomForestClassifier(3, random_state=0)), "mixed"),
+        (make_pipeline(StandardScaler(), MLPClassifier((4,), max_iter=20, random_state=0)), "double"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+def test_each_kind_of_estimator_has_its_precision(estimator: Any, precision: str) -> None:
+    x, y = plain_rows()
+    conversion = build_package(estimator.fit(x, y), x, y, numeric()).manifest.conversion
+    assert conversion is not None
+    assert conversion.note == f"ONNX in {precision} precision"
+    assert conversion.max_abs_difference < (1e-12 if precision == "double" else 1e-5)

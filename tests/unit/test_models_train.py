@@ -16,6 +16,7 @@ from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.kit.errors import UsageError
 from tailrace.models.build import build_package
 from tailrace.models.load import LoadedModel, load_model
+from tailrace.models.reference import CategoryProfile, Reference
 from tailrace.models.train import frame_of, labelled_rows, train, training_rows
 
 CONTRACT = """
@@ -108,6 +109,9 @@ def test_every_template_learns_from_numbers_integers_booleans_and_categories(
         assert manifest.holdout.metrics["auc"] > 0.8
     else:
         assert manifest.holdout.metrics["r2"] > 0.2
+    new = Reference.from_bytes(built.parts["reference"]).features["new"]
+    assert isinstance(new, CategoryProfile)
+    assert sum(new.counts.values()) == 900
     model = LoadedModel(manifest, load_model(manifest, built.parts["model"]))
     rows, _ = labelled_rows(file, None, wanted)
     frame = frame_of(rows, wanted)

@@ -65,6 +65,8 @@ def parts_of(estimator: Any) -> Iterator[Any]:
         seen.add(id(part))
         if isinstance(part, (list, tuple)):
             waiting.extend(part)
+        elif isinstance(part, np.ndarray):
+            waiting.extend(part.ravel() if part.dtype == np.dtype(object) else ())
         elif hasattr(part, "get_params") and not isinstance(part, type):
             yield part
             waiting.extend(vars(part).values())

@@ -111,9 +111,14 @@ def category_profile(values: Array, categories: tuple[str, ...]) -> CategoryProf
 def feature_profiles(
     columns: Columns, inputs: tuple[Input, ...]
 ) -> dict[str, NumberProfile | CategoryProfile]:
-    return {
-        i.name: category_profile(columns[i.name], i.categories)
-        if i.type == "category"
-        else number_profile(columns[i.name])
-        for i in inputs
-    }
+    """The profile of each input; booleans are the categories ``false`` and ``true``."""
+    return {i.name: _profile(columns[i.name], i) for i in inputs}
+
+
+def _profile(column: Array, wanted: Input) -> NumberProfile | CategoryProfile:
+    if wanted.type == "category":
+        return category_profile(column, wanted.categories)
+    if wanted.type == "boolean":
+        texts = np.array([None if np.isnan(v) else "true" if v else "false" for v in column], dtype=object)
+        return category_profile(texts, ("false", "true"))
+    return number_profile(column)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -103,16 +104,13 @@ def check_self_contained(model: Any) -> None:
         raise PackageRefused(
             "model", f"the model needs operators of {sorted(foreign)}, which are not ONNX's own"
         )
-    for tensor in _tensors(model.graph):
+    inside = (tensor for function in model.functions for tensor in _node_tensors(function.node))
+    for tensor in itertools.chain(_tensors(model.graph), inside):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             raise PackageRefused(
                 "model",
                 f"the model keeps {tensor.name} in another file: save it as one file (external data off)",
             )
-    for function in model.functions:
-        for tensor in _node_tensors(function.node):
-            if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-                raise PackageRefused("model", "a function of the model keeps data in another file")
 
 
 def _tensors(graph: Any) -> Iterator[Any]:

@@ -62,7 +62,7 @@ def _precisions(estimator: Any) -> Iterator[tuple[str, Any, bool]]:
     from skl2onnx.sklapi import CastTransformer
     from sklearn.pipeline import Pipeline
 
-    trees = any(hasattr(p, "tree_") or hasattr(p, "estimators_") for p in parts_of(estimator))
+    trees = any(hasattr(p, "tree_") for p in parts_of(estimator))
     stepped = isinstance(estimator, Pipeline) and len(estimator.steps) > 1
     if not trees:
         yield "double", estimator, False
