@@ -1,0 +1,197 @@
+"""The limit of a Python service on Kafka, and how near the batch loop comes to it.
+
+The empty loop is raw confluent-kafka: consume, produce the same bytes, send offsets, commit; no checks, no errors
+handled. The batch loop runs a logic that passes the bytes on.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+
+import confluent_kafka
+
+from benchmarks.harness import Broker, Measured, Stopwatch, arguments, broker, interleave, show, summary
+from tailrace.kit.batch_loop import BatchLoop
+from tailrace.kit.clock import SystemClock
+from tailrace.kit.kafka_log import KafkaBackend
+from tailrace.kit.logic import Clock, Logic, Output
+from tailrace.kit.messages import Message, Record, TopicPartition
+
+PARTITIONS = 6
+VALUE_BYTES = 300
+
+
+def empty_loop(kafka: Broker, source: str, target: str, records: int, batch: int) -> Measured:
+    """Passes ``records`` records on in transactions of ``batch``, from the first consumed to the last commit."""
+    consumer = confluent_kafka.Consumer(
+        {
+            **kafka.connection.kafka,
+            "group.id": target,
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "earliest",
+            "partition.assignment.strategy": "cooperative-sticky",
+            "fetch.queue.backoff.ms": 5,
+        }
+    )
+    producer = confluent_kafka.Producer(
+        {
+            **kafka.connection.kafka,
+            "transactional.id": target,
+            "partitioner": "murmur2_random",
+            "retry.backoff.ms": 2,
+            "retry.backoff.max.ms": 20,
+        }
+    )
+    producer.init_transactions(10)
+    consumer.subscribe([source])
+    watch = None
+    done = 0
+    while done < records:
+        messages = consumer.consume(batch, 0.05)
+        if not messages:
+            continue
+        watch = watch or Stopwatch()
+        group = consumer.consumer_group_metadata()
+        producer.begin_transaction()
+        ends = {}
+        for message in messages:
+            producer.produce(target, message.value(), message.key())
+            ends[message.topic(), message.partition()] = message.offset()
+        offsets = [confluent_kafka.TopicPartition(*tp, end + 1) for tp, end in ends.items()]
+        producer.send_offsets_to_transaction(offsets, group)
+        producer.commit_transaction()
+        done += len(messages)
+    assert watch is not None
+    measured = watch.stop(done)
+    consumer.close()
+    return measured
+
+
+def batch_loop(kafka: Broker, logic: Logic, group: str, records: int, batch: int) -> Measured:
+    """Runs ``logic`` on the batch loop until it has committed ``records`` records of its topics.
+
+    Time is taken from when the first batch is handed to the logic.
+    """
+    counter = _Counting(logic)
+    loop = BatchLoop(
+        KafkaBackend(kafka.connection, group),
+        counter,
+        service="benchmark",
+        group=group,
+        transactional_id=group,
+        clock=SystemClock(),
+        quarantine=_no_quarantine,
+        stop=threading.Event(),
+        max_batch=batch,
+    )
+    while counter.watch is None or counter.done < records:
+        loop.step()
+    measured = counter.watch.stop(counter.done)
+    loop.close()
+    return measured
+
+
+class _Counting:
+    """Counts what is committed of what a logic processes."""
+
+    def __init__(self, logic: Logic) -> None:
+        self._logic = logic
+        self._taken = 0
+        self.done = 0
+        self.watch: Stopwatch | None = None
+        self.control_topics = logic.control_topics
+        self.topics = logic.topics
+        self.control = logic.control
+        self.assigned = logic.assigned
+        self.revoked = logic.revoked
+        self.waiting = logic.waiting
+
+    def process(self, batch: Sequence[Message], clock: Clock) -> Output:
+        self.watch = self.watch or Stopwatch()
+        self._taken = len(batch)
+        return self._logic.process(batch, clock)
+
+    def committed(self, output: Output) -> None:
+        self._logic.committed(output)
+        if not output.holds:
+            self.done += self._taken
+
+
+class PassOn:
+    """The logic that does nothing: from one topic to another."""
+
+    def __init__(self, source: str, target: str) -> None:
+        self.source = source
+        self.target = target
+
+    def control_topics(self) -> Sequence[str]:
+        return ()
+
+    def topics(self) -> frozenset[str]:
+        return frozenset({self.source})
+
+    def control(self, messages: Sequence[Message]) -> None:
+        """There is nothing to control."""
+
+    def assigned(self, partitions: Mapping[TopicPartition, str]) -> None:
+        """No state."""
+
+    def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        """No state."""
+
+    def process(self, batch: Sequence[Message], clock: Clock) -> Output:
+        target = self.target
+        return Output([Record(target, message.value(), message.key()) for message in batch])
+
+    def committed(self, output: Output) -> None:
+        """No state."""
+
+    def waiting(self) -> str | None:
+        return None
+
+
+def _no_quarantine(message: Message, reason: str) -> Output:
+    raise AssertionError(reason)
+
+
+def main() -> None:
+    parser = arguments("The empty transactional loop and the batch loop, side by side.")
+    parser.add_argument("--records", type=int, default=200_000, help="records in each run")
+    parser.add_argument(
+        "--batch", type=int, nargs="*", default=[1_000, 5_000, 20_000], help="records a commit"
+    )
+    given = parser.parse_args()
+    result = {}
+    with broker() as kafka:
+        source = kafka.topic("source", PARTITIONS)
+        rng = random.Random(1)
+        kafka.fill(source, (rng.randbytes(VALUE_BYTES) for _ in range(given.records)))
+
+        def empty(batch: int) -> Measured:
+            target = kafka.topic("empty", PARTITIONS)
+            try:
+                return empty_loop(kafka, source, target, given.records, batch)
+            finally:
+                kafka.delete(target)
+
+        def passing(batch: int) -> Measured:
+            target = kafka.topic("loop", PARTITIONS)
+            try:
+                return batch_loop(kafka, PassOn(source, target), target, given.records, batch)
+            finally:
+                kafka.delete(target)
+
+        for batch in given.batch:
+            found = interleave(
+                {"empty loop": partial(empty, batch), "batch loop": partial(passing, batch)}, given.rounds
+            )
+            result[f"batch {batch}"] = summary(found, "empty loop")
+    show(result, given.json)
+
+
+if __name__ == "__main__":
+    main()
