@@ -328,6 +328,9 @@ def test_what_cannot_be_published_says_why_and_what_to_do() -> None:
     assert "was fitted on debt_ratio" in refused(fewer, frame.drop(columns="debt_ratio"), truth, credit)
     one_class = np.array([True] * 400)
     assert "must hold every class" in refused(models.estimator("forest"), frame, one_class, credit)
+    late = np.where(np.arange(400) < 350, np.where(truth, "a", "b"), "c")
+    grades = models.contract("multiclass")
+    assert "the last fifth" in refused(models.estimator("logistic").fit(frame, late), frame, late, grades)
     assert "cannot be fitted on 320 of the rows" in refused(
         models.estimator("logistic"), frame, one_class, credit
     )

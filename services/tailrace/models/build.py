@@ -90,14 +90,15 @@ def build_package(
         cut = len(train) - max(1, int(len(train) * HOLDOUT_SHARE))
         judge = _fit(estimator, x[:cut], y[:cut])
         fitted, held = (estimator if is_fitted else judge), train.take(np.arange(cut, len(train)))
-    original = Original(fitted, inputs, contract.task)
+    original, classes = Original(fitted, inputs, contract.task), _classes(fitted, contract)
+    _classes(judge, contract)  # the rows before the holdout may lack one
     impute = impute_values(train.columns, inputs, contract)
     held = servable(held, inputs, impute, contract)
     draft = _Draft(
         contract,
         train,
         impute,
-        classes=_classes(fitted, contract),
+        classes=classes,
         estimator=" ".join(repr(fitted).split())[:1000],
         selection=selection,
         trained_on=trained_on,
@@ -288,7 +289,8 @@ def _classes(estimator: Any, contract: ModelContract) -> tuple[str, ...]:
     if sorted(classes) != sorted(contract.classes):
         raise TailraceError(
             f"the estimator knows the classes {', '.join(classes)}, the contract says "
-            f"{', '.join(contract.classes)}: the training rows must hold every class"
+            f"{', '.join(contract.classes)}: the training rows must hold every class, also without the last "
+            "fifth, which is held out (or pass holdout=(X, y))"
         )
     return classes
 
