@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from tests.support.contracts import contract
-from tests.support.memory_registry import MemoryRegistry
 from tests.support.scoring import REFUSED, REQUEST, Bench, Publisher
 
 from tailrace.contracts.lanes import CONTROL_TOPICS, LANE_SUFFIXES, Lane
@@ -91,8 +90,8 @@ def test_files_say_what_the_services_read_and_write() -> None:
         assert (own in read) is ("scorer" in topic.read_by), own
         assert (own in written) is ("scorer" in topic.written_by), own
 
-    refused = RolloutLogic(MemoryRegistry(), publisher.open, lambda *_: None)
-    read = {*refused.control_topics(), *refused.topics(), "tailrace.model-chunks"}
+    rollout = RolloutLogic(publisher.registry, lambda *_: None, publisher.open, lambda *_: None)
+    read = {*rollout.control_topics(), *rollout.topics(), "tailrace.model-chunks"}
     assert read == topics_read_by("rollout")
     assert topics_read_by("sink") & set(CONTROL_TOPICS) == set(CONTROL_TABLES)
 

@@ -188,7 +188,7 @@ def test_nothing_is_written_otherwise_than_it_was_given(one: tuple[Any, Any], ot
         assert str(error.field).startswith("f")  # noqa: PT017
         return
     found = codec.decode(value).record["f"]
-    assume(one[0] != "float")  # 32 bits hold less than a Python float
+    assume("float" not in str(one[0]))  # 32 bits hold less than a Python float
     assert found == (float(other[1]) if isinstance(found, float) else other[1])
 
 
