@@ -63,9 +63,19 @@ class RegistryLog:
 
     def read(self) -> RegistryState:
         """Everything written before this call. Raises `Retry` where Kafka does not answer."""
+        from confluent_kafka import KafkaException
+
+        deadline = time.monotonic() + self._patience
         with self._lock, _as_retry():
-            self._catch_up(committed=True)
-            return self._state
+            while True:
+                try:
+                    self._catch_up(committed=True)
+                    return self._state
+                except KafkaException:
+                    self._admin = None
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.05)
 
     def write(self, decide: Callable[[RegistryState], Sequence[LogRecord]]) -> None:
         """Writes what ``decide`` makes of the state, all or nothing; returns once reads show it.
@@ -86,7 +96,7 @@ class RegistryLog:
                         self._catch_up(self._commit(records))
                     return
                 except KafkaException:
-                    self._producer = None
+                    self._producer = self._admin = None
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(0.05)
@@ -160,9 +170,7 @@ class RegistryLog:
 
     def _open(self) -> None:
         from confluent_kafka import Consumer, TopicPartition
-        from confluent_kafka.admin import AdminClient
 
-        self._admin = AdminClient(self._kafka)
         ensure_topics(self._kafka, [TOPIC], self._patience)
         consumer = Consumer(
             {
@@ -181,8 +189,12 @@ class RegistryLog:
 
     def _end(self, committed: bool) -> int:
         from confluent_kafka import IsolationLevel, TopicPartition
-        from confluent_kafka.admin import OffsetSpec
+        from confluent_kafka.admin import AdminClient, OffsetSpec
 
+        if self._admin is None:
+            # Offsets are asked of the leader that the client knows, under the epoch that it knows. After a
+            # broker came back it keeps being refused as outdated; a new client asks who leads.
+            self._admin = AdminClient(self._kafka)
         level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
         asked = self._admin.list_offsets(
             {TopicPartition(TOPIC.name, 0): OffsetSpec.latest()},  # type: ignore[no-untyped-call]
