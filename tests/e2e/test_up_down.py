@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -106,39 +105,40 @@ def test_logs_of_a_service_and_of_none(project: Project) -> None:
     assert "scorer" in refused.stderr
 
 
-def test_it_goes_on_where_it_was_after_down_and_up(project: Project) -> None:
+def test_when_its_parent_is_killed_nothing_is_left_and_the_next_goes_on_where_it_was(
+    project: Project,
+) -> None:
     before = project.json("env")
-    pids = _pids(project)
-    project.run("down")
-    assert not any(psutil.pid_exists(pid) for pid in pids.values())
-    stopped = project.run("status", check=False)
-    assert stopped.returncode == 1
-    assert "tailrace up" in stopped.stderr
-    project.run("up", "--detach")
-    assert project.json("env") == before
-    assert [model["contract"] for model in project.status()["models"]] == [1]
-
-
-def test_nothing_is_left_when_its_parent_is_killed(project: Project) -> None:
     pids = _pids(project)
     os.kill(int((project.home / "run" / "lock").read_text()), signal.SIGKILL)
     _until(lambda: not any(psutil.pid_exists(pid) for pid in pids.values()), "all have ended", 30)
     assert "nothing runs" in project.run("status", check=False).stderr
     project.run("up", "--detach")
     assert project.status()["ready"]
+    assert project.json("env") == before
+    assert [model["contract"] for model in project.status()["models"]] == [1]
 
 
-def test_a_refused_contract_says_where_and_leaves_nothing_running(project: Project, tmp_path: Path) -> None:
+def test_down_ends_everything(project: Project) -> None:
+    pids = _pids(project)
     project.run("down")
-    shutil.copytree(project.path / "contracts", tmp_path / "contracts")
+    assert not any(psutil.pid_exists(pid) for pid in pids.values())
+    stopped = project.run("status", check=False)
+    assert stopped.returncode == 1
+    assert "tailrace up" in stopped.stderr
+    assert project.run("down").returncode == 0
+
+
+def test_a_contract_with_a_typo_is_said_before_anything_is_started(tmp_path: Path) -> None:
     file = tmp_path / "contracts" / "models" / "pumps.yaml"
+    file.parent.mkdir(parents=True)
     file.write_text(CONTRACT.replace("features:", "featurs:"))
     refused = Project(tmp_path).run("up", "--detach", check=False)
     assert refused.returncode == 1
-    assert "pumps.yaml" in refused.stderr
+    assert "pumps.yaml:3" in refused.stderr
     assert "featurs" in refused.stderr
     assert "Traceback" not in refused.stderr
-    assert "nothing runs" in Project(tmp_path).run("status", check=False).stderr
+    assert not (tmp_path / ".tailrace").exists()
 
 
 def test_a_home_that_cannot_be_written_is_said(tmp_path: Path) -> None:

@@ -37,9 +37,14 @@ def up(
 
     Example: tailrace up --detach
     """
+    from tailrace.contracts.apply import plan
+    from tailrace.contracts.fold import Contracts
     from tailrace.local import updown
+    from tailrace.local.home import contract_files
 
     where = _home(home)
+    # What a contract says wrong is better known before everything is started than after.
+    plan(contract_files(Path.cwd()), Contracts())
 
     def ready() -> None:
         say("ready: `tailrace status` says how things are" + ("" if detach else ", Ctrl-C ends them"))

@@ -20,7 +20,7 @@ from tailrace.local.process import Process
 LOCK = Path(__file__).with_name("kafka-jars.lock")
 _LOG_CONFIG = Path(__file__).with_name("log4j2.properties")
 
-# What one node needs, and what makes it quick: see docs/adr/0002-local-broker.md.
+# What one node needs, and what makes it quick: see docs/adr/0010-a-real-kafka-from-pip.md.
 SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -54,6 +54,11 @@ SETTINGS = {
     "num.io.threads": "4",
 }
 _JVM = ("-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-Djava.awt.headless=true")
+
+
+def is_first_start(env: Mapping[str, str]) -> bool:
+    """Whether a start has to fetch and prepare what is then kept for all later ones, which takes a while."""
+    return not any(cache_dir(env).glob("kafka-*.aot"))
 
 
 class LocalKafka:

@@ -19,7 +19,7 @@ from tailrace.kit.connection import connect
 from tailrace.kit.errors import TailraceError
 from tailrace.local.health import ask, reason, starting
 from tailrace.local.home import Home
-from tailrace.local.kafka import LocalKafka
+from tailrace.local.kafka import LocalKafka, is_first_start
 from tailrace.local.ports import HOST, free_port, is_free
 from tailrace.local.process import Process
 from tailrace.local.services import SERVICES
@@ -137,6 +137,8 @@ class Supervisor:
             kafka = LocalKafka(
                 self._home.kafka_data, port=self._port("kafka"), log=self._home.log("kafka"), env=self._env
             )
+            if is_first_start(self._env):
+                self._say("kafka         first start on this machine: fetching and preparing it")
             self._keep(Kept("kafka", kafka, kafka.start, kafka.bootstrap))
             self._addresses["KAFKA_BOOTSTRAP_SERVERS"] = kafka.bootstrap
             self._addresses["TAILRACE_LANE_PARTITIONS"] = str(LANE_PARTITIONS)
