@@ -42,7 +42,7 @@ class Observer:
         )
         partitions = sorted(consumer.list_topics(topic, timeout=20).topics[topic].partitions)
         consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
-        found: list[Seen] = []
+        found: dict[Coordinates, Seen] = {}  # by place: a client may fetch a record twice
         ended: set[int] = set()
         deadline = time.monotonic() + timeout
         while len(ended) < len(partitions):
@@ -53,17 +53,16 @@ class Observer:
                     ended.add(message.partition())
                     continue
                 ended.discard(message.partition())
-                found.append(
-                    Seen(
-                        (message.topic(), message.partition(), message.offset()),
-                        message.timestamp()[1],
-                        message.key(),
-                        message.value(),
-                        dict(message.headers() or []),
-                    )
+                at = (message.topic(), message.partition(), message.offset())
+                found[at] = Seen(
+                    at,
+                    message.timestamp()[1],
+                    message.key(),
+                    message.value(),
+                    dict(message.headers() or []),
                 )
         consumer.close()
-        return found
+        return list(found.values())
 
     def decode(self, value: bytes) -> Any:
         magic, schema_id = struct.unpack(">bI", value[:5])

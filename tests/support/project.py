@@ -39,7 +39,7 @@ class Project:
         )
         if check and done.returncode != 0:
             raise AssertionError(
-                f"tailrace {' '.join(args)} exited {done.returncode}\n--- stdout\n{done.stdout}\n--- stderr\n{done.stderr}"
+                f"{' '.join(args)} exited {done.returncode}\n--- stdout\n{done.stdout}\n--- stderr\n{done.stderr}"
             )
         return done
 
@@ -63,7 +63,7 @@ class Project:
     def logs(self) -> str:
         """The end of every log of the home, for a failing test's message."""
         return "\n".join(
-            f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-30:])
+            f"--- {log.name}\n" + "\n".join(_telling(log)[-30:])
             for log in sorted((self.home / "run").glob("*.log"))
         )
 
@@ -78,3 +78,9 @@ def running_project(path: Path) -> Iterator[Project]:
         yield project
     finally:
         project.run("down", "--purge", timeout=60, check=False)
+
+
+def _telling(log: Path) -> list[str]:
+    """A log's lines without those that only repeat that a broker is away."""
+    lines = log.read_text(errors="replace").splitlines()
+    return [line for line in lines if "Connection refused" not in line and not line.startswith("%")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 from confluent_kafka import Consumer, TopicPartition
 
@@ -13,7 +13,7 @@ from tailrace.contracts.lanes import Lane
 from tailrace.kit.codec import Codec
 from tailrace.kit.connection import Connection
 from tailrace.kit.marks import mark_time
-from tailrace.kit.messages import Source
+from tailrace.kit.messages import Message, Source
 from tailrace.kit.registry import RegistryClient
 
 
@@ -79,8 +79,8 @@ class Watcher(threading.Thread):
         try:
             while not self._stopping.is_set():
                 for message in self._consumer.consume(2000, 0.05):
-                    if message.error() is None and mark_time(message) is None:
-                        self._take(message)
+                    if message.error() is None and mark_time(cast(Message, message)) is None:
+                        self._take(cast(Message, message))
         except BaseException as error:
             self.error = error
         finally:
@@ -92,7 +92,7 @@ class Watcher(threading.Thread):
         if self.error is not None:
             raise self.error
 
-    def _take(self, message: Any) -> None:
+    def _take(self, message: Message) -> None:
         at = Source.of(message)
         if at.topic == self._lane.requests:
             self.seen.requests += 1
