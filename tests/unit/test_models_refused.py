@@ -14,7 +14,9 @@ import onnx
 import pytest
 import skops.io
 from tests.support import models
+from typer.testing import CliRunner
 
+from tailrace.cli.app import app
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.kit.errors import TailraceError
 from tailrace.models.columns import Array, Columns
@@ -350,10 +352,17 @@ def test_a_tree_that_points_outside_is_not_walked(field: str, value: int) -> Non
         check_trees(boosting)
 
 
-def test_a_pickle_is_refused_with_the_way_to_do_it() -> None:
+def test_a_pickle_is_refused_with_the_way_to_do_it(tmp_path: Path) -> None:
     for given in (b"\x80\x04", "model.pkl", Path("model.pkl")):
         with pytest.raises(TailraceError, match="Load it yourself"):
             publish(given, None, None, model="credit")
+    for name in ("model.pkl", "model.joblib"):
+        file = tmp_path / name
+        file.write_bytes(b"\x80\x04")
+        arguments = ["publish", str(file), "--model", "credit", "--holdout", str(file)]
+        done = CliRunner().invoke(app, arguments)
+        assert isinstance(done.exception, TailraceError)
+        assert "`tailrace publish model.onnx`" in str(done.exception)
 
 
 def test_formats_are_what_the_manifest_says(key: SigningKey) -> None:
