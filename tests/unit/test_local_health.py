@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from tailrace.local.health import Answer, ask, lag, reason
-from tailrace.local.ports import HOST, free_port
+import socket
+
+import pytest
+
+from tailrace.kit.errors import TailraceError
+from tailrace.local.health import Answer, ask, lag, reason, starting
+from tailrace.local.ports import HOST, free_port, require_free
 
 
 def test_nobody_there_is_an_answer_too() -> None:
@@ -27,3 +32,19 @@ def test_lag_is_summed_over_partitions() -> None:
     )
     assert lag(metrics) == 103
     assert lag("up 1\n") is None
+
+
+def test_a_taken_port_is_said_before_a_server_is_started() -> None:
+    port = free_port()
+    require_free(port, "the schema registry")
+    with socket.socket() as other:
+        other.bind((HOST, port))
+        other.listen()
+        with pytest.raises(TailraceError, match=f"port {port} for the schema registry is taken"):
+            require_free(port, "the schema registry")
+
+
+def test_a_service_that_waits_for_a_model_has_started() -> None:
+    assert starting("starting")
+    assert starting("reading the control topics")
+    assert not starting("credit has no version in service")

@@ -32,6 +32,7 @@ from starlette.routing import Route
 
 from tailrace.kit.connection import home_dir
 from tailrace.local.clickhouse_engine import Engine, EngineError, Result, Session
+from tailrace.local.ports import require_free
 
 NOT_IMPLEMENTED = 48
 UNKNOWN_COMPRESSION = 89
@@ -340,8 +341,9 @@ def serve(path: Path, port: int) -> None:
     """Serves the ClickHouse data in ``path`` on ``127.0.0.1:port`` until SIGTERM or SIGINT.
 
     Raises:
-        TailraceError: another process owns the folder, or it cannot be written.
+        TailraceError: the port is taken, another process owns the folder, or it cannot be written.
     """
+    require_free(port, "ClickHouse")
     engine = Engine(path)
     try:
         uvicorn.run(

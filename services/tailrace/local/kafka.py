@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tailrace.kit.errors import TailraceError
 from tailrace.local.java import cache_dir, jars, java, java_version
-from tailrace.local.ports import HOST, free_port, is_free
+from tailrace.local.ports import HOST, free_port, is_free, require_free
 from tailrace.local.process import Process
 
 LOCK = Path(__file__).with_name("kafka-jars.lock")
@@ -108,10 +108,8 @@ class LocalKafka:
         if self._trial is None and (snapshot := self._snapshot(classpath)):
             command.insert(1, f"-XX:AOTCache={snapshot}")
         fixed = self.port != 0
-        if fixed and not is_free(self.port):
-            raise TailraceError(
-                f"port {self.port} for Kafka is taken by another program: stop it, or choose another port"
-            )
+        if fixed:
+            require_free(self.port, "Kafka")
         for attempt in range(3):
             if not fixed:
                 self.port = free_port()

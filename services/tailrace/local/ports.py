@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import socket
 
+from tailrace.kit.errors import TailraceError
+
 HOST = "127.0.0.1"
 
 # Below the range from which Linux (32768 up) and macOS (49152 up) take the ports of outgoing connections: a
@@ -12,15 +14,26 @@ HOST = "127.0.0.1"
 _LOWEST, _HIGHEST = 15000, 32000
 
 
-def is_free(port: int) -> bool:
+def is_free(port: int, host: str = HOST) -> bool:
     with socket.socket() as probe:
         # As servers do it: what a former server left in TIME_WAIT does not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True
+
+
+def require_free(port: int, what: str, host: str = HOST) -> None:
+    """
+    Raises:
+        TailraceError: another program listens on the port.
+    """
+    if not is_free(port, host):
+        raise TailraceError(
+            f"port {port} for {what} is taken by another program: stop it, or choose another port"
+        )
 
 
 def free_port() -> int:

@@ -28,6 +28,7 @@ from tailrace.contracts.compatibility import LEVELS, breaks, invalid
 from tailrace.kit.connection import connect
 from tailrace.kit.errors import Retry
 from tailrace.kit.registry import CONTENT_TYPE
+from tailrace.local.ports import require_free
 from tailrace.local.registry_log import RegistryLog
 from tailrace.local.registry_state import (
     LogRecord,
@@ -59,7 +60,11 @@ def serve(kafka: Mapping[str, str], host: str = "127.0.0.1", port: int = 8081) -
 
     Args:
         kafka: librdkafka options, ``bootstrap.servers`` among them.
+
+    Raises:
+        TailraceError: the port is taken.
     """
+    require_free(port, "the schema registry", host)
     log = RegistryLog(kafka)
     try:
         uvicorn.run(application(log), host=host, port=port, log_level="warning", access_log=False)
