@@ -80,7 +80,7 @@ def ask(
         if producer.flush(timeout_s) or failed[0] is not None:
             what = KafkaException(failed[0]) if failed else "no answer"
             raise TailraceError(f"Kafka did not take the command: {what}")
-        return _answer(reader, codec, str(asked["command_id"]), timeout_s)
+        return _answer(reader, codec, fold, str(asked["command_id"]), timeout_s)
     finally:
         reader.close()
 
@@ -93,19 +93,22 @@ def rollouts(connection: Connection, codec: ControlCodec) -> Rollouts:
     return fold
 
 
-def _answer(answers: TopicReader, codec: ControlCodec, command_id: str, timeout_s: float) -> Answer:
+def _answer(
+    answers: TopicReader, codec: ControlCodec, fold: Rollouts, command_id: str, timeout_s: float
+) -> Answer:
+    """The step that came into force, or the alert, that names the command."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         for message in answers.poll(0.2):
             if message.topic() == lanes.ROLLOUTS:
                 step = codec.decode("Rollout", message.value())
-                if step["command_id"] == command_id:
+                if fold.apply(step, message.offset()) and step["command_id"] == command_id:
                     return Answer(command_id, step, None)
             else:
                 alert = codec.decode("Alert", message.value())
                 if alert["detail"].get("command_id") == command_id:
                     return Answer(command_id, None, alert["summary"])
     raise TailraceError(
-        f"the rollout service did not answer within {timeout_s:.0f} s; the command {command_id} stands and will be "
-        "carried out when it comes back: see `tailrace status` and `tailrace logs rollout`"
+        f"the rollout service did not answer within {timeout_s:.0f} s; the command {command_id} stands and will "
+        "be carried out when it comes back: see `tailrace status` and `tailrace logs rollout`"
     )

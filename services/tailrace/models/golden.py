@@ -52,8 +52,7 @@ def check_golden(model: LoadedModel, data: bytes) -> None:
 
     Raises:
         PackageRefused: the model raises on a pair, its bits depend on the company that a row is in, or the
-        outputs
-            are off by more than the tolerance.
+            outputs are off by more than the tolerance.
     """
     columns, expected = read_golden(data, model.manifest.inputs)
     rows = len(expected)

@@ -165,9 +165,7 @@ class Manifest(_Frozen):
 
     @property
     def content_digest(self) -> str:
-        """Digest without the version's number and sequence: equal for two builds from the same data and
-        code.
-        """
+        """Digest without number and sequence: equal for two builds from the same data and code."""
         return sha256(canonical_json(self.model_dump(mode="json", exclude={"version", "sequence"})))
 
     @classmethod
@@ -189,9 +187,7 @@ class Manifest(_Frozen):
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one form in bytes of a JSON value: keys sorted, no spaces, UTF-8, shortest floats, no NaN or
-    infinity.
-    """
+    """The one form in bytes of a JSON value: sorted keys, no spaces, UTF-8, shortest floats, all finite."""
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     ).encode()

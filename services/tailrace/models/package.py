@@ -55,8 +55,7 @@ def open_package(
         trust: whose signatures count.
         contract: the contract in force, which the model's inputs and classes must fit.
         newer_than: the highest sequence of the model taken up so far; 0 where the rollouts topic itself
-        names the
-            version, as after a rollback.
+            names the version, as after a rollback.
         package_bytes: largest package that is read.
 
     Raises:
