@@ -108,10 +108,10 @@ class Manifest(_Frozen):
         model: logical model.
         version: number of the version, from 1.
         sequence: grows with every publication of the model; an older one is taken up only by a rollback.
-        feed: ``columns`` gives the model one input per feature, ``matrix`` one matrix in the order of
-        ``inputs``. missing_category: what an estimator was fitted on where a category was missing (ONNX: the
-        empty text). output: name of the ONNX output, or of the estimator's method, that holds probabilities
-        or values. classes: texts of the classes in the order of the probabilities; empty for a regression.
+        feed: ``columns`` gives the model one input per feature, ``matrix`` one matrix, columns as ``inputs``.
+        missing_category: what an estimator was fitted on where a category was missing (ONNX: the empty text).
+        output: the ONNX output, or the estimator's method, that gives probabilities or values.
+        classes: texts of the classes in the order of the probabilities; empty for a regression.
         positive: the class whose probability is the score of a binary model.
         impute: value by feature for what is missing, where the contract says ``missing: impute``.
         contract_digest: the contract that the version was built under.
