@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from tests.support.bare_environment import ROOT, build_wheel, make_environment
 
+from tailrace.local.services import PROGRAMS
+
 _FOREIGN = ("KAFKA_BOOTSTRAP", "SCHEMA_REGISTRY_", "CLICKHOUSE_", "PYTHON", "VIRTUAL_ENV")
 
 
@@ -67,6 +69,15 @@ def test_the_base_install_is_all_that_an_application_needs(wheel: Path, tmp_path
     assert refused.returncode == 1
     assert "tailrace[services]" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_the_services_extra_is_all_that_a_container_needs(wheel: Path, tmp_path: Path) -> None:
+    scripts = make_environment(tmp_path / "env", wheel, extras={"services"})
+    programs = [module for name, module in PROGRAMS.items() if name != "clickhouse"]
+    # What these import when they get to work.
+    later = ["tailrace.contracts.apply", "tailrace.kit.migrations", "tailrace.models.run_skops"]
+    _run(scripts, tmp_path, "python", "-c", f"import {', '.join([*programs, *later])}")
+    assert "registry" in _run(scripts, tmp_path, "tailrace", "run", "--help").stdout
 
 
 def test_with_its_extras_it_runs_everything_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ def status(home: Home) -> dict[str, Any]:
     """
     if home.holder() is None:
         raise TailraceError(f"nothing runs in {home}: start everything with `tailrace up --detach`")
+    if not home.addresses.exists():
+        raise TailraceError(f"Tailrace is starting in {home}, or stopping: ask again in a moment")
     state = home.read(home.state)
     ours = {process["name"]: process for process in state.get("processes", [])}
     connection = connect(env={}, home=home.root)
