@@ -33,3 +33,9 @@ WATERMARK = Gauge(
     "Append time (Unix) of the last record of the partition that was processed and committed.",
     ["topic", "partition"],
 )
+INSERT_SECONDS = Histogram(
+    "tailrace_insert_seconds",
+    "Time that ClickHouse took for one block.",
+    buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+UNREADABLE = Counter("tailrace_unreadable_total", "Records that the sink could not decode.", ["code"])

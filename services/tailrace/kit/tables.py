@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tailrace.contracts.lanes import ALERTS, COMMANDS, CONTRACTS, MANIFESTS, ROLLOUTS
@@ -291,18 +293,16 @@ def _columns(name: str, kind: Any, path: tuple[str, ...], few: frozenset[str] | 
 
 
 def _getter(path: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Any]:
-    if len(path) == 1:
-        (name,) = path
-        return lambda record: record[name]
-
-    def get(record: Any) -> Any:
-        for name in path:
-            if record is None:
-                return None
-            record = record[name]
-        return record
-
+    """The value at a path of field names; None where a record on the way is null."""
+    get: Callable[[Mapping[str, Any]], Any] = itemgetter(path[0])
+    for name in path[1:]:
+        get = partial(_inner, get, name)
     return get
+
+
+def _inner(outer: Callable[[Any], Any], name: str, record: Any) -> Any:
+    found = outer(record)
+    return None if found is None else found[name]
 
 
 def _element(kind: Any) -> str | None:

@@ -413,6 +413,7 @@ class Sink:
             try:
                 read.append((message, self._rows.read(message), True))
             except BadRecord as error:
+                metrics.UNREADABLE.labels(error.code).inc()
                 read.append((message, unreadable(message, error), False))
         plan = make_plan(partition.start, [(message.offset(), good) for message, _, good in read])
         return [row for message, row, _ in read if row is not None and message.offset() < plan.end], plan
@@ -471,7 +472,7 @@ class Sink:
         if partition.is_repeat or partition.stored[table] >= plan.start:
             self._insert_missing(tp, plan, table, block)
         else:
-            self._store.insert(table, block, self._types_of(table, block), plan.token(tp))
+            self._send(table, block, plan.token(tp))
 
     def _insert_missing(self, tp: TopicPartition, plan: Plan, table: str, block: Block) -> None:
         """Inserts a block of which rows may be there already, and looks whether all are there in the end.
@@ -489,10 +490,16 @@ class Sink:
             if not missing:
                 return
             token = plan.token(tp) + (f"/{attempt}" if attempt else "")
-            self._store.insert(table, missing, self._types_of(table, missing), token)
+            self._send(table, missing, token)
             if self._store.is_replicated(table):
                 # Tokens and rows are one there; and a replica may not show yet what another has taken.
                 return
+
+    def _send(self, table: str, block: Block, token: str) -> None:
+        types = self._types_of(table, block)
+        started = self._clock.perf_ns()
+        self._store.insert(table, block, types, token)
+        metrics.INSERT_SECONDS.observe((self._clock.perf_ns() - started) / 1e9)
 
     def _missing(self, tp: TopicPartition, plan: Plan, table: str, block: Block) -> Block:
         """What of the block has no row; empty where nothing is missing."""
