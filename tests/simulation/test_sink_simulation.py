@@ -172,6 +172,7 @@ def test_the_schedules_reach_what_they_are_about() -> None:
         scenarios.append(Storing())
         return scenarios[-1]
 
-    simulate(scenario, 100)
-    assert sum(s.store.repeated for s in scenarios) > 20
+    simulate(scenario, 200)
+    assert sum(s.store.repeated for s in scenarios) > 5
+    assert sum(s.store.looked for s in scenarios) > 50
     assert sum(len(s.store.tables[UNREADABLE]) for s in scenarios) > 100

@@ -28,7 +28,8 @@ class MemoryStore:
         }
         self.tokens: dict[str, list[str]] = {table: [] for table in columns}
         self.window = window
-        self.repeated = 0
+        self.repeated = 0  # blocks whose token was known
+        self.looked = 0  # times that somebody asked what is there
 
     def coordinates(self, table: str) -> list[tuple[str, int, int]]:
         return [tuple(row[name] for name in COORDINATES) for row in self.tables[table]]  # type: ignore[misc]
@@ -92,6 +93,7 @@ class StoreClient:
 
     def offsets(self, table: str, topic: str, partition: int, start: int, end: int) -> set[int]:
         self._fail("offsets")
+        self._store.looked += 1
         mine = (c[2] for c in self._store.coordinates(table) if c[:2] == (topic, partition))
         return {offset for offset in mine if start <= offset < end}
 
