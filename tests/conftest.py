@@ -16,7 +16,6 @@ from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 
-
 pytest.register_assert_rewrite("tests.support")
 
 

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from ruamel.yaml import YAML
-from tailrace.kit.settings import Settings
 
 from tailrace.kit import connection as connection_module
 from tailrace.kit.connection import connect
+from tailrace.kit.settings import Settings
 from tailrace.kit.topics import LANE_PARTITIONS, topic_files
 from tailrace.local.java import JarLock
 from tailrace.local.kafka import LOCK, SETTINGS

@@ -48,6 +48,20 @@ def _pids(project: Project) -> dict[str, int]:
     return servers | {one["name"]: one["pid"] for one in status["services"]}
 
 
+def _in_a_terminal_that_is_closed(project: Project, *arguments: str) -> None:
+    """Runs a command with a terminal of its own, which hangs up as soon as the command has returned."""
+    command = [sys.executable, "-m", "tailrace.cli", *arguments]
+    terminal = f"import pty, sys; sys.exit(pty.spawn({command!r}) >> 8)"
+    subprocess.run(
+        [sys.executable, "-c", terminal],
+        cwd=project.path,
+        env=project.env,
+        stdin=subprocess.DEVNULL,
+        check=True,
+        timeout=120,
+    )
+
+
 def test_everything_is_up_when_the_command_returns(project: Project) -> None:
     status = project.status()
     assert status["ready"]
@@ -113,7 +127,7 @@ def test_when_its_parent_is_killed_nothing_is_left_and_the_next_goes_on_where_it
     os.kill(int((project.home / "run" / "lock").read_text()), signal.SIGKILL)
     _until(lambda: not any(psutil.pid_exists(pid) for pid in pids.values()), "all have ended", 30)
     assert "nothing runs" in project.run("status", check=False).stderr
-    project.run("up", "--detach")
+    _in_a_terminal_that_is_closed(project, "up", "--detach")
     assert project.status()["ready"]
     assert project.json("env") == before
     assert [model["contract"] for model in project.status()["models"]] == [1]
