@@ -84,7 +84,10 @@ def session(data: bytes) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        # Without its fallback, which would print to stdout and try the same thing again.
+        return onnxruntime.InferenceSession(
+            data, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:  # the runtime's exceptions have no common type
         raise PackageRefused("model", f"ONNX Runtime does not load the model: {_line(error)}") from None
 
