@@ -1,0 +1,391 @@
+"""Scorer, shadow scorer and rollout as processes on a real broker: from the first version to swaps under
+traffic.
+
+The broker is this module's own, since control topics are shared by all that runs on one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from confluent_kafka import Producer
+from tests.support import models
+from tests.support.observer import Observer
+
+from tailrace.contracts import lanes
+from tailrace.contracts.apply import apply, plan
+from tailrace.contracts.fold import Contracts
+from tailrace.contracts.lanes import Lane
+from tailrace.contracts.model_contract import ModelContract, load_contract
+from tailrace.contracts.schemas import request_schema
+from tailrace.kit.codec import Codec
+from tailrace.kit.connection import Connection
+from tailrace.kit.reading import TopicReader
+from tailrace.kit.registry import RegistryClient
+from tailrace.kit.topics import control_topics, ensure_topics
+from tailrace.local.health import ask as ask_health
+from tailrace.local.kafka import LocalKafka
+from tailrace.local.ports import HOST, free_port
+from tailrace.local.process import Process
+from tailrace.models.commands import ask
+from tailrace.models.load import LoadedModel, load_model
+from tailrace.models.publish import publish_package
+from tailrace.models.sign import SigningKey
+from tailrace.models.trust import signing_key
+
+LANE = Lane("credit")
+POLICY = """
+policy:
+  - {when: "score < THRESHOLD", do: approve}
+  - {do: refuse}
+"""
+CONTRACT = models.CONTRACT.replace("TARGET", models.TARGETS["binary"]) + POLICY
+
+
+def until(what: str, condition: Callable[[], Any], timeout: float = 60) -> Any:
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
+        time.sleep(0.05)
+    return found
+
+
+@dataclass
+class Cluster:
+    connection: Connection
+    home: Path
+    env: dict[str, str]
+    processes: dict[str, Process] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.observer = Observer(self.connection.bootstrap, self.connection.registry)
+        self.codec = Codec(RegistryClient(self.connection.registry))
+        self.contracts = Contracts()
+        self.sent = 0
+        self._producer = Producer({**self.connection.kafka, "partitioner": "murmur2_random", "linger.ms": 2})
+
+    def run(self, name: str) -> Process:
+        self.ports[name] = free_port()
+        env = self.env | {"TAILRACE_HEALTH_PORT": str(self.ports[name]), "TAILRACE_INSTANCE": name}
+        command = [sys.executable, "-m", "tailrace.cli", "run", name]
+        self.processes[name] = Process(command, self.home / f"{name}.log", env)
+        self.processes[name].launch()
+        return self.processes[name]
+
+    def health(self, name: str, path: str) -> Any:
+        return ask_health(f"http://{HOST}:{self.ports[name]}", path)
+
+    def apply(self, threshold: float) -> ModelContract:
+        file = self.home / "credit.yaml"
+        file.write_text(CONTRACT.replace("THRESHOLD", str(threshold)))
+        apply(self.connection, plan([file], self.contracts), self.contracts, print)
+        return load_contract(file)
+
+    def publish(self, version: int, kind: str = "logistic", key: SigningKey | None = None) -> None:
+        built = models.package(kind)
+        contract = self.contracts.current["credit"].contract
+        manifest = built.manifest.model_copy(update={"contract_digest": contract.digest})
+        published = publish_package(
+            self.connection, type(built)(manifest, built.parts), key or signing_key(self.home)
+        )
+        assert published.version == version
+
+    def send(self, *requests: dict[str, Any]) -> None:
+        """Sends Avro requests, numbered by their request ids."""
+        schema = RegistryClient(self.connection.registry).register(
+            "credit.requests-value", request_schema(self.contracts.current["credit"].contract)
+        )
+        for request in requests:
+            self.sent += 1
+            name = f"r{self.sent}"
+            self.raw(self.codec.encode(schema, {"request_id": name, **request}), name.encode())
+        self._producer.flush(30)
+
+    def raw(self, value: bytes | None, key: bytes | None = None) -> None:
+        self._producer.produce(LANE.requests, value, key)
+        self._producer.poll(0)
+
+    def flush(self) -> None:
+        assert self._producer.flush(30) == 0
+
+    def events(self, topic: str = LANE.predictions) -> list[dict[str, Any]]:
+        """The predictions as the observer decodes them, in the order of their requests by partition."""
+        seen = self.observer.read(topic)
+        found = [self.observer.decode(s.value) for s in seen if s.value is not None]
+        return sorted(found, key=lambda e: (e["source"]["partition"], e["source"]["offset"]))
+
+    def answering(self) -> Callable[[], list[dict[str, Any]]]:
+        """While requests go on: a function that gives the predictions that came since its last call."""
+        reader = TopicReader(self.connection, LANE.predictions, from_end=True)
+        return lambda: [self.observer.decode(m.value()) for m in reader.poll(0.1) if m.value() is not None]
+
+    def alerts(self) -> list[dict[str, Any]]:
+        return [self.observer.decode(s.value) for s in self.observer.read(lanes.ALERTS) if s.value]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    broker = LocalKafka(tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    home = tmp_path_factory.mktemp("home")
+    registry_port = free_port()
+    registry = f"http://{HOST}:{registry_port}"
+    env = {k: v for k, v in os.environ.items() if not k.startswith("TAILRACE_")} | {
+        "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
+        "SCHEMA_REGISTRY_URL": registry,
+        "TAILRACE_HOME": str(home),
+    }
+    server = Process(
+        [sys.executable, "-m", "tailrace.cli", "run", "registry"],
+        home / "registry.log",
+        env | {"TAILRACE_PORT": str(registry_port)},
+    )
+    server.launch()
+    until("the registry answers", lambda: ask_health(registry, "/subjects").ok)
+    connection = Connection({"bootstrap.servers": broker.bootstrap}, registry)
+    ensure_topics(connection.kafka, control_topics())
+    found = Cluster(connection, home, env)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TAILRACE_LANE_PARTITIONS", "3")
+        found.apply(0.5)
+    signing_key(home)
+    for name in ("scorer", "rollout"):
+        found.run(name)
+    yield found
+    for process in [*found.processes.values(), server]:
+        process.stop(10)
+    broker.stop()
+
+
+REQUEST = {"income": 40_000.0, "debt_ratio": 0.5, "age": 40, "purpose": "car"}
+
+
+def requests(count: int, seed: int) -> list[dict[str, Any]]:
+    frame, _ = models.rows(n=count, seed=seed)
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{**row, "age": int(row["age"])} for row in rows]
+
+
+def computed(package: Any, request: dict[str, Any]) -> float:
+    """The score of one request by the package alone, one row at a time."""
+    model = LoadedModel(package.manifest, load_model(package.manifest, package.parts["model"]))
+    columns = {
+        i.name: np.array([request[i.name]], dtype=object)
+        if i.type == "category"
+        else np.array([np.nan if request[i.name] is None else float(request[i.name])])
+        for i in package.manifest.inputs
+    }
+    for name, value in package.manifest.impute.items():
+        if request[name] is None:
+            columns[name][0] = value
+    found = model.predict(columns, 1).score
+    assert found is not None
+    return float(found[0])
+
+
+def test_requests_wait_for_the_first_version_and_then_each_is_answered_once(cluster: Cluster) -> None:
+    sent = requests(200, seed=1)
+    cluster.send(*sent)
+    until("the scorer is alive", lambda: cluster.health("scorer", "/livez").ok)
+    until(
+        "/readyz names the model that has no version",
+        lambda: "credit has no version in service" in cluster.health("scorer", "/readyz").text,
+    )
+    assert cluster.events() == []
+    cluster.publish(1)
+    until("everything is answered", lambda: len(cluster.events()) == len(sent))
+    until("the scorer is ready", lambda: cluster.health("scorer", "/readyz").ok)
+    package = models.package()
+    by_id = {f"r{number}": request for number, request in enumerate(sent, 1)}
+    for event in cluster.events():
+        request = by_id.pop(event["request_id"])
+        assert {name: event["request"][name] for name in request} == request
+        assert event["score"] == computed(package, request)
+        assert event["action"] == ("approve" if event["score"] < 0.5 else "refuse")
+        assert (event["version"], event["rollout_revision"]) == (1, 1)
+    assert by_id == {}
+
+
+BAD: dict[str, tuple[bytes | None, str]] = {
+    "no value": (None, "empty"),
+    "unknown schema": (b"\0\0\x0f\x42\x3fabc", "unknown-schema"),
+    "wrong magic byte": (b"\x07abc", "wrong-magic"),
+    "no json": (b"{nothing", "not-json"),
+    "unknown field": (json.dumps(REQUEST | {"incme": 1}).encode(), "unknown-field"),
+    "another model": (json.dumps(REQUEST | {"model": "churn"}).encode(), "unknown-model"),
+    "out of range": (json.dumps(REQUEST | {"age": 7}).encode(), "out-of-range"),
+    "unseen": (json.dumps(REQUEST | {"purpose": "boat"}).encode(), "unseen-category"),
+    "too early": (json.dumps(REQUEST | {"event_time": "2100-01-01T00:00:00Z"}).encode(), "event-time-ahead"),
+}
+
+
+def test_bad_input_goes_to_the_dead_letters_and_json_without_a_key_is_answered(cluster: Cluster) -> None:
+    before = len(cluster.events())
+    for value, _ in BAD.values():
+        cluster.raw(value, b"bad")
+    cluster.raw(json.dumps(REQUEST).encode())
+    cluster.flush()
+    until("the good one is answered", lambda: len(cluster.events()) == before + 1)
+    letters = until(
+        "all bad ones are dead letters",
+        lambda: len(found := cluster.observer.read(LANE.dead_letters)) == len(BAD) and found,
+    )
+    codes = Counter(letter.headers["tailrace-code"].decode() for letter in letters)
+    assert codes == Counter(code for _, code in BAD.values())
+    answered = next(e for e in cluster.events() if e["request_id"].startswith("credit.requests/"))
+    source = answered["source"]
+    assert answered["request_id"] == f"{source['topic']}/{source['partition']}/{source['offset']}"
+
+
+class Traffic(threading.Thread):
+    """Sends requests at a steady pace until it is told to stop."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(daemon=True)
+        self.cluster = cluster
+        self.stopping = threading.Event()
+        self.count = 0
+
+    def run(self) -> None:
+        while not self.stopping.is_set():
+            self.cluster.send(*[REQUEST | {"income": float(i)} for i in range(5)])
+            self.count += 5
+            time.sleep(0.02)
+
+    def __enter__(self) -> Traffic:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        self.join()
+
+
+def answered_whole(cluster: Cluster) -> list[dict[str, Any]]:
+    """Every request has one answer: a prediction or, counted apart, a dead letter."""
+    asked = {s.at for s in cluster.observer.read(LANE.requests)}
+    refused = {
+        (h["tailrace-topic"].decode(), int(h["tailrace-partition"]), int(h["tailrace-offset"]))
+        for h in (s.headers for s in cluster.observer.read(LANE.dead_letters))
+    }
+    assert len(refused) == len(BAD)
+
+    def left() -> set[tuple[str, int, int]]:
+        return asked - refused - {place(e) for e in cluster.events()}
+
+    until("everything is answered", lambda: not left())
+    events = cluster.events()
+    assert len(events) == len({place(e) for e in events}) == len(asked - refused)
+    return events
+
+
+def place(event: dict[str, Any]) -> tuple[str, int, int]:
+    source = event["source"]
+    return source["topic"], source["partition"], source["offset"]
+
+
+def test_a_new_policy_takes_effect_under_traffic(cluster: Cluster) -> None:
+    first = cluster.contracts.current["credit"].digest
+    with Traffic(cluster) as traffic:
+        until("some requests", lambda: traffic.count >= 50)
+        answers = cluster.answering()
+        second = cluster.apply(0.99).digest
+        until(
+            "answers under the new contract", lambda: any(e["contract_digest"] == second for e in answers())
+        )
+    thresholds = {first: 0.5, second: 0.99}
+    last: dict[int, str] = {}
+    for event in answered_whole(cluster):
+        digest, partition = event["contract_digest"], event["source"]["partition"]
+        assert event["action"] == ("approve" if event["score"] < thresholds[digest] else "refuse")
+        assert (last.get(partition), digest) != (second, first), "back to the contract of before"
+        last[partition] = digest
+
+
+def test_a_promotion_swaps_versions_and_no_request_waits(cluster: Cluster) -> None:
+    cluster.publish(2, "forest")
+    with Traffic(cluster) as traffic:
+        until("some requests", lambda: traffic.count >= 50)
+        answers = cluster.answering()
+        started = time.time() * 1000
+        step = until(
+            "it is promoted", lambda: ask(cluster.connection, cluster.home, "promote", "credit", 2).step
+        )
+        assert step["champion"] == 2
+        until("answers of version 2", lambda: any(e["version"] == 2 for e in answers()))
+        until("some more", lambda: traffic.count >= 150)
+    events = answered_whole(cluster)
+    seen: dict[int, list[int]] = defaultdict(list)
+    for event in events:
+        seen[event["source"]["partition"]].append(event["rollout_revision"])
+    for revisions in seen.values():
+        assert revisions == sorted(revisions)
+    champion_of = {1: 1, 2: 1, 3: 2}
+    assert all(event["version"] == champion_of[event["rollout_revision"]] for event in events)
+    # The time from a request's append to its answer's, around the swap and at other times.
+    appended = {s.at: s.appended_ms for s in cluster.observer.read(LANE.requests)}
+    waits = []
+    for seen_event in cluster.observer.read(LANE.predictions):
+        source = cluster.observer.decode(seen_event.value)["source"]
+        asked = appended[source["topic"], source["partition"], source["offset"]]
+        if asked >= started:
+            waits.append(seen_event.appended_ms - asked)
+    assert max(waits) < 5_000, "a request waited for the swap"
+    print(f"waits around the swap: median {np.median(waits):.0f} ms, longest {max(waits)} ms")
+
+
+def test_a_version_signed_by_a_stranger_changes_nothing(cluster: Cluster) -> None:
+    cluster.publish(3, key=SigningKey.generate())
+    alert = until(
+        "an alert names the check",
+        lambda: next((a for a in cluster.alerts() if a["kind"] == "package-refused"), None),
+    )
+    assert (alert["version"], alert["detail"]["check"]) == (3, "signature")
+    refused = ask(cluster.connection, cluster.home, "promote", "credit", 3)
+    assert refused.step is None
+    assert "rejected" in (refused.refusal or "")
+    cluster.send(REQUEST)
+    events = answered_whole(cluster)
+    assert max(e["version"] for e in events) == 2
+
+
+def test_a_shadow_scores_the_same_requests_from_the_start(cluster: Cluster) -> None:
+    answer = ask(cluster.connection, cluster.home, "shadow", "credit", 1)
+    assert answer.step is not None
+    assert answer.step["shadow"] == [1]
+    cluster.run("shadow-scorer")
+    answers = {(e["source"]["partition"], e["source"]["offset"]): e for e in cluster.events()}
+    shadows = until(
+        "all are scored in shadow",
+        lambda: len(found := cluster.events(LANE.shadow_predictions)) == len(answers) and found,
+    )
+    for event in shadows:
+        answer_of = answers.pop((event["source"]["partition"], event["source"]["offset"]))
+        assert (event["role"], event["version"]) == ("shadow", 1)
+        assert event["request"] == answer_of["request"]
+        if answer_of["version"] == 1:
+            assert event["score"] == answer_of["score"]
+    assert answers == {}
+
+
+def test_after_a_kill_the_scorer_goes_on_where_it_was(cluster: Cluster) -> None:
+    with Traffic(cluster) as traffic:
+        until("some requests", lambda: traffic.count >= 50)
+        cluster.processes["scorer"].kill()
+        cluster.run("scorer")
+        until("the scorer is back", lambda: cluster.health("scorer", "/readyz").ok)
+        until("some more", lambda: traffic.count >= 100)
+    events = answered_whole(cluster)
+    assert events[-1]["version"] == 2
