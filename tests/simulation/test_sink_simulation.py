@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Sequence
 from operator import itemgetter
+from typing import Any, cast
 
+from tests.support.memory_registry import MemoryRegistry
 from tests.support.memory_store import MemoryStore, StoreClient
 from tests.support.simulation import Scenario, drained, simulate
 
-from tailrace.contracts.lanes import CONTRACTS
+from tailrace.contracts.lanes import CONTRACTS, Lane
+from tailrace.contracts.model_contract import load_contract
+from tailrace.contracts.schemas import lane_schemas
+from tailrace.kit.codec import Codec, ControlCodec, control_schema
 from tailrace.kit.errors import BadRecord, Retry
 from tailrace.kit.log import Backend
 from tailrace.kit.marks import mark, mark_time
 from tailrace.kit.memory_log import MemoryClock, MemoryLog
 from tailrace.kit.messages import Message, Record, Source
-from tailrace.kit.tables import UNREADABLE, Column
+from tailrace.kit.tables import CONTROL_TABLES, UNREADABLE, Column, columns_of
+from tailrace.sink.app import all_contracts
 from tailrace.sink.loop import Sink
-from tailrace.sink.rows import UNREADABLE_LAYOUT, Layout, Row
+from tailrace.sink.rows import DEAD_LETTER_LAYOUT, UNREADABLE_LAYOUT, Layout, Row, RowReader
 
 TOPICS = ("one.requests", "one.predictions", "two.requests")
 TABLES = ("contracts", "first", "second")
@@ -158,6 +165,132 @@ class Storing(Scenario):
         assert stored == Counter(dict.fromkeys(self.fed, 1)), "as many rows as records, each once"
         for tp, committed in log.committed(self.group).items():
             assert committed.metadata == "", f"{tp}: a plan is left"
+
+
+MODEL = """
+model: credit
+owner: {{team: risk}}
+features:
+  income: {{type: number}}
+{more}
+target: {{name: defaulted, type: boolean}}
+"""
+REVISIONS = [
+    load_contract(MODEL.format(more=more))
+    for more in ("", "  age: {type: integer}", "  debt: {type: number}")
+]
+LANE = Lane("credit")
+
+
+class Catching(MemoryRegistry):
+    """A registry whose ids count from what the next registration will get."""
+
+    def next_id(self) -> int:
+        return len(self._texts) + 1
+
+
+class ReadingContracts(Storing):
+    """The sink's own reader: schemas and contracts come while records that need them are already there."""
+
+    group = "sink"
+
+    def setup(self, log: MemoryLog, rng: random.Random) -> None:
+        self.rng = rng
+        self.trouble = rng.choice([0.0, 0.05, 0.2])
+        self.schemas = Catching()
+        self.codec, self.control = Codec(self.schemas), ControlCodec(self.schemas)
+        self.store = MemoryStore(
+            {
+                layout.table: [c.name for c in layout.columns]
+                for layout in (UNREADABLE_LAYOUT, DEAD_LETTER_LAYOUT)
+            }
+            | {"contracts": [column.name for column in columns_of(cast(Any, control_schema("Contract")))]}
+        )
+        self.fed: dict[Source, bytes] = {}
+        self.clients: list[StoreClient] = []
+        self.to_apply = list(REVISIONS)
+        for topic in CONTROL_TABLES:
+            log.create_topic(topic, 1)
+        for topic in LANE.topics:
+            log.create_topic(topic, self.partitions)
+        self._apply(log)
+        self.feed(log, rng)
+
+    def _apply(self, log: MemoryLog) -> None:
+        contract = self.to_apply.pop(0)
+        follows = len(REVISIONS) - len(self.to_apply) - 1
+        record = {
+            "model": "credit",
+            "revision": follows + 1,
+            "follows": follows,
+            "digest": contract.digest,
+            "source_text": "",
+            "resolved": contract.resolved_json,
+            "applied_by": "me",
+            "applied_at": 0,
+        }
+        self.fed[log.append(CONTRACTS, self.control.encode("Contract", record), b"credit")] = b"contracts"
+
+    def feed(self, log: MemoryLog, rng: random.Random) -> None:
+        if self.to_apply and rng.random() < 0.3:
+            self._apply(log)
+        for _ in range(rng.randint(1, 12)):
+            topic, value, table = self._record(rng)
+            self.fed[log.append(topic, value, partition=rng.randrange(self.partitions))] = table
+
+    def _record(self, rng: random.Random) -> tuple[str, bytes, bytes]:
+        """A record, and the table where it belongs if it can be read at all by the time."""
+        contract = rng.choice(REVISIONS)
+        field = next((name for name in contract.features if name != "income"), "income")
+        match rng.randrange(4):
+            case 0:
+                return LANE.requests, json.dumps({field: 1}).encode(), b"credit_requests"
+            case 1:
+                # Written with a schema that the registry may be told of later only.
+                schema = lane_schemas(contract)[LANE.requests]
+                known = f"{field}-requests"
+                if rng.random() < 0.5:
+                    schema_id = self.schemas.register(known, schema)
+                    return LANE.requests, self.codec.encode(schema_id, {field: 1}), b"credit_requests"
+                return (
+                    LANE.requests,
+                    b"\x00" + self.schemas.next_id().to_bytes(4, "big") + b"\x00" * 4,
+                    b"credit_requests",
+                )
+            case 2:
+                schema_id = self.schemas.register("labels", lane_schemas(REVISIONS[0])[LANE.labels])
+                return LANE.labels, self.codec.encode(schema_id, {"defaulted": True}), b"credit_labels"
+            case _:
+                return rng.choice([LANE.requests, LANE.dead_letters]), b"?", b"unreadable"
+
+    def finish(self, log: MemoryLog, rng: random.Random) -> None:
+        while self.to_apply:
+            self._apply(log)
+        self.trouble = 0.0
+        for client in self.clients:
+            client.trouble = 0.0
+
+    def process(self, backend: Backend, clock: MemoryClock, transactional_id: str) -> Sink:
+        client = StoreClient(self.store, clock.log, clock.name, self.rng, self.trouble)
+        self.clients.append(client)
+        rows = RowReader(self.schemas, client, lambda: all_contracts(backend))
+        return Sink(backend, rows, client, group=self.group, clock=clock, linger_s=0.02, max_rows=7)
+
+    def done(self, log: MemoryLog) -> bool:
+        topics = (*CONTROL_TABLES, *LANE.topics)
+        return drained(log, self.group, topics) and sum(map(len, self.store.tables.values())) >= len(self.fed)
+
+    def check(self, log: MemoryLog) -> None:
+        stored: Counter[Source] = Counter()
+        for table in self.store.tables:
+            for coordinates in self.store.coordinates(table):
+                stored[Source(*coordinates)] += 1
+                assert table in (self.fed[Source(*coordinates)].decode(), UNREADABLE)
+        assert stored == Counter(dict.fromkeys(self.fed, 1)), "as many rows as records, each once"
+
+
+def test_schemas_and_contracts_may_come_late() -> None:
+    simulate(ReadingContracts, 150)
 
 
 def test_rows_are_records_whatever_happens() -> None:
