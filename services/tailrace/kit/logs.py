@@ -9,6 +9,11 @@ from datetime import UTC, datetime
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
+# The loggers that librdkafka is given.
+_LIBRARIES = ("tailrace.kit.kafka_log", "tailrace.kit.reading")
+_COMPLAINT = 40  # characters: what it is and whose, as in "FAIL [scorer#producer-1] [thrd:127.0.0.1..."
+_SELDOM_S = 10.0
+
 
 class JsonFormatter(logging.Formatter):
     """time, level, service, logger, message, what was given as ``extra``, and the exception where there is one."""
@@ -31,9 +36,27 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
+class Seldom(logging.Filter):
+    """Lets the same complaint of a client library through once in ten seconds: it is made with each attempt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name not in _LIBRARIES:
+            return True
+        complaint = record.getMessage()[:_COMPLAINT]
+        often = record.created - self._last.get(complaint, float("-inf")) < _SELDOM_S
+        if not often:
+            self._last[complaint] = record.created
+        return not often
+
+
 def log_as_json(service: str, level: str) -> None:
     """From now on everything that is logged in this process comes out as JSON."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(service))
+    handler.addFilter(Seldom())
     logging.basicConfig(handlers=[handler], level=level, force=True)
     logging.captureWarnings(True)

@@ -9,11 +9,11 @@ partition there or later.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import (
-    OFFSET_BEGINNING,
     OFFSET_END,
     Consumer,
     IsolationLevel,
@@ -26,7 +26,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.kafka_errors import kind
-from tailrace.kit.log import Fatal, LogError
+from tailrace.kit.log import Fatal, LogError, Retriable
 from tailrace.kit.messages import Message, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class TopicReader:
 
     Raises:
         TailraceError: a topic does not exist.
-        Retriable: Kafka does not answer; the same call may be made again.
+        Retriable: Kafka has not answered for ten seconds; the same call may be made again.
     """
 
     def __init__(
@@ -76,7 +76,9 @@ class TopicReader:
             )
         except KafkaException as error:
             raise kind(error) from error
-        start = OFFSET_END if from_end else OFFSET_BEGINNING
+        # Not OFFSET_BEGINNING: asking where that is costs half a second while the leader is not yet known. Where
+        # the first records are gone, offset 0 is reset to the earliest there is.
+        start = OFFSET_END if from_end else 0
         self._consumer.assign([Place(*tp, (starts or {}).get(tp, start)) for tp in partitions])
 
     def poll(self, timeout_s: float) -> list[Message]:
@@ -178,11 +180,18 @@ def _partitions(admin: AdminClient, topics: Sequence[str]) -> list[TopicPartitio
 
 
 def _ends(admin: AdminClient, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    """Where each partition ends. A partition that was made or moved a moment ago may have no leader yet."""
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     asked = {Place(*tp): latest for tp in partitions}
-    if not asked:
-        return {}
-    answers = admin.list_offsets(
-        asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_TIMEOUT_S
-    )
-    return {TopicPartition(p.topic, p.partition): answer.result().offset for p, answer in answers.items()}
+    give_up = time.monotonic() + _TIMEOUT_S
+    while asked:
+        answers = admin.list_offsets(
+            asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_TIMEOUT_S
+        )
+        try:
+            return {TopicPartition(p.topic, p.partition): a.result().offset for p, a in answers.items()}
+        except KafkaException as error:
+            if not isinstance(kind(error), Retriable) or time.monotonic() > give_up:
+                raise
+            time.sleep(0.05)
+    return {}
