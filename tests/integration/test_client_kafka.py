@@ -10,11 +10,14 @@ import pytest
 from confluent_kafka import Consumer
 from tests.support.lane import HandmadeLane
 
-from tailrace.client import Client, Rejected, Timeout
+from tailrace.client import Client, DeliveryFailed, Rejected, Timeout
+from tailrace.contracts.lanes import ALERTS
 from tailrace.kit import dead_letters
+from tailrace.kit.codec import ControlCodec
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import UsageError
-from tailrace.kit.messages import DeadLetter, Source
+from tailrace.kit.messages import DeadLetter, Record, Source
+from tailrace.kit.registry import RegistryClient
 
 
 class Answering(threading.Thread):
@@ -119,6 +122,31 @@ def test_no_answer_in_time(client: Client, lane: HandmadeLane) -> None:
 def test_a_model_that_is_not_there(client: Client, lane: HandmadeLane) -> None:
     with pytest.raises(UsageError, match=f"nobody.*{lane.model}.*tailrace apply"):
         client.send("nobody", {})
+
+
+def test_what_kafka_does_not_take_is_said(client: Client, lane: HandmadeLane) -> None:
+    with pytest.raises(DeliveryFailed) as failed:
+        client.send(lane.model, {"purpose": "x" * 2_000_000}, request_id="large")
+    assert failed.value.ids == ["large"]
+
+
+def test_alerts_of_one_model(client: Client, lane: HandmadeLane) -> None:
+    alerts = client.alerts(lane.model, idle=10)
+    codec = ControlCodec(RegistryClient(lane.connection.registry))
+    alert = {
+        "alert_id": "1",
+        "state": "raised",
+        "kind": "test",
+        "severity": "info",
+        "service": "tests",
+        "summary": "a test",
+        "at": 0,
+    }
+    lane.write(
+        Record(ALERTS, codec.encode("Alert", alert | {"model": model}), model.encode())
+        for model in ("somebody-else", lane.model)
+    )
+    assert next(alerts)["model"] == lane.model
 
 
 def test_predictions_from_now_on_and_from_the_start(client: Client, lane: HandmadeLane) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -73,6 +74,20 @@ def test_tail_decodes_avro_json_marks_and_dead_letters(shell: Shell, lane: Handm
     refused = shell.run("tail", lane.lane.dead_letters).stdout
     assert "wrong-magic" in refused
     assert str(source) in refused
+
+
+def test_tail_follows(shell: Shell, lane: HandmadeLane) -> None:
+    command = [sys.executable, "-m", "tailrace.cli", "tail", lane.lane.labels, "--follow", "--json"]
+    with subprocess.Popen(command, env=shell.env, stdout=subprocess.PIPE, text=True) as tail:
+        assert tail.stdout is not None
+        try:
+            lane.write([Record(lane.lane.labels, b'{"request_id": "first"}', b"k")])
+            assert json.loads(tail.stdout.readline())["value"] == {"request_id": "first"}
+            lane.write([Record(lane.lane.labels, b'{"request_id": "second"}', b"k")])
+            assert json.loads(tail.stdout.readline())["value"] == {"request_id": "second"}
+        finally:
+            tail.send_signal(signal.SIGINT)
+    assert tail.returncode == 130
 
 
 def test_a_dead_letter_is_sent_again_once(shell: Shell, lane: HandmadeLane) -> None:

@@ -56,7 +56,7 @@ def replay(
     from tailrace.contracts.data_file import find_mapping, read_rows
     from tailrace.contracts.durations import parse_duration
     from tailrace.replay.send import Replay
-    from tailrace.replay.trained import champion_trained_on, count_trained
+    from tailrace.replay.trained import champion_manifest, count_trained
 
     if rate is not None and speed is not None:
         raise UsageError("--rate and --speed both set the pace: give one of them")
@@ -70,7 +70,12 @@ def replay(
     rows = read_rows(file, mapping, contract, where=where, limit=limit)
     if rows.is_empty():
         raise UsageError(f"{file}: no row is left to send; check --where and --limit")
-    trained = count_trained(champion_trained_on(where_is, model), file, mapping, contract, rows)
+    champion = champion_manifest(where_is, model)
+    if champion is None:
+        say(
+            f"{model} has no version in service: its requests wait until `tailrace train` or `publish` makes one"
+        )
+    trained = count_trained(champion.lineage.trained_on if champion else None, file, mapping, contract, rows)
     run = Replay(where_is, contract, rows, delay, rate, speed)
     with progress("replay", len(run.plan), unit="records") as bar:
         sent = run.run(bar.update)
@@ -88,6 +93,7 @@ def replay(
     emit(report, as_json)
     if sent.labels_not_due:
         say(f"{sent.labels_not_due:,} labels were not sent: by their event time they are not known yet")
+    say(f"`tailrace verify --model {model}` settles the account once all is answered")
 
 
 @app.command()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -24,6 +25,11 @@ from tailrace.kit.errors import BadRecord, Retry, TailraceError, UsageError
 from tailrace.kit.messages import Source
 from tailrace.kit.reading import read_all
 from tailrace.kit.registry import RegistryClient
+
+T = TypeVar("T")
+
+_REGISTRY_S = 30.0
+"""How long the registry may be away before the caller is told."""
 
 Delivered = Callable[[KafkaError | None, Any], None]
 
@@ -225,9 +231,8 @@ class Client:
 
     def _read_contracts(self) -> None:
         messages = read_all(self._connection, [lanes.CONTRACTS])
-        self._facts = contracts_in_force(
-            self._codec.decode(value).record for message in messages if (value := message.value()) is not None
-        )
+        values = [value for message in messages if (value := message.value()) is not None]
+        self._facts = contracts_in_force(self._patiently(partial(self._decode, value)) for value in values)
         self._schema_ids.clear()
 
     def _request(
@@ -288,14 +293,14 @@ class Client:
         with self._lock:
             schema_id = self._schema_ids.get(schema_subject)
             if schema_id is None:
-                found = self._registry.latest(schema_subject)
+                found = self._patiently(lambda: self._registry.latest(schema_subject))
                 if found is None:
                     raise TailraceError(
                         f"the registry has no schema {schema_subject}: `tailrace apply` registers it"
                     )
                 schema_id = self._schema_ids[schema_subject] = found.id
         try:
-            return self._codec.encode(schema_id, record)
+            return self._patiently(lambda: self._codec.encode(schema_id, record))
         except BadRecord as bad:
             raise Rejected(bad.code, bad.reason, bad.field) from bad
 
@@ -311,19 +316,22 @@ class Client:
                     message = follower.poll(0.1 if idle is None else min(0.1, idle))
                     if message is None or message.value() is None:
                         continue
-                    yield self._decode_patiently(message.value())
+                    yield self._patiently(partial(self._decode, message.value()))
                     last = time.monotonic()
             finally:
                 follower.close()
 
         return events()
 
-    def _decode_patiently(self, value: bytes | None) -> dict[str, Any]:
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """Asks again while the registry is away, for a while."""
+        deadline = time.monotonic() + _REGISTRY_S
         while True:
             try:
-                return self._decode(value)
-            except Retry:
-                time.sleep(0.2)
+                return ask()
+            except Retry as away:
+                if time.monotonic() > deadline or self._closed.wait(0.2):
+                    raise TailraceError(str(away)) from away
 
     def _report_deliveries(self) -> None:
         while not self._closed.is_set():

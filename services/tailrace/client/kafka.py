@@ -12,6 +12,7 @@ from tailrace.kit.errors import TailraceError
 from tailrace.kit.messages import Message
 
 _WAIT_S = 10.0
+_LARGEST = 1024 * 1024  # of a request, as its topic has it; librdkafka's own limit is a little lower
 
 Start = Callable[[Consumer, TopicPartition], int]
 """Where to begin in a partition."""
@@ -62,6 +63,7 @@ def producer(connection: Connection) -> Producer:
             "enable.idempotence": True,
             "partitioner": "murmur2_random",
             "linger.ms": 2,
+            "message.max.bytes": _LARGEST,
         }
     )
 

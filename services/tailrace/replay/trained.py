@@ -19,8 +19,8 @@ from tailrace.models.manifest import Manifest, TrainedOn
 from tailrace.models.rollout_fold import Rollouts
 
 
-def champion_trained_on(connection: Connection, model: str) -> TrainedOn | None:
-    """What the version that answers now was trained on; None where nothing answers or it does not say."""
+def champion_manifest(connection: Connection, model: str) -> Manifest | None:
+    """The manifest of the version that answers now; None where none does."""
     codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     catalog, rollouts = Catalog(), Rollouts()
     for message in read_all(connection, [lanes.MANIFESTS, lanes.ROLLOUTS]):
@@ -32,7 +32,7 @@ def champion_trained_on(connection: Connection, model: str) -> TrainedOn | None:
             rollouts.apply(codec.decode("Rollout", message.value()), message.offset())
     champion = rollouts.state(model).champion
     record = None if champion is None else catalog.record(model, champion)
-    return None if record is None else Manifest.from_bytes(record["manifest"]).lineage.trained_on
+    return None if record is None else Manifest.from_bytes(record["manifest"])
 
 
 def count_trained(

@@ -159,7 +159,7 @@ class Verification:
         partitions = list(self._log.retained([lane.requests]))
         committed = self._log.committed(self._group, partitions)
         predicted: dict[Partition, Growing] = defaultdict(Growing)
-        shadowed: dict[tuple[int, Partition], Growing] = defaultdict(Growing)
+        shadowed: dict[tuple[str, int, Partition], Growing] = defaultdict(Growing)
         refused: dict[Partition, Growing] = defaultdict(Growing)
         first_kept: dict[Partition, int] = {}
 
@@ -177,7 +177,7 @@ class Verification:
                 if at.topic == lane.predictions:
                     predicted[partition].append(source.offset)
                 else:
-                    shadowed[head["version"], partition].append(source.offset)
+                    shadowed[head["model"], head["version"], partition].append(source.offset)
 
         answers = self._topics([lane.predictions, lane.shadow_predictions, lane.dead_letters], take)
         asked = self._topics([lane.requests, lane.labels, lane.actions], lambda message: None)
@@ -209,16 +209,15 @@ class Verification:
             report.offend(
                 _problems("unasked", partition, settled.unasked, "answered, and there is no request")
             )
-        for (version, partition), offsets in shadowed.items():
-            self._settle_shadow(partition, version, offsets.array(), asked)
+        for (model, version, partition), offsets in shadowed.items():
+            self._settle_shadow(partition, f"by shadow version {version} of {model}", offsets.array(), asked)
 
     def _settle_shadow(
-        self, partition: Partition, version: int, offsets: Offsets, asked: Mapping[Partition, Range]
+        self, partition: Partition, who: str, offsets: Offsets, asked: Mapping[Partition, Range]
     ) -> None:
         low = asked[partition].low if partition in asked else 0
         requested = self._events[partition].array()
         settled = account(requested, offsets, low=low, compared_from=low, committed=None)
-        who = f"by shadow version {version}"
         self._report.offend(
             _problems("shadow-duplicated", partition, settled.duplicated, f"scored twice {who}")
         )
