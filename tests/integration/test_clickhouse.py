@@ -212,6 +212,18 @@ def test_nothing_reaches_out_of_the_database(client: Any, tmp_path: Path, sql: s
     assert client.query("SELECT count() FROM t").result_rows == [(0,)]
 
 
+@pytest.mark.parametrize("name", ["file", "FILE", "`file`", "f\\x69le", "a.file"])
+def test_an_identifier_parameter_is_no_way_out(client: Any, port: int, name: str) -> None:
+    sql = "SELECT arrayMap({f:Identifier}, ['/etc/hostname'])"
+    assert request(port, "POST", {"param_f": name}, sql)[1]["X-ClickHouse-Exception-Code"] == "497"
+    with pytest.raises(DatabaseError):
+        client.query(f"{sql} SETTINGS param_f = 'file'")
+    with pytest.raises(DatabaseError):
+        client.query(sql, parameters={"f": "lower"}, settings={"param_f": "file"})
+    client.command("CREATE TABLE t (a Int64) ENGINE = Memory")
+    assert client.query("SELECT count() FROM {t:Identifier}", parameters={"t": "t"}).result_rows == [(0,)]
+
+
 def test_what_looks_like_a_refused_name_in_data_passes(client: Any) -> None:
     client.command("CREATE TABLE t (a String) ENGINE = MergeTree ORDER BY a")
     client.command("INSERT INTO t VALUES ('file(''/etc/hostname'') INTO OUTFILE')")

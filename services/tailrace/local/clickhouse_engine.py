@@ -122,7 +122,7 @@ class Engine:
             EngineError: it is refused or failed.
         """
         with closing(self._open()) as handle, _engine_errors():
-            self._check(handle, sql)
+            self._check(handle, sql, session)
             self._enter(handle, session)
             done = handle.query(sql, default_format, params=dict(session.parameters))
             return Result(
@@ -143,18 +143,19 @@ class Engine:
         handle = self._open()
         try:
             with _engine_errors():
-                self._check(handle, f"{statement} FORMAT {data_format}")
+                self._check(handle, f"{statement} FORMAT {data_format}", session)
                 self._enter(handle, session)
                 return Insertion(handle, handle.send_insert(statement, data_format))
         except BaseException:
             handle.close()
             raise
 
-    def _check(self, handle: Any, sql: str) -> None:
+    def _check(self, handle: Any, sql: str, session: Session) -> None:
         quoted = "".join(_ESCAPES.get(c, c) for c in sql)
         canonical = handle.query("SELECT formatQuerySingleLine({q:String})", "TSVRaw", params={"q": quoted})
         try:
-            self._guard.check(canonical.bytes().decode(errors="replace").rstrip("\n"))
+            text = canonical.bytes().decode(errors="replace").rstrip("\n")
+            self._guard.check(text, session.parameters)
         except Refused as refused:
             raise EngineError(
                 ACCESS_DENIED, f"Code: {ACCESS_DENIED}. DB::Exception: {refused}. (ACCESS_DENIED)"

@@ -9,7 +9,7 @@ parser makes of exactly one statement, so that there is no second parser to disa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 GRANTS = (
     "GRANT SHOW, SELECT, INSERT, ALTER, TRUNCATE, OPTIMIZE, UNDROP TABLE, CREATE TEMPORARY TABLE ON *.*",
@@ -64,6 +64,10 @@ _STATEMENTS = (
     (re.compile(r"\bINTO OUTFILE\b"), "INTO OUTFILE"),
     (re.compile(r"\bFROM INFILE\b"), "FROM INFILE"),
 )
+# An identifier that comes as a parameter stands in no statement: `{f:Identifier}` can be the name of a function.
+_IDENTIFIER_PARAMETER = re.compile(r"\{(\w+):Identifier\}")
+_PLAIN_IDENTIFIER = re.compile(r"[\w.-]+")
+_PARAMETER_SETTING = re.compile(r"\bparam_\w")
 
 
 class Refused(Exception):
@@ -84,9 +88,15 @@ class Guard:
         self._called = refused | {"disk"}
         self._named = {n.lower() for n in functions if _OUTSIDE_FUNCTIONS.fullmatch(n)}
 
-    def check(self, canonical: str) -> None:
-        """Raises ``Refused`` where the statement names something that reaches out of the database."""
+    def check(self, canonical: str, parameters: Mapping[str, str]) -> None:
+        """Raises ``Refused`` where the statement names something that reaches out of the database.
+
+        Args:
+            canonical: the statement.
+            parameters: the values of its ``{name:Type}`` parameters.
+        """
         bare = _STRING.sub("''", canonical)
+        self._check_parameters(bare, parameters)
         for pattern, name in _STATEMENTS:
             if pattern.search(bare):
                 raise Refused(f"{name} is refused: this ClickHouse reads and writes its own tables only")
@@ -98,3 +108,12 @@ class Guard:
                     f"{match.group()} is refused: this ClickHouse reads and writes its own tables only; "
                     "load files with `tailrace replay`"
                 )
+
+    def _check_parameters(self, bare: str, parameters: Mapping[str, str]) -> None:
+        names = _IDENTIFIER_PARAMETER.findall(bare)
+        if names and _PARAMETER_SETTING.search(bare):
+            raise Refused("an identifier parameter that the statement itself sets is refused")
+        for name in names:
+            value = parameters.get(name, "")
+            if not _PLAIN_IDENTIFIER.fullmatch(value) or self._named & set(value.lower().split(".")):
+                raise Refused(f"{value!r} is refused as the identifier parameter {name}")
