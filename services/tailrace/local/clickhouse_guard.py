@@ -102,7 +102,7 @@ class Guard:
                 raise Refused(f"{name} is refused: this ClickHouse reads and writes its own tables only")
         for match in _WORD.finditer(bare):
             word = match.group().lower()
-            called = bare[match.end() : match.end() + 2].lstrip('`"').startswith("(")
+            called = bare[match.end() : match.end() + 3].lstrip('`" ').startswith("(")
             if word in self._named or (called and word in self._called):
                 raise Refused(
                     f"{match.group()} is refused: this ClickHouse reads and writes its own tables only; "
