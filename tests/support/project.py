@@ -45,7 +45,9 @@ class Project:
 
     def json(self, *args: str, timeout: float = 180, check: bool = True) -> Any:
         """Runs ``tailrace ARGS --json`` and parses what it put on stdout."""
-        return json.loads(self.run(*args, "--json", timeout=timeout, check=check).stdout)
+        done = self.run(*args, "--json", timeout=timeout, check=check)
+        assert done.stdout, f"{' '.join(args)} printed nothing:\n{done.stderr}"
+        return json.loads(done.stdout)
 
     def status(self) -> dict[str, Any]:
         return dict(self.json("status", check=False))
