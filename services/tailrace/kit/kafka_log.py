@@ -1,4 +1,4 @@
-"""The log on Apache Kafka, through librdkafka. What each setting is for, docs/adr/0010 says."""
+"""The log on Apache Kafka, through librdkafka. What each setting is for, docs/adr/0014 says."""
 
 from __future__ import annotations
 
