@@ -71,8 +71,7 @@ def answer(
         id_role=id_role(role, version.number),
     )
     records = encode_events(identity, _answers(work, rows, outputs, clock))
-    for at, record in zip(rows.requests.at.tolist(), records, strict=True):
-        work.records[at].append(record)
+    work.write(rows.requests.at, records)
     return failed
 
 

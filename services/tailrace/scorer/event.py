@@ -12,6 +12,8 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from tailrace.kit.codec import HEADER, MAGIC
 from tailrace.kit.messages import Record
 from tailrace.models.columns import Array
@@ -111,45 +113,37 @@ def encode_events(of: Identity, answers: Answers) -> list[Record]:
     )
     # propensity of action and of arm, no guardrail findings, no explanation, latency
     end = struct.pack("<dd", 1.0, 1.0) + _NONE + _NULL + struct.pack("<d", answers.latency_ms)
+    rows = len(answers.bodies)
     lead = {p: f"{of.id_role}|{answers.topic}/{p}/".encode() for p in set(answers.partitions)}
     place = {p: text(answers.topic) + long(p) for p in lead}
-    numbers = _numbers(answers.outputs)
-    tails = _Tails(answers, end)
-    replaced = answers.replaced
-    records = []
-    digest, new, blank, join, topic = hashlib.sha256, Record, _NONE, b"".join, of.topic
-    for row, (partition, offset, request_id, key, time, body, number, choice, label) in enumerate(
+    ids = [
+        hashlib.sha256(lead[partition] + b"%d" % offset).hexdigest()[:_ID_DIGITS].encode()
+        for partition, offset in zip(answers.partitions, answers.offsets, strict=True)
+    ]
+    request_ids = [_sized(data) for data in answers.request_ids]
+    keys = request_ids if answers.keys is answers.request_ids else [_sized(data) for data in answers.keys]
+    replaced = [_NONE] * rows
+    for row, some in answers.replaced.items():
+        replaced[row] = _replacements(some)
+    values = map(
+        b"".join,
         zip(
-            answers.partitions,
-            answers.offsets,
-            answers.request_ids,
-            answers.keys,
-            answers.event_times.tolist(),
-            answers.bodies,
-            numbers,
-            answers.choices.tolist(),
-            tails.labels,
+            [head] * rows,
+            ids,
+            request_ids,
+            keys,
+            longs(answers.event_times),
+            [place[partition] for partition in answers.partitions],
+            longs(np.array(answers.offsets, dtype=np.int64)),
+            [middle] * rows,
+            [body[HEADER.size :] for body in answers.bodies],
+            replaced,
+            _numbers(answers.outputs),
+            _decisions(answers, end),
             strict=True,
-        )
-    ):
-        value = join(
-            (
-                head,
-                digest(lead[partition] + b"%d" % offset).hexdigest()[:_ID_DIGITS].encode(),
-                _sized(request_id),
-                _sized(key),
-                long(time),
-                place[partition],
-                long(offset),
-                middle,
-                body[HEADER.size :],
-                _replacements(replaced[row]) if row in replaced else blank,
-                number,
-                tails.of(label, choice),
-            )
-        )
-        records.append(new(topic, value, key))
-    return records
+        ),
+    )
+    return [Record(of.topic, value, key) for value, key in zip(values, answers.keys, strict=True)]
 
 
 def long(number: int) -> bytes:
@@ -166,6 +160,27 @@ def long(number: int) -> bytes:
 
 
 _ONE_BYTE = [bytes([n]) for n in range(0x80)]
+_MOST_BYTES = 10
+
+
+def longs(numbers: Ints) -> list[bytes]:
+    """Many numbers at once."""
+    left = ((numbers << 1) ^ (numbers >> 63)).view(np.uint64)
+    digits = np.zeros((len(numbers), _MOST_BYTES), dtype=np.uint8)
+    sizes = np.ones(len(numbers), dtype=np.int64)
+    for place in range(_MOST_BYTES):
+        digits[:, place] = left & np.uint64(0x7F)
+        left = left >> np.uint64(7)
+        more = left != 0
+        if not more.any():
+            break
+        digits[more, place] |= 0x80
+        sizes += more
+    data = digits.tobytes()
+    return [
+        data[at : at + size]
+        for at, size in zip(range(0, len(data), _MOST_BYTES), sizes.tolist(), strict=True)
+    ]
 
 
 def text(value: str) -> bytes:
@@ -173,7 +188,8 @@ def text(value: str) -> bytes:
 
 
 def _sized(data: bytes) -> bytes:
-    return long(len(data)) + data
+    size = len(data)
+    return (_ONE_BYTE[2 * size] if size < 0x40 else long(size)) + data
 
 
 def _map(items: Iterable[tuple[str, bytes]]) -> bytes:
@@ -208,35 +224,27 @@ def _numbers(outputs: Predictions) -> list[bytes]:
     ]
 
 
-class _Tails:
-    """predicted class, value, action, rule and all behind them; there are few different ones for classes."""
+def _decisions(answers: Answers, end: bytes) -> list[bytes]:
+    """predicted class, value, action, rule and all behind them, by row."""
+    choices, options, outputs = answers.choices, answers.options, answers.outputs
+    if outputs.value is not None:
+        said = [_action("", option) + end for option in options]
+        data = outputs.value.astype("<f8").tobytes()
+        return [
+            _NULL + _SOME + data[at : at + 8] + said[choice]
+            for at, choice in zip(range(0, len(data), 8), choices.tolist(), strict=True)
+        ]
+    assert outputs.probabilities is not None
+    # There are few pairs of class and choice.
+    pairs = [
+        _SOME + text(name) + _NULL + _action(name, option) + end
+        for name in outputs.classes
+        for option in options
+    ]
+    found = outputs.probabilities.argmax(axis=1) * len(options) + choices
+    return [pairs[pair] for pair in found.tolist()]
 
-    def __init__(self, answers: Answers, end: bytes) -> None:
-        outputs = answers.outputs
-        self._options = answers.options
-        self._end = end
-        self._classes = outputs.classes
-        self._known: dict[tuple[int, int], bytes] = {}
-        self._values = outputs.value
-        self.labels: list[int] | list[float]
-        if outputs.value is not None:
-            self.labels = outputs.value.tolist()
-        else:
-            assert outputs.probabilities is not None
-            self.labels = outputs.probabilities.argmax(axis=1).tolist()
 
-    def of(self, label: float, choice: int) -> bytes:
-        """``label`` is the index of the predicted class, or the value of a regression."""
-        if self._values is not None:
-            return _NULL + _SOME + struct.pack("<d", label) + self._action("", choice)
-        key = (int(label), choice)
-        found = self._known.get(key)
-        if found is None:
-            name = self._classes[key[0]]
-            found = self._known[key] = _SOME + text(name) + _NULL + self._action(name, choice)
-        return found
-
-    def _action(self, predicted_class: str, choice: int) -> bytes:
-        option = self._options[choice]
-        rule = _NULL if option.rule is None else _SOME + text(option.rule)
-        return text(predicted_class if option.action is None else option.action) + rule + self._end
+def _action(predicted_class: str, option: Choice) -> bytes:
+    rule = _NULL if option.rule is None else _SOME + text(option.rule)
+    return text(predicted_class if option.action is None else option.action) + rule

@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from tailrace.contracts.fold import Contracts
 from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, ROLLOUTS, Lane
 from tailrace.kit.codec import Codec, ControlCodec
@@ -124,11 +126,15 @@ class ScorerLogic:
         if output.holds:
             work.cut(output.holds)
         self._remember(work, output.holds)
-        for at, time in work.marks.items():
-            work.records[at].append(mark(self._predictions(work.topics[at]), work.partitions[at], time))
+        if work.marks:
+            marks = [
+                mark(self._predictions(work.topics[at]), work.partitions[at], time)
+                for at, time in work.marks.items()
+            ]
+            work.write(np.array(list(work.marks)), marks)
         for requests in work.requests:
             self._answer(work, requests, clock)
-        output.records = [record for records in work.records for record in records]
+        output.records = work.records()
         output.records += self._tell(work, output)
         if self._role == "champion":
             output.dead_letters = [

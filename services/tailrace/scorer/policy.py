@@ -57,14 +57,16 @@ class Policy:
         """
         if not self._conditions:
             return np.zeros(rows, dtype=np.int64)
-        frame = frame_of({name: columns[name] for name in self._kinds}, self._kinds)
+        used = frame_of({name: columns[name] for name in self._kinds}, self._kinds)
         said = [pl.Series(name, _output(name, outputs)) for name in sorted(self._outputs)]
         said += [pl.repeat(False, rows, eager=True).alias(name) for name in sorted(self._flags)]
-        frame = pl.DataFrame([*frame.get_columns(), *said, pl.Series("", np.zeros(rows, dtype=np.int8))])
+        frame = pl.DataFrame([*used.get_columns(), *said, pl.Series("", np.zeros(rows, dtype=np.int8))])
         first = pl.lit(len(self._conditions), dtype=pl.Int64)
         for index, condition in reversed(list(enumerate(self._conditions))):
             first = pl.when(condition.expr).then(pl.lit(index, dtype=pl.Int64)).otherwise(first)
-        chosen = frame.select(first.alias("choice")).to_series()
+        plan = frame.lazy().select(first.alias("choice"))
+        # There is nothing to optimise, and looking for it would take as long as the work.
+        chosen = plan.collect(optimizations=pl.QueryOptFlags.none()).to_series()
         if len(chosen) != rows:  # every condition is a constant
             chosen = chosen.new_from_index(0, rows)
         return chosen.to_numpy()

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tailrace.contracts.json_input import parse_object
-from tailrace.kit.codec import HEADER, is_json, read_schema_id
+from tailrace.kit.codec import HEADER, MAGIC, is_json, read_schema_id
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.marks import mark_time
 from tailrace.kit.messages import Message
 from tailrace.scorer.contract_plan import ContractPlan
+from tailrace.scorer.decode_columns import Ints
 from tailrace.scorer.rows import Requests
 
 MODEL = "model"
@@ -34,6 +35,7 @@ class Reading(NamedTuple):
 
 class _Row(NamedTuple):
     at: int
+    topic: str
     value: bytes
 
 
@@ -48,8 +50,9 @@ def read_requests(batch: Sequence[Message], lanes: Mapping[str, Sequence[Contrac
         Retry: the registry is away, and a schema id was never seen before.
     """
     reading = Reading([], {}, {})
-    plain: list[tuple[str, _Row]] = []
-    fast: dict[tuple[str, int], list[_Row]] = {}
+    # Positions and values by topic and header, which names the schema.
+    fast: dict[tuple[str, bytes], tuple[list[int], list[bytes]]] = {}
+    plain: list[_Row] = []
     for at, message in enumerate(batch):
         value = message.value()
         if value is None:
@@ -58,38 +61,44 @@ def read_requests(batch: Sequence[Message], lanes: Mapping[str, Sequence[Contrac
                 reading.bad[at] = BadRecord("empty", "the message has neither a value nor a mark")
             else:
                 reading.marks[at] = time
-        elif value[:1] == b"\0" and len(value) >= HEADER.size:
-            key = (message.topic(), int.from_bytes(value[1:5], "big"))
-            fast.setdefault(key, []).append(_Row(at, value))
+            continue
+        key = message.topic(), value[: HEADER.size]
+        known = fast.get(key)
+        if known is not None:
+            known[0].append(at)
+            known[1].append(value)
+        elif len(value) >= HEADER.size and value[0] == MAGIC:
+            fast[key] = [at], [value]
         else:
-            plain.append((message.topic(), _Row(at, value)))
-    for (topic, schema_id), rows in fast.items():
-        plain += [(topic, row) for row in _read_columns(reading, lanes[topic], schema_id, rows)]
-    _read_plain(reading, lanes, plain)
+            plain.append(_Row(at, key[0], value))
+    for (topic, header), (positions, values) in fast.items():
+        schema_id = HEADER.unpack(header)[1]
+        left = _read_columns(reading, lanes[topic], schema_id, np.array(positions, dtype=np.int64), values)
+        plain += [_Row(positions[row], topic, values[row]) for row in left]
+    _read_plain(reading, lanes, sorted(plain))
     return reading
 
 
 def _read_columns(
-    reading: Reading, plans: Sequence[ContractPlan], schema_id: int, rows: list[_Row]
-) -> Iterable[_Row]:
-    """Reads the rows of one schema id column-wise; hands back those that have to take the plain way."""
+    reading: Reading, plans: Sequence[ContractPlan], schema_id: int, positions: Ints, values: list[bytes]
+) -> list[int]:
+    """Reads the rows of one schema id column-wise; gives those that have to take the plain way."""
     plan = _writer_is(plans, schema_id)
     if plan is None:
-        return rows
-    values = [row.value for row in rows]
-    decoded = plan.decoder.decode(values)
-    good = np.ones(len(rows), dtype=np.bool_) if decoded.good is None else decoded.good
-    named = decoded.columns[MODEL]
-    if named.present is not None or None not in named.values:
+        return list(range(len(values)))
+    columns, good = plan.decoder.decode(values)
+    named = columns[MODEL]
+    if named.present is None or named.present.any():
         own = plan.model.encode()
-        good = good & np.array([name is None or name == own for name in named.values], dtype=np.bool_)
-    requests = Requests(plan, np.array([row.at for row in rows], dtype=np.int64), values, decoded.columns)
-    if good.all():
+        right = np.array([name is None or name == own for name in named.values], dtype=np.bool_)
+        good = right if good is None else good & right
+    requests = Requests(plan, positions, values, columns)
+    if good is None or good.all():
         reading.requests.append(requests)
-        return ()
+        return []
     if good.any():
         reading.requests.append(requests.take(np.flatnonzero(good)))
-    return [rows[at] for at in np.flatnonzero(~good).tolist()]
+    return np.flatnonzero(~good).tolist()
 
 
 def _writer_is(plans: Sequence[ContractPlan], schema_id: int) -> ContractPlan | None:
@@ -103,18 +112,16 @@ def _writer_is(plans: Sequence[ContractPlan], schema_id: int) -> ContractPlan | 
     return None
 
 
-def _read_plain(
-    reading: Reading, lanes: Mapping[str, Sequence[ContractPlan]], rows: Iterable[tuple[str, _Row]]
-) -> None:
+def _read_plain(reading: Reading, lanes: Mapping[str, Sequence[ContractPlan]], rows: Iterable[_Row]) -> None:
     found: dict[int, tuple[ContractPlan, list[_Row]]] = {}
-    for topic, row in rows:
+    for row in rows:
         try:
-            plan, record = _record(lanes[topic], row.value)
+            plan, record = _record(lanes[row.topic], row.value)
             value = plan.codec.encode(plan.request_schema_id, record)
         except BadRecord as bad:
             reading.bad[row.at] = bad
             continue
-        found.setdefault(id(plan), (plan, []))[1].append(_Row(row.at, value))
+        found.setdefault(id(plan), (plan, []))[1].append(row._replace(value=value))
     for plan, some in found.values():
         values = [row.value for row in some]
         columns, good = plan.decoder.decode(values)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.messages import Hold, Message, Record, Source, TopicPartition
+from tailrace.scorer.decode_columns import Ints
 from tailrace.scorer.rows import Requests
 
 
@@ -22,7 +23,7 @@ class Work:
         requests: those that can be read, by model.
         marks: event time in ms of each mark.
         bad: why a message becomes a dead letter.
-        records: what is to be written for each message.
+        written: positions of messages, each with a record to be written for it.
         failing: versions in shadow that have no prediction for a row: the first such row, and why.
     """
 
@@ -34,7 +35,7 @@ class Work:
     requests: list[Requests] = field(default_factory=list)
     marks: dict[int, int] = field(default_factory=dict)
     bad: dict[int, BadRecord] = field(default_factory=dict)
-    records: list[list[Record]] = field(default_factory=list)
+    written: list[tuple[Ints, list[Record]]] = field(default_factory=list)
     failing: dict[tuple[str, int], tuple[int, str]] = field(default_factory=dict)
 
     @classmethod
@@ -45,7 +46,6 @@ class Work:
             [m.offset() for m in batch],
             [m.timestamp()[1] for m in batch],
             started_ns,
-            records=[[] for _ in batch],
         )
 
     def partition(self, at: int) -> TopicPartition:
@@ -56,6 +56,20 @@ class Work:
 
     def touched(self) -> set[TopicPartition]:
         return set(map(TopicPartition, self.topics, self.partitions))
+
+    def write(self, positions: Ints, records: list[Record]) -> None:
+        """Takes records; those for one message stay in the order in which they came."""
+        self.written.append((positions, records))
+
+    def records(self) -> list[Record]:
+        """All records, in the order of the messages."""
+        if len(self.written) == 1:
+            return self.written[0][1]
+        if not self.written:
+            return []
+        order = np.concatenate([positions for positions, _ in self.written]).argsort(kind="stable")
+        every = [record for _, records in self.written for record in records]
+        return [every[at] for at in order.tolist()]
 
     def cut(self, holds: Mapping[TopicPartition, Hold]) -> None:
         """Leaves only what comes before the holds."""
