@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from threading import Event
 from typing import Protocol
 
@@ -51,10 +52,15 @@ class Service:
         """The consumer group that all instances of the service share."""
         return f"tailrace.{self.name}"
 
-    @property
+    @cached_property
     def instance(self) -> str:
         """The instance's own name: the same after a restart where the supervisor gives one."""
         return f"{self.group}.{self.settings.instance or uuid.uuid4().hex[:12]}"
+
+    @cached_property
+    def kafka(self) -> KafkaBackend:
+        """The instance's way to Kafka."""
+        return KafkaBackend(self.connection, self.instance, static=self.settings.instance is not None)
 
 
 class Runnable(Status, Protocol):
@@ -100,13 +106,12 @@ def run_logic(name: str, make_logic: Callable[[Service], Logic], *, co_partition
     """Runs a service's logic on the batch loop against Kafka; see `run_service`."""
 
     def make(service: Service) -> BatchLoop:
-        instance = service.instance
         return BatchLoop(
-            KafkaBackend(service.connection, instance),
+            service.kafka,
             make_logic(service),
             service=name,
             group=service.group,
-            transactional_id=instance,
+            transactional_id=service.instance,
             clock=SystemClock(),
             quarantine=Quarantine(name, ControlCodec(service.registry)),
             stop=service.stop,

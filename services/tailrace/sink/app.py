@@ -5,7 +5,6 @@ from __future__ import annotations
 from tailrace.contracts.lanes import CONTRACTS
 from tailrace.kit.clickhouse import ClickHouse
 from tailrace.kit.clock import SystemClock
-from tailrace.kit.kafka_log import KafkaBackend
 from tailrace.kit.log import Backend
 from tailrace.kit.messages import Message
 from tailrace.kit.migrations import migrate
@@ -22,7 +21,7 @@ def main() -> None:
 
 
 def make_sink(service: Service) -> Sink:
-    backend = KafkaBackend(service.connection, service.instance)
+    backend = service.kafka
     clickhouse = ClickHouse.connect(service.connection, timeout=CLICKHOUSE_TIMEOUT_S)
     return Sink(
         backend,
