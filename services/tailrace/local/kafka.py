@@ -54,6 +54,13 @@ SETTINGS = {
     "num.io.threads": "4",
 }
 _JVM = ("-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-Djava.awt.headless=true")
+# Classes and profiles only: Java 25 finds adapters of the wrong name among those that it kept, and says so.
+_SNAPSHOT = (
+    "-XX:+UnlockDiagnosticVMOptions",
+    "-XX:+IgnoreUnrecognizedVMOptions",
+    "-XX:-AOTAdapterCaching",
+    "-XX:-AOTStubCaching",
+)
 
 
 def is_first_start(env: Mapping[str, str]) -> bool:
@@ -106,7 +113,7 @@ class LocalKafka:
         classpath = self._classpath()
         command = [str(java(self._env)), *_JVM, f"-Dlog4j2.configurationFile={_LOG_CONFIG}", "-cp", classpath]
         if self._trial is None and (snapshot := self._snapshot(classpath)):
-            command.insert(1, f"-XX:AOTCache={snapshot}")
+            command[1:1] = [*_SNAPSHOT, f"-XX:AOTCache={snapshot}"]
         fixed = self.port != 0
         if fixed:
             require_free(self.port, "Kafka")
@@ -117,7 +124,7 @@ class LocalKafka:
             if not (self.data / "logs" / "meta.properties").exists():
                 self._format(command, config)
             if self._trial is not None:
-                command.insert(1, f"-XX:AOTCacheOutput={self._trial}")
+                command[1:1] = [*_SNAPSHOT, f"-XX:AOTCacheOutput={self._trial}"]
             self._process = Process([*command, "kafka.Kafka", str(config)], self.log, self._env)
             self._process.launch()
             if self._answers(time.monotonic() + timeout):
@@ -167,7 +174,7 @@ class LocalKafka:
         release = java(self._env).parents[1] / "release"
         if (java_version(release.parent) or 0) < 25:
             return None
-        made_of = "\n".join([release.read_text(), *_JVM, classpath])
+        made_of = "\n".join([release.read_text(), *_JVM, *_SNAPSHOT, classpath])
         name = f"kafka-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"
         cache = cache_dir(self._env)
         snapshot = cache / f"{name}.aot"
