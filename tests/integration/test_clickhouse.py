@@ -24,6 +24,7 @@ import lz4.frame
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 from tests.support.memory_registry import MemoryRegistry
+from tests.support.stored import Stored, count_by_topic
 
 from tailrace.contracts.model_contract import load_contract
 from tailrace.contracts.schemas import lane_schemas
@@ -35,7 +36,7 @@ from tailrace.kit.log import Committed
 from tailrace.kit.memory_log import MemoryClock, MemoryLog, MemoryMessage
 from tailrace.kit.messages import Message, TopicPartition
 from tailrace.kit.migrations import MigrationError, migrate, read_migrations
-from tailrace.kit.tables import CONTROL_TABLES, Column, Counted, count_by_topic, create_table, ensure_tables
+from tailrace.kit.tables import CONTROL_TABLES, Column, create_table, ensure_tables
 from tailrace.local.health import ask
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
@@ -464,7 +465,7 @@ def test_a_prediction_comes_out_as_it_went_in(clickhouse: ClickHouse) -> None:
             ("arm", "score", "value", "rule", "age", "given_request_id", "given_model", "given_event_time")
         ),
     }
-    assert count_by_topic(clickhouse) == {"credit.predictions": Counted(1, 1)}
+    assert count_by_topic(clickhouse) == {"credit.predictions": Stored(1, 1)}
 
 
 # The sink's inserts ---

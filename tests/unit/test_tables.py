@@ -23,7 +23,6 @@ from tailrace.kit.tables import (
     ensure_tables,
     fits,
     model_tables,
-    tables_of_topic,
 )
 from tailrace.sink.rows import DEAD_LETTER_LAYOUT, UNREADABLE_LAYOUT
 
@@ -204,16 +203,6 @@ def test_a_column_of_another_type_is_named() -> None:
 )
 def test_what_fits(wanted: str, there: str, does: bool) -> None:
     assert fits(wanted, there) is does
-
-
-def test_tables_of_topics() -> None:
-    assert tables_of_topic("tailrace.rollouts", []) == ["rollouts", UNREADABLE]
-    assert tables_of_topic("credit-eu.dead-letters", [contract()]) == [DEAD_LETTERS, UNREADABLE]
-    assert tables_of_topic("credit-eu.shadow-predictions", [contract()]) == [
-        "credit_eu_shadow_predictions",
-        UNREADABLE,
-    ]
-    assert tables_of_topic("other.requests", [contract()]) == [UNREADABLE]
 
 
 def migrated() -> dict[str, dict[str, str]]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tailrace.contracts.lanes import ALERTS, COMMANDS, CONTRACTS, MANIFESTS, ROLLOUTS
 from tailrace.contracts.names import avro_name
 from tailrace.contracts.schemas import AvroSchema, lane_schemas
-from tailrace.kit.clickhouse import ClickHouse, Store, quoted
+from tailrace.kit.clickhouse import Store, quoted
 from tailrace.kit.errors import TailraceError
 
 if TYPE_CHECKING:
@@ -75,13 +75,6 @@ class Column(NamedTuple):
     value: Callable[[Mapping[str, Any]], Any]
 
 
-class Counted(NamedTuple):
-    """``rows`` of a topic in all tables, and how many different records they stand for."""
-
-    rows: int
-    records: int
-
-
 class TableConflict(TailraceError):
     """A column is there with another type than the one needed."""
 
@@ -97,33 +90,6 @@ def model_tables(contract: ModelContract) -> dict[str, str]:
         topic: table_name(contract.model, topic.removeprefix(f"{contract.lane}."))
         for topic in lane_schemas(contract)
     }
-
-
-def tables_of_topic(topic: str, contracts: Iterable[ModelContract]) -> list[str]:
-    """The tables in which records of a topic are: its own, and ``unreadable``."""
-    if topic in CONTROL_TABLES:
-        return [CONTROL_TABLES[topic], UNREADABLE]
-    if topic.endswith(".dead-letters"):
-        return [DEAD_LETTERS, UNREADABLE]
-    typed = [tables[topic] for contract in contracts if topic in (tables := model_tables(contract))]
-    return [*typed, UNREADABLE]
-
-
-def count_by_topic(clickhouse: ClickHouse) -> dict[str, Counted]:
-    """Rows and different records of every topic, over all tables, without waiting for any merge."""
-    tables = clickhouse.query(
-        "SELECT table FROM system.columns WHERE database = {database:String} AND name = '_topic'"
-        " ORDER BY table",
-        {"database": clickhouse.database},
-    ).rows
-    if not tables:
-        return {}
-    coordinates = "SELECT _topic, _partition, _offset FROM "
-    union = " UNION ALL ".join(coordinates + quoted(name) for (name,) in tables)
-    found = clickhouse.query(
-        f"SELECT _topic, count(), uniqExact(_partition, _offset) FROM ({union}) GROUP BY _topic"  # noqa: S608
-    )
-    return {topic: Counted(rows, records) for topic, rows, records in found.rows}
 
 
 def ensure_tables(store: Store, contract: ModelContract) -> list[str]:
