@@ -312,3 +312,26 @@ def test_agrees_with_polars_sql(text: str, rows: list[tuple[Any, Any, Any]]) -> 
     if len(expected) != data.height:
         expected = expected.new_from_index(0, data.height)
     assert compile_expression(text, COLUMNS).evaluate(data).to_list() == expected.to_list()
+
+
+_SCRAPS = r"""
+a p f ( ) AND OR NOT = < 'x' 1 1e 1_0 0x1 . :: [ ] { } : @ $ ? % || -> SELECT FROM CASE WHEN THEN END IN , IS NULL
+BETWEEN CAST AS INTERVAL DATE -- /* */ ; ' " \ é EXISTS OVER LATERAL VALUES USE SET INSERT
+"""
+_scraps = st.sampled_from(_SCRAPS.split())
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(st.text(max_size=30), st.lists(_scraps, max_size=9).map(" ".join)))
+def test_whatever_is_written_is_refused_properly_or_evaluates(text: str) -> None:
+    columns = {name: COLUMNS[name] for name in ("a", "p", "f")}
+    try:
+        found = compile_expression(text, columns)
+    except ExpressionError:
+        return
+    assert len(found.evaluate(frame(a=[1.0, None], p=["car", None], f=[True, None]))) == 2
+
+
+def test_a_number_that_is_cut_short() -> None:
+    assert refusal("1e > a") == "1e is no number"
+    assert refusal("{ : } 1e AS ; ( AND a") == "not a SQL expression"

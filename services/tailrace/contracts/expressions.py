@@ -12,7 +12,9 @@ the polars expression, so that what is checked is what is evaluated. What SQL le
 from __future__ import annotations
 
 import functools
+import logging
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -26,9 +28,14 @@ from tailrace.contracts.model_contract import ModelContract
 from tailrace.contracts.yaml_file import did_you_mean
 from tailrace.kit.errors import TailraceError
 
+# What it warns of is refused here anyway.
+logging.getLogger("sqlglot").setLevel(logging.ERROR)
+
 Kind = Literal["number", "boolean", "text", "null"]
 _DTYPES = {"number": pl.Float64, "boolean": pl.Boolean, "text": pl.String}
 _CALLED = {"number": "a number", "boolean": "true or false", "text": "text", "null": "NULL"}
+
+_NUMBER = r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 
 _PROBE: dict[str, list[float | bool | str | None]] = {
     "number": [None, 0.0, -1.5, 1e300, math.nan],
@@ -170,7 +177,9 @@ def _parse(text: str) -> exp.Expr:
         details = getattr(error, "errors", None)
         place = f" at column {details[0]['col']}" if details and details[0].get("col") else ""
         what = details[0]["description"] if details else str(error)
-        raise ExpressionError(f"not a SQL expression{place}: {what.rstrip('.')}", "") from None
+        raise ExpressionError(f"not a SQL expression{place}: {what.rstrip('.')}") from None
+    except Exception as error:  # on some nonsense the parser itself stumbles
+        raise ExpressionError("not a SQL expression") from error
     if len(trees) != 1 or trees[0] is None:
         raise ExpressionError("must be exactly one SQL expression", "")
     tree = trees[0]
@@ -256,6 +265,8 @@ class _Translation:
         text = node.name
         if node.is_string:
             return _Typed(pl.lit(text, dtype=pl.String), "text", frozenset([text]), text)
+        if not re.fullmatch(_NUMBER, text):
+            raise ExpressionError(f"{text} is no number")
         number = float(text)
         if not math.isfinite(number):
             raise ExpressionError(f"{text} is too large a number")
