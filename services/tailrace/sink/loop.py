@@ -20,7 +20,7 @@ from tailrace.kit import metrics
 from tailrace.kit.clickhouse import NO_SUCH_COLUMN, UNKNOWN_DATABASE, UNKNOWN_TABLE, QueryFailed, Store
 from tailrace.kit.clock import WaitingClock
 from tailrace.kit.errors import BadRecord, Retry, TailraceError
-from tailrace.kit.log import Abortable, Backend, Committed, Consumer, OutOfRange, Reader, Retriable
+from tailrace.kit.log import Abortable, Backend, Committed, Consumer, LogError, OutOfRange, Reader, Retriable
 from tailrace.kit.messages import Message, TopicPartition
 from tailrace.sink.plan import Plan, make_plan
 from tailrace.sink.rows import Block, Row, blocks, unreadable
@@ -321,7 +321,12 @@ class Sink:
 
     def _fetch(self, consumer: Consumer) -> None:
         self._rebalanced = False
-        messages = consumer.consume(self._max_rows, 0 if self._due() else IDLE_WAIT_S)
+        try:
+            messages = consumer.consume(self._max_rows, 0 if self._due() else IDLE_WAIT_S)
+        except LogError:
+            # What had been fetched before it failed is gone from the client.
+            self._rewinding.update(self._owned)
+            raise
         if self._rebalanced:
             # Which messages were read before the partitions moved, and which after, is not known.
             self._rewinding.update(self._owned)
