@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from tailrace.kit.errors import TailraceError
+from tailrace.local.java import java, java_version
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import HOST, free_port
 
@@ -118,3 +119,12 @@ def test_an_installed_kafka_is_used(tmp_path: Path, kafka: LocalKafka) -> None:
         _create(broker.bootstrap)
     finally:
         broker.stop()
+
+
+def test_a_start_uses_what_the_first_one_on_this_machine_prepared(kafka: LocalKafka) -> None:
+    assert kafka.pid is not None
+    options = [one for one in psutil.Process(kafka.pid).cmdline() if one.startswith("-XX:AOTCache=")]
+    if (java_version(java().parents[1]) or 0) >= 25:
+        assert Path(options[0].partition("=")[2]).stat().st_size > 0
+    else:
+        assert not options

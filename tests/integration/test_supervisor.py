@@ -122,6 +122,25 @@ def test_an_address_that_is_given_but_dead_is_said(
         Supervisor(mine, tmp_path, print, ENV | given).start()
 
 
+def test_what_is_given_is_used_and_left_alone(tmp_path: Path, home: Home) -> None:
+    mine = Home(tmp_path / "home")
+    mine.prepare()
+    lock = mine.lock()
+    given = {k: v for k, v in home.read(home.addresses).items() if k != "TAILRACE_LANE_PARTITIONS"}
+    supervisor = Supervisor(mine, tmp_path, print, ENV | given)
+    supervisor.start()
+    try:
+        assert mine.read(mine.addresses) == given
+        now = status(mine)
+        for name in ("kafka", "registry", "clickhouse"):
+            assert now[name]["healthy"], name
+            assert "pid" not in now[name]
+    finally:
+        supervisor.stop()
+        lock.release()
+    assert status(home)["kafka"]["healthy"]
+
+
 def test_nothing_outlives_a_parent_that_crashed(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; from tailrace.local.process import Process; "

@@ -169,10 +169,10 @@ class LocalKafka:
         """What the JVM had loaded, linked and profiled in a trial run; it halves a start's time and work.
 
         Made at the first start on a machine, which takes some ten seconds longer for it. None where the Java is
-        older than 25, in which this came (JEP 514, 515), or cannot do it.
+        older than 25, in which this came (JEP 514, 515), or cannot do it, and for an installed Kafka.
         """
         release = java(self._env).parents[1] / "release"
-        if (java_version(release.parent) or 0) < 25:
+        if self._env.get("KAFKA_HOME") or (java_version(release.parent) or 0) < 25:
             return None
         made_of = "\n".join([release.read_text(), *_JVM, *_SNAPSHOT, classpath])
         name = f"kafka-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"
