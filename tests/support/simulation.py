@@ -122,7 +122,7 @@ OUTSIDE = "outside"
 _ERRORS: dict[str, list[tuple[type[Exception], bool]]] = {
     "topics": [(Retriable, False)],
     "subscribe": [(Retriable, False)],
-    "consume": [(Retriable, False)],
+    "consume": [(Retriable, False), (Retriable, True)],
     "poll": [(Retriable, False)],
     "committed": [(Retriable, False)],
     "earliest": [(Retriable, False)],

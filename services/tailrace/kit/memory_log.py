@@ -514,13 +514,15 @@ class MemoryConsumer:
             self._log.rebalance(self._group)
 
     def consume(self, limit: int, timeout_s: float) -> Sequence[Message]:
-        self._call("consume")
+        fault = self._call("consume")
         # What was fetched before the group moved may be handed over in the same call as what came after.
         found = self._read(limit // 2) if self._log.by_chance() else []
         self._follow_group()
         found += self._read(limit - len(found))
         if not found and timeout_s:
             self._log.pass_time(int(timeout_s * 1000))
+        # A client that fails in the middle of it has let go of what it had fetched.
+        _raise(fault)
         return found
 
     def _read(self, limit: int) -> list[Message]:
