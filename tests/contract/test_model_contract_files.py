@@ -12,7 +12,8 @@ import pytest
 from tailrace.contracts.data_file import find_mapping
 from tailrace.contracts.json_schema import schema_text
 from tailrace.contracts.model_contract import ModelContract, load_contract
-from tailrace.contracts.yaml_file import ContractError, read_yaml
+from tailrace.contracts.problems import ContractError
+from tailrace.contracts.yaml_file import read_yaml
 
 REPO = Path(__file__).parents[2]
 GIVEN = sorted((Path(__file__).parent / "model_contracts").glob("*.yaml"))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tailrace.contracts.model_contract import load_contract
-from tailrace.contracts.yaml_file import ContractError
+from tailrace.contracts.problems import ContractError
 from tailrace.kit.errors import TailraceError
 
 VALID = """\
@@ -330,3 +332,71 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"model: caf\xe9\n")
     with pytest.raises(TailraceError, match="cannot be read"):
         load_contract(tmp_path / "latin.yaml")
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("policy: &x [*x]", "8: holds too much, or an alias of itself; write it without aliases"),
+        (
+            "context: !!python/object:os.system x",
+            ("8: the tag tag:yaml.org,2002:python/object:os.system is not allowed; leave it out"),
+        ),
+        ("context: !!set {a}", "8: the tag tag:yaml.org,2002:set is not allowed; leave it out"),
+        ("? [a]: b", "8: a key that is no text; write name: value"),
+        ("labels: {horizon: 1d}", '8: "labels" stands twice; keep one of them'),
+    ],
+)
+def test_yaml_that_is_more_than_data(line: str, complaint: str) -> None:
+    assert complaints(f"{VALID}{line}\n") == [complaint]
+
+
+def test_characters_that_no_yaml_has() -> None:
+    assert complaints(VALID + "\x07")[0].startswith("1: not YAML: unacceptable character")
+
+
+_JUNK = [
+    "{",
+    "]",
+    ":",
+    "- ",
+    "&a",
+    "*a",
+    "!!binary x",
+    "? [1]",
+    "<<: *a",
+    "1",
+    "null",
+    ".inf",
+    "2020-01-01",
+    "'",
+    "#",
+    "|",
+    "\t",
+    "1e400",
+    "{}",
+    "x: y",
+    "0o7",
+    "!!omap",
+    "é",
+]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_whatever_is_written_is_refused_properly_or_stays_itself(data: st.DataObject) -> None:
+    lines = (
+        (Path(__file__).parents[1] / "contract" / "model_contracts" / "everything.yaml")
+        .read_text()
+        .splitlines()
+    )
+    for _ in range(data.draw(st.integers(1, 3))):
+        number = data.draw(st.integers(0, len(lines) - 1))
+        place = data.draw(st.integers(0, len(lines[number])))
+        junk = data.draw(st.sampled_from(_JUNK))
+        lines[number] = lines[number][:place] + junk + lines[number][place + data.draw(st.integers(0, 3)) :]
+    try:
+        contract = load_contract("\n".join(lines))
+    except TailraceError:
+        return
+    assert load_contract(contract.resolved_json) == contract

@@ -10,8 +10,8 @@ from tailrace.contracts.apply import Plan, plan
 from tailrace.contracts.changes import changes
 from tailrace.contracts.fold import Contracts
 from tailrace.contracts.model_contract import load_contract
+from tailrace.contracts.problems import ContractError
 from tailrace.contracts.succession import check_succession
-from tailrace.contracts.yaml_file import ContractError
 
 BASE = """\
 model: m

@@ -19,7 +19,7 @@ from tailrace.contracts.data_file import (
 )
 from tailrace.contracts.init import Drafted, draft, write
 from tailrace.contracts.model_contract import ModelContract, load_contract
-from tailrace.contracts.yaml_file import ContractError
+from tailrace.contracts.problems import ContractError
 from tailrace.kit.errors import TailraceError, UsageError
 
 NOW = 1_700_000_000_000

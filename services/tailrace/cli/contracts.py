@@ -134,7 +134,7 @@ def check(
     """
     from tailrace.contracts.apply import contract_files
     from tailrace.contracts.model_contract import load_contract
-    from tailrace.contracts.yaml_file import ContractError
+    from tailrace.contracts.problems import ContractError
 
     problems = []
     found = []

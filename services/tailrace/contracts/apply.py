@@ -13,9 +13,10 @@ from tailrace.contracts import lanes
 from tailrace.contracts.changes import Change, changes
 from tailrace.contracts.fold import Contracts
 from tailrace.contracts.model_contract import ModelContract, check_contract_file
+from tailrace.contracts.problems import ContractError, Finding
 from tailrace.contracts.registration import incompatibilities, register_schemas
 from tailrace.contracts.succession import check_succession
-from tailrace.contracts.yaml_file import ContractError, Finding, YamlFile, read_yaml
+from tailrace.contracts.yaml_file import YamlFile, read_yaml
 from tailrace.kit.codec import ControlCodec
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError

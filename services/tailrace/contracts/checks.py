@@ -18,8 +18,8 @@ from tailrace.contracts.expressions import (
 from tailrace.contracts.fields import ContextField, Feature
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.contracts.names import RESERVED_FIELDS, RESERVED_MODEL_SUFFIX, RESERVED_MODELS
+from tailrace.contracts.problems import FieldPath, Finding, did_you_mean
 from tailrace.contracts.sections import ALERT_PHRASES, METRICS_OF, match_alert
-from tailrace.contracts.yaml_file import FieldPath, Finding, did_you_mean
 
 Findings = Iterator[Finding]
 

@@ -18,8 +18,9 @@ from tailrace.contracts.durations import Duration
 from tailrace.contracts.expressions import ExpressionError, compile_expression, frame_columns
 from tailrace.contracts.fields import FieldName, Section
 from tailrace.contracts.model_contract import ModelContract, ModelName
+from tailrace.contracts.problems import did_you_mean
 from tailrace.contracts.sections import Expression
-from tailrace.contracts.yaml_file import did_you_mean, read_yaml
+from tailrace.contracts.yaml_file import read_yaml
 from tailrace.kit.errors import TailraceError, UsageError
 
 _HEADER = "# How rows of a CSV file become requests and labels of this model: for `train` and `replay`.\n"

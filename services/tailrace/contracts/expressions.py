@@ -25,7 +25,7 @@ from sqlglot import exp
 
 from tailrace.contracts.fields import ContextField, Feature
 from tailrace.contracts.model_contract import ModelContract
-from tailrace.contracts.yaml_file import did_you_mean
+from tailrace.contracts.problems import did_you_mean
 from tailrace.kit.errors import TailraceError
 
 # What it warns of is refused here anyway.

@@ -20,7 +20,7 @@ from tailrace.contracts.durations import format_duration
 from tailrace.contracts.expressions import ExpressionError, compile_expression, frame_columns
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.contracts.names import MODEL_PATTERN, RESERVED_FIELDS
-from tailrace.contracts.yaml_file import did_you_mean
+from tailrace.contracts.problems import did_you_mean
 from tailrace.kit.errors import TailraceError, UsageError
 
 MOST_CATEGORIES = 50

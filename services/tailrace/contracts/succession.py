@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from tailrace.contracts.compatibility import breaks
 from tailrace.contracts.model_contract import ModelContract
+from tailrace.contracts.problems import FieldPath, Finding
 from tailrace.contracts.registration import LEVEL
 from tailrace.contracts.schemas import avro_type, lane_schemas
-from tailrace.contracts.yaml_file import FieldPath, Finding
 from tailrace.kit.registry import schema_text
 
 NEW_MODEL = "make it a new model under another name"
