@@ -73,22 +73,29 @@ class ModelContract(Section):
     """
 
     model: ModelName
+    """Name of the logical model; also names tables and topics."""
     lane: ModelName = ""
+    """Prefix of the topics; by default the model's name."""
     owner: Owner
     key: Key = Key()
     event_time: EventTime = EventTime()
     features: Annotated[dict[FieldName, Feature], Field(min_length=1, max_length=2000)]
+    """All that any version of the model may use, by name."""
     context: dict[FieldName, ContextField] = Field({})
+    """Logged with each prediction; never given to a model."""
     rules: list[Rule] = Field([])
+    """Conditions across fields that every row keeps."""
     target: Target
     labels: Labels = Labels()
     policy: list[PolicyRule] = Field([])
+    """The first rule that matches decides; by default the action is the predicted class."""
     explore: Explore | None = None
     guardrails: Guardrails = Guardrails()
     explain: Explain = Explain()
     drift: Drift = Drift()
     quality: Quality = Quality()
     value: Expression | None = None
+    """SQL: what one prediction was worth, given action and target."""
     alerts: Alerts = Alerts()
     training: Training = Training()
     gates: Gates = Gates()
