@@ -156,7 +156,7 @@ def apply(
 
     Args:
         contracts: what is in force; what is applied is added.
-        say: told of each difference between topics as they are and as they should be.
+        say: told of what is not as it should be, and could not be changed.
 
     Raises:
         IncompatibleSchema: the registry holds schemas that the new ones break; nothing is applied.
@@ -171,7 +171,10 @@ def apply(
     for each in needed:
         _topics(connection, each.contract, contracts, say)
         register_schemas(registry, each.contract)
-        _tables(connection, each.contract)
+        if connection.clickhouse is None:
+            say(f"warning: CLICKHOUSE_URL is not set: {each.contract.model} has no tables there")
+        else:
+            _tables(connection, each.contract)
         _publish(connection, ControlCodec(registry), each, contracts)
 
 
@@ -189,8 +192,6 @@ def _topics(
 
 
 def _tables(connection: Connection, contract: ModelContract) -> None:
-    if connection.clickhouse is None:
-        return
     from tailrace.kit.clickhouse import ClickHouse
     from tailrace.kit.tables import ensure_tables
 
