@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import (
-    OFFSET_END,
     Consumer,
     IsolationLevel,
     KafkaError,
@@ -59,7 +58,7 @@ class TopicReader:
         admin = AdminClient(dict(connection.kafka), logger=log)
         try:
             partitions = _partitions(admin, topics)
-            self._ends = {tp: end for tp, end in _ends(admin, partitions).items() if end > 0}
+            ends = _ends(admin, partitions)
             self._consumer: Any = Consumer(
                 {
                     **connection.kafka,
@@ -76,10 +75,13 @@ class TopicReader:
             )
         except KafkaException as error:
             raise kind(error) from error
-        # Not OFFSET_BEGINNING: asking where that is costs half a second while the leader is not yet known. Where
-        # the first records are gone, offset 0 is reset to the earliest there is.
-        start = OFFSET_END if from_end else 0
-        self._consumer.assign([Place(*tp, (starts or {}).get(tp, start)) for tp in partitions])
+        self._ends = {tp: end for tp, end in ends.items() if end > 0}
+        # Neither OFFSET_BEGINNING nor OFFSET_END: where they are is asked for later, when the end has moved on, and
+        # that costs half a second while a leader is not yet known. Where the first records are gone, offset 0 is
+        # reset to the earliest there is.
+        first = dict(ends) if from_end else dict.fromkeys(partitions, 0)
+        first.update(starts or {})
+        self._consumer.assign([Place(*tp, first[tp]) for tp in partitions])
 
     def poll(self, timeout_s: float) -> list[Message]:
         """What has come, at most 10,000 messages; waits up to ``timeout_s`` for the first of them."""
