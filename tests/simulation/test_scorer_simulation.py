@@ -287,8 +287,8 @@ class ShadowScenario(ScorerScenario):
 
 
 def test_every_request_is_answered_once_by_the_right_version() -> None:
-    simulate(ScorerScenario, 600)
+    simulate(ScorerScenario, 700)
 
 
 def test_shadows_score_what_the_champion_answers() -> None:
-    simulate(ShadowScenario, 400)
+    simulate(ShadowScenario, 500)

@@ -45,6 +45,10 @@ class Policy:
             self._conditions.append(compile_expression(rule.when, known, "boolean"))
             self.choices.append(choice)
         self.choices.append(last)
+        first = pl.lit(len(self._conditions), dtype=pl.Int64)
+        for index, condition in reversed(list(enumerate(self._conditions))):
+            first = pl.when(condition.expr).then(pl.lit(index, dtype=pl.Int64)).otherwise(first)
+        self._first = first.alias("choice")
         used = frozenset().union(*(c.names for c in self._conditions))
         self._outputs = used & {"score", "value", "predicted_class"}
         self._flags = used & {"uncertain", "guarded"}
@@ -61,10 +65,7 @@ class Policy:
         said = [pl.Series(name, _output(name, outputs)) for name in sorted(self._outputs)]
         said += [pl.repeat(False, rows, eager=True).alias(name) for name in sorted(self._flags)]
         frame = pl.DataFrame([*used.get_columns(), *said, pl.Series("", np.zeros(rows, dtype=np.int8))])
-        first = pl.lit(len(self._conditions), dtype=pl.Int64)
-        for index, condition in reversed(list(enumerate(self._conditions))):
-            first = pl.when(condition.expr).then(pl.lit(index, dtype=pl.Int64)).otherwise(first)
-        plan = frame.lazy().select(first.alias("choice"))
+        plan = frame.lazy().select(self._first)
         # There is nothing to optimise, and looking for it would take as long as the work.
         chosen = plan.collect(optimizations=pl.QueryOptFlags.none()).to_series()
         if len(chosen) != rows:  # every condition is a constant
