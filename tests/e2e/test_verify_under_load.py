@@ -1,0 +1,33 @@
+"""`verify` while requests flow: what is under way is in flight, never lost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from tests.support.project import Project
+
+
+def test_verify_is_right_while_requests_flow(credit: Project) -> None:
+    command = [sys.executable, "-m", "tailrace.cli", "replay", "loans.csv", "--model", "credit"]
+    replay = subprocess.Popen(
+        [*command, "--rate", "400", "--json"],
+        cwd=credit.path,
+        env=credit.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    seen = []
+    while replay.poll() is None:
+        found = credit.json("verify", "--model", "credit", check=False)
+        assert found["ok"], found["problems"]
+        assert found["requests"] == found["predictions"] + found["dead_letters"] + found["in_flight"]
+        seen.append(found["requests"])
+    printed, progress = replay.communicate()
+    assert replay.returncode == 0, progress
+    assert json.loads(printed)["requests"] == json.loads(printed)["trained_on"] == 2_000
+    assert " of 2,000 records, " in progress
+    assert " s left" in progress
+    assert any(0 < requests < seen[-1] for requests in seen), f"never looked in between: {seen}"
