@@ -16,11 +16,14 @@ from concurrent.futures import Executor, Future
 from typing import Any, NamedTuple
 
 from tailrace.contracts import lanes
+from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.messages import Message, Source
 from tailrace.kit.registry import Registry
+from tailrace.models.errors import PackageRefused
 from tailrace.models.fingerprint import runtime_versions
+from tailrace.models.load import LoadedModel
 from tailrace.scorer.logic import ScorerLogic
 from tailrace.scorer.versions import OpenVersion, Role
 from tailrace.verify.check import Problem, differences
@@ -69,7 +72,8 @@ class Rescorer:
     def __init__(self, registry: Registry, control: Sequence[Message], open_version: OpenVersion) -> None:
         self._registry = registry
         self._codec, self._control_codec = Codec(registry), ControlCodec(registry)
-        self._control, self._open = control, open_version
+        self._control, self._open_version = control, open_version
+        self._refused: dict[tuple[str, int], str] = {}
 
     def problems(
         self, predictions: Sequence[Message], requests: Callable[[Sequence[Source]], Mapping[Source, Message]]
@@ -121,8 +125,17 @@ class Rescorer:
             else:
                 held = [hold.reason for hold in output.holds.values()]
                 refused = [f"{letter.code}: {letter.reason}" for letter in output.dead_letters]
-                why = "; ".join([*held, *refused]) or f"version {event['version']} does not answer"
+                refusal = self._refused.get((named.model, event["version"]), "it does not answer")
+                why = "; ".join([*held, *refused]) or f"version {event['version']}: {refusal}"
                 yield _problem(message, f"cannot be scored again: {why}")
+
+    def _open(self, record: Mapping[str, Any], contract: ModelContract) -> LoadedModel:
+        # Behind a refused champion the version before it answers: remember why it was not the one named.
+        try:
+            return self._open_version(record, contract)
+        except PackageRefused as refused:
+            self._refused[record["model"], record["version"]] = str(refused)
+            raise
 
     def _as_of(self, named: _Named) -> list[Message]:
         """The control topics as they were when the model had this contract and this revision."""
