@@ -184,5 +184,15 @@ class EchoScenario(Scenario):
         assert letters == bad
 
 
+class EagerEchoScenario(EchoScenario):
+    """Partitions of one number belong together, so all are given up at each rebalance."""
+
+    co_partitioned = True
+
+
 def test_every_request_is_answered_once_whatever_happens() -> None:
     simulate(EchoScenario)
+
+
+def test_the_same_with_partitions_that_are_given_up_at_each_rebalance() -> None:
+    simulate(EagerEchoScenario, 500)

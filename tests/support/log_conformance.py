@@ -302,6 +302,19 @@ class LogConformance:
         for consumer in consumers:
             consumer.close()
 
+    def test_what_a_listener_raises_comes_out_of_consume(self) -> None:
+        self.world.create_topic(self.topic, 1)
+        consumer = self.world.backend().consumer(self.group)
+
+        class Refusing(Listener):
+            def on_assign(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+                raise ZeroDivisionError
+
+        consumer.subscribe([self.topic], Refusing(consumer))
+        with pytest.raises(ZeroDivisionError):
+            self.until(lambda: take(consumer, 0.05))
+        consumer.close()
+
     # Reading in a group ---
 
     def test_seek_pause_and_resume(self) -> None:
@@ -366,8 +379,7 @@ class LogConformance:
         for number in range(500, 700):
             self.world.append(self.topic, b"%d" % number, partition=number % 4)
         loops[0].close()
-        self.until(lambda: answered(loops[1:], 700))
-        assert [loop.waiting for loop in loops[1:]] == [None, None]
+        self.until(lambda: answered(loops[1:], 700) and all(loop.waiting is None for loop in loops[1:]))
         for loop in loops[1:]:
             loop.close()
         answers.close()

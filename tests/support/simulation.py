@@ -37,6 +37,7 @@ class Scenario:
 
     group = "service"
     partitions = 3
+    co_partitioned = False
 
     def setup(self, log: MemoryLog, rng: random.Random) -> None:
         """Creates topics."""
@@ -63,6 +64,7 @@ class Scenario:
             clock=clock,
             quarantine=quarantine,
             max_batch=7,
+            co_partitioned=self.co_partitioned,
         )
 
     def done(self, log: MemoryLog) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event
 from typing import TypeVar
@@ -318,6 +319,11 @@ class BatchLoop:
         for tp in partitions:
             self._owned.pop(tp, None)
             self._rewinding.discard(tp)
+            # What another instance says of it from now on is not to be contradicted.
+            with suppress(KeyError):
+                metrics.LAG.remove(self._group, *map(str, tp))
+            with suppress(KeyError):
+                metrics.WATERMARK.remove(*map(str, tp))
         self._logic.revoked(partitions)
 
     def _offer_held(self, consumer: Consumer) -> None:
