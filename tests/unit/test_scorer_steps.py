@@ -149,3 +149,12 @@ def test_a_policy_of_constants() -> None:
     policy = Policy(contract)
     outputs = Predictions(np.array([[0.2, 0.8]] * 3), np.array([0.8] * 3), None, ("false", "true"))
     assert policy.choose({"x": np.ones(3)}, outputs, 3).tolist() == [0, 0, 0]
+
+
+def test_running_out_of_memory_is_no_row_s_fault() -> None:
+    class Starved:
+        def run(self, columns: Columns, rows: int) -> Array:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        score(formula_model(CREDIT, 1, Starved()), columns_of([1.0, 2.0]), 2)

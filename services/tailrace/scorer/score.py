@@ -38,6 +38,8 @@ def _bisect(
 ) -> None:
     try:
         outputs[rows] = model.outputs(columns, len(rows))
+    except MemoryError:  # says nothing about a row
+        raise
     except Exception as error:  # whatever a model raises
         if len(rows) == 1:
             failed[int(rows[0])] = f"the model raises {type(error).__name__}: {error}"[:500]
