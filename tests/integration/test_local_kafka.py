@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from tailrace.kit.errors import TailraceError
@@ -39,11 +39,11 @@ def _read(bootstrap: str, topic: str, count: int) -> list[bytes]:
         {
             "bootstrap.servers": bootstrap,
             "group.id": uuid.uuid4().hex,
-            "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
         }
     )
-    consumer.subscribe([topic])
+    partitions = consumer.list_topics(topic, 30).topics[topic].partitions
+    consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
     found: list[bytes] = []
     while len(found) < count:
         found += [m.value() for m in consumer.consume(count - len(found), 30) if not m.error()]
