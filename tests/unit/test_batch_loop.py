@@ -11,7 +11,7 @@ from tests.support.simulation import Crash, drained, quarantine
 from tailrace.kit import dead_letters
 from tailrace.kit.batch_loop import DECIDE_S, BatchLoop
 from tailrace.kit.errors import Retry, TailraceError
-from tailrace.kit.log import Fenced, Indefinite, Refused, Retriable
+from tailrace.kit.log import Abortable, Fenced, Indefinite, Refused, Retriable
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.memory_log import Fault, MemoryClock, MemoryLog
 from tailrace.kit.messages import Hold, Message, Record, TopicPartition
@@ -351,6 +351,18 @@ def test_a_commit_that_stays_undecided_is_not_taken_for_done() -> None:
 
     bench.log.hook = cut_off
     bench.turn(loop, bench.all_done)
+    assert bench.answers() == values(0, 1)
+
+
+def test_a_commit_that_is_repeated_and_then_refused_may_have_gone_through() -> None:
+    bench = Bench(messages=1)
+    loop = bench.loop(Passing())
+    bench.turn(loop, bench.all_done)
+    bench.append(1)
+    faults = [Fault(Abortable("no such transaction")), Fault(Retriable("no answer"), applied=True)]
+    bench.log.hook = lambda client, call: faults.pop() if call == "commit_transaction" and faults else None
+    for _ in range(20):
+        loop.step()
     assert bench.answers() == values(0, 1)
 
 
