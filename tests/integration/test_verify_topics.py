@@ -8,6 +8,9 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 from tests.support.lane import PARTITIONS, HandmadeLane
 
 from tailrace.kit import dead_letters
@@ -140,3 +143,35 @@ def test_predictions_that_name_what_does_not_exist(stack: Connection) -> None:
 
     report = _settle(stack, change)
     assert sorted(p.check for p in report.problems) == sorted([*altered, "unreadable"])
+
+
+def _delete(stack: Connection, ends: dict[tuple[str, int], int]) -> None:
+    """Deletes what is before these offsets, as retention would."""
+    admin = AdminClient(dict(stack.kafka))
+    for done in admin.delete_records([TopicPartition(*p, end) for p, end in ends.items()]).values():
+        done.result(30)
+
+
+@pytest.mark.parametrize("cut", ["answers", "requests"])
+def test_what_retention_deleted_on_one_side_is_not_missed_on_the_other(stack: Connection, cut: str) -> None:
+    name = f"v{uuid.uuid4().hex[:10]}"
+    lane = HandmadeLane(stack, name)
+    sources: list[Source] = []
+    ends: dict[tuple[str, int], int] = {}
+    for round_ in range(3):
+        asked = lane.write(lane.request(n, partition=n % PARTITIONS) for n in range(12))
+        missing = asked[:1] if round_ == 2 else []
+        answered = lane.write(
+            (lane.prediction(s)._replace(partition=s.partition) for s in asked if s not in missing), name
+        )
+        if round_ == 0:
+            for place in asked if cut == "requests" else answered:
+                ends[place.topic, place.partition] = max(ends.get(place[:2], 0), place.offset + 1)
+        sources += asked
+    lane.commit(name, sources)
+    _delete(stack, ends)
+    report = Verification(replace(stack, clickhouse=None), name, group=name).run()
+    assert _found(report) == {("lost", sources[24].partition, sources[24].offset)}
+    found = report.as_dict()
+    assert found["requests"] == found["predictions"] + 1
+    assert 12 <= found["requests"] <= 24

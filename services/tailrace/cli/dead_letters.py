@@ -75,8 +75,7 @@ def one(connection: Connection, where: Source) -> Found:
 
 
 def resend(connection: Connection, letters: Iterable[Found], again: bool = False) -> dict[Source, str | None]:
-    """Sends the original bytes to the topic they came from, under their key, naming the dead letter in a
-    header.
+    """Sends the original bytes to the topic they came from, naming the dead letter in a header.
 
     Whether a dead letter was sent before is read from the log itself: from the records with that header.
 

@@ -1,6 +1,4 @@
-"""Waits for what became of single requests: one background reader per lane, over predictions and dead
-letters.
-"""
+"""Waits for what became of single requests: a background reader per lane, of answers and dead letters."""
 
 from __future__ import annotations
 
@@ -19,8 +17,7 @@ from tailrace.kit.messages import Message, Source
 
 
 class Waiter:
-    """One request and what is known of it: its coordinates once Kafka took it, the answers under its key
-    meanwhile.
+    """One request: its coordinates, once Kafka took it, and the answers under its key meanwhile.
 
     The answer may be read before the delivery is reported, so both sides keep what they have until they meet.
     """

@@ -35,12 +35,11 @@ Delivered = Callable[[KafkaError | None, Any], None]
 
 
 class Client:
-    """Sends requests, labels and actions to models, and reads what they answer. Safe to share between
-    threads.
+    """Sends requests, labels and actions to models, and reads the answers. Threads may share it.
 
-    >>> with Client() as client:                                                            # doctest: +SKIP
-    ...     event = client.predict("credit", {"income": 41000, "debt_ratio": 0.3, "age": 44, "purpose":
-    "car"}) ...     print(event["score"], event["action"])
+    >>> with Client() as client:  # doctest: +SKIP
+    ...     event = client.predict("electricity", {"nswprice": 0.06, "nswdemand": 0.44})
+    ...     print(event["score"], event["action"])
 
     Args:
         connection: where Kafka and the registry are; default: the environment, else the running home.
@@ -107,14 +106,12 @@ class Client:
         request_id: str | None = None,
         event_time: Time | None = None,
     ) -> dict[str, Any]:
-        """Sends a request and waits for its prediction event, matched by the request's coordinates in the
-        log.
+        """Sends a request and waits for its prediction event, matched by the request's coordinates.
 
         Times in the event are milliseconds since 1970.
 
         Raises:
-            Rejected: the request broke the contract: here, as in :meth:`send`, or at the scorer, as a dead
-                letter.
+            Rejected: the request broke the contract: here, as in :meth:`send`, or by the scorer.
             Timeout: no answer within ``timeout`` seconds.
         """
         draft = self._request(model, row, key, request_id, event_time)

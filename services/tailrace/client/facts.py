@@ -1,6 +1,4 @@
-"""What an application must know of a model: from the contracts topic, without the library that checks
-contracts.
-"""
+"""What an application must know of a model, from the contracts topic; without pydantic."""
 
 from __future__ import annotations
 

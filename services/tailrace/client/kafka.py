@@ -53,9 +53,7 @@ def _ends(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
 
 
 def producer(connection: Connection) -> Producer:
-    """Idempotent, acknowledged by all in-sync replicas, partitioned as by the Java client and the
-    services.
-    """
+    """Idempotent, acknowledged by all in-sync replicas, partitioned as by Java and the services."""
     return Producer(
         {
             **connection.kafka,

@@ -24,8 +24,7 @@ class Draft(NamedTuple):
 
 
 def to_ms(time: Time) -> int:
-    """Milliseconds since 1970 of a datetime or ISO 8601 text (UTC where it names no zone); an int is taken
-    as such.
+    """Milliseconds since 1970 of a datetime, ISO 8601 text (UTC where no zone is named) or milliseconds.
 
     Raises:
         UsageError: the text is no time.
@@ -50,8 +49,7 @@ def request(
     request_id: str | None = None,
     event_time: Time | None = None,
 ) -> Draft:
-    """A request for a row of features and context; the row may also carry the ids and the event time by
-    their names.
+    """A request for a row of features and context, which may carry ids and event time by their names.
 
     Raises:
         Rejected: the row has a field that the contract does not know.

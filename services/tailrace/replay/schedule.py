@@ -77,9 +77,7 @@ class Pace:
 
 
 class LaneClock:
-    """The lane's clock while a replay owns it: which input partitions fell silent and must be told the
-    time.
-    """
+    """The lane's clock while a replay owns it: which input partitions fell silent."""
 
     def __init__(self, topics: Iterable[str], partitions: int) -> None:
         self._told: dict[tuple[str, int], int] = {}
@@ -95,9 +93,7 @@ class LaneClock:
         self._told[topic, partition] = time_ms
 
     def tick(self, time_ms: int) -> list[tuple[str, int]]:
-        """Event time is ``time_ms`` now: the partitions that got nothing since the last tick, to be
-        marked.
-        """
+        """Event time is ``time_ms`` now: the partitions to mark, which got nothing since."""
         since = self._last_tick
         silent = [p for p in self._partitions if since is None or self._told.get(p, since - 1) < since]
         if since is not None and time_ms <= since:

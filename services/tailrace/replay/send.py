@@ -48,8 +48,7 @@ class Replay:
     Event times come from the rows, so the lane's passing time does too: an input partition (requests, labels,
     actions) that falls silent is sent a mark with the event time reached, at least every 1,000 records and
     about every second. At the end every input partition gets a last mark, at the last event time plus the
-    contract's
-    lateness: nothing older is to come, so every window that ended by then may close.
+    contract's lateness: nothing older is to come, so every window that ended by then may close.
 
     Args:
         rows: as ``contracts.data_file.read_rows`` gives them, sorted by event time.
@@ -83,8 +82,7 @@ class Replay:
         self._producer = producer(connection)
 
     def run(self, progress: Callable[[int], None] = lambda done: None) -> Sent:
-        """Sends everything and waits until Kafka has taken it. ``progress`` is told how many records are
-        sent.
+        """Sends everything and waits until Kafka has taken it. ``progress`` is told how many are sent.
 
         Raises:
             DeliveryFailed: Kafka refused some.

@@ -88,9 +88,7 @@ class Stored(NamedTuple):
 
 
 def compare_rows(events: Offsets, rows: Offsets) -> Stored:
-    """Compares a partition's events with the rows that were stored of it, one offset per event and per
-    row.
-    """
+    """Compares a partition's events with the rows stored of it: one offset each."""
     found, times = np.unique(rows, return_counts=True)
     return Stored(
         missing=np.setdiff1d(events, found, assume_unique=True),
@@ -114,9 +112,7 @@ class Problem:
 
 
 def differences(logged: Any, again: Any, path: str = "") -> list[str]:
-    """Where two events differ, as ``field: logged / again``. Floats must be equal to the bit, NaN equal to
-    NaN.
-    """
+    """Where two events differ, as ``field: logged / again``. NaN equals NaN, nothing is rounded."""
     if isinstance(logged, dict) and isinstance(again, dict):
         return [
             line

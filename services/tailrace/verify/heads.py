@@ -1,6 +1,4 @@
-"""Reads the beginning of prediction events, up to who made them and from what, at a fraction of the
-whole's cost.
-"""
+"""Reads the beginning of prediction events, up to who made them and from what: cheaper than the whole."""
 
 from __future__ import annotations
 

@@ -37,9 +37,7 @@ NOTHING = Digest(0, 0, 0, 0)
 
 
 class Rows:
-    """Rows of every table that keeps events: those with the columns ``_topic``, ``_partition`` and
-    ``_offset``.
-    """
+    """Rows of every table that keeps events: those with ``_topic``, ``_partition``, ``_offset``."""
 
     def __init__(self, clickhouse: ClickHouse) -> None:
         self._clickhouse = clickhouse

@@ -234,8 +234,7 @@ class Verification:
     ) -> dict[Partition, int]:
         """The first request of each partition whose answer cannot have been deleted by retention yet.
 
-        A request is appended before its answer: what was asked after the oldest answer kept has its answer
-        kept.
+        A request is appended before its answer: what was asked after the oldest answer kept is answered.
         """
         cut = [p for p, r in answers.items() if r.low > 0 and p.topic != lane.shadow_predictions]
         if not cut:
