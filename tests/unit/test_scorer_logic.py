@@ -29,6 +29,7 @@ from tailrace.kit.marks import mark
 from tailrace.kit.messages import Hold, Record, Source, TopicPartition
 from tailrace.kit.sources import prediction_id
 from tailrace.models.errors import PackageRefused
+from tailrace.scorer.handover import Handover
 
 FIRST = TopicPartition("credit.requests", 0)
 
@@ -534,6 +535,19 @@ def test_a_new_owner_need_not_have_more_than_the_last_one_had() -> None:
     output = after.requests(REQUEST)
     assert not output.holds
     assert [e["rollout_revision"] for e in after.events(output)] == [1]
+
+
+def test_what_finds_no_room_in_the_metadata_is_demanded_in_full() -> None:
+    many = Handover(7, 900, {f"model-{number}": 1 for number in range(5_000)})
+    metadata = many.to_metadata()
+    assert len(metadata.encode()) <= 4_000
+    found = Handover.from_metadata(metadata)
+    assert (found.contracts, found.rollouts) == (7, 900)
+    assert 100 < len(found.behind) < 5_000
+    assert found.behind.items() <= many.behind.items()
+    few = Handover(1, 2, {"a": 3})
+    assert Handover.from_metadata(few.to_metadata()) == few
+    assert Handover.from_metadata("") == Handover()
 
 
 def test_metadata_of_another_program_is_no_reason_to_stop() -> None:

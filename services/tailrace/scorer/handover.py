@@ -31,13 +31,14 @@ class Handover:
         """Compact JSON. Models that find no room are left out, which makes the next owner wait for more,
         never less.
         """
-        text = ""
-        behind = dict(sorted(self.behind.items()))
-        while True:
-            text = json.dumps([1, self.contracts, self.rollouts, behind], separators=(",", ":"))
-            if len(text) <= LIMIT:
-                return text
-            behind.popitem()
+        room = LIMIT - len(json.dumps([1, self.contracts, self.rollouts, {}]))
+        behind = {}
+        for model, revision in sorted(self.behind.items()):
+            room -= len(json.dumps({model: revision}))
+            if room < 0:
+                break
+            behind[model] = revision
+        return json.dumps([1, self.contracts, self.rollouts, behind], separators=(",", ":"))
 
     @classmethod
     def from_metadata(cls, metadata: str) -> Handover:
