@@ -148,7 +148,9 @@ def rows_equal_events(project: Project) -> None:
     ("name", "times"),
     [("scorer", 50 if LONG else 10), ("sink", 25 if LONG else 5), ("kafka", 10 if LONG else 2)],
 )
-def test_killed_under_load_nothing_is_lost_or_doubled(credit: Project, name: str, times: int) -> None:
+def test_killed_under_load_nothing_is_lost_or_doubled(
+    credit: Project, name: str, times: int, tell: Callable[[str], None]
+) -> None:
     print(f"\nseed {SEED} (TAILRACE_SEED={SEED} replays the moments)")
     chance = random.Random(SEED)
     load = Load(credit)
@@ -160,9 +162,9 @@ def test_killed_under_load_nothing_is_lost_or_doubled(credit: Project, name: str
     time.sleep(1)
     load.stop()
     lost, twice = count_after(credit, load)
-    print(
+    tell(
         f"{name}: {times} kills, {load.sent} requests, {lost} lost, {twice} answered twice; recovery "
-        f"median {statistics.median(recoveries):.1f} s, longest {max(recoveries):.1f} s"
+        f"median {statistics.median(recoveries):.1f} s, longest {max(recoveries):.1f} s (seed {SEED})"
     )
     assert (lost, twice) == (0, 0), f"{lost} lost, {twice} answered twice\n{credit.logs()}"
     rows_equal_events(credit)

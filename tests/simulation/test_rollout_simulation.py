@@ -211,4 +211,4 @@ class RolloutScenario(Scenario):
 
 
 def test_every_command_and_version_is_decided_once() -> None:
-    simulate(RolloutScenario, 800)
+    simulate(RolloutScenario)

@@ -287,8 +287,8 @@ class ShadowScenario(ScorerScenario):
 
 
 def test_every_request_is_answered_once_by_the_right_version() -> None:
-    simulate(ScorerScenario, 700)
+    simulate(ScorerScenario, 1300)
 
 
 def test_shadows_score_what_the_champion_answers() -> None:
-    simulate(ShadowScenario, 500)
+    simulate(ShadowScenario, 700)
