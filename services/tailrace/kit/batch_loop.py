@@ -89,11 +89,11 @@ class BatchLoop:
     Args:
         service: the service's name, for dead letters.
         group: consumer group.
-        transactional_id: stable for an instance where it has an ordinal, else unique. Safety does not rest
-        on it. quarantine: what to write instead of processing a message that stops the process, and why it
-        does. stop: set when the process is to end; whatever waits then gives up. max_batch: records in a
-        batch, at most. co_partitioned: the partitions of one number, of all topics of a lane, belong to one
-        instance.
+        transactional_id: stable for an instance where it has an ordinal, else unique. Safety does not rest on it.
+        quarantine: what to write instead of processing a message that stops the process, and why it does.
+        stop: set when the process is to end; whatever waits then gives up.
+        max_batch: records in a batch, at most.
+        co_partitioned: the partitions of one number, of all topics of a lane, belong to one instance.
     """
 
     def __init__(
@@ -271,8 +271,7 @@ class BatchLoop:
         self._look_at = now + int(LOOK_FOR_TOPICS_S * 1e9)
 
     def on_assign(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """Where to go on. A partition of which the group has committed nothing starts at its first record;
-        that
+        """Where to go on. A partition of which the group has committed nothing starts at its first record; that
         start is committed, so that later ones need not guess.
         """
         assert self._consumer is not None
