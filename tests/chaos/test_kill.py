@@ -84,7 +84,9 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: str, project: 
 
 
 def champion(project: Project) -> Any:
-    return next((m["champion"] for m in project.status().get("models", []) if m["model"] == "credit"), None)
+    return next(
+        (m["champion"] for m in (project.status().get("models") or []) if m["model"] == "credit"), None
+    )
 
 
 def observer(project: Project) -> Observer:

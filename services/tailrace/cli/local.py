@@ -90,7 +90,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     found = ask_everything(where)
     try:
         found["models"] = models_in_force(connect({}, where.root))
-    except Retry as away:
+    except (Retry, TailraceError) as away:  # what is away is what one wants to see here
         say(f"models: {away}")
         found["models"] = None
     if as_json:

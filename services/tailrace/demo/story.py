@@ -104,7 +104,7 @@ class Story:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             status = json.loads(self._tailrace("status", "--json", quiet=True, check=False))
-            if any(m["model"] == MODEL and m["champion"] == version for m in status.get("models", [])):
+            if any(m["model"] == MODEL and m["champion"] == version for m in status.get("models") or []):
                 return
             time.sleep(0.2)
         raise TailraceError(

@@ -125,10 +125,7 @@ def read_all(connection: Connection, topics: str | Sequence[str]) -> Iterator[Me
     Raises:
         TailraceError: a topic does not exist, or Kafka cannot be reached.
     """
-    try:
-        reader = TopicReader(connection, topics)
-    except LogError as error:
-        raise TailraceError(f"Kafka at {connection.bootstrap} does not answer: {error}") from error
+    reader = _patiently(connection, topics)
     try:
         while not reader.caught_up():
             yield from reader.poll(0.2)
@@ -153,10 +150,7 @@ def read_at(
         tp = TopicPartition(topic, partition)
         firsts[tp] = min(offset, firsts.get(tp, offset))
         lasts[partition] = max(offset, lasts.get(partition, offset))
-    try:
-        reader = TopicReader(connection, topic, starts=firsts)
-    except LogError as error:
-        raise TailraceError(f"Kafka at {connection.bootstrap} does not answer: {error}") from error
+    reader = _patiently(connection, topic, firsts)
     found: dict[tuple[int, int], Message] = {}
     try:
         while lasts and not reader.caught_up():
@@ -169,6 +163,19 @@ def read_at(
     finally:
         reader.close()
     return found
+
+
+def _patiently(
+    connection: Connection, topics: str | Sequence[str], starts: Mapping[TopicPartition, int] | None = None
+) -> TopicReader:
+    deadline = time.monotonic() + _TIMEOUT_S
+    while True:
+        try:
+            return TopicReader(connection, topics, starts=starts)
+        except LogError as error:
+            if not isinstance(error, Retriable) or time.monotonic() > deadline:
+                raise TailraceError(f"Kafka at {connection.bootstrap} does not answer: {error}") from error
+            time.sleep(0.1)
 
 
 def _partitions(admin: AdminClient, topics: Sequence[str]) -> list[TopicPartition]:
