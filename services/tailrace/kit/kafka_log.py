@@ -46,17 +46,10 @@ _PASSING_EVENTS = frozenset(
 
 
 class KafkaBackend:
-    """One client's way to Kafka.
+    """One client's way to Kafka."""
 
-    Args:
-        client_id: the client's name, for the broker's logs and quotas.
-        static: nobody else has this name at the same time. A process that takes it after a crash then takes
-            over the partitions of the one before at once, instead of waiting for its session to time out.
-    """
-
-    def __init__(self, connection: Connection, client_id: str, *, static: bool = False) -> None:
+    def __init__(self, connection: Connection, client_id: str) -> None:
         self._connection = connection
-        self._static = static
         self._common: dict[str, Any] = {
             **connection.kafka,
             "client.id": client_id,
@@ -74,8 +67,7 @@ class KafkaBackend:
         return {name: len(topic.partitions) for name, topic in found.items() if topic.error is None}
 
     def consumer(self, group: str, *, co_partitioned: bool = False) -> KafkaConsumer:
-        options = {"group.instance.id": self._common["client.id"]} if self._static else {}
-        return KafkaConsumer({**self._common, **options}, group, co_partitioned=co_partitioned)
+        return KafkaConsumer(self._common, group, co_partitioned=co_partitioned)
 
     def producer(self, transactional_id: str) -> KafkaProducer:
         return KafkaProducer(self._common, transactional_id)

@@ -60,7 +60,7 @@ class Service:
     @cached_property
     def kafka(self) -> KafkaBackend:
         """The instance's way to Kafka."""
-        return KafkaBackend(self.connection, self.instance, static=self.settings.instance is not None)
+        return KafkaBackend(self.connection, self.instance)
 
 
 class Runnable(Status, Protocol):
