@@ -32,7 +32,7 @@ Answer = TypeVar("Answer")
 MAX_ROWS = 20_000
 """Records in one block, at most: far below where ClickHouse would split it."""
 MAX_BYTES = 32 * 1024 * 1024
-LINGER_S = 0.25
+LINGER_S = 1.0
 """How long a record waits for company. ClickHouse likes few large blocks; people like to see what happens."""
 IDLE_WAIT_S = 0.05
 LOOK_FOR_TOPICS_S = 0.5
