@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from confluent_kafka import Consumer, TopicPartition
@@ -122,15 +122,5 @@ class Watcher(threading.Thread):
 
     def _count(self, answer: Answer) -> None:
         appended = self._appended.pop(answer.source)
-        self.seen.answers.append(
-            Answer(
-                answer.source,
-                answer.at,
-                appended,
-                answer.prediction_ms,
-                answer.version,
-                answer.action,
-                answer.request_id,
-            )
-        )
+        self.seen.answers.append(replace(answer, request_ms=appended))
         self.seen.actions[answer.action] += 1
