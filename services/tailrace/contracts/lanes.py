@@ -10,8 +10,27 @@ CHUNKS = "tailrace.model-chunks"
 ROLLOUTS = "tailrace.rollouts"
 COMMANDS = "tailrace.commands"
 ALERTS = "tailrace.alerts"
+WINDOW_PARTS = "tailrace.window-parts"
+WINDOW_STATE = "tailrace.window-state"
+DRIFT_REPORTS = "tailrace.drift-reports"
+PERFORMANCE_REPORTS = "tailrace.performance-reports"
+TRAINING_RUNS = "tailrace.training-runs"
+CLOCKS = "tailrace.clocks"
 
-CONTROL_TOPICS = (CONTRACTS, MANIFESTS, CHUNKS, ROLLOUTS, COMMANDS, ALERTS)
+CONTROL_TOPICS = (
+    CONTRACTS,
+    MANIFESTS,
+    CHUNKS,
+    ROLLOUTS,
+    COMMANDS,
+    ALERTS,
+    WINDOW_PARTS,
+    WINDOW_STATE,
+    DRIFT_REPORTS,
+    PERFORMANCE_REPORTS,
+    TRAINING_RUNS,
+    CLOCKS,
+)
 
 LANE_SUFFIXES = (
     "requests",
@@ -19,6 +38,8 @@ LANE_SUFFIXES = (
     "shadow-predictions",
     "labels",
     "actions",
+    "rekeyed",
+    "outcomes",
     "dead-letters",
 )
 
@@ -47,6 +68,14 @@ class Lane(NamedTuple):
     @property
     def actions(self) -> str:
         return f"{self.name}.actions"
+
+    @property
+    def rekeyed(self) -> str:
+        return f"{self.name}.rekeyed"
+
+    @property
+    def outcomes(self) -> str:
+        return f"{self.name}.outcomes"
 
     @property
     def dead_letters(self) -> str:

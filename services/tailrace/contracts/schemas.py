@@ -117,6 +117,52 @@ def prediction_schema(contract: ModelContract) -> AvroSchema:
     return _record(contract, "Prediction", f"An answer of {contract.model}.", fields)
 
 
+def outcome_schema(contract: ModelContract) -> AvroSchema:
+    """``NAMESPACE.Outcome``: a prediction and what became of it. The prediction is nested last, so that its bytes can
+    be copied.
+    """
+    truth = _TYPES[contract.target.type]
+    fields = [
+        _field("outcome_id", "string", "Hash of the prediction's id and of what led to this revision."),
+        _field(
+            "revision", "int", "1 for the first outcome of a prediction, one more for each that replaces it."
+        ),
+        _nullable("replaces", "string", "The outcome that this one replaces."),
+        _field(
+            "state",
+            "string",
+            "labelled, unlabelled (none came by the horizon) or assumed (as the contract says).",
+        ),
+        _nullable("duplicate_of", "string", "The prediction that counts, where its request was sent again."),
+        _field(
+            "known_at", _TIMESTAMP, "When the lane's clock knew both prediction and truth; not before either."
+        ),
+        _field("late", "boolean", "The label came behind the watermark of its partition."),
+        _nullable("label", truth, "What really happened."),
+        _nullable("label_time", _TIMESTAMP, "When the label became known, by its own account."),
+        _nullable("label_source", _SOURCE, "The label's coordinates."),
+        _nullable("labelled_by", "string", "Who or what said so."),
+        _nullable("action_taken", "string", "What was really done, where an action said so."),
+        _nullable("action_source", _SOURCE, "The action's coordinates."),
+        _nullable(
+            "before",
+            _part(
+                "Before" + contract.target.type.capitalize(),
+                _field("state", "string", ""),
+                _nullable("label", truth, ""),
+                _nullable("action_taken", "string", ""),
+            ),
+            "What the replaced outcome said, so that it can be taken back out of sums.",
+        ),
+        _nullable("champion", _ANSWERED, "In shadow: what answered the same request."),
+        _field("prediction", prediction_schema(contract), "The prediction as logged."),
+    ]
+    outcome: AvroSchema = _once(
+        _record(contract, "Outcome", f"What became of an answer of {contract.model}.", fields)
+    )
+    return outcome
+
+
 def lane_schemas(contract: ModelContract) -> dict[str, AvroSchema]:
     """The value schema of each of the model's topics, by topic; dead letters have none, they are what came
     in.
@@ -129,6 +175,7 @@ def lane_schemas(contract: ModelContract) -> dict[str, AvroSchema]:
         lane.shadow_predictions: prediction,
         lane.labels: label_schema(contract),
         lane.actions: action_schema(contract),
+        lane.outcomes: outcome_schema(contract),
     }
 
 
@@ -153,6 +200,7 @@ _RECORDS = {
     "shadow-predictions": "Prediction",
     "labels": "Label",
     "actions": "Action",
+    "outcomes": "Outcome",
 }
 
 
@@ -204,6 +252,24 @@ def _nullable(name: str, kind: Any, doc: str) -> AvroSchema:
     return _field(name, ["null", kind], doc, None)
 
 
+def _once(schema: Any, seen: set[str] | None = None) -> Any:
+    """The schema with each named type spelled out the first time and named from then on, as Avro wants it."""
+    seen = set() if seen is None else seen
+    if isinstance(schema, list):
+        return [_once(branch, seen) for branch in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("type") == "record":
+        full = f"{schema['namespace']}.{schema['name']}"
+        if full in seen:
+            return full
+        seen.add(full)
+    return {
+        key: _once(value, seen) if key in ("type", "items", "values", "fields") else value
+        for key, value in schema.items()
+    }
+
+
 def _array(items: Any) -> AvroSchema:
     return {"type": "array", "items": items}
 
@@ -232,3 +298,13 @@ _FINDING = _part(
     _field("detail", "string", "What it found."),
 )
 _CONTRIBUTION = _part("Contribution", _field("feature", "string", ""), _field("contribution", "double", ""))
+_ANSWERED = _part(
+    "Answered",
+    _field("prediction_id", "string", ""),
+    _field("version", "long", ""),
+    _nullable("score", "double", ""),
+    _field("probabilities", _map("double"), ""),
+    _nullable("predicted_class", "string", ""),
+    _nullable("value", "double", ""),
+    _field("action", "string", ""),
+)

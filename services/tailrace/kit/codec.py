@@ -241,6 +241,11 @@ CONTROL_RECORDS = {
     "Rollout": "tailrace.rollouts",
     "Command": "tailrace.commands",
     "Alert": "tailrace.alerts",
+    "WindowPart": "tailrace.window-parts",
+    "DriftReport": "tailrace.drift-reports",
+    "PerformanceReport": "tailrace.performance-reports",
+    "TrainingRun": "tailrace.training-runs",
+    "Clock": "tailrace.clocks",
 }
 """The control records and the topic that each of them is on."""
 
