@@ -8,7 +8,7 @@ import pytest
 from tailrace.contracts.data_file import read_rows
 from tailrace.contracts.expressions import compile_expression, request_columns
 from tailrace.contracts.model_contract import load_contract
-from tailrace.demo.loans import DAY_MS, START_MS, known_at, simulate
+from tailrace.demo.loans import DAY_MS, LABEL_DELAY_DAYS, START_MS, known_at, simulate
 
 CONTRACT = load_contract(Path(__file__).parents[2] / "contracts" / "models" / "credit.yaml")
 CHANGE = START_MS + 10_000 * 60_000
@@ -42,21 +42,23 @@ def test_a_change_alters_nothing_before_it_and_turns_the_risk_around_after_it() 
     before = pl.col("applied_at") < CHANGE
     assert quiet.filter(before).equals(changed.filter(before))
 
-    def slope(loans: pl.DataFrame) -> float:
-        """How much likelier the more indebted half is to default."""
-        high = pl.col("debt_ratio") > loans["debt_ratio"].median()
+    def slope(loans: pl.DataFrame, name: str) -> float:
+        """How much likelier the upper half by a feature is to default than the lower."""
+        high = pl.col(name) > loans[name].median()
         rate = [loans.filter(half)["defaulted"].mean() for half in (high, ~high)]
         return float(rate[0] - rate[1])  # type: ignore[operator,arg-type]
 
-    assert slope(changed.filter(before)) > 0.1
-    assert slope(changed.filter(~before)) < 0.05
+    assert slope(changed.filter(before), "age") < -0.05
+    assert slope(changed.filter(~before), "age") > 0.1
+    assert slope(changed.filter(before), "debt_ratio") > 0.25
+    assert slope(changed.filter(~before), "debt_ratio") < 0.2
     assert changed.filter(~before)["income"].median() < 0.9 * changed.filter(before)["income"].median()
 
 
 def test_outcomes_become_known_within_the_horizon() -> None:
     loans = simulate(5_000, seed=1)
     delay = known_at(loans, seed=1) - loans["applied_at"]
-    assert delay.min() >= 5 * DAY_MS
+    assert delay.min() >= LABEL_DELAY_DAYS[0] * DAY_MS
     assert delay.max() <= CONTRACT.labels.horizon_ms
     assert known_at(loans, seed=1).equals(known_at(loans, seed=1))
 
