@@ -17,6 +17,7 @@ from benchmarks.harness import Broker, Measured, Stopwatch, arguments, broker, i
 from tailrace.kit.batch_loop import BatchLoop
 from tailrace.kit.clock import SystemClock
 from tailrace.kit.kafka_log import KafkaBackend
+from tailrace.kit.log import Committed
 from tailrace.kit.logic import Clock, Logic, Output
 from tailrace.kit.messages import Message, Record, TopicPartition
 
@@ -137,7 +138,10 @@ class PassOn:
     def control(self, messages: Sequence[Message]) -> None:
         """There is nothing to control."""
 
-    def assigned(self, partitions: Mapping[TopicPartition, str]) -> None:
+    def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> None:
+        """No state."""
+
+    def restore(self, messages: Sequence[Message]) -> None:
         """No state."""
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from tests.support.simulation import OUTSIDE, Scenario, drained, simulate
 
+from tailrace.kit.log import Committed
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.memory_log import MemoryLog
 from tailrace.kit.messages import DeadLetter, Hold, Message, Record, Source, TopicPartition
@@ -49,12 +50,15 @@ class NumberedEcho:
             self.revision = rule["revision"]
             self.open |= set(rule["open"])
 
-    def assigned(self, partitions: Mapping[TopicPartition, str]) -> None:
+    def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> None:
         assert not partitions.keys() & self.counts.keys(), "assigned twice"
-        for tp, metadata in partitions.items():
+        for tp, (_, metadata) in partitions.items():
             facts = json.loads(metadata or "{}")
             self.floors[tp] = facts.get("revision", 0)
             self.counts[tp] = facts.get("counts", {}).get(f"{tp.topic}/{tp.partition}", 0)
+
+    def restore(self, messages: Sequence[Message]) -> None:
+        raise AssertionError("nothing was asked for")
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
         for tp in partitions:

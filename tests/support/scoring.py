@@ -21,6 +21,7 @@ from tailrace.contracts.lanes import Lane
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.contracts.schemas import request_schema, subject
 from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.log import Committed
 from tailrace.kit.logic import Logic, Output
 from tailrace.kit.memory_log import MemoryClock, MemoryLog, MemoryMessage
 from tailrace.kit.messages import DeadLetter, Record, TopicPartition
@@ -268,7 +269,9 @@ class Bench:
         self._ends: dict[tuple[str, int], int] = {}
         self._clock = MemoryClock(MemoryLog(start_ms=NOW))
         metadata = {0: ""} if assigned is None else assigned
-        self._assigned = {TopicPartition("credit.requests", p): facts for p, facts in metadata.items()}
+        self._assigned = {
+            TopicPartition("credit.requests", p): Committed(0, facts) for p, facts in metadata.items()
+        }
         logic.assigned(self._assigned)
 
     def message(self, record: Record, timestamp_ms: int = NOW) -> MemoryMessage:

@@ -11,7 +11,7 @@ from tests.support.simulation import Crash, drained, quarantine
 from tailrace.kit import dead_letters
 from tailrace.kit.batch_loop import DECIDE_S, BatchLoop
 from tailrace.kit.errors import Retry, TailraceError
-from tailrace.kit.log import Abortable, Fenced, Indefinite, Refused, Retriable
+from tailrace.kit.log import Abortable, Committed, Fenced, History, Indefinite, Refused, Retriable
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.memory_log import Fault, MemoryClock, MemoryLog
 from tailrace.kit.messages import Hold, Message, Record, TopicPartition
@@ -27,7 +27,9 @@ class Passing:
         self.consumed = frozenset(topics)
         self.controls = control
         self.control_seen: list[bytes | None] = []
-        self.owned: dict[TopicPartition, str] = {}
+        self.owned: dict[TopicPartition, Committed] = {}
+        self.history: History = {}
+        self.restored: list[bytes | None] = []
         self.batches: list[list[bytes | None]] = []
         self.committed_outputs: list[Output] = []
         self.do: Callable[[Sequence[Message], Output], None] = lambda batch, output: None
@@ -44,8 +46,12 @@ class Passing:
             raise self.control_fails
         self.control_seen += [m.value() for m in messages]
 
-    def assigned(self, partitions: Mapping[TopicPartition, str]) -> None:
+    def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> History:
         self.owned.update(partitions)
+        return self.history
+
+    def restore(self, messages: Sequence[Message]) -> None:
+        self.restored += [m.value() for m in messages]
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
         for tp in partitions:

@@ -10,6 +10,7 @@ from tests.support.scoring import NOW, REFUSED, Bench, Publisher
 
 from tailrace.contracts import lanes
 from tailrace.kit.errors import Retry
+from tailrace.kit.log import Committed
 from tailrace.kit.logic import Output
 from tailrace.kit.messages import Record, TopicPartition
 from tailrace.models.errors import PackageRefused
@@ -34,7 +35,7 @@ class Desk:
             options.get("refuse_command", lambda command: None),
         )
         self.bench = Bench(logic, self.publisher)
-        logic.assigned({COMMANDS: metadata, MANIFESTS: metadata})
+        logic.assigned({TopicPartition(topic, 0): Committed(0, metadata) for topic in (COMMANDS, MANIFESTS)})
         self.logic = logic
         self.steps: list[dict[str, Any]] = []
 

@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event
 from typing import TypeVar
 
@@ -19,11 +19,11 @@ from tailrace.kit import dead_letters, metrics
 from tailrace.kit.clock import WaitingClock
 from tailrace.kit.errors import Retry, TailraceError
 from tailrace.kit.log import (
-    MAX_METADATA_BYTES,
     Abortable,
     Backend,
     Committed,
     Consumer,
+    History,
     Indefinite,
     Membership,
     OutOfRange,
@@ -34,7 +34,7 @@ from tailrace.kit.log import (
 )
 from tailrace.kit.logic import Logic, Output
 from tailrace.kit.messages import Hold, Message, Record, TopicPartition
-from tailrace.kit.trials import ALONE_AFTER, NO_TRIAL, Trial, pack, unpack
+from tailrace.kit.trials import ALONE_AFTER, MAX_FACTS_BYTES, NO_TRIAL, Trial, pack, unpack
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,22 @@ class _Partition:
     wait_s: float = HOLD_WAIT_S[0]
 
 
+@dataclass(slots=True, eq=False)
+class _Restoring:
+    """History that the logic asked for when it was assigned some partitions.
+
+    Attributes:
+        partitions: those partitions.
+        reader: where reading has begun.
+        messages: what was read and the logic has not taken yet.
+    """
+
+    partitions: frozenset[TopicPartition]
+    history: History
+    reader: Reader | None = None
+    messages: list[Message] = field(default_factory=list)
+
+
 class BatchLoop:
     """Runs ``logic`` on ``backend``.
 
@@ -94,6 +110,7 @@ class BatchLoop:
         stop: set when the process is to end; whatever waits then gives up.
         max_batch: records in a batch, at most.
         co_partitioned: the partitions of one number, of all topics of a lane, belong to one instance.
+        linger_s: how long a batch that has begun is waited for to fill; for services that nobody waits for.
     """
 
     def __init__(
@@ -109,6 +126,7 @@ class BatchLoop:
         stop: Event | None = None,
         max_batch: int = MAX_BATCH,
         co_partitioned: bool = False,
+        linger_s: float = 0.0,
     ) -> None:
         self._backend = backend
         self._logic = logic
@@ -120,6 +138,7 @@ class BatchLoop:
         self._stop = stop or Event()
         self._max_batch = max_batch
         self._co_partitioned = co_partitioned
+        self._linger_s = linger_s
 
         self._producer: TransactionalProducer | None = None
         self._begun = False
@@ -136,6 +155,8 @@ class BatchLoop:
         self._rebalanced = False
         self._owned: dict[TopicPartition, _Partition] = {}
         self._rewinding: set[TopicPartition] = set()
+        self._restoring: list[_Restoring] = []
+        self._is_paused = False
         self._report_at = 0
 
         self.alive_ns = clock.perf_ns()
@@ -178,7 +199,9 @@ class BatchLoop:
 
     def close(self) -> None:
         """Leaves the group, so that others take over at once. An open transaction is left to the broker."""
-        for client in (self._consumer, self._reader, self._producer):
+        histories = [task.reader for task in self._restoring]
+        self._restoring = []
+        for client in (self._consumer, self._reader, self._producer, *histories):
             if client is not None:
                 try:
                     client.close()
@@ -194,6 +217,12 @@ class BatchLoop:
         if self._consumer is None:
             self._wait(self._reason(), IDLE_WAIT_S)
             return
+        if self._restoring:
+            self._restore(self._consumer)
+            return
+        if self._is_paused:
+            self._consumer.resume([tp for tp, partition in self._owned.items() if partition.hold is None])
+            self._is_paused = False
         self._offer_held(self._consumer)
         self._rewind(self._consumer)
         messages = self._fetch(self._consumer)
@@ -300,7 +329,7 @@ class BatchLoop:
         if self._co_partitioned:
             _check_co_partitioned(self._owned, self._subscribed)
         log.info("assigned", extra={"partitions": _names(partitions)})
-        self._logic.assigned({tp: self._owned[tp].metadata for tp in partitions})
+        self._tell_assigned(partitions)
         return {tp: self._owned[tp].position for tp in partitions}
 
     def on_revoke(self, partitions: Collection[TopicPartition]) -> None:
@@ -323,7 +352,56 @@ class BatchLoop:
                 metrics.LAG.remove(self._group, *map(str, tp))
             with suppress(KeyError):
                 metrics.WATERMARK.remove(*map(str, tp))
-        self._logic.revoked(partitions)
+        stay = self._forget_history(partitions)
+        self._logic.revoked([*partitions, *stay])
+        if stay:
+            self._tell_assigned(stay)
+
+    # History ---
+
+    def _tell_assigned(self, partitions: Collection[TopicPartition]) -> None:
+        committed = {tp: Committed(self._owned[tp].position, self._owned[tp].metadata) for tp in partitions}
+        history = self._logic.assigned(committed)
+        if history:
+            self._restoring.append(_Restoring(frozenset(partitions), history))
+
+    def _forget_history(self, partitions: Collection[TopicPartition]) -> set[TopicPartition]:
+        """Gives up what is being restored for these partitions; and says for which others it was, too."""
+        given_up = [task for task in self._restoring if not task.partitions.isdisjoint(partitions)]
+        self._restoring = [task for task in self._restoring if task.partitions.isdisjoint(partitions)]
+        for task in given_up:
+            if task.reader is not None:
+                task.reader.close()
+        return {tp for task in given_up for tp in task.partitions} - set(partitions)
+
+    def _restore(self, consumer: Consumer) -> None:
+        """Reads some history and hands it to the logic; meanwhile this stays a member, and consumes nothing."""
+        task = self._restoring[0]
+        self.waiting = f"reading again what {', '.join(_names(task.partitions)[:3])} stand for"
+        consumer.pause(self._owned)
+        self._is_paused = True
+        try:
+            consumer.consume(1, 0)
+        finally:
+            # Partitions that have just come are not paused yet.
+            self._rewinding.update(self._owned)
+        if task not in self._restoring:
+            return
+        if task.reader is None:
+            log.info("reading history", extra={"of": _names(task.history)})
+            task.reader = self._backend.history(task.history)
+        if not task.messages:
+            task.messages = list(task.reader.poll(IDLE_WAIT_S))
+        if task.messages:
+            try:
+                self._logic.restore(task.messages)
+            except Retry as away:
+                self._wait(str(away), HOLD_WAIT_S[0])
+                return
+            task.messages = []
+        elif task.reader.caught_up():
+            task.reader.close()
+            self._restoring.remove(task)
 
     def _offer_held(self, consumer: Consumer) -> None:
         now = self._clock.perf_ns()
@@ -353,8 +431,11 @@ class BatchLoop:
             messages = consumer.consume(limit, FILL_WAIT_S if self._backlog(consumer) >= limit else 0)
             if not messages:
                 messages = consumer.consume(1, IDLE_WAIT_S)
-                if messages and limit > 1:
-                    messages = [*messages, *consumer.consume(limit - 1, 0)]
+                top_up = limit > 1
+            else:
+                top_up = self._linger_s > 0 and len(messages) < limit
+            if messages and top_up:
+                messages = [*messages, *consumer.consume(limit - len(messages), self._linger_s)]
         except Retriable:
             self._rewinding.update(self._owned)
             raise
@@ -427,6 +508,8 @@ class BatchLoop:
             self._aborts = 0
             for tp, committed in offsets.items():
                 self._advance(self._owned[tp], committed)
+            for tp in last:
+                self._owned[tp].proven = True
             if offsets:
                 self._count(messages, last, output)
                 self._logic.committed(output)
@@ -483,6 +566,9 @@ class BatchLoop:
         if not output.holds.keys() <= last.keys():
             raise ValueError(f"held, but not in the batch: {_names(output.holds.keys() - last.keys())}")
         offsets = {}
+        for tp in output.metadata_of.keys() - last.keys():
+            partition = self._owned[tp]
+            offsets[tp] = Committed(partition.position, _packed(partition.trial, output.metadata_of[tp]))
         for tp, message in last.items():
             partition = self._owned[tp]
             hold = output.holds.get(tp)
@@ -494,10 +580,8 @@ class BatchLoop:
             trial = NO_TRIAL
             if partition.trial.alone and offset <= partition.trial.until:
                 trial = Trial(ALONE_AFTER, partition.trial.until)
-            metadata = pack(trial, output.metadata or partition.metadata)
-            if len(metadata.encode()) > MAX_METADATA_BYTES:
-                raise ValueError(f"metadata of more than {MAX_METADATA_BYTES} bytes: {metadata:.80}...")
-            offsets[tp] = Committed(offset, metadata)
+            facts = output.metadata_of.get(tp, output.metadata) or partition.metadata
+            offsets[tp] = Committed(offset, _packed(trial, facts))
         return offsets
 
     def _transact(
@@ -547,7 +631,6 @@ class BatchLoop:
     def _advance(self, partition: _Partition, committed: Committed) -> None:
         partition.trial, partition.metadata = unpack(committed.metadata)
         partition.announced = -1
-        partition.proven = True
         if partition.position != committed.offset:
             partition.position = committed.offset
             partition.culprit = None
@@ -600,11 +683,16 @@ class BatchLoop:
             return
         assert self._consumer is not None
         for tp, committed in self._patiently(self._consumer.committed, list(self._owned)).items():
-            if committed is not None and committed.offset != self._owned[tp].position:
-                self._advance(self._owned[tp], committed)
+            partition = self._owned[tp]
+            if committed is not None and committed.offset != partition.position:
+                self._advance(partition, committed)
+                partition.proven = True
+            elif committed is not None:
+                partition.metadata = unpack(committed.metadata)[1]
         self._rewinding.update(self._owned)
+        self._forget_history(self._owned)
         self._logic.revoked(list(self._owned))
-        self._logic.assigned({tp: partition.metadata for tp, partition in self._owned.items()})
+        self._tell_assigned(list(self._owned))
 
     # What others see of it ---
 
@@ -649,6 +737,12 @@ class BatchLoop:
             end = consumer.end(tp)
             if end is not None:
                 metrics.LAG.labels(self._group, *map(str, tp)).set(max(0, end - partition.position))
+
+
+def _packed(trial: Trial, facts: str) -> str:
+    if len(facts.encode()) > MAX_FACTS_BYTES:
+        raise ValueError(f"metadata of more than {MAX_FACTS_BYTES} bytes: {facts:.80}...")
+    return pack(trial, facts)
 
 
 def _check_co_partitioned(owned: Collection[TopicPartition], topics: Collection[str]) -> None:

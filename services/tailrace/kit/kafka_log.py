@@ -17,6 +17,7 @@ from tailrace.kit.log import (
     Abortable,
     Committed,
     Fatal,
+    History,
     Indefinite,
     LogError,
     Membership,
@@ -26,14 +27,14 @@ from tailrace.kit.log import (
     Retriable,
 )
 from tailrace.kit.messages import Message, Record, TopicPartition
-from tailrace.kit.reading import TopicReader
+from tailrace.kit.reading import HistoryReader, TopicReader
 
 log = logging.getLogger(__name__)
 
 SESSION_TIMEOUT_MS = 6_000
 MAX_POLL_INTERVAL_MS = 30_000
 TRANSACTION_TIMEOUT_MS = 4_000
-MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+MAX_MESSAGE_BYTES = 20 * 1024 * 1024
 """More than any topic takes: the topic decides, not the client."""
 
 _CALL_S = 2.0
@@ -74,6 +75,9 @@ class KafkaBackend:
 
     def reader(self, topics: Sequence[str]) -> TopicReader:
         return TopicReader(self._connection, topics)
+
+    def history(self, stretches: History) -> HistoryReader:
+        return HistoryReader(self._connection, stretches)
 
 
 class KafkaConsumer:

@@ -68,6 +68,10 @@ class Committed(NamedTuple):
     metadata: str = ""
 
 
+History = Mapping[TopicPartition, tuple[int, int | None]]
+"""Stretches of partitions: from an offset up to, not including, another; None stands for the partition's end."""
+
+
 class Membership(NamedTuple):
     """Who this consumer is in its group at one moment.
 
@@ -216,3 +220,14 @@ class Backend(Protocol):
     def producer(self, transactional_id: str) -> TransactionalProducer: ...
 
     def reader(self, topics: Sequence[str]) -> Reader: ...
+
+    def history(self, stretches: History) -> Reader:
+        """Reads what is committed in these stretches, and nothing beyond; caught up when all is handed over.
+
+        Ends that are not given are the partitions' real ends at the time of the call, open transactions
+        included. What retention has deleted of a stretch is passed over.
+
+        Raises:
+            OutOfRange: a stretch ends where the partition has not come to.
+        """
+        ...

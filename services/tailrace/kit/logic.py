@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tailrace.kit.log import Committed, History
 from tailrace.kit.messages import DeadLetter, Hold, Message, Record, TopicPartition
 
 
@@ -22,21 +23,24 @@ class Output:
 
     ``holds`` names partitions whose messages from an offset on were not processed; the loop commits up to there,
     pauses the partition and offers the same messages again after the next control message or a short while.
-    ``metadata`` is stored with the committed offset of each partition of the batch (at most 4,095 bytes) and handed
-    to the partition's next owner; empty leaves what is stored there.
+    ``metadata`` is stored with the committed offset of each partition of the batch (at most ``MAX_FACTS_BYTES``) and
+    handed to the partition's next owner; empty leaves what is stored there. ``metadata_of`` says it of single
+    partitions, and goes before ``metadata``; they may be any that this instance owns.
     """
 
     records: list[Record] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     holds: dict[TopicPartition, Hold] = field(default_factory=dict)
     metadata: str = ""
+    metadata_of: dict[TopicPartition, str] = field(default_factory=dict)
 
 
 class Logic(Protocol):
     """A service's logic: from (state, batch) to (records, dead letters). Imports no client library.
 
     The loop calls, from one thread: ``control`` with everything on the control topics before the first batch and
-    with what is new before each batch; ``assigned``/``revoked`` as partitions come and go; ``process`` with a batch;
+    with what is new before each batch; ``assigned``/``revoked`` as partitions come and go; ``restore`` with the history
+    that ``assigned`` asked for, before anything is processed; ``process`` with a batch;
     ``committed`` once that batch's transaction is known to be committed (also with outputs of the loop's own, such as
     a quarantined record, which ``process`` did not make). ``process`` leaves the state that later
     batches depend on alone: the batch may be aborted and come again; what it changes is applied in ``committed``.
@@ -55,8 +59,18 @@ class Logic(Protocol):
 
     def control(self, messages: Sequence[Message]) -> None: ...
 
-    def assigned(self, partitions: Mapping[TopicPartition, str]) -> None:
-        """Partitions that are now this instance's, each with the metadata of its last committed offset."""
+    def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> History | None:
+        """Partitions that are now this instance's, each with its committed offset and the metadata of it.
+
+        What it returns is history to be read again, also of topics that are not consumed, such as a compacted
+        one that holds state. Nothing is processed before all of it has been handed to ``restore``.
+        """
+        ...
+
+    def restore(self, messages: Sequence[Message]) -> None:
+        """Some of the history, each partition in order. It may be over before the end, by ``revoked`` of the
+        partitions for which it was asked for; those that stay are assigned once more. May raise ``Retry``.
+        """
         ...
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None: ...

@@ -24,6 +24,7 @@ from tailrace.kit.log import (
     Committed,
     Fatal,
     Fenced,
+    History,
     Indefinite,
     Membership,
     OutOfRange,
@@ -490,6 +491,9 @@ class MemoryBackend:
     def reader(self, topics: Sequence[str]) -> MemoryReader:
         return MemoryReader(self.log, self.name, topics)
 
+    def history(self, stretches: History) -> MemoryHistory:
+        return MemoryHistory(self.log, self.name, stretches)
+
 
 class MemoryConsumer:
     def __init__(self, log: MemoryLog, name: str, group: str, *, eager: bool) -> None:
@@ -772,6 +776,40 @@ class MemoryReader:
 
     def caught_up(self) -> bool:
         return all(self._positions[tp] >= end for tp, end in self._ends.items())
+
+    def close(self) -> None:
+        pass
+
+
+class MemoryHistory:
+    def __init__(self, log: MemoryLog, name: str, stretches: History) -> None:
+        log.call(name, "history")
+        self._log = log
+        self._name = name
+        self._left: dict[TopicPartition, tuple[int, int]] = {}
+        for tp, (start, end) in stretches.items():
+            last = log.partition(tp).end
+            if end is not None and end > last:
+                raise OutOfRange(tp, end)
+            self._left[tp] = start, last if end is None else end
+
+    def poll(self, timeout_s: float) -> Sequence[Message]:
+        self._log.call(self._name, "poll")
+        found: list[Message] = []
+        for tp, (start, end) in list(self._left.items()):
+            start = max(start, self._log.partition(tp).start)
+            if start < end:
+                messages, start = self._log.read(tp, start, 3 if self._log.by_chance() else 10_000)
+                found += [message for message in messages if message.offset() < end]
+            self._left[tp] = start, end
+            if start >= end:
+                del self._left[tp]
+        if not found and timeout_s:
+            self._log.pass_time(int(timeout_s * 1000))
+        return found
+
+    def caught_up(self) -> bool:
+        return not self._left
 
     def close(self) -> None:
         pass

@@ -25,7 +25,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.kafka_errors import kind
-from tailrace.kit.log import Fatal, LogError, Retriable
+from tailrace.kit.log import Fatal, History, LogError, OutOfRange, Retriable
 from tailrace.kit.messages import Message, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,91 @@ _TIMEOUT_S = 10.0
 _AT_ONCE = 10_000
 
 
-class TopicReader:
+class _Reading:
+    """Reads what is committed in partitions, each in order, from ``starts`` on.
+
+    Args:
+        ends: how far there is to read; a partition that is not named, or ends where it starts, has been read.
+        follow: whether to go on from there.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        starts: Mapping[TopicPartition, int],
+        ends: Mapping[TopicPartition, int],
+        *,
+        follow: bool,
+    ) -> None:
+        self._follow = follow
+        self._ends = {tp: end for tp, end in ends.items() if end > (0 if follow else starts[tp])}
+        try:
+            self._consumer: Any = Consumer(
+                {
+                    **connection.kafka,
+                    "group.id": "tailrace-reader",  # asked for by the library; nothing is committed
+                    "enable.auto.commit": False,
+                    "isolation.level": "read_committed",
+                    "enable.partition.eof": True,
+                    "auto.offset.reset": "earliest",
+                    "fetch.wait.max.ms": 100,  # how soon a partition's end is told
+                    "fetch.queue.backoff.ms": 10,
+                    "reconnect.backoff.max.ms": 1_000,
+                },
+                logger=log,
+            )
+        except KafkaException as error:
+            raise kind(error) from error
+        self._consumer.assign(
+            [Place(*tp, start) for tp, start in starts.items() if follow or tp in self._ends]
+        )
+
+    def poll(self, timeout_s: float) -> list[Message]:
+        """What has come, at most 10,000 messages; waits up to ``timeout_s`` for the first of them."""
+        messages = self._take(_AT_ONCE, 0)
+        if not messages and timeout_s:
+            messages = self._take(1, timeout_s)
+            messages += self._take(_AT_ONCE, 0) if messages else []
+        return messages
+
+    def _take(self, limit: int, timeout_s: float) -> list[Message]:
+        found: list[Message] = []
+        for message in self._consumer.consume(limit, timeout_s):
+            error = message.error()
+            if error is None:
+                if self._follow or self._is_wanted(message):
+                    found.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._reached(TopicPartition(message.topic(), message.partition()), message.offset())
+            elif isinstance(kind(error), Fatal):
+                raise TailraceError(f"cannot read {message.topic()}: {error.str()}")
+            else:
+                log.warning("reading", extra={"topic": message.topic(), "error": error.str()})
+        return found
+
+    def _is_wanted(self, message: Message) -> bool:
+        """Whether it lies before the end; the first that does not shows that the end is reached."""
+        tp = TopicPartition(message.topic(), message.partition())
+        end = self._ends.get(tp, 0)
+        if message.offset() >= end - 1:
+            self._reached(tp, message.offset() + 1)
+        return message.offset() < end
+
+    def _reached(self, tp: TopicPartition, offset: int) -> None:
+        if offset >= self._ends.get(tp, offset + 1):
+            del self._ends[tp]
+            if not self._follow:
+                self._consumer.pause([Place(*tp)])
+
+    def caught_up(self) -> bool:
+        """Whether all has been handed over that was there at the start, open transactions included."""
+        return not self._ends
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+class TopicReader(_Reading):
     """Reads what is committed in whole topics, each partition in order, and follows them.
 
     Args:
@@ -59,62 +143,38 @@ class TopicReader:
         try:
             partitions = _partitions(admin, topics)
             ends = _ends(admin, partitions)
-            self._consumer: Any = Consumer(
-                {
-                    **connection.kafka,
-                    "group.id": "tailrace-reader",  # asked for by the library; nothing is committed
-                    "enable.auto.commit": False,
-                    "isolation.level": "read_committed",
-                    "enable.partition.eof": True,
-                    "auto.offset.reset": "earliest",
-                    "fetch.wait.max.ms": 100,  # how soon a partition's end is told
-                    "fetch.queue.backoff.ms": 10,
-                    "reconnect.backoff.max.ms": 1_000,
-                },
-                logger=log,
-            )
         except KafkaException as error:
             raise kind(error) from error
-        self._ends = {tp: end for tp, end in ends.items() if end > 0}
         # Neither OFFSET_BEGINNING nor OFFSET_END: where they are is asked for later, when the end has moved on, and
         # that costs half a second while a leader is not yet known. Where the first records are gone, offset 0 is
         # reset to the earliest there is.
         first = dict(ends) if from_end else dict.fromkeys(partitions, 0)
         first.update(starts or {})
-        self._consumer.assign([Place(*tp, first[tp]) for tp in partitions])
+        super().__init__(connection, {tp: first[tp] for tp in partitions}, ends, follow=True)
 
-    def poll(self, timeout_s: float) -> list[Message]:
-        """What has come, at most 10,000 messages; waits up to ``timeout_s`` for the first of them."""
-        messages = self._take(_AT_ONCE, 0)
-        if not messages and timeout_s:
-            messages = self._take(1, timeout_s)
-            messages += self._take(_AT_ONCE, 0) if messages else []
-        return messages
 
-    def _take(self, limit: int, timeout_s: float) -> list[Message]:
-        found: list[Message] = []
-        for message in self._consumer.consume(limit, timeout_s):
-            error = message.error()
-            if error is None:
-                found.append(message)
-            elif error.code() == KafkaError._PARTITION_EOF:
-                self._reached(TopicPartition(message.topic(), message.partition()), message.offset())
-            elif isinstance(kind(error), Fatal):
-                raise TailraceError(f"cannot read {message.topic()}: {error.str()}")
-            else:
-                log.warning("reading", extra={"topic": message.topic(), "error": error.str()})
-        return found
+class HistoryReader(_Reading):
+    """Reads what is committed in stretches of partitions, and nothing beyond.
 
-    def _reached(self, tp: TopicPartition, offset: int) -> None:
-        if offset >= self._ends.get(tp, offset + 1):
-            del self._ends[tp]
+    What retention has deleted of a stretch is passed over.
 
-    def caught_up(self) -> bool:
-        """Whether all has been handed over that was in the topics, open transactions included, at the start."""
-        return not self._ends
+    Raises:
+        OutOfRange: a stretch ends where the partition has not come to.
+        Retriable: Kafka has not answered for ten seconds; the same call may be made again.
+    """
 
-    def close(self) -> None:
-        self._consumer.close()
+    def __init__(self, connection: Connection, stretches: History) -> None:
+        admin = AdminClient(dict(connection.kafka), logger=log)
+        try:
+            last = _ends(admin, list(stretches))
+        except KafkaException as error:
+            raise kind(error) from error
+        ends = {}
+        for tp, (_, end) in stretches.items():
+            if end is not None and end > last[tp]:
+                raise OutOfRange(tp, end)
+            ends[tp] = last[tp] if end is None else end
+        super().__init__(connection, {tp: start for tp, (start, _) in stretches.items()}, ends, follow=False)
 
 
 def read_all(connection: Connection, topics: str | Sequence[str]) -> Iterator[Message]:

@@ -102,8 +102,14 @@ def run_service(name: str, make: Callable[[Service], Runnable]) -> None:
         raise SystemExit(1) from error
 
 
-def run_logic(name: str, make_logic: Callable[[Service], Logic], *, co_partitioned: bool = False) -> None:
-    """Runs a service's logic on the batch loop against Kafka; see `run_service`."""
+def run_logic(
+    name: str,
+    make_logic: Callable[[Service], Logic],
+    *,
+    co_partitioned: bool = False,
+    linger_s: float = 0.0,
+) -> None:
+    """Runs a service's logic on the batch loop against Kafka; see `BatchLoop` and `run_service`."""
 
     def make(service: Service) -> BatchLoop:
         return BatchLoop(
@@ -117,6 +123,7 @@ def run_logic(name: str, make_logic: Callable[[Service], Logic], *, co_partition
             stop=service.stop,
             max_batch=service.settings.max_batch,
             co_partitioned=co_partitioned,
+            linger_s=linger_s,
         )
 
     run_service(name, make)

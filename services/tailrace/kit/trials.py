@@ -16,6 +16,9 @@ from typing import NamedTuple
 ALONE_AFTER = 3
 ALONE_DEATHS = 2
 
+MAX_FACTS_BYTES = 4000
+"""What a logic may keep in the metadata, at most: there has to be room for the announcement."""
+
 _FRAME = "\x1f"
 
 

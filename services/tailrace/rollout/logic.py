@@ -19,6 +19,7 @@ from tailrace.contracts.lanes import ALERTS, COMMANDS, CONTRACTS, MANIFESTS, ROL
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.codec import ControlCodec
 from tailrace.kit.errors import BadRecord, Retry
+from tailrace.kit.log import Committed
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.messages import Hold, Message, Record, Source, TopicPartition
 from tailrace.kit.registry import Registry
@@ -101,10 +102,13 @@ class RolloutLogic:
             else:
                 self._rollouts.apply(record, message.offset())
 
-    def assigned(self, partitions: Mapping[TopicPartition, str]) -> None:
-        for metadata in partitions.values():
-            if metadata:
-                self._steps = max(self._steps, int(json.loads(metadata)["steps"]))
+    def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> None:
+        for committed in partitions.values():
+            if committed.metadata:
+                self._steps = max(self._steps, int(json.loads(committed.metadata)["steps"]))
+
+    def restore(self, messages: Sequence[Message]) -> None:
+        """Nothing is asked for."""
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
         for partition in partitions:

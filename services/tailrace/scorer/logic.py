@@ -15,6 +15,7 @@ from tailrace.contracts.fold import Contracts
 from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, ROLLOUTS, Lane
 from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.errors import BadRecord
+from tailrace.kit.log import Committed
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.marks import mark
 from tailrace.kit.messages import DeadLetter, Hold, Message, Record, Source, TopicPartition
@@ -105,12 +106,15 @@ class ScorerLogic:
                 self._rollouts.apply(record, message.offset())
         self._versions.take_up()
 
-    def assigned(self, partitions: Mapping[TopicPartition, str]) -> None:
-        for partition, metadata in partitions.items():
+    def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> None:
+        for partition, (_, metadata) in partitions.items():
             try:
                 self._handovers[partition] = Handover.from_metadata(metadata)
             except ValueError as error:
                 log.warning("ignored what the last owner left", extra={"why": str(error)})
+
+    def restore(self, messages: Sequence[Message]) -> None:
+        """Nothing is asked for."""
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
         for partition in partitions:
