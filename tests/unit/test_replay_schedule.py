@@ -1,32 +1,45 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.replay.schedule import LABEL, REQUEST, LaneClock, Pace, schedule
+from tailrace.contracts.model_contract import load_contract
+from tailrace.replay.schedule import ACTION, LABEL, REQUEST, LaneClock, Later, Pace, schedule
+from tailrace.replay.send import labels_after
 
-rows = st.lists(st.tuples(st.integers(0, 1_000), st.booleans()), max_size=50).map(sorted)
+times = st.lists(st.integers(0, 1_000), max_size=50).map(sorted)
 
 
-@given(rows, st.none() | st.integers(0, 500))
-def test_schedule_is_every_request_and_label_once_in_order_of_event_time(
-    given_rows: list[tuple[int, bool]], delay: int | None
+@given(times, st.data())
+def test_schedule_is_every_request_and_what_follows_once_in_order_of_event_time(
+    requests: list[int], data: st.DataObject
 ) -> None:
-    times = np.array([t for t, _ in given_rows], dtype=np.int64)
-    labelled = np.array([known for _, known in given_rows], dtype=bool)
-    plan = schedule(times, labelled, delay)
+    def later() -> Later:
+        rows = data.draw(
+            st.lists(st.integers(0, len(requests) - 1), unique=True) if requests else st.just([])
+        )
+        after = [requests[row] + data.draw(st.integers(0, 500)) for row in rows]
+        return Later(np.array(rows, dtype=np.int64), np.array(after, dtype=np.int64))
+
+    labels, actions = later(), later()
+    plan = schedule(np.array(requests, dtype=np.int64), labels, actions)
     sent = list(zip(plan.time.tolist(), plan.kind.tolist(), plan.row.tolist(), strict=True))
-    expected = [(t, REQUEST, i) for i, (t, _) in enumerate(given_rows)]
-    if delay is not None:
-        expected += [(t + delay, LABEL, i) for i, (t, known) in enumerate(given_rows) if known]
+    expected = [(t, REQUEST, i) for i, t in enumerate(requests)]
+    expected += [(t, LABEL, i) for i, t in zip(labels.row.tolist(), labels.time.tolist(), strict=True)]
+    expected += [(t, ACTION, i) for i, t in zip(actions.row.tolist(), actions.time.tolist(), strict=True)]
     assert sent == sorted(expected)
 
 
-def test_a_label_without_delay_follows_its_request() -> None:
-    plan = schedule(np.array([5, 6]), np.array([True, True]), 0)
-    assert list(zip(plan.kind, plan.row, strict=True)) == [(REQUEST, 0), (LABEL, 0), (REQUEST, 1), (LABEL, 1)]
+def test_labels_come_after_their_delay_unless_nobody_knows_them_yet() -> None:
+    contract = load_contract(
+        "model: m\nowner: {team: t}\nfeatures: {x: {type: number}}\ntarget: {name: y, type: boolean}\n"
+    )
+    rows = pl.DataFrame({"event_time": [0, 10, 20, 30], "y": [True, None, False, True]})
+    labels, not_due = labels_after(rows, contract, delay_ms=5, until_ms=25)
+    assert (labels.row.tolist(), labels.time.tolist(), not_due) == ([0, 2], [5, 25], 1)
 
 
 @pytest.mark.parametrize(("rate", "speed"), [(100.0, None), (None, 2.0), (None, None)])

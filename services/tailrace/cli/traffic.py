@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,7 +56,8 @@ def replay(
     from tailrace.cli.control import contract_of
     from tailrace.contracts.data_file import find_mapping, read_rows
     from tailrace.contracts.durations import parse_duration
-    from tailrace.replay.send import Replay
+    from tailrace.replay.schedule import NOTHING
+    from tailrace.replay.send import Replay, labels_after
     from tailrace.replay.trained import champion_manifest, count_trained
 
     if rate is not None and speed is not None:
@@ -76,7 +78,10 @@ def replay(
             f"{model} has no version in service: its requests wait until `tailrace train` or `publish` makes one"
         )
     trained = count_trained(champion.lineage.trained_on if champion else None, file, mapping, contract, rows)
-    run = Replay(where_is, contract, rows, delay, rate, speed)
+    labels, not_due = NOTHING, 0
+    if delay is not None:
+        labels, not_due = labels_after(rows, contract, delay, until_ms=int(time.time() * 1000))
+    run = Replay(where_is, contract, rows, labels, rate=rate, speed=speed)
     with progress("replay", len(run.plan), unit="records") as bar:
         sent = run.run(bar.update)
     times = rows[contract.event_time.name]
@@ -84,15 +89,15 @@ def replay(
         "model": model,
         "requests": sent.requests,
         "labels": sent.labels,
-        "labels_not_due": sent.labels_not_due,
+        "labels_not_due": not_due,
         "trained_on": trained,
         "first_event_time": int(times[0]),
         "last_event_time": int(times[-1]),
         "seconds": round(sent.seconds, 3),
     }
     emit(report, as_json)
-    if sent.labels_not_due:
-        say(f"{sent.labels_not_due:,} labels were not sent: by their event time they are not known yet")
+    if not_due:
+        say(f"{not_due:,} labels were not sent: by their event time they are not known yet")
     say(f"`tailrace verify --model {model}` settles the account once all is answered")
 
 

@@ -8,14 +8,29 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-REQUEST, LABEL = 0, 1
+REQUEST, LABEL, ACTION = 0, 1, 2
+
+
+class Later(NamedTuple):
+    """What becomes known about rows after their requests: labels, or what was really done.
+
+    Attributes:
+        row: index of the row that it is about.
+        time: event time in milliseconds.
+    """
+
+    row: NDArray[np.int64]
+    time: NDArray[np.int64]
+
+
+NOTHING = Later(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 class Schedule(NamedTuple):
-    """Requests and labels in the order in which they are sent; each field has one entry per record.
+    """Requests, labels and actions in the order in which they are sent; each field has one entry per record.
 
     Attributes:
-        kind: ``REQUEST`` or ``LABEL``.
+        kind: ``REQUEST``, ``LABEL`` or ``ACTION``.
         row: index of the row that it is about.
         time: event time in milliseconds.
     """
@@ -28,18 +43,16 @@ class Schedule(NamedTuple):
         return len(self.row)
 
 
-def schedule(
-    request_times: NDArray[np.int64], labelled: NDArray[np.bool_], label_delay_ms: int | None
-) -> Schedule:
-    """Merges requests with their labels, each ``label_delay_ms`` after its request (None: no labels).
+def schedule(request_times: NDArray[np.int64], labels: Later = NOTHING, actions: Later = NOTHING) -> Schedule:
+    """Merges requests with what is known later by event time.
 
-    Of records at one event time, requests come before labels and keep the order of their rows.
+    Of records at one event time, requests come before labels, labels before actions, each in the order of rows.
     """
     rows = np.arange(len(request_times), dtype=np.int64)
-    with_label = rows[labelled] if label_delay_ms is not None else rows[:0]
-    kind = np.repeat(np.array([REQUEST, LABEL], dtype=np.int8), [len(rows), len(with_label)])
-    row = np.concatenate([rows, with_label])
-    time = np.concatenate([request_times, request_times[with_label] + (label_delay_ms or 0)])
+    sizes = [len(rows), len(labels.row), len(actions.row)]
+    kind = np.repeat(np.array([REQUEST, LABEL, ACTION], dtype=np.int8), sizes)
+    row = np.concatenate([rows, labels.row, actions.row])
+    time = np.concatenate([request_times, labels.time, actions.time])
     order = np.lexsort((row, kind, time))
     return Schedule(kind[order], row[order], time[order])
 

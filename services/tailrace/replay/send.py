@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,19 +25,20 @@ from tailrace.kit.messages import Record
 from tailrace.kit.murmur2 import partition_of
 from tailrace.kit.registry import RegistryClient
 from tailrace.kit.sources import key_text
-from tailrace.replay.schedule import REQUEST, LaneClock, Pace, Schedule, schedule
+from tailrace.replay.schedule import LABEL, NOTHING, REQUEST, LaneClock, Later, Pace, schedule
 
 _CHUNK = 1_000
-_TICK_S = 1.0
+_TICK_S = 0.25
+_ACTION = "tailrace action"
 
 
 @dataclass
 class Sent:
-    """What a replay sent. ``labels_not_due`` were left out since they would only be known after now."""
+    """What a replay sent."""
 
     requests: int = 0
     labels: int = 0
-    labels_not_due: int = 0
+    actions: int = 0
     marks: int = 0
     seconds: float = 0.0
 
@@ -47,12 +48,14 @@ class Replay:
 
     Event times come from the rows, so the lane's passing time does too: an input partition (requests, labels,
     actions) that falls silent is sent a mark with the event time reached, at least every 1,000 records and
-    about every second. At the end every input partition gets a last mark, at the last event time plus the
+    four times a second. At the end every input partition gets a last mark, at the last event time plus the
     contract's lateness: nothing older is to come, so every window that ended by then may close.
 
     Args:
         rows: as ``contracts.data_file.read_rows`` gives them, sorted by event time.
-        label_delay_ms: how long after its request a label is sent, in event time; None sends none.
+        labels: which rows' truth is sent, and when.
+        actions: about which rows it is sent what was really done, and when.
+        done: what that was, one for each of ``actions``.
         rate: records per second, or None.
         speed: event-time seconds per second, or None; with neither, as fast as Kafka takes them.
     """
@@ -62,21 +65,25 @@ class Replay:
         connection: Connection,
         contract: ModelContract,
         rows: pl.DataFrame,
-        label_delay_ms: int | None = None,
+        labels: Later = NOTHING,
+        actions: Later = NOTHING,
+        done: Sequence[str] = (),
         rate: float | None = None,
         speed: float | None = None,
     ) -> None:
-        self._connection, self._contract, self._rows = connection, contract, rows
+        self._connection, self._contract = connection, contract
+        acted = dict(zip(actions.row.tolist(), done, strict=True))
+        self._rows = rows.with_columns(
+            pl.Series(_ACTION, [acted.get(row) for row in range(len(rows))], dtype=pl.String)
+        )
         self._lane = Lane(contract.lane)
         self._codec = Codec(registry := RegistryClient(connection.registry, connection.registry_auth))
-        self._schema_ids = {
-            topic: _schema_id(registry, topic, contract) for topic in (self._lane.requests, self._lane.labels)
-        }
-        self._sent = Sent()
-        self._failures: list[str] = []
-        self.plan = self._plan(label_delay_ms)
-        self._pace = Pace(self.plan.time, rate, speed)
         inputs = (self._lane.requests, self._lane.labels, self._lane.actions)
+        self._schema_ids = {topic: _schema_id(registry, topic, contract) for topic in inputs}
+        self.sent = Sent()
+        self._failures: list[str] = []
+        self.plan = schedule(rows[contract.event_time.name].to_numpy(), labels, actions)
+        self._pace = Pace(self.plan.time, rate, speed)
         self._clock = LaneClock(inputs, _partitions(connection, self._lane.requests))
         self._partition_count = len(self._clock.partitions) // len(inputs)
         self._producer = producer(connection)
@@ -103,35 +110,31 @@ class Replay:
         if len(plan):
             self._mark(self._clock.partitions, int(plan.time[-1]) + self._contract.event_time.lateness_ms)
         self._flush()
-        self._sent.seconds = time.monotonic() - began
-        return self._sent
-
-    def _plan(self, label_delay_ms: int | None) -> Schedule:
-        rows, target = self._rows, self._contract.target.name
-        times = rows[self._contract.event_time.name].to_numpy()
-        known = rows[target].is_not_null().to_numpy()
-        if label_delay_ms is not None:
-            due = times + label_delay_ms <= time.time() * 1000
-            self._sent.labels_not_due = int(np.count_nonzero(known & ~due))
-            known = known & due
-        return schedule(times, known, label_delay_ms)
+        self.sent.seconds = time.monotonic() - began
+        return self.sent
 
     def _send(self, part: slice) -> None:
         contract, plan = self._contract, self.plan
         drafts = self._rows[plan.row[part]].with_columns(pl.Series("_time", plan.time[part])).to_dicts()
         for kind, record in zip(plan.kind[part], drafts, strict=True):
-            at = record.pop("_time")
+            at, taken = record.pop("_time"), record.pop(_ACTION)
             truth = record.pop(contract.target.name)
             record["model"] = contract.model
             key = record[contract.key.name]
             if kind == REQUEST:
                 topic = self._lane.requests
-                self._sent.requests += 1
+                self.sent.requests += 1
             else:
-                topic = self._lane.labels
-                self._sent.labels += 1
                 record = {name: record[name] for name in ("request_id", contract.key.name, "model")}
-                record |= {contract.event_time.name: at, contract.target.name: truth, "labelled_by": "replay"}
+                record[contract.event_time.name] = at
+                if kind == LABEL:
+                    topic = self._lane.labels
+                    self.sent.labels += 1
+                    record |= {contract.target.name: truth, "labelled_by": "replay"}
+                else:
+                    topic = self._lane.actions
+                    self.sent.actions += 1
+                    record |= {"action": taken, "by": "replay"}
             if key is None:
                 key = record["request_id"]
             message_key = key_text(key).encode()
@@ -143,7 +146,7 @@ class Replay:
     def _mark(self, partitions: list[tuple[str, int]], time_ms: int) -> None:
         for topic, partition in partitions:
             self._produce(mark(topic, partition, time_ms))
-            self._sent.marks += 1
+            self.sent.marks += 1
 
     def _produce(self, record: Record) -> None:
         assert record.partition is not None
@@ -176,6 +179,16 @@ class Replay:
             raise TailraceError(
                 f"Kafka at {self._connection.bootstrap} has not taken {left} records in a minute"
             )
+
+
+def labels_after(
+    rows: pl.DataFrame, contract: ModelContract, delay_ms: int, until_ms: int
+) -> tuple[Later, int]:
+    """Each known truth so long after its request; and how many are left out, known only after ``until_ms``."""
+    due = rows[contract.event_time.name].to_numpy() + delay_ms
+    known = rows[contract.target.name].is_not_null().to_numpy()
+    sent = np.flatnonzero(known & (due <= until_ms))
+    return Later(sent, due[sent]), int(np.count_nonzero(known)) - len(sent)
 
 
 def _partitions(connection: Connection, topic: str) -> int:
