@@ -23,10 +23,12 @@ import clickhouse_connect
 import lz4.frame
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
+from tests.support.examples import CONTRACT, SCHEMAS, examples
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.stored import Stored, count_by_topic
 
 from tailrace.contracts.model_contract import load_contract
+from tailrace.contracts.registration import register_schemas
 from tailrace.contracts.schemas import lane_schemas
 from tailrace.kit.clickhouse import ClickHouse, QueryFailed
 from tailrace.kit.codec import Codec, ControlCodec
@@ -36,7 +38,15 @@ from tailrace.kit.log import Committed
 from tailrace.kit.memory_log import MemoryClock, MemoryLog, MemoryMessage
 from tailrace.kit.messages import Message, TopicPartition
 from tailrace.kit.migrations import MigrationError, migrate, read_migrations
-from tailrace.kit.tables import CONTROL_TABLES, Column, create_table, ensure_tables
+from tailrace.kit.tables import (
+    CONTROL_TABLES,
+    Column,
+    columns_of,
+    create_table,
+    ensure_tables,
+    few_values_of,
+    model_tables,
+)
 from tailrace.local.health import ask
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
@@ -372,16 +382,17 @@ def test_migrations_are_applied_once(clickhouse: ClickHouse, tmp_path: Path) -> 
         assert list(clickhouse.columns(table))[:4] == ["_topic", "_partition", "_offset", "_time"]
     clickhouse.command("INSERT INTO alerts (_topic, _partition, _offset, summary) VALUES ('a', 0, 0, 'kept')")
 
-    first = next(data_dir("schemas", "clickhouse").glob("0001_*.sql"))
-    (tmp_path / first.name).write_text(first.read_text())
-    (tmp_path / "0002_more.sql").write_text("ALTER TABLE alerts ADD COLUMN IF NOT EXISTS more String;\n")
+    for file in data_dir("schemas", "clickhouse").glob("*.sql"):
+        (tmp_path / file.name).write_text(file.read_text())
+    more = f"{len(shipped) + 1:04}_more"
+    (tmp_path / f"{more}.sql").write_text("ALTER TABLE alerts ADD COLUMN IF NOT EXISTS more String;\n")
     added = read_migrations(tmp_path)
-    assert migrate(clickhouse, added) == ["0002_more"]
+    assert migrate(clickhouse, added) == [more]
     assert clickhouse.query("SELECT summary, more FROM alerts").rows == [("kept", "")]
     with pytest.raises(MigrationError, match="newer version"):
         migrate(clickhouse, added[:1])
-    (tmp_path / "0002_more.sql").write_text("ALTER TABLE alerts ADD COLUMN IF NOT EXISTS other String;\n")
-    with pytest.raises(MigrationError, match=r"0002_more has changed.*put it back"):
+    (tmp_path / f"{more}.sql").write_text("ALTER TABLE alerts ADD COLUMN IF NOT EXISTS other String;\n")
+    with pytest.raises(MigrationError, match=rf"{more} has changed.*put it back"):
         migrate(clickhouse, read_migrations(tmp_path))
 
 
@@ -392,7 +403,7 @@ def test_a_prediction_comes_out_as_it_went_in(clickhouse: ClickHouse) -> None:
         "target: {name: grade, categories: [a, b, c]}}"
     )
     migrate(clickhouse)
-    assert len(ensure_tables(clickhouse, contract)) == 5
+    assert len(ensure_tables(clickhouse, contract)) == 6
     assert ensure_tables(clickhouse, contract) == []
     registry = MemoryRegistry()
     codec, control = Codec(registry), ControlCodec(registry)
@@ -466,6 +477,60 @@ def test_a_prediction_comes_out_as_it_went_in(clickhouse: ClickHouse) -> None:
         ),
     }
     assert count_by_topic(clickhouse) == {"credit.predictions": Stored(1, 1)}
+
+
+def test_every_example_comes_out_as_it_went_in(clickhouse: ClickHouse) -> None:
+    """Reports and runs with all that they nest, and an outcome with its prediction and request."""
+    migrate(clickhouse)
+    ensure_tables(clickhouse, CONTRACT)
+    registry = MemoryRegistry()
+    register_schemas(registry, CONTRACT)
+    stored = 0
+    for example in examples():
+        schema = SCHEMAS.get(example.topic)
+        if not example.ok or example.record is None or schema is None or example.topic in UNSTORED:
+            continue
+        columns = columns_of(schema, few_values_of(CONTRACT))
+        table = CONTROL_TABLES.get(example.topic) or model_tables(CONTRACT)[example.topic]
+        place = {"_topic": [example.topic], "_partition": [0], "_offset": [stored], "_time": [0]}
+        block = place | {column.name: [column.value(example.record)] for column in columns}
+        clickhouse.insert(table, block, clickhouse.columns(table), f"example/{stored}")
+        (found,) = clickhouse.select(f"SELECT * FROM {table} WHERE _offset = {stored}")
+        for column in columns:
+            value = column.value(example.record)
+            rows = "Tuple(" in column.type
+            assert plain_value(found.get(column.name), rows) == plain_value(value), (
+                example.name,
+                column.name,
+            )
+        stored += 1
+    assert stored > 15
+    evaluations = clickhouse.select(
+        "SELECT who, version, metric, value, n FROM model_evaluations ORDER BY who"
+    )
+    assert evaluations == [
+        {"who": "candidate", "version": 2, "metric": "auc", "value": 0.84, "n": 480},
+        {"who": "champion", "version": 1, "metric": "auc", "value": 0.71, "n": 480},
+    ]
+    drifted = clickhouse.query(
+        "SELECT test.feature, length(test.histogram) FROM drift_reports ARRAY JOIN tests AS test ORDER BY 1"
+    )
+    assert drifted.rows == [("income", 2), ("purpose", 0)]
+
+
+UNSTORED = {"tailrace.window-parts"}
+
+
+def plain_value(value: Any, rows: bool = False) -> Any:
+    """As both sides say it: times in milliseconds, rows of nested records as lists, bytes as text."""
+    if isinstance(value, datetime.datetime):
+        return round(value.timestamp() * 1000)
+    if isinstance(value, dict) and not rows:
+        return {name: plain_value(inner) for name, inner in value.items()}
+    if isinstance(value, dict | list | tuple):
+        parts = value.values() if isinstance(value, dict) else value
+        return [plain_value(part, rows) for part in parts]
+    return value.decode(errors="surrogateescape") if isinstance(value, bytes) else value
 
 
 # The sink's inserts ---

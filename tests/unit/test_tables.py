@@ -134,6 +134,88 @@ def test_values_are_found_in_records() -> None:
     assert by_name["probabilities"](record) == {"a": 0.25}
 
 
+def test_an_outcome_has_its_prediction_and_its_request_beside_its_own_fields() -> None:
+    text = CONTRACT.replace("  purpose:", "  label: {type: number}\n  state: {type: integer}\n  purpose:")
+    schema = lane_schemas(contract(text))["credit-eu.outcomes"]
+    columns = {column.name: column for column in columns_of(schema)}
+    found = {name: column.type for name, column in columns.items()}
+    order = [list(found).index(name) for name in ("outcome_id", "champion_action", "key", "income")]
+    assert order == sorted(order), "own fields, the prediction's, the request's"
+    assert found["label"] == "Nullable(String)"
+    assert found["feature_label"] == "Nullable(Float64)"
+    assert found["state"] == "LowCardinality(String)"
+    assert found["feature_state"] == "Nullable(Int64)"
+    assert found["given_request_id"] == "Nullable(String)"
+    assert found["feature_file"] == "Nullable(Bool)"
+    # The second and later places of a named type only name it.
+    for place in ("label_source", "action_source", "source"):
+        assert {n for n in found if n.startswith(place)} == {
+            f"{place}_{part}" for part in ("topic", "partition", "offset")
+        }
+    assert found["action_source_offset"] == "Nullable(Int64)"
+    assert found["source_offset"] == "Int64"
+    record = {
+        "label": "a",
+        "state": "labelled",
+        "action_source": None,
+        "label_source": {"topic": "t", "partition": 1, "offset": 2},
+        "champion": {"score": 0.5},
+        "prediction": {"version": 3, "request": {"label": 0.5, "state": 7, "file": True, "version": 9}},
+    }
+    wanted = {
+        "label": "a", "state": "labelled", "action_source_offset": None, "label_source_offset": 2,
+        "champion_score": 0.5, "version": 3, "feature_label": 0.5, "feature_state": 7, "feature_file": True,
+        "feature_version": 9,
+    }  # fmt: skip
+    assert {name: columns[name].value(record) for name in wanted} == wanted
+
+
+def test_what_a_prediction_says_is_told_apart_from_what_the_outcome_says() -> None:
+    inner = {"type": "record", "name": "Prediction", "fields": [{"name": "state", "type": "long"}]}
+    outer = {
+        "type": "record",
+        "name": "Outcome",
+        "fields": [{"name": "prediction", "type": inner}, {"name": "state", "type": "string"}],
+    }
+    columns = columns_of(outer)
+    assert {c.name: c.value({"state": "a", "prediction": {"state": 1}}) for c in columns} == {
+        "state": "a",
+        "prediction_state": 1,
+    }
+
+
+def test_a_feature_may_be_called_as_a_nested_record_is() -> None:
+    text = CONTRACT.replace(
+        "  purpose:", "  request: {type: number}\n  prediction: {type: number}\n  purpose:"
+    )
+    for topic in ("requests", "predictions", "outcomes"):
+        found = {c.name: c.type for c in columns_of(lane_schemas(contract(text))[f"credit-eu.{topic}"])}
+        assert found["request"] == found["prediction"] == "Nullable(Float64)"
+
+
+def test_reports_keep_their_structure() -> None:
+    types_of = {c.name: c for c in columns_of(control_schema("DriftReport"))}  # type: ignore[arg-type]
+    assert types_of["tests"].type.endswith(
+        "histogram Array(Tuple(label String, count Int64, reference Float64))))"
+    )
+    test = {
+        "feature": "income", "test": "ks", "statistic": 0.5, "p_value": None, "q_value": None, "effect": 0.5,
+        "n": 3, "reference_n": 9, "drifted": True,
+        "histogram": [{"label": "1", "count": 3, "reference": 1.0}],
+    }  # fmt: skip
+    assert types_of["tests"].value({"tests": [test]}) == [
+        ("income", "ks", 0.5, None, None, 0.5, 3, 9, True, [("1", 3, 1.0)])
+    ]
+
+
+def test_times_beyond_what_clickhouse_can_keep_are_the_nearest_that_it_can() -> None:
+    columns = {c.name: c.value for c in columns_of(control_schema("TrainingRun"))}  # type: ignore[arg-type]
+    trigger = {"kind": "drift", "id": "a", "at": 2**60, "reason": ""}
+    last = 10_413_791_999_999
+    assert columns["at"]({"at": 2**60}) == last
+    assert columns["triggers"]({"triggers": [trigger]}) == [("drift", "a", last, "")]
+
+
 def test_every_record_that_ever_may_come_has_a_column() -> None:
     odd = {
         "type": "record",
@@ -141,6 +223,7 @@ def test_every_record_that_ever_may_come_has_a_column() -> None:
         "fields": [
             {"name": "either", "type": ["string", "long"]},
             {"name": "deep", "type": {"type": "array", "items": {"type": "array", "items": "long"}}},
+            {"name": "maps", "type": {"type": "array", "items": {"type": "map", "values": "long"}}},
             {
                 "name": "maybe",
                 "type": [
@@ -155,24 +238,27 @@ def test_every_record_that_ever_may_come_has_a_column() -> None:
     columns = columns_of(odd)
     assert {c.name: c.type for c in columns} == {
         "either": "String",
-        "deep": "String",
+        "deep": "Array(Array(Int64))",
+        "maps": "String",
         "maybe_x": "Nullable(Int64)",
         "flags": "Array(Bool)",
         "kind": "LowCardinality(String)",
     }
-    record = {"either": 5, "deep": [[1], []], "maybe": None, "flags": [True], "kind": "a"}
-    assert [c.value(record) for c in columns] == ["5", "[[1], []]", None, [True], "a"]
+    record = {
+        "either": 5, "deep": [[1], []], "maps": [{"a": 1}], "maybe": None, "flags": [True], "kind": "a",
+    }  # fmt: skip
+    assert [c.value(record) for c in columns] == ["5", [[1], []], '[{"a": 1}]', None, [True], "a"]
 
 
 def test_tables_are_made_once_and_gain_columns() -> None:
     server = Server()
-    assert len(ensure_tables(server, contract())) == 5
+    assert len(ensure_tables(server, contract())) == 6
     assert set(server.tables) == set(model_tables(contract()).values())
     assert server.tables["credit_eu_labels"]["grade"] == "LowCardinality(Nullable(String))"
     assert list(server.tables["credit_eu_labels"])[:4] == list(COORDINATES)
     assert ensure_tables(server, contract()) == []
     wider = contract(CONTRACT.replace("context:\n", "  debt: {type: number}\ncontext:\n"))
-    assert len(ensure_tables(server, wider)) == 3
+    assert len(ensure_tables(server, wider)) == 4
     assert server.tables["credit_eu_predictions"]["debt"] == "Nullable(Float64)"
     assert ensure_tables(server, wider) == []
     # What is gone from the contract stays for the rows that have it.
@@ -210,6 +296,8 @@ def migrated() -> dict[str, dict[str, str]]:
     server = Server()
     for migration in read_migrations():
         for statement in migration.statements:
+            if statement.startswith("CREATE VIEW"):
+                continue
             server.command(" ".join(statement.split()) if statement.startswith("ALTER") else statement)
     return server.tables
 
@@ -217,15 +305,28 @@ def migrated() -> dict[str, dict[str, str]]:
 def test_migrations_make_what_the_sink_writes() -> None:
     tables = migrated()
     for name, topic in CONTROL_RECORDS.items():
-        wanted = {column.name: column.type for column in columns_of(control_schema(name))}  # type: ignore[arg-type]
-        assert tables[CONTROL_TABLES[topic]] == COORDINATES | wanted
+        if topic in CONTROL_TABLES:
+            wanted = {column.name: column.type for column in columns_of(control_schema(name))}  # type: ignore[arg-type]
+            assert tables[CONTROL_TABLES[topic]] == COORDINATES | wanted
     for layout in (UNREADABLE_LAYOUT, DEAD_LETTER_LAYOUT):
         assert tables[layout.table] == COORDINATES | {column.name: column.type for column in layout.columns}
     assert set(tables) == {*CONTROL_TABLES.values(), UNREADABLE, DEAD_LETTERS}
+    assert [name for name, _ in views()] == ["model_evaluations"]
+
+
+def views() -> list[tuple[str, str]]:
+    statements = [s for m in read_migrations() for s in m.statements if s.startswith("CREATE VIEW")]
+    return [(statement.split("`")[1], statement) for statement in statements]
+
+
+def test_no_view_looks_like_a_table_of_events() -> None:
+    """Whoever counts rows by topic and offset would count them twice."""
+    for _, statement in views():
+        assert "_topic" not in statement.split("FROM")[0]
 
 
 def test_every_event_table_remembers_tokens() -> None:
-    statements = [s for m in read_migrations() for s in m.statements]
+    statements = [s for m in read_migrations() for s in m.statements if s.startswith("CREATE TABLE")]
     statements += [create_table("t", columns_of(schema)) for schema in lane_schemas(contract()).values()]
     for statement in statements:
         assert "non_replicated_deduplication_window = 10000" in statement

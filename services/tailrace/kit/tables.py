@@ -5,9 +5,10 @@ become underscores), made by ``tailrace apply``; the control topics' are made by
 one record of a topic and says which: every table has ``_topic``, ``_partition``, ``_offset`` and ``_time``
 (when it was appended) and is ordered by the first three. What cannot be decoded is in ``unreadable``.
 
-A prediction nests its request. In its table the request's fields stand beside the prediction's own, under
-their own names; where a name is taken, a feature or context field is ``feature_NAME``, and the request's own
-ids and event time, as received, are ``given_NAME``.
+A prediction nests its request, an outcome nests its prediction. In their tables the inner record's fields stand
+beside the outer one's, after them and under their own names; where a name is taken, a feature or context field is
+``feature_NAME``, the request's own ids and event time, as received, are ``given_NAME``, and a prediction's field is
+``prediction_NAME``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,17 @@ from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tailrace.contracts.lanes import ALERTS, COMMANDS, CONTRACTS, MANIFESTS, ROLLOUTS
+from tailrace.contracts.lanes import (
+    ALERTS,
+    CLOCKS,
+    COMMANDS,
+    CONTRACTS,
+    DRIFT_REPORTS,
+    MANIFESTS,
+    PERFORMANCE_REPORTS,
+    ROLLOUTS,
+    TRAINING_RUNS,
+)
 from tailrace.contracts.names import avro_name
 from tailrace.contracts.schemas import AvroSchema, lane_schemas
 from tailrace.kit.clickhouse import Store, quoted
@@ -35,9 +46,15 @@ CONTROL_TABLES = {
     ROLLOUTS: "rollouts",
     COMMANDS: "commands",
     ALERTS: "alerts",
+    DRIFT_REPORTS: "drift_reports",
+    PERFORMANCE_REPORTS: "performance_reports",
+    TRAINING_RUNS: "training_runs",
+    CLOCKS: "clocks",
 }
 
 TIME = "DateTime64(3, 'UTC')"
+_FIRST_TIME, _LAST_TIME = -2_208_988_800_000, 10_413_791_999_999
+"""1900-01-01 and the last millisecond of 2299, UTC: what ClickHouse can tell apart."""
 COORDINATES = {
     "_topic": "LowCardinality(String)",
     "_partition": "UInt32",
@@ -57,10 +74,10 @@ ENGINE = (
 # Fields of our own records with few different values.
 _FEW_VALUES = frozenset(
     {
-        *("action", "applied_by", "arm", "artifact_digest", "by", "code", "command"),
-        *("contract_digest", "field", "key_id", "kind", "labelled_by", "model"),
-        *("predicted_class", "published_by", "role", "rule", "service", "served_by"),
-        *("served_cause", "severity", "state", "step", "topic"),
+        *("action", "action_taken", "applied_by", "arm", "artifact_digest", "by", "code", "command"),
+        *("contract_digest", "field", "key_id", "kind", "labelled_by", "lane", "model", "owner"),
+        *("predicted_class", "published_by", "role", "rule", "segment", "service", "served_by"),
+        *("served_cause", "severity", "state", "step", "template", "topic", "trigger", "verdict"),
     }
 )
 # Names that a feature's column may not have: `file` is a function that a guarded ClickHouse refuses by name.
@@ -113,7 +130,7 @@ def few_values_of(contract: ModelContract) -> set[str]:
         *(name for name, field in contract.context.items() if field.type == "category"),
     }
     if contract.target.type == "category":
-        few.add(contract.target.name)
+        few |= {contract.target.name, "label"}
     return few
 
 
@@ -160,22 +177,71 @@ def columns_of(schema: AvroSchema, few_values: Iterable[str] = ()) -> list[Colum
         few_values: names of text fields with few different values, besides those that are known to have few.
     """
     few = _FEW_VALUES | set(few_values)
+    records = _named_records(schema)
     columns: list[Column] = []
-    for field in schema["fields"]:
-        if field["name"] != "request":
-            columns += _columns(field["name"], field["type"], (field["name"],), few)
-    nested = next((f["type"] for f in schema["fields"] if f["name"] == "request"), None)
-    if nested is not None and isinstance(nested, dict):
-        taken = {column.name for column in columns}
-        for field in nested["fields"]:
-            name = field["name"]
-            given = name in ("request_id", "model") or _is_time(field["type"])
-            column = name
-            while column in taken:
-                column = ("given_" if given else "feature_") + column
-            taken.add(column)
-            columns += _columns(column, field["type"], ("request", name), few)
+    taken: set[str] = set()
+    path: tuple[str, ...] = ()
+    record: Mapping[str, Any] | None = schema
+    while record is not None:
+        inner, inside = None, path
+        for field in record["fields"]:
+            name, kind = field["name"], _spelled_out(field["type"], records)
+            if name in _SPREAD and isinstance(kind, dict) and kind["type"] == "record":
+                inner, inside = kind, (*path, name)
+                continue
+            prefix = _prefix(path, name, kind)
+            found = _columns(name, kind, (*path, name), few)
+            while any(column.name in taken for column in found):
+                name = prefix + name
+                found = _columns(name, kind, (*path, field["name"]), few)
+            columns += found
+            taken |= {column.name for column in found}
+        record, path = inner, inside
     return columns
+
+
+# Nested records whose fields stand beside the outer record's own; the field is called as the record is.
+_SPREAD = frozenset({"prediction", "request"})
+
+
+def _prefix(path: tuple[str, ...], name: str, kind: Any) -> str:
+    """Goes before the name of a nested record's field where an outer one has that name."""
+    if path and path[-1] == "prediction":
+        return "prediction_"
+    return "given_" if name in ("request_id", "model") or _is_time(kind) else "feature_"
+
+
+def _named_records(schema: Any, namespace: str = "") -> dict[str, Any]:
+    """The records that a schema defines, by full name: it spells each out once and names it from then on."""
+    if isinstance(schema, list):
+        return {name: found for each in schema for name, found in _named_records(each, namespace).items()}
+    if not isinstance(schema, dict):
+        return {}
+    found: dict[str, Any] = {}
+    if schema["type"] == "record":
+        namespace = schema.get("namespace", namespace)
+        found[f"{namespace}.{schema['name']}".removeprefix(".")] = schema
+    for inner in (schema["type"], schema.get("items"), schema.get("values")):
+        found |= _named_records(inner, namespace)
+    for field in schema.get("fields", ()):
+        found |= _named_records(field["type"], namespace)
+    return found
+
+
+def _spelled_out(kind: Any, records: Mapping[str, Any]) -> Any:
+    """The type with every name of a record replaced by what it names."""
+    if isinstance(kind, str):
+        found = records.get(kind)
+        return kind if found is None else _spelled_out(found, records)
+    if isinstance(kind, list):
+        return [_spelled_out(branch, records) for branch in kind]
+    spelled = {
+        key: _spelled_out(value, records) if key in ("items", "values") else value
+        for key, value in kind.items()
+    }
+    if "fields" in kind:
+        spelled["fields"] = [{**f, "type": _spelled_out(f["type"], records)} for f in kind["fields"]]
+    return spelled
 
 
 def fits(wanted: str, there: str) -> bool:
@@ -235,27 +301,46 @@ def _columns(name: str, kind: Any, path: tuple[str, ...], few: frozenset[str] | 
         wrapped = f"Nullable({scalar})" if nullable else scalar
         if scalar == "String" and kind != "bytes" and path[-1] in few:
             wrapped = f"LowCardinality({wrapped})"
-        return [Column(column, wrapped, _getter(path))]
+        get = _getter(path)
+        return [Column(column, wrapped, partial(_within, get) if scalar == TIME else get)]
     get = _getter(path)
     if isinstance(kind, dict) and kind["type"] == "map" and (value := _element(kind["values"])):
-        return [Column(column, f"Map(LowCardinality(String), {value})", lambda record: get(record) or {})]
-    if isinstance(kind, dict) and kind["type"] == "array":
-        items, _ = _without_null(kind["items"])
-        if value := _element(kind["items"]):
-            return [Column(column, f"Array({value})", lambda record: get(record) or [])]
-        if isinstance(items, dict) and items["type"] == "record":
-            parts = [(field["name"], _element(field["type"])) for field in items["fields"]]
-            if all(part for _, part in parts):
-                names = [part_name for part_name, _ in parts]
-                inner = ", ".join(f"{part_name} {part}" for part_name, part in parts)
-                return [
-                    Column(
-                        column,
-                        f"Array(Tuple({inner}))",
-                        lambda record: [tuple(item[n] for n in names) for item in get(record) or ()],
-                    )
-                ]
+        return [
+            Column(column, f"Map(LowCardinality(String), {value.type})", lambda record: get(record) or {})
+        ]
+    if isinstance(kind, dict) and kind["type"] == "array" and (element := _element(kind)):
+        return [Column(column, element.type, lambda record: element.of(get(record) or []))]
     return [Column(column, "String", lambda record: json.dumps(get(record), default=repr))]
+
+
+class _Element(NamedTuple):
+    """What an array or a map consists of: ClickHouse's type, and how a decoded value becomes one of it."""
+
+    type: str
+    of: Callable[[Any], Any]
+
+
+def _element(kind: Any) -> _Element | None:
+    """None where ClickHouse has no type for it: a union, a map, a record that may be null."""
+    kind, nullable = _without_null(kind)
+    scalar = _scalar(kind)
+    if scalar is not None:
+        of = partial(_within, _same) if scalar == TIME else _same
+        return _Element(f"Nullable({scalar})" if nullable else scalar, of)
+    if nullable or not isinstance(kind, dict):
+        return None
+    if kind["type"] == "array" and (item := _element(kind["items"])):
+        return _Element(f"Array({item.type})", lambda values: [item.of(value) for value in values])
+    if kind["type"] == "record":
+        parts = {field["name"]: _element(field["type"]) for field in kind["fields"]}
+        known = {name: part for name, part in parts.items() if part is not None}
+        if len(known) == len(parts):
+            inner = ", ".join(f"{name} {part.type}" for name, part in known.items())
+            return _Element(
+                f"Tuple({inner})",
+                lambda record: tuple(part.of(record[name]) for name, part in known.items()),
+            )
+    return None
 
 
 def _getter(path: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Any]:
@@ -271,10 +356,14 @@ def _inner(outer: Callable[[Any], Any], name: str, record: Any) -> Any:
     return None if found is None else found[name]
 
 
-def _element(kind: Any) -> str | None:
-    kind, nullable = _without_null(kind)
-    scalar = _scalar(kind)
-    return f"Nullable({scalar})" if scalar and nullable else scalar
+def _same(value: Any) -> Any:
+    return value
+
+
+def _within(get: Callable[[Any], int | None], record: Any) -> int | None:
+    """ClickHouse's times end in 2299; what lies beyond, by a producer's mistake, is stored as its last one."""
+    milliseconds = get(record)
+    return None if milliseconds is None else min(max(milliseconds, _FIRST_TIME), _LAST_TIME)
 
 
 def _scalar(kind: Any) -> str | None:

@@ -47,8 +47,8 @@ SETTINGS = {
     "broker.heartbeat.interval.ms": "500",
     "auto.create.topics.enable": "false",
     "log.message.timestamp.type": "LogAppendTime",
-    # A derived record may be four times as large as a request (1 MiB), and a batch has its overhead.
-    "message.max.bytes": str(5 * 1024 * 1024),
+    # A derived record may be many times as large as a request (1 MiB); each topic sets a limit of its own.
+    "message.max.bytes": str(17 * 1024 * 1024),
     "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
     "num.network.threads": "2",
     "num.io.threads": "4",

@@ -29,7 +29,6 @@ from tailrace.kit.registry import Registry
 from tailrace.kit.tables import (
     CONTROL_TABLES,
     DEAD_LETTERS,
-    TIME,
     UNREADABLE,
     Column,
     TableConflict,
@@ -45,6 +44,7 @@ _RECORD_KINDS = {
     "shadow-predictions": "Prediction",
     "labels": "Label",
     "actions": "Action",
+    "outcomes": "Outcome",
 }
 _JSON_KINDS: dict[str, Kind] = {"requests": "requests", "labels": "labels", "actions": "actions"}
 _CONTROL_NAMES = {topic: name for name, topic in CONTROL_RECORDS.items()}
@@ -68,9 +68,6 @@ class Row(NamedTuple):
 
 Block = dict[str, list[Any]]
 """Columns of one table, all of the same length."""
-
-_FIRST_TIME, _LAST_TIME = -2_208_988_800_000, 10_413_791_999_999
-"""1900-01-01 and the last millisecond of 2299, UTC."""
 
 _BYTES = "Nullable(String)"
 _HEADERS = "Array(Tuple(name String, value String))"
@@ -133,8 +130,8 @@ class RowReader:
 
     def topics(self) -> frozenset[str]:
         """Every topic that is stored: control topics, and those of each lane that ever had a contract."""
-        lanes = {applied.contract.lane for applied in self._contracts.by_digest.values()}
-        return frozenset(CONTROL_TABLES) | {topic for lane in lanes for topic in Lane(lane).topics}
+        lanes = {Lane(applied.contract.lane) for applied in self._contracts.by_digest.values()}
+        return frozenset(CONTROL_TABLES) | {t for lane in lanes for t in lane.topics if t != lane.rekeyed}
 
     def begin(self) -> None:
         """Before a batch: contracts may have come since the last one."""
@@ -335,13 +332,8 @@ def _block(parts: list[tuple[Layout, list[Row]]]) -> Block:
                 values += [_empty(kind)] * len(rows)
             else:
                 values += [get(row.record) for row in rows]
-        block[name] = [_within(value) for value in values] if TIME in kind else values
+        block[name] = values
     return block
-
-
-def _within(milliseconds: int | None) -> int | None:
-    """ClickHouse's times end in 2299; what lies beyond, by a producer's mistake, is stored as its last one."""
-    return None if milliseconds is None else min(max(milliseconds, _FIRST_TIME), _LAST_TIME)
 
 
 def _empty(kind: str) -> Any:
