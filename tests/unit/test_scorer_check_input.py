@@ -13,16 +13,16 @@ from tests.support.scoring import CONTRACT, NOW, REQUEST, avro
 
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.contracts.schemas import request_schema
+from tailrace.kit.avro_columns import ColumnDecoder
 from tailrace.kit.avro_types import plain
 from tailrace.scorer.check_input import Checked, InputCheck
-from tailrace.scorer.decode_columns import ColumnDecoder
 
 CREDIT = load_contract(CONTRACT)
 
 
 def run(*requests: dict[str, Any], contract: ModelContract = CREDIT) -> Checked:
     schema = request_schema(contract)
-    columns, good = ColumnDecoder(schema, header=0).decode([avro(plain(schema), r) for r in requests])
+    columns, good, _ = ColumnDecoder(schema, header=0).decode([avro(plain(schema), r) for r in requests])
     assert good is None
     times = columns[contract.event_time.name].values
     return InputCheck(contract).run(columns, times, np.full(len(requests), NOW))

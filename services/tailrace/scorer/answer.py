@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from tailrace.kit.avro_columns import Column
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.logic import Clock
 from tailrace.kit.messages import Source
 from tailrace.kit.sources import REQUEST_ID, id_role
 from tailrace.models.load import Predictions
-from tailrace.scorer.decode_columns import Column
 from tailrace.scorer.event import Answers, Identity, encode_events
 from tailrace.scorer.fill_missing import fill_missing
 from tailrace.scorer.rows import Requests, Rows

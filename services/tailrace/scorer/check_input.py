@@ -16,9 +16,9 @@ import numpy as np
 from tailrace.contracts.expressions import compile_expression, request_columns
 from tailrace.contracts.fields import ContextField, Feature
 from tailrace.contracts.model_contract import ModelContract
+from tailrace.kit.avro_columns import Column, Ints, Mask
 from tailrace.kit.errors import BadRecord
 from tailrace.models.columns import Array
-from tailrace.scorer.decode_columns import Column, Ints, Mask
 from tailrace.scorer.frame import frame_of
 from tailrace.scorer.rows import Replaced
 

@@ -9,10 +9,10 @@ from tailrace.contracts.fold import AppliedContract
 from tailrace.contracts.json_input import JsonInput
 from tailrace.contracts.lanes import Lane
 from tailrace.contracts.schemas import namespace, prediction_schema, request_schema, subject
+from tailrace.kit.avro_columns import ColumnDecoder
 from tailrace.kit.codec import Codec
 from tailrace.kit.registry import Registry
 from tailrace.scorer.check_input import InputCheck
-from tailrace.scorer.decode_columns import ColumnDecoder
 from tailrace.scorer.policy import Policy
 
 

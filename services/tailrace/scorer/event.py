@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tailrace.kit.avro_columns import Ints
 from tailrace.kit.codec import HEADER, MAGIC
 from tailrace.kit.messages import Record
 from tailrace.models.columns import Array
 from tailrace.models.load import Predictions
-from tailrace.scorer.decode_columns import Ints
 from tailrace.scorer.policy import Choice
 from tailrace.scorer.rows import Replaced
 

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tailrace.contracts.json_input import parse_object
+from tailrace.kit.avro_columns import Ints
 from tailrace.kit.codec import HEADER, MAGIC, is_json, read_schema_id
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.marks import mark_time
 from tailrace.kit.messages import Message
 from tailrace.scorer.contract_plan import ContractPlan
-from tailrace.scorer.decode_columns import Ints
 from tailrace.scorer.rows import Requests
 
 MODEL = "model"
@@ -86,7 +86,7 @@ def _read_columns(
     plan = _writer_is(plans, schema_id)
     if plan is None:
         return list(range(len(values)))
-    columns, good = plan.decoder.decode(values)
+    columns, good, _ = plan.decoder.decode(values)
     named = columns[MODEL]
     if named.present is None or named.present.any():
         own = plan.model.encode()
@@ -124,7 +124,7 @@ def _read_plain(reading: Reading, lanes: Mapping[str, Sequence[ContractPlan]], r
         found.setdefault(id(plan), (plan, []))[1].append(row._replace(value=value))
     for plan, some in found.values():
         values = [row.value for row in some]
-        columns, good = plan.decoder.decode(values)
+        columns, good, _ = plan.decoder.decode(values)
         assert good is None, "the codec's own output must decode"
         at = np.array([row.at for row in some], dtype=np.int64)
         reading.requests.append(Requests(plan, at, values, columns))

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from tailrace.kit.avro_columns import Column, Ints, Mask
 from tailrace.models.columns import Array
-from tailrace.scorer.decode_columns import Column, Ints, Mask
 
 if TYPE_CHECKING:
     from tailrace.scorer.contract_plan import ContractPlan

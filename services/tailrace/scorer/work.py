@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tailrace.kit.avro_columns import Ints
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.messages import Hold, Message, Record, Source, TopicPartition
-from tailrace.scorer.decode_columns import Ints
 from tailrace.scorer.rows import Requests
 
 

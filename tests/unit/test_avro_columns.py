@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.contracts import contract
 
-from tailrace.scorer.decode_columns import ColumnDecoder
+from tailrace.contracts.schemas import prediction_schema
+from tailrace.kit.avro_columns import ColumnDecoder
+from tailrace.kit.avro_types import plain
 
 KINDS: dict[str, Any] = {
     "double": st.floats(allow_nan=True, allow_infinity=True),
@@ -46,7 +49,7 @@ def by_fastavro(parsed: Any, body: bytes) -> dict[str, Any] | None:
 
 
 def by_columns(kinds: list[str], bodies: list[bytes]) -> list[dict[str, Any] | None]:
-    columns, good = ColumnDecoder(schema(kinds)).decode([HEADER + body for body in bodies])
+    columns, good, _ = ColumnDecoder(schema(kinds)).decode([HEADER + body for body in bodies])
     records: list[dict[str, Any] | None] = []
     for row in range(len(bodies)):
         if good is not None and not good[row]:
@@ -141,11 +144,104 @@ def test_hostile_text_is_refused(body: bytes) -> None:
 
 
 def test_a_value_shorter_than_its_header_is_refused() -> None:
-    _, good = ColumnDecoder(schema(["long"])).decode([HEADER + b"\x00", HEADER[:3], HEADER + b"\x00"])
+    _, good, _ = ColumnDecoder(schema(["long"])).decode([HEADER + b"\x00", HEADER[:3], HEADER + b"\x00"])
     assert good is not None
     assert good.tolist() == [True, False, True]
 
 
 def test_a_schema_of_other_types_is_refused() -> None:
-    with pytest.raises(ValueError, match="f0"):
-        ColumnDecoder({"fields": [{"name": "f0", "type": "double"}]})
+    for kind in ("bytes", ["null", "long", "string"], {"type": "map", "values": "long"}):
+        with pytest.raises(ValueError, match="f0"):
+            ColumnDecoder({"fields": [{"name": "f0", "type": kind}]})
+
+
+# Records within records, arrays, maps: a prediction.
+
+PREDICTION = prediction_schema(contract())
+PARSED = fastavro.parse_schema(plain(PREDICTION))
+WANTED = ("event_time", "source.offset", "request.income", "request.purpose", "request.employed", "score")
+IDENTITY = ("model", "version", "artifact_digest", "contract_digest", "rollout_revision", "runtime", "role")
+
+
+def values_of(kind: Any) -> st.SearchStrategy[Any]:
+    """Any value of an Avro type."""
+    match kind:
+        case ["null", of]:
+            return st.none() | values_of(of)
+        case {"type": "array", "items": of}:
+            return st.lists(values_of(of), max_size=3)
+        case {"type": "map", "values": of}:
+            return st.dictionaries(st.text(max_size=3), values_of(of), max_size=3)
+        case {"type": "record", "fields": fields}:
+            return st.fixed_dictionaries({f["name"]: values_of(f["type"]) for f in fields})
+        case "int":
+            return st.integers(-(2**31), 2**31 - 1)
+    return KINDS[kind if isinstance(kind, str) else kind["type"]]
+
+
+def at(record: dict[str, Any], name: str) -> Any:
+    for part in name.split("."):
+        record = record[part]
+    return record
+
+
+def check_predictions(bodies: list[bytes]) -> None:
+    """Each row is decoded as by fastavro, or refused where fastavro would not have written it.
+
+    Where only a text that is not asked for is not UTF-8, it is for the decoder to say.
+    """
+    decoder = ColumnDecoder(PREDICTION, read=WANTED, pieces=IDENTITY)
+    for _ in range(2):  # the second time pieces are known
+        columns, good, pieces = decoder.decode([HEADER + body for body in bodies])
+        assert set(columns) == set(WANTED)
+        for row, body in enumerate(bodies):
+            expected = by_fastavro(PARSED, body)
+            if good is not None and not good[row]:
+                assert expected is None
+                assert pieces.at[row] == -1
+                continue
+            if expected is None:
+                with pytest.raises(UnicodeDecodeError):
+                    fastavro.schemaless_reader(io.BytesIO(body), PARSED, None)
+                continue
+            for name, column in columns.items():
+                value, wanted = column.values[row], at(expected, name)
+                there = column.present is None or bool(column.present[row])
+                assert there == (wanted is not None)
+                if there:
+                    assert same(value.decode() if isinstance(value, bytes) else type(wanted)(value), wanted)
+            fields = [f for f in PARSED["fields"] if f["name"] in IDENTITY]
+            identity = {"type": "record", "name": "Identity", "fields": fields}
+            assert pieces.values[pieces.at[row]] == encoded(
+                fastavro.parse_schema(identity), {name: expected[name] for name in IDENTITY}
+            )
+
+
+predictions = st.lists(values_of(plain(PREDICTION)), min_size=1, max_size=5)
+
+
+@given(predictions, st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_decodes_the_fields_of_predictions_that_are_wanted(
+    records: list[dict[str, Any]], alike: bool
+) -> None:
+    if alike:
+        records = [{**record, **{n: records[0][n] for n in IDENTITY}} for record in records]
+    check_predictions([encoded(PARSED, record) for record in records])
+
+
+@given(predictions, st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_broken_prediction_is_found(records: list[dict[str, Any]], data: st.DataObject) -> None:
+    bodies = [encoded(PARSED, record) for record in records]
+    row = data.draw(st.integers(0, len(bodies) - 1))
+    place = data.draw(st.integers(0, len(bodies[row]) - 1))
+    cut = data.draw(st.booleans())
+    byte = bytes([data.draw(st.sampled_from([0, 1, 2, 3, 4, 127, 128, 255]))])
+    bodies[row] = bodies[row][:place] + (b"" if cut else byte + bodies[row][place + 1 :])
+    check_predictions(bodies)
+
+
+def test_pieces_have_to_follow_one_another() -> None:
+    with pytest.raises(ValueError, match="follow"):
+        ColumnDecoder(PREDICTION, read=(), pieces=("model", "role"))
