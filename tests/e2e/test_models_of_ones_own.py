@@ -88,7 +88,7 @@ def test_models_of_ones_own(project: Project) -> None:
         home=project.home,
     )
     assert (third.version, third.manifest.format) == (3, "skops")
-    digests = wait_for_states(connection, project, ["champion", "candidate", "candidate"])
+    digests = wait_for_states(connection, project, ["champion", "shadow", "shadow"])
 
     row = {"heat": 71.0, "load": 0.9}
     for version, reason in ((2, "ours"), (3, "theirs")):
@@ -111,7 +111,7 @@ def test_models_of_ones_own(project: Project) -> None:
     alert = wait_for_alert(connection, "pumps", 4)
     assert "signature" in (alert["summary"] + str(alert["detail"]))
     answered_by(project, 2, row)
-    assert [v["state"] for v in project.json("models", "pumps")][2:] == ["candidate", "untrusted"]
+    assert [v["state"] for v in project.json("models", "pumps")][2:] == ["rolled back", "untrusted"]
 
 
 def wait_for_states(connection: Connection, project: Project, wanted: list[str]) -> list[str]:

@@ -9,13 +9,43 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.models.rollout_fold import Rollouts, RolloutState
-from tailrace.rollout.decide import CommandRefused, admit, obey, refuse
+from tailrace.models.rollout_fold import Rollouts, RolloutState, state_after
+from tailrace.rollout.decide import CommandRefused, Step, admit, obey, refuse
 
+LISTS = ("shadow", "candidates", "rejected", "retired", "rolled_back")
 EMPTY = RolloutState("credit")
-ONE = admit(EMPTY, 1).state
-TWO = admit(ONE, 2).state
-PROMOTED = replace(TWO, revision=3, champion=2, previous=1, candidates=())
+
+
+def folded(before: RolloutState, step: Step, by: str | None = None, **evidence: str) -> RolloutState:
+    """The state after a step, by the fold of its record."""
+    facts = {
+        name: getattr(step.state, name)
+        for name in ("model", "revision", "champion", "previous", "frozen", "off")
+    }
+    facts |= {name: list(getattr(step.state, name)) for name in LISTS}
+    found = state_after(
+        before, facts | {"step": step.name, "version": step.version, "command_id": by, "evidence": evidence}
+    )
+    assert found.revision == before.revision + 1
+    # The step knows all but what follows from the history of steps.
+    assert (
+        replace(
+            step.state,
+            **{n: getattr(found, n) for n in ("known", "served", "kept", "waiting", "promoted_at")},
+        )
+        == found
+    )
+    return found
+
+
+def admitted(state: RolloutState, *versions: int) -> RolloutState:
+    for version in versions:
+        state = folded(state, admit(state, version))
+    return state
+
+
+ONE = admitted(EMPTY, 1)
+TWO = admitted(ONE, 2)
 
 
 def command(kind: str, version: int | None = None, follows: int | None = None) -> dict[str, Any]:
@@ -24,9 +54,11 @@ def command(kind: str, version: int | None = None, follows: int | None = None) -
 
 def after(state: RolloutState, kind: str, version: int | None = None) -> RolloutState:
     step = obey(state, command(kind, version, state.revision))
-    assert step.state.revision == state.revision + 1
     assert step.name == kind
-    return step.state
+    return folded(state, step, by="c")
+
+
+PROMOTED = after(TWO, "promote", 2)
 
 
 def test_the_first_version_answers_and_later_ones_wait() -> None:
@@ -44,39 +76,58 @@ def test_after_a_bad_first_version_the_next_good_one_is_the_first_champion() -> 
 
 def test_nothing_moves_by_itself_while_frozen() -> None:
     assert admit(replace(EMPTY, frozen=True), 1).state.champion is None
+    assert admit(replace(EMPTY, off=True), 1).state.champion == 1
 
 
 def test_promote_and_back() -> None:
     state = after(TWO, "promote", 2)
-    assert (state.champion, state.previous, state.candidates) == (2, 1, ())
+    assert (state.champion, state.previous, state.candidates, state.shadow) == (2, 1, (), (1,))
     state = after(state, "rollback")
-    assert (state.champion, state.previous, state.candidates) == (1, None, (2,))
+    assert (state.champion, state.previous, state.rolled_back, state.shadow) == (1, None, (2,), ())
     state = after(state, "promote", 2)
-    assert (state.champion, state.previous, state.candidates) == (2, 1, ())
+    assert (state.champion, state.previous, state.rolled_back, state.shadow) == (2, 1, (), (1,))
 
 
 def test_the_previous_version_can_be_promoted_again() -> None:
     state = after(PROMOTED, "promote", 1)
-    assert (state.champion, state.previous) == (1, 2)
+    assert (state.champion, state.previous, state.shadow) == (1, 2, (2,))
 
 
 def test_shadow_and_out_of_it() -> None:
     state = after(TWO, "shadow", 2)
-    assert (state.champion, state.shadow, state.candidates) == (1, (2,), ())
-    assert after(state, "promote", 2).shadow == ()
+    assert (state.champion, state.shadow, state.candidates, state.kept) == (1, (2,), (), {2})
+    promoted = after(state, "promote", 2)
+    assert (promoted.shadow, promoted.kept) == ((1,), frozenset())
     rejected = after(state, "reject", 2)
     assert (rejected.shadow, rejected.rejected) == ((), (2,))
 
 
-def test_the_previous_version_may_go_on_in_shadow() -> None:
+def test_the_previous_version_goes_on_in_shadow_and_may_be_kept_there() -> None:
+    assert PROMOTED.shadow == (1,)
     state = after(PROMOTED, "shadow", 1)
-    assert (state.champion, state.previous, state.shadow) == (2, 1, (1,))
+    assert (state.champion, state.previous, state.shadow, state.kept) == (2, 1, (1,), {1})
     back = after(state, "rollback")
-    assert (back.champion, back.shadow) == (1, ())
+    assert (back.champion, back.shadow, back.kept) == (1, (), frozenset())
 
 
 def test_a_rejected_previous_version_is_none_to_go_back_to() -> None:
-    assert after(PROMOTED, "reject", 1).previous is None
+    state = after(PROMOTED, "reject", 1)
+    assert (state.previous, state.shadow, state.rejected) == (None, (), (1,))
+
+
+def test_frozen_and_off_change_nothing_else() -> None:
+    for on, off, field in (("freeze", "unfreeze", "frozen"), ("off", "on", "off")):
+        state = after(PROMOTED, on)
+        assert replace(state, revision=3, **{field: False}) == PROMOTED
+        assert replace(after(state, off), revision=3) == PROMOTED
+
+
+def test_what_was_judged_of_event_time_is_remembered_of_the_promotion() -> None:
+    state = folded(TWO, obey(TWO, command("promote", 2)), "c", event_time="1700")
+    assert state.promoted_at == 1700
+    frozen = folded(state, obey(state, command("freeze")), "c", event_time="1800")
+    assert frozen.promoted_at == 1700
+    assert folded(frozen, obey(frozen, command("rollback")), "c").promoted_at is None
 
 
 REJECTED = after(TWO, "reject", 2)
@@ -96,6 +147,12 @@ REJECTED = after(TWO, "reject", 2)
         (TWO, command("shadow", 1), "is the champion"),
         (TWO, command("shadow", 9), "no version 9"),
         (after(TWO, "shadow", 2), command("shadow", 2), "in shadow already"),
+        (EMPTY, command("freeze"), "ever published"),
+        (TWO, command("freeze", 2), "whole model"),
+        (after(TWO, "freeze"), command("freeze"), "frozen already"),
+        (TWO, command("unfreeze"), "not frozen already"),
+        (after(TWO, "off"), command("off"), "off already"),
+        (TWO, command("on"), "on already"),
         (REJECTED, command("shadow", 2), "rejected"),
         (TWO, command("reject", 1), "is the champion"),
         (REJECTED, command("reject", 2), "rejected already"),
@@ -112,7 +169,9 @@ def test_a_command_need_not_say_what_it_follows() -> None:
 
 
 COMMANDS = st.builds(
-    command, st.sampled_from(["promote", "rollback", "shadow", "reject"]), st.none() | st.integers(1, 6)
+    command,
+    st.sampled_from(["promote", "rollback", "shadow", "reject", "freeze", "unfreeze", "off", "on"]),
+    st.none() | st.integers(1, 6),
 )
 
 
@@ -125,25 +184,25 @@ def test_a_version_is_in_one_place_and_revisions_count(happened: list[Any]) -> N
         if isinstance(what, int):
             if abs(what) in state.known:
                 continue
-            state = (admit(state, what) if what > 0 else refuse(state, -what, "bad")).state
+            state = folded(state, admit(state, what) if what > 0 else refuse(state, -what, "bad"))
         else:
             try:
-                state = obey(state, what).state
+                state = folded(state, obey(state, what), "c")
             except CommandRefused:
                 continue
-        assert state.revision == before.revision + 1
         champion = () if state.champion is None else (state.champion,)
-        # The previous version alone may be somewhere else as well, in shadow.
-        places = [*champion, *state.shadow, *state.candidates, *state.rejected]
+        places = [*champion, *(version for name in LISTS for version in getattr(state, name))]
         assert len(set(places)) == len(places)
-        assert state.previous is None or state.previous not in (*champion, *state.candidates, *state.rejected)
+        # The previous version is in shadow as well, to be warm.
+        assert state.previous is None or state.previous in state.shadow
+        assert state.known == set(places)
+        assert state.served <= state.known
         assert before.champion is None or state.champion is not None
 
 
 def test_a_version_that_served_once_can_come_back() -> None:
-    state = admit(PROMOTED, 3).state
-    state = after(after(state, "promote", 3), "shadow", 1)
-    assert (state.champion, state.previous, state.shadow) == (3, 2, (1,))
+    state = after(admitted(PROMOTED, 3), "promote", 3)
+    assert (state.champion, state.previous, state.shadow) == (3, 2, (1, 2))
     assert after(state, "promote", 1).champion == 1
 
 
@@ -158,6 +217,9 @@ def record(revision: int, follows: int | None = None, **state: Any) -> dict[str,
         "shadow": [],
         "candidates": [],
         "rejected": [],
+        "retired": [],
+        "rolled_back": [],
+        "step": "promote",
         "frozen": False,
         "off": False,
         "command_id": None,

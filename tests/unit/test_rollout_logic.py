@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from tests.support.scoring import NOW, REFUSED, Bench, Publisher
+from tests.support.reports import DAY, alert, report
+from tests.support.scoring import CONTRACT, NOW, REFUSED, Bench, Publisher
 
 from tailrace.contracts import lanes
 from tailrace.kit.errors import Retry
@@ -20,6 +22,10 @@ from tailrace.rollout.logic import RolloutLogic
 
 COMMANDS = TopicPartition(lanes.COMMANDS, 0)
 MANIFESTS = TopicPartition(lanes.MANIFESTS, 0)
+REPORTS = TopicPartition(lanes.PERFORMANCE_REPORTS, 0)
+ALERTS = TopicPartition(lanes.ALERTS, 0)
+INPUTS = (COMMANDS, MANIFESTS, REPORTS, ALERTS)
+BETTER, WORSE = [0.25, 0.5] * 300, [-0.25, -0.5] * 300
 
 
 class Desk:
@@ -35,9 +41,10 @@ class Desk:
             options.get("refuse_command", lambda command: None),
         )
         self.bench = Bench(logic, self.publisher)
-        logic.assigned({TopicPartition(topic, 0): Committed(0, metadata) for topic in (COMMANDS, MANIFESTS)})
+        self.history = logic.assigned({partition: Committed(0, metadata) for partition in INPUTS})
         self.logic = logic
         self.steps: list[dict[str, Any]] = []
+        self.written: list[Record] = []
 
     def _open(self, record: Mapping[str, Any], contract: Any, newer_than: int) -> Any:
         self.opened.append((record["version"], newer_than))
@@ -52,6 +59,7 @@ class Desk:
     def read_back(self, output: Output) -> None:
         written = [record for record in output.records if record.topic == lanes.ROLLOUTS]
         self.bench.control(*written)
+        self.written += written
         self.steps += [self.publisher.control.decode("Rollout", record.value) for record in written]
 
     def command(self, kind: str, version: int | None = None, **changes: Any) -> Record:
@@ -67,13 +75,24 @@ class Desk:
         } | changes
         return Record(lanes.COMMANDS, self.publisher.control.encode("Command", facts), b"credit")
 
+    def reports(self, *reports: dict[str, Any], **options: Any) -> Output:
+        encoded = [self.publisher.control.encode("PerformanceReport", each) for each in reports]
+        return self.happens(*(Record(REPORTS.topic, value, b"credit") for value in encoded), **options)
+
+    def alert(self, *args: Any, **changes: Any) -> Output:
+        value = self.publisher.control.encode("Alert", alert(*args, **changes))
+        return self.happens(Record(ALERTS.topic, value, b"credit"))
+
+    def names(self) -> list[str]:
+        return [step["step"] for step in self.steps]
+
     def alerts(self, output: Output) -> list[dict[str, Any]]:
         return self.bench.alerts(output)
 
 
-def desk(versions: int = 1, **options: Any) -> Desk:
+def desk(versions: int = 1, contract: str = CONTRACT, **options: Any) -> Desk:
     found = Desk(**options)
-    found.bench.control(found.publisher.contract())
+    found.bench.control(found.publisher.contract(contract))
     for version in range(1, versions + 1):
         found.happens(found.publisher.manifest(version))
     return found
@@ -102,23 +121,25 @@ def test_the_first_version_becomes_champion_once_its_checks_pass() -> None:
     assert found.opened == [(1, 0)]
 
 
-def test_later_versions_are_candidates_and_must_be_newer() -> None:
+def test_later_versions_go_into_shadow_by_themselves_and_must_be_newer() -> None:
     found = desk(3)
-    assert [s["step"] for s in found.steps] == ["first-champion", "candidate", "candidate"]
-    assert found.steps[-1]["candidates"] == [2, 3]
+    assert found.names() == ["first-champion", "candidate", "shadow", "candidate", "shadow"]
+    assert (found.steps[-1]["candidates"], found.steps[-1]["shadow"]) == ([], [2, 3])
+    assert {(step["by"], step["command_id"]) for step in found.steps} == {("rollout", None)}
     assert found.opened == [(1, 0), (2, 1), (3, 2)]
 
 
 def test_a_promotion_names_who_asked_and_why() -> None:
     found = desk(2)
-    found.happens(found.command("promote", 2, follows=2, command_id="c1"))
+    found.happens(found.command("promote", 2, follows=3, command_id="c1"))
     step = found.steps[-1]
     expected = {
         "step": "promote",
         "champion": 2,
         "previous": 1,
         "candidates": [],
-        "revision": 3,
+        "shadow": [1],
+        "revision": 4,
         "by": "ada",
         "reason": "because",
         "command_id": "c1",
@@ -136,8 +157,8 @@ def test_a_batch_of_several_is_decided_one_on_top_of_the_other() -> None:
         found.command("rollback", command_id="b"),
         found.command("promote", 2, command_id="c"),
     )
-    assert [s["revision"] for s in found.steps] == [1, 2, 3, 4, 5]
-    assert [s["champion"] for s in found.steps] == [1, 1, 2, 1, 2]
+    assert [s["revision"] for s in found.steps] == [1, 2, 3, 4, 5, 6]
+    assert [s["champion"] for s in found.steps] == [1, 1, 1, 2, 1, 2]
     assert found.opened[-1] == (2, 1)
 
 
@@ -146,18 +167,18 @@ def test_a_repeated_command_is_carried_out_once() -> None:
     again = found.command("promote", 2, command_id="c1")
     assert len(found.happens(again, again).records) == 1
     assert found.happens(again).records == []
-    assert found.steps[-1]["revision"] == 3
+    assert found.steps[-1]["revision"] == 4
 
 
 def test_a_stale_command_is_refused_with_the_reason() -> None:
     found = desk(2)
     output = found.happens(found.command("promote", 2, follows=1, command_id="late"))
-    assert len(found.steps) == 2
-    (alert,) = found.alerts(output)
-    assert (alert["kind"], alert["model"], alert["version"]) == ("command-refused", "credit", 2)
-    assert "revision 2 is in force" in alert["summary"]
-    assert alert["detail"]["command_id"] == "late"
-    assert alert["source"] == {"topic": lanes.COMMANDS, "partition": 0, "offset": 0}
+    assert len(found.steps) == 3
+    (told,) = found.alerts(output)
+    assert (told["kind"], told["model"], told["version"]) == ("command-refused", "credit", 2)
+    assert "revision 3 is in force" in told["summary"]
+    assert told["detail"]["command_id"] == "late"
+    assert told["source"] == {"topic": lanes.COMMANDS, "partition": 0, "offset": 0}
 
 
 def test_commands_need_a_trusted_signature(tmp_path: Any) -> None:
@@ -178,9 +199,9 @@ def test_commands_need_a_trusted_signature(tmp_path: Any) -> None:
         sign_command(unsigned, home) | {"version": 1},
         sign_command(unsigned, home) | {"signature": b"x" * 64},
     ):
-        (alert,) = found.alerts(sent(bad))
-        assert alert["kind"] == "command-refused"
-    assert len(found.steps) == 2
+        (told,) = found.alerts(sent(bad))
+        assert told["kind"] == "command-refused"
+    assert len(found.steps) == 3
     assert found.alerts(sent(sign_command(unsigned, home))) == []
     assert found.steps[-1]["champion"] == 2
 
@@ -193,9 +214,9 @@ def test_a_refused_package_is_rejected_with_an_alert_that_names_the_check(error:
     check = getattr(error, "check", "open")
     assert (step["step"], step["champion"], step["rejected"]) == ("reject", 1, [2])
     assert step["evidence"]["check"] == check
-    (alert,) = found.alerts(output)
-    assert (alert["kind"], alert["version"]) == ("package-refused", 2)
-    assert alert["detail"]["check"] == check
+    (told,) = found.alerts(output)
+    assert (told["kind"], told["version"]) == ("package-refused", 2)
+    assert told["detail"]["check"] == check
     found.happens(found.command("promote", 2))
     assert found.steps[-1]["champion"] == 1
 
@@ -254,7 +275,7 @@ def test_a_step_by_somebody_else_that_lost_changes_nothing() -> None:
     found.bench.control(found.publisher.rollout(champion=9, follows=0))
     found.happens(found.publisher.manifest(2))
     assert found.steps[-1]["champion"] == 1
-    assert found.steps[-1]["revision"] == 2
+    assert found.steps[1]["revision"] == 2
 
 
 def test_what_cannot_be_read_is_skipped() -> None:
@@ -273,3 +294,187 @@ def test_models_do_not_mix() -> None:
         ("credit", 1, 1),
         ("other", 1, 1),
     ]
+
+
+# What the rollout does by itself ---
+
+
+def test_a_version_that_proves_itself_is_promoted_and_says_on_what() -> None:
+    found = desk(2)
+    first, second = report(day=0, gains=BETTER), report(day=1, gains=BETTER)
+    found.reports(first, second)
+    assert found.names()[3:] == ["promote"]
+    step = found.steps[-1]
+    assert (step["champion"], step["previous"], step["shadow"], step["by"]) == (2, 1, [1], "rollout")
+    assert (step["follows"], step["source"]["offset"]) == (3, 1)
+    # The window in which its shadow began does not count.
+    del step["evidence"]["folded credit.requests"]  # the bench's own
+    assert step["evidence"] == {
+        "against": "1",
+        "metric": "log_loss",
+        "needed": "0.0",
+        "outcomes": "600",
+        "windows": "1",
+        "gain": "0.375",
+        "gain_low": step["evidence"]["gain_low"],
+        "gain_high": step["evidence"]["gain_high"],
+        "reports": second["report_id"],
+        "event_time": str(2 * DAY),
+        "folded tailrace.alerts": "0",
+        "folded tailrace.commands": "0",
+        "folded tailrace.model-manifests": "2",
+        "folded tailrace.performance-reports": "2",
+    }
+    assert "log_loss better than version 1's by 0.375 (95 % interval 0.365 to 0.385)" in step["reason"]
+
+
+def test_a_version_that_does_not_is_rejected() -> None:
+    found = desk(2)
+    found.reports(report(day=0), report(day=1, gains=WORSE))
+    assert found.names()[3:] == ["reject"]
+    assert (found.steps[-1]["rejected"], found.steps[-1]["shadow"]) == ([2], [])
+    assert "interval -0.385 to -0.365" in found.steps[-1]["reason"]
+
+
+def test_nothing_is_decided_on_too_few_or_immature_or_other_outcomes() -> None:
+    found = desk(2)
+    found.reports(report(day=0, gains=BETTER), report(day=1, gains=BETTER[:499]))
+    found.reports(report(day=2, gains=BETTER, mature=False), report(version=7, day=3, gains=BETTER))
+    found.reports(report(day=3, gains=BETTER, segment="region=north"), report(against=None, gains=BETTER))
+    assert len(found.steps) == 3
+    found.reports(report(day=4, gains=[0.2]))
+    assert found.names()[3:] == ["promote"]
+
+
+def test_a_window_counts_once_at_its_latest_age() -> None:
+    found = desk(2)
+    found.reports(
+        report(day=0), report(day=1, gains=BETTER[:300]), report(day=1, gains=BETTER[:400], age=DAY)
+    )
+    assert len(found.steps) == 3
+    found.reports(report(day=2, gains=BETTER[:100]))
+    assert found.steps[-1]["evidence"]["outcomes"] == "500"
+
+
+def test_while_frozen_it_waits_for_a_person_once() -> None:
+    found = desk(2)
+    found.happens(found.command("freeze"))
+    output = found.reports(report(day=0), report(day=1, gains=BETTER))
+    assert (found.steps[-1]["step"], found.steps[-1]["shadow"]) == ("wait", [2])
+    (told,) = found.alerts(output)
+    assert (told["kind"], told["state"]) == ("promotion-waits", "raised")
+    assert "tailrace promote credit 2" in told["summary"]
+    assert found.reports(report(day=2, gains=BETTER)).records == []
+    output = found.happens(found.command("unfreeze"))
+    assert found.names()[-2:] == ["unfreeze", "promote"]
+    (again,) = found.alerts(output)
+    assert (again["state"], again["alert_id"]) == ("resolved", told["alert_id"])
+
+
+def test_while_frozen_nothing_is_rejected_or_put_into_shadow() -> None:
+    found = desk(2)
+    found.happens(found.command("freeze"))
+    found.happens(found.publisher.manifest(3))
+    found.reports(report(day=0), report(day=1, gains=WORSE))
+    assert found.names()[3:] == ["freeze", "candidate"]
+    found.happens(found.command("unfreeze"))
+    assert found.names()[5:] == ["unfreeze", "shadow", "reject"]
+
+
+def test_where_the_contract_has_a_person_agree_only_a_person_promotes() -> None:
+    found = desk(2, CONTRACT + "approvals: {promote: {role: risk-officer}}\n")
+    found.reports(report(day=0), report(day=1, gains=BETTER))
+    assert found.names()[3:] == ["wait"]
+    found.happens(found.command("promote", 2))
+    assert found.names()[4:] == ["promote"]
+
+
+def test_the_one_before_the_previous_is_retired_unless_it_was_asked_for() -> None:
+    found = desk(4)
+    for version in (2, 3):
+        found.happens(found.command("promote", version))
+    assert found.names()[-2:] == ["promote", "retire"]
+    assert (found.steps[-1]["shadow"], found.steps[-1]["retired"]) == ([4, 2], [1])
+    found.happens(found.command("shadow", 2), found.command("promote", 4))
+    assert found.names()[-2:] == ["shadow", "promote"]
+    assert (found.steps[-1]["previous"], found.steps[-1]["shadow"]) == (3, [2, 3])
+    # What answered once is compared, and no more.
+    found.reports(report(version=2, against=4, day=0), report(version=2, against=4, day=1, gains=BETTER))
+    assert found.names()[-1] == "promote"
+    assert found.steps[-1]["champion"] == 4
+
+
+def promoted() -> Desk:
+    found = desk(2)
+    found.reports(report(day=0), report(day=1, gains=BETTER))
+    assert found.steps[-1]["champion"] == 2
+    return found
+
+
+def test_a_severe_alert_about_the_champion_takes_it_back() -> None:
+    found = promoted()
+    output = found.alert(2, day=2)
+    step = found.steps[-1]
+    assert (step["step"], step["version"], step["champion"], step["previous"]) == ("rollback", 1, 1, None)
+    assert (step["rolled_back"], step["shadow"], step["by"]) == ([2], [], "rollout")
+    assert step["evidence"]["alert"] == "credit-2-2"
+    assert step["source"]["topic"] == lanes.ALERTS
+    assert [told["kind"] for told in found.alerts(output)] == ["rolled-back"]
+    found.reports(report(day=3, gains=BETTER), report(day=4, gains=BETTER))
+    assert found.steps[-1] is step
+
+
+def test_no_other_alert_does() -> None:
+    found = promoted()
+    found.alert(2, day=1)  # of a window that had begun before
+    found.alert(1, day=2)
+    found.alert(2, day=2, severity="warning")
+    found.alert(2, day=2, state="resolved")
+    found.alert(2, day=None)
+    assert found.names()[-1] == "promote"
+    found.happens(found.command("freeze"))
+    found.alert(2, day=2)
+    assert found.names()[-1] == "freeze"
+
+
+def test_a_contract_may_have_no_way_back_by_itself() -> None:
+    found = desk(2, CONTRACT + "rollout: {back_if: {alert: none}}\n")
+    found.happens(found.command("promote", 2))
+    found.alert(2, day=2)
+    assert found.names()[-1] == "promote"
+
+
+def test_the_first_version_has_nothing_to_go_back_to() -> None:
+    found = desk(1)
+    found.alert(1, day=2)
+    assert found.names() == ["first-champion"]
+
+
+def test_retraining_is_for_the_trainer() -> None:
+    found = desk(1)
+    assert found.happens(found.command("retrain")).records == []
+
+
+def test_a_new_owner_reads_again_what_is_needed_and_decides_the_same() -> None:
+    found = desk(2)
+    some = [report(version=9, day=0, gains=BETTER), report(day=0), report(day=1, gains=BETTER[:300])]
+    output = found.reports(*some)
+    facts = json.loads(output.metadata_of[REPORTS])
+    assert facts == {"steps": 3, "from": 1}
+    second = Desk(found.publisher, output.metadata)
+    second.bench.control(found.publisher.contract(follows=0), *found.written)
+    history = second.logic.assigned(
+        {MANIFESTS: Committed(2, output.metadata), REPORTS: Committed(3, output.metadata_of[REPORTS])}
+    )
+    assert history == {REPORTS: (1, 3)}
+    for each in some:  # offsets 0 to 2
+        message = second.bench.message(
+            Record(REPORTS.topic, found.publisher.control.encode("PerformanceReport", each), b"credit")
+        )
+        if message.offset() >= 1:
+            second.logic.restore([message])
+    last = report(day=2, gains=BETTER[:300])
+    found.reports(last)
+    second.reports(last)
+    assert second.steps[-1] == found.steps[-1]
+    assert second.steps[-1]["step"] == "promote"

@@ -9,13 +9,21 @@ from typing import Any
 
 SEQUENCE = "sequence"
 """The fact in a step's evidence that names the sequence of the package that was let in."""
+EVENT_TIME = "event_time"
+"""The fact in a step's evidence that says how far judged event time had come, in milliseconds."""
 
 
 @dataclass(frozen=True)
 class RolloutState:
     """The state of one model's rollout after its latest step; revision 0 before the first.
 
-    ``known`` are all versions that some step was about: also those that served once and are nowhere now.
+    Attributes:
+        known: all versions that some step was about: also those that are nowhere now.
+        served: versions that answered at some time.
+        kept: versions in shadow because a person asked for it.
+        waiting: versions in shadow that passed, and that a person has to promote.
+        promoted_at: how far judged event time had come when the champion became it, in ms; None where it is
+            not known.
     """
 
     model: str
@@ -25,9 +33,15 @@ class RolloutState:
     shadow: tuple[int, ...] = ()
     candidates: tuple[int, ...] = ()
     rejected: tuple[int, ...] = ()
+    retired: tuple[int, ...] = ()
+    rolled_back: tuple[int, ...] = ()
     frozen: bool = False
     off: bool = False
     known: frozenset[int] = frozenset()
+    served: frozenset[int] = frozenset()
+    kept: frozenset[int] = frozenset()
+    waiting: frozenset[int] = frozenset()
+    promoted_at: int | None = None
 
 
 class Rollouts:
@@ -67,13 +81,10 @@ class Rollouts:
         """
         self.position = max(self.position, offset + 1)
         model: str = record["model"]
-        revision = self.state(model).revision
-        if record["follows"] != revision or record["revision"] != revision + 1:
+        before = self.state(model)
+        if record["follows"] != before.revision or record["revision"] != before.revision + 1:
             return False
-        known = self.state(model).known
-        self.current[model] = state_of(
-            record, known if record["version"] is None else known | {record["version"]}
-        )
+        self.current[model] = state_after(before, record)
         self._states.setdefault(model, []).append(self.current[model])
         self._offsets.setdefault(model, []).append(offset)
         self.steps += 1
@@ -88,17 +99,30 @@ class Rollouts:
         return bisect_left(self._offsets.get(model, []), position)
 
 
-def state_of(record: Mapping[str, Any], known: frozenset[int]) -> RolloutState:
-    """The state that a record leads to."""
+def state_after(before: RolloutState, record: Mapping[str, Any]) -> RolloutState:
+    """The state that a record leads to from the one that it follows."""
+    version, champion, shadow = record["version"], record["champion"], frozenset(record["shadow"])
+    about = frozenset() if version is None else frozenset({version})
+    by_person = record["step"] == "shadow" and record["command_id"] is not None
+    promoted_at = before.promoted_at
+    if champion != before.champion:
+        said = record["evidence"].get(EVENT_TIME)
+        promoted_at = None if said is None else int(said)
     return RolloutState(
         model=record["model"],
         revision=record["revision"],
-        champion=record["champion"],
+        champion=champion,
         previous=record["previous"],
         shadow=tuple(record["shadow"]),
         candidates=tuple(record["candidates"]),
         rejected=tuple(record["rejected"]),
+        retired=tuple(record["retired"]),
+        rolled_back=tuple(record["rolled_back"]),
         frozen=record["frozen"],
         off=record["off"],
-        known=known,
+        known=before.known | about,
+        served=before.served if champion is None else before.served | {champion},
+        kept=(before.kept | about if by_person else before.kept) & shadow,
+        waiting=(before.waiting | about if record["step"] == "wait" else before.waiting) & shadow,
+        promoted_at=promoted_at,
     )

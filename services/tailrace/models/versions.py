@@ -37,7 +37,9 @@ def published_versions(connection: Connection, home: Path, model: str | None = N
 
 
 def state_of(version: int, rollout: RolloutState) -> str:
-    """``champion``, ``previous``, ``shadow``, ``candidate``, ``rejected``, or ``published`` where no step names it."""
+    """``champion``, ``previous``, ``shadow``, ``candidate``, ``rejected``, ``rolled back``, ``retired``; ``published``
+    where no step names it.
+    """
     if version == rollout.champion:
         return "champion"
     if version == rollout.previous:
@@ -46,6 +48,8 @@ def state_of(version: int, rollout: RolloutState) -> str:
         ("shadow", rollout.shadow),
         ("candidate", rollout.candidates),
         ("rejected", rollout.rejected),
+        ("rolled back", rollout.rolled_back),
+        ("retired", rollout.retired),
     ):
         if version in versions:
             return state

@@ -1,17 +1,20 @@
-"""What follows from what: a model's rollout and one thing that happened give the next step, or a refusal.
+"""What follows from what: a model's rollout and what a person or a publication asks give the next step, or a
+refusal. What the rollout does by itself is in ``judge.py``.
 
 Plain functions of their arguments, so that the same log leads to the same steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tailrace.models.rollout_fold import RolloutState
 
 BY_ITSELF = "rollout"
+RETRAIN = "retrain"
+"""The command that is for the trainer."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Step:
 
     state: RolloutState
     name: str
-    version: int
+    version: int | None
     reason: str
 
 
@@ -29,19 +32,66 @@ class CommandRefused(Exception):
 
 
 def admit(state: RolloutState, version: int) -> Step:
-    """A published version passed its checks: the first one answers, later ones wait for a person."""
-    state = replace(state, known=state.known | {version})
-    if state.champion is None and not (state.frozen or state.off):
-        after = _next(state, champion=version)
-        return Step(after, "first-champion", version, "the first version of its model to pass its checks")
-    after = _next(state, candidates=(*state.candidates, version))
-    return Step(after, "candidate", version, f"waits for `tailrace promote {state.model} {version}`")
+    """A published version passed its checks: the first one answers, later ones have to prove themselves."""
+    if state.champion is None and not state.frozen:
+        return first_champion(state, version)
+    after = next_state(state, candidates=(*state.candidates, version))
+    return Step(after, "candidate", version, "it passed its checks")
+
+
+def first_champion(state: RolloutState, version: int) -> Step:
+    """A version answers where none did."""
+    after = next_state(_taken_out(state, version), champion=version)
+    return Step(after, "first-champion", version, "the first version of its model to pass its checks")
 
 
 def refuse(state: RolloutState, version: int, why: str) -> Step:
     """A published version did not pass its checks."""
-    state = replace(state, known=state.known | {version})
-    return Step(_next(state, rejected=(*state.rejected, version)), "reject", version, why)
+    return Step(next_state(state, rejected=(*state.rejected, version)), "reject", version, why)
+
+
+def promote(state: RolloutState, version: int, reason: str) -> Step:
+    """A version becomes the champion. The one before it goes on in shadow, kept warm for a rollback."""
+    former = () if state.champion is None else (state.champion,)
+    after = next_state(
+        _taken_out(state, version),
+        champion=version,
+        previous=state.champion,
+        shadow=(*(v for v in state.shadow if v != version), *former),
+    )
+    return Step(after, "promote", version, reason)
+
+
+def back(state: RolloutState, reason: str) -> Step:
+    """The previous version, which there is, answers again."""
+    assert state.previous is not None
+    assert state.champion is not None
+    after = next_state(
+        _taken_out(state, state.previous),
+        champion=state.previous,
+        previous=None,
+        rolled_back=(*state.rolled_back, state.champion),
+    )
+    return Step(after, "rollback", state.previous, reason)
+
+
+def into_shadow(state: RolloutState, version: int, reason: str) -> Step:
+    """A version scores the requests that the champion answers."""
+    taken_out = _taken_out(state, version)
+    after = next_state(taken_out, shadow=(*taken_out.shadow, version), previous=state.previous)
+    return Step(after, "shadow", version, reason)
+
+
+def reject(state: RolloutState, version: int, reason: str) -> Step:
+    """A version is out, for good."""
+    taken_out = _taken_out(state, version)
+    return Step(next_state(taken_out, rejected=(*taken_out.rejected, version)), "reject", version, reason)
+
+
+def retire(state: RolloutState, version: int, reason: str) -> Step:
+    """A version that answered once is kept warm no longer."""
+    taken_out = _taken_out(state, version)
+    return Step(next_state(taken_out, retired=(*taken_out.retired, version)), "retire", version, reason)
 
 
 def obey(state: RolloutState, command: Mapping[str, Any]) -> Step:
@@ -65,18 +115,10 @@ def obey(state: RolloutState, command: Mapping[str, Any]) -> Step:
 
 def _promote(state: RolloutState, version: int | None, reason: str) -> Step:
     number = _known(state, version)
-    if number in state.rejected:
-        raise CommandRefused(f"version {number} was rejected; publish it again as a new version")
+    _not_rejected(state, number)
     if number == state.champion:
         raise CommandRefused(f"version {number} is the champion already")
-    after = _next(
-        state,
-        champion=number,
-        previous=state.champion,
-        candidates=_less(state.candidates, number),
-        shadow=_less(state.shadow, number),
-    )
-    return Step(after, "promote", number, reason)
+    return promote(state, number, reason)
 
 
 def _rollback(state: RolloutState, version: int | None, reason: str) -> Step:
@@ -86,26 +128,17 @@ def _rollback(state: RolloutState, version: int | None, reason: str) -> Step:
         raise CommandRefused(
             f"the previous version is {state.previous}, not {version}: `tailrace promote` takes any other"
         )
-    after = _next(
-        state,
-        champion=state.previous,
-        previous=None,
-        candidates=(*state.candidates, state.champion),
-        shadow=_less(state.shadow, state.previous),
-    )
-    return Step(after, "rollback", state.previous, reason)
+    return back(state, reason)
 
 
 def _shadow(state: RolloutState, version: int | None, reason: str) -> Step:
     number = _known(state, version)
-    if number in state.rejected:
-        raise CommandRefused(f"version {number} was rejected; publish it again as a new version")
+    _not_rejected(state, number)
     if number == state.champion:
         raise CommandRefused(f"version {number} is the champion, it answers already")
-    if number in state.shadow:
-        raise CommandRefused(f"version {number} is in shadow already")
-    after = _next(state, candidates=_less(state.candidates, number), shadow=(*state.shadow, number))
-    return Step(after, "shadow", number, reason)
+    if number in state.kept:
+        raise CommandRefused(f"version {number} is in shadow already, and stays there")
+    return into_shadow(state, number, reason)
 
 
 def _reject(state: RolloutState, version: int | None, reason: str) -> Step:
@@ -114,21 +147,45 @@ def _reject(state: RolloutState, version: int | None, reason: str) -> Step:
         raise CommandRefused(f"version {number} is the champion: roll back or promote another one first")
     if number in state.rejected:
         raise CommandRefused(f"version {number} was rejected already")
-    after = _next(
-        state,
-        previous=None if state.previous == number else state.previous,
-        candidates=_less(state.candidates, number),
-        shadow=_less(state.shadow, number),
-        rejected=(*state.rejected, number),
-    )
-    return Step(after, "reject", number, reason)
+    return reject(state, number, reason)
 
 
-_COMMANDS = {"promote": _promote, "rollback": _rollback, "shadow": _shadow, "reject": _reject}
+def _switch(name: str, field: str, value: bool, already: str) -> Callable[..., Step]:
+    def step(state: RolloutState, version: int | None, reason: str) -> Step:
+        if version is not None:
+            raise CommandRefused(f"{name} concerns the whole model: leave version {version} out")
+        if getattr(state, field) == value:
+            raise CommandRefused(f"{state.model} is {already} already")
+        return Step(next_state(state, **{field: value}), name, None, reason)
+
+    return step
 
 
-def _next(state: RolloutState, **changes: Any) -> RolloutState:
+_COMMANDS: dict[str, Callable[[RolloutState, int | None, str], Step]] = {
+    "promote": _promote,
+    "rollback": _rollback,
+    "shadow": _shadow,
+    "reject": _reject,
+    "freeze": _switch("freeze", "frozen", True, "frozen"),
+    "unfreeze": _switch("unfreeze", "frozen", False, "not frozen"),
+    "off": _switch("off", "off", True, "off"),
+    "on": _switch("on", "off", False, "on"),
+}
+
+
+def next_state(state: RolloutState, **changes: Any) -> RolloutState:
+    """The lists of the state changed, under the next revision. What follows from the steps themselves is the
+    fold's (see ``state_after``).
+    """
     return replace(state, revision=state.revision + 1, **changes)
+
+
+def _taken_out(state: RolloutState, version: int) -> RolloutState:
+    """The state with a version in none of the lists, and not the one to go back to."""
+    lists = ("shadow", "candidates", "rejected", "retired", "rolled_back")
+    left: dict[str, Any] = {name: tuple(v for v in getattr(state, name) if v != version) for name in lists}
+    left["previous"] = None if state.previous == version else state.previous
+    return replace(state, **left)
 
 
 def _known(state: RolloutState, version: int | None) -> int:
@@ -141,5 +198,6 @@ def _known(state: RolloutState, version: int | None) -> int:
     return version
 
 
-def _less(versions: tuple[int, ...], version: int) -> tuple[int, ...]:
-    return tuple(v for v in versions if v != version)
+def _not_rejected(state: RolloutState, version: int) -> None:
+    if version in state.rejected:
+        raise CommandRefused(f"version {version} was rejected; publish it again as a new version")

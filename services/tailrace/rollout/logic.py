@@ -1,8 +1,9 @@
-"""The rollout service's logic: commands and manifests in; rollout steps and alerts out.
+"""The rollout service's logic: commands, manifests, performance reports and alerts in; rollout steps and alerts out.
 
 What has been decided is what stands on ``tailrace.rollouts``, and nothing else. A batch is decided only when
 every step that this group ever committed has been read back, so that each step follows the one before,
-whoever wrote it.
+whoever wrote it. What is known besides are the reports of versions on trial: a fold of their topic, which a new owner
+makes again from where it is needed, as the commit says, up to the committed offset.
 """
 
 from __future__ import annotations
@@ -15,18 +16,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tailrace.contracts.fold import Contracts
-from tailrace.contracts.lanes import ALERTS, COMMANDS, CONTRACTS, MANIFESTS, ROLLOUTS
+from tailrace.contracts.lanes import ALERTS, COMMANDS, CONTRACTS, MANIFESTS, PERFORMANCE_REPORTS, ROLLOUTS
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.codec import ControlCodec
 from tailrace.kit.errors import BadRecord, Retry
-from tailrace.kit.log import Committed
+from tailrace.kit.log import Committed, History
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.messages import Hold, Message, Record, Source, TopicPartition
 from tailrace.kit.registry import Registry
 from tailrace.models.errors import PackageRefused
 from tailrace.models.load import LoadedModel
-from tailrace.models.rollout_fold import SEQUENCE, Rollouts, RolloutState
-from tailrace.rollout.decide import BY_ITSELF, CommandRefused, Step, admit, obey, refuse
+from tailrace.models.rollout_fold import EVENT_TIME, SEQUENCE, Rollouts, RolloutState, state_after
+from tailrace.rollout.decide import BY_ITSELF, RETRAIN, CommandRefused, Step, admit, obey, refuse
+from tailrace.rollout.judge import move, on_trial, taken_back
+from tailrace.rollout.paired_reports import PairedReports
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +38,27 @@ OpenPackage = Callable[[Mapping[str, Any], ModelContract, int], LoadedModel]
 RefuseCommand = Callable[[Mapping[str, Any]], str | None]
 
 _CONTROL = {CONTRACTS: "Contract", ROLLOUTS: "Rollout"}
+_INPUTS = {
+    COMMANDS: "Command",
+    MANIFESTS: "ModelManifest",
+    PERFORMANCE_REPORTS: "PerformanceReport",
+    ALERTS: "Alert",
+}
+_REPORTS = TopicPartition(PERFORMANCE_REPORTS, 0)
 
 
 @dataclass
 class _Draft:
-    """A batch's decisions, each on top of the one before."""
+    """A batch's decisions, each on top of the one before.
+
+    ``positions`` are, by input topic, the offset behind what was folded.
+    """
 
     rollouts: Rollouts
+    folded: Mapping[str, PairedReports]
+    positions: dict[str, int]
     states: dict[str, RolloutState] = field(default_factory=dict)
+    reports: dict[str, PairedReports] = field(default_factory=dict)
     sequences: dict[str, int] = field(default_factory=dict)
     commands: set[str] = field(default_factory=set)
     records: list[Record] = field(default_factory=list)
@@ -50,6 +66,12 @@ class _Draft:
 
     def state(self, model: str) -> RolloutState:
         return self.states.get(model) or self.rollouts.state(model)
+
+    def reports_of(self, model: str) -> PairedReports:
+        """To be changed by this batch, and by nothing else."""
+        if model not in self.reports:
+            self.reports[model] = self.folded[model].copy() if model in self.folded else PairedReports()
+        return self.reports[model]
 
     def sequence(self, model: str) -> int:
         return self.sequences.get(model, self.rollouts.sequences.get(model, 0))
@@ -80,7 +102,9 @@ class RolloutLogic:
         self._rollouts = Rollouts()
         # How many steps have been committed, as far as this instance knows; and what it waits for.
         self._steps = 0
-        self._drafted: tuple[Output, int] | None = None
+        self._drafted: tuple[Output, _Draft] | None = None
+        self._reports: dict[str, PairedReports] = {}
+        self._positions: dict[str, int] = {}
         self._holding: dict[TopicPartition, str] = {}
 
     # The seam to the loop ---
@@ -89,7 +113,7 @@ class RolloutLogic:
         return (CONTRACTS, ROLLOUTS)
 
     def topics(self) -> frozenset[str]:
-        return frozenset({COMMANDS, MANIFESTS})
+        return frozenset(_INPUTS)
 
     def control(self, messages: Sequence[Message]) -> None:
         # Decoded first, all of them: the loop offers the same messages again where the registry is away.
@@ -102,20 +126,30 @@ class RolloutLogic:
             else:
                 self._rollouts.apply(record, message.offset())
 
-    def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> None:
-        for committed in partitions.values():
-            if committed.metadata:
-                self._steps = max(self._steps, int(json.loads(committed.metadata)["steps"]))
+    def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> History | None:
+        history: dict[TopicPartition, tuple[int, int | None]] = {}
+        for partition, committed in partitions.items():
+            facts = json.loads(committed.metadata) if committed.metadata else {}
+            self._steps = max(self._steps, facts.get("steps", 0))
+            self._positions[partition.topic] = committed.offset
+            if partition == _REPORTS:
+                self._reports.clear()
+                if "from" in facts:
+                    history[partition] = (facts["from"], committed.offset)
+        return history
 
     def restore(self, messages: Sequence[Message]) -> None:
-        """Nothing is asked for."""
+        for message in messages:
+            report = self._decoded("PerformanceReport", message)
+            if report is not None:
+                self._reports.setdefault(report["model"], PairedReports()).apply(report, message.offset())
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
         for partition in partitions:
             self._holding.pop(partition, None)
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
-        draft = _Draft(self._rollouts)
+        draft = _Draft(self._rollouts, self._reports, dict(self._positions))
         holds: dict[TopicPartition, Hold] = {}
         for message in batch:
             partition = TopicPartition(message.topic(), message.partition())
@@ -127,14 +161,21 @@ class RolloutLogic:
         for message in batch:
             self._holding.pop(TopicPartition(message.topic(), message.partition()), None)
         self._holding.update({partition: hold.reason for partition, hold in holds.items()})
-        steps = max(self._steps, self._rollouts.steps + draft.steps)
-        output = Output(records=draft.records, holds=holds, metadata=json.dumps({"steps": steps}))
-        self._drafted = output, steps
+        facts = {"steps": max(self._steps, self._rollouts.steps + draft.steps)}
+        output = Output(records=draft.records, holds=holds, metadata=json.dumps(facts))
+        if any(message.topic() == PERFORMANCE_REPORTS for message in batch):
+            needed = min((each.needs() for each in (self._reports | draft.reports).values()), default=None)
+            output.metadata_of[_REPORTS] = json.dumps(facts if needed is None else facts | {"from": needed})
+        self._drafted = output, draft
         return output
 
     def committed(self, output: Output) -> None:
-        if self._drafted is not None and self._drafted[0] is output:
-            self._steps = self._drafted[1]
+        if self._drafted is None or self._drafted[0] is not output:
+            return
+        draft = self._drafted[1]
+        self._steps = max(self._steps, self._rollouts.steps + draft.steps)
+        self._positions = draft.positions
+        self._reports |= draft.reports
 
     def waiting(self) -> str | None:
         return "; ".join(sorted(set(self._holding.values()))) or None
@@ -145,16 +186,45 @@ class RolloutLogic:
         """Adds what follows from one message to the draft; or says what has to be waited for first."""
         if self._rollouts.steps < self._steps:
             return f"{self._steps - self._rollouts.steps} committed rollout steps are yet to be read back"
-        if message.value() is None:
-            return None  # a version's manifest was taken away
-        name = "Command" if message.topic() == COMMANDS else "ModelManifest"
-        record = self._decoded(name, message)
-        if record is None:
+        topic, source = message.topic(), Source.of(message)
+        # None: a version's manifest was taken away.
+        record = None if message.value() is None else self._decoded(_INPUTS[topic], message)
+        if record is not None and topic == MANIFESTS:
+            why = self._published(record, source, draft)
+            if why is not None:
+                return why
+        draft.positions[topic] = message.offset() + 1
+        if record is None or record["model"] is None:
             return None
-        if name == "Command":
-            self._command(record, Source.of(message), draft)
-            return None
-        return self._published(record, Source.of(message), draft)
+        if topic == COMMANDS:
+            self._command(record, source, draft)
+        elif topic == PERFORMANCE_REPORTS:
+            draft.reports_of(record["model"]).apply(record, message.offset())
+        elif topic == ALERTS:
+            self._alerted(record, source, draft)
+        self._move(record["model"], source, draft)
+        return None
+
+    def _alerted(self, alert: Mapping[str, Any], source: Source, draft: _Draft) -> None:
+        applied = self._contracts.current.get(alert["model"])
+        if applied is not None:
+            found = taken_back(draft.state(alert["model"]), applied.contract, alert)
+            if found is not None:
+                self._write(found.step, source, BY_ITSELF, None, found.evidence, draft)
+
+    def _move(self, model: str, source: Source, draft: _Draft) -> None:
+        """Takes the steps that follow by themselves from what is known now."""
+        applied = self._contracts.current.get(model)
+        if applied is None:
+            return
+        while True:
+            state, reports = draft.state(model), draft.reports.get(model) or self._reports.get(model)
+            found = move(state, applied.contract, reports or PairedReports())
+            if found is None:
+                break
+            self._write(found.step, source, BY_ITSELF, None, found.evidence, draft)
+        if model in draft.reports:
+            draft.reports[model].keep(on_trial(draft.state(model)))
 
     def _published(self, record: Mapping[str, Any], source: Source, draft: _Draft) -> str | None:
         model, version = record["model"], record["version"]
@@ -195,7 +265,7 @@ class RolloutLogic:
             raise PackageRefused("open", f"{type(error).__name__}: {error}") from error
 
     def _command(self, command: Mapping[str, Any], source: Source, draft: _Draft) -> None:
-        if draft.obeyed(command["command_id"]):
+        if command["command"] == RETRAIN or draft.obeyed(command["command_id"]):
             return
         try:
             why = self._refuse_command(command)
@@ -227,12 +297,15 @@ class RolloutLogic:
         evidence: dict[str, str],
         draft: _Draft,
     ) -> None:
-        state = step.state
-        applied = self._contracts.current.get(state.model)
+        state, model = step.state, step.state.model
+        before, applied = draft.state(model), self._contracts.current.get(model)
+        reports = draft.reports.get(model) or self._reports.get(model)
+        if reports is not None and reports.event_time is not None:
+            evidence = evidence | {EVENT_TIME: str(reports.event_time)}
         record = {
-            "model": state.model,
+            "model": model,
             "revision": state.revision,
-            "follows": state.revision - 1,
+            "follows": before.revision,
             "step": step.name,
             "version": step.version,
             "champion": state.champion,
@@ -240,6 +313,8 @@ class RolloutLogic:
             "shadow": list(state.shadow),
             "candidates": list(state.candidates),
             "rejected": list(state.rejected),
+            "retired": list(state.retired),
+            "rolled_back": list(state.rolled_back),
             "frozen": state.frozen,
             "off": state.off,
             "reason": step.reason,
@@ -247,11 +322,36 @@ class RolloutLogic:
             "command_id": command_id,
             "source": source._asdict(),
             "contract_digest": applied.digest if applied else None,
-            "evidence": evidence,
+            "evidence": evidence | _folded(draft.positions, source),
         }
-        draft.records.append(Record(ROLLOUTS, self._codec.encode("Rollout", record), state.model.encode()))
-        draft.states[state.model] = state
+        draft.records.append(Record(ROLLOUTS, self._codec.encode("Rollout", record), model.encode()))
+        after = draft.states[model] = state_after(before, record)
         draft.steps += 1
+        self._tell(before, after, record, draft)
+
+    def _tell(
+        self, before: RolloutState, after: RolloutState, step: Mapping[str, Any], draft: _Draft
+    ) -> None:
+        """Alerts of what a person should do, or know, about a step."""
+        model, name = after.model, step["step"]
+        facts = {
+            "severity": "warning",
+            "model": model,
+            "detail": {"revision": str(after.revision)},
+            "source": step["source"],
+            "at": int(step["evidence"].get(EVENT_TIME, 0)),
+        }
+        for version in sorted(before.waiting ^ after.waiting):
+            waits = version in after.waiting
+            what = f"waits for `tailrace promote {model} {version}`" if waits else f"waits no more ({name})"
+            summary = f"version {version} of {model} {what}: {step['reason']}"
+            alert = {"kind": "promotion-waits", "version": version, "summary": summary, **facts}
+            state = "raised" if waits else "resolved"
+            draft.records.append(self._alert(f"promotion-waits|{model}|{version}", state=state, **alert))
+        if name == "rollback" and step["command_id"] is None:
+            summary = f"version {after.champion} of {model} answers again, not {before.champion}: {step['reason']}"
+            alert = {"kind": "rolled-back", "version": before.champion, "summary": summary, **facts}
+            draft.records.append(self._alert(f"rolled-back|{model}|{after.revision}", **alert))
 
     def _package_refused(self, record: Mapping[str, Any], refused: PackageRefused, source: Source) -> Record:
         model, version = record["model"], record["version"]
@@ -290,3 +390,9 @@ class RolloutLogic:
             **facts,
         }
         return Record(ALERTS, self._codec.encode("Alert", alert), facts["model"].encode())
+
+
+def _folded(positions: Mapping[str, int], source: Source) -> dict[str, str]:
+    """How far each input had been folded when a step was taken, its cause included: for whoever replays it."""
+    reached = {**positions, source.topic: source.offset + 1}
+    return {f"folded {topic}": str(offset) for topic, offset in sorted(reached.items())}

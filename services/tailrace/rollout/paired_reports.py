@@ -1,0 +1,147 @@
+"""The fold of paired reports: how versions on trial did beside the champion, window by window.
+
+Kept are the reports of versions on trial, the latest age of each window; and how far judged event time has come.
+The fold of a stretch of the topic that begins at ``needs`` is the same as that of the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+CONFIDENCE = 0.95
+_Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+
+
+class Window(NamedTuple):
+    """What a report is about. Under a contract of its own, since predictions of one window may be of two."""
+
+    version: int
+    against: int
+    segment: str
+    start: int
+    end: int
+    contract_digest: str
+
+
+class Judged(NamedTuple):
+    """The latest report of a window. ``metrics`` are the paired ones, by name, as in the report."""
+
+    offset: int
+    report_id: str
+    age: int
+    judged_at: int
+    mature: bool
+    metrics: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass
+class PairedReports:
+    """The reports of one model.
+
+    Attributes:
+        windows: by what they are about, the latest of each.
+        event_time: the latest time at which a window of the model was judged, in ms; None before the first.
+        event_time_offset: the offset of the report that says so.
+    """
+
+    windows: dict[Window, Judged] = field(default_factory=dict)
+    event_time: int | None = None
+    event_time_offset: int = 0
+
+    def apply(self, report: Mapping[str, Any], offset: int) -> None:
+        """Takes one decoded record (schema ``performance_report.avsc``) and its offset."""
+        if self.event_time is None or report["judged_at"] > self.event_time:
+            self.event_time, self.event_time_offset = report["judged_at"], offset
+        if report["role"] != "shadow" or report["against"] is None:
+            return
+        window = Window(
+            report["version"],
+            report["against"],
+            report["segment"],
+            report["window_start"],
+            report["window_end"],
+            report["contract_digest"],
+        )
+        known = self.windows.get(window)
+        if known is None or report["age"] >= known.age:
+            self.windows[window] = Judged(
+                offset,
+                report["report_id"],
+                report["age"],
+                report["judged_at"],
+                report["mature"],
+                {metric["metric"]: metric for metric in report["paired"]},
+            )
+
+    def keep(self, versions: Collection[int]) -> None:
+        """Forgets what is about other versions than these."""
+        if any(window.version not in versions for window in self.windows):
+            self.windows = {w: judged for w, judged in self.windows.items() if w.version in versions}
+
+    def copy(self) -> PairedReports:
+        return PairedReports(dict(self.windows), self.event_time, self.event_time_offset)
+
+    def needs(self) -> int:
+        """The first offset from which this can be folded again, once something was."""
+        return min([self.event_time_offset, *(judged.offset for judged in self.windows.values())])
+
+    def of_trial(self, version: int, against: int) -> dict[Window, Judged]:
+        """The mature reports of a version beside a champion, of windows that began after its shadow did.
+
+        The first window in which it was seen is the one in which its shadow began.
+        """
+        starts = [window.start for window in self.windows if window.version == version]
+        first = min(starts, default=0)
+        return {
+            window: judged
+            for window, judged in sorted(self.windows.items())
+            if window.version == version
+            and window.against == against
+            and window.start > first
+            and judged.mature
+        }
+
+
+class Gain(NamedTuple):
+    """How much better one version was than another on the same ``n`` requests, with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def pooled(metrics: Iterable[Mapping[str, Any]]) -> Gain | None:
+    """The gain over windows together; None where nothing is known of how far it may be off.
+
+    Metrics that are means over requests are pooled exactly, by their sums, with the normal interval of a mean
+    of differences. Others (an AUC, an RMSE) are averaged with the windows' numbers of requests as weights, their
+    intervals taken for those of independent normal estimates.
+    """
+    some = [m for m in metrics if m["n"] > 0 and m["gain"] is not None]
+    n = sum(m["n"] for m in some)
+    if n < 2:
+        return None
+    if all(m["sum"] is not None and m["sum_squares"] is not None for m in some):
+        total, squares = math.fsum(m["sum"] for m in some), math.fsum(m["sum_squares"] for m in some)
+        mean = total / n
+        half = _Z * math.sqrt(max(0.0, squares - total * mean) / (n - 1) / n)
+    elif all(m["low"] is not None and m["high"] is not None for m in some):
+        mean = math.fsum(m["n"] / n * m["gain"] for m in some)
+        half = math.sqrt(math.fsum((m["n"] / n * (m["high"] - m["low"]) / 2) ** 2 for m in some))
+    else:
+        return None
+    return Gain(mean, mean - half, mean + half, n)
+
+
+def of_segment(
+    reports: Mapping[Window, Judged], segment: str, metric: str
+) -> tuple[Sequence[Judged], Gain | None]:
+    """The reports of a segment that have the metric, and what they come to together."""
+    found = [judged for window, judged in reports.items() if window.segment == segment]
+    found = [judged for judged in found if metric in judged.metrics]
+    return found, pooled(judged.metrics[metric] for judged in found)
