@@ -261,7 +261,7 @@ class Trigger(_OneOf):
     """So many new labels."""
 
 
-Template = Literal["logistic-regression", "random-forest", "hist-gradient-boosting"]
+Template = Literal["logistic-regression", "random-forest", "hist-gradient-boosting", "river-linear"]
 
 
 class Training(Section):

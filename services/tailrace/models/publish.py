@@ -21,7 +21,7 @@ from tailrace.models.build import Package, build_from_onnx, build_package, refus
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest, sha256
 from tailrace.models.package import MANIFEST_BYTES, PACKAGE_BYTES
-from tailrace.models.sign import SigningKey
+from tailrace.models.sign import SigningKey, verifies
 from tailrace.models.trust import own_key
 
 CHUNK_BYTES = 512 << 10
@@ -113,11 +113,17 @@ def publish_onnx(
     return publish_package(connection, build_from_onnx(data, x, y, contract, selection=selection), key)
 
 
-def publish_package(connection: Connection, package: Package, key: SigningKey) -> Publication:
+def publish_package(
+    connection: Connection, package: Package, key: SigningKey, *, once: bool = False
+) -> Publication:
     """Publishes the package as the model's next version.
 
     Publishers of one model share a transactional id: whoever comes later ends the other's transaction before
     it looks for the next number, so that no number is given twice.
+
+    Args:
+        once: where this key has published the same content before, that publication is returned and nothing is
+            written. So a publisher may be repeated after a crash.
 
     Raises:
         TailraceError: Kafka does not take it, or another publisher of the model came in between.
@@ -145,6 +151,9 @@ def publish_package(connection: Connection, package: Package, key: SigningKey) -
     )
     try:
         producer.init_transactions(_TIMEOUT_S)
+        before = _published(connection, codec, package, key) if once else None
+        if before is not None:
+            return Publication(before, before.digest, size + len(before.to_bytes()))
         version, sequence = next_numbers(connection, codec, model)
         numbered = package.numbered(version, sequence)
         producer.begin_transaction()
@@ -178,6 +187,25 @@ def next_numbers(connection: Connection, codec: ControlCodec, model: str) -> tup
             with contextlib.suppress(PackageRefused):  # somebody's manifest that is none
                 sequence = max(sequence, Manifest.from_bytes(record["manifest"]).sequence)
     return version + 1, sequence + 1
+
+
+def _published(
+    connection: Connection, codec: ControlCodec, package: Package, key: SigningKey
+) -> Manifest | None:
+    """The manifest under which this key has published the same content."""
+    from tailrace.kit.reading import read_all
+
+    for message in read_all(connection, [lanes.MANIFESTS]):
+        if message.value() is None:
+            continue
+        record = codec.decode("ModelManifest", message.value())
+        if record["model"] != package.manifest.model or record["key_id"] != key.key_id:
+            continue
+        if verifies(key.public, record["signature"], record["manifest"]):
+            manifest = Manifest.from_bytes(record["manifest"])
+            if manifest.content_digest == package.manifest.content_digest:
+                return manifest
+    return None
 
 
 def manifest_record(

@@ -13,10 +13,12 @@ import polars as pl
 
 from tailrace.contracts.data_file import DataMapping, read_rows
 from tailrace.contracts.model_contract import ModelContract
+from tailrace.contracts.sections import Template
 from tailrace.kit.errors import UsageError
 from tailrace.models.build import HOLDOUT_SHARE, LEAST_ROWS, Package, build_package
-from tailrace.models.columns import column_of
+from tailrace.models.columns import Array, column_of
 from tailrace.models.manifest import TrainedOn
+from tailrace.models.river_linear import fit_river_linear
 
 EARLIEST_SHARE = 0.2
 SEED = 0
@@ -57,14 +59,17 @@ def train(
     from threadpoolctl import threadpool_limits
 
     rows = training_rows(file, mapping, contract, until_ms, where)
-    estimator = template(contract)
     say(f"training on {rows.selection}, the last {HOLDOUT_SHARE:.0%} of them held out")
+    x, y = frame_of(rows.frame, contract), rows.frame[contract.target.name].to_numpy()
     with threadpool_limits(limits=1):  # another number of threads adds up in another order
+        online = contract.training.template == "river-linear"
+        cut = len(y) - max(1, int(len(y) * HOLDOUT_SHARE)) if online else len(y)
         return build_package(
-            estimator,
-            frame_of(rows.frame, contract),
-            rows.frame[contract.target.name].to_numpy(),
+            fit_river_linear(x[:cut], y[:cut], contract) if online else template(contract),
+            x[:cut],
+            y[:cut],
             contract,
+            holdout=(x[cut:], y[cut:]) if online else None,
             selection=rows.selection,
             trained_on=rows.trained_on,
             seeds={"random_state": SEED},
@@ -108,11 +113,18 @@ def labelled_rows(
     return rows.filter(pl.col(contract.target.name).is_not_null()), rows.height
 
 
-def template(contract: ModelContract) -> Any:
-    """The contract's template, unfitted: a pipeline of imputation, encoding, scaling and the model itself.
+def fitted(name: Template, x: Any, y: Array, contract: ModelContract, seed: int = SEED) -> Any:
+    """A template, fitted on rows in the order of time; river's learner as the scikit-learn model that equals it."""
+    if name == "river-linear":
+        return fit_river_linear(x, y, contract)
+    return template(contract, name, seed).fit(x, y)
+
+
+def template(contract: ModelContract, name: Template | None = None, seed: int = SEED) -> Any:
+    """A template, by default the contract's, unfitted: a pipeline of imputation, encoding, scaling and the model.
 
     Logistic regression becomes ridge regression where the target is a number. Gradient boosting takes missing
-    values and categories as they are.
+    values and categories as they are. (``river-linear`` is fitted in its own way: see ``fitted``.)
     """
     from sklearn.ensemble import (
         HistGradientBoostingClassifier,
@@ -124,18 +136,20 @@ def template(contract: ModelContract) -> Any:
     from sklearn.pipeline import make_pipeline
 
     number = contract.task == "regression"
-    if contract.training.template == "hist-gradient-boosting":
+    name = name or contract.training.template
+    if name == "hist-gradient-boosting":
         boosting = HistGradientBoostingRegressor if number else HistGradientBoostingClassifier
         texts = [f.type == "category" for f in contract.features.values()]
         coded = sorted(texts)  # _ordinal() puts them last
-        return make_pipeline(_ordinal(contract), boosting(random_state=SEED, categorical_features=coded))
-    if contract.training.template == "random-forest":
+        return make_pipeline(_ordinal(contract), boosting(random_state=seed, categorical_features=coded))
+    if name == "random-forest":
         forest = RandomForestRegressor if number else RandomForestClassifier
-        return make_pipeline(_scaled(contract), forest(random_state=SEED, min_samples_leaf=5))
-    return make_pipeline(_scaled(contract), Ridge() if number else LogisticRegression(max_iter=1000))
+        return make_pipeline(scaled(contract), forest(random_state=seed, min_samples_leaf=5))
+    return make_pipeline(scaled(contract), Ridge() if number else LogisticRegression(max_iter=1000))
 
 
-def _scaled(contract: ModelContract) -> Any:
+def scaled(contract: ModelContract) -> Any:
+    """Numbers imputed and standardised, then one column per category; unfitted."""
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline

@@ -1,0 +1,1 @@
+"""Retrains models on what really happened, when the contract says so."""

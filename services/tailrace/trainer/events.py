@@ -1,0 +1,194 @@
+"""Records of the control topics as what happened, and what is to be done as records."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from tailrace.contracts import lanes
+from tailrace.contracts.fold import Contracts
+from tailrace.kit.codec import ControlCodec
+from tailrace.models.rollout_fold import Rollouts
+from tailrace.trainer.decide import (
+    Alerted,
+    Answered,
+    Applied,
+    Asked,
+    DriftJudged,
+    Event,
+    Refuse,
+    Run,
+    RunStep,
+    Stepped,
+    Trigger,
+    WindowJudged,
+)
+
+TOPICS = {
+    lanes.CONTRACTS: "Contract",
+    lanes.ROLLOUTS: "Rollout",
+    lanes.COMMANDS: "Command",
+    lanes.ALERTS: "Alert",
+    lanes.DRIFT_REPORTS: "DriftReport",
+    lanes.PERFORMANCE_REPORTS: "PerformanceReport",
+    lanes.TRAINING_RUNS: "TrainingRun",
+}
+"""What the trainer reads, each by the name of its records. All have one partition."""
+
+COMMAND = "retrain"
+_KINDS = {"drift": "drift", "quality-drop": "quality"}
+
+
+class Events:
+    """What the records say happened.
+
+    Args:
+        codec: decodes the control records.
+        refuse_command: why a command is not to be obeyed (nobody trusted signed it), or None.
+    """
+
+    def __init__(
+        self, codec: ControlCodec, refuse_command: Callable[[Mapping[str, Any]], str | None]
+    ) -> None:
+        self._codec = codec
+        self._refuse_command = refuse_command
+        self._contracts = Contracts()
+        self._rollouts = Rollouts()
+
+    def of(self, topic: str, offset: int, value: bytes | None) -> Event | None:
+        """None where the record is nothing to the trainer.
+
+        Raises:
+            BadRecord: it cannot be read.
+            Retry: the registry is away.
+        """
+        if value is None:
+            return None
+        record = self._codec.decode(TOPICS[topic], value)
+        if topic == lanes.CONTRACTS:
+            taken = self._contracts.apply(record)
+            return Applied(self._contracts.current[record["model"]]) if taken else None
+        if topic == lanes.ROLLOUTS:
+            if not self._rollouts.apply(record, offset):
+                return None
+            return Stepped(record["model"], record["step"], record["version"], record["champion"])
+        if topic == lanes.COMMANDS:
+            if record["command"] != COMMAND:
+                return None
+            refusal = self._refuse_command(record)
+            return Asked(record["model"], record["command_id"], record["reason"], refusal)
+        if topic == lanes.TRAINING_RUNS:
+            return RunStep(run_of(record))
+        return _report(topic, record)
+
+
+def _report(topic: str, record: Mapping[str, Any]) -> Event | None:
+    if topic == lanes.ALERTS:
+        return _alert(record)
+    if topic == lanes.DRIFT_REPORTS:
+        return DriftJudged(record["model"], record["window_end"]) if record["role"] != "shadow" else None
+    if record["role"] == "shadow" or record["segment"] or record["against"] is not None:
+        return None
+    return WindowJudged(
+        record["model"],
+        record["version"],
+        record["role"],
+        record["contract_digest"],
+        record["window_start"],
+        record["window_end"],
+        record["judged_at"],
+        record["labelled"],
+        record["mature"],
+    )
+
+
+def _alert(record: Mapping[str, Any]) -> Event | None:
+    kind = _KINDS.get(record["kind"])
+    if kind is None or record["model"] is None:
+        command_id = record["detail"].get("command_id")
+        ours = record["kind"] == "command-refused" and command_id is not None
+        return Answered(command_id) if ours else None
+    since = record["detail"].get("window_start")
+    trigger = Trigger(
+        kind,  # type: ignore[arg-type]
+        record["alert_id"],
+        record["at"],
+        record["at"] if since is None else _milliseconds(since),
+        record["summary"],
+        record["version"],
+    )
+    return Alerted(record["model"], trigger, resolved=record["state"] == "resolved")
+
+
+def _milliseconds(text: str) -> int:
+    if text.lstrip("-").isdigit():
+        return int(text)
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+def run_of(record: Mapping[str, Any]) -> Run:
+    """The run that a record of ``tailrace.training-runs`` is about, as it says."""
+    return Run(
+        run_id=record["run_id"],
+        model=record["model"],
+        cut=record["known_before"],
+        triggers=tuple(
+            Trigger(t["kind"], t["id"], t["at"], record["changed_at"], t["reason"])
+            for t in record["triggers"]
+        ),
+        changed_at=record["changed_at"],
+        window_start=record["window_start"],
+        window_end=record["window_end"],
+        labels=record["labels"],
+        contract_digest=record["contract_digest"],
+        champion=record["champion"],
+        offsets=tuple((o["partition"], o["offset"]) for o in record["offsets"]),
+        state=record["state"],
+        version=record["version"],
+        evaluations=tuple(record["evaluations"]),
+    )
+
+
+def record_of(run: Run, **more: Any) -> dict[str, Any]:
+    """A record of ``tailrace.training-runs`` (see ``training_run.avsc``) that says the run's plan, and ``more``."""
+    return {
+        "run_id": run.run_id,
+        "model": run.model,
+        "state": run.state,
+        "at": run.cut,
+        "trigger": run.triggers[0].kind,
+        "triggers": [{"kind": t.kind, "id": t.id, "at": t.at, "reason": t.reason} for t in run.triggers],
+        "changed_at": run.changed_at,
+        "window_start": run.window_start,
+        "window_end": run.window_end,
+        "known_before": run.cut,
+        "offsets": [{"partition": partition, "offset": offset} for partition, offset in run.offsets],
+        "labels": run.labels,
+        "seed": run.seed,
+        "contract_digest": run.contract_digest,
+        "champion": run.champion,
+        "templates": [],
+        "version": run.version,
+        "evaluations": [dict(e) for e in run.evaluations],
+        **more,
+    }
+
+
+def refusal_of(refuse: Refuse, at: int) -> dict[str, Any]:
+    """The alert that answers a command that is refused."""
+    asked = refuse.asked
+    return {
+        "alert_id": hashlib.sha256(f"command-refused|{asked.command_id}".encode()).hexdigest()[:32],
+        "state": "raised",
+        "kind": "command-refused",
+        "severity": "warning",
+        "model": asked.model,
+        "version": None,
+        "service": "trainer",
+        "summary": f"{COMMAND} {asked.model} was refused: {refuse.why}",
+        "detail": {"command_id": asked.command_id, "command": COMMAND},
+        "source": None,
+        "at": at,
+    }

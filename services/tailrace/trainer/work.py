@@ -1,0 +1,128 @@
+"""The work of one run: rows, candidates, evaluation, gates, publication. A process of its own (see worker.py) does it.
+
+Whatever is done here can be done again: the same run gives the same package, and that is published once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.contracts.sections import Template
+from tailrace.kit.codec import Codec
+from tailrace.kit.errors import TailraceError
+from tailrace.kit.messages import Message
+from tailrace.models.build import Package, build_package
+from tailrace.models.columns import Array
+from tailrace.models.load import LoadedModel, Predictions, load_model
+from tailrace.models.rows import Rows, imputed
+from tailrace.models.train import fitted
+from tailrace.trainer.dataset import Dataset, dataset, days
+from tailrace.trainer.decide import Run
+from tailrace.trainer.evaluate import baseline, evaluations, predictions_of
+from tailrace.trainer.gates import Judged, failed_gates
+
+TEMPLATES: tuple[Template, ...] = get_args(Template)
+
+Say = Callable[[float, str], None]
+"""Told what share of the work is done, and what is being done."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of the training, before anything is published.
+
+    Attributes:
+        failed: gates that do not let the candidate through; empty where all do.
+        record: what the run's records say from now on (see ``training_run.avsc``).
+    """
+
+    package: Package
+    failed: tuple[str, ...]
+    record: Mapping[str, Any]
+
+
+def gather(run: Run, contract: ModelContract, codec: Codec, outcomes: Iterable[Message], say: Say) -> Dataset:
+    """The run's rows, read from ``LANE.outcomes``."""
+    say(0.0, "reading outcomes")
+    return dataset(run, contract, codec, outcomes)
+
+
+def train(
+    run: Run, rows: Dataset, champion: LoadedModel | None, best: Mapping[str, float], say: Say
+) -> Trained:
+    """Trains the contract's template and the others beside it, and judges all of them by the latest fifth.
+
+    Args:
+        run: what is to be done.
+        rows: its rows.
+        champion: the version that the candidate has to beat, loaded from its package.
+        best: by metric, the best value of a candidate that was published before.
+        say: told what goes on.
+
+    Raises:
+        TailraceError: nothing can be trained on these rows; says why.
+    """
+    contract = rows.contract
+    chosen = contract.training.template
+    (x, y), (held_x, held_y) = rows.train, rows.held
+    say(0.2, f"training {chosen} on {len(y):,} rows, {len(held_y):,} held back")
+    package = build_package(
+        fitted(chosen, x, y, contract, run.seed),
+        x,
+        y,
+        contract,
+        holdout=(held_x, held_y),
+        selection=f"run {run.run_id}: {len(y):,} outcomes of {days(run.window_start)} to {days(run.window_end)}",
+        seeds={"random_state": run.seed},
+    )
+    candidate = LoadedModel(package.manifest, load_model(package.manifest, package.parts["model"]))
+    held = rows.held_rows
+    said = {"candidate": _said(candidate, held), "baseline": baseline(y, len(held), contract)}
+    found = [
+        *evaluations("candidate", said["candidate"], held.truth, contract, template=chosen),
+        *evaluations("baseline", said["baseline"], held.truth, contract),
+    ]
+    if champion is not None:
+        said["champion"] = _said(champion, held)
+        found += evaluations(
+            "champion", said["champion"], held.truth, contract, version=champion.manifest.version
+        )
+    trained_too = list(_others(chosen, x, y, contract, run.seed, held_x, say))
+    for name, predictions in trained_too:
+        found += evaluations("other", predictions, held.truth, contract, template=name)
+    failed = failed_gates(Judged(contract, candidate, held, rows.held_frame, said, best))
+    return Trained(
+        package,
+        tuple(failed),
+        {
+            "templates": [chosen, *(name for name, _ in trained_too)],
+            "template": chosen,
+            "dataset_digest": rows.digest,
+            "rows": len(y),
+            "held_back": len(held_y),
+            "evaluations": found,
+            "content_digest": package.manifest.content_digest,
+        },
+    )
+
+
+def _others(
+    chosen: Template, x: Any, y: Array, contract: ModelContract, seed: int, held_x: Any, say: Say
+) -> Iterable[tuple[Template, Predictions]]:
+    """The templates that are not the contract's, for comparison; one that cannot be trained is left out."""
+    names = [name for name in TEMPLATES if name != chosen]
+    for number, name in enumerate(names):
+        say(0.5 + 0.4 * number / len(names), f"training {name} for comparison")
+        try:
+            yield name, predictions_of(fitted(name, x, y, contract, seed), held_x, contract)
+        except (TailraceError, ValueError) as error:
+            say(0.5 + 0.4 * number / len(names), f"{name} cannot be trained: {error}")
+
+
+def _said(model: LoadedModel, rows: Rows) -> Predictions:
+    """What a package's model says about the rows, as a scorer would hand them to it."""
+    columns = imputed(rows.columns, model.manifest.inputs, model.manifest.impute)
+    return model.predict(columns, len(rows))

@@ -1,0 +1,150 @@
+"""One run in a process of its own: ``python -m tailrace.trainer.worker``, with the job as one line on stdin.
+
+It says what it does as JSON lines on stdout: ``{"progress": 0.2, "doing": "..."}``, then ``{"trained": {...}}``, then
+``{"end": "published"|"rejected"|"failed", ...}``. Its memory is limited, BLAS and OpenMP have one thread (another
+number adds up in another order), and it ends when stdin does: with whoever started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from tailrace.contracts import lanes
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.connection import Connection, connect, home_dir
+from tailrace.kit.errors import Retry, TailraceError
+from tailrace.kit.log import LogError
+from tailrace.kit.registry import RegistryClient
+from tailrace.trainer.decide import FAILED, PUBLISHED, REJECTED, Run
+from tailrace.trainer.events import run_of
+
+LATER = 75
+"""Exit code: something is away for the moment, the same job may be done again (EX_TEMPFAIL)."""
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
+
+
+def main() -> None:
+    # What libraries print is not to come between the lines that are read.
+    lines = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    job = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    _limit(job["memory_bytes"])
+
+    def tell(**said: Any) -> None:
+        lines.write(json.dumps(said) + "\n")
+
+    try:
+        _work(job, tell)
+    except MemoryError:
+        tell(
+            end=FAILED,
+            reason=f"it needs more than {job['memory_bytes'] >> 20:,} MiB: raise TAILRACE_TRAIN_MEMORY_MB",
+        )
+    except (Retry, LogError, TailraceError) as error:
+        print(f"later: {error}", file=sys.stderr)
+        raise SystemExit(LATER) from error
+
+
+def _work(job: Mapping[str, Any], tell: Any) -> None:
+    from threadpoolctl import threadpool_limits
+
+    from tailrace.models.publish import publish_package
+    from tailrace.models.trust import own_key
+    from tailrace.trainer.work import gather, train
+
+    run, contract = run_of(job["run"]), ModelContract.from_resolved(job["contract"])
+    connection = connect()
+    registry = RegistryClient(connection.registry, connection.registry_auth)
+
+    def say(progress: float, doing: str) -> None:
+        tell(progress=progress, doing=doing)
+
+    outcomes = _outcomes(connection, contract, run)
+    champion = None if run.champion is None else _champion(connection, registry, contract, run.champion)
+    try:
+        with threadpool_limits(limits=1):
+            trained = train(
+                run, gather(run, contract, Codec(registry), outcomes, say), champion, job["best"], say
+            )
+    except TailraceError as error:
+        tell(end=FAILED, reason=str(error))
+        return
+    tell(trained=dict(trained.record))
+    if trained.failed:
+        tell(end=REJECTED, reason="; ".join(trained.failed))
+        return
+    say(0.95, "publishing")
+    try:
+        published = publish_package(connection, trained.package, own_key(home_dir()), once=True)
+    except TailraceError as error:
+        raise Retry(str(error)) from error
+    tell(end=PUBLISHED, version=published.version)
+
+
+def _outcomes(connection: Connection, contract: ModelContract, run: Run) -> Any:
+    """The messages of the lane's outcomes, up to where the plan says that reading may stop."""
+    from tailrace.kit.reading import read_all
+
+    waiting = {partition for partition, offset in run.offsets if offset > 0}
+    until = dict(run.offsets)
+    try:
+        for message in read_all(connection, [lanes.Lane(contract.lane).outcomes]):
+            yield message
+            if message.offset() + 1 >= until.get(message.partition(), 0):
+                waiting.discard(message.partition())
+                if not waiting:
+                    return
+    except TailraceError as error:
+        raise Retry(str(error)) from error
+
+
+def _champion(connection: Connection, registry: RegistryClient, contract: ModelContract, version: int) -> Any:
+    """The champion, loaded from its package; None where it does not fit the contract any more."""
+    from tailrace.kit.reading import read_all
+    from tailrace.models.catalog import Catalog
+    from tailrace.models.errors import PackageRefused
+    from tailrace.models.fetch import KafkaChunks, PackageFetcher
+    from tailrace.models.package import open_package
+    from tailrace.models.trust import TrustStore
+
+    codec, catalog = ControlCodec(registry), Catalog()
+    for message in read_all(connection, [lanes.MANIFESTS]):
+        if message.value() is not None:
+            catalog.apply(codec.decode("ModelManifest", message.value()))
+    record = catalog.record(contract.model, version)
+    chunks = KafkaChunks(connection)
+    home = home_dir()
+    try:
+        if record is not None:
+            fetch = PackageFetcher(home / "cache" / "packages", chunks)
+            return open_package(record, fetch, TrustStore(home / "keys"), contract)
+    except PackageRefused as refused:
+        print(f"version {version} cannot be compared with: {refused}", file=sys.stderr)
+    finally:
+        chunks.close()
+    return None
+
+
+def _limit(memory_bytes: int) -> None:
+    """Address space, since that is what the system can hold a process to."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+
+
+def _end_with_stdin() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
