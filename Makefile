@@ -25,7 +25,7 @@ test-fast: setup
 	$(BIN)/python -m pytest tests/unit tests/contract
 
 chaos: setup
-	TAILRACE_CHAOS=long $(BIN)/python -m pytest tests/chaos -s
+	TAILRACE_CHAOS=long $(BIN)/python -m pytest tests/chaos tests/e2e/test_demo.py -s
 
 bench: setup
 	$(BIN)/python -m benchmarks.scorer --json

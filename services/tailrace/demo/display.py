@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
+from tailrace.demo.accuracy import Point
+
 _BLOCKS = "▁▂▃▄▅▆▇█"
+_PLAIN_EVERY_S = 5.0
 
 
-def sparkline(values: list[float], width: int = 60) -> str:
+def sparkline(values: Sequence[float], width: int = 60) -> str:
     """A line of block characters, one per value, the highest as a full block."""
     shown = values[-width:]
     top = max(shown, default=0.0)
@@ -19,19 +22,36 @@ def sparkline(values: list[float], width: int = 60) -> str:
     return "".join(_BLOCKS[min(len(_BLOCKS) - 1, int(v / top * len(_BLOCKS)))] for v in shown)
 
 
+def chart(points: Sequence[Point], low: float = 0.5, high: float = 0.9, height: int = 9) -> list[str]:
+    """Accuracy over time, a column per window: ● who answered, ○ the first version in shadow, ◉ both."""
+
+    def row(value: float | None) -> int | None:
+        if value is None:
+            return None
+        return round((min(max(value, low), high) - low) / (high - low) * (height - 1))
+
+    lines = []
+    for level in reversed(range(height)):
+        marks = []
+        for point in points:
+            ours, other = row(point.answered.value) == level, row(point.shadow.value) == level
+            marks.append("◉" if ours and other else "●" if ours else "○" if other else " ")
+        lines.append(f"{low + (high - low) * level / (height - 1):.2f} ┤ " + "  ".join(marks))
+    return [*lines, "     └" + "─" * (3 * len(points) + 1)]
+
+
 class Display:
     """Commands as they are typed, events as they happen, and the stream's figures once a second."""
 
     def __init__(self) -> None:
         self._live: Any = None
-        self._events: deque[str] = deque(maxlen=12)
         self._rates: list[float] = []
         self._spoke = 0.0
 
     def say(self, text: str) -> None:
         """A line that stays."""
         if self._live is not None:
-            self._events.append(text)
+            self._live.console.print(text, highlight=False, markup=False)
         else:
             print(text, file=sys.stderr, flush=True)
 
@@ -44,7 +64,7 @@ class Display:
             from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(console=Console(stderr=True), refresh_per_second=4, transient=False)
+            self._live = Live(console=Console(stderr=True), refresh_per_second=4, transient=True)
             self._live.start()
         return self
 
@@ -53,16 +73,16 @@ class Display:
             self._live.stop()
             self._live = None
 
-    def tick(self, second: float, figures: dict[str, str], rate: float) -> None:
+    def tick(self, second: float, figures: dict[str, str], rate: float, points: Sequence[Point]) -> None:
         """Shows the figures; on a plain stream a line every five seconds."""
         self._rates.append(rate)
         if self._live is not None:
-            self._live.update(self._panel(second, figures))
-        elif time.monotonic() - self._spoke >= 5:
+            self._live.update(self._panel(second, figures, points))
+        elif time.monotonic() - self._spoke >= _PLAIN_EVERY_S:
             self._spoke = time.monotonic()
             self.say(f"[{second:4.0f} s] " + "  ".join(f"{name} {value}" for name, value in figures.items()))
 
-    def _panel(self, second: float, figures: dict[str, str]) -> Any:
+    def _panel(self, second: float, figures: dict[str, str], points: Sequence[Point]) -> Any:
         from rich.panel import Panel
         from rich.table import Table
         from rich.text import Text
@@ -70,10 +90,10 @@ class Display:
         table = Table.grid(padding=(0, 2))
         for name, value in figures.items():
             table.add_row(Text(name, style="dim"), Text(value, style="bold"))
-        table.add_row(Text("predictions/s", style="dim"), Text(sparkline(self._rates), style="cyan"))
+        table.add_row(Text("answers/s", style="dim"), Text(sparkline(self._rates), style="cyan"))
         body = Table.grid()
         body.add_row(table)
-        body.add_row(Text())
-        for line in self._events:
-            body.add_row(Text(line, style="green" if line.startswith("$") else ""))
+        if points:
+            body.add_row(Text("\naccuracy by window: ● who answers, ○ version 1 in shadow", style="dim"))
+            body.add_row(Text("\n".join(chart(points)), style="green"))
         return Panel(body, title=f"tailrace demo, {second:.0f} s", title_align="left")

@@ -1,64 +1,45 @@
-"""Watches a lane from outside, as any consumer of its topics would."""
+"""Watches a lane and the loop's control topics from outside, as any consumer of them would."""
 
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from dataclasses import dataclass, field, replace
 from typing import cast
 
 from confluent_kafka import Consumer, TopicPartition
 
+from tailrace.contracts import lanes
 from tailrace.contracts.lanes import Lane
-from tailrace.kit.codec import Codec
+from tailrace.demo.seen import Seen
+from tailrace.kit.codec import CONTROL_RECORDS, Codec, ControlCodec
 from tailrace.kit.connection import Connection
-from tailrace.kit.marks import mark_time
 from tailrace.kit.messages import Message, Source
 from tailrace.kit.registry import RegistryClient
 
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One prediction as seen on its topic. Times are the broker's append times in milliseconds."""
-
-    source: Source
-    at: Source
-    request_ms: int
-    prediction_ms: int
-    version: int
-    action: str
-    request_id: str
-
-    @property
-    def wait_ms(self) -> int:
-        """From the request's append to the prediction's: what an application waits, less its own network."""
-        return self.prediction_ms - self.request_ms
-
-
-@dataclass
-class Seen:
-    """What was seen so far. Written by the watcher's thread only."""
-
-    requests: int = 0
-    dead_letters: int = 0
-    answers: list[Answer] = field(default_factory=list)
-    twice: int = 0
-    actions: Counter[str] = field(default_factory=Counter)
+_CONTROL = {
+    topic: name
+    for name, topic in CONTROL_RECORDS.items()
+    if topic
+    in (
+        lanes.ALERTS,
+        lanes.DRIFT_REPORTS,
+        lanes.PERFORMANCE_REPORTS,
+        lanes.TRAINING_RUNS,
+        lanes.ROLLOUTS,
+    )
+}
 
 
 class Watcher(threading.Thread):
-    """Reads requests, predictions and dead letters of a lane, committed records only, from now on."""
+    """Reads committed records only: of the lane from now on, of the control topics from their start."""
 
-    def __init__(self, connection: Connection, lane: Lane) -> None:
+    def __init__(self, connection: Connection, model: str, lane: Lane) -> None:
         super().__init__(name="watcher", daemon=True)
-        self.seen = Seen()
+        self.seen = Seen(model)
         self.error: BaseException | None = None
         self._lane = lane
-        self._codec = Codec(RegistryClient(connection.registry, connection.registry_auth))
+        registry = RegistryClient(connection.registry, connection.registry_auth)
+        self._codec, self._control = Codec(registry), ControlCodec(registry)
         self._stopping = threading.Event()
-        self._appended: dict[Source, int] = {}
-        self._early: dict[Source, Answer] = {}
-        self._answered: set[Source] = set()
         self._consumer = Consumer(
             {
                 **connection.kafka,
@@ -68,18 +49,21 @@ class Watcher(threading.Thread):
                 "fetch.wait.max.ms": 20,
             }
         )
+        watched = (lane.requests, lane.predictions, lane.labels, lane.outcomes, lane.dead_letters, *_CONTROL)
         start = []
-        for topic in (lane.requests, lane.predictions, lane.dead_letters):
+        for topic in watched:
             for partition in self._consumer.list_topics(topic, timeout=10).topics[topic].partitions:
-                _, end = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
-                start.append(TopicPartition(topic, partition, end))
+                first, end = self._consumer.get_watermark_offsets(
+                    TopicPartition(topic, partition), timeout=10
+                )
+                start.append(TopicPartition(topic, partition, first if topic in _CONTROL else end))
         self._consumer.assign(start)
 
     def run(self) -> None:
         try:
             while not self._stopping.is_set():
                 for message in self._consumer.consume(2000, 0.05):
-                    if message.error() is None and mark_time(cast(Message, message)) is None:
+                    if message.error() is None and message.value() is not None:  # marks have none
                         self._take(cast(Message, message))
         except BaseException as error:
             self.error = error
@@ -89,38 +73,25 @@ class Watcher(threading.Thread):
     def stop(self) -> None:
         self._stopping.set()
         self.join(10)
+        self.check()
+
+    def check(self) -> None:
+        """Raises what ended the thread."""
         if self.error is not None:
             raise self.error
 
     def _take(self, message: Message) -> None:
-        at = Source.of(message)
-        if at.topic == self._lane.requests:
-            self.seen.requests += 1
-            self._appended[at] = message.timestamp()[1]
-            if at in self._early:
-                self._count(self._early.pop(at))
-        elif at.topic == self._lane.dead_letters:
-            self.seen.dead_letters += 1
+        at, lane, seen = Source.of(message), self._lane, self.seen
+        if at.topic == lane.requests:
+            seen.request(at, message.timestamp()[1])
+        elif at.topic == lane.predictions:
+            seen.prediction(at, message.timestamp()[1], self._codec.decode(message.value()).record)
+        elif at.topic == lane.labels:
+            seen.labels += 1
+        elif at.topic == lane.outcomes:
+            seen.outcomes += 1
+        elif at.topic == lane.dead_letters:
+            seen.dead_letters += 1
         else:
-            event = self._codec.decode(message.value()).record
-            answer = Answer(
-                source=Source(*(event["source"][name] for name in ("topic", "partition", "offset"))),
-                at=at,
-                request_ms=0,
-                prediction_ms=message.timestamp()[1],
-                version=event["version"],
-                action=event["action"],
-                request_id=event["request_id"],
-            )
-            if answer.source in self._answered:
-                self.seen.twice += 1
-            self._answered.add(answer.source)
-            if answer.source in self._appended:
-                self._count(answer)
-            else:  # the two topics are fetched independently
-                self._early[answer.source] = answer
-
-    def _count(self, answer: Answer) -> None:
-        appended = self._appended.pop(answer.source)
-        self.seen.answers.append(replace(answer, request_ms=appended))
-        self.seen.actions[answer.action] += 1
+            name = _CONTROL[at.topic]
+            seen.control(name, self._control.decode(name, message.value()), at.offset)

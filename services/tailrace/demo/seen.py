@@ -1,0 +1,126 @@
+"""What the demo has seen of the loop so far: folds of what is on the topics. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tailrace.kit.messages import Source
+from tailrace.models.rollout_fold import Rollouts, RolloutState
+
+Report = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One prediction as seen on its topic. Times are the broker's append times in milliseconds."""
+
+    source: Source
+    at: Source
+    request_ms: int
+    prediction_ms: int
+    event_ms: int
+    version: int
+    action: str
+    request_id: str
+
+    @property
+    def wait_ms(self) -> int:
+        """From the request's append to the prediction's: what an application waits, less its own network."""
+        return self.prediction_ms - self.request_ms
+
+
+@dataclass
+class Seen:
+    """One model's lane and what the control topics say of it. Written by one thread only.
+
+    Attributes:
+        event_ms: how far event time has come in the predictions.
+        alerts: by id, as they were raised; ``resolved`` are the ids of those that are over.
+        runs: training runs by id, the latest step of each; ``run_steps`` all of them in order.
+        steps: rollout steps that came into force.
+    """
+
+    model: str
+    requests: int = 0
+    dead_letters: int = 0
+    labels: int = 0
+    outcomes: int = 0
+    twice: int = 0
+    event_ms: int = 0
+    answers: list[Answer] = field(default_factory=list)
+    actions: Counter[str] = field(default_factory=Counter)
+    alerts: dict[str, Report] = field(default_factory=dict)
+    resolved: set[str] = field(default_factory=set)
+    drift: dict[str, Report] = field(default_factory=dict)
+    performance: dict[str, Report] = field(default_factory=dict)
+    runs: dict[str, Report] = field(default_factory=dict)
+    run_steps: list[Report] = field(default_factory=list)
+    steps: list[Report] = field(default_factory=list)
+    _rollouts: Rollouts = field(default_factory=Rollouts)
+    _appended: dict[Source, int] = field(default_factory=dict)
+    _early: dict[Source, Answer] = field(default_factory=dict)
+    _answered: set[Source] = field(default_factory=set)
+
+    @property
+    def rollout(self) -> RolloutState:
+        return self._rollouts.state(self.model)
+
+    def request(self, at: Source, appended_ms: int) -> None:
+        self.requests += 1
+        self._appended[at] = appended_ms
+        if (answer := self._early.pop(at, None)) is not None:
+            self._count(answer)
+
+    def prediction(self, at: Source, appended_ms: int, event: Report) -> None:
+        source = Source(*(event["source"][name] for name in ("topic", "partition", "offset")))
+        self.twice += source in self._answered
+        self._answered.add(source)
+        answer = Answer(
+            source=source,
+            at=at,
+            request_ms=0,
+            prediction_ms=appended_ms,
+            event_ms=event["event_time"],
+            version=event["version"],
+            action=event["action"],
+            request_id=event["request_id"],
+        )
+        if source in self._appended:
+            self._count(answer)
+        else:  # the two topics are fetched independently
+            self._early[source] = answer
+
+    def _count(self, answer: Answer) -> None:
+        self.answers.append(replace(answer, request_ms=self._appended.pop(answer.source)))
+        self.actions[answer.action] += 1
+        self.event_ms = max(self.event_ms, answer.event_ms)
+
+    def control(self, name: str, record: Report, offset: int) -> None:
+        """Takes a record of a control topic by the name of its schema; those of other models change nothing."""
+        if record["model"] != self.model:
+            return
+        if name == "Alert":
+            if record["state"] == "resolved":
+                self.resolved.add(record["alert_id"])
+            else:
+                self.alerts.setdefault(record["alert_id"], record)
+        elif name == "DriftReport":
+            self.drift[record["report_id"]] = record
+        elif name == "PerformanceReport":
+            self.performance[record["report_id"]] = record
+        elif name == "TrainingRun":
+            self.runs[record["run_id"]] = record
+            self.run_steps.append(record)
+        elif name == "Rollout" and self._rollouts.apply(record, offset):
+            self.steps.append(record)
+
+    def alerts_of(self, kind: str) -> list[Report]:
+        """Alerts of this kind, in the order in which they were raised."""
+        return [alert for alert in self.alerts.values() if alert["kind"] == kind]
+
+    def step(self, name: str, version: int) -> Report | None:
+        """The first step of this name about this version."""
+        return next((s for s in self.steps if s["step"] == name and s["version"] == version), None)
