@@ -15,7 +15,7 @@ from tailrace.local.kafka import LocalKafka
 
 
 class KafkaWorld:
-    max_message_bytes = 5 * 1024 * 1024  # the broker's, of a batch
+    max_message_bytes = 1024 * 1024  # of a topic, of a batch
 
     def __init__(self, bootstrap: str) -> None:
         self.clock = SystemClock()
@@ -28,7 +28,8 @@ class KafkaWorld:
         return KafkaBackend(self.connection, f"conformance-{next(self.names)}")
 
     def create_topic(self, name: str, partitions: int) -> None:
-        for created in self.admin.create_topics([NewTopic(name, partitions)]).values():
+        topic = NewTopic(name, partitions, config={"max.message.bytes": str(self.max_message_bytes)})
+        for created in self.admin.create_topics([topic]).values():
             created.result()
 
     def append(self, topic: str, value: bytes, key: bytes | None = None, partition: int = 0) -> None:

@@ -57,9 +57,10 @@ def mark_offset(message: Message) -> int | None:
 
 def _number(message: Message, header: str) -> int | None:
     try:
-        return int(_content(message, header) or b"")
+        number = int(_content(message, header) or b"")
     except ValueError:
         return None
+    return number if abs(number) < 2**62 else None
 
 
 def _content(message: Message, header: str) -> bytes | None:

@@ -1,0 +1,245 @@
+"""Windows as a service's logic: both stages, and what is kept of them between processes.
+
+Each batch of lane topics becomes parts on ``tailrace.window-parts``; parts become open windows and, when all
+partitions are counted far enough, what the kind makes of closed ones. A partition's clocks are kept in the metadata
+of its committed offset. Open windows are read again from the parts, from an offset that the metadata of the parts'
+partition says; what is older than that, and what is remembered beyond open windows, is kept on
+``tailrace.window-state``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tailrace.contracts.lanes import WINDOW_PARTS, WINDOW_STATE
+from tailrace.kit.codec import ControlCodec
+from tailrace.kit.errors import Retry
+from tailrace.kit.log import Committed, History, Retriable
+from tailrace.kit.logic import Clock, Output
+from tailrace.kit.messages import Hold, Message, Record, TopicPartition
+from tailrace.kit.window_closing import ModelWindows
+from tailrace.kit.window_counting import count, parts
+from tailrace.kit.windows import Windows
+
+KIND = "tailrace-kind"
+KEEP_AFTER = 2_000
+"""So many parts are read again by a new owner, about, at most."""
+
+_Open = dict[int, dict[str, ModelWindows]]
+"""Open windows, by partition of the parts and model."""
+
+
+class _Draft(NamedTuple):
+    """What a batch changes, once it is committed."""
+
+    output: Output
+    clocks: dict[tuple[TopicPartition, str], int]
+    windows: _Open
+
+
+class WindowedLogic:
+    """Counts and judges windows.
+
+    Args:
+        windows: the kind.
+        codec: writes and reads parts.
+        partitions: how many partitions a topic has.
+        keep_after: see `KEEP_AFTER`.
+    """
+
+    def __init__(
+        self,
+        windows: Windows,
+        codec: ControlCodec,
+        partitions: Callable[[str], int],
+        *,
+        keep_after: int = KEEP_AFTER,
+    ) -> None:
+        self._kind = windows
+        self._codec = codec
+        self._partitions = partitions
+        self._keep_after = keep_after
+        self._counts: dict[str, int] = {}
+        self._clocks: dict[tuple[TopicPartition, str], int] = {}
+        self._open: _Open = {}
+        # What was read again and not put together yet.
+        self._kept: dict[int, dict[str, bytes | None]] = {}
+        self._parts: dict[int, list[Message]] = {}
+        self._drafted: _Draft | None = None
+
+    # The seam to the loop ---
+
+    def control_topics(self) -> Sequence[str]:
+        return self._kind.control_topics()
+
+    def topics(self) -> frozenset[str]:
+        return frozenset(self._kind.topics()) | {WINDOW_PARTS}
+
+    def control(self, messages: Sequence[Message]) -> None:
+        self._kind.control(messages)
+
+    def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> History:
+        history: dict[TopicPartition, tuple[int, int | None]] = {}
+        for tp, (offset, metadata) in partitions.items():
+            facts = json.loads(metadata or "{}")
+            if tp.topic != WINDOW_PARTS:
+                self._clocks.update({(tp, stream): time for stream, time in facts.items()})
+                continue
+            self._open[tp.partition] = {}
+            if facts:
+                history[tp] = facts["from"], offset
+                history[TopicPartition(WINDOW_STATE, tp.partition)] = 0, None
+                self._kept[tp.partition] = {}
+                self._parts[tp.partition] = []
+        return history
+
+    def restore(self, messages: Sequence[Message]) -> None:
+        # The state may come after the parts that it makes superfluous.
+        for message in messages:
+            if message.topic() == WINDOW_PARTS:
+                if _is_of(self._kind, message):
+                    self._parts[message.partition()].append(message)
+            else:
+                key = (message.key() or b"").decode()
+                if key.startswith(f"{self._kind.kind}/"):
+                    self._kept[message.partition()][key] = message.value()
+
+    def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        gone = set(partitions)
+        self._clocks = {key: time for key, time in self._clocks.items() if key[0] not in gone}
+        for tp in gone:
+            if tp.topic == WINDOW_PARTS:
+                self._open.pop(tp.partition, None)
+                self._kept.pop(tp.partition, None)
+                self._parts.pop(tp.partition, None)
+
+    def process(self, batch: Sequence[Message], clock: Clock) -> Output:
+        self._put_together()
+        draft = _Draft(Output(), {}, {})
+        self._count([message for message in batch if message.topic() != WINDOW_PARTS], draft)
+        by_partition: dict[int, list[Message]] = defaultdict(list)
+        for message in batch:
+            if message.topic() == WINDOW_PARTS:
+                by_partition[message.partition()].append(message)
+        for partition, messages in by_partition.items():
+            self._close(partition, messages, draft)
+        self._drafted = draft
+        return draft.output
+
+    def committed(self, output: Output) -> None:
+        if self._drafted is not None and self._drafted.output is output:
+            self._clocks.update(self._drafted.clocks)
+            for partition, models in self._drafted.windows.items():
+                self._open[partition].update(models)
+
+    def waiting(self) -> str | None:
+        return None if self._kind.topics() else "no contract has been applied yet: `tailrace apply`"
+
+    # Counting ---
+
+    def _count(self, messages: Sequence[Message], draft: _Draft) -> None:
+        if not messages:
+            return
+        counted = count(self._kind, messages, self._clocks)
+        draft.output.dead_letters += counted.dead_letters
+        draft.clocks.update(counted.clocks)
+        self._tell_clocks(messages, draft)
+        models: dict[str, set[str]] = defaultdict(set)
+        for model, history in self._kind.contracts().history.items():
+            for applied in history:
+                models[applied.contract.lane].add(model)
+        for topic in sorted({message.topic() for message in messages}):
+            lane = topic.rpartition(".")[0]
+            if lane not in self._counts:
+                self._counts[lane] = self._count_partitions(topic)
+        for lane in sorted({message.topic().rpartition(".")[0] for message in messages}):
+            clocks = {key: t for key, t in counted.clocks.items() if key[0].topic.rpartition(".")[0] == lane}
+            for model in sorted(models[lane]):
+                cells = counted.cells.get((lane, model), ())
+                if cells or clocks:
+                    made = parts(self._kind.kind, model, lane, self._counts[lane], cells, clocks)
+                    draft.output.records += map(self._part, made)
+
+    def _count_partitions(self, topic: str) -> int:
+        try:
+            return self._partitions(topic)
+        except Retriable as error:
+            raise Retry(str(error)) from error
+
+    def _tell_clocks(self, messages: Sequence[Message], draft: _Draft) -> None:
+        facts: dict[TopicPartition, dict[str, int]] = defaultdict(dict)
+        for (tp, stream), time in {**self._clocks, **draft.clocks}.items():
+            facts[tp][stream] = time
+        for tp in {TopicPartition(message.topic(), message.partition()) for message in messages}:
+            if tp in facts:
+                draft.output.metadata_of[tp] = json.dumps(facts[tp])
+
+    def _part(self, part: dict[str, Any]) -> Record:
+        headers = [(KIND, self._kind.kind.encode())]
+        return Record(WINDOW_PARTS, self._codec.encode("WindowPart", part), part["model"].encode(), headers)
+
+    # Closing ---
+
+    def _close(self, partition: int, messages: Sequence[Message], draft: _Draft) -> None:
+        models = self._open[partition]
+        touched: dict[str, ModelWindows] = {}
+        end = messages[-1].offset() + 1
+        for message in messages:
+            if not _is_of(self._kind, message):
+                continue
+            part = self._codec.decode("WindowPart", message.value())
+            model = part["model"]
+            if model not in touched:
+                touched[model] = models[model].copy() if model in models else ModelWindows()
+            try:
+                touched[model].add(self._kind, part, message.offset())
+            except Retry as away:
+                end = message.offset()
+                draft.output.holds[TopicPartition(WINDOW_PARTS, partition)] = Hold(end, str(away))
+                break
+        for model, windows in models.items():
+            needs = windows.needs()
+            if model not in touched and needs is not None and needs < end - self._keep_after:
+                touched[model] = windows.copy()
+        for model, windows in sorted(touched.items()):
+            remembered = dict(windows.memory)
+            draft.output.records += windows.close(self._kind, model)
+            kept = windows.keep(
+                self._kind, end, before=end - self._keep_after, all_memory=windows.memory != remembered
+            )
+            draft.output.records += [self._state(partition, model, *item) for item in kept.items()]
+        draft.windows[partition] = touched
+        needed = [at for windows in {**models, **touched}.values() if (at := windows.needs()) is not None]
+        facts = {"from": min(needed, default=end)}
+        draft.output.metadata_of[TopicPartition(WINDOW_PARTS, partition)] = json.dumps(facts)
+
+    def _state(self, partition: int, model: str, name: str, value: bytes | None) -> Record:
+        key = "/".join([self._kind.kind, model, *([name] if name else [])])
+        return Record(WINDOW_STATE, value, key.encode(), (), partition)
+
+    def _put_together(self) -> None:
+        """Makes open windows of what was read again."""
+        for partition in list(self._kept):
+            states: dict[str, dict[str, bytes]] = defaultdict(dict)
+            for key, value in self._kept[partition].items():
+                _, model, *name = key.split("/", 2)
+                if value is not None:
+                    states[model][name[0] if name else ""] = value
+            models = {model: ModelWindows.kept(self._kind, state) for model, state in states.items()}
+            for message in self._parts[partition]:
+                part = self._codec.decode("WindowPart", message.value())
+                models.setdefault(part["model"], ModelWindows()).add(
+                    self._kind, part, message.offset(), again=True
+                )
+            for windows in models.values():
+                windows.forget_judged(self._kind)
+                windows.over = []
+            self._open[partition] = models
+            del self._kept[partition], self._parts[partition]
+
+
+def _is_of(kind: Windows, message: Message) -> bool:
+    return any(name == KIND and value == kind.kind.encode() for name, value in message.headers() or ())
