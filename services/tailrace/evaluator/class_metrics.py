@@ -1,0 +1,98 @@
+"""Metrics of predicted classes, from counts by class and predicted class, with what each row contributes.
+
+``influence`` is the derivative of a metric by the share of rows in a cell. With it the variance of any of them, and
+of the difference between two versions on the same rows, follows by the delta method for multinomial counts
+(Takahashi, Yamamoto, Kuchiba and Koyama, "Confidence interval for micro-averaged F1 and macro-averaged F1 scores",
+Applied Intelligence 52, 2022, do so for F1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+Cell = tuple[int, int]
+"""Class and predicted class, by number."""
+
+Influence = Callable[[int, int], float]
+
+
+class ClassMetric(NamedTuple):
+    value: float
+    influence: Influence | None
+    """None where the metric has no derivative: nothing to divide by."""
+
+
+def class_metric(name: str, table: Mapping[Cell, int], positive: int | None) -> ClassMetric | None:
+    """``accuracy``, ``balanced_accuracy`` (mean recall over the classes that occur) or ``f1`` (of the ``positive``
+    class, or the mean over all classes that occur or were predicted), as scikit-learn defines them with
+    ``zero_division=0``. None without rows.
+    """
+    total = sum(table.values())
+    if total <= 0:
+        return None
+    return _METRICS[name](table, total, positive)
+
+
+def variance(cells: Iterable[tuple[int, float]]) -> float:
+    """Variance of an estimate from (rows, influence) of each cell."""
+    known = [(n, g) for n, g in cells if n]
+    total = sum(n for n, _ in known)
+    mean = math.fsum(n * g for n, g in known) / total
+    return math.fsum(n * (g - mean) ** 2 for n, g in known) / total / total
+
+
+def recalls(table: Mapping[Cell, int]) -> list[tuple[int, int]]:
+    """Rows predicted right, and all rows, of each class that occurs."""
+    rows: Counter[int] = Counter()
+    for (actual, _), n in table.items():
+        rows[actual] += n
+    return [(table.get((c, c), 0), n) for c, n in sorted(rows.items()) if n > 0]
+
+
+def overlap(table: Mapping[Cell, int], cls: int) -> tuple[int, int]:
+    """Rows that are of the class and predicted so, and rows that are either."""
+    both = table.get((cls, cls), 0)
+    return both, sum(n for cell, n in table.items() if cls in cell)
+
+
+def _accuracy(table: Mapping[Cell, int], total: int, _positive: int | None) -> ClassMetric:
+    right = sum(n for (actual, chosen), n in table.items() if actual == chosen)
+    return ClassMetric(right / total, lambda actual, chosen: float(actual == chosen))
+
+
+def _balanced_accuracy(table: Mapping[Cell, int], total: int, _positive: int | None) -> ClassMetric:
+    rows: Counter[int] = Counter()
+    for (actual, _), n in table.items():
+        rows[actual] += n
+    recall = {c: table.get((c, c), 0) / n for c, n in sorted(rows.items()) if n > 0}
+
+    def influence(actual: int, chosen: int) -> float:
+        return (float(actual == chosen) - recall[actual]) * total / rows[actual] / len(recall)
+
+    return ClassMetric(math.fsum(recall.values()) / len(recall), influence)
+
+
+def _f1(table: Mapping[Cell, int], total: int, positive: int | None) -> ClassMetric:
+    seen = sorted({c for cell, n in table.items() if n for c in cell})
+    classes = seen if positive is None else [positive]
+    weight: dict[int, int] = {}
+    f1: dict[int, float] = {}
+    for c in classes:
+        weight[c] = sum(n * cell.count(c) for cell, n in table.items())
+        f1[c] = 2 * table.get((c, c), 0) / weight[c] if weight[c] else 0.0
+
+    def influence(actual: int, chosen: int) -> float:
+        found = 0.0
+        for c in {actual, chosen} & f1.keys():
+            touched = (actual == c) + (chosen == c)
+            found += (2 * (actual == chosen) - f1[c] * touched) * total / weight[c]
+        return found / len(classes)
+
+    defined = all(weight.values())
+    return ClassMetric(math.fsum(f1.values()) / len(classes), influence if defined else None)
+
+
+_METRICS = {"accuracy": _accuracy, "balanced_accuracy": _balanced_accuracy, "f1": _f1}

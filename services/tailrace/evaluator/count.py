@@ -1,0 +1,260 @@
+"""From predictions and outcomes to additive counts by window, age, version, role and slice.
+
+A prediction counts at the first age that its partition's clock had not passed, an outcome at the first age by which it
+was known. An outcome that replaces another takes back what that one said.
+
+Tallies of a version:
+
+- ``predictions``: of the window, by the predictions' topic; less those found to repeat a request.
+- ``labelable``: those of them whose truth can ever be known. The policy's action decides, until an outcome says what
+  was really done (in shadow: what the version that answered did).
+- ``labelled``: outcomes with a truth, ``assumed`` ones among them; ``unlabelled``: those that reached the horizon
+  without; ``late``: labelled ones whose label was late.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from tailrace.evaluator.contributions import Contributions, contributions
+from tailrace.evaluator.counts import Counts, Sum
+from tailrace.evaluator.exact_sum import exact_sums
+from tailrace.evaluator.losses import finite
+from tailrace.evaluator.plan import Plan
+from tailrace.evaluator.rows import Answers, Floats, Ints, Mask, Outcomes, Predicted
+from tailrace.evaluator.score_counts import count_scores, score_keys
+
+
+class Counted(NamedTuple):
+    """What is added to one subject of one window."""
+
+    window_start: int
+    age: int
+    subject: str
+    counts: Counts
+
+
+def subject(version: int, role: str, artifact: str, segment: str, against: int | None = None) -> str:
+    """Whom counts are about, as canonical JSON. ``against``: the version that answered the same requests."""
+    about: dict[str, Any] = {"version": version, "role": role, "artifact": artifact, "segment": segment}
+    if against is not None:
+        about["against"] = against
+    return json.dumps(about, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def count_predictions(plan: Plan, rows: Predicted, before: Ints) -> list[Counted]:
+    """``before``: each prediction's partition clock before it."""
+    groups = _Groups(plan, rows, np.maximum(rows.event_times, before))
+    everything = np.arange(len(before))
+    ones = np.ones(len(before), dtype=np.int64)
+    labelable = plan.can_be_labelled(rows.answers.action)
+    return groups.counted(everything, _Tallies({"predictions": ones, "labelable": ones * labelable}))
+
+
+def count_outcomes(plan: Plan, rows: Outcomes) -> list[Counted]:
+    """What each outcome adds, less what the one that it replaces had added."""
+    groups = _Groups(plan, rows.predicted, rows.known_at)
+    repeats = np.flatnonzero(rows.duplicate & rows.first)
+    gone = -np.ones(len(repeats), dtype=np.int64)
+    labelable = plan.can_be_labelled(rows.predicted.answers.take(repeats).action)
+    found = groups.counted(repeats, _Tallies({"predictions": gone, "labelable": gone * labelable}))
+
+    said = contributions(plan, rows)
+    pair = np.full(len(rows.known_at), -1, dtype=np.int64)
+    pair[rows.against >= 0] = np.arange(len(rows.champion.action))
+    found += groups.counted(said.at, _judged(said, rows, pair[said.at]))
+
+    paired = np.flatnonzero(pair[said.at] >= 0)
+    if len(paired):
+        both = said.take(paired)
+        found += groups.counted(both.at, _paired(both, rows.champion.take(pair[both.at])), rows.against)
+    return found
+
+
+class _Counter(Protocol):
+    def __call__(self, rows: Ints, group: Ints, groups: int) -> list[Counts]:
+        """Counts of each of ``groups`` groups, from these rows and the group of each."""
+        ...
+
+
+class _Groups:
+    """Which window, age and version each row is of, and in which slices it is."""
+
+    def __init__(self, plan: Plan, rows: Predicted, times: Ints) -> None:
+        starts = rows.event_times // plan.window_ms * plan.window_ms
+        ages = plan.age_of(starts + plan.window_ms, times)
+        # What comes after the last age is never judged.
+        self._in_time = ages < len(plan.ages)
+        self._facts = list(
+            zip(starts.tolist(), ages.tolist(), rows.version, rows.role, rows.artifact, strict=True)
+        )
+        self._segments = plan.segments(rows.fields, len(starts))
+
+    def counted(self, at: Ints, count: _Counter, against: Ints | None = None) -> list[Counted]:
+        """What the counter counts of each subject; row i of its rows is of the message ``at[i]``."""
+        if not len(at):
+            return []
+        others = [None] * len(at) if against is None else against[at].tolist()
+        known: dict[Any, int] = {}
+        base = np.array(
+            [
+                known.setdefault((self._facts[row], other), len(known))
+                for row, other in zip(at.tolist(), others, strict=True)
+            ],
+            dtype=np.int64,
+        )
+        heads = list(known)
+        found = []
+        for names, codes in self._segments:
+            rows = np.flatnonzero(self._in_time[at] & (codes[at] >= 0))
+            cells, group = np.unique(base[rows] * len(names) + codes[at][rows], return_inverse=True)
+            for cell, counts in zip(cells.tolist(), count(rows, group, len(cells)), strict=True):
+                (start, age, version, role, artifact), other = heads[cell // len(names)]
+                about = subject(version, role, artifact, names[cell % len(names)], other)
+                found.append(Counted(start, age, about, counts))
+        return found
+
+
+class _Tallies:
+    """Whole numbers by name and row."""
+
+    def __init__(self, numbers: Mapping[str, Ints]) -> None:
+        self._numbers = numbers
+
+    def __call__(self, rows: Ints, group: Ints, groups: int) -> list[Counts]:
+        found = [Counts() for _ in range(groups)]
+        for name, numbers in self._numbers.items():
+            totals = np.zeros(groups, dtype=np.int64)
+            np.add.at(totals, group, numbers[rows])
+            for counts, total in zip(found, totals.tolist(), strict=True):
+                if total:
+                    counts.tallies[name] = total
+        return found
+
+
+class _Statistics:
+    """Answers against the truth: of one version, or of two side by side.
+
+    Args:
+        quantities: by name, NaN where a row has none.
+        table: number of the class, then of the predicted one of each version; -1 where there is none.
+        scores: of each version, NaN where there is none.
+        positive: whether the truth is the class that scores are about; None where there are no scores.
+    """
+
+    def __init__(
+        self,
+        signs: Ints,
+        tallies: Mapping[str, Ints],
+        quantities: Mapping[str, Floats],
+        table: Ints,
+        scores: Floats,
+        positive: Mask | None,
+    ) -> None:
+        self._signs = signs
+        self._tallies = _Tallies(tallies)
+        self._quantities = quantities
+        self._table = table
+        self._tabled: Mask = np.all(table >= 0, axis=1)
+        self._positive = positive
+        self._scored: Mask = (table[:, 0] >= 0) & ~np.isnan(scores).any(axis=1)
+        self._keys = score_keys(np.nan_to_num(scores))
+
+    def __call__(self, rows: Ints, group: Ints, groups: int) -> list[Counts]:
+        found = self._tallies(rows, group, groups)
+        for name, values in self._quantities.items():
+            self._add_sums(found, name, values[rows], self._signs[rows], group)
+        self._add_tables(found, rows, group)
+        if self._positive is None:
+            return found
+        return self._with_scores(found, rows[self._scored[rows]], group[self._scored[rows]], self._positive)
+
+    def _add_sums(self, found: list[Counts], name: str, values: Floats, signs: Ints, group: Ints) -> None:
+        there = ~np.isnan(values)
+        values, signs, group = values[there], signs[there], group[there]
+        n = np.zeros(len(found), dtype=np.int64)
+        np.add.at(n, group, signs)
+        totals = exact_sums(signs * values, group, len(found))
+        squares = exact_sums(signs * finite(values * values), group, len(found))
+        for counts, one in zip(found, zip(n.tolist(), totals, squares, strict=True), strict=True):
+            if any(one):
+                counts.sums[name] = Sum(*one)
+
+    def _add_tables(self, found: list[Counts], rows: Ints, group: Ints) -> None:
+        group, rows = group[self._tabled[rows]], rows[self._tabled[rows]]
+        if not len(rows):
+            return
+        cells, where = np.unique(np.column_stack([group, self._table[rows]]), axis=0, return_inverse=True)
+        totals = np.zeros(len(cells), dtype=np.int64)
+        np.add.at(totals, where.reshape(-1), self._signs[rows])
+        for (of, *cell), total in zip(cells.tolist(), totals.tolist(), strict=True):
+            if total:
+                found[of].table[tuple(cell)] = total
+
+    def _with_scores(self, found: list[Counts], rows: Ints, group: Ints, positive: Mask) -> list[Counts]:
+        order = np.argsort(group, kind="stable")
+        ends = np.searchsorted(group[order], np.arange(len(found) + 1))
+        for of, counts in enumerate(found):
+            some = rows[order[ends[of] : ends[of + 1]]]
+            if len(some):
+                scores = count_scores(self._keys[some], positive[some], self._signs[some])
+                found[of] = Counts(counts.tallies, counts.table, counts.sums, scores)
+        return found
+
+
+def _judged(said: Contributions, rows: Outcomes, pair: Ints) -> _Statistics:
+    """A version's answers; ``pair`` is where in ``rows.champion`` the answer of the version is that answered instead
+    of it, -1 where it answered itself.
+    """
+    answers, taken, pairs = said.answers, said.truth.action_taken, pair.tolist()
+    answered = [
+        own if other < 0 else rows.champion.action[other]
+        for own, other in zip(answers.action, pairs, strict=True)
+    ]
+    done = [one or other for one, other in zip(taken, answered, strict=True)]
+    possible = said.known | said.plan.can_be_labelled(done)
+    tallies = {
+        "labelled": said.signs * said.known,
+        "assumed": said.signs * said.in_state("assumed"),
+        "unlabelled": said.signs * said.in_state("unlabelled"),
+        "late": said.signs * (said.known & rows.late[said.at]),
+        "labelable": said.signs * (possible.astype(np.int64) - said.plan.can_be_labelled(answers.action)),
+    }
+    # Nothing was done on what a shadow said: its answers are worth what its own policy would have made of them.
+    own_or_taken = [
+        own if other >= 0 else one or own
+        for own, one, other in zip(answers.action, taken, pairs, strict=True)
+    ]
+    return _statistics(said, tallies, said.quantities(answers, own_or_taken), answers)
+
+
+def _paired(said: Contributions, champion: Answers) -> _Statistics:
+    """Two versions' answers to the same requests, by what the policy makes of either; for losses less is better."""
+    versions = (said.answers, champion)
+    version, against = (said.quantities(answers, answers.action) for answers in versions)
+    quantities: dict[str, Floats] = {}
+    for name, mine in version.items():
+        theirs = against[name]
+        missing = np.isnan(mine) | np.isnan(theirs)
+        mine, theirs = np.where(missing, np.nan, mine), np.where(missing, np.nan, theirs)
+        better = finite(mine - theirs if name == "value" else theirs - mine)
+        quantities |= {name: better, f"{name}.version": mine, f"{name}.against": theirs}
+    return _statistics(said, {}, quantities, *versions)
+
+
+def _statistics(
+    said: Contributions, tallies: Mapping[str, Ints], quantities: Mapping[str, Floats], *versions: Answers
+) -> _Statistics:
+    classes = np.where(said.known, said.classes, -1)
+    return _Statistics(
+        said.signs,
+        tallies,
+        quantities,
+        np.column_stack([classes, *(answers.chosen for answers in versions)]),
+        np.column_stack([answers.score for answers in versions]),
+        said.positive if said.plan.contract.task == "binary" else None,
+    )

@@ -1,0 +1,111 @@
+"""What is counted of one version in one window: numbers that add up, in any order, and can be taken away again."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from tailrace.evaluator.exact_sum import SCALE, nearest
+from tailrace.evaluator.score_counts import ScoreCounts
+
+_EXPONENT = SCALE.bit_length() - 1
+
+
+class Sum(NamedTuple):
+    """How many values, their exact sum and that of their squares, in units of 1 / SCALE."""
+
+    n: int = 0
+    total: int = 0
+    squares: int = 0
+
+    def plus(self, other: Sum) -> Sum:
+        return Sum(self.n + other.n, self.total + other.total, self.squares + other.squares)
+
+    @property
+    def mean(self) -> float | None:
+        """Rounded once; None without values."""
+        return nearest(self.total, self.n) if self.n > 0 else None
+
+    @property
+    def variance(self) -> float | None:
+        """Sample variance (n - 1 below the line); None with fewer than two values."""
+        if self.n < 2:
+            return None
+        above = self.n * self.squares * SCALE - self.total * self.total
+        return max(nearest(above, SCALE * self.n * (self.n - 1)), 0.0)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Additive counts. Adding is commutative and associative to the last bit.
+
+    Attributes:
+        tallies: whole numbers by name (see count.py).
+        table: rows by (class, predicted class), or by (class, predicted by one, predicted by the other).
+        sums: sums over rows by name.
+        scores: rows by score and class; None where there are none.
+    """
+
+    tallies: Counter[str] = field(default_factory=Counter)
+    table: Counter[tuple[int, ...]] = field(default_factory=Counter)
+    sums: dict[str, Sum] = field(default_factory=dict)
+    scores: ScoreCounts | None = None
+
+    def __add__(self, other: Counts) -> Counts:
+        tallies, table, sums = Counter(self.tallies), Counter(self.table), dict(self.sums)
+        tallies.update(other.tallies)
+        table.update(other.table)
+        for name, found in other.sums.items():
+            sums[name] = sums[name].plus(found) if name in sums else found
+        if self.scores is None or other.scores is None:
+            scores = self.scores or other.scores
+        else:
+            scores = self.scores + other.scores
+        return Counts(tallies, table, sums, scores)
+
+    def to_bytes(self) -> bytes:
+        """A line of JSON, then the scores as little-endian 64-bit integers."""
+        head: dict[str, object] = {
+            "tallies": {name: n for name, n in sorted(self.tallies.items()) if n},
+            "table": [[*cell, n] for cell, n in sorted(self.table.items()) if n],
+            "sums": {
+                name: [found.n, *_short(found.total), *_short(found.squares)]
+                for name, found in sorted(self.sums.items())
+                if any(found)
+            },
+        }
+        body = b""
+        if self.scores is not None:
+            head["scores"] = [self.scores.shift, *self.scores.keys.shape]
+            body = self.scores.keys.astype("<i8").tobytes() + self.scores.counts.astype("<i8").tobytes()
+        return json.dumps(head, separators=(",", ":")).encode() + b"\n" + body
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Counts:
+        line, _, body = data.partition(b"\n")
+        head = json.loads(line)
+        scores = None
+        if "scores" in head:
+            shift, rows, width = head["scores"]
+            numbers = np.frombuffer(body, dtype="<i8").astype(np.int64)
+            keys, counts = numbers[: rows * width], numbers[rows * width :]
+            scores = ScoreCounts(keys.reshape(rows, width), counts.reshape(rows, 2), shift)
+        return cls(
+            Counter(head["tallies"]),
+            Counter({tuple(cell): n for *cell, n in head["table"]}),
+            {
+                name: Sum(n, total << up, squares << more)
+                for name, (n, total, up, squares, more) in head["sums"].items()
+            },
+            scores,
+        )
+
+
+def _short(units: int) -> tuple[int, int]:
+    """The integer without its trailing zero bits, and how many there were."""
+    zeros = (units & -units).bit_length() - 1 if units else 0
+    return units >> zeros, zeros

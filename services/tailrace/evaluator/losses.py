@@ -1,0 +1,45 @@
+"""What each row adds to the sums behind the metrics, as scikit-learn defines them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tailrace.evaluator.rows import Answers, Floats, Ints, Mask
+
+_EPSILON = np.finfo(np.float64).eps
+_MOST = np.finfo(np.float64).max
+
+
+def row_losses(
+    task: str, answers: Answers, classes: Ints, positive: Mask, values: Floats
+) -> dict[str, Floats]:
+    """Losses by name and row, all finite, NaN where the answer has nothing to judge.
+
+    Args:
+        classes: number of the true class by row (of a task with classes).
+        positive: whether it is the positive one (binary).
+        values: the true value (regression).
+    """
+    if task == "regression":
+        residual = finite(answers.value - values)
+        return {"residual": residual, "absolute": np.abs(residual), "square": finite(residual * residual)}
+    if task == "binary":
+        score = answers.score
+        of_truth = np.where(positive, score, 1.0 - score)
+        brier = (np.clip(score, 0.0, 1.0) - positive) ** 2
+    else:
+        probabilities = answers.probabilities
+        total = probabilities.sum(axis=1)
+        total = np.where(total > 0, total, 1.0)
+        rows = np.arange(len(classes))
+        of_truth = probabilities[rows, classes] / total
+        one_hot = np.zeros_like(probabilities)
+        one_hot[rows, classes] = 1.0
+        brier = ((probabilities - one_hot) ** 2).sum(axis=1)
+    return {"log_loss": -np.log(np.clip(of_truth, _EPSILON, 1.0 - _EPSILON)), "brier": brier}
+
+
+def finite(values: Floats) -> Floats:
+    """Overflows cut to the greatest float; NaN stays."""
+    found: Floats = np.clip(values, -_MOST, _MOST)
+    return found

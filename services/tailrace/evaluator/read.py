@@ -1,0 +1,199 @@
+"""Predictions and outcomes of a batch as columns, contract by contract.
+
+Slices and value see a request as it was received, but for categories that the contract does not know: they are what
+it says they count as.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tailrace.evaluator.fields import FieldReader, Fields
+from tailrace.evaluator.plan import Plan
+from tailrace.evaluator.rows import Answers, Outcomes, Predicted, Truth
+from tailrace.kit.codec import Codec
+from tailrace.kit.errors import BadRecord, Retry
+from tailrace.kit.messages import Message
+
+ANSWER = ("score", "predicted_class", "value", "action")
+HEAD = ("event_time", "version", "artifact_digest", "contract_digest", "role", *ANSWER)
+OUTCOME = (
+    "revision",
+    "state",
+    "duplicate_of",
+    "known_at",
+    "late",
+    "label",
+    "action_taken",
+    "before.state",
+    "before.label",
+    "before.action_taken",
+    "champion.version",
+    *(f"champion.{name}" for name in ANSWER),
+)
+PREDICTION = "prediction."
+"""Where an outcome has its prediction."""
+
+
+class OfContract(NamedTuple):
+    """What a batch has of one contract; ``outcomes`` is None where it was read from predictions."""
+
+    plan: Plan
+    predicted: Predicted
+    outcomes: Outcomes | None
+
+
+class Read(NamedTuple):
+    """``times`` are event times by position in the batch; ``bad`` says by position what cannot be used."""
+
+    found: list[OfContract]
+    times: np.ndarray[Any, np.dtype[np.int64]]
+    bad: dict[int, BadRecord]
+
+
+class Reader:
+    """Reads messages of lanes.
+
+    Args:
+        plan_of: the plan of the contract with this digest; None while it is not known.
+        fields: the request fields that any contract's slices and value read.
+    """
+
+    def __init__(
+        self, codec: Codec, plan_of: Callable[[str], Plan | None], fields: Callable[[], Collection[str]]
+    ) -> None:
+        self._reader = FieldReader(codec)
+        self._plan_of = plan_of
+        self._fields = fields
+
+    def predictions(self, messages: Sequence[Message]) -> Read:
+        """Raises `Retry` while a contract or a schema is not to be had."""
+        return self._read(messages, "")
+
+    def outcomes(self, messages: Sequence[Message]) -> Read:
+        """Raises `Retry` as well."""
+        return self._read(messages, PREDICTION)
+
+    def _read(self, messages: Sequence[Message], prefix: str) -> Read:
+        names = [*(OUTCOME if prefix else ()), *(prefix + name for name in HEAD)]
+        names += [f"{prefix}request.{name}" for name in sorted(self._fields())]
+        bad: dict[int, BadRecord] = {}
+        times = np.zeros(len(messages), dtype=np.int64)
+        found = []
+        for at, fields in self._reader.read(messages, names, bad):
+            for plan, rows in self._by_contract(fields[f"{prefix}contract_digest"]):
+                some, positions = _take(fields, rows), [at[row] for row in rows]
+                if plan.contract.task == "multiclass":  # probabilities are maps
+                    maps = [f"{prefix}probabilities", *(["champion.probabilities"] if prefix else [])]
+                    _, some = self._reader.read_plainly(messages, positions, [*names, *maps], bad)
+                wrong = _wrong_labels(plan, some) if prefix else {}
+                if wrong:
+                    bad |= {positions[row]: error for row, error in wrong.items()}
+                    good = [row for row in range(len(positions)) if row not in wrong]
+                    some, positions = _take(some, good), [positions[row] for row in good]
+                predicted = _predicted(plan, positions, some, prefix)
+                times[predicted.at] = predicted.event_times
+                found.append(
+                    OfContract(plan, predicted, _outcomes(plan, predicted, some) if prefix else None)
+                )
+        return Read(found, times, bad)
+
+    def _by_contract(self, digests: list[str]) -> Iterator[tuple[Plan, list[int]]]:
+        rows: dict[str, list[int]] = defaultdict(list)
+        for row, digest in enumerate(digests):
+            rows[digest].append(row)
+        for digest, some in sorted(rows.items()):
+            plan = self._plan_of(digest)
+            if plan is None:
+                # It is on the log, before what was made under it, and only has not been read yet.
+                raise Retry(f"the contract {digest[:12]} has not been read yet")
+            yield plan, some
+
+
+def _take(fields: Fields, rows: list[int]) -> Fields:
+    if all(len(column) == len(rows) for column in fields.values()):
+        return fields
+    return {name: [column[row] for row in rows] for name, column in fields.items()}
+
+
+def _wrong_labels(plan: Plan, fields: Fields) -> dict[int, BadRecord]:
+    target = plan.contract.target
+    wrong = {}
+    if target.type == "boolean":
+        return {}
+    for name in ("label", "before.label"):
+        for row, label in enumerate(fields[name]):
+            if label is None:
+                continue
+            if target.type == "number" and not math.isfinite(label):
+                wrong[row] = BadRecord("not-finite", f"the label is {label}", target.name)
+            elif target.type == "category" and label not in plan.class_numbers:
+                wrong[row] = BadRecord("unseen-category", f"there is no class {label!r}", target.name)
+    return wrong
+
+
+def _predicted(plan: Plan, at: list[int], fields: Fields, prefix: str) -> Predicted:
+    request = {name: fields[f"{prefix}request.{name}"] for name in plan.fields}
+    return Predicted(
+        at=np.array(at, dtype=np.int64),
+        event_times=np.array(fields[f"{prefix}event_time"], dtype=np.int64),
+        version=fields[f"{prefix}version"],
+        role=fields[f"{prefix}role"],
+        artifact=fields[f"{prefix}artifact_digest"],
+        answers=_answers(plan, fields, prefix, range(len(at))),
+        fields=plan.frame(request, len(at)),
+    )
+
+
+def _outcomes(plan: Plan, predicted: Predicted, fields: Fields) -> Outcomes:
+    def labels(given: list[Any]) -> list[Any]:
+        if plan.contract.target.type != "boolean":
+            return given
+        return [None if label is None else bool(label) for label in given]
+
+    replacing = [row for row, state in enumerate(fields["before.state"]) if state is not None]
+    before = {
+        name: [fields[f"before.{name}"][row] for row in replacing] for name in ("state", "label", "action_taken")
+    }
+    answered = [row for row, action in enumerate(fields["champion.action"]) if action is not None]
+    against = np.full(len(predicted.at), -1, dtype=np.int64)
+    against[answered] = [fields["champion.version"][row] for row in answered]
+    return Outcomes(
+        predicted=predicted,
+        known_at=np.array(fields["known_at"], dtype=np.int64),
+        first=np.array([revision == 1 for revision in fields["revision"]], dtype=np.bool_),
+        duplicate=np.array([other is not None for other in fields["duplicate_of"]], dtype=np.bool_),
+        late=np.array(fields["late"], dtype=np.bool_),
+        truth=Truth(fields["state"], labels(fields["label"]), fields["action_taken"]),
+        replacing=np.array(replacing, dtype=np.int64),
+        before=Truth(before["state"], labels(before["label"]), before["action_taken"]),
+        against=against,
+        champion=_answers(plan, fields, "champion.", answered),
+    )
+
+
+def _answers(plan: Plan, fields: Fields, prefix: str, rows: Sequence[int]) -> Answers:
+    def column(name: str) -> list[Any]:
+        values = fields[prefix + name]
+        return values if len(rows) == len(values) else [values[row] for row in rows]
+
+    classes = plan.contract.classes if plan.contract.task == "multiclass" else []
+    probabilities = np.full((len(rows), len(classes)), np.nan)
+    if classes:
+        for row, said in enumerate(column("probabilities")):
+            if said:
+                probabilities[row] = [said.get(name, 0.0) for name in classes]
+    return Answers(
+        score=np.array(column("score"), dtype=np.float64),  # NaN where None
+        probabilities=probabilities,
+        chosen=np.array(
+            [plan.class_numbers.get(name, -1) for name in column("predicted_class")], dtype=np.int64
+        ),
+        value=np.array(column("value"), dtype=np.float64),
+        action=column("action"),
+    )

@@ -1,0 +1,114 @@
+"""Predictions and outcomes of one contract as columns: what the counting sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a version said, row by row.
+
+    Attributes:
+        score: probability of the positive class; NaN where there is none.
+        probabilities: [rows, classes] in the contract's order; NaN where there are none. [rows, 0] unless multiclass.
+        chosen: number of the predicted class in the contract's order; -1 where there is none.
+        value: NaN where there is none.
+        action: what the policy chose.
+    """
+
+    score: Floats
+    probabilities: Floats
+    chosen: Ints
+    value: Floats
+    action: list[str]
+
+    def take(self, rows: Ints) -> Answers:
+        return Answers(
+            self.score[rows],
+            self.probabilities[rows],
+            self.chosen[rows],
+            self.value[rows],
+            [self.action[row] for row in rows.tolist()],
+        )
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Predictions made under one contract.
+
+    Attributes:
+        at: where in the batch each of them is.
+        event_times: in ms.
+        fields: the fields of the request that slices and value read, as the policy saw them.
+    """
+
+    at: Ints
+    event_times: Ints
+    version: list[int]
+    role: list[str]
+    artifact: list[str]
+    answers: Answers
+    fields: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of rows.
+
+    Attributes:
+        state: labelled, unlabelled or assumed.
+        label: as in the outcome; None where there is none.
+        action_taken: what was really done, where it was said.
+    """
+
+    state: list[str]
+    label: list[Any]
+    action_taken: list[str | None]
+
+    def take(self, rows: Ints) -> Truth:
+        numbers = rows.tolist()
+        return Truth(
+            [self.state[row] for row in numbers],
+            [self.label[row] for row in numbers],
+            [self.action_taken[row] for row in numbers],
+        )
+
+    def __add__(self, other: Truth) -> Truth:
+        return Truth(
+            self.state + other.state, self.label + other.label, self.action_taken + other.action_taken
+        )
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Outcomes of predictions made under one contract.
+
+    Attributes:
+        known_at: in ms.
+        first: whether it is the prediction's first outcome.
+        duplicate: whether the prediction repeats a request that counts already.
+        before: what the outcome that this one replaces said; of the rows ``replacing``, in their order.
+        against: version that answered the same request; -1 where the row is not of a shadow.
+        champion: what it answered; of the rows with ``against``, in their order.
+    """
+
+    predicted: Predicted
+    known_at: Ints
+    first: Mask
+    duplicate: Mask
+    late: Mask
+    truth: Truth
+    replacing: Ints
+    before: Truth
+    against: Ints
+    champion: Answers
