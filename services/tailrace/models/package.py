@@ -13,7 +13,7 @@ from tailrace.models.manifest import Manifest, sha256
 from tailrace.models.reference import Reference
 from tailrace.models.trust import TrustStore
 
-__all__ = ["Chunk", "Fetch", "PackageRefused", "open_package", "verified_manifest"]
+__all__ = ["Chunk", "Fetch", "PackageRefused", "open_package", "open_reference", "verified_manifest"]
 
 MANIFEST_BYTES = 1 << 20
 PACKAGE_BYTES = 256 << 20
@@ -83,6 +83,20 @@ def open_package(
     )
     check_golden(model, parts["golden"])
     return model
+
+
+def open_reference(
+    record: Mapping[str, Any], fetch: Fetch, trust: TrustStore, *, package_bytes: int = PACKAGE_BYTES
+) -> tuple[Manifest, Reference]:
+    """What a package says about its training data, by the same checks as `open_package`, but no model is loaded.
+
+    Raises:
+        PackageRefused: names the check that failed.
+        Retry: the chunks cannot be read for the moment.
+    """
+    manifest = verified_manifest(record, trust)
+    chunks = [c for c in chunks_of(record) if c.part == "reference"]
+    return manifest, Reference.from_bytes(_part(manifest, "reference", fetch, chunks, package_bytes))
 
 
 def verified_manifest(record: Mapping[str, Any], trust: TrustStore) -> Manifest:

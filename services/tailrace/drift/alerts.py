@@ -1,0 +1,136 @@
+"""Alerts of drift: raised by a report, lasting while reports go on saying so, resolved by a quiet one.
+
+Only champions raise any: others answer nobody. What is open is memory between windows, so that an alert has one id
+from the window that raised it to the one that resolves it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from tailrace.contracts.durations import format_duration
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.contracts.sections import match_alert
+from tailrace.drift.judge import DRIFT, QUIET, Report, Window
+from tailrace.drift.segments import segment_names
+
+CHAMPION = "champion"
+_MOST_NAMES = 5
+
+
+class Told(NamedTuple):
+    """Alert records (schema ``alert.avsc``), and the alerts that are open after them."""
+
+    records: list[dict[str, Any]]
+    open: dict[str, Any]
+
+
+def tell(window: Window, reports: Sequence[Report], open_alerts: dict[str, Any]) -> Told:
+    """What a window's reports come to, given the alerts that were open.
+
+    An open alert is told again when its severity changes, or when it lasts and the contract's silence is over.
+    """
+    contract = window.applied.contract
+    open_after = dict(open_alerts)
+    records: list[dict[str, Any]] = []
+    champions = [report for report in reports if report.subject.role == CHAMPION]
+    for report in champions:
+        key = f"{report.subject.version}/{report.subject.segment}"
+        found = open_after.get(key)
+        if report.verdict == DRIFT:
+            severity = _severity(contract, report.drifted)
+            if found is None:
+                found = {
+                    "id": _alert_id(window, report),
+                    "since": window.start,
+                    "at": window.end,
+                    "told": None,
+                }
+            silent = found["told"] is not None and window.end - found["told"] < contract.alerts.silence_ms
+            if not silent or found["severity"] != severity:
+                found = {**found, "severity": severity, "told": window.end}
+                records.append(_raised(window, report, found))
+            open_after[key] = found
+        elif report.verdict == QUIET and found is not None:
+            records.append(_resolved(window, key, open_after.pop(key), "the stream is quiet again"))
+    answering = {report.subject.version for report in champions if report.record["rows"]}
+    segments = set(segment_names(contract))
+    for key in sorted(open_after):
+        version, _, segment = key.partition("/")
+        if answering and int(version) not in answering:
+            records.append(_resolved(window, key, open_after.pop(key), "the version answers no more"))
+        elif segment not in segments:
+            why = "the contract does not judge this segment any more"
+            records.append(_resolved(window, key, open_after.pop(key), why))
+    return Told(records, open_after)
+
+
+def _severity(contract: ModelContract, drifted: Iterable[str]) -> str:
+    for phrase in contract.alerts.severe:
+        pattern, places = match_alert(phrase) or ("", {})
+        if pattern == "drift" or places.get("field") in set(drifted):
+            return "severe"
+    return "warning"
+
+
+def _alert_id(window: Window, report: Report) -> str:
+    subject = report.subject
+    parts = ("drift", window.model, subject.version, subject.segment, window.start, window.applied.digest)
+    return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:32]
+
+
+def _raised(window: Window, report: Report, alert: dict[str, Any]) -> dict[str, Any]:
+    names = report.drifted
+    named = ", ".join(names[:_MOST_NAMES]) + (
+        f" and {len(names) - _MOST_NAMES} more" if names[_MOST_NAMES:] else ""
+    )
+    subject = report.subject
+    within = f" where {subject.segment}" if subject.segment else ""
+    length = format_duration(window.end - window.start)
+    return {
+        **_head(window, subject.version, subject.segment, alert),
+        "state": "raised",
+        "summary": f"Version {subject.version} of {window.model}{within} is asked or answers other things than in "
+        f"training: {named} (window of {length}, {report.record['rows']:,} rows). Look at the window's report; if "
+        "the world has changed, train a version on newer outcomes",
+        "detail": {
+            "features": ",".join(names),
+            "segment": subject.segment,
+            "since": str(alert["since"]),
+            "window_start": str(window.start),
+            "window_end": str(window.end),
+            "report_id": report.record["report_id"],
+        },
+    }
+
+
+def _resolved(window: Window, key: str, alert: dict[str, Any], why: str) -> dict[str, Any]:
+    version, _, segment = key.partition("/")
+    within = f" where {segment}" if segment else ""
+    return {
+        **_head(window, int(version), segment, alert),
+        "state": "resolved",
+        "summary": f"The drift of version {version} of {window.model}{within} is over: {why}",
+        "detail": {
+            "segment": segment,
+            "since": str(alert["since"]),
+            "window_start": str(window.start),
+            "window_end": str(window.end),
+        },
+        "at": window.end,
+    }
+
+
+def _head(window: Window, version: int, segment: str, alert: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "alert_id": alert["id"],
+        "kind": "drift",
+        "severity": alert["severity"],
+        "model": window.model,
+        "version": version,
+        "service": "drift",
+        "source": None,
+        "at": alert["at"],
+    }

@@ -1,0 +1,176 @@
+"""Drift as a kind of windows: what is read, counted and judged of predictions. See kit/windows.py."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tailrace.contracts.fold import AppliedContract, Contracts
+from tailrace.contracts.lanes import ALERTS, CONTRACTS, DRIFT_REPORTS, MANIFESTS, Lane
+from tailrace.drift.alerts import tell
+from tailrace.drift.count import Subject, count
+from tailrace.drift.counts import Counts
+from tailrace.drift.judge import Window, judge
+from tailrace.drift.read_predictions import Identity, PredictionReader, Predictions
+from tailrace.drift.references import OpenReference, References
+from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.errors import BadRecord
+from tailrace.kit.messages import Message, Record, Source
+from tailrace.kit.registry import Registry
+from tailrace.kit.windows import Cell, Closed, Judged, Rows, Times
+from tailrace.models.catalog import Catalog
+
+log = logging.getLogger(__name__)
+
+CONTROL_TOPICS = (CONTRACTS, MANIFESTS)
+_RECORDS = {CONTRACTS: "Contract", MANIFESTS: "ModelManifest"}
+_PREDICTIONS, _SHADOW_PREDICTIONS = "predictions", "shadow-predictions"
+_OPEN = "open"
+"""What is remembered between windows: alerts that are open."""
+
+
+class DriftWindows:
+    """Counts predictions by event time, and judges closed windows against what versions were trained on.
+
+    Args:
+        registry: where schemas are.
+        open_reference: opens the reference of a manifest record; raises PackageRefused, Retry.
+        catch_up: everything that is on the control topics by now. A prediction is written after the contract and
+            the version that it names; where they have not come this way yet, they are looked for there, so that
+            what is counted does not depend on which topic was read first.
+    """
+
+    kind = "drift"
+
+    def __init__(
+        self, registry: Registry, open_reference: OpenReference, catch_up: Callable[[], Sequence[Message]]
+    ) -> None:
+        self._control_codec = ControlCodec(registry)
+        self._reader = PredictionReader(Codec(registry))
+        self._catch_up = catch_up
+        self._contracts = Contracts()
+        self._catalog = Catalog()
+        self._references = References(self._catalog, open_reference)
+        self._looked_for: set[Identity] = set()
+
+    def control_topics(self) -> Sequence[str]:
+        return CONTROL_TOPICS
+
+    def control(self, messages: Sequence[Message]) -> None:
+        # Decoded first, all of them: the loop offers the same messages again where the registry is away.
+        for message, record in [(m, self._decoded(m)) for m in messages]:
+            if record is not None:
+                (self._contracts if message.topic() == CONTRACTS else self._catalog).apply(record)
+
+    def contracts(self) -> Contracts:
+        return self._contracts
+
+    def topics(self) -> frozenset[str]:
+        lanes = [Lane(applied.contract.lane) for applied in self._contracts.by_digest.values()]
+        return frozenset(topic for lane in lanes for topic in (lane.predictions, lane.shadow_predictions))
+
+    def stream_of(self, topic: str) -> str | None:
+        return topic.rpartition(".")[2]
+
+    def sources(self, contract: AppliedContract, stream: str) -> Sequence[str]:
+        lane = Lane(contract.contract.lane)
+        return [lane.shadow_predictions if stream == _SHADOW_PREDICTIONS else lane.predictions]
+
+    def read(self, topic: str, messages: Sequence[Message]) -> Rows:
+        times = np.zeros(len(messages), dtype=np.int64)
+        found, bad = self._reader.read([message.value() for message in messages])
+        good = []
+        for predictions in found:
+            times[predictions.at] = predictions.event_times
+            refused = self._refused(topic, messages, predictions)
+            bad |= {int(predictions.at[row]): why for row, why in refused.items()}
+            if not refused:
+                good.append(predictions)
+            elif len(refused) < len(predictions.at):
+                good.append(predictions.take(np.setdiff1d(np.arange(len(predictions.at)), list(refused))))
+        return Rows(times, bad, good)
+
+    def count(self, topic: str, rows: Rows, before: Times) -> list[tuple[str, Cell]]:
+        cells = []
+        stream = str(self.stream_of(topic))
+        predictions: Predictions
+        for predictions in rows.data:
+            whose = predictions.identity
+            applied = self._contracts.by_digest[whose.contract_digest]
+            layout = self._references.layout(whose.model, whose.version, whose.artifact_digest)
+            for start, subject, counts in count(
+                predictions, applied.contract, layout, before[predictions.at]
+            ):
+                cell = Cell(stream, applied.digest, start, 0, subject.to_text(), counts.to_bytes())
+                cells.append((whose.model, cell))
+        return cells
+
+    def ages(self, contract: AppliedContract) -> int:
+        return 1
+
+    def closes_at(self, contract: AppliedContract, window_start: int, age: int) -> int:
+        return window_start + contract.contract.drift.window_ms + contract.contract.event_time.lateness_ms
+
+    def add(self, into: Counts | None, counts: bytes) -> Counts:
+        found = Counts.from_bytes(counts)
+        return found if into is None else into.plus(found)
+
+    def pack(self, sum: Counts) -> bytes:  # noqa: A002
+        return sum.to_bytes()
+
+    def judge(self, closed: Closed, memory: dict[str, Any]) -> Judged:
+        window = Window(closed.model, closed.contract, closed.window_start)
+        reports = []
+        for text, counts in closed.subjects.items():
+            subject = Subject.from_text(text)
+            layout = self._references.layout(closed.model, subject.version, subject.artifact_digest)
+            reports.append(judge(window, subject, counts, layout))
+        records = [self._record(DRIFT_REPORTS, "DriftReport", closed.model, r.record) for r in reports]
+        if closed.stream == _SHADOW_PREDICTIONS:
+            return Judged(records, memory)
+        told = tell(window, reports, memory.get(_OPEN, {}))
+        records += [self._record(ALERTS, "Alert", closed.model, alert) for alert in told.records]
+        return Judged(records, {_OPEN: told.open} if told.open else {})
+
+    def _record(self, topic: str, name: str, model: str, record: dict[str, Any]) -> Record:
+        return Record(topic, self._control_codec.encode(name, record), model.encode())
+
+    def _decoded(self, message: Message) -> dict[str, Any] | None:
+        if message.value() is None:
+            return None
+        try:
+            return self._control_codec.decode(_RECORDS[message.topic()], message.value())
+        except BadRecord as bad:
+            log.warning("skipped a control record", extra={"at": str(Source.of(message)), "why": str(bad)})
+            return None
+
+    def _refused(
+        self, topic: str, messages: Sequence[Message], predictions: Predictions
+    ) -> dict[int, BadRecord]:
+        """By row, why predictions cannot be counted."""
+        whose = predictions.identity
+        self._look_for(whose)
+        applied = self._contracts.by_digest.get(whose.contract_digest)
+        lane = topic.rpartition(".")[0]
+        if applied is None or applied.model != whose.model or applied.contract.lane != lane:
+            reason = f"no contract of {whose.model} on {lane} has the digest {whose.contract_digest}"
+            return dict.fromkeys(range(len(predictions.at)), BadRecord("unknown-contract", reason))
+        # One time from the future would close every window, and make all that follows late.
+        latest = applied.contract.event_time.skew_ms + np.array(
+            [messages[at].timestamp()[1] for at in predictions.at.tolist()], dtype=np.int64
+        )
+        reason = "the event time is further ahead of the append time than the contract's skew"
+        ahead = np.flatnonzero(predictions.event_times > latest).tolist()
+        return {row: BadRecord("event-time-ahead", reason, "event_time") for row in ahead}
+
+    def _look_for(self, whose: Identity) -> None:
+        """Sees to it that the contract and the version that predictions name are known, if they are published."""
+        record = self._catalog.record(whose.model, whose.version)
+        known = record is not None and record["digest"] == whose.artifact_digest
+        if (known and whose.contract_digest in self._contracts.by_digest) or whose in self._looked_for:
+            return
+        self.control(self._catch_up())
+        self._looked_for.add(whose)

@@ -1,0 +1,174 @@
+"""Predictions as columns: what is counted of them, and whose they are."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import fastavro
+import numpy as np
+
+from tailrace.contracts.schemas import RESERVED
+from tailrace.drift.testing import Ints
+from tailrace.kit.avro_columns import Column, ColumnDecoder
+from tailrace.kit.avro_types import plain
+from tailrace.kit.codec import HEADER, Codec, read_schema_id
+from tailrace.kit.errors import BadRecord
+
+EVENT_TIME = "event_time"
+_OUTPUTS = ("score", "predicted_class", "value")
+_REQUEST = "request"
+_IDENTITY = (
+    "model",
+    "version",
+    "artifact_digest",
+    "contract_digest",
+    "rollout_revision",
+    "runtime",
+    "role",
+    "arm",
+    "served_by",
+    "served_cause",
+)
+"""Consecutive fields of a prediction, the same for all that one version answered in a batch."""
+
+
+class Identity(NamedTuple):
+    """Whose predictions they are."""
+
+    model: str
+    version: int
+    artifact_digest: str
+    contract_digest: str
+    role: str
+    served_by: str
+
+
+class Predictions(NamedTuple):
+    """Predictions of one identity.
+
+    Attributes:
+        at: where among the messages each of them is.
+        request: the columns of the requests, by field.
+        outputs: ``score``, ``predicted_class`` and ``value``.
+    """
+
+    identity: Identity
+    at: Ints
+    event_times: Ints
+    request: dict[str, Column]
+    outputs: dict[str, Column]
+
+    def take(self, rows: Ints) -> Predictions:
+        """Some of them."""
+        request = {name: column.take(rows) for name, column in self.request.items()}
+        outputs = {name: column.take(rows) for name, column in self.outputs.items()}
+        return Predictions(self.identity, self.at[rows], self.event_times[rows], request, outputs)
+
+
+class PredictionReader:
+    """Reads predictions of any schema that has what a prediction has."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._schemas: dict[int, _Schema] = {}
+
+    def read(self, values: Sequence[bytes | None]) -> tuple[list[Predictions], dict[int, BadRecord]]:
+        """The predictions, and by position why others cannot be read.
+
+        Raises:
+            Retry: the registry is away, and a schema id was never seen before.
+        """
+        found: list[Predictions] = []
+        bad: dict[int, BadRecord] = {}
+        self._codec.begin_batch()
+        by_header: dict[bytes, tuple[list[int], list[bytes]]] = {}
+        for at, value in enumerate(values):
+            known = by_header.setdefault((value or b"")[: HEADER.size], ([], []))
+            known[0].append(at)
+            known[1].append(value or b"")
+        for positions, some in by_header.values():
+            try:
+                schema_id = read_schema_id(some[0])
+                schema = self._schema(schema_id)
+            except BadRecord as error:
+                bad |= dict.fromkeys(positions, error)
+                continue
+            left = schema.read(some, np.array(positions, dtype=np.int64), found)
+            self._one_by_one(schema_id, schema, [(positions[row], some[row]) for row in left], found, bad)
+        return found, bad
+
+    def _one_by_one(
+        self,
+        schema_id: int,
+        schema: _Schema,
+        rows: Sequence[tuple[int, bytes]],
+        found: list[Predictions],
+        bad: dict[int, BadRecord],
+    ) -> None:
+        """What the columnar way does not take: the plain codec says why, or puts it in the usual form."""
+        for at, value in rows:
+            try:
+                usual = self._codec.encode(schema_id, self._codec.decode(value).record)
+            except BadRecord as error:
+                bad[at] = error
+                continue
+            left = schema.read([usual], np.array([at], dtype=np.int64), found)
+            assert not left, "the codec's own output must decode"
+
+    def _schema(self, schema_id: int) -> _Schema:
+        found = self._schemas.get(schema_id)
+        if found is None:
+            try:
+                found = self._schemas[schema_id] = _Schema(self._codec.writer_schema(schema_id))
+            except (ValueError, KeyError, TypeError) as error:
+                reason = f"schema {schema_id} is not of a prediction: {error}"
+                raise BadRecord("unsupported-schema", reason) from error
+        return found
+
+
+class _Schema:
+    """One schema of predictions."""
+
+    def __init__(self, schema: Any) -> None:
+        fields = {field["name"]: field for field in schema["fields"]}
+        if lacking := {EVENT_TIME, *_OUTPUTS, *_IDENTITY, _REQUEST} - fields.keys():
+            raise ValueError(f"it has no {', '.join(sorted(lacking))}")
+        self._request = [
+            field["name"] for field in fields[_REQUEST]["type"]["fields"] if field["name"] not in RESERVED
+        ]
+        wanted = [EVENT_TIME, *_OUTPUTS, *(f"{_REQUEST}.{name}" for name in self._request)]
+        self._decoder = ColumnDecoder(schema, HEADER.size, read=wanted, pieces=_IDENTITY)
+        self._identity_schema = fastavro.parse_schema(
+            plain({"type": "record", "name": "Identity", "fields": [fields[name] for name in _IDENTITY]})
+        )
+        self._identities: dict[bytes, Identity | None] = {}
+
+    def read(self, values: Sequence[bytes], at: Ints, found: list[Predictions]) -> list[int]:
+        """Adds what can be read to ``found``; gives the rows that cannot."""
+        columns, _, pieces = self._decoder.decode(values)
+        left = np.flatnonzero(pieces.at < 0).tolist()
+        for number, piece in enumerate(pieces.values):
+            rows = np.flatnonzero(pieces.at == number)
+            identity = self._identity(piece)
+            if identity is None:
+                left += rows.tolist()
+            elif len(rows):
+                every = len(rows) == len(values)
+                some = columns if every else {name: column.take(rows) for name, column in columns.items()}
+                request = {name: some[f"{_REQUEST}.{name}"] for name in self._request}
+                outputs = {name: some[name] for name in _OUTPUTS}
+                found.append(Predictions(identity, at[rows], some[EVENT_TIME].values, request, outputs))
+        return sorted(left)
+
+    def _identity(self, piece: bytes) -> Identity | None:
+        if piece not in self._identities:
+            if len(self._identities) > 1000:
+                self._identities.clear()
+            try:
+                record: Any = fastavro.schemaless_reader(io.BytesIO(piece), self._identity_schema, None)
+                self._identities[piece] = Identity(*(record[name] for name in Identity._fields))
+            except UnicodeDecodeError:
+                self._identities[piece] = None
+        return self._identities[piece]

@@ -1,0 +1,55 @@
+"""What versions were trained on: the references that packages carry, checked as scorers check them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tailrace.drift.layout import Layout
+from tailrace.models.catalog import Catalog
+from tailrace.models.errors import PackageRefused
+from tailrace.models.manifest import Manifest
+from tailrace.models.reference import Reference
+
+log = logging.getLogger(__name__)
+
+OpenReference = Callable[[Mapping[str, Any]], tuple[Manifest, Reference]]
+
+
+class References:
+    """The slots of each package that predictions name.
+
+    Args:
+        catalog: the published versions.
+        open_reference: opens the reference of a manifest record; raises PackageRefused, Retry.
+    """
+
+    def __init__(self, catalog: Catalog, open_reference: OpenReference) -> None:
+        self._catalog = catalog
+        self._open = open_reference
+        self._layouts: dict[tuple[str, int, str], Layout | None] = {}
+
+    def layout(self, model: str, version: int, artifact_digest: str) -> Layout | None:
+        """The slots of a package; None where there is no such package, or none that can be trusted.
+
+        Raises:
+            Retry: it cannot be read for the moment.
+        """
+        key = model, version, artifact_digest
+        if key not in self._layouts:
+            self._layouts[key] = self._layout(*key)
+        return self._layouts[key]
+
+    def _layout(self, model: str, version: int, artifact_digest: str) -> Layout | None:
+        record = self._catalog.record(model, version)
+        which = {"model": model, "version": version, "artifact_digest": artifact_digest}
+        if record is None or record["digest"] != artifact_digest:
+            log.warning("no package is published that predictions name", extra=which)
+            return None
+        try:
+            manifest, reference = self._open(record)
+        except PackageRefused as refused:
+            log.warning("a package was refused: no drift can be told", extra={**which, "why": str(refused)})
+            return None
+        return Layout.of(reference, [i.name for i in manifest.inputs])
