@@ -177,6 +177,25 @@ class HistoryReader(_Reading):
         super().__init__(connection, {tp: start for tp, (start, _) in stretches.items()}, ends, follow=False)
 
 
+class Ends:
+    """Asks where topics end, open transactions included, over one connection that it keeps."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._admin = AdminClient(dict(connection.kafka), logger=log)
+
+    def of(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
+        """By partition.
+
+        Raises:
+            TailraceError: a topic does not exist.
+            Retriable: Kafka has not answered for ten seconds.
+        """
+        try:
+            return _ends(self._admin, _partitions(self._admin, topics))
+        except KafkaException as error:
+            raise kind(error) from error
+
+
 def read_all(connection: Connection, topics: str | Sequence[str]) -> Iterator[Message]:
     """All that is in the topics at the time of the call, each partition in order, committed records only.
 
