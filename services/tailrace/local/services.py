@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-SERVICES = ("rollout", "scorer", "shadow-scorer", "sink")
+SERVICES = ("drift", "rollout", "scorer", "shadow-scorer", "sink")
 """What ``tailrace up`` starts and keeps alive, in this order."""
 
 PROGRAMS = {
     # name: the module whose main() it is
+    "drift": "tailrace.drift.app",
     "rollout": "tailrace.rollout.app",
     "scorer": "tailrace.scorer.app",
     "shadow-scorer": "tailrace.scorer.shadow_app",
