@@ -7,11 +7,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
-from tests.support.lane import PARTITIONS, HandmadeLane
+from tests.support.lane import DIGEST, PARTITIONS, HandmadeLane
 
 from tailrace.kit import dead_letters
 from tailrace.kit.connection import Connection
@@ -143,6 +144,71 @@ def test_predictions_that_name_what_does_not_exist(stack: Connection) -> None:
 
     report = _settle(stack, change)
     assert sorted(p.check for p in report.problems) == sorted([*altered, "unreadable"])
+
+
+def test_outcomes_reports_and_runs_are_settled_too(stack: Connection) -> None:
+    """A lane with outcomes in order; then one of each kind that is not."""
+    name = f"v{uuid.uuid4().hex[:10]}"
+    lane = HandmadeLane(stack, name)
+    sources = lane.write(lane.request(n) for n in range(12))
+    events = [lane.predicted(s, lane.lane.predictions, request_id=f"r{n}") for n, s in enumerate(sources)]
+    lane.write(lane.prediction(s, request_id=f"r{n}") for n, s in enumerate(sources))
+    labels = lane.write(lane.label(n, n % 2 == 0) for n in range(12))
+    lane.commit(name, sources)
+    lane.write(
+        [
+            *(lane.outcome(events[n], labels[n], n % 2 == 0) for n in range(8)),
+            *(mark(lane.lane.outcomes, p, 1_000) for p in range(PARTITIONS)),
+            lane.control("DriftReport", _report(lane)),
+            lane.control("TrainingRun", _run(lane, "planned")),
+            lane.control("TrainingRun", _run(lane, "rejected")),
+        ]
+    )
+    without_rows = replace(stack, clickhouse=None)
+    report = Verification(without_rows, name, group=name).run()
+    assert report.ok, report.problems
+    assert report.topics[lane.lane.outcomes].events == 8
+
+    wrong = lane.write(
+        [
+            lane.outcome(events[8] | {"score": 0.75}, labels[8], True),
+            lane.outcome(events[9], labels[9], True),
+            lane.outcome(events[10], Source(lane.lane.labels, 0, 10_000), True),
+            lane.outcome(events[0] | {"prediction_id": "0" * 32}, labels[0], True),
+            lane.control("DriftReport", _report(lane)),
+            lane.control("TrainingRun", _run(lane, "planned")),
+            lane.prediction(sources[0], lane.lane.shadow_predictions, version=1),
+        ]
+    )
+    report = Verification(without_rows, name, group=name).run()
+    checks = (
+        "outcome-differs",
+        "outcome-mislabel",
+        "outcome-without-label",
+        "outcome-without-prediction",
+        "report-twice",
+        "run-ended-twice",
+        "unrolled",
+    )
+    expected = [(check, at.partition, at.offset) for check, at in zip(checks, wrong, strict=True)]
+    found = [(p.check, p.partition, p.offset) for p in report.problems]
+    assert sorted(found) == sorted([*expected, ("run-planned-twice", *wrong[5][1:])])
+
+
+def _report(lane: HandmadeLane) -> dict[str, Any]:
+    return {
+        "report_id": f"report-{lane.model}", "model": lane.model, "version": 1, "role": "champion",
+        "segment": "", "window_start": 0, "window_end": 1, "contract_digest": lane.contract.digest,
+        "artifact_digest": DIGEST, "rows": 0, "late": 0, "alpha": 0.01, "verdict": "quiet", "tests": [],
+    }  # fmt: skip
+
+
+def _run(lane: HandmadeLane, state: str) -> dict[str, Any]:
+    return {
+        "run_id": f"run-{lane.model}", "model": lane.model, "state": state, "at": 1, "trigger": "drift",
+        "triggers": [], "changed_at": 0, "window_start": 0, "window_end": 1, "known_before": 1, "offsets": [],
+        "labels": 1, "seed": 1, "contract_digest": lane.contract.digest, "templates": [],
+    }  # fmt: skip
 
 
 def _delete(stack: Connection, ends: dict[tuple[str, int], int]) -> None:

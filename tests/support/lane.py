@@ -14,7 +14,7 @@ from tailrace.contracts import lanes
 from tailrace.contracts.lanes import Lane
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.contracts.schemas import lane_schemas, subject
-from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.codec import CONTROL_RECORDS, Codec, ControlCodec
 from tailrace.kit.connection import Connection
 from tailrace.kit.messages import Record, Source
 from tailrace.kit.registry import RegistryClient
@@ -39,7 +39,7 @@ policy:
 
 @dataclass
 class HandmadeLane:
-    """The lane of a model whose contract, version 1 and rollout are published."""
+    """The lane of a model whose contract, version 1 (champion), version 2 (shadow) and rollout are published."""
 
     connection: Connection
     model: str
@@ -53,20 +53,23 @@ class HandmadeLane:
         ensure_topics(
             self.connection.kafka, [*control_topics(), *lane_topics(self.lane.name, partitions=PARTITIONS)]
         )
-        self.codec, control = Codec(registry), ControlCodec(registry)
+        self.codec = Codec(registry)
         self.schema_ids = {
             topic: registry.register(subject(topic, self.model, self.lane.name), schema)
             for topic, schema in lane_schemas(self.contract).items()
         }
-        records = {
-            "Contract": (lanes.CONTRACTS, self._contract()),
-            "ModelManifest": (lanes.MANIFESTS, self._manifest()),
-            "Rollout": (lanes.ROLLOUTS, self._rollout()),
-        }
+        self._control = ControlCodec(registry)
         self.write(
-            Record(topic, control.encode(name, record), self.model.encode())
-            for name, (topic, record) in records.items()
+            [
+                self.control("Contract", self._contract()),
+                self.control("ModelManifest", self._manifest(1)),
+                self.control("ModelManifest", self._manifest(2)),
+                self.control("Rollout", self._rollout()),
+            ]
         )
+
+    def control(self, name: str, record: dict[str, Any]) -> Record:
+        return Record(CONTROL_RECORDS[name], self._control.encode(name, record), self.model.encode())
 
     def _contract(self) -> dict[str, Any]:
         return {
@@ -80,10 +83,10 @@ class HandmadeLane:
             "applied_at": 0,
         }
 
-    def _manifest(self) -> dict[str, Any]:
+    def _manifest(self, version: int) -> dict[str, Any]:
         return {
             "model": self.model,
-            "version": 1,
+            "version": version,
             "manifest": b"{}",
             "digest": DIGEST,
             "signature": b"",
@@ -101,6 +104,7 @@ class HandmadeLane:
             "step": "first-champion",
             "version": 1,
             "champion": 1,
+            "shadow": [2],
             "reason": "test",
             "by": "test",
             "source": {"topic": lanes.MANIFESTS, "partition": 0, "offset": 0},
@@ -113,15 +117,21 @@ class HandmadeLane:
 
     def prediction(self, source: Source, topic: str | None = None, **changed: Any) -> Record:
         topic = topic or self.lane.predictions
-        role = "shadow" if topic == self.lane.shadow_predictions else "champion"
-        event = {
-            "prediction_id": prediction_id(role, source, changed.get("version", 1)),
+        return Record(
+            topic, self.codec.encode(self.schema_ids[topic], self.predicted(source, topic, **changed)), b"r"
+        )
+
+    def predicted(self, source: Source, topic: str, **changed: Any) -> dict[str, Any]:
+        """The prediction as decoded."""
+        role, version = ("shadow", 2) if topic == self.lane.shadow_predictions else ("champion", 1)
+        return {
+            "prediction_id": prediction_id(role, source, changed.get("version", version)),
             "request_id": "r",
             "key": "r",
             "event_time": 0,
             "source": source._asdict(),
             "model": self.model,
-            "version": 1,
+            "version": version,
             "artifact_digest": DIGEST,
             "contract_digest": self.contract.digest,
             "rollout_revision": 1,
@@ -138,7 +148,26 @@ class HandmadeLane:
             "guardrails": [],
             "latency_ms": 1.0,
         } | changed
-        return Record(topic, self.codec.encode(self.schema_ids[topic], event), b"r")
+
+    def label(self, number: int, defaulted: bool, partition: int | None = None) -> Record:
+        record = {"request_id": f"r{number}", "defaulted": defaulted}
+        value = self.codec.encode(self.schema_ids[self.lane.labels], record)
+        return Record(self.lane.labels, value, f"r{number}".encode(), partition=partition)
+
+    def outcome(self, predicted: dict[str, Any], label: Source, defaulted: bool, **changed: Any) -> Record:
+        """The first outcome of a prediction, which has a label."""
+        event = {
+            "outcome_id": f"o-{predicted['prediction_id']}",
+            "revision": 1,
+            "state": "labelled",
+            "known_at": 5,
+            "late": False,
+            "label": defaulted,
+            "label_source": label._asdict(),
+            "prediction": predicted,
+        } | changed
+        value = self.codec.encode(self.schema_ids[self.lane.outcomes], event)
+        return Record(self.lane.outcomes, value, b"r")
 
     def write(self, records: Iterable[Record], transactional_id: str | None = None) -> list[Source]:
         """Writes records, in one transaction where an id is given; their coordinates, in the same order."""

@@ -21,8 +21,11 @@ def verify(
     """Settle the accounts from the topics themselves.
 
     Every request has one answer, a prediction or a dead letter, or is in flight; every prediction names a
-    published version and an applied contract; ClickHouse has a row for every event. With --deep, a sample
-    scored again comes to the same events. Exits 1 and names the offending offsets where that is not so.
+    published version and an applied contract; every outcome has its prediction, its label and its action in
+    the log, as they are there, and follows the one that it replaces; there is one report of each id; rollout
+    steps follow each other and no loser answers; each training run is planned once and ends once, with the
+    version that it says; ClickHouse has a row for every event. With --deep, a sample scored again comes to
+    the same events. Exits 1 and names the offending offsets where that is not so.
 
     Example: tailrace verify --model credit --json
     """

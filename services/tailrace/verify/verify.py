@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,13 +26,17 @@ from tailrace.kit.reading import read_at
 from tailrace.kit.registry import RegistryClient
 from tailrace.kit.sources import prediction_id
 from tailrace.kit.topics import LANE, topics_read_by
+from tailrace.models.errors import PackageRefused
 from tailrace.models.fetch import KafkaChunks, PackageFetcher
 from tailrace.models.load import LoadedModel
+from tailrace.models.manifest import Manifest
 from tailrace.models.package import open_package
 from tailrace.models.trust import TrustStore
 from tailrace.verify.check import Growing, Offsets, Problem, account, compare_rows
+from tailrace.verify.decisions import Decisions, Published
 from tailrace.verify.heads import Heads
 from tailrace.verify.log import Log, Range
+from tailrace.verify.outcomes import Outcomes
 from tailrace.verify.report import Report
 from tailrace.verify.rescore import Rescorer, Sample
 from tailrace.verify.rows import NOTHING, Digest, Rows
@@ -41,6 +45,32 @@ SCORER = "scorer"
 _POLL_S = 0.25
 _NEVER_MS = 2**53
 _NOWHERE = 2**62  # beyond every offset
+
+# Control topics in an order in which none names what a later one does not have yet.
+_CONTROL = (
+    (lanes.ROLLOUTS, lanes.TRAINING_RUNS),
+    (lanes.ALERTS, lanes.DRIFT_REPORTS, lanes.PERFORMANCE_REPORTS, lanes.CLOCKS),
+    (lanes.CONTRACTS, lanes.MANIFESTS, lanes.COMMANDS),
+)
+
+_DECISIONS = {
+    lanes.ROLLOUTS: "Rollout",
+    lanes.TRAINING_RUNS: "TrainingRun",
+    lanes.DRIFT_REPORTS: "DriftReport",
+    lanes.PERFORMANCE_REPORTS: "PerformanceReport",
+}
+
+Ranges = dict[Partition, Range]
+
+
+class _Lane(NamedTuple):
+    """A lane and what is to be read of it: what is derived ends no later than what it is derived from."""
+
+    lane: Lane
+    committed: dict[Partition, int | None]
+    outcomes: Ranges
+    answers: Ranges
+    asked: Ranges
 
 
 class Verification:
@@ -71,9 +101,8 @@ class Verification:
         self._heads = Heads(self._codec)
         self._model, self._group, self._wait_s = model, group, wait_s
         self._contracts = Contracts()
-        self._versions: set[tuple[str, int, str]] = set()
-        self._revisions: set[tuple[str, int]] = set()
-        self._in_force: dict[str, int] = defaultdict(int)
+        self._decisions = Decisions(self._contracts)
+        self._models: frozenset[str] = frozenset()
         self._events: dict[Partition, Growing] = defaultdict(Growing)
         self._ranges: dict[Partition, Range] = {}
         self._report = Report()
@@ -90,9 +119,12 @@ class Verification:
         """
         began = time.monotonic()
         self._progress, self._read = progress, 0
-        self._read_control()
-        for lane in self._lanes():
+        # Ends are taken of what is derived first, so that whatever it names is within what is read.
+        found = [self._bounds(lane) for lane in self._lanes()]
+        self._read_control({p: r for topics in _CONTROL for p, r in self._log.retained(topics).items()})
+        for lane in found:
             self._settle(lane)
+        self._report.offend(self._decisions.problems())
         for partition, events in self._events.items():
             self._report.topic(partition.topic).events += len(events)
         if self._connection.clickhouse is not None:
@@ -103,20 +135,34 @@ class Verification:
         return self._report
 
     def _lanes(self) -> list[Lane]:
-        current = self._contracts.current
+        applied = Contracts()
+        for message in self._log.read(self._log.retained([lanes.CONTRACTS])):
+            applied.apply(self._control.decode("Contract", message.value()))
+        current = applied.current
         if self._model is None:
-            return [Lane(name) for name in sorted({a.contract.lane for a in current.values()})]
-        if self._model not in current:
+            self._models = frozenset(current)
+        elif self._model in current:
+            on_lane = applied.on_lane(current[self._model].contract.lane)
+            self._models = frozenset(each.model for each in on_lane)
+        else:
             known = ", ".join(sorted(current)) or "none yet"
             raise UsageError(f"no contract of a model {self._model!r} is applied (known: {known})")
-        return [Lane(current[self._model].contract.lane)]
+        return [Lane(name) for name in sorted({current[model].contract.lane for model in self._models})]
+
+    def _bounds(self, lane: Lane) -> _Lane:
+        requests = list(self._log.retained([lane.requests]))
+        return _Lane(
+            lane,
+            self._log.committed(self._group, requests),
+            self._log.retained([lane.outcomes]),
+            self._log.retained([lane.predictions, lane.shadow_predictions, lane.dead_letters]),
+            self._log.retained([lane.requests, lane.labels, lane.actions]),
+        )
 
     # --- reading
 
-    def _topics(self, topics: Collection[str], take: Callable[[Message], None]) -> dict[Partition, Range]:
-        """Reads topics; ``take`` gets their events, marks only count as read."""
-
-        ranges = self._log.retained(topics)
+    def _take(self, ranges: Ranges, take: Callable[[Message], None]) -> None:
+        """Reads ranges; ``take`` gets their events, marks only count as read."""
         for message in self._log.read(ranges):
             self._read += 1
             if self._read % 10_000 == 0:
@@ -126,11 +172,10 @@ class Verification:
                 take(message)
         self._progress(self._read)
         self._ranges |= ranges
-        for topic in topics:
-            self._report.topic(topic)
-        return ranges
+        for partition in ranges:
+            self._report.topic(partition.topic)
 
-    def _read_control(self) -> None:
+    def _read_control(self, ranges: Ranges) -> None:
         def take(message: Message) -> None:
             topic, value = message.topic(), message.value()
             if value is None:
@@ -141,27 +186,38 @@ class Verification:
                 self._contracts.apply(self._control.decode("Contract", value))
             elif topic == lanes.MANIFESTS:
                 record = self._control.decode("ModelManifest", value)
-                self._versions.add((record["model"], record["version"], record["digest"]))
-            elif topic == lanes.ROLLOUTS:
-                record = self._control.decode("Rollout", value)
-                model = record["model"]
-                if record["follows"] == self._in_force[model]:  # of two that follow the same, the first wins
-                    self._in_force[model] = record["revision"]
-                    self._revisions.add((model, record["revision"]))
+                published = Published(record["digest"], _content_digest(record["manifest"]))
+                self._decisions.versions[record["model"], record["version"]] = published
+            elif topic in _DECISIONS:
+                self._decided(message)
 
-        self._topics([topic for topic in lanes.CONTROL_TOPICS if topic != lanes.CHUNKS], take)
+        self._take(ranges, take)
+
+    def _decided(self, message: Message) -> None:
+        """Takes a decision in, where it is about a model that is verified."""
+        at, name = Source.of(message), _DECISIONS[message.topic()]
+        record = self._control.decode(name, message.value())
+        if record["model"] not in self._models:
+            return
+        if name == "Rollout":
+            self._report.offend(self._decisions.rollout(at, record))
+        elif name == "TrainingRun":
+            self._decisions.run(at, record)
+        else:
+            self._report.offend(self._decisions.report(at, record))
 
     # --- one lane
 
-    def _settle(self, lane: Lane) -> None:
-        """Answers are read before requests: whatever is answered must then be among the requests."""
-        report = self._report
-        partitions = list(self._log.retained([lane.requests]))
-        committed = self._log.committed(self._group, partitions)
+    def _settle(self, found: _Lane) -> None:
+        """Outcomes are read before answers, answers before requests: what is named must then be there."""
+        lane, report = found.lane, self._report
+        partitions = list(found.committed)
         predicted: dict[Partition, Growing] = defaultdict(Growing)
         shadowed: dict[tuple[str, int, Partition], Growing] = defaultdict(Growing)
         refused: dict[Partition, Growing] = defaultdict(Growing)
         first_kept: dict[Partition, int] = {}
+        contracts = [a.contract for a in self._contracts.by_digest.values() if a.contract.lane == lane.name]
+        outcomes = Outcomes(lane, contracts, self._codec, self._messages_at)
 
         def take(message: Message) -> None:
             at = Partition(message.topic(), message.partition())
@@ -172,6 +228,7 @@ class Verification:
                     refused[Partition(source.topic, source.partition)].append(source.offset)
             elif (head := self._named(message)) is not None:
                 self._sample.offer(message)
+                outcomes.prediction(message, head)
                 source = Source(**head["source"])
                 partition = Partition(source.topic, source.partition)
                 if at.topic == lane.predictions:
@@ -179,15 +236,22 @@ class Verification:
                 else:
                     shadowed[head["model"], head["version"], partition].append(source.offset)
 
-        answers = self._topics([lane.predictions, lane.shadow_predictions, lane.dead_letters], take)
-        asked = self._topics([lane.requests, lane.labels, lane.actions], lambda message: None)
-        compared_from = self._compared_from(lane, answers, first_kept, partitions)
+        def take_asked(message: Message) -> None:
+            if message.topic() != lane.requests:
+                outcomes.truth(message)
+
+        self._take(found.outcomes, lambda message: report.offend(outcomes.outcome(message)))
+        self._take(found.answers, take)
+        self._take(found.asked, take_asked)
+        lows = {p: r.low for ranges in found[2:] for p, r in ranges.items()}
+        report.offend(outcomes.problems(lows))
+        compared_from = self._compared_from(lane, found.answers, first_kept, partitions)
 
         totals = report.topic(lane.requests)
         totals.requests = totals.predictions = totals.dead_letters = 0
         totals.in_flight = totals.lost = totals.duplicated = 0
         for partition in partitions:
-            low = asked[partition].low
+            low = found.asked[partition].low
             requested = self._events[partition].array()
             predictions, letters = predicted[partition].array(), refused[partition].array()
             settled = account(
@@ -195,7 +259,7 @@ class Verification:
                 np.concatenate([predictions, letters]),
                 low=low,
                 compared_from=compared_from[partition],
-                committed=committed[partition],
+                committed=found.committed[partition],
             )
             since = max(low, compared_from[partition])
             totals.requests += len(settled.requests)
@@ -210,7 +274,9 @@ class Verification:
                 _problems("unasked", partition, settled.unasked, "answered, and there is no request")
             )
         for (model, version, partition), offsets in shadowed.items():
-            self._settle_shadow(partition, f"by shadow version {version} of {model}", offsets.array(), asked)
+            self._settle_shadow(
+                partition, f"by shadow version {version} of {model}", offsets.array(), found.asked
+            )
 
     def _settle_shadow(
         self, partition: Partition, who: str, offsets: Offsets, asked: Mapping[Partition, Range]
@@ -255,7 +321,8 @@ class Verification:
             offend("unreadable", str(bad))
             return None
         model, version = head["model"], head["version"]
-        if (model, version, head["artifact_digest"]) not in self._versions:
+        published = self._decisions.versions.get((model, version))
+        if published is None or published.digest != head["artifact_digest"]:
             offend(
                 "unpublished",
                 f"{model} version {version} ({head['artifact_digest'][:12]}) was never published",
@@ -263,8 +330,11 @@ class Verification:
         applied = self._contracts.by_digest.get(head["contract_digest"])
         if applied is None or applied.model != model:
             offend("unapplied", f"contract {head['contract_digest'][:12]} of {model} was never in force")
-        if (model, head["rollout_revision"]) not in self._revisions:
-            offend("unrolled", f"{model} has no rollout revision {head['rollout_revision']}")
+        revision = head["rollout_revision"]
+        if (model, revision) not in self._decisions.revisions:
+            offend("unrolled", f"{model} has no rollout revision {revision}")
+        elif not self._decisions.answers(model, revision, head["role"], version):
+            offend("unrolled", f"version {version} of {model} is not {head['role']} in revision {revision}")
         if head["prediction_id"] != prediction_id(head["role"], Source(**head["source"]), version):
             offend(
                 "misnamed",
@@ -289,19 +359,19 @@ class Verification:
         def opened(record: Mapping[str, Any], contract: ModelContract) -> LoadedModel:
             return open_package(record, fetch, trust, contract)
 
-        def requests(sources: Sequence[Source]) -> dict[Source, Message]:
-            places: dict[str, set[tuple[int, int]]] = defaultdict(set)
-            for topic, *place in sources:
-                places[topic].add((place[0], place[1]))
-            return {
-                Source(topic, *place): message
-                for topic, wanted in places.items()
-                for place, message in read_at(self._connection, topic, wanted).items()
-            }
-
         rescorer = Rescorer(self._registry, self._control_messages, opened)
-        self._report.offend(rescorer.problems(messages, requests))
+        self._report.offend(rescorer.problems(messages, self._messages_at))
         self._report.rescored = len(messages)
+
+    def _messages_at(self, sources: Collection[Source]) -> dict[Source, Message]:
+        places: dict[str, set[tuple[int, int]]] = defaultdict(set)
+        for topic, *place in sources:
+            places[topic].add((place[0], place[1]))
+        return {
+            Source(topic, *place): message
+            for topic, wanted in places.items()
+            for place, message in read_at(self._connection, topic, wanted).items()
+        }
 
     # --- ClickHouse
 
@@ -329,6 +399,14 @@ class Verification:
                 self._report.offend(
                     _problems("no-event", partition, result.unknown, "a row without an event")
                 )
+
+
+def _content_digest(manifest: bytes) -> str | None:
+    """The digest of a version's content; None where the manifest is not one of ours."""
+    try:
+        return Manifest.from_bytes(manifest).content_digest
+    except PackageRefused:
+        return None
 
 
 def _general(topic: str) -> str:

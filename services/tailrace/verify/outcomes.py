@@ -1,0 +1,323 @@
+"""The accounts of a lane's outcomes: each has its prediction, its label and its action in the log, as they are there,
+and its revisions are one chain.
+
+A record is kept as a few 64-bit numbers, the hashes of what is compared: a million outcomes are 100 MB.
+"""
+
+from __future__ import annotations
+
+import io
+from array import array
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import fastavro
+import numpy as np
+from numpy.typing import NDArray
+
+from tailrace.contracts.json_input import JsonInput, Kind
+from tailrace.contracts.lanes import Lane
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.kit.avro_types import plain
+from tailrace.kit.codec import HEADER, Codec, is_json, read_schema_id
+from tailrace.kit.errors import BadRecord
+from tailrace.kit.messages import Message, Source
+from tailrace.kit.messages import TopicPartition as Partition
+from tailrace.kit.sources import prediction_id
+from tailrace.verify.check import Problem, differences
+
+Hashes = NDArray[np.int64]
+Fetch = Callable[[Collection[Source]], Mapping[Source, Message]]
+
+_OUTCOME = (
+    *("at", "outcome", "prediction", "content", "replaces", "revision", "said", "before"),
+    *("label_at", "label", "action_at", "action"),
+)
+_NONE = -1
+_OFFSET_BITS = 48
+# The first fields of every prediction: what is read of the one that an outcome nests.
+_HEAD = fastavro.parse_schema(
+    {
+        "type": "record",
+        "name": "Head",
+        "fields": [
+            {"name": "prediction_id", "type": "string"},
+            {"name": "request_id", "type": "string"},
+            {"name": "key", "type": "string"},
+            {"name": "event_time", "type": "long"},
+            {
+                "name": "source",
+                "type": {
+                    "type": "record",
+                    "name": "Source",
+                    "fields": [
+                        {"name": "topic", "type": "string"},
+                        {"name": "partition", "type": "int"},
+                        {"name": "offset", "type": "long"},
+                    ],
+                },
+            },
+        ],
+    }
+)
+
+
+class _Kept(NamedTuple):
+    """Records of one kind, sorted by ``id``: where each is, and the hash of what it says."""
+
+    id: Hashes
+    at: Hashes
+    content: Hashes
+
+    def find(self, wanted: Hashes) -> tuple[Hashes, NDArray[np.bool_]]:
+        """Where each of the wanted ids is in here, and whether it is."""
+        if not len(self.id):
+            return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
+        index = np.minimum(np.searchsorted(self.id, wanted), len(self.id) - 1)
+        return index, self.id[index] == wanted
+
+
+class Outcomes:
+    """One lane. Outcomes are to be read before what they name is: so it must then be there.
+
+    Args:
+        contracts: every revision of every contract of the lane.
+        fetch: reads messages at coordinates.
+    """
+
+    def __init__(self, lane: Lane, contracts: Sequence[ModelContract], codec: Codec, fetch: Fetch) -> None:
+        self._lane, self._contracts, self._codec, self._fetch = lane, contracts, codec, fetch
+        self._predictions_topics = (lane.predictions, lane.shadow_predictions)
+        self._heads: dict[int, Any] = {}
+        self._outcomes, self._predictions = array("q"), array("q")
+        self._truth = {lane.labels: array("q"), lane.actions: array("q")}
+        self._json: dict[tuple[str, Kind], JsonInput] = {}
+
+    # --- reading
+
+    def outcome(self, message: Message) -> Iterator[Problem]:
+        """Takes an outcome in; what can be seen in it alone is said at once."""
+        at = Source.of(message)
+        try:
+            said, content = self._read(message.value())
+        except BadRecord as bad:
+            yield Problem("unreadable", *at, str(bad))
+            return
+        prediction, label, action = said["prediction"], said["label_source"], said["action_source"]
+        about = f"outcome {said['outcome_id']} of prediction {prediction['prediction_id']}"
+        if said["state"] == "labelled" and label is None:
+            yield Problem("outcome-without-label", *at, f"{about} is labelled and names no label")
+        for named, topic in ((label, self._lane.labels), (action, self._lane.actions)):
+            if named is not None and named["topic"] != topic:
+                yield Problem("outcome-misnamed", *at, f"{about} names a record of {named['topic']}")
+        champion, source = said["champion"], Source(**prediction["source"])
+        if champion is not None and champion["prediction_id"] != prediction_id("champion", source, 0):
+            yield Problem("outcome-misnamed", *at, f"{about} names a champion's answer to another request")
+        before, request = said["before"], prediction["request_id"]
+        self._outcomes.extend(
+            (
+                _packed(at.partition, at.offset),
+                hash(said["outcome_id"]),
+                hash(prediction["prediction_id"]),
+                hash(content),
+                _NONE if said["replaces"] is None else hash(said["replaces"]),
+                said["revision"],
+                _state(said),
+                _NONE if before is None else _state(before),
+                _NONE if label is None else _packed(label["partition"], label["offset"]),
+                hash((said["label"], request)),
+                _NONE if action is None else _packed(action["partition"], action["offset"]),
+                hash((said["action_taken"], request)),
+            )
+        )
+
+    def prediction(self, message: Message, head: Mapping[str, Any]) -> None:
+        """Takes a prediction in, whose first fields are known."""
+        at = Source.of(message)
+        shadow = at.topic == self._lane.shadow_predictions
+        place = 2 * _packed(at.partition, at.offset) + shadow
+        content = hash((message.value() or b"")[HEADER.size :])
+        self._predictions.extend((hash(head["prediction_id"]), place, content))
+
+    def truth(self, message: Message) -> None:
+        """Takes a label or an action in. One that cannot be read has no outcome either."""
+        at = Source.of(message)
+        kind: Kind = "labels" if at.topic == self._lane.labels else "actions"
+        for says, request in self._said(message, kind):
+            self._truth[at.topic].extend((_packed(at.partition, at.offset), 0, hash((says, request))))
+
+    def _said(self, message: Message, kind: Kind) -> Iterator[tuple[Any, Any]]:
+        """What a label or an action says, and about which request; by each contract that it may be of."""
+        for field, record in self._records(message.value(), kind):
+            if field in record:
+                yield record[field], record.get("request_id")
+
+    def _records(self, value: bytes | None, kind: Kind) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """The record, and the name of the field that says it."""
+        if not is_json(value):
+            fields = {contract.target.name for contract in self._contracts}
+            with suppress(BadRecord):
+                record = self._codec.decode(value).record
+                yield from ((field, record) for field in (fields if kind == "labels" else ("action",)))
+            return
+        for contract in self._contracts:
+            with suppress(BadRecord):
+                record = self._json_input(contract, kind).parse(value or b"")
+                yield contract.target.name if kind == "labels" else "action", record
+
+    def _json_input(self, contract: ModelContract, kind: Kind) -> JsonInput:
+        key = (contract.digest, kind)
+        if key not in self._json:
+            self._json[key] = JsonInput(contract, kind)
+        return self._json[key]
+
+    def _read(self, value: bytes | None) -> tuple[dict[str, Any], bytes]:
+        """An outcome's own fields and the head of its prediction; the prediction's bytes."""
+        schema_id = read_schema_id(value)
+        assert value is not None
+        if schema_id not in self._heads:
+            self._heads[schema_id] = self._own_fields(schema_id)
+        buffer = io.BytesIO(value)
+        buffer.seek(HEADER.size)
+        try:
+            own: Any = fastavro.schemaless_reader(buffer, self._heads[schema_id], None)
+            start = buffer.tell()
+            head = fastavro.schemaless_reader(buffer, _HEAD, None)
+        except Exception as error:
+            raise BadRecord("corrupt", f"no outcome can be read: {error!r}") from error
+        return {**own, "prediction": head}, value[start:]
+
+    def _own_fields(self, schema_id: int) -> Any:
+        schema = self._codec.writer_schema(schema_id)
+        fields = schema.get("fields", []) if isinstance(schema, dict) else []
+        if not fields or fields[-1]["name"] != "prediction":
+            raise BadRecord("unsupported-schema", f"schema {schema_id} is not that of an outcome")
+        assert isinstance(schema, dict)
+        return fastavro.parse_schema(plain({**schema, "fields": fields[:-1]}))
+
+    # --- settling
+
+    def problems(self, lows: Mapping[Partition, int]) -> Iterator[Problem]:
+        """What is wrong with the outcomes, once all that they name has been read.
+
+        Args:
+            lows: the first offset retained of each partition of the lane. What retention deleted is not missed.
+        """
+        rows = np.array(self._outcomes, np.int64).reshape(-1, len(_OUTCOME))
+        of = dict(zip(_OUTCOME, rows[np.argsort(rows[:, 0], kind="stable")].T, strict=True))
+        yield from self._twice(of)
+        yield from self._chains(of, lows)
+        yield from self._predicted(of, lows)
+        for topic, at, content in (
+            (self._lane.labels, of["label_at"], of["label"]),
+            (self._lane.actions, of["action_at"], of["action"]),
+        ):
+            yield from self._true(topic, at, content, of["at"], lows)
+
+    def _twice(self, of: Mapping[str, Hashes]) -> Iterator[Problem]:
+        _, first = np.unique(of["outcome"], return_index=True)
+        again = np.setdiff1d(np.arange(len(of["outcome"])), first, assume_unique=True)
+        yield from self._at(of["at"][again], "outcome-twice", "its outcome id is there twice")
+
+    def _chains(self, of: Mapping[str, Hashes], lows: Mapping[Partition, int]) -> Iterator[Problem]:
+        order = np.lexsort((of["at"], of["prediction"]))
+        own = {name: of[name][order] for name in _OUTCOME}
+        follows = np.zeros(len(order), bool)
+        follows[1:] = own["prediction"][1:] == own["prediction"][:-1]
+        previous = np.arange(len(order)) - 1
+        cut = self._cut((self._lane.outcomes,), own["at"], lows)
+        starts = (own["revision"] == 1) & (own["replaces"] == _NONE) & (own["before"] == _NONE)
+        bad_start = ~follows & ~starts & ~cut
+        number = own["revision"] != own["revision"][previous] + 1
+        name = own["replaces"] != own["outcome"][previous]
+        said = own["before"] != own["said"][previous]
+        for wrong, detail in (
+            (bad_start, "the first outcome of its prediction is not revision 1, or replaces another"),
+            (follows & number, "its revision does not follow that of the outcome before"),
+            (follows & name, "it does not name the outcome before as the one that it replaces"),
+            (follows & said, "it says otherwise what the outcome before said"),
+        ):
+            yield from self._at(np.sort(own["at"][wrong]), "outcome-chain", detail)
+
+    def _predicted(self, of: Mapping[str, Hashes], lows: Mapping[Partition, int]) -> Iterator[Problem]:
+        kept = _kept(self._predictions)
+        index, there = kept.find(of["prediction"])
+        gone = self._cut(self._predictions_topics, of["at"], lows)
+        missing = of["at"][~there & ~gone]
+        yield from self._at(missing, "outcome-without-prediction", "there is no such prediction in the log")
+        logged = kept.content[index] if len(kept.id) else of["content"]
+        for i in np.flatnonzero(there & (logged != of["content"])):
+            yield from self._compare(int(of["at"][i]), int(kept.at[index[i]]))
+
+    def _compare(self, outcome: int, prediction: int) -> Iterator[Problem]:
+        """Field by field: bytes differ where the contract changed between prediction and outcome."""
+        at = Source(self._lane.outcomes, *_unpacked(outcome))
+        logged = Source(self._predictions_topics[prediction % 2], *_unpacked(prediction // 2))
+        found = self._fetch([at, logged])
+        if at in found and logged in found:
+            one = self._codec.decode(found[logged].value()).record
+            other = self._codec.decode(found[at].value()).record["prediction"]
+            for difference in differences(one, other)[:1]:
+                yield Problem("outcome-differs", *at, f"prediction {logged} is otherwise there: {difference}")
+
+    def _true(
+        self, topic: str, at: Hashes, content: Hashes, outcome: Hashes, lows: Mapping[Partition, int]
+    ) -> Iterator[Problem]:
+        named = np.flatnonzero(at != _NONE)
+        at, content, outcome = at[named], content[named], outcome[named]
+        what = "label" if topic == self._lane.labels else "action"
+        rows = np.array(self._truth[topic], np.int64).reshape(-1, 3)
+        there = np.isin(at, rows[:, 0])
+        same = _pairs(at, content, rows[:, 0], rows[:, 2])
+        for wrong, check, detail in (
+            (~there & ~_deleted(topic, at, lows), f"outcome-without-{what}", "there is no {what} at {where}"),
+            (
+                there & ~same,
+                f"outcome-mis{what}",
+                "the {what} at {where} says otherwise, or of another request",
+            ),
+        ):
+            for place, partition, offset in zip(outcome[wrong], *_unpacked(at[wrong]), strict=True):
+                where = f"{topic}/{partition}/{offset}"
+                yield from self._at(np.array([place]), check, detail.format(what=what, where=where))
+
+    def _cut(self, topics: Sequence[str], at: Hashes, lows: Mapping[Partition, int]) -> NDArray[np.bool_]:
+        """Whether retention has deleted anything of the partitions that belong to these outcomes."""
+        deleted = [p.partition for p, low in lows.items() if low > 0 and p.topic in topics]
+        return np.isin(_unpacked(at)[0], deleted)
+
+    def _at(self, places: Hashes, check: str, detail: str) -> Iterator[Problem]:
+        for partition, offset in zip(*_unpacked(places), strict=True):
+            yield Problem(check, self._lane.outcomes, int(partition), int(offset), detail)
+
+
+def _state(said: Mapping[str, Any]) -> int:
+    return hash((said["state"], said["label"], said["action_taken"]))
+
+
+def _packed(partition: int, offset: int) -> int:
+    return partition << _OFFSET_BITS | offset
+
+
+def _unpacked(place: Any) -> tuple[Any, Any]:
+    return place >> _OFFSET_BITS, place & ((1 << _OFFSET_BITS) - 1)
+
+
+def _kept(held: array[int]) -> _Kept:
+    rows = np.array(held, np.int64).reshape(-1, 3)
+    return _Kept(*rows[np.argsort(rows[:, 0], kind="stable")].T)
+
+
+def _pairs(a: Hashes, b: Hashes, among_a: Hashes, among_b: Hashes) -> NDArray[np.bool_]:
+    """Whether each pair is among the others."""
+    both = np.dtype([("a", np.int64), ("b", np.int64)])
+    wanted, there = np.empty(len(a), both), np.empty(len(among_a), both)
+    wanted["a"], wanted["b"], there["a"], there["b"] = a, b, among_a, among_b
+    return np.isin(wanted, there)
+
+
+def _deleted(topic: str, at: Hashes, lows: Mapping[Partition, int]) -> NDArray[np.bool_]:
+    partitions, offsets = _unpacked(at)
+    low = np.array([lows.get(Partition(topic, int(p)), 0) for p in partitions], np.int64)
+    return np.asarray(offsets < low)
