@@ -96,11 +96,13 @@ def simulate(
 
 
 def drained(log: MemoryLog, group: str, topics: Iterable[str]) -> bool:
-    """Whether the group has committed everything that can be read from the topics."""
+    """Whether the group has committed everything that can be read from the topics, now and ever."""
     committed = log.committed(group)
     counts = log.topics()
     for topic in topics:
         for number in range(counts[topic]):
+            if log.partition(TopicPartition(topic, number)).open:
+                return False
             messages = log.messages(topic, number)
             at = committed.get(TopicPartition(topic, number))
             if messages and (at is None or at.offset <= messages[-1].offset()):

@@ -1,0 +1,240 @@
+"""A small kind of windows with everything that a kind may have, and its reports computed over a whole log at once.
+
+Records are JSON. A prediction has a time ``t``, a number ``v`` and the digest ``d`` of its contract; an outcome
+also the stream of its prediction and the time at which it is ``known``. Windows are judged at two ages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from tests.support.memory_registry import MemoryRegistry
+
+from tailrace.contracts.fold import AppliedContract, Contracts
+from tailrace.contracts.lanes import CONTRACTS, WINDOW_PARTS, WINDOW_STATE, Lane
+from tailrace.contracts.model_contract import load_contract
+from tailrace.kit.codec import ControlCodec
+from tailrace.kit.errors import BadRecord
+from tailrace.kit.marks import mark_stream, mark_time
+from tailrace.kit.memory_log import MemoryLog
+from tailrace.kit.messages import Message, Record
+from tailrace.kit.windows import NO_TIME, Cell, Closed, Judged, Rows, Times
+
+LANE = Lane("toy")
+REPORTS = "toy.reports"
+COUNTED = (LANE.predictions, LANE.shadow_predictions, LANE.outcomes)
+STREAMS = {LANE.predictions: "predictions", LANE.shadow_predictions: "shadow-predictions"}
+LATENESS = 5
+AGES = (LATENESS, 40)
+"""How long after its end a window is judged."""
+
+_TEXT = """
+model: toy
+owner: {{team: t}}
+features: {{x: {{type: number}}}}
+target: {{name: y, type: boolean}}
+drift: {{window: {seconds}s}}
+"""
+_CONTRACTS = [load_contract(_TEXT.format(seconds=seconds)) for seconds in (10, 25)]
+DIGESTS = [contract.digest for contract in _CONTRACTS]
+LENGTHS = dict(zip(DIGESTS, (10, 25), strict=True))
+"""Of a window, by contract: there are two, which follow one another."""
+REGISTRY = MemoryRegistry()
+CODEC = ControlCodec(REGISTRY)
+
+
+def contract_records() -> list[Record]:
+    """Both contracts, one after the other."""
+    records = []
+    for number, contract in enumerate(_CONTRACTS):
+        record = {
+            "model": "toy",
+            "revision": number + 1,
+            "follows": number,
+            "digest": contract.digest,
+            "resolved": contract.resolved_json,
+            "source_text": "",
+            "applied_by": "t",
+            "applied_at": 0,
+        }
+        records.append(Record(CONTRACTS, CODEC.encode("Contract", record), b"toy"))
+    return records
+
+
+def create_topics(log: MemoryLog, partitions: int) -> None:
+    for topic in (*COUNTED, LANE.dead_letters):
+        log.create_topic(topic, partitions)
+    for topic in (CONTRACTS, WINDOW_PARTS, WINDOW_STATE, REPORTS):
+        log.create_topic(topic)
+
+
+class ToyWindows:
+    kind = "toy"
+
+    def __init__(self) -> None:
+        self._contracts = Contracts()
+
+    def control_topics(self) -> Sequence[str]:
+        return (CONTRACTS,)
+
+    def control(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            self._contracts.apply(CODEC.decode("Contract", message.value()))
+
+    def contracts(self) -> Contracts:
+        return self._contracts
+
+    def topics(self) -> Collection[str]:
+        return COUNTED if self._contracts.current else ()
+
+    def stream_of(self, topic: str) -> str | None:
+        return STREAMS.get(topic)
+
+    def sources(self, contract: AppliedContract, stream: str) -> Sequence[str]:
+        return [*(topic for topic, of in STREAMS.items() if of == stream), LANE.outcomes]
+
+    def read(self, topic: str, messages: Sequence[Message]) -> Rows:
+        bad, data = {}, []
+        for at, message in enumerate(messages):
+            try:
+                data.append(json.loads(message.value() or b""))
+            except ValueError:
+                bad[at] = BadRecord("not-json", "not JSON")
+                data.append(None)
+        return Rows(np.array([row["t"] if row else 0 for row in data], dtype=np.int64), bad, data)
+
+    def count(self, topic: str, rows: Rows, before: Times) -> Sequence[tuple[str, Cell]]:
+        sums: Counter[tuple[Any, ...]] = Counter()
+        for at, row in enumerate(rows.data):
+            if at in rows.bad:
+                continue
+            length = LENGTHS[row["d"]]
+            start = row["t"] - row["t"] % length
+            if topic == LANE.outcomes:
+                stream, seen, what = row["stream"], row["known"], "outcomes"
+            else:
+                stream, seen, what = STREAMS[topic], max(row["t"], int(before[at])), "rows"
+            age = next((k for k, wait in enumerate(AGES) if seen < start + length + wait), None)
+            if age is None and what == "rows":
+                what, age, start = "late", 0, seen - seen % length
+            if age is not None:
+                cell = (stream, row["d"], start, age, json.dumps({"v": row["v"] % 2}))
+                sums[cell, what] += 1
+                sums[cell, "sum"] += row["v"]
+        cells: dict[tuple[Any, ...], dict[str, int]] = defaultdict(dict)
+        for (cell, what), number in sums.items():
+            cells[cell][what] = number
+        return [("toy", Cell(*cell, json.dumps(numbers).encode())) for cell, numbers in cells.items()]
+
+    def ages(self, contract: AppliedContract) -> int:
+        return len(AGES)
+
+    def closes_at(self, contract: AppliedContract, window_start: int, age: int) -> int:
+        return window_start + LENGTHS[contract.digest] + AGES[age]
+
+    def add(self, into: Any | None, counts: bytes) -> Any:
+        return Counter(json.loads(counts)) + Counter(into or {})
+
+    def pack(self, total: Any) -> bytes:
+        return json.dumps(total).encode()
+
+    def judge(self, closed: Closed, memory: dict[str, Any]) -> Judged:
+        # Each report names all before it, so that their order shows.
+        identity = [closed.stream, closed.contract.digest, closed.window_start, closed.age]
+        chain = hashlib.sha256(f"{memory.get('chain')}|{identity}".encode()).hexdigest()
+        report = {"id": identity, "chain": chain, "subjects": closed.subjects}
+        value = json.dumps(report, sort_keys=True).encode()
+        return Judged([Record(REPORTS, value, closed.stream.encode())], {"chain": chain})
+
+
+def reports(log: MemoryLog) -> list[dict[str, Any]]:
+    """What was written, by stream, in order."""
+    found = [json.loads(message.value() or b"") for message in log.messages(REPORTS)]
+    return sorted(found, key=lambda report: report["id"][0])
+
+
+def expected_reports(log: MemoryLog) -> list[dict[str, Any]]:
+    """The reports of windows that are over, computed from all that is in the log by grouping it."""
+    rows, least = _table(log)
+    if rows.is_empty():
+        return []
+    length = pl.col("d").replace_strict(LENGTHS, return_dtype=pl.Int64)
+    rows = rows.with_columns(length=length, start=pl.col("t") - pl.col("t") % length)
+    end = pl.col("start") + pl.col("length")
+    age = pl.when(pl.col("seen") < end + AGES[0]).then(0).when(pl.col("seen") < end + AGES[1]).then(1)
+    rows = rows.with_columns(age=age).filter((pl.col("what") == "rows") | pl.col("age").is_not_null())
+    is_late = pl.col("age").is_null()
+    rows = rows.with_columns(
+        what=pl.when(is_late).then(pl.lit("late")).otherwise("what"),
+        start=pl.when(is_late).then(pl.col("seen") - pl.col("seen") % pl.col("length")).otherwise("start"),
+        age=pl.col("age").fill_null(0),
+    )
+    found = []
+    windows = rows.select("stream", "d", "length", "start").unique().rows()
+    judged = [
+        (stream, start + length + AGES[age], start, digest, age)
+        for stream, digest, length, start in windows
+        for age in range(len(AGES))
+        if start + length + AGES[age] <= least[stream]
+    ]
+    chains: dict[str, str] = {}
+    for stream, _, start, digest, age in sorted(judged):
+        window = rows.filter(stream=stream, d=digest, start=start).filter(pl.col("age") <= age)
+        if window.is_empty():
+            continue
+        subjects: dict[str, dict[str, int]] = {}
+        for (odd,), some in window.group_by([pl.col("v") % 2]):
+            counts = dict(some.group_by("what").len().rows())
+            subjects[json.dumps({"v": odd})] = Counter({**counts, "sum": some["v"].sum()}) + Counter()
+        identity = [stream, digest, start, age]
+        chain = hashlib.sha256(f"{chains.get(stream)}|{identity}".encode()).hexdigest()
+        chains[stream] = chain
+        found.append({"id": identity, "chain": chain, "subjects": subjects})
+    return found
+
+
+def _table(log: MemoryLog) -> tuple[pl.DataFrame, Mapping[str, int]]:
+    """All records, with when each is seen by its partition's clock; and of each stream the least clock."""
+    tables = []
+    least: dict[str, int] = defaultdict(lambda: 2**62)
+    for topic in COUNTED:
+        for partition in range(log.topics()[topic]):
+            told = []
+            clocks = defaultdict(lambda: NO_TIME)
+            for message in log.messages(topic, partition):
+                time, stream = mark_time(message), STREAMS.get(topic) or mark_stream(message)
+                if time is not None and stream is not None:
+                    clocks[stream] = max(clocks[stream], time)
+                    told.append(
+                        {"t": time, "v": None, "d": None, "stream": stream, "what": "mark", "known": None}
+                    )
+                elif (message.value() or b"")[:1] == b"{":
+                    told.append(
+                        {
+                            "what": "rows",
+                            "known": None,
+                            "stream": stream,
+                            **json.loads(message.value() or b""),
+                        }
+                    )
+            if told:
+                table = pl.DataFrame(
+                    told, schema_overrides={"v": pl.Int64, "d": pl.String, "known": pl.Int64}
+                )
+                if topic == LANE.outcomes:
+                    table = table.with_columns(seen="known", what=pl.lit("outcomes"))
+                else:
+                    table = table.with_columns(seen=pl.col("t").cum_max())
+                    clocks[STREAMS[topic]] = table["t"].max()  # type: ignore[assignment]
+                tables.append(
+                    table.filter(pl.col("v").is_not_null()).select("t", "v", "d", "stream", "what", "seen")
+                )
+            for stream in [STREAMS[topic]] if topic in STREAMS else STREAMS.values():
+                least[stream] = min(least[stream], clocks[stream])
+    return pl.concat(tables) if tables else pl.DataFrame(), least

@@ -1,0 +1,201 @@
+"""Windows without a log: any interleaving and cutting into batches gives the reports of the whole log at once."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.support.toy_windows import (
+    CODEC,
+    COUNTED,
+    DIGESTS,
+    LANE,
+    REPORTS,
+    STREAMS,
+    ToyWindows,
+    contract_records,
+    create_topics,
+    expected_reports,
+    reports,
+)
+
+from tailrace.contracts.lanes import CONTRACTS, WINDOW_PARTS, WINDOW_STATE
+from tailrace.kit.log import Committed
+from tailrace.kit.marks import mark
+from tailrace.kit.memory_log import MemoryClock, MemoryLog
+from tailrace.kit.messages import Record, TopicPartition
+from tailrace.kit.windowed import WindowedLogic
+
+PARTITIONS = 2
+PARTS = TopicPartition(WINDOW_PARTS, 0)
+
+
+class Instances:
+    """Some instances that share the partitions, each driven by hand; what they write goes to the log at once."""
+
+    def __init__(self, log: MemoryLog, count: int, keep_after: int = 3) -> None:
+        self.log = log
+        self.keep_after = keep_after
+        self.committed: dict[TopicPartition, Committed] = {}
+        self.logics = [self._start() for _ in range(count)]
+        places = [TopicPartition(topic, p) for topic in COUNTED for p in range(PARTITIONS)]
+        self.owner = {tp: number % count for number, tp in enumerate([*places, PARTS])}
+        for number in range(count):
+            self._assign(number)
+
+    def _start(self) -> WindowedLogic:
+        topics = self.log.topics()
+        logic = WindowedLogic(ToyWindows(), CODEC, lambda topic: topics[topic], keep_after=self.keep_after)
+        logic.control(self.log.messages(CONTRACTS))
+        return logic
+
+    def _assign(self, number: int) -> None:
+        owned = {
+            tp: self.committed.get(tp, Committed(0)) for tp, owner in self.owner.items() if owner == number
+        }
+        for tp, (start, end) in self.logics[number].assigned(owned).items():
+            found = self.log.messages(tp.topic, tp.partition)
+            end = self.log.partition(tp).end if end is None else end
+            self.logics[number].restore([m for m in found if start <= m.offset() < end])
+
+    def restart(self, number: int) -> None:
+        self.logics[number] = self._start()
+        self._assign(number)
+
+    def take(self, number: int, limits: Mapping[TopicPartition, int], *, dies: bool = False) -> int:
+        """One batch; returns how many messages there were for it. ``dies``: it is aborted."""
+        batch = []
+        for tp, limit in limits.items():
+            if self.owner[tp] == number:
+                start = self.committed.get(tp, Committed(0)).offset
+                found = [m for m in self.log.messages(tp.topic, tp.partition) if m.offset() >= start]
+                batch += found[:limit]
+        if not batch:
+            return 0
+        logic = self.logics[number]
+        output = logic.process(batch, MemoryClock(self.log))
+        if dies:
+            return len(batch)
+        for record in output.records:
+            self.log.append(*record)
+        for message in batch:
+            tp = TopicPartition(message.topic(), message.partition())
+            known = self.committed.get(tp, Committed(0)).metadata
+            facts = output.metadata_of.get(tp) or known
+            self.committed[tp] = Committed(message.offset() + 1, facts)
+        logic.committed(output)
+        return len(batch)
+
+    def finish(self) -> None:
+        everything = dict.fromkeys(self.owner, 1_000)
+        while sum(self.take(number, everything) for number in range(len(self.logics))):
+            pass
+
+
+def filled(records: Sequence[Record]) -> MemoryLog:
+    log = MemoryLog()
+    create_topics(log, PARTITIONS)
+    for record in (*contract_records(), *records):
+        log.append(*record)
+    return log
+
+
+def passing_time(until: int) -> list[Record]:
+    marks = [mark(topic, p, until) for topic in STREAMS for p in range(PARTITIONS)]
+    of_outcomes = [
+        mark(LANE.outcomes, p, until, stream=stream) for stream in STREAMS.values() for p in range(PARTITIONS)
+    ]
+    return [*marks, *of_outcomes]
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Record]:
+    """What keeps the marks' promise: an outcome is known no earlier than the marks before it say."""
+    marked: dict[tuple[int, str], int] = defaultdict(int)
+    records = []
+    for _ in range(draw(st.integers(0, 40))):
+        topic, partition = draw(st.sampled_from(COUNTED)), draw(st.integers(0, PARTITIONS - 1))
+        time = draw(st.integers(0, 150))
+        is_mark = draw(st.integers(0, 4)) == 0
+        row: dict[str, Any] = {"t": time, "v": draw(st.integers(0, 9)), "d": draw(st.sampled_from(DIGESTS))}
+        if topic == LANE.outcomes:
+            stream = draw(st.sampled_from(sorted(STREAMS.values())))
+            known = marked[partition, stream] + draw(st.integers(0, 30))
+            if is_mark:
+                marked[partition, stream] = known
+                records.append(mark(topic, partition, known, stream=stream))
+                continue
+            row |= {"t": max(0, known - draw(st.integers(0, 60))), "stream": stream, "known": known}
+        elif is_mark:
+            records.append(mark(topic, partition, time))
+            continue
+        records.append(Record(topic, json.dumps(row).encode(), None, (), partition))
+    return [*records, *(passing_time(10_000) if draw(st.booleans()) else [])]
+
+
+@settings(deadline=None, max_examples=150)
+@given(histories(), st.sampled_from([1, 3]), st.data())
+def test_reports_do_not_depend_on_batches_instances_or_crashes(
+    records: list[Record], count: int, data: st.DataObject
+) -> None:
+    log = filled(records)
+    instances = Instances(log, count)
+    places = list(instances.owner)
+    for _ in range(data.draw(st.integers(0, 12))):
+        number = data.draw(st.integers(0, count - 1))
+        what = data.draw(st.sampled_from(["take", "take", "take", "dies", "restart"]))
+        if what == "restart":
+            instances.restart(number)
+        else:
+            limits = data.draw(st.dictionaries(st.sampled_from(places), st.integers(1, 9)))
+            instances.take(number, limits, dies=what == "dies")
+    instances.finish()
+    assert reports(log) == expected_reports(log)
+
+
+def prediction(time: int, topic: str = LANE.predictions, partition: int = 0) -> Record:
+    return Record(topic, json.dumps({"t": time, "v": 1, "d": DIGESTS[0]}).encode(), None, (), partition)
+
+
+def test_a_window_is_judged_when_the_last_partition_has_been_counted_far_enough() -> None:
+    log = filled([prediction(3), *passing_time(14)])
+    instances = Instances(log, 1)
+    instances.finish()
+    assert reports(log) == []
+    for record in passing_time(15)[:-1]:  # all but the last partition of the outcomes of shadows
+        log.append(*record)
+    instances.finish()
+    assert [report["id"] for report in reports(log)] == [["predictions", DIGESTS[0], 0, 0]]
+    assert reports(log)[0]["subjects"] == {'{"v": 1}': {"rows": 1, "sum": 1}}
+
+
+def test_what_is_late_is_counted_where_it_came() -> None:
+    log = filled([prediction(3), prediction(60), prediction(4), *passing_time(1_000)])
+    Instances(log, 1).finish()
+    found = {tuple(report["id"][2:]): report["subjects"] for report in reports(log)}
+    del log
+    assert found[0, 1] == {'{"v": 1}': {"rows": 1, "sum": 1}}
+    assert found[60, 0] == {'{"v": 1}': {"rows": 1, "late": 1, "sum": 2}}
+
+
+def test_little_is_read_again_however_long_a_window_is_open() -> None:
+    log = filled([])
+    instances = Instances(log, 1, keep_after=10)
+    for number in range(200):
+        log.append(*prediction(number % 10))
+        instances.finish()
+    start = json.loads(instances.committed[PARTS].metadata)["from"]
+    assert instances.committed[PARTS].offset - start <= 12
+    assert len(log.messages(WINDOW_STATE)) < 100
+    instances.restart(0)
+    for record in passing_time(1_000):
+        log.append(*record)
+    instances.finish()
+    assert reports(log)[0]["subjects"] == {'{"v": 1}': {"rows": 200, "sum": 200}}
+    kept = {message.key(): message.value() for message in log.messages(WINDOW_STATE)}
+    assert [value is None for key, value in kept.items() if key != b"toy/toy"] == [True]
+    assert len(log.messages(REPORTS)) == 2
