@@ -105,7 +105,7 @@ def beats(change_ms: int) -> list[Beat]:
         follower = successor(seen)
         if follower is None:
             return None
-        without, with_loop = accuracy.on_the_same_requests(seen.performance.values(), FIRST, {follower})
+        without, with_loop = accuracy.on_the_same_requests(seen.judged(), FIRST, {follower})
         if without.value is None or with_loop.value is None or without.n < LEAST_PAIRED:
             return None
         return (

@@ -1,4 +1,7 @@
-"""What the demo has seen of the loop so far: folds of what is on the topics. Pure."""
+"""What the demo has seen of the loop so far: folds of what is on the topics. Pure.
+
+One thread writes, another reads: what is read is a copy (of a dict, taken in one step) or only ever grows.
+"""
 
 from __future__ import annotations
 
@@ -119,8 +122,15 @@ class Seen:
 
     def alerts_of(self, kind: str) -> list[Report]:
         """Alerts of this kind, in the order in which they were raised."""
-        return [alert for alert in self.alerts.values() if alert["kind"] == kind]
+        return [alert for alert in list(self.alerts.values()) if alert["kind"] == kind]
 
-    def step(self, name: str, version: int) -> Report | None:
-        """The first step of this name about this version."""
-        return next((s for s in self.steps if s["step"] == name and s["version"] == version), None)
+    def open_alerts(self) -> list[Report]:
+        return [alert for alert in list(self.alerts.values()) if alert["alert_id"] not in self.resolved]
+
+    def training(self) -> list[Report]:
+        """The latest step of each run that is not at its end."""
+        return [r for r in list(self.runs.values()) if r["state"] in ("planned", "training", "trained")]
+
+    def judged(self) -> list[Report]:
+        """The performance reports."""
+        return list(self.performance.values())

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -19,16 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from tailrace.contracts.lanes import Lane
-from tailrace.contracts.model_contract import ModelContract, load_contract
+from tailrace.contracts.model_contract import ModelContract
 from tailrace.demo import accuracy
 from tailrace.demo.beats import FIRST, LEAST_PAIRED, beats, day, drift_alerts, successor
 from tailrace.demo.display import Display, chart
+from tailrace.demo.project import DemoProject
 from tailrace.demo.seen import Answer, Seen
+from tailrace.demo.sender import Sender
 from tailrace.demo.timeline import Timeline, timeline
 from tailrace.demo.watch import Watcher
-from tailrace.kit.connection import Connection, connect
-from tailrace.kit.data import data_dir
-from tailrace.kit.errors import TailraceError
 from tailrace.replay.send import Replay
 
 MODEL = "credit"
@@ -69,18 +65,19 @@ class Story:
     """
 
     def __init__(self, folder: Path, seconds: float, rate: int, seed: int, keep: bool) -> None:
-        self._folder, self._seconds, self._rate, self._seed, self._keep = folder, seconds, rate, seed, keep
+        self._seconds, self._rate, self._seed, self._keep = seconds, rate, seed, keep
         self._happened = Happened()
         self._display = Display()
+        self._project = DemoProject(folder, self._display)
         self._killed_ms = 0
 
     def run(self) -> Happened:
         """Raises TailraceError when a command of the story fails; what merely did not happen is in ``missing``."""
         began = time.monotonic()
-        contract = self._fresh_folder()
+        contract = self._project.make(MODEL)
         done = False
         try:
-            self._tailrace("up", "--detach")
+            self._project.tailrace("up", "--detach")
             plan = self._first_version(contract)
             with self._display:
                 seen = self._stream(contract, plan)
@@ -90,36 +87,19 @@ class Story:
             done = True
         finally:
             if not (self._keep and done):
-                self._tailrace("down", check=False)
+                self._project.tailrace("down", check=False)
         self._happened.seconds = round(time.monotonic() - began, 1)
         self._happened.closed = not self._happened.missing
         return self._happened
 
     # --- before the stream
 
-    def _fresh_folder(self) -> ModelContract:
-        if (self._folder / ".tailrace").exists():
-            self._tailrace("down", "--purge", check=False)
-        shutil.rmtree(self._folder, ignore_errors=True)
-        models = self._folder / "contracts" / "models"
-        models.mkdir(parents=True)
-        shutil.copy(data_dir("contracts", "models") / f"{MODEL}.yaml", models)
-        return load_contract(models / f"{MODEL}.yaml")
-
     def _first_version(self, contract: ModelContract) -> Timeline:
         plan = timeline(contract, self._seed, self._end_ms(), self._seconds, self._rate)
-        plan.history.write_csv(self._folder / "loans.csv")
-        self._tailrace("train", MODEL, "--data", "loans.csv", "--where", "TRUE")
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if any(
-                m["model"] == MODEL and m["champion"] == FIRST for m in self._status().get("models") or []
-            ):
-                return timeline(contract, self._seed, self._end_ms(), self._seconds, self._rate)
-            time.sleep(0.2)
-        raise TailraceError(
-            f"version {FIRST} of {MODEL} is not champion after 60 s: see `tailrace logs rollout`"
-        )
+        plan.history.write_csv(self._project.folder / "loans.csv")
+        self._project.tailrace("train", MODEL, "--data", "loans.csv", "--where", "TRUE")
+        self._project.wait_for_champion(MODEL, FIRST)
+        return timeline(contract, self._seed, self._end_ms(), self._seconds, self._rate)
 
     def _end_ms(self) -> int:
         """When a stream that begins now has ended."""
@@ -128,16 +108,18 @@ class Story:
     # --- the stream
 
     def _stream(self, contract: ModelContract, plan: Timeline) -> Seen:
-        connection = connect(home=self._folder / ".tailrace")
-        scorer = self._pid("scorer")
+        connection = self._project.connection
+        scorer = self._project.pid("scorer")
         watcher = Watcher(connection, MODEL, Lane(contract.lane))
         watcher.start()
-        sender = _Sender(connection, contract, plan)
+        sender = Sender(
+            Replay(connection, contract, plan.loans, plan.labels, plan.actions, plan.done, speed=plan.speed)
+        )
         sender.start()
         untold = beats(plan.change_ms)
         seen, shown, before = watcher.seen, 0, 0
         began = time.monotonic()
-        rescued = False
+        kept = False
         while sender.is_alive() or not self._settled(contract, plan, seen, sender):
             watcher.check()
             elapsed = time.monotonic() - began
@@ -147,12 +129,14 @@ class Story:
                 if (text := beat.tell(seen)) is not None:
                     self._display.say(text)
                     untold.remove(beat)
-            rescued = rescued or self._keep_first(seen)
+            if not kept and successor(seen) is not None and FIRST in seen.rollout.shadow:
+                kept = True
+                self._keep_first()
             if elapsed >= shown + 1:
                 shown = int(elapsed)
                 rate = len(seen.answers) - before
                 before = len(seen.answers)
-                points = accuracy.line(seen.performance.values(), FIRST)
+                points = accuracy.line(seen.judged(), FIRST)
                 self._display.tick(elapsed, _figures(seen), rate, points)
             if elapsed > self._seconds + _PATIENCE_S:
                 break
@@ -163,13 +147,13 @@ class Story:
         self._happened.counts["sent"] = sender.replay.sent.requests
         return seen
 
-    def _settled(self, contract: ModelContract, plan: Timeline, seen: Seen, sender: _Sender) -> bool:
+    def _settled(self, contract: ModelContract, plan: Timeline, seen: Seen, sender: Sender) -> bool:
         """All is answered, and the last window that can be mature has been judged."""
         if len(seen.answers) + seen.dead_letters < sender.replay.sent.requests:
             return False
         window, (_, age, *_rest) = contract.quality.window_ms, contract.quality.judge_at_ms
         last = (plan.end_ms - age) // window * window
-        reports = accuracy.latest(seen.performance.values())
+        reports = accuracy.latest(seen.judged())
         return {"champion", "shadow"} <= {r["role"] for r in reports if r["window_end"] == last}
 
     def _kill(self, pid: int) -> None:
@@ -177,13 +161,10 @@ class Story:
         os.kill(pid, signal.SIGKILL)
         self._killed_ms = int(time.time() * 1000)
 
-    def _keep_first(self, seen: Seen) -> bool:
-        """Puts the first version back into shadow if its retirement took it out; says whether it had to."""
-        if successor(seen) is None or FIRST not in seen.rollout.retired:
-            return False
+    def _keep_first(self) -> None:
+        """Asks that the first version stays in shadow, whatever comes after its successor."""
         words = ("shadow", MODEL, str(FIRST))
-        threading.Thread(target=self._tailrace, args=words, kwargs={"check": False}, daemon=True).start()
-        return True
+        threading.Thread(target=self._project.tailrace, args=words, kwargs={"check": False}).start()
 
     # --- after the stream
 
@@ -234,7 +215,7 @@ class Story:
             self._display.say(f"false alert, {day(alert['at'])}: {alert['summary']}")
 
     def _judge_accuracy(self, plan: Timeline, seen: Seen) -> None:
-        reports = list(seen.performance.values())
+        reports = seen.judged()
         follower = successor(seen)
         before = accuracy.answered(reports, FIRST, plan.start_ms, plan.change_ms)
         fallen = accuracy.answered(reports, FIRST, plan.change_ms, plan.end_ms)
@@ -308,76 +289,26 @@ class Story:
                 f"SELECT {at}, {shown[table]} FROM {MODEL}_{table} "  # noqa: S608
                 f"WHERE request_id = '{request_id}' ORDER BY _time"
             )
-            rows = json.loads(self._tailrace("query", sql, "--json", quiet=True))
+            rows = json.loads(self._project.tailrace("query", sql, "--json", quiet=True))
             if rows:
                 found[table] = rows
         return found
 
     def _verify(self) -> None:
-        found = json.loads(self._tailrace("verify", "--json", check=False))
-        for problem in found.pop("problems", None) or []:
-            self._display.say(f"verify: {problem}")
-        self._happened.verify = {name: value for name, value in found.items() if not isinstance(value, dict)}
-        self._require("verify", found.get("ok"))
+        self._happened.verify = self._project.verify()
+        self._require("verify", self._happened.verify.get("ok"))
 
     def _require(self, name: str, happened: Any) -> None:
         if not happened:
             self._happened.missing.append(name)
 
-    # --- commands
-
-    def _status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self._tailrace("status", "--json", quiet=True, check=False))
-        return found
-
-    def _pid(self, service: str) -> int:
-        return next(int(s["pid"]) for s in self._status()["services"] if s["name"] == service)
-
-    def _tailrace(self, *words: str, check: bool = True, quiet: bool = False) -> str:
-        """Runs a command in the project folder; returns its stdout."""
-        if not quiet:
-            self._display.command(*words)
-        env = {k: v for k, v in os.environ.items() if k != "TAILRACE_HOME"}
-        done = subprocess.run(
-            [sys.executable, "-m", "tailrace.cli", *words],
-            cwd=self._folder,
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if check and done.returncode != 0:
-            raise TailraceError(f"`tailrace {' '.join(words)}` failed:\n{done.stderr.strip()}")
-        return done.stdout
-
-
-class _Sender(threading.Thread):
-    """Replays a timeline."""
-
-    def __init__(self, connection: Connection, contract: ModelContract, plan: Timeline) -> None:
-        super().__init__(name="sender", daemon=True)
-        self.replay = Replay(
-            connection, contract, plan.loans, plan.labels, plan.actions, plan.done, speed=plan.speed
-        )
-        self._error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            self.replay.run()
-        except BaseException as error:
-            self._error = error
-
-    def check(self) -> None:
-        """Raises what ended the thread."""
-        if self._error is not None:
-            raise self._error
-
 
 def _figures(seen: Seen) -> dict[str, str]:
     state = seen.rollout
-    share = ", ".join(f"{a} {n / max(len(seen.answers), 1):.0%}" for a, n in sorted(seen.actions.items()))
-    open_alerts = [a for a in seen.alerts.values() if a["alert_id"] not in seen.resolved]
-    training = [run for run in seen.runs.values() if run["state"] in ("planned", "training", "trained")]
+    share = ", ".join(
+        f"{a} {n / max(len(seen.answers), 1):.0%}" for a, n in sorted(seen.actions.copy().items())
+    )
+    training = seen.training()
     return {
         "date": day(seen.event_ms) if seen.event_ms else "-",
         "requests": f"{seen.requests:,}",
@@ -385,7 +316,7 @@ def _figures(seen: Seen) -> dict[str, str]:
         "labels": f"{seen.labels:,}",
         "outcomes": f"{seen.outcomes:,}",
         "reports": f"{len(seen.drift) + len(seen.performance):,}",
-        "open alerts": ", ".join(sorted({a["kind"] for a in open_alerts})) or "none",
+        "open alerts": ", ".join(sorted({a["kind"] for a in seen.open_alerts()})) or "none",
         "training": f"{training[0].get('progress') or 0:.0%}" if training else "-",
         "versions": f"champion {state.champion or '-'}"
         + (f", shadow {', '.join(map(str, state.shadow))}" if state.shadow else ""),

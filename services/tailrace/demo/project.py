@@ -1,0 +1,89 @@
+"""The demo's project folder, in which it types the commands that a person would."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tailrace.contracts.model_contract import ModelContract, load_contract
+from tailrace.demo.display import Display
+from tailrace.kit.connection import Connection, connect
+from tailrace.kit.data import data_dir
+from tailrace.kit.errors import TailraceError
+
+
+class DemoProject:
+    """A folder that is made anew; a home left there by an earlier run is taken down and purged."""
+
+    def __init__(self, folder: Path, display: Display) -> None:
+        self.folder, self._display = folder, display
+
+    def make(self, model: str) -> ModelContract:
+        """The folder with the example contract of this model, and with how its rows are read where it says so."""
+        if (self.folder / ".tailrace").exists():
+            self.tailrace("down", "--purge", check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for kind in ("models", "data"):
+            folder = self.folder / "contracts" / kind
+            folder.mkdir(parents=True)
+            if (file := data_dir("contracts", kind) / f"{model}.yaml").exists():
+                shutil.copy(file, folder)
+        return load_contract(self.folder / "contracts" / "models" / f"{model}.yaml")
+
+    @property
+    def connection(self) -> Connection:
+        return connect(home=self.folder / ".tailrace")
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.tailrace("status", "--json", quiet=True, check=False))
+        return found
+
+    def pid(self, service: str) -> int:
+        return next(int(s["pid"]) for s in self.status()["services"] if s["name"] == service)
+
+    def wait_for_champion(self, model: str, version: int) -> None:
+        """Raises TailraceError when this version does not answer within a minute."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if any(
+                m["model"] == model and m["champion"] == version for m in self.status().get("models") or []
+            ):
+                return
+            time.sleep(0.2)
+        raise TailraceError(
+            f"version {version} of {model} is not champion after 60 s: see `tailrace logs rollout`"
+        )
+
+    def verify(self) -> dict[str, Any]:
+        """What ``tailrace verify`` found, without its account by topic; its problems are told."""
+        found = json.loads(self.tailrace("verify", "--json", check=False))
+        for problem in found.pop("problems", None) or []:
+            self._display.say(f"verify: {problem}")
+        return {name: value for name, value in found.items() if not isinstance(value, dict)}
+
+    def tailrace(self, *words: str, check: bool = True, quiet: bool = False) -> str:
+        """Runs a command in the folder; returns its stdout.
+
+        Raises:
+            TailraceError: it failed, and ``check`` is on.
+        """
+        if not quiet:
+            self._display.command(*words)
+        env = {k: v for k, v in os.environ.items() if k != "TAILRACE_HOME"}
+        done = subprocess.run(
+            [sys.executable, "-m", "tailrace.cli", *words],
+            cwd=self.folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise TailraceError(f"`tailrace {' '.join(words)}` failed:\n{done.stderr.strip()}")
+        return done.stdout
