@@ -1,16 +1,21 @@
-"""The rollout service under seeded schedules: every command answered once, no step lost, none that follows
-another.
+"""The rollout service under seeded schedules: every command answered once, every version, report and alert led to
+the steps that it had to lead to, once, and none was lost or followed another.
 
-What ought to be is worked out here from the topic alone, by a small state machine of the test's own.
+What ought to be is worked out here from the topics alone, by a small state machine of the test's own: each step says
+how far every input had been folded, so that it can be taken again.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from scipy import stats
 from tests.support.memory_registry import MemoryRegistry
+from tests.support.reports import alert, report
 from tests.support.scoring import Publisher, formula_model
 from tests.support.simulation import Scenario, drained, quarantine, simulate
 
@@ -25,8 +30,22 @@ from tailrace.models.load import LoadedModel
 from tailrace.rollout.logic import RolloutLogic
 
 MODELS = ("one", "two")
-TEXT = "{{model: {}, owner: {{team: t}}, features: {{x: {{type: number}}}}, target: {{name: bad, type: boolean}}}}"
-CONTRACTS: dict[str, ModelContract] = {model: load_contract(TEXT.format(model)) for model in MODELS}
+NEEDED, MARGIN = 40, 0.05
+TEXT = """
+model: {}
+owner: {{team: t}}
+features: {{x: {{type: number}}}}
+context: {{region: {{categories: [a, b]}}}}
+target: {{name: bad, type: boolean}}
+quality: {{slices: [region]}}
+gates:
+  beat_champion: {{metric: log_loss, by: 0.05}}
+  not_worse_on: {{slices: [region], metric: log_loss, tolerance: 0.1}}
+rollout: {{shadow: {{outcomes: 40}}}}
+"""
+MORE = {"one": "", "two": "approvals: {promote: {role: boss}}\n"}
+CONTRACTS: dict[str, ModelContract] = {m: load_contract(TEXT.format(m) + MORE[m]) for m in MODELS}
+SEGMENTS = ("", "region=a", "region=b", "other=a")
 REGISTRY = MemoryRegistry()
 MOST = 8
 OPENED = {(m, v): formula_model(CONTRACTS[m], v) for m in MODELS for v in range(1, MOST + 1)}
@@ -38,6 +57,128 @@ def broken(model: str, version: int) -> bool:
     return model == "two" and version % BROKEN == 0
 
 
+INPUTS = (lanes.COMMANDS, lanes.MANIFESTS, lanes.PERFORMANCE_REPORTS, lanes.ALERTS)
+ASKED = [
+    "promote",
+    "promote",
+    "promote",
+    "rollback",
+    "shadow",
+    "reject",
+    "freeze",
+    "unfreeze",
+    "unfreeze",
+    "off",
+    "on",
+    "dance",
+    "retrain",
+]
+LISTS = ("shadow", "candidates", "rejected", "retired", "rolled_back")
+
+
+@dataclass
+class Expected:
+    """A model's rollout as the test understands it."""
+
+    champion: int | None = None
+    previous: int | None = None
+    frozen: bool = False
+    off: bool = False
+    lists: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in LISTS})
+    served: set[int] = field(default_factory=set)
+    kept: set[int] = field(default_factory=set)
+    waiting: set[int] = field(default_factory=set)
+    promoted_at: int | None = None
+
+    def move(self, version: int, to: str | None) -> None:
+        for some in self.lists.values():
+            if version in some:
+                some.remove(version)
+        if to is not None:
+            self.lists[to].append(version)
+        self.kept &= set(self.lists["shadow"])
+        self.waiting &= set(self.lists["shadow"])
+
+    def answers(self, version: int | None, at: int | None) -> None:
+        if version is not None:
+            self.move(version, None)
+            self.served.add(version)
+        self.champion, self.promoted_at = version, at
+
+    def take(self, name: str, version: int | None, at: int | None, by_person: bool) -> None:
+        """Takes a step, whoever decided it."""
+        if version is None:
+            setattr(self, {"o": "off"}.get(name[0], "frozen"), name in ("off", "freeze"))
+        elif name == "wait":
+            self.waiting.add(version)
+        elif name == "rollback":
+            assert version == self.previous
+            assert self.champion is not None
+            self.move(self.champion, "rolled_back")
+            self.answers(version, at)
+            self.previous = None
+        elif name in ("promote", "first-champion"):
+            former = self.champion
+            self.answers(version, at)
+            self.previous = former
+            if former is not None:
+                self.move(former, "shadow")
+        else:
+            to = {"candidate": "candidates", "reject": "rejected", "retire": "retired", "shadow": "shadow"}[
+                name
+            ]
+            self.move(version, to)
+            if name == "shadow" and by_person:
+                self.kept.add(version)
+            if to in ("rejected", "retired") and version == self.previous:
+                self.previous = None
+
+    def next(self, model: str, reports: list[dict[str, Any]]) -> tuple[str, int] | None:
+        """The step that nobody has to ask for, from all reports of the model so far."""
+        if not self.frozen:
+            for version in self.lists["candidates"]:
+                return ("first-champion" if self.champion is None else "shadow"), version
+            for version in self.lists["shadow"]:
+                if version in self.served and version not in self.kept and version != self.previous:
+                    return "retire", version
+        by_person = self.frozen or model == "two"
+        for version in self.lists["shadow"]:
+            if version in self.served or self.champion is None or (by_person and version in self.waiting):
+                continue
+            passed = verdict(reports, version, self.champion)
+            if passed:
+                return ("wait" if by_person else "promote"), version
+            if passed is False and not self.frozen:
+                return "reject", version
+        return None
+
+
+def verdict(reports: list[dict[str, Any]], version: int, against: int) -> bool | None:
+    """By the gains themselves, which the reports only sum up."""
+    of_version = [r for r in reports if (r["version"], r["role"]) == (version, "shadow")]
+    began = min((r["window_start"] for r in of_version), default=0)
+
+    def interval(segment: str) -> tuple[int, float, float]:
+        latest: dict[int, dict[str, Any]] = {}
+        for each in of_version:
+            if each["segment"] == segment and each["against"] == against:
+                latest[each["window_start"]] = each
+        gains = [g for at, r in latest.items() if at > began and r["mature"] for g in GAINS[r["report_id"]]]
+        if len(gains) < 2:
+            return 0, 0.0, 0.0
+        half = stats.norm.ppf(0.975) * np.std(gains, ddof=1) / np.sqrt(len(gains))
+        return len(gains), float(np.mean(gains) - half), float(np.mean(gains) + half)
+
+    n, low, _ = interval("")
+    if n < NEEDED:
+        return None
+    return low > MARGIN and all(interval(s)[2] >= -0.1 for s in ("region=a", "region=b") if interval(s)[0])
+
+
+GAINS: dict[str, list[float]] = {}
+"""The gains behind each report, by its id."""
+
+
 class RolloutScenario(Scenario):
     partitions = 1
 
@@ -46,7 +187,12 @@ class RolloutScenario(Scenario):
         self.publisher = Publisher(REGISTRY)
         self.versions = dict.fromkeys(MODELS, 0)
         self.commands: list[dict[str, Any]] = []
-        for topic in (lanes.CONTRACTS, lanes.MANIFESTS, lanes.ROLLOUTS, lanes.COMMANDS, lanes.ALERTS):
+        self.reports = 0
+        self.days = dict.fromkeys(MODELS, 0)
+        self.taste = {
+            (m, v): rng.choice([0.3, 0.3, 0.3, 0.08, -0.2]) for m in MODELS for v in range(1, MOST + 1)
+        }
+        for topic in (lanes.CONTRACTS, lanes.ROLLOUTS, *INPUTS):
             log.create_topic(topic)
         for model in MODELS:
             if rng.random() < 0.8:
@@ -57,9 +203,16 @@ class RolloutScenario(Scenario):
         log.append(record.topic, record.value, record.key)
 
     def feed(self, log: MemoryLog, rng: random.Random) -> None:
-        for _ in range(rng.randint(1, 4)):
+        for _ in range(rng.randint(1, 9)):
             model = rng.choice(MODELS)
-            if rng.random() < 0.35 and self.versions[model] < MOST:
+            what = rng.random()
+            if what < 0.4 and self.versions[model]:
+                self._reports(log, model)
+                continue
+            if what < 0.5:
+                self._alert(log, model)
+                continue
+            if rng.random() < 0.25 and self.versions[model] < MOST:
                 self.versions[model] += 1
                 self._publish(log, model, self.versions[model])
             elif rng.random() < 0.1 and self.versions[model]:
@@ -76,9 +229,9 @@ class RolloutScenario(Scenario):
         command = {
             "command_id": f"c{len(self.commands)}",
             "model": model,
-            "command": rng.choice(["promote", "promote", "rollback", "shadow", "reject", "dance"]),
-            "version": rng.choice([None, *range(1, MOST)]),
-            "follows": rng.choice([None, None, 1, 2, 5]),
+            "command": rng.choice(ASKED),
+            "version": rng.choice([None, *range(1, self.versions[model] + 2)]),
+            "follows": rng.choice([None, None, None, None, None, 1, 2, 5]),
             "by": rng.choice(["ada", "ada", "ada", "mallory"]),
             "reason": "",
             "issued_at": 0,
@@ -88,6 +241,35 @@ class RolloutScenario(Scenario):
         self.commands.append(command)
         value = self.publisher.control.encode("Command", command)
         log.append(lanes.COMMANDS, value, model.encode())
+
+    def _reports(self, log: MemoryLog, model: str) -> None:
+        """A window closes: who was in shadow beside whom, nobody knows here, so it may be anybody beside anybody."""
+        rng = self.rng
+        self.days[model] += 1
+        for _ in range(rng.randint(1, 3)):
+            version, against = rng.randint(1, min(4, self.versions[model])), rng.choice([1, 1, 1, 2, 3])
+            day = max(0, self.days[model] - rng.choice([0, 0, 0, 1, 3]))
+            for segment in rng.sample(SEGMENTS, rng.randint(1, 4)):
+                gains = [
+                    rng.gauss(self.taste[model, version], 0.2) for _ in range(rng.choice([0, 1, 15, 30, 60]))
+                ]
+                facts = report(version, against, day, gains, model=model, segment=segment)
+                facts |= {"role": rng.choice(["shadow"] * 6 + ["champion"]), "mature": rng.random() < 0.9}
+                # Judged again at a later age each time.
+                facts["age"] = self.days[model] * 1000 + self.reports
+                self.reports += 1
+                facts["report_id"] = f"{id(self)}-{self.reports}"
+                GAINS[facts["report_id"]] = gains
+                value = self.publisher.control.encode("PerformanceReport", facts)
+                log.append(lanes.PERFORMANCE_REPORTS, value, model.encode())
+
+    def _alert(self, log: MemoryLog, model: str) -> None:
+        rng = self.rng
+        day = rng.choice([None, self.days[model], self.days[model] + 1])
+        facts = alert(
+            rng.choice([1, 1, 2, 2, 3]), day, model, severity=rng.choice(["severe", "severe", "warning"])
+        )
+        log.append(lanes.ALERTS, self.publisher.control.encode("Alert", facts), model.encode())
 
     def finish(self, log: MemoryLog, rng: random.Random) -> None:
         for model in MODELS:
@@ -122,93 +304,157 @@ class RolloutScenario(Scenario):
         )
 
     def done(self, log: MemoryLog) -> bool:
-        return drained(log, self.group, [lanes.COMMANDS, lanes.MANIFESTS])
+        return drained(log, self.group, INPUTS)
 
     # What ought to be ---
 
     def check(self, log: MemoryLog) -> None:
-        decode = self.publisher.control.decode
-        steps = [decode("Rollout", m.value()) for m in log.messages(lanes.ROLLOUTS)]
-        alerts = [decode("Alert", m.value()) for m in log.messages(lanes.ALERTS)]
-        asked = {m.offset(): decode("Command", m.value()) for m in log.messages(lanes.COMMANDS)}
-        published = {m.offset(): decode("ModelManifest", m.value()) for m in log.messages(lanes.MANIFESTS)}
-        self._check_commands(steps, alerts, asked)
-        self._check_versions(steps, alerts, published)
+        names = dict(zip(INPUTS, ("Command", "ModelManifest", "PerformanceReport", "Alert"), strict=True))
+        self.inputs = {topic: self._decoded(log, topic, name) for topic, name in names.items()}
+        steps = list(self._decoded(log, lanes.ROLLOUTS, "Rollout").values())
+        self._check_commands(steps)
+        self._check_versions(steps)
         for model in MODELS:
-            self._check_states([s for s in steps if s["model"] == model], asked, published)
+            self._check_steps(model, [s for s in steps if s["model"] == model])
+        self._check_told(steps)
 
-    def _check_commands(
-        self, steps: list[dict[str, Any]], alerts: list[dict[str, Any]], asked: dict[int, dict[str, Any]]
-    ) -> None:
+    def _decoded(self, log: MemoryLog, topic: str, name: str) -> dict[int, dict[str, Any]]:
+        decode = self.publisher.control.decode
+        return {m.offset(): decode(name, m.value()) for m in log.messages(topic)}
+
+    def _alerts(self, kind: str) -> list[dict[str, Any]]:
+        return [a for a in self.inputs[lanes.ALERTS].values() if a["kind"] == kind]
+
+    def _check_commands(self, steps: list[dict[str, Any]]) -> None:
         """Each command on the topic led to one step or one alert, or had been carried out before."""
         obeyed = {s["command_id"]: s["source"]["offset"] for s in steps if s["command_id"] is not None}
         assert len(obeyed) == sum(s["command_id"] is not None for s in steps), "carried out twice"
-        refused = Counter(a["source"]["offset"] for a in alerts if a["kind"] == "command-refused")
-        for offset, command in asked.items():
+        refused = Counter(a["source"]["offset"] for a in self._alerts("command-refused"))
+        for offset, command in self.inputs[lanes.COMMANDS].items():
+            if command["command"] == "retrain":
+                assert offset not in refused
+                continue
             done_at = obeyed.get(command["command_id"])
             if done_at is None or offset < done_at:
                 assert refused.pop(offset, 0) == 1
             assert command["by"] != "mallory" or done_at is None
         assert not refused
 
-    def _check_versions(
-        self, steps: list[dict[str, Any]], alerts: list[dict[str, Any]], published: dict[int, dict[str, Any]]
-    ) -> None:
+    def _check_versions(self, steps: list[dict[str, Any]]) -> None:
         """Each published version was placed once, by the first manifest of it."""
-        placed = {(s["model"], s["version"]): s["source"]["offset"] for s in steps if s["command_id"] is None}
-        assert len(placed) == sum(s["command_id"] is None for s in steps), "placed twice"
         first: dict[tuple[str, int], int] = {}
-        for offset, record in published.items():
+        for offset, record in self.inputs[lanes.MANIFESTS].items():
             first.setdefault((record["model"], record["version"]), offset)
+        placed: dict[tuple[str, int], int] = {}
+        for step in steps:
+            if step["version"] is not None and step["source"]["topic"] == lanes.MANIFESTS:
+                placed.setdefault((step["model"], step["version"]), step["source"]["offset"])
         assert placed == first
-        refused = [(a["model"], a["version"]) for a in alerts if a["kind"] == "package-refused"]
+        refused = [(a["model"], a["version"]) for a in self._alerts("package-refused")]
         assert sorted(refused) == sorted(key for key in first if broken(*key))
 
-    def _check_states(
-        self,
-        steps: list[dict[str, Any]],
-        asked: dict[int, dict[str, Any]],
-        published: dict[int, dict[str, Any]],
+    def _check_steps(self, model: str, steps: list[dict[str, Any]]) -> None:
+        """Each step follows the one before it, has its cause, and leads to what it has to; and none is missing."""
+        expected = Expected()
+        # What has happened in each topic before the step that is looked at.
+        before = dict.fromkeys(INPUTS, 0)
+        at = 0
+        while at < len(steps):
+            source = steps[at]["source"]
+            group = [s for s in steps[at:] if s["source"] == source]
+            assert group == steps[at : at + len(group)]
+            folded = {topic: int(steps[at]["evidence"][f"folded {topic}"]) for topic in INPUTS}
+            assert folded[source["topic"]] == source["offset"] + 1
+            assert all(folded[topic] >= before[topic] for topic in INPUTS)
+            self._check_nothing_missing(model, expected, before, folded | {source["topic"]: source["offset"]})
+            for number, step in enumerate(group, at + 1):
+                assert (step["follows"], step["revision"]) == (number - 1, number)
+                self._check_step(expected, step, step is group[0], folded)
+            reports = self._reports_until(model, folded[lanes.PERFORMANCE_REPORTS])
+            assert expected.next(model, reports) is None
+            before, at = folded, at + len(group)
+        ends = {topic: max(self.inputs[topic], default=-1) + 1 for topic in INPUTS}
+        self._check_nothing_missing(model, expected, before, ends)
+
+    def _reports_until(self, model: str, end: int) -> list[dict[str, Any]]:
+        reports = self.inputs[lanes.PERFORMANCE_REPORTS]
+        return [r for offset, r in sorted(reports.items()) if offset < end and r["model"] == model]
+
+    def _check_nothing_missing(
+        self, model: str, expected: Expected, before: dict[str, int], until: dict[str, int]
     ) -> None:
-        """Each step follows the one before it, and leads to what its cause says."""
-        champion, previous = None, None
-        where: dict[int, str] = {}
-        for number, step in enumerate(steps, 1):
-            assert (step["follows"], step["revision"]) == (number - 1, number)
-            version, model = step["version"], step["model"]
-            if step["command_id"] is None:
-                assert published[step["source"]["offset"]]["version"] == version
-                if broken(model, version):
-                    where[version] = "rejected"
-                elif champion is None:
-                    champion = version
-                else:
-                    where[version] = "candidates"
-            else:
-                command = asked[step["source"]["offset"]]
-                assert command["command_id"] == step["command_id"]
-                assert command["follows"] in (None, number - 1)
-                assert step["step"] == command["command"]
-                if command["command"] == "promote":
-                    assert where.get(version) != "rejected"
-                    where.pop(version, None)
-                    champion, previous = version, champion
-                elif command["command"] == "rollback":
-                    assert version == previous
-                    assert previous is not None
-                    assert champion is not None
-                    where[champion] = "candidates"
-                    where.pop(previous, None)
-                    champion, previous = previous, None
-                elif command["command"] == "shadow":
-                    where[version] = "shadow"
-                else:
-                    where[version] = "rejected"
-                    previous = None if previous == version else previous
-            assert (step["champion"], step["previous"]) == (champion, previous)
-            for place in ("candidates", "shadow", "rejected"):
-                assert sorted(step[place]) == sorted(v for v, at in where.items() if at == place)
+        """None of the reports and alerts in between, which led to nothing, should have led to something."""
+        reports = self.inputs[lanes.PERFORMANCE_REPORTS]
+        for offset in range(before[lanes.PERFORMANCE_REPORTS], until[lanes.PERFORMANCE_REPORTS]):
+            if offset in reports and reports[offset]["model"] == model:
+                assert expected.next(model, self._reports_until(model, offset + 1)) is None
+        for offset in range(before[lanes.ALERTS], until[lanes.ALERTS]):
+            told = self.inputs[lanes.ALERTS].get(offset)
+            assert told is None or told["model"] != model or not takes_back(expected, told)
+
+    def _check_step(
+        self, expected: Expected, step: dict[str, Any], first: bool, folded: dict[str, int]
+    ) -> None:
+        model, name, version = step["model"], step["step"], step["version"]
+        reports = self._reports_until(model, folded[lanes.PERFORMANCE_REPORTS])
+        source = step["source"]
+        cause = self.inputs[source["topic"]][source["offset"]]
+        command = cause if first and source["topic"] == lanes.COMMANDS else None
+        assert step["command_id"] == (command["command_id"] if command else None)
+        if command:
+            assert command["follows"] in (None, step["follows"])
+            assert name == command["command"]
+            assert version in (command["version"], expected.previous)
+        elif (
+            first and source["topic"] == lanes.MANIFESTS and cause["version"] == version and name != "shadow"
+        ):
+            waits = expected.champion is not None or expected.frozen
+            right = "reject" if broken(model, version) else "candidate" if waits else "first-champion"
+            assert name == right
+        elif name == "rollback":
+            assert source["topic"] == lanes.ALERTS
+            assert first
+            assert takes_back(expected, cause)
+            assert step["evidence"]["alert"] == cause["alert_id"]
+        else:
+            assert (name, version) == expected.next(model, reports)
+            if "reports" in step["evidence"]:
+                assert set(step["evidence"]["reports"].split()) <= {r["report_id"] for r in reports}
+        time = max((r["judged_at"] for r in reports), default=None)
+        assert step["evidence"].get("event_time") == (None if time is None else str(time))
+        expected.take(name, version, time, command is not None)
+        assert (step["champion"], step["previous"]) == (expected.champion, expected.previous)
+        assert (step["frozen"], step["off"]) == (expected.frozen, expected.off)
+        assert {place: sorted(step[place]) for place in LISTS} == {
+            p: sorted(v) for p, v in expected.lists.items()
+        }
+
+    def _check_told(self, steps: list[dict[str, Any]]) -> None:
+        """What waits for a person is said when it begins, and taken back when it ends."""
+        told = self._alerts("promotion-waits")
+        for model in MODELS:
+            waited = [s["version"] for s in steps if s["model"] == model and s["step"] == "wait"]
+            raised = [a["version"] for a in told if a["model"] == model and a["state"] == "raised"]
+            resolved = [a["version"] for a in told if a["model"] == model and a["state"] == "resolved"]
+            assert raised == waited
+            last = next((s for s in reversed(steps) if s["model"] == model), None)
+            still = [] if last is None else last["shadow"]
+            assert sorted(resolved) == sorted(version for version in waited if version not in still)
+        back = [s for s in steps if s["step"] == "rollback" and s["command_id"] is None]
+        assert len(self._alerts("rolled-back")) == len(back)
+
+
+def takes_back(expected: Expected, told: dict[str, Any]) -> bool:
+    start = told["detail"].get("window_start")
+    return (
+        not expected.frozen
+        and told["severity"] == "severe"
+        and told["version"] == expected.champion
+        and expected.previous is not None
+        and start is not None
+        and (expected.promoted_at is None or int(start) >= expected.promoted_at)
+    )
 
 
 def test_every_command_and_version_is_decided_once() -> None:
-    simulate(RolloutScenario)
+    simulate(RolloutScenario, 200)

@@ -48,6 +48,11 @@ def on_trial(state: RolloutState) -> list[int]:
     return [version for version in state.shadow if version not in state.served]
 
 
+def tried(state: RolloutState) -> frozenset[int]:
+    """The versions that will not be on trial again."""
+    return state.served.union(state.rejected)
+
+
 def move(state: RolloutState, contract: ModelContract, reports: PairedReports) -> Move | None:
     """What is to be done next; None where nothing is. To be asked again after each step."""
     if not state.frozen:

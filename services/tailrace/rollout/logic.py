@@ -28,7 +28,7 @@ from tailrace.models.errors import PackageRefused
 from tailrace.models.load import LoadedModel
 from tailrace.models.rollout_fold import EVENT_TIME, SEQUENCE, Rollouts, RolloutState, state_after
 from tailrace.rollout.decide import BY_ITSELF, RETRAIN, CommandRefused, Step, admit, obey, refuse
-from tailrace.rollout.judge import move, on_trial, taken_back
+from tailrace.rollout.judge import move, taken_back, tried
 from tailrace.rollout.paired_reports import PairedReports
 
 log = logging.getLogger(__name__)
@@ -224,7 +224,7 @@ class RolloutLogic:
                 break
             self._write(found.step, source, BY_ITSELF, None, found.evidence, draft)
         if model in draft.reports:
-            draft.reports[model].keep(on_trial(draft.state(model)))
+            draft.reports[model].forget(tried(draft.state(model)))
 
     def _published(self, record: Mapping[str, Any], source: Source, draft: _Draft) -> str | None:
         model, version = record["model"], record["version"]
@@ -349,7 +349,9 @@ class RolloutLogic:
             state = "raised" if waits else "resolved"
             draft.records.append(self._alert(f"promotion-waits|{model}|{version}", state=state, **alert))
         if name == "rollback" and step["command_id"] is None:
-            summary = f"version {after.champion} of {model} answers again, not {before.champion}: {step['reason']}"
+            summary = (
+                f"version {after.champion} of {model} answers again, not {before.champion}: {step['reason']}"
+            )
             alert = {"kind": "rolled-back", "version": before.champion, "summary": summary, **facts}
             draft.records.append(self._alert(f"rolled-back|{model}|{after.revision}", **alert))
 

@@ -1,7 +1,7 @@
 """The fold of paired reports: how versions on trial did beside the champion, window by window.
 
-Kept are the reports of versions on trial, the latest age of each window; and how far judged event time has come.
-The fold of a stretch of the topic that begins at ``needs`` is the same as that of the whole.
+Kept are the reports of versions that are or may come on trial, the latest age of each window; and how far judged event
+time has come. The fold of a stretch of the topic that begins at ``needs`` is the same as that of the whole.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ class PairedReports:
                 {metric["metric"]: metric for metric in report["paired"]},
             )
 
-    def keep(self, versions: Collection[int]) -> None:
-        """Forgets what is about other versions than these."""
-        if any(window.version not in versions for window in self.windows):
-            self.windows = {w: judged for w, judged in self.windows.items() if w.version in versions}
+    def forget(self, versions: Collection[int]) -> None:
+        """Lets go of what is about these versions, which will not be on trial again."""
+        if any(window.version in versions for window in self.windows):
+            self.windows = {w: judged for w, judged in self.windows.items() if w.version not in versions}
 
     def copy(self) -> PairedReports:
         return PairedReports(dict(self.windows), self.event_time, self.event_time_offset)
