@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from tailrace.contracts.fields import Feature
 from tailrace.contracts.fold import AppliedContract
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.drift import false_alerts
@@ -139,10 +140,13 @@ def _shares(contract: ModelContract, field: Field, counts: Ints) -> Iterator[_Te
     if said is None or said.missing != "reject" or profile.missing:
         trained = profile.present + profile.missing
         yield _share(field.name, "missing", int(counts[MISSING]), rows, profile.missing, trained, floor)
-    if isinstance(field, Categories) and (
-        said is None or said.unseen != "reject" or set(said.categories or ()) - set(field.seen)
-    ):
+    if isinstance(field, Categories) and (said is None or _lets_unseen_in(said, field)):
         yield _share(field.name, "unseen", int(counts[UNSEEN]), present, 0, profile.present, floor)
+
+
+def _lets_unseen_in(said: Feature, field: Categories) -> bool:
+    allowed = set(said.categories or ("false", "true"))
+    return said.unseen not in (None, "reject") or not allowed <= set(field.seen)
 
 
 def _share(
