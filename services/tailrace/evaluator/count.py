@@ -14,7 +14,6 @@ Tallies of a version:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -27,6 +26,7 @@ from tailrace.evaluator.losses import finite
 from tailrace.evaluator.plan import Plan
 from tailrace.evaluator.rows import Answers, Floats, Ints, Mask, Outcomes, Predicted
 from tailrace.evaluator.score_counts import count_scores, score_keys
+from tailrace.evaluator.subject import Subject
 
 
 class Counted(NamedTuple):
@@ -34,16 +34,8 @@ class Counted(NamedTuple):
 
     window_start: int
     age: int
-    subject: str
+    subject: Subject
     counts: Counts
-
-
-def subject(version: int, role: str, artifact: str, segment: str, against: int | None = None) -> str:
-    """Whom counts are about, as canonical JSON. ``against``: the version that answered the same requests."""
-    about: dict[str, Any] = {"version": version, "role": role, "artifact": artifact, "segment": segment}
-    if against is not None:
-        about["against"] = against
-    return json.dumps(about, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def count_predictions(plan: Plan, rows: Predicted, before: Ints) -> list[Counted]:
@@ -71,7 +63,7 @@ def count_outcomes(plan: Plan, rows: Outcomes) -> list[Counted]:
     paired = np.flatnonzero(pair[said.at] >= 0)
     if len(paired):
         both = said.take(paired)
-        found += groups.counted(both.at, _paired(both, rows.champion.take(pair[both.at])), rows.against)
+        found += groups.counted(both.at, _paired(both, rows, pair[both.at]), rows.against)
     return found
 
 
@@ -114,7 +106,7 @@ class _Groups:
             cells, group = np.unique(base[rows] * len(names) + codes[at][rows], return_inverse=True)
             for cell, counts in zip(cells.tolist(), count(rows, group, len(cells)), strict=True):
                 (start, age, version, role, artifact), other = heads[cell // len(names)]
-                about = subject(version, role, artifact, names[cell % len(names)], other)
+                about = Subject(version, role, artifact, names[cell % len(names)], other)
                 found.append(Counted(start, age, about, counts))
         return found
 
@@ -217,13 +209,8 @@ def _judged(said: Contributions, rows: Outcomes, pair: Ints) -> _Statistics:
     ]
     done = [one or other for one, other in zip(taken, answered, strict=True)]
     possible = said.known | said.plan.can_be_labelled(done)
-    tallies = {
-        "labelled": said.signs * said.known,
-        "assumed": said.signs * said.in_state("assumed"),
-        "unlabelled": said.signs * said.in_state("unlabelled"),
-        "late": said.signs * (said.known & rows.late[said.at]),
-        "labelable": said.signs * (possible.astype(np.int64) - said.plan.can_be_labelled(answers.action)),
-    }
+    adjusted = possible.astype(np.int64) - said.plan.can_be_labelled(answers.action)
+    tallies = {**_states(said, rows), "labelable": said.signs * adjusted}
     # Nothing was done on what a shadow said: its answers are worth what its own policy would have made of them.
     own_or_taken = [
         own if other >= 0 else one or own
@@ -232,9 +219,9 @@ def _judged(said: Contributions, rows: Outcomes, pair: Ints) -> _Statistics:
     return _statistics(said, tallies, said.quantities(answers, own_or_taken), answers)
 
 
-def _paired(said: Contributions, champion: Answers) -> _Statistics:
+def _paired(said: Contributions, rows: Outcomes, pair: Ints) -> _Statistics:
     """Two versions' answers to the same requests, by what the policy makes of either; for losses less is better."""
-    versions = (said.answers, champion)
+    versions = (said.answers, rows.champion.take(pair))
     version, against = (said.quantities(answers, answers.action) for answers in versions)
     quantities: dict[str, Floats] = {}
     for name, mine in version.items():
@@ -243,7 +230,16 @@ def _paired(said: Contributions, champion: Answers) -> _Statistics:
         mine, theirs = np.where(missing, np.nan, mine), np.where(missing, np.nan, theirs)
         better = finite(mine - theirs if name == "value" else theirs - mine)
         quantities |= {name: better, f"{name}.version": mine, f"{name}.against": theirs}
-    return _statistics(said, {}, quantities, *versions)
+    return _statistics(said, _states(said, rows), quantities, *versions)
+
+
+def _states(said: Contributions, rows: Outcomes) -> dict[str, Ints]:
+    return {
+        "labelled": said.signs * said.known,
+        "assumed": said.signs * said.in_state("assumed"),
+        "unlabelled": said.signs * said.in_state("unlabelled"),
+        "late": said.signs * (said.known & rows.late[said.at]),
+    }
 
 
 def _statistics(

@@ -26,6 +26,11 @@ class Sum(NamedTuple):
         return Sum(self.n + other.n, self.total + other.total, self.squares + other.squares)
 
     @property
+    def value(self) -> float:
+        """The sum, rounded once."""
+        return nearest(self.total)
+
+    @property
     def mean(self) -> float | None:
         """Rounded once; None without values."""
         return nearest(self.total, self.n) if self.n > 0 else None

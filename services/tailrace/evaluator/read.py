@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from tailrace.evaluator.fields import FieldReader, Fields
 from tailrace.evaluator.plan import Plan
 from tailrace.evaluator.rows import Answers, Outcomes, Predicted, Truth
 from tailrace.kit.codec import Codec
-from tailrace.kit.errors import BadRecord, Retry
+from tailrace.kit.errors import BadRecord
 from tailrace.kit.messages import Message
 
 ANSWER = ("score", "predicted_class", "value", "action")
@@ -71,27 +71,28 @@ class Reader:
         self._plan_of = plan_of
         self._fields = fields
 
-    def predictions(self, messages: Sequence[Message]) -> Read:
-        """Raises `Retry` while a contract or a schema is not to be had."""
-        return self._read(messages, "")
-
-    def outcomes(self, messages: Sequence[Message]) -> Read:
-        """Raises `Retry` as well."""
-        return self._read(messages, PREDICTION)
-
-    def _read(self, messages: Sequence[Message], prefix: str) -> Read:
-        names = [*(OUTCOME if prefix else ()), *(prefix + name for name in HEAD)]
+    def read(self, messages: Sequence[Message], lane: str, *, outcomes: bool) -> Read:
+        """Reads outcomes, or predictions, of a lane. Raises `Retry` while schemas are not to be had."""
+        prefix = PREDICTION if outcomes else ""
+        names = [*(OUTCOME if outcomes else ()), *(prefix + name for name in HEAD)]
         names += [f"{prefix}request.{name}" for name in sorted(self._fields())]
         bad: dict[int, BadRecord] = {}
         times = np.zeros(len(messages), dtype=np.int64)
         found = []
         for at, fields in self._reader.read(messages, names, bad):
-            for plan, rows in self._by_contract(fields[f"{prefix}contract_digest"]):
+            for digest, rows in _by_digest(fields[f"{prefix}contract_digest"]):
                 some, positions = _take(fields, rows), [at[row] for row in rows]
+                plan = self._plan_of(digest)
+                if plan is None or plan.contract.lane != lane:
+                    reason = f"no contract on {lane} has the digest {digest}"
+                    bad |= dict.fromkeys(positions, BadRecord("unknown-contract", reason))
+                    continue
                 if plan.contract.task == "multiclass":  # probabilities are maps
-                    maps = [f"{prefix}probabilities", *(["champion.probabilities"] if prefix else [])]
-                    _, some = self._reader.read_plainly(messages, positions, [*names, *maps], bad)
-                wrong = _wrong_labels(plan, some) if prefix else {}
+                    maps = [f"{prefix}probabilities", *(["champion.probabilities"] if outcomes else [])]
+                    positions, some = self._reader.read_plainly(messages, positions, [*names, *maps], bad)
+                appended = [messages[row].timestamp()[1] for row in positions]
+                wrong = _ahead(plan, some[f"{prefix}event_time"], appended)
+                wrong |= _wrong_labels(plan, some) if outcomes else {}
                 if wrong:
                     bad |= {positions[row]: error for row, error in wrong.items()}
                     good = [row for row in range(len(positions)) if row not in wrong]
@@ -99,26 +100,33 @@ class Reader:
                 predicted = _predicted(plan, positions, some, prefix)
                 times[predicted.at] = predicted.event_times
                 found.append(
-                    OfContract(plan, predicted, _outcomes(plan, predicted, some) if prefix else None)
+                    OfContract(plan, predicted, _outcomes(plan, predicted, some) if outcomes else None)
                 )
         return Read(found, times, bad)
 
-    def _by_contract(self, digests: list[str]) -> Iterator[tuple[Plan, list[int]]]:
-        rows: dict[str, list[int]] = defaultdict(list)
-        for row, digest in enumerate(digests):
-            rows[digest].append(row)
-        for digest, some in sorted(rows.items()):
-            plan = self._plan_of(digest)
-            if plan is None:
-                # It is on the log, before what was made under it, and only has not been read yet.
-                raise Retry(f"the contract {digest[:12]} has not been read yet")
-            yield plan, some
+
+def _by_digest(digests: list[str]) -> list[tuple[str, list[int]]]:
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, digest in enumerate(digests):
+        rows[digest].append(row)
+    return sorted(rows.items())
 
 
 def _take(fields: Fields, rows: list[int]) -> Fields:
     if all(len(column) == len(rows) for column in fields.values()):
         return fields
     return {name: [column[row] for row in rows] for name, column in fields.items()}
+
+
+def _ahead(plan: Plan, event_times: list[int], appended: list[int]) -> dict[int, BadRecord]:
+    """One time from the future would close every window, and make all that follows late."""
+    skew = plan.contract.event_time.skew_ms
+    reason = "the event time is further ahead of the append time than the contract's skew"
+    return {
+        row: BadRecord("event-time-ahead", reason, "event_time")
+        for row, (time, limit) in enumerate(zip(event_times, appended, strict=True))
+        if time > limit + skew
+    }
 
 
 def _wrong_labels(plan: Plan, fields: Fields) -> dict[int, BadRecord]:
@@ -158,7 +166,8 @@ def _outcomes(plan: Plan, predicted: Predicted, fields: Fields) -> Outcomes:
 
     replacing = [row for row, state in enumerate(fields["before.state"]) if state is not None]
     before = {
-        name: [fields[f"before.{name}"][row] for row in replacing] for name in ("state", "label", "action_taken")
+        name: [fields[f"before.{name}"][row] for row in replacing]
+        for name in ("state", "label", "action_taken")
     }
     answered = [row for row, action in enumerate(fields["champion.action"]) if action is not None]
     against = np.full(len(predicted.at), -1, dtype=np.int64)

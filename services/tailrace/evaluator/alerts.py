@@ -1,0 +1,148 @@
+"""Alerts of quality: raised by a report whose verdict is a drop, lasting while reports say so, resolved by a good one.
+
+Only champions raise any, on all their rows. A window is judged again at each age, and a younger window may be judged
+first: what counts is the latest window that has a verdict, at its latest age. So a drop that is seen late, in a
+window older than one that was found good since, raises nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from tailrace.contracts.durations import format_duration
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.contracts.sections import match_alert
+from tailrace.evaluator.report import Record, Window, dropped
+
+CHAMPION = "champion"
+KIND = "quality-drop"
+
+Memory = dict[str, Any]
+"""JSON: ``open`` alerts by version, start of the ``judged`` window that counts by version, and who ``answers``: the
+versions that were champion in the latest window that was closed."""
+
+
+class Told(NamedTuple):
+    """Alert records (schema ``alert.avsc``), and what is to be remembered."""
+
+    records: list[Record]
+    memory: Memory
+
+
+def tell(window: Window, reports: Sequence[Record], memory: Memory) -> Told:
+    """What a window's reports come to, given what was remembered.
+
+    An open alert is told again when its severity changes, or when it lasts and the contract's silence is over.
+    """
+    champions = [
+        report
+        for report in reports
+        if report["role"] == CHAMPION and not report["segment"] and report["predictions"] > 0
+    ]
+    open_alerts, judged = dict(memory.get("open", {})), dict(memory.get("judged", {}))
+    answers = _answers(window, champions, memory.get("answers"))
+    records: list[Record] = []
+    for report in champions:
+        version = str(report["version"])
+        if report["verdict"] not in ("ok", "drop") or window.start < judged.get(version, window.start):
+            continue
+        judged[version] = window.start
+        if report["verdict"] == "ok":
+            if version in open_alerts:
+                why = f"its window of {format_duration(window.end - window.start)} is as good as it was"
+                records.append(_resolved(window, version, open_alerts.pop(version), why))
+        elif report["version"] in answers["versions"]:
+            records += _raise(window, report, open_alerts)
+    for version in sorted(open_alerts, key=int):
+        if int(version) not in answers["versions"]:
+            records.append(
+                _resolved(window, version, open_alerts.pop(version), "the version answers no more")
+            )
+    kept = {version: start for version, start in judged.items() if int(version) in answers["versions"]}
+    return Told(records, {"open": open_alerts, "judged": kept, "answers": answers})
+
+
+def _answers(window: Window, champions: Sequence[Record], known: dict[str, Any] | None) -> dict[str, Any]:
+    versions = {report["version"] for report in champions}
+    if known is None or window.start > known["start"]:
+        return {"start": window.start, "versions": sorted(versions)} if versions or known is None else known
+    if window.start == known["start"]:  # under another contract, or at another age
+        return {"start": window.start, "versions": sorted(versions.union(known["versions"]))}
+    return known
+
+
+def _raise(window: Window, report: Record, open_alerts: dict[str, Any]) -> list[Record]:
+    version = str(report["version"])
+    contract = window.contract
+    fallen = [metric for metric in report["metrics"] if dropped(contract, metric)]
+    severity = _severity(contract, [metric["metric"] for metric in fallen])
+    found = open_alerts.get(version)
+    if found is None:
+        identity = ("quality-drop", window.model, version, window.start, window.applied.digest)
+        found = {
+            "id": hashlib.sha256("|".join(map(str, identity)).encode()).hexdigest()[:32],
+            "since": window.start,
+            "at": window.judged_at,
+            "told": None,
+        }
+    silent = found["told"] is not None and window.judged_at - found["told"] < contract.alerts.silence_ms
+    open_alerts[version] = found
+    if silent and found["severity"] == severity:
+        return []
+    found = open_alerts[version] = {**found, "severity": severity, "told": window.judged_at}
+    detail = {
+        "metrics": ",".join(metric["metric"] for metric in fallen),
+        **{metric["metric"]: repr(metric["value"]) for metric in fallen},
+        **{f"{metric['metric']}_holdout": repr(metric["holdout"]) for metric in fallen},
+        "labelled": str(report["labelled"]),
+        "report_id": report["report_id"],
+    }
+    said = "; ".join(report["reasons"])
+    summary = (
+        f"Version {version} of {window.model} is worse than it was on its holdout: {said} (window of "
+        f"{format_duration(window.end - window.start)}, {report['labelled']:,} labelled). Look at the window's report; "
+        "a version trained on newer outcomes may do better"
+    )
+    return [_alert(window, version, found, "raised", summary, detail)]
+
+
+def _resolved(window: Window, version: str, found: dict[str, Any], why: str) -> Record:
+    summary = f"The quality drop of version {version} of {window.model} is over: {why}"
+    return _alert(window, version, found, "resolved", summary, {}) | {"at": window.judged_at}
+
+
+def _alert(
+    window: Window, version: str, found: dict[str, Any], state: str, summary: str, detail: dict[str, str]
+) -> Record:
+    return {
+        "alert_id": found["id"],
+        "state": state,
+        "kind": KIND,
+        "severity": found["severity"],
+        "model": window.model,
+        "version": int(version),
+        "service": "evaluator",
+        "summary": summary,
+        "detail": {
+            **detail,
+            "segment": "",
+            "since": str(found["since"]),
+            "window_start": str(window.start),
+            "window_end": str(window.end),
+            "age": str(window.age_ms),
+        },
+        "source": None,
+        "at": found["at"],
+    }
+
+
+def _severity(contract: ModelContract, metrics: Sequence[str]) -> str:
+    for phrase in contract.alerts.severe:
+        found = match_alert(phrase)
+        if found is not None and found[0].startswith("quality drop"):
+            metric = found[1].get("metric")
+            if metric is None or metric in metrics:
+                return "severe"
+    return "warning"

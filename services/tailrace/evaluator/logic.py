@@ -1,0 +1,145 @@
+"""Performance as a kind of windows: what is read, counted and judged. See kit/windows.py."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tailrace.contracts.fold import AppliedContract, Contracts
+from tailrace.contracts.lanes import ALERTS, CONTRACTS, MANIFESTS, PERFORMANCE_REPORTS, Lane
+from tailrace.evaluator.alerts import tell
+from tailrace.evaluator.count import count_outcomes, count_predictions
+from tailrace.evaluator.counts import Counts
+from tailrace.evaluator.holdouts import Holdouts, Verify
+from tailrace.evaluator.plan import Plan
+from tailrace.evaluator.read import OfContract, Reader
+from tailrace.evaluator.report import Window, reports
+from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.errors import BadRecord
+from tailrace.kit.messages import Message, Record, Source
+from tailrace.kit.registry import Registry
+from tailrace.kit.windows import Cell, Closed, Judged, Rows, Times
+
+log = logging.getLogger(__name__)
+
+CONTROL_TOPICS = (CONTRACTS, MANIFESTS)
+_RECORDS = {CONTRACTS: "Contract", MANIFESTS: "ModelManifest"}
+_PREDICTIONS, _SHADOW_PREDICTIONS, _OUTCOMES = "predictions", "shadow-predictions", "outcomes"
+
+
+class PerformanceWindows:
+    """Counts outcomes by the event time of their predictions, and judges closed windows at each of their ages.
+
+    Args:
+        registry: where schemas are.
+        verify: checks a package's manifest.
+        catch_up: everything that is on the control topics by now. A prediction is written after the contract that it
+            names; where that has not come this way yet, it is looked for there.
+    """
+
+    kind = "performance"
+
+    def __init__(self, registry: Registry, verify: Verify, catch_up: Callable[[], Sequence[Message]]) -> None:
+        self._control_codec = ControlCodec(registry)
+        self._reader = Reader(Codec(registry), self._plan, self._fields)
+        self._catch_up = catch_up
+        self._contracts = Contracts()
+        self._holdouts = Holdouts(verify)
+        self._plans: dict[str, Plan] = {}
+        self._looked_for: set[str] = set()
+
+    def control_topics(self) -> Sequence[str]:
+        return CONTROL_TOPICS
+
+    def control(self, messages: Sequence[Message]) -> None:
+        # Decoded first, all of them: the loop offers the same messages again where the registry is away.
+        for message, record in [(m, self._decoded(m)) for m in messages]:
+            if record is None:
+                continue
+            if message.topic() == MANIFESTS:
+                self._holdouts.catalog.apply(record)
+            elif self._contracts.apply(record):
+                self._plans[record["digest"]] = Plan(self._contracts.by_digest[record["digest"]])
+
+    def contracts(self) -> Contracts:
+        return self._contracts
+
+    def topics(self) -> frozenset[str]:
+        lanes = [Lane(applied.contract.lane) for applied in self._contracts.by_digest.values()]
+        return frozenset(
+            topic for lane in lanes for topic in (lane.predictions, lane.shadow_predictions, lane.outcomes)
+        )
+
+    def stream_of(self, topic: str) -> str | None:
+        name = topic.rpartition(".")[2]
+        return None if name == _OUTCOMES else name
+
+    def sources(self, contract: AppliedContract, stream: str) -> Sequence[str]:
+        lane = Lane(contract.contract.lane)
+        return [lane.shadow_predictions if stream == _SHADOW_PREDICTIONS else lane.predictions, lane.outcomes]
+
+    def read(self, topic: str, messages: Sequence[Message]) -> Rows:
+        lane, _, name = topic.rpartition(".")
+        found = self._reader.read(messages, lane, outcomes=name == _OUTCOMES)
+        return Rows(found.times, found.bad, found.found)
+
+    def count(self, topic: str, rows: Rows, before: Times) -> list[tuple[str, Cell]]:
+        cells = []
+        of: OfContract
+        for of in rows.data:
+            if of.outcomes is None:
+                counted = count_predictions(of.plan, of.predicted, before[of.predicted.at])
+            else:
+                counted = count_outcomes(of.plan, of.outcomes)
+            for start, age, subject, counts in counted:
+                stream = _SHADOW_PREDICTIONS if subject.role == "shadow" else _PREDICTIONS
+                cell = Cell(stream, of.plan.applied.digest, start, age, subject.to_text(), counts.to_bytes())
+                cells.append((of.plan.applied.model, cell))
+        return cells
+
+    def ages(self, contract: AppliedContract) -> int:
+        return len(contract.contract.quality.judge_at_ms)
+
+    def closes_at(self, contract: AppliedContract, window_start: int, age: int) -> int:
+        quality = contract.contract.quality
+        return window_start + quality.window_ms + quality.judge_at_ms[age]
+
+    def add(self, into: Counts | None, counts: bytes) -> Counts:
+        found = Counts.from_bytes(counts)
+        return found if into is None else into + found
+
+    def pack(self, sum: Counts) -> bytes:  # noqa: A002
+        return sum.to_bytes()
+
+    def judge(self, closed: Closed, memory: dict[str, Any]) -> Judged:
+        age_ms = closed.contract.contract.quality.judge_at_ms[closed.age]
+        window = Window(closed.model, closed.contract, closed.window_start, age_ms)
+        found = reports(window, closed.subjects, self._holdouts.of)
+        records = [self._record(PERFORMANCE_REPORTS, "PerformanceReport", closed.model, r) for r in found]
+        if closed.stream == _SHADOW_PREDICTIONS:
+            return Judged(records, memory)
+        told = tell(window, found, memory)
+        records += [self._record(ALERTS, "Alert", closed.model, alert) for alert in told.records]
+        return Judged(records, told.memory)
+
+    def _record(self, topic: str, name: str, model: str, record: dict[str, Any]) -> Record:
+        return Record(topic, self._control_codec.encode(name, record), model.encode())
+
+    def _decoded(self, message: Message) -> dict[str, Any] | None:
+        if message.value() is None:
+            return None
+        try:
+            return self._control_codec.decode(_RECORDS[message.topic()], message.value())
+        except BadRecord as bad:
+            log.warning("skipped a control record", extra={"at": str(Source.of(message)), "why": str(bad)})
+            return None
+
+    def _plan(self, digest: str) -> Plan | None:
+        if digest not in self._plans and digest not in self._looked_for:
+            self.control(self._catch_up())
+            self._looked_for.add(digest)
+        return self._plans.get(digest)
+
+    def _fields(self) -> frozenset[str]:
+        return frozenset(name for plan in self._plans.values() for name in plan.fields)

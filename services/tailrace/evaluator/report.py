@@ -1,0 +1,176 @@
+"""Reports: what the counts of a closed window say about each version, slice and pair of versions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tailrace.contracts.fold import AppliedContract
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.evaluator.counts import Counts, Sum
+from tailrace.evaluator.drop import SIGNIFICANT, Drop, drop
+from tailrace.evaluator.metrics import Estimate, estimate, metrics_of, positive_index
+from tailrace.evaluator.paired import gain
+from tailrace.evaluator.subject import Subject
+from tailrace.models.manifest import Holdout
+
+LEAST_LABELLED = 30
+"""No verdict on fewer labelled outcomes."""
+
+Record = dict[str, Any]
+HoldoutOf = Callable[[str, int, str], Holdout | None]
+"""What a package scored on its holdout, by model, version and artifact digest; None where it cannot be told."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A closed window at one age."""
+
+    model: str
+    applied: AppliedContract
+    start: int
+    age_ms: int
+
+    @property
+    def contract(self) -> ModelContract:
+        return self.applied.contract
+
+    @property
+    def end(self) -> int:
+        return self.start + self.contract.quality.window_ms
+
+    @property
+    def judged_at(self) -> int:
+        return self.end + self.age_ms
+
+
+def reports(window: Window, subjects: Mapping[str, Counts], holdout_of: HoldoutOf) -> list[Record]:
+    """A record (schema ``performance_report.avsc``) for each subject, in their order."""
+    return [
+        _report(window, Subject.from_text(text), counts, subjects, holdout_of)
+        for text, counts in subjects.items()
+    ]
+
+
+def _report(
+    window: Window,
+    subject: Subject,
+    counts: Counts,
+    subjects: Mapping[str, Counts],
+    holdout_of: HoldoutOf,
+) -> Record:
+    version, role, artifact, segment, against = subject
+    # How many of a pair's labels are in is known of the version by itself: who answered is known of outcomes only.
+    own = counts if against is None else subjects.get(subject._replace(against=None).to_text(), Counts())
+    share = _label_share(own)
+    contract = window.contract
+    mature = share is not None and share >= contract.quality.mature
+    metrics, paired = [], []
+    if against is None:
+        # The holdout's metrics are of all its rows: no slice is compared with them.
+        holdout = None if segment else holdout_of(window.model, version, artifact)
+        metrics = [_metric(name, counts, contract, holdout) for name in metrics_of(contract)]
+    else:
+        names = [*metrics_of(contract), *(["value"] if contract.value is not None else [])]
+        paired = [gain(name, counts, positive_index(contract))._asdict() for name in names]
+    worth = counts.sums.get("value", Sum()) if against is None and contract.value is not None else None
+    record = {
+        "report_id": _report_id(window, subject),
+        "model": window.model,
+        "version": version,
+        "role": role,
+        "segment": segment,
+        "against": against,
+        "window_start": window.start,
+        "window_end": window.end,
+        "age": window.age_ms,
+        "judged_at": window.judged_at,
+        "contract_digest": window.applied.digest,
+        "artifact_digest": artifact,
+        "predictions": own.tallies["predictions"],
+        "labelled": counts.tallies["labelled"],
+        "assumed": counts.tallies["assumed"],
+        "unlabelled": counts.tallies["unlabelled"],
+        "late_labels": counts.tallies["late"],
+        "label_share": share,
+        "mature": mature,
+        "metrics": metrics,
+        "paired": paired,
+        "value_total": None if worth is None else worth.value,
+        "value_mean": None if worth is None else worth.mean,
+    }
+    verdict, reasons = _verdict(contract, record)
+    return {**record, "verdict": verdict, "reasons": reasons}
+
+
+def dropped(contract: ModelContract, metric: Mapping[str, Any]) -> bool:
+    """Whether the metric of a report is worse than the holdout by more than the contract lets it be, and surely so."""
+    most = contract.quality.drop.get(metric["metric"])
+    if most is None or metric["drop"] is None or metric["p_value"] is None:
+        return False
+    return bool(metric["drop"] > most and metric["p_value"] < SIGNIFICANT / len(contract.quality.drop))
+
+
+def _metric(name: str, counts: Counts, contract: ModelContract, holdout: Holdout | None) -> Record:
+    now: Estimate = estimate(name, counts, positive_index(contract))
+    then: Drop = drop(name, now, holdout)
+    found = {"metric": name, **now._asdict(), **then._asdict()}
+    del found["variance"]
+    return found
+
+
+def _label_share(counts: Counts) -> float | None:
+    """Labelled among those that can ever be labelled; None where there are none."""
+    possible = counts.tallies["labelable"]
+    return min(counts.tallies["labelled"] / possible, 1.0) if possible > 0 else None
+
+
+def _verdict(contract: ModelContract, record: Record) -> tuple[str, list[str]]:
+    share, labelled = record["label_share"], record["labelled"]
+    if share is None:
+        return "undefined", ["none of the predictions can ever be labelled"]
+    if not record["mature"]:
+        return "immature", [f"{share:.1%} of the labels are in; {contract.quality.mature:.1%} are needed"]
+    if labelled < LEAST_LABELLED:
+        return "too-few", [f"{labelled} labelled outcomes; {LEAST_LABELLED} are the least"]
+    if record["against"] is not None or record["segment"] or not contract.quality.drop:
+        return "ok", []
+    watched = [metric for metric in record["metrics"] if metric["metric"] in contract.quality.drop]
+    fallen = [_drop_text(metric) for metric in watched if dropped(contract, metric)]
+    if fallen:
+        return "drop", fallen
+    if all(metric["drop"] is None for metric in watched):
+        return "undefined", [
+            f"{metric['metric']}: "
+            + (
+                "the package has no holdout value"
+                if metric["holdout"] is None
+                else "not defined on these outcomes"
+            )
+            for metric in watched
+        ]
+    return "ok", []
+
+
+def _drop_text(metric: Mapping[str, Any]) -> str:
+    return (
+        f"{metric['metric']} {metric['value']:.4g} against {metric['holdout']:.4g} on the holdout "
+        f"(p {metric['p_value']:.2g})"
+    )
+
+
+def _report_id(window: Window, subject: Subject) -> str:
+    parts = [
+        "performance",
+        window.model,
+        subject.version,
+        subject.role,
+        subject.segment,
+        "" if subject.against is None else subject.against,
+        window.start,
+        window.age_ms,
+        window.applied.digest,
+    ]
+    return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:32]
