@@ -10,12 +10,24 @@ import typer
 
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, emit, say
+from tailrace.kit.errors import UsageError
 
 
 @app.command()
 def demo(
+    data: Annotated[
+        str | None, typer.Option(help="A real data set instead of the story: electricity, wine or phishing.")
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --data: its CSV file; default: its usual name in this folder.", dir_okay=False
+        ),
+    ] = None,
     seconds: Annotated[float, typer.Option(help="How long loans stream; half a year passes in it.")] = 90,
-    rate: Annotated[int, typer.Option(help="Loans a second.")] = 200,
+    rate: Annotated[
+        int | None, typer.Option(min=1, help="Loans, or a data set's records, a second.", show_default="200")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the simulated loans.")] = 1,
     folder: Annotated[Path, typer.Option(help="Project folder; made anew.")] = Path(".tailrace-demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end.")] = False,
@@ -24,10 +36,14 @@ def demo(
     """Closes the loop before your eyes: loans, a change of the world, drift, retraining, shadow, promotion.
 
     Example: tailrace demo --seed 7 --keep
+    Example: tailrace demo --data phishing
     """
+    if data is not None:
+        _on_data(data, file, folder, rate, keep, as_json)
+        return
     from tailrace.demo.story import Story
 
-    happened = Story(folder, seconds, rate, seed, keep).run()
+    happened = Story(folder, seconds, rate or 200, seed, keep).run()
     found = dataclasses.asdict(happened)
     missing = found.pop("missing")
     if as_json:
@@ -56,6 +72,27 @@ def demo(
             emit(
                 f"\nwithout the loop {_share(accuracy['without_loop'])}, with it {_share(accuracy['recovered'])}"
             )
+    if missing:
+        say(f"tailrace demo: did not happen: {'; '.join(missing)}")
+        raise typer.Exit(1)
+
+
+def _on_data(
+    name: str, file: Path | None, folder: Path, rate: float | None, keep: bool, as_json: bool
+) -> None:
+    from tailrace.demo.data_sets import DATA_SETS
+    from tailrace.demo.on_data import DataStory
+
+    if name not in DATA_SETS:
+        raise UsageError(f"--data is one of {', '.join(DATA_SETS)}, not {name!r}")
+    found = dataclasses.asdict(DataStory(DATA_SETS[name], file, folder, rate, keep).run())
+    missing, accuracy = found.pop("missing"), found["accuracy"]
+    emit(found, as_json)
+    if accuracy and not as_json:
+        emit(
+            f"\nwithout the loop {accuracy['without_loop']:.3f}, with it {accuracy['with_loop']:.3f} "
+            f"(gain {accuracy['gain']:.3f}, 95 % interval {accuracy['low']:.3f} to {accuracy['high']:.3f})"
+        )
     if missing:
         say(f"tailrace demo: did not happen: {'; '.join(missing)}")
         raise typer.Exit(1)
