@@ -50,6 +50,9 @@ CONTRACTS = {name: load_contract(TEXT.format(policy=policy)) for name, policy in
 POLICY_OF = {contract.digest: name for name, contract in CONTRACTS.items()}
 REGISTRY = MemoryRegistry()
 POISON = 4.5
+HOUR = 3_600_000
+FAR = 1_000_000
+"""More than any mark that is fed, in ms."""
 BROKEN, DOUBTFUL = 5, 6
 """A version that everybody refuses, and one that some instances refuse and others do not."""
 
@@ -237,7 +240,12 @@ class ScorerScenario(Scenario):
     def _check_marks(self, log: MemoryLog) -> None:
         for partition, fed in enumerate(self.marks):
             messages = log.messages(self.output, partition)
-            assert [t for m in messages if (t := mark_time(m)) is not None] == fed
+            times = [t for m in messages if (t := mark_time(m)) is not None]
+            assert [time for time in times if time < FAR] == fed
+            # Requests have no event time of their own: each time at which one was appended is told, to the hour.
+            asked = [m.timestamp()[1] for m in log.messages("credit.requests", partition) if m.value()]
+            told = {time - time % HOUR for time in asked}
+            assert {time for time in times if time >= FAR} == told
         # Requests with a key are answered in the partition that they came in, in their order, marks among
         # them.
         for partition in range(self.partitions):

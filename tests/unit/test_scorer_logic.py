@@ -26,10 +26,12 @@ from tests.support.scoring import (
 from tailrace.contracts.model_contract import load_contract
 from tailrace.kit.errors import Retry
 from tailrace.kit.marks import mark
+from tailrace.kit.memory_log import MemoryClock, MemoryLog
 from tailrace.kit.messages import Hold, Record, Source, TopicPartition
 from tailrace.kit.sources import prediction_id
 from tailrace.models.errors import PackageRefused
 from tailrace.scorer.handover import Handover
+from tailrace.scorer.versions import Role
 
 FIRST = TopicPartition("credit.requests", 0)
 
@@ -103,9 +105,10 @@ def test_answers_keep_the_order_of_requests_and_marks() -> None:
         bench.message(mark("credit.requests", 3, NOW + 1)),
     ]
     output = bench.process(messages)
-    assert [r.partition for r in output.records] == [None, 0, None, None, 3]
-    assert output.records[1] == mark("credit.predictions", 0, NOW)
-    assert output.records[4] == mark("credit.predictions", 3, NOW + 1)
+    assert [r.partition for r in output.records] == [None, 0, 0, None, None, 3]
+    assert output.records[1] == mark("credit.predictions", 0, HOUR, offset=0)
+    assert output.records[2] == mark("credit.predictions", 0, NOW, offset=1)
+    assert output.records[5] == mark("credit.predictions", 3, NOW + 1, offset=0)
     assert [e["request_id"] for e in bench.events(output)] == ["r0", "json", "r1"]
 
 
@@ -115,7 +118,7 @@ def test_a_request_without_ids_is_known_by_its_coordinates() -> None:
     one, other = bench.events(output)
     assert (one["request_id"], one["key"]) == ("credit.requests/0/0", "credit.requests/0/0")
     assert (other["request_id"], other["key"]) == ("credit.requests/0/1", "l1")
-    assert [r.key for r in output.records] == [b"credit.requests/0/0", b"l1"]
+    assert [r.key for r in output.records if r.value] == [b"credit.requests/0/0", b"l1"]
 
 
 def test_the_same_request_id_twice_is_two_requests() -> None:
@@ -215,6 +218,9 @@ def test_bad_input_goes_alone_to_the_dead_letters(name: str) -> None:
     assert [e["request_id"] for e in bench.events(output)] == ["before", "behind"]
     for event in bench.events(output):
         assert event["score"] == pytest.approx(Formula(1).score(REQUEST), rel=1e-12)
+
+
+HOUR = NOW - NOW % 3_600_000
 
 
 def good(bench: Bench, name: str) -> bytes:
@@ -578,7 +584,8 @@ def test_shadows_score_the_same_requests_to_their_own_topic() -> None:
 def test_without_a_shadow_nothing_is_written_and_nothing_waits() -> None:
     bench = serving("shadow")
     output = bench.score(good(bench, "r"), b"bad")
-    assert (output.records, output.dead_letters, output.holds) == ([], [], {})
+    assert output.records == [mark(SHADOW, 0, HOUR, offset=0)]
+    assert (output.dead_letters, output.holds) == ([], {})
     publisher = Publisher()
     bare = Bench(publisher.logic("shadow"), publisher)
     bare.control(publisher.contract())
@@ -588,7 +595,40 @@ def test_without_a_shadow_nothing_is_written_and_nothing_waits() -> None:
 def test_shadows_pass_marks_on() -> None:
     bench = serving("shadow")
     output = bench.process([bench.message(mark("credit.requests", 0, NOW))])
-    assert output.records == [mark(SHADOW, 0, NOW)]
+    assert output.records == [mark(SHADOW, 0, NOW, offset=0)]
+
+
+@pytest.mark.parametrize("role", ["champion", "shadow"])
+def test_time_is_told_whatever_comes_of_the_requests(role: Role) -> None:
+    bench = serving(role)
+
+    def told(*times: int) -> list[tuple[int, int]]:
+        """Time and offset of the marks that these requests make, none of which is answered."""
+        values = [REQUEST | {"applied_at": time, "debt_ratio": Formula.poison} for time in times]
+        records = bench.requests(*values).records
+        assert all(record.value is None and record.partition == 0 for record in records)
+        return [(int(r.headers[0][1]), int(r.headers[1][1])) for r in records]
+
+    step = 3_600_000  # a day's window in 24
+    assert told(HOUR - step + 5, HOUR - step + 7, HOUR - 1) == [(HOUR - step, 0)]
+    assert told(HOUR - step + 100) == []
+    assert told(HOUR - 5 * step) == []
+    assert told(HOUR, HOUR + step) == [(HOUR, 5)]  # the second one is too far ahead
+
+
+def test_a_batch_that_is_offered_again_tells_the_time_again() -> None:
+    bench = serving("shadow")
+    message = bench.message(Record("credit.requests", good(bench, "r")))
+    once = bench.logic.process([message], MemoryClock(MemoryLog()))
+    assert bench.process([message]).records == once.records != []
+    assert bench.process([message]).records == []
+
+
+def test_a_mark_too_far_ahead_is_a_dead_letter() -> None:
+    bench = serving()
+    output = bench.process([bench.message(mark("credit.requests", 0, NOW + 400 * 86_400_000))])
+    assert output.records == []
+    assert codes(output.dead_letters) == [("event-time-ahead", None)]
 
 
 def test_shadows_write_no_dead_letters_and_one_alert_for_each_that_fails() -> None:

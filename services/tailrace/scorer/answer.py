@@ -26,9 +26,7 @@ from tailrace.scorer.work import Work
 def check(work: Work, requests: Requests) -> Rows:
     """The requests that keep the contract; what is wrong with the others is noted in the work."""
     plan = requests.plan
-    appended = np.array([work.appended[at] for at in requests.at.tolist()], dtype=np.int64)
-    given, present = requests.columns[plan.contract.event_time.name]
-    times = given if present is None else np.where(present, given, appended)
+    times, appended = requests.event_times(work.appended)
     found = plan.check.run(requests.columns, times, appended)
     for row, bad in found.bad.items():
         work.bad[int(requests.at[row])] = bad

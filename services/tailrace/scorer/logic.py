@@ -9,15 +9,12 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from tailrace.contracts.fold import Contracts
 from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, ROLLOUTS, Lane
 from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.log import Committed
 from tailrace.kit.logic import Clock, Output
-from tailrace.kit.marks import mark
 from tailrace.kit.messages import DeadLetter, Hold, Message, Record, Source, TopicPartition
 from tailrace.kit.registry import Registry
 from tailrace.models.catalog import Catalog
@@ -31,6 +28,7 @@ from tailrace.scorer.contract_plan import ContractPlan
 from tailrace.scorer.handover import Handover
 from tailrace.scorer.read_request import read_requests
 from tailrace.scorer.rows import Requests
+from tailrace.scorer.tell_time import pass_on, refuse_marks_ahead, step_ms, tell_time
 from tailrace.scorer.versions import OpenVersion, Role, Version, Versions
 from tailrace.scorer.work import Work
 
@@ -41,11 +39,12 @@ _REQUESTS = ".requests"
 
 
 class _Told(NamedTuple):
-    """What a batch's output tells people, to be told once it is committed."""
+    """What a batch's output tells people and how far it tells the time, to be told once it is committed."""
 
     output: Output
     refusals: int
     failing: set[tuple[str, int]]
+    clocks: dict[TopicPartition, int]
 
 
 class ScorerLogic:
@@ -80,6 +79,7 @@ class ScorerLogic:
         self._fits: dict[tuple[str, str], str | None] = {}
         self._handovers: dict[TopicPartition, Handover] = {}
         self._holding: dict[TopicPartition, str] = {}
+        self._clocks: dict[TopicPartition, int] = {}
         # Shadows that are known to fail, and what the last batch tells.
         self._failing: set[tuple[str, int]] = set()
         self._told: _Told | None = None
@@ -119,6 +119,7 @@ class ScorerLogic:
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
         for partition in partitions:
             self._handovers.pop(partition, None)
+            self._clocks.pop(partition, None)
             self._holding.pop(partition, None)
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
@@ -126,20 +127,17 @@ class ScorerLogic:
         self._versions.take_up()
         self._codec.begin_batch()
         work.requests, work.marks, work.bad = read_requests(batch, self._lanes)
+        refuse_marks_ahead(work, self._skew)
         output = Output(holds=self._holds(work))
         if output.holds:
             work.cut(output.holds)
         self._remember(work, output.holds)
-        if work.marks:
-            marks = [
-                mark(self._predictions(work.topics[at]), work.partitions[at], time)
-                for at, time in work.marks.items()
-            ]
-            work.write(np.array(list(work.marks)), marks)
+        pass_on(work, self._predictions)
         for requests in work.requests:
             self._answer(work, requests, clock)
+        clocks = tell_time(work, work.requests, self._clocks, self._step, self._predictions)
         output.records = work.records()
-        output.records += self._tell(work, output)
+        output.records += self._tell(work, output, clocks)
         if self._role == "champion":
             output.dead_letters = [
                 DeadLetter(
@@ -154,6 +152,7 @@ class ScorerLogic:
         if self._told is not None and self._told.output is output:
             del self._versions.refusals[: self._told.refusals]
             self._failing |= self._told.failing
+            self._clocks.update(self._told.clocks)
 
     def waiting(self) -> str | None:
         if not self._contracts.current:
@@ -178,6 +177,12 @@ class ScorerLogic:
     def _predictions(self, requests_topic: str) -> str:
         lane = self._lane(requests_topic)
         return lane.predictions if self._role == "champion" else lane.shadow_predictions
+
+    def _step(self, requests_topic: str) -> int:
+        return min(step_ms(plan.contract) for plan in self._lanes[requests_topic])
+
+    def _skew(self, requests_topic: str) -> int:
+        return max(plan.contract.event_time.skew_ms for plan in self._lanes[requests_topic])
 
     def _take_contract(self, model: str) -> None:
         applied = self._contracts.current[model]
@@ -273,11 +278,11 @@ class ScorerLogic:
                 at = min(failed)
                 work.failing.setdefault((plan.model, version.number), (at, failed[at].reason))
 
-    def _tell(self, work: Work, output: Output) -> list[Record]:
+    def _tell(self, work: Work, output: Output, clocks: dict[TopicPartition, int]) -> list[Record]:
         """Alerts: packages refused since the last batch, and once for each version that fails in shadow."""
         refusals = self._versions.refusals
         failing = {which: what for which, what in work.failing.items() if which not in self._failing}
-        self._told = _Told(output, len(refusals), set(failing))
+        self._told = _Told(output, len(refusals), set(failing), clocks)
         return [self._alerts.refused(refusal) for refusal in refusals] + [
             self._alerts.shadow_failed(*which, reason, work.source(at), work.appended[at])
             for which, (at, reason) in failing.items()

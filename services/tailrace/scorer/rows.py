@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from tailrace.kit.avro_columns import Column, Ints, Mask
 from tailrace.models.columns import Array
 
@@ -27,6 +29,12 @@ class Requests:
     at: Ints
     values: list[bytes]
     columns: dict[str, Column]
+
+    def event_times(self, appended: Sequence[int]) -> tuple[Ints, Ints]:
+        """The effective event times, in ms, and when each was appended, given that of the batch's messages."""
+        at_append = np.array([appended[at] for at in self.at.tolist()], dtype=np.int64)
+        given, present = self.columns[self.plan.contract.event_time.name]
+        return given if present is None else np.where(present, given, at_append), at_append
 
     def take(self, rows: Ints) -> Requests:
         return Requests(

@@ -1,0 +1,92 @@
+"""How far time has come in each input partition, told to the partition of the same number of the answers.
+
+Who reads the answers has to know that time passes though nothing is answered: requests become dead letters, no
+version is in shadow, or the producer's keys lead elsewhere. So marks are passed on, and a mark is added whenever
+the requests of a partition cross a multiple of the step. It carries that multiple, so that one that is written
+once more, by a process that has not seen what came before, says nothing new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.kit.errors import BadRecord
+from tailrace.kit.marks import mark
+from tailrace.kit.messages import Record, TopicPartition
+from tailrace.scorer.rows import Requests
+from tailrace.scorer.work import Work
+
+STEPS = 24
+"""In the shortest window."""
+
+_NEVER = -(2**62)
+
+
+def step_ms(contract: ModelContract) -> int:
+    return max(1, min(contract.drift.window_ms, contract.quality.window_ms) // STEPS)
+
+
+def refuse_marks_ahead(work: Work, skew_ms: Callable[[str], int]) -> None:
+    """Takes out marks that are further ahead of the time at which they were appended than requests may be."""
+    for at, time in list(work.marks.items()):
+        ahead = time - work.appended[at]
+        if ahead > skew_ms(work.topics[at]):
+            del work.marks[at]
+            work.bad[at] = BadRecord(
+                "event-time-ahead", f"a mark {ahead / 1000:,.0f} s after it was appended"
+            )
+
+
+def pass_on(work: Work, target: Callable[[str], str]) -> None:
+    """Writes the marks that came in."""
+    if work.marks:
+        records = [_mark(work, at, target(work.topics[at]), time) for at, time in work.marks.items()]
+        work.write(np.array(list(work.marks)), records)
+
+
+def tell_time(
+    work: Work,
+    requests: list[Requests],
+    clocks: Mapping[TopicPartition, int],
+    step: Callable[[str], int],
+    target: Callable[[str], str],
+) -> dict[TopicPartition, int]:
+    """Adds marks where time crosses a multiple of the step; returns the clocks after the batch.
+
+    Args:
+        clocks: the largest event times before the batch, as far as this process knows.
+        step: by topic, in milliseconds.
+        target: the topic of the answers, by topic.
+    """
+    times = np.full(len(work.topics), _NEVER, dtype=np.int64)
+    for some in requests:
+        own, appended = some.event_times(work.appended)
+        times[some.at] = np.where(own > appended + some.plan.contract.event_time.skew_ms, _NEVER, own)
+    for at, time in work.marks.items():
+        times[at] = time
+    partitions = np.array(work.partitions)
+    after: dict[TopicPartition, int] = {}
+    positions: list[int] = []
+    records: list[Record] = []
+    for tp in sorted(work.touched()):
+        here = np.flatnonzero(partitions == tp.partition)
+        if len(set(work.topics)) > 1:
+            here = here[[work.topics[at] == tp.topic for at in here.tolist()]]
+        length = step(tp.topic)
+        told = np.maximum.accumulate(np.concatenate(([clocks.get(tp, _NEVER)], times[here])))
+        after[tp] = int(told[-1])
+        starts = told // length
+        for at in here[starts[1:] > starts[:-1]].tolist():
+            if at not in work.marks:
+                positions.append(at)
+                records.append(_mark(work, at, target(tp.topic), int(times[at]) // length * length))
+    if positions:
+        work.write(np.array(positions), records)
+    return after
+
+
+def _mark(work: Work, at: int, topic: str, time: int) -> Record:
+    return mark(topic, work.partitions[at], time, offset=work.offsets[at])
