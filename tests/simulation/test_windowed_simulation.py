@@ -39,7 +39,7 @@ class WindowedScenario(Scenario):
         create_topics(log, self.partitions)
         self.producer = log.backend(OUTSIDE).producer("toy")
         self.producer.init()
-        self._write(contract_records()[:1])
+        self._write(contract_records()[:2])
         self.second = False
         self.now: dict[tuple[str, int], int] = defaultdict(int)
         self.marks: dict[tuple[int, str], int] = defaultdict(int)
@@ -53,14 +53,26 @@ class WindowedScenario(Scenario):
     def feed(self, log: MemoryLog, rng: random.Random) -> None:
         if not self.second and rng.random() < 0.3:
             self.second = True
-            self._write(contract_records()[1:])
+            self._write(contract_records()[2:])
         self._write([self._record(rng) for _ in range(rng.randint(1, 12))])
+        if rng.random() < 0.5:
+            self._write(self._tick(rng))
+
+    def _tick(self, rng: random.Random) -> list[Record]:
+        """Time passes everywhere, so that windows are judged on the way and not only in the end."""
+        time = max([*self.now.values(), *self.marks.values(), 0]) + rng.choice([0, 5, 20])
+        places = [(topic, p) for topic in STREAMS for p in range(self.partitions)]
+        streams = [(p, stream) for p in range(self.partitions) for stream in STREAMS.values()]
+        self.now.update(dict.fromkeys(places, time))
+        self.marks.update(dict.fromkeys(streams, time))
+        ticks = [mark(topic, p, time) for topic, p in places]
+        return [*ticks, *(mark(LANE.outcomes, p, time, stream=stream) for p, stream in streams)]
 
     def _record(self, rng: random.Random) -> Record:
         topic, partition = rng.choice(COUNTED), rng.randrange(self.partitions)
         row: dict[str, Any] = {
             "v": rng.randrange(100),
-            "d": rng.choice(DIGESTS if self.second else DIGESTS[:1]),
+            "d": rng.choice(DIGESTS if self.second else DIGESTS[:2]),
         }
         if topic in STREAMS:
             now = self.now[topic, partition] = self.now[topic, partition] + rng.choice([0, 0, 1, 3, 9])

@@ -35,26 +35,32 @@ AGES = (LATENESS, 40)
 """How long after its end a window is judged."""
 
 _TEXT = """
-model: toy
+model: {model}
+lane: toy
 owner: {{team: t}}
 features: {{x: {{type: number}}}}
 target: {{name: y, type: boolean}}
 drift: {{window: {seconds}s}}
 """
-_CONTRACTS = [load_contract(_TEXT.format(seconds=seconds)) for seconds in (10, 25)]
+_SPOKEN = (("toy", 10), ("other", 15), ("toy", 25))
+_CONTRACTS = [load_contract(_TEXT.format(model=model, seconds=seconds)) for model, seconds in _SPOKEN]
 DIGESTS = [contract.digest for contract in _CONTRACTS]
-LENGTHS = dict(zip(DIGESTS, (10, 25), strict=True))
-"""Of a window, by contract: there are two, which follow one another."""
+"""Two models share the lane; the last contract takes the place of the first."""
+LENGTHS = {contract.digest: seconds for contract, (_, seconds) in zip(_CONTRACTS, _SPOKEN, strict=True)}
+MODELS = {contract.digest: contract.model for contract in _CONTRACTS}
 REGISTRY = MemoryRegistry()
 CODEC = ControlCodec(REGISTRY)
 
 
 def contract_records() -> list[Record]:
-    """Both contracts, one after the other."""
+    """The contracts, one after the other."""
     records = []
-    for number, contract in enumerate(_CONTRACTS):
+    revisions: Counter[str] = Counter()
+    for contract in _CONTRACTS:
+        number = revisions[contract.model]
+        revisions[contract.model] += 1
         record = {
-            "model": "toy",
+            "model": contract.model,
             "revision": number + 1,
             "follows": number,
             "digest": contract.digest,
@@ -63,7 +69,7 @@ def contract_records() -> list[Record]:
             "applied_by": "t",
             "applied_at": 0,
         }
-        records.append(Record(CONTRACTS, CODEC.encode("Contract", record), b"toy"))
+        records.append(Record(CONTRACTS, CODEC.encode("Contract", record), contract.model.encode()))
     return records
 
 
@@ -130,7 +136,9 @@ class ToyWindows:
         cells: dict[tuple[Any, ...], dict[str, int]] = defaultdict(dict)
         for (cell, what), number in sums.items():
             cells[cell][what] = number
-        return [("toy", Cell(*cell, json.dumps(numbers).encode())) for cell, numbers in cells.items()]
+        return [
+            (MODELS[cell[1]], Cell(*cell, json.dumps(numbers).encode())) for cell, numbers in cells.items()
+        ]
 
     def ages(self, contract: AppliedContract) -> int:
         return len(AGES)
@@ -146,17 +154,17 @@ class ToyWindows:
 
     def judge(self, closed: Closed, memory: dict[str, Any]) -> Judged:
         # Each report names all before it, so that their order shows.
-        identity = [closed.stream, closed.contract.digest, closed.window_start, closed.age]
+        identity = [closed.model, closed.stream, closed.contract.digest, closed.window_start, closed.age]
         chain = hashlib.sha256(f"{memory.get('chain')}|{identity}".encode()).hexdigest()
         report = {"id": identity, "chain": chain, "subjects": closed.subjects}
         value = json.dumps(report, sort_keys=True).encode()
-        return Judged([Record(REPORTS, value, closed.stream.encode())], {"chain": chain})
+        return Judged([Record(REPORTS, value, closed.model.encode())], {"chain": chain})
 
 
 def reports(log: MemoryLog) -> list[dict[str, Any]]:
-    """What was written, by stream, in order."""
+    """What was written, by model and stream, in order."""
     found = [json.loads(message.value() or b"") for message in log.messages(REPORTS)]
-    return sorted(found, key=lambda report: report["id"][0])
+    return sorted(found, key=lambda report: report["id"][:2])
 
 
 def expected_reports(log: MemoryLog) -> list[dict[str, Any]]:
@@ -178,13 +186,13 @@ def expected_reports(log: MemoryLog) -> list[dict[str, Any]]:
     found = []
     windows = rows.select("stream", "d", "length", "start").unique().rows()
     judged = [
-        (stream, start + length + AGES[age], start, digest, age)
+        (MODELS[digest], stream, start + length + AGES[age], start, digest, age)
         for stream, digest, length, start in windows
         for age in range(len(AGES))
         if start + length + AGES[age] <= least[stream]
     ]
-    chains: dict[str, str] = {}
-    for stream, _, start, digest, age in sorted(judged):
+    chains: dict[tuple[str, str], str] = {}
+    for model, stream, _, start, digest, age in sorted(judged):
         window = rows.filter(stream=stream, d=digest, start=start).filter(pl.col("age") <= age)
         if window.is_empty():
             continue
@@ -192,9 +200,9 @@ def expected_reports(log: MemoryLog) -> list[dict[str, Any]]:
         for (odd,), some in window.group_by([pl.col("v") % 2]):
             counts = dict(some.group_by("what").len().rows())
             subjects[json.dumps({"v": odd})] = Counter({**counts, "sum": some["v"].sum()}) + Counter()
-        identity = [stream, digest, start, age]
-        chain = hashlib.sha256(f"{chains.get(stream)}|{identity}".encode()).hexdigest()
-        chains[stream] = chain
+        identity = [model, stream, digest, start, age]
+        chain = hashlib.sha256(f"{chains.get((model, stream))}|{identity}".encode()).hexdigest()
+        chains[model, stream] = chain
         found.append({"id": identity, "chain": chain, "subjects": subjects})
     return found
 
