@@ -22,7 +22,6 @@ import numpy as np
 from tailrace.evaluator.contributions import Contributions, contributions
 from tailrace.evaluator.counts import Counts, Sum
 from tailrace.evaluator.exact_sum import exact_sums
-from tailrace.evaluator.losses import finite
 from tailrace.evaluator.plan import Plan
 from tailrace.evaluator.rows import Answers, Floats, Ints, Mask, Outcomes, Predicted
 from tailrace.evaluator.score_counts import count_scores, score_keys
@@ -168,11 +167,17 @@ class _Statistics:
     def _add_sums(self, found: list[Counts], name: str, values: Floats, signs: Ints, group: Ints) -> None:
         there = ~np.isnan(values)
         values, signs, group = values[there], signs[there], group[there]
-        n = np.zeros(len(found), dtype=np.int64)
+        n, beyond = np.zeros(len(found), dtype=np.int64), np.zeros(len(found), dtype=np.int64)
         np.add.at(n, group, signs)
+        with np.errstate(over="ignore"):
+            squares = values * values
+        within = np.isfinite(squares)
+        if not within.all():
+            np.add.at(beyond, group[~within], signs[~within])
+            values, squares, signs, group = values[within], squares[within], signs[within], group[within]
         totals = exact_sums(signs * values, group, len(found))
-        squares = exact_sums(signs * finite(values * values), group, len(found))
-        for counts, one in zip(found, zip(n.tolist(), totals, squares, strict=True), strict=True):
+        of_squares = exact_sums(signs * squares, group, len(found))
+        for counts, *one in zip(found, n.tolist(), totals, of_squares, beyond.tolist(), strict=True):
             if any(one):
                 counts.sums[name] = Sum(*one)
 
@@ -228,7 +233,8 @@ def _paired(said: Contributions, rows: Outcomes, pair: Ints) -> _Statistics:
         theirs = against[name]
         missing = np.isnan(mine) | np.isnan(theirs)
         mine, theirs = np.where(missing, np.nan, mine), np.where(missing, np.nan, theirs)
-        better = finite(mine - theirs if name == "value" else theirs - mine)
+        with np.errstate(over="ignore", invalid="ignore"):
+            better = mine - theirs if name == "value" else theirs - mine
         quantities |= {name: better, f"{name}.version": mine, f"{name}.against": theirs}
     return _statistics(said, _states(said, rows), quantities, *versions)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -16,32 +17,37 @@ _EXPONENT = SCALE.bit_length() - 1
 
 
 class Sum(NamedTuple):
-    """How many values, their exact sum and that of their squares, in units of 1 / SCALE."""
+    """How many values, their exact sum and that of their squares, in units of 1 / SCALE; and how many of the values
+    have squares ``beyond`` all floats, which are in neither sum.
+    """
 
     n: int = 0
     total: int = 0
     squares: int = 0
+    beyond: int = 0
 
     def plus(self, other: Sum) -> Sum:
-        return Sum(self.n + other.n, self.total + other.total, self.squares + other.squares)
+        return Sum(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
     @property
-    def value(self) -> float:
-        """The sum, rounded once."""
-        return nearest(self.total)
+    def value(self) -> float | None:
+        """The sum, rounded once; None where something is beyond all floats."""
+        total = nearest(self.total)
+        return None if self.beyond or not math.isfinite(total) else total
 
     @property
     def mean(self) -> float | None:
-        """Rounded once; None without values."""
-        return nearest(self.total, self.n) if self.n > 0 else None
+        """Rounded once; None without values, or where something is beyond all floats."""
+        return nearest(self.total, self.n) if self.n > 0 and not self.beyond else None
 
     @property
     def variance(self) -> float | None:
         """Sample variance (n - 1 below the line); None with fewer than two values."""
-        if self.n < 2:
+        if self.n < 2 or self.beyond:
             return None
         above = self.n * self.squares * SCALE - self.total * self.total
-        return max(nearest(above, SCALE * self.n * (self.n - 1)), 0.0)
+        found = max(nearest(above, SCALE * self.n * (self.n - 1)), 0.0)
+        return found if math.isfinite(found) else None
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Counts:
             "tallies": {name: n for name, n in sorted(self.tallies.items()) if n},
             "table": [[*cell, n] for cell, n in sorted(self.table.items()) if n],
             "sums": {
-                name: [found.n, *_short(found.total), *_short(found.squares)]
+                name: [found.n, *_short(found.total), *_short(found.squares), found.beyond]
                 for name, found in sorted(self.sums.items())
                 if any(found)
             },
@@ -103,8 +109,8 @@ class Counts:
             Counter(head["tallies"]),
             Counter({tuple(cell): n for *cell, n in head["table"]}),
             {
-                name: Sum(n, total << up, squares << more)
-                for name, (n, total, up, squares, more) in head["sums"].items()
+                name: Sum(n, total << up, squares << more, beyond)
+                for name, (n, total, up, squares, more, beyond) in head["sums"].items()
             },
             scores,
         )

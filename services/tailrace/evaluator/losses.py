@@ -7,13 +7,12 @@ import numpy as np
 from tailrace.evaluator.rows import Answers, Floats, Ints, Mask
 
 _EPSILON = np.finfo(np.float64).eps
-_MOST = np.finfo(np.float64).max
 
 
 def row_losses(
     task: str, answers: Answers, classes: Ints, positive: Mask, values: Floats
 ) -> dict[str, Floats]:
-    """Losses by name and row, all finite, NaN where the answer has nothing to judge.
+    """Losses by name and row, NaN where the answer has nothing to judge, infinite where one is beyond all floats.
 
     Args:
         classes: number of the true class by row (of a task with classes).
@@ -21,8 +20,9 @@ def row_losses(
         values: the true value (regression).
     """
     if task == "regression":
-        residual = finite(answers.value - values)
-        return {"residual": residual, "absolute": np.abs(residual), "square": finite(residual * residual)}
+        with np.errstate(over="ignore"):
+            residual = answers.value - values
+            return {"residual": residual, "absolute": np.abs(residual), "square": residual * residual}
     if task == "binary":
         score = answers.score
         of_truth = np.where(positive, score, 1.0 - score)
@@ -37,9 +37,3 @@ def row_losses(
         one_hot[rows, classes] = 1.0
         brier = ((probabilities - one_hot) ** 2).sum(axis=1)
     return {"log_loss": -np.log(np.clip(of_truth, _EPSILON, 1.0 - _EPSILON)), "brier": brier}
-
-
-def finite(values: Floats) -> Floats:
-    """Overflows cut to the greatest float; NaN stays."""
-    found: Floats = np.clip(values, -_MOST, _MOST)
-    return found

@@ -80,10 +80,8 @@ def _auc(counts: Counts) -> Estimate:
 def _mean(metric: str, found: Sum) -> Estimate:
     mean, spread = found.mean, found.variance
     method = "student-t"
-    if mean is None or not math.isfinite(mean):
+    if mean is None:
         return Estimate(None, None, None, max(found.n, 0), method)
-    if spread is not None and not math.isfinite(spread):
-        spread = None
     bounds = student(mean, spread, found.n)
     of_mean = None if spread is None else spread / found.n
     if metric != "rmse":

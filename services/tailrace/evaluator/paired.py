@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tailrace.evaluator.class_metrics import class_metric, variance
 from tailrace.evaluator.counts import Counts, Sum
-from tailrace.evaluator.exact_sum import SCALE, nearest
+from tailrace.evaluator.exact_sum import SCALE
 from tailrace.evaluator.intervals import normal, student, two_sided
 from tailrace.evaluator.metrics import SUM_OF, better_by
 
@@ -59,12 +59,12 @@ def gain(metric: str, counts: Counts, positive: int | None) -> Gain:
 
 def _mean(metric: str, differences: Sum, version: Sum, against: Sum) -> Gain:
     n, mean, spread = differences.n, differences.mean, differences.variance
-    if mean is None or not math.isfinite(mean):
+    if mean is None:
         return Gain(metric, n=max(n, 0))
     low, high = student(mean, spread, n)
     p_value = None if spread is None else two_sided(mean, math.sqrt(spread / n), n)
-    total, squares = nearest(differences.total), nearest(differences.squares)
-    return Gain(metric, version.mean, against.mean, mean, low, high, p_value, n, total, squares)
+    squares = differences._replace(total=differences.squares).value
+    return Gain(metric, version.mean, against.mean, mean, low, high, p_value, n, differences.value, squares)
 
 
 def _right(counts: Counts, side: int) -> Sum:
@@ -116,7 +116,7 @@ def _auc(counts: Counts) -> Gain:
 def _of_residuals(metric: str, differences: Sum, version: Sum, against: Sum) -> Gain:
     """``rmse`` from squares, ``bias`` from residuals."""
     n, mine, theirs = differences.n, version.mean, against.mean
-    if mine is None or theirs is None or not math.isfinite(mine) or not math.isfinite(theirs):
+    if mine is None or theirs is None:
         return Gain(metric, n=max(n, 0))
     if metric == "bias":
         slopes = math.copysign(1.0, mine), math.copysign(1.0, theirs)
@@ -139,8 +139,6 @@ def _apart(slopes: tuple[float, float], differences: Sum, version: Sum, against:
 
 
 def _normal(metric: str, version: float, against: float, spread: float | None, n: int) -> Gain:
-    if spread is not None and not math.isfinite(spread):
-        spread = None
     found = better_by(metric, version, against)
     low, high = normal(found, spread)
     p_value = None if spread is None else two_sided(found, math.sqrt(spread))

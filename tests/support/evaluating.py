@@ -1,0 +1,218 @@
+"""An evaluator's surroundings in memory: contracts, a manifest, predictions and outcomes as records of a lane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.support.memory_registry import MemoryRegistry
+
+from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, Lane
+from tailrace.contracts.model_contract import ModelContract, load_contract
+from tailrace.contracts.schemas import lane_schemas, subject
+from tailrace.evaluator.counts import Counts
+from tailrace.evaluator.logic import PerformanceWindows
+from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.messages import Message, Record
+from tailrace.models.manifest import Holdout, Manifest
+
+SECOND = 1000
+ARTIFACT = "a" * 64
+
+BINARY = """
+model: credit
+owner: {team: risk}
+event_time: {lateness: 1s}
+features:
+  income: {type: number}
+  employed: {type: boolean}
+context:
+  amount: {type: number}
+  region: {categories: [north, south, east], unseen: east}
+target: {name: defaulted, type: boolean}
+labels: {horizon: 100s}
+policy:
+  - {when: "score < 0.5", do: approve}
+  - {do: refuse}
+quality:
+  window: 10s
+  judge_at: [0s, 20s, 100s]
+  slices: [region, employed, "amount > 50"]
+  mature: 80%
+  drop: {accuracy: 0.1, auc: 0.1}
+value: "CASE WHEN action <> 'approve' THEN 0 WHEN defaulted THEN -0.6 * amount ELSE 0.04 * amount END"
+"""
+MULTICLASS = """
+model: flowers
+owner: {team: garden}
+features: {x: {type: number}}
+target: {name: kind, categories: [iris, rose, tulip]}
+labels: {horizon: 100s}
+quality: {window: 10s, judge_at: [0s, 100s]}
+value: "CASE WHEN predicted_class = kind THEN score ELSE -1 END"
+"""
+REGRESSION = """
+model: price
+owner: {team: sales}
+features: {x: {type: number}}
+target: {name: paid, type: number}
+labels: {horizon: 100s}
+quality: {window: 10s, judge_at: [0s, 100s]}
+value: "value - paid"
+"""
+
+
+class Written:
+    """A message as the log hands it over."""
+
+    def __init__(self, topic: str, value: bytes | None, partition: int = 0, offset: int = 0) -> None:
+        self._at = topic, partition, offset
+        self._value = value
+
+    def topic(self) -> str:
+        return self._at[0]
+
+    def partition(self) -> int:
+        return self._at[1]
+
+    def offset(self) -> int:
+        return self._at[2]
+
+    def key(self) -> bytes | None:
+        return b"k"
+
+    def value(self) -> bytes | None:
+        return self._value
+
+    def headers(self) -> None:
+        return None
+
+    def timestamp(self) -> tuple[int, int]:
+        return 2, 2**41
+
+
+@dataclass
+class Lab:
+    """A lane and what is written to it.
+
+    Attributes:
+        holdouts: by version, what ``verify`` says.
+    """
+
+    text: str = BINARY
+    registry: MemoryRegistry = field(default_factory=MemoryRegistry)
+    holdouts: dict[int, Holdout] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.contract: ModelContract = load_contract(self.text)
+        self.lane = Lane(self.contract.lane)
+        self.codec, self.control = Codec(self.registry), ControlCodec(self.registry)
+        self.ids = {
+            topic: self.registry.register(subject(topic, self.contract.model, self.lane.name), schema)
+            for topic, schema in lane_schemas(self.contract).items()
+        }
+
+    def windows(self, *, know: bool = True) -> PerformanceWindows:
+        """The kind, which knows the contract and the manifests, or finds them when it looks for them."""
+        messages = [Written(record.topic, record.value) for record in self.control_records()]
+        windows = PerformanceWindows(self.registry, self._verify, lambda: messages)
+        if know:
+            windows.control(messages)
+        return windows
+
+    def _verify(self, record: Mapping[str, Any]) -> Manifest:
+        holdout = self.holdouts[record["version"]]
+        return Manifest.model_construct(holdout=holdout)
+
+    def control_records(self) -> list[Record]:
+        contract = {
+            "model": self.contract.model,
+            "revision": 1,
+            "follows": 0,
+            "digest": self.contract.digest,
+            "source_text": "",
+            "resolved": self.contract.resolved_json,
+            "applied_by": "test",
+            "applied_at": 0,
+        }
+        records = [Record(CONTRACTS, self.control.encode("Contract", contract), b"m")]
+        for version in self.holdouts:
+            manifest = {
+                "model": self.contract.model,
+                "version": version,
+                "manifest": b"",
+                "digest": ARTIFACT,
+                "signature": b"",
+                "key_id": "",
+                "chunks": [],
+                "published_at": 0,
+                "published_by": "test",
+            }
+            records.append(Record(MANIFESTS, self.control.encode("ModelManifest", manifest), b"m"))
+        return records
+
+    def prediction(self, **changed: Any) -> dict[str, Any]:
+        """A prediction; fields of its request by name as well."""
+        names = {*self.contract.features, *self.contract.context}
+        request = {name: changed.pop(name) for name in names & changed.keys()}
+        return {
+            "prediction_id": "p",
+            "request_id": "r",
+            "key": "k",
+            "event_time": 0,
+            "source": {"topic": self.lane.requests, "partition": 0, "offset": 0},
+            "model": self.contract.model,
+            "version": 1,
+            "artifact_digest": ARTIFACT,
+            "contract_digest": self.contract.digest,
+            "rollout_revision": 1,
+            "runtime": {"python": "3"},
+            "role": "champion",
+            "served_by": "model",
+            "request": request,
+            "replaced": [],
+            "probabilities": {},
+            "action": self.contract.actions[0],
+            "action_propensity": 1.0,
+            "arm_propensity": 1.0,
+            "guardrails": [],
+            "latency_ms": 1.0,
+        } | changed
+
+    def outcome(self, prediction: Mapping[str, Any], **changed: Any) -> dict[str, Any]:
+        return {
+            "outcome_id": "o",
+            "revision": 1,
+            "state": "labelled",
+            "known_at": prediction["event_time"],
+            "late": False,
+            "prediction": dict(prediction),
+        } | changed
+
+    def champion(self, **said: Any) -> dict[str, Any]:
+        """What a version answered to a request that a shadow scored too."""
+        return {"prediction_id": "c", "version": 1, "probabilities": {}, "action": "approve"} | said
+
+    def encode(self, topic: str, record: dict[str, Any]) -> bytes:
+        return self.codec.encode(self.ids[topic], record)
+
+    def messages(self, topic: str, records: Sequence[dict[str, Any]]) -> list[Message]:
+        return [Written(topic, self.encode(topic, record), 0, at) for at, record in enumerate(records)]
+
+    def counted(
+        self, topic: str, records: Sequence[dict[str, Any]], windows: PerformanceWindows | None = None
+    ) -> dict[tuple[int, int, str], Counts]:
+        """What records of a topic add, by window, age and subject; nothing may be bad. Clocks stand at the start."""
+        import numpy as np
+
+        windows = windows or self.windows()
+        messages = self.messages(topic, records)
+        rows = windows.read(topic, messages)
+        assert not rows.bad
+        before = np.full(len(messages), -(2**62), dtype=np.int64)
+        found: dict[tuple[int, int, str], Counts] = {}
+        for _, cell in windows.count(topic, rows, before):
+            key = cell.window_start, cell.age, cell.subject
+            found[key] = windows.add(found.get(key), cell.counts)
+        return found
