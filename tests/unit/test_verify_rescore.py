@@ -11,11 +11,11 @@ from tailrace.kit.messages import Message, Record, Source
 from tailrace.models.errors import PackageRefused
 from tailrace.verify.rescore import Rescorer, Sample
 
-REQUESTS = 12
+REQUESTS = 16
 
 
 class World:
-    """A log with two contracts and two versions, each in force for some of the requests."""
+    """A log with two contracts and two versions, each in force for some of the requests, at last switched off."""
 
     def __init__(self) -> None:
         self.publisher = Publisher()
@@ -30,6 +30,8 @@ class World:
         self._score(bench)
         self._control(bench, self.publisher.manifest(2), self.publisher.rollout(champion=2, previous=1))
         self._score(bench)
+        self._control(bench, self.publisher.rollout(champion=2, previous=1, off=True))
+        self._score(bench)
 
     def _control(self, bench: Bench, *records: Record) -> None:
         messages = [bench.message(record) for record in records]
@@ -37,7 +39,7 @@ class World:
         self.control += messages
 
     def _score(self, bench: Bench) -> None:
-        for _ in range(REQUESTS // 3):
+        for _ in range(REQUESTS // 4):
             number = len(self.requests)
             request = REQUEST | {"loan_id": f"l{number}", "debt_ratio": number / 4, "purpose": "boat"}
             if number % 3 == 0:
@@ -47,6 +49,8 @@ class World:
             )
             self.requests[Source.of(message)] = message
             for record in bench.process([message]).records:
+                if record.value is None:  # a mark
+                    continue
                 offset = len(self.predictions)
                 self.predictions.append(
                     MemoryMessage(record.topic, 0, offset, record.value, record.key, (), NOW)

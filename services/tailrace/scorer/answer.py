@@ -5,6 +5,7 @@ own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from tailrace.kit.errors import BadRecord
 from tailrace.kit.logic import Clock
 from tailrace.kit.messages import Source
 from tailrace.kit.sources import REQUEST_ID, id_role
+from tailrace.models.columns import Array
 from tailrace.models.load import Predictions
 from tailrace.scorer.event import Answers, Identity, encode_events
 from tailrace.scorer.fill_missing import fill_missing
+from tailrace.scorer.policy import Choice
 from tailrace.scorer.rows import Requests, Rows
 from tailrace.scorer.score import score
-from tailrace.scorer.versions import Role, Serving, Version
+from tailrace.scorer.versions import Named, Role, Serving, Version
 from tailrace.scorer.work import Work
 
 
@@ -55,25 +58,47 @@ def answer(
         rows, outputs = rows.take(good), outputs.take(good)
     if not len(rows):
         return failed
+    policy = rows.requests.plan.policy
+    choices = policy.choose(rows.columns, outputs, len(rows))
+    identity = _identity(rows, Named(version.number, version.model.digest), serving, role, runtime)
+    records = encode_events(identity, _answers(work, rows, outputs, choices, policy.choices, clock))
+    work.write(rows.requests.at, records)
+    return failed
+
+
+def answer_off(
+    work: Work, rows: Rows, champion: Named, serving: Serving, runtime: Mapping[str, str], clock: Clock
+) -> None:
+    """Adds what the contract's fallback says in the place of a champion that is switched off."""
+    off = _identity(rows, champion, serving, "champion", runtime)
+    for group in rows.requests.plan.fallback.answer(rows):
+        some = rows.take(group.rows)
+        identity = replace(off, served_by=group.served_by, served_cause="off")
+        answers = _answers(work, some, group.outputs, group.choices, group.options, clock)
+        work.write(some.requests.at, encode_events(identity, answers))
+
+
+def _identity(
+    rows: Rows, version: Named, serving: Serving, role: Role, runtime: Mapping[str, str]
+) -> Identity:
     plan = rows.requests.plan
-    identity = Identity(
+    return Identity(
         schema_id=plan.prediction_schema_id,
         topic=plan.topic,
         model=plan.model,
         version=version.number,
-        artifact_digest=version.model.digest,
+        artifact_digest=version.digest,
         contract_digest=plan.applied.digest,
         rollout_revision=serving.revision,
         runtime=runtime,
         role=role,
         id_role=id_role(role, version.number),
     )
-    records = encode_events(identity, _answers(work, rows, outputs, clock))
-    work.write(rows.requests.at, records)
-    return failed
 
 
-def _answers(work: Work, rows: Rows, outputs: Predictions, clock: Clock) -> Answers:
+def _answers(
+    work: Work, rows: Rows, outputs: Predictions, choices: Array, options: Sequence[Choice], clock: Clock
+) -> Answers:
     requests, plan = rows.requests, rows.requests.plan
     positions = requests.at.tolist()
     topic = work.topics[positions[0]]
@@ -93,8 +118,8 @@ def _answers(work: Work, rows: Rows, outputs: Predictions, clock: Clock) -> Answ
         event_times=rows.event_times,
         bodies=requests.values,
         outputs=outputs,
-        choices=plan.policy.choose(rows.columns, outputs, len(rows)),
-        options=plan.policy.choices,
+        choices=choices,
+        options=options,
         latency_ms=(clock.perf_ns() - work.started_ns) / 1e6,
         replaced=rows.replaced,
     )

@@ -13,6 +13,7 @@ from tailrace.kit.avro_columns import ColumnDecoder
 from tailrace.kit.codec import Codec
 from tailrace.kit.registry import Registry
 from tailrace.scorer.check_input import InputCheck
+from tailrace.scorer.fallback import FallbackChain
 from tailrace.scorer.policy import Policy
 
 
@@ -66,6 +67,10 @@ class ContractPlan:
     @cached_property
     def policy(self) -> Policy:
         return Policy(self.contract)
+
+    @cached_property
+    def fallback(self) -> FallbackChain:
+        return FallbackChain(self.contract, self.policy)
 
     def _register(self, topic: str, schema: dict[str, Any]) -> int:
         return self._registry.register(subject(topic, self.model, self.contract.lane), schema)

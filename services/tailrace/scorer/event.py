@@ -19,7 +19,7 @@ from tailrace.kit.codec import HEADER, MAGIC
 from tailrace.kit.messages import Record
 from tailrace.models.columns import Array
 from tailrace.models.load import Predictions
-from tailrace.scorer.policy import Choice
+from tailrace.scorer.policy import Choice, Unscored
 from tailrace.scorer.rows import Replaced
 
 FIELDS = [
@@ -60,7 +60,10 @@ _ID_DIGITS = 32
 
 @dataclass(frozen=True)
 class Identity:
-    """What is the same for all events of a batch of one version. ``id_role`` goes into the ids."""
+    """What is the same for all events of a batch of one version. ``id_role`` goes into the ids.
+
+    ``served_by`` is who answered in the version's place, and ``served_cause`` why.
+    """
 
     schema_id: int
     topic: str
@@ -72,6 +75,8 @@ class Identity:
     runtime: Mapping[str, str]
     role: str
     id_role: str
+    served_by: str = "model"
+    served_cause: str | None = None
 
 
 @dataclass
@@ -108,8 +113,8 @@ def encode_events(of: Identity, answers: Answers) -> list[Record]:
         + _map((name, text(value)) for name, value in of.runtime.items())
         + text(of.role)
         + _NULL  # arm
-        + text("model")  # served by
-        + _NULL  # cause
+        + text(of.served_by)
+        + (_NULL if of.served_cause is None else _SOME + text(of.served_cause))
     )
     # propensity of action and of arm, no guardrail findings, no explanation, latency
     end = struct.pack("<dd", 1.0, 1.0) + _NONE + _NULL + struct.pack("<d", answers.latency_ms)
@@ -138,7 +143,7 @@ def encode_events(of: Identity, answers: Answers) -> list[Record]:
             [middle] * rows,
             [body[HEADER.size :] for body in answers.bodies],
             replaced,
-            _numbers(answers.outputs),
+            _numbers(answers.outputs, rows),
             _decisions(answers, end),
             strict=True,
         ),
@@ -204,14 +209,13 @@ def _replacements(some: Sequence[Replaced]) -> bytes:
     return long(len(written)) + b"".join(written) + _NONE
 
 
-def _numbers(outputs: Predictions) -> list[bytes]:
+def _numbers(outputs: Predictions, rows: int) -> list[bytes]:
     """score and probabilities, by row; for a regression both are empty."""
-    if outputs.value is not None:
-        return [_NULL + _NONE] * len(outputs.value)
+    if outputs.probabilities is None:
+        return [_NULL + _NONE] * rows
     if outputs.score is not None:
         data = outputs.score.astype("<f8").tobytes()
         return [_SOME + data[at : at + 8] + _NONE for at in range(0, len(data), 8)]
-    assert outputs.probabilities is not None
     names = [text(name) for name in outputs.classes]
     count, width = long(len(names)), 8 * len(names)
     data = outputs.probabilities.astype("<f8").tobytes()
@@ -234,7 +238,9 @@ def _decisions(answers: Answers, end: bytes) -> list[bytes]:
             _NULL + _SOME + data[at : at + 8] + said[choice]
             for at, choice in zip(range(0, len(data), 8), choices.tolist(), strict=True)
         ]
-    assert outputs.probabilities is not None
+    if outputs.probabilities is None:
+        said = [_named(outputs, option) + end for option in options]
+        return [said[choice] for choice in choices.tolist()]
     # There are few pairs of class and choice.
     pairs = [
         _SOME + text(name) + _NULL + _action(name, option) + end
@@ -243,6 +249,12 @@ def _decisions(answers: Answers, end: bytes) -> list[bytes]:
     ]
     found = outputs.probabilities.argmax(axis=1) * len(options) + choices
     return [pairs[pair] for pair in found.tolist()]
+
+
+def _named(outputs: Predictions, option: Choice) -> bytes:
+    """predicted class, value and action where no number was said."""
+    name = outputs.named if isinstance(outputs, Unscored) else None
+    return (_NULL if name is None else _SOME + text(name)) + _NULL + _action(name or "", option)
 
 
 def _action(predicted_class: str, option: Choice) -> bytes:

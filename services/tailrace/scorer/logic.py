@@ -23,7 +23,7 @@ from tailrace.models.fingerprint import runtime_versions
 from tailrace.models.package import check_schema
 from tailrace.models.rollout_fold import Rollouts
 from tailrace.scorer.alerts import Alerts
-from tailrace.scorer.answer import answer, check
+from tailrace.scorer.answer import answer, answer_off, check
 from tailrace.scorer.contract_plan import ContractPlan
 from tailrace.scorer.handover import Handover
 from tailrace.scorer.read_request import read_requests
@@ -240,6 +240,8 @@ class ScorerLogic:
         if self._role == "shadow":
             named = self._rollouts.state(plan.model).shadow
             return f"the shadows of {plan.model} are being opened" if serving is None and named else None
+        if serving is not None and serving.off is not None:
+            return None
         if serving is None or not serving.versions:
             return self._versions.why_not(plan.model)
         return self._misfit(serving.versions[0], plan)
@@ -266,10 +268,11 @@ class ScorerLogic:
         plan = requests.plan
         serving = self._versions.serving(plan.model)
         versions = [v for v in serving.versions if self._misfit(v, plan) is None] if serving else []
-        if not versions:
+        if serving is None or (not versions and serving.off is None):
             return
-        assert serving is not None
         rows = check(work, requests)
+        if serving.off is not None and len(rows):
+            answer_off(work, rows, serving.off, serving, self._runtime, clock)
         for version in versions if len(rows) else ():
             failed = answer(work, rows, version, serving, self._role, self._runtime, clock)
             if self._role == "champion":

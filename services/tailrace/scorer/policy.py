@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,13 @@ class Choice(NamedTuple):
 
     action: str | None
     rule: str | None
+
+
+@dataclass(frozen=True)
+class Unscored(Predictions):
+    """What is said without a number: the name of a class, or nothing."""
+
+    named: str | None = None
 
 
 class Policy:
@@ -62,7 +70,7 @@ class Policy:
         if not self._conditions:
             return np.zeros(rows, dtype=np.int64)
         used = frame_of({name: columns[name] for name in self._kinds}, self._kinds)
-        said = [pl.Series(name, _output(name, outputs)) for name in sorted(self._outputs)]
+        said = [_output(name, outputs, rows) for name in sorted(self._outputs)]
         said += [pl.repeat(False, rows, eager=True).alias(name) for name in sorted(self._flags)]
         frame = pl.DataFrame([*used.get_columns(), *said, pl.Series("", np.zeros(rows, dtype=np.int8))])
         plan = frame.lazy().select(self._first)
@@ -73,13 +81,16 @@ class Policy:
         return chosen.to_numpy()
 
 
-def _output(name: str, outputs: Predictions) -> Array | list[str]:
+def _output(name: str, outputs: Predictions, rows: int) -> pl.Series:
+    """A column of what was said; null where nothing was."""
+    if isinstance(outputs, Unscored):
+        if name == "predicted_class":
+            return pl.Series(name, [outputs.named] * rows, dtype=pl.String)
+        return pl.Series(name, [None] * rows, dtype=pl.Float64)
     if name == "value":
-        assert outputs.value is not None
-        return outputs.value
+        return pl.Series(name, outputs.value)
     assert outputs.probabilities is not None
     if name == "predicted_class":
         assert outputs.predicted_class is not None
-        classes: list[str] = outputs.predicted_class.tolist()
-        return classes
-    return outputs.score if outputs.score is not None else outputs.probabilities.max(axis=1)
+        return pl.Series(name, outputs.predicted_class.tolist())
+    return pl.Series(name, outputs.score if outputs.score is not None else outputs.probabilities.max(axis=1))

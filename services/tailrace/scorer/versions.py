@@ -29,12 +29,23 @@ class Version(NamedTuple):
     model: LoadedModel
 
 
+class Named(NamedTuple):
+    """A version by its number and artifact digest."""
+
+    number: int
+    digest: str
+
+
 @dataclass(frozen=True)
 class Serving:
-    """What answers for a model: the champion, or the versions in shadow (possibly none)."""
+    """What answers for a model: the champion, or the versions in shadow (possibly none).
+
+    ``off`` is the champion in whose place the contract's fallback answers, where the model is switched off.
+    """
 
     revision: int
     versions: tuple[Version, ...]
+    off: Named | None = None
 
 
 class Refusal(NamedTuple):
@@ -117,6 +128,13 @@ class Versions:
         states = self._rollouts.states(model)
         for state in reversed(states[self.revision(model) :]):
             wanted = self._wanted(state)
+            if state.off and self._role == "champion" and state.champion is not None:
+                record = self._catalog.record(model, state.champion)
+                if record is None:
+                    return  # written before the rollout step, so it is on its way
+                self._serving[model] = Serving(state.revision, (), Named(state.champion, record["digest"]))
+                self._version(model, state.champion)  # kept warm for when it is on again
+                return
             found = [(number, self._version(model, number)) for number in wanted]
             if any(version is None for _, version in found):
                 return

@@ -1,0 +1,113 @@
+"""Who answers when no version does: the contract's fallback chain, and at its end a person.
+
+A rule or a constant says what a model would have said, and the policy chooses the action; a row for which a step says
+nothing goes on to the next one. What names an action is no answer: a person sees to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from tailrace.contracts.expressions import Kind, compile_expression, request_columns
+from tailrace.contracts.fields import ContextField, Feature
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.models.columns import Array
+from tailrace.models.load import Predictions
+from tailrace.scorer.frame import frame_of
+from tailrace.scorer.policy import Choice, Policy, Unscored
+from tailrace.scorer.rows import Rows
+
+AT_LAST = "refer"
+"""What is done where the contract's chain says nothing."""
+
+ServedBy = Literal["rule", "constant", "person"]
+
+
+class Answered(NamedTuple):
+    """Some of the rows, and how they are answered: as with a model, ``choices`` index ``options``."""
+
+    rows: Array
+    served_by: ServedBy
+    outputs: Predictions
+    choices: Array
+    options: list[Choice]
+
+
+class FallbackChain:
+    """The chain of one contract, without the steps that take a version."""
+
+    def __init__(self, contract: ModelContract, policy: Policy) -> None:
+        self._contract, self._policy = contract, policy
+        known = request_columns(contract)
+        wanted: Kind = "text" if contract.task == "multiclass" else "number"
+        self._steps = [
+            (step, None if step.rule is None else compile_expression(step.rule, known, wanted))
+            for step in contract.guardrails.fallback
+            if step.previous is None
+        ]
+        declared: dict[str, Feature | ContextField] = {**contract.context, **contract.features}
+        self._kinds = {
+            name: declared[name].type for _, rule in self._steps if rule is not None for name in rule.names
+        }
+
+    def answer(self, rows: Rows) -> Iterator[Answered]:
+        """Every row, in groups."""
+        left = np.arange(len(rows))
+        for step, rule in self._steps:
+            if step.do is not None:
+                break
+            said = (
+                [step.constant] * len(left)
+                if rule is None
+                else rule.evaluate(self._frame(rows, left)).to_list()
+            )
+            for outputs, some in self._said(said):
+                choices = self._policy.choose(_taken(rows, left[some]), outputs, len(some))
+                served_by: ServedBy = "constant" if rule is None else "rule"
+                yield Answered(left[some], served_by, outputs, choices, self._policy.choices)
+            left = left[[row for row, what in enumerate(said) if not self._usable(what)]]
+            if not len(left):
+                return
+        last = next((step.do for step, _ in self._steps if step.do is not None), AT_LAST)
+        yield Answered(left, "person", _nothing(), np.zeros(len(left), dtype=np.int64), [Choice(last, None)])
+
+    def _frame(self, rows: Rows, some: Array) -> pl.DataFrame:
+        frame = frame_of({name: rows.columns[name][some] for name in self._kinds}, self._kinds)
+        # One column more, so that it is as long where no rule reads any.
+        return pl.DataFrame([*frame.get_columns(), pl.Series("", np.zeros(len(some), dtype=np.int8))])
+
+    def _usable(self, said: float | str | None) -> bool:
+        """Whether it is something that a model could have said."""
+        if isinstance(said, str):
+            return said in self._contract.classes
+        return said is not None and (self._contract.task == "regression" or 0.0 <= said <= 1.0)
+
+    def _said(self, said: list[float | str | None]) -> Iterator[tuple[Predictions, Array]]:
+        """What the usable rows were told, as predictions, and which rows these are."""
+        usable = np.array([row for row, what in enumerate(said) if self._usable(what)], dtype=np.int64)
+        if not len(usable):
+            return
+        if self._contract.task == "multiclass":
+            for name in sorted({str(said[row]) for row in usable.tolist()}):
+                yield _nothing(name), np.array([row for row in usable.tolist() if said[row] == name])
+            return
+        numbers = np.array([said[row] for row in usable.tolist()], dtype=np.float64)
+        if self._contract.task == "regression":
+            yield Predictions(None, None, numbers, ()), usable
+            return
+        classes = tuple(self._contract.classes)
+        sides = [1.0 - numbers, 1.0 - numbers]
+        sides[classes.index(str(self._contract.positive_class))] = numbers
+        yield Predictions(np.column_stack(sides), numbers, None, classes), usable
+
+
+def _nothing(named: str | None = None) -> Unscored:
+    return Unscored(None, None, None, (), named)
+
+
+def _taken(rows: Rows, some: Array) -> dict[str, Array]:
+    return {name: column[some] for name, column in rows.columns.items()}
