@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-SERVICES = ("drift", "rollout", "scorer", "shadow-scorer", "sink")
+SERVICES = ("drift", "evaluator", "rollout", "scorer", "shadow-scorer", "sink")
 """What ``tailrace up`` starts and keeps alive, in this order."""
 
 PROGRAMS = {
     # name: the module whose main() it is
     "drift": "tailrace.drift.app",
+    "evaluator": "tailrace.evaluator.app",
     "rollout": "tailrace.rollout.app",
     "scorer": "tailrace.scorer.app",
     "shadow-scorer": "tailrace.scorer.shadow_app",
