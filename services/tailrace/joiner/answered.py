@@ -1,0 +1,49 @@
+"""What a prediction answered: the part that a shadow's outcome carries of the champion's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tailrace.joiner.contract_plan import ContractPlan
+from tailrace.joiner.match import Prediction
+from tailrace.kit.avro_bytes import NULL, SOME, double, long, sized, text
+from tailrace.kit.codec import HEADER, MAGIC, Codec
+
+
+def answered(codec: Codec, plan: ContractPlan, champion: Prediction) -> bytes:
+    """The outcome's ``champion`` in Avro."""
+    record = _decoded(codec, plan, champion)
+    return b"".join(
+        (
+            SOME,
+            sized(champion.id),
+            long(champion.version),
+            _number(record["score"]),
+            _probabilities(record["probabilities"]),
+            NULL if record["predicted_class"] is None else SOME + text(record["predicted_class"]),
+            _number(record["value"]),
+            text(record["action"]),
+        )
+    )
+
+
+def policy_action(codec: Codec, plan: ContractPlan, prediction: Prediction) -> str:
+    """The action that the policy chose."""
+    return str(_decoded(codec, plan, prediction)["action"])
+
+
+def _decoded(codec: Codec, plan: ContractPlan, prediction: Prediction) -> dict[str, Any]:
+    return codec.decode(HEADER.pack(MAGIC, plan.prediction_schema_id) + prediction.body).record
+
+
+def _number(value: float | None) -> bytes:
+    return NULL if value is None else SOME + double(value)
+
+
+def _probabilities(shares: Mapping[str, float]) -> bytes:
+    if not shares:
+        return long(0)
+    return (
+        long(len(shares)) + b"".join(text(name) + double(share) for name, share in shares.items()) + long(0)
+    )

@@ -1,0 +1,28 @@
+"""The joiner as a process: matches labels and actions to predictions."""
+
+from __future__ import annotations
+
+from tailrace.joiner.logic import JoinerLogic
+from tailrace.joiner.store import Store, open_store
+from tailrace.kit.service import Service, run_logic
+
+STATE = ("state", "joiner")
+LINGER_S = 0.05
+"""Nobody waits for an outcome by the millisecond; a larger batch costs less."""
+
+
+def main() -> None:
+    run_logic("joiner", make_logic, co_partitioned=True, linger_s=LINGER_S)
+
+
+def make_logic(service: Service) -> JoinerLogic:
+    folder = service.settings.home.joinpath(*STATE)
+
+    def opened(lane: str, number: int) -> Store:
+        return open_store(folder, f"{lane}-{number}")
+
+    return JoinerLogic(service.registry, opened, lambda topic: service.kafka.topics()[topic])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The joiner's logic: predictions, labels and actions in; outcomes, dead letters and marks out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from tailrace.contracts.fold import Contracts
+from tailrace.contracts.lanes import CONTRACTS, Lane
+from tailrace.joiner.contract_plan import ContractPlan
+from tailrace.joiner.lane_contracts import LaneContracts
+from tailrace.joiner.partition import LanePartition
+from tailrace.joiner.standing import INPUTS
+from tailrace.joiner.step import Result
+from tailrace.joiner.store import Store
+from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.errors import BadRecord
+from tailrace.kit.log import Committed, History
+from tailrace.kit.logic import Clock, Output
+from tailrace.kit.messages import Message, Source, TopicPartition
+from tailrace.kit.registry import Registry
+
+log = logging.getLogger(__name__)
+
+
+class JoinerLogic:
+    """Joins what is in the partitions of one number of a lane's inputs; needs them together, so ``range``.
+
+    Args:
+        registry: where schemas are.
+        open_store: opens the store of a lane's partition.
+        partitions: how many a topic has; may raise ``Retriable``.
+    """
+
+    def __init__(
+        self, registry: Registry, open_store: Callable[[str, int], Store], partitions: Callable[[str], int]
+    ) -> None:
+        self._registry = registry
+        self._codec = Codec(registry)
+        self._control_codec = ControlCodec(registry)
+        self._open_store = open_store
+        self._partitions = partitions
+        self._contracts = Contracts()
+        self._lanes: dict[str, LaneContracts] = {}
+        self._own: dict[tuple[str, int], LanePartition] = {}
+        self._told: tuple[Output, list[tuple[LanePartition, Result]]] | None = None
+
+    # The seam to the loop ---
+
+    def control_topics(self) -> Sequence[str]:
+        return (CONTRACTS,)
+
+    def topics(self) -> frozenset[str]:
+        return frozenset(f"{lane}.{name}" for lane in self._lanes for name in INPUTS)
+
+    def control(self, messages: Sequence[Message]) -> None:
+        # Decoded first, all of them: the loop offers the same messages again where the registry is away.
+        records = [self._decoded(message) for message in messages]
+        for record in records:
+            if record is not None and self._contracts.apply(record):
+                applied = self._contracts.current[record["model"]]
+                plan = ContractPlan(applied, self._codec, self._registry)
+                lane = plan.lane.name
+                if lane not in self._lanes:
+                    self._lanes[lane] = LaneContracts(Lane(lane), self._codec)
+                self._lanes[lane].take(plan)
+
+    def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> History | None:
+        found: dict[tuple[str, int], dict[str, Committed]] = {}
+        for (topic, number), committed in partitions.items():
+            lane, _, name = topic.rpartition(".")
+            found.setdefault((lane, number), {})[name] = committed
+        history: dict[TopicPartition, tuple[int, int | None]] = {}
+        for (lane, number), inputs in found.items():
+            own = LanePartition(
+                self._lanes[lane],
+                number,
+                self._partitions(Lane(lane).labels),
+                self._open_store(lane, number),
+                inputs,
+            )
+            self._own[lane, number] = own
+            for name, stretch in own.history.items():
+                history[TopicPartition(f"{lane}.{name}", number)] = stretch
+        return history or None
+
+    def restore(self, messages: Sequence[Message]) -> None:
+        for (lane, number), inputs in _by_partition(messages).items():
+            for name, some in inputs.items():
+                self._own[lane, number].restore(name, some)
+
+    def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        for topic, number in partitions:
+            own = self._own.pop((topic.rpartition(".")[0], number), None)
+            if own is not None:
+                own.close()
+
+    def process(self, batch: Sequence[Message], clock: Clock) -> Output:
+        self._codec.begin_batch()
+        output = Output()
+        results = []
+        for (lane, number), inputs in _by_partition(batch).items():
+            own = self._own[lane, number]
+            result = own.process(inputs)
+            results.append((own, result))
+            output.records += result.records
+            output.dead_letters += result.letters
+            for name, metadata in result.metadata.items():
+                output.metadata_of[TopicPartition(f"{lane}.{name}", number)] = metadata
+        self._told = output, results
+        return output
+
+    def committed(self, output: Output) -> None:
+        if self._told is not None and self._told[0] is output:
+            for own, result in self._told[1]:
+                own.apply(result)
+        self._told = None
+
+    def waiting(self) -> str | None:
+        return None if self._lanes else "no contract has been applied yet: `tailrace apply`"
+
+    # Steps ---
+
+    def _decoded(self, message: Message) -> dict[str, Any] | None:
+        try:
+            return self._control_codec.decode("Contract", message.value())
+        except BadRecord as bad:
+            log.warning("skipped a control record", extra={"at": str(Source.of(message)), "why": str(bad)})
+            return None
+
+
+def _by_partition(messages: Sequence[Message]) -> dict[tuple[str, int], dict[str, list[Message]]]:
+    """Messages by lane and number, then by input."""
+    by_topic: dict[tuple[str, int], list[Message]] = {}
+    for message in messages:
+        by_topic.setdefault((message.topic(), message.partition()), []).append(message)
+    found: dict[tuple[str, int], dict[str, list[Message]]] = {}
+    for (topic, number), some in by_topic.items():
+        lane, _, name = topic.rpartition(".")
+        found.setdefault((lane, number), {})[name] = some
+    return found

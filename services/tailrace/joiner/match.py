@@ -1,0 +1,297 @@
+"""The matching rules: what becomes of predictions as labels and actions come. Pure; knows no bytes and no log.
+
+Times are milliseconds. A truth (a label or an action) counts from its *effective* time: its own, or the clock of its
+partition if that was further. A prediction is *known* from its event time, or the clock of its partition if that
+was further. Truths of a request are applied in the order of ``Truth.order``, so that revisions are numbered the
+same however partitions interleave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+ACTION, LABEL = 0, 1
+CHAMPION, SHADOW = 0, 1
+
+LABELLED, UNLABELLED, ASSUMED = "labelled", "unlabelled", "assumed"
+
+UNMATCHED, MATCHED, AFTER_HORIZON = 0, 1, 2
+
+NOBODY = b"\x00"
+"""The champion of a shadow's request where none answered it: Avro's null."""
+
+
+class Rules(NamedTuple):
+    """What a contract says about its labels.
+
+    Attributes:
+        horizon: how long after a prediction a label is waited for.
+        lateness: for how long after the horizon a label is told that it came after it.
+        assume: the label that one which never came stands for, None where none.
+        known_only_for: actions after which the truth is ever known; empty: after all.
+    """
+
+    horizon: int
+    lateness: int
+    assume: bytes | None = None
+    known_only_for: frozenset[str] = frozenset()
+
+
+class Said(NamedTuple):
+    """What a label or an action said. ``value`` compares as the data does."""
+
+    value: bytes
+    time: int
+    topic: str
+    partition: int
+    offset: int
+    by: bytes = b"\x00"
+    late: bool = False
+
+
+@dataclass(slots=True)
+class Truth:
+    """A label or an action about one request; ``fate`` is what came of it so far.
+
+    ``original`` is what has to be kept of the message until it has matched: the dead letter of one that never does.
+    """
+
+    effective: int
+    kind: int
+    said: Said
+    fate: int = UNMATCHED
+    original: tuple[object, ...] | None = None
+
+    @property
+    def order(self) -> tuple[int, int, int, int]:
+        """Topics of a lane are in the order of their kinds: actions before labels."""
+        return self.effective, self.kind, self.said.partition, self.said.offset
+
+
+@dataclass(slots=True)
+class Prediction:
+    """A prediction and what is known about its request.
+
+    Attributes:
+        stream: CHAMPION or SHADOW, the topic that it is in.
+        id, key: as in the prediction, UTF-8.
+        source: partition and offset of its request.
+        contract: digest.
+        body: the prediction in Avro.
+        duplicate_of: id of the prediction that counts.
+        champion: in shadow, the champion's answer in Avro; None while it is not known whether there is one.
+        revision: number of its last outcome, 0 before the first.
+        outcome: id of its last outcome.
+        closed: no truth counts any more.
+    """
+
+    stream: int
+    version: int
+    id: bytes
+    key: bytes
+    time: int
+    known: int
+    source: tuple[int, int]
+    contract: str
+    body: bytes
+    duplicate_of: bytes | None = None
+    champion: bytes | None = None
+    label: Said | None = None
+    action: Said | None = None
+    revision: int = 0
+    outcome: bytes | None = None
+    state: str | None = None
+    closed: bool = False
+
+
+class Revision(NamedTuple):
+    """An outcome to be written: the state of ``prediction`` as ``cause`` has made it.
+
+    ``before`` is the state, label's value and action's value of the outcome that it replaces.
+    """
+
+    prediction: Prediction
+    cause: str
+    known_at: int
+    state: str
+    label: Said | None
+    assumed: bytes | None
+    action: Said | None
+    number: int
+    before: tuple[str, bytes | None, bytes | None] | None
+
+
+@dataclass(slots=True)
+class Request:
+    """All that is known about one request id of a model: predictions as they came, truths in their order."""
+
+    predictions: list[Prediction] = field(default_factory=list)
+    truths: list[Truth] = field(default_factory=list)
+
+
+RulesOf = Mapping[str, Rules]
+"""By contract digest."""
+
+
+def matches(prediction: Prediction, truth: Truth, rules: Rules) -> bool:
+    """A truth counts up to the horizon after the prediction, and waits for a prediction as long."""
+    return (
+        truth.effective < prediction.time + rules.horizon
+        and prediction.known < truth.effective + rules.horizon
+    )
+
+
+def add_prediction(request: Request, new: Prediction, rules_of: RulesOf) -> bool:
+    """Takes a prediction in; False where it is there already. Of several of one role, the first counts until its
+    horizon.
+    """
+    for other in request.predictions:
+        if other.stream != new.stream or (new.stream == SHADOW and other.version != new.version):
+            continue
+        if new.known >= other.time + rules_of[other.contract].horizon:
+            continue
+        if other.id == new.id:
+            return False
+        if other.duplicate_of is None and new.duplicate_of is None:
+            new.duplicate_of = other.id
+    if new.stream == CHAMPION:
+        new.champion = NOBODY
+    request.predictions.append(new)
+    rules = rules_of[new.contract]
+    for truth in request.truths:
+        _tell(truth, new, rules)
+    return True
+
+
+def add_truth(request: Request, truth: Truth, rules_of: RulesOf) -> None:
+    """Takes the next truth in, by their order."""
+    request.truths.append(truth)
+    for prediction in request.predictions:
+        _tell(truth, prediction, rules_of[prediction.contract])
+
+
+def _tell(truth: Truth, prediction: Prediction, rules: Rules) -> None:
+    """Works out a truth's fate."""
+    if truth.fate == MATCHED:
+        return
+    if matches(prediction, truth, rules):
+        truth.fate = MATCHED
+        truth.original = None
+    elif (
+        prediction.time + rules.horizon <= truth.effective < prediction.time + rules.horizon + rules.lateness
+        and prediction.known < truth.effective + rules.horizon
+    ):
+        truth.fate = AFTER_HORIZON
+
+
+def is_champion_of(champion: Prediction, shadow: Prediction, rules_of: RulesOf) -> bool:
+    """Whether one answered the request that the other scored in shadow."""
+    return (
+        champion.stream == CHAMPION
+        and champion.source == shadow.source
+        and champion.known < shadow.time + rules_of[shadow.contract].horizon
+        and shadow.known < champion.time + rules_of[champion.contract].horizon
+    )
+
+
+def find_champion(request: Request, shadow: Prediction, rules_of: RulesOf) -> Prediction | None:
+    return next((p for p in request.predictions if is_champion_of(p, shadow, rules_of)), None)
+
+
+def is_open(request: Request, prediction: Prediction, now: int, rules: Rules) -> bool:
+    """Whether an outcome of the prediction would be due, if all else were known."""
+    return now >= prediction.time + rules.horizon or any(
+        matches(prediction, truth, rules) for truth in request.truths
+    )
+
+
+def fold(prediction: Prediction, truths: Sequence[Truth], rules: Rules) -> list[Revision]:
+    """What further truths, in their order, make of a prediction. An identical repeat makes no revision; an action
+    makes none before there is a label.
+    """
+    found = []
+    for truth in truths:
+        if prediction.closed or not matches(prediction, truth, rules):
+            continue
+        said = truth.said
+        if truth.kind == LABEL:
+            if prediction.label is not None and prediction.label.value == said.value:
+                continue
+            before = _before(prediction)
+            prediction.label = said
+        else:
+            if prediction.action is not None and prediction.action.value == said.value:
+                continue
+            before = _before(prediction)
+            prediction.action = said
+        if prediction.label is None:
+            continue
+        cause = f"{said.topic}/{said.partition}/{said.offset}"
+        found.append(
+            _revise(prediction, cause, max(truth.effective, prediction.known), LABELLED, None, before)
+        )
+    return found
+
+
+def close(prediction: Prediction, rules: Rules, action: str) -> Revision | None:
+    """The horizon is over: what became of a prediction that has no label. ``action`` is what its policy chose."""
+    prediction.closed = True
+    if prediction.label is not None:
+        return None
+    taken = action if prediction.action is None else prediction.action.value.decode()
+    known = not rules.known_only_for or taken in rules.known_only_for
+    assumed = rules.assume if known else None
+    state = UNLABELLED if assumed is None else ASSUMED
+    at = max(prediction.time + rules.horizon, prediction.known)
+    return _revise(prediction, "horizon", at, state, assumed, None)
+
+
+def _before(prediction: Prediction) -> tuple[str, bytes | None, bytes | None] | None:
+    if prediction.state is None:
+        return None
+    label, action = prediction.label, prediction.action
+    return prediction.state, label and label.value, action and action.value
+
+
+def _revise(
+    prediction: Prediction,
+    cause: str,
+    known_at: int,
+    state: str,
+    assumed: bytes | None,
+    before: tuple[str, bytes | None, bytes | None] | None,
+) -> Revision:
+    prediction.revision += 1
+    prediction.state = state
+    return Revision(
+        prediction,
+        cause,
+        known_at,
+        state,
+        prediction.label,
+        assumed,
+        prediction.action,
+        prediction.revision,
+        before,
+    )
+
+
+def prune(request: Request, now: int, longest: int, rules_of: RulesOf) -> list[Truth]:
+    """Forgets what nothing can match any more; gives the truths that never matched.
+
+    Args:
+        now: what is still to come is known from then on, with the longest lateness to spare.
+        longest: the longest horizon of the model's contracts.
+    """
+    request.predictions = [p for p in request.predictions if p.time + rules_of[p.contract].horizon > now]
+    gone = [truth for truth in request.truths if truth.effective + longest <= now]
+    request.truths = request.truths[len(gone) :]
+    return [truth for truth in gone if truth.fate != MATCHED]
+
+
+def due(request: Request, longest: int, rules_of: RulesOf) -> int:
+    """The time after which `prune` leaves nothing of a request."""
+    ends = [p.time + rules_of[p.contract].horizon for p in request.predictions]
+    return max(ends + [truth.effective + longest for truth in request.truths])

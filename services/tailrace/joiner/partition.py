@@ -1,0 +1,133 @@
+"""One partition of a lane: its requests, where it stands, and how it gets there again after a restart."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from tailrace.joiner.lane_contracts import LaneContracts
+from tailrace.joiner.standing import NEVER, PREDICTIONS, Facts, Standing
+from tailrace.joiner.step import Held, Result, Step
+from tailrace.joiner.store import STANDING, Store
+from tailrace.kit.errors import Retry
+from tailrace.kit.log import Committed
+from tailrace.kit.messages import Message
+from tailrace.kit.prediction_head import HeadReader
+
+log = logging.getLogger(__name__)
+
+
+class LanePartition:
+    """The partitions of one number of a lane's inputs.
+
+    Args:
+        store: what an earlier owner left, if anything.
+        committed: of each input by suffix.
+    """
+
+    def __init__(
+        self,
+        lane: LaneContracts,
+        number: int,
+        partitions: int,
+        store: Store,
+        committed: Mapping[str, Committed],
+    ) -> None:
+        self.number = number
+        self._lane = lane
+        self._partitions = partitions
+        self._store = store
+        self._heads = HeadReader()
+        self._held: list[Held] = []
+        facts = {name: Facts.of(found) for name, found in committed.items()}
+        # So far had truths been applied, and champions been read, when all of the history was in.
+        self._applied = max((f.applied for f in facts.values()), default=NEVER)
+        self._sources = facts[PREDICTIONS].sources if PREDICTIONS in facts else {}
+        found = self._left(facts, committed)
+        if found is None:
+            store.wipe()
+            found = _from(facts)
+        self._standing = found
+        self._skip_before = found.applied
+        self.history = {
+            name: (found.offsets[name], committed[name].offset)
+            for name in committed
+            if found.offsets[name] < committed[name].offset
+        }
+        self._is_restoring = True
+
+    def _left(self, facts: Mapping[str, Facts], committed: Mapping[str, Committed]) -> Standing | None:
+        """Where the store stands, if the log leads on from there to what is committed."""
+        data = self._store.get(STANDING)
+        found = None if data is None else Standing.unpack(data)
+        if found is None or found.offsets.keys() != committed.keys():
+            return None
+        for name, offset in found.offsets.items():
+            if not facts[name].start <= offset <= committed[name].offset:
+                return None
+        return found
+
+    def restore(self, name: str, messages: Sequence[Message]) -> None:
+        """Takes history of one input; what comes of it was written by who read it first.
+
+        Raises:
+            Retry: as `Step.run`.
+        """
+        try:
+            self.apply(self._step().run({name: messages}))
+        except Retry:
+            raise
+        except Exception:
+            # One of them stopped a process before and was quarantined: there was nothing else to make of it.
+            if len(messages) == 1:
+                log.exception("a record of the history is left out")
+                return
+            middle = len(messages) // 2
+            self.restore(name, messages[:middle])
+            self.restore(name, messages[middle:])
+
+    def process(self, inputs: Mapping[str, Sequence[Message]]) -> Result:
+        """What a batch comes to; `apply` it when it is committed. Raises `Retry`."""
+        if self._is_restoring:
+            for partition, offset in self._sources.items():
+                known = self._standing.sources.get(partition, -1)
+                self._standing.sources[partition] = max(known, offset)
+            self.apply(self._step(applied=self._applied).run({}))
+            self._is_restoring = False
+            self._skip_before = NEVER
+            # What was said to others is said once more.
+            self._standing.announced = dict.fromkeys(self._standing.announced, NEVER)
+            self._standing.marked = dict.fromkeys(self._standing.marked, NEVER)
+        return self._step().run(inputs)
+
+    def _step(self, *, applied: int = NEVER) -> Step:
+        return Step(
+            self._lane,
+            self.number,
+            self._partitions,
+            self._store,
+            self._standing,
+            self._held,
+            self._heads,
+            skip_before=self._skip_before,
+            applied=applied,
+        )
+
+    def apply(self, result: Result) -> None:
+        """Takes the step."""
+        self._store.write(result.puts, result.deletes)
+        self._standing = result.standing
+        self._held = result.held
+
+    def close(self) -> None:
+        self._store.close()
+
+
+def _from(facts: Mapping[str, Facts]) -> Standing:
+    """Where to begin without a store."""
+    standing = Standing()
+    for name, fact in facts.items():
+        standing.offsets[name] = fact.start
+        standing.clocks[name] = fact.clock
+        standing.checkpoints[name] = [(fact.clock, fact.start)]
+    return standing
