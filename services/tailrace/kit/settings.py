@@ -34,6 +34,10 @@ class Settings(BaseSettings):
     health_port: int = Field(0, ge=0, le=65535, description="Their port; 0 takes a free one and logs it.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="What is logged.")
     max_batch: int = Field(5_000, ge=1, le=100_000, description="Records in one transaction, at most.")
+    train_memory_mb: int = Field(
+        16_384, ge=512, description="Address space in MiB that one training run may take; more makes it fail."
+    )
+    train_seconds: int = Field(3_600, ge=1, description="Time that one training run may take.")
 
 
 def read_settings(env: Mapping[str, str] | None = None) -> Settings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SERVICES = ("drift", "evaluator", "rollout", "scorer", "shadow-scorer", "sink")
+SERVICES = ("drift", "evaluator", "rollout", "scorer", "shadow-scorer", "sink", "trainer")
 """What ``tailrace up`` starts and keeps alive, in this order."""
 
 PROGRAMS = {
@@ -13,6 +13,7 @@ PROGRAMS = {
     "scorer": "tailrace.scorer.app",
     "shadow-scorer": "tailrace.scorer.shadow_app",
     "sink": "tailrace.sink.app",
+    "trainer": "tailrace.trainer.app",
     "registry": "tailrace.local.registry_server",
     "clickhouse": "tailrace.local.clickhouse_bridge",
     "init": "tailrace.cli.initialise",

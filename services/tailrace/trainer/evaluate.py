@@ -133,7 +133,7 @@ def _squares(predictions: Predictions, truth: Array, known: Array, contract: Mod
         return found
     assert predictions.probabilities is not None
     one_hot = np.eye(len(predictions.classes))[known]
-    return np.sum((predictions.probabilities - one_hot) ** 2, axis=1)
+    return np.asarray(np.sum((predictions.probabilities - one_hot) ** 2, axis=1))
 
 
 def _mean(terms: Array) -> Interval:

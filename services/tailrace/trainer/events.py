@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from tailrace.contracts import lanes
-from tailrace.contracts.fold import Contracts
+from tailrace.contracts.fold import AppliedContract, Contracts
 from tailrace.kit.codec import ControlCodec
 from tailrace.models.rollout_fold import Rollouts
 from tailrace.trainer.decide import (
@@ -56,6 +56,10 @@ class Events:
         self._refuse_command = refuse_command
         self._contracts = Contracts()
         self._rollouts = Rollouts()
+
+    def contract(self, digest: str) -> AppliedContract:
+        """The contract of that digest, which was in force when it was read."""
+        return self._contracts.by_digest[digest]
 
     def of(self, topic: str, offset: int, value: bytes | None) -> Event | None:
         """None where the record is nothing to the trainer.
@@ -110,7 +114,7 @@ def _alert(record: Mapping[str, Any]) -> Event | None:
         command_id = record["detail"].get("command_id")
         ours = record["kind"] == "command-refused" and command_id is not None
         return Answered(command_id) if ours else None
-    since = record["detail"].get("window_start")
+    since = record["detail"].get("since") or record["detail"].get("window_start")
     trigger = Trigger(
         kind,  # type: ignore[arg-type]
         record["alert_id"],

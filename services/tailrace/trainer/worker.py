@@ -28,7 +28,9 @@ from tailrace.trainer.events import run_of
 LATER = 75
 """Exit code: something is away for the moment, the same job may be done again (EX_TEMPFAIL)."""
 
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"), "1"
+)
 
 
 def main() -> None:
@@ -142,7 +144,8 @@ def _limit(memory_bytes: int) -> None:
 
 
 def _end_with_stdin() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # not through sys.stdin, whose lock would be held when the process ends
+        pass
     os._exit(1)
 
 

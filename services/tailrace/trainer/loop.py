@@ -1,0 +1,354 @@
+"""The trainer as it turns: reads, waits until all is read, decides, writes, and has runs worked on, one at a time.
+
+Reading is at least once and from the start; what is decided is only what the topics say, so a crash at any point
+costs time and nothing else. Writing is in transactions under one id: an instance that has lost its place is fenced off
+before its successor looks for what is to be done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tailrace.contracts import lanes
+from tailrace.contracts.lanes import Lane
+from tailrace.kit.codec import ControlCodec
+from tailrace.kit.errors import BadRecord, Retry, TailraceError
+from tailrace.kit.kafka_log import KafkaProducer
+from tailrace.kit.log import Fatal, LogError
+from tailrace.kit.messages import Record, TopicPartition
+from tailrace.kit.metrics import LAG, RECORDS
+from tailrace.kit.reading import Ends
+from tailrace.kit.service import Service
+from tailrace.models.trust import TrustStore
+from tailrace.trainer.decide import (
+    PUBLISHED,
+    TRAINED,
+    TRAINING,
+    CaughtUp,
+    Plan,
+    Refuse,
+    Run,
+    State,
+    Work,
+    decide,
+)
+from tailrace.trainer.evaluate import gain
+from tailrace.trainer.events import TOPICS, Events, record_of, refusal_of
+from tailrace.trainer.faust_app import make_app
+from tailrace.trainer.processes import Later, Limits, Said, work
+
+log = logging.getLogger(__name__)
+
+_TURN_S = 0.05
+_PATIENCE_S = 1.0
+_STOP_S = 8.0
+_LIBRARIES = ("faust", "mode", "aiokafka", "tailrace.trainer.faust_app")
+_TELL_EVERY_S = 10.0
+"""How often a run's progress goes to its topic; every line of it goes to the log."""
+
+_Record = tuple[str, str, Mapping[str, Any]]  # topic, schema's name, record
+
+
+class TrainerLoop:
+    """The trainer, until the service is told to stop."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._codec = ControlCodec(service.registry)
+        trust = TrustStore(service.settings.home / "keys")
+        self._events = Events(self._codec, lambda command: trust.command_refusal(dict(command)))
+        self._ends = Ends(service.connection)
+        self._limits = Limits(service.settings.train_memory_mb << 20, float(service.settings.train_seconds))
+        self._state = State()
+        self._folded = 0
+        self._processed: dict[str, int] = {}
+        self._failure: BaseException | None = None
+        # What has to be read, and of how many events it is known that nothing before them is missing.
+        self._target: dict[TopicPartition, int] | None = None
+        self._target_folded = -1
+        self._decided = False
+        self._producer: KafkaProducer | None = None
+        self._writing = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self._app: Any = None
+        self._alive_ns = time.perf_counter_ns()
+        self._waiting: str | None = "starting"
+
+    @property
+    def alive_ns(self) -> int:
+        return self._alive_ns
+
+    @property
+    def waiting(self) -> str | None:
+        return self._waiting
+
+    def run(self) -> None:
+        """Runs until the service is told to stop.
+
+        Raises:
+            Fatal: another instance has taken over, or Kafka lets this one write no more.
+        """
+        for library in _LIBRARIES:
+            logging.getLogger(library).setLevel(logging.WARNING)
+        asyncio.run(self._run())
+
+    async def _run(self) -> None:
+        while not await self._topics_exist():
+            if self._service.stop.is_set():
+                return
+            await asyncio.sleep(_PATIENCE_S)
+        self._app = make_app(self._service.connection, self._service.group, list(TOPICS), self._read)
+        await self._app.start()
+        try:
+            while not self._service.stop.is_set():
+                pause = await self._turn()
+                if self._failure is not None:
+                    raise self._failure
+                if self._app.should_stop:
+                    raise Fatal(f"Faust has stopped: {self._app.crash_reason!r}")
+                await asyncio.sleep(pause)
+        finally:
+            _end_at_last()
+            await self._end_work()
+            if self._producer is not None:
+                self._producer.close()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._app.stop(), _STOP_S)
+
+    async def _topics_exist(self) -> bool:
+        try:
+            await asyncio.to_thread(self._ends.of, list(TOPICS))
+        except (TailraceError, LogError) as error:
+            if isinstance(error, Fatal):
+                raise
+            self._alive_ns, self._waiting = time.perf_counter_ns(), str(error)
+            return False
+        return True
+
+    # Reading ---
+
+    async def _read(self, topic: str, offset: int, value: bytes | None) -> None:
+        """Folds one record. A bug is not Faust's to hide: it stops the process."""
+        try:
+            while True:
+                try:
+                    event = self._events.of(topic, offset, value)
+                    break
+                except Retry as error:
+                    self._waiting = str(error)
+                    await asyncio.sleep(_PATIENCE_S)
+        except BadRecord as bad:
+            log.warning("skipped a record", extra={"at": f"{topic}/0/{offset}", "why": str(bad)})
+            event = None
+        except Exception as error:
+            self._failure = error
+            raise
+        if event is not None:
+            self._state, _ = decide(self._state, event)
+            self._folded += 1
+        self._processed[topic] = max(offset, self._processed.get(topic, -1))
+        RECORDS.labels(topic).inc()
+
+    def _is_read(self, target: Mapping[TopicPartition, int]) -> bool:
+        """Whether everything before the target was fetched, and what was fetched was folded."""
+        done = True
+        for (topic, partition), end in target.items():
+            position, last = self._app.consumer.reached.get(topic, (0, -1))
+            LAG.labels(self._service.group, topic, str(partition)).set(max(0, end - position))
+            done &= position >= end and self._processed.get(topic, -1) >= last
+        return done
+
+    # One turn ---
+
+    async def _turn(self) -> float:
+        """Does what there is to do, and says how long to wait."""
+        self._alive_ns = time.perf_counter_ns()
+        if not self._assigned():
+            await self._end_work()
+            self._producer, self._target, self._decided = None, None, False
+            # Another instance may hold all there is; this one stands by.
+            self._waiting = None if self._app.consumer_generation_id else "joining the group"
+            return _TURN_S
+        try:
+            if self._producer is None:
+                await self._init()
+            if self._decided and self._folded == self._target_folded:
+                self._waiting = None
+                return _TURN_S  # nothing happened since
+            if not await self._caught_up():
+                return _TURN_S
+            self._decided, self._waiting = True, None
+            await self._act()
+        except LogError as error:
+            if isinstance(error, Fatal):
+                raise
+            self._forget_producer(error)
+            return _PATIENCE_S
+        except Retry as error:
+            self._waiting, self._decided = str(error), False
+            return _PATIENCE_S
+        return _TURN_S
+
+    def _assigned(self) -> bool:
+        consumer = self._app.consumer
+        held = {tp.topic for tp in consumer.assignment()} if consumer is not None else set()
+        return held == set(TOPICS) and not self._app.rebalancing
+
+    async def _init(self) -> None:
+        """Ends what a predecessor has left, so that whatever it wrote is on the topics before their ends are asked."""
+        producer = self._service.kafka.producer(self._service.group)
+        await asyncio.to_thread(producer.init)
+        self._producer, self._target, self._decided = producer, None, False
+
+    async def _caught_up(self) -> bool:
+        """Whether everything was read that was there when the last event was known."""
+        if self._target is None or self._folded != self._target_folded:
+            folded = self._folded
+            self._target = await asyncio.to_thread(self._ends.of, list(TOPICS))
+            self._target_folded = folded
+        if not self._is_read(self._target):
+            if not self._decided:
+                self._waiting = "reading what has been decided so far"
+            return False
+        if self._folded != self._target_folded:
+            self._target = None
+            return False
+        return True
+
+    async def _act(self) -> None:
+        """Decides and does it. What is written is read back before anything else is decided."""
+        _, actions = decide(self._state, CaughtUp())
+        records: list[_Record] = []
+        for action in actions:
+            if isinstance(action, Work):
+                self._start(action.run)
+            elif isinstance(action, Refuse):
+                records.append((lanes.ALERTS, "Alert", refusal_of(action, self._now())))
+            elif isinstance(action, Plan):
+                records.append((lanes.TRAINING_RUNS, "TrainingRun", await self._plan(action.run)))
+        if records:
+            await self._write(records)
+
+    async def _plan(self, run: Run) -> dict[str, Any]:
+        applied = self._state.of(run.model).contract
+        assert applied is not None
+        ends = await asyncio.to_thread(self._ends.of, [Lane(applied.contract.lane).outcomes])
+        offsets = sorted((tp.partition, end) for tp, end in ends.items())
+        log.info("planned", extra={"run": run.run_id, "model": run.model, "labels": run.labels})
+        return record_of(run, offsets=[{"partition": p, "offset": end} for p, end in offsets])
+
+    async def _write(self, records: list[_Record]) -> None:
+        encoded = [
+            Record(topic, self._codec.encode(name, dict(record)), str(record["model"]).encode())
+            for topic, name, record in records
+        ]
+        if self._producer is None:
+            raise Retry("the producer is being replaced")
+        async with self._writing:
+            await asyncio.to_thread(_transaction, self._producer, encoded)
+        self._target, self._decided = None, False
+
+    def _forget_producer(self, error: LogError) -> None:
+        """It is not known what became of a write: a new producer ends it, then all is read again up to there."""
+        log.warning("writing", extra={"error": str(error)})
+        if self._producer is not None:
+            self._producer.close()
+        self._producer, self._decided, self._waiting = None, False, str(error)
+
+    @staticmethod
+    def _now() -> int:
+        return int(time.time() * 1000)
+
+    # Working ---
+
+    def _start(self, run: Run) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work(run))
+
+    async def _work(self, run: Run) -> None:
+        try:
+            await self._worked(run)
+        except asyncio.CancelledError:
+            raise
+        except (Later, Retry, LogError) as error:
+            if isinstance(error, Fatal):
+                self._failure = error
+            elif isinstance(error, LogError):
+                self._forget_producer(error)
+            log.warning("a run is to be done again", extra={"run": run.run_id, "why": str(error)})
+            await asyncio.sleep(_PATIENCE_S)
+        except Exception as error:
+            self._failure = error
+        self._decided = False
+
+    async def _worked(self, run: Run) -> None:
+        """Has a run worked on and writes what comes of it."""
+        known = self._state.of(run.model)
+        contract = self._contract_of(run)
+        job = {"run": record_of(run), "contract": contract, "best": best_of(known.runs)}
+        say: dict[str, Any] = {"templates": []}
+        told = time.monotonic()
+        await self._write([_step(run, TRAINING, progress=0.0)])
+
+        async def hear(said: Said) -> None:
+            nonlocal told
+            if "trained" in said:
+                say.update(said["trained"])
+                await self._write([_step(run, TRAINED, **say)])
+                return
+            log.info("training", extra={"run": run.run_id, "model": run.model, **said})
+            if time.monotonic() - told > _TELL_EVERY_S:
+                told = time.monotonic()
+                await self._write([_step(run, TRAINING, progress=said["progress"], reason=said["doing"])])
+
+        end = await work(job, self._limits, str(self._service.settings.home), hear)
+        log.info("ended", extra={"run": run.run_id, "model": run.model, **end})
+        reason = end.get("reason", "passed the contract's gates on the rows held back")
+        await self._write([_step(run, end["end"], **say, version=end.get("version"), reason=reason)])
+
+    def _contract_of(self, run: Run) -> str:
+        """The contract that the run was planned under."""
+        return self._events.contract(run.contract_digest).resolved
+
+    async def _end_work(self) -> None:
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._task = None
+
+
+def best_of(runs: Mapping[str, Run]) -> dict[str, float]:
+    """By metric, the best value that a published candidate had on the rows held back for it."""
+    best: dict[str, float] = {}
+    for run in runs.values():
+        for e in run.evaluations if run.state == PUBLISHED else ():
+            metric, value = e["metric"], e["value"]
+            if e["who"] == "candidate" and value is not None:
+                better = metric not in best or gain(metric, value, best[metric]) > 0
+                best[metric] = value if better else best[metric]
+    return best
+
+
+def _step(run: Run, state: str, **more: Any) -> _Record:
+    return lanes.TRAINING_RUNS, "TrainingRun", record_of(run, **{**more, "state": state})
+
+
+def _end_at_last() -> None:
+    """A call to a Kafka that is away can be neither cancelled nor waited for; nothing is lost with it."""
+    timer = threading.Timer(_STOP_S, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+
+
+def _transaction(producer: KafkaProducer, records: list[Record]) -> None:
+    producer.begin()
+    producer.produce(records)
+    producer.commit()
