@@ -14,7 +14,8 @@ from tailrace.cli.app import app
 COMMANDS = {
     *("up", "down", "status", "env", "logs", "run"),
     *("init", "apply", "contracts check", "contracts show"),
-    *("train", "publish", "models", "promote", "rollback"),
+    *("train", "publish", "models"),
+    *("promote", "rollback", "shadow", "reject", "freeze", "unfreeze", "off", "on", "retrain"),
     *("replay", "predict", "tail", "query", "dlq list", "dlq show", "dlq resend"),
     *("demo", "verify"),
 }

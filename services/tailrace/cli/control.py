@@ -58,6 +58,8 @@ def models_in_force(connection: Connection) -> list[dict[str, Any]]:
             "previous": state.previous,
             "shadow": list(state.shadow),
             "candidates": list(state.candidates),
+            "frozen": state.frozen,
+            "off": state.off,
             "contract": each.revision,
             "topics": list(lanes.Lane(each.contract.lane).topics),
         }

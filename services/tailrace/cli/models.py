@@ -1,4 +1,4 @@
-"""Versions of models: ``tailrace train``, ``publish``, ``models``, ``promote``, ``rollback``."""
+"""Versions of models: ``tailrace train``, ``publish``, ``models``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, connection, emit, say
 from tailrace.kit.connection import home_dir
-from tailrace.kit.errors import TailraceError, UsageError
+from tailrace.kit.errors import UsageError
 
 if TYPE_CHECKING:
     from tailrace.models.publish import Publication
@@ -118,46 +118,6 @@ def models(
     emit(found if as_json else [_row(version) for version in found], as_json)
 
 
-@app.command()
-def promote(
-    model: Annotated[str, typer.Argument(help="Logical model.")],
-    version: Annotated[int, typer.Argument(help="The version that is to answer.", min=1)],
-    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
-    as_json: JsonOption = False,
-) -> None:
-    """Makes a version the champion; the one before it is kept warm.
-
-    Example: tailrace promote credit 2
-    """
-    _ask("promote", model, version, reason, as_json)
-
-
-@app.command()
-def rollback(
-    model: Annotated[str, typer.Argument(help="Logical model.")],
-    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
-    as_json: JsonOption = False,
-) -> None:
-    """Brings the previous champion back.
-
-    Example: tailrace rollback credit --reason "scores look wrong"
-    """
-    _ask("rollback", model, None, reason, as_json)
-
-
-def _ask(command: str, model: str, version: int | None, reason: str, as_json: bool) -> None:
-    from tailrace.cli.control import contract_of
-    from tailrace.models.commands import ask
-
-    where_is = connection()
-    contract_of(where_is, model)
-    answer = ask(where_is, home_dir(), command, model, version, reason)
-    if answer.step is None:
-        raise TailraceError(f"refused: {answer.refusal}")
-    shown = ("model", "revision", "step", "version", "champion", "previous", "reason", "by", "command_id")
-    emit({name: answer.step[name] for name in shown}, as_json)
-
-
 def _report(published: Publication, as_json: bool) -> None:
     report = published.to_dict()
     emit(report, as_json)
@@ -166,7 +126,8 @@ def _report(published: Publication, as_json: bool) -> None:
         + (
             "it goes into service once its checks pass"
             if published.version == 1
-            else f"put it into service with `tailrace promote {published.model} {published.version}`"
+            else "it goes into shadow once its checks pass, and into service once it proves better; "
+            f"`tailrace promote {published.model} {published.version}` does not wait for that"
         )
     )
 

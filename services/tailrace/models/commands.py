@@ -1,4 +1,4 @@
-"""Asks the rollout service for something, signed by the home's key, and waits for its answer."""
+"""Asks the loop for something, signed by the home's key, and waits for the answer of who carries it out."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ from tailrace.models.sign import sign_command
 from tailrace.models.trust import own_key
 
 ANSWER_S = 30.0
+RETRAIN = "retrain"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a command: the rollout step that it led to, or why it was refused."""
+    """What became of a command: the rollout step that it led to, the training run, or why it was refused."""
 
     command_id: str
-    step: Mapping[str, Any] | None
-    refusal: str | None
+    step: Mapping[str, Any] | None = None
+    refusal: str | None = None
+    run: Mapping[str, Any] | None = None
 
 
 def ask(
@@ -41,7 +43,8 @@ def ask(
     reason: str = "",
     timeout_s: float = ANSWER_S,
 ) -> Answer:
-    """Writes a command that follows the rollout as it stands, and waits for the rollout service's answer.
+    """Writes a command that follows the rollout as it stands, and waits for the answer: the trainer's to ``retrain``,
+    the rollout service's to everything else.
 
     Raises:
         TailraceError: no answer came in time, or Kafka does not take the command.
@@ -50,7 +53,7 @@ def ask(
 
     key = own_key(home)
     codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
-    reader = TopicReader(connection, [lanes.ROLLOUTS, lanes.ALERTS])
+    reader = TopicReader(connection, [lanes.ROLLOUTS, lanes.ALERTS, lanes.TRAINING_RUNS])
     try:
         fold = Rollouts()
         while not reader.caught_up():
@@ -62,7 +65,7 @@ def ask(
             "model": model,
             "command": command,
             "version": version,
-            "follows": fold.state(model).revision,
+            "follows": None if command == RETRAIN else fold.state(model).revision,
             "by": applied_by(),
             "reason": reason or f"tailrace {command}",
             "issued_at": int(time.time() * 1000),
@@ -80,7 +83,7 @@ def ask(
         if producer.flush(timeout_s) or failed[0] is not None:
             what = KafkaException(failed[0]) if failed else "no answer"
             raise TailraceError(f"Kafka did not take the command: {what}")
-        return _answer(reader, codec, fold, str(asked["command_id"]), timeout_s)
+        return _answer(reader, codec, fold, asked, timeout_s)
     finally:
         reader.close()
 
@@ -94,21 +97,27 @@ def rollouts(connection: Connection, codec: ControlCodec) -> Rollouts:
 
 
 def _answer(
-    answers: TopicReader, codec: ControlCodec, fold: Rollouts, command_id: str, timeout_s: float
+    answers: TopicReader, codec: ControlCodec, fold: Rollouts, asked: Mapping[str, Any], timeout_s: float
 ) -> Answer:
-    """The step that came into force, or the alert, that names the command."""
+    """The step that came into force, the run that was planned, or the alert, that names the command."""
+    command_id = asked["command_id"]
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         for message in answers.poll(0.2):
             if message.topic() == lanes.ROLLOUTS:
                 step = codec.decode("Rollout", message.value())
                 if fold.apply(step, message.offset()) and step["command_id"] == command_id:
-                    return Answer(command_id, step, None)
+                    return Answer(command_id, step=step)
+            elif message.topic() == lanes.TRAINING_RUNS:
+                run = codec.decode("TrainingRun", message.value())
+                if any(trigger["id"] == command_id for trigger in run["triggers"]):
+                    return Answer(command_id, run=run)
             else:
                 alert = codec.decode("Alert", message.value())
                 if alert["detail"].get("command_id") == command_id:
-                    return Answer(command_id, None, alert["summary"])
+                    return Answer(command_id, refusal=alert["summary"])
+    service = "trainer" if asked["command"] == RETRAIN else "rollout"
     raise TailraceError(
-        f"the rollout service did not answer within {timeout_s:.0f} s; the command {command_id} stands and will "
-        "be carried out when it comes back: see `tailrace status` and `tailrace logs rollout`"
+        f"the {service} did not answer within {timeout_s:.0f} s; the command {command_id} stands and will be carried "
+        f"out when it comes back: see `tailrace status` and `tailrace logs {service}`"
     )
