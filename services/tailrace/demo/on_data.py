@@ -142,9 +142,8 @@ class DataStory:
                     self._display.say(f"{day(alert['at'])}: {alert['summary']}")
             for step in seen.steps[steps:]:
                 steps += 1
-                self._display.say(
-                    f"{day(seen.event_ms)}: version {step['version']}: {step['step']}, {step['reason']}"
-                )
+                when = f"{day(seen.event_ms)}: " if seen.event_ms else ""
+                self._display.say(f"{when}version {step['version']}: {step['step']}, {step['reason']}")
             if data.retrained and not kept and any(s["step"] == "promote" for s in seen.steps):
                 kept = True  # or it would be retired when the second candidate is promoted
                 words = ("shadow", data.model, str(FIRST))
