@@ -86,7 +86,7 @@ def test_what_has_no_effect_yet_says_so_and_names_fields_that_exist() -> None:
         found: Any = resolved
         for part in path.split("."):
             found = found[part]
-    for acted_on in ("features", "policy", "rules", "target", "key"):
+    for acted_on in ("features", "policy", "rules", "target", "key", "drift"):
         assert acted_on not in contract.no_effect_yet()
 
 

@@ -90,7 +90,7 @@ def test_show_resolved_prints_all_defaults_as_a_contract(project: Path) -> None:
         assert f"\n{section}:" in f"\n{shown}"
     said = json.loads(run("contracts", "show", str(path), "--json"))
     assert said["contract"] == load_contract(path).to_dict()
-    assert "drift" in said["no_effect_yet"]
+    assert "guardrails" in said["no_effect_yet"]
 
 
 def test_show_of_a_model_needs_what_runs(project: Path) -> None:
