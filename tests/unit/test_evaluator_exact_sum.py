@@ -39,7 +39,9 @@ def test_order_and_batches_do_not_matter_and_what_was_added_can_be_taken_away(ro
     assert taken == [0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("value", [5e-324, -5e-324, 2.2250738585072014e-308, 1.7976931348623157e308, -0.0, 0.1])
+@pytest.mark.parametrize(
+    "value", [5e-324, -5e-324, 2.2250738585072014e-308, 1.7976931348623157e308, -0.0, 0.1]
+)
 def test_the_edges_of_float64(value: float) -> None:
     assert nearest(exact_sum(np.array([value]))) == value
 

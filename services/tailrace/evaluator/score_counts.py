@@ -108,12 +108,13 @@ def count_scores(keys: Ints, positive: NDArray[np.bool_], signs: Ints) -> ScoreC
 
 
 def score_keys(scores: Floats) -> Ints:
-    """Integers in the order of the scores, one for one for all scores from -inf to 2.
+    """Integers in the order of the scores, one for one for all from 0 to 1; what is below -1 or above 2 is as these.
 
     From 0.5 on it is the distance to 1 that counts, so that bits lost later are lost alike at both ends.
     """
+    scores = np.clip(scores, -1.0, 2.0)
     middle = _ordered(np.array([0.5]))[0]
-    found: Ints = np.where(scores < 0.5, _ordered(scores), 2 * middle - _ordered(1.0 - scores))
+    found: Ints = np.where(scores < 0.5, _ordered(scores) - middle, middle - _ordered(1.0 - scores))
     return found
 
 
