@@ -44,7 +44,8 @@ Task = Literal["binary", "multiclass", "regression"]
 
 # Read and stored, but nothing in this version acts on them yet. A path stands for all that is under it.
 NO_EFFECT_YET = (
-    "labels",
+    "labels.join.within",
+    "labels.join.take",
     "explore",
     "guardrails",
     "explain",
@@ -53,7 +54,6 @@ NO_EFFECT_YET = (
     "rollout",
     "approvals",
     "service_levels",
-    "keep.outcomes",
 )
 
 

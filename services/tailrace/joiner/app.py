@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tailrace.joiner.logic import JoinerLogic
-from tailrace.joiner.store import Store, open_store
+from tailrace.joiner.rocks_store import open_store
+from tailrace.joiner.store import Store
 from tailrace.kit.service import Service, run_logic
 
 STATE = ("state", "joiner")

@@ -16,6 +16,7 @@ from tailrace.joiner.answered import answered, policy_action
 from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.match import (
     ACTION,
+    AFTER_HORIZON,
     CHAMPION,
     LABEL,
     MATCHED,
@@ -150,6 +151,7 @@ class Step:
         self._requests: dict[bytes, Request] = {}
         self._new_held: list[Held] = []
         self._arrived: list[tuple[bytes, Prediction]] = []
+        self._resolved: list[bytes] = []
         self._looks: list[tuple[int, bytes]] = []
         self._deletes: list[bytes] = []
         self._records: list[Record] = []
@@ -343,6 +345,7 @@ class Step:
                 self._standing.blocked[key, prediction.id] = (prediction.known, *prediction.source, until)
                 return
             self._standing.blocked.pop((key, prediction.id), None)
+            self._resolved.append(key)
             truths = request.truths
         for revision in match.fold(prediction, truths, rules):
             self._write(revision)
@@ -373,7 +376,7 @@ class Step:
         due = [key for _, key in self._store.looks(standing.closed, standing.applied + 1)]
         standing.closed = standing.applied + 1
         self._load(due)
-        for key in dict.fromkeys([*due, *(key for key, _ in self._arrived)]):
+        for key in dict.fromkeys([*due, *(key for key, _ in self._arrived), *self._resolved]):
             request = self._requests[key]
             for prediction in request.predictions:
                 self._close_one(key, request, prediction)
@@ -432,14 +435,13 @@ class Step:
 
     def _drop(self, truth: Truth) -> None:
         what = "label" if truth.kind == LABEL else "action"
-        if truth.fate == match.AFTER_HORIZON:
-            code, reason = "after-horizon", f"the {what} came after its request's horizon"
+        if truth.fate == AFTER_HORIZON:
+            bad = BadRecord("after-horizon", f"the {what} came after its request's horizon")
         else:
-            code, reason = (
-                "no-request",
-                f"no request of this id was answered within the horizon of the {what}",
+            bad = BadRecord(
+                "no-request", f"no request of this id was answered within the horizon of the {what}"
             )
-        self._letters.append(DeadLetter(self._topics.dead_letters, Original(truth), code, reason))
+        self._reject(Original(truth), bad)
 
     # Writing ---
 

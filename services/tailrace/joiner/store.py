@@ -7,21 +7,14 @@ the store is at one of the last standings, and the log has the rest.
 
 from __future__ import annotations
 
-import contextlib
 from bisect import bisect_left, insort
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
-
-from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch, WriteOptions
+from typing import Protocol
 
 STANDING = b"s"
 REQUEST = b"r"
 LOOK = b"t"
 _SHIFT = 1 << 63
-_LOCK_ATTEMPTS = 8
-_BLOCK_CACHE = 32 << 20
-_WRITE_BUFFER = 32 << 20
 
 
 def request_key(model: str, request_id: bytes) -> bytes:
@@ -89,82 +82,3 @@ class MemoryStore:
 
     def close(self) -> None:
         pass
-
-
-class RocksStore:
-    """A store in a folder. Its log is off: what a kill takes from it is read again from Kafka."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._open()
-
-    def _open(self) -> None:
-        self._folder.parent.mkdir(parents=True, exist_ok=True)
-        self._db = Rdict(str(self._folder), _options())
-        self._batch_options = WriteOptions()
-        self._batch_options.disable_wal = True  # type: ignore[method-assign, assignment]
-
-    def get(self, key: bytes) -> bytes | None:
-        found: bytes | None = self._db.get(key)
-        return found
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        found: Any = self._db.get(list(keys)) if keys else []
-        return list(found)
-
-    def looks(self, begin: int, end: int) -> list[tuple[bytes, bytes]]:
-        found, last = [], look_bound(end)
-        at = self._db.iter()
-        at.seek(look_bound(begin))
-        while at.valid() and (key := at.key()) < last and key.startswith(LOOK):
-            found.append((key, key[9:]))
-            at.next()
-        return found
-
-    def write(self, puts: Mapping[bytes, bytes], deletes: Collection[bytes]) -> None:
-        batch = WriteBatch(raw_mode=True)
-        for key, value in puts.items():
-            batch.put(key, value)
-        for key in deletes:
-            batch.delete(key)
-        self._db.write(batch, self._batch_options)
-
-    def wipe(self) -> None:
-        self._db.close()
-        Rdict.destroy(str(self._folder), _options())
-        self._open()
-
-    def close(self) -> None:
-        with contextlib.suppress(Exception):
-            self._db.flush()
-        self._db.close()
-
-
-def open_store(folder: Path, name: str) -> RocksStore:
-    """The store of that name, or where another process of this machine has it, one beside it.
-
-    Raises:
-        OSError: none can be opened.
-    """
-    for attempt in range(_LOCK_ATTEMPTS):
-        try:
-            return RocksStore(folder / (f"{name}.{attempt}" if attempt else name))
-        except Exception as error:
-            if "lock" not in str(error).lower() or attempt == _LOCK_ATTEMPTS - 1:
-                raise OSError(f"the store {folder / name} cannot be opened: {error}") from error
-    raise AssertionError("unreachable")
-
-
-def _options() -> Options:
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.set_write_buffer_size(_WRITE_BUFFER)
-    options.set_max_write_buffer_number(2)
-    options.set_compression_type(DBCompressionType.lz4())
-    options.set_max_background_jobs(2)
-    options.set_keep_log_file_num(2)
-    table = BlockBasedOptions()
-    table.set_bloom_filter(10, False)
-    table.set_block_cache(Cache(_BLOCK_CACHE))
-    options.set_block_based_table_factory(table)
-    return options

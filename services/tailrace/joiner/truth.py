@@ -55,7 +55,7 @@ def forwarded(message: Message) -> Forwarded | None:
         if name == REKEYED:
             try:
                 *fields, key = json.loads(content)
-                return Forwarded(*fields, None if key is None else key.encode("latin-1"))
+                return Forwarded._make([*fields, None if key is None else key.encode("latin-1")])
             except (ValueError, TypeError, AttributeError) as error:
                 raise BadRecord("corrupt", f"the header {REKEYED} cannot be read: {error}") from error
     return None

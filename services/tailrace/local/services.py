@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-SERVICES = ("drift", "evaluator", "rollout", "scorer", "shadow-scorer", "sink", "trainer")
+SERVICES = ("drift", "evaluator", "joiner", "rollout", "scorer", "shadow-scorer", "sink", "trainer")
 """What ``tailrace up`` starts and keeps alive, in this order."""
 
 PROGRAMS = {
     # name: the module whose main() it is
     "drift": "tailrace.drift.app",
     "evaluator": "tailrace.evaluator.app",
+    "joiner": "tailrace.joiner.app",
     "rollout": "tailrace.rollout.app",
     "scorer": "tailrace.scorer.app",
     "shadow-scorer": "tailrace.scorer.shadow_app",

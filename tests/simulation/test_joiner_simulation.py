@@ -1,0 +1,292 @@
+"""The joiner under seeded schedules: whatever comes when, wherever, and whoever dies: the outcomes and dead letters
+are those that the contents of the inputs say, each once.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+from tests.support.joining import CONTRACT, JoinedLane
+from tests.support.joining_oracle import World, expected
+from tests.support.memory_registry import MemoryRegistry
+from tests.support.simulation import Scenario, drained, simulate
+
+from tailrace.joiner.logic import JoinerLogic
+from tailrace.joiner.store import MemoryStore
+from tailrace.kit import dead_letters
+from tailrace.kit.logic import Logic
+from tailrace.kit.marks import mark, mark_stream, mark_time
+from tailrace.kit.memory_log import MemoryLog
+from tailrace.kit.messages import Message, Record, Source
+from tailrace.kit.murmur2 import partition_of
+
+REGISTRY = MemoryRegistry()
+START = 1_600_000_000_000
+SECOND = 1_000
+VARIANTS = {
+    "": JoinedLane(CONTRACT, REGISTRY),
+    "assume": JoinedLane(CONTRACT.replace("horizon: 60s", "horizon: 60s, never: {assume: false}"), REGISTRY),
+    "only": JoinedLane(
+        CONTRACT.replace(
+            "horizon: 60s", "horizon: 60s, never: {assume: false}, known_only_for: ['true', approve]"
+        )
+        + 'policy: [{when: "score < 0.1", do: approve}]\n',
+        REGISTRY,
+    ),
+}
+INPUTS = ("predictions", "shadow-predictions", "labels", "actions")
+
+
+class Asked(NamedTuple):
+    request_id: str
+    key: str
+    source: Source
+    time: int
+
+
+class JoinerScenario(Scenario):
+    group = "joiner"
+    co_partitioned = True
+
+    def setup(self, log: MemoryLog, rng: random.Random) -> None:
+        self.rng = rng
+        self.variant = rng.choice(list(VARIANTS))
+        self.made = VARIANTS[self.variant]
+        self.partitions = rng.choice([1, 2, 3, 3])
+        self.now = START
+        self.asked: list[list[Asked]] = [[] for _ in range(self.partitions)]
+        # How many of each partition's requests each scorer has answered.
+        self.answered = {shadow: [0] * self.partitions for shadow in (False, True)}
+        self.disks: dict[tuple[str, int], list[MemoryStore]] = defaultdict(list)
+        log.create_topic("tailrace.contracts")
+        for suffix in (*INPUTS, "rekeyed", "outcomes", "dead-letters"):
+            log.create_topic(f"credit.{suffix}", self.partitions)
+        self._append(log, self.made.contract_record())
+
+    def _append(self, log: MemoryLog, record: Record, partition: int | None = None) -> None:
+        where = record.partition if partition is None else partition
+        log.append(record.topic, record.value, record.key, record.headers, where)
+
+    # What happens ---
+
+    def feed(self, log: MemoryLog, rng: random.Random) -> None:
+        self.now += rng.choice([0, 1, 1, 3, 10, 40]) * SECOND
+        for _ in range(rng.randint(0, 4)):
+            self._ask(rng)
+        for shadow in (False, True):
+            for partition in range(self.partitions):
+                if rng.random() < 0.6:
+                    self._answer(log, rng, shadow, partition)
+        for _ in range(rng.randint(0, 5)):
+            self._tell(log, rng)
+        if rng.random() < 0.5:
+            self._mark(log, rng, rng.choice(["labels", "actions"]), rng.randrange(self.partitions))
+
+    def _ask(self, rng: random.Random) -> None:
+        number = rng.randrange(12)
+        partition = rng.randrange(self.partitions)
+        time = self.now - rng.choice([0, 0, 0, 2, 7, 30, 80]) * SECOND
+        source = Source("credit.requests", partition, len(self.asked[partition]))
+        self.asked[partition].append(Asked(f"r{number}", f"k{number}", source, time))
+
+    def _answer(self, log: MemoryLog, rng: random.Random, shadow: bool, partition: int) -> None:
+        """A scorer answers the next requests of a partition, in their order; some are bad and some it only marks."""
+        topic = "credit.shadow-predictions" if shadow else "credit.predictions"
+        done = self.answered[shadow]
+        for _ in range(rng.randint(1, 4)):
+            if done[partition] == len(self.asked[partition]):
+                break
+            request = self.asked[partition][done[partition]]
+            done[partition] += 1
+            versions = [2, 3][: rng.randint(0, 2)] if shadow else [1] * (rng.random() < 0.9)
+            for version in versions:
+                record = self.made.prediction(
+                    request.source, request.request_id, request.key, request.time, version=version, shadow=shadow,
+                    action=rng.choice(["true", "false"]),
+                )  # fmt: skip
+                self._append(log, record, partition_of(request.key.encode(), self.partitions))
+        if rng.random() < 0.3:
+            offset = done[partition] - 1
+            self._append(log, mark(topic, partition, self.now, offset=offset))
+
+    def _tell(self, log: MemoryLog, rng: random.Random) -> None:
+        number = rng.choice([*range(12), 99])
+        time = self.now + rng.choice([0, 0, 0, 1, -3, -20, -70, 20]) * SECOND
+        record: dict[str, Any] = {"request_id": f"r{number}", "loan_id": f"k{number}", "at": time}
+        what = rng.random()
+        if what < 0.03:
+            del record["loan_id"]
+        elif what < 0.06:
+            del record["request_id"]
+        elif what < 0.09:
+            record["at"] = 4_102_444_800_000  # 2100
+        elif what < 0.12:
+            record["loan_id"] = "k5"
+        is_label = rng.random() < 0.65
+        if rng.random() > 0.03:
+            record |= (
+                {"bad": rng.random() < 0.5} if is_label else {"action": rng.choice(["approve", "refuse"])}
+            )
+        topic = "credit.labels" if is_label else "credit.actions"
+        if rng.random() < 0.3:
+            value = json.dumps(record).encode()
+        else:
+            value = (self.made.label if is_label else self.made.action)(**record).value or b""
+        partition = partition_of(record.get("loan_id", "").encode(), self.partitions)
+        if rng.random() < 0.3:
+            partition = rng.randrange(self.partitions)
+        self._append(log, Record(topic, value), partition)
+
+    def _mark(self, log: MemoryLog, rng: random.Random, suffix: str, partition: int) -> None:
+        self._append(log, mark(f"credit.{suffix}", partition, self.now - rng.choice([0, 0, 5]) * SECOND))
+
+    def finish(self, log: MemoryLog, rng: random.Random) -> None:
+        """Everything is answered or not, and time passes: a little, or so much that nothing stays open."""
+        self.now += rng.choice([0, 10, 64, 70, 500]) * SECOND
+        for partition in range(self.partitions):
+            for suffix in ("labels", "actions"):
+                if rng.random() < 0.9:
+                    self._append(log, mark(f"credit.{suffix}", partition, self.now))
+            for shadow in (False, True):
+                while rng.random() < 0.9 and self.answered[shadow][partition] < len(self.asked[partition]):
+                    self._answer(log, rng, shadow, partition)
+                topic = "credit.shadow-predictions" if shadow else "credit.predictions"
+                if rng.random() < 0.8:
+                    offset = self.answered[shadow][partition] - 1
+                    self._append(log, mark(topic, partition, self.now, offset=offset))
+
+    def logic(self) -> Logic:
+        return JoinerLogic(REGISTRY, self._open, lambda topic: self.partitions)
+
+    def _open(self, lane: str, number: int) -> MemoryStore:
+        """An empty store, or one as an earlier owner left it, perhaps long ago."""
+        disks = self.disks[lane, number]
+        store = MemoryStore()
+        if disks and self.rng.random() < 0.6:
+            store.write(self.rng.choice(disks[-3:]).content, ())
+        disks.append(store)
+        return store
+
+    def done(self, log: MemoryLog) -> bool:
+        topics = [f"credit.{suffix}" for suffix in (*INPUTS, "rekeyed")]
+        return drained(log, self.group, topics)
+
+    # What ought to be ---
+
+    def check(self, log: MemoryLog) -> None:
+        outcomes, letters = expected(self._world(log))
+        found: dict[str, dict[str, Any]] = {}
+        for message in log.messages("credit.outcomes"):
+            if mark_time(message) is None:
+                outcome = flat(self.made.outcome(message)) | {"partition": message.partition()}
+                assert outcome["outcome_id"] not in found, "an outcome twice"
+                found[outcome["outcome_id"]] = outcome
+                assert message.key() == self.made.outcome(message)["prediction"]["key"].encode()
+        told = [dead_letters.parse(message) for message in log.messages("credit.dead-letters")]
+        assert sorted((str(letter.source), letter.code) for letter in told) == sorted(letters)
+        assert found == outcomes
+        for letter in told:
+            self._check_letter(log, letter)
+        self._check_marks(log)
+
+    def _world(self, log: MemoryLog) -> World:
+        return World(
+            "credit",
+            {s: [log.messages(f"credit.{s}", p) for p in range(self.partitions)] for s in INPUTS},
+            lambda value: self.made.codec.decode(value).record,
+            60 * SECOND,
+            5 * SECOND,
+            300 * SECOND,
+            "loan_id",
+            "at",
+            "bad",
+            False if self.variant else None,
+            ("true", "approve") if self.variant == "only" else (),
+        )
+
+    def _check_letter(self, log: MemoryLog, letter: dead_letters.DeadLetterInfo) -> None:
+        """It is the original, wherever the joiner had it from."""
+        topic, partition, offset = letter.source
+        (original,) = [m for m in log.messages(topic, partition) if m.offset() == offset]
+        assert (letter.key, letter.value, letter.headers) == (
+            original.key(),
+            original.value(),
+            original.headers() or [],
+        )
+
+    def _check_marks(self, log: MemoryLog) -> None:
+        """What a mark rules out does not come after it."""
+        for partition in range(self.partitions):
+            said: dict[str, int] = defaultdict(lambda: -(10**18))
+            for message in log.messages("credit.outcomes", partition):
+                time = mark_time(message)
+                if time is not None:
+                    stream = mark_stream(message) or ""
+                    said[stream] = max(said[stream], time)
+                    continue
+                outcome = self.made.outcome(message)
+                shadow = outcome["prediction"]["role"] == "shadow"
+                assert outcome["known_at"] >= said["shadow-predictions" if shadow else "predictions"]
+            clock = max(map(self._time, log.messages("credit.predictions", partition)), default=None)
+            marks = [self._final(log, "labels"), self._final(log, "actions")]
+            if clock is not None and None not in marks:
+                assert said["predictions"] == min(clock, *(m for m in marks if m is not None))
+
+    def _time(self, message: Message) -> int:
+        time = mark_time(message)
+        return time if time is not None else self.made.codec.decode(message.value()).record["event_time"]
+
+    def _final(self, log: MemoryLog, suffix: str) -> int | None:
+        """The least final clock of the partitions, where all have one."""
+        found = []
+        for partition in range(self.partitions):
+            messages = log.messages(f"credit.{suffix}", partition)
+            times = [time for message in messages if (time := mark_time(message)) is not None]
+            if not times or times[-1] != self.now:
+                return None
+            found.append(times[-1])
+        return None if self._ahead(log, suffix) else min(found)
+
+    def _ahead(self, log: MemoryLog, suffix: str) -> bool:
+        """Whether a truth is later than the final mark."""
+        for message in log.messages(f"credit.{suffix}"):
+            value = message.value()
+            if value is not None:
+                record = json.loads(value) if value.startswith(b"{") else self.made.codec.decode(value).record
+                if self.now < (record.get("at") or 0) < 4_000_000_000_000:
+                    return True
+        return False
+
+
+def flat(outcome: dict[str, Any]) -> dict[str, Any]:
+    """What the joiner decides of an outcome, as the oracle has it."""
+
+    def source(name: str) -> str | None:
+        found = outcome[name]
+        return found and "{topic}/{partition}/{offset}".format(**found)
+
+    before = outcome["before"]
+    return {
+        "outcome_id": outcome["outcome_id"],
+        "prediction_id": outcome["prediction"]["prediction_id"],
+        "revision": outcome["revision"],
+        "replaces": outcome["replaces"],
+        "state": outcome["state"],
+        "duplicate_of": outcome["duplicate_of"],
+        "known_at": outcome["known_at"],
+        "late": outcome["late"],
+        "label": outcome["label"],
+        "label_time": outcome["label_time"],
+        "label_source": source("label_source"),
+        "action_taken": outcome["action_taken"],
+        "action_source": source("action_source"),
+        "before": before and (before["state"], before["label"], before["action_taken"]),
+        "champion": outcome["champion"] and outcome["champion"]["prediction_id"],
+    }
+
+
+def test_outcomes_are_what_the_log_says() -> None:
+    simulate(JoinerScenario, 600)

@@ -1,0 +1,107 @@
+"""A lane in memory as the joiner finds it: predictions as two scorers write them, labels and actions as anyone may."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.support.memory_registry import MemoryRegistry
+
+from tailrace.contracts.lanes import CONTRACTS, Lane
+from tailrace.contracts.model_contract import ModelContract, load_contract
+from tailrace.contracts.schemas import lane_schemas, outcome_schema, subject
+from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.messages import Message, Record, Source
+from tailrace.kit.sources import prediction_id
+
+CONTRACT = """
+model: credit
+owner: {team: t}
+key: {name: loan_id, type: string}
+event_time: {name: at, lateness: 5s, skew: 5min}
+features: {x: {type: number}}
+target: {name: bad, type: boolean}
+labels: {horizon: 60s}
+drift: {window: 60s}
+quality: {window: 60s}
+"""
+
+
+class JoinedLane:
+    """Makes the records of one model's lane."""
+
+    def __init__(self, text: str = CONTRACT, registry: MemoryRegistry | None = None) -> None:
+        self.registry = registry or MemoryRegistry()
+        self.contract: ModelContract = load_contract(text)
+        self.lane = Lane(self.contract.lane)
+        self.codec, self.control = Codec(self.registry), ControlCodec(self.registry)
+        self.schema_ids = {
+            topic: self.registry.register(subject(topic, self.contract.model, self.lane.name), schema)
+            for topic, schema in lane_schemas(self.contract).items()
+        }
+        self.outcome_schema = outcome_schema(self.contract)
+
+    def contract_record(self, follows: int = 0) -> Record:
+        record = {
+            "model": self.contract.model,
+            "revision": follows + 1,
+            "follows": follows,
+            "digest": self.contract.digest,
+            "source_text": "",
+            "resolved": self.contract.resolved_json,
+            "applied_by": "test",
+            "applied_at": 0,
+        }
+        return Record(CONTRACTS, self.control.encode("Contract", record), self.contract.model.encode())
+
+    def prediction(
+        self,
+        source: Source,
+        request_id: str,
+        key: str,
+        time: int,
+        *,
+        version: int = 1,
+        shadow: bool = False,
+        **changed: Any,
+    ) -> Record:
+        role = "shadow" if shadow else "champion"
+        topic = self.lane.shadow_predictions if shadow else self.lane.predictions
+        event = {
+            "prediction_id": prediction_id(role, source, version),
+            "request_id": request_id,
+            "key": key,
+            "event_time": time,
+            "source": source._asdict(),
+            "model": self.contract.model,
+            "version": version,
+            "artifact_digest": "a" * 64,
+            "contract_digest": self.contract.digest,
+            "rollout_revision": 1,
+            "runtime": {"python": "3"},
+            "role": role,
+            "served_by": "model",
+            "request": {"request_id": request_id, "loan_id": key, "x": 1.0},
+            "replaced": [],
+            "score": version / 16,
+            "probabilities": {},
+            "predicted_class": "false",
+            "action": "false",
+            "action_propensity": 1.0,
+            "arm_propensity": 1.0,
+            "guardrails": [],
+            "latency_ms": 1.0,
+        } | changed
+        return Record(topic, self.codec.encode(self.schema_ids[topic], event), key.encode())
+
+    def label(self, partition: int | None = None, **fields: Any) -> Record:
+        value = self.codec.encode(self.schema_ids[self.lane.labels], fields)
+        return Record(self.lane.labels, value, None, partition=partition)
+
+    def action(self, partition: int | None = None, **fields: Any) -> Record:
+        value = self.codec.encode(self.schema_ids[self.lane.actions], fields)
+        return Record(self.lane.actions, value, None, partition=partition)
+
+    def outcome(self, message: Message | Record) -> dict[str, Any]:
+        """Read by the reference, with the contract's own schema."""
+        value = message.value if isinstance(message, Record) else message.value()
+        return self.codec.decode(value, self.outcome_schema).record
