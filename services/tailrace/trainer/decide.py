@@ -402,7 +402,7 @@ def _open(known: ModelState, contract: ModelContract) -> list[Trigger]:
         # What the refused candidate was to answer is still so: once more, when it has cooled down.
         again = last.cut + cooldown
         found += [
-            replace(t, at=again)
+            replace(t, at=again, changed_at=last.changed_at)
             for t in last.triggers
             if t.kind in kinds and t.id not in known.resolved and t.id not in {f.id for f in found}
         ]
