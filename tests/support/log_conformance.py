@@ -6,12 +6,14 @@ A test class inherits ``LogConformance`` and gives it a ``world`` fixture.
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import pytest
 from tests.support.simulation import quarantine
+from tests.support.summing import Summing, expected_sums
 
 from tailrace.kit.batch_loop import BatchLoop
 from tailrace.kit.clock import WaitingClock
@@ -22,12 +24,13 @@ from tailrace.kit.log import (
     Committed,
     Consumer,
     Fatal,
+    History,
     OutOfRange,
     Refused,
     Retriable,
     TransactionalProducer,
 )
-from tailrace.kit.logic import Clock, Output
+from tailrace.kit.logic import Clock, Logic, Output
 from tailrace.kit.messages import Message, Record, TopicPartition
 from tailrace.kit.murmur2 import partition_of
 
@@ -205,6 +208,93 @@ class LogConformance:
             write()
         producer.abort()
         assert self.read(self.topic) == []
+
+    # History ---
+
+    def history(self, stretches: History) -> list[tuple[int, bytes | None]]:
+        reader = self.world.backend().history(stretches)
+        found: list[tuple[int, bytes | None]] = []
+        try:
+            self.until(lambda: found.extend(places(reader.poll(0.05))) or reader.caught_up())
+            found.extend(places(reader.poll(0.05)))
+        finally:
+            reader.close()
+        return found
+
+    def write(self, producer: TransactionalProducer, *values: bytes, partition: int = 0) -> None:
+        producer.begin()
+        producer.produce([Record(self.topic, value, None, (), partition) for value in values])
+        self.world.flush(producer)
+
+    def test_history_is_what_was_committed_between_two_offsets(self) -> None:
+        self.world.create_topic(self.topic, 2)
+        producer = self.started()
+        for values, end in (
+            ([b"a", b"b"], producer.commit),  # 0, 1; marker 2
+            ([b"not"], producer.abort),  # 3; marker 4
+            ([b"c", b"d", b"e"], producer.commit),  # 5, 6, 7; marker 8
+        ):
+            self.write(producer, *values)
+            end()
+        self.world.append(self.topic, b"other", partition=1)
+        first, second = TopicPartition(self.topic, 0), TopicPartition(self.topic, 1)
+        assert self.history({first: (1, 7)}) == [(1, b"b"), (5, b"c"), (6, b"d")]
+        assert sorted(self.history({first: (6, None), second: (0, None)})) == [
+            (0, b"other"),
+            (6, b"d"),
+            (7, b"e"),
+        ]
+        assert self.history({first: (5, 6)}) == [(5, b"c")]
+
+    def test_history_that_ends_with_no_message_comes_to_its_end(self) -> None:
+        self.world.create_topic(self.topic, 1)
+        tp = TopicPartition(self.topic, 0)
+        assert self.history({tp: (0, None)}) == []
+        assert self.history({tp: (0, 0)}) == []
+        assert self.history({}) == []
+        producer = self.started()
+        self.write(producer, b"a")
+        producer.commit()
+        self.write(producer, b"b", b"c")
+        producer.abort()  # ends at 5: a, marker, b, c, marker
+        for start, end in ((0, 2), (0, 3), (0, 5), (0, None)):
+            assert self.history({tp: (start, end)}) == [(0, b"a")]
+        for start, end in ((1, 2), (2, 4), (3, 5), (4, None), (5, None), (5, 5)):
+            assert self.history({tp: (start, end)}) == []
+
+    def test_history_waits_for_what_is_undecided_and_stops_where_it_began_to_be_read(self) -> None:
+        self.world.create_topic(self.topic, 1)
+        self.world.append(self.topic, b"before")
+        producer = self.started()
+        self.write(producer, b"within")
+        reader = self.world.backend().history({TopicPartition(self.topic, 0): (0, None)})
+        self.world.append(self.topic, b"after")
+        found: list[tuple[int, bytes | None]] = []
+        self.until(lambda: found.extend(places(reader.poll(0.05))) or found)
+        for _ in range(5):
+            found += places(reader.poll(0.05))
+        assert found == [(0, b"before")]
+        assert not reader.caught_up()
+        producer.commit()
+        self.until(lambda: found.extend(places(reader.poll(0.05))) or reader.caught_up())
+        assert found == [(0, b"before"), (1, b"within")]
+        reader.close()
+
+    def test_history_passes_over_what_retention_deleted(self) -> None:
+        self.world.create_topic(self.topic, 2)
+        for number in range(5):
+            self.world.append(self.topic, b"%d" % number)
+        self.world.append(self.topic, b"there", partition=1)
+        self.world.delete_records(self.topic, 0, 3)
+        tp = TopicPartition(self.topic, 0)
+        assert self.history({tp: (1, 4)}) == [(3, b"3")]
+        assert self.history({tp: (0, 2), TopicPartition(self.topic, 1): (0, 1)}) == [(0, b"there")]
+
+    def test_history_that_never_was_is_said(self) -> None:
+        self.world.create_topic(self.topic, 1)
+        self.world.append(self.topic, b"x")
+        with pytest.raises(OutOfRange):
+            self.world.backend().history({TopicPartition(self.topic, 0): (0, 2)})
 
     # Groups and offsets ---
 
@@ -386,10 +476,44 @@ class LogConformance:
         assert len(found) == 700
         assert set(found) == {b"%d" % number for number in range(700)}
 
-    def loop(self, number: int) -> BatchLoop:
+    def test_the_batch_loop_reads_again_what_the_last_owner_knew(self) -> None:
+        counts = f"{self.group}.counts"
+        for topic in (self.topic, self.other, counts):
+            self.world.create_topic(topic, 3)
+        loops = [self.loop(number, Summing(self.topic, self.other, counts)) for number in range(3)]
+        answers = self.world.backend().reader([self.other])
+        found: list[Message] = []
+
+        def answered(running: Sequence[BatchLoop], count: int) -> bool:
+            for loop in running:
+                loop.step()
+            found.extend(answers.poll(0))
+            return len(found) >= count
+
+        producer = self.started()
+        for number in range(90):
+            if number % 10 == 5:
+                self.write(producer, b"7", partition=number % 3)
+                producer.abort()
+            self.world.append(self.topic, b"%d" % number, partition=number % 3)
+            if number == 30:
+                self.until(lambda: answered(loops[:1], 20))
+            if number == 60:
+                self.until(lambda: answered(loops, 61))
+        loops[0].close()
+        self.until(lambda: answered(loops[1:], 90) and all(loop.waiting is None for loop in loops[1:]))
+        for loop in loops[1:]:
+            loop.close()
+        answers.close()
+        fed = self.read(self.topic)
+        for partition in range(3):
+            told = [json.loads(m.value() or b"") for m in found if m.partition() == partition]
+            assert told == expected_sums([m for m in fed if m.partition() == partition])
+
+    def loop(self, number: int, logic: Logic | None = None) -> BatchLoop:
         return BatchLoop(
             self.world.backend(),
-            Echo(self.topic, self.other),
+            logic or Echo(self.topic, self.other),
             service="echo",
             group=self.group,
             transactional_id=f"{self.group}-{number}",
@@ -428,6 +552,10 @@ class Echo:
 
     def waiting(self) -> str | None:
         return None
+
+
+def places(messages: Sequence[Message]) -> list[tuple[int, bytes | None]]:
+    return [(message.offset(), message.value()) for message in messages]
 
 
 def take(consumer: Consumer, timeout_s: float) -> list[bytes | None]:
