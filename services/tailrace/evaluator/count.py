@@ -9,7 +9,8 @@ Tallies of a version:
 - ``labelable``: those of them whose truth can ever be known. The policy's action decides, until an outcome says what
   was really done (in shadow: what the version that answered did).
 - ``labelled``: outcomes with a truth, ``assumed`` ones among them; ``unlabelled``: those that reached the horizon
-  without; ``late``: labelled ones whose label was late.
+  without.
+- ``late``: labels that were late, those among them that were corrected since.
 """
 
 from __future__ import annotations
@@ -244,7 +245,7 @@ def _states(said: Contributions, rows: Outcomes) -> dict[str, Ints]:
         "labelled": said.signs * said.known,
         "assumed": said.signs * said.in_state("assumed"),
         "unlabelled": said.signs * said.in_state("unlabelled"),
-        "late": said.signs * (said.known & rows.late[said.at]),
+        "late": np.where(said.signs > 0, rows.late[said.at], 0),
     }
 
 

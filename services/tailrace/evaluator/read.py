@@ -172,12 +172,16 @@ def _outcomes(plan: Plan, predicted: Predicted, fields: Fields) -> Outcomes:
     answered = [row for row, action in enumerate(fields["champion.action"]) if action is not None]
     against = np.full(len(predicted.at), -1, dtype=np.int64)
     against[answered] = [fields["champion.version"][row] for row in answered]
+    came_late = zip(fields["late"], fields["state"], strict=True)
+    late = np.array([bool(late) and state == "labelled" for late, state in came_late], dtype=np.bool_)
+    for row, state, label in zip(replacing, before["state"], before["label"], strict=True):
+        late[row] &= state != "labelled" or label != fields["label"][row]  # else it is only the action that is new
     return Outcomes(
         predicted=predicted,
         known_at=np.array(fields["known_at"], dtype=np.int64),
         first=np.array([revision == 1 for revision in fields["revision"]], dtype=np.bool_),
         duplicate=np.array([other is not None for other in fields["duplicate_of"]], dtype=np.bool_),
-        late=np.array(fields["late"], dtype=np.bool_),
+        late=late,
         truth=Truth(fields["state"], labels(fields["label"]), fields["action_taken"]),
         replacing=np.array(replacing, dtype=np.int64),
         before=Truth(before["state"], labels(before["label"]), before["action_taken"]),

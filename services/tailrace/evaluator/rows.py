@@ -97,6 +97,7 @@ class Outcomes:
         known_at: in ms.
         first: whether it is the prediction's first outcome.
         duplicate: whether the prediction repeats a request that counts already.
+        late: whether it brings a label, and one that was late.
         before: what the outcome that this one replaces said; of the rows ``replacing``, in their order.
         against: version that answered the same request; -1 where the row is not of a shadow.
         champion: what it answered; of the rows with ``against``, in their order.

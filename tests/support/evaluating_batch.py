@@ -1,0 +1,270 @@
+"""Performance reports computed over a whole log at once, by polars and scikit-learn: nothing is added up in parts, no
+outcome is taken back; of each prediction the last outcome counts that was known in time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy import stats
+from sklearn import metrics as sk
+from tests.support.evaluating import Lab
+
+from tailrace.kit.marks import mark_stream, mark_time
+from tailrace.kit.memory_log import MemoryLog
+
+STREAMS = ("predictions", "shadow-predictions")
+Report = dict[str, Any]
+Key = tuple[Any, ...]
+KEY = ("version", "role", "segment", "against", "window_start", "age")
+
+
+def key_of(report: Mapping[str, Any]) -> Key:
+    return tuple(report[name] for name in KEY)
+
+
+def expected_reports(log: MemoryLog, lab: Lab) -> dict[Key, Report]:
+    """The reports of a lane with a binary model: version, role, segment and so on, to what is in them."""
+    predictions, least = _predictions(log, lab)
+    outcomes = _outcomes(log, lab, least)
+    quality, found = lab.contract.quality, {}
+    window = quality.window_ms
+    starts = {
+        t - t % window
+        for table in (predictions, outcomes)
+        for t in (table["event_time"] if len(table) else [])
+    }
+    for stream in STREAMS:
+        for start in sorted(starts):
+            for age in quality.judge_at_ms:
+                judged_at = start + window + age
+                if judged_at > least[stream]:
+                    continue
+                inside = pl.col("event_time").is_between(start, start + window, closed="left")
+                mine = (pl.col("role") == "shadow") == (stream == "shadow-predictions")
+                seen = [
+                    table.filter(inside & mine & (pl.col("seen") < judged_at)) if len(table) else table
+                    for table in (predictions, outcomes)
+                ]
+                for report in _window(lab, *seen):
+                    found[key_of({**report, "window_start": start, "age": age})] = report
+    return found
+
+
+def _predictions(log: MemoryLog, lab: Lab) -> tuple[pl.DataFrame, dict[str, int]]:
+    least: dict[str, int] = dict.fromkeys(STREAMS, 2**62)
+    rows = []
+    for stream in STREAMS:
+        topic = f"{lab.lane.name}.{stream}"
+        for partition in range(log.topics()[topic]):
+            clock = -(2**62)
+            for message in log.messages(topic, partition):
+                time = mark_time(message)
+                if message.value() == b"nonsense":
+                    continue
+                if time is None:
+                    record = lab.codec.decode(message.value()).record
+                    time = record["event_time"]
+                    rows.append({**_flat(record), "seen": max(time, clock)})
+                clock = max(clock, time)
+            least[stream] = min(least[stream], clock)
+    return pl.DataFrame(rows, infer_schema_length=None), least
+
+
+def _outcomes(log: MemoryLog, lab: Lab, least: dict[str, int]) -> pl.DataFrame:
+    """Lowers ``least`` to what marks say."""
+    rows = []
+    for partition in range(log.topics()[lab.lane.outcomes]):
+        clocks = dict.fromkeys(STREAMS, -(2**62))
+        for message in log.messages(lab.lane.outcomes, partition):
+            if message.value() is None:
+                stream = mark_stream(message)
+                clocks[stream] = max(clocks[stream], mark_time(message))
+            elif message.value() != b"nonsense":
+                record = lab.codec.decode(message.value()).record
+                champion = record["champion"] or {}
+                rows.append(
+                    {
+                        **_flat(record["prediction"]),
+                        **{
+                            name: record[name]
+                            for name in ("revision", "state", "duplicate_of", "late", "label", "action_taken")
+                        },
+                        **{
+                            f"champion_{name}": champion.get(name)
+                            for name in ("version", "score", "predicted_class", "action")
+                        },
+                        "seen": record["known_at"],
+                    }
+                )
+        for stream in STREAMS:
+            least[stream] = min(least[stream], clocks[stream])
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("prediction_id", "event_time", "version", "role", "score", "predicted_class", "action")
+    return {name: record[name] for name in names} | {
+        name: record["request"][name] for name in ("region", "employed", "amount")
+    }
+
+
+def _window(lab: Lab, predictions: pl.DataFrame, outcomes: pl.DataFrame) -> list[Report]:
+    found: dict[Key, dict[str, pl.DataFrame]] = defaultdict(dict)
+    for kind, table in (("predictions", predictions), ("outcomes", outcomes)):
+        if not len(table):
+            continue
+        for segment, rows in _segments(table):
+            for (version, role), some in rows.group_by(["version", "role"]):
+                found[version, role, segment, None][kind] = some
+                if kind == "outcomes":
+                    pairs = some.filter(
+                        pl.col("champion_version").is_not_null() & pl.col("duplicate_of").is_null()
+                    )
+                    for (against,), both in pairs.group_by(["champion_version"]):
+                        found[version, role, segment, against] = {**found[version, role, segment, None]}
+                        found[version, role, segment, against]["pairs"] = both
+    return [_report(lab, *about, tables) for about, tables in found.items()]
+
+
+def _segments(table: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
+    found = [("", table), ("amount > 50", table.filter(pl.col("amount") > 50))]
+    found += [
+        (f"region={name}", table.filter(pl.col("region") == name)) for name in ("north", "south", "east")
+    ]
+    found += [
+        (f"employed={name}", table.filter(pl.col("employed") == (name == "true")))
+        for name in ("true", "false")
+    ]
+    return [(name, rows) for name, rows in found if len(rows)]
+
+
+def _report(
+    lab: Lab, version: int, role: str, segment: str, against: int | None, tables: Mapping[str, pl.DataFrame]
+) -> Report:
+    contract = lab.contract
+    everything = tables.get("outcomes", pl.DataFrame())
+    repeats, counting = everything, everything
+    if len(everything):
+        repeats = everything.filter(pl.col("duplicate_of").is_not_null() & (pl.col("revision") == 1))
+        counting = everything.filter(pl.col("duplicate_of").is_null())
+    last = _last(counting)
+    known = last.filter(pl.col("state") != "unlabelled") if len(last) else last
+    made = tables.get("predictions", pl.DataFrame())
+    possible = _possible(lab, made, last, repeats)
+    pairs = _last(tables["pairs"]) if against is not None else last
+    of_pairs = pairs.filter(pl.col("state") != "unlabelled") if len(pairs) else pairs
+    share = min(len(known) / possible, 1.0) if possible > 0 else None
+    own_action = of_pairs["action"].to_list() if len(of_pairs) else []
+    taken = of_pairs["action_taken"].to_list() if len(of_pairs) else []
+    shadow = of_pairs["champion_version"].is_not_null().to_list() if len(of_pairs) else []
+    done = [
+        own if in_shadow else one or own
+        for own, one, in_shadow in zip(own_action, taken, shadow, strict=True)
+    ]
+    worth = _worth(of_pairs, done)
+    return {
+        "version": version,
+        "role": role,
+        "segment": segment,
+        "against": against,
+        "predictions": len(made) - len(repeats),
+        "labelled": len(of_pairs),
+        "assumed": len(pairs.filter(pl.col("state") == "assumed")) if len(pairs) else 0,
+        "unlabelled": len(pairs) - len(of_pairs),
+        "late_labels": _late(tables.get("pairs", counting)),
+        "label_share": share,
+        "mature": share is not None and share >= contract.quality.mature,
+        "metrics": _metrics(of_pairs) if against is None else {},
+        "gains": _gains(of_pairs) if against is not None else {},
+        "value_total": math.fsum(worth) if against is None else None,
+    }
+
+
+def _last(outcomes: pl.DataFrame) -> pl.DataFrame:
+    if not len(outcomes):
+        return outcomes
+    return outcomes.sort("revision").group_by("prediction_id").last()
+
+
+def _possible(lab: Lab, made: pl.DataFrame, last: pl.DataFrame, repeats: pl.DataFrame) -> int:
+    """Predictions that can be labelled: by the policy's action, or what the last outcome says."""
+    known_only_for = lab.contract.labels.known_only_for
+    fits = [
+        not known_only_for or action in known_only_for for action in (made["action"] if len(made) else [])
+    ]
+    found = sum(fits)
+    for table, sign in ((last, 1), (repeats, -1)):
+        for row in table.to_dicts() if len(table) else []:
+            by_policy = not known_only_for or row["action"] in known_only_for
+            if sign < 0:
+                found -= by_policy
+                continue
+            done = row["action_taken"] or row["champion_action"] or row["action"]
+            really = row["state"] != "unlabelled" or not known_only_for or done in known_only_for
+            found += int(really) - int(by_policy)
+    return found
+
+
+def _late(outcomes: pl.DataFrame) -> int:
+    total = 0
+    for _, some in outcomes.sort("revision").group_by("prediction_id") if len(outcomes) else []:
+        before = None
+        for row in some.sort("revision").to_dicts():
+            label = row["label"] if row["state"] == "labelled" else None
+            total += bool(row["late"] and label is not None and label != before)
+            before = label
+    return total
+
+
+def _worth(rows: pl.DataFrame, actions: list[str]) -> list[float]:
+    found = []
+    for action, row in zip(actions, rows.to_dicts() if len(rows) else [], strict=True):
+        if action != "approve":
+            found.append(0.0)
+        elif row["amount"] is not None:
+            found.append(-0.6 * row["amount"] if row["label"] else 0.04 * row["amount"])
+    return found
+
+
+def _metrics(rows: pl.DataFrame) -> dict[str, float]:
+    if not len(rows):
+        return {}
+    truth, score = rows["label"].to_numpy().astype(bool), rows["score"].to_numpy()
+    chosen = (rows["predicted_class"] == "true").to_numpy()
+    found = {
+        "accuracy": sk.accuracy_score(truth, chosen),
+        "balanced_accuracy": np.mean([(chosen[truth == c] == c).mean() for c in np.unique(truth)]),
+        "f1": sk.f1_score(truth, chosen, zero_division=0),
+        "log_loss": sk.log_loss(truth, score, labels=[False, True]),
+        "brier": sk.brier_score_loss(truth, score),
+    }
+    if 0 < truth.sum() < len(truth):
+        found["auc"] = sk.roc_auc_score(truth, score)
+    return found
+
+
+def _gains(rows: pl.DataFrame) -> dict[str, tuple[float, float | None]]:
+    """Gain and p-value of means."""
+    if not len(rows):
+        return {}
+    truth = rows["label"].to_numpy().astype(bool)
+    found = {}
+    mine, theirs = rows["score"].to_numpy(), rows["champion_score"].to_numpy()
+    for name, loss in (
+        ("brier", lambda s: (s - truth) ** 2),
+        ("log_loss", lambda s: -np.log(np.where(truth, s, 1 - s))),
+    ):
+        differences = loss(theirs) - loss(mine)
+        p_value = None
+        if len(differences) > 1 and differences.std() > 0:
+            p_value = stats.ttest_1samp(differences, 0).pvalue
+        found[name] = (differences.mean(), p_value)
+    if 0 < truth.sum() < len(truth):
+        found["auc"] = (sk.roc_auc_score(truth, mine) - sk.roc_auc_score(truth, theirs), None)
+    return found
