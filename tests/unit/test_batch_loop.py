@@ -15,6 +15,7 @@ from tailrace.kit.log import Abortable, Committed, Fenced, History, Indefinite, 
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.memory_log import Fault, MemoryClock, MemoryLog
 from tailrace.kit.messages import Hold, Message, Record, TopicPartition
+from tailrace.kit.trials import MAX_FACTS_BYTES
 
 REQUESTS, ANSWERS, LETTERS = "lane.requests", "lane.answers", "lane.dead-letters"
 FIRST = TopicPartition(REQUESTS, 0)
@@ -30,6 +31,7 @@ class Passing:
         self.owned: dict[TopicPartition, Committed] = {}
         self.history: History = {}
         self.restored: list[bytes | None] = []
+        self.restore_fails: Exception | None = None
         self.batches: list[list[bytes | None]] = []
         self.committed_outputs: list[Output] = []
         self.do: Callable[[Sequence[Message], Output], None] = lambda batch, output: None
@@ -51,6 +53,8 @@ class Passing:
         return self.history
 
     def restore(self, messages: Sequence[Message]) -> None:
+        if self.restore_fails:
+            raise self.restore_fails
         self.restored += [m.value() for m in messages]
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
@@ -84,18 +88,27 @@ class Bench:
     def append(self, number: int, partition: int = 0) -> None:
         self.log.append(REQUESTS, b"%d" % number, partition=partition)
 
-    def loop(self, logic: Passing, *, max_batch: int = 10, co_partitioned: bool = False) -> BatchLoop:
+    def loop(
+        self,
+        logic: Passing,
+        *,
+        max_batch: int = 10,
+        co_partitioned: bool = False,
+        linger_s: float = 0.0,
+        number: int = 0,
+    ) -> BatchLoop:
         return BatchLoop(
             self.log.backend(),
             logic,
             service="service",
             group="group",
-            transactional_id="service-0",
+            transactional_id=f"service-{number}",
             clock=MemoryClock(self.log),
             quarantine=quarantine,
             stop=self.stop,
             max_batch=max_batch,
             co_partitioned=co_partitioned,
+            linger_s=linger_s,
         )
 
     def turn(self, loop: BatchLoop, until: Callable[[], object], turns: int = 200) -> None:
@@ -307,6 +320,137 @@ def test_nothing_is_processed_before_the_control_records_are_taken_up() -> None:
     bench.turn(loop, bench.all_done)
     assert logic.control_seen == [b"a"]
     assert loop.waiting is None
+
+
+# History ---
+
+
+def test_history_is_read_before_anything_is_processed_and_only_then() -> None:
+    bench = Bench(partitions=2, messages=3)
+    bench.log.create_topic("state")
+    for value in (b"a", b"b", b"c"):
+        bench.log.append("state", value)
+    logic = Passing()
+    logic.history = {TopicPartition("state", 0): (1, None), FIRST: (0, 2)}
+    logic.do = lambda batch, output: logic.restored.append(b"then")
+    bench.turn(bench.loop(logic), bench.all_done)
+    assert sorted(logic.restored[:4]) == [b"0", b"1", b"b", b"c"]
+    assert logic.restored[4:] == [b"then"]
+
+
+def test_who_reads_history_stays_a_member_of_the_group() -> None:
+    bench = Bench(messages=3)
+    bench.log.create_topic("state")
+    for number in range(9):
+        bench.log.append("state", b"%d" % number)
+    logic = Passing()
+    logic.history = {TopicPartition("state", 0): (0, None)}
+    other, loop = Passing(), bench.loop(logic)
+    calls: list[str] = []
+
+    def slow(client: str, call: str) -> Fault | None:
+        calls.append(call)
+        if call == "poll" and len(logic.restored) < 9:
+            bench.log.now_ms += 4_000  # of six after which a member is taken for dead
+            return Fault(Retriable("no answer")) if calls.count("poll") < 20 else None
+        return None
+
+    bench.log.hook = slow
+    bench.turn(loop, bench.all_done)
+    assert bench.log.now_ms - 1_700_000_000_000 > 60_000
+    assert len(logic.batches) == 1
+    assert not other.owned
+
+
+def test_history_is_dropped_with_its_partitions_and_begun_anew_for_those_that_stay() -> None:
+    bench = Bench(partitions=2)
+    for partition in (0, 1):
+        bench.append(partition, partition)
+    bench.log.create_topic("state")
+    producer = bench.log.backend().producer("state")
+    producer.init()
+    producer.begin()
+    producer.produce([Record("state", b"a")])  # so that history does not come to its end
+    logic = Passing()
+    logic.history = {TopicPartition("state", 0): (0, None)}
+    first, second = bench.loop(logic), bench.loop(Passing(), number=1)
+    bench.turn(first, lambda: len(logic.owned) == 2)
+    while len(logic.owned) == 2:
+        first.step()
+        second.step()
+    assert logic.batches == []
+    producer.commit()
+    while not bench.all_done():
+        first.step()
+        second.step()
+    assert bench.answers() == values(0, 1)
+    assert logic.restored == [b"a"]
+
+
+def test_what_is_away_while_history_is_read_is_waited_for() -> None:
+    bench = Bench(messages=3)
+    bench.log.create_topic("state")
+    bench.log.append("state", b"a")
+    logic = Passing()
+    logic.history = {TopicPartition("state", 0): (0, None)}
+    logic.restore_fails = Retry("the registry does not answer")
+    loop = bench.loop(logic)
+    for _ in range(20):
+        loop.step()
+    assert loop.waiting == "the registry does not answer"
+    assert logic.batches == []
+    logic.restore_fails = None
+    bench.turn(loop, bench.all_done)
+    assert logic.restored == [b"a"]
+
+
+# Facts of partitions, and company ---
+
+
+def test_facts_of_single_partitions_are_kept_also_of_those_that_have_no_message() -> None:
+    bench = Bench(partitions=2, messages=1)
+    logic = Passing()
+
+    def note(batch: Sequence[Message], output: Output) -> None:
+        output.metadata = "all"
+        output.metadata_of = {TopicPartition(REQUESTS, 1): "one"}
+
+    logic.do = note
+    loop = bench.loop(logic)
+    bench.turn(loop, bench.all_done)
+    loop.close()
+    other = Passing()
+    bench.turn(bench.loop(other), lambda: len(other.owned) == 2)
+    assert other.owned == {FIRST: Committed(1, "all"), TopicPartition(REQUESTS, 1): Committed(0, "one")}
+
+
+def test_facts_that_would_not_fit_stop_the_service() -> None:
+    bench = Bench(messages=1)
+    logic = Passing()
+    logic.do = lambda batch, output: setattr(output, "metadata", "m" * (MAX_FACTS_BYTES + 1))
+    with pytest.raises(ValueError, match="metadata of more than"):
+        bench.turn(bench.loop(logic), bench.all_done)
+
+
+@pytest.mark.parametrize("linger_s", [0.0, 0.2])
+def test_a_batch_lingers_for_company_where_it_may(linger_s: float) -> None:
+    bench = Bench()
+    logic = Passing()
+    loop = bench.loop(logic, linger_s=linger_s)
+    bench.turn(loop, lambda: logic.owned)
+    waits: list[float] = []
+    consumer = loop._consumer
+    assert consumer is not None
+    consume = consumer.consume
+
+    def watched(limit: int, timeout_s: float) -> Sequence[Message]:
+        waits.append(timeout_s)
+        return consume(limit, timeout_s)
+
+    consumer.consume = watched  # type: ignore[method-assign]
+    bench.append(0)
+    bench.turn(loop, bench.all_done)
+    assert (0.2 in waits) == (linger_s > 0)
 
 
 # Failing ---
