@@ -119,7 +119,8 @@ def test_the_scorer_answers_the_good_and_dead_letters_the_bad(example: Example) 
     schema_id = publisher.registry.register("credit.requests-value", SCHEMAS["credit.requests"])
     for value in example.values(schema_id):
         output = bench.process([bench.message(Record(example.topic, value, b"L-17"), NOW)])
-        answers = [record for record in output.records if record.topic == "credit.predictions"]
+        written = [record for record in output.records if record.topic == "credit.predictions"]
+        answers = [record for record in written if record.value is not None]  # marks aside
         if example.ok:
             assert codes(output.dead_letters) == []
             assert [publisher.codec.decode(r.value).record["request"] for r in answers] == [example.record]

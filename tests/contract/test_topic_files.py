@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.contracts import contract
 from tests.support.scoring import REFUSED, REQUEST, Bench, Publisher
 
-from tailrace.contracts.lanes import CONTROL_TOPICS, LANE_SUFFIXES, Lane
+from tailrace.contracts.lanes import CHUNKS, CONTROL_TOPICS, LANE_SUFFIXES, MANIFESTS, WINDOW_STATE, Lane
 from tailrace.contracts.schemas import lane_schemas
 from tailrace.contracts.sections import Keep
-from tailrace.kit.codec import CONTROL_RECORDS
+from tailrace.drift.logic import DriftWindows
+from tailrace.evaluator.logic import PerformanceWindows
+from tailrace.joiner.logic import JoinerLogic
+from tailrace.kit.codec import CONTROL_RECORDS, ControlCodec
 from tailrace.kit.errors import UsageError
 from tailrace.kit.kafka_log import MAX_MESSAGE_BYTES
+from tailrace.kit.logic import Logic
+from tailrace.kit.memory_log import MemoryMessage
 from tailrace.kit.tables import CONTROL_TABLES
 from tailrace.kit.topics import control_topics, lane_topics, topic_files, topics_read_by
+from tailrace.kit.windowed import WindowedLogic
 from tailrace.rollout.logic import RolloutLogic
+from tailrace.trainer import events as trainer_events
 
 MIB = 1024 * 1024
 
@@ -102,8 +110,31 @@ def test_files_say_what_the_services_read_and_write() -> None:
 
     rollout = RolloutLogic(publisher.registry, lambda *_: None, publisher.open, lambda *_: None)
     read = {*rollout.control_topics(), *rollout.topics(), "tailrace.model-chunks"}
-    assert read <= topics_read_by("rollout")
+    assert read == topics_read_by("rollout")
     assert topics_read_by("sink") & set(CONTROL_TOPICS) == set(CONTROL_TABLES)
+
+
+def read_by(logic: Logic, publisher: Publisher) -> set[str]:
+    """The topics that it reads once the contract is known; LANE for the lane."""
+    record = publisher.contract(follows=0)
+    logic.control([MemoryMessage(record.topic, 0, 0, record.value, record.key)])
+    topics = {*logic.control_topics(), *logic.topics()}
+    return {topic.replace("credit.", "LANE.") for topic in topics}
+
+
+def test_files_say_what_the_services_of_the_loop_read() -> None:
+    publisher = Publisher()
+    registry, codec = publisher.registry, ControlCodec(publisher.registry)
+    nothing: Any = None
+    drift = WindowedLogic(DriftWindows(registry, nothing, list), codec, lambda topic: 1)
+    evaluator = WindowedLogic(PerformanceWindows(registry, nothing, list), codec, lambda topic: 1)
+    joiner = JoinerLogic(registry, nothing, lambda topic: 1)
+    remembered = {WINDOW_STATE}  # read to its end by whoever takes partitions over
+    assert read_by(joiner, publisher) == topics_read_by("joiner")
+    assert read_by(drift, publisher) | remembered | {CHUNKS} == topics_read_by("drift")
+    assert read_by(evaluator, publisher) | remembered == topics_read_by("evaluator")
+    packages = {MANIFESTS, CHUNKS}
+    assert {*trainer_events.TOPICS, "LANE.outcomes", *packages} == topics_read_by("trainer")
 
 
 def test_the_sink_reads_all_but_packages_copies_and_what_services_note_for_themselves() -> None:
