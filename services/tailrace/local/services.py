@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-SERVICES = ("drift", "evaluator", "joiner", "rollout", "scorer", "shadow-scorer", "sink", "trainer")
+SERVICES = ("clock", "drift", "evaluator", "joiner", "rollout", "scorer", "shadow-scorer", "sink", "trainer")
 """What ``tailrace up`` starts and keeps alive, in this order."""
 
 PROGRAMS = {
     # name: the module whose main() it is
+    "clock": "tailrace.clock.app",
     "drift": "tailrace.drift.app",
     "evaluator": "tailrace.evaluator.app",
     "joiner": "tailrace.joiner.app",

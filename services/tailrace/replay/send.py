@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from tailrace.client.errors import DeliveryFailed
 from tailrace.client.kafka import producer
+from tailrace.contracts.lane_clocks import REPLAY
 from tailrace.contracts.lanes import Lane
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.contracts.schemas import subject
@@ -25,6 +26,7 @@ from tailrace.kit.messages import Record
 from tailrace.kit.murmur2 import partition_of
 from tailrace.kit.registry import RegistryClient
 from tailrace.kit.sources import key_text
+from tailrace.replay.claim import Claim, tell
 from tailrace.replay.schedule import LABEL, NOTHING, REQUEST, LaneClock, Later, Pace, schedule
 
 _CHUNK = 1_000
@@ -91,9 +93,18 @@ class Replay:
     def run(self, progress: Callable[[int], None] = lambda done: None) -> Sent:
         """Sends everything and waits until Kafka has taken it. ``progress`` is told how many are sent.
 
+        The lane's clock stays the replay's afterwards, until somebody else takes it.
+
         Raises:
             DeliveryFailed: Kafka refused some.
+            UsageError: another replay sends into the lane.
         """
+        with Claim(self._connection, self._lane.name):
+            if len(self.plan):
+                tell(self._connection, self._lane.name, REPLAY, int(self.plan.time[0]))
+            return self._run(progress)
+
+    def _run(self, progress: Callable[[int], None]) -> Sent:
         plan, sent, ticked = self.plan, 0, 0
         began = last_tick = time.monotonic()
         while sent < len(plan):

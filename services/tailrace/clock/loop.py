@@ -1,0 +1,166 @@
+"""Tells silent partitions the time, once a second, in the lanes that live in wall time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from confluent_kafka import KafkaException, Producer
+
+from tailrace.clock.logic import Silence, Traffic
+from tailrace.contracts.fold import Contracts
+from tailrace.contracts.json_input import JsonInput
+from tailrace.contracts.lane_clocks import WALL, LaneClock, LaneClocks, record_of
+from tailrace.contracts.lanes import CLOCKS, CONTRACTS, Lane
+from tailrace.kit.clock import WaitingClock
+from tailrace.kit.codec import Codec, ControlCodec, is_json
+from tailrace.kit.errors import BadRecord, Retry, TailraceError
+from tailrace.kit.kafka_errors import kind
+from tailrace.kit.log import Fatal, LogError
+from tailrace.kit.marks import mark
+from tailrace.kit.messages import Message, Record
+from tailrace.kit.reading import Ends, TopicReader
+from tailrace.kit.service import Service
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+_FLUSH_S = 10.0
+
+
+class ClockLoop:
+    """See README.md. Needs no group: a mark said twice says nothing new, so that several instances do no harm."""
+
+    def __init__(self, service: Service, clock: WaitingClock) -> None:
+        self._service, self._clock = service, clock
+        self._control_codec, self._codec = ControlCodec(service.registry), Codec(service.registry)
+        self._contracts, self._clocks = Contracts(), LaneClocks()
+        self._silence, self._traffic = Silence(), Traffic()
+        self._control: TopicReader | None = None
+        self._requests: TopicReader | None = None
+        self._watched: frozenset[str] = frozenset()
+        self._ends = Ends(service.connection)
+        self._producer = Producer(
+            {
+                **service.connection.kafka,
+                "enable.idempotence": True,
+                "client.id": service.instance,
+                "linger.ms": 5,
+            },
+            logger=log,
+        )
+        self.waiting: str | None = "reading the contracts"
+        self.alive_ns = clock.perf_ns()
+
+    def run(self) -> None:
+        while not self._service.stop.is_set():
+            try:
+                self._tick()
+                self.waiting = None
+            except (Retry, LogError, TailraceError) as away:
+                if isinstance(away, Fatal):
+                    raise
+                self.waiting = str(away)
+                log.warning("the next second again", extra={"reason": str(away)})
+            except KafkaException as error:
+                found = kind(error)
+                if isinstance(found, Fatal):
+                    raise found from error
+                self.waiting = str(found)
+                log.warning("the next second again", extra={"reason": str(found)})
+            self.alive_ns = self._clock.perf_ns()
+            self._service.stop.wait(TICK_S)
+        for reader in (self._control, self._requests):
+            if reader is not None:
+                reader.close()
+
+    def _tick(self) -> None:
+        self._read_control()
+        lanes = {applied.contract.lane for applied in self._contracts.current.values()}
+        self._claim(lanes - self._clocks.current.keys())
+        records = list(self._marks(lane for lane in sorted(lanes) if self._is_wall(lane)))
+        self._write(records)
+
+    def _is_wall(self, lane: str) -> bool:
+        clock = self._clocks.current.get(lane)
+        return clock is not None and clock.owner == WALL
+
+    def _read_control(self) -> None:
+        if self._control is None:
+            self._control = TopicReader(self._service.connection, [CONTRACTS, CLOCKS])
+        first = True
+        while first or not self._control.caught_up():
+            first = False
+            for message in self._control.poll(0.2 if not self._control.caught_up() else 0.0):
+                self._take(message)
+
+    def _take(self, message: Message) -> None:
+        try:
+            if message.topic() == CONTRACTS:
+                self._contracts.apply(self._control_codec.decode("Contract", message.value()))
+            elif message.value() is not None:
+                self._clocks.apply(self._control_codec.decode("Clock", message.value()))
+        except BadRecord as bad:
+            log.warning("skipped a control record", extra={"topic": message.topic(), "why": str(bad)})
+
+    def _claim(self, lanes: set[str]) -> None:
+        """Takes over the lanes without a clock whose requests are of now."""
+        topics = frozenset(Lane(lane).requests for lane in lanes)
+        if topics != self._watched:
+            if self._requests is not None:
+                self._requests.close()
+            self._requests = (
+                TopicReader(self._service.connection, sorted(topics), from_end=True) if topics else None
+            )
+            self._watched = topics
+        if self._requests is None:
+            return
+        latest = {message.topic(): message for message in self._requests.poll(0.0) if message.value()}
+        for topic, message in sorted(latest.items()):
+            lane = topic.removesuffix(".requests")
+            time, appended = self._event_time(lane, message), message.timestamp()[1]
+            if time is not None and self._traffic.is_live(lane, time, appended):
+                clock = LaneClock(WALL, "clock", self._clock.now_ms())
+                value = self._control_codec.encode("Clock", record_of(lane, clock))
+                self._write([Record(CLOCKS, value, lane.encode(), partition=0)])
+                log.info("a lane lives in wall time", extra={"lane": lane})
+
+    def _event_time(self, lane: str, message: Message) -> int | None:
+        """The event time of a request; None where it cannot be read."""
+        appended = message.timestamp()[1]
+        for applied in self._contracts.on_lane(lane):
+            name = applied.contract.event_time.name
+            try:
+                record: Mapping[str, Any]
+                if is_json(message.value()):
+                    record = JsonInput(applied.contract, "requests").parse(message.value() or b"")
+                else:
+                    record = self._codec.decode(message.value()).record
+            except BadRecord:
+                continue
+            if name in record:
+                return appended if record[name] is None else int(record[name])
+        return None
+
+    def _marks(self, lanes: Iterator[str]) -> Iterator[Record]:
+        topics = [t for lane in map(Lane, lanes) for t in (lane.requests, lane.labels, lane.actions)]
+        ends = self._ends.of(topics) if topics else {}
+        for partition, time in self._silence.broken_at(ends, self._clock.now_ms()).items():
+            yield mark(*partition, time)
+
+    def _write(self, records: list[Record]) -> None:
+        failed: list[Any] = []
+        for record in records:
+            self._producer.produce(
+                record.topic,
+                record.value,
+                record.key,
+                partition=-1 if record.partition is None else record.partition,
+                headers=list(record.headers),
+                on_delivery=lambda error, _: failed.append(error) if error is not None else None,
+            )
+        if records and self._producer.flush(_FLUSH_S):
+            raise Retry("Kafka has not taken the marks yet")
+        if failed:
+            raise Retry(f"Kafka did not take {len(failed)} marks: {failed[0]}")

@@ -1,0 +1,94 @@
+"""Who tells a lane the time, on a real broker: the clock service, a replay, and never both."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.lane import PARTITIONS, HandmadeLane
+
+from tailrace.clock.logic import SILENT_MS
+from tailrace.clock.loop import ClockLoop
+from tailrace.kit.clock import SystemClock
+from tailrace.kit.connection import Connection
+from tailrace.kit.errors import UsageError
+from tailrace.kit.marks import mark_time
+from tailrace.kit.messages import Message
+from tailrace.kit.reading import read_all
+from tailrace.kit.registry import RegistryClient
+from tailrace.kit.service import Service
+from tailrace.kit.settings import Settings
+from tailrace.replay.claim import Claim, clocks, tell
+
+SPEED = 20
+
+
+class Fast(SystemClock):
+    """Time that passes faster, so that a silence is soon over."""
+
+    def __init__(self) -> None:
+        self.began = super().now_ms()
+
+    def now_ms(self) -> int:
+        return self.began + SPEED * (super().now_ms() - self.began)
+
+
+@pytest.fixture
+def running(stack: Connection, tmp_path: Path) -> Iterator[ClockLoop]:
+    service = Service("clock", Settings(home=tmp_path), stack, RegistryClient(stack.registry))
+    loop = ClockLoop(service, Fast())
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    yield loop
+    service.stop.set()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def marks(connection: Connection, topics: list[str]) -> dict[tuple[str, int], list[int]]:
+    found: dict[tuple[str, int], list[int]] = {}
+
+    def place(message: Message) -> tuple[str, int]:
+        return message.topic(), message.partition()
+
+    for message in read_all(connection, topics):
+        at = mark_time(message)
+        if at is not None:
+            found.setdefault(place(message), []).append(at)
+    return found
+
+
+def test_silent_partitions_of_a_lane_in_wall_time_are_told_the_time_and_no_others(
+    stack: Connection, running: ClockLoop
+) -> None:
+    wall, replayed, without = (HandmadeLane(stack, f"clock-{name}") for name in ("wall", "replayed", "none"))
+    began = SystemClock().now_ms()
+    tell(stack, wall.lane.name, "wall", began)
+    tell(stack, replayed.lane.name, "replay", 0)
+    inputs = [wall.lane.requests, wall.lane.labels, wall.lane.actions]
+    deadline = time.monotonic() + 30
+    while len(found := marks(stack, inputs)) < 3 * PARTITIONS or min(map(len, found.values())) < 2:
+        assert time.monotonic() < deadline, (found, running.waiting)
+        time.sleep(0.1)
+    for times in found.values():
+        assert times == sorted(set(times))
+        assert times[0] >= running._clock.began - SILENT_MS  # type: ignore[attr-defined]
+    others = [topic for lane in (replayed, without) for topic in (lane.lane.requests, lane.lane.labels)]
+    assert marks(stack, others) == {}
+    assert running.waiting is None
+
+
+def test_one_replay_holds_a_lane_until_it_is_over(stack: Connection) -> None:
+    first, second = HandmadeLane(stack, "held-1"), HandmadeLane(stack, "held-2")
+    with Claim(stack, first.lane.name):
+        with pytest.raises(UsageError, match="another replay"), Claim(stack, first.lane.name):
+            pass
+        with Claim(stack, second.lane.name):
+            pass
+    with Claim(stack, first.lane.name):
+        tell(stack, first.lane.name, "replay", 17)
+    clock = clocks(stack).current[first.lane.name]
+    assert (clock.owner, clock.at) == ("replay", 17)
