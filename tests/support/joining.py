@@ -11,6 +11,7 @@ from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.contracts.schemas import lane_schemas, outcome_schema, subject
 from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.messages import Message, Record, Source
+from tailrace.kit.registry import Registry
 from tailrace.kit.sources import prediction_id
 
 CONTRACT = """
@@ -29,7 +30,7 @@ quality: {window: 60s}
 class JoinedLane:
     """Makes the records of one model's lane."""
 
-    def __init__(self, text: str = CONTRACT, registry: MemoryRegistry | None = None) -> None:
+    def __init__(self, text: str = CONTRACT, registry: Registry | None = None) -> None:
         self.registry = registry or MemoryRegistry()
         self.contract: ModelContract = load_contract(text)
         self.lane = Lane(self.contract.lane)

@@ -18,7 +18,7 @@ from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.log import Committed, History
 from tailrace.kit.logic import Clock, Output
-from tailrace.kit.messages import Message, Source, TopicPartition
+from tailrace.kit.messages import Hold, Message, Source, TopicPartition
 from tailrace.kit.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,13 @@ class JoinerLogic:
         results = []
         for (lane, number), inputs in _by_partition(batch).items():
             own = self._own[lane, number]
-            result = own.process(inputs)
+            try:
+                result = own.process(inputs)
+            except Retry as away:
+                # Other partitions need not wait for what this one needs.
+                for name, some in inputs.items():
+                    output.holds[TopicPartition(f"{lane}.{name}", number)] = Hold(some[0].offset(), str(away))
+                continue
             results.append((own, result))
             output.records += result.records
             output.dead_letters += result.letters

@@ -1,0 +1,200 @@
+"""The joiner as a process on a real broker: labels by producers of every kind, and what is left after a kill."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+from tests.support.joining import CONTRACT, JoinedLane
+from tests.support.joining_oracle import World, expected
+
+from tailrace.kit import dead_letters
+from tailrace.kit.connection import Connection
+from tailrace.kit.marks import mark, mark_time
+from tailrace.kit.messages import Message, Record, Source
+from tailrace.kit.reading import read_all
+from tailrace.kit.registry import RegistryClient
+from tailrace.kit.topics import control_topics, ensure_topics, lane_topics
+from tailrace.local.health import ask
+from tailrace.local.kafka import LocalKafka
+from tailrace.local.ports import HOST, free_port
+from tailrace.local.process import Process
+
+PARTITIONS = 3
+START = 1_600_000_000_000
+INPUTS = ("predictions", "shadow-predictions", "labels", "actions")
+# librdkafka's partitioners; a record without a key goes anywhere.
+PRODUCERS = {"murmur2": "murmur2_random", "crc32": "consistent", "null": "random"}
+
+
+def until(what: str, condition: Callable[[], Any], timeout: float = 60) -> Any:
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
+        time.sleep(0.05)
+    return found
+
+
+class Joining:
+    """A broker, a lane, and the joiner."""
+
+    def __init__(self, connection: Connection, home: Path, env: dict[str, str]) -> None:
+        self.connection, self.home, self.env = connection, home, env
+        self.made = JoinedLane(CONTRACT, RegistryClient(connection.registry))
+        self.joiner: Process | None = None
+        self.port = 0
+        self.now = START
+        self.requests = 0
+        self.send([self.made.contract_record()])
+
+    def send(self, records: list[Record], producer: str = "murmur2") -> None:
+        client = Producer({**self.connection.kafka, "partitioner": PRODUCERS[producer]})
+        for record in records:
+            where = {} if record.partition is None else {"partition": record.partition}
+            client.produce(record.topic, record.value, record.key, headers=list(record.headers), **where)
+            client.poll(0)
+        assert client.flush(30) == 0
+
+    def predict(self, count: int) -> list[str]:
+        """Answers to new requests, by both scorers; their ids."""
+        records, ids = [], []
+        for _ in range(count):
+            number, self.requests = self.requests, self.requests + 1
+            self.now += 10
+            ids.append(f"r{number}")
+            about = Source("credit.requests", 0, number), f"r{number}", f"loan-{number}", self.now
+            records += [
+                self.made.prediction(*about),
+                self.made.prediction(*about, version=2, shadow=True),
+            ]
+        self.send(records)
+        return ids
+
+    def tell(self, ids: list[str], producer: str, bad: bool) -> None:
+        self.now += 1_000
+        for request_id in ids:
+            key = request_id.replace("r", "loan-")
+            record = self.made.label(request_id=request_id, loan_id=key, at=self.now, bad=bad)
+            self.send([record._replace(key=None if producer == "null" else key.encode())], producer)
+
+    def pass_time(self, milliseconds: int) -> None:
+        self.now += milliseconds
+        self.send([mark(f"credit.{s}", p, self.now) for s in INPUTS for p in range(PARTITIONS)])
+
+    def start(self) -> None:
+        self.port = free_port()
+        env = self.env | {"TAILRACE_HEALTH_PORT": str(self.port)}
+        self.joiner = Process(
+            [sys.executable, "-m", "tailrace.cli", "run", "joiner"], self.home / "joiner.log", env
+        )
+        self.joiner.launch()
+        until("the joiner is ready", lambda: ask(f"http://{HOST}:{self.port}", "/readyz").ok)
+
+    def kill(self) -> None:
+        assert self.joiner is not None
+        self.joiner.kill()
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        read = read_all(self.connection, "credit.outcomes")
+        return [self.made.outcome(message) for message in read if mark_time(message) is None]
+
+    def await_outcomes(self) -> list[dict[str, Any]]:
+        """Waits for what the log says, and holds the joiner to it."""
+        messages: dict[str, list[list[Message]]] = {s: [[] for _ in range(PARTITIONS)] for s in INPUTS}
+        for suffix in INPUTS:
+            for message in read_all(self.connection, f"credit.{suffix}"):
+                messages[suffix][message.partition()].append(message)
+
+        def decode(value: bytes) -> dict[str, Any]:
+            return self.made.codec.decode(value).record
+
+        world = World("credit", messages, decode, 60_000, 5_000, 300_000, "loan_id", "at", "bad")
+        wanted, letters = expected(world)
+        found = until("all outcomes", lambda: len(o := self.outcomes()) >= len(wanted) and o)
+        assert Counter(o["outcome_id"] for o in found) == Counter(wanted.keys())
+        for outcome in found:
+            own = wanted[outcome["outcome_id"]]
+            for field in ("revision", "state", "label", "known_at", "late", "replaces", "duplicate_of"):
+                assert outcome[field] == own[field]
+            assert (outcome["champion"] or {}).get("prediction_id") == own["champion"]
+        told = [dead_letters.parse(m) for m in read_all(self.connection, "credit.dead-letters")]
+        assert Counter((str(letter.source), letter.code) for letter in told) == Counter(letters)
+        return found
+
+
+@pytest.fixture(scope="module")
+def joining(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joining]:
+    broker = LocalKafka(tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    home = tmp_path_factory.mktemp("home")
+    port = free_port()
+    registry = f"http://{HOST}:{port}"
+    env = {k: v for k, v in os.environ.items() if not k.startswith("TAILRACE_")} | {
+        "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
+        "SCHEMA_REGISTRY_URL": registry,
+        "TAILRACE_HOME": str(home),
+    }
+    command = [sys.executable, "-m", "tailrace.cli", "run", "registry"]
+    server = Process(command, home / "registry.log", env | {"TAILRACE_PORT": str(port)})
+    server.launch()
+    until("the registry answers", lambda: ask(registry, "/subjects").ok)
+    connection = Connection({"bootstrap.servers": broker.bootstrap}, registry)
+    ensure_topics(connection.kafka, [*control_topics(), *lane_topics("credit", partitions=PARTITIONS)])
+    found = Joining(connection, home, env)
+    yield found
+    if found.joiner is not None:
+        found.joiner.stop(10)
+    server.stop(10)
+    broker.stop()
+
+
+def test_labels_of_every_producer_are_joined(joining: Joining) -> None:
+    ids = joining.predict(90)
+    for at, producer in enumerate(PRODUCERS):
+        joining.tell(ids[at::3][:25], producer, bad=at == 0)
+    nameless = joining.made.label(request_id="r1", at=joining.now, bad=True)
+    joining.send(
+        [nameless, joining.made.label(request_id="nobody", loan_id="x", at=joining.now, bad=True)], "null"
+    )
+    joining.pass_time(10_000)
+    joining.start()
+    found = joining.await_outcomes()
+    assert len(found) == 2 * 75
+    assert {o["prediction"]["request_id"] for o in found} == {i for at in range(3) for i in ids[at::3][:25]}
+    assert all(o["champion"] is not None for o in found if o["prediction"]["role"] == "shadow")
+    assert len(list(read_all(joining.connection, "credit.rekeyed"))) > 20
+
+
+def test_after_a_kill_it_goes_on_from_its_store_or_from_the_log_alone(joining: Joining) -> None:
+    for round_, wipe in enumerate((False, True, False)):
+        joining.kill()
+        if wipe:
+            shutil.rmtree(joining.home / "state")
+        corrected = [f"r{number}" for number in range(0, 30, 3)]
+        joining.tell(corrected, "crc32", bad=bool(round_ % 2))
+        joining.predict(10)
+        joining.pass_time(5_000)
+        joining.start()
+        found = joining.await_outcomes()
+        assert Counter(o["revision"] for o in found)[round_ + 2] == 2 * len(corrected)
+    assert sorted(path.name for path in (joining.home / "state" / "joiner").iterdir()) == [
+        f"credit-{number}" for number in range(PARTITIONS)
+    ]
+
+
+def test_at_the_horizon_it_says_what_had_no_label_and_what_had_no_request(
+    joining: Joining,
+) -> None:
+    joining.pass_time(200_000)
+    states = Counter(o["state"] for o in joining.await_outcomes())
+    assert states["unlabelled"] > 0
+    codes = Counter(dead_letters.parse(m).code for m in read_all(joining.connection, "credit.dead-letters"))
+    assert codes == {"missing-key": 1, "no-request": 1}
