@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event
 from typing import TypeVar
@@ -26,7 +25,6 @@ from tailrace.kit.log import (
     History,
     Indefinite,
     Membership,
-    OutOfRange,
     Reader,
     Refused,
     Retriable,
@@ -35,6 +33,7 @@ from tailrace.kit.log import (
 from tailrace.kit.logic import Logic, Output
 from tailrace.kit.messages import Hold, Message, Record, TopicPartition
 from tailrace.kit.trials import ALONE_AFTER, MAX_FACTS_BYTES, NO_TRIAL, Trial, pack, unpack
+from tailrace.kit.turns import Turns, names
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +45,8 @@ FILL_WAIT_S = 0.05
 """How long a batch is waited for when the log is known to hold a full one."""
 HOLD_WAIT_S = (0.05, 0.5)
 """How long a held partition waits before it is offered again: at first, and at most, doubling."""
-LOOK_FOR_TOPICS_S = 0.5
-REPORT_S = 0.5
 DECIDE_S = 15.0
 """How long the outcome of a transaction is waited for before the producer is replaced to find out."""
-
-
-class _Stopping(Exception):
-    """The process is to end while something was being waited for."""
 
 
 @dataclass(slots=True)
@@ -99,7 +92,7 @@ class _Restoring:
     messages: list[Message] = field(default_factory=list)
 
 
-class BatchLoop:
+class BatchLoop(Turns):
     """Runs ``logic`` on ``backend``.
 
     Args:
@@ -128,92 +121,37 @@ class BatchLoop:
         co_partitioned: bool = False,
         linger_s: float = 0.0,
     ) -> None:
-        self._backend = backend
+        super().__init__(backend, group=group, clock=clock, stop=stop, co_partitioned=co_partitioned)
         self._logic = logic
         self._service = service
-        self._group = group
         self._transactional_id = transactional_id
-        self._clock = clock
         self._quarantine = quarantine
-        self._stop = stop or Event()
         self._max_batch = max_batch
-        self._co_partitioned = co_partitioned
         self._linger_s = linger_s
 
         self._producer: TransactionalProducer | None = None
         self._begun = False
         self._aborts = 0
-        self._reader: Reader | None = None
-        self._control: list[Message] = []
-        self._primed = False
         self._away: str | None = None
-        self._consumer: Consumer | None = None
-        self._wanted: frozenset[str] = frozenset()
-        self._subscribed: frozenset[str] = frozenset()
-        self._look_at = 0
-        self._member = ""
-        self._rebalanced = False
         self._owned: dict[TopicPartition, _Partition] = {}
-        self._rewinding: set[TopicPartition] = set()
         self._restoring: list[_Restoring] = []
         self._is_paused = False
-        self._report_at = 0
-
-        self.alive_ns = clock.perf_ns()
-        """When the loop last gave a sign of life, in ``clock.perf_ns`` time."""
-        self.waiting: str | None = "starting"
-        """Why the service is not ready; None when it is."""
 
     # The turn ---
-
-    def run(self) -> None:
-        """Turns until ``stop`` is set, then leaves the group.
-
-        Raises:
-            TailraceError: the service cannot go on, and a person has to do something.
-            Fatal: the process is to be started afresh.
-            Exception: a bug in the logic. Nothing of its batch is committed.
-        """
-        try:
-            while not self._stop.is_set():
-                self.step()
-        finally:
-            self.close()
-
-    def step(self) -> None:
-        """One turn; with nothing to do it takes a few milliseconds. Raises what ``run`` raises."""
-        self.alive_ns = self._clock.perf_ns()
-        try:
-            self._turn()
-        except Retriable as error:
-            self._wait(f"waiting for Kafka: {error}", 0.1)
-        except _Stopping:
-            pass
-        except OutOfRange as gone:
-            raise TailraceError(
-                f"{gone}, but group {self._group} has only read up to there: retention deleted records "
-                f"before they were processed, or the topic was made anew. Stop the service, set the group "
-                f"to an offset that is there (kafka-consumer-groups.sh --group {self._group} --topic "
-                f"{gone.partition.topic} --reset-offsets --to-earliest --execute), and start it again"
-            ) from gone
 
     def close(self) -> None:
         """Leaves the group, so that others take over at once. An open transaction is left to the broker."""
         histories = [task.reader for task in self._restoring]
         self._restoring = []
-        for client in (self._consumer, self._reader, self._producer, *histories):
-            if client is not None:
-                try:
-                    client.close()
-                except Exception:
-                    log.exception("closing a client failed")
+        super().close()
+        self._close(self._producer, *histories)
 
     def _turn(self) -> None:
         if self._producer is None:
             self._producer = self._new_producer()
         if not self._take_control():
             return
-        self._subscribe()
+        self._subscribe(self._logic.topics())
         if self._consumer is None:
             self._wait(self._reason(), IDLE_WAIT_S)
             return
@@ -231,42 +169,14 @@ class BatchLoop:
         self.waiting = self._reason()
         self._measure(self._consumer)
 
-    def _wait(self, reason: str | None, seconds: float) -> None:
-        self.waiting = reason
-        self._clock.sleep(seconds)
-
-    def _patiently(
-        self, call: Callable[..., Answer], *arguments: object, limit_s: float = float("inf")
-    ) -> Answer:
-        """Repeats a call while it may be repeated; ``Retriable`` comes out only after ``limit_s``."""
-        give_up = self._clock.perf_ns() + limit_s * 1e9
-        pause = 0.005
-        while True:
-            try:
-                return call(*arguments)
-            except Retriable as error:
-                if self._stop.is_set():
-                    raise _Stopping from error
-                self.alive_ns = self._clock.perf_ns()
-                if self.alive_ns >= give_up:
-                    raise
-                self._wait(f"waiting for Kafka: {error}", pause)
-                pause = min(2 * pause, 0.5)
+    def _positions(self) -> Mapping[TopicPartition, int]:
+        return {tp: partition.position for tp, partition in self._owned.items()}
 
     # Control topics ---
 
     def _take_control(self) -> bool:
         """Hands the logic what is new on its control topics; False until it has had all that there was."""
-        if self._reader is None:
-            topics = self._logic.control_topics()
-            missing = sorted(set(topics) - self._backend.topics().keys())
-            if missing:
-                self._wait(f"waiting for the topics {', '.join(missing)}", LOOK_FOR_TOPICS_S)
-                return False
-            self._reader = self._backend.reader(topics)
-        self._control += self._reader.poll(0 if self._primed else 0.1)
-        if not self._primed and not self._reader.caught_up():
-            self.waiting = "reading the control topics"
+        if not self._read_control(self._logic.control_topics()):
             return False
         if self._control or not self._primed:
             try:
@@ -283,21 +193,7 @@ class BatchLoop:
                 partition.wait_s = HOLD_WAIT_S[0]
         return True
 
-    # Subscription and partitions ---
-
-    def _subscribe(self) -> None:
-        wanted = self._logic.topics()
-        now = self._clock.perf_ns()
-        if wanted == self._subscribed or (wanted == self._wanted and now < self._look_at):
-            return
-        present = wanted & self._backend.topics().keys()
-        if present != self._subscribed:
-            if self._consumer is None:
-                self._consumer = self._backend.consumer(self._group, co_partitioned=self._co_partitioned)
-            self._consumer.subscribe(present, self)
-            self._subscribed = present
-        self._wanted = wanted
-        self._look_at = now + int(LOOK_FOR_TOPICS_S * 1e9)
+    # Partitions ---
 
     def on_assign(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """Where to go on. A partition of which the group has committed nothing starts at its first record; that
@@ -328,17 +224,17 @@ class BatchLoop:
                 self._owned[tp].culprit = f"{trial.deaths} processes died on it, the last ones with it alone"
         if self._co_partitioned:
             _check_co_partitioned(self._owned, self._subscribed)
-        log.info("assigned", extra={"partitions": _names(partitions)})
+        log.info("assigned", extra={"partitions": names(partitions)})
         self._tell_assigned(partitions)
         return {tp: self._owned[tp].position for tp in partitions}
 
     def on_revoke(self, partitions: Collection[TopicPartition]) -> None:
         """Batches are finished between calls of consume, so nothing of these partitions is under way."""
-        log.info("revoked", extra={"partitions": _names(partitions)})
+        log.info("revoked", extra={"partitions": names(partitions)})
         self._let_go(partitions)
 
     def on_lost(self, partitions: Collection[TopicPartition]) -> None:
-        log.warning("lost", extra={"partitions": _names(partitions)})
+        log.warning("lost", extra={"partitions": names(partitions)})
         self._member = ""
         self._let_go(partitions)
 
@@ -347,11 +243,7 @@ class BatchLoop:
         for tp in partitions:
             self._owned.pop(tp, None)
             self._rewinding.discard(tp)
-            # What another instance says of it from now on is not to be contradicted.
-            with suppress(KeyError):
-                metrics.LAG.remove(self._group, *map(str, tp))
-            with suppress(KeyError):
-                metrics.WATERMARK.remove(*map(str, tp))
+        self._measure_no_more(partitions)
         stay = self._forget_history(partitions)
         self._logic.revoked([*partitions, *stay])
         if stay:
@@ -377,7 +269,7 @@ class BatchLoop:
     def _restore(self, consumer: Consumer) -> None:
         """Reads some history and hands it to the logic; meanwhile this stays a member, and consumes nothing."""
         task = self._restoring[0]
-        self.waiting = f"reading again what {', '.join(_names(task.partitions)[:3])} stand for"
+        self.waiting = f"reading again what {', '.join(names(task.partitions)[:3])} stand for"
         consumer.pause(self._owned)
         self._is_paused = True
         try:
@@ -388,7 +280,7 @@ class BatchLoop:
         if task not in self._restoring:
             return
         if task.reader is None:
-            log.info("reading history", extra={"of": _names(task.history)})
+            log.info("reading history", extra={"of": names(task.history)})
             task.reader = self._backend.history(task.history)
         if not task.messages:
             task.messages = list(task.reader.poll(IDLE_WAIT_S))
@@ -411,15 +303,6 @@ class BatchLoop:
             self._rewinding.update(due)
             for tp in due:
                 self._owned[tp].hold = None
-
-    def _rewind(self, consumer: Consumer) -> None:
-        """Goes back to the positions. Until that is done, messages of the partition are not taken."""
-        for tp in sorted(self._rewinding):
-            try:
-                consumer.seek(tp, self._owned[tp].position)
-            except Retriable:
-                continue
-            self._rewinding.discard(tp)
 
     # The batch ---
 
@@ -564,7 +447,7 @@ class BatchLoop:
     ) -> dict[TopicPartition, Committed]:
         """What the batch commits: up to its end, or up to where a partition is held."""
         if not output.holds.keys() <= last.keys():
-            raise ValueError(f"held, but not in the batch: {_names(output.holds.keys() - last.keys())}")
+            raise ValueError(f"held, but not in the batch: {names(output.holds.keys() - last.keys())}")
         offsets = {}
         for tp in output.metadata_of.keys() - last.keys():
             partition = self._owned[tp]
@@ -574,7 +457,7 @@ class BatchLoop:
             hold = output.holds.get(tp)
             offset = message.offset() + 1 if hold is None else hold.offset
             if not partition.position <= offset <= message.offset() + 1:
-                raise ValueError(f"held at {offset}, which is not in the batch of {_names([tp])}")
+                raise ValueError(f"held at {offset}, which is not in the batch of {names([tp])}")
             if offset == partition.position and partition.announced != offset and not output.records:
                 continue
             trial = NO_TRIAL
@@ -699,11 +582,9 @@ class BatchLoop:
     def _reason(self) -> str | None:
         if self._away is not None:
             return self._away
-        missing = self._logic.topics() - self._subscribed
-        if missing:
-            return f"waiting for the topics {', '.join(sorted(missing))}"
-        if self._subscribed and not self._member:
-            return "joining the consumer group"
+        not_in_place = self._not_in_place(self._logic.topics())
+        if not_in_place is not None:
+            return not_in_place
         held = {f"{tp.topic} waits: {p.hold}" for tp, p in self._owned.items() if p.hold is not None}
         if held:
             return "; ".join(sorted(held))
@@ -728,16 +609,6 @@ class BatchLoop:
             if tp not in output.holds:
                 metrics.WATERMARK.labels(*map(str, tp)).set(message.timestamp()[1] / 1000)
 
-    def _measure(self, consumer: Consumer) -> None:
-        now = self._clock.perf_ns()
-        if now < self._report_at:
-            return
-        self._report_at = now + int(REPORT_S * 1e9)
-        for tp, partition in self._owned.items():
-            end = consumer.end(tp)
-            if end is not None:
-                metrics.LAG.labels(self._group, *map(str, tp)).set(max(0, end - partition.position))
-
 
 def _packed(trial: Trial, facts: str) -> str:
     if len(facts.encode()) > MAX_FACTS_BYTES:
@@ -758,7 +629,3 @@ def _check_co_partitioned(owned: Collection[TopicPartition], topics: Collection[
                     f"topics of a lane need the same number of partitions, and all members of the group the "
                     f"same assignment strategy (range)"
                 )
-
-
-def _names(partitions: Collection[TopicPartition]) -> list[str]:
-    return [f"{topic}/{partition}" for topic, partition in sorted(partitions)]

@@ -13,21 +13,20 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from threading import Event
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from tailrace.contracts.lanes import CONTRACTS
 from tailrace.kit import metrics
 from tailrace.kit.clickhouse import NO_SUCH_COLUMN, UNKNOWN_DATABASE, UNKNOWN_TABLE, QueryFailed, Store
 from tailrace.kit.clock import WaitingClock
-from tailrace.kit.errors import BadRecord, Retry, TailraceError
-from tailrace.kit.log import Abortable, Backend, Committed, Consumer, LogError, OutOfRange, Reader, Retriable
+from tailrace.kit.errors import BadRecord, Retry
+from tailrace.kit.log import Abortable, Backend, Committed, Consumer, LogError
 from tailrace.kit.messages import Message, TopicPartition
+from tailrace.kit.turns import Stopping, Turns
 from tailrace.sink.plan import Plan, make_plan
 from tailrace.sink.rows import Block, Row, blocks, unreadable
 
 log = logging.getLogger(__name__)
-
-Answer = TypeVar("Answer")
 
 MAX_ROWS = 20_000
 """Records in one block, at most: far below where ClickHouse would split it."""
@@ -35,8 +34,6 @@ MAX_BYTES = 32 * 1024 * 1024
 LINGER_S = 1.0
 """How long a record waits for company. ClickHouse likes few large blocks; people like to see what happens."""
 IDLE_WAIT_S = 0.05
-LOOK_FOR_TOPICS_S = 0.5
-REPORT_S = 0.5
 SETTLE_S = 0.5
 """How long a block is waited for of which ClickHouse has the token and not the rows."""
 RETRY_S = (0.2, 5.0)
@@ -51,10 +48,6 @@ class Rows(Protocol):
     def begin(self) -> None: ...
     def read(self, message: Message) -> Row | None: ...
     def forget_tables(self) -> None: ...
-
-
-class _Stopping(Exception):
-    """The process is to end while something was being waited for."""
 
 
 @dataclass(slots=True)
@@ -97,7 +90,7 @@ class _Partition:
         return len(self.messages) >= MAX_ROWS or self.size >= MAX_BYTES
 
 
-class Sink:
+class Sink(Turns):
     """Brings every topic that ``rows`` names into ``store``.
 
     Args:
@@ -118,90 +111,36 @@ class Sink:
         linger_s: float = LINGER_S,
         max_rows: int = MAX_ROWS,
     ) -> None:
-        self._backend = backend
+        super().__init__(backend, group=group, clock=clock, stop=stop)
         self._rows = rows
         self._store = store
-        self._group = group
-        self._clock = clock
         self._restore = restore
-        self._stop = stop or Event()
         self._linger_ns = int(linger_s * 1e9)
         self._max_rows = max_rows
 
         self._restored = False
         self._types: dict[str, dict[str, str]] = {}
-        self._reader: Reader | None = None
-        self._contracts: list[Message] = []
-        self._primed = False
-        self._consumer: Consumer | None = None
-        self._wanted: frozenset[str] = frozenset()
-        self._subscribed: frozenset[str] = frozenset()
-        self._look_at = 0
-        self._report_at = 0
-        self._member = ""
-        self._rebalanced = False
         self._owned: dict[TopicPartition, _Partition] = {}
-        self._rewinding: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()
-
-        self.alive_ns = clock.perf_ns()
-        """When the loop last gave a sign of life, in ``clock.perf_ns`` time."""
-        self.waiting: str | None = "starting"
-        """Why the service is not ready; None when it is."""
 
     # The turn ---
 
-    def run(self) -> None:
-        """Turns until ``stop`` is set, then leaves the group.
-
-        Raises:
-            TailraceError: the service cannot go on, and a person has to do something.
-            Fatal: the process is to be started afresh.
-        """
+    def _turn(self) -> None:
         try:
-            while not self._stop.is_set():
-                self.step()
-        finally:
-            self.close()
-
-    def step(self) -> None:
-        """One turn; with nothing to do it takes some milliseconds. Raises what ``run`` raises."""
-        self.alive_ns = self._clock.perf_ns()
-        try:
-            self._turn()
+            self._take_turn()
         except Retry as away:
             self._wait(str(away), RETRY_S[0])
-        except Retriable as error:
-            self._wait(f"waiting for Kafka: {error}", 0.1)
         except Abortable as reason:
             log.warning("no longer in the group", extra={"reason": str(reason)})
             self._start_over()
-        except _Stopping:
-            pass
-        except OutOfRange as gone:
-            raise TailraceError(
-                f"{gone}, but group {self._group} has only read up to there: retention deleted records before "
-                "they were stored, or the topic was made anew. Stop the service, set the group to an offset "
-                f"that is there (kafka-consumer-groups.sh --group {self._group} --topic {gone.partition.topic} "
-                "--reset-offsets --to-earliest --execute), and start it again"
-            ) from gone
 
-    def close(self) -> None:
-        """Leaves the group, so that others take over at once."""
-        for client in (self._consumer, self._reader):
-            if client is not None:
-                try:
-                    client.close()
-                except Exception:
-                    log.exception("closing a client failed")
-
-    def _turn(self) -> None:
+    def _take_turn(self) -> None:
         if not self._restored:
             self._restore()
             self._restored = True
         if not self._take_contracts():
             return
-        self._subscribe()
+        self._subscribe(self._rows.topics())
         if self._consumer is None:
             self._wait(self._reason(), IDLE_WAIT_S)
             return
@@ -212,55 +151,21 @@ class Sink:
         self.waiting = self._reason()
         self._measure(self._consumer)
 
-    def _wait(self, reason: str | None, seconds: float) -> None:
-        self.waiting = reason
-        self._clock.sleep(seconds)
+    def _positions(self) -> Mapping[TopicPartition, int]:
+        return {tp: partition.next_offset for tp, partition in self._owned.items()}
 
-    def _patiently(self, call: Callable[..., Answer], *arguments: object) -> Answer:
-        """Repeats a call while it may be repeated."""
-        pause = 0.005
-        while True:
-            try:
-                return call(*arguments)
-            except Retriable as error:
-                if self._stop.is_set():
-                    raise _Stopping from error
-                self.alive_ns = self._clock.perf_ns()
-                self._wait(f"waiting for Kafka: {error}", pause)
-                pause = min(2 * pause, 0.5)
-
-    # Contracts and topics ---
+    def _committed(self) -> Mapping[TopicPartition, int]:
+        return {tp: partition.start for tp, partition in self._owned.items()}
 
     def _take_contracts(self) -> bool:
         """Follows the contracts; False until all that there were are known."""
-        if self._reader is None:
-            if CONTRACTS not in self._backend.topics():
-                self._wait(f"waiting for the topic {CONTRACTS}", LOOK_FOR_TOPICS_S)
-                return False
-            self._reader = self._backend.reader([CONTRACTS])
-        self._contracts += self._reader.poll(0 if self._primed else 0.1)
-        if not self._primed and not self._reader.caught_up():
-            self.waiting = "reading the contracts"
+        if not self._read_control([CONTRACTS]):
             return False
         self._primed = True
-        if self._contracts:
-            self._rows.control(self._contracts)
-            self._contracts = []
+        if self._control:
+            self._rows.control(self._control)
+            self._control = []
         return True
-
-    def _subscribe(self) -> None:
-        wanted = self._rows.topics()
-        now = self._clock.perf_ns()
-        if wanted == self._subscribed or (wanted == self._wanted and now < self._look_at):
-            return
-        present = wanted & self._backend.topics().keys()
-        if present != self._subscribed:
-            if self._consumer is None:
-                self._consumer = self._backend.consumer(self._group)
-            self._consumer.subscribe(present, self)
-            self._subscribed = present
-        self._wanted = wanted
-        self._look_at = now + int(LOOK_FOR_TOPICS_S * 1e9)
 
     # Partitions ---
 
@@ -279,6 +184,7 @@ class Sink:
             self._owned.pop(tp, None)
             self._rewinding.discard(tp)
             self._paused.discard(tp)
+        self._measure_no_more(partitions)
 
     def on_lost(self, partitions: Collection[TopicPartition]) -> None:
         self._member = ""
@@ -298,18 +204,9 @@ class Sink:
         if self._consumer is not None and self._owned:
             try:
                 self._take_over(self._consumer, list(self._owned))
-            except _Stopping:
+            except Stopping:
                 return
             self._rewinding.update(self._owned)
-
-    def _rewind(self, consumer: Consumer) -> None:
-        """Goes back to where reading ended. Until that is done, messages of the partition are not taken."""
-        for tp in sorted(self._rewinding):
-            try:
-                consumer.seek(tp, self._owned[tp].next_offset)
-            except Retriable:
-                continue
-            self._rewinding.discard(tp)
 
     def _pause_full(self, consumer: Consumer) -> None:
         full = {tp for tp, partition in self._owned.items() if partition.is_full()}
@@ -557,16 +454,6 @@ class Sink:
 
     # What others see of it ---
 
-    def _measure(self, consumer: Consumer) -> None:
-        now = self._clock.perf_ns()
-        if now < self._report_at:
-            return
-        self._report_at = now + int(REPORT_S * 1e9)
-        for tp, partition in self._owned.items():
-            end = consumer.end(tp)
-            if end is not None:
-                metrics.LAG.labels(self._group, *map(str, tp)).set(max(0, end - partition.start))
-
     def _hold(self, partition: _Partition, away: Retry) -> None:
         """What is away for the moment holds up its partition; it is tried again later and later."""
         partition.trouble = str(away)
@@ -574,10 +461,8 @@ class Sink:
         partition.retry_s = min(2 * partition.retry_s, RETRY_S[1])
 
     def _reason(self) -> str | None:
-        missing = self._rows.topics() - self._subscribed
-        if missing:
-            return f"waiting for the topics {', '.join(sorted(missing))}"
-        if self._subscribed and not self._member:
-            return "joining the consumer group"
+        not_in_place = self._not_in_place(self._rows.topics())
+        if not_in_place is not None:
+            return not_in_place
         troubles = {partition.trouble for partition in self._owned.values() if partition.trouble}
         return "; ".join(sorted(troubles)) or None
