@@ -18,7 +18,7 @@ from tailrace.models.train import frame_of, template
 
 CONTRACT = load_contract(Path(__file__).parents[2] / "contracts" / "models" / "credit.yaml")
 END = 1_790_000_123_456
-SECONDS, RATE = 90.0, 200
+SECONDS, RATE = 100.0, 200
 NUMBERS = ("income", "debt_ratio", "age")
 
 

@@ -24,7 +24,7 @@ def demo(
             help="With --data: its CSV file; default: its usual name in this folder.", dir_okay=False
         ),
     ] = None,
-    seconds: Annotated[float, typer.Option(help="How long loans stream; half a year passes in it.")] = 90,
+    seconds: Annotated[float, typer.Option(help="How long loans stream; half a year passes in it.")] = 100,
     rate: Annotated[
         int | None, typer.Option(min=1, help="Loans, or a data set's records, a second.", show_default="200")
     ] = None,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tailrace.contracts.lane_clocks import WALL
 from tailrace.contracts.lanes import Lane
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.demo import accuracy
@@ -25,6 +26,7 @@ from tailrace.demo.seen import Answer, Seen
 from tailrace.demo.sender import Sender
 from tailrace.demo.timeline import Timeline, timeline
 from tailrace.demo.watch import Watcher
+from tailrace.replay.claim import tell
 from tailrace.replay.send import Replay
 
 MODEL = "credit"
@@ -84,6 +86,8 @@ class Story:
             self._judge(plan, seen)
             self._follow(plan, seen)
             self._verify()
+            if self._keep:  # event time has come to now, and goes on with the wall clock
+                tell(self._project.connection, contract.lane, WALL, int(time.time() * 1000))
             done = True
         finally:
             if not (self._keep and done):

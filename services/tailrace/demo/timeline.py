@@ -12,7 +12,7 @@ from tailrace.demo.loans import DAY_MS, known_at, simulate
 from tailrace.replay.schedule import Later
 
 QUIET_DAYS = 40
-LEAST_DAYS_AFTER = 125
+LEAST_DAYS_AFTER = 145
 """Windows after the change: to see it, to learn from it, for the shadow, and for what comes of it."""
 HISTORY_DAYS = 60
 HISTORY_ROWS = 6_000
