@@ -109,6 +109,7 @@ class ScorerScenario(Scenario):
             "tailrace.contracts",
             "tailrace.model-manifests",
             "tailrace.rollouts",
+            "tailrace.clocks",
             "tailrace.alerts",
         ):
             log.create_topic(topic)

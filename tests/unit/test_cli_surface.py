@@ -16,7 +16,7 @@ COMMANDS = {
     *("init", "apply", "contracts check", "contracts show"),
     *("train", "publish", "models"),
     *("promote", "rollback", "shadow", "reject", "freeze", "unfreeze", "off", "on", "retrain"),
-    *("replay", "predict", "tail", "query", "dlq list", "dlq show", "dlq resend"),
+    *("replay", "clock", "predict", "tail", "query", "dlq list", "dlq show", "dlq resend"),
     *("demo", "verify"),
 }
 # These report something, so machines may ask too.

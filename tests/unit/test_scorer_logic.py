@@ -23,6 +23,7 @@ from tests.support.scoring import (
     serving,
 )
 
+from tailrace.contracts import lanes
 from tailrace.contracts.model_contract import load_contract
 from tailrace.kit.errors import Retry
 from tailrace.kit.marks import mark
@@ -658,3 +659,19 @@ def test_a_refused_shadow_leaves_the_others() -> None:
     output = bench.requests(REQUEST)
     assert [e["version"] for e in bench.events(output, SHADOW)] == [3]
     assert [a["kind"] for a in bench.alerts(output)] == ["package-refused"]
+
+
+def test_where_a_replay_owns_the_clock_a_request_has_to_say_its_time() -> None:
+    bench = serving()
+    clock = {"lane": "credit", "owner": "replay", "by": "test", "at": 0}
+    bench.control(Record(lanes.CLOCKS, bench.publisher.control.encode("Clock", clock), b"credit"))
+    output = bench.requests(REQUEST, REQUEST | {"applied_at": None, "request_id": "r2"})
+    assert codes(output.dead_letters) == [("missing-event-time", "applied_at")]
+    assert [event["request_id"] for event in bench.events(output)] == ["r1"]
+    # What was refused tells nobody the time.
+    told = [int(record.headers[0][1]) for record in output.records if record.value is None]
+    assert all(time <= NOW - 1000 for time in told)
+    bench.control(
+        Record(lanes.CLOCKS, bench.publisher.control.encode("Clock", clock | {"owner": "wall"}), b"credit")
+    )
+    assert bench.requests(REQUEST | {"applied_at": None}).dead_letters == []

@@ -102,6 +102,38 @@ def replay(
 
 
 @app.command()
+def clock(
+    model: Annotated[str, typer.Argument(help="Logical model.")],
+    owner: Annotated[
+        str | None,
+        typer.Argument(help="wall: from now on, wall time. Without it, it is only said who it is."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Says who tells a model's lane the time, or ends a replay's time.
+
+    After a replay the lane's time stays that of the file, and a request has to say its own. With wall, requests are
+    those of now, and silent partitions are told the wall's time. There is no way back: what is replayed later is late.
+
+    Example: tailrace clock electricity wall
+    """
+    from tailrace.cli.control import contract_of
+    from tailrace.contracts.lane_clocks import WALL
+    from tailrace.replay.claim import Claim, clocks, tell
+
+    if owner not in (None, WALL):
+        raise UsageError(f"{owner!r} cannot be given the clock: `wall`, or a replay takes it by itself")
+    where_is = connection()
+    lane = contract_of(where_is, model).lane
+    if owner is None:
+        found = clocks(where_is).current.get(lane)
+    else:
+        with Claim(where_is, lane):
+            found = tell(where_is, lane, WALL, int(time.time() * 1000))
+    emit({"lane": lane, **(found._asdict() if found else {"owner": None, "by": None, "at": None})}, as_json)
+
+
+@app.command()
 def predict(
     model: Annotated[str, typer.Argument(help="Logical model.")],
     row: Annotated[str, typer.Argument(help="Features and context as a JSON object.")],

@@ -10,7 +10,8 @@ from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 from tailrace.contracts.fold import Contracts
-from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, ROLLOUTS, Lane
+from tailrace.contracts.lane_clocks import LaneClocks
+from tailrace.contracts.lanes import CLOCKS, CONTRACTS, MANIFESTS, ROLLOUTS, Lane
 from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.log import Committed
@@ -27,6 +28,7 @@ from tailrace.scorer.answer import answer, answer_off, check
 from tailrace.scorer.contract_plan import ContractPlan
 from tailrace.scorer.handover import Handover
 from tailrace.scorer.read_request import read_requests
+from tailrace.scorer.require_time import require_time
 from tailrace.scorer.rows import Requests
 from tailrace.scorer.tell_time import pass_on, refuse_marks_ahead, step_ms, tell_time
 from tailrace.scorer.versions import OpenVersion, Role, Version, Versions
@@ -34,7 +36,7 @@ from tailrace.scorer.work import Work
 
 log = logging.getLogger(__name__)
 
-_RECORDS = {CONTRACTS: "Contract", MANIFESTS: "ModelManifest", ROLLOUTS: "Rollout"}
+_RECORDS = {CONTRACTS: "Contract", MANIFESTS: "ModelManifest", ROLLOUTS: "Rollout", CLOCKS: "Clock"}
 _REQUESTS = ".requests"
 
 
@@ -70,6 +72,7 @@ class ScorerLogic:
         self._contracts_position = 0
         self._catalog = Catalog()
         self._rollouts = Rollouts()
+        self._lane_clocks = LaneClocks()
         self._versions = Versions(
             role, self._contracts, self._catalog, self._rollouts, open_version, executor
         )
@@ -87,7 +90,7 @@ class ScorerLogic:
     # The seam to the loop ---
 
     def control_topics(self) -> Sequence[str]:
-        return (CONTRACTS, MANIFESTS, ROLLOUTS)
+        return tuple(_RECORDS)
 
     def topics(self) -> frozenset[str]:
         return frozenset(self._lanes)
@@ -102,8 +105,12 @@ class ScorerLogic:
             elif message.topic() == MANIFESTS:
                 if record is not None:
                     self._catalog.apply(record)
-            elif record is not None:
+            elif record is None:
+                continue
+            elif message.topic() == ROLLOUTS:
                 self._rollouts.apply(record, message.offset())
+            else:
+                self._lane_clocks.apply(record)
         self._versions.take_up()
 
     def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> None:
@@ -128,6 +135,7 @@ class ScorerLogic:
         self._codec.begin_batch()
         work.requests, work.marks, work.bad = read_requests(batch, self._lanes)
         refuse_marks_ahead(work, self._skew)
+        require_time(work, self._lane_clocks.is_replayed)
         output = Output(holds=self._holds(work))
         if output.holds:
             work.cut(output.holds)
