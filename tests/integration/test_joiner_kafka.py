@@ -58,7 +58,7 @@ class Joining:
     def send(self, records: list[Record], producer: str = "murmur2") -> None:
         client = Producer({**self.connection.kafka, "partitioner": PRODUCERS[producer]})
         for record in records:
-            where = {} if record.partition is None else {"partition": record.partition}
+            where: Any = {} if record.partition is None else {"partition": record.partition}
             client.produce(record.topic, record.value, record.key, headers=list(record.headers), **where)
             client.poll(0)
         assert client.flush(30) == 0
@@ -118,7 +118,8 @@ class Joining:
 
         world = World("credit", messages, decode, 60_000, 5_000, 300_000, "loan_id", "at", "bad")
         wanted, letters = expected(world)
-        found = until("all outcomes", lambda: len(o := self.outcomes()) >= len(wanted) and o)
+        until("all outcomes", lambda: len(self.outcomes()) >= len(wanted))
+        found = self.outcomes()
         assert Counter(o["outcome_id"] for o in found) == Counter(wanted.keys())
         for outcome in found:
             own = wanted[outcome["outcome_id"]]

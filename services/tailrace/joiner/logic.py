@@ -15,7 +15,7 @@ from tailrace.joiner.standing import INPUTS
 from tailrace.joiner.step import Result
 from tailrace.joiner.store import Store
 from tailrace.kit.codec import Codec, ControlCodec
-from tailrace.kit.errors import BadRecord
+from tailrace.kit.errors import BadRecord, Retry
 from tailrace.kit.log import Committed, History
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.messages import Hold, Message, Source, TopicPartition
