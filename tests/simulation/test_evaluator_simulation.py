@@ -228,4 +228,4 @@ def close(found: float | None, wanted: float | None) -> None:
 
 
 def test_reports_equal_scikit_learn_over_the_whole_log_whatever_happens() -> None:
-    simulate(EvaluatorScenario, 40)
+    simulate(EvaluatorScenario, 8)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,7 +65,7 @@ class Reader:
     """
 
     def __init__(
-        self, codec: Codec, plan_of: Callable[[str], Plan | None], fields: Callable[[], Collection[str]]
+        self, codec: Codec, plan_of: Callable[[str], Plan | None], fields: Callable[[], frozenset[str]]
     ) -> None:
         self._reader = FieldReader(codec)
         self._plan_of = plan_of
@@ -75,7 +75,8 @@ class Reader:
         """Reads outcomes, or predictions, of a lane. Raises `Retry` while schemas are not to be had."""
         prefix = PREDICTION if outcomes else ""
         names = [*(OUTCOME if outcomes else ()), *(prefix + name for name in HEAD)]
-        names += [f"{prefix}request.{name}" for name in sorted(self._fields())]
+        fields_of_requests = self._fields()
+        names += [f"{prefix}request.{name}" for name in sorted(fields_of_requests)]
         bad: dict[int, BadRecord] = {}
         times = np.zeros(len(messages), dtype=np.int64)
         found = []
@@ -83,6 +84,8 @@ class Reader:
             for digest, rows in _by_digest(fields[f"{prefix}contract_digest"]):
                 some, positions = _take(fields, rows), [at[row] for row in rows]
                 plan = self._plan_of(digest)
+                if self._fields() != fields_of_requests:  # a contract was found that reads others as well
+                    return self.read(messages, lane, outcomes=outcomes)
                 if plan is None or plan.contract.lane != lane:
                     reason = f"no contract on {lane} has the digest {digest}"
                     bad |= dict.fromkeys(positions, BadRecord("unknown-contract", reason))
