@@ -140,6 +140,15 @@ def test_reports_are_the_same_bytes_however_they_came_about() -> None:
     assert found[0] == found[1]
 
 
+def test_who_judges_finds_the_reference_that_who_counted_had() -> None:
+    of, rows = world(), draw(100, np.random.default_rng(3))
+    windows = of.windows()
+    found, _ = cells(windows, [of.value(row, NOW) for row in rows])
+    another = of.windows()
+    subjects = closed(windows, found, NOW)
+    assert another.judge(subjects, {}) == windows.judge(subjects, {})
+
+
 # What comes in ---
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from typing import TypeAlias
 
 import numpy as np
@@ -87,7 +88,7 @@ class Categories:
         slot_of = self._slot_of
         if isinstance(column.values, list):
             texts = column.values
-            return np.fromiter((slot_of.get(text, UNSEEN) for text in texts), np.int64, len(texts))
+            return np.fromiter(map(slot_of.get, texts, repeat(UNSEEN)), np.int64, len(texts))
         false, true = slot_of.get(b"false", UNSEEN), slot_of.get(b"true", UNSEEN)
         slots = np.where(column.values != 0, true, false)
         missing = np.isnan(column.values) if column.present is None else ~column.present

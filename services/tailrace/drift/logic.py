@@ -14,7 +14,7 @@ from tailrace.drift.alerts import tell
 from tailrace.drift.count import Subject, count
 from tailrace.drift.counts import Counts
 from tailrace.drift.judge import Window, judge
-from tailrace.drift.read_predictions import Identity, PredictionReader, Predictions
+from tailrace.drift.read_predictions import PredictionReader, Predictions
 from tailrace.drift.references import OpenReference, References
 from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.errors import BadRecord
@@ -53,8 +53,8 @@ class DriftWindows:
         self._catch_up = catch_up
         self._contracts = Contracts()
         self._catalog = Catalog()
-        self._references = References(self._catalog, open_reference)
-        self._looked_for: set[Identity] = set()
+        self._references = References(self._catalog, open_reference, self._look_again)
+        self._unknown: set[str] = set()
 
     def control_topics(self) -> Sequence[str]:
         return CONTROL_TOPICS
@@ -152,8 +152,11 @@ class DriftWindows:
     ) -> dict[int, BadRecord]:
         """By row, why predictions cannot be counted."""
         whose = predictions.identity
-        self._look_for(whose)
+        if whose.contract_digest not in self._contracts.by_digest.keys() | self._unknown:
+            self._look_again()
         applied = self._contracts.by_digest.get(whose.contract_digest)
+        if applied is None:
+            self._unknown.add(whose.contract_digest)
         lane = topic.rpartition(".")[0]
         if applied is None or applied.model != whose.model or applied.contract.lane != lane:
             reason = f"no contract of {whose.model} on {lane} has the digest {whose.contract_digest}"
@@ -166,11 +169,5 @@ class DriftWindows:
         ahead = np.flatnonzero(predictions.event_times > latest).tolist()
         return {row: BadRecord("event-time-ahead", reason, "event_time") for row in ahead}
 
-    def _look_for(self, whose: Identity) -> None:
-        """Sees to it that the contract and the version that predictions name are known, if they are published."""
-        record = self._catalog.record(whose.model, whose.version)
-        known = record is not None and record["digest"] == whose.artifact_digest
-        if (known and whose.contract_digest in self._contracts.by_digest) or whose in self._looked_for:
-            return
+    def _look_again(self) -> None:
         self.control(self._catch_up())
-        self._looked_for.add(whose)

@@ -23,11 +23,15 @@ class References:
     Args:
         catalog: the published versions.
         open_reference: opens the reference of a manifest record; raises PackageRefused, Retry.
+        look_again: brings the catalog up to what is published by now; raises Retry.
     """
 
-    def __init__(self, catalog: Catalog, open_reference: OpenReference) -> None:
+    def __init__(
+        self, catalog: Catalog, open_reference: OpenReference, look_again: Callable[[], None]
+    ) -> None:
         self._catalog = catalog
         self._open = open_reference
+        self._look_again = look_again
         self._layouts: dict[tuple[str, int, str], Layout | None] = {}
 
     def layout(self, model: str, version: int, artifact_digest: str) -> Layout | None:
@@ -42,9 +46,12 @@ class References:
         return self._layouts[key]
 
     def _layout(self, model: str, version: int, artifact_digest: str) -> Layout | None:
-        record = self._catalog.record(model, version)
+        record = self._record(model, version, artifact_digest)
+        if record is None:
+            self._look_again()
+            record = self._record(model, version, artifact_digest)
         which = {"model": model, "version": version, "artifact_digest": artifact_digest}
-        if record is None or record["digest"] != artifact_digest:
+        if record is None:
             log.warning("no package is published that predictions name", extra=which)
             return None
         try:
@@ -53,3 +60,7 @@ class References:
             log.warning("a package was refused: no drift can be told", extra={**which, "why": str(refused)})
             return None
         return Layout.of(reference, [i.name for i in manifest.inputs])
+
+    def _record(self, model: str, version: int, artifact_digest: str) -> Mapping[str, Any] | None:
+        record = self._catalog.record(model, version)
+        return record if record is not None and record["digest"] == artifact_digest else None

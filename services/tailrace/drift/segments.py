@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ class Split(NamedTuple):
         if isinstance(column.values, list):
             code_of = {value.encode(): code for code, value in enumerate(self.values)}
             texts = column.values
-            return np.fromiter((code_of.get(text, -1) for text in texts), np.int64, len(texts))
+            return np.fromiter(map(code_of.get, texts, repeat(-1)), np.int64, len(texts))
         codes = np.where(column.values != 0, self.values.index("true"), self.values.index("false"))
         missing = np.isnan(column.values) if column.present is None else ~column.present
         return np.where(missing, -1, codes)

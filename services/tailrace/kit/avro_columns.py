@@ -207,8 +207,8 @@ class _Cursor:
     """Where each row has been read to."""
 
     def __init__(self, values: Sequence[bytes], header: int) -> None:
-        self._data = b"".join(values)
-        self._bytes = np.frombuffer(self._data + bytes(_PADDING), dtype=np.uint8)
+        self._data = b"".join((*values, bytes(_PADDING)))
+        self._bytes = np.frombuffer(self._data, dtype=np.uint8)
         self._eights = np.lib.stride_tricks.sliding_window_view(self._bytes, 8)
         self._ends = np.fromiter(map(len, values), dtype=np.int64, count=len(values)).cumsum()
         starts = np.concatenate(([0], self._ends[:-1]))
