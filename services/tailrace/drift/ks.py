@@ -26,7 +26,9 @@ def slots_of(values: Floats, points: Floats) -> Ints:
 
     NaN has no slot of its own: leave it out.
     """
-    before = np.searchsorted(points, values)
+    before = np.empty(len(values), dtype=np.int64)
+    order = np.argsort(values)  # looked up in order, they take a quarter of the time
+    before[order] = np.searchsorted(points, values[order])
     if not len(points):
         return before
     at = points[np.minimum(before, len(points) - 1)] == values
