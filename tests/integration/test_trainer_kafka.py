@@ -1,27 +1,166 @@
-"""The trainer as a process on a real broker."""
+"""The trainer as a process on a real broker: what it reads, what it writes, and what a kill leaves behind."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import zlib
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.support.training import TrainingLane, alert, eventually
+from tests.support.training import DAY, TrainingLane, alert, eventually
 
+from tailrace.contracts import lanes
 from tailrace.kit.connection import Connection
+from tailrace.kit.reading import read_all
+from tailrace.models.manifest import Manifest
+from tailrace.models.sign import sign_command
+from tailrace.trainer.events import record_of, run_of
+from tailrace.trainer.processes import Limits, work
 
 
 @pytest.fixture
 def lane(stack: Connection, tmp_path: Path, request: pytest.FixtureRequest) -> TrainingLane:
-    return TrainingLane(stack, f"t{abs(hash(request.node.name)) % 10**8}", tmp_path)
+    name = f"t{zlib.crc32(request.node.name.encode())}"
+    return TrainingLane(stack, name, tmp_path, getattr(request, "param", {}))
 
 
-def test_an_alert_leads_to_a_version_trained_on_what_came_after_it(lane: TrainingLane) -> None:
+def manifests(lane: TrainingLane) -> list[dict[str, Any]]:
+    found = (
+        lane.control.decode("ModelManifest", m.value())
+        for m in read_all(lane.connection, [lanes.MANIFESTS])
+        if m.value() is not None
+    )
+    return [record for record in found if record["model"] == lane.model]
+
+
+def changed_world(lane: TrainingLane) -> None:
+    """Three days, then a change that drift tells of at the end of its first day, then labels from after it."""
     lane.days(range(100, 103))
-    lane.write([lane.record("Alert", alert(lane.contract, 102))])
-    lane.days(range(103, 106))
+    lane.days(range(103, 104), flipped=True)
+    lane.write([lane.record("Alert", alert(lane.contract, 103))])
+    lane.days(range(104, 107), flipped=True)
+
+
+def test_an_alert_leads_to_one_version_whenever_the_trainer_is_killed(lane: TrainingLane) -> None:
+    changed_world(lane)
+    trainer = lane.trainer(lane.home / "trainer.log")
+    try:
+        for state in ("planned", "trained"):
+            eventually(lambda state=state: state in {r["state"] for r in lane.runs()})
+            if state == "trained":
+                # It is stopped, its worker is not: the version is published, and nobody has written that down.
+                os.kill(trainer.pid or 0, signal.SIGSTOP)
+                eventually(lambda: manifests(lane))
+            trainer.kill()
+            trainer.launch()
+        (end,) = eventually(lane.ended)
+    finally:
+        trainer.stop(10)
+    states = Counter(record["state"] for record in lane.runs())
+    assert states["planned"] == states["published"] == 1
+    assert len({record["run_id"] for record in lane.runs()}) == 1
+    (manifest,) = manifests(lane)
+    assert end["version"] == 1
+    assert end["content_digest"] == Manifest.from_bytes(manifest["manifest"]).content_digest
+    # The run rests on labels from after the change, and on no others.
+    assert [t["kind"] for t in end["triggers"]] == ["drift"]
+    assert (end["changed_at"], end["window_start"]) == (103 * DAY, 103 * DAY)
+    assert (end["known_before"], end["window_end"]) == (105 * DAY, 105 * DAY)
+    assert (end["labels"], end["rows"] + end["held_back"]) == (240, 240)
+    assert {e["who"] for e in end["evaluations"]} == {"candidate", "baseline", "other"}
+    assert {e["version"] for e in end["evaluations"] if e["who"] == "candidate"} == {1}
+
+
+def test_an_aborted_alert_starts_nothing_and_only_signed_commands_are_heard(lane: TrainingLane) -> None:
+    lane.days(range(100, 102))
+    lane.write([lane.record("Alert", alert(lane.contract, 101))], abort=True)
+    lane.days(range(102, 106))
+    forged, signed = (
+        {
+            "command_id": f"{lane.model}-{name}",
+            "model": lane.model,
+            "command": "retrain",
+            "version": None,
+            "follows": 0,
+            "by": "test",
+            "reason": "to see",
+            "issued_at": 0,
+        }
+        for name in ("forged", "signed")
+    )
+    lane.write([lane.record("Command", {**forged, "key_id": lane.key.key_id, "signature": b"x" * 64})])
+    lane.write([lane.record("Command", sign_command(signed, lane.key))])
     trainer = lane.trainer(lane.home / "trainer.log")
     try:
         (end,) = eventually(lane.ended)
     finally:
-        trainer.stop(10)
-    assert end["state"] == "published"
+        os.kill(trainer.pid or 0, signal.SIGTERM)
+        assert trainer.wait(10) == 0
+    # Had the aborted alert been read, its run would have had an earlier cut, and come first.
+    assert [(t["kind"], t["id"]) for t in end["triggers"]] == [("command", f"{lane.model}-signed")]
+    assert end["known_before"] == 106 * DAY
+    refused = [
+        record["summary"]
+        for m in read_all(lane.connection, [lanes.ALERTS])
+        if (record := lane.control.decode("Alert", m.value()))["detail"].get("command_id")
+        == f"{lane.model}-forged"
+    ]
+    assert len(refused) == 1
+    assert "signature" in refused[0]
+
+
+def test_the_same_job_gives_the_same_candidate_and_is_published_once(
+    lane: TrainingLane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed_world(lane)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", lane.connection.bootstrap)
+    monkeypatch.setenv("SCHEMA_REGISTRY_URL", lane.connection.registry)
+    plan = planned(lane)
+
+    def job(offsets: list[tuple[int, int]], **limits: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        said: dict[str, Any] = {}
+
+        async def hear(line: Any) -> None:
+            said.update(line.get("trained", {}))
+
+        record = plan | {"offsets": [{"partition": p, "offset": o} for p, o in offsets]}
+        doing = {"run": record, "contract": lane.contract.resolved_json, "best": {}}
+        most = Limits(**{"memory_bytes": 16 << 30, "seconds": 60.0, **limits})
+        return said, dict(asyncio.run(work(doing, most, str(lane.home), hear)))
+
+    first, published = job([(0, 10_000), (1, 10_000)])
+    # Where reading may stop makes no difference, as long as it lies behind what the cut asks for.
+    second, again = job([(0, 10_001), (1, 10_002)])
+    assert first == second
+    assert published == again == {"end": "published", "version": 1}
+    assert len(manifests(lane)) == 1
+    _, slow = job([(0, 10_000), (1, 10_000)], seconds=0.3)
+    assert slow["end"] == "failed"
+    assert "TAILRACE_TRAIN_SECONDS" in slow["reason"]
+    _, large = job([(0, 10_000), (1, 10_000)], memory_bytes=512 << 20)
+    assert large["end"] == "failed"
+
+
+def planned(lane: TrainingLane) -> dict[str, Any]:
+    """The plan that the changed world leads to, as a record."""
+    record = {
+        "run_id": "0" * 32,
+        "model": lane.model,
+        "known_before": 105 * DAY,
+        "triggers": [{"kind": "drift", "id": "a", "at": 104 * DAY, "reason": ""}],
+        "changed_at": 103 * DAY,
+        "window_start": 103 * DAY,
+        "window_end": 105 * DAY,
+        "labels": 240,
+        "contract_digest": lane.contract.digest,
+        "champion": None,
+        "offsets": [],
+        "state": "planned",
+        "version": None,
+        "evaluations": [],
+    }
+    return record_of(run_of(record))

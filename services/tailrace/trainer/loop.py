@@ -311,7 +311,10 @@ class TrainerLoop:
         end = await work(job, self._limits, str(self._service.settings.home), hear)
         log.info("ended", extra={"run": run.run_id, "model": run.model, **end})
         reason = end.get("reason", "passed the contract's gates on the rows held back")
-        await self._write([_step(run, end["end"], **say, version=end.get("version"), reason=reason)])
+        version = end.get("version")
+        for e in say.get("evaluations", []):
+            e["version"] = version if e["who"] == "candidate" else e["version"]
+        await self._write([_step(run, end["end"], **say, version=version, reason=reason)])
 
     def _contract_of(self, run: Run) -> str:
         """The contract that the run was planned under."""
