@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -19,9 +20,9 @@ from tests.support.memory_registry import MemoryRegistry
 from tailrace.contracts.fold import AppliedContract, Contracts
 from tailrace.contracts.lanes import CONTRACTS, WINDOW_PARTS, WINDOW_STATE, Lane
 from tailrace.contracts.model_contract import load_contract
-from tailrace.kit.codec import ControlCodec
+from tailrace.kit.codec import CONTROL_RECORDS, ControlCodec, control_schema
 from tailrace.kit.errors import BadRecord
-from tailrace.kit.marks import mark_stream, mark_time
+from tailrace.kit.marks import mark, mark_stream, mark_time
 from tailrace.kit.memory_log import MemoryLog
 from tailrace.kit.messages import Message, Record
 from tailrace.kit.windows import NO_TIME, Cell, Closed, Judged, Rows, Times
@@ -49,6 +50,8 @@ DIGESTS = [contract.digest for contract in _CONTRACTS]
 LENGTHS = {contract.digest: seconds for contract, (_, seconds) in zip(_CONTRACTS, _SPOKEN, strict=True)}
 MODELS = {contract.digest: contract.model for contract in _CONTRACTS}
 REGISTRY = MemoryRegistry()
+for _name in ("Contract", "WindowPart"):  # under the same ids in every process
+    REGISTRY.register(f"{CONTROL_RECORDS[_name]}-value", control_schema(_name))
 CODEC = ControlCodec(REGISTRY)
 
 
@@ -78,6 +81,68 @@ def create_topics(log: MemoryLog, partitions: int) -> None:
         log.create_topic(topic, partitions)
     for topic in (CONTRACTS, WINDOW_PARTS, WINDOW_STATE, REPORTS):
         log.create_topic(topic)
+
+
+class Feeder:
+    """Makes records that come late, early and never in order, and marks that keep their promise.
+
+    Attributes:
+        all_contracts: whether the last contract has been applied.
+    """
+
+    def __init__(self, rng: random.Random, partitions: int) -> None:
+        self.all_contracts = False
+        self._rng = rng
+        self._places = [(topic, p) for topic in STREAMS for p in range(partitions)]
+        self._streams = [(p, stream) for p in range(partitions) for stream in STREAMS.values()]
+        self._now = dict.fromkeys(self._places, 0)
+        self._marks = dict.fromkeys(self._streams, 0)
+
+    def some(self) -> list[Record]:
+        records = [self._record() for _ in range(self._rng.randint(1, 12))]
+        if self._rng.random() < 0.5:  # windows are judged on the way, and not only in the end
+            records += self.tick(
+                max(*self._now.values(), *self._marks.values()) + self._rng.choice([0, 5, 20])
+            )
+        return records
+
+    def tick(self, time: int) -> list[Record]:
+        """Time passes everywhere."""
+        self._now.update(dict.fromkeys(self._places, time))
+        self._marks.update(dict.fromkeys(self._streams, time))
+        return [mark(topic, p, time) for topic, p in self._places] + [
+            mark(LANE.outcomes, p, time, stream=stream) for p, stream in self._streams
+        ]
+
+    def _record(self) -> Record:
+        rng = self._rng
+        topic, (_, partition) = rng.choice(COUNTED), rng.choice(self._places)
+        row: dict[str, Any] = {
+            "v": rng.randrange(100),
+            "d": rng.choice(DIGESTS[: 3 if self.all_contracts else 2]),
+        }
+        if topic in STREAMS:
+            now = self._now[topic, partition] = self._now[topic, partition] + rng.choice([0, 0, 1, 3, 9])
+            if rng.random() < 0.15:
+                return mark(topic, partition, now)
+            row["t"] = max(0, now - rng.choice([0, 0, 0, 2, 8, 30]))
+        else:
+            stream = rng.choice(sorted(STREAMS.values()))
+            marked = self._marks[partition, stream]
+            if rng.random() < 0.4:
+                self._marks[partition, stream] = marked + rng.choice([0, 4, 15])
+                return mark(topic, partition, marked, stream=stream)
+            row["known"] = marked + rng.choice([0, 1, 5, 20])
+            row["t"], row["stream"] = max(0, row["known"] - rng.choice([0, 2, 15, 50])), stream
+        value = b"nonsense" if rng.random() < 0.03 else json.dumps(row).encode()
+        return Record(topic, value, None, (), partition)
+
+
+class Log(Protocol):
+    """What is in a log, as a reader of committed records finds it."""
+
+    def topics(self) -> Mapping[str, int]: ...
+    def messages(self, topic: str, partition: int | None = None) -> Sequence[Message]: ...
 
 
 class ToyWindows:
@@ -161,13 +226,13 @@ class ToyWindows:
         return Judged([Record(REPORTS, value, closed.model.encode())], {"chain": chain})
 
 
-def reports(log: MemoryLog) -> list[dict[str, Any]]:
+def reports(log: Log) -> list[dict[str, Any]]:
     """What was written, by model and stream, in order."""
     found = [json.loads(message.value() or b"") for message in log.messages(REPORTS)]
     return sorted(found, key=lambda report: report["id"][:2])
 
 
-def expected_reports(log: MemoryLog) -> list[dict[str, Any]]:
+def expected_reports(log: Log) -> list[dict[str, Any]]:
     """The reports of windows that are over, computed from all that is in the log by grouping it."""
     rows, least = _table(log)
     if rows.is_empty():
@@ -207,7 +272,7 @@ def expected_reports(log: MemoryLog) -> list[dict[str, Any]]:
     return found
 
 
-def _table(log: MemoryLog) -> tuple[pl.DataFrame, Mapping[str, int]]:
+def _table(log: Log) -> tuple[pl.DataFrame, Mapping[str, int]]:
     """All records, with when each is seen by its partition's clock; and of each stream the least clock."""
     tables = []
     least: dict[str, int] = defaultdict(lambda: 2**62)

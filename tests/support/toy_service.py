@@ -1,0 +1,41 @@
+"""The toy windows as a process: ``python -m tests.support.toy_service INSTANCE``."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tests.support.simulation import quarantine
+from tests.support.toy_windows import CODEC, ToyWindows
+
+from tailrace.kit.batch_loop import BatchLoop
+from tailrace.kit.clock import SystemClock
+from tailrace.kit.kafka_log import KafkaBackend
+from tailrace.kit.service import Service, run_service
+from tailrace.kit.windowed import WindowedLogic
+
+
+def main() -> None:
+    instance = sys.argv[1]
+
+    def make(service: Service) -> BatchLoop:
+        backend = KafkaBackend(service.connection, instance)
+        return BatchLoop(
+            backend,
+            WindowedLogic(ToyWindows(), CODEC, lambda topic: backend.topics()[topic], keep_after=100),
+            service="toy",
+            group="toy",
+            transactional_id=f"toy-{instance}",
+            clock=SystemClock(),
+            quarantine=quarantine,
+            stop=service.stop,
+            max_batch=500,
+            linger_s=0.05,
+        )
+
+    os.environ.setdefault("SCHEMA_REGISTRY_URL", "http://127.0.0.1:1")
+    run_service("toy", make)
+
+
+if __name__ == "__main__":
+    main()
