@@ -10,10 +10,17 @@ from tailrace.joiner.match import Prediction
 from tailrace.kit.avro_bytes import NULL, SOME, double, long, sized, text
 from tailrace.kit.codec import HEADER, MAGIC, Codec
 
+OFF = "off"
+
 
 def answered(codec: Codec, plan: ContractPlan, champion: Prediction) -> bytes:
-    """The outcome's ``champion`` in Avro."""
+    """The outcome's ``champion`` in Avro.
+
+    Of a champion that was switched off, the action alone: to do better than its stand-in proves nothing about it.
+    """
     record = _decoded(codec, plan, champion)
+    if record["served_cause"] == OFF:
+        record |= {"score": None, "probabilities": {}, "predicted_class": None, "value": None}
     return b"".join(
         (
             SOME,
