@@ -49,8 +49,8 @@ class EagerSummingScenario(SummingScenario):
 
 
 def test_what_the_last_owner_knew_is_read_again() -> None:
-    simulate(SummingScenario, 1_000)
+    simulate(SummingScenario, 500)
 
 
 def test_the_same_with_partitions_that_are_given_up_at_each_rebalance() -> None:
-    simulate(EagerSummingScenario, 300)
+    simulate(EagerSummingScenario, 150)

@@ -67,4 +67,4 @@ class WindowedScenario(Scenario):
 
 
 def test_reports_equal_a_computation_over_the_whole_log() -> None:
-    simulate(WindowedScenario, 250)
+    simulate(WindowedScenario, 150)

@@ -135,7 +135,7 @@ class BatchLoop(Turns):
         self._away: str | None = None
         self._owned: dict[TopicPartition, _Partition] = {}
         self._restoring: list[_Restoring] = []
-        self._is_paused = False
+        self._paused: set[TopicPartition] = set()
 
     # The turn ---
 
@@ -158,9 +158,9 @@ class BatchLoop(Turns):
         if self._restoring:
             self._restore(self._consumer)
             return
-        if self._is_paused:
-            self._consumer.resume([tp for tp, partition in self._owned.items() if partition.hold is None])
-            self._is_paused = False
+        if self._paused:
+            self._consumer.resume([tp for tp in self._paused if self._owned[tp].hold is None])
+            self._paused.clear()
         self._offer_held(self._consumer)
         self._rewind(self._consumer)
         messages = self._fetch(self._consumer)
@@ -243,6 +243,7 @@ class BatchLoop(Turns):
         for tp in partitions:
             self._owned.pop(tp, None)
             self._rewinding.discard(tp)
+            self._paused.discard(tp)
         self._measure_no_more(partitions)
         stay = self._forget_history(partitions)
         self._logic.revoked([*partitions, *stay])
@@ -270,8 +271,10 @@ class BatchLoop(Turns):
         """Reads some history and hands it to the logic; meanwhile this stays a member, and consumes nothing."""
         task = self._restoring[0]
         self.waiting = f"reading again what {', '.join(names(task.partitions)[:3])} stand for"
-        consumer.pause(self._owned)
-        self._is_paused = True
+        new = self._owned.keys() - self._paused
+        if new:
+            consumer.pause(new)
+            self._paused |= new
         try:
             consumer.consume(1, 0)
         finally:
