@@ -26,6 +26,11 @@ def day(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d")
 
 
+def _first_sentence(alert: Report) -> str:
+    """What is so, without what to do about it."""
+    return str(alert["summary"]).split(". ")[0]
+
+
 def drift_alerts(seen: Seen, change_ms: int) -> tuple[list[Report], list[Report]]:
     """Drift alerts that are true, and false ones: about a time before the change, or about a version that was
     trained after it, since the world has not changed again."""
@@ -54,12 +59,12 @@ def beats(change_ms: int) -> list[Beat]:
 
     def drift(seen: Seen) -> str | None:
         true = drift_alerts(seen, change_ms)[0]
-        return None if not true else f"{day(true[0]['at'])}: drift alert: {true[0]['summary']}"
+        return None if not true else f"{day(true[0]['at'])}: drift alert: {_first_sentence(true[0])}"
 
     def drop(seen: Seen) -> str | None:
         for alert in seen.alerts_of("quality-drop"):
             if alert["version"] == FIRST and alert["at"] > change_ms:
-                return f"{day(alert['at'])}: quality alert: {alert['summary']}"
+                return f"{day(alert['at'])}: quality alert: {_first_sentence(alert)}"
         return None
 
     def planned(seen: Seen) -> str | None:

@@ -6,7 +6,6 @@ the lane's clock.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -26,6 +25,7 @@ from tailrace.demo.seen import Answer, Seen
 from tailrace.demo.sender import Sender
 from tailrace.demo.timeline import Timeline, timeline
 from tailrace.demo.watch import Watcher
+from tailrace.kit.clickhouse import ClickHouse
 from tailrace.replay.claim import tell
 from tailrace.replay.send import Replay
 
@@ -267,8 +267,10 @@ class Story:
             return
         way: dict[str, list[dict[str, Any]]] = {}
         deadline = time.monotonic() + 30
+        store = ClickHouse.connect(self._project.connection)
         while "outcomes" not in way and time.monotonic() < deadline:
-            way = self._way(one.request_id)
+            way = self._way(store, one.request_id)
+            time.sleep(0.2)
         self._display.say(f"\nOne loan's way, {one.request_id}:")
         for table, rows in way.items():
             for row in rows:
@@ -277,7 +279,7 @@ class Story:
             "a loan followed to its outcome", {"requests", "predictions", "labels", "outcomes"} <= way.keys()
         )
 
-    def _way(self, request_id: str) -> dict[str, list[dict[str, Any]]]:
+    def _way(self, store: ClickHouse, request_id: str) -> dict[str, list[dict[str, Any]]]:
         at = "concat(_topic, '/', toString(_partition), '/', toString(_offset)) AS at"
         shown = {
             "requests": "income, debt_ratio, age, purpose, amount",
@@ -293,8 +295,7 @@ class Story:
                 f"SELECT {at}, {shown[table]} FROM {MODEL}_{table} "  # noqa: S608
                 f"WHERE request_id = '{request_id}' ORDER BY _time"
             )
-            rows = json.loads(self._project.tailrace("query", sql, "--json", quiet=True))
-            if rows:
+            if rows := store.select(sql):
                 found[table] = rows
         return found
 
