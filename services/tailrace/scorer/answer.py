@@ -29,7 +29,7 @@ from tailrace.scorer.work import Work
 def check(work: Work, requests: Requests) -> Rows:
     """The requests that keep the contract; what is wrong with the others is noted in the work."""
     plan = requests.plan
-    times, appended = requests.event_times(work.appended)
+    times, appended = requests.event_times(work.append_times)
     found = plan.check.run(requests.columns, times, appended)
     for row, bad in found.bad.items():
         work.bad[int(requests.at[row])] = bad

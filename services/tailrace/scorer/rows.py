@@ -30,9 +30,9 @@ class Requests:
     values: list[bytes]
     columns: dict[str, Column]
 
-    def event_times(self, appended: Sequence[int]) -> tuple[Ints, Ints]:
+    def event_times(self, appended: Ints) -> tuple[Ints, Ints]:
         """The effective event times, in ms, and when each was appended, given that of the batch's messages."""
-        at_append = np.array([appended[at] for at in self.at.tolist()], dtype=np.int64)
+        at_append = appended[self.at]
         given, present = self.columns[self.plan.contract.event_time.name]
         return given if present is None else np.where(present, given, at_append), at_append
 

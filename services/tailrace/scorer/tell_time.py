@@ -8,11 +8,12 @@ once more, by a process that has not seen what came before, says nothing new.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
 from tailrace.contracts.model_contract import ModelContract
+from tailrace.kit.avro_columns import Ints
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.marks import mark
 from tailrace.kit.messages import Record, TopicPartition
@@ -63,18 +64,14 @@ def tell_time(
     """
     times = np.full(len(work.topics), _NEVER, dtype=np.int64)
     for some in requests:
-        own, appended = some.event_times(work.appended)
+        own, appended = some.event_times(work.append_times)
         times[some.at] = np.where(own > appended + some.plan.contract.event_time.skew_ms, _NEVER, own)
     for at, time in work.marks.items():
         times[at] = time
-    partitions = np.array(work.partitions)
     after: dict[TopicPartition, int] = {}
     positions: list[int] = []
     records: list[Record] = []
-    for tp in sorted(work.touched()):
-        here = np.flatnonzero(partitions == tp.partition)
-        if len(set(work.topics)) > 1:
-            here = here[[work.topics[at] == tp.topic for at in here.tolist()]]
+    for tp, here in _places(work):
         length = step(tp.topic)
         told = np.maximum.accumulate(np.concatenate(([clocks.get(tp, _NEVER)], times[here])))
         after[tp] = int(told[-1])
@@ -86,6 +83,19 @@ def tell_time(
     if positions:
         work.write(np.array(positions), records)
     return after
+
+
+def _places(work: Work) -> Iterator[tuple[TopicPartition, Ints]]:
+    """The partitions of the batch, each with the positions of its messages."""
+    partitions = np.array(work.partitions)
+    topics = sorted(set(work.topics))
+    for topic in topics:
+        own = partitions
+        if len(topics) > 1:
+            own = np.where([name == topic for name in work.topics], partitions, -1)
+        for partition in np.unique(own).tolist():
+            if partition >= 0:
+                yield TopicPartition(topic, partition), np.flatnonzero(own == partition)
 
 
 def _mark(work: Work, at: int, topic: str, time: int) -> Record:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -47,6 +48,10 @@ class Work:
             [m.timestamp()[1] for m in batch],
             started_ns,
         )
+
+    @cached_property
+    def append_times(self) -> Ints:
+        return np.array(self.appended, dtype=np.int64)
 
     def partition(self, at: int) -> TopicPartition:
         return TopicPartition(self.topics[at], self.partitions[at])
