@@ -114,7 +114,7 @@ def stream(seed: int, contract: AppliedContract, trained_on: int, shift_from: in
 @pytest.mark.parametrize("trained_on", [500, 1_000, 5_000])
 def test_a_quiet_stream_raises_no_more_alerts_than_its_budget(trained_on: int) -> None:
     """Also where no change is too small to matter, so that the statistics alone keep the budget of one a month."""
-    months = 40
+    months = 20
     contract = applied(NO_FLOORS)
     alerts = sum(len(stream(seed, contract, trained_on)) for seed in range(months))
     assert alerts <= months + 2 * months**0.5
@@ -122,10 +122,10 @@ def test_a_quiet_stream_raises_no_more_alerts_than_its_budget(trained_on: int) -
 
 def test_with_the_default_floors_a_quiet_stream_raises_next_to_none() -> None:
     contract = applied(FLOORS)
-    assert sum(len(stream(seed, contract, 2_000)) for seed in range(40)) <= 8  # a fifth of the budget
+    assert sum(len(stream(seed, contract, 2_000)) for seed in range(20)) <= 4  # a fifth of the budget
 
 
 def test_a_change_is_found_in_its_first_window() -> None:
     contract = applied(FLOORS)
-    for seed in range(20):
+    for seed in range(8):
         assert [day for day in stream(seed, contract, 2_000, shift_from=10) if day >= 10] == [10]  # and lasts

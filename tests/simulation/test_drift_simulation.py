@@ -13,14 +13,15 @@ import numpy as np
 import polars as pl
 import pytest
 from tests.support.drifting import CONTRACT, DriftWorld, draw, expected_tests
-from tests.support.simulation import OUTSIDE, Scenario, drained, simulate
+from tests.support.simulation import OUTSIDE, Scenario, drained, quarantine, simulate
 
 from tailrace.contracts.lanes import ALERTS, CONTRACTS, DRIFT_REPORTS, MANIFESTS, WINDOW_PARTS, WINDOW_STATE
 from tailrace.drift.logic import CONTROL_TOPICS, DriftWindows
+from tailrace.kit.batch_loop import BatchLoop
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.logic import Logic
 from tailrace.kit.marks import mark, mark_time
-from tailrace.kit.memory_log import MemoryLog
+from tailrace.kit.memory_log import MemoryClock, MemoryLog
 from tailrace.kit.messages import Message, Record
 from tailrace.kit.windowed import WindowedLogic
 
@@ -228,4 +229,43 @@ def expected_alerts(
 
 
 def test_reports_and_alerts_equal_a_computation_over_the_whole_log() -> None:
-    simulate(DriftScenario, 16)
+    simulate(DriftScenario, 12)
+
+
+def written(seed: int, instances: int, batch: int) -> list[list[bytes | None]]:
+    """Values of reports, by stream, and of alerts that so many instances come to who take so many records at a time."""
+    log, rng = MemoryLog(), random.Random(seed)
+    scenario = DriftScenario()
+    scenario.setup(log, rng)
+    for _ in range(12):
+        scenario.feed(log, rng)
+    far = [mark(topic, p, 10_000_000) for topic in TOPICS for p in range(scenario.partitions)]
+    scenario._write(far)
+    loops = [
+        BatchLoop(
+            log.backend(f"instance-{number}"),
+            scenario.logic(),
+            service="drift",
+            group=scenario.group,
+            transactional_id=f"drift-{number}",
+            clock=MemoryClock(log, f"instance-{number}"),
+            quarantine=quarantine,
+            max_batch=batch,
+        )
+        for number in range(instances)
+    ]
+    for _ in range(3_000):
+        for loop in loops:
+            loop.step()
+        if scenario.done(log):
+            break
+    decode = scenario.world.control.decode
+    reports = [message.value() for message in log.messages(DRIFT_REPORTS)]
+    by_role = [[v for v in reports if decode("DriftReport", v)["role"] == role] for role in TOPICS.values()]
+    return [*by_role, [message.value() for message in log.messages(ALERTS)]]
+
+
+def test_a_log_has_one_set_of_reports_byte_for_byte() -> None:
+    first = written(3, instances=1, batch=1_000)
+    assert all(first)
+    assert first == written(3, instances=1, batch=3) == written(3, instances=3, batch=11)
