@@ -18,6 +18,7 @@ from tailrace.contracts.schemas import (
 )
 from tailrace.joiner.label_value import encode_label
 from tailrace.joiner.match import Rules
+from tailrace.kit.avro_columns import ColumnDecoder
 from tailrace.kit.codec import HEADER, MAGIC, Codec
 from tailrace.kit.registry import Registry
 
@@ -56,6 +57,14 @@ class ContractPlan:
     @cached_property
     def prediction_schema(self) -> dict[str, Any]:
         return prediction_schema(self.contract)
+
+    @cached_property
+    def label_decoder(self) -> ColumnDecoder:
+        return ColumnDecoder(self.label_schema)
+
+    @cached_property
+    def action_decoder(self) -> ColumnDecoder:
+        return ColumnDecoder(self.action_schema)
 
     @cached_property
     def label_json(self) -> JsonInput:

@@ -1,12 +1,15 @@
-"""The value of a label, checked against the contract's target, in Avro."""
+"""Values of labels, checked against the contract's target, in Avro."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+import numpy as np
+
 from tailrace.contracts.fields import Target
 from tailrace.kit.avro_bytes import SOME, double, sized
+from tailrace.kit.avro_columns import Column
 from tailrace.kit.errors import BadRecord
 
 
@@ -30,3 +33,17 @@ def encode_label(target: Target, value: Any) -> bytes:
             "unseen-category", f"{target.name} is {value[:100]!r}, not one of {known}", target.name
         )
     return SOME + sized(value.encode())
+
+
+def encode_labels(target: Target, column: Column) -> list[bytes | None]:
+    """Many labels at once; None where `encode_label` has something to say."""
+    values = column.values
+    if target.type == "category":
+        known = {c.encode(): SOME + sized(c.encode()) for c in target.categories or ()}
+        return [known.get(value) for value in values]
+    if target.type == "boolean":
+        truth, falsehood = SOME + b"\x01", SOME + b"\x00"
+        return [truth if value == 1.0 else falsehood if value == 0.0 else None for value in values.tolist()]
+    data = (values + 0.0).astype("<f8").tobytes()
+    fine = np.isfinite(values).tolist()
+    return [SOME + data[8 * at : 8 * at + 8] if is_fine else None for at, is_fine in enumerate(fine)]

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from tailrace.contracts.lanes import Lane
 from tailrace.joiner.contract_plan import ContractPlan
 from tailrace.joiner.match import Rules
-from tailrace.joiner.truth import TruthReader
+from tailrace.joiner.read_truths import TruthReader
+from tailrace.kit.avro_columns import ColumnDecoder
 from tailrace.kit.codec import Codec
-from tailrace.kit.errors import Retry
-from tailrace.kit.prediction_head import HEAD_FIELDS
+from tailrace.kit.errors import BadRecord, Retry
+
+COMMON = ("model", "version", "artifact_digest", "contract_digest")
+"""Fields of a prediction that follow one another and are the same in many."""
+
+READ = ("prediction_id", "request_id", "key", "event_time", "source.partition", "source.offset")
+"""Fields of a prediction that the joiner needs one by one."""
 
 
 @dataclass
@@ -31,7 +38,7 @@ class LaneContracts:
     horizon: int = 0
     lateness: int = 0
     reader: TruthReader = field(init=False)
-    _headed: dict[int, bool] = field(default_factory=dict)
+    _decoders: dict[int, ColumnDecoder] = field(default_factory=dict)
 
     def take(self, plan: ContractPlan) -> None:
         """A contract that came into force."""
@@ -49,11 +56,12 @@ class LaneContracts:
             raise Retry(f"a prediction names the contract {digest[:12]}, which is not in tailrace.contracts")
         return found
 
-    def has_head(self, schema_id: int) -> bool:
-        """Whether predictions of this schema begin with the fields of `HeadReader`."""
-        found = self._headed.get(schema_id)
-        if found is None:
-            schema = self.codec.writer_schema(schema_id)
-            names = [f["name"] for f in schema.get("fields", ())] if isinstance(schema, dict) else []
-            found = self._headed[schema_id] = tuple(names[: len(HEAD_FIELDS)]) == HEAD_FIELDS
-        return found
+    def prediction_decoder(self, schema_id: int) -> ColumnDecoder | None:
+        """Reads predictions of this schema; None where it is none of ours. Raises `Retry`."""
+        if schema_id not in self._decoders:
+            try:
+                schema: Any = self.codec.writer_schema(schema_id)
+                self._decoders[schema_id] = ColumnDecoder(schema, read=READ, pieces=COMMON)
+            except (BadRecord, ValueError, LookupError, TypeError):
+                return None  # it may become known
+        return self._decoders[schema_id]

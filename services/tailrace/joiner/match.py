@@ -2,8 +2,8 @@
 
 Times are milliseconds. A truth (a label or an action) counts from its *effective* time: its own, or the clock of its
 partition if that was further. A prediction is *known* from its event time, or the clock of its partition if that
-was further. Truths of a request are applied in the order of ``Truth.order``, so that revisions are numbered the
-same however partitions interleave.
+was further. Truths of a request are applied in the order of their effective times, then topics, partitions and
+offsets, so that revisions are numbered the same however partitions interleave.
 """
 
 from __future__ import annotations
@@ -40,15 +40,19 @@ class Rules(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What a label or an action said. ``value`` compares as the data does."""
+    """What a label or an action said.
+
+    Attributes:
+        value: compares as the data does.
+        late: its own time was behind its partition's clock by more than the lateness.
+        source: its coordinates as text.
+        written: what else an outcome says of it, in Avro.
+    """
 
     value: bytes
-    time: int
-    topic: str
-    partition: int
-    offset: int
-    by: bytes = b"\x00"
-    late: bool = False
+    late: bool
+    source: str
+    written: bytes
 
 
 @dataclass(slots=True)
@@ -63,11 +67,6 @@ class Truth:
     said: Said
     fate: int = UNMATCHED
     original: tuple[object, ...] | None = None
-
-    @property
-    def order(self) -> tuple[int, int, int, int]:
-        """Topics of a lane are in the order of their kinds: actions before labels."""
-        return self.effective, self.kind, self.said.partition, self.said.offset
 
 
 @dataclass(slots=True)
@@ -228,9 +227,8 @@ def fold(prediction: Prediction, truths: Sequence[Truth], rules: Rules) -> list[
             prediction.action = said
         if prediction.label is None:
             continue
-        cause = f"{said.topic}/{said.partition}/{said.offset}"
         found.append(
-            _revise(prediction, cause, max(truth.effective, prediction.known), LABELLED, None, before)
+            _revise(prediction, said.source, max(truth.effective, prediction.known), LABELLED, None, before)
         )
     return found
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 
-from tailrace.joiner.match import Revision, Said
+from tailrace.joiner.match import Revision
 from tailrace.kit.avro_bytes import NULL, SOME, long, sized, text
 
 FIELDS = (
@@ -52,10 +52,7 @@ def encode(header: bytes, revision: Revision) -> bytes:
     prediction.outcome = own = outcome_id(prediction.id, revision.cause)
     duplicate_of, champion = prediction.duplicate_of, prediction.champion
     assert champion is not None, "an outcome before it is known who answered"
-    if label is None:
-        labelled = (revision.assumed or NULL) + NULL + NULL + NULL
-    else:
-        labelled = label.value + SOME + long(label.time) + _source(label) + label.by
+    assumed = (revision.assumed or NULL) + NULL + NULL + NULL
     return b"".join(
         (
             header,
@@ -67,17 +64,13 @@ def encode(header: bytes, revision: Revision) -> bytes:
             NULL if duplicate_of is None else SOME + sized(duplicate_of),
             long(revision.known_at),
             b"\x01" if label is not None and label.late else b"\x00",
-            labelled,
-            NULL + NULL if action is None else SOME + sized(action.value) + _source(action),
+            assumed if label is None else label.value + label.written,
+            NULL + NULL if action is None else SOME + sized(action.value) + action.written,
             NULL if revision.before is None else _before(*revision.before),
             champion,
             prediction.body,
         )
     )
-
-
-def _source(said: Said) -> bytes:
-    return SOME + text(said.topic) + long(said.partition) + long(said.offset)
 
 
 def _before(state: str, label: bytes | None, action: bytes | None) -> bytes:

@@ -12,7 +12,6 @@ from tailrace.joiner.store import STANDING, Store
 from tailrace.kit.errors import Retry
 from tailrace.kit.log import Committed
 from tailrace.kit.messages import Message
-from tailrace.kit.prediction_head import HeadReader
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,6 @@ class LanePartition:
         self._lane = lane
         self._partitions = partitions
         self._store = store
-        self._heads = HeadReader()
         self._held: list[Held] = []
         facts = {name: Facts.of(found) for name, found in committed.items()}
         # So far had truths been applied, and champions been read, when all of the history was in.
@@ -108,7 +106,6 @@ class LanePartition:
             self._store,
             self._standing,
             self._held,
-            self._heads,
             skip_before=self._skip_before,
             applied=applied,
         )

@@ -7,12 +7,15 @@ history, read again in other steps, leads to the same standing.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tailrace.joiner import match, outcome
 from tailrace.joiner.answered import answered, policy_action
+from tailrace.joiner.forward import HEADER as FORWARDED
+from tailrace.joiner.forward import Forwarded
 from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.match import (
     ACTION,
@@ -22,12 +25,16 @@ from tailrace.joiner.match import (
     MATCHED,
     NOBODY,
     SHADOW,
+    UNMATCHED,
     Prediction,
     Request,
     Revision,
+    Said,
     Truth,
 )
 from tailrace.joiner.packing import pack, unpack
+from tailrace.joiner.read_predictions import read_predictions
+from tailrace.joiner.read_truths import Coordinates
 from tailrace.joiner.standing import (
     ACTIONS,
     CHECKPOINTS,
@@ -39,15 +46,11 @@ from tailrace.joiner.standing import (
     Facts,
     Standing,
 )
-from tailrace.joiner.store import STANDING, Store, look_key, request_key
-from tailrace.joiner.truth import REKEYED as FORWARDED_HEADER
-from tailrace.joiner.truth import Forwarded, forwarded
-from tailrace.kit.codec import HEADER, read_schema_id
+from tailrace.joiner.store import STANDING, Store, look_key
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.marks import mark, mark_offset, mark_stream, mark_time
-from tailrace.kit.messages import DeadLetter, Message, Record, Source
-from tailrace.kit.murmur2 import partition_of
-from tailrace.kit.prediction_head import HeadReader
+from tailrace.kit.messages import DeadLetter, Message, Record
+from tailrace.kit.murmur2_columns import partitions_of
 
 MARK_EVERY_MS = 1_000
 """Marks are written when a clock has moved on by so much: event time, not wall time."""
@@ -57,14 +60,19 @@ _KINDS = {LABELS: LABEL, ACTIONS: ACTION}
 
 
 class Held(NamedTuple):
-    """A truth that waits until all of its time and before are known.
+    """A label or action that waits until all of its time and before are known.
 
-    ``before`` is the clock of its input before it, ``offset`` its offset in the input that it was read from.
+    Attributes:
+        order: effective time, kind, partition, offset; topics of a lane are in the order of their kinds.
+        request: key in the store.
+        original: of the message: key, value, headers, when it was appended.
+        input: where it was read, ``offset`` at which, ``before`` which clock before it.
     """
 
     order: tuple[int, int, int, int]
     request: bytes
-    truth: Truth
+    said: Said
+    original: tuple[bytes | None, bytes | None, Any, int]
     input: str
     offset: int
     before: int
@@ -87,18 +95,19 @@ class Original:
     """A message that was kept until its dead letter had to be written."""
 
     def __init__(self, truth: Truth) -> None:
-        self._said = truth.said
+        topic, partition, offset = truth.said.source.rsplit("/", 2)
+        self._topic, self._partition, self._offset = topic, int(partition), int(offset)
         assert truth.original is not None
         self._key, self._value, self._headers, self._appended = truth.original
 
     def topic(self) -> str:
-        return self._said.topic
+        return self._topic
 
     def partition(self) -> int:
-        return self._said.partition
+        return self._partition
 
     def offset(self) -> int:
-        return self._said.offset
+        return self._offset
 
     def key(self) -> Any:
         return self._key
@@ -131,7 +140,6 @@ class Step:
         store: Store,
         standing: Standing,
         held: Sequence[Held],
-        heads: HeadReader,
         *,
         skip_before: int = NEVER,
         applied: int = NEVER,
@@ -143,7 +151,6 @@ class Step:
         self._store = store
         self._standing = standing.copy()
         self._held = held
-        self._heads = heads
         self._skip_before = skip_before
         self._applied = applied
         self._grain = max(1, lane.horizon // CHECKPOINTS)
@@ -164,19 +171,14 @@ class Step:
             Retry: the registry is away, or a contract has not been heard of yet.
         """
         for name, messages in inputs.items():
-            for message in messages:
-                try:
-                    self._take(name, message)
-                except BadRecord as bad:
-                    self._reject(message, bad)
+            self._take(name, messages)
         standing = self._standing
         standing.applied = max(standing.applied, self._applied, standing.watermark(self._partitions))
         ready, held = self._ready()
         self._load([request for request, _ in self._arrived] + [one.request for one in ready])
         self._arrive()
         for one in ready:
-            # A copy: the step may come to nothing, and what is held is to stay as it is.
-            self._apply(one.request, replace(one.truth))
+            self._apply(one)
         self._close()
         self._unblock()
         self._sweep()
@@ -194,106 +196,119 @@ class Step:
 
     # Taking in ---
 
-    def _take(self, name: str, message: Message) -> None:
+    def _take(self, name: str, messages: Sequence[Message]) -> None:
         standing = self._standing
-        standing.offsets[name] = message.offset() + 1
-        clock = standing.clocks[name]
-        standing.checkpoint(name, clock, message.offset(), self._grain)
-        value = message.value()
-        if value is None:
-            self._take_mark(name, message, clock)
-        elif name in _STREAMS:
-            self._take_prediction(name, message, value, clock)
+        standing.checkpoint(name, standing.clocks[name], messages[0].offset(), self._grain)
+        standing.offsets[name] = messages[-1].offset() + 1
+        if name in _STREAMS:
+            self._take_predictions(name, messages)
         elif name == REKEYED:
-            self._take_forwarded(message, value, clock)
+            self._take_forwarded(messages)
         else:
-            self._take_truth(name, message, value, clock)
+            self._take_truths(name, messages)
 
-    def _take_mark(self, name: str, message: Message, clock: int) -> None:
+    def _take_predictions(self, name: str, messages: Sequence[Message]) -> None:
+        answers = iter(read_predictions(self._lane, [v for m in messages if (v := m.value()) is not None]))
+        standing, stream = self._standing, _STREAMS[name]
+        clock, sources, arrived = standing.clocks[name], standing.sources, self._arrived
+        for message in messages:
+            if message.value() is None:
+                clock = max(clock, self._marked(message))
+                if stream == CHAMPION and (read := mark_offset(message)) is not None:
+                    sources[self._number] = max(sources.get(self._number, -1), read)
+                continue
+            answer = next(answers)
+            if isinstance(answer, BadRecord):
+                self._reject(message, answer)
+                continue
+            request, version, prediction_id, key, time, source, contract, body = answer
+            if time > clock:
+                clock = time
+            if stream == CHAMPION and source[1] > sources.get(source[0], -1):
+                sources[source[0]] = source[1]
+            arrived.append(
+                (
+                    request,
+                    Prediction(stream, version, prediction_id, key, time, clock, source, contract, body),
+                )
+            )
+        standing.clocks[name] = clock
+
+    def _take_truths(self, name: str, messages: Sequence[Message]) -> None:
+        topic, number, kind = f"{self._topics.name}.{name}", self._number, _KINDS[name]
+        some = [message for message in messages if message.value() is not None]
+        where = [Coordinates(topic, number, message.offset(), message.timestamp()[1]) for message in some]
+        told = self._lane.reader.read(kind, [message.value() or b"" for message in some], where)
+        keys = [b"" if isinstance(one, BadRecord) else one.key for one in told]
+        rows = zip(told, partitions_of(keys, self._partitions), where, strict=True)
+        clock = self._standing.clocks[name]
+        for message in messages:
+            value = message.value()
+            if value is None:
+                clock = max(clock, self._marked(message))
+                continue
+            one, belongs, (_, _, offset, appended) = next(rows)
+            if isinstance(one, BadRecord):
+                self._reject(message, one)
+                continue
+            plan, request, key, time, said = one
+            before = clock
+            if time > clock:
+                clock = time
+            elif before - time > plan.rules.lateness:
+                said = said._replace(late=True)
+            if belongs != number:
+                about = Forwarded(topic, number, offset, appended, clock, said.late, message.key())
+                headers = [about.header(), *(message.headers() or ())]
+                self._records.append(Record(self._topics.rekeyed, value, key, headers, belongs))
+            elif clock >= self._skip_before:
+                original = message.key(), value, message.headers(), appended
+                order = clock, kind, number, offset
+                self._new_held.append(Held(order, request, said, original, name, offset, before))
+        self._standing.clocks[name] = clock
+
+    def _take_forwarded(self, messages: Sequence[Message]) -> None:
+        standing = self._standing
+        for message in messages:
+            value = message.value()
+            try:
+                if value is None:
+                    time, stream = self._mark_of(message), mark_stream(message) or ""
+                    known, _ = standing.others.get(stream, (NEVER, 0))
+                    standing.others[stream] = max(known, time), message.offset()
+                else:
+                    self._take_one_forwarded(message, value)
+            except BadRecord as bad:
+                self._reject(message, bad)
+
+    def _take_one_forwarded(self, message: Message, value: bytes) -> None:
+        about = Forwarded.of(message)
+        kind = LABEL if about.topic == self._topics.labels else ACTION
+        (one,) = self._lane.reader.read(kind, [value], [Coordinates(*about[:4])])
+        if isinstance(one, BadRecord):
+            raise one
+        clocks = self._standing.clocks
+        before, clocks[REKEYED] = clocks[REKEYED], max(clocks[REKEYED], about.effective)
+        if about.effective >= self._skip_before:
+            headers = [(name, content) for name, content in message.headers() or () if name != FORWARDED]
+            original = about.key, value, headers or None, about.appended
+            order = about.effective, kind, about.partition, about.offset
+            said = one.said._replace(late=about.late)
+            self._new_held.append(Held(order, one.request, said, original, REKEYED, message.offset(), before))
+
+    def _marked(self, message: Message) -> int:
+        """The time of a mark; before all times where it is none, which makes it a dead letter."""
+        try:
+            return self._mark_of(message)
+        except BadRecord as bad:
+            self._reject(message, bad)
+            return NEVER
+
+    def _mark_of(self, message: Message) -> int:
         time = mark_time(message)
         if time is None:
             raise BadRecord("empty", "the message has neither a value nor a mark")
-        standing = self._standing
-        if name == REKEYED:
-            stream = mark_stream(message) or ""
-            known, _ = standing.others.get(stream, (NEVER, 0))
-            standing.others[stream] = max(known, time), message.offset()
-            return
-        standing.clocks[name] = max(clock, time)
-        if name == PREDICTIONS and (read := mark_offset(message)) is not None:
-            standing.sources[self._number] = max(standing.sources.get(self._number, -1), read)
-
-    def _take_prediction(self, name: str, message: Message, value: bytes, clock: int) -> None:
-        value = self._in_order(value)
-        head = self._heads.read(value)
-        answerer = head.answerer
-        plan = self._lane.plan(answerer.contract_digest)
-        if not plan.is_own(read_schema_id(value)):
-            value = self._lane.codec.encode(
-                plan.prediction_schema_id, self._lane.codec.decode(value, plan.prediction_schema).record
-            )
-        time = head.event_time
-        standing = self._standing
-        known = standing.clocks[name] = max(time, clock)
-        if name == PREDICTIONS:
-            standing.sources[head.partition] = max(standing.sources.get(head.partition, -1), head.offset)
-        prediction = Prediction(
-            _STREAMS[name],
-            answerer.version,
-            head.prediction_id,
-            head.key,
-            time,
-            known,
-            (head.partition, head.offset),
-            answerer.contract_digest,
-            value[HEADER.size :],
-        )
-        self._arrived.append((request_key(answerer.model, head.request_id), prediction))
-
-    def _in_order(self, value: bytes) -> bytes:
-        """The prediction in a schema that begins with the head's fields."""
-        lane = self._lane
-        if lane.has_head(read_schema_id(value)):
-            return value
-        record = lane.codec.decode(value).record
-        plan = lane.plan(str(record.get("contract_digest")))
-        return lane.codec.encode(
-            plan.prediction_schema_id, lane.codec.decode(value, plan.prediction_schema).record
-        )
-
-    def _take_truth(self, name: str, message: Message, value: bytes, clock: int) -> None:
-        appended = message.timestamp()[1]
-        source = Source(message.topic(), self._number, message.offset())
-        read = self._lane.reader.read(_KINDS[name], value, source, appended)
-        effective = max(read.said.time, clock)
-        self._standing.clocks[name] = effective
-        late = clock - read.said.time > read.plan.rules.lateness
-        belongs = partition_of(read.key, self._partitions)
-        if belongs != self._number:
-            about = Forwarded(*source, appended, effective, late, message.key())
-            headers = [about.header(), *(message.headers() or ())]
-            self._records.append(Record(self._topics.rekeyed, value, read.key, headers, belongs))
-            return
-        original = message.key(), value, message.headers(), appended
-        truth = Truth(effective, _KINDS[name], read.said._replace(late=late), original=original)
-        self._hold(name, message.offset(), clock, request_key(read.plan.model, read.request_id), truth)
-
-    def _take_forwarded(self, message: Message, value: bytes, clock: int) -> None:
-        about = forwarded(message)
-        if about is None:
-            raise BadRecord("corrupt", f"the message has no header {FORWARDED_HEADER}")
-        source = Source(about.topic, about.partition, about.offset)
-        kind = LABEL if about.topic == self._topics.labels else ACTION
-        read = self._lane.reader.read(kind, value, source, about.appended)
-        self._standing.clocks[REKEYED] = max(about.effective, clock)
-        headers = [(name, content) for name, content in message.headers() or () if name != FORWARDED_HEADER]
-        original = about.key, value, headers or None, about.appended
-        truth = Truth(about.effective, kind, read.said._replace(late=about.late), original=original)
-        self._hold(REKEYED, message.offset(), clock, request_key(read.plan.model, read.request_id), truth)
-
-    def _hold(self, name: str, offset: int, before: int, request: bytes, truth: Truth) -> None:
-        if truth.effective >= self._skip_before:
-            self._new_held.append(Held(truth.order, request, truth, name, offset, before))
+        return time
 
     def _reject(self, message: Message, bad: BadRecord) -> None:
         self._letters.append(DeadLetter(self._topics.dead_letters, message, bad.code, bad.reason, bad.field))
@@ -302,10 +317,9 @@ class Step:
 
     def _ready(self) -> tuple[list[Held], list[Held]]:
         """What can be applied now, in order, and what has to wait."""
-        waiting = [*self._held, *self._new_held]
-        waiting.sort(key=lambda one: one.order)
+        waiting = sorted([*self._held, *self._new_held])
         applied = self._standing.applied
-        ready = next((at for at, one in enumerate(waiting) if one.order[0] >= applied), len(waiting))
+        ready = bisect_left(waiting, applied, key=lambda one: one.order[0])
         return waiting[:ready], waiting[ready:]
 
     def _load(self, keys: Sequence[bytes]) -> None:
@@ -326,8 +340,10 @@ class Step:
             self._looks.append((prediction.time + rules[prediction.contract].horizon, key))
             self._settle(key, request, prediction, request.truths)
 
-    def _apply(self, key: bytes, truth: Truth) -> None:
+    def _apply(self, one: Held) -> None:
+        key = one.request
         request = self._requests[key]
+        truth = Truth(one.order[0], one.order[1], one.said, UNMATCHED, one.original)
         match.add_truth(request, truth, self._lane.rules)
         if truth.fate != MATCHED:
             self._looks.append((truth.effective + self._lane.horizon, key))

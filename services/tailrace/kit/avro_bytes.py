@@ -16,6 +16,16 @@ def long(number: int) -> bytes:
     number = (number << 1) ^ (number >> 63)
     if number < 0x80:
         return _ONE_BYTE[number]
+    if 0x8_0000_0000 <= number < 0x400_0000_0000:  # six bytes, as today's times in milliseconds have
+        return (
+            (number & 0x7F)
+            | (number & 0x3F80) << 1
+            | (number & 0x1F_C000) << 2
+            | (number & 0xFE0_0000) << 3
+            | (number & 0x7_F000_0000) << 4
+            | (number >> 35) << 40
+            | 0x80_8080_8080
+        ).to_bytes(6, "little")
     found = bytearray()
     while number >= 0x80:
         found.append(number & 0x7F | 0x80)
@@ -52,10 +62,10 @@ def read_long(data: bytes, at: int) -> tuple[int, int]:
     return (found >> 1) ^ -(found & 1), at
 
 
-def read_sized(data: bytes, at: int) -> tuple[bytes, int]:
-    """The text (UTF-8) or bytes at a position, and the position after it; ``IndexError`` as in `read_long`."""
+def read_text(data: bytes, at: int) -> tuple[str, int]:
+    """The text at a position, and the position after it. Raises as `read_long` does, and ``UnicodeDecodeError``."""
     size, at = read_long(data, at)
     end = at + size
     if size < 0 or end > len(data):
         raise IndexError("text beyond the end")
-    return data[at:end], end
+    return data[at:end].decode(), end

@@ -1,0 +1,45 @@
+"""Labels and actions on their way to the partition where their request is."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from tailrace.kit.errors import BadRecord
+from tailrace.kit.messages import Message
+
+HEADER = "tailrace-rekeyed"
+
+
+class Forwarded(NamedTuple):
+    """What a forwarded record carries, in a header, of the message that it copies.
+
+    Attributes:
+        effective: the time from which it counts, by the clock of the partition that it came to.
+        key: that of the message, which may be any bytes or none.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    appended: int
+    effective: int
+    late: bool
+    key: bytes | None
+
+    def header(self) -> tuple[str, bytes]:
+        key = None if self.key is None else self.key.decode("latin-1")
+        return HEADER, json.dumps([*self[:-1], key], separators=(",", ":")).encode()
+
+    @classmethod
+    def of(cls, message: Message) -> Forwarded:
+        """Raises `BadRecord` (``corrupt``) where the message has no such header, or a broken one."""
+        for name, content in message.headers() or ():
+            if name == HEADER:
+                try:
+                    topic, partition, offset, appended, effective, late, key = json.loads(content)
+                    key = None if key is None else key.encode("latin-1")
+                except (ValueError, TypeError, AttributeError) as error:
+                    raise BadRecord("corrupt", f"the header {HEADER} cannot be read: {error}") from error
+                return cls(topic, partition, offset, appended, effective, late, key)
+        raise BadRecord("corrupt", f"the message has no header {HEADER}")

@@ -1,0 +1,103 @@
+"""Reads the predictions of a batch: of each, whose answer it is and to what; the rest stays bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from tailrace.joiner.lane_contracts import READ, LaneContracts
+from tailrace.joiner.store import request_key
+from tailrace.kit.avro_bytes import read_long, read_text
+from tailrace.kit.codec import HEADER, MAGIC
+from tailrace.kit.errors import BadRecord
+
+
+class Answer(NamedTuple):
+    """A prediction. ``request`` is its request's key in the store, ``body`` the prediction in its contract's schema."""
+
+    request: bytes
+    version: int
+    id: bytes
+    key: bytes
+    time: int
+    source: tuple[int, int]
+    contract: str
+    body: bytes
+
+
+def read_predictions(lane: LaneContracts, values: Sequence[bytes]) -> list[Answer | BadRecord]:
+    """The predictions, in their order.
+
+    Raises:
+        Retry: the registry is away, or a contract has not been heard of.
+    """
+    found: list[Answer | BadRecord | None] = [None] * len(values)
+    groups: dict[bytes, list[int]] = {}
+    for at, value in enumerate(values):
+        groups.setdefault(value[: HEADER.size], []).append(at)
+    for header, places in groups.items():
+        _read_columns(lane, header, places, values, found)
+    return [_read_plain(lane, values[at]) if one is None else one for at, one in enumerate(found)]
+
+
+def _read_columns(
+    lane: LaneContracts,
+    header: bytes,
+    places: list[int],
+    values: Sequence[bytes],
+    found: list[Answer | BadRecord | None],
+) -> None:
+    """Reads what can be read by columns; leaves the rest as it is."""
+    if len(header) < HEADER.size or header[0] != MAGIC:
+        return
+    schema_id = HEADER.unpack(header)[1]
+    decoder = lane.prediction_decoder(schema_id)
+    if decoder is None:
+        return
+    columns, _, pieces = decoder.decode([values[at] for at in places])
+    commons = []
+    for piece in pieces.values:
+        model, version, contract = _common(piece)
+        fits = lane.plan(contract).is_own(schema_id)
+        commons.append((request_key(model, b""), version, contract) if fits else None)
+    rows = zip(
+        places,
+        pieces.at.tolist(),
+        *(column if isinstance(column := columns[name].values, list) else column.tolist() for name in READ),
+        strict=True,
+    )
+    for at, which, prediction_id, request_id, key, time, partition, offset in rows:
+        if which >= 0 and (common := commons[which]) is not None:
+            prefix, version, contract = common
+            body = values[at][HEADER.size :]
+            source = (partition, offset)
+            found[at] = Answer(prefix + request_id, version, prediction_id, key, time, source, contract, body)
+
+
+def _common(piece: bytes) -> tuple[str, int, str]:
+    model, at = read_text(piece, 0)
+    version, at = read_long(piece, at)
+    _, at = read_text(piece, at)
+    contract, at = read_text(piece, at)
+    return model, version, contract
+
+
+def _read_plain(lane: LaneContracts, value: bytes) -> Answer | BadRecord:
+    """One prediction by the plain codec, in whatever schema it was written."""
+    try:
+        digest: Any = lane.codec.decode(value).record.get("contract_digest")
+        plan = lane.plan(str(digest))
+        record = lane.codec.decode(value, plan.prediction_schema).record
+        body = lane.codec.encode(plan.prediction_schema_id, record)[HEADER.size :]
+    except BadRecord as bad:
+        return bad
+    return Answer(
+        request_key(record["model"], record["request_id"].encode()),
+        record["version"],
+        record["prediction_id"].encode(),
+        record["key"].encode(),
+        record["event_time"],
+        (record["source"]["partition"], record["source"]["offset"]),
+        plan.applied.digest,
+        body,
+    )

@@ -1,0 +1,222 @@
+"""Reads labels and actions: which request each is about, when, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tailrace.contracts.json_input import parse_object
+from tailrace.joiner.contract_plan import ContractPlan
+from tailrace.joiner.label_value import encode_label, encode_labels
+from tailrace.joiner.match import LABEL, Said
+from tailrace.joiner.store import request_key
+from tailrace.kit.avro_bytes import NULL, SOME, long, sized, text
+from tailrace.kit.codec import HEADER, MAGIC, Codec, is_json, read_schema_id
+from tailrace.kit.errors import BadRecord
+from tailrace.kit.sources import REQUEST_ID, truth_key
+
+MODEL, LABELLED_BY, ACTION_FIELD = "model", "labelled_by", "action"
+
+
+class Told(NamedTuple):
+    """A label or an action: about which request (its key in the store), under which key, when by its own account.
+
+    Whether it is late is known only beside its partition's clock: ``said`` has it not late.
+    """
+
+    plan: ContractPlan
+    request: bytes
+    key: bytes
+    time: int
+    said: Said
+
+
+class Coordinates(NamedTuple):
+    """Where a label or action is, or was when it came, and when it was appended, in milliseconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    appended: int
+
+
+class TruthReader:
+    """Reads the labels and actions of one lane.
+
+    Args:
+        plans: of the models that share the lane; at least one.
+    """
+
+    def __init__(self, codec: Codec, plans: Sequence[ContractPlan]) -> None:
+        self._codec = codec
+        self._plans = plans
+        self._namespaces = {plan.namespace: plan for plan in plans}
+
+    def read(
+        self, kind: int, values: Sequence[bytes], where: Sequence[Coordinates]
+    ) -> list[Told | BadRecord]:
+        """Labels, or actions, in their order.
+
+        Args:
+            kind: LABEL or ACTION.
+
+        Raises:
+            Retry: the registry is away.
+        """
+        found: list[Told | BadRecord | None] = [None] * len(values)
+        groups: dict[bytes, list[int]] = {}
+        for at, value in enumerate(values):
+            groups.setdefault(value[: HEADER.size], []).append(at)
+        for header, places in groups.items():
+            self._read_columns(kind, header, places, values, where, found)
+        return [
+            self._read_plain(kind, values[at], where[at]) if one is None else one
+            for at, one in enumerate(found)
+        ]
+
+    # By columns ---
+
+    def _read_columns(
+        self,
+        kind: int,
+        header: bytes,
+        places: list[int],
+        values: Sequence[bytes],
+        where: Sequence[Coordinates],
+        found: list[Told | BadRecord | None],
+    ) -> None:
+        """Reads what is as it should be; leaves the rest as it is."""
+        plan = self._writer_is(kind, header)
+        if plan is None:
+            return
+        decoder = plan.label_decoder if kind == LABEL else plan.action_decoder
+        columns, good, _ = decoder.decode([values[at] for at in places])
+        contract = plan.contract
+        own, key_column, times = (
+            plan.model.encode(),
+            columns[contract.key.name],
+            columns[contract.event_time.name],
+        )
+        keys = key_column.values
+        if not isinstance(keys, list):
+            there = np.ones(len(keys), dtype=np.bool_) if key_column.present is None else key_column.present
+            keys = [b"%d" % key if t else None for key, t in zip(keys.tolist(), there.tolist(), strict=True)]
+        appended = np.array([where[at].appended for at in places], dtype=np.int64)
+        at_times = times.values if times.present is None else np.where(times.present, times.values, appended)
+        fine = at_times <= appended + contract.event_time.skew_ms
+        if good is not None:
+            fine &= good
+        if kind == LABEL:
+            said = encode_labels(contract.target, columns[contract.target.name])
+            by = [NULL if name is None else SOME + sized(name) for name in columns[LABELLED_BY].values]
+        else:
+            said = columns[ACTION_FIELD].values
+            by = [NULL] * len(places)
+        prefix = request_key(plan.model, b"")
+        rows = zip(
+            places,
+            fine.tolist(),
+            columns[REQUEST_ID].values,
+            keys,
+            columns[MODEL].values,
+            at_times.tolist(),
+            said,
+            by,
+            strict=True,
+        )
+        last = ("", -1)
+        begin, place = "", b""
+        for at, is_fine, request_id, key, model, time, value, who in rows:
+            if not (is_fine and request_id and key and value) or (model is not None and model != own):
+                continue
+            topic, partition, offset, _ = where[at]
+            if (topic, partition) != last:
+                last = topic, partition
+                begin, place = f"{topic}/{partition}/", SOME + text(topic) + long(partition)
+            source = place + long(offset)
+            written = SOME + long(time) + source + who if kind == LABEL else source
+            found[at] = Told(
+                plan, prefix + request_id, key, time, Said(value, False, f"{begin}{offset}", written)
+            )
+
+    def _writer_is(self, kind: int, header: bytes) -> ContractPlan | None:
+        """The model whose schema the header names, byte for byte."""
+        if len(header) < HEADER.size or header[0] != MAGIC:
+            return None
+        schema_id = HEADER.unpack(header)[1]
+        for plan in self._plans:
+            try:
+                if self._codec.copies(schema_id, plan.label_schema if kind == LABEL else plan.action_schema):
+                    return plan
+            except BadRecord:  # no such schema, or none that can be used: the plain way says so by row
+                return None
+        return None
+
+    # One by one ---
+
+    def _read_plain(self, kind: int, value: bytes, where: Coordinates) -> Told | BadRecord:
+        try:
+            return self._read_one(kind, value, where)
+        except BadRecord as bad:
+            return bad
+
+    def _read_one(self, kind: int, value: bytes, where: Coordinates) -> Told:
+        plan, record = self._record(kind, value)
+        contract = plan.contract
+        topic, partition, offset, appended = where
+        given = record.get(contract.event_time.name)
+        time = appended if given is None else int(given)
+        if time > appended + contract.event_time.skew_ms:
+            reason = (
+                f"{(time - appended) / 1000:,.0f} s after it was appended; "
+                f"{contract.event_time.skew_ms / 1000:,.0f} s are allowed"
+            )
+            raise BadRecord("event-time-ahead", reason, contract.event_time.name)
+        key = truth_key(contract.key.name, record)
+        request_id = record.get(REQUEST_ID)
+        if not request_id:
+            raise BadRecord("missing-request-id", "request_id says which request it is about", REQUEST_ID)
+        source = SOME + text(topic) + long(partition) + long(offset)
+        if kind == LABEL:
+            found = encode_label(contract.target, record.get(contract.target.name))
+            named = record.get(LABELLED_BY)
+            written = SOME + long(time) + source + (NULL if named is None else SOME + text(named))
+        else:
+            action = record.get(ACTION_FIELD)
+            if not action:
+                raise BadRecord("missing", "action is missing: what was done", ACTION_FIELD)
+            found, written = action.encode(), source
+        said = Said(found, False, f"{topic}/{partition}/{offset}", written)
+        return Told(plan, request_key(plan.model, request_id.encode()), key.encode(), time, said)
+
+    def _record(self, kind: int, value: bytes) -> tuple[ContractPlan, dict[str, Any]]:
+        if is_json(value):
+            plan = self._addressed(parse_object(value).get(MODEL), None)
+            reader = plan.label_json if kind == LABEL else plan.action_json
+            return plan, reader.parse(value)
+        plans = self._plans
+        if len(plans) == 1:
+            schema = plans[0].label_schema if kind == LABEL else plans[0].action_schema
+            record = self._codec.decode(value, schema).record
+            self._addressed(record[MODEL], None)
+            return plans[0], record
+        writer = self._codec.writer_schema(read_schema_id(value))
+        written = writer.get("namespace") if isinstance(writer, dict) else None
+        plan = self._addressed(self._codec.decode(value).record.get(MODEL), written)
+        schema = plan.label_schema if kind == LABEL else plan.action_schema
+        return plan, self._codec.decode(value, schema).record
+
+    def _addressed(self, named: object, namespace: object) -> ContractPlan:
+        """The model that is named; where none is, the lane's only one, or the one whose schema it is."""
+        known = ", ".join(plan.model for plan in self._plans)
+        if named is None:
+            plan = self._plans[0] if len(self._plans) == 1 else self._namespaces.get(str(namespace))
+            if plan is None:
+                raise BadRecord("unknown-model", f"it has to name its model: {known}", MODEL)
+            return plan
+        for plan in self._plans:
+            if plan.model == named:
+                return plan
+        raise BadRecord("unknown-model", f"{str(named)[:100]!r} is not one of {known}", MODEL)
