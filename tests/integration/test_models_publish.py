@@ -95,7 +95,6 @@ def test_what_is_published_can_be_fetched_and_opened(where: Connection, tmp_path
     assert reader(past_the_end) == [None, None]
     assert [v["state"] for v in published_versions(where, tmp_path, "publish-one")] == ["published"] * 2
     assert published_versions(where, tmp_path / "other", "publish-one")[0]["state"] == "untrusted"
-    reader.close()
 
 
 def test_a_publisher_that_dies_halfway_leaves_nothing_to_read(where: Connection, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from confluent_kafka import (
     Consumer,
@@ -29,6 +29,8 @@ from tailrace.kit.log import Fatal, History, LogError, OutOfRange, Retriable
 from tailrace.kit.messages import Message, TopicPartition
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 _TIMEOUT_S = 10.0
 _AT_ONCE = 10_000
@@ -204,7 +206,7 @@ def read_all(connection: Connection, topics: str | Sequence[str]) -> Iterator[Me
     Raises:
         TailraceError: a topic does not exist, or Kafka cannot be reached.
     """
-    reader = _patiently(connection, topics)
+    reader = _patiently(connection, lambda: TopicReader(connection, topics))
     try:
         while not reader.caught_up():
             yield from reader.poll(0.2)
@@ -217,40 +219,45 @@ def read_at(
 ) -> dict[tuple[int, int], Message]:
     """The messages at ``places`` (partition, offset) of a topic; without those that are no longer, or not yet, there.
 
+    Where a transaction is open before one of them it waits for its end.
+
     Raises:
-        TailraceError: as ``read_all``.
+        TailraceError: as ``read_all``; also where nothing comes for ten seconds.
     """
     wanted = set(places)
-    if not wanted:
-        return {}
-    firsts: dict[TopicPartition, int] = {}
-    lasts: dict[int, int] = {}
+    starts: dict[TopicPartition, int] = {}
+    ends: dict[TopicPartition, int] = {}
     for partition, offset in wanted:
         tp = TopicPartition(topic, partition)
-        firsts[tp] = min(offset, firsts.get(tp, offset))
-        lasts[partition] = max(offset, lasts.get(partition, offset))
-    reader = _patiently(connection, topic, firsts)
+        starts[tp] = min(offset, starts.get(tp, offset))
+        ends[tp] = max(offset + 1, ends.get(tp, 0))
+    if not wanted:
+        return {}
+    last = _patiently(connection, lambda: Ends(connection).of([topic]))
+    there = {tp: min(end, last.get(tp, 0)) for tp, end in ends.items()}
+    reader = _patiently(connection, lambda: _Reading(connection, starts, there, follow=False))
     found: dict[tuple[int, int], Message] = {}
+    give_up = time.monotonic() + _TIMEOUT_S
     try:
-        while lasts and not reader.caught_up():
-            for message in reader.poll(0.2):
-                place = message.partition(), message.offset()
-                if place in wanted:
-                    found[place] = message
-                if message.offset() >= lasts.get(message.partition(), message.offset() + 1):
-                    del lasts[message.partition()]
+        while not reader.caught_up():
+            messages = reader.poll(0.2)
+            if messages:
+                give_up = time.monotonic() + _TIMEOUT_S
+            elif time.monotonic() > give_up:
+                raise TailraceError(f"{topic} cannot be read: nothing has come for {_TIMEOUT_S:.0f} s")
+            for message in messages:
+                if (message.partition(), message.offset()) in wanted:
+                    found[message.partition(), message.offset()] = message
     finally:
         reader.close()
     return found
 
 
-def _patiently(
-    connection: Connection, topics: str | Sequence[str], starts: Mapping[TopicPartition, int] | None = None
-) -> TopicReader:
+def _patiently(connection: Connection, call: Callable[[], Answer]) -> Answer:
     deadline = time.monotonic() + _TIMEOUT_S
     while True:
         try:
-            return TopicReader(connection, topics, starts=starts)
+            return call()
         except LogError as error:
             if not isinstance(error, Retriable) or time.monotonic() > deadline:
                 raise TailraceError(f"Kafka at {connection.bootstrap} does not answer: {error}") from error

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tailrace.contracts import lanes
 from tailrace.kit.connection import Connection
-from tailrace.kit.errors import Retry
+from tailrace.kit.errors import Retry, TailraceError
+from tailrace.kit.reading import read_at
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import sha256
 from tailrace.models.package import Chunk
@@ -83,74 +82,15 @@ class PackageFetcher:
 
 
 class KafkaChunks:
-    """Reads chunks from Kafka by partition and offset, with a consumer of its own that joins no group.
+    """Reads chunks from Kafka by partition and offset, outside any consumer group."""
 
-    Not for use by several threads at once.
-    """
-
-    def __init__(self, connection: Connection, timeout_s: float = 15.0) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._timeout_s = timeout_s
-        self._consumer: Any = None
 
     def __call__(self, chunks: Sequence[Chunk]) -> list[bytes | None]:
-        found: dict[tuple[int, int], bytes | None] = {}
-        for partition in sorted({c.partition for c in chunks}):
-            offsets = sorted({c.offset for c in chunks if c.partition == partition})
-            found |= {(partition, o): data for o, data in self._read(partition, offsets).items()}
-        return [found.get((c.partition, c.offset)) for c in chunks]
-
-    def close(self) -> None:
-        if self._consumer is not None:
-            self._consumer.close()
-            self._consumer = None
-
-    def _read(self, partition: int, offsets: list[int]) -> dict[int, bytes | None]:
-        """Reads on from each offset while the next one wanted is the next one there, else jumps."""
-        from confluent_kafka import KafkaError, TopicPartition
-
-        consumer = self._consumer = self._consumer or _consumer(self._connection)
-        found: dict[int, bytes | None] = {}
-        waiting = offsets[::-1]
-        deadline = time.monotonic() + self._timeout_s
-        at = -1
-        while waiting:
-            if waiting[-1] != at:
-                at = waiting[-1]
-                consumer.assign([TopicPartition(lanes.CHUNKS, partition, at)])
-            message = consumer.poll(0.2)
-            if message is None:
-                if time.monotonic() > deadline:
-                    self.close()
-                    raise Retry(f"{lanes.CHUNKS} cannot be read: no answer for {self._timeout_s:.0f} s")
-                continue
-            error = message.error()
-            if error is None and message.offset() == at:
-                found[at] = message.value()
-                at += 1
-            elif error is not None and error.code() not in (
-                KafkaError._PARTITION_EOF,
-                KafkaError._AUTO_OFFSET_RESET,
-                KafkaError._UNKNOWN_PARTITION,
-            ):
-                continue  # the client tries again by itself, until the deadline
-            waiting.pop()  # found, or past it: compacted away, aborted, or never there
-        consumer.unassign()
-        return found
-
-
-def _consumer(connection: Connection) -> Any:
-    from confluent_kafka import Consumer
-
-    return Consumer(
-        {
-            **connection.kafka,
-            "group.id": "tailrace-chunks",  # librdkafka demands one; nothing is committed
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "auto.offset.reset": "error",
-            "enable.partition.eof": True,
-            "fetch.wait.max.ms": 20,
-            "log_level": 0,
-        }
-    )
+        places = [(chunk.partition, chunk.offset) for chunk in chunks]
+        try:
+            found = read_at(self._connection, lanes.CHUNKS, places)
+        except TailraceError as away:
+            raise Retry(str(away)) from away
+        return [found[place].value() if place in found else None for place in places]

@@ -123,16 +123,13 @@ def _champion(connection: Connection, registry: RegistryClient, contract: ModelC
         if message.value() is not None:
             catalog.apply(codec.decode("ModelManifest", message.value()))
     record = catalog.record(contract.model, version)
-    chunks = KafkaChunks(connection)
     home = home_dir()
     try:
         if record is not None:
-            fetch = PackageFetcher(home / "cache" / "packages", chunks)
+            fetch = PackageFetcher(home / "cache" / "packages", KafkaChunks(connection))
             return open_package(record, fetch, TrustStore(home / "keys"), contract)
     except PackageRefused as refused:
         print(f"version {version} cannot be compared with: {refused}", file=sys.stderr)
-    finally:
-        chunks.close()
     return None
 
 
