@@ -40,7 +40,7 @@ class Claim:
         self._consumer: Any = None
 
     def __enter__(self) -> Claim:
-        admin = AdminClient(dict(self._connection.kafka))
+        admin = AdminClient({**self._connection.kafka, "log_level": 0})
         self._only(admin, 0)
         self._consumer = Consumer(
             {

@@ -203,7 +203,7 @@ def labels_after(
 
 
 def _partitions(connection: Connection, topic: str) -> int:
-    found = AdminClient(dict(connection.kafka)).list_topics(topic, timeout=10).topics[topic]
+    found = AdminClient({**connection.kafka, "log_level": 0}).list_topics(topic, timeout=10).topics[topic]
     if found.error is not None:
         raise TailraceError(f"no topic {topic} ({found.error.str()}): `tailrace apply` makes a lane's topics")
     return len(found.partitions)
