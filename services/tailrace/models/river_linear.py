@@ -19,6 +19,7 @@ from tailrace.models.columns import Array
 
 RATE = 0.05
 MOST_DEVIATIONS = 10.0
+_LARGEST = 1e100
 _BIAS = "", ""
 
 
@@ -54,7 +55,7 @@ class RiverLinear:
             self.model.learn_one(x, truth)
         elif self.classes:
             self.model.learn_one(x, truth == self.classes[1])
-        elif math.isfinite(truth):
+        elif _present(truth):
             self.target.learn_one({"y": float(truth)})
             self.model.learn_one(
                 x, _cut(self.target.transform_one({"y": float(truth)})["y"], MOST_DEVIATIONS)
@@ -149,7 +150,7 @@ def fit_river_linear(x: Any, y: Array, contract: ModelContract) -> Any:
 
 
 def _present(value: Any) -> bool:
-    return value is not None and math.isfinite(value)
+    return value is not None and abs(value) < _LARGEST  # neither NaN nor one whose square is infinite
 
 
 def _cut(value: float, most: float) -> float:

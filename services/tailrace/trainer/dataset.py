@@ -125,10 +125,10 @@ def dataset(run: Run, contract: ModelContract, codec: Codec, outcomes: Iterable[
             left_out[why] += 1
             continue
         before = latest.setdefault(outcome["prediction"]["prediction_id"], outcome)
-        if before is not outcome:
-            left_out["corrected"] += before["revision"] != outcome["revision"]
-            if outcome["revision"] > before["revision"]:
-                latest[outcome["prediction"]["prediction_id"]] = outcome
+        if outcome["revision"] != before["revision"]:
+            left_out["corrected"] += 1
+        if outcome["revision"] > before["revision"]:
+            latest[outcome["prediction"]["prediction_id"]] = outcome
     rows = _Rows(contract)
     for outcome in sorted(latest.values(), key=_place):
         why = rows.add(outcome)

@@ -65,6 +65,15 @@ def train(
     Raises:
         TailraceError: nothing can be trained on these rows; says why.
     """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1):  # another number of threads adds up in another order
+        return _train(run, rows, champion, best, say)
+
+
+def _train(
+    run: Run, rows: Dataset, champion: LoadedModel | None, best: Mapping[str, float], say: Say
+) -> Trained:
     contract = rows.contract
     chosen = contract.training.template
     (x, y), (held_x, held_y) = rows.train, rows.held

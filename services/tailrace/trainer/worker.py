@@ -57,8 +57,6 @@ def main() -> None:
 
 
 def _work(job: Mapping[str, Any], tell: Any) -> None:
-    from threadpoolctl import threadpool_limits
-
     from tailrace.models.publish import publish_package
     from tailrace.models.trust import own_key
     from tailrace.trainer.work import gather, train
@@ -73,10 +71,8 @@ def _work(job: Mapping[str, Any], tell: Any) -> None:
     outcomes = _outcomes(connection, contract, run)
     champion = None if run.champion is None else _champion(connection, registry, contract, run.champion)
     try:
-        with threadpool_limits(limits=1):
-            trained = train(
-                run, gather(run, contract, Codec(registry), outcomes, say), champion, job["best"], say
-            )
+        rows = gather(run, contract, Codec(registry), outcomes, say)
+        trained = train(run, rows, champion, job["best"], say)
     except TailraceError as error:
         tell(end=FAILED, reason=str(error))
         return
