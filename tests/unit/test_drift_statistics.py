@@ -79,6 +79,13 @@ def test_a_p_value_is_that_of_all_samples_of_its_sizes_and_distance(n: int, m: i
             p_value(n, m, impossible)
 
 
+@pytest.mark.parametrize(("n", "m"), [(3, 1_000), (60, 60), (500, 1_000), (1_993, 997), (5_000, 1_000)])
+def test_ks_is_scipys_at_any_distance(n: int, m: int) -> None:
+    values = np.arange(m)
+    for cut in np.linspace(0, m, 12).astype(int):
+        agree(np.linspace(cut, m, n), values)
+
+
 def test_ks_of_nothing_is_not_defined() -> None:
     assert ks_test(*counted([], [1.0, 2.0])) is None
     assert ks_test(np.array([5]), np.array([], dtype=np.int64)) is None

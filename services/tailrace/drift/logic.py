@@ -108,6 +108,9 @@ class DriftWindows:
                 cells.append((whose.model, cell))
         return cells
 
+    def length_ms(self, contract: AppliedContract) -> int:
+        return contract.contract.drift.window_ms
+
     def ages(self, contract: AppliedContract) -> int:
         return 1
 
