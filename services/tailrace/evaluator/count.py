@@ -103,12 +103,23 @@ class _Groups:
         found = []
         for names, codes in self._segments:
             rows = np.flatnonzero(self._in_time[at] & (codes[at] >= 0))
-            cells, group = np.unique(base[rows] * len(names) + codes[at][rows], return_inverse=True)
+            cells, group = _numbered(base[rows] * len(names) + codes[at][rows])
             for cell, counts in zip(cells.tolist(), count(rows, group, len(cells)), strict=True):
                 (start, age, version, role, artifact), other = heads[cell // len(names)]
                 about = Subject(version, role, artifact, names[cell % len(names)], other)
                 found.append(Counted(start, age, about, counts))
         return found
+
+
+def _numbered(values: Ints) -> tuple[Ints, Ints]:
+    """The distinct values, ascending, and which of them each is; the values are few, or small."""
+    if not len(values) or values.max() > 100 * len(values):
+        distinct, where = np.unique(values, return_inverse=True)
+        return distinct, where
+    distinct = np.flatnonzero(np.bincount(values))
+    numbers = np.zeros(int(values.max()) + 1, dtype=np.int64)
+    numbers[distinct] = np.arange(len(distinct))
+    return distinct, numbers[values]
 
 
 class _Tallies:
@@ -186,12 +197,17 @@ class _Statistics:
         group, rows = group[self._tabled[rows]], rows[self._tabled[rows]]
         if not len(rows):
             return
-        cells, where = np.unique(np.column_stack([group, self._table[rows]]), axis=0, return_inverse=True)
+        table = self._table[rows]
+        wide = int(table.max()) + 1
+        cells, where = _numbered(
+            np.ravel_multi_index((group, *table.T), (len(found), *[wide] * table.shape[1]))
+        )
         totals = np.zeros(len(cells), dtype=np.int64)
-        np.add.at(totals, where.reshape(-1), self._signs[rows])
-        for (of, *cell), total in zip(cells.tolist(), totals.tolist(), strict=True):
+        np.add.at(totals, where, self._signs[rows])
+        for cell, total in zip(cells.tolist(), totals.tolist(), strict=True):
             if total:
-                found[of].table[tuple(cell)] = total
+                of, *classes = np.unravel_index(cell, (len(found), *[wide] * table.shape[1]))
+                found[int(of)].table[tuple(map(int, classes))] = total
 
     def _with_scores(self, found: list[Counts], rows: Ints, group: Ints, positive: Mask) -> list[Counts]:
         order = np.argsort(group, kind="stable")

@@ -98,6 +98,9 @@ class PerformanceWindows:
                 cells.append((of.plan.applied.model, cell))
         return cells
 
+    def length_ms(self, contract: AppliedContract) -> int:
+        return contract.contract.quality.window_ms
+
     def ages(self, contract: AppliedContract) -> int:
         return len(contract.contract.quality.judge_at_ms)
 

@@ -178,7 +178,9 @@ def _outcomes(plan: Plan, predicted: Predicted, fields: Fields) -> Outcomes:
     came_late = zip(fields["late"], fields["state"], strict=True)
     late = np.array([bool(late) and state == "labelled" for late, state in came_late], dtype=np.bool_)
     for row, state, label in zip(replacing, before["state"], before["label"], strict=True):
-        late[row] &= state != "labelled" or label != fields["label"][row]  # else it is only the action that is new
+        late[row] &= (
+            state != "labelled" or label != fields["label"][row]
+        )  # else it is only the action that is new
     return Outcomes(
         predicted=predicted,
         known_at=np.array(fields["known_at"], dtype=np.int64),
