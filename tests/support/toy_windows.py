@@ -101,10 +101,12 @@ class Feeder:
     def some(self) -> list[Record]:
         records = [self._record() for _ in range(self._rng.randint(1, 12))]
         if self._rng.random() < 0.5:  # windows are judged on the way, and not only in the end
-            records += self.tick(
-                max(*self._now.values(), *self._marks.values()) + self._rng.choice([0, 5, 20])
-            )
+            records += self.tick(self.latest + self._rng.choice([0, 5, 20]))
         return records
+
+    @property
+    def latest(self) -> int:
+        return max(*self._now.values(), *self._marks.values())
 
     def tick(self, time: int) -> list[Record]:
         """Time passes everywhere."""
@@ -204,6 +206,9 @@ class ToyWindows:
         return [
             (MODELS[cell[1]], Cell(*cell, json.dumps(numbers).encode())) for cell, numbers in cells.items()
         ]
+
+    def length_ms(self, contract: AppliedContract) -> int:
+        return LENGTHS[contract.digest]
 
     def ages(self, contract: AppliedContract) -> int:
         return len(AGES)

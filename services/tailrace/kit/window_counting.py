@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tailrace.contracts.fold import AppliedContract
 from tailrace.kit.marks import mark_stream, mark_time
 from tailrace.kit.messages import DeadLetter, Message, TopicPartition
 from tailrace.kit.windows import NO_TIME, Cell, Rows, Times, Windows
@@ -111,6 +112,17 @@ def _move_by_marks(
         key = TopicPartition(message.topic(), message.partition()), stream
         if time > max(clocks.get(key, NO_TIME), counted.clocks.get(key, NO_TIME)):
             counted.clocks[key] = time
+
+
+def crosses(windows: Windows, contracts: Sequence[AppliedContract], before: int, after: int) -> bool:
+    """Whether a clock that moves passes a time at which windows of these contracts are judged."""
+    for contract in contracts:
+        length = windows.length_ms(contract)
+        for age in range(windows.ages(contract)):
+            first = windows.closes_at(contract, 0, age)
+            if (after - first) // length > (before - first) // length:
+                return True
+    return False
 
 
 def parts(

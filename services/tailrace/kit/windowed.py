@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tailrace.contracts.fold import AppliedContract
 from tailrace.contracts.lanes import WINDOW_PARTS, WINDOW_STATE
 from tailrace.kit.codec import ControlCodec
 from tailrace.kit.errors import Retry
@@ -21,8 +22,8 @@ from tailrace.kit.log import Committed, History, Retriable
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.messages import Hold, Message, Record, TopicPartition
 from tailrace.kit.window_closing import ModelWindows
-from tailrace.kit.window_counting import count, parts
-from tailrace.kit.windows import Windows
+from tailrace.kit.window_counting import Clocks, count, crosses, parts
+from tailrace.kit.windows import NO_TIME, Windows
 
 KIND = "tailrace-kind"
 KEEP_AFTER = 2_000
@@ -37,6 +38,7 @@ class _Draft(NamedTuple):
 
     output: Output
     clocks: dict[tuple[TopicPartition, str], int]
+    told: dict[tuple[TopicPartition, str], int]
     windows: _Open
 
 
@@ -64,6 +66,8 @@ class WindowedLogic:
         self._keep_after = keep_after
         self._counts: dict[str, int] = {}
         self._clocks: dict[tuple[TopicPartition, str], int] = {}
+        # For how many contracts of the lane a clock was told last.
+        self._told: dict[tuple[TopicPartition, str], int] = {}
         self._open: _Open = {}
         # What was read again and not put together yet.
         self._kept: dict[int, dict[str, bytes | None]] = {}
@@ -110,6 +114,7 @@ class WindowedLogic:
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
         gone = set(partitions)
         self._clocks = {key: time for key, time in self._clocks.items() if key[0] not in gone}
+        self._told = {key: contracts for key, contracts in self._told.items() if key[0] not in gone}
         for tp in gone:
             if tp.topic == WINDOW_PARTS:
                 self._open.pop(tp.partition, None)
@@ -118,7 +123,7 @@ class WindowedLogic:
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         self._put_together()
-        draft = _Draft(Output(), {}, {})
+        draft = _Draft(Output(), {}, {}, {})
         self._count([message for message in batch if message.topic() != WINDOW_PARTS], draft)
         by_partition: dict[int, list[Message]] = defaultdict(list)
         for message in batch:
@@ -132,6 +137,7 @@ class WindowedLogic:
     def committed(self, output: Output) -> None:
         if self._drafted is not None and self._drafted.output is output:
             self._clocks.update(self._drafted.clocks)
+            self._told.update(self._drafted.told)
             for partition, models in self._drafted.windows.items():
                 self._open[partition].update(models)
 
@@ -147,21 +153,43 @@ class WindowedLogic:
         draft.output.dead_letters += counted.dead_letters
         draft.clocks.update(counted.clocks)
         self._tell_clocks(messages, draft)
-        models: dict[str, set[str]] = defaultdict(set)
-        for model, history in self._kind.contracts().history.items():
-            for applied in history:
-                models[applied.contract.lane].add(model)
+        contracts = self._contracts_by_lane()
         for topic in sorted({message.topic() for message in messages}):
             lane = topic.rpartition(".")[0]
             if lane not in self._counts:
                 self._counts[lane] = self._count_partitions(topic)
         for lane in sorted({message.topic().rpartition(".")[0] for message in messages}):
-            clocks = {key: t for key, t in counted.clocks.items() if key[0].topic.rpartition(".")[0] == lane}
-            for model in sorted(models[lane]):
+            claims = self._claims(lane, contracts[lane], counted.clocks)
+            draft.told.update(dict.fromkeys(claims, len(contracts[lane])))
+            for model in sorted({applied.model for applied in contracts[lane]}):
                 cells = counted.cells.get((lane, model), ())
-                if cells or clocks:
-                    made = parts(self._kind.kind, model, lane, self._counts[lane], cells, clocks)
+                if cells or claims:
+                    made = parts(self._kind.kind, model, lane, self._counts[lane], cells, claims)
                     draft.output.records += map(self._part, made)
+
+    def _contracts_by_lane(self) -> dict[str, list[AppliedContract]]:
+        """All that ever were in force."""
+        found: dict[str, list[AppliedContract]] = defaultdict(list)
+        for history in self._kind.contracts().history.values():
+            for applied in history:
+                found[applied.contract.lane].append(applied)
+        return found
+
+    def _claims(
+        self, lane: str, contracts: Sequence[AppliedContract], moved: Clocks
+    ) -> dict[tuple[TopicPartition, str], int]:
+        """The clocks that matter: those that have come to where a window may be judged, and those of which that is
+        not known, since the partition or a contract is new here.
+        """
+        return {
+            key: time
+            for key, time in {**self._clocks, **moved}.items()
+            if key[0].topic.rpartition(".")[0] == lane
+            and (
+                self._told.get(key) != len(contracts)
+                or crosses(self._kind, contracts, self._clocks.get(key, NO_TIME), time)
+            )
+        }
 
     def _count_partitions(self, topic: str) -> int:
         try:

@@ -117,12 +117,18 @@ class Windows(Protocol):
         """
         ...
 
+    def length_ms(self, contract: AppliedContract) -> int:
+        """How long a window is."""
+        ...
+
     def ages(self, contract: AppliedContract) -> int:
         """At how many ages a window is judged."""
         ...
 
     def closes_at(self, contract: AppliedContract, window_start: int, age: int) -> int:
-        """The clock that all partitions have to reach before the window is judged at an age; rises with age."""
+        """The clock that all partitions have to reach before the window is judged at an age; rises with age, and is
+        the same distance from the start of every window.
+        """
         ...
 
     def add(self, into: Any | None, counts: bytes) -> Any:
