@@ -11,6 +11,7 @@ preset with the same two tests against all rows of training, in an environment o
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +41,7 @@ from tailrace.kit.memory_log import MemoryMessage
 from tailrace.kit.windows import NO_TIME, Closed
 from tailrace.models.reference import Reference, category_profile, feature_profiles, number_profile
 
-EVIDENTLY = "evidently==0.7.23"
+EVIDENTLY = ["evidently==0.7.23", "pandas<3", "pyarrow"]
 NUMBERS = [f"number_{i}" for i in range(25)]
 CATEGORIES = [f"category_{i}" for i in range(5)]
 VALUES = ["red", "green", "blue", "other"]
@@ -240,10 +241,10 @@ def evidently(world: World, folder: Path) -> Callable[[], Measured]:
     python = folder / "environment" / "bin" / "python"
     say("installing evidently in an environment of its own")
     for command in (
-        ["uv", "venv", "--quiet", str(folder / "environment")],
-        ["uv", "pip", "install", "--quiet", "--python", str(python), EVIDENTLY, "pyarrow"],
+        ["venv", "--quiet", "--python", sys.executable, str(folder / "environment")],
+        ["pip", "install", "--quiet", "--python", str(python), *EVIDENTLY],
     ):
-        subprocess.run(command, check=True)
+        subprocess.run([sys.executable, "-m", "uv", *command], check=True)
     reference, windows = folder / "reference.parquet", folder / "windows.parquet"
     world.trained.to_parquet(reference)
     numbered = [frame.assign(window=number) for number, frame in enumerate(world.frames)]
