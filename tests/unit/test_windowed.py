@@ -28,7 +28,7 @@ from tailrace.kit.log import Committed
 from tailrace.kit.marks import mark
 from tailrace.kit.memory_log import MemoryClock, MemoryLog
 from tailrace.kit.messages import Record, TopicPartition
-from tailrace.kit.windowed import WindowedLogic
+from tailrace.kit.windowed import KEEP_AFTER_MS, WindowedLogic
 
 PARTITIONS = 2
 PARTS = TopicPartition(WINDOW_PARTS, 0)
@@ -185,6 +185,20 @@ def test_what_is_late_is_counted_where_it_came() -> None:
     found = {tuple(report["id"][3:]): report["subjects"] for report in reports(log)}
     assert found[0, 1] == {'{"v": 1}': {"rows": 1, "sum": 1}}
     assert found[60, 0] == {'{"v": 1}': {"rows": 1, "late": 1, "sum": 2}}
+
+
+def test_what_is_read_again_is_never_old() -> None:
+    log = filled([])
+    instances = Instances(log, 1, keep_after=1_000)
+    log.append(*prediction(1))
+    instances.finish()
+    assert log.messages(WINDOW_STATE) == []
+    log.pass_time(KEEP_AFTER_MS + 10_000)
+    log.append(*prediction(2))
+    instances.finish()
+    assert (
+        json.loads(instances.committed[PARTS].metadata)["from"] == log.messages(WINDOW_PARTS)[-1].offset() + 1
+    )
 
 
 def test_little_is_read_again_however_long_a_window_is_open() -> None:

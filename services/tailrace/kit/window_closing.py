@@ -25,6 +25,13 @@ class WindowKey(NamedTuple):
     start: int
 
 
+class Place(NamedTuple):
+    """A part's offset, and when it was appended, in ms."""
+
+    offset: int
+    appended: int
+
+
 class Claim(NamedTuple):
     """The records of a stream in a partition, which have been counted up to some time."""
 
@@ -47,12 +54,12 @@ class Window:
     sums: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     next_age: int = 0
     kept_to: int = 0
-    changed_at: int | None = None
+    changed_at: Place | None = None
 
-    def plus(self, kind: Windows, cell: Cell, offset: int) -> Window:
+    def plus(self, kind: Windows, cell: Cell, place: Place) -> Window:
         of_age = self.sums.get(cell.age, {})
         total = kind.add(of_age.get(cell.subject), cell.counts)
-        changed_at = offset if self.changed_at is None else self.changed_at
+        changed_at = place if self.changed_at is None else self.changed_at
         return replace(
             self, sums={**self.sums, cell.age: {**of_age, cell.subject: total}}, changed_at=changed_at
         )
@@ -99,7 +106,7 @@ class ModelWindows:
     partitions: dict[str, int] = field(default_factory=dict)
     memory: dict[str, dict[str, Any]] = field(default_factory=dict)
     kept_to: int = 0
-    changed_at: int | None = None
+    changed_at: Place | None = None
     over: list[WindowKey] = field(default_factory=list)
 
     def copy(self) -> ModelWindows:
@@ -114,7 +121,7 @@ class ModelWindows:
 
     # Counting ---
 
-    def add(self, kind: Windows, part: Mapping[str, Any], offset: int, *, again: bool = False) -> None:
+    def add(self, kind: Windows, part: Mapping[str, Any], place: Place, *, again: bool = False) -> None:
         """Takes a part in; ``again``: of history, so that its windows may have been judged since.
 
         Raises:
@@ -129,7 +136,7 @@ class ModelWindows:
         for cell in cells:
             key = WindowKey(cell.stream, cell.contract_digest, cell.window_start)
             window = self.windows.get(key, Window())
-            if offset < window.kept_to:
+            if place.offset < window.kept_to:
                 continue
             closes_at = kind.closes_at(_contract(kind, key.contract_digest), key.start, cell.age)
             if not again and closes_at <= frontiers[cell.stream, cell.contract_digest]:
@@ -137,14 +144,14 @@ class ModelWindows:
                     "counted after its window was judged", extra={"cell": str(cell._replace(counts=b""))}
                 )
                 continue
-            self.windows[key] = window.plus(kind, cell, offset)
-        if offset < self.kept_to:
+            self.windows[key] = window.plus(kind, cell, place)
+        if place.offset < self.kept_to:
             return
         for claim in part["claims"]:
             where = Claim(claim["topic"], claim["partition"], claim["stream"])
             self.claims[where] = max(claim["time"], self.claims.get(where, NO_TIME))
         if self.changed_at is None:
-            self.changed_at = offset
+            self.changed_at = place
 
     def _frontier(self, kind: Windows, contract: AppliedContract, stream: str) -> int:
         """Up to where all partitions have been counted."""
@@ -199,13 +206,13 @@ class ModelWindows:
 
     # Keeping ---
 
-    def needs(self) -> int | None:
+    def needs(self) -> Place | None:
         """The first part that is not in what was kept; None where all are."""
         changed = [self.changed_at, *(window.changed_at for window in self.windows.values())]
         return min((at for at in changed if at is not None), default=None)
 
-    def keep(self, kind: Windows, offset: int, *, before: int, all_memory: bool) -> dict[str, bytes | None]:
-        """What is to be written down, by name, so that no part before ``before`` is needed again.
+    def keep(self, kind: Windows, offset: int, *, before: Place, all_memory: bool) -> dict[str, bytes | None]:
+        """What is to be written down, by name, so that no part before ``before``, by offset or time, is needed again.
 
         Args:
             offset: parts before this one are taken in.
@@ -216,10 +223,10 @@ class ModelWindows:
             kept["/".join(map(str, key))] = None
         self.over = []
         for key, window in self.windows.items():
-            if window.changed_at is not None and window.changed_at < before:
+            if window.changed_at is not None and is_before(window.changed_at, before):
                 kept["/".join(map(str, key))] = window.to_json(kind, offset)
                 self.windows[key] = replace(window, kept_to=offset, changed_at=None)
-        if all_memory or (self.changed_at is not None and self.changed_at < before):
+        if all_memory or (self.changed_at is not None and is_before(self.changed_at, before)):
             claims = [[*where, time] for where, time in sorted(self.claims.items())]
             state = {
                 "kept_to": offset,
@@ -246,6 +253,11 @@ class ModelWindows:
             found.claims = {Claim(*where): time for *where, time in known["claims"]}
             found.memory = known["memory"]
         return found
+
+
+def is_before(place: Place, other: Place) -> bool:
+    """Whether it is before the other by offset, or by time."""
+    return place.offset < other.offset or place.appended < other.appended
 
 
 def _contract(kind: Windows, digest: str) -> AppliedContract:

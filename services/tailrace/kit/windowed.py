@@ -21,13 +21,15 @@ from tailrace.kit.errors import Retry
 from tailrace.kit.log import Committed, History, Retriable
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.messages import Hold, Message, Record, TopicPartition
-from tailrace.kit.window_closing import ModelWindows
+from tailrace.kit.window_closing import ModelWindows, Place, is_before
 from tailrace.kit.window_counting import Clocks, count, crosses, parts
 from tailrace.kit.windows import NO_TIME, Windows
 
 KIND = "tailrace-kind"
 KEEP_AFTER = 2_000
 """So many parts are read again by a new owner, about, at most."""
+KEEP_AFTER_MS = 86_400_000
+"""How old these parts are at most, while anything goes on; parts are kept for longer."""
 
 _Open = dict[int, dict[str, ModelWindows]]
 """Open windows, by partition of the parts and model."""
@@ -223,25 +225,24 @@ class WindowedLogic:
             if model not in touched:
                 touched[model] = models[model].copy() if model in models else ModelWindows()
             try:
-                touched[model].add(self._kind, part, message.offset())
+                touched[model].add(self._kind, part, _place(message))
             except Retry as away:
                 end = message.offset()
                 draft.output.holds[TopicPartition(WINDOW_PARTS, partition)] = Hold(end, str(away))
                 break
+        before = Place(end - self._keep_after, messages[-1].timestamp()[1] - KEEP_AFTER_MS)
         for model, windows in models.items():
             needs = windows.needs()
-            if model not in touched and needs is not None and needs < end - self._keep_after:
+            if model not in touched and needs is not None and is_before(needs, before):
                 touched[model] = windows.copy()
         for model, windows in sorted(touched.items()):
             remembered = dict(windows.memory)
             draft.output.records += windows.close(self._kind, model)
-            kept = windows.keep(
-                self._kind, end, before=end - self._keep_after, all_memory=windows.memory != remembered
-            )
+            kept = windows.keep(self._kind, end, before=before, all_memory=windows.memory != remembered)
             draft.output.records += [self._state(partition, model, *item) for item in kept.items()]
         draft.windows[partition] = touched
         needed = [at for windows in {**models, **touched}.values() if (at := windows.needs()) is not None]
-        facts = {"from": min(needed, default=end)}
+        facts = {"from": min((place.offset for place in needed), default=end)}
         draft.output.metadata_of[TopicPartition(WINDOW_PARTS, partition)] = json.dumps(facts)
 
     def _state(self, partition: int, model: str, name: str, value: bytes | None) -> Record:
@@ -260,13 +261,17 @@ class WindowedLogic:
             for message in self._parts[partition]:
                 part = self._codec.decode("WindowPart", message.value())
                 models.setdefault(part["model"], ModelWindows()).add(
-                    self._kind, part, message.offset(), again=True
+                    self._kind, part, _place(message), again=True
                 )
             for windows in models.values():
                 windows.forget_judged(self._kind)
                 windows.over = []
             self._open[partition] = models
             del self._kept[partition], self._parts[partition]
+
+
+def _place(message: Message) -> Place:
+    return Place(message.offset(), message.timestamp()[1])
 
 
 def _is_of(kind: Windows, message: Message) -> bool:
