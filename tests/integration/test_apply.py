@@ -68,15 +68,17 @@ def test_an_applied_contract_has_topics_schemas_tables_and_is_in_force(
             "requests": keep.requests_ms,
             "predictions": keep.predictions_ms,
             "labels": keep.labels_ms,
+            "outcomes": keep.outcomes_ms,
             "dead_letters": keep.dead_letters_ms,
         },
     )
     assert ensure_topics(where.kafka, wanted) == []
     registry = RegistryClient(where.registry)
-    for suffix in ("requests", "predictions", "shadow-predictions", "labels", "actions"):
+    for suffix in ("requests", "predictions", "shadow-predictions", "labels", "actions", "outcomes"):
         assert registry.latest(f"apply-one.{suffix}-value") is not None
     clickhouse = ClickHouse.connect(where)
     assert {"a", "b", "score", "action", "_offset"} <= set(clickhouse.columns("apply_one_predictions"))
+    assert {"a", "score", "state", "label", "_offset"} <= set(clickhouse.columns("apply_one_outcomes"))
     clickhouse.close()
 
 

@@ -31,6 +31,8 @@ def test_what_differs_is_said_and_only_settled_where_asked(kafka: LocalKafka) ->
     }
     made = admin.create_topics([NewTopic("lane-other.requests", num_partitions=2, config=other)])
     made["lane-other.requests"].result(10)
+    while "lane-other.requests" not in admin.list_topics(timeout=10).topics:
+        pass  # the controller has it, and the broker hears of it
 
     wanted = lane_topics("lane-other", partitions=4)
     found = ensure_topics(options, wanted)

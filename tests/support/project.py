@@ -71,10 +71,11 @@ class Project:
 
 
 @contextmanager
-def running_project(path: Path) -> Iterator[Project]:
-    """A project with everything up; taken down and purged at the end whatever happened."""
+def running_project(path: Path, **env: str) -> Iterator[Project]:
+    """A project with everything up, under these variables; taken down and purged whatever happened."""
     path.mkdir(parents=True, exist_ok=True)
     project = Project(path)
+    project.env |= env
     try:
         project.run("up", "--detach", timeout=120)
         yield project
