@@ -265,7 +265,6 @@ class WindowedLogic:
                 )
             for windows in models.values():
                 windows.forget_judged(self._kind)
-                windows.over = []
             self._open[partition] = models
             del self._kept[partition], self._parts[partition]
 
