@@ -180,7 +180,7 @@ class ToyWindows:
             except ValueError:
                 bad[at] = BadRecord("not-json", "not JSON")
                 data.append(None)
-        return Rows(np.array([row["t"] if row else 0 for row in data], dtype=np.int64), bad, data)
+        return Rows(np.array([row["t"] if row else 10**9 for row in data], dtype=np.int64), bad, data)
 
     def count(self, topic: str, rows: Rows, before: Times) -> Sequence[tuple[str, Cell]]:
         sums: Counter[tuple[Any, ...]] = Counter()
