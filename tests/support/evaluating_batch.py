@@ -193,21 +193,21 @@ def _last(outcomes: pl.DataFrame) -> pl.DataFrame:
 
 
 def _possible(lab: Lab, made: pl.DataFrame, last: pl.DataFrame, repeats: pl.DataFrame) -> int:
-    """Predictions that can be labelled: by the policy's action, or what the last outcome says."""
+    """Predictions that can be labelled: by the policy's action (in shadow all), or what the last outcome says."""
     known_only_for = lab.contract.labels.known_only_for
-    fits = [
-        not known_only_for or action in known_only_for for action in (made["action"] if len(made) else [])
-    ]
-    found = sum(fits)
+
+    def at_first(row: Mapping[str, Any]) -> bool:
+        return not known_only_for or row["role"] == "shadow" or row["action"] in known_only_for
+
+    found = sum(at_first(row) for row in (made.to_dicts() if len(made) else []))
     for table, sign in ((last, 1), (repeats, -1)):
         for row in table.to_dicts() if len(table) else []:
-            by_policy = not known_only_for or row["action"] in known_only_for
             if sign < 0:
-                found -= by_policy
+                found -= at_first(row)
                 continue
             done = row["action_taken"] or row["champion_action"] or row["action"]
             really = row["state"] != "unlabelled" or not known_only_for or done in known_only_for
-            found += int(really) - int(by_policy)
+            found += int(really) - int(at_first(row))
     return found
 
 

@@ -237,6 +237,7 @@ def test_in_shadow_what_the_champion_did_decides_whether_there_can_be_a_label() 
         for i, action in enumerate(["refuse", "approve"])
     ]
     e.predict(*made)
+    assert e.report(role="shadow")["label_share"] == 0.0
     champion = {"champion": e.lab.champion(score=0.2, predicted_class="false", action="approve")}
     refused = {"champion": e.lab.champion(score=0.9, predicted_class="true", action="refuse")}
     e.learn(

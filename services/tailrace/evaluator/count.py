@@ -7,7 +7,7 @@ Tallies of a version:
 
 - ``predictions``: of the window, by the predictions' topic; less those found to repeat a request.
 - ``labelable``: those of them whose truth can ever be known. The policy's action decides, until an outcome says what
-  was really done (in shadow: what the version that answered did).
+  was really done. In shadow all count, until an outcome says what the version that answered did.
 - ``labelled``: outcomes with a truth, ``assumed`` ones among them; ``unlabelled``: those that reached the horizon
   without.
 - ``late``: labels that were late, those among them that were corrected since.
@@ -43,7 +43,7 @@ def count_predictions(plan: Plan, rows: Predicted, before: Ints) -> list[Counted
     groups = _Groups(plan, rows, np.maximum(rows.event_times, before))
     everything = np.arange(len(before))
     ones = np.ones(len(before), dtype=np.int64)
-    labelable = plan.can_be_labelled(rows.answers.action)
+    labelable = _labelable(plan, rows.role, rows.answers.action)
     return groups.counted(everything, _Tallies({"predictions": ones, "labelable": ones * labelable}))
 
 
@@ -52,7 +52,7 @@ def count_outcomes(plan: Plan, rows: Outcomes) -> list[Counted]:
     groups = _Groups(plan, rows.predicted, rows.known_at)
     repeats = np.flatnonzero(rows.duplicate & rows.first)
     gone = -np.ones(len(repeats), dtype=np.int64)
-    labelable = plan.can_be_labelled(rows.predicted.answers.take(repeats).action)
+    labelable = _labelable(plan, rows.predicted.role, rows.predicted.answers.action)[repeats]
     found = groups.counted(repeats, _Tallies({"predictions": gone, "labelable": gone * labelable}))
 
     said = contributions(plan, rows)
@@ -231,7 +231,8 @@ def _judged(said: Contributions, rows: Outcomes, pair: Ints) -> _Statistics:
     ]
     done = [one or other for one, other in zip(taken, answered, strict=True)]
     possible = said.known | said.plan.can_be_labelled(done)
-    adjusted = possible.astype(np.int64) - said.plan.can_be_labelled(answers.action)
+    roles = [rows.predicted.role[row] for row in said.at.tolist()]
+    adjusted = possible.astype(np.int64) - _labelable(said.plan, roles, answers.action)
     tallies = {**_states(said, rows), "labelable": said.signs * adjusted}
     # Nothing was done on what a shadow said: its answers are worth what its own policy would have made of them.
     own_or_taken = [
@@ -254,6 +255,16 @@ def _paired(said: Contributions, rows: Outcomes, pair: Ints) -> _Statistics:
             better = mine - theirs if name == "value" else theirs - mine
         quantities |= {name: better, f"{name}.version": mine, f"{name}.against": theirs}
     return _statistics(said, _states(said, rows), quantities, *versions)
+
+
+def _labelable(plan: Plan, roles: list[str], actions: list[str]) -> Mask:
+    """Whether the truth may become known, as far as a prediction says. What is done about a request in shadow is what
+    the version that answered says, which is not known yet.
+    """
+    found: Mask = plan.can_be_labelled(actions) | np.array(
+        [role == "shadow" for role in roles], dtype=np.bool_
+    )
+    return found
 
 
 def _states(said: Contributions, rows: Outcomes) -> dict[str, Ints]:
