@@ -53,4 +53,6 @@ def test_a_mark_tells_its_time(time_ms: int) -> None:
 def test_other_messages_are_no_marks() -> None:
     assert marks.mark_time(MemoryMessage("l.requests", 0, 0, None)) is None
     assert marks.mark_time(MemoryMessage("l.requests", 0, 0, None, headers=[(marks.HEADER, b"soon")])) is None
+    far = b"%d" % 2**62  # more than a clock can hold
+    assert marks.mark_time(MemoryMessage("l.requests", 0, 0, None, headers=[(marks.HEADER, far)])) is None
     assert marks.mark_time(MemoryMessage("l.requests", 0, 0, b"v", headers=[(marks.HEADER, b"1")])) is None
