@@ -183,7 +183,7 @@ def fill(kafka: Broker, made: JoinedLane, pairs: int) -> None:
             try:
                 producer.produce(
                     record.topic, record.value, record.key, headers=list(record.headers), **where
-                )  # type: ignore[arg-type]
+                )
                 break
             except BufferError:
                 producer.poll(0.1)

@@ -1,0 +1,207 @@
+"""The matching rules by themselves: the ones that the joiner's README states, and what holds for all that may come."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tailrace.joiner.match import (
+    ACTION,
+    AFTER_HORIZON,
+    CHAMPION,
+    LABEL,
+    MATCHED,
+    SHADOW,
+    UNMATCHED,
+    Prediction,
+    Request,
+    Revision,
+    Rules,
+    Said,
+    Truth,
+    add_prediction,
+    add_truth,
+    close,
+    due,
+    find_champion,
+    fold,
+    prune,
+)
+
+RULES = Rules(horizon=100, lateness=10)
+OF = {"c": RULES}
+YES, NO = b"\x02\x01", b"\x02\x00"
+
+
+def prediction(time: int = 0, known: int | None = None, name: bytes = b"p", **fields: object) -> Prediction:
+    given_: dict[str, object] = {
+        "stream": CHAMPION, "version": 1, "id": name, "key": b"k", "time": time, "known": known or time,
+        "source": (0, 0), "contract": "c", "body": b"",
+    } | fields  # fmt: skip
+    return Prediction(**given_)  # type: ignore[arg-type]
+
+
+def truth(effective: int, value: bytes = YES, kind: int = LABEL, offset: int = 0) -> Truth:
+    topic = "labels" if kind == LABEL else "actions"
+    said = Said(value, False, f"m.{topic}/0/{offset}", b"")
+    return Truth(effective, kind, said, UNMATCHED, (None, b"", None, 0))
+
+
+def told(revisions: list[Revision]) -> list[tuple[object, ...]]:
+    return [(r.number, r.label and r.label.value, r.action and r.action.value, r.before) for r in revisions]
+
+
+def test_a_correction_makes_a_revision_and_a_repeat_makes_none() -> None:
+    p = prediction()
+    made = fold(p, [truth(1), truth(2), truth(3, NO), truth(4, NO), truth(5)], RULES)
+    assert told(made) == [
+        (1, YES, None, None),
+        (2, NO, None, ("labelled", YES, None)),
+        (3, YES, None, ("labelled", NO, None)),
+    ]
+
+
+def test_an_action_waits_for_the_label_and_is_in_its_outcome() -> None:
+    p = prediction()
+    assert fold(p, [truth(1, b"used", ACTION)], RULES) == []
+    made = fold(p, [truth(2), truth(3, b"overridden", ACTION), truth(4, b"overridden", ACTION)], RULES)
+    assert told(made) == [(1, YES, b"used", None), (2, YES, b"overridden", ("labelled", YES, b"used"))]
+
+
+def test_the_horizon_is_half_open_on_both_sides() -> None:
+    assert fold(prediction(0), [truth(99)], RULES)
+    assert not fold(prediction(0), [truth(100)], RULES)
+    assert fold(prediction(150, known=150), [truth(51)], RULES)
+    assert not fold(prediction(150, known=150), [truth(50)], RULES)
+    assert not fold(prediction(0, known=150), [truth(50)], RULES), (
+        "the prediction came a horizon after the label"
+    )
+
+
+def test_what_is_known_when() -> None:
+    (early,) = fold(prediction(50), [truth(20)], RULES)
+    (late,) = fold(prediction(50), [truth(80)], RULES)
+    ended = close(prediction(50), RULES, "")
+    assert ended is not None
+    assert (early.known_at, late.known_at, ended.known_at) == (50, 80, 150)
+
+
+def test_without_a_label_the_horizon_says_so_once() -> None:
+    p = prediction()
+    made = close(p, RULES, "")
+    assert made is not None
+    assert (made.state, made.assumed, made.cause) == ("unlabelled", None, "horizon")
+    assert fold(p, [truth(5)], RULES) == []
+    labelled = prediction()
+    fold(labelled, [truth(1)], RULES)
+    assert close(labelled, RULES, "") is None
+
+
+def test_what_a_label_that_never_came_means_depends_on_what_was_done() -> None:
+    rules = RULES._replace(assume=NO, known_only_for=frozenset({"approve"}))
+
+    def state(chosen: str, taken: bytes | None) -> tuple[str, bytes | None]:
+        p = prediction()
+        fold(p, [truth(1, taken, ACTION)] if taken else [], rules)
+        made = close(p, rules, chosen)
+        assert made is not None
+        return made.state, made.assumed
+
+    assert state("approve", None) == ("assumed", NO)
+    assert state("refuse", None) == ("unlabelled", None)
+    assert state("refuse", b"approve") == ("assumed", NO)
+    assert state("approve", b"refuse") == ("unlabelled", None)
+
+
+def test_the_first_of_several_predictions_counts_until_its_horizon() -> None:
+    request = Request()
+    for at, name in [(0, b"a"), (50, b"b"), (120, b"c"), (130, b"d")]:
+        add_prediction(request, prediction(at, name=name), OF)
+    assert [p.duplicate_of for p in request.predictions] == [None, b"a", None, b"c"]
+    for version in (1, 2, 1):
+        shadow = prediction(130, name=b"s%d" % len(request.predictions), stream=SHADOW, version=version)
+        add_prediction(request, shadow, OF)
+    assert [p.duplicate_of for p in request.predictions[4:]] == [None, None, b"s4"]
+
+
+def test_the_same_prediction_twice_is_one() -> None:
+    request = Request()
+    assert add_prediction(request, prediction(name=b"a"), OF)
+    assert not add_prediction(request, prediction(name=b"a"), OF)
+
+
+def test_a_shadow_s_champion_answered_the_same_request() -> None:
+    request = Request()
+    for offset in (3, 4):
+        add_prediction(request, prediction(name=b"c%d" % offset, source=(0, offset)), OF)
+    shadow = prediction(stream=SHADOW, source=(0, 4))
+    found = find_champion(request, shadow, OF)
+    assert found is not None
+    assert found.id == b"c4"
+    assert find_champion(request, prediction(stream=SHADOW, source=(1, 4)), OF) is None
+
+
+def test_a_truth_that_matches_nothing_is_given_up_and_it_is_known_why() -> None:
+    request = Request()
+    add_prediction(request, prediction(0), OF)
+    for at in (99, 105, 110):
+        add_truth(request, truth(at), OF)
+    assert [t.fate for t in request.truths] == [MATCHED, AFTER_HORIZON, UNMATCHED]
+    assert request.truths[0].original is None, "what has matched needs no dead letter"
+    assert prune(request, 198, 100, OF) == []
+    assert (request.predictions, [t.effective for t in request.truths]) == ([], [99, 105, 110])
+    assert due(request, 100, OF) == 210
+    assert [t.effective for t in prune(request, 205, 100, OF)] == [105]
+    assert [t.effective for t in prune(request, 210, 100, OF)] == [110]
+
+
+times = st.integers(-300, 300)
+truths = st.lists(
+    st.builds(truth, times, st.sampled_from([YES, NO]), st.just(LABEL), st.integers(0, 9))
+    | st.builds(truth, times, st.sampled_from([b"a", b"b"]), st.just(ACTION), st.integers(0, 9)),
+    max_size=8,
+).map(lambda some: sorted(some, key=lambda t: (t.effective, t.kind)))
+
+
+@given(times, st.integers(0, 200), truths, st.integers(0, 8))
+def test_however_the_truths_are_portioned_the_revisions_are_the_same(
+    time: int, delay: int, some: list[Truth], cut: int
+) -> None:
+    at_once, in_parts = prediction(time, time + delay), prediction(time, time + delay)
+    whole = fold(at_once, some, RULES)
+    parts = fold(in_parts, some[:cut], RULES) + fold(in_parts, some[cut:], RULES)
+    assert told(whole) == told(parts)
+    assert [r.known_at for r in whole] == [r.known_at for r in parts]
+    assert [r.number for r in whole] == list(range(1, len(whole) + 1))
+    # Each says something else than the one before it, and names what that said.
+    for before, after in pairwise(whole):
+        assert (before.label and before.label.value, before.action and before.action.value) == (
+            after.before and after.before[1:]
+        )
+        assert told([before])[0][1:3] != told([after])[0][1:3]
+
+
+@given(st.lists(times, max_size=5), truths, st.integers(-400, 800))
+def test_nothing_that_is_forgotten_could_still_have_mattered(
+    predicted: list[int], some: list[Truth], now: int
+) -> None:
+    request = Request()
+    for number, time in enumerate(predicted):
+        add_prediction(request, prediction(time, name=b"%d" % number), OF)
+    for one in some:
+        add_truth(request, one, OF)
+    before = list(request.truths), list(request.predictions)
+    gone = prune(request, now, RULES.horizon, OF)
+    assert all(t.fate != MATCHED for t in gone)
+    # What comes later is known, and counts, from now on.
+    for t in before[0]:
+        if t not in request.truths:
+            assert not fold(prediction(now, now), [t], RULES)
+    for p in before[1]:
+        if p not in request.predictions:
+            assert not fold(p, [truth(now)], RULES)
+            assert prediction(now, now).known >= p.time + RULES.horizon
+    if request.predictions or request.truths:
+        assert due(request, RULES.horizon, OF) > now
