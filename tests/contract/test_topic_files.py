@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.support.contracts import contract
+from tests.support.memory_store import MemoryStore
 from tests.support.scoring import REFUSED, REQUEST, Bench, Publisher
 
 from tailrace.contracts.lanes import CHUNKS, CONTROL_TOPICS, LANE_SUFFIXES, MANIFESTS, WINDOW_STATE, Lane
@@ -20,10 +21,12 @@ from tailrace.kit.errors import UsageError
 from tailrace.kit.kafka_log import MAX_MESSAGE_BYTES
 from tailrace.kit.logic import Logic
 from tailrace.kit.memory_log import MemoryMessage
+from tailrace.kit.messages import Record
 from tailrace.kit.tables import CONTROL_TABLES
 from tailrace.kit.topics import control_topics, lane_topics, topic_files, topics_read_by
 from tailrace.kit.windowed import WindowedLogic
 from tailrace.rollout.logic import RolloutLogic
+from tailrace.sink.rows import RowReader
 from tailrace.trainer import events as trainer_events
 
 MIB = 1024 * 1024
@@ -114,10 +117,13 @@ def test_files_say_what_the_services_read_and_write() -> None:
     assert topics_read_by("sink") & set(CONTROL_TOPICS) == set(CONTROL_TABLES)
 
 
+def as_message(record: Record) -> MemoryMessage:
+    return MemoryMessage(record.topic, 0, 0, record.value, record.key)
+
+
 def read_by(logic: Logic, publisher: Publisher) -> set[str]:
     """The topics that it reads once the contract is known; LANE for the lane."""
-    record = publisher.contract(follows=0)
-    logic.control([MemoryMessage(record.topic, 0, 0, record.value, record.key)])
+    logic.control([as_message(publisher.contract(follows=0))])
     topics = {*logic.control_topics(), *logic.topics()}
     return {topic.replace("credit.", "LANE.") for topic in topics}
 
@@ -142,3 +148,7 @@ def test_the_sink_reads_all_but_packages_copies_and_what_services_note_for_thems
         "tailrace.model-chunks", "LANE.rekeyed", "tailrace.window-parts", "tailrace.window-state",
     }  # fmt: skip
     assert topics_read_by("sink") == set(topic_files()) - left_out
+    publisher = Publisher()
+    sink = RowReader(publisher.registry, MemoryStore({}))
+    sink.control([as_message(publisher.contract())])
+    assert {topic.replace("credit.", "LANE.") for topic in sink.topics()} == topics_read_by("sink")
