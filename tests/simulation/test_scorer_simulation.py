@@ -40,6 +40,7 @@ features:
   x: {{type: number, min: -5, max: 5}}
 target: {{name: bad, type: boolean}}
 policy: {policy}
+guardrails: {{fallback: [{{rule: "CASE WHEN x > 0 THEN 0.25 END"}}]}}
 """
 POLICIES = {
     "class": "[]",
@@ -132,7 +133,7 @@ class ScorerScenario(Scenario):
         for version in {champion, *shadow} - self.published:
             self._append(log, self.publisher.manifest(version, MODELS[version]))
             self.published.add(version)
-        state = {"champion": champion, "shadow": shadow}
+        state = {"champion": champion, "shadow": shadow, "off": self.rng.random() < 0.2}
         if self.states:
             state["previous"] = self.states[-1]["champion"]
         self.states.append(state)
@@ -196,7 +197,7 @@ class ScorerScenario(Scenario):
         assert answers.keys() | letters.keys() == self.requests.keys()
         assert not answers.keys() & letters.keys()
         for source, x in self.requests.items():
-            if x == POISON:
+            if x == POISON and source in letters:
                 assert letters[source] == "model-failed"
             elif x is None or not math.isfinite(x) or abs(x) > 5:
                 code = "missing" if x is None else "out-of-range" if math.isfinite(x) else "not-finite"
@@ -219,16 +220,28 @@ class ScorerScenario(Scenario):
         version = event["version"]
         state = self.states[event["rollout_revision"] - 1]
         assert version in ([state["champion"]] if self.role == "champion" else state["shadow"])
-        score = 0.5 + x * version / 100
-        assert event["score"] == score
         assert DIGESTS[event["artifact_digest"]] == version
-        predicted = "true" if score > 0.5 else "false"
-        decided = {"class": predicted, "always": "refuse", "score": "approve" if score < 0.4 else "refuse"}
-        assert event["predicted_class"] == predicted
-        assert event["action"] == decided[POLICY_OF[event["contract_digest"]]]
+        off = state["off"] and self.role == "champion"
+        assert event["served_cause"] == ("off" if off else None)
+        if off and x <= 0:
+            said = (event["served_by"], event["score"], event["predicted_class"], event["action"])
+            assert said == ("person", None, None, "refer")
+        else:
+            assert event["served_by"] == ("rule" if off else "model")
+            score = 0.25 if off else 0.5 + x * version / 100
+            assert event["score"] == score
+            predicted = "true" if score > 0.5 else "false"
+            decided = {
+                "class": predicted,
+                "always": "refuse",
+                "score": "approve" if score < 0.4 else "refuse",
+            }
+            assert event["predicted_class"] == predicted
+            assert event["action"] == decided[POLICY_OF[event["contract_digest"]]]
         assert event["prediction_id"] == prediction_id(self.role, source, version)
         assert event["request"]["x"] == x
-        assert version != BROKEN
+        assert version != BROKEN or off
+        assert x != POISON or off
 
     def _check_revisions(self, answers: dict[Source, list[dict[str, Any]]]) -> None:
         last: dict[int, int] = {}
