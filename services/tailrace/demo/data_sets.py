@@ -22,7 +22,7 @@ class DataSet:
         train: how ``tailrace train`` chooses the first version's rows; by default the earliest fifth.
         where: which rows are replayed; all by default.
         label_delay_ms: how long after its request a label comes; None where labels play no part.
-        rate: records a second, slow enough that training takes days rather than months of event time.
+        rate: records a second.
         drift_on: a feature that the drift alerts have to name.
         retrained: whether a retrained version has to be promoted.
     """
@@ -60,7 +60,7 @@ DATA_SETS = {
         model="phishing",
         file="phishing.csv",
         about="Web sites (Abdelhamid et al., 2014), with a flip of the concept that is planted halfway",
-        rate=16.0,
+        rate=30.0,
         label_delay_ms=24 * HOUR_MS,
         retrained=True,
     ),

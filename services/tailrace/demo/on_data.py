@@ -31,6 +31,7 @@ from tailrace.replay.trained import champion_manifest
 
 _PATIENCE_S = 60.0
 """After the replay, until the last reports are in."""
+_LONGEST_TRAINING_S = 120.0
 _BLOCK_MS = 7 * 86_400_000
 
 
@@ -128,17 +129,25 @@ class DataStory:
         seen, told, steps, shown, before, kept = watcher.seen, set[str](), 0, 0, 0, False
         began = time.monotonic()
         ended: float | None = None
+        trained = 0.0
         last = int(rows[contract.event_time.name][-1])
         while ended is None or not self._settled(contract, seen, len(rows), last):
             watcher.check()
             elapsed = time.monotonic() - began
+            if not seen.training():
+                trained = elapsed
+            if trained < elapsed < trained + _LONGEST_TRAINING_S:
+                sender.replay.hold()  # it takes seconds, which are weeks of the world that is replayed
+            else:
+                sender.replay.go_on()
             if ended is None and not sender.is_alive():
                 ended = elapsed
             if ended is not None and elapsed > ended + _PATIENCE_S:
                 break
             for alert in list(seen.alerts.values()):
-                if alert["alert_id"] not in told and not alert["detail"].get("segment"):
-                    told.add(alert["alert_id"])
+                about = f"{alert['kind']} {alert['version']}"  # the first of its kind says enough
+                if about not in told and not alert["detail"].get("segment"):
+                    told.add(about)
                     self._display.say(f"{day(alert['at'])}: {alert['summary']}")
             for step in seen.steps[steps:]:
                 steps += 1
@@ -152,7 +161,7 @@ class DataStory:
                 shown = int(elapsed)
                 rate, before = len(seen.answers) - before, len(seen.answers)
                 self._display.tick(elapsed, _figures(seen), rate, accuracy.line(seen.judged(), FIRST)[-24:])
-            time.sleep(0.1)
+            time.sleep(0.05)
         watcher.stop()
         sender.check()
         return seen

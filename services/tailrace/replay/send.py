@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -89,6 +90,15 @@ class Replay:
         self._clock = LaneClock(inputs, _partitions(connection, self._lane.requests))
         self._partition_count = len(self._clock.partitions) // len(inputs)
         self._producer = producer(connection)
+        self._held = threading.Event()
+
+    def hold(self) -> None:
+        """Event time stands still: nothing is sent until `go_on`. From another thread."""
+        self._held.set()
+
+    def go_on(self) -> None:
+        """Event time goes on from where it was held."""
+        self._held.clear()
 
     def run(self, progress: Callable[[int], None] = lambda done: None) -> Sent:
         """Sends everything and waits until Kafka has taken it. ``progress`` is told how many are sent.
@@ -108,6 +118,11 @@ class Replay:
         plan, sent, ticked = self.plan, 0, 0
         began = last_tick = time.monotonic()
         while sent < len(plan):
+            if self._held.is_set():
+                stopped = time.monotonic()
+                while self._held.is_set():
+                    self._producer.poll(0.05)
+                began += time.monotonic() - stopped
             due = min(self._pace.due(time.monotonic() - began), sent + _CHUNK)
             if due > sent:
                 self._send(slice(sent, due))
