@@ -41,6 +41,8 @@ def demo(
     if data is not None:
         _on_data(data, file, folder, rate, keep, as_json)
         return
+    if file is not None:
+        raise UsageError("--file is the CSV file of --data: say which set it is")
     from tailrace.demo.story import Story
 
     happened = Story(folder, seconds, rate or 200, seed, keep).run()
