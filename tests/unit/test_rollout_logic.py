@@ -457,7 +457,11 @@ def test_retraining_is_for_the_trainer() -> None:
 
 def test_a_new_owner_reads_again_what_is_needed_and_decides_the_same() -> None:
     found = desk(2)
-    some = [report(version=9, day=0, gains=BETTER), report(day=0), report(day=1, gains=BETTER[:300])]
+    some = [
+        report(version=1, against=3, day=0, gains=BETTER),
+        report(day=0),
+        report(day=1, gains=BETTER[:300]),
+    ]
     output = found.reports(*some)
     facts = json.loads(output.metadata_of[REPORTS])
     assert facts == {"steps": 3, "from": 1}
