@@ -16,16 +16,31 @@ from tests.support.training import DAY, TrainingLane, alert, eventually
 from tailrace.contracts import lanes
 from tailrace.kit.connection import Connection
 from tailrace.kit.reading import read_all
+from tailrace.models.evaluations import evaluations
 from tailrace.models.manifest import Manifest
 from tailrace.models.sign import sign_command
 from tailrace.trainer.events import record_of, run_of
-from tailrace.trainer.processes import Limits, work
+from tailrace.trainer.processes import Limits, Workers
 
 
 @pytest.fixture
 def lane(stack: Connection, tmp_path: Path, request: pytest.FixtureRequest) -> TrainingLane:
     name = f"t{zlib.crc32(request.node.name.encode())}"
     return TrainingLane(stack, name, tmp_path, getattr(request, "param", {}))
+
+
+def first_champion(lane: TrainingLane) -> dict[str, Any]:
+    return {
+        "model": lane.model,
+        "revision": 1,
+        "follows": 0,
+        "step": "first-champion",
+        "version": 1,
+        "champion": 1,
+        "reason": "test",
+        "by": "test",
+        "source": {"topic": lanes.MANIFESTS, "partition": 0, "offset": 0},
+    }
 
 
 def manifests(lane: TrainingLane) -> list[dict[str, Any]]:
@@ -73,6 +88,12 @@ def test_an_alert_leads_to_one_version_whenever_the_trainer_is_killed(lane: Trai
     assert (end["labels"], end["rows"] + end["held_back"]) == (240, 240)
     assert {e["who"] for e in end["evaluations"]} == {"candidate", "baseline", "other"}
     assert {e["version"] for e in end["evaluations"] if e["who"] == "candidate"} == {1}
+    # The store of evaluations says the same.
+    stored = evaluations(lane.connection, lane.model)
+    assert [{k: e[k] for k in end["evaluations"][0]} for e in stored] == end["evaluations"]
+    assert {(e["run"], e["state"], e["dataset"]) for e in stored} == {
+        (end["run_id"], "published", end["dataset_digest"])
+    }
 
 
 def test_an_aborted_alert_starts_nothing_and_only_signed_commands_are_heard(lane: TrainingLane) -> None:
@@ -97,9 +118,20 @@ def test_an_aborted_alert_starts_nothing_and_only_signed_commands_are_heard(lane
     trainer = lane.trainer(lane.home / "trainer.log")
     try:
         (end,) = eventually(lane.ended)
+        # The version answers now, and the world changes: the next candidate has to beat it.
+        lane.write([lane.record("Rollout", first_champion(lane))])
+        lane.days(range(106, 107), flipped=True)
+        lane.write([lane.record("Alert", alert(lane.contract, 106, "quality-drop"))])
+        lane.days(range(107, 110), flipped=True)
+        _, beaten = eventually(lambda: lane.ended()[1:] and lane.ended())
     finally:
         os.kill(trainer.pid or 0, signal.SIGTERM)
         assert trainer.wait(10) == 0
+    auc = {
+        e["who"]: e["value"] for e in beaten["evaluations"] if e["metric"] == "auc" and e["who"] != "other"
+    }
+    assert (beaten["state"], beaten["version"], beaten["champion"]) == ("published", 2, 1)
+    assert auc["candidate"] > 0.9 > 0.5 > auc["champion"]
     # Had the aborted alert been read, its run would have had an earlier cut, and come first.
     assert [(t["kind"], t["id"]) for t in end["triggers"]] == [("command", f"{lane.model}-signed")]
     assert end["known_before"] == 106 * DAY
@@ -130,7 +162,7 @@ def test_the_same_job_gives_the_same_candidate_and_is_published_once(
         record = plan | {"offsets": [{"partition": p, "offset": o} for p, o in offsets]}
         doing = {"run": record, "contract": lane.contract.resolved_json, "best": {}}
         most = Limits(**{"memory_bytes": 16 << 30, "seconds": 60.0, **limits})
-        return said, dict(asyncio.run(work(doing, most, str(lane.home), hear)))
+        return said, dict(asyncio.run(Workers(most, lane.home).work(doing, hear)))
 
     first, published = job([(0, 10_000), (1, 10_000)])
     # Where reading may stop makes no difference, as long as it lies behind what the cut asks for.

@@ -108,14 +108,26 @@ def models(
 ) -> None:
     """Lists published versions: what they are in the rollout, how they did on their holdout, where they come from.
 
+    Of one model also what each training run compared on the outcomes that it held back: candidate, champion,
+    baseline and the other templates, by metric, with intervals.
+
     Example: tailrace models credit
     """
+    from tailrace.models.evaluations import evaluations
     from tailrace.models.versions import published_versions
 
-    found = published_versions(connection(), home_dir(), model)
+    where_is = connection()
+    found = published_versions(where_is, home_dir(), model)
     if not found:
         say(f"no version is published yet: `tailrace train {model or 'MODEL'} --data FILE.csv`")
-    emit(found if as_json else [_row(version) for version in found], as_json)
+    judged = evaluations(where_is, model)
+    if as_json:
+        emit([version | {"evaluations": _evaluations(version, judged)} for version in found], as_json=True)
+        return
+    emit([_row(version) for version in found])
+    if model is not None and judged:
+        say("what training runs found on the outcomes that they held back:")
+        emit([_evaluation(e) for e in judged])
 
 
 def _report(published: Publication, as_json: bool) -> None:
@@ -130,6 +142,20 @@ def _report(published: Publication, as_json: bool) -> None:
             f"`tailrace promote {published.model} {published.version}` does not wait for that"
         )
     )
+
+
+def _evaluations(version: Mapping[str, Any], judged: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the run that the version comes from."""
+    by = (version["model"], version["version"])
+    runs = {e["run"] for e in judged if e["who"] == "candidate" and (e["model"], e["version"]) == by}
+    return [e for e in judged if e["run"] in runs]
+
+
+def _evaluation(e: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of the table; ``--json`` has the rest."""
+    told = {name: None if e[name] is None else f"{e[name]:.4f}" for name in ("value", "low", "high")}
+    shown = ("run", "state", "who", "template", "version", "metric")
+    return {**{name: e[name] for name in shown}, "run": e["run"][:8], **told, "n": e["n"]}
 
 
 def _row(version: Mapping[str, Any]) -> dict[str, Any]:

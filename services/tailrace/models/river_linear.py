@@ -37,8 +37,8 @@ class RiverLinear:
         self.classes = classes
         self._numbers = [n for n, f in contract.features.items() if f.type != "category"]
         self._levels = {n: f.categories or [] for n, f in contract.features.items() if f.type == "category"}
-        self.scaler = preprocessing.StandardScaler()
-        self.target = preprocessing.StandardScaler()
+        self.scaler: Any = preprocessing.StandardScaler()
+        self.target: Any = preprocessing.StandardScaler()
         rate = optim.SGD(RATE)
         self.model: Any
         if len(classes) > 2:

@@ -231,6 +231,14 @@ def decide(state: State, event: Event) -> tuple[State, list[Action]]:
     return replace(state, models={**state.models, model: after}), []
 
 
+def expecting(state: State) -> bool:
+    """Whether there is a trigger that may lead to a run before long."""
+    return any(
+        known.contract is not None and _open(known, known.contract.contract)
+        for known in state.models.values()
+    )
+
+
 def run_id(model: str, cut: int) -> str:
     return hashlib.sha256(f"{model}|{cut}".encode()).hexdigest()[:32]
 

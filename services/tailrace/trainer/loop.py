@@ -38,11 +38,12 @@ from tailrace.trainer.decide import (
     State,
     Work,
     decide,
+    expecting,
 )
 from tailrace.trainer.evaluate import gain
 from tailrace.trainer.events import TOPICS, Events, record_of, refusal_of
 from tailrace.trainer.faust_app import make_app
-from tailrace.trainer.processes import Later, Limits, Said, work
+from tailrace.trainer.processes import Later, Limits, Said, Workers
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,9 @@ class TrainerLoop:
         trust = TrustStore(service.settings.home / "keys")
         self._events = Events(self._codec, lambda command: trust.command_refusal(dict(command)))
         self._ends = Ends(service.connection)
-        self._limits = Limits(service.settings.train_memory_mb << 20, float(service.settings.train_seconds))
+        settings = service.settings
+        limits = Limits(settings.train_memory_mb << 20, float(settings.train_seconds))
+        self._workers = Workers(limits, settings.home)
         self._state = State()
         self._folded = 0
         self._processed: dict[str, int] = {}
@@ -117,6 +120,7 @@ class TrainerLoop:
         finally:
             _end_at_last()
             await self._end_work()
+            await self._workers.close()
             if self._producer is not None:
                 self._producer.close()
             with contextlib.suppress(TimeoutError):
@@ -235,6 +239,8 @@ class TrainerLoop:
                 records.append((lanes.TRAINING_RUNS, "TrainingRun", await self._plan(action.run)))
         if records:
             await self._write(records)
+        if not self._working() and expecting(self._state):
+            await self._workers.prepare()
 
     async def _plan(self, run: Run) -> dict[str, Any]:
         applied = self._state.of(run.model).contract
@@ -269,8 +275,11 @@ class TrainerLoop:
     # Working ---
 
     def _start(self, run: Run) -> None:
-        if self._task is None or self._task.done():
+        if not self._working():
             self._task = asyncio.create_task(self._work(run))
+
+    def _working(self) -> bool:
+        return self._task is not None and not self._task.done()
 
     async def _work(self, run: Run) -> None:
         try:
@@ -308,7 +317,7 @@ class TrainerLoop:
                 told = time.monotonic()
                 await self._write([_step(run, TRAINING, progress=said["progress"], reason=said["doing"])])
 
-        end = await work(job, self._limits, str(self._service.settings.home), hear)
+        end = await self._workers.work(job, hear)
         log.info("ended", extra={"run": run.run_id, "model": run.model, **end})
         reason = end.get("reason", "passed the contract's gates on the rows held back")
         version = end.get("version")

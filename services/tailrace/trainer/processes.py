@@ -1,4 +1,4 @@
-"""Runs the worker process of one run, and hears what it says."""
+"""Runs worker processes, one for each run, and hears what they say."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tailrace.trainer.decide import ENDS, FAILED
@@ -34,52 +35,80 @@ class Later(Exception):
     """Something was away: the run may be done again."""
 
 
-async def work(
-    job: Mapping[str, Any], limits: Limits, home: str, hear: Callable[[Said], Awaitable[None]]
-) -> Said:
-    """Does a job in a process of its own; what it says goes to ``hear``, in order.
+class Workers:
+    """Starts worker processes. One may be started ahead: what it has to load takes longer than most trainings.
 
-    Cancelled, it ends the process.
-
-    Returns:
-        its last line, with ``end``; ``failed`` where it ended without one or went over a limit.
-
-    Raises:
-        Later: something that it needs is away for the moment.
+    Args:
+        limits: of each job.
+        home: the home whose key signs, and whose cache is used.
     """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tailrace.trainer.worker",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, **ONE_THREAD, "TAILRACE_HOME": home},
-        limit=_LINE_BYTES,
-        start_new_session=True,  # a Ctrl-C in the terminal is for the service
-    )
-    try:
-        async with asyncio.timeout(limits.seconds):
-            end = await _listen(process, {**job, "memory_bytes": limits.memory_bytes}, hear)
-            code = await process.wait()
-    except TimeoutError:
-        return {
-            "end": FAILED,
-            "reason": f"it took longer than {limits.seconds:.0f} s: raise TAILRACE_TRAIN_SECONDS",
-        }
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await asyncio.wait_for(process.wait(), _KILLED_S)
-    if end is not None:
-        return end
-    if code == LATER:
-        raise Later
-    how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-    return {
-        "end": FAILED,
-        "reason": f"the worker process ended without a result ({how}); see the trainer's log",
-    }
+
+    def __init__(self, limits: Limits, home: Path) -> None:
+        self._limits = limits
+        self._home = home
+        self._spare: asyncio.subprocess.Process | None = None
+
+    async def prepare(self) -> None:
+        """Has a process ready for the next job."""
+        if self._spare is None or self._spare.returncode is not None:
+            self._spare = await self._launch()
+
+    async def work(self, job: Mapping[str, Any], hear: Callable[[Said], Awaitable[None]]) -> Said:
+        """Does a job in a process of its own; what it says goes to ``hear``, in order.
+
+        Cancelled, it ends the process.
+
+        Returns:
+            its last line, with ``end``; ``failed`` where it ended without one or went over a limit.
+
+        Raises:
+            Later: something that it needs is away for the moment.
+        """
+        await self.prepare()
+        assert self._spare is not None
+        process, self._spare = self._spare, None
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                job = {**job, "memory_bytes": self._limits.memory_bytes}
+                end = await _listen(process, job, hear)
+                code = await process.wait()
+        except TimeoutError:
+            reason = f"it took longer than {self._limits.seconds:.0f} s: raise TAILRACE_TRAIN_SECONDS"
+            return {"end": FAILED, "reason": reason}
+        finally:
+            await _ended(process)
+        if end is not None:
+            return end
+        if code == LATER:
+            raise Later
+        how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        reason = f"the worker process ended without a result ({how}); see the trainer's log"
+        return {"end": FAILED, "reason": reason}
+
+    async def close(self) -> None:
+        """Ends the process that waits for a job."""
+        if self._spare is not None:
+            await _ended(self._spare)
+            self._spare = None
+
+    async def _launch(self) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tailrace.trainer.worker",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, **ONE_THREAD, "TAILRACE_HOME": str(self._home)},
+            limit=_LINE_BYTES,
+            start_new_session=True,  # a Ctrl-C in the terminal is for the service
+        )
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await asyncio.wait_for(process.wait(), _KILLED_S)
 
 
 async def _listen(

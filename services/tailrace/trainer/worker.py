@@ -7,6 +7,7 @@ number adds up in another order), and it ends when stdin does: with whoever star
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -37,7 +38,11 @@ def main() -> None:
     # What libraries print is not to come between the lines that are read.
     lines = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    job = json.loads(sys.stdin.readline())
+    load_libraries()
+    line = sys.stdin.readline()
+    if not line:
+        return  # there was no job for it
+    job = json.loads(line)
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     _limit(job["memory_bytes"])
 
@@ -54,6 +59,12 @@ def main() -> None:
     except (Retry, LogError, TailraceError) as error:
         print(f"later: {error}", file=sys.stderr)
         raise SystemExit(LATER) from error
+
+
+def load_libraries() -> None:
+    """Loads what a job needs, before there is one."""
+    for name in ("skl2onnx", "tailrace.models.publish", "tailrace.trainer.work"):
+        importlib.import_module(name)
 
 
 def _work(job: Mapping[str, Any], tell: Any) -> None:
