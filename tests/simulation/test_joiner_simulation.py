@@ -9,11 +9,13 @@ import random
 from collections import defaultdict
 from typing import Any, NamedTuple
 
+import pytest
 from tests.support.joining import CONTRACT, JoinedLane
 from tests.support.joining_oracle import World, expected
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.simulation import Scenario, drained, simulate
 
+from tailrace.joiner import partition as joiner_partition
 from tailrace.joiner.logic import JoinerLogic
 from tailrace.joiner.store import MemoryStore
 from tailrace.kit import dead_letters
@@ -28,6 +30,7 @@ START = 1_600_000_000_000
 SECOND = 1_000
 VARIANTS = {
     "": JoinedLane(CONTRACT, REGISTRY),
+    "later": JoinedLane(CONTRACT.replace("team: t", "team: u"), REGISTRY),
     "assume": JoinedLane(CONTRACT.replace("horizon: 60s", "horizon: 60s, never: {assume: false}"), REGISTRY),
     "only": JoinedLane(
         CONTRACT.replace(
@@ -53,7 +56,7 @@ class JoinerScenario(Scenario):
 
     def setup(self, log: MemoryLog, rng: random.Random) -> None:
         self.rng = rng
-        self.variant = rng.choice(list(VARIANTS))
+        self.variant = rng.choice(["", "", "assume", "only"])
         self.made = VARIANTS[self.variant]
         self.partitions = rng.choice([1, 2, 3, 3])
         self.now = START
@@ -65,6 +68,9 @@ class JoinerScenario(Scenario):
         for suffix in (*INPUTS, "rekeyed", "outcomes", "dead-letters"):
             log.create_topic(f"credit.{suffix}", self.partitions)
         self._append(log, self.made.contract_record())
+        # A later contract, under which predictions are made before everybody has heard of it.
+        self.next = VARIANTS["later"] if self.variant == "" and rng.random() < 0.5 else None
+        self.is_applied = False
 
     def _append(self, log: MemoryLog, record: Record, partition: int | None = None) -> None:
         where = record.partition if partition is None else partition
@@ -82,8 +88,15 @@ class JoinerScenario(Scenario):
                     self._answer(log, rng, shadow, partition)
         for _ in range(rng.randint(0, 5)):
             self._tell(log, rng)
+        if rng.random() < 0.1:
+            self._apply_next(log)
         if rng.random() < 0.5:
             self._mark(log, rng, rng.choice(["labels", "actions"]), rng.randrange(self.partitions))
+
+    def _apply_next(self, log: MemoryLog) -> None:
+        if self.next is not None and not self.is_applied:
+            self._append(log, self.next.contract_record(follows=1))
+            self.is_applied = True
 
     def _ask(self, rng: random.Random) -> None:
         number = rng.randrange(12)
@@ -103,7 +116,8 @@ class JoinerScenario(Scenario):
             done[partition] += 1
             versions = [2, 3][: rng.randint(0, 2)] if shadow else [1] * (rng.random() < 0.9)
             for version in versions:
-                record = self.made.prediction(
+                made = self.made if self.next is None or rng.random() < 0.7 else self.next
+                record = made.prediction(
                     request.source, request.request_id, request.key, request.time, version=version, shadow=shadow,
                     action=rng.choice(["true", "false"]),
                 )  # fmt: skip
@@ -145,10 +159,11 @@ class JoinerScenario(Scenario):
 
     def finish(self, log: MemoryLog, rng: random.Random) -> None:
         """Everything is answered or not, and time passes: a little, or so much that nothing stays open."""
+        self._apply_next(log)
         self.now += rng.choice([0, 10, 64, 70, 500]) * SECOND
         for partition in range(self.partitions):
             for suffix in ("labels", "actions"):
-                if rng.random() < 0.9:
+                if self.always(rng):
                     self._append(log, mark(f"credit.{suffix}", partition, self.now))
             for shadow in (False, True):
                 while rng.random() < 0.9 and self.answered[shadow][partition] < len(self.asked[partition]):
@@ -157,6 +172,9 @@ class JoinerScenario(Scenario):
                 if rng.random() < 0.8:
                     offset = self.answered[shadow][partition] - 1
                     self._append(log, mark(topic, partition, self.now, offset=offset))
+
+    def always(self, rng: random.Random) -> bool:
+        return rng.random() < 0.9
 
     def logic(self) -> Logic:
         return JoinerLogic(REGISTRY, self._open, lambda topic: self.partitions)
@@ -288,5 +306,21 @@ def flat(outcome: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+class PausingScenario(JoinerScenario):
+    """Few labels and actions are held; so that all can be read in the end, every clock goes on in the end."""
+
+    def finish(self, log: MemoryLog, rng: random.Random) -> None:
+        self.now += 100 * SECOND
+        super().finish(log, rng)
+
+    def always(self, rng: random.Random) -> bool:
+        return True
+
+
 def test_outcomes_are_what_the_log_says() -> None:
-    simulate(JoinerScenario, 600)
+    simulate(JoinerScenario, 110)
+
+
+def test_reading_pauses_where_too_much_waits_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joiner_partition, "MOST_HELD", 5)
+    simulate(PausingScenario, 30)

@@ -30,7 +30,7 @@ from tailrace.kit.messages import Source
 from tailrace.kit.murmur2 import partition_of
 from tailrace.kit.murmur2_columns import partitions_of
 
-TARGETS = {
+TARGETS: dict[str, tuple[str, list[Any]]] = {
     "boolean": ("{name: bad, type: boolean}", [True, False]),
     "number": ("{name: bad, type: number}", [1.5, -0.0, 0.0, -1e300, 7.0]),
     "category": ("{name: bad, categories: [good, poor, 'größer']}", ["good", "größer"]),
@@ -178,7 +178,7 @@ names = st.none() | st.sampled_from(["", "r", "größer"])
 )
 def test_by_columns_is_read_what_is_read_one_by_one(target: str, records: list[dict[str, Any]]) -> None:
     lane, values = LANES[target], [*TARGETS[target][1], None]
-    extra = {"number": [float("inf"), float("nan")], "category": ["unheard-of"], "boolean": []}[target]
+    extra: list[Any] = {"number": [float("inf"), float("nan")], "category": ["unheard-of"], "boolean": []}[target]
     written = [
         {k: v for k, v in r.items() if k != "value"}
         | {"bad": [*values, *extra][r["value"] % len([*values, *extra])]}

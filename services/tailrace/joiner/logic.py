@@ -102,18 +102,21 @@ class JoinerLogic:
         results = []
         for (lane, number), inputs in _by_partition(batch).items():
             own = self._own[lane, number]
+            holds = {name: why for name, why in own.ahead().items() if name in inputs}
+            some = {name: messages for name, messages in inputs.items() if name not in holds}
             try:
-                result = own.process(inputs)
+                result = own.process(some)
             except Retry as away:
                 # Other partitions need not wait for what this one needs.
-                for name, some in inputs.items():
-                    output.holds[TopicPartition(f"{lane}.{name}", number)] = Hold(some[0].offset(), str(away))
-                continue
-            results.append((own, result))
-            output.records += result.records
-            output.dead_letters += result.letters
-            for name, metadata in result.metadata.items():
-                output.metadata_of[TopicPartition(f"{lane}.{name}", number)] = metadata
+                holds |= dict.fromkeys(some, str(away))
+            else:
+                results.append((own, result))
+                output.records += result.records
+                output.dead_letters += result.letters
+                for name, metadata in result.metadata.items():
+                    output.metadata_of[TopicPartition(f"{lane}.{name}", number)] = metadata
+            for name, why in holds.items():
+                output.holds[TopicPartition(f"{lane}.{name}", number)] = Hold(inputs[name][0].offset(), why)
         self._told = output, results
         return output
 

@@ -6,14 +6,17 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from tailrace.joiner.lane_contracts import LaneContracts
-from tailrace.joiner.standing import NEVER, PREDICTIONS, Facts, Standing
-from tailrace.joiner.step import Held, Result, Step
+from tailrace.joiner.standing import ACTIONS, LABELS, NEVER, PREDICTIONS, Facts, Standing
+from tailrace.joiner.step import MARK_EVERY_MS, Held, Result, Step
 from tailrace.joiner.store import STANDING, Store
 from tailrace.kit.errors import Retry
 from tailrace.kit.log import Committed
 from tailrace.kit.messages import Message
 
 log = logging.getLogger(__name__)
+
+MOST_HELD = 100_000
+"""So many labels and actions are kept in memory, or a little more, before reading them pauses."""
 
 
 class LanePartition:
@@ -83,6 +86,18 @@ class LanePartition:
             middle = len(messages) // 2
             self.restore(name, messages[:middle])
             self.restore(name, messages[middle:])
+
+    def ahead(self) -> dict[str, str]:
+        """Inputs that are not to be read on for now, and why: too much that was read waits for a slower clock.
+
+        The slowest input is never among them, as far as its clock has been told.
+        """
+        if len(self._held) < MOST_HELD:
+            return {}
+        clocks = {name: self._standing.clocks[name] for name in (LABELS, ACTIONS)}
+        reached = self._standing.applied + 2 * MARK_EVERY_MS
+        why = f"{len(self._held):,} labels and actions wait for the clock of {self._standing.slowest(self.number)}"
+        return {name: why for name, clock in clocks.items() if clock >= reached}
 
     def process(self, inputs: Mapping[str, Sequence[Message]]) -> Result:
         """What a batch comes to; `apply` it when it is committed. Raises `Retry`."""

@@ -98,6 +98,12 @@ class Standing:
             return NEVER
         return min(self.clocks[LABELS], self.clocks[ACTIONS], *(clock for clock, _ in self.others.values()))
 
+    def slowest(self, number: int) -> str:
+        """The label or action partition whose clock all others wait for; ``number`` is this one's."""
+        clocks = {f"{name}/{number}": self.clocks[name] for name in (LABELS, ACTIONS)}
+        clocks |= {stream: clock for stream, (clock, _) in self.others.items()}
+        return min(clocks, key=lambda stream: clocks[stream])
+
     def floor(self) -> int:
         """No request that is known later than this is affected by what has been applied and read."""
         return min(
