@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tailrace.evaluator.exact_sum import SCALE, nearest
-from tailrace.evaluator.score_counts import ScoreCounts
+from tailrace.evaluator.score_counts import Ints, ScoreCounts
 
 _EXPONENT = SCALE.bit_length() - 1
 
@@ -79,7 +79,9 @@ class Counts:
         return Counts(tallies, table, sums, scores)
 
     def to_bytes(self) -> bytes:
-        """A line of JSON, then the scores as little-endian 64-bit integers."""
+        """A line of JSON, then the scores' keys as little-endian 64-bit integers and their counts as the least that
+        holds them all.
+        """
         head: dict[str, object] = {
             "tallies": {name: n for name, n in sorted(self.tallies.items()) if n},
             "table": [[*cell, n] for cell, n in sorted(self.table.items()) if n],
@@ -91,8 +93,9 @@ class Counts:
         }
         body = b""
         if self.scores is not None:
-            head["scores"] = [self.scores.shift, *self.scores.keys.shape]
-            body = self.scores.keys.astype("<i8").tobytes() + self.scores.counts.astype("<i8").tobytes()
+            kind = _least_type(self.scores.counts)
+            head["scores"] = [self.scores.shift, *self.scores.keys.shape, kind]
+            body = self.scores.keys.astype("<i8").tobytes() + self.scores.counts.astype(kind).tobytes()
         return json.dumps(head, separators=(",", ":")).encode() + b"\n" + body
 
     @classmethod
@@ -101,9 +104,9 @@ class Counts:
         head = json.loads(line)
         scores = None
         if "scores" in head:
-            shift, rows, width = head["scores"]
-            numbers = np.frombuffer(body, dtype="<i8").astype(np.int64)
-            keys, counts = numbers[: rows * width], numbers[rows * width :]
+            shift, rows, width, kind = head["scores"]
+            keys = np.frombuffer(body, dtype="<i8", count=rows * width).astype(np.int64)
+            counts = np.frombuffer(body, dtype=kind, offset=8 * rows * width).astype(np.int64)
             scores = ScoreCounts(keys.reshape(rows, width), counts.reshape(rows, 2), shift)
         return cls(
             Counter(head["tallies"]),
@@ -120,3 +123,12 @@ def _short(units: int) -> tuple[int, int]:
     """The integer without its trailing zero bits, and how many there were."""
     zeros = (units & -units).bit_length() - 1 if units else 0
     return units >> zeros, zeros
+
+
+def _least_type(numbers: Ints) -> str:
+    least, most = (int(numbers.min()), int(numbers.max())) if numbers.size else (0, 0)
+    return next(
+        kind
+        for kind in ("<i1", "<i2", "<i4", "<i8")
+        if np.iinfo(kind).min <= least <= most <= np.iinfo(kind).max
+    )
