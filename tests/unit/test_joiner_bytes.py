@@ -20,7 +20,7 @@ from tailrace.joiner.match import ACTION, CHAMPION, LABEL, NOBODY, SHADOW, Predi
 from tailrace.joiner.outcome import encode
 from tailrace.joiner.packing import pack, unpack
 from tailrace.joiner.read_predictions import read_predictions
-from tailrace.joiner.read_truths import Coordinates
+from tailrace.joiner.read_truths import Place
 from tailrace.joiner.standing import NEVER, Facts, Standing
 from tailrace.kit import avro_bytes
 from tailrace.kit.errors import BadRecord, Retry
@@ -53,7 +53,7 @@ class Lane(JoinedLane):
 
     def read(self, kind: int, *values: bytes, appended: int = 10**9) -> list[Any]:
         topic = self.lane.labels if kind == LABEL else self.lane.actions
-        where = [Coordinates(topic, 2, offset, appended) for offset in range(len(values))]
+        where = Place(topic, 2, range(len(values)), [appended] * len(values))
         return self.view.reader.read(kind, values, where)
 
 
@@ -92,26 +92,25 @@ def test_outcomes_are_what_fastavro_would_have_written(target: str, shadow: bool
     lane, values = LANES[target], TARGETS[target][1]
     topic = lane.lane.shadow_predictions if shadow else lane.lane.predictions
     record = lane.prediction(SOURCE, "r", "k", 1_600_000_000_000, shadow=shadow)
-    (answer,) = read_predictions(lane.view, [record.value or b""])
+    (answer,) = read_predictions(lane.view, SHADOW if shadow else CHAMPION, [record.value or b""])
     assert not isinstance(answer, BadRecord)
+    prediction = answer[1]
     champion_record = lane.prediction(SOURCE, "r", "k", 0, score=0.5, probabilities={"a": 0.25, "b": 0.75})
-    (by,) = read_predictions(lane.view, [champion_record.value or b""])
+    (by,) = read_predictions(lane.view, CHAMPION, [champion_record.value or b""])
     assert not isinstance(by, BadRecord)
-    champion = Prediction(CHAMPION, by.version, by.id, by.key, 0, 0, by.source, by.contract, by.body)
-    prediction = Prediction(SHADOW if shadow else CHAMPION, *answer[1:5], answer.time, *answer[5:])
-    prediction.champion = answered(lane.codec, lane.plan, champion) if shadow else NOBODY
+    prediction.champion = answered(lane.codec, lane.plan, by[1]) if shadow else NOBODY
     prediction.duplicate_of = b"d" * 32
     labels = [
         lane.label(
-            request_id="r", loan_id="k", at=answer.time + n, bad=v, labelled_by=["me", None][n % 2]
+            request_id="r", loan_id="k", at=prediction.time + n, bad=v, labelled_by=["me", None][n % 2]
         ).value
         or b""
         for n, v in enumerate(values)
     ]
-    action = lane.action(request_id="r", loan_id="k", at=answer.time + 9, action="überholt").value or b""
+    action = lane.action(request_id="r", loan_id="k", at=prediction.time + 9, action="überholt").value or b""
     told = [
-        *lane.read(LABEL, *labels, appended=answer.time),
-        *lane.read(ACTION, action, appended=answer.time),
+        *lane.read(LABEL, *labels, appended=prediction.time),
+        *lane.read(ACTION, action, appended=prediction.time),
     ]
     truths = [
         Truth(one.time, kind, one.said._replace(late=kind == LABEL))
@@ -125,7 +124,7 @@ def test_outcomes_are_what_fastavro_would_have_written(target: str, shadow: bool
         assert lane.codec.encode(lane.schema_ids[lane.lane.outcomes], outcome) == value
         assert outcome["prediction"] == lane.codec.decode(record.value).record
         assert outcome["label"] == values[int(outcome["label_source"]["offset"])]
-        assert outcome["label_time"] == answer.time + outcome["label_source"]["offset"]
+        assert outcome["label_time"] == prediction.time + outcome["label_source"]["offset"]
         assert outcome["label_source"] | {"offset": 0} == {
             "topic": lane.lane.labels,
             "partition": 2,
@@ -178,7 +177,12 @@ names = st.none() | st.sampled_from(["", "r", "größer"])
 )
 def test_by_columns_is_read_what_is_read_one_by_one(target: str, records: list[dict[str, Any]]) -> None:
     lane, values = LANES[target], [*TARGETS[target][1], None]
-    extra: list[Any] = {"number": [float("inf"), float("nan")], "category": ["unheard-of"], "boolean": []}[target]
+    wrong: dict[str, list[Any]] = {
+        "number": [float("inf"), float("nan")],
+        "category": ["unheard-of"],
+        "boolean": [],
+    }
+    extra = wrong[target]
     written = [
         {k: v for k, v in r.items() if k != "value"}
         | {"bad": [*values, *extra][r["value"] % len([*values, *extra])]}
@@ -186,10 +190,8 @@ def test_by_columns_is_read_what_is_read_one_by_one(target: str, records: list[d
     ]
     avro = [lane.label(**record).value or b"" for record in written]
     found = lane.read(LABEL, *avro)
-    plain = [
-        lane.view.reader._read_plain(LABEL, value, Coordinates(lane.lane.labels, 2, at, 10**9))
-        for at, value in enumerate(avro)
-    ]
+    where = Place(lane.lane.labels, 2, range(len(avro)), [10**9] * len(avro))
+    plain = [lane.view.reader._read_plain(LABEL, value, where, at) for at, value in enumerate(avro)]
     assert [shown(one) for one in found] == [shown(one) for one in plain]
     # And as JSON, where JSON can say it.
     for record, one in zip(written, found, strict=True):
@@ -231,7 +233,7 @@ def test_predictions_of_older_schemas_are_brought_to_their_contract_s() -> None:
     record = lane.codec.decode(own).record
     del record["explanation"]
     value = lane.codec.encode(lane.registry.register("older", other), record)
-    answers = read_predictions(lane.view, [own, value, own[:-1], b"{}", own[:3]])
+    answers = read_predictions(lane.view, CHAMPION, [own, value, own[:-1], b"{}", own[:3]])
     assert answers[0] == answers[1]
     assert [getattr(one, "code", "fine") for one in answers[2:]] == ["truncated", "wrong-magic", "truncated"]
 
@@ -240,7 +242,7 @@ def test_a_contract_that_is_not_known_yet_is_waited_for() -> None:
     lane = Lane()
     value = lane.prediction(SOURCE, "r", "k", 7, contract_digest="f" * 64).value or b""
     with pytest.raises(Retry, match="contract ffffffffffff"):
-        read_predictions(lane.view, [value])
+        read_predictions(lane.view, CHAMPION, [value])
 
 
 def test_state_comes_back_as_it_was_packed() -> None:

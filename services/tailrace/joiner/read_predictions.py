@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from tailrace.joiner.lane_contracts import READ, LaneContracts
+from tailrace.joiner.match import Prediction
 from tailrace.joiner.store import request_key
 from tailrace.kit.avro_bytes import read_long, read_text
 from tailrace.kit.codec import HEADER, MAGIC
 from tailrace.kit.errors import BadRecord
 
-
-class Answer(NamedTuple):
-    """A prediction. ``request`` is its request's key in the store, ``body`` the prediction in its contract's schema."""
-
-    request: bytes
-    version: int
-    id: bytes
-    key: bytes
-    time: int
-    source: tuple[int, int]
-    contract: str
-    body: bytes
+Answer = tuple[bytes, Prediction]
+"""A request's key in the store, and a prediction; known from its event time, as far as it can be said without its
+partition's clock.
+"""
 
 
-def read_predictions(lane: LaneContracts, values: Sequence[bytes]) -> list[Answer | BadRecord]:
+def read_predictions(lane: LaneContracts, stream: int, values: Sequence[bytes]) -> list[Answer | BadRecord]:
     """The predictions, in their order.
 
     Raises:
@@ -36,12 +29,13 @@ def read_predictions(lane: LaneContracts, values: Sequence[bytes]) -> list[Answe
     for at, value in enumerate(values):
         groups.setdefault(value[: HEADER.size], []).append(at)
     for header, places in groups.items():
-        _read_columns(lane, header, places, values, found)
-    return [_read_plain(lane, values[at]) if one is None else one for at, one in enumerate(found)]
+        _read_columns(lane, stream, header, places, values, found)
+    return [_read_plain(lane, stream, values[at]) if one is None else one for at, one in enumerate(found)]
 
 
 def _read_columns(
     lane: LaneContracts,
+    stream: int,
     header: bytes,
     places: list[int],
     values: Sequence[bytes],
@@ -71,7 +65,10 @@ def _read_columns(
             prefix, version, contract = common
             body = values[at][HEADER.size :]
             source = (partition, offset)
-            found[at] = Answer(prefix + request_id, version, prediction_id, key, time, source, contract, body)
+            found[at] = (
+                prefix + request_id,
+                Prediction(stream, version, prediction_id, key, time, time, source, contract, body),
+            )
 
 
 def _common(piece: bytes) -> tuple[str, int, str]:
@@ -82,7 +79,7 @@ def _common(piece: bytes) -> tuple[str, int, str]:
     return model, version, contract
 
 
-def _read_plain(lane: LaneContracts, value: bytes) -> Answer | BadRecord:
+def _read_plain(lane: LaneContracts, stream: int, value: bytes) -> Answer | BadRecord:
     """One prediction by the plain codec, in whatever schema it was written."""
     try:
         digest: Any = lane.codec.decode(value).record.get("contract_digest")
@@ -91,11 +88,12 @@ def _read_plain(lane: LaneContracts, value: bytes) -> Answer | BadRecord:
         body = lane.codec.encode(plan.prediction_schema_id, record)[HEADER.size :]
     except BadRecord as bad:
         return bad
-    return Answer(
-        request_key(record["model"], record["request_id"].encode()),
+    return request_key(record["model"], record["request_id"].encode()), Prediction(
+        stream,
         record["version"],
         record["prediction_id"].encode(),
         record["key"].encode(),
+        record["event_time"],
         record["event_time"],
         (record["source"]["partition"], record["source"]["offset"]),
         plan.applied.digest,

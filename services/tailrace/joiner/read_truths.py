@@ -33,13 +33,13 @@ class Told(NamedTuple):
     said: Said
 
 
-class Coordinates(NamedTuple):
-    """Where a label or action is, or was when it came, and when it was appended, in milliseconds."""
+class Place(NamedTuple):
+    """Where labels or actions came: topic and partition; of each its offset, and when it was appended, in ms."""
 
     topic: str
     partition: int
-    offset: int
-    appended: int
+    offsets: Sequence[int]
+    appended: Sequence[int]
 
 
 class TruthReader:
@@ -54,9 +54,7 @@ class TruthReader:
         self._plans = plans
         self._namespaces = {plan.namespace: plan for plan in plans}
 
-    def read(
-        self, kind: int, values: Sequence[bytes], where: Sequence[Coordinates]
-    ) -> list[Told | BadRecord]:
+    def read(self, kind: int, values: Sequence[bytes], where: Place) -> list[Told | BadRecord]:
         """Labels, or actions, in their order.
 
         Args:
@@ -72,7 +70,7 @@ class TruthReader:
         for header, places in groups.items():
             self._read_columns(kind, header, places, values, where, found)
         return [
-            self._read_plain(kind, values[at], where[at]) if one is None else one
+            self._read_plain(kind, values[at], where, at) if one is None else one
             for at, one in enumerate(found)
         ]
 
@@ -84,7 +82,7 @@ class TruthReader:
         header: bytes,
         places: list[int],
         values: Sequence[bytes],
-        where: Sequence[Coordinates],
+        where: Place,
         found: list[Told | BadRecord | None],
     ) -> None:
         """Reads what is as it should be; leaves the rest as it is."""
@@ -103,7 +101,7 @@ class TruthReader:
         if not isinstance(keys, list):
             there = np.ones(len(keys), dtype=np.bool_) if key_column.present is None else key_column.present
             keys = [b"%d" % key if t else None for key, t in zip(keys.tolist(), there.tolist(), strict=True)]
-        appended = np.array([where[at].appended for at in places], dtype=np.int64)
+        appended = np.array([where.appended[at] for at in places], dtype=np.int64)
         at_times = times.values if times.present is None else np.where(times.present, times.values, appended)
         fine = at_times <= appended + contract.event_time.skew_ms
         if good is not None:
@@ -126,17 +124,15 @@ class TruthReader:
             by,
             strict=True,
         )
-        last = ("", -1)
-        begin, place = "", b""
+        begin, place = f"{where.topic}/{where.partition}/", SOME + text(where.topic) + long(where.partition)
+        offsets, is_label = where.offsets, kind == LABEL
         for at, is_fine, request_id, key, model, time, value, who in rows:
             if not (is_fine and request_id and key and value) or (model is not None and model != own):
                 continue
-            topic, partition, offset, _ = where[at]
-            if (topic, partition) != last:
-                last = topic, partition
-                begin, place = f"{topic}/{partition}/", SOME + text(topic) + long(partition)
-            source = place + long(offset)
-            written = SOME + long(time) + source + who if kind == LABEL else source
+            offset = offsets[at]
+            written = place + long(offset)
+            if is_label:
+                written = SOME + long(time) + written + who
             found[at] = Told(
                 plan, prefix + request_id, key, time, Said(value, False, f"{begin}{offset}", written)
             )
@@ -156,16 +152,21 @@ class TruthReader:
 
     # One by one ---
 
-    def _read_plain(self, kind: int, value: bytes, where: Coordinates) -> Told | BadRecord:
+    def _read_plain(self, kind: int, value: bytes, where: Place, at: int) -> Told | BadRecord:
         try:
-            return self._read_one(kind, value, where)
+            return self._read_one(kind, value, where, at)
         except BadRecord as bad:
             return bad
 
-    def _read_one(self, kind: int, value: bytes, where: Coordinates) -> Told:
+    def _read_one(self, kind: int, value: bytes, where: Place, at: int) -> Told:
         plan, record = self._record(kind, value)
         contract = plan.contract
-        topic, partition, offset, appended = where
+        topic, partition, offset, appended = (
+            where.topic,
+            where.partition,
+            where.offsets[at],
+            where.appended[at],
+        )
         given = record.get(contract.event_time.name)
         time = appended if given is None else int(given)
         if time > appended + contract.event_time.skew_ms:

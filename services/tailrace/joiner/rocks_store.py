@@ -106,6 +106,9 @@ def _options() -> Options:
     options.set_compression_type(DBCompressionType.lz4())
     options.set_max_background_jobs(2)
     options.set_keep_log_file_num(2)
+    # Most requests that are asked for are new.
+    options.set_memtable_prefix_bloom_ratio(0.1)
+    options.set_memtable_whole_key_filtering(True)
     table = BlockBasedOptions()
     table.set_bloom_filter(10, False)
     table.set_block_cache(blocks)

@@ -34,7 +34,7 @@ from tailrace.joiner.match import (
 )
 from tailrace.joiner.packing import pack, unpack
 from tailrace.joiner.read_predictions import read_predictions
-from tailrace.joiner.read_truths import Coordinates
+from tailrace.joiner.read_truths import Place
 from tailrace.joiner.standing import (
     ACTIONS,
     CHECKPOINTS,
@@ -208,7 +208,11 @@ class Step:
             self._take_truths(name, messages)
 
     def _take_predictions(self, name: str, messages: Sequence[Message]) -> None:
-        answers = iter(read_predictions(self._lane, [v for m in messages if (v := m.value()) is not None]))
+        answers = iter(
+            read_predictions(
+                self._lane, _STREAMS[name], [v for m in messages if (v := m.value()) is not None]
+            )
+        )
         standing, stream = self._standing, _STREAMS[name]
         clock, sources, arrived = standing.clocks[name], standing.sources, self._arrived
         for message in messages:
@@ -221,33 +225,34 @@ class Step:
             if isinstance(answer, BadRecord):
                 self._reject(message, answer)
                 continue
-            request, version, prediction_id, key, time, source, contract, body = answer
-            if time > clock:
-                clock = time
-            if stream == CHAMPION and source[1] > sources.get(source[0], -1):
-                sources[source[0]] = source[1]
-            arrived.append(
-                (
-                    request,
-                    Prediction(stream, version, prediction_id, key, time, clock, source, contract, body),
-                )
-            )
+            prediction = answer[1]
+            if prediction.time > clock:
+                clock = prediction.time
+            else:
+                prediction.known = clock
+            if stream == CHAMPION:
+                partition, offset = prediction.source
+                if offset > sources.get(partition, -1):
+                    sources[partition] = offset
+            arrived.append(answer)
         standing.clocks[name] = clock
 
     def _take_truths(self, name: str, messages: Sequence[Message]) -> None:
         topic, number, kind = f"{self._topics.name}.{name}", self._number, _KINDS[name]
         some = [message for message in messages if message.value() is not None]
-        where = [Coordinates(topic, number, message.offset(), message.timestamp()[1]) for message in some]
+        offsets = [message.offset() for message in some]
+        times = [message.timestamp()[1] for message in some]
+        where = Place(topic, number, offsets, times)
         told = self._lane.reader.read(kind, [message.value() or b"" for message in some], where)
         keys = [b"" if isinstance(one, BadRecord) else one.key for one in told]
-        rows = zip(told, partitions_of(keys, self._partitions), where, strict=True)
+        rows = zip(told, partitions_of(keys, self._partitions), offsets, times, strict=True)
         clock = self._standing.clocks[name]
         for message in messages:
             value = message.value()
             if value is None:
                 clock = max(clock, self._marked(message))
                 continue
-            one, belongs, (_, _, offset, appended) = next(rows)
+            one, belongs, offset, appended = next(rows)
             if isinstance(one, BadRecord):
                 self._reject(message, one)
                 continue
@@ -284,7 +289,9 @@ class Step:
     def _take_one_forwarded(self, message: Message, value: bytes) -> None:
         about = Forwarded.of(message)
         kind = LABEL if about.topic == self._topics.labels else ACTION
-        (one,) = self._lane.reader.read(kind, [value], [Coordinates(*about[:4])])
+        (one,) = self._lane.reader.read(
+            kind, [value], Place(about.topic, about.partition, [about.offset], [about.appended])
+        )
         if isinstance(one, BadRecord):
             raise one
         clocks = self._standing.clocks
@@ -463,7 +470,7 @@ class Step:
 
     def _write(self, revision: Revision) -> None:
         prediction = revision.prediction
-        value = outcome.encode(self._lane.plan(prediction.contract).outcome_header, revision)
+        value = outcome.encode(self._lane.plans[prediction.contract].outcome_header, revision)
         self._records.append(Record(self._topics.outcomes, value, prediction.key, (), self._number))
 
     def _puts(self) -> dict[bytes, bytes]:
