@@ -151,18 +151,18 @@ def publish_package(
     )
     try:
         producer.init_transactions(_TIMEOUT_S)
-        before = _published(connection, codec, package, key) if once else None
+        there = _manifests(connection, codec, model)
+        before = _of_content(package, there, key) if once else None
         if before is not None:
             return Publication(before, before.digest, size + len(before.to_bytes()))
-        version, sequence = next_numbers(connection, codec, model)
-        numbered = package.numbered(version, sequence)
+        numbered = package.numbered(*_next_numbers(there))
         producer.begin_transaction()
         chunks = _produce_chunks(producer, numbered)
         record = manifest_record(
             numbered, chunks, key, published_by=applied_by(), at_ms=int(time.time() * 1000)
         )
         producer.produce(
-            lanes.MANIFESTS, codec.encode("ModelManifest", record), f"{model}/{version}".encode()
+            lanes.MANIFESTS, codec.encode("ModelManifest", record), f"{model}/{record['version']}".encode()
         )
         producer.commit_transaction(_TIMEOUT_S)
     except KafkaException as failed:
@@ -175,33 +175,29 @@ def publish_package(
     return Publication(numbered.manifest, record["digest"], size + len(record["manifest"]))
 
 
-def next_numbers(connection: Connection, codec: ControlCodec, model: str) -> tuple[int, int]:
-    """The next version and sequence: beyond those of every manifest on the topic, whoever has signed it."""
+def _manifests(connection: Connection, codec: ControlCodec, model: str) -> list[dict[str, Any]]:
+    """The model's records of ``tailrace.model-manifests``, whoever has signed them."""
     from tailrace.kit.reading import read_all
 
+    messages = read_all(connection, [lanes.MANIFESTS])
+    records = (codec.decode("ModelManifest", m.value()) for m in messages if m.value() is not None)
+    return [record for record in records if record["model"] == model]
+
+
+def _next_numbers(records: list[dict[str, Any]]) -> tuple[int, int]:
+    """The next version and sequence: beyond those of every manifest."""
     version = sequence = 0
-    for message in read_all(connection, [lanes.MANIFESTS]):
-        record = codec.decode("ModelManifest", message.value())
-        if record["model"] == model:
-            version = max(version, record["version"])
-            with contextlib.suppress(PackageRefused):  # somebody's manifest that is none
-                sequence = max(sequence, Manifest.from_bytes(record["manifest"]).sequence)
+    for record in records:
+        version = max(version, record["version"])
+        with contextlib.suppress(PackageRefused):  # somebody's manifest that is none
+            sequence = max(sequence, Manifest.from_bytes(record["manifest"]).sequence)
     return version + 1, sequence + 1
 
 
-def _published(
-    connection: Connection, codec: ControlCodec, package: Package, key: SigningKey
-) -> Manifest | None:
+def _of_content(package: Package, records: list[dict[str, Any]], key: SigningKey) -> Manifest | None:
     """The manifest under which this key has published the same content."""
-    from tailrace.kit.reading import read_all
-
-    for message in read_all(connection, [lanes.MANIFESTS]):
-        if message.value() is None:
-            continue
-        record = codec.decode("ModelManifest", message.value())
-        if record["model"] != package.manifest.model or record["key_id"] != key.key_id:
-            continue
-        if verifies(key.public, record["signature"], record["manifest"]):
+    for record in records:
+        if record["key_id"] == key.key_id and verifies(key.public, record["signature"], record["manifest"]):
             manifest = Manifest.from_bytes(record["manifest"])
             if manifest.content_digest == package.manifest.content_digest:
                 return manifest
