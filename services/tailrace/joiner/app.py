@@ -5,11 +5,14 @@ from __future__ import annotations
 from tailrace.joiner.logic import JoinerLogic
 from tailrace.joiner.rocks_store import open_store
 from tailrace.joiner.store import Store
+from tailrace.kit.log import Retriable
 from tailrace.kit.service import Service, run_logic
 
 STATE = ("state", "joiner")
 LINGER_S = 0.05
 """Nobody waits for an outcome by the millisecond; a larger batch costs less."""
+
+RETRY_S = 0.2
 
 
 def main() -> None:
@@ -22,7 +25,15 @@ def make_logic(service: Service) -> JoinerLogic:
     def opened(lane: str, number: int) -> Store:
         return open_store(folder, f"{lane}-{number}")
 
-    return JoinerLogic(service.registry, opened, lambda topic: service.kafka.topics()[topic])
+    def partitions(topic: str) -> int:
+        while True:
+            try:
+                return service.kafka.topics()[topic]
+            except Retriable:
+                if service.stop.wait(RETRY_S):
+                    raise
+
+    return JoinerLogic(service.registry, opened, partitions)
 
 
 if __name__ == "__main__":

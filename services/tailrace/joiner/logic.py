@@ -30,7 +30,7 @@ class JoinerLogic:
     Args:
         registry: where schemas are.
         open_store: opens the store of a lane's partition.
-        partitions: how many a topic has; may raise ``Retriable``.
+        partitions: how many a topic has.
     """
 
     def __init__(
