@@ -43,7 +43,7 @@ DATA_SETS = {
         model="electricity",
         file="electricity.csv",
         about="Half-hourly prices in New South Wales, 1996 to 1998 (Harries, 1999); labels come 48 half-hours late",
-        rate=300.0,
+        rate=400.0,
         label_delay_ms=24 * HOUR_MS,
         retrained=True,
     ),
