@@ -39,7 +39,8 @@ SEED = int(os.environ.get("TAILRACE_SEED", random.SystemRandom().randrange(2**31
 SERVICES = ("joiner", "drift", "evaluator", "trainer", "rollout")
 KILLS, BROKER_KILLS = (5, 2) if LONG else (2, 1)
 LOANS_A_DAY = 60 if LONG else 36
-RATE = 400 if LONG else 1_200
+RATE = 400 if LONG else 1_500
+PAUSES_S = (0.2, 1.5) if LONG else (0.1, 0.8)
 
 
 def lived(loop: Loop, plan: Timeline) -> None:
@@ -78,7 +79,7 @@ class Killer(threading.Thread):
             victims = [*SERVICES * KILLS, *["kafka"] * BROKER_KILLS]
             self._chance.shuffle(victims)
             for name in victims:
-                time.sleep(self._chance.uniform(0.2, 1.5))
+                time.sleep(self._chance.uniform(*PAUSES_S))
                 self._loop.kill(name)
                 self.kills.append(name)
         except BaseException as error:
@@ -100,6 +101,7 @@ def test_whatever_is_killed_the_results_are_those_of_an_undisturbed_run(
         revision_of = {r.at: decode(r.value)["rollout_revision"] for r in records if is_prediction(r)}
         assert_verified(undisturbed, aside=())
 
+        began = time.monotonic()
         killer = Killer(killed, random.Random(SEED))
         killer.start()
         copy(records, revision_of, killed, RATE)
@@ -109,7 +111,7 @@ def test_whatever_is_killed_the_results_are_those_of_an_undisturbed_run(
         kills = Counter(killer.kills)
         tell(
             f"loop: {', '.join(f'{name} {kills[name]}' for name in sorted(kills))} kills over "
-            f"{len(records)} records; {', '.join(f'{len(v)} {k}' for k, v in found.items())} (seed {SEED})"
+            f"{len(records)} records in {time.monotonic() - began:.0f} s; {', '.join(f'{len(v)} {k}' for k, v in found.items())} (seed {SEED})"
         )
         assert not difference(expected, found), f"{difference(expected, found)}\n{killed.project.logs()}"
         # The answers were copied, the requests were not.

@@ -104,7 +104,7 @@ class Loop:
                 before, since = now, time.monotonic()
 
     def _ends(self) -> dict[Any, int]:
-        admin = AdminClient(dict(self.connection.kafka))
+        admin = AdminClient({**self.connection.kafka, "log_level": 0})
         topics = admin.list_topics(timeout=20).topics
         places = [
             TopicPartition(name, number)
