@@ -109,10 +109,10 @@ def test_whatever_is_killed_the_results_are_those_of_an_undisturbed_run(
         assert killer.error is None, killer.error
         found = settled(killed, expected)
         kills = Counter(killer.kills)
-        tell(
-            f"loop: {', '.join(f'{name} {kills[name]}' for name in sorted(kills))} kills over "
-            f"{len(records)} records in {time.monotonic() - began:.0f} s; {', '.join(f'{len(v)} {k}' for k, v in found.items())} (seed {SEED})"
-        )
+        killing = ", ".join(f"{name} {kills[name]}" for name in sorted(kills))
+        made = ", ".join(f"{len(of_a_kind)} {kind}" for kind, of_a_kind in found.items())
+        seconds = time.monotonic() - began
+        tell(f"loop: {killing} kills over {len(records)} records in {seconds:.0f} s; {made} (seed {SEED})")
         assert not difference(expected, found), f"{difference(expected, found)}\n{killed.project.logs()}"
         # The answers were copied, the requests were not.
         assert_verified(killed, aside=("unasked", "shadow-unasked"))
