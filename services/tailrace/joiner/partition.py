@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
+from tailrace.joiner.intake import Held
 from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.standing import ACTIONS, LABELS, NEVER, PREDICTIONS, Facts, Standing
-from tailrace.joiner.step import MARK_EVERY_MS, Held, Result, Step
+from tailrace.joiner.step import MARK_EVERY_MS, Result, Step
 from tailrace.joiner.store import STANDING, Store
 from tailrace.kit.errors import Retry
 from tailrace.kit.log import Committed

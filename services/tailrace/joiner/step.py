@@ -10,72 +10,40 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 from tailrace.joiner import match, outcome
 from tailrace.joiner.answered import answered, policy_action
-from tailrace.joiner.forward import HEADER as FORWARDED
-from tailrace.joiner.forward import Forwarded
+from tailrace.joiner.intake import Held, Intake
 from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.match import (
-    ACTION,
     AFTER_HORIZON,
-    CHAMPION,
     LABEL,
     MATCHED,
     NOBODY,
-    SHADOW,
     UNMATCHED,
     Prediction,
     Request,
     Revision,
-    Said,
     Truth,
 )
+from tailrace.joiner.original import Original
 from tailrace.joiner.packing import pack, unpack
-from tailrace.joiner.read_predictions import read_predictions
-from tailrace.joiner.read_truths import Place
 from tailrace.joiner.standing import (
     ACTIONS,
-    CHECKPOINTS,
     LABELS,
     NEVER,
     PREDICTIONS,
-    REKEYED,
     SHADOWS,
     Facts,
     Standing,
 )
 from tailrace.joiner.store import STANDING, Store, look_key
 from tailrace.kit.errors import BadRecord
-from tailrace.kit.marks import mark, mark_offset, mark_stream, mark_time
+from tailrace.kit.marks import mark
 from tailrace.kit.messages import DeadLetter, Message, Record
-from tailrace.kit.murmur2_columns import partitions_of
 
 MARK_EVERY_MS = 1_000
 """Marks are written when a clock has moved on by so much: event time, not wall time."""
-
-_STREAMS = {PREDICTIONS: CHAMPION, SHADOWS: SHADOW}
-_KINDS = {LABELS: LABEL, ACTIONS: ACTION}
-
-
-class Held(NamedTuple):
-    """A label or action that waits until all of its time and before are known.
-
-    Attributes:
-        order: effective time, kind, partition, offset; topics of a lane are in the order of their kinds.
-        request: key in the store.
-        original: of the message: key, value, headers, when it was appended.
-        input: where it was read, ``offset`` at which, ``before`` which clock before it.
-    """
-
-    order: tuple[int, int, int, int]
-    request: bytes
-    said: Said
-    original: tuple[bytes | None, bytes | None, Any, int]
-    input: str
-    offset: int
-    before: int
 
 
 @dataclass(slots=True)
@@ -89,37 +57,6 @@ class Result:
     records: list[Record]
     letters: list[DeadLetter]
     metadata: dict[str, str]
-
-
-class Original:
-    """A message that was kept until its dead letter had to be written."""
-
-    def __init__(self, truth: Truth) -> None:
-        topic, partition, offset = truth.said.source.rsplit("/", 2)
-        self._topic, self._partition, self._offset = topic, int(partition), int(offset)
-        assert truth.original is not None
-        self._key, self._value, self._headers, self._appended = truth.original
-
-    def topic(self) -> str:
-        return self._topic
-
-    def partition(self) -> int:
-        return self._partition
-
-    def offset(self) -> int:
-        return self._offset
-
-    def key(self) -> Any:
-        return self._key
-
-    def value(self) -> Any:
-        return self._value
-
-    def headers(self) -> Any:
-        return self._headers
-
-    def timestamp(self) -> Any:
-        return 2, self._appended
 
 
 class Step:
@@ -151,18 +88,15 @@ class Step:
         self._store = store
         self._standing = standing.copy()
         self._held = held
-        self._skip_before = skip_before
         self._applied = applied
-        self._grain = max(1, lane.horizon // CHECKPOINTS)
+        self._intake = Intake(lane, number, partitions, self._standing, skip_before)
 
         self._requests: dict[bytes, Request] = {}
-        self._new_held: list[Held] = []
-        self._arrived: list[tuple[bytes, Prediction]] = []
         self._resolved: list[bytes] = []
         self._looks: list[tuple[int, bytes]] = []
         self._deletes: list[bytes] = []
-        self._records: list[Record] = []
-        self._letters: list[DeadLetter] = []
+        self._records = self._intake.records
+        self._letters = self._intake.letters
 
     def run(self, inputs: Mapping[str, Sequence[Message]]) -> Result:
         """Takes the messages of each input, each in order.
@@ -171,11 +105,11 @@ class Step:
             Retry: the registry is away, or a contract has not been heard of yet.
         """
         for name, messages in inputs.items():
-            self._take(name, messages)
+            self._intake.take(name, messages)
         standing = self._standing
         standing.applied = max(standing.applied, self._applied, standing.watermark(self._partitions))
         ready, held = self._ready()
-        self._load([request for request, _ in self._arrived] + [one.request for one in ready])
+        self._load([request for request, _ in self._intake.arrived] + [one.request for one in ready])
         self._arrive()
         for one in ready:
             self._apply(one)
@@ -194,137 +128,11 @@ class Step:
             {name: self._facts(name) for name in inputs},
         )
 
-    # Taking in ---
-
-    def _take(self, name: str, messages: Sequence[Message]) -> None:
-        standing = self._standing
-        standing.checkpoint(name, standing.clocks[name], messages[0].offset(), self._grain)
-        standing.offsets[name] = messages[-1].offset() + 1
-        if name in _STREAMS:
-            self._take_predictions(name, messages)
-        elif name == REKEYED:
-            self._take_forwarded(messages)
-        else:
-            self._take_truths(name, messages)
-
-    def _take_predictions(self, name: str, messages: Sequence[Message]) -> None:
-        answers = iter(
-            read_predictions(
-                self._lane, _STREAMS[name], [v for m in messages if (v := m.value()) is not None]
-            )
-        )
-        standing, stream = self._standing, _STREAMS[name]
-        clock, sources, arrived = standing.clocks[name], standing.sources, self._arrived
-        for message in messages:
-            if message.value() is None:
-                clock = max(clock, self._marked(message))
-                if stream == CHAMPION and (read := mark_offset(message)) is not None:
-                    sources[self._number] = max(sources.get(self._number, -1), read)
-                continue
-            answer = next(answers)
-            if isinstance(answer, BadRecord):
-                self._reject(message, answer)
-                continue
-            prediction = answer[1]
-            if prediction.time > clock:
-                clock = prediction.time
-            else:
-                prediction.known = clock
-            if stream == CHAMPION:
-                partition, offset = prediction.source
-                if offset > sources.get(partition, -1):
-                    sources[partition] = offset
-            arrived.append(answer)
-        standing.clocks[name] = clock
-
-    def _take_truths(self, name: str, messages: Sequence[Message]) -> None:
-        topic, number, kind = f"{self._topics.name}.{name}", self._number, _KINDS[name]
-        some = [message for message in messages if message.value() is not None]
-        offsets = [message.offset() for message in some]
-        times = [message.timestamp()[1] for message in some]
-        where = Place(topic, number, offsets, times)
-        told = self._lane.reader.read(kind, [message.value() or b"" for message in some], where)
-        keys = [b"" if isinstance(one, BadRecord) else one.key for one in told]
-        rows = zip(told, partitions_of(keys, self._partitions), offsets, times, strict=True)
-        clock = self._standing.clocks[name]
-        for message in messages:
-            value = message.value()
-            if value is None:
-                clock = max(clock, self._marked(message))
-                continue
-            one, belongs, offset, appended = next(rows)
-            if isinstance(one, BadRecord):
-                self._reject(message, one)
-                continue
-            plan, request, key, time, said = one
-            before = clock
-            if time > clock:
-                clock = time
-            elif before - time > plan.rules.lateness:
-                said = said._replace(late=True)
-            if belongs != number:
-                about = Forwarded(topic, number, offset, appended, clock, said.late, message.key())
-                headers = [about.header(), *(message.headers() or ())]
-                self._records.append(Record(self._topics.rekeyed, value, key, headers, belongs))
-            elif clock >= self._skip_before:
-                original = message.key(), value, message.headers(), appended
-                order = clock, kind, number, offset
-                self._new_held.append(Held(order, request, said, original, name, offset, before))
-        self._standing.clocks[name] = clock
-
-    def _take_forwarded(self, messages: Sequence[Message]) -> None:
-        standing = self._standing
-        for message in messages:
-            value = message.value()
-            try:
-                if value is None:
-                    time, stream = self._mark_of(message), mark_stream(message) or ""
-                    known, _ = standing.others.get(stream, (NEVER, 0))
-                    standing.others[stream] = max(known, time), message.offset()
-                else:
-                    self._take_one_forwarded(message, value)
-            except BadRecord as bad:
-                self._reject(message, bad)
-
-    def _take_one_forwarded(self, message: Message, value: bytes) -> None:
-        about = Forwarded.of(message)
-        kind = LABEL if about.topic == self._topics.labels else ACTION
-        (one,) = self._lane.reader.read(
-            kind, [value], Place(about.topic, about.partition, [about.offset], [about.appended])
-        )
-        if isinstance(one, BadRecord):
-            raise one
-        clocks = self._standing.clocks
-        before, clocks[REKEYED] = clocks[REKEYED], max(clocks[REKEYED], about.effective)
-        if about.effective >= self._skip_before:
-            headers = [(name, content) for name, content in message.headers() or () if name != FORWARDED]
-            original = about.key, value, headers or None, about.appended
-            order = about.effective, kind, about.partition, about.offset
-            said = one.said._replace(late=about.late)
-            self._new_held.append(Held(order, one.request, said, original, REKEYED, message.offset(), before))
-
-    def _marked(self, message: Message) -> int:
-        """The time of a mark; before all times where it is none, which makes it a dead letter."""
-        try:
-            return self._mark_of(message)
-        except BadRecord as bad:
-            self._reject(message, bad)
-            return NEVER
-
-    def _mark_of(self, message: Message) -> int:
-        time = mark_time(message)
-        if time is None:
-            raise BadRecord("empty", "the message has neither a value nor a mark")
-        return time
-
-    def _reject(self, message: Message, bad: BadRecord) -> None:
-        self._letters.append(DeadLetter(self._topics.dead_letters, message, bad.code, bad.reason, bad.field))
-
     # Deciding ---
 
     def _ready(self) -> tuple[list[Held], list[Held]]:
         """What can be applied now, in order, and what has to wait."""
-        waiting = sorted([*self._held, *self._new_held])
+        waiting = sorted([*self._held, *self._intake.held])
         applied = self._standing.applied
         ready = bisect_left(waiting, applied, key=lambda one: one.order[0])
         return waiting[:ready], waiting[ready:]
@@ -338,7 +146,7 @@ class Step:
         rules = self._lane.rules
         new = [
             (key, prediction)
-            for key, prediction in self._arrived
+            for key, prediction in self._intake.arrived
             if match.add_prediction(self._requests[key], prediction, rules)
         ]
         # Only when all are there: a shadow may have come before the champion of the same batch.
@@ -399,7 +207,7 @@ class Step:
         due = [key for _, key in self._store.looks(standing.closed, standing.applied + 1)]
         standing.closed = standing.applied + 1
         self._load(due)
-        for key in dict.fromkeys([*due, *(key for key, _ in self._arrived), *self._resolved]):
+        for key in dict.fromkeys([*due, *(key for key, _ in self._intake.arrived), *self._resolved]):
             request = self._requests[key]
             for prediction in request.predictions:
                 self._close_one(key, request, prediction)
@@ -464,7 +272,9 @@ class Step:
             bad = BadRecord(
                 "no-request", f"no request of this id was answered within the horizon of the {what}"
             )
-        self._reject(Original(truth), bad)
+        self._letters.append(
+            DeadLetter(self._topics.dead_letters, Original(truth), bad.code, bad.reason, bad.field)
+        )
 
     # Writing ---
 

@@ -1,0 +1,210 @@
+"""Takes a batch in: reads it, moves the clocks on, sends on what belongs elsewhere. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from tailrace.joiner.forward import HEADER as FORWARDED
+from tailrace.joiner.forward import Forwarded
+from tailrace.joiner.lane_contracts import LaneContracts
+from tailrace.joiner.match import ACTION, CHAMPION, LABEL, SHADOW, Said
+from tailrace.joiner.read_predictions import Answer, read_predictions
+from tailrace.joiner.read_truths import Place
+from tailrace.joiner.standing import (
+    ACTIONS,
+    CHECKPOINTS,
+    LABELS,
+    NEVER,
+    PREDICTIONS,
+    REKEYED,
+    SHADOWS,
+    Standing,
+)
+from tailrace.kit.errors import BadRecord
+from tailrace.kit.marks import mark_offset, mark_stream, mark_time
+from tailrace.kit.messages import DeadLetter, Message, Record
+from tailrace.kit.murmur2_columns import partitions_of
+
+_STREAMS = {PREDICTIONS: CHAMPION, SHADOWS: SHADOW}
+_KINDS = {LABELS: LABEL, ACTIONS: ACTION}
+
+
+class Held(NamedTuple):
+    """A label or action that waits until all of its time and before are known.
+
+    Attributes:
+        order: effective time, kind, partition, offset; topics of a lane are in the order of their kinds.
+        request: key in the store.
+        original: of the message: key, value, headers, when it was appended.
+        input: where it was read, ``offset`` at which, ``before`` which clock before it.
+    """
+
+    order: tuple[int, int, int, int]
+    request: bytes
+    said: Said
+    original: tuple[bytes | None, bytes | None, Any, int]
+    input: str
+    offset: int
+    before: int
+
+
+class Intake:
+    """What a batch brings.
+
+    Args:
+        number: of the partition.
+        partitions: how many the lane has.
+        standing: is moved on.
+        skip_before: truths of history from before this have been applied.
+
+    Attributes:
+        arrived: predictions, those of each stream in their order.
+        held: labels and actions.
+        records: what is sent on to other partitions.
+        letters: dead letters.
+    """
+
+    def __init__(
+        self, lane: LaneContracts, number: int, partitions: int, standing: Standing, skip_before: int
+    ) -> None:
+        self._lane = lane
+        self._topics = lane.lane
+        self._number = number
+        self._partitions = partitions
+        self._standing = standing
+        self._skip_before = skip_before
+        self._grain = max(1, lane.horizon // CHECKPOINTS)
+        self.arrived: list[Answer] = []
+        self.held: list[Held] = []
+        self.records: list[Record] = []
+        self.letters: list[DeadLetter] = []
+
+    def take(self, name: str, messages: Sequence[Message]) -> None:
+        """Takes some messages of one input, in order.
+
+        Raises:
+            Retry: the registry is away, or a contract has not been heard of yet.
+        """
+        standing = self._standing
+        standing.checkpoint(name, standing.clocks[name], messages[0].offset(), self._grain)
+        standing.offsets[name] = messages[-1].offset() + 1
+        if name in _STREAMS:
+            self._take_predictions(name, messages)
+        elif name == REKEYED:
+            self._take_forwarded(messages)
+        else:
+            self._take_truths(name, messages)
+
+    def _take_predictions(self, name: str, messages: Sequence[Message]) -> None:
+        answers = iter(
+            read_predictions(
+                self._lane, _STREAMS[name], [v for m in messages if (v := m.value()) is not None]
+            )
+        )
+        standing, stream = self._standing, _STREAMS[name]
+        clock, sources, arrived = standing.clocks[name], standing.sources, self.arrived
+        for message in messages:
+            if message.value() is None:
+                clock = max(clock, self._marked(message))
+                if stream == CHAMPION and (read := mark_offset(message)) is not None:
+                    sources[self._number] = max(sources.get(self._number, -1), read)
+                continue
+            answer = next(answers)
+            if isinstance(answer, BadRecord):
+                self._reject(message, answer)
+                continue
+            prediction = answer[1]
+            if prediction.time > clock:
+                clock = prediction.time
+            else:
+                prediction.known = clock
+            if stream == CHAMPION:
+                partition, offset = prediction.source
+                if offset > sources.get(partition, -1):
+                    sources[partition] = offset
+            arrived.append(answer)
+        standing.clocks[name] = clock
+
+    def _take_truths(self, name: str, messages: Sequence[Message]) -> None:
+        topic, number, kind = f"{self._topics.name}.{name}", self._number, _KINDS[name]
+        some = [message for message in messages if message.value() is not None]
+        offsets = [message.offset() for message in some]
+        times = [message.timestamp()[1] for message in some]
+        where = Place(topic, number, offsets, times)
+        told = self._lane.reader.read(kind, [message.value() or b"" for message in some], where)
+        keys = [b"" if isinstance(one, BadRecord) else one.key for one in told]
+        rows = zip(told, partitions_of(keys, self._partitions), offsets, times, strict=True)
+        clock = self._standing.clocks[name]
+        for message in messages:
+            value = message.value()
+            if value is None:
+                clock = max(clock, self._marked(message))
+                continue
+            one, belongs, offset, appended = next(rows)
+            if isinstance(one, BadRecord):
+                self._reject(message, one)
+                continue
+            plan, request, key, time, said = one
+            before = clock
+            if time > clock:
+                clock = time
+            elif before - time > plan.rules.lateness:
+                said = said._replace(late=True)
+            if belongs != number:
+                about = Forwarded(topic, number, offset, appended, clock, said.late, message.key())
+                headers = [about.header(), *(message.headers() or ())]
+                self.records.append(Record(self._topics.rekeyed, value, key, headers, belongs))
+            elif clock >= self._skip_before:
+                original = message.key(), value, message.headers(), appended
+                order = clock, kind, number, offset
+                self.held.append(Held(order, request, said, original, name, offset, before))
+        self._standing.clocks[name] = clock
+
+    def _take_forwarded(self, messages: Sequence[Message]) -> None:
+        standing = self._standing
+        for message in messages:
+            value = message.value()
+            try:
+                if value is None:
+                    time, stream = self._mark_of(message), mark_stream(message) or ""
+                    known, _ = standing.others.get(stream, (NEVER, 0))
+                    standing.others[stream] = max(known, time), message.offset()
+                else:
+                    self._take_one_forwarded(message, value)
+            except BadRecord as bad:
+                self._reject(message, bad)
+
+    def _take_one_forwarded(self, message: Message, value: bytes) -> None:
+        about = Forwarded.of(message)
+        kind = LABEL if about.topic == self._topics.labels else ACTION
+        (one,) = self._lane.reader.read(
+            kind, [value], Place(about.topic, about.partition, [about.offset], [about.appended])
+        )
+        if isinstance(one, BadRecord):
+            raise one
+        clocks = self._standing.clocks
+        before, clocks[REKEYED] = clocks[REKEYED], max(clocks[REKEYED], about.effective)
+        if about.effective >= self._skip_before:
+            headers = [(name, content) for name, content in message.headers() or () if name != FORWARDED]
+            original = about.key, value, headers or None, about.appended
+            order = about.effective, kind, about.partition, about.offset
+            said = one.said._replace(late=about.late)
+            self.held.append(Held(order, one.request, said, original, REKEYED, message.offset(), before))
+
+    def _marked(self, message: Message) -> int:
+        """The time of a mark; before all times where it is none, which makes it a dead letter."""
+        try:
+            return self._mark_of(message)
+        except BadRecord as bad:
+            self._reject(message, bad)
+            return NEVER
+
+    def _mark_of(self, message: Message) -> int:
+        time = mark_time(message)
+        if time is None:
+            raise BadRecord("empty", "the message has neither a value nor a mark")
+        return time
+
+    def _reject(self, message: Message, bad: BadRecord) -> None:
+        self.letters.append(DeadLetter(self._topics.dead_letters, message, bad.code, bad.reason, bad.field))
