@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.support.loop_run import (
     DAY_MS,
     Feeder,
@@ -86,6 +87,7 @@ class Killer(threading.Thread):
             self.error = error
 
 
+@pytest.mark.timeout(900)
 def test_whatever_is_killed_the_results_are_those_of_an_undisturbed_run(
     tmp_path: Path, tell: Callable[[str], None]
 ) -> None:
