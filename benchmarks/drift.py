@@ -10,6 +10,7 @@ preset with the same two tests against all rows of training, in an environment o
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -254,7 +255,7 @@ def evidently(world: World, folder: Path) -> Callable[[], Measured]:
         peer = Path(__file__).with_name("evidently_peer.py")
         command = [str(python), "-W", "ignore", str(peer), str(reference), str(windows)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-        seconds: list[float] = pd.read_json(done.stdout.strip().splitlines()[-1], typ="series").tolist()
+        seconds: list[float] = json.loads(done.stdout.strip().splitlines()[-1])
         return Measured(world.rows, sum(seconds), sum(seconds))
 
     return run
