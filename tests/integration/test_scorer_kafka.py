@@ -22,6 +22,7 @@ import pytest
 from confluent_kafka import Producer
 from tests.support import models
 from tests.support.observer import Observer
+from tests.support.reports import alert, report
 
 from tailrace.contracts import lanes
 from tailrace.contracts.apply import apply, plan
@@ -29,9 +30,9 @@ from tailrace.contracts.fold import Contracts
 from tailrace.contracts.lanes import Lane
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.contracts.schemas import request_schema
-from tailrace.kit.codec import Codec
+from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.connection import Connection
-from tailrace.kit.reading import TopicReader
+from tailrace.kit.reading import TopicReader, read_all
 from tailrace.kit.registry import RegistryClient
 from tailrace.kit.topics import control_topics, ensure_topics
 from tailrace.local.health import ask as ask_health
@@ -332,12 +333,14 @@ def test_a_promotion_swaps_versions_and_no_request_waits(cluster: Cluster) -> No
         seen[event["source"]["partition"]].append(event["rollout_revision"])
     for revisions in seen.values():
         assert revisions == sorted(revisions)
-    champion_of = {1: 1, 2: 1, 3: 2}
+    champion_of = {1: 1, 2: 1, 3: 1, 4: 2}  # champion, candidate, shadow, promoted
     assert all(event["version"] == champion_of[event["rollout_revision"]] for event in events)
     # The time from a request's append to its answer's, around the swap and at other times.
     appended = {s.at: s.appended_ms for s in cluster.observer.read(LANE.requests)}
     waits = []
     for seen_event in cluster.observer.read(LANE.predictions):
+        if seen_event.value is None:  # a mark
+            continue
         source = cluster.observer.decode(seen_event.value)["source"]
         asked = appended[source["topic"], source["partition"], source["offset"]]
         if asked >= started:
@@ -389,3 +392,60 @@ def test_after_a_kill_the_scorer_goes_on_where_it_was(cluster: Cluster) -> None:
         until("some more", lambda: traffic.count >= 100)
     events = answered_whole(cluster)
     assert events[-1]["version"] == 2
+
+
+def test_switched_off_a_person_answers_and_on_again_the_champion(cluster: Cluster) -> None:
+    with Traffic(cluster) as traffic:
+        until("some requests", lambda: traffic.count >= 50)
+        answers = cluster.answering()
+        off = ask(cluster.connection, cluster.home, "off", "credit").step
+        assert off is not None
+        until("a person answers", lambda: any(e["served_by"] == "person" for e in answers()))
+        on = ask(cluster.connection, cluster.home, "on", "credit").step
+        assert on is not None
+        until("the champion again", lambda: any(e["rollout_revision"] == on["revision"] for e in answers()))
+    for event in answered_whole(cluster):
+        stands_in = event["rollout_revision"] == off["revision"]
+        assert event["served_by"] == ("person" if stands_in else "model")
+        assert event["served_cause"] == ("off" if stands_in else None)
+        if stands_in:
+            assert (event["version"], event["action"], event["score"]) == (2, "refer", None)
+
+
+def test_a_version_is_tried_promoted_and_taken_back_by_itself_though_the_rollout_is_killed(
+    cluster: Cluster,
+) -> None:
+    codec = ControlCodec(RegistryClient(cluster.connection.registry))
+    producer = Producer(cluster.connection.kafka)
+
+    def write(topic: str, name: str, *records: dict[str, Any]) -> None:
+        for record in records:
+            producer.produce(topic, codec.encode(name, record), b"credit", partition=0)
+        assert producer.flush(30) == 0
+
+    def steps() -> list[dict[str, Any]]:
+        found = read_all(cluster.connection, [lanes.ROLLOUTS])
+        return [codec.decode("Rollout", message.value()) for message in found]
+
+    cluster.publish(4)
+    until("it is in shadow", lambda: 4 in steps()[-1]["shadow"])
+    known = len(steps())
+    better = [0.25, 0.5] * 150
+    write(lanes.PERFORMANCE_REPORTS, "PerformanceReport", report(4, 2, 0), report(4, 2, 1, better))
+    for day in (2, 3):
+        cluster.processes["rollout"].kill()
+        cluster.run("rollout")
+        write(lanes.PERFORMANCE_REPORTS, "PerformanceReport", report(4, 2, day, better))
+    until("it is promoted", lambda: steps()[-1]["champion"] == 4)
+    cluster.processes["rollout"].kill()
+    cluster.run("rollout")
+    write(lanes.ALERTS, "Alert", alert(4, 1), alert(4, 3), alert(4, 3))
+    until("it is taken back", lambda: steps()[-1]["champion"] == 2)
+    ask(cluster.connection, cluster.home, "freeze", "credit")  # all before it is folded by now
+    later = steps()[known:]
+    assert [step["step"] for step in later] == ["promote", "rollback", "freeze"]  # 1 was asked for
+    assert [step["revision"] for step in later] == list(range(known + 1, known + 4))
+    promoted, back, _ = later
+    assert promoted["evidence"]["outcomes"] == "600"
+    assert promoted["evidence"]["reports"].split() == [report(4, 2, day)["report_id"] for day in (1, 2)]
+    assert back["evidence"]["alert"] == alert(4, 3)["alert_id"]
