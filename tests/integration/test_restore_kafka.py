@@ -1,0 +1,83 @@
+"""Reading history for longer than a member of a group may go without polling."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+from tests.support.log_conformance import Echo
+from tests.support.simulation import quarantine
+
+from tailrace.kit import kafka_log
+from tailrace.kit.batch_loop import BatchLoop
+from tailrace.kit.clock import SystemClock
+from tailrace.kit.connection import Connection
+from tailrace.kit.kafka_log import SESSION_TIMEOUT_MS, KafkaBackend
+from tailrace.kit.log import Committed, History
+from tailrace.kit.messages import Message, TopicPartition
+from tailrace.kit.reading import read_all
+from tailrace.local.kafka import LocalKafka
+
+SOURCE, TARGET, STATE = "restore.requests", "restore.answers", "restore.state"
+
+
+class Restoring(Echo):
+    def __init__(self) -> None:
+        super().__init__(SOURCE, TARGET)
+        self.assignments = 0
+        self.gone: list[TopicPartition] = []
+        self.restored: list[bytes | None] = []
+
+    def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> History:  # type: ignore[override]
+        self.assignments += 1
+        return {TopicPartition(STATE, 0): (0, None)}
+
+    def restore(self, messages: Sequence[Message]) -> None:
+        self.restored += [message.value() for message in messages]
+
+    def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        self.gone += partitions
+
+
+def test_who_reads_history_stays_a_member(kafka: LocalKafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_log, "MAX_POLL_INTERVAL_MS", SESSION_TIMEOUT_MS)
+    servers = {"bootstrap.servers": kafka.bootstrap}
+    admin = AdminClient(servers)
+    for created in admin.create_topics([NewTopic(name, 1) for name in (SOURCE, TARGET, STATE)]).values():
+        created.result()
+    producer = Producer(servers)
+    producer.produce(SOURCE, b"request")
+    producer.flush()
+    # History does not come to its end while this transaction is open.
+    holding = Producer(servers | {"transactional.id": "restore-state"})
+    holding.init_transactions()
+    holding.begin_transaction()
+    holding.produce(STATE, b"state")
+    holding.flush()
+
+    connection = Connection(kafka=servers, registry="")
+    logic = Restoring()
+    loop = BatchLoop(
+        KafkaBackend(connection, "restore"),
+        logic,
+        service="restore",
+        group="restore",
+        transactional_id="restore",
+        clock=SystemClock(),
+        quarantine=quarantine,
+    )
+    began = time.monotonic()
+    while time.monotonic() < began + 1.5 * SESSION_TIMEOUT_MS / 1000:
+        loop.step()
+    assert (logic.assignments, logic.gone, logic.restored) == (1, [], [])
+    assert loop.waiting == "reading again what restore.requests/0 stand for"
+    holding.commit_transaction()
+    deadline = time.monotonic() + 20
+    while not [m.value() for m in read_all(connection, TARGET)]:
+        assert time.monotonic() < deadline, loop.waiting
+        loop.step()
+    assert (logic.assignments, logic.gone, logic.restored) == (1, [], [b"state"])
+    loop.close()
