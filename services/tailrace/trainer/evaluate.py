@@ -51,6 +51,7 @@ def evaluations(
     for metric in METRICS_OF[contract.task]:
         value = values.get(metric)
         low, high = (None, None) if value is None else interval(metric, predictions, truth, contract)
+        low, high = (end if end is not None and math.isfinite(end) else None for end in (low, high))
         found.append(
             {
                 "who": who,

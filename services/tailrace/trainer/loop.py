@@ -195,7 +195,10 @@ class TrainerLoop:
                 raise
             self._forget_producer(error)
             return _PATIENCE_S
-        except Retry as error:
+        except (
+            Retry,
+            TailraceError,
+        ) as error:  # a registry that is away, or a lane whose topics are yet to be made
             self._waiting, self._decided = str(error), False
             return _PATIENCE_S
         return _TURN_S

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tailrace.trainer.decide import ENDS, FAILED
-from tailrace.trainer.worker import LATER, ONE_THREAD
+from tailrace.trainer.worker import LATER, MEMORY, ONE_THREAD
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,6 @@ class Workers:
         process, self._spare = self._spare, None
         try:
             async with asyncio.timeout(self._limits.seconds):
-                job = {**job, "memory_bytes": self._limits.memory_bytes}
                 end = await _listen(process, job, hear)
                 code = await process.wait()
         except TimeoutError:
@@ -82,7 +81,9 @@ class Workers:
         if code == LATER:
             raise Later
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-        reason = f"the worker process ended without a result ({how}); see the trainer's log"
+        reason = (
+            f"the worker process ended without a result ({how}): see the trainer's log, or raise {MEMORY}"
+        )
         return {"end": FAILED, "reason": reason}
 
     async def close(self) -> None:
@@ -96,6 +97,7 @@ class Workers:
             sys.executable,
             "-m",
             "tailrace.trainer.worker",
+            str(self._limits.memory_bytes),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, **ONE_THREAD, "TAILRACE_HOME": str(self._home)},

@@ -1,4 +1,4 @@
-"""One run in a process of its own: ``python -m tailrace.trainer.worker``, with the job as one line on stdin.
+"""One run in a process of its own: ``python -m tailrace.trainer.worker BYTES``, with the job as one line on stdin.
 
 It says what it does as JSON lines on stdout: ``{"progress": 0.2, "doing": "..."}``, then ``{"trained": {...}}``, then
 ``{"end": "published"|"rejected"|"failed", ...}``. Its memory is limited, BLAS and OpenMP have one thread (another
@@ -13,6 +13,7 @@ import os
 import resource
 import sys
 import threading
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,8 @@ from tailrace.trainer.events import run_of
 LATER = 75
 """Exit code: something is away for the moment, the same job may be done again (EX_TEMPFAIL)."""
 
+MEMORY = "TAILRACE_TRAIN_MEMORY_MB"
+
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"), "1"
 )
@@ -38,13 +41,14 @@ def main() -> None:
     # What libraries print is not to come between the lines that are read.
     lines = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    memory_bytes = int(sys.argv[1])
+    _limit(memory_bytes)
     load_libraries()
     line = sys.stdin.readline()
     if not line:
         return  # there was no job for it
     job = json.loads(line)
     threading.Thread(target=_end_with_stdin, daemon=True).start()
-    _limit(job["memory_bytes"])
 
     def tell(**said: Any) -> None:
         lines.write(json.dumps(said) + "\n")
@@ -52,10 +56,7 @@ def main() -> None:
     try:
         _work(job, tell)
     except MemoryError:
-        tell(
-            end=FAILED,
-            reason=f"it needs more than {job['memory_bytes'] >> 20:,} MiB: raise TAILRACE_TRAIN_MEMORY_MB",
-        )
+        tell(end=FAILED, reason=f"it needs more than {memory_bytes >> 20:,} MiB: raise {MEMORY}")
     except (Retry, LogError, TailraceError) as error:
         print(f"later: {error}", file=sys.stderr)
         raise SystemExit(LATER) from error
@@ -84,8 +85,14 @@ def _work(job: Mapping[str, Any], tell: Any) -> None:
     try:
         rows = gather(run, contract, Codec(registry), outcomes, say)
         trained = train(run, rows, champion, job["best"], say)
+    except (Retry, LogError, MemoryError):
+        raise
     except TailraceError as error:
         tell(end=FAILED, reason=str(error))
+        return
+    except Exception as error:  # whatever scikit-learn says about these rows
+        traceback.print_exc()
+        tell(end=FAILED, reason=f"training raised {type(error).__name__}: {error}"[:1000])
         return
     tell(trained=dict(trained.record))
     if trained.failed:
