@@ -91,6 +91,8 @@ def test_rows_are_the_earliest_fifth_or_those_asked_for(file: Path) -> None:
         ("logistic-regression", "number", "onnx"),
         ("random-forest", "boolean", "onnx"),
         ("hist-gradient-boosting", "boolean", "skops"),
+        ("river-linear", "boolean", "onnx"),
+        ("river-linear", "number", "onnx"),
     ],
 )
 def test_every_template_learns_from_numbers_integers_booleans_and_categories(
@@ -101,7 +103,9 @@ def test_every_template_learns_from_numbers_integers_booleans_and_categories(
     built = train(file, None, wanted, where="TRUE", say=said.append)
     manifest = built.manifest
     assert "900 rows of pumps.csv" in said[0]
-    assert (manifest.format, manifest.lineage.rows, manifest.holdout.rows) == (form, 900, 180)
+    # The online learner goes over the rows once: it has not seen those that are held out.
+    learned = 720 if template == "river-linear" else 900
+    assert (manifest.format, manifest.lineage.rows, manifest.holdout.rows) == (form, learned, 180)
     assert manifest.lineage.trained_on is not None
     assert manifest.lineage.seeds == {"random_state": 0}
     assert list(manifest.impute) == ["heat"]
@@ -111,7 +115,7 @@ def test_every_template_learns_from_numbers_integers_booleans_and_categories(
         assert manifest.holdout.metrics["r2"] > 0.2
     new = Reference.from_bytes(built.parts["reference"]).features["new"]
     assert isinstance(new, CategoryProfile)
-    assert sum(new.counts.values()) == 900
+    assert sum(new.counts.values()) == learned
     model = LoadedModel(manifest, load_model(manifest, built.parts["model"]))
     rows, _ = labelled_rows(file, None, wanted)
     frame = frame_of(rows, wanted)
