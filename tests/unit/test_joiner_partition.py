@@ -1,0 +1,150 @@
+"""One partition of a lane by itself: what its store is worth after a restart, and what pauses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from tests.support.joining import JoinedLane
+
+from tailrace.contracts.fold import AppliedContract
+from tailrace.joiner import partition as module
+from tailrace.joiner.contract_plan import ContractPlan
+from tailrace.joiner.intake import Intake
+from tailrace.joiner.lane_contracts import LaneContracts
+from tailrace.joiner.partition import LanePartition
+from tailrace.joiner.standing import INPUTS, Facts
+from tailrace.joiner.store import MemoryStore, Store
+from tailrace.kit.log import Committed
+from tailrace.kit.marks import mark
+from tailrace.kit.memory_log import MemoryMessage
+from tailrace.kit.messages import Message, Record, Source
+
+NOW = 1_600_000_000_000
+MADE = JoinedLane()
+
+
+def lane() -> LaneContracts:
+    contract = MADE.contract
+    found = LaneContracts(MADE.lane, MADE.codec)
+    applied = AppliedContract(contract.model, 1, contract.digest, contract.resolved_json, "", "", 0)
+    found.take(ContractPlan(applied, MADE.codec, MADE.registry))
+    return found
+
+
+def messages(records: Sequence[Record], start: int = 0) -> list[Message]:
+    return [
+        MemoryMessage(r.topic, 0, start + at, r.value, r.key, r.headers, NOW + 10**6)
+        for at, r in enumerate(records)
+    ]
+
+
+def predictions(count: int) -> list[Record]:
+    return [
+        MADE.prediction(Source("credit.requests", 0, n), f"r{n}", f"k{n}", NOW + 1_000 * n)
+        for n in range(count)
+    ]
+
+
+def labels(count: int) -> list[Record]:
+    return [
+        MADE.label(request_id=f"r{n}", loan_id=f"k{n}", at=NOW + 1_000 * n, bad=True) for n in range(count)
+    ]
+
+
+def opened(store: Store, committed: dict[str, Committed] | None = None) -> LanePartition:
+    return LanePartition(lane(), 0, 1, store, committed or {name: Committed(0) for name in INPUTS})
+
+
+def outcomes(records: Sequence[Record]) -> list[str]:
+    return [
+        MADE.outcome(r)["prediction"]["request_id"]
+        for r in records
+        if r.value and r.topic == MADE.lane.outcomes
+    ]
+
+
+def run(own: LanePartition, **inputs: list[Message]) -> tuple[list[str], dict[str, Committed]]:
+    """Processes and applies a batch; the outcomes, and what would be committed."""
+    result = own.process(inputs)
+    own.apply(result)
+    ends = {name: some[-1].offset() + 1 for name, some in inputs.items()}
+    return outcomes(result.records), {n: Committed(ends[n], m) for n, m in result.metadata.items()}
+
+
+def test_a_store_at_the_committed_offsets_needs_no_history_and_one_ahead_is_worth_nothing() -> None:
+    store = MemoryStore()
+    made, committed = run(opened(store), predictions=messages(predictions(3)))
+    assert made == []
+    everything = {name: Committed(0) for name in INPUTS} | committed
+    assert opened(store, everything).history == {}
+    behind = everything | {"predictions": Committed(5, committed["predictions"].metadata)}
+    assert opened(store, behind).history == {"predictions": (3, 5)}
+    # The transaction that the store has taken for committed was not.
+    before = {name: Committed(0) for name in INPUTS}
+    assert opened(store, before).history == {}
+    assert store.content == {}
+
+
+def test_without_a_store_history_begins_where_the_metadata_says() -> None:
+    own = opened(MemoryStore())
+    _, committed = run(own, predictions=messages(predictions(3)), labels=messages(labels(2)))
+    everything = {name: Committed(0) for name in INPUTS} | committed
+    assert opened(MemoryStore(), everything).history == {"predictions": (0, 3), "labels": (0, 2)}
+    # Much later, what is long over is not read again.
+    far = NOW + 10_000_000
+    inputs = {
+        name: messages([mark(f"credit.{name}", 0, far + at) for at in range(0, 200_000, 10_000)], start=3)
+        for name in INPUTS[:4]
+    }
+    _, committed = run(own, **inputs)
+    _, committed = run(
+        own, **{name: messages([mark(f"credit.{name}", 0, far + 600_000)], 30) for name in INPUTS[:4]}
+    )
+    starts = {name: Facts.of(found).start for name, found in committed.items()}
+    assert starts == dict.fromkeys(starts, 30)
+
+
+def test_what_was_said_before_a_restart_is_not_said_again() -> None:
+    for store in (MemoryStore(), None):
+        first = opened(store or MemoryStore())
+        p, told = messages(predictions(4)), messages(labels(4))
+        ends = [mark("credit.actions", 0, NOW + 2_500)]
+        made, committed = run(first, predictions=p, labels=told, actions=messages(ends))
+        assert made == ["r0", "r1", "r2"]
+        again = opened(store or MemoryStore(), {name: Committed(0) for name in INPUTS} | committed)
+        by_name = {"predictions": p, "labels": told, "actions": messages(ends)}
+        for name, (start, end) in again.history.items():
+            again.restore(name, by_name[name][start:end])
+        later = messages([mark("credit.actions", 0, NOW + 9_000)], start=1)
+        more = messages([mark("credit.labels", 0, NOW + 9_000)], start=4)
+        made, _ = run(again, actions=later, labels=more)
+        assert made == ["r3"]
+
+
+def test_a_record_of_the_history_that_stops_processes_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = opened(MemoryStore(), {name: Committed(0) for name in INPUTS} | {"labels": Committed(4)})
+    take = Intake.take
+
+    def failing(self: Intake, name: str, some: Sequence[Message]) -> None:
+        if any(message.offset() == 2 for message in some):
+            raise ZeroDivisionError
+        take(self, name, some)
+
+    monkeypatch.setattr(Intake, "take", failing)
+    own.restore("labels", messages(labels(4)))
+    monkeypatch.undo()
+    time = [mark("credit.actions", 0, NOW + 9_000)]
+    more = messages([mark("credit.labels", 0, NOW + 9_000)], start=4)
+    made, _ = run(own, predictions=messages(predictions(4)), actions=messages(time), labels=more)
+    assert made == ["r0", "r1", "r3"]
+
+
+def test_what_is_ahead_of_the_slowest_clock_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_HELD", 3)
+    own = opened(MemoryStore())
+    run(own, labels=messages(labels(3)))
+    assert list(own.ahead()) == ["labels"]
+    assert "clock of actions/0" in own.ahead()["labels"]
+    run(own, actions=messages([mark("credit.actions", 0, NOW + 5_000)]))
+    assert own.ahead() == {}
