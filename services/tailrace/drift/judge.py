@@ -49,8 +49,10 @@ class Report:
 
     @property
     def drifted(self) -> list[str]:
-        """The features (and outputs) that drifted, each once, in the order of the report."""
-        return list(dict.fromkeys(test["feature"] for test in self.record["tests"] if test["drifted"]))
+        """The features (and outputs) that drifted, each once, the largest effect first."""
+        drifted = [test for test in self.record["tests"] if test["drifted"]]
+        drifted.sort(key=lambda test: -test["effect"])
+        return list(dict.fromkeys(test["feature"] for test in drifted))
 
 
 class _Test(NamedTuple):
