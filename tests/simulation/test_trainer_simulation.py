@@ -41,7 +41,7 @@ from tailrace.trainer.decide import (
 )
 from tailrace.trainer.events import record_of, run_of
 
-SCHEDULES = 300
+SCHEDULES = 250
 COOLDOWN = 3
 LEAST = 200
 MODEL = "credit"

@@ -30,6 +30,19 @@ from tailrace.trainer.events import run_of
 LATER = 75
 """Exit code: something is away for the moment, the same job may be done again (EX_TEMPFAIL)."""
 
+_LIBRARIES = (
+    "skl2onnx",
+    "sklearn.ensemble",
+    "sklearn.linear_model",
+    "river.linear_model",
+    "river.preprocessing",
+    "tailrace.kit.reading",
+    "tailrace.models.package",
+    "tailrace.models.publish",
+    "tailrace.models.run_onnx",
+    "tailrace.trainer.work",
+)
+
 MEMORY = "TAILRACE_TRAIN_MEMORY_MB"
 
 ONE_THREAD = dict.fromkeys(
@@ -64,7 +77,7 @@ def main() -> None:
 
 def load_libraries() -> None:
     """Loads what a job needs, before there is one."""
-    for name in ("skl2onnx", "tailrace.models.publish", "tailrace.trainer.work"):
+    for name in _LIBRARIES:
         importlib.import_module(name)
 
 
