@@ -33,6 +33,7 @@ FIELDS = (
 ID_DIGITS = 32
 _SOME_ID = SOME + long(ID_DIGITS)
 _ID = long(ID_DIGITS)
+_FIRST = long(1) + NULL
 _STATES = {state: text(state) for state in ("labelled", "unlabelled", "assumed")}
 
 
@@ -58,8 +59,7 @@ def encode(header: bytes, revision: Revision) -> bytes:
             header,
             _ID,
             own,
-            long(revision.number),
-            NULL if replaces is None else _SOME_ID + replaces,
+            _FIRST if replaces is None else long(revision.number) + _SOME_ID + replaces,
             _STATES[revision.state],
             NULL if duplicate_of is None else SOME + sized(duplicate_of),
             long(revision.known_at),

@@ -153,7 +153,8 @@ class Step:
         for key, prediction in new:
             request = self._requests[key]
             self._looks.append((prediction.time + rules[prediction.contract].horizon, key))
-            self._settle(key, request, prediction, request.truths)
+            if request.truths or prediction.champion is None:
+                self._settle(key, request, prediction, request.truths)
 
     def _apply(self, one: Held) -> None:
         key = one.request
@@ -207,7 +208,13 @@ class Step:
         due = [key for _, key in self._store.looks(standing.closed, standing.applied + 1)]
         standing.closed = standing.applied + 1
         self._load(due)
-        for key in dict.fromkeys([*due, *(key for key, _ in self._intake.arrived), *self._resolved]):
+        rules = self._lane.rules
+        over = [
+            key
+            for key, one in self._intake.arrived
+            if one.time + rules[one.contract].horizon <= standing.applied
+        ]
+        for key in dict.fromkeys([*due, *over, *self._resolved]):
             request = self._requests[key]
             for prediction in request.predictions:
                 self._close_one(key, request, prediction)
