@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tailrace.models.rollout_fold import Rollouts, RolloutState, state_after
 from tailrace.rollout.decide import CommandRefused, Step, admit, obey, refuse
 
+DERIVED = ("known", "served", "kept", "waiting", "promoted_at", "canary_began", "canary_since")
 LISTS = ("shadow", "candidates", "rejected", "retired", "rolled_back")
 EMPTY = RolloutState("credit")
 
@@ -23,6 +24,11 @@ def folded(before: RolloutState, step: Step, by: str | None = None, **evidence: 
         for name in ("model", "revision", "champion", "previous", "frozen", "off")
     }
     facts |= {name: list(getattr(step.state, name)) for name in LISTS}
+    canary = step.state.canary
+    facts |= {"canary": None, "canary_share": 0.0, "canary_salt": "", "canary_step": 0}
+    if canary is not None:
+        facts |= {"canary": canary.version, "canary_share": canary.share}
+        facts |= {"canary_salt": canary.salt, "canary_step": canary.step}
     found = state_after(
         before, facts | {"step": step.name, "version": step.version, "command_id": by, "evidence": evidence}
     )
@@ -31,7 +37,7 @@ def folded(before: RolloutState, step: Step, by: str | None = None, **evidence: 
     assert (
         replace(
             step.state,
-            **{n: getattr(found, n) for n in ("known", "served", "kept", "waiting", "promoted_at")},
+            **{name: getattr(found, name) for name in DERIVED},
         )
         == found
     )
@@ -222,6 +228,7 @@ def record(revision: int, follows: int | None = None, **state: Any) -> dict[str,
         "step": "promote",
         "frozen": False,
         "off": False,
+        "canary": None,
         "command_id": None,
         "evidence": {},
     } | state

@@ -69,7 +69,7 @@ def outputs(task: str, numbers: list[list[float]]) -> Predictions:
 def batches(draw: st.DrawFn) -> tuple[str, Identity, Answers, list[dict[str, Any]]]:
     task = draw(st.sampled_from(sorted(TARGETS)))
     rows = draw(st.integers(1, 4))
-    role = draw(st.sampled_from(["champion", "shadow"]))
+    role = draw(st.sampled_from(["champion", "canary", "shadow"]))
     version = draw(st.integers(1, 2**40))
     identity = Identity(
         schema_id=draw(st.integers(1, 2**31)),
@@ -82,6 +82,7 @@ def batches(draw: st.DrawFn) -> tuple[str, Identity, Answers, list[dict[str, Any
         runtime=draw(st.dictionaries(TEXT, TEXT, max_size=3)),
         role=role,
         id_role=id_role(role, version),
+        arm_propensity=draw(st.floats(0, 1)),
     )
     width = max(1, len(CLASSES[task]))
     numbers = draw(st.lists(st.lists(DOUBLE, min_size=width, max_size=width), min_size=rows, max_size=rows))
@@ -106,6 +107,9 @@ def batches(draw: st.DrawFn) -> tuple[str, Identity, Answers, list[dict[str, Any
         options=options,
         latency_ms=draw(DOUBLE),
         replaced=draw(st.dictionaries(st.integers(0, rows - 1), replaced)),
+        propensities=draw(
+            st.just([]) | st.lists(st.floats(0, 1), min_size=len(options), max_size=len(options))
+        ),
     )
     return task, identity, answers, requests
 
@@ -145,8 +149,8 @@ def expected(task: str, of: Identity, answers: Answers, request: dict[str, Any],
         "value": None if numbers.value is None else float(numbers.value[row]),
         "action": predicted if choice.action is None else choice.action,
         "rule": choice.rule,
-        "action_propensity": 1.0,
-        "arm_propensity": 1.0,
+        "action_propensity": answers.propensities[int(answers.choices[row])] if answers.propensities else 1.0,
+        "arm_propensity": of.arm_propensity,
         "guardrails": [],
         "explanation": None,
         "latency_ms": answers.latency_ms,

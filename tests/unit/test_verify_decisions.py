@@ -33,7 +33,7 @@ def at(offset: int) -> Source:
 def step(revision: int, champion: int, follows: int | None = None, **changed: Any) -> dict[str, Any]:
     return {
         "model": "credit", "revision": revision, "follows": revision - 1 if follows is None else follows,
-        "version": champion, "champion": champion, "shadow": [], "candidates": [],
+        "version": champion, "champion": champion, "shadow": [], "candidates": [], "canary": None,
     } | changed  # fmt: skip
 
 
@@ -118,3 +118,13 @@ def test_a_run_is_planned_once_and_ends_once(
     for number, each in enumerate(steps):
         decisions.run(at(number), each)
     assert checks(decisions.problems()) == found
+
+
+def test_a_canary_answers_as_one_and_as_nothing_else(decisions: Decisions) -> None:
+    steps = [step(1, 1), step(2, 1, shadow=[2], canary=2)]
+    assert [checks(decisions.rollout(at(n), record)) for n, record in enumerate(steps)] == [[], []]
+    assert decisions.answers("credit", 2, "canary", 2)
+    assert decisions.answers("credit", 2, "champion", 1)
+    assert not decisions.answers("credit", 2, "champion", 2)
+    assert not decisions.answers("credit", 2, "canary", 1)
+    assert not decisions.answers("credit", 1, "canary", 2)

@@ -14,6 +14,19 @@ EVENT_TIME = "event_time"
 
 
 @dataclass(frozen=True)
+class Canary:
+    """The version that answers the share of the requests whose keys, hashed with the salt, come first.
+
+    ``step`` is which of the contract's steps it has reached, from 1.
+    """
+
+    version: int
+    share: float
+    salt: str
+    step: int
+
+
+@dataclass(frozen=True)
 class RolloutState:
     """The state of one model's rollout after its latest step; revision 0 before the first.
 
@@ -24,6 +37,9 @@ class RolloutState:
         waiting: versions in shadow that passed, and that a person has to promote.
         promoted_at: how far judged event time had come when the champion became it, in ms; None where it is
             not known.
+        canary: the version that answers a share of the requests beside the champion. It is in shadow as well.
+        canary_began: how far judged event time had come when it did so first, and ``canary_since`` when it
+            reached its present step, in ms; None where there is none, or it is not known.
     """
 
     model: str
@@ -42,6 +58,9 @@ class RolloutState:
     kept: frozenset[int] = frozenset()
     waiting: frozenset[int] = frozenset()
     promoted_at: int | None = None
+    canary: Canary | None = None
+    canary_began: int | None = None
+    canary_since: int | None = None
 
 
 class Rollouts:
@@ -104,10 +123,11 @@ def state_after(before: RolloutState, record: Mapping[str, Any]) -> RolloutState
     version, champion, shadow = record["version"], record["champion"], frozenset(record["shadow"])
     about = frozenset() if version is None else frozenset({version})
     by_person = record["step"] == "shadow" and record["command_id"] is not None
-    promoted_at = before.promoted_at
-    if champion != before.champion:
-        said = record["evidence"].get(EVENT_TIME)
-        promoted_at = None if said is None else int(said)
+    said = record["evidence"].get(EVENT_TIME)
+    now = None if said is None else int(said)
+    canary = _canary(record)
+    same_version = canary and before.canary and canary.version == before.canary.version
+    answering = {champion, canary.version if canary else None} - {None}
     return RolloutState(
         model=record["model"],
         revision=record["revision"],
@@ -121,8 +141,18 @@ def state_after(before: RolloutState, record: Mapping[str, Any]) -> RolloutState
         frozen=record["frozen"],
         off=record["off"],
         known=before.known | about,
-        served=before.served if champion is None else before.served | {champion},
+        served=before.served | answering,
         kept=(before.kept | about if by_person else before.kept) & shadow,
         waiting=(before.waiting | about if record["step"] == "wait" else before.waiting) & shadow,
-        promoted_at=promoted_at,
+        promoted_at=before.promoted_at if champion == before.champion else now,
+        canary=canary,
+        canary_began=None if canary is None else before.canary_began if same_version else now,
+        canary_since=None if canary is None else before.canary_since if canary == before.canary else now,
     )
+
+
+def _canary(record: Mapping[str, Any]) -> Canary | None:
+    if record["canary"] is None:
+        return None
+    share, salt, step = (record[f"canary_{name}"] for name in ("share", "salt", "step"))
+    return Canary(record["canary"], share, salt, step)

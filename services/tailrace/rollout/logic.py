@@ -26,7 +26,7 @@ from tailrace.kit.messages import Hold, Message, Record, Source, TopicPartition
 from tailrace.kit.registry import Registry
 from tailrace.models.errors import PackageRefused
 from tailrace.models.load import LoadedModel
-from tailrace.models.rollout_fold import EVENT_TIME, SEQUENCE, Rollouts, RolloutState, state_after
+from tailrace.models.rollout_fold import EVENT_TIME, SEQUENCE, Canary, Rollouts, RolloutState, state_after
 from tailrace.rollout.decide import BY_ITSELF, RETRAIN, CommandRefused, Step, admit, obey, refuse
 from tailrace.rollout.judge import move, taken_back, tried
 from tailrace.rollout.paired_reports import PairedReports
@@ -317,6 +317,7 @@ class RolloutLogic:
             "rolled_back": list(state.rolled_back),
             "frozen": state.frozen,
             "off": state.off,
+            **_canary(state.canary),
             "reason": step.reason,
             "by": by,
             "command_id": command_id,
@@ -392,6 +393,16 @@ class RolloutLogic:
             **facts,
         }
         return Record(ALERTS, self._codec.encode("Alert", alert), facts["model"].encode())
+
+
+def _canary(canary: Canary | None) -> dict[str, Any]:
+    """A step's fields about the canary after it."""
+    if canary is None:
+        return {"canary": None, "canary_share": 0.0, "canary_salt": "", "canary_step": 0}
+    return {
+        "canary": canary.version,
+        **{f"canary_{n}": getattr(canary, n) for n in ("share", "salt", "step")},
+    }
 
 
 def _folded(positions: Mapping[str, int], source: Source) -> dict[str, str]:

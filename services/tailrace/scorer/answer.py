@@ -20,9 +20,10 @@ from tailrace.models.load import Predictions
 from tailrace.scorer.event import Answers, Identity, encode_events
 from tailrace.scorer.fill_missing import fill_missing
 from tailrace.scorer.policy import Choice
+from tailrace.scorer.route import Route
 from tailrace.scorer.rows import Requests, Rows
 from tailrace.scorer.score import score
-from tailrace.scorer.versions import Named, Role, Serving, Version
+from tailrace.scorer.versions import Named, Serving
 from tailrace.scorer.work import Work
 
 
@@ -40,16 +41,16 @@ def check(work: Work, requests: Requests) -> Rows:
 def answer(
     work: Work,
     rows: Rows,
-    version: Version,
+    route: Route,
     serving: Serving,
-    role: Role,
     runtime: Mapping[str, str],
     clock: Clock,
 ) -> dict[int, BadRecord]:
-    """Adds a version's predictions to the work's records; why it has none for others, by position in the
-    batch.
+    """Adds the predictions of a version for the rows that go to it to the work's records; why it has none for
+    others, by position in the batch.
     """
-    rows = fill_missing(rows, version.model)
+    version = route.version
+    rows = fill_missing(rows.take(route.rows), version.model)
     found = score(version.model, rows.columns, len(rows))
     outputs = found.outputs
     failed = {int(rows.requests.at[row]): BadRecord("model-failed", why) for row, why in found.failed.items()}
@@ -60,7 +61,8 @@ def answer(
         return failed
     policy = rows.requests.plan.policy
     choices = policy.choose(rows.columns, outputs, len(rows))
-    identity = _identity(rows, Named(version.number, version.model.digest), serving, role, runtime)
+    named = Named(version.number, version.model.digest)
+    identity = replace(_identity(rows, named, serving, route.role, runtime), arm_propensity=route.propensity)
     records = encode_events(identity, _answers(work, rows, outputs, choices, policy.choices, clock))
     work.write(rows.requests.at, records)
     return failed
@@ -79,7 +81,7 @@ def answer_off(
 
 
 def _identity(
-    rows: Rows, version: Named, serving: Serving, role: Role, runtime: Mapping[str, str]
+    rows: Rows, version: Named, serving: Serving, role: str, runtime: Mapping[str, str]
 ) -> Identity:
     plan = rows.requests.plan
     return Identity(
@@ -99,16 +101,10 @@ def _identity(
 def _answers(
     work: Work, rows: Rows, outputs: Predictions, choices: Array, options: Sequence[Choice], clock: Clock
 ) -> Answers:
-    requests, plan = rows.requests, rows.requests.plan
-    positions = requests.at.tolist()
-    topic = work.topics[positions[0]]
-    partitions = [work.partitions[at] for at in positions]
-    offsets = [work.offsets[at] for at in positions]
+    requests = rows.requests
+    topic, partitions, offsets = _sources(work, rows)
     ids = _effective(requests.columns[REQUEST_ID].values, topic, partitions, offsets)
-    key = plan.contract.key.name
-    keys = ids
-    if key != REQUEST_ID:
-        keys = _effective(_texts(requests.columns[key]), topic, partitions, offsets)
+    keys = ids if requests.plan.contract.key.name == REQUEST_ID else keys_of(work, rows)
     return Answers(
         topic=topic,
         partitions=partitions,
@@ -123,6 +119,20 @@ def _answers(
         latency_ms=(clock.perf_ns() - work.started_ns) / 1e6,
         replaced=rows.replaced,
     )
+
+
+def keys_of(work: Work, rows: Rows) -> Sequence[bytes]:
+    """The canonical texts of the key field, or the coordinates where it is missing."""
+    return _effective(
+        _texts(rows.requests.columns[rows.requests.plan.contract.key.name]), *_sources(work, rows)
+    )
+
+
+def _sources(work: Work, rows: Rows) -> tuple[str, list[int], list[int]]:
+    """The topic, and by row partition and offset."""
+    positions = rows.requests.at.tolist()
+    partitions = [work.partitions[at] for at in positions]
+    return work.topics[positions[0]], partitions, [work.offsets[at] for at in positions]
 
 
 def _without(rows: Mapping[int, Any], of: int) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -62,7 +62,8 @@ _ID_DIGITS = 32
 class Identity:
     """What is the same for all events of a batch of one version. ``id_role`` goes into the ids.
 
-    ``served_by`` is who answered in the version's place, and ``served_cause`` why.
+    ``served_by`` is who answered in the version's place, and ``served_cause`` why. ``arm_propensity`` is the
+    probability with which the version was chosen.
     """
 
     schema_id: int
@@ -77,6 +78,7 @@ class Identity:
     id_role: str
     served_by: str = "model"
     served_cause: str | None = None
+    arm_propensity: float = 1.0
 
 
 @dataclass
@@ -84,7 +86,8 @@ class Answers:
     """Some requests of one model and what came of them, row by row.
 
     ``request_ids`` and ``keys`` are UTF-8, the effective ones; ``bodies`` are requests in wire format in the
-    schema that the prediction nests; ``choices`` index ``options``.
+    schema that the prediction nests; ``choices`` index ``options``, and ``propensities`` are with what probability
+    each of these was to be chosen for such a request: 1 where nothing is said.
     """
 
     topic: str
@@ -99,6 +102,7 @@ class Answers:
     options: Sequence[Choice]
     latency_ms: float
     replaced: Mapping[int, Sequence[Replaced]] = field(default_factory=dict)
+    propensities: Sequence[float] = ()
 
 
 def encode_events(of: Identity, answers: Answers) -> list[Record]:
@@ -116,8 +120,8 @@ def encode_events(of: Identity, answers: Answers) -> list[Record]:
         + text(of.served_by)
         + (_NULL if of.served_cause is None else _SOME + text(of.served_cause))
     )
-    # propensity of action and of arm, no guardrail findings, no explanation, latency
-    end = struct.pack("<dd", 1.0, 1.0) + _NONE + _NULL + struct.pack("<d", answers.latency_ms)
+    # propensity of the arm, no guardrail findings, no explanation, latency
+    end = struct.pack("<d", of.arm_propensity) + _NONE + _NULL + struct.pack("<d", answers.latency_ms)
     rows = len(answers.bodies)
     lead = {p: f"{of.id_role}|{answers.topic}/{p}/".encode() for p in set(answers.partitions)}
     place = {p: text(answers.topic) + long(p) for p in lead}
@@ -229,23 +233,25 @@ def _numbers(outputs: Predictions, rows: int) -> list[bytes]:
 
 
 def _decisions(answers: Answers, end: bytes) -> list[bytes]:
-    """predicted class, value, action, rule and all behind them, by row."""
+    """predicted class, value, action, rule, the action's propensity and all behind them, by row."""
     choices, options, outputs = answers.choices, answers.options, answers.outputs
+    propensities = answers.propensities or [1.0] * len(options)
+    ends = [struct.pack("<d", propensity) + end for propensity in propensities]
     if outputs.value is not None:
-        said = [_action("", option) + end for option in options]
+        said = [_action("", option) + end for option, end in zip(options, ends, strict=True)]
         data = outputs.value.astype("<f8").tobytes()
         return [
             _NULL + _SOME + data[at : at + 8] + said[choice]
             for at, choice in zip(range(0, len(data), 8), choices.tolist(), strict=True)
         ]
     if outputs.probabilities is None:
-        said = [_named(outputs, option) + end for option in options]
+        said = [_named(outputs, option) + end for option, end in zip(options, ends, strict=True)]
         return [said[choice] for choice in choices.tolist()]
     # There are few pairs of class and choice.
     pairs = [
         _SOME + text(name) + _NULL + _action(name, option) + end
         for name in outputs.classes
-        for option in options
+        for option, end in zip(options, ends, strict=True)
     ]
     found = outputs.probabilities.argmax(axis=1) * len(options) + choices
     return [pairs[pair] for pair in found.tolist()]

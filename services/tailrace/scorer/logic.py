@@ -7,7 +7,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from tailrace.contracts.fold import Contracts
 from tailrace.contracts.lane_clocks import LaneClocks
@@ -24,14 +27,15 @@ from tailrace.models.fingerprint import runtime_versions
 from tailrace.models.package import check_schema
 from tailrace.models.rollout_fold import Rollouts
 from tailrace.scorer.alerts import Alerts
-from tailrace.scorer.answer import answer, answer_off, check
+from tailrace.scorer.answer import answer, answer_off, check, keys_of
 from tailrace.scorer.contract_plan import ContractPlan
 from tailrace.scorer.handover import Handover
 from tailrace.scorer.read_request import read_requests
 from tailrace.scorer.require_time import require_time
-from tailrace.scorer.rows import Requests
+from tailrace.scorer.route import Route, route
+from tailrace.scorer.rows import Requests, Rows
 from tailrace.scorer.tell_time import pass_on, refuse_marks_ahead, step_ms, tell_time
-from tailrace.scorer.versions import OpenVersion, Role, Version, Versions
+from tailrace.scorer.versions import OpenVersion, Role, Serving, Version, Versions
 from tailrace.scorer.work import Work
 
 log = logging.getLogger(__name__)
@@ -281,13 +285,21 @@ class ScorerLogic:
         rows = check(work, requests)
         if serving.off is not None and len(rows):
             answer_off(work, rows, serving.off, serving, self._runtime, clock)
-        for version in versions if len(rows) else ():
-            failed = answer(work, rows, version, serving, self._role, self._runtime, clock)
+        for way in self._routes(work, rows, replace(serving, versions=tuple(versions))):
+            failed = answer(work, rows, way, serving, self._runtime, clock)
             if self._role == "champion":
                 work.bad |= failed
             elif failed:
                 at = min(failed)
-                work.failing.setdefault((plan.model, version.number), (at, failed[at].reason))
+                work.failing.setdefault((plan.model, way.version.number), (at, failed[at].reason))
+
+    def _routes(self, work: Work, rows: Rows, serving: Serving) -> list[Route]:
+        """Which rows go to which version: in shadow all to each."""
+        if not len(rows) or not serving.versions:
+            return []
+        if self._role == "shadow":
+            return [Route(np.arange(len(rows)), version, "shadow", 1.0) for version in serving.versions]
+        return route(serving, len(rows), lambda: keys_of(work, rows))
 
     def _tell(self, work: Work, output: Output, clocks: dict[TopicPartition, int]) -> list[Record]:
         """Alerts: packages refused since the last batch, and once for each version that fails in shadow."""

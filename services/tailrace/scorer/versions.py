@@ -18,7 +18,7 @@ from tailrace.kit.errors import Retry
 from tailrace.models.catalog import Catalog
 from tailrace.models.errors import PackageRefused
 from tailrace.models.load import LoadedModel
-from tailrace.models.rollout_fold import Rollouts, RolloutState
+from tailrace.models.rollout_fold import Canary, Rollouts, RolloutState
 
 Role = Literal["champion", "shadow"]
 OpenVersion = Callable[[Mapping[str, Any], ModelContract], LoadedModel]
@@ -38,7 +38,7 @@ class Named(NamedTuple):
 
 @dataclass(frozen=True)
 class Serving:
-    """What answers for a model: the champion, or the versions in shadow (possibly none).
+    """What answers for a model: the champion and, behind it, the canary; or the versions in shadow (possibly none).
 
     ``off`` is the champion in whose place the contract's fallback answers, where the model is switched off.
     """
@@ -46,6 +46,7 @@ class Serving:
     revision: int
     versions: tuple[Version, ...]
     off: Named | None = None
+    canary: Canary | None = None
 
 
 class Refusal(NamedTuple):
@@ -140,7 +141,8 @@ class Versions:
                 return
             versions = tuple(Version(n, m) for n, m in found if isinstance(m, LoadedModel))
             if self._role == "shadow" or len(versions) == len(wanted):
-                self._serving[model] = Serving(state.revision, versions)
+                canary = state.canary if self._role == "champion" else None
+                self._serving[model] = Serving(state.revision, versions, canary=canary)
                 self._let_go(model, {*wanted, *self._wanted(states[-1]), state.previous})
                 if self._role == "champion" and state.previous is not None:
                     self._version(model, state.previous)  # kept warm for a rollback
@@ -149,7 +151,9 @@ class Versions:
     def _wanted(self, state: RolloutState) -> tuple[int, ...]:
         if self._role == "shadow":
             return state.shadow
-        return () if state.champion is None else (state.champion,)
+        if state.champion is None:
+            return ()
+        return (state.champion,) if state.canary is None else (state.champion, state.canary.version)
 
     def _let_go(self, model: str, keep: set[int | None]) -> None:
         """Forgets what was opened and is not needed any more. What was refused stays refused."""

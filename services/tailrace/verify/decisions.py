@@ -20,6 +20,7 @@ class InForce(NamedTuple):
 
     champion: int | None
     shadow: frozenset[int]
+    canary: int | None = None
 
 
 class Published(NamedTuple):
@@ -57,7 +58,9 @@ class Decisions:
             yield Problem("rollout-misnumbered", *at, detail)
             return
         self._at[model] = revision
-        self.revisions[model, revision] = InForce(record["champion"], frozenset(record["shadow"]))
+        self.revisions[model, revision] = InForce(
+            record["champion"], frozenset(record["shadow"]), record["canary"]
+        )
         self._steps.append((at, record))
 
     def report(self, at: Source, record: Mapping[str, Any]) -> Iterator[Problem]:
@@ -75,7 +78,9 @@ class Decisions:
     def answers(self, model: str, revision: int, role: str, version: int) -> bool:
         """Whether this version had this role under this revision."""
         state = self.revisions[model, revision]
-        return version in state.shadow if role == "shadow" else version == state.champion
+        if role == "shadow":
+            return version in state.shadow
+        return version == (state.canary if role == "canary" else state.champion)
 
     def problems(self) -> Iterator[Problem]:
         """What can only be told once everything has been read."""

@@ -112,7 +112,7 @@ class Outcomes:
             if named is not None and named["topic"] != topic:
                 yield Problem("outcome-misnamed", *at, f"{about} names a record of {named['topic']}")
         champion, source = said["champion"], Source(**prediction["source"])
-        if champion is not None and champion["prediction_id"] != prediction_id("champion", source, 0):
+        if champion is not None and champion["prediction_id"] not in _answers_to(source):
             yield Problem("outcome-misnamed", *at, f"{about} names a champion's answer to another request")
         before, request = said["before"], prediction["request_id"]
         self._outcomes.extend(
@@ -290,6 +290,11 @@ class Outcomes:
     def _at(self, places: Hashes, check: str, detail: str) -> Iterator[Problem]:
         for partition, offset in zip(*_unpacked(places), strict=True):
             yield Problem(check, self._lane.outcomes, int(partition), int(offset), detail)
+
+
+def _answers_to(source: Source) -> set[str]:
+    """The ids that an answer to this request can have."""
+    return {prediction_id(role, source, 0) for role in ("champion", "canary")}
 
 
 def _state(said: Mapping[str, Any]) -> int:

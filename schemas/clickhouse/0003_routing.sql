@@ -1,0 +1,6 @@
+-- The version that answers a share of the requests, as each step of a rollout leaves it.
+
+ALTER TABLE `rollouts` ADD COLUMN IF NOT EXISTS `canary` Nullable(Int64);
+ALTER TABLE `rollouts` ADD COLUMN IF NOT EXISTS `canary_share` Float64;
+ALTER TABLE `rollouts` ADD COLUMN IF NOT EXISTS `canary_salt` String;
+ALTER TABLE `rollouts` ADD COLUMN IF NOT EXISTS `canary_step` Int32;

@@ -1,0 +1,142 @@
+"""Who answers which request: sticky, in the right share, logged with the right propensity."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.scoring import CONTRACT, REQUEST, Bench, Formula, Publisher, serving
+
+from tailrace.kit.hashing import key_positions
+from tailrace.kit.messages import Source
+from tailrace.kit.sources import prediction_id
+
+KEYS = [b"l%d" % number for number in range(20_000)]
+
+
+def splitmix64(seed: int, number: int) -> int:
+    """The reference, in whole numbers."""
+    mask = 2**64 - 1
+    z = (seed + (number + 1) * 0x9E3779B97F4A7C15) & mask
+    z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ z >> 27) * 0x94D049BB133111EB) & mask
+    return z ^ z >> 31
+
+
+def test_positions_are_those_of_splitmix64() -> None:
+    import hashlib
+    import zlib
+
+    seed = int.from_bytes(hashlib.sha256(b"salt").digest()[:8], "big")
+    expected = [(splitmix64(seed, zlib.crc32(key)) >> 11) / 2**53 for key in KEYS[:500]]
+    assert key_positions(KEYS[:500], "salt").tolist() == expected
+    # The published first numbers of the stream of seed 1234567.
+    assert [splitmix64(1234567, n) for n in range(2)] == [6457827717110365317, 3203168211198807973]
+
+
+@given(st.lists(st.binary(max_size=8), max_size=8), st.text(max_size=4), st.randoms(use_true_random=False))
+def test_a_key_lies_where_it_lies_whatever_is_beside_it(keys: list[bytes], salt: str, random: Any) -> None:
+    there = dict(zip(keys, key_positions(keys, salt).tolist(), strict=True))
+    random.shuffle(keys)
+    assert [there[key] for key in keys] == key_positions(keys, salt).tolist()
+    assert all(0 <= position < 1 for position in there.values())
+
+
+def test_salts_choose_independently_of_each_other() -> None:
+    one, other = key_positions(KEYS, "one") < 0.1, key_positions(KEYS, "other") < 0.1
+    both = int((one & other).sum())
+    assert abs(both - 200) < 5 * math.sqrt(200)
+
+
+CANARY = {"champion": 1, "shadow": [2], "canary": 2, "canary_salt": "s", "canary_step": 1}
+
+
+def canary(share: float, role: Any = "champion", contract: str = CONTRACT, **state: Any) -> Bench:
+    publisher = Publisher()
+    bench = Bench(publisher.logic(role), publisher)
+    bench.control(
+        publisher.contract(contract),
+        publisher.manifest(1),
+        publisher.manifest(2),
+        publisher.rollout(**CANARY | {"canary_share": share} | state),
+    )
+    return bench
+
+
+def asked(bench: Bench, keys: range, **changes: Any) -> list[dict[str, Any]]:
+    requests = [REQUEST | {"request_id": f"r{n}", "loan_id": f"l{n}"} | changes for n in keys]
+    return bench.events(bench.requests(*requests))
+
+
+def test_a_canary_answers_its_share_and_says_with_what_probability() -> None:
+    events = asked(canary(0.25), range(2000))
+    assert [event["request_id"] for event in events] == [f"r{n}" for n in range(2000)]
+    chosen = [event for event in events if event["role"] == "canary"]
+    assert abs(len(chosen) - 500) < 4 * math.sqrt(2000 * 0.25 * 0.75)
+    assert {(e["version"], e["arm_propensity"], e["served_by"]) for e in chosen} == {(2, 0.25, "model")}
+    others = [event for event in events if event["role"] == "champion"]
+    assert {(e["version"], e["arm_propensity"], e["arm"]) for e in others} == {(1, 0.75, None)}
+    assert {e["rollout_revision"] for e in events} == {1}
+    for event in chosen[:5]:
+        assert event["prediction_id"] == prediction_id("canary", Source(**event["source"]), 2)
+        assert event["score"] == pytest.approx(Formula(2).score(event["request"]))
+    assert {e["key"].encode() for e in chosen} == {
+        key for key in KEYS[:2000] if key_positions([key], "s")[0] < 0.25
+    }
+
+
+def test_a_key_never_flips_as_the_share_grows() -> None:
+    bench = canary(0.1)
+    before = {e["key"] for e in asked(bench, range(500)) if e["role"] == "canary"}
+    assert before == {e["key"] for e in asked(bench, range(499, -1, -1)) if e["role"] == "canary"}
+    bench.control(bench.publisher.rollout(**CANARY | {"canary_share": 0.5, "canary_step": 2}))
+    after = {e["key"] for e in asked(bench, range(500)) if e["role"] == "canary"}
+    assert before < after
+
+
+def test_all_that_concerns_one_key_meets_one_version() -> None:
+    events = asked(canary(0.5), range(60), loan_id="l7")
+    assert len({event["version"] for event in events}) == 1
+
+
+def test_requests_without_a_key_go_by_their_coordinates() -> None:
+    events = asked(canary(0.5), range(200), loan_id=None)
+    expected = key_positions([f"credit.requests/0/{n}".encode() for n in range(200)], "s") < 0.5
+    assert [e["role"] == "canary" for e in events] == expected.tolist()
+
+
+def test_in_shadow_every_version_scores_everything() -> None:
+    bench = canary(0.5, role="shadow")
+    events = bench.events(bench.requests(REQUEST, REQUEST | {"loan_id": "l2"}), "credit.shadow-predictions")
+    assert [(e["role"], e["version"], e["arm_propensity"]) for e in events] == [("shadow", 2, 1.0)] * 2
+
+
+def test_a_canary_that_cannot_be_opened_leaves_everything_as_it_was() -> None:
+    bench = serving()
+    bench.control(
+        bench.publisher.manifest(2, RuntimeError("bang")),
+        bench.publisher.rollout(**CANARY | {"canary_share": 0.5}),
+    )
+    events = asked(bench, range(50))
+    assert {(e["role"], e["version"], e["rollout_revision"], e["arm_propensity"]) for e in events} == {
+        ("champion", 1, 1, 1.0)
+    }
+
+
+def test_a_row_that_the_canary_cannot_take_is_alone() -> None:
+    bench = canary(0.5)
+    requests = [REQUEST | {"loan_id": f"l{n}"} for n in range(20)]
+    poisoned = int(np.flatnonzero(key_positions(KEYS[:20], "s") < 0.5)[0])
+    requests[poisoned] |= {"debt_ratio": Formula.poison}
+    output = bench.requests(*requests)
+    assert [letter.code for letter in output.dead_letters] == ["model-failed"]
+    assert len(bench.events(output)) == 19
+
+
+def test_off_answers_everything_in_the_champions_place() -> None:
+    events = asked(canary(0.5, off=True), range(40))
+    assert {(e["role"], e["version"], e["served_cause"]) for e in events} == {("champion", 1, "off")}
