@@ -57,7 +57,8 @@ NO_EFFECT_YET = (
     "approvals.promote.role",
     "approvals.promote.not_author",
     "approvals.promote.within",
-    "service_levels",
+    "service_levels.answered",
+    "service_levels.staleness",
 )
 
 

@@ -34,6 +34,12 @@ class Settings(BaseSettings):
     health_port: int = Field(0, ge=0, le=65535, description="Their port; 0 takes a free one and logs it.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="What is logged.")
     max_batch: int = Field(5_000, ge=1, le=100_000, description="Records in one transaction, at most.")
+    package_memory_mb: int = Field(
+        2_048, ge=64, description="Memory in MiB that one package may take while it is examined."
+    )
+    package_seconds: float = Field(
+        10.0, gt=0, description="CPU time that the examination of one package may take."
+    )
     train_memory_mb: int = Field(
         16_384, ge=512, description="Address space in MiB that one training run may take; more makes it fail."
     )

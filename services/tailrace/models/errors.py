@@ -9,7 +9,8 @@ class PackageRefused(TailraceError):
     """A package that must not be loaded.
 
     ``check`` is the stable name of the check that it failed (size, signature, digest, chunk, anti-rollback,
-    manifest, schema, model, golden); ``reason`` says what was found, for people.
+    manifest, reference, schema, model, golden, latency, memory, time, crash, open);
+    ``reason`` says what was found, for people.
     """
 
     def __init__(self, check: str, reason: str) -> None:

@@ -13,7 +13,18 @@ from tailrace.models.manifest import Manifest, sha256
 from tailrace.models.reference import Reference
 from tailrace.models.trust import TrustStore
 
-__all__ = ["Chunk", "Fetch", "PackageRefused", "open_package", "open_reference", "verified_manifest"]
+__all__ = [
+    "Chunk",
+    "Examine",
+    "Fetch",
+    "PackageRefused",
+    "Verified",
+    "loaded_and_tried",
+    "open_package",
+    "open_reference",
+    "verified_manifest",
+    "verified_package",
+]
 
 MANIFEST_BYTES = 1 << 20
 PACKAGE_BYTES = 256 << 20
@@ -35,6 +46,17 @@ class Chunk(NamedTuple):
 Fetch = Callable[[str, Sequence[Chunk]], bytes]
 
 
+class Verified(NamedTuple):
+    """A package whose bytes are known to be those that somebody trusted has signed. Only the manifest is parsed."""
+
+    manifest: Manifest
+    parts: Mapping[str, bytes]
+
+
+# Tries a package where it can do no harm (see models/examiner.py). Raises PackageRefused.
+Examine = Callable[[Verified, ModelContract], None]
+
+
 def open_package(
     record: Mapping[str, Any],
     fetch: Fetch,
@@ -43,11 +65,12 @@ def open_package(
     *,
     newer_than: int = 0,
     package_bytes: int = PACKAGE_BYTES,
+    examine: Examine | None = None,
 ) -> LoadedModel:
     """Checks a published package and loads its model.
 
-    In order: size, signature, digests, anti-rollback, then the parsers of manifest, schema and model, then
-    the golden pairs.
+    In order: size, signature, digests, anti-rollback, then the parsers of schema, reference and model, then the golden
+    pairs.
 
     Args:
         record: a record of ``tailrace.model-manifests``.
@@ -57,6 +80,29 @@ def open_package(
         newer_than: the highest sequence of the model taken up so far; 0 where the rollouts topic itself
             names the version, as after a rollback.
         package_bytes: largest package that is read.
+        examine: has the parsers and the golden pairs run somewhere else first; here the package is only loaded
+            then.
+
+    Raises:
+        PackageRefused: names the check that failed.
+        Retry: the chunks cannot be read for the moment.
+    """
+    package = verified_package(record, fetch, trust, newer_than=newer_than, package_bytes=package_bytes)
+    if examine is None:
+        return loaded_and_tried(package, contract)
+    examine(package, contract)
+    return loaded(package, contract)
+
+
+def verified_package(
+    record: Mapping[str, Any],
+    fetch: Fetch,
+    trust: TrustStore,
+    *,
+    newer_than: int = 0,
+    package_bytes: int = PACKAGE_BYTES,
+) -> Verified:
+    """The checks that come before any part of a package is parsed: size, signature, digests, anti-rollback.
 
     Raises:
         PackageRefused: names the check that failed.
@@ -67,7 +113,7 @@ def open_package(
     if size > package_bytes:
         raise PackageRefused("size", f"{size:,} bytes, more than the {package_bytes:,} that are let in")
     manifest = verified_manifest(record, trust)
-    parts = {
+    parts: dict[str, bytes] = {
         name: _part(manifest, name, fetch, [c for c in chunks if c.part == name], package_bytes)
         for name in manifest.parts
     }
@@ -77,11 +123,22 @@ def open_package(
             f"sequence {manifest.sequence} is not newer than {newer_than}: an older version is taken up only "
             f"by `tailrace rollback {manifest.model}`",
         )
+    return Verified(manifest, parts)
+
+
+def loaded(package: Verified, contract: ModelContract) -> LoadedModel:
+    """The model of a package. Raises PackageRefused where a parser does not take a part."""
+    manifest, parts = package
     check_schema(manifest, contract)
-    model = LoadedModel(
+    return LoadedModel(
         manifest, load_model(manifest, parts["model"]), Reference.from_bytes(parts["reference"])
     )
-    check_golden(model, parts["golden"])
+
+
+def loaded_and_tried(package: Verified, contract: ModelContract) -> LoadedModel:
+    """The model of a package, once it gives what the publisher got. Raises PackageRefused."""
+    model = loaded(package, contract)
+    check_golden(model, package.parts["golden"])
     return model
 
 

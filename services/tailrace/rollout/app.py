@@ -7,13 +7,14 @@ from typing import Any
 
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.service import Service, run_logic
+from tailrace.models.examiner import Examiner, Limits
 from tailrace.models.fetch import KafkaChunks, PackageFetcher
-from tailrace.models.load import LoadedModel
-from tailrace.models.package import open_package, verified_manifest
+from tailrace.models.package import Verified, verified_manifest, verified_package
 from tailrace.models.trust import TrustStore
 from tailrace.rollout.logic import RolloutLogic
 
 CACHE = ("cache", "packages")
+EXAMINED = ("cache", "examined")
 
 
 def main() -> None:
@@ -26,9 +27,12 @@ def make_logic(service: Service) -> RolloutLogic:
     home = service.settings.home
     fetch = PackageFetcher(home.joinpath(*CACHE), KafkaChunks(service.connection))
     trust = TrustStore(home / "keys")
+    examine = Examiner(Limits.of(service.settings), home.joinpath(*EXAMINED)).start()
 
-    def opened(record: Mapping[str, Any], contract: ModelContract, newer_than: int) -> LoadedModel:
-        return open_package(record, fetch, trust, contract, newer_than=newer_than)
+    def opened(record: Mapping[str, Any], contract: ModelContract, newer_than: int) -> Verified:
+        package = verified_package(record, fetch, trust, newer_than=newer_than)
+        examine(package, contract)
+        return package
 
     return RolloutLogic(
         service.registry,

@@ -13,7 +13,7 @@ import json
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from tailrace.contracts.fold import Contracts
 from tailrace.contracts.lanes import ALERTS, COMMANDS, CONTRACTS, MANIFESTS, PERFORMANCE_REPORTS, ROLLOUTS
@@ -25,7 +25,7 @@ from tailrace.kit.logic import Clock, Output
 from tailrace.kit.messages import Hold, Message, Record, Source, TopicPartition
 from tailrace.kit.registry import Registry
 from tailrace.models.errors import PackageRefused
-from tailrace.models.load import LoadedModel
+from tailrace.models.manifest import Manifest
 from tailrace.models.rollout_fold import EVENT_TIME, SEQUENCE, Canary, Rollouts, RolloutState, state_after
 from tailrace.rollout.decide import BY_ITSELF, RETRAIN, CommandRefused, Step, admit, obey, refuse
 from tailrace.rollout.judge import move, taken_back, tried
@@ -33,8 +33,16 @@ from tailrace.rollout.paired_reports import PairedReports
 
 log = logging.getLogger(__name__)
 
+
+class Opened(Protocol):
+    """A package that has passed its checks."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+
 Verify = Callable[[Mapping[str, Any]], object]
-OpenPackage = Callable[[Mapping[str, Any], ModelContract, int], LoadedModel]
+OpenPackage = Callable[[Mapping[str, Any], ModelContract, int], Opened]
 RefuseCommand = Callable[[Mapping[str, Any]], str | None]
 
 _CONTROL = {CONTRACTS: "Contract", ROLLOUTS: "Rollout"}
@@ -86,7 +94,7 @@ class RolloutLogic:
     Args:
         registry: where schemas are.
         verify: checks that a manifest record is of somebody who is trusted; raises PackageRefused.
-        open_package: checks a package and loads it, given its manifest record, the contract and the highest
+        open_package: checks a package, given its manifest record, the contract and the highest
             sequence let in so far; raises PackageRefused or Retry.
         refuse_command: why a command is not to be obeyed (nobody trusted signed it), or None.
     """
@@ -247,7 +255,7 @@ class RolloutLogic:
             step = admit(state, version)
             holdout = opened.manifest.holdout
             evidence |= {
-                "checks": "size, signature, digest, anti-rollback, schema, model, golden",
+                "checks": "size, signature, digest, anti-rollback, schema, model, golden, latency, memory",
                 SEQUENCE: str(opened.manifest.sequence),
                 "holdout_rows": str(holdout.rows),
                 **{f"holdout_{metric}": repr(value) for metric, value in sorted(holdout.metrics.items())},
@@ -256,7 +264,7 @@ class RolloutLogic:
         self._write(step, source, BY_ITSELF, None, evidence, draft)
         return None
 
-    def _opened(self, record: Mapping[str, Any], contract: ModelContract, newer_than: int) -> LoadedModel:
+    def _opened(self, record: Mapping[str, Any], contract: ModelContract, newer_than: int) -> Opened:
         try:
             return self._open(record, contract, newer_than)
         except (PackageRefused, Retry):

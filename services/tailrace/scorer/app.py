@@ -8,6 +8,7 @@ from typing import Any
 
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.service import Service, run_logic
+from tailrace.models.examiner import Examiner, Limits
 from tailrace.models.fetch import KafkaChunks, PackageFetcher
 from tailrace.models.load import LoadedModel
 from tailrace.models.package import open_package
@@ -16,6 +17,7 @@ from tailrace.scorer.logic import ScorerLogic
 from tailrace.scorer.versions import Role
 
 CACHE = ("cache", "packages")
+EXAMINED = ("cache", "examined")
 
 
 def main() -> None:
@@ -26,9 +28,10 @@ def make_logic(service: Service, role: Role) -> ScorerLogic:
     home = service.settings.home
     fetch = PackageFetcher(home.joinpath(*CACHE), KafkaChunks(service.connection))
     trust = TrustStore(home / "keys")
+    examine = Examiner(Limits.of(service.settings), home.joinpath(*EXAMINED)).start()
 
     def opened(record: Mapping[str, Any], contract: ModelContract) -> LoadedModel:
-        return open_package(record, fetch, trust, contract)
+        return open_package(record, fetch, trust, contract, examine=examine)
 
     # One thread: packages are opened one after the other, so that what serves keeps its core.
     executor = ThreadPoolExecutor(1, thread_name_prefix="open-package")
