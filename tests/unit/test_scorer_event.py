@@ -18,6 +18,7 @@ from tailrace.kit.messages import Source
 from tailrace.kit.sources import id_role, prediction_id
 from tailrace.models.load import Predictions
 from tailrace.scorer.event import FIELDS, Answers, Identity, encode_events, long
+from tailrace.scorer.notes import Contribution, Finding
 from tailrace.scorer.policy import Choice
 from tailrace.scorer.rows import Replaced
 
@@ -41,6 +42,8 @@ DIGEST = st.text("0123456789abcdef", min_size=64, max_size=64)
 LONG = st.integers(-(2**63), 2**63 - 1)
 OFFSET = st.integers(0, 2**62)
 DOUBLE = st.floats(allow_nan=False)
+FINDING = st.builds(Finding, TEXT, st.none() | TEXT, TEXT)
+CONTRIBUTION = st.builds(Contribution, TEXT, DOUBLE)
 REQUEST = st.fixed_dictionaries(
     {
         "request_id": st.none() | TEXT,
@@ -107,6 +110,8 @@ def batches(draw: st.DrawFn) -> tuple[str, Identity, Answers, list[dict[str, Any
         options=options,
         latency_ms=draw(DOUBLE),
         replaced=draw(st.dictionaries(st.integers(0, rows - 1), replaced)),
+        findings=draw(st.dictionaries(st.integers(0, rows - 1), st.lists(FINDING, max_size=2))),
+        explanations=draw(st.dictionaries(st.integers(0, rows - 1), st.lists(CONTRIBUTION, max_size=2))),
         propensities=draw(
             st.just([]) | st.lists(st.floats(0, 1), min_size=len(options), max_size=len(options))
         ),
@@ -151,8 +156,10 @@ def expected(task: str, of: Identity, answers: Answers, request: dict[str, Any],
         "rule": choice.rule,
         "action_propensity": answers.propensities[int(answers.choices[row])] if answers.propensities else 1.0,
         "arm_propensity": of.arm_propensity,
-        "guardrails": [],
-        "explanation": None,
+        "guardrails": [f._asdict() for f in answers.findings.get(row, ())],
+        "explanation": [c._asdict() for c in answers.explanations[row]]
+        if row in answers.explanations
+        else None,
         "latency_ms": answers.latency_ms,
     }
 

@@ -49,7 +49,6 @@ NO_EFFECT_YET = (
     "explore",
     "guardrails.domain",
     "guardrails.score",
-    "guardrails.coverage",
     "explain",
     "quality.selection_ratio",
     "rollout.canary",

@@ -16,6 +16,7 @@ from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.errors import TailraceError
 from tailrace.models.card import model_card
 from tailrace.models.columns import Array, Columns
+from tailrace.models.conformal import conformal_quantiles, nonconformity
 from tailrace.models.convert import Converted, convert
 from tailrace.models.errors import PackageRefused
 from tailrace.models.fingerprint import library_versions
@@ -210,7 +211,13 @@ class _Draft:
         manifest = self.manifest(converted)
         model = LoadedModel(manifest, load_model(manifest, converted.data))
         metrics = holdout_metrics(judged, held.truth, manifest.positive)
-        manifest = manifest.model_copy(update={"holdout": Holdout(rows=len(held), metrics=metrics)})
+        coverage = self.contract.guardrails.coverage
+        quantiles = conformal_quantiles(
+            nonconformity(judged, held.truth), *(() if coverage is None else (coverage,))
+        )
+        manifest = manifest.model_copy(
+            update={"holdout": Holdout(rows=len(held), metrics=metrics), "conformal": quantiles}
+        )
         seen = imputed(self.train.columns, manifest.inputs, self.impute)
         columns, rows = golden_rows(seen, manifest.inputs, self.contract)
         parts = {

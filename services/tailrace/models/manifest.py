@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tailrace.models.conformal import Quantiles
 from tailrace.models.errors import PackageRefused
 
 Task = Literal["binary", "multiclass", "regression"]
@@ -115,6 +116,8 @@ class Manifest(_Frozen):
         positive: the class whose probability is the score of a binary model.
         impute: value by feature for what is missing, where the contract says ``missing: impute``.
         contract_digest: the contract that the version was built under.
+        conformal: how badly predictions fit rows that the model has not seen (see models/conformal.py); a package
+            of before that has none, and what is None is left out of the bytes.
     """
 
     form: Literal[1]
@@ -136,6 +139,7 @@ class Manifest(_Frozen):
     conversion: Conversion | None
     holdout: Holdout
     lineage: Lineage
+    conformal: Quantiles | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Manifest:
@@ -156,7 +160,7 @@ class Manifest(_Frozen):
         return self
 
     def to_bytes(self) -> bytes:
-        return canonical_json(self.model_dump(mode="json"))
+        return self._canonical(set())
 
     @property
     def digest(self) -> str:
@@ -166,7 +170,11 @@ class Manifest(_Frozen):
     @property
     def content_digest(self) -> str:
         """Digest without number and sequence: equal for two builds from the same data and code."""
-        return sha256(canonical_json(self.model_dump(mode="json", exclude={"version", "sequence"})))
+        return sha256(self._canonical({"version", "sequence"}))
+
+    def _canonical(self, without: set[str]) -> bytes:
+        absent = {"conformal"} if self.conformal is None else set()
+        return canonical_json(self.model_dump(mode="json", exclude=without | absent))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Manifest:

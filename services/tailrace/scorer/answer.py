@@ -19,10 +19,12 @@ from tailrace.models.columns import Array
 from tailrace.models.load import Predictions
 from tailrace.scorer.event import Answers, Identity, encode_events
 from tailrace.scorer.fill_missing import fill_missing
+from tailrace.scorer.notes import Notes
 from tailrace.scorer.policy import Choice
 from tailrace.scorer.route import Route
 from tailrace.scorer.rows import Requests, Rows
 from tailrace.scorer.score import score
+from tailrace.scorer.uncertainty import note_uncertainty
 from tailrace.scorer.versions import Named, Serving
 from tailrace.scorer.work import Work
 
@@ -59,12 +61,14 @@ def answer(
         rows, outputs = rows.take(good), outputs.take(good)
     if not len(rows):
         return failed
-    policy = rows.requests.plan.policy
-    choices = policy.choose(rows.columns, outputs, len(rows))
+    policy, guardrails = rows.requests.plan.policy, rows.requests.plan.contract.guardrails
+    notes = Notes(len(rows))
+    note_uncertainty(notes, outputs, version.model, guardrails.coverage)
+    choices = policy.choose(rows.columns, outputs, len(rows), notes.flags)
     named = Named(version.number, version.model.digest)
     identity = replace(_identity(rows, named, serving, route.role, runtime), arm_propensity=route.propensity)
-    records = encode_events(identity, _answers(work, rows, outputs, choices, policy.choices, clock))
-    work.write(rows.requests.at, records)
+    answers = replace(_answers(work, rows, outputs, choices, policy.choices, clock), findings=notes.findings)
+    work.write(rows.requests.at, encode_events(identity, answers))
     return failed
 
 

@@ -19,6 +19,7 @@ from tailrace.kit.codec import HEADER, MAGIC
 from tailrace.kit.messages import Record
 from tailrace.models.columns import Array
 from tailrace.models.load import Predictions
+from tailrace.scorer.notes import Contribution, Finding
 from tailrace.scorer.policy import Choice, Unscored
 from tailrace.scorer.rows import Replaced
 
@@ -102,6 +103,8 @@ class Answers:
     options: Sequence[Choice]
     latency_ms: float
     replaced: Mapping[int, Sequence[Replaced]] = field(default_factory=dict)
+    findings: Mapping[int, Sequence[Finding]] = field(default_factory=dict)
+    explanations: Mapping[int, Sequence[Contribution]] = field(default_factory=dict)
     propensities: Sequence[float] = ()
 
 
@@ -120,8 +123,6 @@ def encode_events(of: Identity, answers: Answers) -> list[Record]:
         + text(of.served_by)
         + (_NULL if of.served_cause is None else _SOME + text(of.served_cause))
     )
-    # propensity of the arm, no guardrail findings, no explanation, latency
-    end = struct.pack("<d", of.arm_propensity) + _NONE + _NULL + struct.pack("<d", answers.latency_ms)
     rows = len(answers.bodies)
     lead = {p: f"{of.id_role}|{answers.topic}/{p}/".encode() for p in set(answers.partitions)}
     place = {p: text(answers.topic) + long(p) for p in lead}
@@ -148,7 +149,7 @@ def encode_events(of: Identity, answers: Answers) -> list[Record]:
             [body[HEADER.size :] for body in answers.bodies],
             replaced,
             _numbers(answers.outputs, rows),
-            _decisions(answers, end),
+            _ended(answers, struct.pack("<d", of.arm_propensity)),
             strict=True,
         ),
     )
@@ -230,6 +231,33 @@ def _numbers(outputs: Predictions, rows: int) -> list[bytes]:
         + _NONE
         for at in range(0, len(data), width)
     ]
+
+
+def _ended(answers: Answers, arm_propensity: bytes) -> list[bytes]:
+    """Everything behind the numbers, by row: decisions, propensities, findings, explanation, latency."""
+    findings, explanations = answers.findings, answers.explanations
+    latency = struct.pack("<d", answers.latency_ms)
+    plain = _NONE + _NULL + latency
+    if not findings and not explanations:
+        return _decisions(answers, arm_propensity + plain)
+    ends = [plain] * len(answers.bodies)
+    for row in {*findings, *explanations}:
+        ends[row] = _findings(findings.get(row, ())) + _explanation(explanations.get(row)) + latency
+    return [one + end for one, end in zip(_decisions(answers, arm_propensity), ends, strict=True)]
+
+
+def _findings(some: Sequence[Finding]) -> bytes:
+    written = [
+        text(f.guard) + (_NULL if f.field is None else _SOME + text(f.field)) + text(f.detail) for f in some
+    ]
+    return (long(len(written)) + b"".join(written) if written else b"") + _NONE
+
+
+def _explanation(some: Sequence[Contribution] | None) -> bytes:
+    if some is None:
+        return _NULL
+    written = [text(feature) + struct.pack("<d", contribution) for feature, contribution in some]
+    return _SOME + (long(len(written)) + b"".join(written) if written else b"") + _NONE
 
 
 def _decisions(answers: Answers, end: bytes) -> list[bytes]:

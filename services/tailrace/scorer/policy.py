@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -12,12 +13,16 @@ import polars as pl
 from tailrace.contracts.expressions import compile_expression, policy_columns
 from tailrace.contracts.fields import ContextField, Feature
 from tailrace.contracts.model_contract import ModelContract
+from tailrace.kit.avro_columns import Mask
 from tailrace.models.columns import Array
 from tailrace.models.load import Predictions
 from tailrace.scorer.frame import frame_of
 
 DEFAULT_ACTION = "none"
 """What is done about a value where the policy is silent; about a class it is the class."""
+
+
+NO_FLAGS: Mapping[str, Mask] = MappingProxyType({})
 
 
 class Choice(NamedTuple):
@@ -35,10 +40,7 @@ class Unscored(Predictions):
 
 
 class Policy:
-    """The policy of one contract.
-
-    ``uncertain`` and ``guarded`` are false: nothing finds either yet.
-    """
+    """The policy of one contract."""
 
     def __init__(self, contract: ModelContract) -> None:
         known = policy_columns(contract)
@@ -63,15 +65,24 @@ class Policy:
         declared: dict[str, Feature | ContextField] = {**contract.context, **contract.features}
         self._kinds: dict[str, str] = {n: declared[n].type for n in used - self._outputs - self._flags}
 
-    def choose(self, columns: Mapping[str, Array], outputs: Predictions, rows: int) -> Array:
+    def choose(
+        self,
+        columns: Mapping[str, Array],
+        outputs: Predictions,
+        rows: int,
+        flags: Mapping[str, Mask] = NO_FLAGS,
+    ) -> Array:
         """Index into ``choices`` by row. A condition that is unknown, because a value is missing, does not
-        match.
+        match. ``uncertain`` and ``guarded`` are false unless ``flags`` says otherwise.
         """
         if not self._conditions:
             return np.zeros(rows, dtype=np.int64)
         used = frame_of({name: columns[name] for name in self._kinds}, self._kinds)
         said = [_output(name, outputs, rows) for name in sorted(self._outputs)]
-        said += [pl.repeat(False, rows, eager=True).alias(name) for name in sorted(self._flags)]
+        said += [
+            pl.Series(name, flags[name]) if name in flags else pl.repeat(False, rows, eager=True).alias(name)
+            for name in sorted(self._flags)
+        ]
         frame = pl.DataFrame([*used.get_columns(), *said, pl.Series("", np.zeros(rows, dtype=np.int8))])
         plan = frame.lazy().select(self._first)
         # There is nothing to optimise, and looking for it would take as long as the work.
