@@ -17,21 +17,28 @@ REQUESTS = 16
 class World:
     """A log with two contracts and two versions, each in force for some of the requests, at last switched off."""
 
-    def __init__(self) -> None:
+    def __init__(self, contract: str = CONTRACT) -> None:
         self.publisher = Publisher()
         self.control: list[Message] = []
         self.requests: dict[Source, Message] = {}
         self.predictions: list[MemoryMessage] = []
         bench = Bench(self.publisher.logic(), self.publisher)
-        self._control(bench, self.publisher.contract(), self.publisher.manifest(1))
+        self._control(bench, self.publisher.contract(contract), self.publisher.manifest(1))
         self._control(bench, self.publisher.rollout(champion=1))
         self._score(bench)
-        self._control(bench, self.publisher.contract(CONTRACT.replace("score < 0.6", "score < 0.7")))
+        self._control(bench, self.publisher.contract(contract.replace("score < 0.6", "score < 0.7")))
         self._score(bench)
         self._control(bench, self.publisher.manifest(2), self.publisher.rollout(champion=2, previous=1))
         self._score(bench)
         self._control(bench, self.publisher.rollout(champion=2, previous=1, off=True))
         self._score(bench)
+        self.bench = bench
+
+    def canary(self, share: float) -> None:
+        """Version 1 answers a share beside version 2."""
+        state = {"canary": 1, "canary_share": share, "canary_salt": "s", "canary_step": 1}
+        self._control(self.bench, self.publisher.rollout(champion=2, shadow=[1], **state))
+        self._score(self.bench)
 
     def _control(self, bench: Bench, *records: Record) -> None:
         messages = [bench.message(record) for record in records]
@@ -143,3 +150,24 @@ def test_the_sample_is_bounded_and_the_same_for_the_same_log(world: World) -> No
     assert take(world.predictions) == take(world.predictions[::-1])
     assert len(take(world.predictions)) == 5
     assert take([]) == []
+
+
+def test_answers_of_canaries_and_explored_actions_come_to_the_same() -> None:
+    world = World(CONTRACT + "explore: {share: 50%, from: refuse, do: approve}\n")
+    for share in (0.3, 0.5, 0.9):
+        world.canary(share)
+    events = [world.publisher.codec.decode(m.value()).record for m in world.predictions]
+    assert {e["role"] for e in events[REQUESTS:]} == {"champion", "canary"}
+    assert {e["action"] for e in events if e["rule"] == "refuse-5"} == {"refuse", "approve"}
+    assert world.problems() == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("arm_propensity", 0.5), ("role", "champion"), ("action_propensity", 0.1)]
+)
+def test_altered_routing_shows(field: str, value: Any) -> None:
+    world = World()
+    world.canary(1.0)
+    offset = REQUESTS + 1
+    ((_, detail),) = world.problems([world.altered(offset, lambda event: event.update({field: value}))])
+    assert field in detail

@@ -46,7 +46,6 @@ Task = Literal["binary", "multiclass", "regression"]
 NO_EFFECT_YET = (
     "labels.join.within",
     "labels.join.take",
-    "explore",
     "guardrails.domain",
     "guardrails.score",
     "explain",

@@ -61,13 +61,14 @@ def answer(
         rows, outputs = rows.take(good), outputs.take(good)
     if not len(rows):
         return failed
-    policy, guardrails = rows.requests.plan.policy, rows.requests.plan.contract.guardrails
-    notes = Notes(len(rows))
-    note_uncertainty(notes, outputs, version.model, guardrails.coverage)
-    choices = policy.choose(rows.columns, outputs, len(rows), notes.flags)
+    plan, notes = rows.requests.plan, Notes(len(rows))
+    note_uncertainty(notes, outputs, version.model, plan.contract.guardrails.coverage)
+    choices = plan.policy.choose(rows.columns, outputs, len(rows), notes.flags)
+    explored = plan.exploration.turn(choices, outputs, *_sources(work, rows))
     named = Named(version.number, version.model.digest)
     identity = replace(_identity(rows, named, serving, route.role, runtime), arm_propensity=route.propensity)
-    answers = replace(_answers(work, rows, outputs, choices, policy.choices, clock), findings=notes.findings)
+    answers = _answers(work, rows, outputs, explored.choices, explored.options, clock)
+    answers.propensities, answers.findings = explored.propensities, notes.findings
     work.write(rows.requests.at, encode_events(identity, answers))
     return failed
 
