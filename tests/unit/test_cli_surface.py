@@ -15,6 +15,7 @@ COMMANDS = {
     *("up", "down", "status", "env", "logs", "run"),
     *("init", "apply", "contracts check", "contracts show"),
     *("train", "publish", "models"),
+    *("keys new", "keys trust", "keys revoke", "keys list"),
     *("promote", "rollback", "shadow", "reject", "freeze", "unfreeze", "off", "on", "retrain"),
     *("replay", "clock", "predict", "tail", "query", "dlq list", "dlq show", "dlq resend"),
     *("demo", "verify"),

@@ -36,7 +36,7 @@ def test_a_home_makes_its_key_once_for_its_owner_alone(tmp_path: Path) -> None:
     assert [p.name for p in (path.parent / "trusted").iterdir()] == [f"{keys[0]}.pub"]
     other = signing_key(tmp_path / "other")
     assert other.key_id != keys[0]
-    assert TrustStore(path.parent).public_key(other.key_id) is None
+    assert TrustStore(path.parent).public_key(other.key_id, "credit") is None
     signature = signing_key(tmp_path).sign(b"x")
     assert verifies(other.public, signature, b"x") is False
 
@@ -52,7 +52,7 @@ def test_key_ids_from_a_topic_are_no_paths(tmp_path: Path) -> None:
     signing_key(tmp_path)
     trust = TrustStore(tmp_path / "keys")
     for name in ("", "../signing", "../../x", "0" * 17, "A" * 16, "0" * 15 + "\n"):
-        assert trust.public_key(name) is None
+        assert trust.public_key(name, "credit") is None
 
 
 def test_a_signed_command_cannot_be_altered(tmp_path: Path) -> None:

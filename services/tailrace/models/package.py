@@ -166,7 +166,7 @@ def verified_manifest(record: Mapping[str, Any], trust: TrustStore) -> Manifest:
     data: bytes = record["manifest"]
     if len(data) > MANIFEST_BYTES:
         raise PackageRefused("size", f"a manifest of {len(data):,} bytes; {MANIFEST_BYTES:,} are let in")
-    trust.check("the manifest", record["key_id"], record["signature"], data)
+    trust.check("the manifest", record["model"], record["key_id"], record["signature"], data)
     if sha256(data) != record["digest"]:
         raise PackageRefused("digest", "the record names another digest than its manifest has")
     manifest = Manifest.from_bytes(data)

@@ -1,8 +1,9 @@
 """Whose signatures count: the keys of a home.
 
-``keys/signing.key`` is the home's own development key, made once and readable by its owner alone;
-``keys/trusted/<key id>.pub`` are the public keys that are trusted here, PEM files. A key is trusted in the
-homes that hold its file and nowhere else.
+``keys/signing.key`` is the home's own key, made once and readable by its owner alone. The public keys that are trusted
+here are PEM files: ``keys/trusted/<key id>.pub`` for every model, ``keys/trusted/<model>/<key id>.pub`` for one.
+``keys/revoked/<key id>.pub`` counts for nothing, wherever else it is. A key is trusted in the homes that hold its file
+and nowhere else.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -24,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from tailrace.contracts.names import MODEL_PATTERN
 from tailrace.kit.errors import TailraceError, UsageError
 from tailrace.models.errors import PackageRefused
 from tailrace.models.sign import SigningKey, command_bytes, key_id, verifies
@@ -31,47 +34,92 @@ from tailrace.models.sign import SigningKey, command_bytes, key_id, verifies
 _KEY_ID = re.compile(r"[0-9a-f]{16}")
 
 
+class TrustedKey(NamedTuple):
+    """A public key that a home knows. ``models`` None: trusted for every model; empty: for none."""
+
+    key_id: str
+    models: tuple[str, ...] | None
+    revoked: bool
+
+
 class TrustStore:
-    """The public keys that are trusted; ``folder`` is ``<home>/keys``. Read anew at every question."""
+    """The public keys that are trusted; ``folder`` is ``<home>/keys``. Read anew at every question, so that what people
+    change counts at once in whatever runs.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def public_key(self, wanted: str) -> Ed25519PublicKey | None:
-        """The key of that id, or None where it is not trusted."""
-        if not _KEY_ID.fullmatch(wanted):  # the id comes from a topic, and it becomes a file name
-            return None
-        try:
-            pem = (self.folder / "trusted" / f"{wanted}.pub").read_bytes()
-        except FileNotFoundError:
-            return None
-        try:
-            public = load_pem_public_key(pem)
-        except (ValueError, UnsupportedAlgorithm):
-            return None
-        if not isinstance(public, Ed25519PublicKey) or key_id(public) != wanted:
-            return None
-        return public
+    def public_key(self, wanted: str, model: str) -> Ed25519PublicKey | None:
+        """The key of that id, or None where it is not trusted for the model."""
+        if not _KEY_ID.fullmatch(wanted) or self.is_revoked(wanted):
+            return None  # the id comes from a topic, and it becomes a file name; as does the model
+        name = f"{wanted}.pub"
+        found = _public(self._trusted / name, wanted)
+        if found is None and re.fullmatch(MODEL_PATTERN, model):
+            found = _public(self._trusted / model / name, wanted)
+        return found
 
-    def trust(self, public: Ed25519PublicKey) -> str:
-        """Trusts a key in this home; returns its id."""
+    def is_revoked(self, wanted: str) -> bool:
+        return (self._revoked / f"{wanted}.pub").exists()
+
+    def trust(self, public: Ed25519PublicKey, models: Sequence[str] = ()) -> str:
+        """Trusts a key in this home, for the models named or for all, also where it was revoked; returns its id."""
         wanted = key_id(public)
-        folder = self.folder / "trusted"
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{wanted}.pub"
-        draft = _draft(folder, public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-        draft.chmod(0o644)  # everybody may check a signature
-        draft.replace(path)
+        for folder in [self._trusted / model for model in models] or [self._trusted]:
+            _write_public(folder / f"{wanted}.pub", public)
+        (self._revoked / f"{wanted}.pub").unlink(missing_ok=True)
         return wanted
 
-    def check(self, what: str, key: str, signature: bytes, data: bytes) -> None:
-        """Raises PackageRefused("signature", ...) unless a trusted key has signed the data."""
-        public = self.public_key(key)
+    def revoke(self, wanted: str) -> None:
+        """What the key has signed counts no more.
+
+        Raises:
+            UsageError: the home does not know the key.
+        """
+        known = [*self._trusted.rglob(f"{wanted}.pub"), *self._revoked.glob(f"{wanted}.pub")]
+        if not _KEY_ID.fullmatch(wanted) or not known:
+            raise UsageError(f"no key {wanted!r} is trusted here: `tailrace keys list` says which are")
+        self._revoked.mkdir(parents=True, exist_ok=True)
+        draft = _draft(self._revoked, known[0].read_bytes())
+        draft.chmod(0o644)
+        draft.replace(self._revoked / f"{wanted}.pub")  # from here on it counts for nothing
+        for path in self._trusted.rglob(f"{wanted}.pub"):
+            path.unlink(missing_ok=True)
+
+    def known(self) -> list[TrustedKey]:
+        """What the home knows, by id."""
+        everywhere = {path.stem for path in self._trusted.glob("*.pub")}
+        models: dict[str, list[str]] = {}
+        for path in sorted(self._trusted.glob("*/*.pub")):
+            models.setdefault(path.stem, []).append(path.parent.name)
+        revoked = {path.stem for path in self._revoked.glob("*.pub")}
+        return [
+            TrustedKey(
+                found,
+                None if found in everywhere else tuple(models.get(found, ())),
+                found in revoked,
+            )
+            for found in sorted(everywhere | models.keys() | revoked)
+        ]
+
+    @property
+    def _trusted(self) -> Path:
+        return self.folder / "trusted"
+
+    @property
+    def _revoked(self) -> Path:
+        return self.folder / "revoked"
+
+    def check(self, what: str, model: str, key: str, signature: bytes, data: bytes) -> None:
+        """Raises PackageRefused("signature", ...) unless a key that is trusted for the model has signed the data."""
+        public = self.public_key(key, model)
         if public is None:
+            known = _KEY_ID.fullmatch(key) is not None
+            why = "revoked" if known and self.is_revoked(key) else f"not trusted here for {model}"
             raise PackageRefused(
                 "signature",
-                f"{what} is signed by key {key or '(none)'}, not trusted here: put its public key into "
-                f"{self.folder / 'trusted'} if it should be",
+                f"{what} is signed by key {key or '(none)'}, {why}: `tailrace keys trust FILE.pub` if it should be",
             )
         if not verifies(public, signature, data):
             raise PackageRefused("signature", f"the signature of {what} does not fit its bytes")
@@ -81,6 +129,7 @@ class TrustStore:
         try:
             self.check(
                 "the command",
+                command["model"],
                 command.get("key_id") or "",
                 command.get("signature") or b"",
                 command_bytes(command),
@@ -102,7 +151,46 @@ def own_key(home: Path) -> SigningKey:
             f"there is no signing key in {home / 'keys'}: run this in the folder in which `tailrace up` runs, or "
             "set TAILRACE_HOME to its .tailrace"
         )
-    return signing_key(home)
+    key = signing_key(home)
+    if TrustStore(home / "keys").is_revoked(key.key_id):
+        raise UsageError(
+            f"this home's signing key {key.key_id} is revoked here: `tailrace keys new` makes another"
+        )
+    return key
+
+
+def new_signing_key(home: Path, models: Sequence[str] = ()) -> SigningKey:
+    """Makes another key for the home, which signs from now on, trusted for the models named or for all. The one before
+    stays trusted until it is revoked.
+    """
+    folder = home / "keys"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private = Ed25519PrivateKey.generate()
+    key = SigningKey(private)
+    TrustStore(folder).trust(key.public, models)  # before anything is signed with it
+    _draft(folder, _pem(private)).replace(folder / "signing.key")
+    return key
+
+
+def read_public_key(path: Path) -> Ed25519PublicKey:
+    """The Ed25519 public key of a PEM file.
+
+    Raises:
+        UsageError: it holds none.
+    """
+    data = path.read_bytes()
+    try:
+        public = load_pem_public_key(data)
+    except (ValueError, UnsupportedAlgorithm):
+        public = None
+    if not isinstance(public, Ed25519PublicKey):
+        private = b"PRIVATE KEY" in data
+        raise UsageError(
+            f"{path} is not the PEM file of an Ed25519 public key"
+            + (": it holds a private key, which nobody but its owner should have" if private else "")
+            + "; <home>/keys/trusted has those of the home that signs"
+        )
+    return public
 
 
 def signing_key(home: Path) -> SigningKey:
@@ -122,21 +210,41 @@ def signing_key(home: Path) -> SigningKey:
         raise TailraceError(f"the signing key {path} cannot be used ({error}); fix or remove it") from error
     if not isinstance(private, Ed25519PrivateKey):
         raise TailraceError(f"the signing key {path} is not an Ed25519 key; remove it to have a new one made")
-    key = SigningKey(private)
-    TrustStore(folder).trust(key.public)
+    key, store = SigningKey(private), TrustStore(folder)
+    if all(key.key_id != known.key_id for known in store.known()):
+        store.trust(key.public)
     return key
 
 
 def _write_new(path: Path) -> None:
     """Two processes may come here at once: whoever links first made the key, the other one uses it."""
-    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    draft = _draft(path.parent, pem)
+    draft = _draft(path.parent, _pem(Ed25519PrivateKey.generate()))
     try:
         os.link(draft, path)
     except FileExistsError:
         pass
     finally:
         draft.unlink()
+
+
+def _pem(private: Ed25519PrivateKey) -> bytes:
+    return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _public(path: Path, wanted: str) -> Ed25519PublicKey | None:
+    """The key that the file holds, where it is the one wanted."""
+    try:
+        public = load_pem_public_key(path.read_bytes())
+    except (FileNotFoundError, ValueError, UnsupportedAlgorithm):
+        return None
+    return public if isinstance(public, Ed25519PublicKey) and key_id(public) == wanted else None
+
+
+def _write_public(path: Path, public: Ed25519PublicKey) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = _draft(path.parent, public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    draft.chmod(0o644)  # everybody may check a signature
+    draft.replace(path)
 
 
 def _draft(folder: Path, data: bytes) -> Path:

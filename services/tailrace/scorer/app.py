@@ -11,7 +11,7 @@ from tailrace.kit.service import Service, run_logic
 from tailrace.models.examiner import Examiner, Limits
 from tailrace.models.fetch import KafkaChunks, PackageFetcher
 from tailrace.models.load import LoadedModel
-from tailrace.models.package import open_package
+from tailrace.models.package import open_package, verified_manifest
 from tailrace.models.trust import TrustStore
 from tailrace.scorer.logic import ScorerLogic
 from tailrace.scorer.versions import Role
@@ -35,7 +35,9 @@ def make_logic(service: Service, role: Role) -> ScorerLogic:
 
     # One thread: packages are opened one after the other, so that what serves keeps its core.
     executor = ThreadPoolExecutor(1, thread_name_prefix="open-package")
-    return ScorerLogic(role, service.registry, opened, executor)
+    return ScorerLogic(
+        role, service.registry, opened, executor, lambda record: verified_manifest(record, trust)
+    )
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from tailrace.scorer.require_time import require_time
 from tailrace.scorer.route import Route, route
 from tailrace.scorer.rows import Requests, Rows
 from tailrace.scorer.tell_time import pass_on, refuse_marks_ahead, step_ms, tell_time
-from tailrace.scorer.versions import OpenVersion, Role, Serving, Version, Versions
+from tailrace.scorer.versions import OpenVersion, Role, Serving, Verify, Version, Versions
 from tailrace.scorer.work import Work
 
 log = logging.getLogger(__name__)
@@ -64,9 +64,17 @@ class ScorerLogic:
         open_version: opens a package, given its manifest record and the contract; raises PackageRefused,
             Retry.
         executor: runs ``open_version`` in the background.
+        verify: checks again who has signed what was opened a while ago; raises PackageRefused.
     """
 
-    def __init__(self, role: Role, registry: Registry, open_version: OpenVersion, executor: Executor) -> None:
+    def __init__(
+        self,
+        role: Role,
+        registry: Registry,
+        open_version: OpenVersion,
+        executor: Executor,
+        verify: Verify | None = None,
+    ) -> None:
         self._role: Role = role
         self._registry = registry
         self._codec = Codec(registry)
@@ -78,7 +86,7 @@ class ScorerLogic:
         self._rollouts = Rollouts()
         self._lane_clocks = LaneClocks()
         self._versions = Versions(
-            role, self._contracts, self._catalog, self._rollouts, open_version, executor
+            role, self._contracts, self._catalog, self._rollouts, open_version, executor, verify
         )
         self._runtime = dict(runtime_versions())
         self._lanes: dict[str, list[ContractPlan]] = {}

@@ -21,6 +21,7 @@ from tailrace.models.load import LoadedModel
 from tailrace.models.rollout_fold import Canary, Rollouts, RolloutState
 
 Role = Literal["champion", "shadow"]
+Verify = Callable[[Mapping[str, Any]], object]
 OpenVersion = Callable[[Mapping[str, Any], ModelContract], LoadedModel]
 
 
@@ -70,6 +71,8 @@ class Versions:
         open_version: opens a package given its manifest record and contract; raises PackageRefused or Retry.
             Called on the executor.
         executor: where packages are opened.
+        verify: checks again who has signed what was opened a while ago, given its manifest record; raises
+            PackageRefused.
     """
 
     def __init__(
@@ -80,7 +83,9 @@ class Versions:
         rollouts: Rollouts,
         open_version: OpenVersion,
         executor: Executor,
+        verify: Verify | None = None,
     ) -> None:
+        self._verify = verify
         self._role = role
         self._contracts = contracts
         self._catalog = catalog
@@ -136,7 +141,7 @@ class Versions:
                 self._serving[model] = Serving(state.revision, (), Named(state.champion, record["digest"]))
                 self._version(model, state.champion)  # kept warm for when it is on again
                 return
-            found = [(number, self._version(model, number)) for number in wanted]
+            found = [(number, self._trusted(model, number)) for number in wanted]
             if any(version is None for _, version in found):
                 return
             versions = tuple(Version(n, m) for n, m in found if isinstance(m, LoadedModel))
@@ -160,6 +165,28 @@ class Versions:
         for key, found in list(self._opened.items()):
             if key[0] == model and key[1] not in keep and not isinstance(found, Refusal):
                 del self._opened[key]
+
+    def _trusted(self, model: str, number: int) -> LoadedModel | Refusal | None:
+        """The version, if whoever signed it is trusted still; what serves already goes on. A signature that
+        was refused is looked at again, since people change whom they trust.
+        """
+        key, serving = (model, number), self._serving.get(model)
+        if serving is not None and any(version.number == number for version in serving.versions):
+            return self._version(model, number)
+        before = self._opened.get(key)
+        signature = isinstance(before, Refusal) and before.check == "signature"
+        if self._verify is not None and (signature or isinstance(before, LoadedModel)):
+            record, applied = self._catalog.record(model, number), self._contracts.current[model]
+            assert record is not None  # it was opened
+            try:
+                self._verify(record)
+            except PackageRefused as refused:
+                if isinstance(before, Refusal):
+                    return before
+                return self._refuse(key, applied.digest, refused.check, refused.reason)
+            if isinstance(before, Refusal):
+                del self._opened[key]
+        return self._version(model, number)
 
     def _version(self, model: str, number: int) -> LoadedModel | Refusal | None:
         """The opened version, why it is refused, or None while it is being opened."""
@@ -197,6 +224,9 @@ class Versions:
             raise error
         check = error.check if isinstance(error, PackageRefused) else "open"
         reason = error.reason if isinstance(error, PackageRefused) else f"{type(error).__name__}: {error}"
+        return self._refuse(key, contract_digest, check, reason)
+
+    def _refuse(self, key: tuple[str, int], contract_digest: str, check: str, reason: str) -> Refusal:
         record = self._catalog.record(*key)
         assert record is not None  # it was given to be opened
         refusal = Refusal(

@@ -1,0 +1,164 @@
+"""Whose signatures count, by model, and what happens when that changes while things run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from tests.support.scoring import REQUEST, Bench, Inline, Publisher
+from typer.testing import CliRunner
+
+from tailrace.cli.app import app
+from tailrace.kit.errors import UsageError
+from tailrace.models.errors import PackageRefused
+from tailrace.models.sign import SigningKey, sign_command
+from tailrace.models.trust import TrustStore, own_key, signing_key
+from tailrace.scorer.logic import ScorerLogic
+
+
+@pytest.fixture
+def trust(tmp_path: Path) -> TrustStore:
+    return TrustStore(tmp_path / "keys")
+
+
+def refusal(trust: TrustStore, key: SigningKey, model: str = "credit") -> str | None:
+    command = {"command": "promote", "model": model, "version": 2, "follows": 1}
+    return trust.command_refusal(sign_command(command, key))
+
+
+def run(home: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
+    monkeypatch.setenv("TAILRACE_HOME", str(home))
+    done = CliRunner().invoke(app, ["keys", *arguments, "--json"])
+    if done.exception is not None:
+        raise done.exception
+    return json.loads(done.stdout)
+
+
+def test_a_key_is_trusted_for_all_models_or_for_those_named(trust: TrustStore) -> None:
+    everywhere, credit = SigningKey.generate(), SigningKey.generate()
+    trust.trust(everywhere.public)
+    trust.trust(credit.public, ["credit", "churn"])
+    assert refusal(trust, everywhere) is refusal(trust, everywhere, "fraud") is None
+    assert refusal(trust, credit) is refusal(trust, credit, "churn") is None
+    assert "not trusted here for fraud" in (refusal(trust, credit, "fraud") or "")
+    # A model's name comes from a topic too.
+    assert trust.public_key(credit.key_id, "../trusted/credit") is None
+    assert trust.public_key(credit.key_id, "") is None
+
+
+def test_a_revoked_key_counts_for_nothing_until_it_is_trusted_again(trust: TrustStore) -> None:
+    key, other = SigningKey.generate(), SigningKey.generate()
+    for each in (key, other):
+        trust.trust(each.public)
+        trust.trust(each.public, ["credit"])
+    trust.revoke(key.key_id)
+    trust.revoke(key.key_id)
+    assert "revoked" in (refusal(trust, key) or "")
+    assert refusal(trust, other) is None
+    # Whoever copies its file back by hand has not read the list.
+    trust.trust(other.public)
+    (trust.folder / "trusted" / f"{key.key_id}.pub").write_bytes(
+        (trust.folder / "revoked" / f"{key.key_id}.pub").read_bytes()
+    )
+    assert "revoked" in (refusal(trust, key) or "")
+    trust.trust(key.public, ["credit"])
+    assert refusal(trust, key) is None
+    for unknown in (SigningKey.generate().key_id, "../../x", ""):
+        with pytest.raises(UsageError, match="keys list"):
+            trust.revoke(unknown)
+
+
+def test_a_home_that_has_revoked_its_own_key_does_not_trust_it_again_by_itself(tmp_path: Path) -> None:
+    key = signing_key(tmp_path)
+    TrustStore(tmp_path / "keys").revoke(key.key_id)
+    assert signing_key(tmp_path).key_id == key.key_id
+    assert "revoked" in (refusal(TrustStore(tmp_path / "keys"), key) or "")
+    with pytest.raises(UsageError, match="tailrace keys new"):
+        own_key(tmp_path)
+
+
+def test_keys_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, other = tmp_path / "home", tmp_path / "other"
+    first = signing_key(home)
+    made = run(home, monkeypatch, "new")
+    assert made["key_id"] == own_key(home).key_id != first.key_id
+    assert oct((home / "keys" / "signing.key").stat().st_mode)[-3:] == "600"
+    assert refusal(TrustStore(home / "keys"), first) is None
+
+    theirs = run(other, monkeypatch, "trust", made["public_key"], "--model", "credit")
+    assert theirs == {"key_id": made["key_id"], "trusted_for": "credit"}
+    assert refusal(TrustStore(other / "keys"), own_key(home)) is None
+    assert refusal(TrustStore(other / "keys"), own_key(home), "churn") is not None
+
+    run(home, monkeypatch, "revoke", first.key_id)
+    listed = {key["key_id"]: key for key in run(home, monkeypatch, "list")}
+    assert {k: (v["state"], v["own"]) for k, v in listed.items()} == {
+        first.key_id: ("revoked", False),
+        made["key_id"]: ("trusted", True),
+    }
+    assert run(other, monkeypatch, "list")[0]["models"] == "credit"
+
+
+def test_files_that_hold_no_public_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signing_key(tmp_path)
+    foreign = generate_private_key(SECP256R1()).public_key()
+    (tmp_path / "ec.pub").write_bytes(foreign.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    (tmp_path / "none.pub").write_text("nothing")
+    for file, why in (
+        ("ec.pub", "not the PEM"),
+        ("none.pub", "not the PEM"),
+        ("keys/signing.key", "private key"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            run(tmp_path, monkeypatch, "trust", str(tmp_path / file))
+    with pytest.raises(UsageError, match="no model's name"):
+        run(tmp_path, monkeypatch, "trust", str(tmp_path / "none.pub"), "--model", "../x")
+
+
+class Scorer:
+    """A scorer whose versions 1 and 2 are opened; ``distrusted`` are versions whose key was revoked."""
+
+    def __init__(self) -> None:
+        self.distrusted: set[int] = set()
+        self.publisher = Publisher()
+        logic = ScorerLogic("champion", self.publisher.registry, self.publisher.open, Inline(), self.verify)
+        self.bench = Bench(logic, self.publisher)
+        self.bench.control(
+            self.publisher.contract(),
+            self.publisher.manifest(1),
+            self.publisher.manifest(2),
+            self.publisher.rollout(version=1, champion=1),
+        )
+        self.step(2, previous=1)
+
+    def verify(self, record: Mapping[str, Any]) -> None:
+        if record["version"] in self.distrusted:
+            raise PackageRefused("signature", "revoked")
+
+    def step(self, champion: int, **state: Any) -> None:
+        self.bench.control(self.publisher.rollout(version=champion, champion=champion, **state))
+
+    def answers(self) -> tuple[int, list[dict[str, Any]]]:
+        """The version that answers, and what people are told."""
+        output = self.bench.requests(REQUEST)
+        (prediction,) = self.bench.events(output)
+        return prediction["version"], self.bench.alerts(output)
+
+
+def test_a_running_scorer_takes_up_nothing_that_a_revoked_key_has_signed() -> None:
+    scorer = Scorer()
+    assert scorer.answers() == (2, [])
+    scorer.distrusted = {1, 2}
+    assert scorer.answers() == (2, [])  # what answers goes on
+    scorer.step(1, previous=2)  # opened long ago, and kept warm
+    version, (alert,) = scorer.answers()
+    assert (version, alert["kind"], alert["version"]) == (2, "package-refused", 1)
+    assert alert["detail"]["check"] == "signature"
+    assert scorer.answers() == (2, [])  # told once
+    scorer.distrusted = {2}
+    assert scorer.answers() == (1, [])  # trusted again
