@@ -46,8 +46,6 @@ Task = Literal["binary", "multiclass", "regression"]
 NO_EFFECT_YET = (
     "labels.join.within",
     "labels.join.take",
-    "guardrails.domain",
-    "guardrails.score",
     "explain",
     "quality.selection_ratio",
     "rollout.canary",

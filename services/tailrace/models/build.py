@@ -18,6 +18,7 @@ from tailrace.models.card import model_card
 from tailrace.models.columns import Array, Columns
 from tailrace.models.conformal import conformal_quantiles, nonconformity
 from tailrace.models.convert import Converted, convert
+from tailrace.models.domain import Domain, fit_domain
 from tailrace.models.errors import PackageRefused
 from tailrace.models.fingerprint import library_versions
 from tailrace.models.golden import check_golden, golden_bytes
@@ -109,7 +110,8 @@ def build_package(
     converted = convert(original, tried, len(next(iter(tried.values()))), draft.manifest)
     as_judged = _Judge(judge, inputs, contract.task)
     judged = LoadedModel(draft.manifest(converted), as_judged).predict(held.columns, len(held))
-    return draft.finish(converted, held, judged)
+    before = train if holdout is not None else train.take(np.arange(cut))
+    return draft.finish(converted, held, judged, draft.domain(before.columns, held.columns, converted.inputs))
 
 
 def build_from_onnx(
@@ -147,7 +149,10 @@ def build_from_onnx(
         judged = LoadedModel(manifest, load_model(manifest, converted.data)).predict(held.columns, len(held))
     except Exception as error:  # a foreign model may raise anything
         raise TailraceError(f"the ONNX model does not run on the holdout: {error}") from error
-    return draft.finish(converted, held, judged)
+    half = len(held) // 2
+    first, second = (held.take(some).columns for some in np.split(np.arange(len(held)), [half]))
+    domain = draft.domain(first, second, converted.inputs) if half else None
+    return draft.finish(converted, held, judged, domain)
 
 
 def refuse_pickle(estimator: Any) -> None:
@@ -206,7 +211,14 @@ class _Draft:
             ),
         )
 
-    def finish(self, converted: Converted, held: Rows, judged: Predictions) -> Package:
+    def domain(self, seen: Columns, held: Columns, inputs: tuple[Input, ...]) -> Domain:
+        """Where the rows seen lie, judged by the others; both as a scorer hands them to the model."""
+        marked = [i.name for i in inputs if self.contract.features[i.name].missing == "pass"]
+        rule = self.contract.guardrails.domain
+        levels = () if rule is None else (1.0 - rule.false_alarms,)
+        return fit_domain(imputed(seen, inputs, self.impute), held, inputs, marked, *levels)
+
+    def finish(self, converted: Converted, held: Rows, judged: Predictions, domain: Domain | None) -> Package:
         """Computes the parts, and makes the checks that every scorer will make."""
         manifest = self.manifest(converted)
         model = LoadedModel(manifest, load_model(manifest, converted.data))
@@ -223,7 +235,7 @@ class _Draft:
         parts = {
             "model": converted.data,
             "golden": golden_bytes(columns, model.outputs(columns, rows)),
-            "reference": self._reference(manifest, judged, len(held)).to_bytes(),
+            "reference": self._reference(manifest, judged, len(held), domain).to_bytes(),
             "card": model_card(manifest, self.contract).encode(),
         }
         digests = {name: Part(sha256=sha256(data), size=len(data)) for name, data in parts.items()}
@@ -235,7 +247,9 @@ class _Draft:
             raise TailraceError(f"the model fails the checks that every scorer makes: {refused}") from None
         return Package(manifest, parts)
 
-    def _reference(self, manifest: Manifest, judged: Predictions, rows: int) -> Reference:
+    def _reference(
+        self, manifest: Manifest, judged: Predictions, rows: int, domain: Domain | None
+    ) -> Reference:
         score = judged.value if judged.value is not None else judged.score
         chosen = judged.predicted_class
         return Reference(
@@ -244,6 +258,7 @@ class _Draft:
             output_rows=rows,
             score=None if score is None else number_profile(score),
             predicted_class=None if chosen is None else category_profile(chosen, judged.classes),
+            domain=domain,
         )
 
 

@@ -19,6 +19,8 @@ from tailrace.models.columns import Array
 if TYPE_CHECKING:
     from tailrace.models.load import Predictions
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 """What a package knows whatever its contract asks for, so that a contract can change its mind."""
 
@@ -33,7 +35,7 @@ class Quantiles(BaseModel):
 
     rows: int
     levels: tuple[Annotated[float, Field(gt=0, lt=1)], ...]
-    values: tuple[Annotated[float, Field(allow_inf_nan=False)] | None, ...]
+    values: tuple[Finite | None, ...]
 
     @model_validator(mode="after")
     def _paired(self) -> Quantiles:

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tailrace.models.columns import Array, Columns
+from tailrace.models.domain import Domain
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Finite, Input, canonical_json
 
@@ -61,6 +62,7 @@ class Reference(_Frozen):
     """Profiles by feature (of the training rows) and of the model's own outputs (on the holdout, because a
     model's scores on the rows that it was fitted on are not those that it gives to others).
 
+    ``domain`` says where the training rows lie; None in a package of before that was known.
     ``score`` is the profile of the positive class's probability or of the value; ``predicted_class`` counts
     classes.
     """
@@ -70,9 +72,11 @@ class Reference(_Frozen):
     output_rows: int
     score: NumberProfile | None
     predicted_class: CategoryProfile | None
+    domain: Domain | None = None
 
     def to_bytes(self) -> bytes:
-        return canonical_json(self.model_dump(mode="json"))
+        absent = {"domain"} if self.domain is None else set()
+        return canonical_json(self.model_dump(mode="json", exclude=absent))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Reference:

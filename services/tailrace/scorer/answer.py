@@ -17,9 +17,11 @@ from tailrace.kit.messages import Source
 from tailrace.kit.sources import REQUEST_ID, id_role
 from tailrace.models.columns import Array
 from tailrace.models.load import Predictions
+from tailrace.scorer.domain_guard import note_domain
 from tailrace.scorer.event import Answers, Identity, encode_events
 from tailrace.scorer.fill_missing import fill_missing
 from tailrace.scorer.notes import Notes
+from tailrace.scorer.output_guard import broken_outputs
 from tailrace.scorer.policy import Choice
 from tailrace.scorer.route import Route
 from tailrace.scorer.rows import Requests, Rows
@@ -53,16 +55,19 @@ def answer(
     """
     version = route.version
     rows = fill_missing(rows.take(route.rows), version.model)
+    plan, notes = rows.requests.plan, Notes(len(rows))
+    guardrails = plan.contract.guardrails
+    note_domain(notes, rows, version.model, guardrails.domain)
     found = score(version.model, rows.columns, len(rows))
     outputs = found.outputs
     failed = {int(rows.requests.at[row]): BadRecord("model-failed", why) for row, why in found.failed.items()}
     if failed:
         good = _without(found.failed, len(rows))
-        rows, outputs = rows.take(good), outputs.take(good)
+        rows, outputs, notes = rows.take(good), outputs.take(good), notes.take(good)
     if not len(rows):
         return failed
-    plan, notes = rows.requests.plan, Notes(len(rows))
-    note_uncertainty(notes, outputs, version.model, plan.contract.guardrails.coverage)
+    notes.add(broken_outputs(outputs, guardrails.score), "guarded")
+    note_uncertainty(notes, outputs, version.model, guardrails.coverage)
     choices = plan.policy.choose(rows.columns, outputs, len(rows), notes.flags)
     explored = plan.exploration.turn(choices, outputs, *_sources(work, rows))
     named = Named(version.number, version.model.digest)

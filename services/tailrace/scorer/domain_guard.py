@@ -1,0 +1,32 @@
+"""Is a row like anything that the model was trained on? By the distance that travels with the package (see
+models/domain.py), with as many false alarms as the contract allows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tailrace.contracts.sections import Domain
+from tailrace.models.load import LoadedModel
+from tailrace.scorer.notes import Finding, Notes
+from tailrace.scorer.rows import Rows
+
+
+def note_domain(notes: Notes, rows: Rows, model: LoadedModel, rule: Domain | None) -> None:
+    """Notes each row that is further out than rows like those in training are, and the field that is furthest.
+
+    Nothing is noted where the contract does not ask, or the package is of before it could know.
+    """
+    known = model.reference.domain if model.reference is not None else None
+    if rule is None or known is None or not len(rows):
+        return
+    inputs, most = model.manifest.inputs, known.distances.at(1.0 - rule.false_alarms)
+    distances, furthest = known.measure(rows.columns, len(rows), inputs)
+    far = np.flatnonzero(distances > most)
+    fields = furthest[far].argmax(axis=1).tolist()
+    notes.add(
+        {
+            row: Finding("domain", inputs[at].name, f"distance {distance:.6g}, at most {most:.6g} is usual")
+            for row, at, distance in zip(far.tolist(), fields, distances[far].tolist(), strict=True)
+        },
+        "guarded",
+    )
