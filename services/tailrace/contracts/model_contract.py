@@ -48,7 +48,6 @@ NO_EFFECT_YET = (
     "labels.join.take",
     "explain",
     "quality.selection_ratio",
-    "rollout.canary",
     "rollout.back_if.fallback_share",
     "approvals.promote.role",
     "approvals.promote.not_author",

@@ -143,12 +143,19 @@ def state_after(before: RolloutState, record: Mapping[str, Any]) -> RolloutState
         known=before.known | about,
         served=before.served | answering,
         kept=(before.kept | about if by_person else before.kept) & shadow,
-        waiting=(before.waiting | about if record["step"] == "wait" else before.waiting) & shadow,
+        waiting=_waiting(before, record["step"], about) & shadow,
         promoted_at=before.promoted_at if champion == before.champion else now,
         canary=canary,
         canary_began=None if canary is None else before.canary_began if same_version else now,
         canary_since=None if canary is None else before.canary_since if canary == before.canary else now,
     )
+
+
+def _waiting(before: RolloutState, step: str, about: frozenset[int]) -> frozenset[int]:
+    """The versions that wait for a person after a step."""
+    if step == "wait":
+        return before.waiting | about
+    return before.waiting - about if step == "canary" else before.waiting
 
 
 def _canary(record: Mapping[str, Any]) -> Canary | None:

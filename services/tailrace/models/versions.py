@@ -37,11 +37,13 @@ def published_versions(connection: Connection, home: Path, model: str | None = N
 
 
 def state_of(version: int, rollout: RolloutState) -> str:
-    """``champion``, ``previous``, ``shadow``, ``candidate``, ``rejected``, ``rolled back``, ``retired``; ``published``
-    where no step names it.
+    """``champion``, ``canary``, ``previous``, ``shadow``, ``candidate``, ``rejected``, ``rolled back``, ``retired``;
+    ``published`` where no step names it.
     """
     if version == rollout.champion:
         return "champion"
+    if rollout.canary is not None and version == rollout.canary.version:
+        return "canary"
     if version == rollout.previous:
         return "previous"
     for state, versions in (

@@ -6,11 +6,12 @@ Plain functions of their arguments, so that the same log leads to the same steps
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tailrace.models.rollout_fold import RolloutState
+from tailrace.models.rollout_fold import Canary, RolloutState
 
 BY_ITSELF = "rollout"
 RETRAIN = "retrain"
@@ -51,15 +52,29 @@ def refuse(state: RolloutState, version: int, why: str) -> Step:
 
 
 def promote(state: RolloutState, version: int, reason: str) -> Step:
-    """A version becomes the champion. The one before it goes on in shadow, kept warm for a rollback."""
+    """A version becomes the champion, and no other answers beside it. The one before it goes on in shadow, kept warm
+    for a rollback.
+    """
     former = () if state.champion is None else (state.champion,)
     after = next_state(
         _taken_out(state, version),
         champion=version,
         previous=state.champion,
         shadow=(*(v for v in state.shadow if v != version), *former),
+        canary=None,
     )
     return Step(after, "promote", version, reason)
+
+
+def canary(state: RolloutState, version: int, share: float, reason: str) -> Step:
+    """A version in shadow answers a share of the requests as well, or a greater one than before."""
+    before = state.canary
+    if before is not None and before.version == version:
+        now = Canary(version, max(share, before.share), before.salt, before.step + 1)
+    else:
+        salt = hashlib.sha256(f"{state.model}|{version}|{state.revision}".encode()).hexdigest()[:16]
+        now = Canary(version, share, salt, 1)
+    return Step(next_state(state, canary=now), "canary", version, reason)
 
 
 def back(state: RolloutState, reason: str) -> Step:
@@ -122,6 +137,13 @@ def _promote(state: RolloutState, version: int | None, reason: str) -> Step:
 
 
 def _rollback(state: RolloutState, version: int | None, reason: str) -> Step:
+    if state.canary is not None:
+        if version not in (None, state.champion):
+            raise CommandRefused(
+                f"version {state.canary.version} answers beside version {state.champion}, and a rollback takes it "
+                "back: leave the version out"
+            )
+        return reject(state, state.canary.version, reason)
     if state.previous is None or state.champion is None:
         raise CommandRefused("there is no previous version to go back to: `tailrace promote` takes any other")
     if version is not None and version != state.previous:
@@ -181,10 +203,12 @@ def next_state(state: RolloutState, **changes: Any) -> RolloutState:
 
 
 def _taken_out(state: RolloutState, version: int) -> RolloutState:
-    """The state with a version in none of the lists, and not the one to go back to."""
+    """The state with a version in none of the lists, answering no share, and not the one to go back to."""
     lists = ("shadow", "candidates", "rejected", "retired", "rolled_back")
     left: dict[str, Any] = {name: tuple(v for v in getattr(state, name) if v != version) for name in lists}
     left["previous"] = None if state.previous == version else state.previous
+    if state.canary is not None and state.canary.version == version:
+        left["canary"] = None
     return replace(state, **left)
 
 

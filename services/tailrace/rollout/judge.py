@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tailrace.contracts.model_contract import ModelContract
-from tailrace.models.rollout_fold import RolloutState
+from tailrace.models.rollout_fold import Canary, RolloutState
 from tailrace.rollout.decide import (
     Step,
     back,
+    canary,
     first_champion,
     into_shadow,
     next_state,
@@ -49,8 +50,9 @@ def on_trial(state: RolloutState) -> list[int]:
 
 
 def tried(state: RolloutState) -> frozenset[int]:
-    """The versions that will not be on trial again."""
-    return state.served.union(state.rejected)
+    """The versions that will not be on trial again, and are not canaries now."""
+    answering = set() if state.canary is None else {state.canary.version}
+    return state.served.union(state.rejected) - answering
 
 
 def move(state: RolloutState, contract: ModelContract, reports: PairedReports) -> Move | None:
@@ -59,7 +61,10 @@ def move(state: RolloutState, contract: ModelContract, reports: PairedReports) -
         housekeeping = _housekeeping(state)
         if housekeeping is not None:
             return Move(housekeeping, {})
-    approval = state.frozen or contract.approvals.promote is not None
+    if state.canary is not None:  # others wait until it is over
+        return _canary_move(state, state.canary, contract, reports)
+    plan = contract.rollout.canary
+    approval = state.frozen or (contract.approvals.promote is not None and plan is None)
     for version in on_trial(state) if state.champion is not None else ():
         if approval and version in state.waiting:
             continue
@@ -67,11 +72,77 @@ def move(state: RolloutState, contract: ModelContract, reports: PairedReports) -
         if verdict is None:
             continue
         if verdict.passed:
-            step = _wait(state, version, verdict) if approval else promote(state, version, verdict.reason)
+            if approval:
+                step = _wait(state, version, verdict)
+            elif plan is not None:
+                step = canary(state, version, plan.steps[0], verdict.reason)
+            else:
+                step = promote(state, version, verdict.reason)
             return Move(step, verdict.evidence)
         if not state.frozen:
             return Move(reject(state, version, verdict.reason), verdict.evidence)
     return None
+
+
+def _canary_move(
+    state: RolloutState, now: Canary, contract: ModelContract, reports: PairedReports
+) -> Move | None:
+    """The canary's next step. Where the contract has no steps any more, a person decides."""
+    plan = contract.rollout.canary
+    verdict = None if plan is None else judge_canary(state, now, contract, reports)
+    if plan is None or verdict is None:
+        return None
+    last = now.step >= len(plan.steps)
+    if last and verdict.passed and (state.frozen or contract.approvals.promote is not None):
+        waits = now.version in state.waiting
+        return None if waits else Move(_wait(state, now.version, verdict), verdict.evidence)
+    if state.frozen:
+        return None
+    if not verdict.passed:
+        return Move(reject(state, now.version, verdict.reason), verdict.evidence)
+    if last:
+        return Move(promote(state, now.version, verdict.reason), verdict.evidence)
+    return Move(canary(state, now.version, plan.steps[now.step], verdict.reason), verdict.evidence)
+
+
+def judge_canary(
+    state: RolloutState, now: Canary, contract: ModelContract, reports: PairedReports
+) -> Verdict | None:
+    """Whether a canary may take its next step, or has to go; None while too little is known.
+
+    It may once enough of its own answers of this step have a label. It goes as soon as it is worse than the champion,
+    on the requests that the champion still answers, with the whole interval: since it began, in the metric of
+    ``gates.beat_champion``, or on a slice of ``gates.not_worse_on`` by more than tolerated.
+    """
+    plan, metric = contract.rollout.canary, contract.gates.beat_champion.metric
+    assert plan is not None
+    assert metric is not None
+    assert state.champion is not None
+    trial = reports.of_trial(now.version, state.champion)
+    began = state.canary_began
+    trial = {window: judged for window, judged in trial.items() if began is None or window.start > began}
+    found, gain = of_segment(trial, "", metric)
+    own = reports.of_step(now.version, state.canary_since)
+    labelled = sum(answered.labelled for answered in own)
+    evidence = {"share": repr(now.share), "canary_outcomes": str(labelled)}
+    if gain is not None and gain.n >= plan.outcomes:
+        evidence |= {"against": str(state.champion), "metric": metric, **_facts(gain)}
+        evidence["reports"] = " ".join(judged.report_id for judged in found)
+        worse = _worse(contract, trial, evidence)
+        if gain.high < 0:
+            worse.insert(0, f"{metric} by {_interval(gain)} on {gain.n:,} outcomes")
+        if worse:
+            return Verdict(False, f"worse than version {state.champion}: {'; '.join(worse)}", evidence)
+    if labelled < plan.outcomes:
+        return None
+    evidence["reports"] = " ".join(
+        [*evidence.get("reports", "").split(), *(answered.report_id for answered in own)]
+    )
+    reason = (
+        f"{labelled:,} labelled outcomes of its own at {now.share:.4g} of the requests, and not worse than version "
+        f"{state.champion}"
+    )
+    return Verdict(True, reason, evidence)
 
 
 def judge(
@@ -112,7 +183,7 @@ def judge(
 def taken_back(state: RolloutState, contract: ModelContract, alert: Mapping[str, Any]) -> Move | None:
     """The way back that a severe alert leads to; None where it leads to none.
 
-    It has to be about the present champion, and about a window that began after its promotion.
+    It has to be about the canary, or about the present champion and a window that began after its promotion.
     """
     start = alert["detail"].get(WINDOW_START)
     if (
@@ -120,15 +191,30 @@ def taken_back(state: RolloutState, contract: ModelContract, alert: Mapping[str,
         or contract.rollout.back_if.alert != "severe"
         or (alert["state"], alert["severity"]) != ("raised", "severe")
         or alert["version"] is None
-        or alert["version"] != state.champion
-        or state.previous is None
-        or start is None
-        or (state.promoted_at is not None and int(start) < state.promoted_at)
     ):
         return None
-    reason = f"severe alert {alert['kind']} about version {state.champion}: {alert['summary']}"[:1000]
-    evidence = {"alert": alert["alert_id"], "kind": alert["kind"], WINDOW_START: start}
+    reason = f"severe alert {alert['kind']} about version {alert['version']}: {alert['summary']}"[:1000]
+    evidence = {"alert": alert["alert_id"], "kind": alert["kind"]} | (
+        {} if start is None else {WINDOW_START: start}
+    )
+    if state.canary is not None and alert["version"] == state.canary.version:
+        return (
+            None
+            if _before(start, state.canary_began)
+            else Move(reject(state, alert["version"], reason), evidence)
+        )
+    if (
+        alert["version"] != state.champion
+        or state.previous is None
+        or start is None
+        or _before(start, state.promoted_at)
+    ):
+        return None
     return Move(back(state, reason), evidence)
+
+
+def _before(start: str | None, since: int | None) -> bool:
+    return start is not None and since is not None and int(start) < since
 
 
 def _housekeeping(state: RolloutState) -> Step | None:
@@ -138,7 +224,13 @@ def _housekeeping(state: RolloutState) -> Step | None:
             return first_champion(state, version)
         return into_shadow(state, version, "to be compared with the champion on the same requests")
     for version in state.shadow:
-        if version in state.served and version != state.previous and version not in state.kept:
+        answers = state.canary is not None and version == state.canary.version
+        if (
+            version in state.served
+            and not answers
+            and version != state.previous
+            and version not in state.kept
+        ):
             return retire(state, version, "answered once, and is not the version to go back to any more")
     return None
 

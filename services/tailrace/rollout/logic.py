@@ -357,11 +357,10 @@ class RolloutLogic:
             alert = {"kind": "promotion-waits", "version": version, "summary": summary, **facts}
             state = "raised" if waits else "resolved"
             draft.records.append(self._alert(f"promotion-waits|{model}|{version}", state=state, **alert))
-        if name == "rollback" and step["command_id"] is None:
-            summary = (
-                f"version {after.champion} of {model} answers again, not {before.champion}: {step['reason']}"
-            )
-            alert = {"kind": "rolled-back", "version": before.champion, "summary": summary, **facts}
+        gone = _taken_back(before, after, name)
+        if gone is not None and step["command_id"] is None:
+            summary = f"version {after.champion} of {model} answers again, not {gone}: {step['reason']}"
+            alert = {"kind": "rolled-back", "version": gone, "summary": summary, **facts}
             draft.records.append(self._alert(f"rolled-back|{model}|{after.revision}", **alert))
 
     def _package_refused(self, record: Mapping[str, Any], refused: PackageRefused, source: Source) -> Record:
@@ -401,6 +400,13 @@ class RolloutLogic:
             **facts,
         }
         return Record(ALERTS, self._codec.encode("Alert", alert), facts["model"].encode())
+
+
+def _taken_back(before: RolloutState, after: RolloutState, step: str) -> int | None:
+    """The version that a step took the answers from."""
+    if step == "rollback":
+        return before.champion
+    return before.canary.version if step == "reject" and before.canary and not after.canary else None
 
 
 def _canary(canary: Canary | None) -> dict[str, Any]:

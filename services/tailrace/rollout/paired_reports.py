@@ -1,4 +1,4 @@
-"""The fold of paired reports: how versions on trial did beside the champion, window by window.
+"""The fold of reports: how versions on trial did beside the champion, and how much canaries answered, window by window.
 
 Kept are the reports of versions that are or may come on trial, the latest age of each window; and how far judged event
 time has come. The fold of a stretch of the topic that begins at ``needs`` is the same as that of the whole.
@@ -38,12 +38,32 @@ class Judged(NamedTuple):
     metrics: Mapping[str, Mapping[str, Any]]
 
 
+class Answering(NamedTuple):
+    """What a report on a canary's own answers is about."""
+
+    version: int
+    start: int
+    end: int
+    contract_digest: str
+
+
+class Answered(NamedTuple):
+    """The latest report on a canary's own answers in a window."""
+
+    offset: int
+    report_id: str
+    age: int
+    mature: bool
+    labelled: int
+
+
 @dataclass
 class PairedReports:
     """The reports of one model.
 
     Attributes:
         windows: by what they are about, the latest of each.
+        answered: the latest about each window of canaries' own answers.
         event_time: the latest time at which a window of the model was judged, in ms; None before the first.
         event_time_offset: the offset of the report that says so.
     """
@@ -51,11 +71,14 @@ class PairedReports:
     windows: dict[Window, Judged] = field(default_factory=dict)
     event_time: int | None = None
     event_time_offset: int = 0
+    answered: dict[Answering, Answered] = field(default_factory=dict)
 
     def apply(self, report: Mapping[str, Any], offset: int) -> None:
         """Takes one decoded record (schema ``performance_report.avsc``) and its offset."""
         if self.event_time is None or report["judged_at"] > self.event_time:
             self.event_time, self.event_time_offset = report["judged_at"], offset
+        if report["role"] == "canary":
+            self._answered(report, offset)
         if report["role"] != "shadow" or report["against"] is None:
             return
         window = Window(
@@ -77,17 +100,32 @@ class PairedReports:
                 {metric["metric"]: metric for metric in report["paired"]},
             )
 
+    def _answered(self, report: Mapping[str, Any], offset: int) -> None:
+        if report["segment"] or report["against"] is not None:
+            return
+        about = Answering(
+            *(report[name] for name in ("version", "window_start", "window_end", "contract_digest"))
+        )
+        known = self.answered.get(about)
+        if known is None or report["age"] >= known.age:
+            self.answered[about] = Answered(
+                offset, report["report_id"], report["age"], report["mature"], report["labelled"]
+            )
+
     def forget(self, versions: Collection[int]) -> None:
         """Lets go of what is about these versions, which will not be on trial again."""
         if any(window.version in versions for window in self.windows):
             self.windows = {w: judged for w, judged in self.windows.items() if w.version not in versions}
+        if any(about.version in versions for about in self.answered):
+            self.answered = {a: found for a, found in self.answered.items() if a.version not in versions}
 
     def copy(self) -> PairedReports:
-        return PairedReports(dict(self.windows), self.event_time, self.event_time_offset)
+        return PairedReports(dict(self.windows), self.event_time, self.event_time_offset, dict(self.answered))
 
     def needs(self) -> int:
         """The first offset from which this can be folded again, once something was."""
-        return min([self.event_time_offset, *(judged.offset for judged in self.windows.values())])
+        windows, answered = self.windows.values(), self.answered.values()
+        return min([self.event_time_offset, *(w.offset for w in windows), *(a.offset for a in answered)])
 
     def of_trial(self, version: int, against: int) -> dict[Window, Judged]:
         """The mature reports of a version beside a champion, of windows that began after its shadow did.
@@ -104,6 +142,14 @@ class PairedReports:
             and window.start > first
             and judged.mature
         }
+
+    def of_step(self, version: int, since: int | None) -> list[Answered]:
+        """The mature reports on a canary's own answers, of windows that began after its step was taken."""
+        return [
+            found
+            for about, found in sorted(self.answered.items())
+            if about.version == version and found.mature and (since is None or about.start > since)
+        ]
 
 
 class Gain(NamedTuple):
