@@ -16,8 +16,6 @@ from tailrace.kit.errors import UsageError
 if TYPE_CHECKING:
     from tailrace.models.publish import Publication
 
-_PICKLES = (".pkl", ".pickle", ".joblib", ".p", ".cloudpickle")
-
 
 @app.command()
 def train(
@@ -59,7 +57,10 @@ def train(
 
 @app.command()
 def publish(
-    file: Annotated[Path, typer.Argument(help="An ONNX model.", exists=True, dir_okay=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(help="An ONNX model, or an MLflow model directory with an ONNX flavour.", exists=True),
+    ],
     model: Annotated[str, typer.Option("--model", "-m", help="Logical model; its contract is applied.")],
     holdout: Annotated[
         Path,
@@ -73,24 +74,23 @@ def publish(
     """Publishes an ONNX model as the model's next version, judged on the holdout.
 
     It reads one input per feature, named after it, or one matrix of all features in the contract's order, and
-    gives probabilities by class, that of the positive class alone, or values.
+    gives probabilities by class, that of the positive class alone, or values. Data in files beside it is taken in.
 
     Example: tailrace publish model.onnx --model credit --holdout labelled.csv
     """
     from tailrace.cli.control import contract_of
     from tailrace.contracts.data_file import find_mapping
-    from tailrace.models.build import refuse_pickle
+    from tailrace.models.onnx_files import onnx_bytes
     from tailrace.models.publish import publish_onnx
     from tailrace.models.train import frame_of, labelled_rows
 
-    if file.suffix.lower() in _PICKLES:
-        refuse_pickle(file)
+    data = onnx_bytes(file)
     where_is = connection()
     contract = contract_of(where_is, model)
     rows, _ = labelled_rows(holdout, find_mapping(Path.cwd(), model), contract, where)
     say(f"judging {file.name} on {rows.height:,} rows of {holdout.name}")
     published = publish_onnx(
-        file.read_bytes(),
+        data,
         frame_of(rows, contract),
         rows[contract.target.name].to_numpy(),
         contract,

@@ -26,6 +26,7 @@ from tailrace.models.golden_rows import golden_rows, rows_between
 from tailrace.models.load import LoadedModel, Predictions, load_model
 from tailrace.models.manifest import PARTS, Holdout, Input, Lineage, Manifest, Part, TrainedOn, sha256
 from tailrace.models.metrics import holdout_metrics
+from tailrace.models.onnx_files import PICKLE
 from tailrace.models.original import Original
 from tailrace.models.read_onnx import read_onnx
 from tailrace.models.reference import Reference, category_profile, feature_profiles, number_profile
@@ -158,11 +159,7 @@ def build_from_onnx(
 def refuse_pickle(estimator: Any) -> None:
     """Raises TailraceError where a file is given instead of an estimator."""
     if isinstance(estimator, (bytes, bytearray, str)) or hasattr(estimator, "__fspath__"):
-        raise TailraceError(
-            "a pickled model runs code when it is loaded, so none is published. Load it yourself, where you "
-            "trust it, and call tailrace.publish(estimator, X, y, model=...), which carries it as ONNX or "
-            "skops; or export it to ONNX and use `tailrace publish model.onnx`"
-        )
+        raise TailraceError(PICKLE)
 
 
 @dataclass(frozen=True)

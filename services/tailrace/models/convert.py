@@ -18,7 +18,7 @@ from tailrace.models.original import Original
 from tailrace.models.skops_archive import canonical
 from tailrace.models.to_onnx import first_line, onnx_forms
 
-# A conversion that is further off than this (probabilities; values: relative to those above 1) is not taken.
+# A conversion that is further off than this (probabilities; values: see `compare`) is not taken.
 FAITHFUL = 1e-5
 
 DOUBLE = Tolerance(absolute=1e-9, relative=1e-9)
@@ -68,11 +68,16 @@ def convert(
 
 
 def compare(found: Array, expected: Array, task: str) -> tuple[float, float]:
-    """Largest difference (of values: relative to those above 1) and share of rows with the same class."""
+    """Largest difference and share of rows with the same class.
+
+    The difference of values is relative to the largest of the value, the values' standard deviation and 1: a value near
+    zero is a sum of larger ones, and as far off as those.
+    """
     if not np.isfinite(found).all():
         return float("inf"), 0.0
     if task == "regression":
-        return float(np.max(np.abs(found - expected) / np.maximum(1.0, np.abs(expected)))), 1.0
+        scale = np.maximum(max(1.0, float(expected.std())), np.abs(expected))
+        return float(np.max(np.abs(found - expected) / scale)), 1.0
     same = np.mean(found.argmax(axis=1) == expected.argmax(axis=1))
     return float(np.max(np.abs(found - expected))), float(same)
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from tailrace.models.boosters import OPERATORS, boosters, register
 from tailrace.models.manifest import Input
 from tailrace.models.original import Original, parts_of
 
@@ -41,6 +42,14 @@ def onnx_forms(original: Original, why: list[str]) -> Iterator[OnnxForm]:
         if type(part).__name__.startswith("HistGradientBoosting"):
             why.append(f"there is no converter for {type(part).__name__}")
             return
+    libraries = boosters(original.estimator)
+    try:
+        register(libraries)
+    except ModuleNotFoundError as missing:
+        why.append(
+            f"{missing.name} is not installed, which converts {' and '.join(libraries)}: pip install it"
+        )
+        return
     by_column = original.feed == "columns" and _selects_columns(original.estimator)
     if not by_column and any(i.type == "category" for i in original.inputs):
         why.append("its categories are not selected by a ColumnTransformer")
@@ -62,7 +71,7 @@ def _precisions(estimator: Any) -> Iterator[tuple[str, Any, bool]]:
     from skl2onnx.sklapi import CastTransformer
     from sklearn.pipeline import Pipeline
 
-    trees = any(hasattr(p, "tree_") for p in parts_of(estimator))
+    trees = bool(boosters(estimator)) or any(hasattr(p, "tree_") for p in parts_of(estimator))
     stepped = isinstance(estimator, Pipeline) and len(estimator.steps) > 1
     if not trees:
         yield "double", estimator, False
@@ -103,6 +112,7 @@ def _convert(
             options={id(last): {"zipmap": False}} if original.task != "regression" else None,
             custom_conversion_functions={SimpleImputer: _imputer},
             custom_shape_calculators={SimpleImputer: _imputer_shape},
+            target_opset=OPERATORS if boosters(estimator) else None,
         )
     # The converter keeps the operator sets in a set, whose order is another one in every process.
     operators = sorted(model.opset_import, key=lambda o: str(o.domain))

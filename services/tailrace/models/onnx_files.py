@@ -1,0 +1,112 @@
+"""The ONNX model in what users have: a file, with its data beside it or not, or an MLflow model directory."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from tailrace.kit.errors import TailraceError
+
+_PICKLES = {".pkl", ".pickle", ".joblib", ".p", ".cloudpickle", ".pt", ".pth", ".dill"}
+_OTHERS = {
+    ".skops": "load it, and call tailrace.publish(estimator, X, y, model=...)",
+    ".ubj": "load it with xgboost, and call tailrace.publish(estimator, X, y, model=...)",
+    ".json": "load it with xgboost, and call tailrace.publish(estimator, X, y, model=...)",
+    ".txt": "load it with lightgbm, and call tailrace.publish(estimator, X, y, model=...)",
+    ".pmml": "export the model to ONNX where it was made",
+    ".h5": "export it with tf2onnx",
+    ".keras": "export it with tf2onnx",
+}
+PICKLE = (
+    "a pickled model runs code when it is loaded, so none is published. Load it yourself, where you trust it, and call "
+    "tailrace.publish(estimator, X, y, model=...), which carries it as ONNX or skops; or export it to ONNX and use "
+    "`tailrace publish model.onnx`"
+)
+
+
+def onnx_bytes(path: Path) -> bytes:
+    """The model as one file that stands alone. Nothing but protobuf and YAML is parsed, and nothing unpickled.
+
+    Raises:
+        TailraceError: there is no ONNX model in it; says what to do instead.
+    """
+    if path.is_dir():
+        path = _mlflow_model(path)
+    refuse_others(path)
+    import onnx
+
+    try:
+        model = onnx.load(str(path))  # with the data that it keeps in files beside it, and in none elsewhere
+    except Exception as error:  # the parser's exceptions have no common type
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise TailraceError(f"{path} is not an ONNX model: {reason}") from None
+    return path.read_bytes() if _is_alone(path) else _in_one(model)
+
+
+def refuse_others(path: Path) -> None:
+    """Raises TailraceError where the file is a pickle, whatever its name is, or a format that has another way."""
+    suffix = path.suffix.lower()
+    if suffix in _PICKLES or _is_pickle(path):
+        raise TailraceError(f"{path.name}: {PICKLE}")
+    if suffix in _OTHERS:
+        raise TailraceError(f"{path.name} is not ONNX: {_OTHERS[suffix]}")
+
+
+def _is_pickle(path: Path) -> bool:
+    """By its first bytes: protocols 2 to 5; or PyTorch's archive of one."""
+    with path.open("rb") as file:
+        head = file.read(2)
+    if head[:1] == b"\x80" and head[1:] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return True
+    if head != b"PK" or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith(".pkl") for name in archive.namelist())
+
+
+def _mlflow_model(folder: Path) -> Path:
+    """The file of the ONNX flavour that the folder's ``MLmodel`` names."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        said: Any = YAML(typ="safe", pure=True).load((folder / "MLmodel").read_text())
+    except FileNotFoundError:
+        raise TailraceError(f"{folder} has no file MLmodel, so it is no MLflow model directory") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise TailraceError(f"{folder / 'MLmodel'} cannot be read: {error}") from None
+    flavors = said.get("flavors") if isinstance(said, dict) else None
+    flavors = flavors if isinstance(flavors, dict) else {}
+    flavor = flavors.get("onnx")
+    if not isinstance(flavor, dict):
+        raise TailraceError(
+            f"{folder} has no ONNX flavour, only {', '.join(map(str, flavors)) or 'none'}, and what those load are "
+            "pickles, which run code. Load it yourself, where you trust it (mlflow.sklearn.load_model), and call "
+            "tailrace.publish(estimator, X, y, model=...); or log it with mlflow.onnx.log_model"
+        )
+    file = folder / str(flavor.get("data") or "model.onnx")
+    if not file.resolve().is_relative_to(folder.resolve()) or not file.is_file():
+        raise TailraceError(
+            f"{folder / 'MLmodel'} names the model {flavor.get('data')!r}, not a file in the folder"
+        )
+    return file
+
+
+def _is_alone(path: Path) -> bool:
+    import onnx
+    from onnx.external_data_helper import uses_external_data
+
+    bare = onnx.load(str(path), load_external_data=False)
+    return not any(uses_external_data(tensor) for tensor in bare.graph.initializer)
+
+
+def _in_one(model: Any) -> bytes:
+    """Loading has put the data where it belongs; the notes of where it was are cleared."""
+    import onnx
+
+    for tensor in model.graph.initializer:
+        del tensor.external_data[:]
+        tensor.data_location = onnx.TensorProto.DEFAULT
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
