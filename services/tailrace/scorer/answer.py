@@ -4,8 +4,9 @@ own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,16 @@ from tailrace.models.columns import Array
 from tailrace.models.load import Predictions
 from tailrace.scorer.domain_guard import note_domain
 from tailrace.scorer.event import Answers, Identity, encode_events
+from tailrace.scorer.fallback import Answered, Said
 from tailrace.scorer.fill_missing import fill_missing
-from tailrace.scorer.notes import Notes
+from tailrace.scorer.notes import Finding, Notes
 from tailrace.scorer.output_guard import broken_outputs
 from tailrace.scorer.policy import Choice
 from tailrace.scorer.route import Route
 from tailrace.scorer.rows import Requests, Rows
 from tailrace.scorer.score import score
 from tailrace.scorer.uncertainty import note_uncertainty
-from tailrace.scorer.versions import Named, Serving
+from tailrace.scorer.versions import Named, Serving, Version
 from tailrace.scorer.work import Work
 
 
@@ -49,33 +51,81 @@ def answer(
     serving: Serving,
     runtime: Mapping[str, str],
     clock: Clock,
+    previous: Version | None = None,
 ) -> dict[int, BadRecord]:
     """Adds the predictions of a version for the rows that go to it to the work's records; why it has none for
     others, by position in the batch.
+
+    Where the contract has a fallback chain, it answers instead of a version that fails or whose answer cannot be
+    used, under the version's name and role. ``previous`` is whom it may ask. A shadow answers nobody, so that it
+    has no fallback.
     """
-    version = route.version
-    rows = fill_missing(rows.take(route.rows), version.model)
-    plan, notes = rows.requests.plan, Notes(len(rows))
+    version, received = route.version, rows.take(route.rows)
+    rows, notes = fill_missing(received, version.model), Notes(len(received))
+    plan = rows.requests.plan
     guardrails = plan.contract.guardrails
     note_domain(notes, rows, version.model, guardrails.domain)
     found = score(version.model, rows.columns, len(rows))
     outputs = found.outputs
-    failed = {int(rows.requests.at[row]): BadRecord("model-failed", why) for row, why in found.failed.items()}
-    if failed:
-        good = _without(found.failed, len(rows))
+    broken = broken_outputs(outputs, guardrails.score)
+    lost = {row: Finding("model", None, why) for row, why in found.failed.items()}
+    failed: dict[int, BadRecord] = {}
+    named = Named(version.number, version.model.digest)
+    identity = replace(_identity(rows, named, serving, route.role, runtime), arm_propensity=route.propensity)
+    if plan.fallback and route.role != "shadow":
+        lost = broken | lost
+        if lost:
+            _fall_back(work, received, notes, lost, identity, previous, clock)
+    else:
+        notes.add({row: finding for row, finding in broken.items() if row not in lost}, "guarded")
+        at = rows.requests.at
+        failed = {int(at[row]): BadRecord("model-failed", why) for row, why in found.failed.items()}
+    if lost:
+        good = _without(lost, len(rows))
         rows, outputs, notes = rows.take(good), outputs.take(good), notes.take(good)
     if not len(rows):
         return failed
-    notes.add(broken_outputs(outputs, guardrails.score), "guarded")
     note_uncertainty(notes, outputs, version.model, guardrails.coverage)
     choices = plan.policy.choose(rows.columns, outputs, len(rows), notes.flags)
     explored = plan.exploration.turn(choices, outputs, *_sources(work, rows))
-    named = Named(version.number, version.model.digest)
-    identity = replace(_identity(rows, named, serving, route.role, runtime), arm_propensity=route.propensity)
     answers = _answers(work, rows, outputs, explored.choices, explored.options, clock)
     answers.propensities, answers.findings = explored.propensities, notes.findings
     work.write(rows.requests.at, encode_events(identity, answers))
     return failed
+
+
+def _fall_back(
+    work: Work,
+    rows: Rows,
+    notes: Notes,
+    lost: Mapping[int, Finding],
+    identity: Identity,
+    previous: Version | None,
+    clock: Clock,
+) -> None:
+    """Has the chain answer the rows that the version lost, each with what was found; the cause is the guard's name."""
+    chain = rows.requests.plan.fallback
+    ask = None if previous is None else partial(_ask, previous)
+    for cause in sorted({finding.guard for finding in lost.values()}):
+        at = np.array(sorted(row for row, finding in lost.items() if finding.guard == cause), dtype=np.int64)
+        noted = notes.take(at)
+        noted.add({place: lost[row] for place, row in enumerate(at.tolist())})
+        for group in chain.answer(rows.take(at), noted, ask):
+            _write_group(work, group, replace(identity, served_by=group.served_by, served_cause=cause), clock)
+
+
+def _ask(version: Version, rows: Rows, notes: Notes) -> Said:
+    """What a version says in the place of another one, under the same guards."""
+    guardrails = rows.requests.plan.contract.guardrails
+    rows = fill_missing(rows, version.model)
+    found = score(version.model, rows.columns, len(rows))
+    lost = broken_outputs(found.outputs, guardrails.score).keys() | found.failed.keys()
+    good = _without(lost, len(rows))
+    rows, outputs, notes = rows.take(good), found.outputs.take(good), notes.take(good)
+    who = Finding("previous", None, f"version {version.number}, {version.model.digest}")
+    notes.add(dict.fromkeys(range(len(good)), who))
+    note_uncertainty(notes, outputs, version.model, guardrails.coverage)
+    return Said(good, rows, outputs, notes)
 
 
 def answer_off(
@@ -83,11 +133,14 @@ def answer_off(
 ) -> None:
     """Adds what the contract's fallback says in the place of a champion that is switched off."""
     off = _identity(rows, champion, serving, "champion", runtime)
-    for group in rows.requests.plan.fallback.answer(rows):
-        some = rows.take(group.rows)
-        identity = replace(off, served_by=group.served_by, served_cause="off")
-        answers = _answers(work, some, group.outputs, group.choices, group.options, clock)
-        work.write(some.requests.at, encode_events(identity, answers))
+    for group in rows.requests.plan.fallback.answer(rows, Notes(len(rows))):
+        _write_group(work, group, replace(off, served_by=group.served_by, served_cause="off"), clock)
+
+
+def _write_group(work: Work, group: Answered, identity: Identity, clock: Clock) -> None:
+    answers = _answers(work, group.rows, group.outputs, group.choices, group.options, clock)
+    answers.findings = group.notes.findings
+    work.write(group.rows.requests.at, encode_events(identity, answers))
 
 
 def _identity(
@@ -145,7 +198,7 @@ def _sources(work: Work, rows: Rows) -> tuple[str, list[int], list[int]]:
     return work.topics[positions[0]], partitions, [work.offsets[at] for at in positions]
 
 
-def _without(rows: Mapping[int, Any], of: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _without(rows: Collection[int], of: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     left = np.ones(of, dtype=np.bool_)
     left[list(rows)] = False
     return np.flatnonzero(left)

@@ -1,12 +1,13 @@
-"""Who answers when no version does: the contract's fallback chain, and at its end a person.
+"""Who answers where a version does not: the contract's fallback chain, and at its end a person.
 
-A rule or a constant says what a model would have said, and the policy chooses the action; a row for which a step says
-nothing goes on to the next one. What names an action is no answer: a person sees to it.
+The previous version says what it can, under the same guards. A rule or a constant says what a model would have said,
+and the policy chooses the action; a row for which a step says nothing goes on to the next one. What names an action
+is no answer: a person sees to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,27 +19,44 @@ from tailrace.contracts.model_contract import ModelContract
 from tailrace.models.columns import Array
 from tailrace.models.load import Predictions
 from tailrace.scorer.frame import frame_of
+from tailrace.scorer.notes import Notes
 from tailrace.scorer.policy import Choice, Policy, Unscored
 from tailrace.scorer.rows import Rows
 
 AT_LAST = "refer"
 """What is done where the contract's chain says nothing."""
 
-ServedBy = Literal["rule", "constant", "person"]
+ServedBy = Literal["previous", "rule", "constant", "person"]
+
+
+class Said(NamedTuple):
+    """What a version says about the rows that it was asked about.
+
+    ``rows``, ``outputs`` and ``notes`` are those of the rows at ``at``, for which it has an answer that can be used.
+    """
+
+    at: Array
+    rows: Rows
+    outputs: Predictions
+    notes: Notes
+
+
+AskVersion = Callable[[Rows, Notes], Said]
 
 
 class Answered(NamedTuple):
     """Some of the rows, and how they are answered: as with a model, ``choices`` index ``options``."""
 
-    rows: Array
+    rows: Rows
     served_by: ServedBy
     outputs: Predictions
     choices: Array
     options: list[Choice]
+    notes: Notes
 
 
 class FallbackChain:
-    """The chain of one contract, without the steps that take a version."""
+    """The chain of one contract."""
 
     def __init__(self, contract: ModelContract, policy: Policy) -> None:
         self._contract, self._policy = contract, policy
@@ -47,33 +65,59 @@ class FallbackChain:
         self._steps = [
             (step, None if step.rule is None else compile_expression(step.rule, known, wanted))
             for step in contract.guardrails.fallback
-            if step.previous is None
         ]
         declared: dict[str, Feature | ContextField] = {**contract.context, **contract.features}
         self._kinds = {
             name: declared[name].type for _, rule in self._steps if rule is not None for name in rule.names
         }
 
-    def answer(self, rows: Rows) -> Iterator[Answered]:
-        """Every row, in groups."""
+    def __bool__(self) -> bool:
+        """Whether the contract says anything about who answers."""
+        return bool(self._steps)
+
+    def answer(self, rows: Rows, notes: Notes, previous: AskVersion | None = None) -> Iterator[Answered]:
+        """Every row, in groups.
+
+        Args:
+            rows: as they were received, with nothing filled in.
+            notes: what is known about the rows whoever answers.
+            previous: asks the previous version; None where there is none to ask.
+        """
         left = np.arange(len(rows))
         for step, rule in self._steps:
             if step.do is not None:
                 break
+            if step.previous is not None:
+                if previous is not None:
+                    by = previous(rows.take(left), notes.take(left))
+                    if len(by.at):
+                        choices = self._choose(by.rows, by.outputs, by.notes)
+                        yield Answered(
+                            by.rows, "previous", by.outputs, choices, self._policy.choices, by.notes
+                        )
+                        left = np.delete(left, by.at)
+                if not len(left):
+                    return
+                continue
             said = (
                 [step.constant] * len(left)
                 if rule is None
                 else rule.evaluate(self._frame(rows, left)).to_list()
             )
             for outputs, some in self._said(said):
-                choices = self._policy.choose(_taken(rows, left[some]), outputs, len(some))
+                these, noted = rows.take(left[some]), notes.take(left[some])
                 served_by: ServedBy = "constant" if rule is None else "rule"
-                yield Answered(left[some], served_by, outputs, choices, self._policy.choices)
+                choices = self._choose(these, outputs, noted)
+                yield Answered(these, served_by, outputs, choices, self._policy.choices, noted)
             left = left[[row for row, what in enumerate(said) if not self._usable(what)]]
             if not len(left):
                 return
         last = next((step.do for step, _ in self._steps if step.do is not None), AT_LAST)
-        yield Answered(left, "person", _nothing(), np.zeros(len(left), dtype=np.int64), [Choice(last, None)])
+        nobody = np.zeros(len(left), dtype=np.int64)
+        yield Answered(rows.take(left), "person", _nothing(), nobody, [Choice(last, None)], notes.take(left))
+
+    def _choose(self, rows: Rows, outputs: Predictions, notes: Notes) -> Array:
+        return self._policy.choose(rows.columns, outputs, len(rows), notes.flags)
 
     def _frame(self, rows: Rows, some: Array) -> pl.DataFrame:
         frame = frame_of({name: rows.columns[name][some] for name in self._kinds}, self._kinds)
@@ -107,7 +151,3 @@ class FallbackChain:
 
 def _nothing(named: str | None = None) -> Unscored:
     return Unscored(None, None, None, (), named)
-
-
-def _taken(rows: Rows, some: Array) -> dict[str, Array]:
-    return {name: column[some] for name, column in rows.columns.items()}

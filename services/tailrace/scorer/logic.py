@@ -294,12 +294,19 @@ class ScorerLogic:
         if serving.off is not None and len(rows):
             answer_off(work, rows, serving.off, serving, self._runtime, clock)
         for way in self._routes(work, rows, replace(serving, versions=tuple(versions))):
-            failed = answer(work, rows, way, serving, self._runtime, clock)
+            failed = answer(work, rows, way, serving, self._runtime, clock, self._instead(way, serving, plan))
             if self._role == "champion":
                 work.bad |= failed
             elif failed:
                 at = min(failed)
                 work.failing.setdefault((plan.model, way.version.number), (at, failed[at].reason))
+
+    def _instead(self, way: Route, serving: Serving, plan: ContractPlan) -> Version | None:
+        """Which version a fallback may ask: beside a champion the previous one, beside another the champion."""
+        if not plan.fallback:
+            return None
+        version = self._versions.previous(plan.model) if way.role == "champion" else serving.versions[0]
+        return version if version is not None and self._misfit(version, plan) is None else None
 
     def _routes(self, work: Work, rows: Rows, serving: Serving) -> list[Route]:
         """Which rows go to which version: in shadow all to each."""

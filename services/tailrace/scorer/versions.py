@@ -100,6 +100,13 @@ class Versions:
     def serving(self, model: str) -> Serving | None:
         return self._serving.get(model)
 
+    def previous(self, model: str) -> Version | None:
+        """The version before the champion in service, once it is opened: it may answer in the champion's place."""
+        serving = self._serving.get(model)
+        number = None if serving is None else self._rollouts.states(model)[serving.revision - 1].previous
+        opened = None if number is None else self._version(model, number)
+        return Version(number, opened) if number is not None and isinstance(opened, LoadedModel) else None
+
     def revision(self, model: str) -> int:
         """The revision under which the model is served; 0 where it is not."""
         serving = self._serving.get(model)
