@@ -14,6 +14,7 @@ from tailrace.kit.connection import home_dir
 from tailrace.kit.errors import UsageError
 
 if TYPE_CHECKING:
+    from tailrace.kit.connection import Connection
     from tailrace.models.publish import Publication
 
 
@@ -104,12 +105,16 @@ def publish(
 @app.command()
 def models(
     model: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
+    prune: Annotated[
+        bool,
+        typer.Option("--prune", help="Remove the packages of past versions that no kept prediction names."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Lists published versions: what they are in the rollout, how they did on their holdout, where they come from.
 
     Of one model also what each training run compared on the outcomes that it held back: candidate, champion,
-    baseline and the other templates, by metric, with intervals.
+    baseline and the other templates, by metric, with intervals. With --prune it lists what it has removed.
 
     Example: tailrace models credit
     """
@@ -117,6 +122,9 @@ def models(
     from tailrace.models.versions import published_versions
 
     where_is = connection()
+    if prune:
+        _prune(where_is, model, as_json)
+        return
     found = published_versions(where_is, home_dir(), model)
     if not found:
         say(f"no version is published yet: `tailrace train {model or 'MODEL'} --data FILE.csv`")
@@ -128,6 +136,20 @@ def models(
     if model is not None and judged:
         say("what training runs found on the outcomes that they held back:")
         emit([_evaluation(e) for e in judged])
+
+
+def _prune(where_is: Connection, model: str | None, as_json: bool) -> None:
+    from tailrace.cli.control import contract_of
+    from tailrace.models.prune import prune
+
+    if model is None:
+        raise UsageError("--prune needs a model: `tailrace models MODEL --prune`")
+    removed = prune(where_is, model, contract_of(where_is, model).keep.predictions_ms)
+    emit([vars(each) for each in removed], as_json)
+    size = sum(each.bytes for each in removed)
+    say(
+        f"removed {size:,} bytes of {len(removed)} versions; what they were stays, see `tailrace models {model}`"
+    )
 
 
 def _report(published: Publication, as_json: bool) -> None:

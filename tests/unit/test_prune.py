@@ -1,0 +1,102 @@
+"""Which chunks of a model nothing needs any more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tailrace.cli.app import app
+from tailrace.kit.errors import UsageError
+from tailrace.models.prune import ChunkAt, Since, unneeded
+from tailrace.models.rollout_fold import Canary, RolloutState
+
+DAY = 86_400_000
+KEPT = 30 * DAY
+NOW = 1000 * DAY
+
+
+def chunks(*versions: int, model: str = "credit") -> list[ChunkAt]:
+    """Two chunks of each version, of 10 and 5 bytes."""
+    return [
+        ChunkAt(f"{model}/{v}/model/{i}", 0, 10 * v + i, size)
+        for v in versions
+        for i, size in enumerate((10, 5))
+    ]
+
+
+def records(*versions: int) -> dict[int, dict[str, Any]]:
+    return {
+        v: {
+            "chunks": [
+                {"part": "model", "index": i, "partition": 0, "offset": 10 * v + i, "size": 1, "sha256": ""}
+                for i in range(2)
+            ]
+        }
+        for v in versions
+    }
+
+
+def state(champion: int | None = None, known: int = 9, **more: Any) -> RolloutState:
+    return RolloutState("credit", champion=champion, known=frozenset(range(1, known + 1)), **more)
+
+
+def gone(history: list[Since], *versions: int, now: int = NOW) -> dict[int, str]:
+    removed, keys = unneeded("credit", chunks(*versions), records(*versions), history, KEPT, now)
+    assert sorted(keys) == sorted(c.key for v in removed for c in chunks(v.version))
+    assert all((v.chunks, v.bytes) == (2, 15) for v in removed)
+    return {v.version: v.why for v in removed}
+
+
+def test_what_the_rollout_names_is_needed() -> None:
+    now = state(
+        4, previous=3, shadow=(5,), candidates=(6,), canary=Canary(7, 0.1, "salt", 1), rejected=(2,), known=8
+    )
+    history = [Since(0, state(1, known=1)), Since(DAY, now)]
+    found = gone(history, *range(1, 10))
+    # 1 answered long ago, 2 and 8 never scored, and no step has been about 9 yet.
+    assert found.keys() == {1, 2, 8}
+    assert "999 days" in found[1]
+    assert "never scored" in found[2]
+
+
+@pytest.mark.parametrize("role", ["champion", "shadow", "canary"])
+def test_a_version_is_needed_while_predictions_that_it_made_are_kept(role: str) -> None:
+    scoring = {
+        "champion": state(1),
+        "shadow": state(2, shadow=(1,)),
+        "canary": state(2, canary=Canary(1, 0.1, "salt", 1)),
+    }[role]
+    left = NOW - 40 * DAY
+    history = [Since(0, scoring), Since(left, state(2, retired=(1,)))]
+    assert gone(history, 1, 2, now=left + KEPT) == {}
+    assert gone(history, 1, 2, now=left + KEPT + 1).keys() == {1}
+    # It came back in between: the last time counts.
+    history += [Since(NOW - 20 * DAY, scoring), Since(NOW - 10 * DAY, state(2, retired=(1,)))]
+    assert gone(history, 1, 2) == {}
+
+
+def test_without_a_rollout_nothing_is_decided() -> None:
+    assert gone([], 1, 2) == {}
+
+
+def test_chunks_of_no_manifest_go_and_those_of_other_models_stay() -> None:
+    history = [Since(0, state(1))]
+    there = [*chunks(1, 2), *chunks(1, 2, model="churn"), *chunks(1, model="credit-eu")]
+    odd = [ChunkAt("credit", 0, 900, 1), ChunkAt("credit/x/model/0", 0, 901, 1), ChunkAt("", 0, 902, 1)]
+    removed, keys = unneeded("credit", there + odd, records(1), history, KEPT, NOW)
+    assert [(v.version, v.why) for v in removed] == [(2, "no manifest names it")]
+    assert keys == ["credit/2/model/0", "credit/2/model/1"]
+
+
+def test_a_chunk_elsewhere_under_a_needed_key_is_left_alone() -> None:
+    stray = ChunkAt("credit/1/model/0", 0, 5, 10)
+    assert unneeded("credit", [stray, *chunks(1)], records(1), [Since(0, state(1))], KEPT, NOW) == ([], [])
+
+
+def test_pruning_is_for_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    monkeypatch.setenv("SCHEMA_REGISTRY_URL", "http://127.0.0.1:1")
+    done = CliRunner().invoke(app, ["models", "--prune"])
+    assert isinstance(done.exception, UsageError)
