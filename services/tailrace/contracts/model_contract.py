@@ -46,7 +46,6 @@ Task = Literal["binary", "multiclass", "regression"]
 NO_EFFECT_YET = (
     "labels.join.within",
     "labels.join.take",
-    "explain",
     "quality.selection_ratio",
     "rollout.back_if.fallback_share",
     "approvals.promote.role",

@@ -15,7 +15,7 @@ import numpy as np
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.errors import TailraceError
 from tailrace.models.card import model_card
-from tailrace.models.columns import Array, Columns
+from tailrace.models.columns import Array, Columns, values_of
 from tailrace.models.conformal import conformal_quantiles, nonconformity
 from tailrace.models.convert import Converted, convert
 from tailrace.models.domain import Domain, fit_domain
@@ -36,6 +36,7 @@ from tailrace.models.table import class_text, columns_of, data_digest, feature_n
 HOLDOUT_SHARE = 0.2
 LEAST_ROWS = 10
 STRESS_ROWS = 512
+BACKGROUND_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -247,15 +248,18 @@ class _Draft:
     def _reference(
         self, manifest: Manifest, judged: Predictions, rows: int, domain: Domain | None
     ) -> Reference:
+        seen = imputed(self.train.columns, manifest.inputs, self.impute)
+        chosen = np.unique(np.linspace(0, len(self.train) - 1, BACKGROUND_ROWS).astype(np.int64))
         score = judged.value if judged.value is not None else judged.score
-        chosen = judged.predicted_class
+        named = judged.predicted_class
         return Reference(
             rows=len(self.train),
             features=feature_profiles(self.train.columns, manifest.inputs),
             output_rows=rows,
             score=None if score is None else number_profile(score),
-            predicted_class=None if chosen is None else category_profile(chosen, judged.classes),
+            predicted_class=None if named is None else category_profile(named, judged.classes),
             domain=domain,
+            background={i.name: tuple(values_of(seen[i.name][chosen])) for i in manifest.inputs},
         )
 
 

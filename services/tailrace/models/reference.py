@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tailrace.models.columns import Array, Columns
+from tailrace.models.columns import Array, Columns, column_of
 from tailrace.models.domain import Domain
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Finite, Input, canonical_json
@@ -63,6 +63,7 @@ class Reference(_Frozen):
     model's scores on the rows that it was fitted on are not those that it gives to others).
 
     ``domain`` says where the training rows lie; None in a package of before that was known.
+    ``background`` holds a few of the training rows by input, against which answers are explained.
     ``score`` is the profile of the positive class's probability or of the value; ``predicted_class`` counts
     classes.
     """
@@ -73,9 +74,15 @@ class Reference(_Frozen):
     score: NumberProfile | None
     predicted_class: CategoryProfile | None
     domain: Domain | None = None
+    background: dict[str, tuple[Finite | str | None, ...]] | None = None
+
+    def background_columns(self, inputs: tuple[Input, ...]) -> Columns:
+        """The background in the form in which models take rows."""
+        assert self.background is not None
+        return {i.name: column_of(list(self.background[i.name]), i.type) for i in inputs}
 
     def to_bytes(self) -> bytes:
-        absent = {"domain"} if self.domain is None else set()
+        absent = {name for name in ("domain", "background") if getattr(self, name) is None}
         return canonical_json(self.model_dump(mode="json", exclude=absent))
 
     @classmethod

@@ -90,6 +90,8 @@ def answer(
     explored = plan.exploration.turn(choices, outputs, *_sources(work, rows))
     answers = _answers(work, rows, outputs, explored.choices, explored.options, clock)
     answers.propensities, answers.findings = explored.propensities, notes.findings
+    if route.role != "shadow":
+        answers.explanations = plan.explanations.of(version.model, rows.columns, answers)
     work.write(rows.requests.at, encode_events(identity, answers))
     return failed
 

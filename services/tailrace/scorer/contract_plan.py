@@ -13,6 +13,7 @@ from tailrace.kit.avro_columns import ColumnDecoder
 from tailrace.kit.codec import Codec
 from tailrace.kit.registry import Registry
 from tailrace.scorer.check_input import InputCheck
+from tailrace.scorer.explanations import Explanations
 from tailrace.scorer.explore import Exploration
 from tailrace.scorer.fallback import FallbackChain
 from tailrace.scorer.policy import Policy
@@ -72,6 +73,10 @@ class ContractPlan:
     @cached_property
     def exploration(self) -> Exploration:
         return Exploration(self.contract, self.policy.choices)
+
+    @cached_property
+    def explanations(self) -> Explanations:
+        return Explanations(self.contract)
 
     @cached_property
     def fallback(self) -> FallbackChain:

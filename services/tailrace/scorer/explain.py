@@ -1,0 +1,97 @@
+"""Why a score is what it is: what each feature adds to it, against rows of the training data.
+
+Shapley values by sampled permutations (Strumbelj and Kononenko, "Explaining Prediction Models and Individual
+Predictions with Feature Contributions", 2014): one feature after the other takes the row's value in place of the
+background row's, and what the output changes by is the feature's. Every background row is used the same number of times, with a
+permutation and with its reverse (Mitchell et al., "Sampling Permutations for Shapley Value Estimation", 2022). So the
+contributions add up to the output less the mean output of the background; and they are exact, not sampled, for models
+that add up what each feature says, as linear ones do, and for those that add up pairs.
+
+Probabilities are explained in log-odds, in which linear classifiers are linear: of the positive class, with several
+classes of the predicted one. Values are explained in their own unit.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from tailrace.kit.avro_columns import Ints
+from tailrace.models.columns import Array, Columns
+from tailrace.models.load import LoadedModel
+from tailrace.scorer.notes import Contribution
+
+LEAST_PROBABILITY = 1e-9
+MOST_AT_ONCE = 65_536
+"""Rows that the model is given in one call, at most."""
+
+
+def explain(
+    model: LoadedModel, background: Columns, columns: Columns, rows: Ints, top: int
+) -> dict[int, list[Contribution]]:
+    """The largest ``top`` contributions of each of these rows, the largest first.
+
+    Raises:
+        Exception: whatever the model raises on a mixture of a row and the background.
+    """
+    count = len(next(iter(background.values())))
+    at_once = max(1, MOST_AT_ONCE // (2 * count * (len(model.input_names) + 1)))
+    found: dict[int, list[Contribution]] = {}
+    for start in range(0, len(rows), at_once):
+        some = rows[start : start + at_once]
+        for row, values in zip(some.tolist(), shapley(model, background, columns, some), strict=True):
+            order = np.argsort(-np.abs(values), kind="stable")[:top].tolist()
+            found[row] = [Contribution(model.input_names[at], float(values[at])) for at in order]
+    return found
+
+
+def shapley(model: LoadedModel, background: Columns, columns: Columns, rows: Ints) -> Array:
+    """Contributions [rows, inputs] of these rows, in the order of the model's inputs."""
+    names = model.input_names
+    count, features = len(next(iter(background.values()))), len(names)
+    orders = _orders(count, features)  # [paths, features]
+    paths = len(orders)
+    # How many steps into each path a feature takes the row's value; a step more than there are features.
+    turn = np.argsort(orders, axis=1)
+    steps = np.arange(features + 1)
+    of_row = steps[None, :, None] > turn[:, None, :]  # [paths, steps, features]
+    mixed = {}
+    for at, name in enumerate(names):
+        own = columns[name][rows]
+        others = np.tile(background[name], 2)
+        taken = np.where(of_row[None, :, :, at], own[:, None, None], others[None, :, None])
+        mixed[name] = taken.reshape(-1)
+    total = len(rows) * paths * (features + 1)
+    chosen = _chosen(model, {name: columns[name][rows] for name in names}, len(rows))
+    outputs = _said(model.outputs(mixed, total), model, np.repeat(chosen, paths * (features + 1)))
+    gains = np.diff(outputs.reshape(len(rows), paths, features + 1), axis=2)  # by step
+    by_feature = np.take_along_axis(gains, np.broadcast_to(turn, gains.shape), axis=2)
+    mean: Array = by_feature.mean(axis=1)
+    return mean
+
+
+@functools.lru_cache(maxsize=64)
+def _orders(count: int, features: int) -> Array:
+    """A permutation for each background row, then their reverses; the same ones for every row that is explained."""
+    draw = np.random.default_rng(0)
+    orders = np.array([draw.permutation(features) for _ in range(count)]).reshape(count, features)
+    return np.concatenate([orders, orders[:, ::-1]])
+
+
+def _chosen(model: LoadedModel, columns: Columns, rows: int) -> Array:
+    """Which output of each row is explained."""
+    manifest = model.manifest
+    if manifest.positive is not None:
+        return np.full(rows, manifest.classes.index(manifest.positive))
+    chosen: Array = model.outputs(columns, rows).argmax(axis=1)
+    return chosen
+
+
+def _said(outputs: Array, model: LoadedModel, chosen: Array) -> Array:
+    said: Array = outputs[np.arange(len(outputs)), chosen]
+    if not model.manifest.classes:
+        return said
+    likely = np.clip(said, LEAST_PROBABILITY, 1.0 - LEAST_PROBABILITY)
+    odds: Array = np.log(likely) - np.log1p(-likely)
+    return odds
