@@ -50,6 +50,7 @@ def report(
         "judged_at": facts["window_end"] + age,
         "artifact_digest": "a" * 64,
         "predictions": len(gains),
+        "fallbacks": 0,
         "labelled": len(gains),
         "unlabelled": 0,
         "late_labels": 0,

@@ -174,6 +174,33 @@ def test_a_request_that_was_sent_again_counts_once() -> None:
     assert (report["predictions"], report["labelled"], report["label_share"]) == (1, 1, 1.0)
 
 
+def test_what_the_fallback_answered_is_counted_unless_the_model_was_off() -> None:
+    e = credit()
+    said = [
+        ("model", None),
+        ("rule", "model-failed"),
+        ("previous", "guarded"),
+        ("person", "off"),
+        ("rule", "guarded"),
+    ]
+    made = [
+        e.lab.prediction(
+            prediction_id=str(n),
+            score=0.2,
+            predicted_class="false",
+            served_by=by,
+            served_cause=why,
+            event_time=n,
+        )
+        for n, (by, why) in enumerate(said)
+    ]
+    e.predict(*made)
+    assert [e.report()[name] for name in ("predictions", "fallbacks")] == [5, 3]
+    first = e.lab.outcome(made[1], label=False, known_at=6)
+    e.learn(first, e.lab.outcome(made[4], label=False, known_at=6) | {"duplicate_of": "1"})
+    assert [e.report()[name] for name in ("predictions", "fallbacks")] == [4, 2]
+
+
 def test_a_late_label_is_told_once_though_an_action_comes_later() -> None:
     e = credit()
     made = e.lab.prediction(score=0.8, predicted_class="true")

@@ -240,3 +240,40 @@ def test_the_fold_remembers_since_when() -> None:
     state = fold.state("credit")
     assert (state.canary_began, state.canary_since) == (2 * DAY, 4 * DAY)
     assert state.served == {1, 2}
+
+
+RELIES = CANARY.replace("outcomes: 100}}", "outcomes: 100}, back_if: {fallback_share: 1%}}")
+
+
+def test_a_canary_that_leaves_too_much_to_the_fallback_goes() -> None:
+    found = begun(RELIES)
+    # One of three, or a few more than 1 % of many, may be chance.
+    found.reports(own(3, 0, predictions=3, fallbacks=1), own(4, 0, predictions=1000, fallbacks=15))
+    found.reports(own(4, 0, predictions=1000, fallbacks=500, segment="region=north"))
+    assert len(found.steps) == 4
+    output = found.reports(own(5, 0, predictions=1000, fallbacks=20))
+    assert now(found) == ("reject", 1, None, 0.0, 0)
+    assert found.steps[-1]["evidence"]["fallbacks"] == "20"
+    assert [told["kind"] for told in found.alerts(output)] == ["rolled-back"]
+    other = begun()
+    other.reports(own(5, 0, predictions=1000, fallbacks=900))
+    assert len(other.steps) == 4
+
+
+def test_a_champion_that_does_so_is_taken_back_once_and_not_for_what_was_before() -> None:
+    found = begun(RELIES)
+    found.happens(found.command("promote", 2))
+    bad = {"predictions": 1000, "fallbacks": 100}
+    found.reports(report(2, None, day=1, **bad), report(1, None, day=4, **bad), own(4, 0, **bad))
+    assert found.names()[4:] == ["promote"]
+    found.reports(report(2, None, day=4, **bad))
+    assert now(found)[:3] == ("rollback", 1, None)
+    found.reports(report(2, None, day=5, **bad), report(1, None, day=5, **bad))
+    assert found.names()[4:] == ["promote", "rollback"]
+
+
+def test_frozen_it_is_borne() -> None:
+    found = begun(RELIES)
+    found.happens(found.command("freeze"))
+    found.reports(own(5, 0, predictions=1000, fallbacks=900))
+    assert found.names()[4:] == ["freeze"]

@@ -47,7 +47,6 @@ NO_EFFECT_YET = (
     "labels.join.within",
     "labels.join.take",
     "quality.selection_ratio",
-    "rollout.back_if.fallback_share",
     "approvals.promote.role",
     "approvals.promote.not_author",
     "approvals.promote.within",

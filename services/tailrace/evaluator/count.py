@@ -6,6 +6,7 @@ was known. An outcome that replaces another takes back what that one said.
 Tallies of a version:
 
 - ``predictions``: of the window, by the predictions' topic; less those found to repeat a request.
+- ``fallbacks``: those of them that something else than the version answered.
 - ``labelable``: those of them whose truth can ever be known. The policy's action decides, until an outcome says what
   was really done. In shadow all count, until an outcome says what the version that answered did.
 - ``labelled``: outcomes with a truth, ``assumed`` ones among them; ``unlabelled``: those that reached the horizon
@@ -44,7 +45,10 @@ def count_predictions(plan: Plan, rows: Predicted, before: Ints) -> list[Counted
     everything = np.arange(len(before))
     ones = np.ones(len(before), dtype=np.int64)
     labelable = _labelable(plan, rows.role, rows.answers.action)
-    return groups.counted(everything, _Tallies({"predictions": ones, "labelable": ones * labelable}))
+    return groups.counted(
+        everything,
+        _Tallies({"predictions": ones, "labelable": ones * labelable, "fallbacks": ones * rows.fallback}),
+    )
 
 
 def count_outcomes(plan: Plan, rows: Outcomes) -> list[Counted]:
@@ -53,7 +57,10 @@ def count_outcomes(plan: Plan, rows: Outcomes) -> list[Counted]:
     repeats = np.flatnonzero(rows.duplicate & rows.first)
     gone = -np.ones(len(repeats), dtype=np.int64)
     labelable = _labelable(plan, rows.predicted.role, rows.predicted.answers.action)[repeats]
-    found = groups.counted(repeats, _Tallies({"predictions": gone, "labelable": gone * labelable}))
+    fallbacks = gone * rows.predicted.fallback[repeats]
+    found = groups.counted(
+        repeats, _Tallies({"predictions": gone, "labelable": gone * labelable, "fallbacks": fallbacks})
+    )
 
     said = contributions(plan, rows)
     pair = np.full(len(rows.known_at), -1, dtype=np.int64)

@@ -21,7 +21,10 @@ from tailrace.kit.errors import BadRecord
 from tailrace.kit.messages import Message
 
 ANSWER = ("score", "predicted_class", "value", "action")
-HEAD = ("event_time", "version", "artifact_digest", "contract_digest", "role", *ANSWER)
+HEAD = (
+    *("event_time", "version", "artifact_digest", "contract_digest", "role", "served_by", "served_cause"),
+    *ANSWER,
+)
 OUTCOME = (
     "revision",
     "state",
@@ -156,6 +159,15 @@ def _predicted(plan: Plan, at: list[int], fields: Fields, prefix: str) -> Predic
         version=fields[f"{prefix}version"],
         role=fields[f"{prefix}role"],
         artifact=fields[f"{prefix}artifact_digest"],
+        fallback=np.array(
+            [
+                by != "model" and cause != "off"
+                for by, cause in zip(
+                    fields[f"{prefix}served_by"], fields[f"{prefix}served_cause"], strict=True
+                )
+            ],
+            dtype=np.bool_,
+        ),
         answers=_answers(plan, fields, prefix, range(len(at))),
         fields=plan.frame(request, len(at)),
     )

@@ -93,6 +93,7 @@ def _report(
         "contract_digest": window.applied.digest,
         "artifact_digest": artifact,
         "predictions": own.tallies["predictions"],
+        "fallbacks": own.tallies["fallbacks"],
         "labelled": counts.tallies["labelled"],
         "assumed": counts.tallies["assumed"],
         "unlabelled": counts.tallies["unlabelled"],

@@ -49,6 +49,7 @@ class Predicted:
     Attributes:
         at: where in the batch each of them is.
         event_times: in ms.
+        fallback: where something else than the version answered, though not because the model was off.
         fields: the fields of the request that slices and value read, as the policy saw them.
     """
 
@@ -57,6 +58,7 @@ class Predicted:
     version: list[int]
     role: list[str]
     artifact: list[str]
+    fallback: Mask
     answers: Answers
     fields: pl.DataFrame
 

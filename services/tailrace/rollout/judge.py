@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from scipy.special import bdtrc
+
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.models.rollout_fold import Canary, RolloutState
 from tailrace.rollout.decide import (
@@ -24,6 +26,8 @@ from tailrace.rollout.decide import (
 )
 from tailrace.rollout.paired_reports import Gain, Judged, PairedReports, Window, of_segment
 
+SIGNIFICANT = 0.01
+"""Below this probability a share is more than chance."""
 WINDOW_START = "window_start"
 """The fact in an alert's detail that says when the window began that it is about, in ms of event time."""
 
@@ -209,6 +213,41 @@ def taken_back(state: RolloutState, contract: ModelContract, alert: Mapping[str,
         or start is None
         or _before(start, state.promoted_at)
     ):
+        return None
+    return Move(back(state, reason), evidence)
+
+
+def relies_on_fallbacks(
+    state: RolloutState, contract: ModelContract, report: Mapping[str, Any]
+) -> Move | None:
+    """The way back that a report leads to where more was answered by the fallback than ``rollout.back_if`` bears.
+
+    Of the canary, or of the present champion in a window that began after its promotion; more by the exact one-sided
+    binomial test at 1 %, so that one among few proves nothing.
+    """
+    most, asked = contract.rollout.back_if.fallback_share, report["predictions"]
+    if state.frozen or most is None or asked == 0 or report["segment"] or report["against"] is not None:
+        return None
+    if most >= 1 or (most > 0 and bdtrc(report["fallbacks"] - 1, asked, most) >= SIGNIFICANT):
+        return None
+    if not report["fallbacks"]:
+        return None
+    role, version = report["role"], report["version"]
+    reason = (
+        f"version {version} left {report['fallbacks']:,} of {asked:,} requests of a window to the fallback; more than "
+        f"{most:.4g} of them is too many"
+    )
+    evidence = {
+        "reports": report["report_id"],
+        "fallbacks": str(report["fallbacks"]),
+        "predictions": str(asked),
+    }
+    if role == "canary" and state.canary is not None and version == state.canary.version:
+        return Move(reject(state, version, reason), evidence)
+    since = state.promoted_at
+    if role != "champion" or version != state.champion or state.previous is None:
+        return None
+    if since is not None and report["window_start"] < since:
         return None
     return Move(back(state, reason), evidence)
 

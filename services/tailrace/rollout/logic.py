@@ -28,7 +28,7 @@ from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
 from tailrace.models.rollout_fold import EVENT_TIME, SEQUENCE, Canary, Rollouts, RolloutState, state_after
 from tailrace.rollout.decide import BY_ITSELF, RETRAIN, CommandRefused, Step, admit, obey, refuse
-from tailrace.rollout.judge import move, taken_back, tried
+from tailrace.rollout.judge import Move, move, relies_on_fallbacks, taken_back, tried
 from tailrace.rollout.paired_reports import PairedReports
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ class Opened(Protocol):
 
 Verify = Callable[[Mapping[str, Any]], object]
 OpenPackage = Callable[[Mapping[str, Any], ModelContract, int], Opened]
+TakenBack = Callable[[RolloutState, ModelContract, Mapping[str, Any]], Move | None]
 RefuseCommand = Callable[[Mapping[str, Any]], str | None]
 
 _CONTROL = {CONTRACTS: "Contract", ROLLOUTS: "Rollout"}
@@ -208,15 +209,16 @@ class RolloutLogic:
             self._command(record, source, draft)
         elif topic == PERFORMANCE_REPORTS:
             draft.reports_of(record["model"]).apply(record, message.offset())
+            self._taken_back(relies_on_fallbacks, record, source, draft)
         elif topic == ALERTS:
-            self._alerted(record, source, draft)
+            self._taken_back(taken_back, record, source, draft)
         self._move(record["model"], source, draft)
         return None
 
-    def _alerted(self, alert: Mapping[str, Any], source: Source, draft: _Draft) -> None:
-        applied = self._contracts.current.get(alert["model"])
+    def _taken_back(self, judge: TakenBack, record: Mapping[str, Any], source: Source, draft: _Draft) -> None:
+        applied = self._contracts.current.get(record["model"])
         if applied is not None:
-            found = taken_back(draft.state(alert["model"]), applied.contract, alert)
+            found = judge(draft.state(record["model"]), applied.contract, record)
             if found is not None:
                 self._write(found.step, source, BY_ITSELF, None, found.evidence, draft)
 
