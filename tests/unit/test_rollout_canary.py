@@ -263,7 +263,7 @@ def test_a_canary_that_leaves_too_much_to_the_fallback_goes() -> None:
 def test_a_champion_that_does_so_is_taken_back_once_and_not_for_what_was_before() -> None:
     found = begun(RELIES)
     found.happens(found.command("promote", 2))
-    bad = {"predictions": 1000, "fallbacks": 100}
+    bad: dict[str, Any] = {"predictions": 1000, "fallbacks": 100}
     found.reports(report(2, None, day=1, **bad), report(1, None, day=4, **bad), own(4, 0, **bad))
     assert found.names()[4:] == ["promote"]
     found.reports(report(2, None, day=4, **bad))

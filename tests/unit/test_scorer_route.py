@@ -52,7 +52,7 @@ def test_salts_choose_independently_of_each_other() -> None:
     assert abs(both - 200) < 5 * math.sqrt(200)
 
 
-CANARY = {"champion": 1, "shadow": [2], "canary": 2, "canary_salt": "s", "canary_step": 1}
+CANARY: dict[str, Any] = {"champion": 1, "shadow": [2], "canary": 2, "canary_salt": "s", "canary_step": 1}
 
 
 def canary(share: float, role: Any = "champion", contract: str = CONTRACT, **state: Any) -> Bench:
