@@ -28,7 +28,8 @@ def make_logic(service: Service, role: Role) -> ScorerLogic:
     home = service.settings.home
     fetch = PackageFetcher(home.joinpath(*CACHE), KafkaChunks(service.connection))
     trust = TrustStore(home / "keys")
-    examine = Examiner(Limits.of(service.settings), home.joinpath(*EXAMINED)).start()
+    # Not started ahead: where the rollout service runs on the same machine, what it let in is known.
+    examine = Examiner(Limits.of(service.settings), home.joinpath(*EXAMINED))
 
     def opened(record: Mapping[str, Any], contract: ModelContract) -> LoadedModel:
         return open_package(record, fetch, trust, contract, examine=examine)
