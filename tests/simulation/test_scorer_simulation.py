@@ -197,9 +197,7 @@ class ScorerScenario(Scenario):
         assert answers.keys() | letters.keys() == self.requests.keys()
         assert not answers.keys() & letters.keys()
         for source, x in self.requests.items():
-            if x == POISON and source in letters:
-                assert letters[source] == "model-failed"
-            elif x is None or not math.isfinite(x) or abs(x) > 5:
+            if x is None or not math.isfinite(x) or abs(x) > 5:
                 code = "missing" if x is None else "out-of-range" if math.isfinite(x) else "not-finite"
                 assert letters[source] == code
             else:
@@ -222,13 +220,14 @@ class ScorerScenario(Scenario):
         assert version in ([state["champion"]] if self.role == "champion" else state["shadow"])
         assert DIGESTS[event["artifact_digest"]] == version
         off = state["off"] and self.role == "champion"
-        assert event["served_cause"] == ("off" if off else None)
-        if off and x <= 0:
+        instead = off or (x == POISON and self.role == "champion")
+        assert event["served_cause"] == ("off" if off else "model" if instead else None)
+        if instead and x <= 0:
             said = (event["served_by"], event["score"], event["predicted_class"], event["action"])
             assert said == ("person", None, None, "refer")
         else:
-            assert event["served_by"] == ("rule" if off else "model")
-            score = 0.25 if off else 0.5 + x * version / 100
+            assert event["served_by"] == ("rule" if instead else "model")
+            score = 0.25 if instead else 0.5 + x * version / 100
             assert event["score"] == score
             predicted = "true" if score > 0.5 else "false"
             decided = {
@@ -241,7 +240,7 @@ class ScorerScenario(Scenario):
         assert event["prediction_id"] == prediction_id(self.role, source, version)
         assert event["request"]["x"] == x
         assert version != BROKEN or off
-        assert x != POISON or off
+        assert x != POISON or instead
 
     def _check_revisions(self, answers: dict[Source, list[dict[str, Any]]]) -> None:
         last: dict[int, int] = {}

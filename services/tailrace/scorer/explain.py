@@ -2,10 +2,10 @@
 
 Shapley values by sampled permutations (Strumbelj and Kononenko, "Explaining Prediction Models and Individual
 Predictions with Feature Contributions", 2014): one feature after the other takes the row's value in place of the
-background row's, and what the output changes by is the feature's. Every background row is used the same number of times, with a
-permutation and with its reverse (Mitchell et al., "Sampling Permutations for Shapley Value Estimation", 2022). So the
-contributions add up to the output less the mean output of the background; and they are exact, not sampled, for models
-that add up what each feature says, as linear ones do, and for those that add up pairs.
+background row's, and what the output changes by is the feature's. Every background row is used the same number of
+times, with a permutation and with its reverse (Mitchell et al., "Sampling Permutations for Shapley Value Estimation",
+2022). So the contributions add up to the output less the mean output of the background; and they are exact, not
+sampled, for models that add up what each feature says, as linear ones do, and for those that add up pairs.
 
 Probabilities are explained in log-odds, in which linear classifiers are linear: of the positive class, with several
 classes of the predicted one. Values are explained in their own unit.

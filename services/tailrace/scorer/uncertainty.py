@@ -24,7 +24,7 @@ def note_uncertainty(notes: Notes, outputs: Predictions, model: LoadedModel, cov
     most = quantiles.at(coverage)
     if outputs.value is not None:
         low, high = (outputs.value - most).tolist(), (outputs.value + most).tolist()
-        details = [f"{a!r} to {b!r} at {coverage:.6g}" for a, b in zip(low, high, strict=True)]
+        details = [f"{a:.9g} to {b:.9g} at {coverage:.6g}" for a, b in zip(low, high, strict=True)]
         notes.add({row: Finding("interval", None, detail) for row, detail in enumerate(details)})
         return
     assert outputs.probabilities is not None
