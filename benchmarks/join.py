@@ -7,6 +7,7 @@ thread of work. The peer's virtual machine joins everything once before the pass
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import shutil
@@ -201,6 +202,9 @@ def main() -> None:
         ensure_topics(kafka.connection.kafka, lane_topics("credit", partitions=PARTITIONS))
         say(f"writing {given.pairs:,} predictions and labels")
         fill(kafka, made, given.pairs)
+        # As every service does when it starts.
+        gc.collect()
+        gc.freeze()
         found = interleave(
             {
                 "joiner": lambda: join(kafka, made, given.pairs, given.batch),

@@ -71,8 +71,8 @@ def test_the_base_install_is_all_that_an_application_needs(wheel: Path, tmp_path
     assert "Traceback" not in refused.stderr
 
 
-def test_the_services_extra_is_all_that_a_container_needs(wheel: Path, tmp_path: Path) -> None:
-    scripts = make_environment(tmp_path / "env", wheel, extras={"services"})
+def test_two_extras_are_all_that_a_container_needs(wheel: Path, tmp_path: Path) -> None:
+    scripts = make_environment(tmp_path / "env", wheel, extras={"services", "train"})
     programs = [module for name, module in PROGRAMS.items() if name != "clickhouse"]
     # What these import when they get to work.
     later = ["tailrace.contracts.apply", "tailrace.kit.migrations", "tailrace.models.run_skops"]

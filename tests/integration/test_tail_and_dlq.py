@@ -135,6 +135,8 @@ def test_a_dead_letter_is_sent_again_once(shell: Shell, lane: HandmadeLane) -> N
         (["predict", "{lane}", "not json"], 2, "JSON"),
         (["predict", "{lane}", '{"incme": 1}'], 1, "incme"),
         (["replay", "no-such-file.csv", "--model", "{lane}"], 2, "no-such-file"),
+        (["clock", "{lane}", "moon"], 2, "`wall`"),
+        (["freeze", "nobody"], 2, "tailrace apply"),
     ],
 )
 def test_errors_say_what_to_do_next(
@@ -143,3 +145,12 @@ def test_errors_say_what_to_do_next(
     done = shell.run(*(a.replace("{lane}", lane.model) for a in arguments), expect=code)
     assert says in done.stderr
     assert done.stdout == ""
+
+
+def test_the_clock_of_a_lane_is_said_and_given_to_the_wall(shell: Shell, lane: HandmadeLane) -> None:
+    def owner(*arguments: str) -> object:
+        return json.loads(shell.run("clock", lane.model, *arguments, "--json").stdout)["owner"]
+
+    assert owner() is None
+    assert owner("wall") == "wall"
+    assert owner() == "wall"

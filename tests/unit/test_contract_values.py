@@ -149,7 +149,7 @@ def test_units_and_defaults_are_as_documented() -> None:
     contract = load_contract(json.dumps(CONTRACT))
     day = 86_400_000
     assert contract.event_time.lateness_ms == 3_600_000
-    assert contract.keep.labels_ms == 91 * day  # horizon and lateness, in whole days
+    assert contract.keep.labels_ms == 181 * day  # two horizons and the lateness, in whole days
     assert contract.keep.outcomes_ms == 270 * day
     assert contract.quality.judge_at_ms == [0, 90 * day]
     assert contract.explore is not None

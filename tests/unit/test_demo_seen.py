@@ -78,6 +78,22 @@ def test_records_of_other_models_change_nothing() -> None:
     assert not seen.alerts
 
 
+def test_the_last_window_is_the_latest_of_the_version_that_answers() -> None:
+    seen = Seen("credit")
+    assert seen.last_window() is None
+    for start, role, segment in (
+        (10, "champion", ""),
+        (20, "champion", ""),
+        (0, "champion", ""),
+        (30, "shadow", ""),
+    ):
+        report = {"report_id": f"{start}{role}", "model": "credit", "role": role, "segment": segment}
+        seen.control("DriftReport", report | {"window_start": start}, 0)
+    found = seen.last_window()
+    assert found is not None
+    assert found["window_start"] == 20
+
+
 def test_an_alert_about_the_time_before_or_about_the_new_version_is_false() -> None:
     seen = Seen("credit")
     for at, version in ((CHANGE, 1), (CHANGE + 10, 1), (CHANGE + 50, 2)):

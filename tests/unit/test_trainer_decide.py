@@ -31,6 +31,7 @@ from tailrace.trainer.decide import (
     WindowJudged,
     Work,
     decide,
+    expecting,
     run_id,
 )
 
@@ -225,6 +226,13 @@ def test_a_command_that_cannot_be_carried_out_is_refused_once(facts: list[Event]
 def test_a_command_that_nobody_trusted_signed_is_refused() -> None:
     (refuse,) = after(applied(), window(8, 500), asked("c", "no trusted key"))[1]
     assert refuse == Refuse(asked("c", "no trusted key"), "no trusted key")
+
+
+def test_a_run_is_expected_where_windows_are_judged_and_there_are_triggers() -> None:
+    assert expecting(after(applied(), window(8))[0])
+    assert not expecting(after(applied("[]"), window(8))[0])
+    assert not expecting(after(applied())[0])
+    assert not expecting(after(window(8))[0])
 
 
 def test_models_do_not_concern_each_other() -> None:

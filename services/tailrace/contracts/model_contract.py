@@ -120,11 +120,13 @@ class ModelContract(Section):
                 }
             ),
         }
-        least = self.least_keep_ms()
+        # Two horizons, so that a joiner whose disk is lost finds all that it needs in the log (docs/adr/0084).
+        joined = {"predictions_ms", "labels_ms"}
+        twice = 2 * self.labels.horizon_ms + self.event_time.lateness_ms
         filled["keep"] = self.keep.model_copy(
             update={
-                name: getattr(self.keep, name) or _whole_days(milliseconds)
-                for name, milliseconds in least.items()
+                name: getattr(self.keep, name) or _whole_days(max(least, twice if name in joined else 0))
+                for name, least in self.least_keep_ms().items()
             }
         )
         self.__dict__.update(filled)

@@ -60,7 +60,7 @@ DATA_SETS = {
         model="phishing",
         file="phishing.csv",
         about="Web sites (Abdelhamid et al., 2014), with a flip of the concept that is planted halfway",
-        rate=30.0,
+        rate=16.0,
         label_delay_ms=24 * HOUR_MS,
         retrained=True,
     ),

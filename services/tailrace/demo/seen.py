@@ -131,6 +131,11 @@ class Seen:
         """The latest step of each run that is not at its end."""
         return [r for r in list(self.runs.values()) if r["state"] in ("planned", "training", "trained")]
 
+    def last_window(self) -> Report | None:
+        """The drift report of the latest window, of the version that answered, over all rows."""
+        of_all = [r for r in list(self.drift.values()) if r["role"] == "champion" and not r["segment"]]
+        return max(of_all, key=lambda r: int(r["window_start"]), default=None)
+
     def judged(self) -> list[Report]:
         """The performance reports."""
         return list(self.performance.values())

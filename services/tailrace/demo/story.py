@@ -21,7 +21,7 @@ from tailrace.demo import accuracy
 from tailrace.demo.beats import FIRST, LEAST_PAIRED, beats, day, drift_alerts, successor
 from tailrace.demo.display import Display, chart
 from tailrace.demo.project import DemoProject
-from tailrace.demo.seen import Answer, Seen
+from tailrace.demo.seen import Answer, Report, Seen
 from tailrace.demo.sender import Sender
 from tailrace.demo.timeline import Timeline, timeline
 from tailrace.demo.watch import Watcher
@@ -321,12 +321,19 @@ def _figures(seen: Seen) -> dict[str, str]:
         "labels": f"{seen.labels:,}",
         "outcomes": f"{seen.outcomes:,}",
         "reports": f"{len(seen.drift) + len(seen.performance):,}",
+        "last window": _window(seen.last_window()),
         "open alerts": ", ".join(sorted({a["kind"] for a in seen.open_alerts()})) or "none",
         "training": f"{training[0].get('progress') or 0:.0%}" if training else "-",
         "versions": f"champion {state.champion or '-'}"
         + (f", shadow {', '.join(map(str, state.shadow))}" if state.shadow else ""),
         "actions": share or "-",
     }
+
+
+def _window(report: Report | None) -> str:
+    if report is None:
+        return "-"
+    return f"{day(report['window_start'])} to {day(report['window_end'])}, {report['rows']:,} rows: {report['verdict']}"
 
 
 def _plainly(row: dict[str, Any]) -> str:

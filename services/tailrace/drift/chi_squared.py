@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
-from tailrace.drift.testing import Ints, Result
+from tailrace.drift.result import Ints, Result
 
 
 def chi_squared_test(counts: Ints, reference: Ints) -> Result | None:

@@ -12,8 +12,8 @@ from tailrace.contracts.model_contract import ModelContract
 from tailrace.drift.counts import Counts
 from tailrace.drift.layout import PREDICTED_CLASS, SCORE, Layout
 from tailrace.drift.read_predictions import Identity, Predictions
+from tailrace.drift.result import Ints
 from tailrace.drift.segments import ALL, Split, splits
-from tailrace.drift.testing import Ints
 from tailrace.kit.avro_columns import Column, Mask
 from tailrace.kit.windows import Times, window_starts
 

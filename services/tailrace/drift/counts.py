@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tailrace.drift.testing import Ints
+from tailrace.drift.result import Ints
 
 _HEAD = struct.Struct("<BBqqI")
 _DENSE, _SPARSE = 0, 1

@@ -17,9 +17,9 @@ from tailrace.drift.counts import Counts
 from tailrace.drift.histogram import Bin, category_histogram, number_histogram
 from tailrace.drift.ks import ks_test
 from tailrace.drift.layout import MISSING, UNSEEN, Categories, Field, Layout, Numbers
+from tailrace.drift.result import Ints, Result
 from tailrace.drift.segments import segment_names
 from tailrace.drift.shares import share_test
-from tailrace.drift.testing import Ints, Result
 
 QUIET, DRIFT, TOO_FEW_ROWS, NO_REFERENCE = "quiet", "drift", "too-few-rows", "no-reference"
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import stats
 
-from tailrace.drift.testing import Floats, Ints, Result
+from tailrace.drift.result import Floats, Ints, Result
 
 LARGEST_EXACT = 10_000
 """With a sample larger than this the p-value is the asymptotic one, as by scipy's default."""

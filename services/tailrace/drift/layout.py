@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from tailrace.drift.ks import slots_of
-from tailrace.drift.testing import Floats, Ints
+from tailrace.drift.result import Floats, Ints
 from tailrace.kit.avro_columns import Column
 from tailrace.models.reference import CategoryProfile, NumberProfile, Reference
 

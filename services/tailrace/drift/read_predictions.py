@@ -10,7 +10,7 @@ import fastavro
 import numpy as np
 
 from tailrace.contracts.schemas import RESERVED
-from tailrace.drift.testing import Ints
+from tailrace.drift.result import Ints
 from tailrace.kit.avro_columns import Column, ColumnDecoder
 from tailrace.kit.avro_types import plain
 from tailrace.kit.codec import HEADER, Codec, read_schema_id

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tailrace.contracts.model_contract import ModelContract
-from tailrace.drift.testing import Ints
+from tailrace.drift.result import Ints
 from tailrace.kit.avro_columns import Column
 
 ALL = ""

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from tailrace.drift.chi_squared import cramers_v
-from tailrace.drift.testing import Result
+from tailrace.drift.result import Result
 
 
 @lru_cache(maxsize=1 << 16)

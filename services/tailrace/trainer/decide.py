@@ -232,9 +232,9 @@ def decide(state: State, event: Event) -> tuple[State, list[Action]]:
 
 
 def expecting(state: State) -> bool:
-    """Whether there is a trigger that may lead to a run before long."""
+    """Whether a run may come any time: windows of some model are judged, and its contract has triggers."""
     return any(
-        known.contract is not None and _open(known, known.contract.contract)
+        known.windows and known.contract is not None and known.contract.contract.training.triggers
         for known in state.models.values()
     )
 
