@@ -96,13 +96,9 @@ class ClockLoop:
                 self._take(message)
 
     def _take(self, message: Message) -> None:
-        try:
-            if message.topic() == CONTRACTS:
-                self._contracts.apply(self._control_codec.decode("Contract", message.value()))
-            elif message.value() is not None:
-                self._clocks.apply(self._control_codec.decode("Clock", message.value()))
-        except BadRecord as bad:
-            log.warning("skipped a control record", extra={"topic": message.topic(), "why": str(bad)})
+        record = self._control_codec.read(message)
+        if record is not None:
+            (self._contracts if message.topic() == CONTRACTS else self._clocks).apply(record)
 
     def _claim(self, lanes: set[str]) -> None:
         """Takes over the lanes without a clock whose requests are of now."""

@@ -10,23 +10,18 @@ from confluent_kafka import Consumer, TopicPartition
 from tailrace.contracts import lanes
 from tailrace.contracts.lanes import Lane
 from tailrace.demo.seen import Seen
-from tailrace.kit.codec import CONTROL_RECORDS, Codec, ControlCodec
+from tailrace.kit.codec import CONTROL_NAMES, Codec, ControlCodec
 from tailrace.kit.connection import Connection
 from tailrace.kit.messages import Message, Source
 from tailrace.kit.registry import RegistryClient
 
-_CONTROL = {
-    topic: name
-    for name, topic in CONTROL_RECORDS.items()
-    if topic
-    in (
-        lanes.ALERTS,
-        lanes.DRIFT_REPORTS,
-        lanes.PERFORMANCE_REPORTS,
-        lanes.TRAINING_RUNS,
-        lanes.ROLLOUTS,
-    )
-}
+_CONTROL = (
+    lanes.ALERTS,
+    lanes.DRIFT_REPORTS,
+    lanes.PERFORMANCE_REPORTS,
+    lanes.TRAINING_RUNS,
+    lanes.ROLLOUTS,
+)
 
 
 class Watcher(threading.Thread):
@@ -93,5 +88,5 @@ class Watcher(threading.Thread):
         elif at.topic == lane.dead_letters:
             seen.dead_letters += 1
         else:
-            name = _CONTROL[at.topic]
+            name = CONTROL_NAMES[at.topic]
             seen.control(name, self._control.decode(name, message.value()), at.offset)

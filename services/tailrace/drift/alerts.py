@@ -6,7 +6,6 @@ from the window that raised it to the one that resolves it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from tailrace.contracts.model_contract import ModelContract
 from tailrace.contracts.sections import match_alert
 from tailrace.drift.judge import DRIFT, QUIET, Report, Window
 from tailrace.drift.segments import segment_names
+from tailrace.kit.sources import record_id
 
 CHAMPION = "champion"
 _MOST_NAMES = 5
@@ -77,8 +77,9 @@ def _severity(contract: ModelContract, drifted: Iterable[str]) -> str:
 
 def _alert_id(window: Window, report: Report) -> str:
     subject = report.subject
-    parts = ("drift", window.model, subject.version, subject.segment, window.start, window.applied.digest)
-    return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:32]
+    return record_id(
+        "drift", window.model, subject.version, subject.segment, window.start, window.applied.digest
+    )
 
 
 def _raised(window: Window, report: Report, alert: dict[str, Any]) -> dict[str, Any]:

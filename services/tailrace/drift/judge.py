@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from tailrace.drift.layout import MISSING, UNSEEN, Categories, Field, Layout, Nu
 from tailrace.drift.result import Ints, Result
 from tailrace.drift.segments import segment_names
 from tailrace.drift.shares import share_test
+from tailrace.kit.sources import record_id
 
 QUIET, DRIFT, TOO_FEW_ROWS, NO_REFERENCE = "quiet", "drift", "too-few-rows", "no-reference"
 
@@ -108,7 +108,7 @@ def judge(window: Window, subject: Subject, counts: Counts, layout: Layout | Non
 def report_id(window: Window, subject: Subject) -> str:
     """The same for the same window, however often it is judged."""
     parts = ("drift", window.model, *subject, window.start, window.applied.digest)
-    return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:32]
+    return record_id(*parts)
 
 
 def _tests(contract: ModelContract, slots: Ints, layout: Layout) -> Iterator[_Test]:

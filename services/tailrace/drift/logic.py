@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tailrace.contracts.fold import AppliedContract, Contracts
-from tailrace.contracts.lanes import ALERTS, CONTRACTS, DRIFT_REPORTS, MANIFESTS, Lane
+from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, Lane
 from tailrace.drift.alerts import tell
 from tailrace.drift.count import Subject, count
 from tailrace.drift.counts import Counts
@@ -18,7 +18,7 @@ from tailrace.drift.read_predictions import PredictionReader, Predictions
 from tailrace.drift.references import OpenReference, References
 from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.errors import BadRecord
-from tailrace.kit.messages import Message, Record, Source
+from tailrace.kit.messages import Message
 from tailrace.kit.registry import Registry
 from tailrace.kit.windows import Cell, Closed, Judged, Rows, Times
 from tailrace.models.catalog import Catalog
@@ -26,7 +26,6 @@ from tailrace.models.catalog import Catalog
 log = logging.getLogger(__name__)
 
 CONTROL_TOPICS = (CONTRACTS, MANIFESTS)
-_RECORDS = {CONTRACTS: "Contract", MANIFESTS: "ModelManifest"}
 _PREDICTIONS, _SHADOW_PREDICTIONS = "predictions", "shadow-predictions"
 _OPEN = "open"
 """What is remembered between windows: alerts that are open."""
@@ -61,7 +60,7 @@ class DriftWindows:
 
     def control(self, messages: Sequence[Message]) -> None:
         # Decoded first, all of them: the loop offers the same messages again where the registry is away.
-        for message, record in [(m, self._decoded(m)) for m in messages]:
+        for message, record in [(m, self._control_codec.read(m)) for m in messages]:
             if record is not None:
                 (self._contracts if message.topic() == CONTRACTS else self._catalog).apply(record)
 
@@ -131,24 +130,12 @@ class DriftWindows:
             subject = Subject.from_text(text)
             layout = self._references.layout(closed.model, subject.version, subject.artifact_digest)
             reports.append(judge(window, subject, counts, layout))
-        records = [self._record(DRIFT_REPORTS, "DriftReport", closed.model, r.record) for r in reports]
+        records = [self._control_codec.record("DriftReport", r.record) for r in reports]
         if closed.stream == _SHADOW_PREDICTIONS:
             return Judged(records, memory)
         told = tell(window, reports, memory.get(_OPEN, {}))
-        records += [self._record(ALERTS, "Alert", closed.model, alert) for alert in told.records]
+        records += [self._control_codec.record("Alert", alert) for alert in told.records]
         return Judged(records, {_OPEN: told.open} if told.open else {})
-
-    def _record(self, topic: str, name: str, model: str, record: dict[str, Any]) -> Record:
-        return Record(topic, self._control_codec.encode(name, record), model.encode())
-
-    def _decoded(self, message: Message) -> dict[str, Any] | None:
-        if message.value() is None:
-            return None
-        try:
-            return self._control_codec.decode(_RECORDS[message.topic()], message.value())
-        except BadRecord as bad:
-            log.warning("skipped a control record", extra={"at": str(Source.of(message)), "why": str(bad)})
-            return None
 
     def _refused(
         self, topic: str, messages: Sequence[Message], predictions: Predictions

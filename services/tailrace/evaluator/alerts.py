@@ -7,7 +7,6 @@ window older than one that was found good since, raises nothing.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from tailrace.contracts.durations import format_duration
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.contracts.sections import match_alert
 from tailrace.evaluator.report import Record, Window, dropped
+from tailrace.kit.sources import record_id
 
 CHAMPION = "champion"
 KIND = "quality-drop"
@@ -80,9 +80,8 @@ def _raise(window: Window, report: Record, open_alerts: dict[str, Any]) -> list[
     severity = _severity(contract, [metric["metric"] for metric in fallen])
     found = open_alerts.get(version)
     if found is None:
-        identity = ("quality-drop", window.model, version, window.start, window.applied.digest)
         found = {
-            "id": hashlib.sha256("|".join(map(str, identity)).encode()).hexdigest()[:32],
+            "id": record_id(KIND, window.model, version, window.start, window.applied.digest),
             "since": window.start,
             "at": window.judged_at,
             "told": None,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tailrace.contracts.fold import AppliedContract, Contracts
-from tailrace.contracts.lanes import ALERTS, CONTRACTS, MANIFESTS, PERFORMANCE_REPORTS, Lane
+from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, Lane
 from tailrace.evaluator.alerts import tell
 from tailrace.evaluator.count import count_outcomes, count_predictions
 from tailrace.evaluator.counts import Counts
@@ -16,15 +16,13 @@ from tailrace.evaluator.plan import Plan
 from tailrace.evaluator.read import OfContract, Reader
 from tailrace.evaluator.report import Window, reports
 from tailrace.kit.codec import Codec, ControlCodec
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.messages import Message, Record, Source
+from tailrace.kit.messages import Message
 from tailrace.kit.registry import Registry
 from tailrace.kit.windows import Cell, Closed, Judged, Rows, Times
 
 log = logging.getLogger(__name__)
 
 CONTROL_TOPICS = (CONTRACTS, MANIFESTS)
-_RECORDS = {CONTRACTS: "Contract", MANIFESTS: "ModelManifest"}
 _PREDICTIONS, _SHADOW_PREDICTIONS, _OUTCOMES = "predictions", "shadow-predictions", "outcomes"
 
 
@@ -54,7 +52,7 @@ class PerformanceWindows:
 
     def control(self, messages: Sequence[Message]) -> None:
         # Decoded first, all of them: the loop offers the same messages again where the registry is away.
-        for message, record in [(m, self._decoded(m)) for m in messages]:
+        for message, record in [(m, self._control_codec.read(m)) for m in messages]:
             if record is None:
                 continue
             if message.topic() == MANIFESTS:
@@ -119,24 +117,12 @@ class PerformanceWindows:
         age_ms = closed.contract.contract.quality.judge_at_ms[closed.age]
         window = Window(closed.model, closed.contract, closed.window_start, age_ms)
         found = reports(window, closed.subjects, self._holdouts.of)
-        records = [self._record(PERFORMANCE_REPORTS, "PerformanceReport", closed.model, r) for r in found]
+        records = [self._control_codec.record("PerformanceReport", r) for r in found]
         if closed.stream == _SHADOW_PREDICTIONS:
             return Judged(records, memory)
         told = tell(window, found, memory)
-        records += [self._record(ALERTS, "Alert", closed.model, alert) for alert in told.records]
+        records += [self._control_codec.record("Alert", alert) for alert in told.records]
         return Judged(records, told.memory)
-
-    def _record(self, topic: str, name: str, model: str, record: dict[str, Any]) -> Record:
-        return Record(topic, self._control_codec.encode(name, record), model.encode())
-
-    def _decoded(self, message: Message) -> dict[str, Any] | None:
-        if message.value() is None:
-            return None
-        try:
-            return self._control_codec.decode(_RECORDS[message.topic()], message.value())
-        except BadRecord as bad:
-            log.warning("skipped a control record", extra={"at": str(Source.of(message)), "why": str(bad)})
-            return None
 
     def _plan(self, digest: str) -> Plan | None:
         if digest not in self._plans and digest not in self._looked_for:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from tailrace.evaluator.drop import SIGNIFICANT, Drop, drop
 from tailrace.evaluator.metrics import Estimate, estimate, metrics_of, positive_index
 from tailrace.evaluator.paired import gain
 from tailrace.evaluator.subject import Subject
+from tailrace.kit.sources import record_id
 from tailrace.models.manifest import Holdout
 
 LEAST_LABELLED = 30
@@ -177,4 +177,4 @@ def _report_id(window: Window, subject: Subject) -> str:
         window.age_ms,
         window.applied.digest,
     ]
-    return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:32]
+    return record_id(*parts)

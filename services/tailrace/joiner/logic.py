@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
 
 from tailrace.contracts.fold import Contracts
 from tailrace.contracts.lanes import CONTRACTS, Lane
@@ -15,10 +14,10 @@ from tailrace.joiner.standing import INPUTS
 from tailrace.joiner.step import Result
 from tailrace.joiner.store import Store
 from tailrace.kit.codec import Codec, ControlCodec
-from tailrace.kit.errors import BadRecord, Retry
+from tailrace.kit.errors import Retry
 from tailrace.kit.log import Committed, History
 from tailrace.kit.logic import Clock, Output
-from tailrace.kit.messages import Hold, Message, Source, TopicPartition
+from tailrace.kit.messages import Hold, Message, TopicPartition
 from tailrace.kit.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -56,7 +55,7 @@ class JoinerLogic:
 
     def control(self, messages: Sequence[Message]) -> None:
         # Decoded first, all of them: the loop offers the same messages again where the registry is away.
-        records = [self._decoded(message) for message in messages]
+        records = [self._control_codec.read(message) for message in messages]
         for record in records:
             if record is not None and self._contracts.apply(record):
                 applied = self._contracts.current[record["model"]]
@@ -128,15 +127,6 @@ class JoinerLogic:
 
     def waiting(self) -> str | None:
         return None if self._lanes else "no contract has been applied yet: `tailrace apply`"
-
-    # Steps ---
-
-    def _decoded(self, message: Message) -> dict[str, Any] | None:
-        try:
-            return self._control_codec.decode("Contract", message.value())
-        except BadRecord as bad:
-            log.warning("skipped a control record", extra={"at": str(Source.of(message)), "why": str(bad)})
-            return None
 
 
 def _by_partition(messages: Sequence[Message]) -> dict[tuple[str, int], dict[str, list[Message]]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import struct
 from collections.abc import Callable
 from functools import cache
@@ -21,7 +22,10 @@ from tailrace.kit.avro_limits import check_limits
 from tailrace.kit.avro_types import conforms, logical_types, plain
 from tailrace.kit.data import data_dir
 from tailrace.kit.errors import BadRecord
+from tailrace.kit.messages import Headers, Message, Record, Source
 from tailrace.kit.registry import Registry, Schema
+
+log = logging.getLogger(__name__)
 
 HEADER = struct.Struct(">bI")
 MAGIC = 0
@@ -234,6 +238,24 @@ class ControlCodec:
         """The record, resolved to the schema called so. Raises `BadRecord` and `Retry` as `Codec.decode`."""
         return self._codec.decode(value, control_schema(name)).record
 
+    def record(self, name: str, record: dict[str, Any], headers: Headers = ()) -> Record:
+        """The record as it is produced to the topic of its kind, under its model's name."""
+        return Record(CONTROL_RECORDS[name], self.encode(name, record), record["model"].encode(), headers)
+
+    def read(self, message: Message) -> dict[str, Any] | None:
+        """The record in a message of a control topic; None for a tombstone, and for what cannot be read.
+
+        A control record that cannot be read stops nobody: it is skipped, with a line in the log that says where it
+        is. Raises `Retry` while the registry is away.
+        """
+        if message.value() is None:
+            return None
+        try:
+            return self.decode(CONTROL_NAMES[message.topic()], message.value())
+        except BadRecord as bad:
+            log.warning("skipped a control record", extra={"at": str(Source.of(message)), "why": str(bad)})
+            return None
+
 
 CONTROL_RECORDS = {
     "Contract": "tailrace.contracts",
@@ -248,6 +270,9 @@ CONTROL_RECORDS = {
     "Clock": "tailrace.clocks",
 }
 """The control records and the topic that each of them is on."""
+
+CONTROL_NAMES = {topic: name for name, topic in CONTROL_RECORDS.items()}
+"""The control topics and the record that is on each of them."""
 
 
 @cache

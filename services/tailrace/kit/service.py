@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import logging
 import signal
 import time
@@ -27,6 +26,7 @@ from tailrace.kit.logs import log_as_json
 from tailrace.kit.messages import DeadLetter, Message, Record, Source
 from tailrace.kit.registry import RegistryClient
 from tailrace.kit.settings import Settings, read_settings
+from tailrace.kit.sources import record_id
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class Quarantine:
     def __call__(self, message: Message, reason: str) -> Output:
         source = Source.of(message)
         alert = {
-            "alert_id": hashlib.sha256(f"quarantined|{self._service}|{source}".encode()).hexdigest()[:32],
+            "alert_id": record_id("quarantined", self._service, source),
             "state": "raised",
             "kind": "quarantined",
             "severity": "severe",

@@ -12,13 +12,20 @@ from tailrace.kit.messages import Source
 REQUEST_ID = "request_id"
 
 
+def record_id(*parts: object) -> str:
+    """The id of a record that follows from these: 32 hex digits of SHA-256 of their texts, joined by ``|``.
+
+    The same on every machine and after every restart, so what is written twice shows as one id twice.
+    """
+    return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:32]
+
+
 def prediction_id(role: str, source: Source, version: int) -> str:
     """The id of the prediction that this role makes of the request at these coordinates.
 
-    32 hex digits of SHA-256; the same on every machine and after every restart, so an answer given twice
-    would show as one id twice. The version is part of it only in shadow, where several score one request.
+    The version is part of it only in shadow, where several score one request.
     """
-    return hashlib.sha256(f"{id_role(role, version)}|{source}".encode()).hexdigest()[:32]
+    return record_id(id_role(role, version), source)
 
 
 def id_role(role: str, version: int) -> str:

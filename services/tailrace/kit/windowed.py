@@ -209,7 +209,7 @@ class WindowedLogic:
 
     def _part(self, part: dict[str, Any]) -> Record:
         headers = [(KIND, self._kind.kind.encode())]
-        return Record(WINDOW_PARTS, self._codec.encode("WindowPart", part), part["model"].encode(), headers)
+        return self._codec.record("WindowPart", part, headers)
 
     # Closing ---
 

@@ -8,7 +8,6 @@ makes again from where it is needed, as the commit says, up to the committed off
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,11 +18,12 @@ from tailrace.contracts.fold import Contracts
 from tailrace.contracts.lanes import ALERTS, COMMANDS, CONTRACTS, MANIFESTS, PERFORMANCE_REPORTS, ROLLOUTS
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.codec import ControlCodec
-from tailrace.kit.errors import BadRecord, Retry
+from tailrace.kit.errors import Retry
 from tailrace.kit.log import Committed, History
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.messages import Hold, Message, Record, Source, TopicPartition
 from tailrace.kit.registry import Registry
+from tailrace.kit.sources import record_id
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
 from tailrace.models.rollout_fold import EVENT_TIME, SEQUENCE, Canary, Rollouts, RolloutState, state_after
@@ -46,13 +46,7 @@ OpenPackage = Callable[[Mapping[str, Any], ModelContract, int], Opened]
 TakenBack = Callable[[RolloutState, ModelContract, Mapping[str, Any]], Move | None]
 RefuseCommand = Callable[[Mapping[str, Any]], str | None]
 
-_CONTROL = {CONTRACTS: "Contract", ROLLOUTS: "Rollout"}
-_INPUTS = {
-    COMMANDS: "Command",
-    MANIFESTS: "ModelManifest",
-    PERFORMANCE_REPORTS: "PerformanceReport",
-    ALERTS: "Alert",
-}
+_INPUTS = frozenset({COMMANDS, MANIFESTS, PERFORMANCE_REPORTS, ALERTS})
 _REPORTS = TopicPartition(PERFORMANCE_REPORTS, 0)
 
 
@@ -122,11 +116,11 @@ class RolloutLogic:
         return (CONTRACTS, ROLLOUTS)
 
     def topics(self) -> frozenset[str]:
-        return frozenset(_INPUTS)
+        return _INPUTS
 
     def control(self, messages: Sequence[Message]) -> None:
         # Decoded first, all of them: the loop offers the same messages again where the registry is away.
-        decoded = [(m, self._decoded(_CONTROL[m.topic()], m)) for m in messages]
+        decoded = [(m, self._codec.read(m)) for m in messages]
         for message, record in decoded:
             if record is None:
                 continue
@@ -149,7 +143,7 @@ class RolloutLogic:
 
     def restore(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            report = self._decoded("PerformanceReport", message)
+            report = self._codec.read(message)
             if report is not None:
                 self._reports.setdefault(report["model"], PairedReports()).apply(report, message.offset())
 
@@ -196,8 +190,7 @@ class RolloutLogic:
         if self._rollouts.steps < self._steps:
             return f"{self._steps - self._rollouts.steps} committed rollout steps are yet to be read back"
         topic, source = message.topic(), Source.of(message)
-        # None: a version's manifest was taken away.
-        record = None if message.value() is None else self._decoded(_INPUTS[topic], message)
+        record = self._codec.read(message)
         if record is not None and topic == MANIFESTS:
             why = self._published(record, source, draft)
             if why is not None:
@@ -291,13 +284,6 @@ class RolloutLogic:
 
     # Records ---
 
-    def _decoded(self, name: str, message: Message) -> dict[str, Any] | None:
-        try:
-            return self._codec.decode(name, message.value())
-        except BadRecord as bad:
-            log.warning("skipped a record", extra={"at": str(Source.of(message)), "why": str(bad)})
-            return None
-
     def _write(
         self,
         step: Step,
@@ -335,7 +321,7 @@ class RolloutLogic:
             "contract_digest": applied.digest if applied else None,
             "evidence": evidence | _folded(draft.positions, source),
         }
-        draft.records.append(Record(ROLLOUTS, self._codec.encode("Rollout", record), model.encode()))
+        draft.records.append(self._codec.record("Rollout", record))
         after = draft.states[model] = state_after(before, record)
         draft.steps += 1
         self._tell(before, after, record, draft)
@@ -396,12 +382,12 @@ class RolloutLogic:
 
     def _alert(self, identity: str, **facts: Any) -> Record:
         alert = {
-            "alert_id": hashlib.sha256(identity.encode()).hexdigest()[:32],
+            "alert_id": record_id(identity),
             "state": "raised",
             "service": "rollout",
             **facts,
         }
-        return Record(ALERTS, self._codec.encode("Alert", alert), facts["model"].encode())
+        return self._codec.record("Alert", alert)
 
 
 def _taken_back(before: RolloutState, after: RolloutState, step: str) -> int | None:

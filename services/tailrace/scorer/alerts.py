@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
-from tailrace.contracts.lanes import ALERTS
 from tailrace.kit.codec import ControlCodec
 from tailrace.kit.messages import Record, Source
+from tailrace.kit.sources import record_id
 from tailrace.scorer.versions import Refusal, Role
 
 
@@ -42,13 +41,12 @@ class Alerts:
         )
 
     def _record(self, **facts: Any) -> Record:
-        name = "|".join([facts["kind"], self._service, facts["model"], str(facts["version"])])
         alert = {
-            "alert_id": hashlib.sha256(name.encode()).hexdigest()[:32],
+            "alert_id": record_id(facts["kind"], self._service, facts["model"], facts["version"]),
             "state": "raised",
             "service": self._service,
             "detail": {},
             "source": None,
             **facts,
         }
-        return Record(ALERTS, self._codec.encode("Alert", alert), facts["model"].encode())
+        return self._codec.record("Alert", alert)

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,10 +16,9 @@ from tailrace.contracts.fold import Contracts
 from tailrace.contracts.lane_clocks import LaneClocks
 from tailrace.contracts.lanes import CLOCKS, CONTRACTS, MANIFESTS, ROLLOUTS, Lane
 from tailrace.kit.codec import Codec, ControlCodec
-from tailrace.kit.errors import BadRecord
 from tailrace.kit.log import Committed
 from tailrace.kit.logic import Clock, Output
-from tailrace.kit.messages import DeadLetter, Hold, Message, Record, Source, TopicPartition
+from tailrace.kit.messages import DeadLetter, Hold, Message, Record, TopicPartition
 from tailrace.kit.registry import Registry
 from tailrace.models.catalog import Catalog
 from tailrace.models.errors import PackageRefused
@@ -40,7 +39,7 @@ from tailrace.scorer.work import Work
 
 log = logging.getLogger(__name__)
 
-_RECORDS = {CONTRACTS: "Contract", MANIFESTS: "ModelManifest", ROLLOUTS: "Rollout", CLOCKS: "Clock"}
+CONTROL_TOPICS = (CONTRACTS, MANIFESTS, ROLLOUTS, CLOCKS)
 _REQUESTS = ".requests"
 
 
@@ -102,14 +101,14 @@ class ScorerLogic:
     # The seam to the loop ---
 
     def control_topics(self) -> Sequence[str]:
-        return tuple(_RECORDS)
+        return CONTROL_TOPICS
 
     def topics(self) -> frozenset[str]:
         return frozenset(self._lanes)
 
     def control(self, messages: Sequence[Message]) -> None:
         # Decoded first, all of them: the loop offers the same messages again where the registry is away.
-        for message, record in [(m, self._decoded(m)) for m in messages]:
+        for message, record in [(m, self._control_codec.read(m)) for m in messages]:
             if message.topic() == CONTRACTS:
                 self._contracts_position = message.offset() + 1
                 if record is not None and self._contracts.apply(record):
@@ -180,16 +179,6 @@ class ScorerLogic:
         return "; ".join(sorted(set(self._holding.values()))) or None
 
     # Steps ---
-
-    def _decoded(self, message: Message) -> dict[str, Any] | None:
-        value = message.value()
-        if value is None:
-            return None
-        try:
-            return self._control_codec.decode(_RECORDS[message.topic()], value)
-        except BadRecord as bad:
-            log.warning("skipped a control record", extra={"at": str(Source.of(message)), "why": str(bad)})
-            return None
 
     def _lane(self, requests_topic: str) -> Lane:
         return Lane(requests_topic.removesuffix(_REQUESTS))

@@ -21,7 +21,7 @@ from tailrace.contracts.names import avro_name
 from tailrace.contracts.schemas import AvroSchema, lane_schemas
 from tailrace.kit import dead_letters
 from tailrace.kit.clickhouse import Store
-from tailrace.kit.codec import CONTROL_RECORDS, Codec, ControlCodec, control_schema, is_json, read_schema_id
+from tailrace.kit.codec import CONTROL_NAMES, Codec, ControlCodec, control_schema, is_json, read_schema_id
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.marks import mark_time
 from tailrace.kit.messages import Message
@@ -47,7 +47,6 @@ _RECORD_KINDS = {
     "outcomes": "Outcome",
 }
 _JSON_KINDS: dict[str, Kind] = {"requests": "requests", "labels": "labels", "actions": "actions"}
-_CONTROL_NAMES = {topic: name for name, topic in CONTROL_RECORDS.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +149,7 @@ class RowReader:
         if value is None and mark_time(message) is not None:
             return None
         if topic in CONTROL_TABLES:
-            name = _CONTROL_NAMES[topic]
+            name = CONTROL_NAMES[topic]
             return Row(message, self._control_layout(topic, name), self._control.decode(name, value))
         lane, _, suffix = topic.rpartition(".")
         if suffix == "dead-letters":

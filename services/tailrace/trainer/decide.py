@@ -8,7 +8,6 @@ behind everything read before; and a run's cut is looked for in the history of c
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 from tailrace.contracts.durations import format_duration
 from tailrace.contracts.fold import AppliedContract
 from tailrace.contracts.model_contract import ModelContract
+from tailrace.kit.sources import record_id
 
 Kind = Literal["drift", "quality", "every", "labels", "command"]
 
@@ -240,7 +240,7 @@ def expecting(state: State) -> bool:
 
 
 def run_id(model: str, cut: int) -> str:
-    return hashlib.sha256(f"{model}|{cut}".encode()).hexdigest()[:32]
+    return record_id(model, cut)
 
 
 def _model_of(event: Any) -> str:

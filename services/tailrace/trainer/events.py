@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from tailrace.contracts import lanes
 from tailrace.contracts.fold import AppliedContract, Contracts
-from tailrace.kit.codec import ControlCodec
+from tailrace.kit.codec import CONTROL_NAMES, ControlCodec
+from tailrace.kit.sources import record_id
 from tailrace.models.rollout_fold import Rollouts
 from tailrace.trainer.decide import (
     Alerted,
@@ -26,16 +26,16 @@ from tailrace.trainer.decide import (
     WindowJudged,
 )
 
-TOPICS = {
-    lanes.CONTRACTS: "Contract",
-    lanes.ROLLOUTS: "Rollout",
-    lanes.COMMANDS: "Command",
-    lanes.ALERTS: "Alert",
-    lanes.DRIFT_REPORTS: "DriftReport",
-    lanes.PERFORMANCE_REPORTS: "PerformanceReport",
-    lanes.TRAINING_RUNS: "TrainingRun",
-}
-"""What the trainer reads, each by the name of its records. All have one partition."""
+TOPICS = (
+    lanes.CONTRACTS,
+    lanes.ROLLOUTS,
+    lanes.COMMANDS,
+    lanes.ALERTS,
+    lanes.DRIFT_REPORTS,
+    lanes.PERFORMANCE_REPORTS,
+    lanes.TRAINING_RUNS,
+)
+"""What the trainer reads. All have one partition."""
 
 COMMAND = "retrain"
 _KINDS = {"drift": "drift", "quality-drop": "quality"}
@@ -70,7 +70,7 @@ class Events:
         """
         if value is None:
             return None
-        record = self._codec.decode(TOPICS[topic], value)
+        record = self._codec.decode(CONTROL_NAMES[topic], value)
         if topic == lanes.CONTRACTS:
             taken = self._contracts.apply(record)
             return Applied(self._contracts.current[record["model"]]) if taken else None
@@ -184,7 +184,7 @@ def refusal_of(refuse: Refuse, at: int) -> dict[str, Any]:
     """The alert that answers a command that is refused."""
     asked = refuse.asked
     return {
-        "alert_id": hashlib.sha256(f"command-refused|{asked.command_id}".encode()).hexdigest()[:32],
+        "alert_id": record_id("command-refused", asked.command_id),
         "state": "raised",
         "kind": "command-refused",
         "severity": "warning",

@@ -16,7 +16,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tailrace.contracts import lanes
 from tailrace.contracts.lanes import Lane
 from tailrace.kit.codec import ControlCodec
 from tailrace.kit.errors import BadRecord, Retry, TailraceError
@@ -54,7 +53,7 @@ _LIBRARIES = ("faust", "mode", "aiokafka", "tailrace.trainer.faust_app")
 _TELL_EVERY_S = 10.0
 """How often a run's progress goes to its topic; every line of it goes to the log."""
 
-_Record = tuple[str, str, Mapping[str, Any]]  # topic, schema's name, record
+_Record = tuple[str, Mapping[str, Any]]  # the schema's name, and the record
 
 
 class TrainerLoop:
@@ -237,9 +236,9 @@ class TrainerLoop:
             if isinstance(action, Work):
                 self._start(action.run)
             elif isinstance(action, Refuse):
-                records.append((lanes.ALERTS, "Alert", refusal_of(action, self._now())))
+                records.append(("Alert", refusal_of(action, self._now())))
             elif isinstance(action, Plan):
-                records.append((lanes.TRAINING_RUNS, "TrainingRun", await self._plan(action.run)))
+                records.append(("TrainingRun", await self._plan(action.run)))
         if records:
             await self._write(records)
         if not self._working() and expecting(self._state):
@@ -254,10 +253,7 @@ class TrainerLoop:
         return record_of(run, offsets=[{"partition": p, "offset": end} for p, end in offsets])
 
     async def _write(self, records: list[_Record]) -> None:
-        encoded = [
-            Record(topic, self._codec.encode(name, dict(record)), str(record["model"]).encode())
-            for topic, name, record in records
-        ]
+        encoded = [self._codec.record(name, dict(record)) for name, record in records]
         if self._producer is None:
             raise Retry("the producer is being replaced")
         async with self._writing:
@@ -353,7 +349,7 @@ def best_of(runs: Mapping[str, Run]) -> dict[str, float]:
 
 
 def _step(run: Run, state: str, **more: Any) -> _Record:
-    return lanes.TRAINING_RUNS, "TrainingRun", record_of(run, **{**more, "state": state})
+    return "TrainingRun", record_of(run, **{**more, "state": state})
 
 
 def _end_at_last() -> None:
