@@ -1,0 +1,190 @@
+"""Scorer, shadow scorer and rollout as processes on a broker of their own, with requests of one model."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+from tests.support import models
+from tests.support.observer import Observer
+
+from tailrace.contracts import lanes
+from tailrace.contracts.apply import apply, plan
+from tailrace.contracts.fold import Contracts
+from tailrace.contracts.lanes import Lane
+from tailrace.contracts.model_contract import ModelContract, load_contract
+from tailrace.contracts.schemas import request_schema
+from tailrace.kit.codec import Codec
+from tailrace.kit.connection import Connection
+from tailrace.kit.reading import TopicReader
+from tailrace.kit.registry import RegistryClient
+from tailrace.kit.topics import control_topics, ensure_topics
+from tailrace.local.health import ask as ask_health
+from tailrace.local.kafka import LocalKafka
+from tailrace.local.ports import HOST, free_port
+from tailrace.local.process import Process
+from tailrace.models.publish import publish_package
+from tailrace.models.sign import SigningKey
+from tailrace.models.trust import signing_key
+
+LANE = Lane("credit")
+POLICY = """
+policy:
+  - {when: "score < THRESHOLD", do: approve}
+  - {do: refuse}
+"""
+CONTRACT = models.CONTRACT.replace("TARGET", models.TARGETS["binary"]) + POLICY
+REQUEST = {"income": 40_000.0, "debt_ratio": 0.5, "age": 40, "purpose": "car"}
+
+
+def until(what: str, condition: Callable[[], Any], timeout: float = 60) -> Any:
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
+        time.sleep(0.05)
+    return found
+
+
+@dataclass
+class Cluster:
+    connection: Connection
+    home: Path
+    env: dict[str, str]
+    processes: dict[str, Process] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.observer = Observer(self.connection.bootstrap, self.connection.registry)
+        self.codec = Codec(RegistryClient(self.connection.registry))
+        self.contracts = Contracts()
+        self.sent = 0
+        self._producer = Producer({**self.connection.kafka, "partitioner": "murmur2_random", "linger.ms": 2})
+
+    def run(self, name: str) -> Process:
+        self.ports[name] = free_port()
+        env = self.env | {"TAILRACE_HEALTH_PORT": str(self.ports[name]), "TAILRACE_INSTANCE": name}
+        command = [sys.executable, "-m", "tailrace.cli", "run", name]
+        self.processes[name] = Process(command, self.home / f"{name}.log", env)
+        self.processes[name].launch()
+        return self.processes[name]
+
+    def health(self, name: str, path: str) -> Any:
+        return ask_health(f"http://{HOST}:{self.ports[name]}", path)
+
+    def apply(self, threshold: float) -> ModelContract:
+        file = self.home / "credit.yaml"
+        file.write_text(CONTRACT.replace("THRESHOLD", str(threshold)))
+        apply(self.connection, plan([file], self.contracts), self.contracts, print)
+        return load_contract(file)
+
+    def publish(self, version: int, kind: str = "logistic", key: SigningKey | None = None) -> None:
+        built = models.package(kind)
+        contract = self.contracts.current["credit"].contract
+        manifest = built.manifest.model_copy(update={"contract_digest": contract.digest})
+        published = publish_package(
+            self.connection, type(built)(manifest, built.parts), key or signing_key(self.home)
+        )
+        assert published.version == version
+
+    def send(self, *requests: dict[str, Any]) -> None:
+        """Sends Avro requests, numbered by their request ids."""
+        schema = RegistryClient(self.connection.registry).register(
+            "credit.requests-value", request_schema(self.contracts.current["credit"].contract)
+        )
+        for request in requests:
+            self.sent += 1
+            name = f"r{self.sent}"
+            self.raw(self.codec.encode(schema, {"request_id": name, **request}), name.encode())
+        self._producer.flush(30)
+
+    def raw(self, value: bytes | None, key: bytes | None = None) -> None:
+        self._producer.produce(LANE.requests, value, key)
+        self._producer.poll(0)
+
+    def flush(self) -> None:
+        assert self._producer.flush(30) == 0
+
+    def events(self, topic: str = LANE.predictions) -> list[dict[str, Any]]:
+        """The predictions as the observer decodes them, in the order of their requests by partition."""
+        seen = self.observer.read(topic)
+        found = [self.observer.decode(s.value) for s in seen if s.value is not None]
+        return sorted(found, key=lambda e: (e["source"]["partition"], e["source"]["offset"]))
+
+    def answering(self) -> Callable[[], list[dict[str, Any]]]:
+        """While requests go on: a function that gives the predictions that came since its last call."""
+        reader = TopicReader(self.connection, LANE.predictions, from_end=True)
+        return lambda: [self.observer.decode(m.value()) for m in reader.poll(0.1) if m.value() is not None]
+
+    def alerts(self) -> list[dict[str, Any]]:
+        return [self.observer.decode(s.value) for s in self.observer.read(lanes.ALERTS) if s.value]
+
+
+class Traffic(threading.Thread):
+    """Sends requests at a steady pace until it is told to stop."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(daemon=True)
+        self.cluster = cluster
+        self.stopping = threading.Event()
+        self.count = 0
+
+    def run(self) -> None:
+        while not self.stopping.is_set():
+            self.cluster.send(*[REQUEST | {"income": float(i)} for i in range(5)])
+            self.count += 5
+            time.sleep(0.02)
+
+    def __enter__(self) -> Traffic:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        self.join()
+
+
+@contextmanager
+def running_cluster(folder: Path, *services: str) -> Iterator[Cluster]:
+    """A broker and a registry with the contract applied, and these services."""
+    broker = LocalKafka(folder / "kafka")
+    broker.start()
+    home = folder / "home"
+    home.mkdir()
+    registry_port = free_port()
+    registry = f"http://{HOST}:{registry_port}"
+    env = {k: v for k, v in os.environ.items() if not k.startswith("TAILRACE_")} | {
+        "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
+        "SCHEMA_REGISTRY_URL": registry,
+        "TAILRACE_HOME": str(home),
+    }
+    server = Process(
+        [sys.executable, "-m", "tailrace.cli", "run", "registry"],
+        home / "registry.log",
+        env | {"TAILRACE_PORT": str(registry_port)},
+    )
+    server.launch()
+    until("the registry answers", lambda: ask_health(registry, "/subjects").ok)
+    connection = Connection({"bootstrap.servers": broker.bootstrap}, registry)
+    ensure_topics(connection.kafka, control_topics())
+    found = Cluster(connection, home, env)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TAILRACE_LANE_PARTITIONS", "3")
+        found.apply(0.5)
+    signing_key(home)
+    try:
+        for name in services:
+            found.run(name)
+        yield found
+    finally:
+        for process in [*found.processes.values(), server]:
+            process.stop(10)
+        broker.stop()
