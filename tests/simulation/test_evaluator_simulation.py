@@ -34,6 +34,11 @@ TEXT = BINARY.replace(
 HOLDOUTS = {v: Holdout(rows=1000, metrics={"accuracy": 0.95, "auc": 0.9, "log_loss": 0.2}) for v in (1, 2)}
 LAB = Lab(TEXT, holdouts=HOLDOUTS)
 COUNTED = (LAB.lane.predictions, LAB.lane.shadow_predictions, LAB.lane.outcomes)
+INSTEAD = [
+    {"served_by": "rule", "served_cause": "model"},
+    {"served_by": "previous", "served_cause": "score"},
+    {"served_by": "person", "served_cause": "off"},
+]
 HORIZON = LAB.contract.labels.horizon_ms
 
 
@@ -108,7 +113,8 @@ class EvaluatorScenario(Scenario):
             prediction_id=f"p{self.ids}",
             event_time=time,
             version=rng.choice([1, 2]) if shadow else 1 + (time > 60_000),
-            role="shadow" if shadow else "champion",
+            role="shadow" if shadow else rng.choice(["champion", "champion", "canary", "arm"]),
+            **rng.choice([{}, {}, *INSTEAD]),
             **said(rng.choice([0.2, 0.4, 0.6, 0.9, rng.random()])),
             amount=rng.choice([None, 10.0, 60.0, 1e6 * rng.random()]),
             region=rng.choice(["north", "south", "east", None]),
@@ -207,7 +213,10 @@ def assert_same_as(one: MemoryLog, other: MemoryLog) -> None:
 
 
 def compare(found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    names = ("predictions", "labelled", "assumed", "unlabelled", "late_labels", "mature", "label_share")
+    names = (
+        *("predictions", "fallbacks", "labelled", "assumed", "unlabelled", "late_labels"),
+        *("mature", "label_share"),
+    )
     assert {name: found[name] for name in names} == {name: wanted[name] for name in names}, key_of(found)
     assert found["artifact_digest"] == ARTIFACT
     close(found["value_total"], wanted["value_total"])

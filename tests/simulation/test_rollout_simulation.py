@@ -2,13 +2,15 @@
 the steps that it had to lead to, once, and none was lost or followed another.
 
 What ought to be is worked out here from the topics alone, by a small state machine of the test's own: each step says
-how far every input had been folded, so that it can be taken again.
+how far every input had been folded, so that it can be taken again. And so it is: one undisturbed instance that is given
+the inputs in the order that the steps name writes the same steps, byte for byte.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,14 +25,16 @@ from tailrace.contracts import lanes
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.kit.batch_loop import BatchLoop
 from tailrace.kit.errors import Retry
-from tailrace.kit.log import Backend
+from tailrace.kit.log import Backend, Committed
 from tailrace.kit.memory_log import MemoryClock, MemoryLog
+from tailrace.kit.messages import Message, TopicPartition
 from tailrace.models.errors import PackageRefused
 from tailrace.models.load import LoadedModel
 from tailrace.rollout.logic import RolloutLogic
 
-MODELS = ("one", "two")
-NEEDED, MARGIN = 40, 0.05
+MODELS = ("one", "two", "three")
+NEEDED, MARGIN, TOLERANCE = 40, 0.05, 0.1
+SHARES, OF_ITS_OWN, FALLBACKS = (0.2, 0.6), 30, 0.1
 TEXT = """
 model: {}
 owner: {{team: t}}
@@ -41,11 +45,13 @@ quality: {{slices: [region]}}
 gates:
   beat_champion: {{metric: log_loss, by: 0.05}}
   not_worse_on: {{slices: [region], metric: log_loss, tolerance: 0.1}}
-rollout: {{shadow: {{outcomes: 40}}}}
 """
-MORE = {"one": "", "two": "approvals: {promote: {role: boss}}\n"}
-CONTRACTS: dict[str, ModelContract] = {m: load_contract(TEXT.format(m) + MORE[m]) for m in MODELS}
-SEGMENTS = ("", "region=a", "region=b", "other=a")
+ROLLOUT = "rollout: {shadow: {outcomes: 40}"
+CANARY = ", canary: {steps: [20%, 60%], outcomes: 30}, back_if: {fallback_share: 10%}"
+MORE = {"one": "}\n", "two": "}\napprovals: {promote: {role: boss}}\n", "three": CANARY + "}\n"}
+CONTRACTS: dict[str, ModelContract] = {m: load_contract(TEXT.format(m) + ROLLOUT + MORE[m]) for m in MODELS}
+SLICES = ("region=a", "region=b")
+SEGMENTS = ("", *SLICES, "other=a")
 REGISTRY = MemoryRegistry()
 MOST = 8
 OPENED = {(m, v): formula_model(CONTRACTS[m], v) for m in MODELS for v in range(1, MOST + 1)}
@@ -89,6 +95,10 @@ class Expected:
     kept: set[int] = field(default_factory=set)
     waiting: set[int] = field(default_factory=set)
     promoted_at: int | None = None
+    canary: int | None = None
+    step: int = 0
+    began: int | None = None
+    since: int | None = None
 
     def move(self, version: int, to: str | None) -> None:
         for some in self.lists.values():
@@ -107,6 +117,15 @@ class Expected:
 
     def take(self, name: str, version: int | None, at: int | None, by_person: bool) -> None:
         """Takes a step, whoever decided it."""
+        if name == "canary":
+            if version != self.canary:
+                self.step, self.began = 0, at
+            self.canary, self.step, self.since = version, self.step + 1, at
+            self.served.add(version)
+            self.waiting.discard(version)
+            return
+        if name == "promote" or (version is not None and version == self.canary and name != "wait"):
+            self.canary, self.step = None, 0
         if version is None:
             setattr(self, {"o": "off"}.get(name[0], "frozen"), name in ("off", "freeze"))
         elif name == "wait":
@@ -139,40 +158,75 @@ class Expected:
             for version in self.lists["candidates"]:
                 return ("first-champion" if self.champion is None else "shadow"), version
             for version in self.lists["shadow"]:
-                if version in self.served and version not in self.kept and version != self.previous:
+                if version in self.served - self.kept - {self.previous, self.canary}:
                     return "retire", version
+        if self.canary is not None:
+            return self._next_of_canary(reports)
         by_person = self.frozen or model == "two"
         for version in self.lists["shadow"]:
             if version in self.served or self.champion is None or (by_person and version in self.waiting):
                 continue
             passed = verdict(reports, version, self.champion)
             if passed:
-                return ("wait" if by_person else "promote"), version
+                best = "canary" if model == "three" else "promote"
+                return ("wait" if by_person else best), version
             if passed is False and not self.frozen:
                 return "reject", version
         return None
 
+    def _next_of_canary(self, reports: list[dict[str, Any]]) -> tuple[str, int] | None:
+        assert self.canary is not None
+        assert self.champion is not None
+        n, _, high = interval(reports, self.canary, self.champion, "", self.began)
+        if n >= OF_ITS_OWN:
+            slices = [interval(reports, self.canary, self.champion, s, self.began) for s in SLICES]
+            if high < 0 or any(of and top < -TOLERANCE for of, _, top in slices):
+                return None if self.frozen else ("reject", self.canary)
+        mine = (self.canary, "canary", "")
+        own = latest(r for r in reports if (r["version"], r["role"], r["segment"]) == mine)
+        labelled = sum(
+            r["labelled"]
+            for r in own
+            if r["mature"] and (self.since is None or r["window_start"] > self.since)
+        )
+        if labelled < OF_ITS_OWN:
+            return None
+        if self.frozen:
+            waits = self.step == len(SHARES) and self.canary not in self.waiting
+            return ("wait", self.canary) if waits else None
+        return ("canary" if self.step < len(SHARES) else "promote"), self.canary
+
+
+def latest(reports: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last report of each window."""
+    return list({r["window_start"]: r for r in reports}.values())
+
+
+def interval(
+    reports: list[dict[str, Any]], version: int, against: int, segment: str, since: int | None = None
+) -> tuple[int, float, float]:
+    """On how many requests, and the ends of the interval of the gain: by the gains themselves, which the reports only
+    sum up; 0 of them where there is too little. Of windows that began after the version was seen first, and ``since``.
+    """
+    of_version = [
+        r for r in reports if (r["version"], r["role"]) == (version, "shadow") and r["against"] is not None
+    ]
+    began = min((r["window_start"] for r in of_version), default=0)
+    began = began if since is None else max(began, since)
+    some = latest(r for r in of_version if (r["segment"], r["against"]) == (segment, against))
+    gains = [g for r in some if r["window_start"] > began and r["mature"] for g in GAINS[r["report_id"]]]
+    if len(gains) < 2:
+        return 0, 0.0, 0.0
+    half = stats.norm.ppf(0.975) * np.std(gains, ddof=1) / np.sqrt(len(gains))
+    return len(gains), float(np.mean(gains) - half), float(np.mean(gains) + half)
+
 
 def verdict(reports: list[dict[str, Any]], version: int, against: int) -> bool | None:
-    """By the gains themselves, which the reports only sum up."""
-    of_version = [r for r in reports if (r["version"], r["role"]) == (version, "shadow")]
-    began = min((r["window_start"] for r in of_version), default=0)
-
-    def interval(segment: str) -> tuple[int, float, float]:
-        latest: dict[int, dict[str, Any]] = {}
-        for each in of_version:
-            if each["segment"] == segment and each["against"] == against:
-                latest[each["window_start"]] = each
-        gains = [g for at, r in latest.items() if at > began and r["mature"] for g in GAINS[r["report_id"]]]
-        if len(gains) < 2:
-            return 0, 0.0, 0.0
-        half = stats.norm.ppf(0.975) * np.std(gains, ddof=1) / np.sqrt(len(gains))
-        return len(gains), float(np.mean(gains) - half), float(np.mean(gains) + half)
-
-    n, low, _ = interval("")
+    n, low, _ = interval(reports, version, against, "")
     if n < NEEDED:
         return None
-    return low > MARGIN and all(interval(s)[2] >= -0.1 for s in ("region=a", "region=b") if interval(s)[0])
+    slices = [interval(reports, version, against, segment) for segment in SLICES]
+    return low > MARGIN and all(high >= -TOLERANCE for of, _, high in slices if of)
 
 
 GAINS: dict[str, list[float]] = {}
@@ -186,11 +240,16 @@ class RolloutScenario(Scenario):
         self.rng = rng
         self.publisher = Publisher(REGISTRY)
         self.versions = dict.fromkeys(MODELS, 0)
+        self.waited: list[tuple[str, int, str]] = []
+        self.taken_back = 0
+        self.models, self.busy = rng.choice([(MODELS, 9), (MODELS, 9), (("three",), 15), (("three",), 40)])
         self.commands: list[dict[str, Any]] = []
         self.reports = 0
         self.days = dict.fromkeys(MODELS, 0)
         self.taste = {
-            (m, v): rng.choice([0.3, 0.3, 0.3, 0.08, -0.2]) for m in MODELS for v in range(1, MOST + 1)
+            (m, v): rng.choice([0.3, 0.3, 0.3, 0.08, 0.3 if m == "three" else -0.2])
+            for m in MODELS
+            for v in range(1, MOST + 1)
         }
         for topic in (lanes.CONTRACTS, lanes.ROLLOUTS, *INPUTS):
             log.create_topic(topic)
@@ -203,13 +262,16 @@ class RolloutScenario(Scenario):
         log.append(record.topic, record.value, record.key)
 
     def feed(self, log: MemoryLog, rng: random.Random) -> None:
-        for _ in range(rng.randint(1, 9)):
-            model = rng.choice(MODELS)
+        for _ in range(rng.randint(1, self.busy)):
+            model = rng.choice(self.models)
             what = rng.random()
             if what < 0.4 and self.versions[model]:
                 self._reports(log, model)
                 continue
-            if what < 0.5:
+            if what < 0.7 and model == "three" and self.versions[model]:
+                self._own_report(log, model)
+                continue
+            if (what < 0.75 and model == "three") or what < 0.5:
                 self._alert(log, model)
                 continue
             if rng.random() < 0.25 and self.versions[model] < MOST:
@@ -242,14 +304,23 @@ class RolloutScenario(Scenario):
         value = self.publisher.control.encode("Command", command)
         log.append(lanes.COMMANDS, value, model.encode())
 
+    def _seen(self, log: MemoryLog, model: str) -> tuple[int, int]:
+        """Some version beside one that answers; often enough as the rollout stands, else anybody beside anybody."""
+        rng, written = self.rng, log.messages(lanes.ROLLOUTS)[-20:]
+        steps = [self.publisher.control.decode("Rollout", m.value()) for m in written]
+        last = next((s for s in reversed(steps) if s["model"] == model), None)
+        if last is not None and last["champion"] is not None and last["shadow"] and rng.random() < 0.7:
+            return last["canary"] or last["shadow"][0], last["champion"]
+        return rng.randint(1, min(4, self.versions[model])), rng.choice([1, 1, 1, 2, 3])
+
     def _reports(self, log: MemoryLog, model: str) -> None:
-        """A window closes: who was in shadow beside whom, nobody knows here, so it may be anybody beside anybody."""
+        """A window closes."""
         rng = self.rng
         self.days[model] += 1
         for _ in range(rng.randint(1, 3)):
-            version, against = rng.randint(1, min(4, self.versions[model])), rng.choice([1, 1, 1, 2, 3])
+            version, against = self._seen(log, model)
             day = max(0, self.days[model] - rng.choice([0, 0, 0, 1, 3]))
-            for segment in rng.sample(SEGMENTS, rng.randint(1, 4)):
+            for segment in dict.fromkeys(["", *rng.sample(SEGMENTS, rng.randint(0, 3))]):
                 gains = [
                     rng.gauss(self.taste[model, version], 0.2) for _ in range(rng.choice([0, 1, 15, 30, 60]))
                 ]
@@ -263,11 +334,36 @@ class RolloutScenario(Scenario):
                 value = self.publisher.control.encode("PerformanceReport", facts)
                 log.append(lanes.PERFORMANCE_REPORTS, value, model.encode())
 
+    def _own_report(self, log: MemoryLog, model: str) -> None:
+        """Of a version that answered requests itself, or might have."""
+        rng = self.rng
+        self.days[model] += 1
+        self.reports += 1
+        facts = report(
+            rng.choice(self._seen(log, model)),
+            None,
+            max(0, self.days[model] - rng.choice([0, 0, 0, 1, 3])),
+            [0.0] * rng.choice([0, 10, 20, 40]),
+            model=model,
+            role=rng.choice(["canary", "canary", "canary", "champion", "shadow"]),
+            segment=rng.choice(["", "", "", "", "region=a"]),
+            age=self.days[model] * 1000 + self.reports,
+            mature=rng.random() < 0.9,
+            predictions=rng.choice([0, 50, 200]),
+            report_id=f"{id(self)}-{self.reports}",
+        )
+        facts["fallbacks"] = min(facts["predictions"], rng.choice([0, 0, 0, 0, 2, 25, 100]))
+        value = self.publisher.control.encode("PerformanceReport", facts)
+        log.append(lanes.PERFORMANCE_REPORTS, value, model.encode())
+
     def _alert(self, log: MemoryLog, model: str) -> None:
         rng = self.rng
         day = rng.choice([None, self.days[model], self.days[model] + 1])
         facts = alert(
-            rng.choice([1, 1, 2, 2, 3]), day, model, severity=rng.choice(["severe", "severe", "warning"])
+            rng.choice([1, 2, 3, *(self._seen(log, model) if self.versions[model] else ())]),
+            day,
+            model,
+            severity=rng.choice(["severe", "severe", "warning"]),
         )
         log.append(lanes.ALERTS, self.publisher.control.encode("Alert", facts), model.encode())
 
@@ -277,9 +373,22 @@ class RolloutScenario(Scenario):
                 self._contract(log, model)
 
     def process(self, backend: Backend, clock: MemoryClock, transactional_id: str) -> BatchLoop:
+        return BatchLoop(
+            backend,
+            self._rollout(away=0.1),
+            service="rollout",
+            group=self.group,
+            transactional_id=transactional_id,
+            clock=clock,
+            quarantine=quarantine,
+            max_batch=5,
+            co_partitioned=True,
+        )
+
+    def _rollout(self, away: float) -> RolloutLogic:
         def opened(record: Any, contract: ModelContract, newer_than: int) -> LoadedModel:
             model, version = record["model"], record["version"]
-            if self.rng.random() < 0.1:
+            if self.rng.random() < away:
                 raise Retry("chunks away")
             if broken(model, version):
                 raise PackageRefused("golden", "off")
@@ -291,17 +400,7 @@ class RolloutScenario(Scenario):
         def distrust(command: Any) -> str | None:
             return "mallory is not trusted" if command["by"] == "mallory" else None
 
-        return BatchLoop(
-            backend,
-            RolloutLogic(REGISTRY, lambda record: None, opened, distrust),
-            service="rollout",
-            group=self.group,
-            transactional_id=transactional_id,
-            clock=clock,
-            quarantine=quarantine,
-            max_batch=5,
-            co_partitioned=True,
-        )
+        return RolloutLogic(REGISTRY, lambda record: None, opened, distrust)
 
     def done(self, log: MemoryLog) -> bool:
         return drained(log, self.group, INPUTS)
@@ -315,8 +414,11 @@ class RolloutScenario(Scenario):
         self._check_commands(steps)
         self._check_versions(steps)
         for model in MODELS:
-            self._check_steps(model, [s for s in steps if s["model"] == model])
+            mine = [s for s in steps if s["model"] == model]
+            self._check_steps(model, mine)
+            self._check_canaries(mine)
         self._check_told(steps)
+        self._check_replayed(log)
 
     def _decoded(self, log: MemoryLog, topic: str, name: str) -> dict[int, dict[str, Any]]:
         decode = self.publisher.control.decode
@@ -387,42 +489,53 @@ class RolloutScenario(Scenario):
         reports = self.inputs[lanes.PERFORMANCE_REPORTS]
         for offset in range(before[lanes.PERFORMANCE_REPORTS], until[lanes.PERFORMANCE_REPORTS]):
             if offset in reports and reports[offset]["model"] == model:
+                assert left_too_much(expected, reports[offset]) is None
                 assert expected.next(model, self._reports_until(model, offset + 1)) is None
         for offset in range(before[lanes.ALERTS], until[lanes.ALERTS]):
             told = self.inputs[lanes.ALERTS].get(offset)
-            assert told is None or told["model"] != model or not takes_back(expected, told)
+            assert told is None or told["model"] != model or takes_back(expected, told) is None
 
     def _check_step(
         self, expected: Expected, step: dict[str, Any], first: bool, folded: dict[str, int]
     ) -> None:
         model, name, version = step["model"], step["step"], step["version"]
         reports = self._reports_until(model, folded[lanes.PERFORMANCE_REPORTS])
-        source = step["source"]
+        source, before_canary = step["source"], expected.canary
         cause = self.inputs[source["topic"]][source["offset"]]
         command = cause if first and source["topic"] == lanes.COMMANDS else None
         assert step["command_id"] == (command["command_id"] if command else None)
+        back = takes_back(expected, cause) if source["topic"] == lanes.ALERTS else None
+        if source["topic"] == lanes.PERFORMANCE_REPORTS and cause["model"] == model:
+            back = left_too_much(expected, cause)
         if command:
             assert command["follows"] in (None, step["follows"])
-            assert name == command["command"]
-            assert version in (command["version"], expected.previous)
+            ends = command["command"] == "rollback" and expected.canary is not None
+            assert name == ("reject" if ends else command["command"])
+            assert version in ([expected.canary] if ends else (command["version"], expected.previous))
         elif (
             first and source["topic"] == lanes.MANIFESTS and cause["version"] == version and name != "shadow"
         ):
             waits = expected.champion is not None or expected.frozen
             right = "reject" if broken(model, version) else "candidate" if waits else "first-champion"
             assert name == right
-        elif name == "rollback":
-            assert source["topic"] == lanes.ALERTS
-            assert first
-            assert takes_back(expected, cause)
-            assert step["evidence"]["alert"] == cause["alert_id"]
+        elif first and back is not None:
+            assert (name, version) == back
+            about = "alert" if source["topic"] == lanes.ALERTS else "report"
+            assert step["evidence"]["alert" if about == "alert" else "reports"] == cause[f"{about}_id"]
         else:
             assert (name, version) == expected.next(model, reports)
             if "reports" in step["evidence"]:
                 assert set(step["evidence"]["reports"].split()) <= {r["report_id"] for r in reports}
         time = max((r["judged_at"] for r in reports), default=None)
         assert step["evidence"].get("event_time") == (None if time is None else str(time))
+        waited = set(expected.waiting)
         expected.take(name, version, time, command is not None)
+        for one in sorted(waited ^ expected.waiting):
+            self.waited.append((model, one, "raised" if one in expected.waiting else "resolved"))
+        self.taken_back += command is None and (
+            name == "rollback" or (name == "reject" and bool(before_canary) and expected.canary is None)
+        )
+        assert (step["canary"], step["canary_step"]) == (expected.canary, expected.step)
         assert (step["champion"], step["previous"]) == (expected.champion, expected.previous)
         assert (step["frozen"], step["off"]) == (expected.frozen, expected.off)
         assert {place: sorted(step[place]) for place in LISTS} == {
@@ -431,30 +544,81 @@ class RolloutScenario(Scenario):
 
     def _check_told(self, steps: list[dict[str, Any]]) -> None:
         """What waits for a person is said when it begins, and taken back when it ends."""
-        told = self._alerts("promotion-waits")
+        told = [(a["model"], a["version"], a["state"]) for a in self._alerts("promotion-waits")]
         for model in MODELS:
-            waited = [s["version"] for s in steps if s["model"] == model and s["step"] == "wait"]
-            raised = [a["version"] for a in told if a["model"] == model and a["state"] == "raised"]
-            resolved = [a["version"] for a in told if a["model"] == model and a["state"] == "resolved"]
-            assert raised == waited
-            last = next((s for s in reversed(steps) if s["model"] == model), None)
-            still = [] if last is None else last["shadow"]
-            assert sorted(resolved) == sorted(version for version in waited if version not in still)
-        back = [s for s in steps if s["step"] == "rollback" and s["command_id"] is None]
-        assert len(self._alerts("rolled-back")) == len(back)
+            assert [t for t in told if t[0] == model] == [w for w in self.waited if w[0] == model]
+        assert len(self._alerts("rolled-back")) == self.taken_back
+
+    def _check_canaries(self, steps: list[dict[str, Any]]) -> None:
+        """The shares of the contract, one after the other, under one salt: so that no key goes back as they grow."""
+        salts: dict[str, int] = {}
+        for step in steps:
+            if step["canary"] is None:
+                assert (step["canary_share"], step["canary_salt"], step["canary_step"]) == (0.0, "", 0)
+                continue
+            assert step["canary_share"] == SHARES[step["canary_step"] - 1]
+            assert salts.setdefault(step["canary_salt"], step["canary"]) == step["canary"]
+        begun = [s for s in steps if s["step"] == "canary" and s["canary_step"] == 1]
+        assert len(salts) == len(begun)
+
+    def _check_replayed(self, log: MemoryLog) -> None:
+        logic, clock = self._rollout(away=0.0), MemoryClock(MemoryLog(), "replay")
+        logic.assigned({TopicPartition(topic, 0): Committed(0, "") for topic in INPUTS})
+        logic.control(log.messages(lanes.CONTRACTS))
+        fed = {topic: {m.offset(): m for m in log.messages(topic)} for topic in INPUTS}
+        written = log.messages(lanes.ROLLOUTS)
+        at, positions = 0, dict.fromkeys(INPUTS, 0)
+
+        def feed(message: Message) -> None:
+            nonlocal at
+            output = logic.process([message], clock)
+            values = [record.value for record in output.records if record.topic == lanes.ROLLOUTS]
+            assert values == [m.value() for m in written[at : at + len(values)]]
+            logic.committed(output)
+            logic.control(written[at : at + len(values)])
+            at += len(values)
+
+        while at < len(written):
+            step = self.publisher.control.decode("Rollout", written[at].value())
+            source, until = step["source"], {t: int(step["evidence"][f"folded {t}"]) for t in INPUTS}
+            for topic in INPUTS:
+                for offset in range(positions[topic], until[topic]):
+                    if offset in fed[topic] and (topic, offset) != (source["topic"], source["offset"]):
+                        feed(fed[topic][offset])
+            before = at
+            feed(fed[source["topic"]][source["offset"]])
+            assert at > before
+            positions = until
 
 
-def takes_back(expected: Expected, told: dict[str, Any]) -> bool:
+def left_too_much(expected: Expected, told: dict[str, Any]) -> tuple[str, int] | None:
+    """The way back because of the fallback's share of what a version answered."""
+    about = (told["model"], told["segment"], told["against"])
+    if expected.frozen or about != ("three", "", None) or not told["predictions"]:
+        return None
+    if stats.binomtest(told["fallbacks"], told["predictions"], FALLBACKS, "greater").pvalue >= 0.01:
+        return None
+    if told["role"] == "canary" and told["version"] == expected.canary:
+        return "reject", told["version"]
+    promoted = expected.promoted_at is None or told["window_start"] >= expected.promoted_at
+    if told["role"] == "champion" and told["version"] == expected.champion and expected.previous and promoted:
+        return "rollback", expected.previous
+    return None
+
+
+def takes_back(expected: Expected, told: dict[str, Any]) -> tuple[str, int] | None:
+    """The way back because of an alert."""
     start = told["detail"].get("window_start")
-    return (
-        not expected.frozen
-        and told["severity"] == "severe"
-        and told["version"] == expected.champion
-        and expected.previous is not None
-        and start is not None
-        and (expected.promoted_at is None or int(start) >= expected.promoted_at)
-    )
+    if expected.frozen or told["severity"] != "severe" or told["version"] is None:
+        return None
+    if told["version"] == expected.canary:
+        old = start is not None and expected.began is not None and int(start) < expected.began
+        return None if old else ("reject", told["version"])
+    promoted = start is not None and (expected.promoted_at is None or int(start) >= expected.promoted_at)
+    if told["version"] == expected.champion and expected.previous is not None and promoted:
+        return "rollback", expected.previous
+    return None
 
 
 def test_every_command_and_version_is_decided_once() -> None:
-    simulate(RolloutScenario, 200)
+    simulate(RolloutScenario, 80)

@@ -108,7 +108,10 @@ def _outcomes(log: MemoryLog, lab: Lab, least: dict[str, int]) -> pl.DataFrame:
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("prediction_id", "event_time", "version", "role", "score", "predicted_class", "action")
+    names = (
+        *("prediction_id", "event_time", "version", "role", "score", "predicted_class", "action"),
+        *("served_by", "served_cause"),
+    )
     return {name: record[name] for name in names} | {
         name: record["request"][name] for name in ("region", "employed", "amount")
     }
@@ -174,6 +177,7 @@ def _report(
         "segment": segment,
         "against": against,
         "predictions": len(made) - len(repeats),
+        "fallbacks": _fallbacks(made) - _fallbacks(repeats),
         "labelled": len(of_pairs),
         "assumed": len(pairs.filter(pl.col("state") == "assumed")) if len(pairs) else 0,
         "unlabelled": len(pairs) - len(of_pairs),
@@ -209,6 +213,12 @@ def _possible(lab: Lab, made: pl.DataFrame, last: pl.DataFrame, repeats: pl.Data
             really = row["state"] != "unlabelled" or not known_only_for or done in known_only_for
             found += int(really) - int(at_first(row))
     return found
+
+
+def _fallbacks(table: pl.DataFrame) -> int:
+    """Answers of somebody else, though not because the model was off."""
+    rows = table.to_dicts() if len(table) else []
+    return sum(row["served_by"] != "model" and row["served_cause"] != "off" for row in rows)
 
 
 def _late(outcomes: pl.DataFrame) -> int:
