@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from tailrace.cli.app import app
 from tailrace.kit.errors import UsageError
-from tailrace.models.prune import ChunkAt, Since, unneeded
+from tailrace.models.prune import ChunkAt, Kept, Since, unneeded
 from tailrace.models.rollout_fold import Canary, RolloutState
 
 DAY = 86_400_000
@@ -42,11 +42,11 @@ def state(champion: int | None = None, known: int = 9, **more: Any) -> RolloutSt
     return RolloutState("credit", champion=champion, known=frozenset(range(1, known + 1)), **more)
 
 
-def gone(history: list[Since], *versions: int, now: int = NOW) -> dict[int, str]:
-    removed, keys = unneeded("credit", chunks(*versions), records(*versions), history, KEPT, now)
-    assert sorted(keys) == sorted(c.key for v in removed for c in chunks(v.version))
-    assert all((v.chunks, v.bytes) == (2, 15) for v in removed)
-    return {v.version: v.why for v in removed}
+def gone(history: list[Since], *versions: int, now: int = NOW, earliest: int | None = None) -> dict[int, str]:
+    kept = Kept(KEPT, earliest)
+    found = unneeded("credit", chunks(*versions), records(*versions), history, kept, now)
+    assert all(v.keys == tuple(c.key for c in chunks(v.version)) and v.bytes == 15 for v in found)
+    return {v.version: v.why for v in found}
 
 
 def test_what_the_rollout_names_is_needed() -> None:
@@ -57,7 +57,7 @@ def test_what_the_rollout_names_is_needed() -> None:
     found = gone(history, *range(1, 10))
     # 1 answered long ago, 2 and 8 never scored, and no step has been about 9 yet.
     assert found.keys() == {1, 2, 8}
-    assert "999 days" in found[1]
+    assert "not scored since 1970-01-02T00:00:00Z" in found[1]
     assert "never scored" in found[2]
 
 
@@ -73,8 +73,23 @@ def test_a_version_is_needed_while_predictions_that_it_made_are_kept(role: str) 
     assert gone(history, 1, 2, now=left + KEPT) == {}
     assert gone(history, 1, 2, now=left + KEPT + 1).keys() == {1}
     # It came back in between: the last time counts.
+    assert gone(history, 1, 2).keys() == {1}
     history += [Since(NOW - 20 * DAY, scoring), Since(NOW - 10 * DAY, state(2, retired=(1,)))]
     assert gone(history, 1, 2) == {}
+
+
+@pytest.mark.parametrize("earliest", [0, DAY, DAY + 1, NOW, None])
+def test_a_version_is_needed_while_a_prediction_is_there_that_it_may_have_made(earliest: int | None) -> None:
+    """Kafka deletes by segments, later than it might."""
+    history = [Since(0, state(1)), Since(DAY, state(2, retired=(1,)))]
+    assert gone(history, 1, 2, earliest=earliest).keys() == (
+        set() if earliest is not None and earliest <= DAY else {1}
+    )
+
+
+def test_what_was_let_go_and_not_removed_goes_the_next_time() -> None:
+    history = [Since(0, state(1)), Since(NOW - 1, state(2, retired=(1,), pruned=frozenset({1})))]
+    assert gone(history, 1, 2, earliest=0) == {1: "it was let go before"}
 
 
 def test_without_a_rollout_nothing_is_decided() -> None:
@@ -85,14 +100,15 @@ def test_chunks_of_no_manifest_go_and_those_of_other_models_stay() -> None:
     history = [Since(0, state(1))]
     there = [*chunks(1, 2), *chunks(1, 2, model="churn"), *chunks(1, model="credit-eu")]
     odd = [ChunkAt("credit", 0, 900, 1), ChunkAt("credit/x/model/0", 0, 901, 1), ChunkAt("", 0, 902, 1)]
-    removed, keys = unneeded("credit", there + odd, records(1), history, KEPT, NOW)
-    assert [(v.version, v.why) for v in removed] == [(2, "no manifest names it")]
-    assert keys == ["credit/2/model/0", "credit/2/model/1"]
+    (found,) = unneeded("credit", there + odd, records(1), history, Kept(KEPT, None), NOW)
+    assert (found.version, found.why, found.published) == (2, "no manifest names it", False)
+    assert found.keys == ("credit/2/model/0", "credit/2/model/1")
 
 
 def test_a_chunk_elsewhere_under_a_needed_key_is_left_alone() -> None:
     stray = ChunkAt("credit/1/model/0", 0, 5, 10)
-    assert unneeded("credit", [stray, *chunks(1)], records(1), [Since(0, state(1))], KEPT, NOW) == ([], [])
+    history = [Since(0, state(1))]
+    assert unneeded("credit", [stray, *chunks(1)], records(1), history, Kept(KEPT, None), NOW) == []
 
 
 def test_pruning_is_for_one_model(monkeypatch: pytest.MonkeyPatch) -> None:

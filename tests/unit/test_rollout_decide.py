@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tailrace.models.rollout_fold import Rollouts, RolloutState, state_after
 from tailrace.rollout.decide import CommandRefused, Step, admit, obey, refuse
 
-DERIVED = ("known", "served", "kept", "waiting", "promoted_at", "canary_began", "canary_since")
+DERIVED = ("known", "served", "kept", "waiting", "pruned", "promoted_at", "canary_began", "canary_since")
 LISTS = ("shadow", "candidates", "rejected", "retired", "rolled_back")
 EMPTY = RolloutState("credit")
 
@@ -119,6 +119,23 @@ def test_the_previous_version_goes_on_in_shadow_and_may_be_kept_there() -> None:
 def test_a_rejected_previous_version_is_none_to_go_back_to() -> None:
     state = after(PROMOTED, "reject", 1)
     assert (state.previous, state.shadow, state.rejected) == (None, (), (1,))
+
+
+def test_a_version_whose_package_was_removed_cannot_come_back() -> None:
+    out = after(after(TWO, "promote", 2), "reject", 1)
+    state = after(out, "prune", 1)
+    assert state.pruned == {1}
+    assert replace(state, revision=out.revision, pruned=frozenset()) == out
+    for kind in ("promote", "shadow"):
+        with pytest.raises(CommandRefused, match="publish the model again as a new version"):
+            obey(state, command(kind, 1))
+    with pytest.raises(CommandRefused, match="removed already"):
+        obey(state, command("prune", 1))
+    for used in (TWO, PROMOTED, after(PROMOTED, "shadow", 1)):
+        for version in used.in_use:
+            with pytest.raises(CommandRefused, match="in use"):
+                obey(used, command("prune", version))
+    assert PROMOTED.in_use == {1, 2}
 
 
 def test_frozen_and_off_change_nothing_else() -> None:

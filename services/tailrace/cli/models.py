@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -109,12 +110,17 @@ def models(
         bool,
         typer.Option("--prune", help="Remove the packages of past versions that no kept prediction names."),
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --prune: say what would go, and remove nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --prune: do not ask first.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Lists published versions: what they are in the rollout, how they did on their holdout, where they come from.
 
     Of one model also what each training run compared on the outcomes that it held back: candidate, champion,
-    baseline and the other templates, by metric, with intervals. With --prune it lists what it has removed.
+    baseline and the other templates, by metric, with intervals. With --prune it lists what it removes, and asks first
+    where a person looks on.
 
     Example: tailrace models credit
     """
@@ -123,7 +129,7 @@ def models(
 
     where_is = connection()
     if prune:
-        _prune(where_is, model, as_json)
+        _prune(where_is, model, dry_run=dry_run, yes=yes, as_json=as_json)
         return
     found = published_versions(where_is, home_dir(), model)
     if not found:
@@ -138,18 +144,27 @@ def models(
         emit([_evaluation(e) for e in judged])
 
 
-def _prune(where_is: Connection, model: str | None, as_json: bool) -> None:
+def _prune(where_is: Connection, model: str | None, *, dry_run: bool, yes: bool, as_json: bool) -> None:
     from tailrace.cli.control import contract_of
-    from tailrace.models.prune import prune
+    from tailrace.models.prune import find_unneeded, remove
 
     if model is None:
         raise UsageError("--prune needs a model: `tailrace models MODEL --prune`")
-    removed = prune(where_is, model, contract_of(where_is, model).keep.predictions_ms)
-    emit([vars(each) for each in removed], as_json)
-    size = sum(each.bytes for each in removed)
-    say(
-        f"removed {size:,} bytes of {len(removed)} versions; what they were stays, see `tailrace models {model}`"
+    found = find_unneeded(where_is, contract_of(where_is, model))
+    emit(
+        [{"version": f.version, "chunks": len(f.keys), "bytes": f.bytes, "why": f.why} for f in found],
+        as_json,
     )
+    what = f"{sum(f.bytes for f in found):,} bytes of {len(found)} versions"
+    if not found:
+        say("nothing can go: every package is in use, or predictions that name it are kept")
+    elif dry_run:
+        say(f"{what} would be removed")
+    else:
+        if not yes and sys.stdin.isatty() and sys.stdout.isatty():
+            typer.confirm(f"Remove {what}? They cannot come back", abort=True, err=True)
+        remove(where_is, home_dir(), model, found)
+        say(f"removed {what}; what they were stays, see `tailrace models {model}`")
 
 
 def _report(published: Publication, as_json: bool) -> None:

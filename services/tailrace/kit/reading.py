@@ -198,6 +198,24 @@ class Ends:
             raise kind(error) from error
 
 
+def earliest_ms(connection: Connection, topics: Sequence[str]) -> int | None:
+    """The append time of the earliest record that the topics keep; None where they keep none.
+
+    Raises:
+        TailraceError: a topic does not exist, or Kafka cannot be reached.
+    """
+
+    def ask() -> int | None:
+        admin = AdminClient(dict(connection.kafka), logger=log)
+        try:
+            places = _asked(admin, _partitions(admin, topics), OffsetSpec.for_timestamp(0))
+        except KafkaException as error:
+            raise kind(error) from error
+        return min((place.timestamp for place in places.values() if place.offset >= 0), default=None)
+
+    return _patiently(connection, ask)
+
+
 def read_all(connection: Connection, topics: str | Sequence[str]) -> Iterator[Message]:
     """All that is in the topics at the time of the call, each partition in order, committed records only.
 
@@ -275,16 +293,21 @@ def _partitions(admin: AdminClient, topics: Sequence[str]) -> list[TopicPartitio
 
 
 def _ends(admin: AdminClient, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-    """Where each partition ends. A partition that was made or moved a moment ago may have no leader yet."""
+    """Where each partition ends."""
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    asked = {Place(*tp): latest for tp in partitions}
+    return {tp: place.offset for tp, place in _asked(admin, partitions, latest).items()}
+
+
+def _asked(admin: AdminClient, partitions: Sequence[TopicPartition], what: Any) -> dict[TopicPartition, Any]:
+    """An offset of each partition, and its time. One that was made or moved a moment ago may have no leader yet."""
+    asked = {Place(*tp): what for tp in partitions}
     give_up = time.monotonic() + _TIMEOUT_S
     while asked:
         answers = admin.list_offsets(
             asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_TIMEOUT_S
         )
         try:
-            return {TopicPartition(p.topic, p.partition): a.result().offset for p, a in answers.items()}
+            return {TopicPartition(p.topic, p.partition): a.result() for p, a in answers.items()}
         except KafkaException as error:
             if not isinstance(kind(error), Retriable) or time.monotonic() > give_up:
                 raise

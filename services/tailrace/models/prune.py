@@ -1,4 +1,8 @@
-"""Removes the chunks of packages that nothing needs any more. What a version was stays: its manifest, its steps."""
+"""Removes the chunks of packages that nothing needs any more. What a version was stays: its manifest, its steps.
+
+First the rollout takes note, by a step that is signed for as any other, and from then on nothing can bring the version
+back; only then do its chunks go. So it is never the package of a version that answers, whoever does what meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,21 @@ import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tailrace.contracts import lanes
+from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.codec import ControlCodec
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
-from tailrace.kit.reading import read_all
+from tailrace.kit.reading import earliest_ms, read_all
 from tailrace.kit.registry import RegistryClient
 from tailrace.models.catalog import Catalog
+from tailrace.models.commands import ask
 from tailrace.models.package import chunks_of
-from tailrace.models.rollout_fold import Rollouts, RolloutState
+from tailrace.models.rollout_fold import PRUNE, Rollouts, RolloutState
 
 _TIMEOUT_S = 30.0
 
@@ -38,32 +46,38 @@ class Since:
     state: RolloutState
 
 
+class Kept(NamedTuple):
+    """Which predictions a lane keeps: for how long at least, and when the earliest that is there was written; None
+    where there is none.
+    """
+
+    least_ms: int
+    earliest_ms: int | None
+
+
 @dataclass(frozen=True)
 class Pruned:
-    """What was removed of a version: ``why`` says why nothing needs it."""
+    """What is to go of a version: the keys of its chunks and their size. ``why`` says why nothing needs it;
+    ``published`` whether it is a version at all.
+    """
 
     version: int
-    chunks: int
+    keys: tuple[str, ...]
     bytes: int
     why: str
+    published: bool = True
 
 
-def prune(connection: Connection, model: str, predictions_ms: int) -> list[Pruned]:
-    """Removes what nothing needs of a model's packages.
-
-    Args:
-        predictions_ms: how long the lane keeps predictions, which are scored again from the packages they name.
+def find_unneeded(connection: Connection, contract: ModelContract) -> list[Pruned]:
+    """What nothing needs of a model's packages, by version.
 
     Raises:
-        TailraceError: Kafka cannot be read or does not take it.
+        TailraceError: Kafka cannot be read.
     """
+    model, lane = contract.model, lanes.Lane(contract.lane)
     codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     # Chunks first: whose manifest is not there afterwards was never published, since both are one transaction.
-    chunks = []
-    for message in read_all(connection, [lanes.CHUNKS]):
-        key, value = message.key(), message.value()
-        if key is not None and value is not None:
-            chunks.append(ChunkAt(key.decode(), message.partition(), message.offset(), len(value)))
+    chunks = _chunks(connection)
     catalog, history = Catalog(), []
     for message in read_all(connection, [lanes.MANIFESTS]):
         if message.value() is not None:
@@ -74,10 +88,28 @@ def prune(connection: Connection, model: str, predictions_ms: int) -> list[Prune
         if fold.apply(record, message.offset()) and record["model"] == model:
             history.append(Since(message.timestamp()[1], fold.state(model)))
     records = {version: catalog.record(model, version) or {} for version in catalog.versions(model)}
-    now_ms = int(time.time() * 1000)
-    removed, keys = unneeded(model, chunks, records, history, predictions_ms, now_ms)
-    _remove(connection, keys)
-    return removed
+    kept = Kept(
+        contract.keep.predictions_ms, earliest_ms(connection, [lane.predictions, lane.shadow_predictions])
+    )
+    return unneeded(model, chunks, records, history, kept, int(time.time() * 1000))
+
+
+def remove(connection: Connection, home: Path, model: str, found: Sequence[Pruned]) -> None:
+    """Removes what was found. Where it is interrupted, it is found again and the rest removed.
+
+    Raises:
+        TailraceError: the rollout does not let go of a version, or Kafka does not take it.
+    """
+    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
+    fold = Rollouts()
+    for message in read_all(connection, [lanes.ROLLOUTS]):
+        fold.apply(codec.decode("Rollout", message.value()), message.offset())
+    for each in found:
+        if each.published and each.version not in fold.state(model).pruned:
+            answer = ask(connection, home, PRUNE, model, each.version, each.why)
+            if answer.refusal is not None:
+                raise TailraceError(f"refused: {answer.refusal}")
+    _write_tombstones(connection, [key for each in found for key in each.keys])
 
 
 def unneeded(
@@ -85,13 +117,13 @@ def unneeded(
     chunks: Iterable[ChunkAt],
     records: Mapping[int, Mapping[str, Any]],
     history: Sequence[Since],
-    predictions_ms: int,
+    kept: Kept,
     now_ms: int,
-) -> tuple[list[Pruned], list[str]]:
-    """What can go of a model's chunks, by version, and their keys.
+) -> list[Pruned]:
+    """What can go of a model's chunks, by version.
 
     A version is needed while the rollout names it for anything but a version of the past, while no step has been
-    about it yet, and until the predictions that it made may be gone. A chunk is needed where its version is
+    about it yet, and until the predictions that it made are gone. A chunk is needed where its version is
     and its manifest names it.
 
     Args:
@@ -99,7 +131,7 @@ def unneeded(
         records: the model's manifest records by version.
         history: the states of its rollout, in order.
     """
-    whys = {version: why for version in records if (why := _past(version, history, predictions_ms, now_ms))}
+    whys = {version: why for version in records if (why := _past(version, history, kept, now_ms))}
     named = {
         version: {(c.partition, c.offset) for c in chunks_of(record)} for version, record in records.items()
     }
@@ -114,33 +146,34 @@ def unneeded(
             continue  # under a key that the version uses: removing it would remove the version's own
         if version in whys:
             found.setdefault(version, []).append(chunk)
-    removed = [
-        Pruned(version, len(gone), sum(c.size for c in gone), whys[version])
+    return [
+        Pruned(
+            version, tuple(c.key for c in gone), sum(c.size for c in gone), whys[version], version in records
+        )
         for version, gone in sorted(found.items())
     ]
-    return removed, [chunk.key for version in sorted(found) for chunk in found[version]]
 
 
-def _past(version: int, history: Sequence[Since], predictions_ms: int, now_ms: int) -> str | None:
+def _past(version: int, history: Sequence[Since], kept: Kept, now_ms: int) -> str | None:
     """Why a version is of the past and nothing of it is kept; None where it is needed."""
-    if not history or version not in history[-1].state.known or version in _in_use(history[-1].state):
+    if not history or version not in history[-1].state.known or version in history[-1].state.in_use:
         return None
     left_ms = None
     for before, after in itertools.pairwise(history):
-        if version in _in_use(before.state) and version not in _in_use(after.state):
+        if version in before.state.in_use and version not in after.state.in_use:
             left_ms = after.at_ms
+    if version in history[-1].state.pruned:
+        return "it was let go before"
     if left_ms is None:
         return "it was refused and has never scored"
-    if now_ms - left_ms <= predictions_ms:
+    may_be_there = kept.earliest_ms is not None and kept.earliest_ms <= left_ms
+    if may_be_there or now_ms - left_ms <= kept.least_ms:
         return None
-    return (
-        f"it has not scored for {(now_ms - left_ms) // 86_400_000:,} days, longer than predictions are kept"
-    )
+    return f"it has not scored since {_time(left_ms)}, and no prediction from before is kept"
 
 
-def _in_use(state: RolloutState) -> set[int | None]:
-    canary = None if state.canary is None else state.canary.version
-    return {state.champion, state.previous, canary, *state.shadow, *state.candidates}
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _version(key: str, model: str) -> int | None:
@@ -150,8 +183,24 @@ def _version(key: str, model: str) -> int | None:
     return int(number) if name == model and number.isdecimal() else None
 
 
-def _remove(connection: Connection, keys: Sequence[str]) -> None:
-    """Tombstones: the topic is compacted."""
+def _chunks(connection: Connection) -> list[ChunkAt]:
+    """What is on the topic and was not removed behind it."""
+    found: dict[tuple[int, str], list[ChunkAt]] = {}
+    for message in read_all(connection, [lanes.CHUNKS]):
+        name, value = message.key(), message.value()
+        if name is None:
+            continue
+        key = name.decode(errors="replace")
+        if value is None:
+            found.pop((message.partition(), key), None)
+        else:
+            chunk = ChunkAt(key, message.partition(), message.offset(), len(value))
+            found.setdefault((chunk.partition, key), []).append(chunk)
+    return [chunk for chunks in found.values() for chunk in chunks]
+
+
+def _write_tombstones(connection: Connection, keys: Iterable[str]) -> None:
+    """The topic is compacted: in time the broker forgets what a key held before."""
     from confluent_kafka import KafkaException, Producer
 
     producer = Producer(

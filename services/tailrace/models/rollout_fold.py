@@ -9,6 +9,8 @@ from typing import Any
 
 SEQUENCE = "sequence"
 """The fact in a step's evidence that names the sequence of the package that was let in."""
+PRUNE = "prune"
+"""The step after which a version's package may be gone."""
 EVENT_TIME = "event_time"
 """The fact in a step's evidence that says how far judged event time had come, in milliseconds."""
 
@@ -35,6 +37,7 @@ class RolloutState:
         served: versions that answered at some time.
         kept: versions in shadow because a person asked for it.
         waiting: versions in shadow that passed, and that a person has to promote.
+        pruned: versions whose packages were removed, which cannot come back.
         promoted_at: how far judged event time had come when the champion became it, in ms; None where it is
             not known.
         canary: the version that answers a share of the requests beside the champion. It is in shadow as well.
@@ -57,10 +60,18 @@ class RolloutState:
     served: frozenset[int] = frozenset()
     kept: frozenset[int] = frozenset()
     waiting: frozenset[int] = frozenset()
+    pruned: frozenset[int] = frozenset()
     promoted_at: int | None = None
     canary: Canary | None = None
     canary_began: int | None = None
     canary_since: int | None = None
+
+    @property
+    def in_use(self) -> frozenset[int]:
+        """The versions that score, are kept warm, or wait to."""
+        canary = None if self.canary is None else self.canary.version
+        named = {self.champion, self.previous, canary, *self.shadow, *self.candidates}
+        return frozenset(version for version in named if version is not None)
 
 
 class Rollouts:
@@ -144,6 +155,7 @@ def state_after(before: RolloutState, record: Mapping[str, Any]) -> RolloutState
         served=before.served | answering,
         kept=(before.kept | about if by_person else before.kept) & shadow,
         waiting=_waiting(before, record["step"], about) & shadow,
+        pruned=before.pruned | (about if record["step"] == PRUNE else frozenset()),
         promoted_at=before.promoted_at if champion == before.champion else now,
         canary=canary,
         canary_began=None if canary is None else before.canary_began if same_version else now,

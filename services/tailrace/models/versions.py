@@ -29,6 +29,8 @@ def published_versions(connection: Connection, home: Path, model: str | None = N
     fold = rollouts(connection, codec)
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for message in read_all(connection, [lanes.MANIFESTS]):
+        if message.value() is None:
+            continue
         record = codec.decode("ModelManifest", message.value())
         at = record["model"], record["version"]
         if at not in found and model in (None, record["model"]):
@@ -38,8 +40,10 @@ def published_versions(connection: Connection, home: Path, model: str | None = N
 
 def state_of(version: int, rollout: RolloutState) -> str:
     """``champion``, ``canary``, ``previous``, ``shadow``, ``candidate``, ``rejected``, ``rolled back``, ``retired``;
-    ``published`` where no step names it.
+    ``pruned`` where its package was removed, ``published`` where no step names it.
     """
+    if version in rollout.pruned:
+        return "pruned"
     if version == rollout.champion:
         return "champion"
     if rollout.canary is not None and version == rollout.canary.version:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tailrace.models.rollout_fold import Canary, RolloutState
+from tailrace.models.rollout_fold import PRUNE, Canary, RolloutState
 
 BY_ITSELF = "rollout"
 RETRAIN = "retrain"
@@ -130,7 +130,7 @@ def obey(state: RolloutState, command: Mapping[str, Any]) -> Step:
 
 def _promote(state: RolloutState, version: int | None, reason: str) -> Step:
     number = _known(state, version)
-    _not_rejected(state, number)
+    _not_out(state, number)
     if number == state.champion:
         raise CommandRefused(f"version {number} is the champion already")
     return promote(state, number, reason)
@@ -155,7 +155,7 @@ def _rollback(state: RolloutState, version: int | None, reason: str) -> Step:
 
 def _shadow(state: RolloutState, version: int | None, reason: str) -> Step:
     number = _known(state, version)
-    _not_rejected(state, number)
+    _not_out(state, number)
     if number == state.champion:
         raise CommandRefused(f"version {number} is the champion, it answers already")
     if number in state.kept:
@@ -170,6 +170,16 @@ def _reject(state: RolloutState, version: int | None, reason: str) -> Step:
     if number in state.rejected:
         raise CommandRefused(f"version {number} was rejected already")
     return reject(state, number, reason)
+
+
+def _prune(state: RolloutState, version: int | None, reason: str) -> Step:
+    """The package of a version may be removed: from now on nothing can bring it back."""
+    number = _known(state, version)
+    if number in state.in_use:
+        raise CommandRefused(f"version {number} is in use: only what is of the past can be removed")
+    if number in state.pruned:
+        raise CommandRefused(f"the package of version {number} was removed already")
+    return Step(next_state(state), PRUNE, number, reason)
 
 
 def _switch(name: str, field: str, value: bool, already: str) -> Callable[..., Step]:
@@ -188,6 +198,7 @@ _COMMANDS: dict[str, Callable[[RolloutState, int | None, str], Step]] = {
     "rollback": _rollback,
     "shadow": _shadow,
     "reject": _reject,
+    PRUNE: _prune,
     "freeze": _switch("freeze", "frozen", True, "frozen"),
     "unfreeze": _switch("unfreeze", "frozen", False, "not frozen"),
     "off": _switch("off", "off", True, "off"),
@@ -222,6 +233,11 @@ def _known(state: RolloutState, version: int | None) -> int:
     return version
 
 
-def _not_rejected(state: RolloutState, version: int) -> None:
+def _not_out(state: RolloutState, version: int) -> None:
+    if version in state.pruned:
+        raise CommandRefused(
+            f"the package of version {version} was removed by `tailrace models {state.model} --prune`: publish the "
+            "model again as a new version"
+        )
     if version in state.rejected:
         raise CommandRefused(f"version {version} was rejected; publish it again as a new version")
