@@ -47,7 +47,7 @@ class Numbers:
 
     def slots(self, column: Column) -> Ints:
         """The slot of each row's value; of what is no number, that of the missing."""
-        if isinstance(column.values, list):
+        if not isinstance(column.values, np.ndarray):
             return np.zeros(len(column.values), dtype=np.int64)
         values = column.values.astype(np.float64, copy=False)
         if column.present is not None:
@@ -86,7 +86,7 @@ class Categories:
     def slots(self, column: Column) -> Ints:
         """The slot of each row's value."""
         slot_of = self._slot_of
-        if isinstance(column.values, list):
+        if not isinstance(column.values, np.ndarray):
             texts = column.values
             return np.fromiter(map(slot_of.get, texts, repeat(UNSEEN)), np.int64, len(texts))
         false, true = slot_of.get(b"false", UNSEEN), slot_of.get(b"true", UNSEEN)

@@ -27,7 +27,7 @@ class Split(NamedTuple):
         """By row the number of its segment, or -1."""
         if column is None:
             return np.full(rows, -1, dtype=np.int64)
-        if isinstance(column.values, list):
+        if not isinstance(column.values, np.ndarray):
             code_of = {value.encode(): code for code, value in enumerate(self.values)}
             texts = column.values
             return np.fromiter(map(code_of.get, texts, repeat(-1)), np.int64, len(texts))

@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from tailrace.kit.avro_columns import Column, ColumnDecoder
 from tailrace.kit.codec import Codec, read_schema_id
 from tailrace.kit.errors import BadRecord
@@ -93,7 +95,7 @@ class FieldReader:
 
 
 def _values(column: Column) -> list[Any]:
-    if isinstance(column.values, list):
+    if not isinstance(column.values, np.ndarray):
         texts: dict[bytes | None, str | None] = {None: None}
         for data in set(column.values) - {None}:
             texts[data] = data.decode(errors="replace")  # what is not UTF-8 is of rows that are not good

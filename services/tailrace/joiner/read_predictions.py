@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tailrace.joiner.lane_contracts import READ, LaneContracts
 from tailrace.joiner.match import Prediction
 from tailrace.joiner.store import request_key
@@ -57,7 +59,10 @@ def _read_columns(
     rows = zip(
         places,
         pieces.at.tolist(),
-        *(column if isinstance(column := columns[name].values, list) else column.tolist() for name in READ),
+        *(
+            column.tolist() if isinstance(column := columns[name].values, np.ndarray) else column
+            for name in READ
+        ),
         strict=True,
     )
     for at, which, prediction_id, request_id, key, time, partition, offset in rows:

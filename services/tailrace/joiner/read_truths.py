@@ -98,7 +98,7 @@ class TruthReader:
             columns[contract.event_time.name],
         )
         keys = key_column.values
-        if not isinstance(keys, list):
+        if isinstance(keys, np.ndarray):
             there = np.ones(len(keys), dtype=np.bool_) if key_column.present is None else key_column.present
             keys = [b"%d" % key if t else None for key, t in zip(keys.tolist(), there.tolist(), strict=True)]
         appended = np.array([where.appended[at] for at in places], dtype=np.int64)

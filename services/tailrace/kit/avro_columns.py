@@ -1,10 +1,9 @@
 """Decodes many Avro bodies of one schema at once, into columns.
 
-All rows go through the schema together, one field after the other, each row with a position of its own. What
-is accepted is exactly what the reference (fastavro) writes: a row with anything else (an overlong number, a
-boolean of 5, bytes left over, bytes missing, text that is not UTF-8) is reported as not decoded, and its
-bytes never leave this module as values. It is for the caller to ask the reference what is wrong with it. Of
-fields that are not read only the form is checked, not whether text is UTF-8.
+What is accepted is exactly what the reference (fastavro) writes: a row with anything else (an overlong number, a
+boolean of 5, bytes left over, bytes missing, text that is not UTF-8) is reported as not decoded, and its bytes never
+leave this module as values. It is for the caller to ask the reference what is wrong with it. Of fields that are not
+read only the form is checked, not whether text is UTF-8.
 """
 
 from __future__ import annotations
@@ -16,23 +15,20 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Floats: TypeAlias = NDArray[np.float64]
-Ints: TypeAlias = NDArray[np.int64]
-Mask: TypeAlias = NDArray[np.bool_]
-Rows: TypeAlias = Ints | None
-"""Some of the rows, in ascending order; None is all of them."""
+from tailrace.kit import avro_kernels as kernels
+from tailrace.kit.span_kernels import distinct
+from tailrace.kit.spans import Ints as Ints
+from tailrace.kit.spans import Spans
 
-# Beyond the last row: enough zeros to run on, once through a number, from wherever a broken row points.
-_PADDING = 24
-_MOST_VARINT = 10
-_KNOWN_PIECES = 8
+Floats: TypeAlias = NDArray[np.float64]
+Mask: TypeAlias = NDArray[np.bool_]
 
 
 class Column(NamedTuple):
     """One field of every row.
 
-    ``values`` are float64 for doubles and booleans (NaN where null), int64 for longs (0 where null), a list
-    of bytes for strings (UTF-8, ``None`` where null); ``present`` says where there is a value, None if
+    ``values`` are float64 for doubles and booleans (NaN where null), int64 for longs (0 where null), and for strings
+    `Spans` or another sequence of UTF-8 (``None`` where null); ``present`` says where there is a value, None if
     everywhere.
     """
 
@@ -41,8 +37,8 @@ class Column(NamedTuple):
 
     def take(self, rows: Ints) -> Column:
         present = None if self.present is None else self.present[rows]
-        if isinstance(self.values, list):
-            return Column([self.values[row] for row in rows.tolist()], present)
+        if isinstance(self.values, Spans):
+            return Column(self.values.take(rows), present)
         return Column(self.values[rows], present)
 
 
@@ -114,53 +110,140 @@ class ColumnDecoder:
         pieces: Sequence[str] = (),
     ) -> None:
         names: dict[str, _Type] = {}
-        self._fields = tuple((f["name"], _type(f["type"], f["name"], names)) for f in schema["fields"])
-        self._header = header
-        self._read = None if read is None else frozenset(read)
-        self._known: dict[bytes, None] = {}
-        self._pieces = frozenset(pieces)
-        order = [name for name, _ in self._fields if name in self._pieces]
-        start = next((i for i, (name, _) in enumerate(self._fields) if name in self._pieces), 0)
-        if order != list(pieces) or [name for name, _ in self._fields[start : start + len(order)]] != order:
+        fields = [(f["name"], _type(f["type"], f["name"], names)) for f in schema["fields"]]
+        order = [name for name, _ in fields if name in pieces]
+        start = next((i for i, (name, _) in enumerate(fields) if name in pieces), 0)
+        if order != list(pieces) or [name for name, _ in fields[start : start + len(order)]] != order:
             raise ValueError(f"{', '.join(pieces)} do not follow one another in the schema")
-        for name, kind in self._fields:
-            if self._read is None and name not in self._pieces:
-                _refuse_blocks(name, kind)
-
-    def decode(self, values: Sequence[bytes]) -> Decoded:
-        """The columns of these values, in their order."""
-        cursor = _Cursor(values, self._header)
-        columns: dict[str, Column] = {}
-        pieces = Pieces([], np.zeros(0, dtype=np.int64))
-        at = 0
-        while at < len(self._fields):
-            name, kind = self._fields[at]
-            if name in self._pieces:
-                run = tuple(kind for name, kind in self._fields[at : at + len(self._pieces)])
-                pieces = cursor.piece(run, self._known)
-                at += len(run)
+        self._header = header
+        self._pieces = bool(pieces)
+        program = _Program(None if read is None else frozenset(read))
+        for name, kind in fields:
+            if name in pieces:
+                if name == pieces[0]:
+                    program.add(kernels.PIECE)
+                program.pass_over(kind)
+                if name == pieces[-1]:
+                    program.add(kernels.PIECE_END)
             else:
-                self._field(cursor, name, kind, None, columns)
-                at += 1
-        good = cursor.finish()
-        if good is not None and len(pieces.at):
-            pieces.at[~good] = -1
-        return Decoded(columns, good, pieces)
+                program.field(name, kind)
+        self._program = np.array(program.steps, dtype=np.int64).reshape(-1, 4)
+        self._columns = program.columns
+        self._counts = program.counts
 
-    def _field(self, cursor: _Cursor, name: str, kind: _Type, rows: Rows, columns: dict[str, Column]) -> None:
+    def decode(self, values: Sequence[bytes] | Spans) -> Decoded:
+        """The columns of these values, in their order."""
+        spans = values if isinstance(values, Spans) else Spans.of(values)
+        rows = len(spans)
+        doubles = np.full((self._counts[_DOUBLES], rows), np.nan)
+        longs = np.zeros((self._counts[_LONGS], rows), dtype=np.int64)
+        begins, ends = np.zeros((2, self._counts[_TEXTS], rows), dtype=np.int64)
+        present = np.zeros((len(self._columns), rows), dtype=np.bool_)
+        piece_begins, piece_ends = np.zeros((2, rows if self._pieces else 0), dtype=np.int64)
+        good = kernels.decode(
+            self._program,
+            spans.bytes,
+            spans.begins,
+            spans.ends,
+            self._header,
+            doubles,
+            longs,
+            begins,
+            ends,
+            present,
+            piece_begins,
+            piece_ends,
+        )
+        columns = {}
+        everywhere: list[bool] = present.all(axis=1).tolist()  # type: ignore[assignment]
+        for number, (name, array, where) in enumerate(self._columns):
+            there = None if everywhere[number] else present[number]
+            if array == _TEXTS:
+                first = begins[where] if there is None else np.where(there, begins[where], -1)
+                columns[name] = Column(Spans(spans.data, first, ends[where]), there)
+            else:
+                columns[name] = Column((doubles if array == _DOUBLES else longs)[where], there)
+        pieces = Pieces([], np.zeros(0, dtype=np.int64))
+        if self._pieces:
+            at, firsts = distinct(spans.bytes, piece_begins, piece_ends)
+            found = [spans.data[piece_begins[row] : piece_ends[row]] for row in firsts.tolist()]
+            pieces = Pieces(found, at)
+        return Decoded(columns, None if good.all() else good, pieces)
+
+
+_DOUBLES, _LONGS, _TEXTS = 0, 1, 2
+_SCALARS = {
+    "double": (kernels.DOUBLE, _DOUBLES),
+    "boolean": (kernels.BOOLEAN, _DOUBLES),
+    "long": (kernels.LONG, _LONGS),
+    "string": (kernels.TEXT, _TEXTS),
+}
+
+
+class _Program:
+    """What a schema comes to for the kernel.
+
+    Attributes:
+        steps: the instructions.
+        columns: the fields that are read, with their kind of array and the row in it.
+        counts: rows of each kind of array.
+    """
+
+    def __init__(self, read: frozenset[str] | None) -> None:
+        self._read = read
+        self.steps: list[tuple[int, int, int, int]] = []
+        self.columns: list[tuple[str, int, int]] = []
+        self.counts = [0, 0, 0]
+
+    def add(self, operation: int, where: int = -1, number: int = -1, target: int = -1) -> None:
+        self.steps.append((operation, where, number, target))
+
+    def field(self, name: str, kind: _Type) -> None:
         if not self._wanted(name):
-            cursor.skip(kind, rows)
+            self.pass_over(kind)
             return
         match kind:
             case _Nullable():
-                self._field(cursor, name, kind.of, cursor.branch(rows), columns)
+                step = self._open(kernels.NULLABLE)
+                self.field(name, kind.of)
+                self._close(step)
             case _Record():
                 for inner, of in kind.fields:
-                    self._field(cursor, f"{name}.{inner}", of, rows, columns)
+                    self.field(f"{name}.{inner}", of)
             case _Scalar():
-                columns[name] = cursor.column(kind.kind, rows)
+                operation, array = _SCALARS[kind.kind]
+                self.add(operation, self.counts[array], len(self.columns))
+                self.columns.append((name, array, self.counts[array]))
+                self.counts[array] += 1
             case _Blocks():
-                _refuse_blocks(name, kind)
+                raise ValueError(f"field {name} is an array or a map, which makes no column")
+
+    def pass_over(self, kind: _Type, depth: int = 0) -> None:
+        match kind:
+            case _Nullable():
+                step = self._open(kernels.NULLABLE)
+                self.pass_over(kind.of, depth)
+                self._close(step)
+            case _Record():
+                for _, of in kind.fields:
+                    self.pass_over(of, depth)
+            case _Scalar():
+                self.add(_SCALARS[kind.kind][0])
+            case _Blocks():
+                if depth == kernels.DEEPEST:
+                    raise ValueError("arrays and maps nest too deeply")
+                step = self._open(kernels.BLOCKS)
+                for of in kind.item:
+                    self.pass_over(of, depth + 1)
+                self.add(kernels.NEXT, target=step + 1)
+                self._close(step)
+
+    def _open(self, operation: int) -> int:
+        self.add(operation)
+        return len(self.steps) - 1
+
+    def _close(self, step: int) -> None:
+        self.steps[step] = (self.steps[step][0], -1, -1, len(self.steps))
 
     def _wanted(self, name: str) -> bool:
         if self._read is None or name in self._read:
@@ -190,235 +273,3 @@ def _type(schema: Any, name: str, names: dict[str, _Type]) -> _Type:
         case str() if schema in names:
             return names[schema]
     raise ValueError(f"field {name} is of a type that is not read by columns: {schema}")
-
-
-def _refuse_blocks(name: str, kind: _Type) -> None:
-    match kind:
-        case _Nullable():
-            _refuse_blocks(name, kind.of)
-        case _Record():
-            for inner, of in kind.fields:
-                _refuse_blocks(f"{name}.{inner}", of)
-        case _Blocks():
-            raise ValueError(f"field {name} is an array or a map, which makes no column")
-
-
-class _Cursor:
-    """Where each row has been read to."""
-
-    def __init__(self, values: Sequence[bytes], header: int) -> None:
-        self._data = b"".join((*values, bytes(_PADDING)))
-        self._bytes = np.frombuffer(self._data, dtype=np.uint8)
-        self._eights = np.lib.stride_tricks.sliding_window_view(self._bytes, 8)
-        self._ends = np.fromiter(map(len, values), dtype=np.int64, count=len(values)).cumsum()
-        starts = np.concatenate(([0], self._ends[:-1]))
-        self._at = np.minimum(starts + header, self._ends)
-        self._bad = starts + header > self._ends
-
-    # What is wanted ---
-
-    def branch(self, rows: Rows) -> Rows:
-        """Reads which branch of ``["null", T]`` each row takes; gives the rows where it is T."""
-        branch = self._bytes[self._positions(rows)]
-        self._advance(1, rows)
-        present = branch == 2
-        if present.all():
-            return rows
-        self._fail(~present & (branch != 0), rows)
-        some: Ints = np.flatnonzero(present) if rows is None else rows[present]
-        return some
-
-    def column(self, kind: str, rows: Rows) -> Column:
-        present = None
-        if rows is not None:
-            present = np.zeros(len(self._at), dtype=np.bool_)
-            present[rows] = True
-        match kind:
-            case "string":
-                found = self._texts(rows)
-                if rows is None:
-                    return Column(found, None)
-                spread: list[bytes | None] = [None] * len(self._at)
-                for row, text in zip(rows.tolist(), found, strict=True):
-                    spread[row] = text
-                return Column(spread, present)
-            case "double":
-                values: NDArray[Any] = self._eights[self._positions(rows)].view("<f8").ravel()
-                values = values.astype(np.float64, copy=False)
-                self._advance(8, rows)
-            case "boolean":
-                found_bytes = self._bytes[self._positions(rows)]
-                self._fail(found_bytes > 1, rows)
-                self._advance(1, rows)
-                values = found_bytes.astype(np.float64)
-            case _:
-                values = self._varint(rows)
-        if rows is None:
-            return Column(values, None)
-        all_values = np.full(len(self._at), 0 if kind == "long" else np.nan, dtype=values.dtype)
-        all_values[rows] = values
-        return Column(all_values, present)
-
-    def piece(self, kinds: Sequence[_Type], known: dict[bytes, None]) -> Pieces:
-        """Consecutive fields as bytes. ``known`` are pieces that were found before, and is added to."""
-        begin = self._at.copy()
-        starts = begin.tolist()
-        at = np.full(len(starts), -1, dtype=np.int64)
-        found: list[bytes] = []
-        left = list(range(len(starts)))
-        for piece in reversed(list(known)):
-            same = [row for row in left if self._data.startswith(piece, starts[row])]
-            if same:
-                known[piece] = known.pop(piece)  # the last used are tried first
-                rows = np.array(same, dtype=np.int64)
-                at[rows] = len(found)
-                found.append(piece)
-                self._advance(len(piece), rows)
-                left = [row for row in left if at[row] < 0]
-            if not left:
-                return Pieces(found, at)
-        rows = np.array(left, dtype=np.int64)
-        for kind in kinds:
-            self.skip(kind, rows)
-        numbers: dict[bytes, int] = {}
-        for row in rows[~self._bad[rows]].tolist():
-            piece = self._data[starts[row] : self._at[row]]
-            number = numbers.get(piece)
-            if number is None:
-                number = numbers[piece] = len(found)
-                found.append(piece)
-                known[piece] = None
-            at[row] = number
-        while len(known) > _KNOWN_PIECES:
-            del known[next(iter(known))]
-        return Pieces(found, at)
-
-    def finish(self) -> Mask | None:
-        self._bad |= self._at != self._ends
-        return ~self._bad if self._bad.any() else None
-
-    # What is not ---
-
-    def skip(self, kind: _Type, rows: Rows) -> None:
-        match kind:
-            case _Nullable():
-                some = self.branch(rows)
-                if some is None or len(some):
-                    self.skip(kind.of, some)
-            case _Record():
-                for _, of in kind.fields:
-                    self.skip(of, rows)
-            case _Blocks():
-                self._skip_blocks(kind.item, rows)
-            case _Scalar("string"):
-                self._text_spans(rows)
-            case _Scalar("double"):
-                self._advance(8, rows)
-            case _Scalar("boolean"):
-                self._fail(self._bytes[self._positions(rows)] > 1, rows)
-                self._advance(1, rows)
-            case _Scalar():
-                self._varint(rows)
-
-    def _skip_blocks(self, item: Sequence[_Type], rows: Rows) -> None:
-        count = self._varint(rows)
-        some = count != 0
-        if not some.any():
-            return
-        rows = np.flatnonzero(some) if rows is None else rows[some]
-        count = count[some]
-        # Every item takes a byte at least, so that no number makes this long. Fewer than none: a form that
-        # the reference does not write.
-        wrong = (count < 0) | (count > self._ends[rows] - self._at[rows])
-        self._fail(wrong, rows)
-        rows, count = rows[~wrong], count[~wrong]
-        while len(rows):
-            for kind in item:
-                self.skip(kind, rows)
-            count -= 1
-            done = count == 0
-            if done.any():
-                ended = rows[done]
-                self._fail(self._varint(ended) != 0, ended)
-            on = ~done & ~self._bad[rows]
-            rows, count = rows[on], count[on]
-
-    # Bytes ---
-
-    def _positions(self, rows: Rows) -> Ints:
-        positions: Ints = self._at if rows is None else self._at[rows]
-        return positions
-
-    def _texts(self, rows: Rows) -> list[bytes]:
-        begin, stop = self._text_spans(rows)
-        data = self._data
-        found = [data[a:b] for a, b in zip(begin.tolist(), stop.tolist(), strict=True)]
-        if not b"".join(found).isascii():
-            self._fail(np.array([not _is_utf8(text) for text in found], dtype=np.bool_), rows)
-        return found
-
-    def _text_spans(self, rows: Rows) -> tuple[Ints, Ints]:
-        length = self._varint(rows)
-        begin = self._positions(rows).copy()
-        ends = self._ends if rows is None else self._ends[rows]
-        wrong = (length < 0) | (length > ends - begin)
-        self._fail(wrong, rows)
-        length = np.where(wrong, 0, length)
-        self._advance(length, rows)
-        return begin, begin + length
-
-    def _advance(self, by: Any, rows: Rows) -> None:
-        if rows is None:
-            self._at += by
-        else:
-            self._at[rows] += by
-        # A row that points behind itself is broken; it goes on over the last row's end, where nothing is.
-        over = self._at > self._ends
-        if over.any():
-            self._fail(over)
-
-    def _fail(self, wrong: Mask, rows: Rows = None) -> None:
-        if not wrong.any():
-            return
-        failed = np.flatnonzero(wrong) if rows is None else rows[wrong]
-        self._bad[failed] = True
-        self._at[failed] = self._ends[-1]
-
-    def _varint(self, rows: Rows) -> Ints:
-        """Zig-zag numbers of variable length, at most ten bytes, none longer than it need be."""
-        at = self._positions(rows).copy()
-        found = np.zeros(len(at), dtype=np.uint64)
-        wrong = np.zeros(len(at), dtype=np.bool_)
-        some: Any = slice(None)
-        for shift in range(0, 7 * _MOST_VARINT, 7):
-            byte = self._bytes[at[some]]
-            found[some] |= (byte & 0x7F).astype(np.uint64) << np.uint64(shift)
-            at[some] += 1
-            more = byte >= 0x80
-            if shift:
-                wrong[some] |= byte == 0  # overlong
-            if shift == 7 * (_MOST_VARINT - 1):
-                wrong[some] |= byte > 1  # beyond 64 bits
-            if not more.any():
-                break
-            if not more.all():
-                some = np.flatnonzero(more) if isinstance(some, slice) else some[more]
-        if rows is None:
-            self._at = at
-        else:
-            self._at[rows] = at
-        self._fail(wrong, rows)
-        over = self._at > self._ends
-        if over.any():
-            self._fail(over)
-        # The failed rows' numbers mean nothing; they must only do no harm.
-        decoded: Ints = (found >> np.uint64(1)).astype(np.int64) ^ -(found & np.uint64(1)).astype(np.int64)
-        return decoded
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

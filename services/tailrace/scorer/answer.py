@@ -208,8 +208,9 @@ def _without(rows: Collection[int], of: int) -> np.ndarray[Any, np.dtype[np.int6
 
 def _texts(column: Column) -> Sequence[bytes | None]:
     """The canonical texts of a key column."""
-    if isinstance(column.values, list):
-        return column.values
+    if not isinstance(column.values, np.ndarray):
+        given: Sequence[bytes | None] = column.values
+        return given
     texts: list[Any] = [b"%d" % number for number in column.values.tolist()]
     if column.present is not None:
         texts = [text if there else None for text, there in zip(texts, column.present.tolist(), strict=True)]

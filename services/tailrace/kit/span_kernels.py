@@ -1,0 +1,71 @@
+"""The kernels below `Spans`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tailrace.kit.kernels import kernel
+
+_BYTES, _INTS = "Array(uint8, 1, 'C', readonly=True)", "Array(int64, 1, 'A', readonly=True)"
+
+
+@kernel(f"int64[::1]({_BYTES}, {_INTS}, {_INTS}, {_BYTES}, {_INTS}, {_INTS})")
+def match(data: Any, begins: Any, ends: Any, known: Any, known_begins: Any, known_ends: Any) -> Any:
+    """By stretch of ``data``, which stretch of ``known`` has the same bytes: -1 for one that begins at -1, -2 where
+    none has.
+    """
+    rows = len(begins)
+    found = np.empty(rows, dtype=np.int64)
+    for row in range(rows):
+        begin = begins[row]
+        if begin < 0:
+            found[row] = -1
+            continue
+        size = ends[row] - begin
+        found[row] = -2
+        for number in range(len(known_begins)):
+            other = known_begins[number]
+            if known_ends[number] - other != size:
+                continue
+            at = 0
+            while at < size and data[begin + at] == known[other + at]:
+                at += 1
+            if at == size:
+                found[row] = number
+                break
+    return found
+
+
+@kernel(f"Tuple((int64[::1], int64[::1]))({_BYTES}, {_INTS}, {_INTS})")
+def distinct(data: Any, begins: Any, ends: Any) -> Any:
+    """By stretch, the number of its bytes among those that differ (-1 for one that begins at -1), and the first
+    stretch of each number. Made for few that differ.
+    """
+    rows = len(begins)
+    found = np.full(rows, -1, dtype=np.int64)
+    firsts = np.empty(rows, dtype=np.int64)
+    count = 0
+    last = 0
+    for row in range(rows):
+        begin = begins[row]
+        if begin < 0:
+            continue
+        size = ends[row] - begin
+        for turn in range(count):
+            number = (last + turn) % count  # neighbours are often the same
+            other = begins[firsts[number]]
+            if ends[firsts[number]] - other != size:
+                continue
+            at = 0
+            while at < size and data[begin + at] == data[other + at]:
+                at += 1
+            if at == size:
+                found[row] = last = number
+                break
+        if found[row] < 0:
+            firsts[count] = row
+            found[row] = last = count
+            count += 1
+    return found, firsts[:count].copy()

@@ -1,0 +1,64 @@
+"""Many texts within one buffer: known by where they begin and end, and taken out only where somebody looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailrace.kit.span_kernels import match
+
+Ints = NDArray[np.int64]
+NULL, UNKNOWN = -1, -2
+
+
+class Spans(Sequence[Any]):
+    """Stretches of ``data``, from ``begins`` up to ``ends``; one that begins at -1 is None."""
+
+    def __init__(self, data: bytes, begins: Ints, ends: Ints) -> None:
+        self.data, self.begins, self.ends = data, begins, ends
+
+    @classmethod
+    def of(cls, values: Sequence[bytes]) -> Spans:
+        """Values end to end. Raises TypeError where one is None."""
+        data = b"".join(values)
+        ends = np.fromiter(map(len, values), dtype=np.int64, count=len(values)).cumsum()
+        begins = np.zeros(len(values), dtype=np.int64)
+        begins[1:] = ends[:-1]
+        return cls(data, begins, ends)
+
+    @property
+    def bytes(self) -> NDArray[np.uint8]:
+        return np.frombuffer(self.data, dtype=np.uint8)
+
+    @cached_property
+    def _found(self) -> list[Any]:
+        data = self.data
+        return [
+            data[begin:end] if begin >= 0 else None
+            for begin, end in zip(self.begins.tolist(), self.ends.tolist(), strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.begins)
+
+    @overload
+    def __getitem__(self, at: int) -> Any: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Any]: ...
+    def __getitem__(self, at: Any) -> Any:
+        return self._found[at]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._found)
+
+    def take(self, rows: Ints) -> Spans:
+        return Spans(self.data, self.begins[rows], self.ends[rows])
+
+    def codes(self, known: Spans) -> Ints:
+        """Which of the known texts each one is; ``NULL`` and ``UNKNOWN`` are neither."""
+        found: Ints = match(self.bytes, self.begins, self.ends, known.bytes, known.begins, known.ends)
+        return found
