@@ -444,6 +444,34 @@ def test_a_contract_may_have_no_way_back_by_itself() -> None:
     assert found.names()[-1] == "promote"
 
 
+QUARANTINED = {"kind": "version-quarantined", "service": "scorer"}
+
+
+def test_a_version_that_the_scorer_quarantined_is_taken_back_whatever_the_contract_says_of_alerts() -> None:
+    found = desk(2, CONTRACT + "rollout: {back_if: {alert: none}}\n")
+    found.happens(found.command("promote", 2))
+    found.alert(2, day=None, **QUARANTINED)
+    step = found.steps[-1]
+    assert (step["step"], step["champion"], step["rolled_back"]) == ("rollback", 1, [2])
+    assert step["evidence"]["kind"] == "version-quarantined"
+    found.alert(2, day=None, **QUARANTINED)  # another instance says so too
+    found.alert(1, day=None, **QUARANTINED)  # nothing to go back to
+    assert found.steps[-1] is step
+    found.happens(found.command("promote", 2))
+    assert found.steps[-1]["champion"] == 2
+
+
+def test_a_shadow_that_was_quarantined_is_rejected_but_for_a_frozen_rollout() -> None:
+    found = desk(2)
+    assert found.steps[-1]["shadow"] == [2]
+    found.happens(found.command("freeze"))
+    found.alert(2, day=None, **QUARANTINED)
+    assert found.names()[-1] == "freeze"
+    found.happens(found.command("unfreeze"))
+    found.alert(2, day=None, **QUARANTINED)
+    assert (found.names()[-1], found.steps[-1]["rejected"]) == ("reject", [2])
+
+
 def test_the_first_version_has_nothing_to_go_back_to() -> None:
     found = desk(1)
     found.alert(1, day=2)

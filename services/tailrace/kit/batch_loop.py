@@ -30,9 +30,9 @@ from tailrace.kit.log import (
     Retriable,
     TransactionalProducer,
 )
-from tailrace.kit.logic import Logic, Output
+from tailrace.kit.logic import Logic, NamesInFlight, Output, Suspect
 from tailrace.kit.messages import Hold, Message, Record, TopicPartition
-from tailrace.kit.trials import ALONE_AFTER, MAX_FACTS_BYTES, NO_TRIAL, Trial, pack, unpack
+from tailrace.kit.trials import MAX_FACTS_BYTES, Trial, pack, unpack
 from tailrace.kit.turns import Turns, names
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class _Partition:
         metadata: the logic's facts, as committed.
         trial: see ``kit.trials``; what earlier processes left.
         announced: the position for which this process announced a trial, or -1.
-        proven: this process has committed a batch of the partition.
+        proven: this process has committed records of the partition.
         culprit: why the next record is not to be processed, where that is known.
         hold: why the partition waits, where it does.
         offer_at: when a held partition is offered again, in ``perf_ns`` time.
@@ -123,6 +123,8 @@ class BatchLoop(Turns):
     ) -> None:
         super().__init__(backend, group=group, clock=clock, stop=stop, co_partitioned=co_partitioned)
         self._logic = logic
+        self._named = logic if isinstance(logic, NamesInFlight) else None
+        self._survived: set[str] = set()
         self._service = service
         self._transactional_id = transactional_id
         self._quarantine = quarantine
@@ -374,7 +376,7 @@ class BatchLoop(Turns):
     ) -> None:
         """Takes one batch to its commit, or leaves everything as if it had never been consumed."""
         try:
-            self._announce(consumer, membership, last)
+            in_flight = self._announce(consumer, membership, last)
             output = self._process(messages, last)
             offsets = self._offsets(output, last)
             if offsets:
@@ -393,29 +395,47 @@ class BatchLoop(Turns):
         else:
             self._aborts = 0
             for tp, committed in offsets.items():
-                self._advance(self._owned[tp], committed)
-            for tp in last:
-                self._owned[tp].proven = True
+                partition = self._owned[tp]
+                partition.proven |= committed.offset > partition.position
+                self._advance(partition, committed)
             if offsets:
                 self._count(messages, last, output)
                 self._logic.committed(output)
+            if not output.holds:
+                self._survived.update(in_flight)
             self._hold(consumer, output.holds)
 
     def _announce(
         self, consumer: Consumer, membership: Membership, last: Mapping[TopicPartition, Message]
-    ) -> None:
-        """Says in the log that this process takes up what others may have died on (see ``kit.trials``)."""
+    ) -> Sequence[str]:
+        """Says in the log that this process takes up what others may have died on (see ``kit.trials``), and with
+        what in flight, which it returns.
+        """
         trials = {}
+        in_flight = self._in_flight(last)
+        news = not self._survived.issuperset(in_flight)
         for tp, message in last.items():
             partition = self._owned[tp]
-            if partition.announced != partition.position and (partition.trial.alone or not partition.proven):
-                deaths, until = partition.trial
-                trial = Trial(deaths + 1, max(until, message.offset()))
+            trial = partition.trial
+            due = trial.deaths > 0 or not partition.proven
+            if news or (due and partition.announced != partition.position):
+                trial = trial.announced(message.offset(), in_flight)
                 trials[tp] = Committed(partition.position, pack(trial, partition.metadata))
         if trials:
             self._transact(consumer, membership, trials, ())
             for tp in trials:
                 self._owned[tp].announced = self._owned[tp].position
+        return in_flight
+
+    def _in_flight(self, last: Mapping[TopicPartition, Message]) -> Sequence[str]:
+        if self._named is None:
+            return ()
+        suspects = {
+            tp: Suspect(partition.trial.suspect, partition.trial.until)
+            for tp, partition in self._owned.items()
+            if partition.trial.suspect is not None
+        }
+        return self._named.in_flight({tp.topic for tp in last}, suspects)
 
     def _process(self, messages: Sequence[Message], last: Mapping[TopicPartition, Message]) -> Output:
         if self._away is not None:
@@ -463,10 +483,9 @@ class BatchLoop(Turns):
                 raise ValueError(f"held at {offset}, which is not in the batch of {names([tp])}")
             if offset == partition.position and partition.announced != offset and not output.records:
                 continue
-            trial = NO_TRIAL
-            if partition.trial.alone and offset <= partition.trial.until:
-                trial = Trial(ALONE_AFTER, partition.trial.until)
             facts = output.metadata_of.get(tp, output.metadata) or partition.metadata
+            # Where nothing was processed, nothing is known about it either.
+            trial = partition.trial if offset == partition.position else partition.trial.after(offset)
             offsets[tp] = Committed(offset, _packed(trial, facts))
         return offsets
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from tailrace.kit.log import Committed, History
 from tailrace.kit.messages import DeadLetter, Hold, Message, Record, TopicPartition
@@ -81,4 +81,25 @@ class Logic(Protocol):
 
     def waiting(self) -> str | None:
         """Why the service is not ready, for /readyz; None when it is."""
+        ...
+
+
+class Suspect(NamedTuple):
+    """What was in flight when processes died on the records of a partition up to, and including, ``until``."""
+
+    name: str
+    until: int
+
+
+@runtime_checkable
+class NamesInFlight(Protocol):
+    """A logic that runs what may kill its process, and that can do without some of it."""
+
+    def in_flight(self, topics: Collection[str], suspects: Mapping[TopicPartition, Suspect]) -> Sequence[str]:
+        """Called before each batch, with the topics of its messages: what it will run that may kill the process and
+        that can be done without, by name, the most suspicious first.
+
+        ``suspects`` are, by partition that this instance owns, what the batch is to be worked off without, whatever
+        partition its messages are of. Once the messages up to ``until`` are committed without it, it was to blame.
+        """
         ...

@@ -6,39 +6,82 @@ the batch's own commit takes the announcement back; whoever owns the partition n
 ``ALONE_AFTER`` deaths at one offset the records of the batch are taken one by one, each announced; one that
 has killed ``ALONE_DEATHS`` processes alone is the culprit.
 
+Where the logic says what is in flight (see ``kit.logic.NamesInFlight``), that is announced too, and the first
+batch with something new in flight. What was in flight at ``SUSPECT_AFTER`` deaths is suspected before any record
+is: the records that they died on are worked off without it. If a process dies nevertheless, it was not that.
+
 The announcement is put in front of the facts that the service's logic keeps in the metadata.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 ALONE_AFTER = 3
 ALONE_DEATHS = 2
+SUSPECT_AFTER = 2
 
-MAX_FACTS_BYTES = 4000
+MAX_NAMES = 4
+"""How many names are announced, at most: each may cost a death before a record is suspected."""
+
+MAX_FACTS_BYTES = 3600
 """What a logic may keep in the metadata, at most: there has to be room for the announcement."""
 
 _FRAME = "\x1f"
+_ACQUITTED = -1
+_NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 class Trial(NamedTuple):
     """``deaths`` of processes with the partition at this offset; the batch that they died on ended at
     ``until``.
+
+    ``in_flight`` says at how many of them each name was in flight, most suspicious first; negative where a process
+    has died though it was left out.
     """
 
     deaths: int
     until: int
+    in_flight: Mapping[str, int] = _NOTHING
+
+    @property
+    def suspect(self) -> str | None:
+        """What the records up to ``until`` are to be worked off without."""
+        return next((name for name, deaths in self.in_flight.items() if deaths >= SUSPECT_AFTER), None)
 
     @property
     def alone(self) -> bool:
         """Whether the records up to ``until`` are to be taken one by one."""
-        return self.deaths >= ALONE_AFTER
+        return self.deaths >= ALONE_AFTER and self.suspect is None
 
     @property
     def culprit(self) -> bool:
         """Whether the next record is known to kill."""
-        return self.deaths >= ALONE_AFTER + ALONE_DEATHS
+        return self.deaths >= ALONE_AFTER + ALONE_DEATHS and self.suspect is None
+
+    def announced(self, until: int, in_flight: Sequence[str]) -> Trial:
+        """What the next owner finds if this process dies on the records up to ``until``."""
+        suspect = self.suspect
+        counts = {name: self.in_flight.get(name, 0) + 1 for name in in_flight[:MAX_NAMES]}
+        cleared = {name for name, deaths in self.in_flight.items() if deaths < 0} | {suspect}
+        counts |= {name: _ACQUITTED for name in self.in_flight if name in cleared}
+        found = Trial(self.deaths, max(self.until, until), counts)
+        # A death that only moves the suspicion from one name to the next says nothing about a record.
+        return found if suspect and found.suspect else found._replace(deaths=self.deaths + 1)
+
+    def after(self, offset: int) -> Trial:
+        """What is left of it once everything before ``offset`` is committed."""
+        if offset > self.until:
+            return NO_TRIAL
+        if self.suspect is not None:
+            return self
+        if self.alone:
+            cleared = {name: deaths for name, deaths in self.in_flight.items() if deaths < 0}
+            return Trial(ALONE_AFTER, self.until, cleared)
+        return NO_TRIAL
 
 
 NO_TRIAL = Trial(0, -1)
@@ -48,12 +91,14 @@ def pack(trial: Trial, metadata: str) -> str:
     """The metadata to commit."""
     if trial == NO_TRIAL:
         return metadata
-    return f"{_FRAME}{trial.deaths} {trial.until}{_FRAME}{metadata}"
+    names = f" {json.dumps(dict(trial.in_flight), separators=(',', ':'))}" if trial.in_flight else ""
+    return f"{_FRAME}{trial.deaths} {trial.until}{names}{_FRAME}{metadata}"
 
 
 def unpack(committed: str) -> tuple[Trial, str]:
     """The trial, and the logic's own part of the metadata."""
     if not committed.startswith(_FRAME):
         return NO_TRIAL, committed
-    deaths, until = committed[1:].split(_FRAME, 1)[0].split(" ")
-    return Trial(int(deaths), int(until)), committed.split(_FRAME, 2)[2]
+    _, trial, metadata = committed.split(_FRAME, 2)
+    deaths, until, *names = trial.split(" ", 2)
+    return Trial(int(deaths), int(until), json.loads(names[0]) if names else _NOTHING), metadata

@@ -28,6 +28,8 @@ from tailrace.rollout.paired_reports import Gain, Judged, PairedReports, Window,
 
 SIGNIFICANT = 0.01
 """Below this probability a share is more than chance."""
+QUARANTINED = "version-quarantined"
+"""The kind of the alert that a version makes processes die."""
 WINDOW_START = "window_start"
 """The fact in an alert's detail that says when the window began that it is about, in ms of event time."""
 
@@ -187,8 +189,11 @@ def judge(
 def taken_back(state: RolloutState, contract: ModelContract, alert: Mapping[str, Any]) -> Move | None:
     """The way back that a severe alert leads to; None where it leads to none.
 
-    It has to be about the canary, or about the present champion and a window that began after its promotion.
+    It has to be about the canary, or about the present champion and a window that began after its promotion. A
+    version that the scorer has quarantined is not run any more, whatever the contract says of alerts.
     """
+    if alert["kind"] == QUARANTINED:
+        return _quarantined(state, alert)
     start = alert["detail"].get(WINDOW_START)
     if (
         state.frozen
@@ -215,6 +220,17 @@ def taken_back(state: RolloutState, contract: ModelContract, alert: Mapping[str,
     ):
         return None
     return Move(back(state, reason), evidence)
+
+
+def _quarantined(state: RolloutState, alert: Mapping[str, Any]) -> Move | None:
+    version = alert["version"]
+    if state.frozen or alert["state"] != "raised":
+        return None
+    evidence = {"alert": alert["alert_id"], "kind": alert["kind"]}
+    reason = alert["summary"][:1000]
+    if version == state.champion:
+        return None if state.previous is None else Move(back(state, reason), evidence)
+    return Move(reject(state, version, reason), evidence) if version in state.shadow else None
 
 
 def relies_on_fallbacks(

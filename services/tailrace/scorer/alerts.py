@@ -1,4 +1,4 @@
-"""What people are told: a package that is refused, a shadow that fails."""
+"""What people are told: a package that is refused, a shadow that fails, a version that processes died with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from tailrace.kit.codec import ControlCodec
 from tailrace.kit.messages import Record, Source
 from tailrace.kit.sources import record_id
+from tailrace.scorer.quarantine import Quarantined
 from tailrace.scorer.versions import Refusal, Role
 
 
@@ -36,6 +37,23 @@ class Alerts:
             model=model,
             version=version,
             summary=f"version {version} of {model}, in shadow, has no prediction for {source}: {reason}",
+            source=source._asdict(),
+            at=at,
+        )
+
+    def quarantined(self, found: Quarantined, source: Source, at: int) -> Record:
+        """``source`` is the last of the records that the processes died on."""
+        model, version, revision = found
+        return self._record(
+            kind="version-quarantined",
+            severity="severe",
+            model=model,
+            version=version,
+            alert_id=record_id("version-quarantined", self._service, model, version, revision),
+            summary=f"Two processes of the {self._service} died with version {version} of {model} in flight, and none "
+            f"without it: it is run no more. Publish one that does not crash. `tailrace promote {model} {version}` "
+            f"runs it again; where it is the champion still, `tailrace off {model}` and `tailrace on {model}` do",
+            detail={"revision": str(revision)},
             source=source._asdict(),
             at=at,
         )

@@ -52,6 +52,7 @@ def answer(
     runtime: Mapping[str, str],
     clock: Clock,
     previous: Version | None = None,
+    without: Finding | None = None,
 ) -> dict[int, BadRecord]:
     """Adds the predictions of a version for the rows that go to it to the work's records; why it has none for
     others, by position in the batch.
@@ -59,10 +60,27 @@ def answer(
     Where the contract has a fallback chain, it answers instead of a version that fails or whose answer cannot be
     used, under the version's name and role. ``previous`` is whom it may ask. A shadow answers nobody, so that it
     has no fallback.
+
+    ``without`` is why the version is not to be run at all. The chain answers then; where there is none, ``previous``
+    does, which there is.
     """
     version, received = route.version, rows.take(route.rows)
-    rows, notes = fill_missing(received, version.model), Notes(len(received))
-    plan = rows.requests.plan
+    named = Named(version.number, version.model.digest)
+    identity = replace(
+        _identity(received, named, serving, route.role, runtime), arm_propensity=route.propensity
+    )
+    plan, notes = received.requests.plan, Notes(len(received))
+    if without is not None:
+        why = dict.fromkeys(range(len(received)), without)
+        if plan.fallback:
+            _fall_back(work, received, notes, why, identity, previous, clock)
+            return {}
+        assert previous is not None
+        version = previous
+        identity = replace(identity, served_by="previous", served_cause=without.guard)
+        notes.add(why)
+        notes.add(dict.fromkeys(why, _who(version)))
+    rows = fill_missing(received, version.model)
     guardrails = plan.contract.guardrails
     note_domain(notes, rows, version.model, guardrails.domain)
     found = score(version.model, rows.columns, len(rows))
@@ -70,8 +88,6 @@ def answer(
     broken = broken_outputs(outputs, guardrails.score)
     lost = {row: Finding("model", None, why) for row, why in found.failed.items()}
     failed: dict[int, BadRecord] = {}
-    named = Named(version.number, version.model.digest)
-    identity = replace(_identity(rows, named, serving, route.role, runtime), arm_propensity=route.propensity)
     if plan.fallback and route.role != "shadow":
         lost = broken | lost
         if lost:
@@ -124,10 +140,14 @@ def _ask(version: Version, rows: Rows, notes: Notes) -> Said:
     lost = broken_outputs(found.outputs, guardrails.score).keys() | found.failed.keys()
     good = _without(lost, len(rows))
     rows, outputs, notes = rows.take(good), found.outputs.take(good), notes.take(good)
-    who = Finding("previous", None, f"version {version.number}, {version.model.digest}")
-    notes.add(dict.fromkeys(range(len(good)), who))
+    notes.add(dict.fromkeys(range(len(good)), _who(version)))
     note_uncertainty(notes, outputs, version.model, guardrails.coverage)
     return Said(good, rows, outputs, notes)
+
+
+def _who(version: Version) -> Finding:
+    """Says which version answers in the place of another one."""
+    return Finding("previous", None, f"version {version.number}, {version.model.digest}")
 
 
 def answer_off(

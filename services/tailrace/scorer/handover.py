@@ -3,17 +3,18 @@ last.
 
 The facts are stored with the committed offset, where 4,095 bytes have room: how far the owner had folded
 contracts and rollouts, and the few models that it did not serve under their newest revision (a package still
-being opened, or refused).
+being opened, or refused), and the versions that it had quarantined.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tailrace.contracts.fold import Contracts
 from tailrace.models.rollout_fold import Rollouts
+from tailrace.scorer.quarantine import Quarantined
 from tailrace.scorer.versions import Versions
 
 LIMIT = 3500
@@ -26,19 +27,21 @@ class Handover:
     contracts: int = 0
     rollouts: int = 0
     behind: Mapping[str, int] = field(default_factory=dict)
+    quarantined: Sequence[Quarantined] = ()
 
     def to_metadata(self) -> str:
         """Compact JSON. Models that find no room are left out, which makes the next owner wait for more,
         never less.
         """
-        room = LIMIT - len(json.dumps([1, self.contracts, self.rollouts, {}]))
+        quarantined = [[list(each) for each in self.quarantined]] if self.quarantined else []
+        room = LIMIT - len(json.dumps([1, self.contracts, self.rollouts, {}, *quarantined]))
         behind = {}
         for model, revision in sorted(self.behind.items()):
             room -= len(json.dumps({model: revision}))
             if room < 0:
                 break
             behind[model] = revision
-        return json.dumps([1, self.contracts, self.rollouts, behind], separators=(",", ":"))
+        return json.dumps([1, self.contracts, self.rollouts, behind, *quarantined], separators=(",", ":"))
 
     @classmethod
     def from_metadata(cls, metadata: str) -> Handover:
@@ -50,8 +53,9 @@ class Handover:
         if not metadata:
             return cls()
         match json.loads(metadata):
-            case [1, int(contracts), int(rollouts), dict(behind)]:
-                return cls(contracts, rollouts, {str(k): int(v) for k, v in behind.items()})
+            case [1, int(contracts), int(rollouts), dict(behind), *rest]:
+                quarantined = tuple(Quarantined(*each) for each in (rest[0] if rest else ()))
+                return cls(contracts, rollouts, {str(k): int(v) for k, v in behind.items()}, quarantined)
         raise ValueError(f"metadata of another program or version: {metadata[:200]!r}")
 
     def served(self, model: str, rollouts: Rollouts) -> int:
@@ -62,7 +66,7 @@ class Handover:
         """What demands as much as both do. Everything before the lesser position must be folded."""
         less, more = sorted((self, other), key=lambda handover: handover.rollouts)
         behind = {m: max(revision, less.served(m, rollouts)) for m, revision in more.behind.items()}
-        return Handover(max(self.contracts, other.contracts), more.rollouts, behind)
+        return Handover(max(self.contracts, other.contracts), more.rollouts, behind, self.quarantined)
 
     def waits_for(
         self,

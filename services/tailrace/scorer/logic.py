@@ -17,7 +17,7 @@ from tailrace.contracts.lane_clocks import LaneClocks
 from tailrace.contracts.lanes import CLOCKS, CONTRACTS, MANIFESTS, ROLLOUTS, Lane
 from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.log import Committed
-from tailrace.kit.logic import Clock, Output
+from tailrace.kit.logic import Clock, Output, Suspect
 from tailrace.kit.messages import DeadLetter, Hold, Message, Record, TopicPartition
 from tailrace.kit.registry import Registry
 from tailrace.models.catalog import Catalog
@@ -29,6 +29,8 @@ from tailrace.scorer.alerts import Alerts
 from tailrace.scorer.answer import answer, answer_off, check, keys_of
 from tailrace.scorer.contract_plan import ContractPlan
 from tailrace.scorer.handover import Handover
+from tailrace.scorer.notes import Finding
+from tailrace.scorer.quarantine import Quarantine, Quarantined, name_of
 from tailrace.scorer.read_request import read_requests
 from tailrace.scorer.require_time import require_time
 from tailrace.scorer.route import Route, route
@@ -41,6 +43,15 @@ log = logging.getLogger(__name__)
 
 CONTROL_TOPICS = (CONTRACTS, MANIFESTS, ROLLOUTS, CLOCKS)
 _REQUESTS = ".requests"
+_QUARANTINED = Finding("quarantined", None, "processes died with the version in flight")
+
+
+class _Named(NamedTuple):
+    """The versions in flight, by name, what is answered without which others; ``key`` is what it follows from."""
+
+    key: object
+    in_flight: list[str]
+    without: set[str]
 
 
 class _Told(NamedTuple):
@@ -49,6 +60,7 @@ class _Told(NamedTuple):
     output: Output
     refusals: int
     failing: set[tuple[str, int]]
+    quarantined: list[Quarantined]
     clocks: dict[TopicPartition, int]
 
 
@@ -87,6 +99,9 @@ class ScorerLogic:
         self._versions = Versions(
             role, self._contracts, self._catalog, self._rollouts, open_version, executor, verify
         )
+        self._quarantine = Quarantine(role, self._rollouts)
+        self._named = _Named(None, [], set())
+        self._prepared = False
         self._runtime = dict(runtime_versions())
         self._lanes: dict[str, list[ContractPlan]] = {}
         self._plans: dict[str, ContractPlan] = {}
@@ -127,9 +142,11 @@ class ScorerLogic:
     def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> None:
         for partition, (_, metadata) in partitions.items():
             try:
-                self._handovers[partition] = Handover.from_metadata(metadata)
+                left = self._handovers[partition] = Handover.from_metadata(metadata)
             except ValueError as error:
                 log.warning("ignored what the last owner left", extra={"why": str(error)})
+            else:
+                self._quarantine.add(left.quarantined)
 
     def restore(self, messages: Sequence[Message]) -> None:
         """Nothing is asked for."""
@@ -140,9 +157,38 @@ class ScorerLogic:
             self._clocks.pop(partition, None)
             self._holding.pop(partition, None)
 
+    def in_flight(self, topics: Collection[str], suspects: Mapping[TopicPartition, Suspect]) -> Sequence[str]:
+        """The versions that may run and that can be done without; what was published last comes first."""
+        self._prepared = True
+        self._versions.take_up()
+        self._quarantine.suspect(suspects)
+        known = self._named.key == (topics, self._versions.changes, self._contracts_position)
+        if not known or self._quarantine or self._named.without:
+            self._named = self._name_versions(topics)
+        return self._named.in_flight
+
+    def _name_versions(self, topics: Collection[str]) -> _Named:
+        found, without = [], set()
+        for plan in {plan.model: plan for topic in topics for plan in self._lanes.get(topic, ())}.values():
+            serving = self._versions.serving(plan.model)
+            if serving is None:
+                continue
+            for version in serving.versions:
+                if self._can_do_without(plan, serving, version):
+                    name = name_of(plan.model, version.number)
+                    if name in self._quarantine:
+                        without.add(name)
+                    else:
+                        record = self._catalog.record(plan.model, version.number)
+                        found.append((-record["published_at"] if record else 0, -version.number, name))
+        key = (topics, self._versions.changes, self._contracts_position)
+        return _Named(key, [name for *_, name in sorted(found)], without)
+
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         work = Work.of(batch, clock.perf_ns())
-        self._versions.take_up()
+        if not self._prepared:
+            self.in_flight(set(work.topics), {})
+        self._prepared = False
         self._codec.begin_batch()
         work.requests, work.marks, work.bad = read_requests(batch, self._lanes)
         refuse_marks_ahead(work, self._skew)
@@ -156,7 +202,8 @@ class ScorerLogic:
             self._answer(work, requests, clock)
         clocks = tell_time(work, work.requests, self._clocks, self._step, self._predictions)
         output.records = work.records()
-        output.records += self._tell(work, output, clocks)
+        quarantined = self._to_blame(work, output.holds)
+        output.records += self._tell(work, output, clocks, quarantined)
         if self._role == "champion":
             output.dead_letters = [
                 DeadLetter(
@@ -164,13 +211,14 @@ class ScorerLogic:
                 )
                 for at, bad in sorted(work.bad.items())
             ]
-        output.metadata = self._handover(work).to_metadata()
+        output.metadata = self._handover(work, quarantined).to_metadata()
         return output
 
     def committed(self, output: Output) -> None:
         if self._told is not None and self._told.output is output:
             del self._versions.refusals[: self._told.refusals]
             self._failing |= self._told.failing
+            self._quarantine.add(self._told.quarantined)
             self._clocks.update(self._told.clocks)
 
     def waiting(self) -> str | None:
@@ -235,9 +283,14 @@ class ScorerLogic:
             del self._handovers[partition]
         return why
 
-    def _handover(self, work: Work) -> Handover:
+    def _handover(self, work: Work, quarantined: Sequence[Quarantined]) -> Handover:
         """What the next owner is left: with a partition that still waits, also what it waits for."""
-        left = Handover(self._contracts_position, self._rollouts.position, self._versions.behind())
+        left = Handover(
+            self._contracts_position,
+            self._rollouts.position,
+            self._versions.behind(),
+            [*self._quarantine.all(), *quarantined],
+        )
         for partition in work.touched() if self._handovers else ():
             if partition in self._handovers:
                 left = left.joined(self._handovers[partition], self._rollouts)
@@ -253,7 +306,10 @@ class ScorerLogic:
             return None
         if serving is None or not serving.versions:
             return self._versions.why_not(plan.model)
-        return self._misfit(serving.versions[0], plan)
+        champion = serving.versions[0]
+        if self._is_out(plan, champion) and self._versions.previous_is_coming(plan.model):
+            return f"version {champion.number} of {plan.model} is quarantined, and the one before it is being opened"
+        return self._misfit(champion, plan)
 
     def _misfit(self, version: Version, plan: ContractPlan) -> str | None:
         """Why a version cannot serve under the contract in force, which may be newer than the version."""
@@ -283,7 +339,11 @@ class ScorerLogic:
         if serving.off is not None and len(rows):
             answer_off(work, rows, serving.off, serving, self._runtime, clock)
         for way in self._routes(work, rows, replace(serving, versions=tuple(versions))):
-            failed = answer(work, rows, way, serving, self._runtime, clock, self._instead(way, serving, plan))
+            without = _QUARANTINED if self._is_out(plan, way.version) else None
+            if without is not None and self._role == "shadow":
+                continue
+            instead = self._instead(way, serving, plan) if plan.fallback or without else None
+            failed = answer(work, rows, way, serving, self._runtime, clock, instead, without)
             if self._role == "champion":
                 work.bad |= failed
             elif failed:
@@ -292,10 +352,45 @@ class ScorerLogic:
 
     def _instead(self, way: Route, serving: Serving, plan: ContractPlan) -> Version | None:
         """Which version a fallback may ask: beside a champion the previous one, beside another the champion."""
-        if not plan.fallback:
-            return None
         version = self._versions.previous(plan.model) if way.role == "champion" else serving.versions[0]
-        return version if version is not None and self._misfit(version, plan) is None else None
+        return version if self._may_stand_in(version, plan) else None
+
+    def _may_stand_in(self, version: Version | None, plan: ContractPlan) -> bool:
+        return (
+            version is not None
+            and name_of(plan.model, version.number) not in self._quarantine
+            and self._misfit(version, plan) is None
+        )
+
+    def _can_do_without(self, plan: ContractPlan, serving: Serving, version: Version) -> bool:
+        """Whether something else answers, or in shadow nothing need to."""
+        if self._role == "shadow" or plan.fallback:
+            return True
+        if version is not serving.versions[0]:
+            return self._may_stand_in(serving.versions[0], plan)
+        return self._versions.previous_is_coming(plan.model) or self._may_stand_in(
+            self._versions.previous(plan.model), plan
+        )
+
+    def _is_out(self, plan: ContractPlan, version: Version) -> bool:
+        without = self._named.without
+        return bool(without) and name_of(plan.model, version.number) in without
+
+    def _to_blame(self, work: Work, holds: Mapping[TopicPartition, Hold]) -> list[Quarantined]:
+        """The versions that processes died with, as this batch shows: it is the last of the records that they died
+        on, and worked off without them.
+        """
+        if not self._named.without:
+            return []
+        upto: dict[TopicPartition, int] = {}
+        for at, offset in enumerate(work.offsets):
+            upto[work.partition(at)] = offset + 1
+        upto |= {partition: hold.offset for partition, hold in holds.items()}
+        found = []
+        for name in sorted(self._quarantine.to_blame(upto) & self._named.without):
+            model, _, number = name.rpartition("/")
+            found.append(Quarantined(model, int(number), self._versions.revision(model)))
+        return found
 
     def _routes(self, work: Work, rows: Rows, serving: Serving) -> list[Route]:
         """Which rows go to which version: in shadow all to each."""
@@ -305,12 +400,24 @@ class ScorerLogic:
             return [Route(np.arange(len(rows)), version, "shadow", 1.0) for version in serving.versions]
         return route(serving, len(rows), lambda: keys_of(work, rows))
 
-    def _tell(self, work: Work, output: Output, clocks: dict[TopicPartition, int]) -> list[Record]:
-        """Alerts: packages refused since the last batch, and once for each version that fails in shadow."""
+    def _tell(
+        self,
+        work: Work,
+        output: Output,
+        clocks: dict[TopicPartition, int],
+        quarantined: list[Quarantined],
+    ) -> list[Record]:
+        """Alerts: packages refused since the last batch, once for each version that fails in shadow, and versions
+        that processes died with.
+        """
         refusals = self._versions.refusals
         failing = {which: what for which, what in work.failing.items() if which not in self._failing}
-        self._told = _Told(output, len(refusals), set(failing), clocks)
-        return [self._alerts.refused(refusal) for refusal in refusals] + [
-            self._alerts.shadow_failed(*which, reason, work.source(at), work.appended[at])
-            for which, (at, reason) in failing.items()
+        self._told = _Told(output, len(refusals), set(failing), quarantined, clocks)
+        return [
+            *(self._alerts.refused(refusal) for refusal in refusals),
+            *(
+                self._alerts.shadow_failed(*which, reason, work.source(at), work.appended[at])
+                for which, (at, reason) in failing.items()
+            ),
+            *(self._alerts.quarantined(each, work.source(-1), work.appended[-1]) for each in quarantined),
         ]

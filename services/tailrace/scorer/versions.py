@@ -94,6 +94,8 @@ class Versions:
         self._executor = executor
         self._serving: dict[str, Serving] = {}
         self._opened: dict[tuple[str, int], LoadedModel | Refusal | tuple[Future[LoadedModel], str]] = {}
+        self.changes = 0
+        """How often what serves has changed."""
         self.refusals: list[Refusal] = []
         """Refusals that nobody has been told of; their teller removes them."""
 
@@ -106,6 +108,12 @@ class Versions:
         number = None if serving is None else self._rollouts.states(model)[serving.revision - 1].previous
         opened = None if number is None else self._version(model, number)
         return Version(number, opened) if number is not None and isinstance(opened, LoadedModel) else None
+
+    def previous_is_coming(self, model: str) -> bool:
+        """Whether there is a version before the champion in service that is being opened."""
+        serving = self._serving.get(model)
+        number = None if serving is None else self._rollouts.states(model)[serving.revision - 1].previous
+        return number is not None and self._version(model, number) is None
 
     def revision(self, model: str) -> int:
         """The revision under which the model is served; 0 where it is not."""
@@ -145,7 +153,7 @@ class Versions:
                 record = self._catalog.record(model, state.champion)
                 if record is None:
                     return  # written before the rollout step, so it is on its way
-                self._serving[model] = Serving(state.revision, (), Named(state.champion, record["digest"]))
+                self._serve(model, Serving(state.revision, (), Named(state.champion, record["digest"])))
                 self._version(model, state.champion)  # kept warm for when it is on again
                 return
             found = [(number, self._trusted(model, number)) for number in wanted]
@@ -154,11 +162,15 @@ class Versions:
             versions = tuple(Version(n, m) for n, m in found if isinstance(m, LoadedModel))
             if self._role == "shadow" or len(versions) == len(wanted):
                 canary = state.canary if self._role == "champion" else None
-                self._serving[model] = Serving(state.revision, versions, canary=canary)
+                self._serve(model, Serving(state.revision, versions, canary=canary))
                 self._let_go(model, {*wanted, *self._wanted(states[-1]), state.previous})
                 if self._role == "champion" and state.previous is not None:
                     self._version(model, state.previous)  # kept warm for a rollback
                 return
+
+    def _serve(self, model: str, serving: Serving) -> None:
+        self._serving[model] = serving
+        self.changes += 1
 
     def _wanted(self, state: RolloutState) -> tuple[int, ...]:
         if self._role == "shadow":
