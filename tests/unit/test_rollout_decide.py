@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.scoring import CONTRACT
 
+from tailrace.contracts.model_contract import load_contract
 from tailrace.models.rollout_fold import Rollouts, RolloutState, state_after
-from tailrace.rollout.decide import CommandRefused, Step, admit, obey, refuse
+from tailrace.rollout import decide
+from tailrace.rollout.decide import CommandRefused, Step, admit, refuse
 
-DERIVED = ("known", "served", "kept", "waiting", "pruned", "promoted_at", "canary_began", "canary_since")
+DERIVED = (
+    *("known", "served", "kept", "waiting", "pruned", "promoted_at", "canary_began", "canary_since"),
+    "experiment_began",
+)
 LISTS = ("shadow", "candidates", "rejected", "retired", "rolled_back")
 EMPTY = RolloutState("credit")
+EXPERIMENT = "value: CASE WHEN defaulted THEN -1 ELSE 1 END\nexperiment: {share: 50%}\n"
+obey = partial(decide.obey, contract=load_contract(CONTRACT + EXPERIMENT))
 
 
 def folded(before: RolloutState, step: Step, by: str | None = None, **evidence: str) -> RolloutState:
@@ -29,6 +38,11 @@ def folded(before: RolloutState, step: Step, by: str | None = None, **evidence: 
     if canary is not None:
         facts |= {"canary": canary.version, "canary_share": canary.share}
         facts |= {"canary_salt": canary.salt, "canary_step": canary.step}
+    facts |= {"experiment": "", "experiment_share": 0.0, "experiment_salt": "", "arms": []}
+    if step.state.experiment is not None:
+        now = step.state.experiment
+        facts |= {"experiment": now.assign, "experiment_share": now.share, "experiment_salt": now.salt}
+        facts |= {"arms": [asdict(arm) for arm in now.arms]}
     found = state_after(
         before, facts | {"step": step.name, "version": step.version, "command_id": by, "evidence": evidence}
     )
@@ -54,12 +68,20 @@ ONE = admitted(EMPTY, 1)
 TWO = admitted(ONE, 2)
 
 
-def command(kind: str, version: int | None = None, follows: int | None = None) -> dict[str, Any]:
-    return {"command": kind, "version": version, "follows": follows, "reason": "because"}
+def command(
+    kind: str, version: int | None = None, follows: int | None = None, arms: list[int] | None = None
+) -> dict[str, Any]:
+    return {
+        "command": kind,
+        "version": version,
+        "follows": follows,
+        "reason": "because",
+        "arms": arms or [],
+    }
 
 
-def after(state: RolloutState, kind: str, version: int | None = None) -> RolloutState:
-    step = obey(state, command(kind, version, state.revision))
+def after(state: RolloutState, kind: str, version: int | None = None, *arms: int) -> RolloutState:
+    step = obey(state, command(kind, version, state.revision, [*arms]))
     assert step.name == kind
     return folded(state, step, by="c")
 
@@ -154,6 +176,56 @@ def test_what_was_judged_of_event_time_is_remembered_of_the_promotion() -> None:
 
 
 REJECTED = after(TWO, "reject", 2)
+THREE = admitted(PROMOTED, 3, 4)
+COMPARED = after(THREE, "experiment", None, 3, 1)
+
+
+def test_arms_answer_as_much_as_the_champion_and_are_in_no_list() -> None:
+    now = COMPARED.experiment
+    assert now is not None
+    assert (now.assign, now.share, len(now.salt)) == ("fixed", 0.5, 16)
+    assert [(arm.arm, arm.version) for arm in now.arms] == [("a", 2), ("b", 3), ("c", 1)]
+    assert sum(arm.probability for arm in now.arms) == 1.0
+    assert max(abs(arm.probability - 1 / 3) for arm in now.arms) < 1e-6
+    # The version to go back to is kept warm.
+    assert (COMPARED.candidates, COMPARED.shadow, COMPARED.previous) == ((4,), (1,), 1)
+    assert COMPARED.served == {1, 2, 3}
+    assert COMPARED.in_use == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("kind", ["end-experiment", "rollback"])
+def test_an_experiment_ends_and_the_champion_goes_on(kind: str) -> None:
+    step = obey(COMPARED, command(kind))
+    assert step.name == "end-experiment"
+    state = folded(COMPARED, step, "c")
+    assert (state.experiment, state.champion, state.previous) == (None, 2, 1)
+    assert (state.shadow, state.retired) == ((1,), (3,))
+    again = after(state, "experiment", None, 3).experiment
+    assert again is not None
+    assert COMPARED.experiment is not None
+    assert again.salt != COMPARED.experiment.salt
+
+
+def test_a_promotion_ends_an_experiment_whoever_is_promoted() -> None:
+    state = after(COMPARED, "promote", 3)
+    assert (state.champion, state.previous, state.experiment) == (3, 2, None)
+    assert (state.shadow, state.retired, state.candidates) == ((1, 2), (), (4,))
+    other = after(COMPARED, "promote", 4)
+    assert (other.champion, other.retired, other.shadow) == (4, (3,), (1, 2))
+
+
+def test_an_arm_that_is_rejected_ends_its_experiment_and_another_version_does_not() -> None:
+    state = after(COMPARED, "reject", 3)
+    assert (state.experiment, state.rejected, state.retired, state.shadow) == (None, (3,), (), (1,))
+    assert after(COMPARED, "reject", 4).experiment == COMPARED.experiment
+    back = after(COMPARED, "reject", 1)
+    assert (back.experiment, back.previous, back.rejected, back.retired) == (None, None, (1,), (3,))
+
+
+def test_an_experiment_needs_a_contract_that_has_one() -> None:
+    for contract in (None, load_contract(CONTRACT)):
+        with pytest.raises(CommandRefused, match="has no experiment"):
+            decide.obey(TWO, command("experiment", arms=[2]), contract)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +252,19 @@ REJECTED = after(TWO, "reject", 2)
         (TWO, command("reject", 1), "is the champion"),
         (REJECTED, command("reject", 2), "rejected already"),
         (TWO, command("dance", 2), "not one of"),
+        (TWO, command("promote", 2, arms=[1]), "takes no arms"),
+        (TWO, command("end-experiment"), "no experiment"),
+        (COMPARED, command("end-experiment", 3), "leave version 3 out"),
+        (COMPARED, command("experiment", arms=[4]), "stop. ends it"),
+        (COMPARED, command("shadow", 3), "answers already"),
+        (TWO, command("experiment"), "from 1 to 25"),
+        (TWO, command("experiment", 2, arms=[2]), "and no version"),
+        (TWO, command("experiment", arms=[2, 2]), "different"),
+        (TWO, command("experiment", arms=[1]), "is the champion"),
+        (TWO, command("experiment", arms=[7]), "no version 7"),
+        (REJECTED, command("experiment", arms=[2]), "rejected"),
+        (folded(EMPTY, refuse(EMPTY, 1, "bad")), command("experiment", arms=[1]), "no version answers"),
+        (folded(TWO, decide.canary(TWO, 2, 0.1, "")), command("experiment", arms=[2]), "as canary"),
     ],
 )
 def test_refusals_say_why(state: RolloutState, given: dict[str, Any], why: str) -> None:
@@ -195,6 +280,10 @@ COMMANDS = st.builds(
     command,
     st.sampled_from(["promote", "rollback", "shadow", "reject", "freeze", "unfreeze", "off", "on"]),
     st.none() | st.integers(1, 6),
+) | st.builds(
+    lambda kind, arms: command(kind, arms=arms),
+    st.sampled_from(["experiment", "end-experiment"]),
+    st.lists(st.integers(1, 5), max_size=3),
 )
 
 
@@ -214,7 +303,10 @@ def test_a_version_is_in_one_place_and_revisions_count(happened: list[Any]) -> N
             except CommandRefused:
                 continue
         champion = () if state.champion is None else (state.champion,)
+        arms = () if state.experiment is None else state.experiment.versions
+        assert state.experiment is None or state.experiment.arms[0].version == state.champion
         places = [*champion, *(version for name in LISTS for version in getattr(state, name))]
+        places += [arm for arm in arms if arm != state.previous]
         assert len(set(places)) == len(places)
         # The previous version is in shadow as well, to be warm.
         assert state.previous is None or state.previous in state.shadow
@@ -246,6 +338,7 @@ def record(revision: int, follows: int | None = None, **state: Any) -> dict[str,
         "frozen": False,
         "off": False,
         "canary": None,
+        "experiment": "",
         "command_id": None,
         "evidence": {},
     } | state

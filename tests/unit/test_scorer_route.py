@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.scoring import CONTRACT, REQUEST, Bench, Formula, Publisher, serving
+from tests.support.scoring import CONTRACT, REQUEST, Bench, Formula, Publisher, formula_model, serving
 
+from tailrace.contracts.model_contract import load_contract
 from tailrace.kit.hashing import key_positions
 from tailrace.kit.messages import Source
 from tailrace.kit.sources import prediction_id
+from tailrace.models.rollout_fold import Arm, Experiment
+from tailrace.scorer.route import route
+from tailrace.scorer.versions import Serving, Version
 
 KEYS = [b"l%d" % number for number in range(20_000)]
 
@@ -140,3 +144,84 @@ def test_a_row_that_the_canary_cannot_take_is_alone() -> None:
 def test_off_answers_everything_in_the_champions_place() -> None:
     events = asked(canary(0.5, off=True), range(40))
     assert {(e["role"], e["version"], e["served_cause"]) for e in events} == {("champion", 1, "off")}
+
+
+ARMS: dict[str, Any] = {
+    "champion": 1,
+    "experiment": "fixed",
+    "experiment_share": 0.8,
+    "experiment_salt": "s",
+    "arms": [
+        {"arm": name, "version": version, "probability": probability}
+        for name, version, probability in (("a", 1, 0.5), ("b", 2, 0.25), ("c", 3, 0.25))
+    ],
+}
+
+
+def arms(role: Any = "champion", third: Any = None, **state: Any) -> Bench:
+    publisher = Publisher()
+    bench = Bench(publisher.logic(role), publisher)
+    bench.control(
+        publisher.contract(CONTRACT),
+        publisher.manifest(1),
+        publisher.manifest(2),
+        publisher.manifest(3, third),
+        publisher.rollout(champion=1),
+        publisher.rollout(**ARMS | state),
+    )
+    return bench
+
+
+def test_arms_answer_their_shares_and_say_who_they_are() -> None:
+    events = asked(arms(), range(4000))
+    found: dict[Any, list[str]] = {}
+    for event in events:
+        what = (event["role"], event["arm"], event["version"], round(event["arm_propensity"], 12))
+        found.setdefault(what, []).append(event["key"])
+    wanted = {
+        ("arm", "a", 1, 0.4): (0.0, 0.4),
+        ("arm", "b", 2, 0.2): (0.4, 0.6),
+        ("arm", "c", 3, 0.2): (0.6, 0.8),
+        ("champion", None, 1, 0.2): (0.8, 1.0),
+    }
+    assert found.keys() == wanted.keys()
+    there = dict(zip((f"l{n}" for n in range(4000)), key_positions(KEYS[:4000], "s").tolist(), strict=True))
+    for what, (low, high) in wanted.items():
+        assert sorted(found[what]) == sorted(key for key, at in there.items() if low <= at < high)
+    assert {event["rollout_revision"] for event in events} == {2}
+    for event in events[:20]:
+        assert event["prediction_id"] == prediction_id(event["role"], Source(**event["source"]), 0)
+        assert event["score"] == pytest.approx(Formula(event["version"]).score(event["request"]))
+
+
+def test_an_arm_that_cannot_be_opened_leaves_everything_as_it_was() -> None:
+    events = asked(arms(third=RuntimeError("bang")), range(50))
+    assert {(e["role"], e["version"], e["rollout_revision"]) for e in events} == {("champion", 1, 1)}
+
+
+def test_the_champion_answers_for_an_arm_that_is_not_there() -> None:
+    now = Experiment("fixed", 0.8, "s", tuple(Arm(**arm) for arm in ARMS["arms"]))
+    there = tuple(Version(number, formula_model(load_contract(CONTRACT), number)) for number in (1, 3))
+    ways = route(Serving(1, there, experiment=now), 4000, lambda: KEYS[:4000])
+    said = {(way.role, way.arm, way.version.number): way for way in ways}
+    assert said.keys() == {("champion", None, 1), ("arm", "a", 1), ("arm", "c", 3)}
+    others = said["champion", None, 1]
+    assert others.propensity == pytest.approx(0.4)
+    at = key_positions(KEYS[:4000], "s")
+    assert set(others.rows.tolist()) == set(np.flatnonzero(((at >= 0.4) & (at < 0.6)) | (at >= 0.8)).tolist())
+    assert set(said["arm", "c", 3].rows.tolist()) == set(np.flatnonzero((at >= 0.6) & (at < 0.8)).tolist())
+
+
+def test_in_shadow_and_when_off_there_are_no_arms() -> None:
+    bench = arms(role="shadow", shadow=[2])
+    (event,) = bench.events(bench.requests(REQUEST), "credit.shadow-predictions")
+    assert (event["role"], event["arm"], event["version"], event["arm_propensity"]) == (
+        "shadow",
+        None,
+        2,
+        1.0,
+    )
+    events = asked(arms(off=True), range(40))
+    assert {(e["role"], e["arm"], e["version"], e["served_cause"]) for e in events} == {
+        ("champion", None, 1, "off")
+    }

@@ -33,7 +33,7 @@ def at(offset: int) -> Source:
 def step(revision: int, champion: int, follows: int | None = None, **changed: Any) -> dict[str, Any]:
     return {
         "model": "credit", "revision": revision, "follows": revision - 1 if follows is None else follows,
-        "version": champion, "champion": champion, "shadow": [], "candidates": [], "canary": None,
+        "version": champion, "champion": champion, "shadow": [], "candidates": [], "canary": None, "arms": [],
     } | changed  # fmt: skip
 
 

@@ -57,6 +57,7 @@ def models_in_force(connection: Connection) -> list[dict[str, Any]]:
             "champion": (state := rollouts.state(model)).champion,
             "previous": state.previous,
             "shadow": list(state.shadow),
+            "arms": [] if state.experiment is None else [vars(arm) for arm in state.experiment.arms],
             "candidates": list(state.candidates),
             "frozen": state.frozen,
             "off": state.off,
@@ -78,7 +79,8 @@ def features_in_service(connection: Connection) -> dict[str, dict[int, list[str]
             catalog.apply(codec.decode("ModelManifest", message.value()))
     needed: dict[str, dict[int, list[str]]] = {}
     for model, state in rollouts.current.items():
-        for version in (state.champion, state.previous, *state.shadow):
+        arms = () if state.experiment is None else state.experiment.versions
+        for version in (state.champion, state.previous, *arms, *state.shadow):
             record = None if version is None else catalog.record(model, version)
             if version is None or record is None:
                 continue

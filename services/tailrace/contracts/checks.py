@@ -343,6 +343,19 @@ def _rollout(contract: ModelContract) -> Findings:
             yield Finding(("rollout", "canary", "steps"), "the shares do not rise", "such as [1%, 10%, 50%]")
 
 
+def _experiment(contract: ModelContract) -> Findings:
+    experiment = contract.experiment
+    if experiment is None:
+        return
+    if contract.value is None:
+        what = "compares what answers are worth, and the contract does not say what that is"
+        yield Finding(("experiment",), what, "add value, such as value: \"CASE WHEN action = 'approve' ...\"")
+    for name in ("share", "epsilon"):
+        if getattr(experiment, name) == 0 and (name == "share" or experiment.assign != "fixed"):
+            remedy = "write more than 0%, so that every arm goes on answering some"
+            yield Finding(("experiment", name), "leaves arms without a request", remedy)
+
+
 def _keep(contract: ModelContract) -> Findings:
     why = {
         "predictions_ms": "labels.horizon and the longest window",
@@ -379,5 +392,6 @@ _THEN: tuple[Callable[[ModelContract], Findings], ...] = (
     _alerts,
     _gates,
     _rollout,
+    _experiment,
     _keep,
 )

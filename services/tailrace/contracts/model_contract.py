@@ -19,6 +19,7 @@ from tailrace.contracts.sections import (
     Alerts,
     Approvals,
     Drift,
+    Experiment,
     Explain,
     Explore,
     Expression,
@@ -91,6 +92,7 @@ class ModelContract(Section):
     training: Training = Training()
     gates: Gates = Gates()
     rollout: Rollout = Rollout()
+    experiment: Experiment | None = None
     approvals: Approvals = Approvals()
     service_levels: ServiceLevels = ServiceLevels()
     keep: Keep = Keep()

@@ -351,6 +351,19 @@ class Rollout(Section):
     """What takes it back at once."""
 
 
+class Experiment(Section):
+    """How versions are compared that a person lets answer side by side; by what the contract's ``value`` says."""
+
+    assign: Literal["fixed", "epsilon-greedy", "thompson"] = "fixed"
+    """Equal shares to the end, or more for what earns more."""
+    share: Share = 1.0
+    """How many of the keys take part."""
+    epsilon: Share = 0.1
+    """How many of them all arms share equally, whatever they earn."""
+    outcomes: Count = 500
+    """Labelled outcomes of each arm before shares change."""
+
+
 class Approval(Section):
     role: Label
     """Of the person who agrees."""

@@ -36,6 +36,11 @@ class Sum(NamedTuple):
         return None if self.beyond or not math.isfinite(total) else total
 
     @property
+    def total_squares(self) -> float | None:
+        """The sum of the squares, rounded once; None where something is beyond all floats."""
+        return self._replace(total=self.squares).value
+
+    @property
     def mean(self) -> float | None:
         """Rounded once; None without values, or where something is beyond all floats."""
         return nearest(self.total, self.n) if self.n > 0 and not self.beyond else None

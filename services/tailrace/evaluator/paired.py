@@ -63,8 +63,18 @@ def _mean(metric: str, differences: Sum, version: Sum, against: Sum) -> Gain:
         return Gain(metric, n=max(n, 0))
     low, high = student(mean, spread, n)
     p_value = None if spread is None else two_sided(mean, math.sqrt(spread / n), n)
-    squares = differences._replace(total=differences.squares).value
-    return Gain(metric, version.mean, against.mean, mean, low, high, p_value, n, differences.value, squares)
+    return Gain(
+        metric,
+        version.mean,
+        against.mean,
+        mean,
+        low,
+        high,
+        p_value,
+        n,
+        differences.value,
+        differences.total_squares,
+    )
 
 
 def _right(counts: Counts, side: int) -> Sum:

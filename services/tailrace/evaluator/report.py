@@ -103,6 +103,7 @@ def _report(
         "metrics": metrics,
         "paired": paired,
         "value_total": None if worth is None else worth.value,
+        "value_squares": None if worth is None else worth.total_squares,
         "value_mean": None if worth is None else worth.mean,
     }
     verdict, reasons = _verdict(contract, record)

@@ -29,6 +29,40 @@ class Canary:
 
 
 @dataclass(frozen=True)
+class Arm:
+    """A version in an experiment, and with what probability a key of the experiment goes to it.
+
+    The other fields are what is known of its worth (see ``rollout.avsc``); None while too little is.
+    """
+
+    arm: str
+    version: int
+    probability: float
+    requests: int = 0
+    mean: float | None = None
+    deviation: float | None = None
+    best: float | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Versions that each answer some of the keys: the champion first, under the name ``a``.
+
+    Keys whose hash with the salt lies below ``share`` take part; the champion answers the others.
+    """
+
+    assign: str
+    share: float
+    salt: str
+    arms: tuple[Arm, ...]
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """All but the champion's."""
+        return tuple(arm.version for arm in self.arms[1:])
+
+
+@dataclass(frozen=True)
 class RolloutState:
     """The state of one model's rollout after its latest step; revision 0 before the first.
 
@@ -43,6 +77,8 @@ class RolloutState:
         canary: the version that answers a share of the requests beside the champion. It is in shadow as well.
         canary_began: how far judged event time had come when it did so first, and ``canary_since`` when it
             reached its present step, in ms; None where there is none, or it is not known.
+        experiment: the arms that answer beside the champion, which is one of them; ``experiment_began`` is how far
+            judged event time had come when it began.
     """
 
     model: str
@@ -65,12 +101,15 @@ class RolloutState:
     canary: Canary | None = None
     canary_began: int | None = None
     canary_since: int | None = None
+    experiment: Experiment | None = None
+    experiment_began: int | None = None
 
     @property
     def in_use(self) -> frozenset[int]:
         """The versions that score, are kept warm, or wait to."""
         canary = None if self.canary is None else self.canary.version
-        named = {self.champion, self.previous, canary, *self.shadow, *self.candidates}
+        arms = () if self.experiment is None else self.experiment.versions
+        named = {self.champion, self.previous, canary, *arms, *self.shadow, *self.candidates}
         return frozenset(version for version in named if version is not None)
 
 
@@ -138,7 +177,9 @@ def state_after(before: RolloutState, record: Mapping[str, Any]) -> RolloutState
     now = None if said is None else int(said)
     canary = _canary(record)
     same_version = canary and before.canary and canary.version == before.canary.version
-    answering = {champion, canary.version if canary else None} - {None}
+    experiment = _experiment(record)
+    began_now = before.experiment is None
+    answering = {champion, canary.version if canary else None, *(experiment.versions if experiment else ())}
     return RolloutState(
         model=record["model"],
         revision=record["revision"],
@@ -152,7 +193,7 @@ def state_after(before: RolloutState, record: Mapping[str, Any]) -> RolloutState
         frozen=record["frozen"],
         off=record["off"],
         known=before.known | about,
-        served=before.served | answering,
+        served=before.served | (answering - {None}),
         kept=(before.kept | about if by_person else before.kept) & shadow,
         waiting=_waiting(before, record["step"], about) & shadow,
         pruned=before.pruned | (about if record["step"] == PRUNE else frozenset()),
@@ -160,6 +201,8 @@ def state_after(before: RolloutState, record: Mapping[str, Any]) -> RolloutState
         canary=canary,
         canary_began=None if canary is None else before.canary_began if same_version else now,
         canary_since=None if canary is None else before.canary_since if canary == before.canary else now,
+        experiment=experiment,
+        experiment_began=None if experiment is None else now if began_now else before.experiment_began,
     )
 
 
@@ -175,3 +218,10 @@ def _canary(record: Mapping[str, Any]) -> Canary | None:
         return None
     share, salt, step = (record[f"canary_{name}"] for name in ("share", "salt", "step"))
     return Canary(record["canary"], share, salt, step)
+
+
+def _experiment(record: Mapping[str, Any]) -> Experiment | None:
+    if not record["experiment"]:
+        return None
+    assign, share, salt = (record[name] for name in ("experiment", "experiment_share", "experiment_salt"))
+    return Experiment(assign, share, salt, tuple(Arm(**arm) for arm in record["arms"]))

@@ -45,8 +45,11 @@ def verifies(public: Ed25519PublicKey, signature: bytes, data: bytes) -> bool:
 
 
 def command_bytes(command: dict[str, Any]) -> bytes:
-    """What a command's signature is over: canonical JSON of the command without its signature."""
-    return canonical_json({k: v for k, v in command.items() if k != "signature"})
+    """What a command's signature is over: canonical JSON of the command without its signature, and without arms where
+    it names none, as it was before there were any.
+    """
+    unsaid = {"signature"} if command.get("arms") else {"signature", "arms"}
+    return canonical_json({k: v for k, v in command.items() if k not in unsaid})
 
 
 def sign_command(command: dict[str, Any], key: SigningKey) -> dict[str, Any]:

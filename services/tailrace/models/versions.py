@@ -39,8 +39,8 @@ def published_versions(connection: Connection, home: Path, model: str | None = N
 
 
 def state_of(version: int, rollout: RolloutState) -> str:
-    """``champion``, ``canary``, ``previous``, ``shadow``, ``candidate``, ``rejected``, ``rolled back``, ``retired``;
-    ``pruned`` where its package was removed, ``published`` where no step names it.
+    """``champion``, ``canary``, ``arm``, ``previous``, ``shadow``, ``candidate``, ``rejected``, ``rolled back``,
+    ``retired``; ``pruned`` where its package was removed, ``published`` where no step names it.
     """
     if version in rollout.pruned:
         return "pruned"
@@ -48,6 +48,8 @@ def state_of(version: int, rollout: RolloutState) -> str:
         return "champion"
     if rollout.canary is not None and version == rollout.canary.version:
         return "canary"
+    if rollout.experiment is not None and version in rollout.experiment.versions:
+        return "arm"
     if version == rollout.previous:
         return "previous"
     for state, versions in (

@@ -7,13 +7,17 @@ Plain functions of their arguments, so that the same log leads to the same steps
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tailrace.models.rollout_fold import PRUNE, Canary, RolloutState
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.models.bandit import in_units
+from tailrace.models.rollout_fold import PRUNE, Arm, Canary, Experiment, RolloutState
 
 BY_ITSELF = "rollout"
+EXPERIMENT = "experiment"
+ARM_NAMES = "abcdefghijklmnopqrstuvwxyz"
 RETRAIN = "retrain"
 """The command that is for the trainer."""
 
@@ -55,6 +59,7 @@ def promote(state: RolloutState, version: int, reason: str) -> Step:
     """A version becomes the champion, and no other answers beside it. The one before it goes on in shadow, kept warm
     for a rollback.
     """
+    state = _without_experiment(state)
     former = () if state.champion is None else (state.champion,)
     after = next_state(
         _taken_out(state, version),
@@ -72,13 +77,13 @@ def canary(state: RolloutState, version: int, share: float, reason: str) -> Step
     if before is not None and before.version == version:
         now = Canary(version, max(share, before.share), before.salt, before.step + 1)
     else:
-        salt = hashlib.sha256(f"{state.model}|{version}|{state.revision}".encode()).hexdigest()[:16]
-        now = Canary(version, share, salt, 1)
+        now = Canary(version, share, _salt(state, version), 1)
     return Step(next_state(state, canary=now), "canary", version, reason)
 
 
 def back(state: RolloutState, reason: str) -> Step:
     """The previous version, which there is, answers again."""
+    state = _without_experiment(state)
     assert state.previous is not None
     assert state.champion is not None
     after = next_state(
@@ -98,7 +103,9 @@ def into_shadow(state: RolloutState, version: int, reason: str) -> Step:
 
 
 def reject(state: RolloutState, version: int, reason: str) -> Step:
-    """A version is out, for good."""
+    """A version is out, for good; where it was an arm, its experiment is over."""
+    if state.experiment is not None and version in state.experiment.versions:
+        state = _without_experiment(state)
     taken_out = _taken_out(state, version)
     return Step(next_state(taken_out, rejected=(*taken_out.rejected, version)), "reject", version, reason)
 
@@ -109,8 +116,35 @@ def retire(state: RolloutState, version: int, reason: str) -> Step:
     return Step(next_state(taken_out, retired=(*taken_out.retired, version)), "retire", version, reason)
 
 
-def obey(state: RolloutState, command: Mapping[str, Any]) -> Step:
-    """Carries out a command.
+def begin_experiment(
+    state: RolloutState, versions: Sequence[int], assign: str, share: float, reason: str
+) -> Step:
+    """Versions answer beside the champion, each as many keys as it does. They are in no list meanwhile, but for the
+    version before the champion, which is kept warm.
+    """
+    assert state.champion is not None
+    begun = state
+    for version in versions:
+        begun = begun if version == state.previous else _taken_out(begun, version)
+    named = zip(ARM_NAMES, (state.champion, *versions), in_units([1.0] * (1 + len(versions))), strict=False)
+    arms = tuple(Arm(name, version, probability) for name, version, probability in named)
+    now = Experiment(assign, share, _salt(state, EXPERIMENT), arms)
+    return Step(next_state(begun, experiment=now), EXPERIMENT, None, reason)
+
+
+def change_arms(state: RolloutState, arms: tuple[Arm, ...], reason: str) -> Step:
+    """An experiment goes on with other probabilities."""
+    assert state.experiment is not None
+    return Step(next_state(state, experiment=replace(state.experiment, arms=arms)), "arms", None, reason)
+
+
+def end_experiment(state: RolloutState, reason: str) -> Step:
+    """The champion answers everything again."""
+    return Step(next_state(_without_experiment(state)), "end-experiment", None, reason)
+
+
+def obey(state: RolloutState, command: Mapping[str, Any], contract: ModelContract | None) -> Step:
+    """Carries out a command, under the contract in force.
 
     Raises:
         CommandRefused: it cannot be carried out, or was given by someone who saw another revision.
@@ -122,10 +156,50 @@ def obey(state: RolloutState, command: Mapping[str, Any]) -> Step:
             f"it follows revision {command['follows']}, and revision {state.revision} is in force: look again "
             f"with `tailrace models {state.model}`"
         )
+    if command["command"] == EXPERIMENT:
+        return _begin(state, command, contract)
+    if command["arms"]:
+        raise CommandRefused(f"{command['command']} takes no arms")
     carry_out = _COMMANDS.get(command["command"])
     if carry_out is None:
-        raise CommandRefused(f"{command['command']!r} is not one of {', '.join(_COMMANDS)}")
+        raise CommandRefused(f"{command['command']!r} is not one of {', '.join([*_COMMANDS, EXPERIMENT])}")
     return carry_out(state, command["version"], command["reason"])
+
+
+def _begin(state: RolloutState, command: Mapping[str, Any], contract: ModelContract | None) -> Step:
+    plan, arms, model = None if contract is None else contract.experiment, command["arms"], state.model
+    if plan is None:
+        raise CommandRefused(
+            f"the contract of {model} has no experiment: add the section, and `tailrace apply`"
+        )
+    if state.champion is None:
+        raise CommandRefused("no version answers yet that others could be compared with")
+    if state.experiment is not None:
+        raise CommandRefused(f"an experiment is running: `tailrace experiment {model} stop` ends it")
+    if state.canary is not None:
+        raise CommandRefused(
+            f"version {state.canary.version} answers a share as canary: promote it, or roll back"
+        )
+    if (
+        command["version"] is not None
+        or not arms
+        or len(set(arms)) < len(arms)
+        or len(arms) >= len(ARM_NAMES)
+    ):
+        raise CommandRefused(f"it has to name from 1 to {len(ARM_NAMES) - 1} different arms, and no version")
+    for version in arms:
+        _not_out(state, _known(state, version))
+        if version == state.champion:
+            raise CommandRefused(f"version {version} is the champion, and so an arm already: leave it out")
+    return begin_experiment(state, arms, plan.assign, plan.share, command["reason"])
+
+
+def _end(state: RolloutState, version: int | None, reason: str) -> Step:
+    if state.experiment is None:
+        raise CommandRefused("no experiment is running")
+    if version is not None:
+        raise CommandRefused(f"it concerns all arms: leave version {version} out")
+    return end_experiment(state, reason)
 
 
 def _promote(state: RolloutState, version: int | None, reason: str) -> Step:
@@ -137,6 +211,8 @@ def _promote(state: RolloutState, version: int | None, reason: str) -> Step:
 
 
 def _rollback(state: RolloutState, version: int | None, reason: str) -> Step:
+    if state.experiment is not None:
+        return _end(state, version, reason)
     if state.canary is not None:
         if version not in (None, state.champion):
             raise CommandRefused(
@@ -158,6 +234,8 @@ def _shadow(state: RolloutState, version: int | None, reason: str) -> Step:
     _not_out(state, number)
     if number == state.champion:
         raise CommandRefused(f"version {number} is the champion, it answers already")
+    if state.experiment is not None and number in state.experiment.versions:
+        raise CommandRefused(f"version {number} is an arm of an experiment, it answers already")
     if number in state.kept:
         raise CommandRefused(f"version {number} is in shadow already, and stays there")
     return into_shadow(state, number, reason)
@@ -199,6 +277,7 @@ _COMMANDS: dict[str, Callable[[RolloutState, int | None, str], Step]] = {
     "shadow": _shadow,
     "reject": _reject,
     PRUNE: _prune,
+    "end-experiment": _end,
     "freeze": _switch("freeze", "frozen", True, "frozen"),
     "unfreeze": _switch("unfreeze", "frozen", False, "not frozen"),
     "off": _switch("off", "off", True, "off"),
@@ -221,6 +300,18 @@ def _taken_out(state: RolloutState, version: int) -> RolloutState:
     if state.canary is not None and state.canary.version == version:
         left["canary"] = None
     return replace(state, **left)
+
+
+def _without_experiment(state: RolloutState) -> RolloutState:
+    """The state with no arm but the champion; those that are not the version before it are kept warm no longer."""
+    if state.experiment is None:
+        return state
+    gone = tuple(version for version in state.experiment.versions if version != state.previous)
+    return replace(state, experiment=None, retired=(*state.retired, *gone))
+
+
+def _salt(state: RolloutState, about: object) -> str:
+    return hashlib.sha256(f"{state.model}|{about}|{state.revision}".encode()).hexdigest()[:16]
 
 
 def _known(state: RolloutState, version: int | None) -> int:

@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 from scipy.special import bdtrc
 
 from tailrace.contracts.model_contract import ModelContract
-from tailrace.models.rollout_fold import Canary, RolloutState
+from tailrace.models.bandit import assigned, probability_of_best
+from tailrace.models.rollout_fold import Arm, Canary, Experiment, RolloutState
 from tailrace.rollout.decide import (
     Step,
     back,
     canary,
+    change_arms,
     first_champion,
     into_shadow,
     next_state,
@@ -67,6 +69,8 @@ def move(state: RolloutState, contract: ModelContract, reports: PairedReports) -
         housekeeping = _housekeeping(state)
         if housekeeping is not None:
             return Move(housekeeping, {})
+    if state.experiment is not None:  # versions on trial wait until it is over
+        return _experiment_move(state, state.experiment, contract, reports)
     if state.canary is not None:  # others wait until it is over
         return _canary_move(state, state.canary, contract, reports)
     plan = contract.rollout.canary
@@ -88,6 +92,32 @@ def move(state: RolloutState, contract: ModelContract, reports: PairedReports) -
         if not state.frozen:
             return Move(reject(state, version, verdict.reason), verdict.evidence)
     return None
+
+
+def _experiment_move(
+    state: RolloutState, now: Experiment, contract: ModelContract, reports: PairedReports
+) -> Move | None:
+    """Shares that follow from what the arms have earned so far, once enough is known of each."""
+    plan = contract.experiment
+    if plan is None or state.frozen or now.assign == "fixed":
+        return None
+    versions = [arm.version for arm in now.arms]
+    worth = reports.rewards.worth(versions, state.experiment_began)
+    if worth is None or min(arm.labelled for arm in worth) < plan.outcomes:
+        return None
+    means = [arm.mean for arm in worth]
+    best = probability_of_best(means, [arm.deviation for arm in worth])
+    shares = assigned(now.assign, plan.epsilon, means, best)
+    arms = tuple(
+        Arm(arm.arm, arm.version, share, known.requests, known.mean, known.deviation, likely)
+        for arm, share, known, likely in zip(now.arms, shares, worth, best, strict=True)
+    )
+    if arms == now.arms:
+        return None
+    leads = max(arms, key=lambda arm: arm.best or 0.0)
+    reason = f"version {leads.version} is the best of {len(arms)} with probability {leads.best:.3g}"
+    evidence = {"windows": str(worth[0].windows), "outcomes": " ".join(str(arm.labelled) for arm in worth)}
+    return Move(change_arms(state, arms, reason), evidence)
 
 
 def _canary_move(
@@ -189,8 +219,8 @@ def judge(
 def taken_back(state: RolloutState, contract: ModelContract, alert: Mapping[str, Any]) -> Move | None:
     """The way back that a severe alert leads to; None where it leads to none.
 
-    It has to be about the canary, or about the present champion and a window that began after its promotion. A
-    version that the scorer has quarantined is not run any more, whatever the contract says of alerts.
+    It has to be about the canary or an arm, or about the present champion and a window that began after its promotion.
+    A version that the scorer has quarantined is not run any more, whatever the contract says of alerts.
     """
     if alert["kind"] == QUARANTINED:
         return _quarantined(state, alert)
@@ -212,6 +242,9 @@ def taken_back(state: RolloutState, contract: ModelContract, alert: Mapping[str,
             if _before(start, state.canary_began)
             else Move(reject(state, alert["version"], reason), evidence)
         )
+    if state.experiment is not None and alert["version"] in state.experiment.versions:
+        old = _before(start, state.experiment_began)
+        return None if old else Move(reject(state, alert["version"], reason), evidence)
     if (
         alert["version"] != state.champion
         or state.previous is None
@@ -230,7 +263,8 @@ def _quarantined(state: RolloutState, alert: Mapping[str, Any]) -> Move | None:
     reason = alert["summary"][:1000]
     if version == state.champion:
         return None if state.previous is None else Move(back(state, reason), evidence)
-    return Move(reject(state, version, reason), evidence) if version in state.shadow else None
+    arms = () if state.experiment is None else state.experiment.versions
+    return Move(reject(state, version, reason), evidence) if version in (*state.shadow, *arms) else None
 
 
 def relies_on_fallbacks(
@@ -238,8 +272,8 @@ def relies_on_fallbacks(
 ) -> Move | None:
     """The way back that a report leads to where more was answered by the fallback than ``rollout.back_if`` bears.
 
-    Of the canary, or of the present champion in a window that began after its promotion; more by the exact one-sided
-    binomial test at 1 %, so that one among few proves nothing.
+    Of the canary or an arm, or of the present champion in a window that began after its promotion; more by the exact
+    one-sided binomial test at 1 %, so that one among few proves nothing.
     """
     most, asked = contract.rollout.back_if.fallback_share, report["predictions"]
     if state.frozen or most is None or asked == 0 or report["segment"] or report["against"] is not None:
@@ -260,8 +294,10 @@ def relies_on_fallbacks(
     }
     if role == "canary" and state.canary is not None and version == state.canary.version:
         return Move(reject(state, version, reason), evidence)
+    if role == "arm" and state.experiment is not None and version in state.experiment.versions:
+        return Move(reject(state, version, reason), evidence)
     since = state.promoted_at
-    if role != "champion" or version != state.champion or state.previous is None:
+    if role not in ("champion", "arm") or version != state.champion or state.previous is None:
         return None
     if since is not None and report["window_start"] < since:
         return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from tailrace.contracts.fold import Contracts
@@ -26,7 +26,15 @@ from tailrace.kit.registry import Registry
 from tailrace.kit.sources import record_id
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
-from tailrace.models.rollout_fold import EVENT_TIME, SEQUENCE, Canary, Rollouts, RolloutState, state_after
+from tailrace.models.rollout_fold import (
+    EVENT_TIME,
+    SEQUENCE,
+    Canary,
+    Experiment,
+    Rollouts,
+    RolloutState,
+    state_after,
+)
 from tailrace.rollout.decide import BY_ITSELF, RETRAIN, CommandRefused, Step, admit, obey, refuse
 from tailrace.rollout.judge import Move, move, relies_on_fallbacks, taken_back, tried
 from tailrace.rollout.paired_reports import PairedReports
@@ -228,6 +236,8 @@ class RolloutLogic:
             self._write(found.step, source, BY_ITSELF, None, found.evidence, draft)
         if model in draft.reports:
             draft.reports[model].forget(tried(draft.state(model)))
+            now = draft.state(model).experiment
+            draft.reports[model].rewards.keep(() if now is None else [arm.version for arm in now.arms])
 
     def _published(self, record: Mapping[str, Any], source: Source, draft: _Draft) -> str | None:
         model, version = record["model"], record["version"]
@@ -274,7 +284,8 @@ class RolloutLogic:
             why = self._refuse_command(command)
             if why is not None:
                 raise CommandRefused(why)
-            step = obey(draft.state(command["model"]), command)
+            applied = self._contracts.current.get(command["model"])
+            step = obey(draft.state(command["model"]), command, None if applied is None else applied.contract)
         except CommandRefused as refused:
             draft.records.append(self._command_refused(command, str(refused), source))
             return
@@ -314,6 +325,7 @@ class RolloutLogic:
             "frozen": state.frozen,
             "off": state.off,
             **_canary(state.canary),
+            **_experiment(state.experiment),
             "reason": step.reason,
             "by": by,
             "command_id": command_id,
@@ -345,7 +357,7 @@ class RolloutLogic:
             alert = {"kind": "promotion-waits", "version": version, "summary": summary, **facts}
             state = "raised" if waits else "resolved"
             draft.records.append(self._alert(f"promotion-waits|{model}|{version}", state=state, **alert))
-        gone = _taken_back(before, after, name)
+        gone = _taken_back(before, after, name, step["version"])
         if gone is not None and step["command_id"] is None:
             summary = f"version {after.champion} of {model} answers again, not {gone}: {step['reason']}"
             alert = {"kind": "rolled-back", "version": gone, "summary": summary, **facts}
@@ -390,11 +402,15 @@ class RolloutLogic:
         return self._codec.record("Alert", alert)
 
 
-def _taken_back(before: RolloutState, after: RolloutState, step: str) -> int | None:
+def _taken_back(before: RolloutState, after: RolloutState, step: str, about: int | None) -> int | None:
     """The version that a step took the answers from."""
     if step == "rollback":
         return before.champion
-    return before.canary.version if step == "reject" and before.canary and not after.canary else None
+    if step != "reject":
+        return None
+    if before.canary and not after.canary:
+        return before.canary.version
+    return about if before.experiment and not after.experiment else None
 
 
 def _canary(canary: Canary | None) -> dict[str, Any]:
@@ -404,6 +420,18 @@ def _canary(canary: Canary | None) -> dict[str, Any]:
     return {
         "canary": canary.version,
         **{f"canary_{n}": getattr(canary, n) for n in ("share", "salt", "step")},
+    }
+
+
+def _experiment(experiment: Experiment | None) -> dict[str, Any]:
+    """A step's fields about the experiment after it."""
+    if experiment is None:
+        return {"experiment": "", "experiment_share": 0.0, "experiment_salt": "", "arms": []}
+    return {
+        "experiment": experiment.assign,
+        "experiment_share": experiment.share,
+        "experiment_salt": experiment.salt,
+        "arms": [asdict(arm) for arm in experiment.arms],
     }
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
+from tailrace.models.rewards import Rewards
+
 CONFIDENCE = 0.95
 _Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
@@ -66,17 +68,20 @@ class PairedReports:
         answered: the latest about each window of canaries' own answers.
         event_time: the latest time at which a window of the model was judged, in ms; None before the first.
         event_time_offset: the offset of the report that says so.
+        rewards: what arms of an experiment earned.
     """
 
     windows: dict[Window, Judged] = field(default_factory=dict)
     event_time: int | None = None
     event_time_offset: int = 0
     answered: dict[Answering, Answered] = field(default_factory=dict)
+    rewards: Rewards = field(default_factory=Rewards)
 
     def apply(self, report: Mapping[str, Any], offset: int) -> None:
         """Takes one decoded record (schema ``performance_report.avsc``) and its offset."""
         if self.event_time is None or report["judged_at"] > self.event_time:
             self.event_time, self.event_time_offset = report["judged_at"], offset
+        self.rewards.apply(report, offset)
         if report["role"] == "canary":
             self._answered(report, offset)
         if report["role"] != "shadow" or report["against"] is None:
@@ -120,12 +125,18 @@ class PairedReports:
             self.answered = {a: found for a, found in self.answered.items() if a.version not in versions}
 
     def copy(self) -> PairedReports:
-        return PairedReports(dict(self.windows), self.event_time, self.event_time_offset, dict(self.answered))
+        return PairedReports(
+            dict(self.windows),
+            self.event_time,
+            self.event_time_offset,
+            dict(self.answered),
+            self.rewards.copy(),
+        )
 
     def needs(self) -> int:
         """The first offset from which this can be folded again, once something was."""
-        windows, answered = self.windows.values(), self.answered.values()
-        return min([self.event_time_offset, *(w.offset for w in windows), *(a.offset for a in answered)])
+        kept = (self.windows.values(), self.answered.values(), self.rewards.reports.values())
+        return min([self.event_time_offset, *(each.offset for some in kept for each in some)])
 
     def of_trial(self, version: int, against: int) -> dict[Window, Judged]:
         """The mature reports of a version beside a champion, of windows that began after its shadow did.

@@ -67,7 +67,9 @@ def answer(
     version, received = route.version, rows.take(route.rows)
     named = Named(version.number, version.model.digest)
     identity = replace(
-        _identity(received, named, serving, route.role, runtime), arm_propensity=route.propensity
+        _identity(received, named, serving, route.role, runtime),
+        arm=route.arm,
+        arm_propensity=route.propensity,
     )
     plan, notes = received.requests.plan, Notes(len(received))
     if without is not None:

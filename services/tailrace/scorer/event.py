@@ -64,7 +64,7 @@ class Identity:
     """What is the same for all events of a batch of one version. ``id_role`` goes into the ids.
 
     ``served_by`` is who answered in the version's place, and ``served_cause`` why. ``arm_propensity`` is the
-    probability with which the version was chosen.
+    probability with which the version was chosen, as ``arm`` where it is one of an experiment.
     """
 
     schema_id: int
@@ -80,6 +80,7 @@ class Identity:
     served_by: str = "model"
     served_cause: str | None = None
     arm_propensity: float = 1.0
+    arm: str | None = None
 
 
 @dataclass
@@ -119,7 +120,7 @@ def encode_events(of: Identity, answers: Answers) -> list[Record]:
         + long(of.rollout_revision)
         + _map((name, text(value)) for name, value in of.runtime.items())
         + text(of.role)
-        + _NULL  # arm
+        + (_NULL if of.arm is None else _SOME + text(of.arm))
         + text(of.served_by)
         + (_NULL if of.served_cause is None else _SOME + text(of.served_cause))
     )

@@ -352,7 +352,8 @@ class ScorerLogic:
 
     def _instead(self, way: Route, serving: Serving, plan: ContractPlan) -> Version | None:
         """Which version a fallback may ask: beside a champion the previous one, beside another the champion."""
-        version = self._versions.previous(plan.model) if way.role == "champion" else serving.versions[0]
+        champion = serving.versions[0]
+        version = self._versions.previous(plan.model) if way.version is champion else champion
         return version if self._may_stand_in(version, plan) else None
 
     def _may_stand_in(self, version: Version | None, plan: ContractPlan) -> bool:

@@ -91,4 +91,6 @@ def _place(role: Role, version: int, state: RolloutState) -> str | None:
         return None
     if version == state.champion:
         return "champion"
+    if state.experiment is not None and version in state.experiment.versions:
+        return "arm"
     return "canary" if state.canary is not None and version == state.canary.version else None

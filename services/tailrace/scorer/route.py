@@ -1,4 +1,5 @@
-"""Which version answers which request: the champion, or beside it a canary that answers a share of the keys.
+"""Which version answers which request: the champion; beside it a canary that answers a share of the keys, or the arms
+of an experiment.
 
 Where a request goes follows from its key and the rollout's salt alone, so that a key meets one version however often it
 comes and whoever answers; and as a canary's share grows, keys only go over to it.
@@ -23,24 +24,46 @@ class Route(NamedTuple):
     version: Version
     role: str
     propensity: float
+    arm: str | None = None
+
+
+class _Slot(NamedTuple):
+    """A stretch of the positions of keys, by its width, and who answers there."""
+
+    width: float
+    version: int
+    role: str
+    arm: str | None
 
 
 def route(serving: Serving, count: int, keys: Callable[[], Sequence[bytes]]) -> list[Route]:
-    """Every row once, among champion and canary.
+    """Every row once, among the champion and a canary or arms. The champion answers what belongs to none of them, and
+    to those that are not there.
 
     Args:
-        serving: what answers: the champion, then the canary where there is one.
+        serving: what answers: the champion, then the canary or arms where there are any.
         count: how many rows there are.
         keys: their keys; asked for only where there is something to choose.
     """
-    champion, *others = serving.versions
-    everything = np.arange(count)
-    if serving.canary is None or not others:
-        return [Route(everything, champion, "champion", 1.0)]
-    share = serving.canary.share
-    chosen = key_positions(keys(), serving.canary.salt) < share
-    routes = [
-        Route(np.flatnonzero(~chosen), champion, "champion", 1.0 - share),
-        Route(np.flatnonzero(chosen), others[0], "canary", share),
-    ]
+    champion, salt = serving.versions[0], ""
+    slots: list[_Slot] = []
+    if serving.canary is not None:
+        salt = serving.canary.salt
+        slots = [_Slot(serving.canary.share, serving.canary.version, "canary", None)]
+    elif serving.experiment is not None:
+        salt, share = serving.experiment.salt, serving.experiment.share
+        slots = [_Slot(share * a.probability, a.version, "arm", a.arm) for a in serving.experiment.arms]
+    there = {version.number: version for version in serving.versions}
+    if not any(slot.version in there for slot in slots):
+        return [Route(np.arange(count), champion, "champion", 1.0)]
+    edges = np.cumsum([slot.width for slot in slots])
+    chosen = np.searchsorted(edges, key_positions(keys(), salt), side="right")
+    routes, left = [], np.ones(count, dtype=np.bool_)
+    for number, slot in enumerate(slots):
+        if slot.version in there:
+            rows = chosen == number
+            left &= ~rows
+            routes.append(Route(np.flatnonzero(rows), there[slot.version], slot.role, slot.width, slot.arm))
+    others = 1.0 - sum(each.propensity for each in routes)
+    routes.insert(0, Route(np.flatnonzero(left), champion, "champion", others))
     return [each for each in routes if len(each.rows)]

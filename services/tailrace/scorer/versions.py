@@ -18,7 +18,7 @@ from tailrace.kit.errors import Retry
 from tailrace.models.catalog import Catalog
 from tailrace.models.errors import PackageRefused
 from tailrace.models.load import LoadedModel
-from tailrace.models.rollout_fold import Canary, Rollouts, RolloutState
+from tailrace.models.rollout_fold import Canary, Experiment, Rollouts, RolloutState
 
 Role = Literal["champion", "shadow"]
 Verify = Callable[[Mapping[str, Any]], object]
@@ -39,7 +39,8 @@ class Named(NamedTuple):
 
 @dataclass(frozen=True)
 class Serving:
-    """What answers for a model: the champion and, behind it, the canary; or the versions in shadow (possibly none).
+    """What answers for a model: the champion and, behind it, the canary or the arms; or the versions in shadow
+    (possibly none).
 
     ``off`` is the champion in whose place the contract's fallback answers, where the model is switched off.
     """
@@ -48,6 +49,7 @@ class Serving:
     versions: tuple[Version, ...]
     off: Named | None = None
     canary: Canary | None = None
+    experiment: Experiment | None = None
 
 
 class Refusal(NamedTuple):
@@ -161,8 +163,14 @@ class Versions:
                 return
             versions = tuple(Version(n, m) for n, m in found if isinstance(m, LoadedModel))
             if self._role == "shadow" or len(versions) == len(wanted):
-                canary = state.canary if self._role == "champion" else None
-                self._serve(model, Serving(state.revision, versions, canary=canary))
+                answers = self._role == "champion"
+                serving = Serving(
+                    state.revision,
+                    versions,
+                    canary=state.canary if answers else None,
+                    experiment=state.experiment if answers else None,
+                )
+                self._serve(model, serving)
                 self._let_go(model, {*wanted, *self._wanted(states[-1]), state.previous})
                 if self._role == "champion" and state.previous is not None:
                     self._version(model, state.previous)  # kept warm for a rollback
@@ -177,7 +185,9 @@ class Versions:
             return state.shadow
         if state.champion is None:
             return ()
-        return (state.champion,) if state.canary is None else (state.champion, state.canary.version)
+        canary = () if state.canary is None else (state.canary.version,)
+        arms = () if state.experiment is None else state.experiment.versions
+        return (state.champion, *canary, *arms)
 
     def _let_go(self, model: str, keep: set[int | None]) -> None:
         """Forgets what was opened and is not needed any more. What was refused stays refused."""

@@ -21,6 +21,7 @@ class InForce(NamedTuple):
     champion: int | None
     shadow: frozenset[int]
     canary: int | None = None
+    arms: frozenset[int] = frozenset()
 
 
 class Published(NamedTuple):
@@ -59,7 +60,10 @@ class Decisions:
             return
         self._at[model] = revision
         self.revisions[model, revision] = InForce(
-            record["champion"], frozenset(record["shadow"]), record["canary"]
+            record["champion"],
+            frozenset(record["shadow"]),
+            record["canary"],
+            frozenset(arm["version"] for arm in record["arms"]),
         )
         self._steps.append((at, record))
 
@@ -78,8 +82,8 @@ class Decisions:
     def answers(self, model: str, revision: int, role: str, version: int) -> bool:
         """Whether this version had this role under this revision."""
         state = self.revisions[model, revision]
-        if role == "shadow":
-            return version in state.shadow
+        if role in ("shadow", "arm"):
+            return version in (state.shadow if role == "shadow" else state.arms)
         return version == (state.canary if role == "canary" else state.champion)
 
     def problems(self) -> Iterator[Problem]:

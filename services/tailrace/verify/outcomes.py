@@ -294,7 +294,7 @@ class Outcomes:
 
 def _answers_to(source: Source) -> set[str]:
     """The ids that an answer to this request can have."""
-    return {prediction_id(role, source, 0) for role in ("champion", "canary")}
+    return {prediction_id(role, source, 0) for role in ("champion", "canary", "arm")}
 
 
 def _state(said: Mapping[str, Any]) -> int:

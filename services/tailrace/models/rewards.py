@@ -1,0 +1,123 @@
+"""What the arms of an experiment earned: a fold of the performance reports about them, window by window.
+
+The share of an arm changes from window to window, and so may what a request is worth. So each window is looked at by
+itself: its requests are weighed by one over the share of them that went to the arm, and every arm is judged over the
+same requests. A window counts once all arms have a mature report on it, at the latest age at which they have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+_Z = NormalDist().inv_cdf(0.975)
+
+
+class Window(NamedTuple):
+    """Under a contract of its own, since predictions of one window may be of two."""
+
+    start: int
+    end: int
+    contract_digest: str
+
+
+class About(NamedTuple):
+    """What a report is about."""
+
+    window: Window
+    age: int
+    version: int
+
+
+class Earned(NamedTuple):
+    """What a report says: what has no label yet, or never will, is worth nothing."""
+
+    offset: int
+    mature: bool
+    requests: int
+    labelled: int
+    total: float
+    squares: float
+
+
+class Worth(NamedTuple):
+    """What a request is worth when an arm answers it, as far as is known: normal, with this mean and deviation."""
+
+    requests: int
+    labelled: int
+    windows: int
+    mean: float
+    deviation: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Holds the mean with 95 % probability."""
+        return self.mean - _Z * self.deviation, self.mean + _Z * self.deviation
+
+
+@dataclass
+class Rewards:
+    """The reports on arms of one model."""
+
+    reports: dict[About, Earned] = field(default_factory=dict)
+
+    def apply(self, report: Mapping[str, Any], offset: int) -> None:
+        """Takes one decoded record (schema ``performance_report.avsc``) and its offset."""
+        if report["role"] != "arm" or report["segment"] or report["against"] is not None:
+            return
+        if report["value_total"] is None or report["value_squares"] is None:
+            return
+        window = Window(*(report[name] for name in ("window_start", "window_end", "contract_digest")))
+        self.reports[About(window, report["age"], report["version"])] = Earned(
+            offset,
+            *(report[name] for name in ("mature", "predictions", "labelled", "value_total", "value_squares")),
+        )
+
+    def keep(self, versions: Collection[int]) -> None:
+        """Lets go of what is about others."""
+        if any(about.version not in versions for about in self.reports):
+            self.reports = {about: e for about, e in self.reports.items() if about.version in versions}
+
+    def copy(self) -> Rewards:
+        return Rewards(dict(self.reports))
+
+    def worth(self, versions: Sequence[int], since: int | None) -> list[Worth] | None:
+        """What each of these arms is worth, by windows that began after ``since``; None where there are none.
+
+        Within a window the mean over an arm's requests; over windows their average, weighed by all arms' requests.
+        The variance of what a request is worth is an arm's own, taken for the same in all windows.
+        """
+        windows = [by for window, by in self._windows(versions) if since is None or window.start > since]
+        if not windows:
+            return None
+        sizes = [sum(each.requests for each in by.values()) for by in windows]
+        weights = [size / sum(sizes) for size in sizes]
+        found = []
+        for version in versions:
+            mine = [by[version] for by in windows]
+            mean = math.fsum(w * e.total / e.requests for w, e in zip(weights, mine, strict=True))
+            squares = math.fsum(max(0.0, e.squares - e.total / e.requests * e.total) for e in mine)
+            variance = squares / sum(e.requests - 1 for e in mine)
+            deviation = math.sqrt(
+                variance * math.fsum(w * w / e.requests for w, e in zip(weights, mine, strict=True))
+            )
+            requests, labelled = sum(e.requests for e in mine), sum(e.labelled for e in mine)
+            found.append(Worth(requests, labelled, len(mine), mean, deviation))
+        return found
+
+    def _windows(self, versions: Sequence[int]) -> list[tuple[Window, dict[int, Earned]]]:
+        """The windows that count, with what each arm earned."""
+        seen: dict[Window, dict[int, dict[int, Earned]]] = defaultdict(lambda: defaultdict(dict))
+        for about, earned in self.reports.items():
+            if about.version in versions and earned.mature and earned.requests > 1:
+                seen[about.window][about.age][about.version] = earned
+        found = []
+        for window, ages in sorted(seen.items()):
+            complete = [age for age, by in ages.items() if len(by) == len(versions)]
+            if complete:
+                found.append((window, ages[max(complete)]))
+        return found
