@@ -380,7 +380,7 @@ class Approvals(Section):
 
 class ServiceLevels(Section):
     latency_p99_ms: Duration | None = Field(None, alias="latency_p99")
-    """From reading a request to its answer."""
+    """From a request's append to its answer."""
     answered: Share | None = None
     """Share of requests that the model answers."""
     staleness_ms: Duration | None = Field(None, alias="staleness")

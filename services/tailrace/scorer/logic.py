@@ -5,7 +5,7 @@ own.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from typing import NamedTuple
@@ -29,6 +29,7 @@ from tailrace.scorer.alerts import Alerts
 from tailrace.scorer.answer import answer, answer_off, check, keys_of
 from tailrace.scorer.contract_plan import ContractPlan
 from tailrace.scorer.handover import Handover
+from tailrace.scorer.latency import Pace, blocks, too_many
 from tailrace.scorer.notes import Finding
 from tailrace.scorer.quarantine import Quarantine, Quarantined, name_of
 from tailrace.scorer.read_request import read_requests
@@ -43,7 +44,10 @@ log = logging.getLogger(__name__)
 
 CONTROL_TOPICS = (CONTRACTS, MANIFESTS, ROLLOUTS, CLOCKS)
 _REQUESTS = ".requests"
+_TOO_SLOW = Finding("latency", None, "the version would have answered too late")
 _QUARANTINED = Finding("quarantined", None, "processes died with the version in flight")
+
+_OF_THE_MOMENT = {finding.guard: finding for finding in (_TOO_SLOW, _QUARANTINED)}
 
 
 class _Named(NamedTuple):
@@ -62,6 +66,8 @@ class _Told(NamedTuple):
     failing: set[tuple[str, int]]
     quarantined: list[Quarantined]
     clocks: dict[TopicPartition, int]
+    work: Work
+    clock: Clock
 
 
 class ScorerLogic:
@@ -102,6 +108,8 @@ class ScorerLogic:
         self._quarantine = Quarantine(role, self._rollouts)
         self._named = _Named(None, [], set())
         self._prepared = False
+        self._pace = Pace()
+        self._logged: str | None = None
         self._runtime = dict(runtime_versions())
         self._lanes: dict[str, list[ContractPlan]] = {}
         self._plans: dict[str, ContractPlan] = {}
@@ -203,7 +211,7 @@ class ScorerLogic:
         clocks = tell_time(work, work.requests, self._clocks, self._step, self._predictions)
         output.records = work.records()
         quarantined = self._to_blame(work, output.holds)
-        output.records += self._tell(work, output, clocks, quarantined)
+        output.records += self._tell(work, output, clocks, quarantined, clock)
         if self._role == "champion":
             output.dead_letters = [
                 DeadLetter(
@@ -220,11 +228,19 @@ class ScorerLogic:
             self._failing |= self._told.failing
             self._quarantine.add(self._told.quarantined)
             self._clocks.update(self._told.clocks)
+            work = self._told.work
+            self._pace.learn((self._told.clock.perf_ns() - work.started_ns) / 1e6, work.asked)
 
     def waiting(self) -> str | None:
         if not self._contracts.current:
             return "no contract has been applied yet: `tailrace apply`"
         return "; ".join(sorted(set(self._holding.values()))) or None
+
+    def as_logged(self, served_cause: str | None) -> None:
+        """For whoever scores logged requests again: the cause for which the next ones were answered, whatever is
+        known here of processes that died and of how long things take.
+        """
+        self._logged = served_cause or ""
 
     # Steps ---
 
@@ -338,17 +354,45 @@ class ScorerLogic:
         rows = check(work, requests)
         if serving.off is not None and len(rows):
             answer_off(work, rows, serving.off, serving, self._runtime, clock)
-        for way in self._routes(work, rows, replace(serving, versions=tuple(versions))):
-            without = _QUARANTINED if self._is_out(plan, way.version) else None
-            if without is not None and self._role == "shadow":
-                continue
-            instead = self._instead(way, serving, plan) if plan.fallback or without else None
+        ways = self._routes(work, rows, replace(serving, versions=tuple(versions)))
+        for way, without in self._kept_in_time(work, rows, ways, clock):
+            if self._is_out(plan, way.version):
+                without = _QUARANTINED
+                if self._role == "shadow":
+                    continue
+            asks = without is not _TOO_SLOW and (plan.fallback or without)
+            instead = self._instead(way, serving, plan) if asks else None
             failed = answer(work, rows, way, serving, self._runtime, clock, instead, without)
             if self._role == "champion":
                 work.bad |= failed
             elif failed:
                 at = min(failed)
                 work.failing.setdefault((plan.model, way.version.number), (at, failed[at].reason))
+
+    def _kept_in_time(
+        self, work: Work, rows: Rows, ways: Sequence[Route], clock: Clock
+    ) -> Iterator[tuple[Route, Finding | None]]:
+        """The ways, those of rows apart that the fallback is to answer for the latency level's sake."""
+        plan = rows.requests.plan
+        level = plan.contract.service_levels.latency_p99_ms
+        if self._logged is not None:
+            yield from ((way, _OF_THE_MOMENT.get(self._logged)) for way in ways)
+            return
+        exempt = self._role == "shadow" or self._lane_clocks.is_replayed(plan.lane.name)
+        paces = [self._pace.block_ms(plan.model, way.version.number) or 0.0 for way in ways]
+        for way, pace in zip(ways, paces, strict=True):
+            if level is not None and plan.fallback and pace and not exempt:
+                others = sum(
+                    p * blocks(len(w.rows)) for w, p in zip(ways, paces, strict=True) if w is not way
+                )
+                since_ms = (clock.perf_ns() - work.started_ns) / 1e6
+                ages = clock.now_ms() - since_ms - work.append_times[rows.requests.at[way.rows]]
+                late = too_many(ages, level, pace, self._pace.besides_ms + others)
+                if len(late):
+                    yield way._replace(rows=way.rows[late]), _TOO_SLOW
+                    way = way._replace(rows=np.delete(way.rows, late))
+            if len(way.rows):
+                yield way, None
 
     def _instead(self, way: Route, serving: Serving, plan: ContractPlan) -> Version | None:
         """Which version a fallback may ask: beside a champion the previous one, beside another the champion."""
@@ -407,13 +451,14 @@ class ScorerLogic:
         output: Output,
         clocks: dict[TopicPartition, int],
         quarantined: list[Quarantined],
+        clock: Clock,
     ) -> list[Record]:
         """Alerts: packages refused since the last batch, once for each version that fails in shadow, and versions
         that processes died with.
         """
         refusals = self._versions.refusals
         failing = {which: what for which, what in work.failing.items() if which not in self._failing}
-        self._told = _Told(output, len(refusals), set(failing), quarantined, clocks)
+        self._told = _Told(output, len(refusals), set(failing), quarantined, clocks, work, clock)
         return [
             *(self._alerts.refused(refusal) for refusal in refusals),
             *(

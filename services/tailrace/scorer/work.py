@@ -26,6 +26,7 @@ class Work:
         bad: why a message becomes a dead letter.
         written: positions of messages, each with a record to be written for it.
         failing: versions in shadow that have no prediction for a row: the first such row, and why.
+        asked: how long models took, in ms, and for how many rows, by model and version.
     """
 
     topics: list[str]
@@ -38,6 +39,7 @@ class Work:
     bad: dict[int, BadRecord] = field(default_factory=dict)
     written: list[tuple[Ints, list[Record]]] = field(default_factory=list)
     failing: dict[tuple[str, int], tuple[int, str]] = field(default_factory=dict)
+    asked: dict[tuple[str, int], tuple[float, int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, batch: Sequence[Message], started_ns: int) -> Work:

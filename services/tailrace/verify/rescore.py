@@ -108,6 +108,7 @@ class Rescorer:
             request = requests.get(Source(**event["source"]))
             if request is None:
                 continue
+            logic.as_logged(event["served_cause"])
             output = logic.process([request], _Clock())
             versions = {
                 record.key: again

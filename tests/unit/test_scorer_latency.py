@@ -1,0 +1,135 @@
+"""Whom the fallback answers so that the latency level is kept: by hand-made ages, and by a clock that a model moves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Formula, Publisher, formula_model
+
+from tailrace.contracts import lanes
+from tailrace.kit.memory_log import MemoryClock, MemoryLog
+from tailrace.kit.messages import Record
+from tailrace.models.columns import Array, Columns
+from tailrace.scorer.latency import Pace, too_many
+
+LEVEL = "service_levels: {latency_p99: 200ms}\n"
+CHAIN = "guardrails: {fallback: [{previous: true}, {constant: 0.4}]}\n"
+
+
+def ages(*groups: tuple[int, float]) -> Array:
+    return np.concatenate([np.full(count, age) for count, age in groups])
+
+
+def test_where_all_is_in_time_the_model_takes_all() -> None:
+    assert len(too_many(ages((640, 0.0)), 200.0, 20.0, 0.0)) == 0  # 10 blocks of 20 ms
+    assert len(too_many(ages((640, 1.0)), 200.0, 20.0, 0.0)) > 0
+
+
+def test_the_model_takes_as_many_as_can_be_answered_in_time() -> None:
+    by_fallback = too_many(ages((6_400, 20.0)), 200.0, 20.0, 60.0)
+    assert by_fallback.tolist() == list(range(6 * 64, 6_400))  # 200 - 60 - 20 ms are six blocks
+
+
+def test_who_is_too_late_already_is_left_to_the_model() -> None:
+    assert len(too_many(ages((6_400, 3_600_000.0)), 200.0, 20.0, 0.0)) == 0
+    # The blocks of those that are late are in the way of the others.
+    by_fallback = too_many(ages((128, 5_000.0), (6_400, 0.0)), 200.0, 20.0, 0.0)
+    assert by_fallback.tolist() == list(range(128 + 8 * 64, 128 + 6_400))
+    assert len(too_many(ages((6_400, 5_000.0), (100, 0.0)), 200.0, 20.0, 0.0)) == 0
+
+
+def test_more_is_not_given_up_than_is_saved() -> None:
+    # Ten requests have 5 ms left, and nine blocks would have to go without the model for them.
+    assert len(too_many(ages((10, 175.0), (630, 0.0)), 200.0, 2.0, 20.0)) == 0
+
+
+def test_a_single_pause_says_nothing() -> None:
+    pace = Pace()
+    for took in (10.0, 10.0, 900.0, 10.0, 10.0):
+        pace.learn(took + 5.0, {("credit", 1): (took, 640)})
+    assert (pace.block_ms("credit", 1), pace.besides_ms) == (1.0, 5.0)
+    assert pace.block_ms("credit", 2) is None
+
+
+class Slow(Formula):
+    """Takes 20 ms for a block, by the clock of the test."""
+
+    def __init__(self, version: int, log: MemoryLog) -> None:
+        super().__init__(version)
+        self.log = log
+
+    def run(self, columns: Columns, rows: int) -> Array:
+        self.log.now_ms += 20 * rows // 64
+        return super().run(columns, rows)
+
+
+class Hurried(Bench):
+    """A scorer on a clock that only the model moves."""
+
+    def __init__(self, sections: str, role: Any = "champion") -> None:
+        publisher = Publisher()
+        self.log = MemoryLog(start_ms=NOW)
+        super().__init__(publisher.logic(role), publisher)
+        self._clock = MemoryClock(self.log)
+        contract = publisher.contract(CONTRACT + sections)
+        model = publisher.contracts["credit"][-1]
+        self.control(
+            contract,
+            publisher.manifest(1, formula_model(model, 1)),
+            publisher.manifest(2, formula_model(model, 2, Slow(2, self.log))),
+            publisher.rollout(champion=2, previous=1, shadow=[2] if role == "shadow" else []),
+        )
+
+    def wave(self, count: int, age_ms: int = 0) -> list[tuple[str, str | None]]:
+        """Who answers so many requests that have waited so long, and why."""
+        value = self.publisher.request_value(REQUEST)
+        at = self.log.now_ms - age_ms
+        output = self.process([self.message(Record("credit.requests", value), at) for _ in range(count)])
+        topic = output.records[0].topic
+        return [(e["served_by"], e["served_cause"]) for e in self.events(output, topic)]
+
+
+def test_more_than_the_model_can_answer_in_time_is_left_to_the_fallback_and_no_more_than_that() -> None:
+    bench = Hurried(CHAIN + LEVEL)
+    assert set(bench.wave(64)) == {("model", None)}  # the version is measured
+    found = bench.wave(1_280)
+    # Not the previous version: another model would take as long.
+    assert found == [("model", None)] * 640 + [("constant", "latency")] * 640
+    assert set(bench.wave(640)) == {("model", None)}
+
+
+def test_a_backlog_after_an_outage_is_worked_off_by_the_model() -> None:
+    bench = Hurried(CHAIN + LEVEL)
+    bench.wave(64)
+    for _ in range(5):
+        assert set(bench.wave(1_280, age_ms=60_000)) == {("model", None)}
+    assert ("constant", "latency") in bench.wave(1_280)
+
+
+@pytest.mark.parametrize("sections", [LEVEL, CHAIN, ""])
+def test_without_a_level_or_a_chain_the_model_takes_its_time(sections: str) -> None:
+    bench = Hurried(sections)
+    for _ in range(3):
+        assert set(bench.wave(1_280)) == {("model", None)}
+
+
+def test_a_replay_and_a_shadow_are_in_no_hurry() -> None:
+    bench = Hurried(CHAIN + LEVEL)
+    record = {"lane": "credit", "owner": "replay", "by": "test", "at": NOW}
+    bench.control(Record(lanes.CLOCKS, bench.publisher.control.encode("Clock", record), b"credit"))
+    shadow = Hurried(CHAIN + LEVEL, role="shadow")
+    for _ in range(3):
+        assert set(bench.wave(1_280)) == {("model", None)}
+        assert set(shadow.wave(1_280)) == {("model", None)}
+
+
+def test_who_scores_again_has_the_fallback_answer_where_it_did() -> None:
+    bench = Hurried(CHAIN + LEVEL)
+    bench.logic.as_logged("latency")  # type: ignore[attr-defined]
+    assert bench.wave(1) == [("constant", "latency")]
+    bench.logic.as_logged("quarantined")  # type: ignore[attr-defined]
+    assert bench.wave(1) == [("previous", "quarantined")]
+    bench.logic.as_logged(None)  # type: ignore[attr-defined]
+    assert set(bench.wave(1_280)) == {("model", None)}
