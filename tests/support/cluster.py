@@ -59,6 +59,7 @@ class Cluster:
     connection: Connection
     home: Path
     env: dict[str, str]
+    contract: str = CONTRACT
     processes: dict[str, Process] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
 
@@ -82,7 +83,7 @@ class Cluster:
 
     def apply(self, threshold: float) -> ModelContract:
         file = self.home / "credit.yaml"
-        file.write_text(CONTRACT.replace("THRESHOLD", str(threshold)))
+        file.write_text(self.contract.replace("THRESHOLD", str(threshold)))
         apply(self.connection, plan([file], self.contracts), self.contracts, print)
         return load_contract(file)
 
@@ -153,8 +154,8 @@ class Traffic(threading.Thread):
 
 
 @contextmanager
-def running_cluster(folder: Path, *services: str) -> Iterator[Cluster]:
-    """A broker and a registry with the contract applied, and these services."""
+def running_cluster(folder: Path, *services: str, more: str = "", **settings: str) -> Iterator[Cluster]:
+    """A broker and a registry, the contract with ``more`` of it applied, and these services under these settings."""
     broker = LocalKafka(folder / "kafka")
     broker.start()
     home = folder / "home"
@@ -165,6 +166,7 @@ def running_cluster(folder: Path, *services: str) -> Iterator[Cluster]:
         "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
         "SCHEMA_REGISTRY_URL": registry,
         "TAILRACE_HOME": str(home),
+        **settings,
     }
     server = Process(
         [sys.executable, "-m", "tailrace.cli", "run", "registry"],
@@ -175,7 +177,7 @@ def running_cluster(folder: Path, *services: str) -> Iterator[Cluster]:
     until("the registry answers", lambda: ask_health(registry, "/subjects").ok)
     connection = Connection({"bootstrap.servers": broker.bootstrap}, registry)
     ensure_topics(connection.kafka, control_topics())
-    found = Cluster(connection, home, env)
+    found = Cluster(connection, home, env, CONTRACT + more)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TAILRACE_LANE_PARTITIONS", "3")
         found.apply(0.5)

@@ -73,6 +73,21 @@ def test_a_revoked_key_counts_for_nothing_until_it_is_trusted_again(trust: Trust
             trust.revoke(unknown)
 
 
+def test_what_looks_at_the_past_counts_a_revoked_key_for_what_it_was_trusted_for(trust: TrustStore) -> None:
+    past = TrustStore(trust.folder, past=True)
+    everywhere, credit, stranger = (SigningKey.generate() for _ in range(3))
+    trust.trust(everywhere.public)
+    trust.trust(credit.public, ["credit"])
+    for key in (everywhere, credit):
+        assert refusal(past, key) is None
+        trust.revoke(key.key_id)
+        assert "revoked" in (refusal(trust, key) or "")
+        assert refusal(past, key) is None
+    assert refusal(past, everywhere, "churn") is None
+    assert refusal(past, credit, "churn") is not None
+    assert "not trusted" in (refusal(past, stranger) or "")
+
+
 def test_a_home_that_has_revoked_its_own_key_does_not_trust_it_again_by_itself(tmp_path: Path) -> None:
     key = signing_key(tmp_path)
     TrustStore(tmp_path / "keys").revoke(key.key_id)

@@ -130,11 +130,14 @@ def retrain(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOption
 
 def _ask(command: str, model: str, version: int | None, reason: str, as_json: bool) -> None:
     from tailrace.cli.control import contract_of
-    from tailrace.models.commands import ask
+    from tailrace.models.commands import ask, refuse_revoked
 
     where_is = connection()
     contract_of(where_is, model)
-    answer = ask(where_is, home_dir(), command, model, version, reason)
+    home = home_dir()
+    if command in ("promote", "shadow", "rollback"):
+        refuse_revoked(where_is, home, model, version)
+    answer = ask(where_is, home, command, model, version, reason)
     if answer.refusal is not None:
         raise TailraceError(f"refused: {answer.refusal}")
     found, names = (answer.step, _OF_A_STEP) if answer.run is None else (answer.run, _OF_A_RUN)

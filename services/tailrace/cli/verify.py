@@ -44,6 +44,8 @@ def verify(
             say(f"and {hidden:,} more")
         if report.rescored is not None:
             say(f"{report.rescored:,} predictions scored again")
+        if report.revoked:
+            say(f"signed by keys that were trusted then and are revoked now: {', '.join(found['revoked'])}")
         say("ok: nothing lost, nothing twice, everything stored" if report.ok else "NOT ok")
     if not report.ok:
         raise typer.Exit(1)

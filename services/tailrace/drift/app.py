@@ -24,7 +24,8 @@ def main() -> None:
 def make_windows(service: Service, catch_up: CatchUp) -> DriftWindows:
     home = service.settings.home
     fetch = PackageFetcher(home.joinpath(*CACHE), KafkaChunks(service.connection))
-    trust = TrustStore(home / "keys")
+    # What answers goes on after its key was revoked, and is watched as before.
+    trust = TrustStore(home / "keys", past=True)
 
     def opened(record: Mapping[str, Any]) -> tuple[Manifest, Reference]:
         return open_reference(record, fetch, trust)

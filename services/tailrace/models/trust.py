@@ -2,8 +2,8 @@
 
 ``keys/signing.key`` is the home's own key, made once and readable by its owner alone. The public keys that are trusted
 here are PEM files: ``keys/trusted/<key id>.pub`` for every model, ``keys/trusted/<model>/<key id>.pub`` for one.
-``keys/revoked/<key id>.pub`` counts for nothing, wherever else it is. A key is trusted in the homes that hold its file
-and nowhere else.
+What lies in ``keys/revoked``, in the same way, counts for nothing more, wherever else it is. A key is trusted in the
+homes that hold its file and nowhere else.
 """
 
 from __future__ import annotations
@@ -45,30 +45,38 @@ class TrustedKey(NamedTuple):
 class TrustStore:
     """The public keys that are trusted; ``folder`` is ``<home>/keys``. Read anew at every question, so that what people
     change counts at once in whatever runs.
+
+    ``past``: for whoever looks at what was and takes nothing up; keys that were trusted and are revoked count too.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, past: bool = False) -> None:
         self.folder = folder
+        self._past = past
 
     def public_key(self, wanted: str, model: str) -> Ed25519PublicKey | None:
         """The key of that id, or None where it is not trusted for the model."""
-        if not _KEY_ID.fullmatch(wanted) or self.is_revoked(wanted):
+        if not _KEY_ID.fullmatch(wanted):
             return None  # the id comes from a topic, and it becomes a file name; as does the model
-        name = f"{wanted}.pub"
-        found = _public(self._trusted / name, wanted)
+        folder, name = self._trusted, f"{wanted}.pub"
+        if self.is_revoked(wanted):
+            if not self._past:
+                return None
+            folder = self._revoked
+        found = _public(folder / name, wanted)
         if found is None and re.fullmatch(MODEL_PATTERN, model):
-            found = _public(self._trusted / model / name, wanted)
+            found = _public(folder / model / name, wanted)
         return found
 
     def is_revoked(self, wanted: str) -> bool:
-        return (self._revoked / f"{wanted}.pub").exists()
+        return _KEY_ID.fullmatch(wanted) is not None and any(self._revoked.rglob(f"{wanted}.pub"))
 
     def trust(self, public: Ed25519PublicKey, models: Sequence[str] = ()) -> str:
         """Trusts a key in this home, for the models named or for all, also where it was revoked; returns its id."""
         wanted = key_id(public)
         for folder in [self._trusted / model for model in models] or [self._trusted]:
             _write_public(folder / f"{wanted}.pub", public)
-        (self._revoked / f"{wanted}.pub").unlink(missing_ok=True)
+        for path in self._revoked.rglob(f"{wanted}.pub"):
+            path.unlink(missing_ok=True)
         return wanted
 
     def revoke(self, wanted: str) -> None:
@@ -77,14 +85,12 @@ class TrustStore:
         Raises:
             UsageError: the home does not know the key.
         """
-        known = [*self._trusted.rglob(f"{wanted}.pub"), *self._revoked.glob(f"{wanted}.pub")]
-        if not _KEY_ID.fullmatch(wanted) or not known:
+        trusted = list(self._trusted.rglob(f"{wanted}.pub")) if _KEY_ID.fullmatch(wanted) else []
+        if not trusted and not self.is_revoked(wanted):
             raise UsageError(f"no key {wanted!r} is trusted here: `tailrace keys list` says which are")
-        self._revoked.mkdir(parents=True, exist_ok=True)
-        draft = _draft(self._revoked, known[0].read_bytes())
-        draft.chmod(0o644)
-        draft.replace(self._revoked / f"{wanted}.pub")  # from here on it counts for nothing
-        for path in self._trusted.rglob(f"{wanted}.pub"):
+        for path in trusted:  # from the first on it counts for nothing
+            _write_file(self._revoked / path.relative_to(self._trusted), path.read_bytes())
+        for path in trusted:
             path.unlink(missing_ok=True)
 
     def known(self) -> list[TrustedKey]:
@@ -93,7 +99,7 @@ class TrustStore:
         models: dict[str, list[str]] = {}
         for path in sorted(self._trusted.glob("*/*.pub")):
             models.setdefault(path.stem, []).append(path.parent.name)
-        revoked = {path.stem for path in self._revoked.glob("*.pub")}
+        revoked = {path.stem for path in self._revoked.rglob("*.pub")}
         return [
             TrustedKey(
                 found,
@@ -115,8 +121,7 @@ class TrustStore:
         """Raises PackageRefused("signature", ...) unless a key that is trusted for the model has signed the data."""
         public = self.public_key(key, model)
         if public is None:
-            known = _KEY_ID.fullmatch(key) is not None
-            why = "revoked" if known and self.is_revoked(key) else f"not trusted here for {model}"
+            why = "revoked" if self.is_revoked(key) else f"not trusted here for {model}"
             raise PackageRefused(
                 "signature",
                 f"{what} is signed by key {key or '(none)'}, {why}: `tailrace keys trust FILE.pub` if it should be",
@@ -241,8 +246,12 @@ def _public(path: Path, wanted: str) -> Ed25519PublicKey | None:
 
 
 def _write_public(path: Path, public: Ed25519PublicKey) -> None:
+    _write_file(path, public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+
+
+def _write_file(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = _draft(path.parent, public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    draft = _draft(path.parent, data)
     draft.chmod(0o644)  # everybody may check a signature
     draft.replace(path)
 

@@ -40,6 +40,8 @@ class Report:
     problems: list[Problem] = field(default_factory=list)
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     rescored: int | None = None
+    revoked: set[str] = field(default_factory=set)
+    """Versions that were scored again although the key that signed them is revoked by now."""
     seconds: float = 0.0
 
     @property
@@ -71,5 +73,6 @@ class Report:
             "problems": [vars(problem) | {"text": str(problem)} for problem in self.problems],
             "problem_count": sum(self.counts.values()),
             "rescored": self.rescored,
+            "revoked": sorted(self.revoked),
             "seconds": round(self.seconds, 2),
         }

@@ -354,10 +354,14 @@ class Verification:
 
     def _rescore(self, messages: list[Message]) -> None:
         fetch = PackageFetcher(self._home / "cache" / "packages", KafkaChunks(self._connection))
-        trust = TrustStore(self._home / "keys")
+        trust = TrustStore(self._home / "keys", past=True)  # what was taken up was trusted then
+        revoked = self._report.revoked
 
         def opened(record: Mapping[str, Any], contract: ModelContract) -> LoadedModel:
-            return open_package(record, fetch, trust, contract)
+            model = open_package(record, fetch, trust, contract)
+            if trust.is_revoked(record["key_id"]):
+                revoked.add(f"{record['model']} version {record['version']} (key {record['key_id']})")
+            return model
 
         rescorer = Rescorer(self._registry, self._control_messages, opened)
         self._report.offend(rescorer.problems(messages, self._messages_at))
