@@ -87,14 +87,17 @@ class Cluster:
         apply(self.connection, plan([file], self.contracts), self.contracts, print)
         return load_contract(file)
 
-    def publish(self, version: int, kind: str = "logistic", key: SigningKey | None = None) -> None:
+    def publish(
+        self, version: int | None = None, kind: str = "logistic", key: SigningKey | None = None
+    ) -> int:
         built = models.package(kind)
         contract = self.contracts.current["credit"].contract
         manifest = built.manifest.model_copy(update={"contract_digest": contract.digest})
         published = publish_package(
             self.connection, type(built)(manifest, built.parts), key or signing_key(self.home)
         )
-        assert published.version == version
+        assert version in (None, published.version)
+        return published.version
 
     def send(self, *requests: dict[str, Any]) -> None:
         """Sends Avro requests, numbered by their request ids."""

@@ -6,6 +6,7 @@ import io
 import pickle
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,11 +16,15 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from tests.support import models
 
 from tailrace.kit.errors import TailraceError
 from tailrace.models import boosters
-from tailrace.models.build import build_from_onnx
+from tailrace.models.build import build_from_onnx, build_package
 from tailrace.models.convert import compare
 from tailrace.models.onnx_files import onnx_bytes
 from tailrace.models.original import Original
@@ -117,25 +122,127 @@ def test_a_pickle_is_refused_whatever_it_is_called_and_never_loaded(tmp_path: Pa
     torch = io.BytesIO()
     with zipfile.ZipFile(torch, "w") as archive:
         archive.writestr("model/data.pkl", data)
-    for name, content in (
-        ("model.pkl", b"anything"),
-        ("model.joblib", data),
-        ("model.onnx", data),
-        ("model.onnx", torch.getvalue()),
+    sklearn, pytorch = (
+        r"Load it yourself.*tailrace publish model\.onnx",
+        r"pickles, which run code.*torch\.onnx\.export",
+    )
+    for name, content, way in (
+        ("model.pkl", b"anything", sklearn),
+        ("model.joblib", data, sklearn),
+        ("model.cloudpickle", data, sklearn),
+        ("model", data, sklearn),
+        ("model.onnx", data, sklearn),
+        ("model.onnx", torch.getvalue(), pytorch),
+        ("model.pt", data, pytorch),
+        ("model.pth", torch.getvalue(), pytorch),
+        ("model.onnx", zlib.compress(data), r"not an ONNX model.*tailrace\.publish\(estimator"),
+        (
+            "model.onnx",
+            pickle.dumps(Payload(ran), protocol=0),
+            r"not an ONNX model.*tailrace\.publish\(estimator",
+        ),
     ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(TailraceError, match=r"Load it yourself.*tailrace publish model\.onnx"):
+        with pytest.raises(TailraceError, match=way):
             onnx_bytes(tmp_path / name)
     assert not ran.exists()
     pickle.loads(data)
     assert ran.exists()  # it is a real payload
 
 
-@pytest.mark.parametrize("name", ["model.txt", "model.ubj", "model.json", "model.skops"])
-def test_other_formats_are_told_their_way(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "way"),
+    {
+        "model.skops": r"tailrace\.publish\(estimator",
+        "model.ubj": "XGBClassifier",
+        "model.json": "XGBClassifier",
+        "model.txt": "convert_lightgbm.*LGBMClassifier",
+        "model.h5": r"model\.export\('model.onnx', format='onnx'\)",
+        "model.keras": "tf2onnx",
+        "model.cbm": "format='onnx'",
+        "model.pmml": "where it was made",
+        "saved_model.pb": "--saved-model",
+        "model.safetensors": r"torch\.onnx\.export",
+    }.items(),
+)
+def test_other_formats_are_told_their_way(tmp_path: Path, name: str, way: str) -> None:
     (tmp_path / name).write_text("{}")
-    with pytest.raises(TailraceError, match=r"tailrace\.publish\(estimator"):
+    with pytest.raises(TailraceError, match=way):
         onnx_bytes(tmp_path / name)
+
+
+def test_a_keras_archive_by_another_name(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model", "w") as archive:
+        archive.writestr("config.json", "{}")
+        archive.writestr("model.weights.h5", b"")
+    with pytest.raises(TailraceError, match="tf2onnx"):
+        onnx_bytes(tmp_path / "model")
+
+
+def test_folders_are_told_their_way(tmp_path: Path) -> None:
+    for name, file, way in (
+        ("tensorflow", "saved_model.pb", "--saved-model"),
+        ("transformer", "config.json", "optimum-cli"),
+        ("run", "model/MLmodel", "run/model is"),
+    ):
+        (tmp_path / name / file).parent.mkdir(parents=True)
+        (tmp_path / name / file).write_text("{}")
+        with pytest.raises(TailraceError, match=way):
+            onnx_bytes(tmp_path / name)
+    xgboost = "flavors: {python_function: {}, xgboost: {data: model.xgb}}"
+    with pytest.raises(TailraceError, match=r"mlflow\.xgboost\.load_model"):
+        onnx_bytes(mlflow_directory(tmp_path / "xgboost", text=xgboost))
+
+
+def foreign(module: str, **methods: Any) -> Any:
+    return type("Model", (), {"__module__": module, **methods})()
+
+
+@pytest.mark.parametrize(
+    ("given", "way"),
+    [
+        (b"\x80\x04", "runs code when it is loaded"),
+        (Path("model.pkl"), "runs code when it is loaded"),
+        (foreign("torch.nn.modules.linear"), r"torch\.onnx\.export"),
+        (foreign("keras.src.models", fit=None, get_params=None), r"model\.export"),
+        (foreign("xgboost.core"), "XGBClassifier"),
+        (foreign("lightgbm.basic"), "LGBMClassifier"),
+        (foreign("catboost.core", get_params=None, fit=None), "save_model"),
+        (foreign("mlflow.pyfunc"), "the model inside"),
+        (wide(), "write it to a file"),
+        (lambda x: x, "where it was made"),
+        (LogisticRegression, "where it was made"),
+        (None, "where it was made"),
+        (foreign("own", get_params=lambda self: {}, fit=None), "BaseEstimator"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_estimator_is_told_its_way(given: Any, way: str) -> None:
+    frame, truth = models.rows()
+    with pytest.raises(TailraceError, match=way):
+        build_package(given, frame, truth, models.contract())
+
+
+class OwnStep(TransformerMixin, BaseEstimator):
+    """A step that no scorer has."""
+
+    def fit(self, x: Any, y: Any = None) -> OwnStep:
+        self.feature_names_in_ = np.array(list(x.columns), dtype=object)
+        return self
+
+    def transform(self, x: Any) -> Any:
+        return np.nan_to_num(x[["income", "debt_ratio", "age"]].to_numpy(dtype=float))
+
+
+def test_code_of_ones_own_is_named_and_told_its_way() -> None:
+    frame, truth = models.rows()
+    for step, name in (
+        (OwnStep(), "OwnStep"),
+        (FunctionTransformer(lambda x: OwnStep().transform(x)), "<lambda>"),
+    ):
+        pipeline = make_pipeline(step, LogisticRegression(max_iter=500)).fit(frame, truth)
+        with pytest.raises(TailraceError, match=rf"neither as ONNX.*{name}.*tailrace publish model\.onnx"):
+            build_package(pipeline, frame, truth, models.contract())
 
 
 def test_a_booster_without_its_converter_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

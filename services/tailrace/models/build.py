@@ -21,12 +21,12 @@ from tailrace.models.convert import Converted, convert
 from tailrace.models.domain import Domain, fit_domain
 from tailrace.models.errors import PackageRefused
 from tailrace.models.fingerprint import library_versions
+from tailrace.models.foreign import refuse_object
 from tailrace.models.golden import check_golden, golden_bytes
 from tailrace.models.golden_rows import golden_rows, rows_between
 from tailrace.models.load import LoadedModel, Predictions, load_model
 from tailrace.models.manifest import PARTS, Holdout, Input, Lineage, Manifest, Part, TrainedOn, sha256
 from tailrace.models.metrics import holdout_metrics
-from tailrace.models.onnx_files import PICKLE
 from tailrace.models.original import Original
 from tailrace.models.read_onnx import read_onnx
 from tailrace.models.reference import Reference, category_profile, feature_profiles, number_profile
@@ -81,7 +81,7 @@ def build_package(
     Raises:
         TailraceError: the rows do not fit the contract, or the estimator cannot be carried as data; says why.
     """
-    refuse_pickle(estimator)
+    refuse_object(estimator)
     inputs = inputs_of(feature_names(x, contract), x, contract)
     train = _rows(x, y, inputs, contract)
     is_fitted = _is_fitted(estimator)
@@ -155,12 +155,6 @@ def build_from_onnx(
     first, second = (held.take(some).columns for some in np.split(np.arange(len(held)), [half]))
     domain = draft.domain(first, second, converted.inputs) if half else None
     return draft.finish(converted, held, judged, domain)
-
-
-def refuse_pickle(estimator: Any) -> None:
-    """Raises TailraceError where a file is given instead of an estimator."""
-    if isinstance(estimator, (bytes, bytearray, str)) or hasattr(estimator, "__fspath__"):
-        raise TailraceError(PICKLE)
 
 
 @dataclass(frozen=True)
@@ -326,10 +320,10 @@ def _is_fitted(estimator: Any) -> bool:
         check_is_fitted(estimator)
     except NotFittedError:
         return False
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         raise TailraceError(
             f"{type(estimator).__name__} is not a scikit-learn estimator: export it to ONNX and use "
-            "`tailrace publish model.onnx`"
+            "`tailrace publish model.onnx`, or derive it from scikit-learn's BaseEstimator"
         ) from error
     return True
 

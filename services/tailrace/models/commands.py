@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tailrace.contracts import lanes
 from tailrace.contracts.apply import applied_by
 from tailrace.kit.codec import ControlCodec
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
+from tailrace.kit.messages import Message
 from tailrace.kit.reading import TopicReader, read_all
 from tailrace.kit.registry import RegistryClient
 from tailrace.models.catalog import Catalog
-from tailrace.models.rollout_fold import Rollouts
+from tailrace.models.rollout_fold import PRUNE, Rollouts
 from tailrace.models.sign import sign_command
 from tailrace.models.trust import TrustStore, own_key
 
 ANSWER_S = 30.0
 RETRAIN = "retrain"
+# What these ask for is right or wrong whatever else was decided meanwhile.
+_FOLLOW_ANY = (RETRAIN, PRUNE)
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,14 @@ class Answer:
     step: Mapping[str, Any] | None = None
     refusal: str | None = None
     run: Mapping[str, Any] | None = None
+
+
+class Wanted(NamedTuple):
+    """What to ask for."""
+
+    command: str
+    version: int | None = None
+    reason: str = ""
 
 
 def ask(
@@ -50,6 +61,14 @@ def ask(
     Raises:
         TailraceError: no answer came in time, or Kafka does not take the command.
     """
+    (answer,) = ask_each(connection, home, model, [Wanted(command, version, reason)], timeout_s)
+    return answer
+
+
+def ask_each(
+    connection: Connection, home: Path, model: str, wanted: Sequence[Wanted], timeout_s: float = ANSWER_S
+) -> list[Answer]:
+    """As ``ask``, for several commands that do not depend on each other. Their answers, in the same order."""
     from confluent_kafka import KafkaException, Producer
 
     key = own_key(home)
@@ -61,30 +80,34 @@ def ask(
             for message in reader.poll(0.2):
                 if message.topic() == lanes.ROLLOUTS:
                     fold.apply(codec.decode("Rollout", message.value()), message.offset())
-        asked = {
-            "command_id": str(uuid.uuid4()),
-            "model": model,
-            "command": command,
-            "version": version,
-            "follows": None if command == RETRAIN else fold.state(model).revision,
-            "by": applied_by(),
-            "reason": reason or f"tailrace {command}",
-            "issued_at": int(time.time() * 1000),
-        }
+        asked = [
+            {
+                "command_id": str(uuid.uuid4()),
+                "model": model,
+                "command": each.command,
+                "version": each.version,
+                "follows": None if each.command in _FOLLOW_ANY else fold.state(model).revision,
+                "by": applied_by(),
+                "reason": each.reason or f"tailrace {each.command}",
+                "issued_at": int(time.time() * 1000),
+            }
+            for each in wanted
+        ]
         failed: list[Any] = []
         producer = Producer(
             {**connection.kafka, "enable.idempotence": True, "partitioner": "murmur2_random", "log_level": 0}
         )
-        producer.produce(
-            lanes.COMMANDS,
-            codec.encode("Command", sign_command(asked, key)),
-            model.encode(),
-            on_delivery=lambda error, _: failed.append(error),
-        )
-        if producer.flush(timeout_s) or failed[0] is not None:
+        for command in asked:
+            producer.produce(
+                lanes.COMMANDS,
+                codec.encode("Command", sign_command(command, key)),
+                model.encode(),
+                on_delivery=lambda error, _: failed.append(error) if error else None,
+            )
+        if producer.flush(timeout_s) or failed:
             what = KafkaException(failed[0]) if failed else "no answer"
             raise TailraceError(f"Kafka did not take the command: {what}")
-        return _answer(reader, codec, fold, asked, timeout_s)
+        return _answers(reader, codec, fold, asked, timeout_s)
     finally:
         reader.close()
 
@@ -115,28 +138,44 @@ def rollouts(connection: Connection, codec: ControlCodec) -> Rollouts:
     return fold
 
 
-def _answer(
-    answers: TopicReader, codec: ControlCodec, fold: Rollouts, asked: Mapping[str, Any], timeout_s: float
-) -> Answer:
-    """The step that came into force, the run that was planned, or the alert, that names the command."""
-    command_id = asked["command_id"]
+def _answers(
+    reader: TopicReader,
+    codec: ControlCodec,
+    fold: Rollouts,
+    asked: Sequence[Mapping[str, Any]],
+    timeout_s: float,
+) -> list[Answer]:
+    """The steps that came into force, the runs that were planned, or the alerts, that name the commands."""
+    found: dict[str, Answer] = {}
+    waiting = {command["command_id"] for command in asked}
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        for message in answers.poll(0.2):
-            if message.topic() == lanes.ROLLOUTS:
-                step = codec.decode("Rollout", message.value())
-                if fold.apply(step, message.offset()) and step["command_id"] == command_id:
-                    return Answer(command_id, step=step)
-            elif message.topic() == lanes.TRAINING_RUNS:
-                run = codec.decode("TrainingRun", message.value())
-                if any(trigger["id"] == command_id for trigger in run["triggers"]):
-                    return Answer(command_id, run=run)
-            else:
-                alert = codec.decode("Alert", message.value())
-                if alert["detail"].get("command_id") == command_id:
-                    return Answer(command_id, refusal=alert["summary"])
-    service = "trainer" if asked["command"] == RETRAIN else "rollout"
-    raise TailraceError(
-        f"the {service} did not answer within {timeout_s:.0f} s; the command {command_id} stands and will be carried "
-        f"out when it comes back: see `tailrace status` and `tailrace logs {service}`"
-    )
+    while waiting and time.monotonic() < deadline:
+        for message in reader.poll(0.2):
+            for answer in _answers_in(message, codec, fold):
+                if answer.command_id in waiting:
+                    waiting.remove(answer.command_id)
+                    found[answer.command_id] = answer
+                    deadline = time.monotonic() + timeout_s
+    if waiting:
+        service = "trainer" if asked[0]["command"] == RETRAIN else "rollout"
+        raise TailraceError(
+            f"the {service} did not answer within {timeout_s:.0f} s; the command {min(waiting)} stands and will be "
+            f"carried out when it comes back: see `tailrace status` and `tailrace logs {service}`"
+        )
+    return [found[command["command_id"]] for command in asked]
+
+
+def _answers_in(message: Message, codec: ControlCodec, fold: Rollouts) -> Iterator[Answer]:
+    """Whose answers a record is."""
+    if message.topic() == lanes.ROLLOUTS:
+        step = codec.decode("Rollout", message.value())
+        if fold.apply(step, message.offset()) and step["command_id"] is not None:
+            yield Answer(step["command_id"], step=step)
+    elif message.topic() == lanes.TRAINING_RUNS:
+        run = codec.decode("TrainingRun", message.value())
+        for trigger in run["triggers"]:
+            yield Answer(trigger["id"], run=run)
+    else:
+        alert = codec.decode("Alert", message.value())
+        if "command_id" in alert["detail"]:
+            yield Answer(alert["detail"]["command_id"], refusal=alert["summary"])

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
 from tailrace.kit.errors import TailraceError
-
-_PICKLES = {".pkl", ".pickle", ".joblib", ".p", ".cloudpickle", ".pt", ".pth", ".dill"}
-_OTHERS = {
-    ".skops": "load it, and call tailrace.publish(estimator, X, y, model=...)",
-    ".ubj": "load it with xgboost, and call tailrace.publish(estimator, X, y, model=...)",
-    ".json": "load it with xgboost, and call tailrace.publish(estimator, X, y, model=...)",
-    ".txt": "load it with lightgbm, and call tailrace.publish(estimator, X, y, model=...)",
-    ".pmml": "export the model to ONNX where it was made",
-    ".h5": "export it with tf2onnx",
-    ".keras": "export it with tf2onnx",
-}
-PICKLE = (
-    "a pickled model runs code when it is loaded, so none is published. Load it yourself, where you trust it, and call "
-    "tailrace.publish(estimator, X, y, model=...), which carries it as ONNX or skops; or export it to ONNX and use "
-    "`tailrace publish model.onnx`"
-)
+from tailrace.models.foreign import refuse_file, refuse_folder
 
 
 def onnx_bytes(path: Path) -> bytes:
@@ -33,36 +17,18 @@ def onnx_bytes(path: Path) -> bytes:
     """
     if path.is_dir():
         path = _mlflow_model(path)
-    refuse_others(path)
+    refuse_file(path)
     import onnx
 
     try:
         model = onnx.load(str(path))  # with the data that it keeps in files beside it, and in none elsewhere
     except Exception as error:  # the parser's exceptions have no common type
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise TailraceError(f"{path} is not an ONNX model: {reason}") from None
+        raise TailraceError(
+            f"{path} is not an ONNX model: {reason}. Export the model to ONNX where it was made; an estimator is "
+            "published from Python: tailrace.publish(estimator, X, y, model=...)"
+        ) from None
     return path.read_bytes() if _is_alone(path) else _in_one(model)
-
-
-def refuse_others(path: Path) -> None:
-    """Raises TailraceError where the file is a pickle, whatever its name is, or a format that has another way."""
-    suffix = path.suffix.lower()
-    if suffix in _PICKLES or _is_pickle(path):
-        raise TailraceError(f"{path.name}: {PICKLE}")
-    if suffix in _OTHERS:
-        raise TailraceError(f"{path.name} is not ONNX: {_OTHERS[suffix]}")
-
-
-def _is_pickle(path: Path) -> bool:
-    """By its first bytes: protocols 2 to 5; or PyTorch's archive of one."""
-    with path.open("rb") as file:
-        head = file.read(2)
-    if head[:1] == b"\x80" and head[1:] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return True
-    if head != b"PK" or not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith(".pkl") for name in archive.namelist())
 
 
 def _mlflow_model(folder: Path) -> Path:
@@ -70,19 +36,25 @@ def _mlflow_model(folder: Path) -> Path:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
+    refuse_folder(folder)
     try:
         said: Any = YAML(typ="safe", pure=True).load((folder / "MLmodel").read_text())
     except FileNotFoundError:
-        raise TailraceError(f"{folder} has no file MLmodel, so it is no MLflow model directory") from None
+        below = sorted(path.parent for path in folder.glob("*/MLmodel"))
+        raise TailraceError(
+            f"{folder} has no file MLmodel, so it is no MLflow model directory"
+            + (f"; {' and '.join(map(str, below))} is" if below else "")
+        ) from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise TailraceError(f"{folder / 'MLmodel'} cannot be read: {error}") from None
     flavors = said.get("flavors") if isinstance(said, dict) else None
     flavors = flavors if isinstance(flavors, dict) else {}
     flavor = flavors.get("onnx")
     if not isinstance(flavor, dict):
+        load = next((f for f in flavors if f != "python_function"), "pyfunc")
         raise TailraceError(
-            f"{folder} has no ONNX flavour, only {', '.join(map(str, flavors)) or 'none'}, and what those load are "
-            "pickles, which run code. Load it yourself, where you trust it (mlflow.sklearn.load_model), and call "
+            f"{folder} has no ONNX flavour, only {', '.join(map(str, flavors)) or 'none'}, and what those load may be "
+            f"pickles, which run code. Load it yourself, where you trust it (mlflow.{load}.load_model), and call "
             "tailrace.publish(estimator, X, y, model=...); or log it with mlflow.onnx.log_model"
         )
     file = folder / str(flavor.get("data") or "model.onnx")

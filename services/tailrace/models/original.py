@@ -41,8 +41,9 @@ class Original:
         self.feed: Literal["columns", "matrix"] = "columns" if framed else "matrix"
         if not framed and any(i.type == "category" for i in inputs):
             raise TailraceError(
-                "the estimator was fitted on a matrix, which has no categories: fit it on a data frame whose "
-                "columns are named after the features"
+                "the estimator does not say which columns it was fitted on (feature_names_in_), so it was fitted on a "
+                "matrix, which has no categories, or its first step is of your own: fit one of scikit-learn's on a "
+                "data frame whose columns are named after the features"
             )
         self.inputs = _in_fitted_order(estimator, inputs)
         on_nan = any(isinstance(c, float) for c in _fitted_categories(estimator))

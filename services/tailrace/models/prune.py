@@ -22,7 +22,7 @@ from tailrace.kit.errors import TailraceError
 from tailrace.kit.reading import earliest_ms, read_all
 from tailrace.kit.registry import RegistryClient
 from tailrace.models.catalog import Catalog
-from tailrace.models.commands import ask
+from tailrace.models.commands import Wanted, ask_each
 from tailrace.models.package import chunks_of
 from tailrace.models.rollout_fold import PRUNE, Rollouts, RolloutState
 
@@ -104,11 +104,11 @@ def remove(connection: Connection, home: Path, model: str, found: Sequence[Prune
     fold = Rollouts()
     for message in read_all(connection, [lanes.ROLLOUTS]):
         fold.apply(codec.decode("Rollout", message.value()), message.offset())
-    for each in found:
-        if each.published and each.version not in fold.state(model).pruned:
-            answer = ask(connection, home, PRUNE, model, each.version, each.why)
-            if answer.refusal is not None:
-                raise TailraceError(f"refused: {answer.refusal}")
+    let_go = fold.state(model).pruned
+    wanted = [Wanted(PRUNE, f.version, f.why) for f in found if f.published and f.version not in let_go]
+    for answer in ask_each(connection, home, model, wanted) if wanted else []:
+        if answer.refusal is not None:
+            raise TailraceError(f"{answer.refusal}; nothing was removed")
     _write_tombstones(connection, [key for each in found for key in each.keys])
 
 

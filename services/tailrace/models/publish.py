@@ -17,8 +17,9 @@ from tailrace.kit.codec import ControlCodec
 from tailrace.kit.connection import Connection, connect, home_dir
 from tailrace.kit.errors import TailraceError, UsageError
 from tailrace.kit.registry import RegistryClient
-from tailrace.models.build import Package, build_from_onnx, build_package, refuse_pickle
+from tailrace.models.build import Package, build_from_onnx, build_package
 from tailrace.models.errors import PackageRefused
+from tailrace.models.foreign import refuse_object
 from tailrace.models.manifest import Manifest, sha256
 from tailrace.models.package import MANIFEST_BYTES, PACKAGE_BYTES
 from tailrace.models.sign import SigningKey, verifies
@@ -98,7 +99,7 @@ def publish(
     Example:
         >>> tailrace.publish(pipeline, frame, frame_of_labels, model="credit")  # doctest: +SKIP
     """
-    refuse_pickle(estimator)
+    refuse_object(estimator)
     folder = Path(home or home_dir())
     where, key = connection or connect(home=folder), own_key(folder)
     package = build_package(estimator, X, y, contract_in_force(where, model), holdout=holdout)
