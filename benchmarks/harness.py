@@ -16,9 +16,10 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +82,15 @@ class Broker:
         for deleted in self._admin.delete_topics(list(topics)).values():
             deleted.result()
 
-    def fill(self, topic: str, values: Iterator[bytes] | Sequence[bytes]) -> None:
-        """Writes the values under keys of their own."""
+    def fill(self, topic: str, values: Iterable[bytes], keys: Iterable[bytes] | None = None) -> None:
+        """Writes the values, under keys of their own where none are given."""
         producer = confluent_kafka.Producer(
             {**self.connection.kafka, "partitioner": "murmur2_random", "linger.ms": 20}
         )
-        for number, value in enumerate(values):
+        for value, key in zip(values, keys or map(b"%d".__mod__, count()), strict=False):
             while True:
                 try:
-                    producer.produce(topic, value, b"%d" % number)
+                    producer.produce(topic, value, key)
                     break
                 except BufferError:
                     producer.poll(0.1)

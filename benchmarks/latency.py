@@ -1,170 +1,157 @@
-"""From a request to its answer, at a steady rate: no service at all, the empty transactional loop, the batch loop.
+"""From a request to reading its answer, at a steady rate, in milliseconds.
 
-The loops run in processes of their own; the time is taken by the one that sends and reads. "No service" is a read of
-what was just written.
+    python -m benchmarks.latency [--rate 1000] [--seconds 10] [--rounds 5] [--cases ...] [--json]
+
+The same requests (Avro, the example contract ``credit``) go in turn through
+
+- ``no service``: a read of what was just written;
+- ``empty loop``: a transactional client that passes the bytes on, polling every 5 ms;
+- ``batch loop``: the kit's loop, passing the bytes on;
+- ``scorer``: as it runs in production;
+- ``Kafka Streams`` and ``Kafka Streams, 10 ms``: exactly_once_v2, passing the bytes on, with its default interval
+  between commits (100 ms) and with 10 ms.
+
+All run for the whole time in processes of their own. The time is taken by the one that sends and reads. Ratios are to
+the empty loop in the same round.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import statistics
-import struct
-import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 import confluent_kafka
 
-from benchmarks.empty_loop import PARTITIONS, VALUE_BYTES, PassOn
+from benchmarks.figures import percentile
 from benchmarks.harness import Broker, arguments, broker, say
-from tailrace.kit.batch_loop import BatchLoop
-from tailrace.kit.clock import SystemClock
-from tailrace.kit.kafka_log import KafkaBackend
+from benchmarks.pass_on_loops import BATCH, EMPTY, STREAMS, STREAMS_10, pass_on_loop
+from benchmarks.running import PARTITIONS, Loop, Requests, Running, running, wait_for_loop
 from tailrace.kit.reading import TopicReader
 
-POLL_S = 0.005
-"""How long the empty loop waits for a record."""
+CASES = ("no service", EMPTY, BATCH, "scorer", STREAMS, STREAMS_10)
+BASE = EMPTY
+AT = (50, 99, 99.9)
+WARM_UP_S = 1.0
+"""How much of the beginning of a round does not count."""
 
 
-def run_empty_loop(bootstrap: str, source: str, target: str) -> None:
-    consumer = confluent_kafka.Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": target,
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "auto.offset.reset": "earliest",
-        }
-    )
-    producer = confluent_kafka.Producer(
-        {
-            "bootstrap.servers": bootstrap,
-            "transactional.id": target,
-            "partitioner": "murmur2_random",
-            "retry.backoff.ms": 2,
-            "retry.backoff.max.ms": 20,
-        }
-    )
-    producer.init_transactions(10)
-    consumer.subscribe([source])
-    while True:
-        messages = consumer.consume(5_000, POLL_S)
-        if not messages:
-            continue
-        group = consumer.consumer_group_metadata()
-        producer.begin_transaction()
-        ends = {}
-        for message in messages:
-            producer.produce(target, message.value(), message.key())
-            ends[message.topic(), message.partition()] = message.offset()
-        offsets = [confluent_kafka.TopicPartition(*tp, end + 1) for tp, end in ends.items()]
-        producer.send_offsets_to_transaction(offsets, group)
-        producer.commit_transaction()
-
-
-def run_batch_loop(bootstrap: str, source: str, target: str) -> None:
-    BatchLoop(
-        KafkaBackend(Broker(bootstrap).connection, target),
-        PassOn(source, target),
-        service="benchmark",
-        group=target,
-        transactional_id=target,
-        clock=SystemClock(),
-        quarantine=lambda message, reason: sys.exit(reason),
-        stop=threading.Event(),
-    ).run()
-
-
-def latencies(kafka: Broker, source: str, target: str, rate: int, seconds: float) -> list[float]:
-    """Milliseconds for each request sent over ``seconds``; the first second warms up and does not count."""
+def latencies(kafka: Broker, source: str, target: str, requests: Requests, rate: int) -> list[float]:
+    """Milliseconds for each request, sent at this rate; those of the first second do not count."""
     reader = TopicReader(kafka.connection, target, from_end=True)
-    producer = confluent_kafka.Producer({**kafka.connection.kafka, "linger.ms": 0})
-    run = struct.pack("<d", time.perf_counter())  # tells this run's requests from earlier ones
-    padding = bytes(VALUE_BYTES - 16)
-    total = int(rate * seconds)
-    took: list[float] = []
+    producer = confluent_kafka.Producer(
+        {**kafka.connection.kafka, "linger.ms": 0, "partitioner": "murmur2_random"}
+    )
+    sent: dict[bytes, float] = {}
+    took: dict[bytes, float] = {}
 
     def read() -> None:
-        answered = 0
-        while answered < total:
+        while len(took) < len(requests):
             for message in reader.poll(0.1):
                 now = time.perf_counter()
-                value = message.value() or b""
-                if value[:8] == run:
-                    answered += 1
-                    took.append((now - struct.unpack("<d", value[8:16])[0]) * 1e3)
+                if message.value() is not None:  # marks
+                    took[message.key()] = (now - sent[message.key()]) * 1e3
 
-    reading = threading.Thread(target=read)
+    reading = threading.Thread(target=read, daemon=True)
     reading.start()
     began = time.perf_counter()
-    for number in range(total):
+    for number, (key, value) in enumerate(requests):
         due = began + number / rate
         while (wait := due - time.perf_counter()) > 0:
             time.sleep(wait)
-        stamp = struct.pack("<d", time.perf_counter())
-        producer.produce(source, run + stamp + padding, b"%d" % number)
+        sent[key] = time.perf_counter()
+        producer.produce(source, value, key)
         producer.poll(0)
     producer.flush()
-    reading.join()
+    reading.join(60)
+    assert len(took) == len(requests), f"{len(requests)} sent, {len(took)} answered"
     reader.close()
-    return took[rate:]
+    return [took[key] for key, _ in requests[int(WARM_UP_S * rate) :]]
 
 
-def measure(kafka: Broker, loop: Callable[..., None] | None, rate: int, seconds: float) -> list[float]:
-    source = kafka.topic("latency-in", PARTITIONS)
-    if loop is None:
-        try:
-            return latencies(kafka, source, source, rate, seconds)
-        finally:
-            kafka.delete(source)
-    target = kafka.topic("latency-out", PARTITIONS)
-    spawn: Any = multiprocessing.get_context("spawn")
-    process = spawn.Process(target=loop, args=(kafka.connection.bootstrap, source, target), daemon=True)
-    process.start()
-    try:
-        latencies(kafka, source, target, 100, 1)  # until it has joined and answers
-        return latencies(kafka, source, target, rate, seconds)
-    finally:
-        process.terminate()
-        process.join()
-        kafka.delete(source, target)
+def facts(took: Sequence[float]) -> dict[str, float]:
+    return {f"p{at:g}": percentile(took, at) for at in AT}
+
+
+def summary(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
+    """By case and percentile the median over the rounds, the range, and the ratio to the base of the same round."""
+    return {
+        name: {
+            at: {
+                **_spread([one[at] for one in rounds], 2),
+                "ratio": _spread(
+                    [one[at] / other[at] for one, other in zip(rounds, found[BASE], strict=True)], 3
+                ),
+            }
+            for at in rounds[0]
+        }
+        for name, rounds in found.items()
+    }
+
+
+def _spread(values: Sequence[float], digits: int) -> dict[str, float]:
+    return {
+        "median": round(median(values), digits),
+        "least": round(min(values), digits),
+        "most": round(max(values), digits),
+    }
+
+
+def measure(
+    kafka: Broker, loops: Mapping[str, Loop | None], requests: Requests, rate: int, rounds: int
+) -> dict[str, Any]:
+    """All loops in turn (None: no service); a round before the first warms them up and does not count."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in loops}
+    nowhere = kafka.topic("no-service", PARTITIONS)
+    for number in range(rounds + 1):
+        for name, loop in loops.items():
+            source, target = (loop.source, loop.target) if loop else (nowhere, nowhere)
+            found[name].append(facts(latencies(kafka, source, target, requests, rate)))
+            said = "  ".join(f"{at} {value:.1f}" for at, value in found[name][-1].items())
+            say(f"round {number} of {rounds}: {name}  {said}")
+    return summary({name: measured[1:] for name, measured in found.items()})
 
 
 def main() -> None:
-    parser = arguments("From request to answer at a steady rate.")
+    parser = arguments("From a request to reading its answer, at a steady rate.")
     parser.add_argument("--rate", type=int, default=1_000, help="requests a second")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a round")
+    parser.add_argument("--cases", nargs="*", choices=CASES, default=CASES, help="the empty loop always")
     given = parser.parse_args()
-    found: dict[str, list[dict[str, float]]] = {}
-    with broker() as kafka:
-        cases = {
-            "no service": partial(measure, kafka, None),
-            "empty loop": partial(measure, kafka, run_empty_loop),
-            "batch loop": partial(measure, kafka, run_batch_loop),
-        }
-        for number in range(given.rounds + 1):
-            for name, case in cases.items():
-                took = sorted(case(given.rate, given.seconds))
-                facts = {f"p{at * 100:g}": took[int(len(took) * at)] for at in (0.5, 0.99, 0.999)}
-                say(
-                    f"round {number} of {given.rounds}: {name} "
-                    + " ".join(f"{k} {v:.1f}" for k, v in facts.items())
-                )
-                if number:  # the first warms the broker up
-                    found.setdefault(name, []).append(facts)
-    result = {
-        name: {at: round(statistics.median(one[at] for one in rounds), 2) for at in rounds[0]}
-        for name, rounds in found.items()
-    }
+    with ExitStack() as stack:
+        kafka = stack.enter_context(broker())
+        tailrace = stack.enter_context(running(kafka))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tailrace-benchmark-latency-")))
+        requests = tailrace.requests(int(given.rate * given.seconds))
+        loops: dict[str, Loop | None] = {}
+        for name in CASES:
+            if name == BASE or name in given.cases:
+                say(f"starting {name}")
+                loops[name] = loop = start(kafka, tailrace, folder, name)
+                if loop is not None:
+                    stack.callback(loop.stop)
+                    wait_for_loop(kafka, loop, requests[:100])
+        result = measure(kafka, loops, requests, given.rate, given.rounds)
     if given.json:
         print(json.dumps(result))
-    else:
-        for name, facts in result.items():
-            print(f"{name:12} " + "  ".join(f"{at} {value:.1f} ms" for at, value in facts.items()))
+        return
+    for name, found in result.items():
+        said = (
+            f"{at} {fact['median']:.1f} ms, {fact['ratio']['median']:.2f} times" for at, fact in found.items()
+        )
+        print(f"{name:22} {'   '.join(said)}")
+
+
+def start(kafka: Broker, tailrace: Running, folder: Path, name: str) -> Loop | None:
+    if name == "no service":
+        return None
+    return tailrace.scorer() if name == "scorer" else pass_on_loop(kafka, folder, name)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """What a running Tailrace costs and how quick it is, measured from outside on its topics.
 
-    python -m benchmarks.live [--seconds 20] [--rate 1000] [--swaps 10] [--json]
+    python -m benchmarks.live [--seconds 20] [--rate 1000] [--json]
 
 Starts everything in a folder of its own through the command line, then measures
 
 - latency: from a request's append to its prediction's append (the broker's clock), at a steady rate;
-- publish-to-first-prediction: from a promotion's command on its topic to the first prediction of that version;
 - memory: resident bytes per service, after that load.
 """
 
@@ -15,7 +14,6 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -84,43 +82,6 @@ class Live:
             for name in ("50", "99", "99.9")
         }
 
-    def swaps(self, client: Client, watcher: Watcher, times: int) -> dict[str, Any]:
-        """Promotes version after version under a light load; milliseconds to the first prediction by each."""
-        rows = simulate(rows=5_000, seed=3).drop("defaulted").to_dicts()
-        took: list[float] = []
-        for version in range(2, times + 2):
-            self.tailrace("train", "credit", "--data", "loans.csv", "--where", "debt_ratio >= 0")
-            asked = time.time()
-            with subprocess.Popen(
-                [sys.executable, "-m", "tailrace.cli", "promote", "credit", str(version), "--json"],
-                cwd=self._folder,
-                env=self._env,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            ) as promotion:
-                i = 0
-                while not any(a.version == version for a in watcher.seen.answers[-200:]):
-                    client.send("credit", rows[i % len(rows)])
-                    i += 1
-                    time.sleep(0.005)
-                    assert time.time() - asked < 60, f"version {version} never answered"
-                promotion.wait()
-            first = min(a.prediction_ms for a in watcher.seen.answers if a.version == version)
-            step = self._revision_appended(version)
-            took.append(first - step)
-            say(f"version {version}: {took[-1]:.0f} ms from the rollout step to its first prediction")
-        return {
-            "promotions": times,
-            "median_ms": statistics.median(took),
-            "longest_ms": max(took),
-        }
-
-    def _revision_appended(self, version: int) -> float:
-        sql = f"SELECT toUnixTimestamp64Milli(_time) AS t FROM rollouts WHERE model = 'credit' AND champion = {version}"
-        while not (rows := json.loads(self.tailrace("query", sql, "--json"))):
-            time.sleep(0.2)
-        return float(rows[0]["t"])
-
     def memory(self) -> dict[str, float]:
         status = json.loads(self.tailrace("status", "--json"))
         running = {s["name"]: s["pid"] for s in status["services"]}
@@ -136,7 +97,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--rate", type=int, default=1000)
-    parser.add_argument("--swaps", type=int, default=10)
     parser.add_argument("--json", action="store_true")
     wanted = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="tailrace-live-"))
@@ -152,7 +112,6 @@ def main() -> None:
         with Client(connection) as client:
             measured = {
                 "latency": live.latency(client, watcher, wanted.seconds, wanted.rate),
-                "publish_to_first_prediction": live.swaps(client, watcher, wanted.swaps),
                 "memory_mib": live.memory(),
             }
         watcher.stop()

@@ -1,0 +1,81 @@
+"""Loops that pass bytes on, exactly once, as processes: the least that any service on Kafka does.
+
+    python -m benchmarks.passing_on empty|batch BOOTSTRAP SOURCE TARGET GROUP
+
+``empty`` is raw confluent-kafka and nothing else; ``batch`` is the kit's batch loop.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import confluent_kafka
+
+from benchmarks.empty_loop import PassOn
+from benchmarks.harness import Broker
+from tailrace.kit.batch_loop import BatchLoop
+from tailrace.kit.clock import SystemClock
+from tailrace.kit.kafka_log import KafkaBackend
+
+BATCH = 5_000
+POLL_S = 0.005
+"""How long the empty loop waits for a batch to fill."""
+
+
+def empty(bootstrap: str, source: str, target: str, group: str) -> None:
+    consumer = confluent_kafka.Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "earliest",
+        }
+    )
+    producer = confluent_kafka.Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "transactional.id": group,
+            "partitioner": "murmur2_random",
+            "retry.backoff.ms": 2,
+            "retry.backoff.max.ms": 20,
+        }
+    )
+    producer.init_transactions(10)
+    consumer.subscribe([source])
+    while True:
+        messages = consumer.consume(BATCH, POLL_S)
+        if not messages:
+            continue
+        membership = consumer.consumer_group_metadata()
+        producer.begin_transaction()
+        ends = {}
+        for message in messages:
+            producer.produce(target, message.value(), message.key())
+            ends[message.topic(), message.partition()] = message.offset()
+        offsets = [confluent_kafka.TopicPartition(*tp, end + 1) for tp, end in ends.items()]
+        producer.send_offsets_to_transaction(offsets, membership)
+        producer.commit_transaction()
+
+
+def batch(bootstrap: str, source: str, target: str, group: str) -> None:
+    BatchLoop(
+        KafkaBackend(Broker(bootstrap).connection, group),
+        PassOn(source, target),
+        service="benchmark",
+        group=group,
+        transactional_id=group,
+        clock=SystemClock(),
+        quarantine=lambda message, reason: sys.exit(reason),
+    ).run()
+
+
+LOOPS = {"empty": empty, "batch": batch}
+
+
+def main(loop: str, *where: str) -> None:
+    LOOPS[loop](*where)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
