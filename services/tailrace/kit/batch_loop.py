@@ -618,7 +618,7 @@ class BatchLoop(Turns):
         metrics.BATCHES.inc()
         metrics.OUTPUTS.inc(len(output.records))
         for letter in output.dead_letters:
-            metrics.DEAD_LETTERS.labels(letter.code).inc()
+            metrics.DEAD_LETTERS.labels(letter.topic, letter.code).inc()
         done = messages
         if output.holds:
             ends = {tp: partition.position for tp, partition in self._owned.items()}

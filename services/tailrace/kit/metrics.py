@@ -6,12 +6,50 @@ list.
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+
+class BulkHistogram(Collector):
+    """A histogram that takes many values at once: client libraries take a microsecond for each.
+
+    Args:
+        buckets: their upper bounds, rising, without the infinite one.
+    """
+
+    def __init__(self, name: str, about: str, labels: Sequence[str], buckets: Sequence[float]) -> None:
+        self._name, self._about, self._labels = name, about, list(labels)
+        self._bounds = np.array(buckets, dtype=np.float64)
+        self._names = [*(repr(float(bound)) for bound in buckets), "+Inf"]
+        self._counts: dict[tuple[str, ...], tuple[NDArray[np.int64], float]] = {}
+        REGISTRY.register(self)
+
+    def observe(self, labels: tuple[str, ...], values: NDArray[np.float64]) -> None:
+        found = np.bincount(np.searchsorted(self._bounds, values), minlength=len(self._names))
+        counts, total = self._counts.get(labels, (0, 0.0))
+        self._counts[labels] = counts + found, total + float(values.sum())
+
+    def remove(self, *labels: str) -> None:
+        self._counts.pop(labels, None)
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        family = HistogramMetricFamily(self._name, self._about, labels=self._labels)
+        for labels, (counts, total) in list(self._counts.items()):
+            family.add_metric(labels, list(zip(self._names, counts.cumsum().tolist(), strict=True)), total)
+        yield family
+
 
 RECORDS = Counter("tailrace_records_total", "Records processed and committed.", ["topic"])
 OUTPUTS = Counter("tailrace_outputs_total", "Records written and committed, dead letters apart.")
 BATCHES = Counter("tailrace_batches_total", "Batches committed.")
-DEAD_LETTERS = Counter("tailrace_dead_letters_total", "Records that went to a dead-letter topic.", ["code"])
+DEAD_LETTERS = Counter(
+    "tailrace_dead_letters_total", "Records that went to a dead-letter topic.", ["topic", "code"]
+)
 ABORTS = Counter("tailrace_aborts_total", "Batches given up and taken again.")
 PROCESS_SECONDS = Histogram(
     "tailrace_process_seconds",
@@ -39,3 +77,21 @@ INSERT_SECONDS = Histogram(
     buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 UNREADABLE = Counter("tailrace_unreadable_total", "Records that the sink could not decode.", ["code"])
+
+_VERSION = ["model", "version", "role"]
+REQUESTS = Counter(
+    "tailrace_requests_total", "Requests answered (in shadow: scored) and committed.", _VERSION
+)
+ACTIONS = Counter("tailrace_actions_total", "Requests by the action that was chosen.", [*_VERSION, "action"])
+FINDINGS = Counter("tailrace_guard_findings_total", "What guards found.", [*_VERSION, "guard"])
+FALLBACKS = Counter(
+    "tailrace_fallbacks_total",
+    "Requests that something else than the version answered.",
+    [*_VERSION, "cause"],
+)
+LATENCY = BulkHistogram(
+    "tailrace_latency_seconds",
+    "From a request's append to the commit of its answer; the former by the broker's clock.",
+    _VERSION,
+    (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60),
+)

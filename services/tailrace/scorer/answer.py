@@ -112,7 +112,7 @@ def answer(
     answers.propensities, answers.findings = explored.propensities, notes.findings
     if route.role != "shadow":
         answers.explanations = plan.explanations.of(version.model, rows.columns, answers)
-    work.write(rows.requests.at, encode_events(identity, answers))
+    _write(work, rows, identity, answers)
     return failed
 
 
@@ -166,7 +166,12 @@ def answer_off(
 def _write_group(work: Work, group: Answered, identity: Identity, clock: Clock) -> None:
     answers = _answers(work, group.rows, group.outputs, group.choices, group.options, clock)
     answers.findings = group.notes.findings
-    work.write(group.rows.requests.at, encode_events(identity, answers))
+    _write(work, group.rows, identity, answers)
+
+
+def _write(work: Work, rows: Rows, identity: Identity, answers: Answers) -> None:
+    work.write(rows.requests.at, encode_events(identity, answers))
+    work.answered.append((rows.requests.at, identity, answers))
 
 
 def _identity(

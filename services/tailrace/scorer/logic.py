@@ -36,6 +36,7 @@ from tailrace.scorer.read_request import read_requests
 from tailrace.scorer.require_time import require_time
 from tailrace.scorer.route import Route, route
 from tailrace.scorer.rows import Requests, Rows
+from tailrace.scorer.served import Served
 from tailrace.scorer.tell_time import pass_on, refuse_marks_ahead, step_ms, tell_time
 from tailrace.scorer.versions import OpenVersion, Role, Serving, Verify, Version, Versions
 from tailrace.scorer.work import Work
@@ -109,6 +110,7 @@ class ScorerLogic:
         self._named = _Named(None, [], set())
         self._prepared = False
         self._pace = Pace()
+        self._served = Served()
         self._logged: str | None = None
         self._runtime = dict(runtime_versions())
         self._lanes: dict[str, list[ContractPlan]] = {}
@@ -228,8 +230,10 @@ class ScorerLogic:
             self._failing |= self._told.failing
             self._quarantine.add(self._told.quarantined)
             self._clocks.update(self._told.clocks)
-            work = self._told.work
-            self._pace.learn((self._told.clock.perf_ns() - work.started_ns) / 1e6, work.asked)
+            work, clock = self._told.work, self._told.clock
+            self._pace.learn((clock.perf_ns() - work.started_ns) / 1e6, work.asked)
+            self._served.count(work, clock.now_ms())
+            self._served.keep(self._versions.served, self._versions.changes)
 
     def waiting(self) -> str | None:
         if not self._contracts.current:

@@ -104,6 +104,15 @@ class Versions:
     def serving(self, model: str) -> Serving | None:
         return self._serving.get(model)
 
+    def served(self) -> set[tuple[str, int]]:
+        """All that answers, by model and version, or in whose name the fallback does."""
+        found = {
+            (model, version.number) for model, each in self._serving.items() for version in each.versions
+        }
+        return found | {
+            (model, each.off.number) for model, each in self._serving.items() if each.off is not None
+        }
+
     def previous(self, model: str) -> Version | None:
         """The version before the champion in service, once it is opened: it may answer in the champion's place."""
         serving = self._serving.get(model)

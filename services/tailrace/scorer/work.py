@@ -11,6 +11,7 @@ import numpy as np
 from tailrace.kit.avro_columns import Ints
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.messages import Hold, Message, Record, Source, TopicPartition
+from tailrace.scorer.event import Answers, Identity
 from tailrace.scorer.rows import Requests
 
 
@@ -26,6 +27,7 @@ class Work:
         bad: why a message becomes a dead letter.
         written: positions of messages, each with a record to be written for it.
         failing: versions in shadow that have no prediction for a row: the first such row, and why.
+        answered: what is written, for those who count: positions of messages, by whom, and what was said.
         asked: how long models took, in ms, and for how many rows, by model and version.
     """
 
@@ -39,6 +41,7 @@ class Work:
     bad: dict[int, BadRecord] = field(default_factory=dict)
     written: list[tuple[Ints, list[Record]]] = field(default_factory=list)
     failing: dict[tuple[str, int], tuple[int, str]] = field(default_factory=dict)
+    answered: list[tuple[Ints, Identity, Answers]] = field(default_factory=list)
     asked: dict[tuple[str, int], tuple[float, int]] = field(default_factory=dict)
 
     @classmethod
