@@ -5,10 +5,7 @@ The broker is this module's own; each test begins where the one before it ended.
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,28 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import (
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    ResourceType,
-)
+from confluent_kafka import Producer
 from tests.support import hostile
 from tests.support.cluster import LANE, Cluster, Traffic, running_cluster, until
-from typer.testing import CliRunner
-
-from tailrace.cli.app import app
 
 from tailrace.contracts import lanes
 from tailrace.kit.codec import ControlCodec
-from tailrace.kit.errors import TailraceError
 from tailrace.kit.reading import read_all
 from tailrace.kit.registry import RegistryClient
-from tailrace.models.commands import ask
 from tailrace.models.package import chunks_of
-from tailrace.models.trust import own_key
 
 MORE = """
 labels: {horizon: 1s}

@@ -7,6 +7,9 @@ The broker is this module's own, since control topics are shared by all that run
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -286,3 +289,92 @@ def test_a_version_is_tried_promoted_and_taken_back_by_itself_though_the_rollout
     assert promoted["evidence"]["outcomes"] == "600"
     assert promoted["evidence"]["reports"].split() == [report(4, 2, day)["report_id"] for day in (1, 2)]
     assert back["evidence"]["alert"] == alert(4, 3)["alert_id"]
+
+
+EVERYTHING = """
+guardrails: {domain: {false_alarms: 5%}, coverage: 90%, score: {max: 0.95}, fallback: [{previous: true}, {do: refer}]}
+explore: {share: 20%, from: refuse, do: approve}
+explain: {sample: 2%}
+"""
+SCORED_AGAIN = 100_000 if os.environ.get("TAILRACE_CHAOS") == "long" else 3_000
+
+
+def asked(cluster: Cluster, *command: str) -> tuple[int, dict[str, Any]]:
+    """What a command says, and its exit code."""
+    full = [sys.executable, "-m", "tailrace.cli", *command, "--json"]
+    done = subprocess.run(full, env=cluster.env, capture_output=True, text=True, timeout=280)
+    assert done.stdout, done.stderr
+    print(done.stderr)
+    return done.returncode, json.loads(done.stdout)
+
+
+def reproduced(cluster: Cluster, *options: str) -> tuple[int, dict[str, Any]]:
+    return asked(cluster, "reproduce", "credit", *options)
+
+
+def test_everything_that_was_answered_is_reproduced_to_the_bit(cluster: Cluster) -> None:
+    cluster.apply(0.5, EVERYTHING)
+    sent, answers = requests(SCORED_AGAIN, seed=7), cluster.answering()
+    draw, count = np.random.default_rng(7), 0
+    while sent:
+        size = int(draw.integers(1, max(2, SCORED_AGAIN // 6)))
+        burst, sent = sent[:size], sent[size:]
+        cluster.send(*burst)
+        goal = count + len(burst)
+        while count < goal:
+            count += len(until("the burst is answered", answers))
+    logged = [
+        e for topic in (LANE.predictions, LANE.shadow_predictions) for e in cluster.observer.read(topic)
+    ]
+    predictions = [cluster.observer.decode(seen.value) for seen in logged if seen.value is not None]
+    assert {e["served_by"] for e in predictions} >= {"model", "person"}
+    assert any(e["explanation"] for e in predictions)
+    assert {f["guard"] for e in predictions for f in e["guardrails"]} >= {"domain", "uncertain", "score"}
+    assert any(e["action_propensity"] == 0.2 for e in predictions)
+
+    code, found = reproduced(cluster)
+    assert found["differing"] == []
+    assert (code, found["ok"], found["near"]) == (0, True, 0)
+    assert found["equal"] == found["predictions"] >= len(predictions)
+    seen = {(group["version"], group["role"]) for group in found["groups"]}
+    assert {(1, "champion"), (2, "champion"), (4, "champion"), (1, "shadow")} >= seen >= {(2, "champion")}
+    assert seen == {(e["version"], e["role"]) for e in predictions}
+
+    by_model = next(e for e in predictions if e["served_by"] == "model" and e["version"] == 2)
+    at = predictions.index(by_model)
+    schema_id, altered = cluster.codec.decode([e.value for e in logged if e.value is not None][at])
+    altered["score"] = float(np.nextafter(altered["score"], 1))
+    cluster.raw(cluster.codec.encode(schema_id, altered), altered["key"].encode(), LANE.predictions)
+    cluster.flush()
+    code, found = reproduced(cluster, "--id", altered["request_id"])
+    assert (code, found["equal"], found["different"]) == (1, found["predictions"] - 1, 1)
+    ((differing,),) = (each["fields"] for each in found["differing"])
+    assert differing.startswith(f"score: {altered['score']!r} / ")
+    assert reproduced(cluster, "--until", "2020-01-01T00:00:00Z")[1]["predictions"] == 0
+
+
+def test_a_logged_answer_is_explained_as_it_was_and_adds_up(cluster: Cluster) -> None:
+    events = {e["prediction_id"]: e for e in cluster.events() if e["explanation"]}
+    name, event = next(iter(events.items()))
+    code, found = asked(cluster, "explain", name, "--model", "credit")
+    assert (code, found["as_logged"], found["prediction_id"]) == (0, True, name)
+    logged = {c["feature"]: c["logged"] for c in found["contributions"]}
+    assert {c["feature"]: c["contribution"] for c in event["explanation"]} == {
+        feature: contribution for feature, contribution in logged.items() if contribution is not None
+    }
+    output = np.log(event["score"] / (1 - event["score"]))
+    assert found["output"] == pytest.approx(output, abs=1e-9)
+    whole = found["baseline"] + sum(c["contribution"] for c in found["contributions"])
+    assert whole == pytest.approx(output, abs=1e-6)
+    # The forest that answers is not additive: the explanation is a sample's, and says how far off it may be.
+    assert not found["exact"]
+    assert max(c["standard_error"] for c in found["contributions"]) > 0
+    shadow = next(e for e in cluster.events(LANE.shadow_predictions) if e["version"] == 1)
+    assert asked(cluster, "explain", shadow["prediction_id"])[1]["exact"]
+    by_request = asked(cluster, "explain", event["request_id"])[1]
+    assert by_request["prediction_id"] == name
+    nobody = next(e for e in cluster.events() if e["served_by"] == "person")
+    command = [sys.executable, "-m", "tailrace.cli", "explain", nobody["prediction_id"]]
+    done = subprocess.run(command, env=cluster.env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "person" in done.stderr

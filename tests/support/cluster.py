@@ -81,9 +81,9 @@ class Cluster:
     def health(self, name: str, path: str) -> Any:
         return ask_health(f"http://{HOST}:{self.ports[name]}", path)
 
-    def apply(self, threshold: float) -> ModelContract:
+    def apply(self, threshold: float, more: str = "") -> ModelContract:
         file = self.home / "credit.yaml"
-        file.write_text(self.contract.replace("THRESHOLD", str(threshold)))
+        file.write_text(self.contract.replace("THRESHOLD", str(threshold)) + more)
         apply(self.connection, plan([file], self.contracts), self.contracts, print)
         return load_contract(file)
 
@@ -110,8 +110,8 @@ class Cluster:
             self.raw(self.codec.encode(schema, {"request_id": name, **request}), name.encode())
         self._producer.flush(30)
 
-    def raw(self, value: bytes | None, key: bytes | None = None) -> None:
-        self._producer.produce(LANE.requests, value, key)
+    def raw(self, value: bytes | None, key: bytes | None = None, topic: str = LANE.requests) -> None:
+        self._producer.produce(topic, value, key)
         self._producer.poll(0)
 
     def flush(self) -> None:

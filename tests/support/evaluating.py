@@ -15,6 +15,7 @@ from tailrace.evaluator.counts import Counts
 from tailrace.evaluator.logic import PerformanceWindows
 from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.messages import Message, Record
+from tailrace.models.conformal import Quantiles
 from tailrace.models.manifest import Holdout, Manifest
 
 SECOND = 1000
@@ -97,12 +98,13 @@ class Lab:
     """A lane and what is written to it.
 
     Attributes:
-        holdouts: by version, what ``verify`` says.
+        holdouts, conformal: what ``verify`` says, by version and of all.
     """
 
     text: str = BINARY
     registry: MemoryRegistry = field(default_factory=MemoryRegistry)
     holdouts: dict[int, Holdout] = field(default_factory=dict)
+    conformal: Quantiles | None = None
 
     def __post_init__(self) -> None:
         self.contract: ModelContract = load_contract(self.text)
@@ -123,7 +125,7 @@ class Lab:
 
     def _verify(self, record: Mapping[str, Any]) -> Manifest:
         holdout = self.holdouts[record["version"]]
-        return Manifest.model_construct(holdout=holdout)
+        return Manifest.model_construct(holdout=holdout, conformal=self.conformal)
 
     def control_records(self) -> list[Record]:
         contract = {

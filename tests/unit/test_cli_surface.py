@@ -18,7 +18,7 @@ COMMANDS = {
     *("keys new", "keys trust", "keys revoke", "keys list"),
     *("promote", "rollback", "shadow", "reject", "freeze", "unfreeze", "off", "on", "retrain"),
     *("replay", "clock", "predict", "tail", "query", "dlq list", "dlq show", "dlq resend"),
-    *("demo", "verify"),
+    *("demo", "verify", "reproduce", "explain"),
 }
 # These report something, so machines may ask too.
 REPORTS = COMMANDS - {"up", "down", "env", "logs", "run"}

@@ -4,14 +4,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Publisher
+from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Publisher, formula_model
 
 from tailrace.kit.memory_log import MemoryMessage
 from tailrace.kit.messages import Message, Record, Source
 from tailrace.models.errors import PackageRefused
+from tailrace.models.manifest import Tolerance
 from tailrace.verify.rescore import Rescorer, Sample
 
 REQUESTS = 16
+TOLERANCE = 1e-4
 
 
 class World:
@@ -23,12 +25,12 @@ class World:
         self.requests: dict[Source, Message] = {}
         self.predictions: list[MemoryMessage] = []
         bench = Bench(self.publisher.logic(), self.publisher)
-        self._control(bench, self.publisher.contract(contract), self.publisher.manifest(1))
+        self._control(bench, self.publisher.contract(contract), self._version(1))
         self._control(bench, self.publisher.rollout(champion=1))
         self._score(bench)
         self._control(bench, self.publisher.contract(contract.replace("score < 0.6", "score < 0.7")))
         self._score(bench)
-        self._control(bench, self.publisher.manifest(2), self.publisher.rollout(champion=2, previous=1))
+        self._control(bench, self._version(2), self.publisher.rollout(champion=2, previous=1))
         self._score(bench)
         self._control(bench, self.publisher.rollout(champion=2, previous=1, off=True))
         self._score(bench)
@@ -39,6 +41,11 @@ class World:
         state = {"canary": 1, "canary_share": share, "canary_salt": "s", "canary_step": 1}
         self._control(self.bench, self.publisher.rollout(champion=2, shadow=[1], **state))
         self._score(self.bench)
+
+    def _version(self, number: int) -> Record:
+        tolerance = Tolerance(absolute=0.0, relative=TOLERANCE)
+        contract = self.publisher.contracts["credit"][-1]
+        return self.publisher.manifest(number, formula_model(contract, number, tolerance=tolerance))
 
     def _control(self, bench: Bench, *records: Record) -> None:
         messages = [bench.message(record) for record in records]
@@ -63,11 +70,14 @@ class World:
                     MemoryMessage(record.topic, 0, offset, record.value, record.key, (), NOW)
                 )
 
-    def problems(self, predictions: Sequence[Message] | None = None) -> list[tuple[int, str]]:
+    def problems(
+        self, predictions: Sequence[Message] | None = None, requests: dict[Source, Message] | None = None
+    ) -> list[tuple[int, str]]:
         rescorer = Rescorer(self.publisher.registry, self.control, self.publisher.open)
+        held = self.requests if requests is None else requests
         found = rescorer.problems(
             self.predictions if predictions is None else predictions,
-            lambda sources: {s: self.requests[s] for s in sources if s in self.requests},
+            lambda sources: {s: held[s] for s in sources if s in held},
         )
         return [(problem.offset, problem.detail) for problem in found]
 
@@ -123,9 +133,9 @@ def test_another_runtime_is_compared_within_tolerance(world: World) -> None:
         event["runtime"] = {"cpu": "another"}
         event["score"] *= 1 + by
 
-    assert world.problems([world.altered(4, lambda event: elsewhere(event, 1e-12))]) == []
-    ((_, detail),) = world.problems([world.altered(4, lambda event: elsewhere(event, 1e-3))])
-    assert "score" in detail
+    assert world.problems([world.altered(4, lambda event: elsewhere(event, 0.9 * TOLERANCE))]) == []
+    ((_, detail),) = world.problems([world.altered(4, lambda event: elsewhere(event, 1.1 * TOLERANCE))])
+    assert detail.startswith("scored again: score:")
 
 
 def test_a_package_that_is_refused_now_shows(world: World) -> None:
@@ -135,9 +145,15 @@ def test_a_package_that_is_refused_now_shows(world: World) -> None:
     assert all("signature" in detail for _, detail in world.problems())
 
 
-def test_requests_that_are_gone_are_left_out(world: World) -> None:
-    altered = world.altered(4, lambda event: event["source"].update(offset=999))
-    assert world.problems([altered]) == []
+def test_requests_that_are_gone_are_taken_from_the_event(world: World) -> None:
+    assert world.problems(requests={}) == []
+    altered = world.altered(9, lambda event: event["request"].update(debt_ratio=0.0))
+    ((offset, detail),) = world.problems([altered], requests={})
+    assert offset == 9
+    assert "score" in detail
+    moved = world.altered(4, lambda event: event["source"].update(offset=999))
+    ((_, detail),) = world.problems([moved])
+    assert "prediction_id" in detail
 
 
 def test_the_sample_is_bounded_and_the_same_for_the_same_log(world: World) -> None:
@@ -171,3 +187,16 @@ def test_altered_routing_shows(field: str, value: Any) -> None:
     offset = REQUESTS + 1
     ((_, detail),) = world.problems([world.altered(offset, lambda event: event.update({field: value}))])
     assert field in detail
+
+
+def test_answers_of_fallbacks_come_to_the_same_and_altered_ones_show() -> None:
+    chain = '[{previous: true}, {rule: "CASE WHEN debt_ratio > 3 THEN 0.9 END"}, {do: person}]'
+    world = World(CONTRACT + f"guardrails: {{score: {{max: 0.65}}, fallback: {chain}}}\n")
+    events = [world.publisher.codec.decode(m.value()).record for m in world.predictions]
+    served = [e["served_by"] for e in events]
+    assert {"model", "rule", "person"} <= set(served)
+    assert world.problems() == []
+    ((_, detail),) = world.problems(
+        [world.altered(served.index("rule"), lambda event: event.update(score=0.8))]
+    )
+    assert "score: 0.8 / 0.9" in detail

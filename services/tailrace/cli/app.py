@@ -16,5 +16,16 @@ app = typer.Typer(
 )
 
 # Each of these registers its commands on `app` when imported. Heavy imports belong inside the commands.
-for _module in ("local", "contracts", "models", "keys", "rollout", "traffic", "look", "verify", "demo"):
+for _module in (
+    "local",
+    "contracts",
+    "models",
+    "keys",
+    "rollout",
+    "traffic",
+    "look",
+    "verify",
+    "explain",
+    "demo",
+):
     importlib.import_module(f"tailrace.cli.{_module}")

@@ -1,13 +1,20 @@
-"""``tailrace verify``."""
+"""What was logged, held against itself: ``tailrace verify``, ``reproduce``."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, connection, emit, progress, say
+from tailrace.kit.errors import UsageError
+
+if TYPE_CHECKING:
+    from tailrace.verify.logged import Span
+
+SinceOption = Annotated[str | None, typer.Option(help="Only what was logged then or later (ISO 8601).")]
+UntilOption = Annotated[str | None, typer.Option(help="Only what was logged before then (ISO 8601).")]
 
 
 @app.command()
@@ -49,3 +56,59 @@ def verify(
         say("ok: nothing lost, nothing twice, everything stored" if report.ok else "NOT ok")
     if not report.ok:
         raise typer.Exit(1)
+
+
+@app.command()
+def reproduce(
+    model: Annotated[str, typer.Argument(help="Logical model.")],
+    name: Annotated[
+        str | None, typer.Option("--id", help="Only the prediction, or the request, with this id.")
+    ] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score logged predictions again from their packages.
+
+    Each comes to the same bits, all of its event but the time it took, where CPU and libraries are those that
+    computed it, whatever batch it was in. What was computed elsewhere must be within its package's tolerance, and is
+    counted apart (near). Requests that are no longer retained are taken from the predictions. Exits 1 where any
+    differs, and prints both values.
+
+    Example: tailrace reproduce credit --since 2026-07-01T00:00:00Z
+    """
+    from tailrace.verify.reproduce import reproduce as run
+
+    span = span_of(since, until)
+    with progress("reproduce", unit="predictions") as bar:
+        report = run(connection(), model, span, limit, name, progress=bar.update)
+    found = report.as_dict()
+    if as_json:
+        emit(found, as_json=True)
+    else:
+        emit([{**group, "elsewhere": len(group["elsewhere"]) or "-"} for group in found["groups"]])
+        for each in found["differing"]:
+            emit(f"{each['prediction']} ({each['request_id']}): {each['why'] or '; '.join(each['fields'])}")
+        total = report.total
+        if report.revoked:
+            say(f"signed by keys that were trusted then and are revoked now: {', '.join(found['revoked'])}")
+        say(f"{total.predictions:,} scored again: {total.equal:,} to the bit, {total.near:,} near")
+        say("ok: nothing differs" if report.ok else f"NOT ok: {total.different + total.unanswered:,} differ")
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def span_of(since: str | None, until: str | None) -> Span:
+    from tailrace.verify.logged import Span
+
+    return Span(_ms("--since", since), _ms("--until", until))
+
+
+def _ms(option: str, time: str | None) -> int | None:
+    from tailrace.contracts.data_file import parse_time
+
+    try:
+        return None if time is None else parse_time(time)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None

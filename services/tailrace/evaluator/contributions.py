@@ -85,6 +85,17 @@ class Contributions:
             found["value"] = worth
         return {name: np.where(self.known, values, np.nan) for name, values in found.items()}
 
+    def covered(self, answers: Answers) -> Floats:
+        """1 where the set or the interval of an answer holds the truth, 0 where not, NaN where either is not known."""
+        if self.plan.contract.guardrails.coverage is None or answers.findings is None:
+            return np.full(len(self.at), np.nan)
+        names = [*self.plan.contract.classes, None]
+        truth: list[Any] = [None if np.isnan(number) else number for number in self._numbers.tolist()]
+        if self.plan.contract.classes:
+            truth = [names[number] for number in self.classes.tolist()]
+        found = answers.findings.covered([names[number] for number in answers.chosen.tolist()], truth)
+        return np.where(self.known, found, np.nan)
+
 
 def contributions(plan: Plan, rows: Outcomes) -> Contributions:
     """All that the outcomes say; those of repeated requests say nothing."""

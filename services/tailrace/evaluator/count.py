@@ -246,7 +246,8 @@ def _judged(said: Contributions, rows: Outcomes, pair: Ints) -> _Statistics:
         own if other >= 0 else one or own
         for own, one, other in zip(answers.action, taken, pairs, strict=True)
     ]
-    return _statistics(said, tallies, said.quantities(answers, own_or_taken), answers)
+    quantities = said.quantities(answers, own_or_taken) | {"covered": said.covered(answers)}
+    return _statistics(said, tallies, quantities, answers)
 
 
 def _paired(said: Contributions, rows: Outcomes, pair: Ints) -> _Statistics:

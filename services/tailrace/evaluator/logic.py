@@ -11,7 +11,7 @@ from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, Lane
 from tailrace.evaluator.alerts import tell
 from tailrace.evaluator.count import count_outcomes, count_predictions
 from tailrace.evaluator.counts import Counts
-from tailrace.evaluator.holdouts import Holdouts, Verify
+from tailrace.evaluator.manifests import Manifests, Verify
 from tailrace.evaluator.plan import Plan
 from tailrace.evaluator.read import OfContract, Reader
 from tailrace.evaluator.report import Window, reports
@@ -43,7 +43,7 @@ class PerformanceWindows:
         self._reader = Reader(Codec(registry), self._plan, self._fields)
         self._catch_up = catch_up
         self._contracts = Contracts()
-        self._holdouts = Holdouts(verify)
+        self._manifests = Manifests(verify)
         self._plans: dict[str, Plan] = {}
         self._looked_for: set[str] = set()
 
@@ -56,7 +56,7 @@ class PerformanceWindows:
             if record is None:
                 continue
             if message.topic() == MANIFESTS:
-                self._holdouts.catalog.apply(record)
+                self._manifests.catalog.apply(record)
             elif self._contracts.apply(record):
                 self._plans[record["digest"]] = Plan(self._contracts.by_digest[record["digest"]])
 
@@ -116,7 +116,7 @@ class PerformanceWindows:
     def judge(self, closed: Closed, memory: dict[str, Any]) -> Judged:
         age_ms = closed.contract.contract.quality.judge_at_ms[closed.age]
         window = Window(closed.model, closed.contract, closed.window_start, age_ms)
-        found = reports(window, closed.subjects, self._holdouts.of)
+        found = reports(window, closed.subjects, self._manifests.of)
         records = [self._control_codec.record("PerformanceReport", r) for r in found]
         if closed.stream == _SHADOW_PREDICTIONS:
             return Judged(records, memory)

@@ -58,6 +58,14 @@ def estimate(metric: str, counts: Counts, positive: int | None) -> Estimate:
     return _of_classes(metric, counts, positive)
 
 
+def coverage(counts: Counts) -> Estimate:
+    """The share of outcomes whose truth the set or the interval behind the answer holds."""
+    found = counts.sums.get("covered", Sum())
+    if found.n <= 0:
+        return Estimate(None, None, None, 0, "wilson")
+    return Estimate(found.mean, *wilson(round(found.value or 0.0), found.n), found.n, "wilson")
+
+
 def better_by(metric: str, value: float, than: float) -> float:
     """How much better ``value`` is; negative where it is worse."""
     if metric == "bias":

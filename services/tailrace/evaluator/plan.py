@@ -20,6 +20,7 @@ from tailrace.contracts.fold import AppliedContract
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.evaluator.rows import Answers, Floats, Ints, Mask
 
+FLAGS = ("uncertain", "guarded")
 _DTYPES = {"number": pl.Float64, "boolean": pl.Boolean, "text": pl.String}
 
 
@@ -58,6 +59,15 @@ class Plan:
         if self.value is not None:
             used |= self.value.names
         return [name for name in self.columns if name in used]
+
+    @property
+    def reads_findings(self) -> bool:
+        """Whether what guards found counts: for the coverage of sets and intervals, or for the contract's value."""
+        return self.contract.guardrails.coverage is not None or self._value_reads_flags
+
+    @cached_property
+    def _value_reads_flags(self) -> bool:
+        return self.value is not None and not self.value.names.isdisjoint(FLAGS)
 
     @property
     def window_ms(self) -> int:
@@ -123,9 +133,14 @@ class Plan:
     def worth(
         self, fields: pl.DataFrame, answers: Answers, actions: list[str], labels: list[object]
     ) -> Floats | None:
-        """The contract's value by row, NaN where it is unknown; None where the contract has none."""
+        """The contract's value by row, NaN where it is unknown; None where the contract has none.
+
+        Where it reads flags and nobody knows what was found, it is unknown.
+        """
         if self.value is None:
             return None
+        if self._value_reads_flags and answers.findings is None:
+            return np.full(len(actions), np.nan)
         said = self._said(answers, actions, labels)
         used = sorted(self.value.names & said.keys())
         frame = pl.DataFrame([*fields.get_columns(), *(said[name] for name in used)])
@@ -133,14 +148,14 @@ class Plan:
         return found
 
     def _said(self, answers: Answers, actions: list[str], labels: list[object]) -> dict[str, pl.Series]:
-        rows, target = len(actions), self.contract.target
+        target = self.contract.target
         kinds = value_columns(self.contract)
         said = {
             "action": pl.Series("action", actions, dtype=pl.String),
             target.name: pl.Series(target.name, labels, dtype=_DTYPES[kinds[target.name].kind]),
         }
-        for flag in ("uncertain", "guarded"):  # the scorer finds neither yet
-            said[flag] = pl.repeat(False, rows, eager=True).alias(flag)
+        if answers.findings is not None:
+            said |= {flag: pl.Series(flag, getattr(answers.findings, flag)) for flag in FLAGS}
         if self.contract.task == "regression":
             return said | {"value": pl.Series("value", answers.value)}
         names = [*self.contract.classes, None]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tailrace.evaluator.fields import FieldReader, Fields
+from tailrace.evaluator.findings import findings_of
 from tailrace.evaluator.plan import Plan
 from tailrace.evaluator.rows import Answers, Outcomes, Predicted, Truth
 from tailrace.kit.codec import Codec
@@ -41,6 +42,7 @@ OUTCOME = (
 )
 PREDICTION = "prediction."
 """Where an outcome has its prediction."""
+FINDINGS = PREDICTION + "guardrails"
 
 
 class OfContract(NamedTuple):
@@ -93,9 +95,13 @@ class Reader:
                     reason = f"no contract on {lane} has the digest {digest}"
                     bad |= dict.fromkeys(positions, BadRecord("unknown-contract", reason))
                     continue
-                if plan.contract.task == "multiclass":  # probabilities are maps
-                    maps = [f"{prefix}probabilities", *(["champion.probabilities"] if outcomes else [])]
-                    positions, some = self._reader.read_plainly(messages, positions, [*names, *maps], bad)
+                others = []  # maps and arrays, which make no columns
+                if plan.contract.task == "multiclass":
+                    others += [f"{prefix}probabilities", *(["champion.probabilities"] if outcomes else [])]
+                if outcomes and plan.reads_findings:
+                    others.append(FINDINGS)
+                if others:
+                    positions, some = self._reader.read_plainly(messages, positions, [*names, *others], bad)
                 appended = [messages[row].timestamp()[1] for row in positions]
                 wrong = _ahead(plan, some[f"{prefix}event_time"], appended)
                 wrong |= _wrong_labels(plan, some) if outcomes else {}
@@ -226,4 +232,7 @@ def _answers(plan: Plan, fields: Fields, prefix: str, rows: Sequence[int]) -> An
         ),
         value=np.array(column("value"), dtype=np.float64),
         action=column("action"),
+        findings=findings_of(column("guardrails"), column("served_by"), bool(plan.contract.classes))
+        if f"{prefix}guardrails" in fields
+        else None,
     )

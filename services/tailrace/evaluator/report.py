@@ -10,18 +10,18 @@ from tailrace.contracts.fold import AppliedContract
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.evaluator.counts import Counts, Sum
 from tailrace.evaluator.drop import SIGNIFICANT, Drop, drop
-from tailrace.evaluator.metrics import Estimate, estimate, metrics_of, positive_index
+from tailrace.evaluator.metrics import Estimate, coverage, estimate, metrics_of, positive_index
 from tailrace.evaluator.paired import gain
 from tailrace.evaluator.subject import Subject
 from tailrace.kit.sources import record_id
-from tailrace.models.manifest import Holdout
+from tailrace.models.manifest import Holdout, Manifest
 
 LEAST_LABELLED = 30
 """No verdict on fewer labelled outcomes."""
 
 Record = dict[str, Any]
-HoldoutOf = Callable[[str, int, str], Holdout | None]
-"""What a package scored on its holdout, by model, version and artifact digest; None where it cannot be told."""
+ManifestOf = Callable[[str, int, str], Manifest | None]
+"""What a package says of itself, by model, version and artifact digest; None where it cannot be told."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Window:
         return self.end + self.age_ms
 
 
-def reports(window: Window, subjects: Mapping[str, Counts], holdout_of: HoldoutOf) -> list[Record]:
+def reports(window: Window, subjects: Mapping[str, Counts], manifest_of: ManifestOf) -> list[Record]:
     """A record (schema ``performance_report.avsc``) for each subject, in their order, slices first: so whoever decides
     on what a window's report says of all rows has read what it says of the slices.
     """
     about = [(Subject.from_text(text), counts) for text, counts in subjects.items()]
     return [
-        _report(window, subject, counts, subjects, holdout_of)
+        _report(window, subject, counts, subjects, manifest_of)
         for subject, counts in sorted(about, key=lambda each: each[0].segment == "")
     ]
 
@@ -62,7 +62,7 @@ def _report(
     subject: Subject,
     counts: Counts,
     subjects: Mapping[str, Counts],
-    holdout_of: HoldoutOf,
+    manifest_of: ManifestOf,
 ) -> Record:
     version, role, artifact, segment, against = subject
     # How many of a pair's labels are in is known of the version by itself: who answered is known of outcomes only.
@@ -73,8 +73,15 @@ def _report(
     metrics, paired = [], []
     if against is None:
         # The holdout's metrics are of all its rows: no slice is compared with them.
-        holdout = None if segment else holdout_of(window.model, version, artifact)
+        manifest = manifest_of(window.model, version, artifact)
+        holdout = None if segment or manifest is None else manifest.holdout
         metrics = [_metric(name, counts, contract, holdout) for name in metrics_of(contract)]
+        if (
+            contract.guardrails.coverage is not None
+            and manifest is not None
+            and manifest.conformal is not None
+        ):
+            metrics.append(_as_record("coverage", coverage(counts), None))
     else:
         names = [*metrics_of(contract), *(["value"] if contract.value is not None else [])]
         paired = [gain(name, counts, positive_index(contract))._asdict() for name in names]
@@ -119,7 +126,10 @@ def dropped(contract: ModelContract, metric: Mapping[str, Any]) -> bool:
 
 
 def _metric(name: str, counts: Counts, contract: ModelContract, holdout: Holdout | None) -> Record:
-    now: Estimate = estimate(name, counts, positive_index(contract))
+    return _as_record(name, estimate(name, counts, positive_index(contract)), holdout)
+
+
+def _as_record(name: str, now: Estimate, holdout: Holdout | None) -> Record:
     then: Drop = drop(name, now, holdout)
     found = {"metric": name, **now._asdict(), **then._asdict()}
     del found["variance"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from tailrace.evaluator.findings import Findings
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -24,6 +27,7 @@ class Answers:
         chosen: number of the predicted class in the contract's order; -1 where there is none.
         value: NaN where there is none.
         action: what the policy chose.
+        findings: what guards found; None where it was not read, or is not known.
     """
 
     score: Floats
@@ -31,6 +35,7 @@ class Answers:
     chosen: Ints
     value: Floats
     action: list[str]
+    findings: Findings | None = None
 
     def take(self, rows: Ints) -> Answers:
         return Answers(
@@ -39,6 +44,7 @@ class Answers:
             self.chosen[rows],
             self.value[rows],
             [self.action[row] for row in rows.tolist()],
+            None if self.findings is None else self.findings.take(rows),
         )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.errors import TailraceError
+from tailrace.models.calibration import fit_calibration
 from tailrace.models.card import model_card
 from tailrace.models.columns import Array, Columns, values_of
 from tailrace.models.conformal import conformal_quantiles, nonconformity
@@ -211,9 +212,17 @@ class _Draft:
         return fit_domain(imputed(seen, inputs, self.impute), held, inputs, marked, *levels)
 
     def finish(self, converted: Converted, held: Rows, judged: Predictions, domain: Domain | None) -> Package:
-        """Computes the parts, and makes the checks that every scorer will make."""
-        manifest = self.manifest(converted)
+        """Computes the parts, and makes the checks that every scorer will make.
+
+        Metrics and quantiles are of calibrated predictions, of rows that the calibration has not seen.
+        """
+        calibration = fit_calibration(judged, held.truth, self.contract.positive_class)
+        manifest = self.manifest(converted).model_copy(update={"calibration": calibration})
         model = LoadedModel(manifest, load_model(manifest, converted.data))
+        if calibration is not None and judged.probabilities is not None:
+            later = np.arange(calibration.rows, len(held))
+            held = held.take(later)
+            judged = model.predictions(model.calibrated(judged.probabilities[later]))
         metrics = holdout_metrics(judged, held.truth, manifest.positive)
         coverage = self.contract.guardrails.coverage
         quantiles = conformal_quantiles(

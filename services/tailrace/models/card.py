@@ -36,6 +36,7 @@ def model_card(manifest: Manifest, contract: ModelContract) -> str:
         "| --- | --- |",
         *(f"| {name} | {value:.4f} |" for name, value in sorted(manifest.holdout.metrics.items())),
         "",
+        *_calibration(manifest),
         "## Data",
         "",
         f"{manifest.lineage.rows:,} rows: {manifest.lineage.selection}.",
@@ -50,3 +51,14 @@ def model_card(manifest: Manifest, contract: ModelContract) -> str:
 def _if_missing(name: str, manifest: Manifest, contract: ModelContract) -> str:
     rule = contract.features[name].missing
     return f"{manifest.impute[name]} instead" if name in manifest.impute else rule
+
+
+def _calibration(manifest: Manifest) -> list[str]:
+    by = manifest.calibration
+    if by is None:
+        return []
+    text = (
+        f"Probabilities are calibrated: {by.method}, slope {by.slope:.4g}, offset {by.offset:.4g}. Fitted on "
+        f"{by.rows:,} other rows held out, it gives a log loss of {by.log_loss:.4f}, not {by.log_loss_before:.4f}."
+    )
+    return [text, ""]

@@ -74,7 +74,7 @@ class LoadedModel:
         return tuple(i.name for i in self.manifest.inputs)
 
     def outputs(self, columns: Columns, rows: int) -> Array:
-        """float64 [rows, classes] of probabilities, or [rows, 1] of values.
+        """float64 [rows, classes] of probabilities, or [rows, 1] of values, as the model gives them.
 
         A model that only gives the positive class's probability is completed to both.
 
@@ -96,10 +96,15 @@ class LoadedModel:
         return found
 
     def predict(self, columns: Columns, rows: int) -> Predictions:
-        """Predictions for ``rows`` rows; ``columns`` holds at least the model's inputs (see
-        models/columns.py).
+        """Predictions for ``rows`` rows, calibrated where the package says how; ``columns`` holds at least the model's
+        inputs (see models/columns.py).
         """
-        return self.predictions(self.outputs(columns, rows))
+        return self.predictions(self.calibrated(self.outputs(columns, rows)))
+
+    def calibrated(self, outputs: Array) -> Array:
+        """Outputs of the model as the package's calibration maps them; as they are where it has none."""
+        calibration = self.manifest.calibration
+        return outputs if calibration is None else calibration.apply(outputs, self._positive)
 
     def predictions(self, outputs: Array) -> Predictions:
         """What the outputs mean."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tailrace.models.calibration import Calibration
 from tailrace.models.conformal import Quantiles
 from tailrace.models.errors import PackageRefused
 
@@ -118,6 +119,8 @@ class Manifest(_Frozen):
         contract_digest: the contract that the version was built under.
         conformal: how badly predictions fit rows that the model has not seen (see models/conformal.py); a package
             of before that has none, and what is None is left out of the bytes.
+        calibration: how probabilities are mapped to what they should be (see models/calibration.py); None where the
+            model needs none. Golden pairs are outputs of the model itself, everything else is of calibrated ones.
     """
 
     form: Literal[1]
@@ -140,6 +143,7 @@ class Manifest(_Frozen):
     holdout: Holdout
     lineage: Lineage
     conformal: Quantiles | None = None
+    calibration: Calibration | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Manifest:
@@ -155,6 +159,9 @@ class Manifest(_Frozen):
             self.positive is not None and self.positive not in self.classes
         ):
             raise ValueError("positive must be one of the classes of a binary model, and only there")
+        methods = {"binary": "sigmoid", "multiclass": "temperature"}
+        if self.calibration is not None and self.calibration.method != methods.get(self.task):
+            raise ValueError(f"a {self.task} model is not calibrated by {self.calibration.method}")
         if not set(self.impute) <= set(names):
             raise ValueError("impute names a feature that is not an input")
         return self
@@ -173,7 +180,7 @@ class Manifest(_Frozen):
         return sha256(self._canonical({"version", "sequence"}))
 
     def _canonical(self, without: set[str]) -> bytes:
-        absent = {"conformal"} if self.conformal is None else set()
+        absent = {name for name in ("conformal", "calibration") if getattr(self, name) is None}
         return canonical_json(self.model_dump(mode="json", exclude=without | absent))
 
     @classmethod

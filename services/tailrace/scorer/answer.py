@@ -18,6 +18,7 @@ from tailrace.kit.messages import Source
 from tailrace.kit.sources import REQUEST_ID, id_role
 from tailrace.models.columns import Array
 from tailrace.models.load import Predictions
+from tailrace.scorer.calibrate import calibrate
 from tailrace.scorer.domain_guard import note_domain
 from tailrace.scorer.event import Answers, Identity, encode_events
 from tailrace.scorer.fallback import Answered, Said
@@ -105,6 +106,7 @@ def answer(
         rows, outputs, notes = rows.take(good), outputs.take(good), notes.take(good)
     if not len(rows):
         return failed
+    outputs = calibrate(outputs, version.model)
     note_uncertainty(notes, outputs, version.model, guardrails.coverage)
     choices = plan.policy.choose(rows.columns, outputs, len(rows), notes.flags)
     explored = plan.exploration.turn(choices, outputs, *_sources(work, rows))
@@ -144,6 +146,7 @@ def _ask(version: Version, rows: Rows, notes: Notes) -> Said:
     lost = broken_outputs(found.outputs, guardrails.score).keys() | found.failed.keys()
     good = _without(lost, len(rows))
     rows, outputs, notes = rows.take(good), found.outputs.take(good), notes.take(good)
+    outputs = calibrate(outputs, version.model)
     notes.add(dict.fromkeys(range(len(good)), _who(version)))
     note_uncertainty(notes, outputs, version.model, guardrails.coverage)
     return Said(good, rows, outputs, notes)

@@ -7,6 +7,7 @@ import numpy as np
 
 from tailrace.contracts.sections import Domain
 from tailrace.models.load import LoadedModel
+from tailrace.models.prediction_sets import DOMAIN
 from tailrace.scorer.notes import Finding, Notes
 from tailrace.scorer.rows import Rows
 
@@ -25,7 +26,7 @@ def note_domain(notes: Notes, rows: Rows, model: LoadedModel, rule: Domain | Non
     fields = furthest[far].argmax(axis=1).tolist()
     notes.add(
         {
-            row: Finding("domain", inputs[at].name, f"distance {distance:.6g}, at most {most:.6g} is usual")
+            row: Finding(DOMAIN, inputs[at].name, f"distance {distance:.6g}, at most {most:.6g} is usual")
             for row, at, distance in zip(far.tolist(), fields, distances[far].tolist(), strict=True)
         },
         "guarded",

@@ -46,11 +46,14 @@ def explain(
     return found
 
 
-def shapley(model: LoadedModel, background: Columns, columns: Columns, rows: Ints) -> Array:
-    """Contributions [rows, inputs] of these rows, in the order of the model's inputs."""
+def shapley(model: LoadedModel, background: Columns, columns: Columns, rows: Ints, draw: int = 0) -> Array:
+    """Contributions [rows, inputs] of these rows, in the order of the model's inputs.
+
+    ``draw`` numbers the sample of permutations; answers are explained by number 0.
+    """
     names = model.input_names
     count, features = len(next(iter(background.values()))), len(names)
-    orders = _orders(count, features)  # [paths, features]
+    orders = _orders(count, features, draw)  # [paths, features]
     paths = len(orders)
     # How many steps into each path a feature takes the row's value; a step more than there are features.
     turn = np.argsort(orders, axis=1)
@@ -62,9 +65,8 @@ def shapley(model: LoadedModel, background: Columns, columns: Columns, rows: Int
         others = np.tile(background[name], 2)
         taken = np.where(of_row[None, :, :, at], own[:, None, None], others[None, :, None])
         mixed[name] = taken.reshape(-1)
-    total = len(rows) * paths * (features + 1)
-    chosen = _chosen(model, {name: columns[name][rows] for name in names}, len(rows))
-    outputs = _said(model.outputs(mixed, total), model, np.repeat(chosen, paths * (features + 1)))
+    chosen = explained_output(model, {name: columns[name][rows] for name in names}, len(rows))
+    outputs = said(model, mixed, np.repeat(chosen, paths * (features + 1)))
     gains = np.diff(outputs.reshape(len(rows), paths, features + 1), axis=2)  # by step
     by_feature = np.take_along_axis(gains, np.broadcast_to(turn, gains.shape), axis=2)
     mean: Array = by_feature.mean(axis=1)
@@ -72,26 +74,28 @@ def shapley(model: LoadedModel, background: Columns, columns: Columns, rows: Int
 
 
 @functools.lru_cache(maxsize=64)
-def _orders(count: int, features: int) -> Array:
+def _orders(count: int, features: int, draw: int) -> Array:
     """A permutation for each background row, then their reverses; the same ones for every row that is explained."""
-    draw = np.random.default_rng(0)
-    orders = np.array([draw.permutation(features) for _ in range(count)]).reshape(count, features)
+    random = np.random.default_rng(draw)
+    orders = np.array([random.permutation(features) for _ in range(count)]).reshape(count, features)
     return np.concatenate([orders, orders[:, ::-1]])
 
 
-def _chosen(model: LoadedModel, columns: Columns, rows: int) -> Array:
-    """Which output of each row is explained."""
+def explained_output(model: LoadedModel, columns: Columns, rows: int) -> Array:
+    """Which output of each row is explained: that of the positive class, or of the predicted one."""
     manifest = model.manifest
     if manifest.positive is not None:
         return np.full(rows, manifest.classes.index(manifest.positive))
-    chosen: Array = model.outputs(columns, rows).argmax(axis=1)
+    chosen: Array = model.calibrated(model.outputs(columns, rows)).argmax(axis=1)
     return chosen
 
 
-def _said(outputs: Array, model: LoadedModel, chosen: Array) -> Array:
-    said: Array = outputs[np.arange(len(outputs)), chosen]
+def said(model: LoadedModel, columns: Columns, chosen: Array) -> Array:
+    """What the model says about rows in the unit in which it is explained; ``chosen`` is the output of each row."""
+    rows = len(chosen)
+    found: Array = model.calibrated(model.outputs(columns, rows))[np.arange(rows), chosen]
     if not model.manifest.classes:
-        return said
-    likely = np.clip(said, LEAST_PROBABILITY, 1.0 - LEAST_PROBABILITY)
+        return found
+    likely = np.clip(found, LEAST_PROBABILITY, 1.0 - LEAST_PROBABILITY)
     odds: Array = np.log(likely) - np.log1p(-likely)
     return odds

@@ -6,6 +6,7 @@ import numpy as np
 
 from tailrace.contracts.sections import Range
 from tailrace.models.load import Predictions
+from tailrace.models.prediction_sets import PROBABILITIES, SCORE
 from tailrace.scorer.notes import Finding
 
 SLACK = 1e-3
@@ -24,7 +25,7 @@ def broken_outputs(outputs: Predictions, bounds: Range | None) -> dict[int, Find
         sums = shares.sum(axis=1)
         proper = (shares.min(axis=1) >= -SLACK) & (np.abs(sums - 1.0) <= SLACK)
         for row in np.flatnonzero(~proper).tolist():
-            found[row] = Finding("probabilities", None, f"sum to {float(sums[row]):.9g}, or one is below 0")
+            found[row] = Finding(PROBABILITIES, None, f"sum to {float(sums[row]):.9g}, or one is below 0")
     if bounds is None or (bounds.min is None and bounds.max is None):
         return found
     said = outputs.value if outputs.value is not None else outputs.score
@@ -35,6 +36,6 @@ def broken_outputs(outputs: Predictions, bounds: Range | None) -> dict[int, Find
     high = np.inf if bounds.max is None else bounds.max
     for row in np.flatnonzero(~((said >= low) & (said <= high))).tolist():
         found.setdefault(
-            row, Finding("score", None, f"{float(said[row]):.9g} is not between {low:.6g} and {high:.6g}")
+            row, Finding(SCORE, None, f"{float(said[row]):.9g} is not between {low:.6g} and {high:.6g}")
         )
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from tailrace.models.load import LoadedModel, Predictions
+from tailrace.models.prediction_sets import INTERVAL, UNCERTAIN, interval_text, set_text
 from tailrace.scorer.notes import Finding, Notes
 
 
@@ -24,8 +25,8 @@ def note_uncertainty(notes: Notes, outputs: Predictions, model: LoadedModel, cov
     most = quantiles.at(coverage)
     if outputs.value is not None:
         low, high = (outputs.value - most).tolist(), (outputs.value + most).tolist()
-        details = [f"{a:.9g} to {b:.9g} at {coverage:.6g}" for a, b in zip(low, high, strict=True)]
-        notes.add({row: Finding("interval", None, detail) for row, detail in enumerate(details)})
+        details = [interval_text(a, b, coverage) for a, b in zip(low, high, strict=True)]
+        notes.add({row: Finding(INTERVAL, None, detail) for row, detail in enumerate(details)})
         return
     assert outputs.probabilities is not None
     within = 1.0 - outputs.probabilities <= most
@@ -33,9 +34,7 @@ def note_uncertainty(notes: Notes, outputs: Predictions, model: LoadedModel, cov
     if not len(uncertain):
         return
     kinds, kind = np.unique(within[uncertain], axis=0, return_inverse=True)
-    found = [
-        Finding("uncertain", None, _said(inside.tolist(), outputs.classes, coverage)) for inside in kinds
-    ]
+    found = [Finding(UNCERTAIN, None, _said(inside.tolist(), outputs.classes, coverage)) for inside in kinds]
     notes.add(
         {row: found[k] for row, k in zip(uncertain.tolist(), kind.ravel().tolist(), strict=True)}, "uncertain"
     )
@@ -43,4 +42,4 @@ def note_uncertainty(notes: Notes, outputs: Predictions, model: LoadedModel, cov
 
 def _said(inside: list[bool], classes: tuple[str, ...], coverage: float) -> str:
     named = [name for name, is_in in zip(classes, inside, strict=True) if is_in]
-    return f"{', '.join(named) or 'no class'} at {coverage:.6g}"
+    return set_text(named, coverage)

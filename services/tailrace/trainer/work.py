@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+import numpy as np
+
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.contracts.sections import Template
 from tailrace.kit.codec import Codec
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.messages import Message
 from tailrace.models.build import Package, build_package
+from tailrace.models.calibration import calibration_rows
 from tailrace.models.columns import Array
 from tailrace.models.load import LoadedModel, Predictions, load_model
 from tailrace.models.rows import Rows, imputed
@@ -88,7 +91,10 @@ def _train(
         seeds={"random_state": run.seed},
     )
     candidate = LoadedModel(package.manifest, load_model(package.manifest, package.parts["model"]))
-    held = rows.held_rows
+    held, held_frame = rows.held_rows, rows.held_frame
+    if candidate.manifest.calibration is not None:  # nobody is judged on rows that something was fitted on
+        later = np.arange(calibration_rows(len(held)), len(held))
+        held, held_frame, held_x = held.take(later), held_frame[later], held_x.iloc[later]
     said = {"candidate": _said(candidate, held), "baseline": baseline(y, len(held), contract)}
     found = [
         *evaluations("candidate", said["candidate"], held.truth, contract, template=chosen),
@@ -102,7 +108,7 @@ def _train(
     trained_too = list(_others(chosen, x, y, contract, run.seed, held_x, say))
     for name, predictions in trained_too:
         found += evaluations("other", predictions, held.truth, contract, template=name)
-    failed = failed_gates(Judged(contract, candidate, held, rows.held_frame, said, best))
+    failed = failed_gates(Judged(contract, candidate, held, held_frame, said, best))
     return Trained(
         package,
         tuple(failed),
@@ -111,7 +117,7 @@ def _train(
             "template": chosen,
             "dataset_digest": rows.digest,
             "rows": len(y),
-            "held_back": len(held_y),
+            "held_back": len(held),
             "evaluations": found,
             "content_digest": package.manifest.content_digest,
         },

@@ -127,6 +127,8 @@ def differences(logged: Any, again: Any, path: str = "") -> list[str]:
             for i, (a, b) in enumerate(zip(logged, again, strict=True))
             for line in differences(a, b, f"{path}[{i}]")
         ]
-    both_nan = isinstance(logged, float) and isinstance(again, float) and logged != logged and again != again
-    same = both_nan or (type(logged) is type(again) and logged == again)
+    if isinstance(logged, float) and isinstance(again, float):
+        same = repr(logged) == repr(again)  # to the bit: 0 is not -0, and NaN is NaN
+    else:
+        same = type(logged) is type(again) and logged == again
     return [] if same else [f"{path}: {logged!r} / {again!r}"]

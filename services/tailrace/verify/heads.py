@@ -1,4 +1,4 @@
-"""Reads the beginning of prediction events, up to who made them and from what: cheaper than the whole."""
+"""Reads the beginning of prediction events, up to who made them, from what and why: cheaper than the whole."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tailrace.kit.avro_types import plain
 from tailrace.kit.codec import HEADER, Codec, read_schema_id
 from tailrace.kit.errors import BadRecord
 
-_LAST = "role"
+_LAST = "served_cause"
 
 
 class Heads:
-    """Decodes prediction events as far as their field ``role``.
+    """Decodes prediction events as far as their field ``served_cause``.
 
     Avro has no field headers: a record's first fields can be read by a schema that ends after them.
     """
@@ -25,7 +25,7 @@ class Heads:
         self._schemas: dict[int, Any] = {}
 
     def read(self, value: bytes | None) -> dict[str, Any]:
-        """The event's fields from ``prediction_id`` to ``role``.
+        """The event's fields from ``prediction_id`` to ``served_cause``.
 
         Raises:
             BadRecord: the bytes are no prediction event.

@@ -1,4 +1,4 @@
-"""Scores a sample of logged requests again, so that an event that was altered afterwards shows.
+"""Scores logged requests again, so that an event that was altered afterwards, or is not reproducible, shows.
 
 A prediction is a function of its request, package, contract and rollout revision, all named in it. So the
 scorer's own logic, given the control topics up to the revisions named, must come to the same event.
@@ -8,30 +8,38 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
 import time
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from tailrace.contracts import lanes
 from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.codec import HEADER, Codec, ControlCodec
 from tailrace.kit.errors import BadRecord
-from tailrace.kit.messages import Message, Source
+from tailrace.kit.messages import Message, Record, Source
 from tailrace.kit.registry import Registry
+from tailrace.kit.sources import prediction_id
 from tailrace.models.errors import PackageRefused
 from tailrace.models.fingerprint import runtime_versions
 from tailrace.models.load import LoadedModel
+from tailrace.models.manifest import Tolerance
 from tailrace.scorer.logic import ScorerLogic
 from tailrace.scorer.versions import OpenVersion, Role
 from tailrace.verify.check import Problem, differences
+from tailrace.verify.heads import Heads
+from tailrace.verify.received import received
 
-RELATIVE, ABSOLUTE = 1e-6, 1e-9
-"""How far numbers may differ where the event was computed by another CPU or other libraries than here."""
+_MOST_LOGICS = 8
+_ID = slice(HEADER.size + 1, HEADER.size + 33)
+"""Where an event's first field is, the prediction's id: a text of 32 digits behind its length."""
 
-_NOT_COMPARED = ("latency_ms",)
+
+_EXACT = Tolerance(absolute=0.0, relative=0.0)
+_COMPUTED = ("score", "probabilities", "value")
 
 
 class Sample:
@@ -53,6 +61,27 @@ class Sample:
         return sorted((message for *_, message in self._kept), key=Source.of)
 
 
+class Rescored(NamedTuple):
+    """A logged prediction and what its request comes to now.
+
+    ``head`` is the beginning of the event (see verify/heads.py); ``again`` is None where there is no answer now, and
+    ``why`` says why.
+    """
+
+    message: Message
+    head: Mapping[str, Any]
+    again: Record | None
+    why: str = ""
+
+    @property
+    def equal(self) -> bool:
+        """Whether it is the same event, byte for byte, but for the time that the answer took."""
+        if self.again is None or self.again.value is None or self.again.key != self.message.key():
+            return False
+        # The latency is the event's last field, a double.
+        return self.again.value[:-8] == (self.message.value() or b"")[:-8]
+
+
 class _Named(NamedTuple):
     """What a prediction says it is a function of, besides its request."""
 
@@ -60,6 +89,12 @@ class _Named(NamedTuple):
     model: str
     contract_digest: str
     revision: int
+    cause: str
+    """Why something else than the version answered; empty where nothing did."""
+
+
+# Finds requests by their coordinates; those no longer retained are left out.
+FindRequests = Callable[[Sequence[Source]], Mapping[Source, Message]]
 
 
 class Rescorer:
@@ -72,71 +107,138 @@ class Rescorer:
     def __init__(self, registry: Registry, control: Sequence[Message], open_version: OpenVersion) -> None:
         self._registry = registry
         self._codec, self._control_codec = Codec(registry), ControlCodec(registry)
+        self._heads = Heads(self._codec)
         self._control, self._open_version = control, open_version
         self._refused: dict[tuple[str, int], str] = {}
+        self._tolerances: dict[str, Tolerance] = {}
+        self._logics: OrderedDict[_Named, ScorerLogic] = OrderedDict()
+        # Those that some logic holds, so that revisions share a version's model.
+        self._models: WeakValueDictionary[tuple[str, str], LoadedModel] = WeakValueDictionary()
 
-    def problems(
-        self, predictions: Sequence[Message], requests: Callable[[Sequence[Source]], Mapping[Source, Message]]
-    ) -> Iterator[Problem]:
-        """What differs, by prediction.
-
-        Args:
-            predictions: messages of predictions or shadow predictions topics.
-            requests: finds requests by their coordinates; those no longer retained are left out.
-        """
-        groups: dict[_Named, list[tuple[Message, dict[str, Any]]]] = {}
+    def problems(self, predictions: Sequence[Message], requests: FindRequests) -> Iterator[Problem]:
+        """What differs, by prediction (of predictions or shadow predictions topics)."""
+        read = []
         for message in predictions:
             try:
-                event = self._codec.decode(message.value()).record
+                read.append((message, self._heads.read(message.value())))
             except BadRecord as bad:
                 yield _problem(message, str(bad))
-                continue
-            role: Role = "shadow" if event["role"] == "shadow" else "champion"
-            named = _Named(role, event["model"], event["contract_digest"], event["rollout_revision"])
-            groups.setdefault(named, []).append((message, event))
-        sources = [Source(**event["source"]) for events in groups.values() for _, event in events]
-        found = requests(sources)
-        for named, events in sorted(groups.items()):
-            yield from self._again(named, events, found)
+        for rescored in self.again(read, requests):
+            differing, why = self.differences(rescored)
+            if why:
+                yield _problem(rescored.message, f"cannot be scored again: {why}")
+            elif differing:
+                yield _problem(rescored.message, "scored again: " + "; ".join(differing))
 
-    def _again(
-        self, named: _Named, events: list[tuple[Message, dict[str, Any]]], requests: Mapping[Source, Message]
-    ) -> Iterator[Problem]:
-        logic = ScorerLogic(named.role, self._registry, self._open, _Inline())
-        logic.control(self._as_of(named))
-        for message, event in events:
-            request = requests.get(Source(**event["source"]))
-            if request is None:
-                continue
-            logic.as_logged(event["served_cause"])
-            output = logic.process([request], _Clock())
-            versions = {
-                record.key: again
-                for record in output.records
-                if record.topic == message.topic()
-                and record.value is not None
-                and (again := self._codec.decode(record.value).record)["version"] == event["version"]
-            }
-            if message.key() in versions:
-                differing = _differences(event, versions[message.key()])
-                if differing:
-                    yield _problem(message, "scored again: " + "; ".join(differing))
-            elif versions:
-                yield _problem(message, f"scored again: its key is {next(iter(versions))!r}")
-            else:
-                held = [hold.reason for hold in output.holds.values()]
-                refused = [f"{letter.code}: {letter.reason}" for letter in output.dead_letters]
-                refusal = self._refused.get((named.model, event["version"]), "it does not answer")
-                why = "; ".join([*held, *refused]) or f"version {event['version']}: {refusal}"
-                yield _problem(message, f"cannot be scored again: {why}")
+    def again(
+        self, predictions: Sequence[tuple[Message, Mapping[str, Any]]], requests: FindRequests
+    ) -> Iterator[Rescored]:
+        """Scores again, all at once that were answered under the same contract and rollout revision.
+
+        A request that is no longer retained is taken from the event, which holds it as it was received.
+
+        Args:
+            predictions: messages of predictions topics with their heads (see verify/heads.py).
+        """
+        groups: dict[_Named, list[tuple[Message, Mapping[str, Any]]]] = {}
+        for message, head in predictions:
+            role: Role = "shadow" if head["role"] == "shadow" else "champion"
+            what = head["model"], head["contract_digest"], head["rollout_revision"]
+            groups.setdefault(_Named(role, *what, head["served_cause"] or ""), []).append((message, head))
+        found = requests([Source(**head["source"]) for _, head in predictions])
+        for named, events in sorted(groups.items()):
+            yield from self._group(named, events, found)
+
+    def differences(self, rescored: Rescored) -> tuple[list[str], str]:
+        """Where the events differ, as ``field: logged / again``; or why there is nothing to compare.
+
+        Bit for bit where CPU and libraries are the same as here. Otherwise numbers may be as far apart as the
+        package allows, texts made of numbers are not compared.
+        """
+        if rescored.equal:
+            return [], ""
+        if rescored.again is None:
+            return [], rescored.why
+        try:
+            event = self._codec.decode(rescored.message.value()).record
+        except BadRecord as bad:
+            return [], str(bad)
+        again = self._codec.decode(rescored.again.value).record
+        if again["version"] != event["version"]:
+            refused = self._refused.get((event["model"], event["version"]), "it does not answer")
+            return [], f"version {event['version']}: {refused}"
+        del event["latency_ms"], again["latency_ms"]
+        if not is_here(event):
+            event, again = _portable(event), _portable(again)
+            tolerance = self._tolerances.get(event["artifact_digest"], _EXACT)
+            again |= {name: _near(event[name], again[name], tolerance) for name in _COMPUTED}
+        key = rescored.message.key()
+        moved = [] if rescored.again.key == key else [f"its key: {key!r} / {rescored.again.key!r}"]
+        return moved + differences(event, again), ""
+
+    def _group(
+        self,
+        named: _Named,
+        events: Sequence[tuple[Message, Mapping[str, Any]]],
+        requests: Mapping[Source, Message],
+    ) -> Iterator[Rescored]:
+        asked: dict[Source, Message] = {}
+        unreadable: dict[Source, str] = {}
+        for message, head in events:
+            source = Source(**head["source"])
+            try:
+                asked[source] = requests.get(source) or received(message, self._codec, self._registry)
+            except BadRecord as bad:
+                unreadable[source] = str(bad)
+        logic = self._logic(named)
+        logic.as_logged(named.cause)
+        output = logic.process([asked[source] for source in sorted(asked)], _Clock())
+        events_again = [r for r in output.records if r.value is not None and r.topic != lanes.ALERTS]
+        found = {(record.topic, (record.value or b"")[_ID]): record for record in events_again}
+        asked_for: dict[tuple[str, Source, int], Record] = {}
+        why = unreadable | {Source.of(d.message): f"{d.code}: {d.reason}" for d in output.dead_letters}
+        held = "; ".join(sorted({hold.reason for hold in output.holds.values()}))
+        for message, head in events:
+            source = Source(**head["source"])
+            name = prediction_id(head["role"], source, head["version"]).encode()
+            again = found.get((message.topic(), name))
+            if again is None:  # another role's, perhaps
+                asked_for = asked_for or self._by_source(events_again)
+                again = asked_for.get((message.topic(), source, head["version"]))
+            refused = self._refused.get((named.model, head["version"]), "it does not answer")
+            nothing = why.get(source) or held or f"version {head['version']}: {refused}"
+            yield Rescored(message, head, again, "" if again else nothing)
+
+    def _by_source(self, records: Sequence[Record]) -> dict[tuple[str, Source, int], Record]:
+        heads = [(record, self._heads.read(record.value)) for record in records]
+        return {(record.topic, Source(**head["source"]), head["version"]): record for record, head in heads}
+
+    def _logic(self, named: _Named) -> ScorerLogic:
+        """The scorer's logic as of then; those used last are kept."""
+        named = named._replace(cause="")
+        logic = self._logics.pop(named, None)
+        if logic is None:
+            logic = ScorerLogic(named.role, self._registry, self._open, _Inline())
+            logic.control(self._as_of(named))
+        self._logics[named] = logic
+        if len(self._logics) > _MOST_LOGICS:
+            self._logics.popitem(last=False)
+        return logic
 
     def _open(self, record: Mapping[str, Any], contract: ModelContract) -> LoadedModel:
+        key = record["digest"], contract.digest
+        found = self._models.get(key)
+        if found is not None:
+            return found
         # Behind a refused champion the version before it answers: remember why it was not the one named.
         try:
-            return self._open_version(record, contract)
+            opened = self._open_version(record, contract)
         except PackageRefused as refused:
             self._refused[record["model"], record["version"]] = str(refused)
             raise
+        self._models[key] = opened
+        self._tolerances[opened.digest] = opened.manifest.tolerance
+        return opened
 
     def _as_of(self, named: _Named) -> list[Message]:
         """The control topics as they were when the model had this contract and this revision."""
@@ -159,24 +261,27 @@ class Rescorer:
         return kept
 
 
-def _differences(event: dict[str, Any], again: dict[str, Any]) -> list[str]:
-    """Bit for bit where the runtime is the same; otherwise within tolerance, and without the runtime."""
-    skipped: tuple[str, ...] = _NOT_COMPARED
-    if event["runtime"] != runtime_versions():
-        skipped = (*skipped, "runtime")
-        again = _near(event, again)
-    one, other = ({k: v for k, v in e.items() if k not in skipped} for e in (event, again))
-    return differences(one, other)
+def is_here(event: Mapping[str, Any]) -> bool:
+    """Whether an event was computed by the CPU and the libraries that are here."""
+    return bool(event["runtime"] == runtime_versions())
 
 
-def _near(logged: Any, again: Any) -> Any:
+def _portable(event: Mapping[str, Any]) -> dict[str, Any]:
+    """What another CPU must come to as well: without the texts of findings, which hold numbers, and without
+    explanations, since log-odds can magnify any difference.
+    """
+    return {name: value for name, value in event.items() if name not in ("runtime", "explanation")} | {
+        "guardrails": [(found["guard"], found["field"]) for found in event["guardrails"]]
+    }
+
+
+def _near(logged: Any, again: Any, tolerance: Tolerance) -> Any:
     """``again`` with every number that is near enough to the logged one replaced by that."""
     if isinstance(logged, dict) and isinstance(again, dict):
-        return {name: _near(logged.get(name), value) for name, value in again.items()}
-    if isinstance(logged, list) and isinstance(again, list) and len(logged) == len(again):
-        return [_near(one, other) for one, other in zip(logged, again, strict=True)]
+        return {name: _near(logged.get(name), value, tolerance) for name, value in again.items()}
     if isinstance(logged, float) and isinstance(again, float):
-        return logged if math.isclose(logged, again, rel_tol=RELATIVE, abs_tol=ABSOLUTE) else again
+        off = abs(logged - again)
+        return logged if off <= tolerance.absolute + tolerance.relative * abs(logged) else again
     return again
 
 

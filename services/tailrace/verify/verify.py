@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,6 @@ import numpy as np
 from tailrace.contracts import lanes
 from tailrace.contracts.fold import Contracts
 from tailrace.contracts.lanes import Lane
-from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit import dead_letters
 from tailrace.kit.clickhouse import ClickHouse
 from tailrace.kit.codec import Codec, ControlCodec
@@ -22,20 +22,16 @@ from tailrace.kit.errors import BadRecord, UsageError
 from tailrace.kit.marks import mark_time
 from tailrace.kit.messages import Message, Source
 from tailrace.kit.messages import TopicPartition as Partition
-from tailrace.kit.reading import read_at
 from tailrace.kit.registry import RegistryClient
 from tailrace.kit.sources import prediction_id
 from tailrace.kit.topics import LANE, topics_read_by
 from tailrace.models.errors import PackageRefused
-from tailrace.models.fetch import KafkaChunks, PackageFetcher
-from tailrace.models.load import LoadedModel
 from tailrace.models.manifest import Manifest
-from tailrace.models.package import open_package
-from tailrace.models.trust import TrustStore
 from tailrace.verify.check import Growing, Offsets, Problem, account, compare_rows
 from tailrace.verify.decisions import Decisions, Published
 from tailrace.verify.heads import Heads
 from tailrace.verify.log import Log, Range
+from tailrace.verify.logged import messages_at, packages
 from tailrace.verify.outcomes import Outcomes
 from tailrace.verify.report import Report
 from tailrace.verify.rescore import Rescorer, Sample
@@ -217,7 +213,7 @@ class Verification:
         refused: dict[Partition, Growing] = defaultdict(Growing)
         first_kept: dict[Partition, int] = {}
         contracts = [a.contract for a in self._contracts.by_digest.values() if a.contract.lane == lane.name]
-        outcomes = Outcomes(lane, contracts, self._codec, self._messages_at)
+        outcomes = Outcomes(lane, contracts, self._codec, partial(messages_at, self._connection))
 
         def take(message: Message) -> None:
             at = Partition(message.topic(), message.partition())
@@ -353,29 +349,10 @@ class Verification:
         return letter.source if letter.service == SCORER else None
 
     def _rescore(self, messages: list[Message]) -> None:
-        fetch = PackageFetcher(self._home / "cache" / "packages", KafkaChunks(self._connection))
-        trust = TrustStore(self._home / "keys", past=True)  # what was taken up was trusted then
-        revoked = self._report.revoked
-
-        def opened(record: Mapping[str, Any], contract: ModelContract) -> LoadedModel:
-            model = open_package(record, fetch, trust, contract)
-            if trust.is_revoked(record["key_id"]):
-                revoked.add(f"{record['model']} version {record['version']} (key {record['key_id']})")
-            return model
-
+        opened = packages(self._connection, self._home, self._report.revoked)
         rescorer = Rescorer(self._registry, self._control_messages, opened)
-        self._report.offend(rescorer.problems(messages, self._messages_at))
+        self._report.offend(rescorer.problems(messages, partial(messages_at, self._connection)))
         self._report.rescored = len(messages)
-
-    def _messages_at(self, sources: Collection[Source]) -> dict[Source, Message]:
-        places: dict[str, set[tuple[int, int]]] = defaultdict(set)
-        for topic, *place in sources:
-            places[topic].add((place[0], place[1]))
-        return {
-            Source(topic, *place): message
-            for topic, wanted in places.items()
-            for place, message in read_at(self._connection, topic, wanted).items()
-        }
 
     # --- ClickHouse
 

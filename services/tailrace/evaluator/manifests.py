@@ -1,4 +1,4 @@
-"""What versions scored on their holdouts, as their manifests say: checked as scorers check them."""
+"""What manifests say of the versions that are judged: checked as scorers check them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from tailrace.models.catalog import Catalog
 from tailrace.models.errors import PackageRefused
-from tailrace.models.manifest import Holdout, Manifest
+from tailrace.models.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -16,20 +16,20 @@ Verify = Callable[[Mapping[str, Any]], Manifest]
 """The manifest of a record of ``tailrace.model-manifests``; raises PackageRefused."""
 
 
-class Holdouts:
-    """Holdout metrics by package."""
+class Manifests:
+    """Manifests by package."""
 
     def __init__(self, verify: Verify) -> None:
         self.catalog = Catalog()
         self._verify = verify
 
-    def of(self, model: str, version: int, artifact: str) -> Holdout | None:
+    def of(self, model: str, version: int, artifact: str) -> Manifest | None:
         """None where no such package is published, or none that can be trusted."""
         record = self.catalog.record(model, version)
         if record is None or record["digest"] != artifact:
             return None
         try:
-            return self._verify(record).holdout
+            return self._verify(record)
         except PackageRefused as refused:
             log.warning(
                 "a package was refused", extra={"model": model, "version": version, "why": str(refused)}

@@ -1,0 +1,147 @@
+"""Predictions as they were logged: those of a stretch of time, or one by its id. And what they were made of."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tailrace.contracts import lanes
+from tailrace.contracts.fold import Contracts
+from tailrace.contracts.lanes import Lane
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.connection import Connection
+from tailrace.kit.errors import BadRecord, UsageError
+from tailrace.kit.marks import mark_time
+from tailrace.kit.messages import Message, Source, TopicPartition
+from tailrace.kit.reading import read_at
+from tailrace.kit.registry import RegistryClient
+from tailrace.models.fetch import KafkaChunks, PackageFetcher
+from tailrace.models.load import LoadedModel
+from tailrace.models.package import open_package
+from tailrace.models.trust import TrustStore
+from tailrace.scorer.versions import OpenVersion
+from tailrace.verify.heads import Heads
+from tailrace.verify.log import Log, Range
+
+
+class Span(NamedTuple):
+    """When predictions were appended, in ms since 1970: from ``since`` to before ``until``; None: however long ago, or
+    up to now."""
+
+    since: int | None = None
+    until: int | None = None
+
+
+ALWAYS = Span()
+
+
+class Logged(NamedTuple):
+    """A prediction and the beginning of its event (see verify/heads.py)."""
+
+    message: Message
+    head: Mapping[str, Any]
+
+
+class LoggedPredictions:
+    """The predictions and shadow predictions of one model that are retained, or of all models.
+
+    Raises:
+        UsageError: no contract of this model was ever applied.
+        Retry: Kafka or the registry does not answer.
+    """
+
+    def __init__(self, connection: Connection, model: str | None = None) -> None:
+        self._log = Log(connection)
+        self.registry = RegistryClient(connection.registry, connection.registry_auth)
+        self._heads = Heads(Codec(self.registry))
+        self._model = model
+        topics = (lanes.CONTRACTS, lanes.MANIFESTS, lanes.ROLLOUTS)
+        self.control = list(self._log.read(self._log.retained(topics)))
+        """The messages of the contracts, manifests and rollouts topics, each topic in order."""
+        contracts, codec = Contracts(), ControlCodec(self.registry)
+        for message in self.control:
+            if message.topic() == lanes.CONTRACTS and (record := codec.read(message)) is not None:
+                contracts.apply(record)
+        self.contracts = contracts
+        known = {applied.model: applied.contract.lane for applied in contracts.by_digest.values()}
+        if model is not None and model not in known:
+            said = ", ".join(sorted(known)) or "none yet"
+            raise UsageError(f"no contract of a model {model!r} is applied (known: {said})")
+        self._lanes = sorted({lane for name, lane in known.items() if model in (None, name)})
+
+    def read(self, span: Span = ALWAYS, containing: bytes = b"") -> Iterator[Logged]:
+        """Those of a stretch of time, each partition in order; what cannot be read as a prediction is left out.
+
+        Args:
+            span: when they were appended.
+            containing: only events with these bytes somewhere, which is cheaper to tell than to decode.
+        """
+        topics = [t for lane in map(Lane, self._lanes) for t in (lane.predictions, lane.shadow_predictions)]
+        for message in self._log.read(self._within(topics, span)):
+            if mark_time(message) is not None or containing not in (message.value() or b""):
+                continue
+            try:
+                head = self._heads.read(message.value())
+            except BadRecord:
+                continue
+            if self._model in (None, head["model"]):
+                yield Logged(message, head)
+
+    def by_id(self, name: str, span: Span = ALWAYS) -> list[Logged]:
+        """Those with this prediction id, or of the request with this id.
+
+        Raises:
+            UsageError: there is none.
+        """
+        wanted = self.read(span, name.encode())
+        found = [e for e in wanted if name in (e.head["prediction_id"], e.head["request_id"])]
+        if not found:
+            raise UsageError(
+                f"no prediction with the id {name!r}, nor of a request with it, is retained"
+                + ("" if span == ALWAYS else " of that time")
+            )
+        return found
+
+    def _within(self, topics: Collection[str], span: Span) -> dict[TopicPartition, Range]:
+        ranges = self._log.retained(topics)
+        first = {} if span.since is None else self._log.offsets_at(span.since, ranges)
+        last = {} if span.until is None else self._log.offsets_at(span.until, ranges)
+        return {
+            p: Range(_least(first.get(p, r.low), r.end), _least(last.get(p, r.end), r.end))
+            for p, r in ranges.items()
+        }
+
+
+def _least(offset: int | None, end: int) -> int:
+    return end if offset is None else min(offset, end)
+
+
+def packages(connection: Connection, home: Path, revoked: set[str] | None = None) -> OpenVersion:
+    """Opens packages by every check, against the keys that the home trusts, or did when they were taken up: ``revoked``
+    is told whose key is revoked by now.
+    """
+    fetch = PackageFetcher(home / "cache" / "packages", KafkaChunks(connection))
+    trust = TrustStore(home / "keys", past=True)
+
+    def opened(record: Mapping[str, Any], contract: ModelContract) -> LoadedModel:
+        model = open_package(record, fetch, trust, contract)
+        if revoked is not None and trust.is_revoked(record["key_id"]):
+            revoked.add(f"{record['model']} version {record['version']} (key {record['key_id']})")
+        return model
+
+    return opened
+
+
+def messages_at(connection: Connection, sources: Collection[Source]) -> dict[Source, Message]:
+    """The messages at these coordinates; without those that are no longer there."""
+    places: dict[str, set[tuple[int, int]]] = defaultdict(set)
+    for topic, *place in sources:
+        places[topic].add((place[0], place[1]))
+    return {
+        Source(topic, *place): message
+        for topic, wanted in places.items()
+        for place, message in read_at(connection, topic, wanted).items()
+    }

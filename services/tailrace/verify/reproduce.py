@@ -1,0 +1,167 @@
+"""Scores logged predictions again from their packages and counts those that come to the same bits."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tailrace.kit.connection import Connection, home_dir
+from tailrace.kit.messages import Source
+from tailrace.models.fingerprint import runtime_versions
+from tailrace.verify.logged import ALWAYS, Logged, LoggedPredictions, Span, messages_at, packages
+from tailrace.verify.rescore import Rescored, Rescorer, is_here
+
+AT_ONCE = 10_000
+"""Predictions in memory at a time."""
+_SHOWN = 100
+
+
+class _Group(NamedTuple):
+    """Who computed predictions, and on what."""
+
+    model: str
+    version: int
+    role: str
+    runtime: tuple[tuple[str, str], ...]
+
+
+@dataclass
+class Counts:
+    """``equal`` to the bit; ``near``: within the package's tolerance, where another CPU or other libraries computed
+    it; ``different``; ``unanswered``: there is no answer to the request now."""
+
+    equal: int = 0
+    near: int = 0
+    different: int = 0
+    unanswered: int = 0
+
+    @property
+    def predictions(self) -> int:
+        return self.equal + self.near + self.different + self.unanswered
+
+
+class Different(NamedTuple):
+    """A prediction that does not come to the same; ``differing`` as ``field: logged / again``."""
+
+    prediction: Source
+    head: Mapping[str, Any]
+    differing: list[str]
+    why: str
+
+
+@dataclass
+class Reproduced:
+    """What came of it. Of what differs the first hundred are kept; ``revoked`` are versions whose key is by now."""
+
+    groups: dict[_Group, Counts] = field(default_factory=dict)
+    different: list[Different] = field(default_factory=list)
+    revoked: set[str] = field(default_factory=set)
+    seconds: float = 0.0
+
+    @property
+    def total(self) -> Counts:
+        every = self.groups.values()
+        return Counts(*(sum(getattr(c, name) for c in every) for name in vars(Counts())))
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing differs, be it to the bit or beyond the tolerance, and everything has an answer."""
+        return not (self.total.different or self.total.unanswered)
+
+    def take(self, rescored: Rescored, differing: list[str], why: str) -> None:
+        head = rescored.head
+        group = _Group(head["model"], head["version"], head["role"], tuple(sorted(head["runtime"].items())))
+        counts = self.groups.setdefault(group, Counts())
+        if why:
+            counts.unanswered += 1
+        elif differing:
+            counts.different += 1
+        elif rescored.equal or is_here(head):
+            counts.equal += 1
+        else:
+            counts.near += 1
+        if (why or differing) and len(self.different) < _SHOWN:
+            self.different.append(Different(Source.of(rescored.message), head, differing, why))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form that ``--json`` prints; ``elsewhere`` is what differs from the CPU and libraries here."""
+        here = runtime_versions()
+        return {
+            "ok": self.ok,
+            "predictions": self.total.predictions,
+            **vars(self.total),
+            "runtime": here,
+            "groups": [
+                {
+                    "model": group.model,
+                    "version": group.version,
+                    "role": group.role,
+                    "cpu": dict(group.runtime).get("cpu"),
+                    "elsewhere": {n: v for n, v in group.runtime if here.get(n) != v},
+                    "predictions": counts.predictions,
+                    **vars(counts),
+                }
+                for group, counts in sorted(self.groups.items())
+            ],
+            "differing": [
+                {
+                    "prediction": str(each.prediction),
+                    "prediction_id": each.head["prediction_id"],
+                    "request_id": each.head["request_id"],
+                    "version": each.head["version"],
+                    "fields": each.differing,
+                    "why": each.why or None,
+                }
+                for each in self.different
+            ],
+            "revoked": sorted(self.revoked),
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def reproduce(
+    connection: Connection,
+    model: str,
+    span: Span = ALWAYS,
+    limit: int | None = None,
+    name: str | None = None,
+    home: Path | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Reproduced:
+    """Scores a model's logged predictions again, in batches that are not those in which they were scored.
+
+    Args:
+        span: when they were appended.
+        limit: stop after so many.
+        name: only those with this prediction id, or of the request with this id.
+        home: where packages are cached and keys trusted.
+        progress: is told how many are done.
+
+    Raises:
+        UsageError: there is no such model, or no such id.
+        TailraceError, Retry: Kafka or the registry does not answer.
+    """
+    began = time.monotonic()
+    logged = LoggedPredictions(connection, model)
+    report, done = Reproduced(), 0
+    opened = packages(connection, home or home_dir(), report.revoked)
+    rescorer = Rescorer(logged.registry, logged.control, opened)
+    found: Iterable[Logged] = logged.read(span) if name is None else logged.by_id(name, span)
+    for some in _batches(itertools.islice(found, limit)):
+        for rescored in rescorer.again(some, partial(messages_at, connection)):
+            report.take(rescored, *rescorer.differences(rescored))
+        done += len(some)
+        progress(done)
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def _batches(found: Iterable[Logged]) -> Iterator[list[Logged]]:
+    left = iter(found)
+    while some := list(itertools.islice(left, AT_ONCE)):
+        yield some
