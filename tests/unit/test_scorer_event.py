@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 from tailrace.contracts.model_contract import load_contract
 from tailrace.contracts.schemas import prediction_schema, request_schema
+from tailrace.kit.avro_bytes import long
 from tailrace.kit.avro_types import plain
 from tailrace.kit.messages import Source
 from tailrace.kit.sources import id_role, prediction_id
+from tailrace.kit.spans import Spans
 from tailrace.models.load import Predictions
-from tailrace.scorer.event import FIELDS, Answers, Identity, encode_events, long
+from tailrace.scorer.event import FIELDS, Answers, Identity, encode_events
 from tailrace.scorer.notes import Contribution, Finding
 from tailrace.scorer.policy import Choice
 from tailrace.scorer.rows import Replaced
@@ -97,12 +99,14 @@ def batches(draw: st.DrawFn) -> tuple[str, Identity, Answers, list[dict[str, Any
     texts = st.lists(TEXT.map(str.encode), min_size=rows, max_size=rows)
     answers = Answers(
         topic=draw(TEXT),
-        partitions=draw(st.lists(st.integers(0, 200), min_size=rows, max_size=rows)),
-        offsets=draw(st.lists(OFFSET, min_size=rows, max_size=rows)),
-        request_ids=draw(texts),
-        keys=draw(texts),
+        partitions=np.array(
+            draw(st.lists(st.integers(0, 200), min_size=rows, max_size=rows)), dtype=np.int64
+        ),
+        offsets=np.array(draw(st.lists(OFFSET, min_size=rows, max_size=rows)), dtype=np.int64),
+        request_ids=Spans.of(draw(texts)),
+        keys=Spans.of(draw(texts)),
         event_times=np.array(draw(st.lists(LONG, min_size=rows, max_size=rows)), dtype=np.int64),
-        bodies=[b"\0\0\0\0\1" + written(REQUESTS[task], request) for request in requests],
+        bodies=Spans.of([b"\0\0\0\0\1" + written(REQUESTS[task], request) for request in requests]),
         outputs=outputs(task, numbers),
         choices=np.array(
             draw(st.lists(st.integers(0, len(options) - 1), min_size=rows, max_size=rows)), dtype=np.int64
@@ -121,7 +125,7 @@ def batches(draw: st.DrawFn) -> tuple[str, Identity, Answers, list[dict[str, Any
 
 def expected(task: str, of: Identity, answers: Answers, request: dict[str, Any], row: int) -> dict[str, Any]:
     """The event as a record, put together the plain way."""
-    source = Source(answers.topic, answers.partitions[row], answers.offsets[row])
+    source = Source(answers.topic, int(answers.partitions[row]), int(answers.offsets[row]))
     choice = answers.options[int(answers.choices[row])]
     numbers = answers.outputs
     probabilities, predicted = None, None

@@ -67,10 +67,11 @@ def test_partitions_are_turned_apart_from_each_other() -> None:
     said = Predictions(np.array([[0.1, 0.9]] * 400), np.full(400, 0.9), None, ("false", "true"))
     last = np.full(400, 4)
     one, other = (
-        exploration.turn(last, said, "t", [partition] * 400, range(400)).choices for partition in (0, 1)
+        exploration.turn(last, said, "t", np.full(400, partition), np.arange(400)).choices
+        for partition in (0, 1)
     )
     assert (one != other).any()
-    mixed = exploration.turn(last, said, "t", [0, 1] * 200, range(400)).choices
+    mixed = exploration.turn(last, said, "t", np.arange(400) % 2, np.arange(400)).choices
     assert mixed.tolist() == np.where(np.arange(400) % 2, other, one).tolist()
     assert last.tolist() == [4] * 400, "what was given is left as it was"
 

@@ -30,6 +30,20 @@ _BYTES = "Array(uint8, 1, 'C', readonly=True)"
 _INTS = "Array(int64, 1, 'A', readonly=True)"
 
 
+@kernel(f"int64[::1]({_BYTES}, {_INTS}, {_INTS})")
+def schema_ids(data: Any, begins: Any, ends: Any) -> Any:
+    """The schema id in the header of each value in wire format; -1 where it has no such header."""
+    found = np.full(len(begins), -1, dtype=np.int64)
+    for row in range(len(begins)):
+        at = begins[row]
+        if ends[row] - at >= 5 and data[at] == 0:
+            number = 0
+            for place in range(1, 5):
+                number = number << 8 | data[at + place]
+            found[row] = number
+    return found
+
+
 @kernel(f"Tuple((int64, int64))({_BYTES}, int64, int64)")
 def read_long(data: Any, at: Any, end: Any) -> Any:
     """A zig-zag number of at most ten bytes, none more than it needs, and where it ends: -1 if it is broken."""

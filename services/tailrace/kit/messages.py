@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import repeat
 from typing import NamedTuple, Protocol
 
 Headers = Sequence[tuple[str, bytes]]
@@ -54,6 +56,12 @@ class Record(NamedTuple):
     key: bytes | None = None
     headers: Headers = ()
     partition: int | None = None
+
+
+def records(topic: str, values: Sequence[bytes], keys: Iterable[bytes]) -> list[Record]:
+    """Many records of one topic; their keys decide."""
+    rows = zip(repeat(topic), values, keys, repeat(()), repeat(None), strict=False)
+    return list(map(partial(tuple.__new__, Record), rows))
 
 
 class DeadLetter(NamedTuple):

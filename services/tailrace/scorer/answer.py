@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from tailrace.kit.avro_columns import Column
+from tailrace.kit.avro_columns import Column, Ints
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.logic import Clock
 from tailrace.kit.messages import Source
 from tailrace.kit.sources import REQUEST_ID, id_role
+from tailrace.kit.spans import Spans
 from tailrace.models.columns import Array
 from tailrace.models.load import Predictions
 from tailrace.scorer.calibrate import calibrate
@@ -218,18 +219,17 @@ def _answers(
     )
 
 
-def keys_of(work: Work, rows: Rows) -> Sequence[bytes]:
+def keys_of(work: Work, rows: Rows) -> Spans:
     """The canonical texts of the key field, or the coordinates where it is missing."""
     return _effective(
         _texts(rows.requests.columns[rows.requests.plan.contract.key.name]), *_sources(work, rows)
     )
 
 
-def _sources(work: Work, rows: Rows) -> tuple[str, list[int], list[int]]:
+def _sources(work: Work, rows: Rows) -> tuple[str, Ints, Ints]:
     """The topic, and by row partition and offset."""
-    positions = rows.requests.at.tolist()
-    partitions = [work.partitions[at] for at in positions]
-    return work.topics[positions[0]], partitions, [work.offsets[at] for at in positions]
+    at = rows.requests.at
+    return work.topics[int(at[0])], work.partition_numbers[at], work.offset_numbers[at]
 
 
 def _without(rows: Collection[int], of: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -238,24 +238,24 @@ def _without(rows: Collection[int], of: int) -> np.ndarray[Any, np.dtype[np.int6
     return np.flatnonzero(left)
 
 
-def _texts(column: Column) -> Sequence[bytes | None]:
+def _texts(column: Column) -> Spans | Sequence[bytes | None]:
     """The canonical texts of a key column."""
-    if not isinstance(column.values, np.ndarray):
-        given: Sequence[bytes | None] = column.values
-        return given
-    texts: list[Any] = [b"%d" % number for number in column.values.tolist()]
+    if isinstance(column.values, Spans):
+        return column.values
+    texts: list[bytes | None] = [b"%d" % number for number in column.values.tolist()]
     if column.present is not None:
         texts = [text if there else None for text, there in zip(texts, column.present.tolist(), strict=True)]
     return texts
 
 
-def _effective(
-    values: Sequence[bytes | None], topic: str, partitions: list[int], offsets: list[int]
-) -> Sequence[bytes]:
+def _effective(values: Spans | Sequence[bytes | None], topic: str, partitions: Ints, offsets: Ints) -> Spans:
     """Ids or keys, with the request's coordinates where there is none."""
-    if all(values):
-        return values  # type: ignore[return-value]
-    return [
-        value or str(Source(topic, partition, offset)).encode()
-        for value, partition, offset in zip(values, partitions, offsets, strict=True)
-    ]
+    if isinstance(values, Spans) and (values.ends > values.begins).all() and (values.begins >= 0).all():
+        return values
+    sources = zip(partitions.tolist(), offsets.tolist(), strict=True)
+    return Spans.of(
+        [
+            value or str(Source(topic, partition, offset)).encode()
+            for value, (partition, offset) in zip(values, sources, strict=True)
+        ]
+    )

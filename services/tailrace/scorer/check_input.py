@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from tailrace.contracts.fields import ContextField, Feature
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.avro_columns import Column, Ints, Mask
 from tailrace.kit.errors import BadRecord
+from tailrace.kit.spans import Spans
 from tailrace.models.columns import Array
 from tailrace.scorer.frame import frame_of
 from tailrace.scorer.rows import Replaced
@@ -133,26 +133,27 @@ class _Text:
         self._name = name
         self._missing = declared.missing
         self._categories = declared.categories
-        self._known = {c.encode(): c for c in declared.categories or ()}
+        known = declared.categories or ()
+        self._known = Spans.of([c.encode() for c in known])
+        # Behind the categories, where their codes point: what is unknown, and what is missing.
+        self._named = np.array([*known, None, None], dtype=np.object_)
         self._unseen = declared.unseen
 
     def check(self, column: Column, checked: Checked) -> Array:
-        found: list[Any]
         if self._categories is None:
-            found = [None if text is None else text.decode() for text in column.values]
+            values = np.array([None if t is None else t.decode() for t in column.values], dtype=np.object_)
+            wanting = np.flatnonzero(column.values.begins < 0)
         else:
-            found = list(map(self._known.get, column.values))
-        if None in found:
-            self._look(found, column, checked)
-        values = np.empty(len(found), dtype=np.object_)
-        values[:] = found
+            codes = column.values.codes(self._known)
+            values = self._named[codes]
+            wanting = np.flatnonzero(codes < 0)
+        if len(wanting):
+            self._look(values, wanting, column, checked)
         return values
 
-    def _look(self, found: list[Any], column: Column, checked: Checked) -> None:
-        missing = np.zeros(len(found), dtype=np.bool_)
-        for row, value in enumerate(found):
-            if value is not None:
-                continue
+    def _look(self, values: Array, wanting: Ints, column: Column, checked: Checked) -> None:
+        missing = np.zeros(len(values), dtype=np.bool_)
+        for row in wanting.tolist():
             given = column.values[row]
             if given is None:
                 missing[row] = True
@@ -163,7 +164,7 @@ class _Text:
                 reason = f"{self._name} is {given.decode()[:100]!r}, not one of {known}"
                 checked.reject(row, "unseen-category", reason[:500], self._name)
             else:
-                found[row] = self._unseen
+                values[row] = self._unseen
                 checked.replaced.setdefault(row, []).append(Replaced(self._name, self._unseen, "unseen"))
         if self._missing == "impute" and missing.any():
             checked.impute[self._name] = missing

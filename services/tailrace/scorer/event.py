@@ -1,27 +1,29 @@
 """The last step: prediction events in wire format.
 
-An event is put together from pieces of Avro in the order of the schema's fields: what is the same for a whole
+An event is put together from pieces of Avro in the order of the schema's fields: what is the same for many rows of a
 batch is encoded once, and the request's bytes are copied as they are. The reference is fastavro: tests hold
 the two equal, byte for byte.
 """
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from tailrace.kit.avro_bytes import NULL, SOME, double, long, text
 from tailrace.kit.avro_columns import Ints
 from tailrace.kit.codec import HEADER, MAGIC
-from tailrace.kit.messages import Record
+from tailrace.kit.messages import Record, records
+from tailrace.kit.spans import Spans
 from tailrace.models.columns import Array
 from tailrace.models.load import Predictions
+from tailrace.scorer.event_kernels import ID_DIGITS, write_ids
 from tailrace.scorer.notes import Contribution, Finding
 from tailrace.scorer.policy import Choice, Unscored
 from tailrace.scorer.rows import Replaced
+from tailrace.scorer.splice import Matrix, Splice
 
 FIELDS = [
     "prediction_id",
@@ -55,8 +57,8 @@ FIELDS = [
 ]
 """The fields of the prediction schema in the order in which they are written here."""
 
-_NULL, _SOME, _NONE = b"\x00", b"\x02", b"\x00"
-_ID_DIGITS = 32
+_END = b"\x00"
+"""Of an array or a map."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,12 @@ class Answers:
     """
 
     topic: str
-    partitions: list[int]
-    offsets: list[int]
-    request_ids: Sequence[bytes]
-    keys: Sequence[bytes]
+    partitions: Ints
+    offsets: Ints
+    request_ids: Spans
+    keys: Spans
     event_times: Ints
-    bodies: Sequence[bytes]
+    bodies: Spans
     outputs: Predictions
     choices: Array
     options: Sequence[Choice]
@@ -111,8 +113,20 @@ class Answers:
 
 def encode_events(of: Identity, answers: Answers) -> list[Record]:
     """The prediction records, keyed by the canonical text of the contract's key field."""
-    head = HEADER.pack(MAGIC, of.schema_id) + long(_ID_DIGITS)
-    middle = (
+    rows = len(answers.bodies)
+    partitions, which = np.unique(answers.partitions, return_inverse=True)
+    leads = Spans.of([f"{of.id_role}|{answers.topic}/{p}/".encode() for p in partitions.tolist()])
+    ids = np.empty((rows, ID_DIGITS), dtype=np.uint8)
+    write_ids(leads.bytes, leads.begins, leads.ends, which, answers.offsets, ids)
+    event = Splice(rows)
+    event.same(HEADER.pack(MAGIC, of.schema_id) + long(ID_DIGITS))
+    event.matrix(ids)
+    event.texts(answers.request_ids)
+    event.texts(answers.keys)
+    event.longs(answers.event_times)
+    event.one_of([text(answers.topic) + long(p) for p in partitions.tolist()], which)
+    event.longs(answers.offsets)
+    event.same(
         text(of.model)
         + long(of.version)
         + text(of.artifact_digest)
@@ -120,178 +134,116 @@ def encode_events(of: Identity, answers: Answers) -> list[Record]:
         + long(of.rollout_revision)
         + _map((name, text(value)) for name, value in of.runtime.items())
         + text(of.role)
-        + (_NULL if of.arm is None else _SOME + text(of.arm))
+        + _optional(of.arm)
         + text(of.served_by)
-        + (_NULL if of.served_cause is None else _SOME + text(of.served_cause))
+        + _optional(of.served_cause)
     )
-    rows = len(answers.bodies)
-    lead = {p: f"{of.id_role}|{answers.topic}/{p}/".encode() for p in set(answers.partitions)}
-    place = {p: text(answers.topic) + long(p) for p in lead}
-    ids = [
-        hashlib.sha256(lead[partition] + b"%d" % offset).hexdigest()[:_ID_DIGITS].encode()
-        for partition, offset in zip(answers.partitions, answers.offsets, strict=True)
-    ]
-    request_ids = [_sized(data) for data in answers.request_ids]
-    keys = request_ids if answers.keys is answers.request_ids else [_sized(data) for data in answers.keys]
-    replaced = [_NONE] * rows
-    for row, some in answers.replaced.items():
-        replaced[row] = _replacements(some)
-    values = map(
-        b"".join,
-        zip(
-            [head] * rows,
-            ids,
-            request_ids,
-            keys,
-            longs(answers.event_times),
-            [place[partition] for partition in answers.partitions],
-            longs(np.array(answers.offsets, dtype=np.int64)),
-            [middle] * rows,
-            [body[HEADER.size :] for body in answers.bodies],
-            replaced,
-            _numbers(answers.outputs, rows),
-            _ended(answers, struct.pack("<d", of.arm_propensity)),
-            strict=True,
-        ),
-    )
-    return [Record(of.topic, value, key) for value, key in zip(values, answers.keys, strict=True)]
-
-
-def long(number: int) -> bytes:
-    """A zig-zag number of variable length (Avro 1.11, "Binary Encoding")."""
-    number = (number << 1) ^ (number >> 63)
-    if number < 0x80:
-        return _ONE_BYTE[number]
-    found = bytearray()
-    while number >= 0x80:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    found.append(number)
-    return bytes(found)
-
-
-_ONE_BYTE = [bytes([n]) for n in range(0x80)]
-_MOST_BYTES = 10
-
-
-def longs(numbers: Ints) -> list[bytes]:
-    """Many numbers at once."""
-    left = ((numbers << 1) ^ (numbers >> 63)).view(np.uint64)
-    digits = np.zeros((len(numbers), _MOST_BYTES), dtype=np.uint8)
-    sizes = np.ones(len(numbers), dtype=np.int64)
-    for place in range(_MOST_BYTES):
-        digits[:, place] = left & np.uint64(0x7F)
-        left = left >> np.uint64(7)
-        more = left != 0
-        if not more.any():
-            break
-        digits[more, place] |= 0x80
-        sizes += more
-    data = digits.tobytes()
-    return [
-        data[at : at + size]
-        for at, size in zip(range(0, len(data), _MOST_BYTES), sizes.tolist(), strict=True)
-    ]
-
-
-def text(value: str) -> bytes:
-    return _sized(value.encode())
-
-
-def _sized(data: bytes) -> bytes:
-    size = len(data)
-    return (_ONE_BYTE[2 * size] if size < 0x40 else long(size)) + data
+    event.stretches(answers.bodies, HEADER.size)
+    _add_some(event, rows, _END, {row: _replacements(some) for row, some in answers.replaced.items()})
+    event.matrix(_numbers(answers.outputs, rows))
+    _add_decisions(event, answers, double(of.arm_propensity))
+    _add_some(event, rows, _END + NULL, _notes(answers))
+    event.same(double(answers.latency_ms))
+    return records(of.topic, event.finish(), answers.keys)
 
 
 def _map(items: Iterable[tuple[str, bytes]]) -> bytes:
-    pairs = [text(name) + value for name, value in items]
-    return (long(len(pairs)) + b"".join(pairs) if pairs else b"") + _NONE
+    return _items([text(name) + value for name, value in items])
+
+
+def _items(written: Sequence[bytes]) -> bytes:
+    """An array, or a map."""
+    return (long(len(written)) + b"".join(written) if written else b"") + _END
+
+
+def _optional(value: str | None) -> bytes:
+    return NULL if value is None else SOME + text(value)
+
+
+def _add_some(event: Splice, rows: int, usual: bytes, others: Mapping[int, bytes]) -> None:
+    """Adds what is usual to every row, but for those that have another one."""
+    if not others:
+        event.same(usual)
+        return
+    numbers = {data: number for number, data in enumerate(dict.fromkeys((usual, *others.values())))}
+    which = np.zeros(rows, dtype=np.int64)
+    which[list(others)] = [numbers[data] for data in others.values()]
+    event.one_of(list(numbers), which)
 
 
 def _replacements(some: Sequence[Replaced]) -> bytes:
-    written = [
-        text(r.field) + (_NULL if r.value is None else _SOME + text(r.value)) + text(r.reason) for r in some
-    ]
-    return long(len(written)) + b"".join(written) + _NONE
+    return _items([text(r.field) + _optional(r.value) + text(r.reason) for r in some])
 
 
-def _numbers(outputs: Predictions, rows: int) -> list[bytes]:
-    """score and probabilities, by row; for a regression both are empty."""
-    if outputs.probabilities is None:
-        return [_NULL + _NONE] * rows
-    if outputs.score is not None:
-        data = outputs.score.astype("<f8").tobytes()
-        return [_SOME + data[at : at + 8] + _NONE for at in range(0, len(data), 8)]
-    names = [text(name) for name in outputs.classes]
-    count, width = long(len(names)), 8 * len(names)
-    data = outputs.probabilities.astype("<f8").tobytes()
-    return [
-        _NULL
-        + count
-        + b"".join([name + data[at + 8 * i : at + 8 * i + 8] for i, name in enumerate(names)])
-        + _NONE
-        for at in range(0, len(data), width)
-    ]
-
-
-def _ended(answers: Answers, arm_propensity: bytes) -> list[bytes]:
-    """Everything behind the numbers, by row: decisions, propensities, findings, explanation, latency."""
+def _notes(answers: Answers) -> dict[int, bytes]:
+    """Findings and explanation of the rows that have some."""
     findings, explanations = answers.findings, answers.explanations
-    latency = struct.pack("<d", answers.latency_ms)
-    plain = _NONE + _NULL + latency
-    if not findings and not explanations:
-        return _decisions(answers, arm_propensity + plain)
-    ends = [plain] * len(answers.bodies)
+    known: dict[tuple[Finding, ...], bytes] = {(): _END}
+    found = {}
     for row in {*findings, *explanations}:
-        ends[row] = _findings(findings.get(row, ())) + _explanation(explanations.get(row)) + latency
-    return [one + end for one, end in zip(_decisions(answers, arm_propensity), ends, strict=True)]
-
-
-def _findings(some: Sequence[Finding]) -> bytes:
-    written = [
-        text(f.guard) + (_NULL if f.field is None else _SOME + text(f.field)) + text(f.detail) for f in some
-    ]
-    return (long(len(written)) + b"".join(written) if written else b"") + _NONE
+        some = tuple(findings.get(row, ()))
+        if some not in known:
+            known[some] = _items([text(f.guard) + _optional(f.field) + text(f.detail) for f in some])
+        found[row] = known[some] + _explanation(explanations.get(row))
+    return found
 
 
 def _explanation(some: Sequence[Contribution] | None) -> bytes:
     if some is None:
-        return _NULL
-    written = [text(feature) + struct.pack("<d", contribution) for feature, contribution in some]
-    return _SOME + (long(len(written)) + b"".join(written) if written else b"") + _NONE
+        return NULL
+    return SOME + _items([text(feature) + double(contribution) for feature, contribution in some])
 
 
-def _decisions(answers: Answers, end: bytes) -> list[bytes]:
-    """predicted class, value, action, rule, the action's propensity and all behind them, by row."""
-    choices, options, outputs = answers.choices, answers.options, answers.outputs
-    propensities = answers.propensities or [1.0] * len(options)
-    ends = [struct.pack("<d", propensity) + end for propensity in propensities]
-    if outputs.value is not None:
-        said = [_action("", option) + end for option, end in zip(options, ends, strict=True)]
-        data = outputs.value.astype("<f8").tobytes()
-        return [
-            _NULL + _SOME + data[at : at + 8] + said[choice]
-            for at, choice in zip(range(0, len(data), 8), choices.tolist(), strict=True)
-        ]
+def _numbers(outputs: Predictions, rows: int) -> Matrix:
+    """score, and probabilities, by row; what a regression says stands in its decisions."""
     if outputs.probabilities is None:
-        said = [_named(outputs, option) + end for option, end in zip(options, ends, strict=True)]
-        return [said[choice] for choice in choices.tolist()]
-    # There are few pairs of class and choice.
-    pairs = [
-        _SOME + text(name) + _NULL + _action(name, option) + end
-        for name in outputs.classes
-        for option, end in zip(options, ends, strict=True)
-    ]
-    found = outputs.probabilities.argmax(axis=1) * len(options) + choices
-    return [pairs[pair] for pair in found.tolist()]
+        return _filled([NULL + _END], np.empty((rows, 0)))
+    if outputs.score is not None:
+        return _filled([SOME, _END], outputs.score[:, np.newaxis])
+    names = [text(name) for name in outputs.classes]
+    return _filled([NULL + long(len(names)) + names[0], *names[1:], _END], outputs.probabilities)
+
+
+def _filled(between: Sequence[bytes], numbers: Array) -> Matrix:
+    """By row, its doubles with the same bytes before, between and behind them."""
+    blank = np.frombuffer((b"\0" * 8).join(between), dtype=np.uint8)
+    found = np.tile(blank, (len(numbers), 1))
+    at = 0
+    for column, before in enumerate(between[:-1]):
+        at += len(before)
+        values = np.ascontiguousarray(numbers[:, column], dtype="<f8")
+        found[:, at : at + 8] = values.view(np.uint8).reshape(-1, 8)
+        at += 8
+    return found
+
+
+def _add_decisions(event: Splice, answers: Answers, arm_propensity: bytes) -> None:
+    """Adds predicted class, value, action, rule and both propensities."""
+    options, outputs = answers.options, answers.outputs
+    propensities = answers.propensities or [1.0] * len(options)
+    ends = [double(propensity) + arm_propensity for propensity in propensities]
+    pairs = list(zip(options, ends, strict=True))
+    if outputs.value is not None:
+        event.matrix(_filled([NULL + SOME, b""], outputs.value[:, np.newaxis]))
+        event.one_of([_action("", option) + end for option, end in pairs], answers.choices)
+    elif outputs.probabilities is None:
+        event.one_of([_named(outputs, option) + end for option, end in pairs], answers.choices)
+    else:  # there are few pairs of class and choice
+        event.one_of(
+            [
+                SOME + text(name) + NULL + _action(name, option) + end
+                for name in outputs.classes
+                for option, end in pairs
+            ],
+            outputs.probabilities.argmax(axis=1) * len(options) + answers.choices,
+        )
 
 
 def _named(outputs: Predictions, option: Choice) -> bytes:
     """predicted class, value and action where no number was said."""
     name = outputs.named if isinstance(outputs, Unscored) else None
-    return (_NULL if name is None else _SOME + text(name)) + _NULL + _action(name or "", option)
+    return _optional(name) + NULL + _action(name or "", option)
 
 
 def _action(predicted_class: str, option: Choice) -> bytes:
-    rule = _NULL if option.rule is None else _SOME + text(option.rule)
-    return text(predicted_class if option.action is None else option.action) + rule
+    return text(predicted_class if option.action is None else option.action) + _optional(option.rule)

@@ -66,8 +66,7 @@ class Explanations:
                 by_class = np.array([option.action is None for option in answers.options])
                 chosen |= by_class[answers.choices] & np.isin(classes.astype(str), sorted(self._always))
         if self._share:
-            partitions = np.array(answers.partitions, dtype=np.int64)
-            offsets = np.array(answers.offsets, dtype=np.uint64)
+            partitions, offsets = answers.partitions, answers.offsets.astype(np.uint64)
             for partition in np.unique(partitions).tolist():
                 here = partitions == partition
                 chosen[here] |= positions(offsets[here], f"explain|{answers.topic}/{partition}") < self._share

@@ -50,8 +50,8 @@ class Exploration:
         choices: Array,
         outputs: Predictions,
         topic: str,
-        partitions: Sequence[int],
-        offsets: Sequence[int],
+        partitions: Ints,
+        offsets: Ints,
     ) -> Explored:
         """The choices with some turned.
 
@@ -71,9 +71,9 @@ class Exploration:
         return Explored(choices, self._options, self._propensities)
 
 
-def _positions(topic: str, partitions: Sequence[int], offsets: Sequence[int], rows: Ints) -> Array:
+def _positions(topic: str, partitions: Ints, offsets: Ints, rows: Ints) -> Array:
     """Where the sources of these rows lie between 0 and 1."""
-    of, at = np.array(partitions, dtype=np.int64)[rows], np.array(offsets, dtype=np.uint64)[rows]
+    of, at = partitions[rows], offsets[rows].astype(np.uint64)
     found = np.empty(len(rows))
     for partition in np.unique(of).tolist():
         here = of == partition

@@ -200,7 +200,7 @@ class ScorerLogic:
             self.in_flight(set(work.topics), {})
         self._prepared = False
         self._codec.begin_batch()
-        work.requests, work.marks, work.bad = read_requests(batch, self._lanes)
+        work.requests, work.marks, work.bad = read_requests(batch, work.topics, self._lanes)
         refuse_marks_ahead(work, self._skew)
         require_time(work, self._lane_clocks.is_replayed)
         output = Output(holds=self._holds(work))

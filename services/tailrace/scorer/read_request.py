@@ -7,17 +7,19 @@ codec one by one, is written anew in the contract's schema and then takes the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tailrace.contracts.json_input import parse_object
 from tailrace.kit.avro_columns import Ints
-from tailrace.kit.codec import HEADER, MAGIC, is_json, read_schema_id
+from tailrace.kit.avro_kernels import schema_ids
+from tailrace.kit.codec import is_json, read_schema_id
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.marks import mark_time
 from tailrace.kit.messages import Message
+from tailrace.kit.spans import UNKNOWN, Spans
 from tailrace.scorer.contract_plan import ContractPlan
 from tailrace.scorer.rows import Requests
 
@@ -39,66 +41,81 @@ class _Row(NamedTuple):
     value: bytes
 
 
-def read_requests(batch: Sequence[Message], lanes: Mapping[str, Sequence[ContractPlan]]) -> Reading:
+def read_requests(
+    batch: Sequence[Message], topics: Sequence[str], lanes: Mapping[str, Sequence[ContractPlan]]
+) -> Reading:
     """Reads a batch.
 
     Args:
         batch: messages of request topics.
+        topics: the topic of each.
         lanes: by request topic, the contracts of the models that share it.
 
     Raises:
         Retry: the registry is away, and a schema id was never seen before.
     """
     reading = Reading([], {}, {})
-    # Positions and values by topic and header, which names the schema.
-    fast: dict[tuple[str, bytes], tuple[list[int], list[bytes]]] = {}
+    given = [message.value() for message in batch]
+    at = np.arange(len(batch))
+    if None in given:
+        at = np.array([place for place, value in enumerate(given) if value is not None], dtype=np.int64)
+        _read_marks(reading, batch, given)
+    values = Spans.of([value for value in given if value is not None])
+    ids = schema_ids(values.bytes, values.begins, values.ends)
     plain: list[_Row] = []
-    for at, message in enumerate(batch):
-        value = message.value()
+    for topic, schema_id, rows in _groups(topics, at, ids):
+        left = rows
+        if schema_id >= 0:
+            same = values if len(rows) == len(values) else values.take(rows)
+            left = rows[_read_columns(reading, lanes[topic], schema_id, at[rows], same)]
+        plain += [_Row(int(at[row]), topic, values[row]) for row in left.tolist()]
+    _read_plain(reading, lanes, sorted(plain))
+    return reading
+
+
+def _read_marks(reading: Reading, batch: Sequence[Message], values: Sequence[bytes | None]) -> None:
+    for at, (message, value) in enumerate(zip(batch, values, strict=True)):
         if value is None:
             time = mark_time(message)
             if time is None:
                 reading.bad[at] = BadRecord("empty", "the message has neither a value nor a mark")
             else:
                 reading.marks[at] = time
-            continue
-        key = message.topic(), value[: HEADER.size]
-        known = fast.get(key)
-        if known is not None:
-            known[0].append(at)
-            known[1].append(value)
-        elif len(value) >= HEADER.size and value[0] == MAGIC:
-            fast[key] = [at], [value]
-        else:
-            plain.append(_Row(at, key[0], value))
-    for (topic, header), (positions, values) in fast.items():
-        schema_id = HEADER.unpack(header)[1]
-        left = _read_columns(reading, lanes[topic], schema_id, np.array(positions, dtype=np.int64), values)
-        plain += [_Row(positions[row], topic, values[row]) for row in left]
-    _read_plain(reading, lanes, sorted(plain))
-    return reading
+
+
+def _groups(topics: Sequence[str], at: Ints, ids: Ints) -> Iterator[tuple[str, int, Ints]]:
+    """Which values have one topic and one schema id, by the first of each; the id is -1 where there is none."""
+    several = set(topics)
+    numbers = {topic: number for number, topic in enumerate(several)}
+    which = np.zeros(len(ids), dtype=np.int64)
+    if len(several) > 1:
+        which = np.array([numbers[topics[place]] for place in at.tolist()], dtype=np.int64)
+    codes = (which << 33) + ids
+    _, firsts = np.unique(codes, return_index=True)
+    for first in np.sort(firsts).tolist():
+        yield topics[int(at[first])], int(ids[first]), np.flatnonzero(codes == codes[first])
 
 
 def _read_columns(
-    reading: Reading, plans: Sequence[ContractPlan], schema_id: int, positions: Ints, values: list[bytes]
-) -> list[int]:
+    reading: Reading, plans: Sequence[ContractPlan], schema_id: int, positions: Ints, values: Spans
+) -> Ints:
     """Reads the rows of one schema id column-wise; gives those that have to take the plain way."""
     plan = _writer_is(plans, schema_id)
     if plan is None:
-        return list(range(len(values)))
+        return np.arange(len(values))
     columns, good, _ = plan.decoder.decode(values)
     named = columns[MODEL]
     if named.present is None or named.present.any():
-        own = plan.model.encode()
-        right = np.array([name is None or name == own for name in named.values], dtype=np.bool_)
+        codes = named.values.codes(Spans.of([plan.model.encode()]))
+        right = codes != UNKNOWN
         good = right if good is None else good & right
     requests = Requests(plan, positions, values, columns)
     if good is None or good.all():
         reading.requests.append(requests)
-        return []
+        return np.zeros(0, dtype=np.int64)
     if good.any():
         reading.requests.append(requests.take(np.flatnonzero(good)))
-    return np.flatnonzero(~good).tolist()
+    return np.flatnonzero(~good)
 
 
 def _writer_is(plans: Sequence[ContractPlan], schema_id: int) -> ContractPlan | None:
@@ -123,7 +140,7 @@ def _read_plain(reading: Reading, lanes: Mapping[str, Sequence[ContractPlan]], r
             continue
         found.setdefault(id(plan), (plan, []))[1].append(row._replace(value=value))
     for plan, some in found.values():
-        values = [row.value for row in some]
+        values = Spans.of([row.value for row in some])
         columns, good, _ = plan.decoder.decode(values)
         assert good is None, "the codec's own output must decode"
         at = np.array([row.at for row in some], dtype=np.int64)

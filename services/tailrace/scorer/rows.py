@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tailrace.kit.avro_columns import Column, Ints, Mask
+from tailrace.kit.spans import Spans
 from tailrace.models.columns import Array
 
 if TYPE_CHECKING:
@@ -21,13 +22,13 @@ class Requests:
 
     Attributes:
         at: where in the batch each of them is.
-        values: each request in wire format, in the contract's schema.
+        values: each request in wire format, in the contract's schema, within what holds them all.
         columns: by name, every field of the request schema.
     """
 
     plan: ContractPlan
     at: Ints
-    values: list[bytes]
+    values: Spans
     columns: dict[str, Column]
 
     def event_times(self, appended: Ints) -> tuple[Ints, Ints]:
@@ -40,14 +41,9 @@ class Requests:
         return Requests(
             self.plan,
             self.at[rows],
-            [self.values[row] for row in rows.tolist()],
+            self.values.take(rows),
             {name: column.take(rows) for name, column in self.columns.items()},
         )
-
-
-class _Row(NamedTuple):
-    at: int
-    value: bytes
 
 
 class Replaced(NamedTuple):

@@ -87,7 +87,7 @@ def tell_time(
 
 def _places(work: Work) -> Iterator[tuple[TopicPartition, Ints]]:
     """The partitions of the batch, each with the positions of its messages."""
-    partitions = np.array(work.partitions)
+    partitions = work.partition_numbers
     topics = sorted(set(work.topics))
     for topic in topics:
         own = partitions

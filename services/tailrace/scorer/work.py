@@ -58,6 +58,14 @@ class Work:
     def append_times(self) -> Ints:
         return np.array(self.appended, dtype=np.int64)
 
+    @cached_property
+    def partition_numbers(self) -> Ints:
+        return np.array(self.partitions, dtype=np.int64)
+
+    @cached_property
+    def offset_numbers(self) -> Ints:
+        return np.array(self.offsets, dtype=np.int64)
+
     def partition(self, at: int) -> TopicPartition:
         return TopicPartition(self.topics[at], self.partitions[at])
 

@@ -1,0 +1,78 @@
+"""Rows of bytes put together from pieces, all rows at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailrace.kit.avro_columns import Ints
+from tailrace.kit.spans import Spans
+from tailrace.scorer.event_kernels import MOST_VARINT, splice, write_longs
+
+Matrix = NDArray[np.uint8]
+
+
+class Splice:
+    """``rows`` rows, to which pieces are added one after the other."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._buffers: list[bytes] = []
+        self._places: dict[int, int] = {}
+        self._size = 0
+        self._pieces: list[tuple[Ints | int, Ints | int]] = []
+
+    def same(self, data: bytes) -> None:
+        """The same bytes in every row."""
+        self._pieces.append((self._place(data), len(data)))
+
+    def one_of(self, values: Sequence[bytes], which: Ints) -> None:
+        """In each row the value of this number."""
+        found = Spans.of(values)
+        self._pieces.append(
+            ((found.begins + self._place(found.data))[which], (found.ends - found.begins)[which])
+        )
+
+    def texts(self, texts: Spans) -> None:
+        """Each row's text, its length in front."""
+        self.longs(texts.ends - texts.begins)
+        self.stretches(texts)
+
+    def stretches(self, spans: Spans, leave_out: int = 0) -> None:
+        """Each row's stretch as it is, but for so many of its first bytes."""
+        begins = spans.begins + leave_out
+        self._pieces.append((begins + self._place(spans.data), spans.ends - begins))
+
+    def longs(self, numbers: Ints) -> None:
+        digits = np.empty((self._rows, MOST_VARINT), dtype=np.uint8)
+        sizes = np.empty(self._rows, dtype=np.int64)
+        write_longs(numbers, digits, sizes)
+        self._matrix(digits, sizes)
+
+    def matrix(self, data: Matrix) -> None:
+        """Each row's row of bytes."""
+        self._matrix(data, data.shape[1])
+
+    def _matrix(self, data: Matrix, sizes: Ints | int) -> None:
+        width = data.shape[1]
+        begin = self._place(data.tobytes())
+        self._pieces.append((np.arange(begin, begin + self._rows * width, width, dtype=np.int64), sizes))
+
+    def _place(self, data: bytes) -> int:
+        """Where a buffer is among all buffers; one that came before is there once."""
+        place = self._places.get(id(data))
+        if place is None:
+            place = self._places[id(data)] = self._size
+            self._buffers.append(data)
+            self._size += len(data)
+        return place
+
+    def finish(self) -> list[bytes]:
+        begins, sizes = np.empty((2, len(self._pieces), self._rows), dtype=np.int64)
+        for number, (begin, size) in enumerate(self._pieces):
+            begins[number], sizes[number] = begin, size
+        data, ends = splice(np.frombuffer(b"".join(self._buffers), dtype=np.uint8), begins, sizes)
+        found, stops = data.tobytes(), ends.tolist()
+        return [found[begin:end] for begin, end in zip([0, *stops], stops, strict=False)]
