@@ -147,7 +147,7 @@ def _row(request: Message, plan: ContractPlan, model: LoadedModel) -> Columns:
     """The request as the scorer hands it to the model."""
     work = Work.of([request], 0)
     lane = Lane(plan.contract.lane)
-    requests, _, bad = read_requests([request], {lane.requests: [plan]})
+    requests, _, bad = read_requests([request], work.topics, {lane.requests: [plan]})
     if bad:
         raise TailraceError(f"the logged request cannot be read: {bad[0]}")
     columns = fill_missing(check(work, requests[0]), model).columns
