@@ -115,7 +115,7 @@ def test_a_process_that_stood_still_doubles_and_loses_nothing(kafka: LocalKafka,
 
     answered(1)
     past_session = SESSION_TIMEOUT_MS / 1000 + 2
-    for number in range(20 if LONG else 2):
+    for number in range(10 if LONG else 2):
         stalled, other = rng.sample(instances, 2)
         killing = threading.Timer(rng.uniform(0, past_session), other.kill)
         if number % 2:

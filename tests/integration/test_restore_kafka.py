@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from tests.support.log_conformance import Echo
 from tests.support.simulation import quarantine
 
-from tailrace.kit import kafka_log
 from tailrace.kit.batch_loop import BatchLoop
 from tailrace.kit.clock import SystemClock
 from tailrace.kit.connection import Connection
@@ -42,8 +40,7 @@ class Restoring(Echo):
         self.gone += partitions
 
 
-def test_who_reads_history_stays_a_member(kafka: LocalKafka, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka_log, "MAX_POLL_INTERVAL_MS", SESSION_TIMEOUT_MS)
+def test_who_reads_history_stays_a_member(kafka: LocalKafka) -> None:
     servers = {"bootstrap.servers": kafka.bootstrap}
     admin = AdminClient(servers)
     for created in admin.create_topics([NewTopic(name, 1) for name in (SOURCE, TARGET, STATE)]).values():
@@ -61,7 +58,7 @@ def test_who_reads_history_stays_a_member(kafka: LocalKafka, monkeypatch: pytest
     connection = Connection(kafka=servers, registry="")
     logic = Restoring()
     loop = BatchLoop(
-        KafkaBackend(connection, "restore"),
+        KafkaBackend(connection, "restore", batch_s=SESSION_TIMEOUT_MS / 1000),
         logic,
         service="restore",
         group="restore",

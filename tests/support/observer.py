@@ -8,6 +8,7 @@ import struct
 import time
 import urllib.request
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import fastavro
@@ -29,8 +30,12 @@ class Observer:
         self._bootstrap, self._registry = bootstrap, registry.rstrip("/")
         self._schemas: dict[int, Any] = {}
 
-    def read(self, topic: str, timeout: float = 60) -> list[Seen]:
-        """Every committed record of a topic, to an end that every partition has reported."""
+    def read(
+        self, topic: str, timeout: float = 60, since: Mapping[tuple[str, int], int] | None = None
+    ) -> list[Seen]:
+        """Every committed record of a topic, to an end that every partition has reported; where ``since`` says
+        offsets by topic and partition, from these on.
+        """
         consumer = Consumer(
             {
                 "bootstrap.servers": self._bootstrap,
@@ -41,7 +46,7 @@ class Observer:
             }
         )
         partitions = sorted(consumer.list_topics(topic, timeout=20).topics[topic].partitions)
-        consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
+        consumer.assign([TopicPartition(topic, p, (since or {}).get((topic, p), 0)) for p in partitions])
         found: dict[Coordinates, Seen] = {}  # by place: a client may fetch a record twice
         ended: set[int] = set()
         deadline = time.monotonic() + timeout
@@ -63,6 +68,18 @@ class Observer:
                 )
         consumer.close()
         return list(found.values())
+
+    def ends(self, topic: str) -> dict[tuple[str, int], int]:
+        """By topic and partition, where what is written from now on begins."""
+        consumer = Consumer({"bootstrap.servers": self._bootstrap, "group.id": "observer"})
+        try:
+            partitions = consumer.list_topics(topic, timeout=20).topics[topic].partitions
+            return {
+                (topic, p): consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=20)[1]
+                for p in partitions
+            }
+        finally:
+            consumer.close()
 
     def decode(self, value: bytes) -> Any:
         magic, schema_id = struct.unpack(">bI", value[:5])

@@ -43,6 +43,11 @@ class Project:
             )
         return done
 
+    @staticmethod
+    def program(name: str) -> list[str]:
+        """The command that runs one of the services."""
+        return [sys.executable, "-m", "tailrace.cli", "run", name]
+
     def json(self, *args: str, timeout: float = 180, check: bool = True) -> Any:
         """Runs ``tailrace ARGS --json`` and parses what it put on stdout."""
         done = self.run(*args, "--json", timeout=timeout, check=check)

@@ -32,7 +32,7 @@ from tailrace.kit.reading import HistoryReader, TopicReader
 log = logging.getLogger(__name__)
 
 SESSION_TIMEOUT_MS = 6_000
-MAX_POLL_INTERVAL_MS = 30_000
+BATCH_S = 30.0
 TRANSACTION_TIMEOUT_MS = 4_000
 MAX_MESSAGE_BYTES = 20 * 1024 * 1024
 """More than any topic takes: the topic decides, not the client."""
@@ -47,10 +47,11 @@ _PASSING_EVENTS = frozenset(
 
 
 class KafkaBackend:
-    """One client's way to Kafka."""
+    """One client's way to Kafka. Its consumers lose their partitions when a batch takes longer than ``batch_s``."""
 
-    def __init__(self, connection: Connection, client_id: str) -> None:
+    def __init__(self, connection: Connection, client_id: str, *, batch_s: float = BATCH_S) -> None:
         self._connection = connection
+        self._batch_s = batch_s
         self._common: dict[str, Any] = {
             **connection.kafka,
             "client.id": client_id,
@@ -68,7 +69,12 @@ class KafkaBackend:
         return {name: len(topic.partitions) for name, topic in found.items() if topic.error is None}
 
     def consumer(self, group: str, *, co_partitioned: bool = False) -> KafkaConsumer:
-        return KafkaConsumer(self._common, group, co_partitioned=co_partitioned)
+        return KafkaConsumer(
+            self._common,
+            group,
+            co_partitioned=co_partitioned,
+            max_poll_interval_ms=round(1_000 * self._batch_s),
+        )
 
     def producer(self, transactional_id: str) -> KafkaProducer:
         return KafkaProducer(self._common, transactional_id)
@@ -81,7 +87,9 @@ class KafkaBackend:
 
 
 class KafkaConsumer:
-    def __init__(self, common: Mapping[str, Any], group: str, *, co_partitioned: bool) -> None:
+    def __init__(
+        self, common: Mapping[str, Any], group: str, *, co_partitioned: bool, max_poll_interval_ms: int
+    ) -> None:
         self._cooperative = not co_partitioned
         self._listener: RebalanceListener | None = None
         self._consumer: Any = confluent_kafka.Consumer(
@@ -95,7 +103,7 @@ class KafkaConsumer:
                 "partition.assignment.strategy": "range" if co_partitioned else "cooperative-sticky",
                 "session.timeout.ms": SESSION_TIMEOUT_MS,
                 "heartbeat.interval.ms": 1_000,
-                "max.poll.interval.ms": MAX_POLL_INTERVAL_MS,
+                "max.poll.interval.ms": max_poll_interval_ms,
                 "topic.metadata.refresh.interval.ms": 30_000,
                 "fetch.queue.backoff.ms": 5,
                 "fetch.error.backoff.ms": 50,

@@ -60,7 +60,7 @@ class Service:
     @cached_property
     def kafka(self) -> KafkaBackend:
         """The instance's way to Kafka."""
-        return KafkaBackend(self.connection, self.instance)
+        return KafkaBackend(self.connection, self.instance, batch_s=self.settings.batch_seconds)
 
 
 class Runnable(Status, Protocol):

@@ -34,6 +34,11 @@ class Settings(BaseSettings):
     health_port: int = Field(0, ge=0, le=65535, description="Their port; 0 takes a free one and logs it.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="What is logged.")
     max_batch: int = Field(5_000, ge=1, le=100_000, description="Records in one transaction, at most.")
+    batch_seconds: float = Field(
+        30.0,
+        ge=6.0,
+        description="Time that one batch may take; who takes longer loses its partitions to others.",
+    )
     package_memory_mb: int = Field(
         2_048, ge=64, description="Memory in MiB that one package may take while it is examined."
     )
