@@ -516,6 +516,29 @@ def test_a_commit_that_is_repeated_and_then_refused_may_have_gone_through() -> N
     assert bench.answers() == values(0, 1)
 
 
+@pytest.mark.parametrize("late", ["send_offsets", "commit_transaction", "abort_transaction"])
+def test_a_transaction_that_was_open_for_too_long_ends_no_process(late: str) -> None:
+    bench = Bench(messages=2)
+    logic = Passing()
+    loop = bench.loop(logic, max_batch=1)
+    bench.turn(loop, bench.answers)
+    stalled: list[str] = []
+
+    def stall(_: str, call: str) -> Fault | None:
+        if call == late and not stalled:
+            stalled.append(call)
+            bench.log.pass_time(5_000)
+        elif call == "send_offsets" and late == "abort_transaction" and not stalled:
+            return Fault(Abortable("a reason to give it up"))
+        return None
+
+    bench.log.hook = stall
+    bench.turn(loop, bench.all_done)
+    assert stalled
+    assert bench.answers() == values(0, 1)
+    assert len(logic.batches) == 3
+
+
 def test_a_fenced_instance_ends_and_its_successor_goes_on() -> None:
     bench = Bench(messages=2)
     old, new = bench.loop(Passing(), max_batch=1), bench.loop(Passing(), max_batch=1)

@@ -18,10 +18,12 @@ from tailrace.kit import dead_letters, metrics
 from tailrace.kit.clock import WaitingClock
 from tailrace.kit.errors import Retry, TailraceError
 from tailrace.kit.log import (
+    TRANSACTION_TIMEOUT_MS,
     Abortable,
     Backend,
     Committed,
     Consumer,
+    Fenced,
     History,
     Indefinite,
     Membership,
@@ -133,6 +135,7 @@ class BatchLoop(Turns):
 
         self._producer: TransactionalProducer | None = None
         self._begun = False
+        self._began_at = 0
         self._aborts = 0
         self._away: str | None = None
         self._owned: dict[TopicPartition, _Partition] = {}
@@ -502,9 +505,32 @@ class BatchLoop(Turns):
             Abortable, Refused: neither; the transaction may still have to be aborted.
             Indefinite: not known.
         """
+        self._began_at = self._clock.perf_ns()
+        try:
+            self._write_and_commit(consumer, membership, offsets, records)
+        except Fenced as error:
+            if not self._outlived():
+                raise
+            raise Indefinite(str(error)) from error
+        self._begun = False
+        metrics.COMMIT_SECONDS.observe((self._clock.perf_ns() - self._began_at) / 1e9)
+
+    def _outlived(self) -> bool:
+        """Whether the transaction has been open for longer than the log lets it, as when the log itself was away: then
+        that is why its producer is fenced off, and a new one may go on. Otherwise another process has its id.
+        """
+        open_for_ms = (self._clock.perf_ns() - self._began_at) / 1e6
+        return self._begun and open_for_ms >= TRANSACTION_TIMEOUT_MS
+
+    def _write_and_commit(
+        self,
+        consumer: Consumer,
+        membership: Membership,
+        offsets: Mapping[TopicPartition, Committed],
+        records: Sequence[Record],
+    ) -> None:
         producer = self._producer
         assert producer is not None
-        started = self._clock.perf_ns()
         try:
             self._patiently(producer.begin, limit_s=DECIDE_S)
             self._begun = True
@@ -530,8 +556,6 @@ class BatchLoop(Turns):
             if attempts > 1:  # what came of the first attempt is not known
                 raise Indefinite(str(error)) from error
             raise
-        self._begun = False
-        metrics.COMMIT_SECONDS.observe((self._clock.perf_ns() - started) / 1e9)
 
     def _advance(self, partition: _Partition, committed: Committed) -> None:
         partition.trial, partition.metadata = unpack(committed.metadata)
@@ -560,7 +584,9 @@ class BatchLoop(Turns):
             assert self._producer is not None
             try:
                 self._patiently(self._producer.abort, limit_s=DECIDE_S)
-            except (Retriable, Abortable, Indefinite) as error:
+            except (Retriable, Abortable, Indefinite, Fenced) as error:
+                if isinstance(error, Fenced) and not self._outlived():
+                    raise
                 self._replace_producer(str(error))
                 return
             self._begun = False

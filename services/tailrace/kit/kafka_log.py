@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient
 from tailrace.kit.connection import Connection
 from tailrace.kit.kafka_errors import kind
 from tailrace.kit.log import (
+    TRANSACTION_TIMEOUT_MS,
     Abortable,
     Committed,
     Fatal,
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 
 SESSION_TIMEOUT_MS = 6_000
 BATCH_S = 30.0
-TRANSACTION_TIMEOUT_MS = 4_000
 MAX_MESSAGE_BYTES = 20 * 1024 * 1024
 """More than any topic takes: the topic decides, not the client."""
 

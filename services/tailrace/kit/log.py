@@ -15,6 +15,9 @@ from tailrace.kit.messages import Message, Record, TopicPartition
 MAX_METADATA_BYTES = 4095
 """What a broker stores with a committed offset, at most (``offset.metadata.max.bytes`` less one)."""
 
+TRANSACTION_TIMEOUT_MS = 4_000
+"""How long a transaction may be open. Then the log aborts it, and fences off who began it."""
+
 
 class LogError(Exception):
     """A call to the log failed; the subclass says what the caller may do about it."""
@@ -47,7 +50,7 @@ class Fatal(LogError):
 
 
 class Fenced(Fatal):
-    """Another producer with the same transactional id has taken over."""
+    """Another producer with the same transactional id has taken over, or its transaction was open for too long."""
 
 
 class OutOfRange(LogError):

@@ -20,6 +20,7 @@ from functools import partial
 
 from tailrace.kit.log import (
     MAX_METADATA_BYTES,
+    TRANSACTION_TIMEOUT_MS,
     Abortable,
     Committed,
     Fatal,
@@ -181,7 +182,7 @@ class MemoryLog:
         hook: Hook | None = None,
         rng: random.Random | None = None,
         session_timeout_ms: int = 6_000,
-        transaction_timeout_ms: int = 4_000,
+        transaction_timeout_ms: int = TRANSACTION_TIMEOUT_MS,
         max_message_bytes: int = 4 * 1024 * 1024,
         start_ms: int = 1_700_000_000_000,
     ) -> None:
