@@ -553,3 +553,88 @@ def test_a_contract_that_has_not_come_this_way_is_looked_for() -> None:
     assert windows.topics() == frozenset()
     assert len(lab.counted(lab.lane.predictions, [lab.prediction()], windows)) == 1
     assert lab.lane.outcomes in windows.topics()
+
+
+# Levels of service ---
+
+LEVELS = (
+    BINARY
+    + "service_levels: {latency_p99: 50ms}\n"
+    + "rollout: {back_if: {fallback_share: 2%}}\n"
+    + "alerts: {silence: 20s, severe: [fallback share over 20%]}\n"
+)
+
+
+def served(
+    e: Evaluation, number: int, *, fallbacks: int = 0, slow: int = 0, of: int = 200, **changed: Any
+) -> list[Record]:
+    """A window of predictions, some of them by the fallback and some slow, and the alerts when it is judged first."""
+    e.predict(
+        *(
+            e.lab.prediction(
+                prediction_id=f"{number}/{at}",
+                event_time=number * END + at,
+                served_by="rule" if at < fallbacks else "model",
+                served_cause="model" if at < fallbacks else None,
+                latency_ms=51.0 if at >= of - slow else 50.0,
+                **changed,
+            )
+            for at in range(of)
+        )
+    )
+    return e.judge(number * END, 0)[1]
+
+
+def test_a_fallback_share_is_told_when_it_is_more_than_the_contract_bears_and_no_chance() -> None:
+    e = Evaluation(Lab(LEVELS))
+    # P(10 or more of 200 at 2 %) is 0.0075, of 9 it is 0.020.
+    assert served(e, 0, fallbacks=9) == []
+    (raised,) = served(e, 1, fallbacks=10)
+    assert (raised["kind"], raised["state"], raised["severity"]) == ("fallback-share", "raised", "warning")
+    assert (raised["version"], raised["service"], raised["at"]) == (1, "evaluator", 2 * END)
+    facts = ("found", "predictions", "level", "window_start")
+    assert [raised["detail"][name] for name in facts] == ["10", "200", "0.02", str(END)]
+    assert served(e, 2, fallbacks=10) == []  # it lasts, and the silence is not over
+    (again,) = served(e, 3, fallbacks=10)
+    assert served(e, 4, fallbacks=9) == []  # more than the level, and may be by chance
+    (resolved,) = served(e, 5, fallbacks=4)
+    assert {raised["alert_id"]} == {again["alert_id"], resolved["alert_id"]}
+    assert resolved["state"] == "resolved"
+    (other,) = served(e, 6, fallbacks=60)
+    assert (other["severity"], other["detail"]["level"]) == ("severe", "0.2")
+    assert other["alert_id"] != raised["alert_id"]
+    assert e.judge(6 * END, 1)[1] == []  # once, and not at each age
+
+
+def test_a_severity_that_changes_is_told_at_once() -> None:
+    e = Evaluation(Lab(LEVELS))
+    told = [served(e, at, fallbacks=fallbacks)[0]["severity"] for at, fallbacks in enumerate((20, 80, 20))]
+    assert told == ["warning", "severe", "warning"]
+
+
+def test_what_the_model_is_to_answer_bounds_the_fallback_too() -> None:
+    e = Evaluation(Lab(BINARY + "service_levels: {answered: 90%}\n"))
+    assert served(e, 0, fallbacks=28) == []  # P(28 or more of 200 at 10 %) is 0.043
+    (raised,) = served(e, 1, fallbacks=33)
+    assert raised["severity"] == "warning"
+
+
+def test_a_latency_level_that_is_missed_is_told() -> None:
+    e = Evaluation(Lab(LEVELS))
+    assert served(e, 0, slow=6) == []  # P(6 or more of 200 at 1 %) is 0.016, of 7 it is 0.0043
+    (raised,) = served(e, 1, slow=7)
+    assert (raised["kind"], raised["severity"]) == ("latency-level", "warning")
+    assert "longer than 50ms for 7 of 200" in raised["summary"]
+    (resolved,) = served(e, 2, slow=2)
+    assert (resolved["state"], resolved["alert_id"]) == ("resolved", raised["alert_id"])
+
+
+def test_levels_are_of_the_champion_and_end_with_it() -> None:
+    e = Evaluation(Lab(LEVELS))
+    assert served(e, 0, fallbacks=100, role="canary") == []
+    (raised,) = served(e, 1, fallbacks=20)
+    (resolved,) = served(e, 2, version=2)
+    assert (resolved["alert_id"], resolved["version"]) == (raised["alert_id"], 1)
+    assert "answers no more" in resolved["summary"]
+    silent = Evaluation(Lab(BINARY))
+    assert served(silent, 0, fallbacks=200, slow=200) == []

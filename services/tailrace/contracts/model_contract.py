@@ -51,7 +51,6 @@ NO_EFFECT_YET = (
     "approvals.promote.role",
     "approvals.promote.not_author",
     "approvals.promote.within",
-    "service_levels.answered",
     "service_levels.staleness",
 )
 

@@ -14,6 +14,7 @@ from tailrace.contracts.model_contract import ModelContract
 from tailrace.contracts.sections import match_alert
 from tailrace.drift.judge import DRIFT, QUIET, Report, Window
 from tailrace.drift.segments import segment_names
+from tailrace.kit.lasting import lasts
 from tailrace.kit.sources import record_id
 
 CHAMPION = "champion"
@@ -41,18 +42,17 @@ def tell(window: Window, reports: Sequence[Report], open_alerts: dict[str, Any])
         found = open_after.get(key)
         if report.verdict == DRIFT:
             severity = _severity(contract, report.drifted)
-            if found is None:
-                found = {
-                    "id": _alert_id(window, report),
-                    "since": window.start,
-                    "at": window.end,
-                    "told": None,
-                }
-            silent = found["told"] is not None and window.end - found["told"] < contract.alerts.silence_ms
-            if not silent or found["severity"] != severity:
-                found = {**found, "severity": severity, "told": window.end}
-                records.append(_raised(window, report, found))
-            open_after[key] = found
+            told = lasts(
+                open_after,
+                key,
+                _alert_id(window, report),
+                severity,
+                since=window.start,
+                at=window.end,
+                silence_ms=contract.alerts.silence_ms,
+            )
+            if told is not None:
+                records.append(_raised(window, report, told))
         elif report.verdict == QUIET and found is not None:
             records.append(_resolved(window, key, open_after.pop(key), "the stream is quiet again"))
     answering = {report.subject.version for report in champions if report.record["rows"]}

@@ -14,6 +14,7 @@ from tailrace.contracts.durations import format_duration
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.contracts.sections import match_alert
 from tailrace.evaluator.report import Record, Window, dropped
+from tailrace.kit.lasting import lasts
 from tailrace.kit.sources import record_id
 
 CHAMPION = "champion"
@@ -78,19 +79,17 @@ def _raise(window: Window, report: Record, open_alerts: dict[str, Any]) -> list[
     contract = window.contract
     fallen = [metric for metric in report["metrics"] if dropped(contract, metric)]
     severity = _severity(contract, [metric["metric"] for metric in fallen])
-    found = open_alerts.get(version)
+    found = lasts(
+        open_alerts,
+        version,
+        record_id(KIND, window.model, version, window.start, window.applied.digest),
+        severity,
+        since=window.start,
+        at=window.judged_at,
+        silence_ms=contract.alerts.silence_ms,
+    )
     if found is None:
-        found = {
-            "id": record_id(KIND, window.model, version, window.start, window.applied.digest),
-            "since": window.start,
-            "at": window.judged_at,
-            "told": None,
-        }
-    silent = found["told"] is not None and window.judged_at - found["told"] < contract.alerts.silence_ms
-    open_alerts[version] = found
-    if silent and found["severity"] == severity:
         return []
-    found = open_alerts[version] = {**found, "severity": severity, "told": window.judged_at}
     detail = {
         "metrics": ",".join(metric["metric"] for metric in fallen),
         **{metric["metric"]: repr(metric["value"]) for metric in fallen},

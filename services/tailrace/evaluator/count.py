@@ -6,6 +6,7 @@ was known. An outcome that replaces another takes back what that one said.
 Tallies of a version:
 
 - ``predictions``: of the window, by the predictions' topic; less those found to repeat a request.
+- ``slow``: those of them whose answer took longer than the contract's latency level.
 - ``fallbacks``: those of them that something else than the version answered.
 - ``labelable``: those of them whose truth can ever be known. The policy's action decides, until an outcome says what
   was really done. In shadow all count, until an outcome says what the version that answered did.
@@ -47,7 +48,7 @@ def count_predictions(plan: Plan, rows: Predicted, before: Ints) -> list[Counted
     labelable = _labelable(plan, rows.role, rows.answers.action)
     return groups.counted(
         everything,
-        _Tallies({"predictions": ones, "labelable": ones * labelable, "fallbacks": ones * rows.fallback}),
+        _Tallies({"predictions": ones, "labelable": ones * labelable, **_signed(ones, rows, everything)}),
     )
 
 
@@ -57,9 +58,11 @@ def count_outcomes(plan: Plan, rows: Outcomes) -> list[Counted]:
     repeats = np.flatnonzero(rows.duplicate & rows.first)
     gone = -np.ones(len(repeats), dtype=np.int64)
     labelable = _labelable(plan, rows.predicted.role, rows.predicted.answers.action)[repeats]
-    fallbacks = gone * rows.predicted.fallback[repeats]
     found = groups.counted(
-        repeats, _Tallies({"predictions": gone, "labelable": gone * labelable, "fallbacks": fallbacks})
+        repeats,
+        _Tallies(
+            {"predictions": gone, "labelable": gone * labelable, **_signed(gone, rows.predicted, repeats)}
+        ),
     )
 
     said = contributions(plan, rows)
@@ -72,6 +75,11 @@ def count_outcomes(plan: Plan, rows: Outcomes) -> list[Counted]:
         both = said.take(paired)
         found += groups.counted(both.at, _paired(both, rows, pair[both.at]), rows.against)
     return found
+
+
+def _signed(signs: Ints, rows: Predicted, at: Ints) -> dict[str, Ints]:
+    """How the answers came about."""
+    return {"fallbacks": signs * rows.fallback[at], "slow": signs * rows.slow[at]}
 
 
 class _Counter(Protocol):

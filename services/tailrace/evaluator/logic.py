@@ -11,6 +11,7 @@ from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, Lane
 from tailrace.evaluator.alerts import tell
 from tailrace.evaluator.count import count_outcomes, count_predictions
 from tailrace.evaluator.counts import Counts
+from tailrace.evaluator.levels import missed_levels
 from tailrace.evaluator.manifests import Manifests, Verify
 from tailrace.evaluator.plan import Plan
 from tailrace.evaluator.read import OfContract, Reader
@@ -121,8 +122,11 @@ class PerformanceWindows:
         if closed.stream == _SHADOW_PREDICTIONS:
             return Judged(records, memory)
         told = tell(window, found, memory)
-        records += [self._control_codec.record("Alert", alert) for alert in told.records]
-        return Judged(records, told.memory)
+        levels, missed = dict(memory.get("levels", {})), []
+        if closed.age == 0:
+            missed = missed_levels(window, closed.subjects, levels)
+        records += [self._control_codec.record("Alert", alert) for alert in [*told.records, *missed]]
+        return Judged(records, told.memory | ({"levels": levels} if levels else {}))
 
     def _plan(self, digest: str) -> Plan | None:
         if digest not in self._plans and digest not in self._looked_for:

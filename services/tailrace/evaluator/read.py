@@ -16,7 +16,7 @@ import numpy as np
 from tailrace.evaluator.fields import FieldReader, Fields
 from tailrace.evaluator.findings import findings_of
 from tailrace.evaluator.plan import Plan
-from tailrace.evaluator.rows import Answers, Outcomes, Predicted, Truth
+from tailrace.evaluator.rows import Answers, Mask, Outcomes, Predicted, Truth
 from tailrace.kit.codec import Codec
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.messages import Message
@@ -24,6 +24,7 @@ from tailrace.kit.messages import Message
 ANSWER = ("score", "predicted_class", "value", "action")
 HEAD = (
     *("event_time", "version", "artifact_digest", "contract_digest", "role", "served_by", "served_cause"),
+    "latency_ms",
     *ANSWER,
 )
 OUTCOME = (
@@ -165,6 +166,7 @@ def _predicted(plan: Plan, at: list[int], fields: Fields, prefix: str) -> Predic
         version=fields[f"{prefix}version"],
         role=fields[f"{prefix}role"],
         artifact=fields[f"{prefix}artifact_digest"],
+        slow=_slow(plan, fields[f"{prefix}latency_ms"]),
         fallback=np.array(
             [
                 by != "model" and cause != "off"
@@ -177,6 +179,12 @@ def _predicted(plan: Plan, at: list[int], fields: Fields, prefix: str) -> Predic
         answers=_answers(plan, fields, prefix, range(len(at))),
         fields=plan.frame(request, len(at)),
     )
+
+
+def _slow(plan: Plan, latency_ms: list[float]) -> Mask:
+    level = plan.contract.service_levels.latency_p99_ms
+    found: Mask = np.array(latency_ms, dtype=np.float64) > (math.inf if level is None else level)
+    return found
 
 
 def _outcomes(plan: Plan, predicted: Predicted, fields: Fields) -> Outcomes:

@@ -55,6 +55,7 @@ class Predicted:
     Attributes:
         at: where in the batch each of them is.
         event_times: in ms.
+        slow: where the answer took longer than ``service_levels.latency_p99``.
         fallback: where something else than the version answered, though not because the model was off.
         fields: the fields of the request that slices and value read, as the policy saw them.
     """
@@ -64,6 +65,7 @@ class Predicted:
     version: list[int]
     role: list[str]
     artifact: list[str]
+    slow: Mask
     fallback: Mask
     answers: Answers
     fields: pl.DataFrame

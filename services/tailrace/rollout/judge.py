@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from scipy.special import bdtrc
-
 from tailrace.contracts.model_contract import ModelContract
+from tailrace.kit.shares import is_more
 from tailrace.models.bandit import assigned, probability_of_best
 from tailrace.models.rollout_fold import Arm, Canary, Experiment, RolloutState
 from tailrace.rollout.decide import (
@@ -28,8 +27,6 @@ from tailrace.rollout.decide import (
 )
 from tailrace.rollout.paired_reports import Gain, Judged, PairedReports, Window, of_segment
 
-SIGNIFICANT = 0.01
-"""Below this probability a share is more than chance."""
 QUARANTINED = "version-quarantined"
 """The kind of the alert that a version makes processes die."""
 WINDOW_START = "window_start"
@@ -278,9 +275,7 @@ def relies_on_fallbacks(
     most, asked = contract.rollout.back_if.fallback_share, report["predictions"]
     if state.frozen or most is None or asked == 0 or report["segment"] or report["against"] is not None:
         return None
-    if most >= 1 or (most > 0 and bdtrc(report["fallbacks"] - 1, asked, most) >= SIGNIFICANT):
-        return None
-    if not report["fallbacks"]:
+    if not is_more(report["fallbacks"], asked, most):
         return None
     role, version = report["role"], report["version"]
     reason = (

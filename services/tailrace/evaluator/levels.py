@@ -1,0 +1,137 @@
+"""Alerts of service: the fallback answered more of a window's requests than the contract bears, or answers took longer
+than its latency level.
+
+Judged once, when a window has closed, of the champion on all its rows. A share is more than a level only if that is
+no chance (exact binomial test), so that one of few raises nothing; an alert lasts until a window is within the level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from tailrace.contracts.durations import format_duration, parse_share
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.contracts.sections import match_alert
+from tailrace.evaluator.alerts import CHAMPION
+from tailrace.evaluator.counts import Counts
+from tailrace.evaluator.report import Record, Window
+from tailrace.evaluator.subject import Subject
+from tailrace.kit.lasting import Open, lasts
+from tailrace.kit.shares import is_more
+from tailrace.kit.sources import record_id
+
+FALLBACK, LATENCY = "fallback-share", "latency-level"
+SLOWEST = 0.01
+"""The share of answers that may take longer than ``service_levels.latency_p99``."""
+
+
+class Level(NamedTuple):
+    """A share that is borne, and how severe it is if it is passed."""
+
+    most: float
+    severity: str
+
+
+def missed_levels(window: Window, subjects: Mapping[str, Counts], open_alerts: Open) -> list[Record]:
+    """What a window says of the levels, as alerts (schema ``alert.avsc``). Changes ``open_alerts``."""
+    records: list[Record] = []
+    answering: set[int] = set()
+    for text, counts in subjects.items():
+        subject = Subject.from_text(text)
+        asked = counts.tallies["predictions"]
+        if subject.role != CHAMPION or subject.segment or subject.against is not None or asked <= 0:
+            continue
+        answering.add(subject.version)
+        for kind, levels, found in (
+            (FALLBACK, fallback_levels(window.contract), counts.tallies["fallbacks"]),
+            (LATENCY, latency_levels(window.contract), counts.tallies["slow"]),
+        ):
+            records += _judge(window, f"{kind}/{subject.version}", levels, found, asked, open_alerts)
+    for key in sorted(open_alerts) if answering else ():
+        if int(key.rpartition("/")[2]) not in answering:
+            records.append(_resolved(window, key, open_alerts.pop(key), "the version answers no more"))
+    return records
+
+
+def fallback_levels(contract: ModelContract) -> list[Level]:
+    """The severe first: of ``alerts.severe``, ``rollout.back_if``, and what ``service_levels.answered`` leaves."""
+    severe = [
+        Level(parse_share(places["share"]), "severe")
+        for phrase in contract.alerts.severe
+        for pattern, places in [match_alert(phrase) or ("", {})]
+        if pattern.startswith("fallback share")
+    ]
+    borne = [contract.rollout.back_if.fallback_share]
+    if contract.service_levels.answered is not None:
+        borne.append(1 - contract.service_levels.answered)
+    return [*severe, *(Level(share, "warning") for share in borne if share is not None)]
+
+
+def latency_levels(contract: ModelContract) -> list[Level]:
+    return [] if contract.service_levels.latency_p99_ms is None else [Level(SLOWEST, "warning")]
+
+
+def _judge(
+    window: Window, key: str, levels: list[Level], found: int, asked: int, open_alerts: Open
+) -> list[Record]:
+    passed = [level for level in levels if is_more(found, asked, level.most)]
+    if not passed:
+        if key in open_alerts and all(found <= level.most * asked for level in levels):
+            return [_resolved(window, key, open_alerts.pop(key), "the window is within the level")]
+        return []
+    alert = lasts(
+        open_alerts,
+        key,
+        record_id(key, window.model, window.start, window.applied.digest),
+        passed[0].severity,
+        since=window.start,
+        at=window.end,
+        silence_ms=window.contract.alerts.silence_ms,
+    )
+    if alert is None:
+        return []
+    kind, _, version = key.partition("/")
+    said = (
+        f"left {found:,} of {asked:,} requests to the fallback"
+        if kind == FALLBACK
+        else f"took longer than {format_duration(window.contract.service_levels.latency_p99_ms or 0)} for {found:,} of "
+        f"{asked:,} answers"
+    )
+    most = passed[0].most
+    summary = (
+        f"Version {version} of {window.model} {said} in a window of {format_duration(window.end - window.start)}: more "
+        f"than {most:.4g} of them. See why with `tailrace tail {window.contract.lane}.predictions`"
+    )
+    detail = {"found": str(found), "predictions": str(asked), "level": repr(most)}
+    return [_alert(window, key, alert, "raised", summary, detail)]
+
+
+def _resolved(window: Window, key: str, alert: dict[str, Any], why: str) -> Record:
+    kind, _, version = key.partition("/")
+    summary = f"The {kind.replace('-', ' ')} of version {version} of {window.model} is well again: {why}"
+    return _alert(window, key, alert, "resolved", summary, {}) | {"at": window.end}
+
+
+def _alert(
+    window: Window, key: str, alert: dict[str, Any], state: str, summary: str, detail: dict[str, str]
+) -> Record:
+    kind, _, version = key.partition("/")
+    return {
+        "alert_id": alert["id"],
+        "state": state,
+        "kind": kind,
+        "severity": alert["severity"],
+        "model": window.model,
+        "version": int(version),
+        "service": "evaluator",
+        "summary": summary,
+        "detail": {
+            **detail,
+            "since": str(alert["since"]),
+            "window_start": str(window.start),
+            "window_end": str(window.end),
+        },
+        "source": None,
+        "at": alert["at"],
+    }
