@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from tests.support import models
 from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher, formula_model
 
-from tailrace.models.build import build_package
+from tailrace.models.build import build_from_onnx, build_package
 from tailrace.models.calibration import Calibration, calibration_rows, fit_calibration
 from tailrace.models.columns import Array
 from tailrace.models.conformal import nonconformity
@@ -181,3 +181,18 @@ def test_answers_are_calibrated_before_uncertainty_and_policy_and_behind_the_out
     assert (plain["action"], plain["guardrails"]) == ("approve", [])
     assert beyond["score"] == pytest.approx(1 / (1 + np.exp(-2.0)), rel=1e-5)
     assert [(g["guard"], g["detail"][:5]) for g in beyond["guardrails"]] == [("score", "0.982")]
+
+
+def test_a_model_from_elsewhere_is_calibrated_on_its_holdout() -> None:
+    frame, truth = models.rows("binary", 4000, seed=1)
+    boosting = GradientBoostingClassifier(n_estimators=60, max_depth=5, learning_rate=0.4, random_state=0)
+    pipeline = make_pipeline(models.preprocessing(), boosting).fit(frame[:3000], truth[:3000])
+    contract = models.contract()
+    file = build_package(pipeline, frame[:3000], truth[:3000], contract, holdout=(frame[3000:], truth[3000:]))
+    elsewhere = build_from_onnx(file.parts["model"], frame[3000:], truth[3000:], contract)
+    made = elsewhere.manifest.calibration
+    assert made is not None
+    assert made.rows == 500 == elsewhere.manifest.holdout.rows
+    # They fill in what is missing by other rows, so that the numbers are only nearly the same.
+    assert file.manifest.calibration is not None
+    assert made.slope == pytest.approx(file.manifest.calibration.slope, rel=0.05)

@@ -12,10 +12,12 @@ from tests.support import models
 from tests.support.scoring import CONTRACT, REQUEST, Bench, Formula, Publisher, formula_model
 
 from tailrace.contracts.model_contract import load_contract
+from tailrace.models.calibration import Calibration
 from tailrace.models.columns import Array, Columns, column_of
 from tailrace.models.load import LoadedModel, load_model
 from tailrace.models.reference import Reference
 from tailrace.scorer.explain import explain, shapley
+from tailrace.verify.explained import DRAWS
 
 NUMBERS = load_contract(
     "{model: m, owner: {team: t}, features: {a: {type: number}, b: {type: number}, c: {type: number}, "
@@ -199,3 +201,37 @@ def test_a_background_is_read_as_it_was_written() -> None:
     assert Reference.from_bytes(reference.to_bytes()) == reference
     older = reference.model_copy(update={"background": None})
     assert b"background" not in older.to_bytes()
+
+
+def test_draws_come_nearer_to_the_definition_as_their_standard_error_says() -> None:
+    def rough(a: Array, b: Array, c: Array, d: Array) -> Array:
+        return np.where(a > 0, b * c * d, np.maximum(b, c)) + d
+
+    draw = np.random.default_rng(4)
+    background, rows = draw.normal(size=(32, 4)), draw.normal(size=(20, 4))
+    model = formula_model(NUMBERS, 1, Function(rough))
+    found = np.array(
+        [shapley(model, columns(background), columns(rows), np.arange(20), each) for each in range(DRAWS)]
+    )
+    expected = np.array([by_definition(rough, row, background) for row in rows])
+    error = found.std(axis=0, ddof=1) / math.sqrt(DRAWS)
+    distance = np.abs(found.mean(axis=0) - expected)
+    assert (distance < 6 * error + 1e-9).all()
+    assert np.mean(distance < 2 * error + 1e-9) > 0.85
+    assert np.abs(found[0] - expected).mean() > 2 * distance.mean()
+
+
+def test_a_calibrated_linear_model_is_explained_exactly_in_calibrated_log_odds() -> None:
+    contract = load_contract(
+        "{model: m, owner: {team: t}, features: {a: {type: number}, b: {type: number}, c: {type: number}, "
+        "d: {type: number}}, target: {name: y, type: boolean}}"
+    )
+    made = Calibration(method="sigmoid", slope=0.5, offset=-1.0, rows=100, log_loss_before=1.0, log_loss=0.9)
+    model = formula_model(
+        contract, 1, Function(lambda a, b, c, d: 1 / (1 + np.exp(b - a - 0.1 * c))), calibration=made
+    )
+    draw = np.random.default_rng(5)
+    background, rows = draw.normal(size=(32, 4)), draw.normal(size=(3, 4))
+    found = shapley(model, columns(background), columns(rows), np.arange(3))
+    weights = 0.5 * np.array([1.0, -1.0, 0.1, 0.0])
+    np.testing.assert_allclose(found, weights * (rows - background.mean(axis=0)), atol=1e-9)
