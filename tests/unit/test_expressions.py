@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from typing import Any
 
 import polars as pl
@@ -335,3 +336,12 @@ def test_whatever_is_written_is_refused_properly_or_evaluates(text: str) -> None
 def test_a_number_that_is_cut_short() -> None:
     assert refusal("1e > a") == "1e is no number"
     assert refusal("{ : } 1e AS ; ( AND a") == "not a SQL expression"
+
+
+@pytest.mark.parametrize("text", ["a / 10", "a / (7 - 4)", "1 / a", "a / b", "3 * a / 0.7 - b / 9"])
+def test_a_row_comes_to_the_same_bits_alone_and_among_others(text: str) -> None:
+    draw = random.Random(0)
+    a, b = ([draw.uniform(0.1, 5.0) for _ in range(300)] for _ in range(2))
+    expected = [eval(text, {"a": x, "b": y}) for x, y in zip(a, b, strict=True)]
+    assert values(text, a=a, b=b) == expected
+    assert [values(text, a=[x], b=[y])[0] for x, y in zip(a, b, strict=True)] == expected

@@ -21,48 +21,47 @@ class World:
 
     def __init__(self, contract: str = CONTRACT) -> None:
         self.publisher = Publisher()
-        self.control: list[Message] = []
+        self.log: list[Message] = []
         self.requests: dict[Source, Message] = {}
         self.predictions: list[MemoryMessage] = []
-        bench = Bench(self.publisher.logic(), self.publisher)
-        self._control(bench, self.publisher.contract(contract), self._version(1))
-        self._control(bench, self.publisher.rollout(champion=1))
-        self._score(bench)
-        self._control(bench, self.publisher.contract(contract.replace("score < 0.6", "score < 0.7")))
-        self._score(bench)
-        self._control(bench, self._version(2), self.publisher.rollout(champion=2, previous=1))
-        self._score(bench)
-        self._control(bench, self.publisher.rollout(champion=2, previous=1, off=True))
-        self._score(bench)
-        self.bench = bench
+        self.bench = Bench(self.publisher.logic(), self.publisher)
+        self.control(self.publisher.contract(contract), self._version(1))
+        self.control(self.publisher.rollout(champion=1))
+        self.score()
+        self.control(self.publisher.contract(contract.replace("score < 0.6", "score < 0.7")))
+        self.score()
+        self.control(self._version(2), self.publisher.rollout(champion=2, previous=1))
+        self.score()
+        self.control(self.publisher.rollout(champion=2, previous=1, off=True))
+        self.score()
 
     def canary(self, share: float) -> None:
         """Version 1 answers a share beside version 2."""
         state = {"canary": 1, "canary_share": share, "canary_salt": "s", "canary_step": 1}
-        self._control(self.bench, self.publisher.rollout(champion=2, shadow=[1], **state))
-        self._score(self.bench)
+        self.control(self.publisher.rollout(champion=2, shadow=[1], **state))
+        self.score()
 
     def _version(self, number: int) -> Record:
         tolerance = Tolerance(absolute=0.0, relative=TOLERANCE)
         contract = self.publisher.contracts["credit"][-1]
         return self.publisher.manifest(number, formula_model(contract, number, tolerance=tolerance))
 
-    def _control(self, bench: Bench, *records: Record) -> None:
-        messages = [bench.message(record) for record in records]
-        bench.logic.control(messages)
-        self.control += messages
+    def control(self, *records: Record) -> None:
+        messages = [self.bench.message(record) for record in records]
+        self.bench.logic.control(messages)
+        self.log += messages
 
-    def _score(self, bench: Bench) -> None:
+    def score(self) -> None:
         for _ in range(REQUESTS // 4):
             number = len(self.requests)
             request = REQUEST | {"loan_id": f"l{number}", "debt_ratio": number / 4, "purpose": "boat"}
             if number % 3 == 0:
                 request |= {"income": None, "applied_at": None, "request_id": None}
-            message = bench.message(
+            message = self.bench.message(
                 Record("credit.requests", self.publisher.request_value(request)), NOW + number
             )
             self.requests[Source.of(message)] = message
-            for record in bench.process([message]).records:
+            for record in self.bench.process([message]).records:
                 if record.value is None:  # a mark
                     continue
                 offset = len(self.predictions)
@@ -73,7 +72,7 @@ class World:
     def problems(
         self, predictions: Sequence[Message] | None = None, requests: dict[Source, Message] | None = None
     ) -> list[tuple[int, str]]:
-        rescorer = Rescorer(self.publisher.registry, self.control, self.publisher.open)
+        rescorer = Rescorer(self.publisher.registry, self.log, self.publisher.open)
         held = self.requests if requests is None else requests
         found = rescorer.problems(
             self.predictions if predictions is None else predictions,
@@ -200,3 +199,18 @@ def test_answers_of_fallbacks_come_to_the_same_and_altered_ones_show() -> None:
         [world.altered(served.index("rule"), lambda event: event.update(score=0.8))]
     )
     assert "score: 0.8 / 0.9" in detail
+
+
+@pytest.mark.parametrize("cause", ["latency", "quarantined"])
+def test_what_was_answered_for_the_moment_s_sake_comes_to_the_same_for_the_same_cause(cause: str) -> None:
+    world = World(CONTRACT + 'guardrails: {fallback: [{rule: "debt_ratio / 10"}]}\n')
+    world.control(world.publisher.rollout(champion=2, previous=1))
+    world.bench.logic.as_logged(cause)
+    world.score()
+    last = world.publisher.codec.decode(world.predictions[-1].value()).record
+    assert (last["served_by"], last["served_cause"]) == ("rule", cause)
+    assert world.problems() == []
+    ((_, detail),) = world.problems(
+        [world.altered(len(world.predictions) - 1, lambda event: event.update(score=0.5))]
+    )
+    assert "score" in detail

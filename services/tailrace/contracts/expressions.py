@@ -220,11 +220,20 @@ _COMPARE: dict[type[exp.Expr], Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
     exp.LT: lambda a, b: a < b,
     exp.LTE: lambda a, b: a <= b,
 }
+
+
+def _quotient(above: pl.Expr, below: pl.Expr) -> pl.Expr:
+    """The nearest float, as IEEE 754 has it. To divide a column by a lone number polars multiplies with the reciprocal,
+    which misses the last bit of every third row, but of none that is alone; so what is divided by is made a column.
+    """
+    return above / (below + pl.int_range(pl.len()) * 0.0)
+
+
 _ARITHMETIC: dict[type[exp.Expr], Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
     exp.Add: lambda a, b: a + b,
     exp.Sub: lambda a, b: a - b,
     exp.Mul: lambda a, b: a * b,
-    exp.Div: lambda a, b: a / b,
+    exp.Div: _quotient,
 }
 _FUNCTIONS = "ABS, COALESCE, NULLIF, LEAST, GREATEST"
 
