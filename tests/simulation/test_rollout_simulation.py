@@ -12,12 +12,14 @@ import random
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 from scipy import stats
 from tests.support.memory_registry import MemoryRegistry
-from tests.support.reports import alert, report
+from tests.support.reports import alert, earned, report
 from tests.support.scoring import Publisher, formula_model
 from tests.support.simulation import Scenario, drained, quarantine, simulate
 
@@ -48,7 +50,14 @@ gates:
 """
 ROLLOUT = "rollout: {shadow: {outcomes: 40}"
 CANARY = ", canary: {steps: [20%, 60%], outcomes: 30}, back_if: {fallback_share: 10%}"
-MORE = {"one": "}\n", "two": "}\napprovals: {promote: {role: boss}}\n", "three": CANARY + "}\n"}
+VALUE = "value: CASE WHEN bad THEN -1 ELSE 1 END\n"
+EARNED, EPSILON, TAKES_PART = 60, 0.3, 0.5
+BANDIT = "experiment: {assign: thompson, share: 50%, epsilon: 30%, outcomes: 60}\n"
+MORE = {
+    "one": "}\n" + VALUE + BANDIT,
+    "two": "}\napprovals: {promote: {role: boss}}\n",
+    "three": CANARY + "}\n",
+}
 CONTRACTS: dict[str, ModelContract] = {m: load_contract(TEXT.format(m) + ROLLOUT + MORE[m]) for m in MODELS}
 SLICES = ("region=a", "region=b")
 SEGMENTS = ("", *SLICES, "other=a")
@@ -79,6 +88,7 @@ ASKED = [
     "dance",
     "retrain",
 ]
+COMPARED = [*["experiment"] * 8, "end-experiment"]
 LISTS = ("shadow", "candidates", "rejected", "retired", "rolled_back")
 
 
@@ -99,6 +109,9 @@ class Expected:
     step: int = 0
     began: int | None = None
     since: int | None = None
+    arms: list[int] = field(default_factory=list)
+    compared_since: int | None = None
+    earned: list[tuple[int, float, float]] = field(default_factory=list)
 
     def move(self, version: int, to: str | None) -> None:
         for some in self.lists.values():
@@ -115,8 +128,28 @@ class Expected:
             self.served.add(version)
         self.champion, self.promoted_at = version, at
 
-    def take(self, name: str, version: int | None, at: int | None, by_person: bool) -> None:
+    def end(self) -> None:
+        """Arms answer no more; the version to go back to stays where it is."""
+        self.lists["retired"] += [version for version in self.arms[1:] if version != self.previous]
+        self.arms = []
+
+    def take(self, name: str, version: int | None, at: int | None, by_person: bool, arms: list[int]) -> None:
         """Takes a step, whoever decided it."""
+        if name in ("end-experiment", "promote", "rollback") or (name == "reject" and version in self.arms):
+            self.end()
+        if name == "experiment":
+            assert self.champion is not None
+            assert not self.arms
+            assert self.canary is None
+            for each in arms:
+                assert each != self.champion
+                assert each not in self.lists["rejected"]
+                if each != self.previous:
+                    self.move(each, None)
+            self.arms, self.compared_since, self.earned = [self.champion, *arms], at, []
+            self.served.update(arms)
+        if name in ("experiment", "arms", "end-experiment"):
+            return
         if name == "canary":
             if version != self.canary:
                 self.step, self.began = 0, at
@@ -152,7 +185,7 @@ class Expected:
             if to in ("rejected", "retired") and version == self.previous:
                 self.previous = None
 
-    def next(self, model: str, reports: list[dict[str, Any]]) -> tuple[str, int] | None:
+    def next(self, model: str, reports: list[dict[str, Any]]) -> tuple[str, int | None] | None:
         """The step that nobody has to ask for, from all reports of the model so far."""
         if not self.frozen:
             for version in self.lists["candidates"]:
@@ -160,6 +193,10 @@ class Expected:
             for version in self.lists["shadow"]:
                 if version in self.served - self.kept - {self.previous, self.canary}:
                     return "retire", version
+        if self.arms:
+            worth = earned_by(reports, self.arms, self.compared_since)
+            due = worth is not None and not np.allclose(worth, self.earned or 0.0, rtol=1e-9, atol=0.0)
+            return ("arms", None) if due and not self.frozen else None
         if self.canary is not None:
             return self._next_of_canary(reports)
         by_person = self.frozen or model == "two"
@@ -197,6 +234,56 @@ class Expected:
         return ("canary" if self.step < len(SHARES) else "promote"), self.canary
 
 
+def earned_by(
+    reports: list[dict[str, Any]], arms: list[int], since: int | None
+) -> list[tuple[int, float, float]] | None:
+    """What is known of each arm: requests, and mean and standard error of what one is worth, by the rewards themselves;
+    None while it is too little. By weighing each reward with one over the share of its window that went to the arm.
+    """
+    seen: dict[int, dict[int, dict[int, dict[str, Any]]]] = {}
+    for each in reports:
+        counts = each["role"] == "arm" and each["version"] in arms and not each["segment"] and each["mature"]
+        if counts and (since is None or each["window_start"] > since) and each["predictions"] >= 2:
+            ages = seen.setdefault(each["window_start"], {})
+            ages.setdefault(each["age"], {})[each["version"]] = each
+    windows = []
+    for ages in seen.values():
+        complete = [age for age, by in ages.items() if len(by) == len(arms)]
+        windows += [ages[max(complete)]] if complete else []
+    if not windows or any(sum(by[arm]["labelled"] for by in windows) < EARNED for arm in arms):
+        return None
+    everybody = sum(each["predictions"] for by in windows for each in by.values())
+    found = []
+    for arm in arms:
+        total, pooled, spread, requests = 0.0, 0.0, 0.0, 0
+        for by in windows:
+            n, of_window = by[arm]["predictions"], sum(each["predictions"] for each in by.values())
+            earned_there, squares = moments(by[arm]["report_id"], n)
+            total += earned_there / (n / of_window)
+            pooled += squares
+            spread += (of_window / everybody) ** 2 / n
+            requests += n
+        error = np.sqrt(pooled / (requests - len(windows)) * spread)
+        found.append((requests, total / everybody, float(error)))
+    return found
+
+
+@cache
+def moments(report_id: str, requests: int) -> tuple[float, float]:
+    """The sum of the rewards, 0 where there is none, and that of their squared distances from the mean."""
+    rewards = np.array(GAINS[report_id] + [0.0] * (requests - len(GAINS[report_id])))
+    return float(rewards.sum()), float(((rewards - rewards.mean()) ** 2).sum())
+
+
+@cache
+def likely_best(known: tuple[tuple[int, float, float], ...], arm: int) -> float:
+    """By quadrature over what the arm may be worth."""
+    _, mean, error = known[arm]
+    others = [stats.norm(m, e) for i, (_, m, e) in enumerate(known) if i != arm]
+    below = np.prod([other.cdf(mean + error * 8 * NODES) for other in others], axis=0)
+    return float((8 * WEIGHTS * stats.norm.pdf(8 * NODES) * below).sum())
+
+
 def latest(reports: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The last report of each window."""
     return list({r["window_start"]: r for r in reports}.values())
@@ -229,6 +316,7 @@ def verdict(reports: list[dict[str, Any]], version: int, against: int) -> bool |
     return low > MARGIN and all(high >= -TOLERANCE for of, _, high in slices if of)
 
 
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(200)
 GAINS: dict[str, list[float]] = {}
 """The gains behind each report, by its id."""
 
@@ -242,7 +330,11 @@ class RolloutScenario(Scenario):
         self.versions = dict.fromkeys(MODELS, 0)
         self.waited: list[tuple[str, int, str]] = []
         self.taken_back = 0
-        self.models, self.busy = rng.choice([(MODELS, 9), (MODELS, 9), (("three",), 15), (("three",), 40)])
+        self.salts: dict[str, list[str]] = {}
+        self.models = rng.choice([MODELS, ("one",), ("one",), ("three",), ("three",)])
+        self.busy = (
+            9 if self.models == MODELS else rng.choice([15, 25] if self.models == ("one",) else [15, 40])
+        )
         self.commands: list[dict[str, Any]] = []
         self.reports = 0
         self.days = dict.fromkeys(MODELS, 0)
@@ -265,13 +357,16 @@ class RolloutScenario(Scenario):
         for _ in range(rng.randint(1, self.busy)):
             model = rng.choice(self.models)
             what = rng.random()
+            if what < 0.4 and model == "one" and self.versions[model]:
+                self._earned(log, model)
+                continue
             if what < 0.4 and self.versions[model]:
                 self._reports(log, model)
                 continue
             if what < 0.7 and model == "three" and self.versions[model]:
                 self._own_report(log, model)
                 continue
-            if (what < 0.75 and model == "three") or what < 0.5:
+            if what < {"one": 0.43, "two": 0.5, "three": 0.75}[model]:
                 self._alert(log, model)
                 continue
             if rng.random() < 0.25 and self.versions[model] < MOST:
@@ -279,7 +374,7 @@ class RolloutScenario(Scenario):
                 self._publish(log, model, self.versions[model])
             elif rng.random() < 0.1 and self.versions[model]:
                 self._publish(log, model, rng.randint(1, self.versions[model]))  # once more, the same
-            else:
+            elif model != "one" or rng.random() < 0.3:
                 self._command(log, model)
 
     def _publish(self, log: MemoryLog, model: str, version: int) -> None:
@@ -298,18 +393,27 @@ class RolloutScenario(Scenario):
             "reason": "",
             "issued_at": 0,
         }
+        if model == "one" and rng.random() < 0.6:
+            named = rng.choice([[1, 2], [1, 3], [2, 3], [2, 3], [2], [3, 3], [self.versions[model] + 1]])
+            command |= {"command": rng.choice(COMPARED), "version": None, "arms": named}
         if self.commands and rng.random() < 0.2:
             command = rng.choice(self.commands)
         self.commands.append(command)
         value = self.publisher.control.encode("Command", command)
         log.append(lanes.COMMANDS, value, model.encode())
 
+    def _last(self, log: MemoryLog, model: str) -> dict[str, Any]:
+        """The rollout as it stands, or nearly."""
+        for message in reversed(log.messages(lanes.ROLLOUTS)[-20:]):
+            step = self.publisher.control.decode("Rollout", message.value())
+            if step["model"] == model:
+                return step
+        return {"champion": None, "arms": []}
+
     def _seen(self, log: MemoryLog, model: str) -> tuple[int, int]:
         """Some version beside one that answers; often enough as the rollout stands, else anybody beside anybody."""
-        rng, written = self.rng, log.messages(lanes.ROLLOUTS)[-20:]
-        steps = [self.publisher.control.decode("Rollout", m.value()) for m in written]
-        last = next((s for s in reversed(steps) if s["model"] == model), None)
-        if last is not None and last["champion"] is not None and last["shadow"] and rng.random() < 0.7:
+        rng, last = self.rng, self._last(log, model)
+        if last["champion"] is not None and last["shadow"] and rng.random() < 0.7:
             return last["canary"] or last["shadow"][0], last["champion"]
         return rng.randint(1, min(4, self.versions[model])), rng.choice([1, 1, 1, 2, 3])
 
@@ -355,6 +459,31 @@ class RolloutScenario(Scenario):
         facts["fallbacks"] = min(facts["predictions"], rng.choice([0, 0, 0, 0, 2, 25, 100]))
         value = self.publisher.control.encode("PerformanceReport", facts)
         log.append(lanes.PERFORMANCE_REPORTS, value, model.encode())
+
+    def _earned(self, log: MemoryLog, model: str) -> None:
+        """What three versions earned in a window as arms, if they were; most often all of them."""
+        rng = self.rng
+        self.days[model] += 1
+        day, age = max(0, self.days[model] - rng.choice([0, 0, 1])), self.days[model] * 1000
+        for arm in (1, 2, 3):
+            if rng.random() < 0.05:
+                continue
+            self.reports += 1
+            rewards = [rng.gauss(self.taste[model, arm], 1) for _ in range(rng.randint(10, 50))]
+            facts = earned(
+                arm,
+                day,
+                rewards,
+                model=model,
+                requests=len(rewards) + rng.choice([0, 7]),
+                age=age,
+                mature=rng.random() < 0.95,
+                report_id=f"{id(self)}-{self.reports}",
+                segment=rng.choice(["", "", "", "", "", "region=a"]),
+            )
+            GAINS[facts["report_id"]] = rewards
+            value = self.publisher.control.encode("PerformanceReport", facts)
+            log.append(lanes.PERFORMANCE_REPORTS, value, model.encode())
 
     def _alert(self, log: MemoryLog, model: str) -> None:
         rng = self.rng
@@ -509,8 +638,9 @@ class RolloutScenario(Scenario):
             back = left_too_much(expected, cause)
         if command:
             assert command["follows"] in (None, step["follows"])
-            ends = command["command"] == "rollback" and expected.canary is not None
-            assert name == ("reject" if ends else command["command"])
+            back, arms = command["command"] == "rollback", bool(expected.arms)
+            ends = back and expected.canary is not None
+            assert name == ("reject" if ends else "end-experiment" if back and arms else command["command"])
             assert version in ([expected.canary] if ends else (command["version"], expected.previous))
         elif (
             first and source["topic"] == lanes.MANIFESTS and cause["version"] == version and name != "shadow"
@@ -529,11 +659,18 @@ class RolloutScenario(Scenario):
         time = max((r["judged_at"] for r in reports), default=None)
         assert step["evidence"].get("event_time") == (None if time is None else str(time))
         waited = set(expected.waiting)
-        expected.take(name, version, time, command is not None)
+        arms = command["arms"] if command is not None else []
+        had_arms = bool(expected.arms)
+        expected.take(name, version, time, command is not None, arms)
+        if name == "arms":
+            expected.earned = earned_by(reports, expected.arms, expected.compared_since) or []
+        self._check_arms(expected, step)
         for one in sorted(waited ^ expected.waiting):
             self.waited.append((model, one, "raised" if one in expected.waiting else "resolved"))
         self.taken_back += command is None and (
-            name == "rollback" or (name == "reject" and bool(before_canary) and expected.canary is None)
+            name == "rollback"
+            or (name == "reject" and bool(before_canary) and expected.canary is None)
+            or (name == "reject" and had_arms and not expected.arms)
         )
         assert (step["canary"], step["canary_step"]) == (expected.canary, expected.step)
         assert (step["champion"], step["previous"]) == (expected.champion, expected.previous)
@@ -541,6 +678,32 @@ class RolloutScenario(Scenario):
         assert {place: sorted(step[place]) for place in LISTS} == {
             p: sorted(v) for p, v in expected.lists.items()
         }
+
+    def _check_arms(self, expected: Expected, step: dict[str, Any]) -> None:
+        """Who answers with what probability, and what that rests on."""
+        assert [arm["version"] for arm in step["arms"]] == expected.arms
+        if not expected.arms:
+            assert (step["experiment"], step["experiment_salt"], step["experiment_share"]) == ("", "", 0.0)
+            return
+        assert (step["experiment"], step["experiment_share"]) == ("thompson", TAKES_PART)
+        assert "".join(arm["arm"] for arm in step["arms"]) == "abcdefgh"[: len(expected.arms)]
+        assert sum(arm["probability"] for arm in step["arms"]) == 1.0
+        salts = self.salts.setdefault(step["model"], [])
+        if step["step"] == "experiment":
+            assert step["experiment_salt"] not in salts
+            salts.append(step["experiment_salt"])
+        assert step["experiment_salt"] == salts[-1]
+        for at, arm in enumerate(step["arms"]):
+            known = (arm["requests"], arm["mean"], arm["deviation"])
+            if not expected.earned:
+                assert known == (0, None, None)
+                assert arm["probability"] == pytest.approx(1 / len(expected.arms), abs=1e-6)
+                continue
+            assert known == pytest.approx(expected.earned[at])
+            best = likely_best(tuple(expected.earned), at)
+            assert arm["best"] == pytest.approx(best, abs=1e-3)
+            least = EPSILON / len(expected.arms)
+            assert arm["probability"] == pytest.approx(least + (1 - EPSILON) * best, abs=1e-3)
 
     def _check_told(self, steps: list[dict[str, Any]]) -> None:
         """What waits for a person is said when it begins, and taken back when it ends."""
@@ -611,6 +774,9 @@ def takes_back(expected: Expected, told: dict[str, Any]) -> tuple[str, int] | No
     start = told["detail"].get("window_start")
     if expected.frozen or told["severity"] != "severe" or told["version"] is None:
         return None
+    if told["version"] in expected.arms[1:]:
+        early = start is not None and expected.compared_since is not None
+        return None if early and int(start) < expected.compared_since else ("reject", told["version"])
     if told["version"] == expected.canary:
         old = start is not None and expected.began is not None and int(start) < expected.began
         return None if old else ("reject", told["version"])

@@ -187,6 +187,7 @@ def _report(
         "metrics": _metrics(of_pairs) if against is None else {},
         "gains": _gains(of_pairs) if against is not None else {},
         "value_total": math.fsum(worth) if against is None else None,
+        "value_squares": math.fsum(each * each for each in worth) if against is None else None,
     }
 
 

@@ -78,3 +78,19 @@ def alert(version: int, day: int | None = 0, model: str = "credit", **changes: A
         "source": None,
         "at": 0,
     } | changes
+
+
+def earned(version: int, day: int, rewards: list[float], **changes: Any) -> dict[str, Any]:
+    """A report on an arm: what its labelled requests were worth, of ``requests`` (by default these)."""
+    requests = changes.pop("requests", len(rewards))
+    return report(
+        version,
+        None,
+        day,
+        rewards,
+        role="arm",
+        predictions=requests,
+        value_total=sum(rewards),
+        value_squares=sum(reward * reward for reward in rewards),
+        **changes,
+    )
