@@ -17,6 +17,7 @@ COMMANDS = {
     *("train", "publish", "models"),
     *("keys new", "keys trust", "keys revoke", "keys list"),
     *("promote", "rollback", "shadow", "reject", "freeze", "unfreeze", "off", "on", "retrain"),
+    "experiment",
     *("replay", "clock", "predict", "tail", "query", "dlq list", "dlq show", "dlq resend"),
     *("demo", "verify", "reproduce", "explain"),
 }

@@ -155,18 +155,24 @@ training:
         ),
         (
             "experiment: {}",
-            "8: experiment: compares what answers are worth, and the contract does not say what that is; add value, "
-            "such as value: \"CASE WHEN action = 'approve' ...\"",
+            (
+                "8: experiment: compares what answers are worth, and the contract does not say what that is; add "
+                "value, such as value: \"CASE WHEN action = 'approve' ...\""
+            ),
         ),
         (
             'value: "1"\nexperiment: {assign: thompson, epsilon: 0%}',
-            "9: experiment.epsilon: leaves arms without a request; write more than 0%, so that every arm goes on "
-            "answering some",
+            (
+                "9: experiment.epsilon: leaves arms without a request; write more than 0%, so that every arm goes on "
+                "answering some"
+            ),
         ),
         (
             'value: "1"\nexperiment: {share: 0%}',
-            "9: experiment.share: leaves arms without a request; write more than 0%, so that every arm goes on "
-            "answering some",
+            (
+                "9: experiment.share: leaves arms without a request; write more than 0%, so that every arm goes on "
+                "answering some"
+            ),
         ),
         (
             "rollout: {canary: {steps: [5%, 1%]}}",

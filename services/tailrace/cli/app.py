@@ -22,6 +22,7 @@ for _module in (
     "models",
     "keys",
     "rollout",
+    "experiment",
     "traffic",
     "look",
     "verify",

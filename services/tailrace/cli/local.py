@@ -6,8 +6,9 @@ import importlib
 import shlex
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -102,7 +103,16 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     if found["models"]:
         print()
         # All topics of a model are in its lane; the whole list is in the JSON.
-        emit([{**one, "topics": one["topics"][0].rpartition(".")[0] + ".*"} for one in found["models"]])
+        emit([{**one, "topics": _topics(one), "arms": _arms(one)} for one in found["models"]])
+
+
+def _topics(model: Mapping[str, Any]) -> str:
+    return f"{model['topics'][0].rpartition('.')[0]}.*"
+
+
+def _arms(model: Mapping[str, Any]) -> str:
+    """Versions in an experiment, with the share of each."""
+    return ", ".join(f"{arm['version']}: {arm['probability']:.1%}" for arm in model["arms"])
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -22,6 +23,7 @@ _OF_A_STEP = (
     "champion",
     "previous",
     "shadow",
+    "arms",
     "frozen",
     "off",
     "reason",
@@ -41,7 +43,7 @@ def promote(
 
     Example: tailrace promote credit 2
     """
-    _ask("promote", model, version, reason, as_json)
+    ask_for("promote", model, version, reason, as_json)
 
 
 @app.command()
@@ -50,7 +52,7 @@ def rollback(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOptio
 
     Example: tailrace rollback credit --reason "scores look wrong"
     """
-    _ask("rollback", model, None, reason, as_json)
+    ask_for("rollback", model, None, reason, as_json)
 
 
 @app.command()
@@ -64,7 +66,7 @@ def shadow(
 
     Example: tailrace shadow credit 1
     """
-    _ask("shadow", model, version, reason, as_json)
+    ask_for("shadow", model, version, reason, as_json)
 
 
 @app.command()
@@ -78,7 +80,7 @@ def reject(
 
     Example: tailrace reject credit 3 --reason "trained on wrong labels"
     """
-    _ask("reject", model, version, reason, as_json)
+    ask_for("reject", model, version, reason, as_json)
 
 
 @app.command()
@@ -87,7 +89,7 @@ def freeze(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOption 
 
     Example: tailrace freeze credit --reason "audit until Friday"
     """
-    _ask("freeze", model, None, reason, as_json)
+    ask_for("freeze", model, None, reason, as_json)
 
 
 @app.command()
@@ -96,7 +98,7 @@ def unfreeze(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOptio
 
     Example: tailrace unfreeze credit
     """
-    _ask("unfreeze", model, None, reason, as_json)
+    ask_for("unfreeze", model, None, reason, as_json)
 
 
 @app.command()
@@ -107,7 +109,7 @@ def off(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOption = F
 
     Example: tailrace off credit --reason "fraud ring under way"
     """
-    _ask("off", model, None, reason, as_json)
+    ask_for("off", model, None, reason, as_json)
 
 
 @app.command()
@@ -116,7 +118,7 @@ def on(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOption = Fa
 
     Example: tailrace on credit
     """
-    _ask("on", model, None, reason, as_json)
+    ask_for("on", model, None, reason, as_json)
 
 
 @app.command()
@@ -125,10 +127,17 @@ def retrain(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOption
 
     Example: tailrace retrain credit --reason "new product line"
     """
-    _ask("retrain", model, None, reason, as_json)
+    ask_for("retrain", model, None, reason, as_json)
 
 
-def _ask(command: str, model: str, version: int | None, reason: str, as_json: bool) -> None:
+def ask_for(
+    command: str, model: str, version: int | None, reason: str, as_json: bool, arms: Sequence[int] = ()
+) -> None:
+    """Asks for it, and prints what became of it.
+
+    Raises:
+        TailraceError: it was refused, or nobody answered.
+    """
     from tailrace.cli.control import contract_of
     from tailrace.models.commands import ask, refuse_revoked
 
@@ -137,7 +146,9 @@ def _ask(command: str, model: str, version: int | None, reason: str, as_json: bo
     home = home_dir()
     if command in ("promote", "shadow", "rollback"):
         refuse_revoked(where_is, home, model, version)
-    answer = ask(where_is, home, command, model, version, reason)
+    for arm in arms:
+        refuse_revoked(where_is, home, model, arm)
+    answer = ask(where_is, home, command, model, version, reason, arms=arms)
     if answer.refusal is not None:
         raise TailraceError(f"refused: {answer.refusal}")
     found, names = (answer.step, _OF_A_STEP) if answer.run is None else (answer.run, _OF_A_RUN)

@@ -44,6 +44,7 @@ class Wanted(NamedTuple):
     command: str
     version: int | None = None
     reason: str = ""
+    arms: Sequence[int] = ()
 
 
 def ask(
@@ -54,6 +55,7 @@ def ask(
     version: int | None = None,
     reason: str = "",
     timeout_s: float = ANSWER_S,
+    arms: Sequence[int] = (),
 ) -> Answer:
     """Writes a command that follows the rollout as it stands, and waits for the answer: the trainer's to ``retrain``,
     the rollout service's to everything else.
@@ -61,7 +63,7 @@ def ask(
     Raises:
         TailraceError: no answer came in time, or Kafka does not take the command.
     """
-    (answer,) = ask_each(connection, home, model, [Wanted(command, version, reason)], timeout_s)
+    (answer,) = ask_each(connection, home, model, [Wanted(command, version, reason, arms)], timeout_s)
     return answer
 
 
@@ -86,6 +88,7 @@ def ask_each(
                 "model": model,
                 "command": each.command,
                 "version": each.version,
+                "arms": [*each.arms],
                 "follows": None if each.command in _FOLLOW_ANY else fold.state(model).revision,
                 "by": applied_by(),
                 "reason": each.reason or f"tailrace {each.command}",
