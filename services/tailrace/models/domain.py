@@ -10,11 +10,12 @@ held out, whatever the distribution (see models/conformal.py).
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import repeat
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from tailrace.models.columns import Array, Columns, missing, padded
+from tailrace.models.columns import Array, Columns, padded
 from tailrace.models.conformal import Finite, Quantiles, conformal_quantiles
 from tailrace.models.manifest import Input
 
@@ -39,14 +40,18 @@ class Domain(BaseModel):
     distances: Quantiles
 
     def measure(self, columns: Columns, rows: int, inputs: tuple[Input, ...]) -> tuple[Array, Array]:
-        """Each row's distance, and by input how many standard deviations it is off in its furthest column."""
+        """Each row's distance, and how many standard deviations it is off by encoded column."""
         lengthened, total = padded({i.name: columns[i.name] for i in inputs}, rows)  # bits as in any batch
         encoded = _encoded(lengthened, total, inputs, self.marked)
         away = _standardised(encoded, np.array(self.centre), np.array(self.scale))
         distances = _lengths(away, None if self.whiten is None else np.array(self.whiten))
-        ends = np.cumsum([_width(i, self.marked) for i in inputs])[:-1]
-        furthest = np.column_stack([np.abs(part).max(axis=1) for part in np.split(away, ends, axis=1)])
-        return distances[:rows], furthest[:rows]
+        return distances[:rows], away[:rows]
+
+    def furthest(self, away: Array, inputs: tuple[Input, ...]) -> Array:
+        """By row, the number of the input that is furthest off in one of its columns."""
+        starts = np.cumsum([0, *(_width(i, self.marked) for i in inputs)])[:-1]
+        found: Array = np.maximum.reduceat(np.abs(away), starts, axis=1).argmax(axis=1)
+        return found
 
 
 def fit_domain(
@@ -92,8 +97,9 @@ def _encoded(columns: Columns, rows: int, inputs: tuple[Input, ...], marked: Col
     for i in inputs:
         column = columns[i.name]
         if i.type == "category":
-            found += [(column == value).astype(np.float64) for value in i.categories]
-            found.append(missing(column).astype(np.float64))
+            known = {value: code for code, value in enumerate((*i.categories, None))}
+            codes = np.fromiter(map(known.get, column.tolist(), repeat(-1)), dtype=np.int64, count=rows)
+            found += [(codes == code).astype(np.float64) for code in range(len(known))]
             continue
         gone = np.isnan(column)
         if i.name in marked:

@@ -21,9 +21,9 @@ def note_domain(notes: Notes, rows: Rows, model: LoadedModel, rule: Domain | Non
     if rule is None or known is None or not len(rows):
         return
     inputs, most = model.manifest.inputs, known.distances.at(1.0 - rule.false_alarms)
-    distances, furthest = known.measure(rows.columns, len(rows), inputs)
+    distances, away = known.measure(rows.columns, len(rows), inputs)
     far = np.flatnonzero(distances > most)
-    fields = furthest[far].argmax(axis=1).tolist()
+    fields = known.furthest(away[far], inputs).tolist()
     notes.add(
         {
             row: Finding(DOMAIN, inputs[at].name, f"distance {distance:.6g}, at most {most:.6g} is usual")

@@ -1,0 +1,233 @@
+"""What the scorer is measured with: a contract, its versions in service, and requests.
+
+``logistic`` and ``gradient_boosting`` are 12 features and a policy; ``everything`` is a full contract: context, a key
+of its own, rules across fields, missing values, the guards (domain, output, conformal sets), a policy that uses them,
+exploration, a fallback chain, and a canary that answers a quarter of the keys.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from tests.support.memory_registry import MemoryRegistry
+from tests.support.models import sealed
+
+from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, ROLLOUTS, Lane
+from tailrace.contracts.model_contract import ModelContract, load_contract
+from tailrace.contracts.schemas import request_schema, subject
+from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.memory_log import MemoryMessage
+from tailrace.models.build import build_package
+from tailrace.models.package import Fetch, open_package
+from tailrace.models.sign import SigningKey
+from tailrace.models.trust import TrustStore
+from tailrace.scorer.logic import ScorerLogic
+
+NUMBERS = [f"number_{i}" for i in range(9)]
+CATEGORIES = [f"category_{i}" for i in range(3)]
+VALUES = ["red", "green", "blue", "other"]
+CANARY_SHARE = 0.25
+RARE = 0.02
+"""Share of the requests with a missing number; as many have a value that is in no category."""
+
+_PLAIN = f"""
+model: plain
+owner: {{team: benchmarks}}
+features:
+{"".join(f"  {n}: {{type: number, min: -1000, max: 1000}}{chr(10)}" for n in NUMBERS)}
+{"".join(f"  {c}: {{categories: [{', '.join(VALUES)}]}}{chr(10)}" for c in CATEGORIES)}
+target: {{name: bad, type: boolean}}
+policy:
+  - {{when: "score < 0.2", do: approve}}
+  - {{when: "score < 0.5 AND number_0 > 0", do: refer}}
+  - {{do: refuse}}
+"""
+
+_FULL = f"""
+model: full
+owner: {{team: benchmarks}}
+key: {{name: account, type: string}}
+event_time: {{name: applied_at, skew: 5min}}
+features:
+{"".join(f"  {n}: {{type: number, min: -1000, max: 1000, missing: impute}}{chr(10)}" for n in NUMBERS)}
+{"".join(f"  {c}: {{categories: [{', '.join(VALUES)}], unseen: other}}{chr(10)}" for c in CATEGORIES)}
+context:
+  amount: {{type: number, unit: EUR, min: 0}}
+  region: {{categories: [north, south, east, west]}}
+rules:
+  - {{name: sane, require: "number_0 < 900 OR amount > 0"}}
+  - {{name: small-in-the-west, require: "region <> 'west' OR amount < 1000000"}}
+target: {{name: bad, type: boolean}}
+guardrails:
+  domain: {{false_alarms: 1%}}
+  score: {{min: 0, max: 1}}
+  coverage: 95%
+  fallback: [{{previous: true}}, {{rule: "CASE WHEN amount > 5000 THEN 0.6 ELSE 0.3 END"}}, {{do: refer}}]
+policy:
+  - {{when: "guarded", do: refer, name: unlike-training}}
+  - {{when: "uncertain AND amount > 5000", do: refer, name: not-sure}}
+  - {{when: "score < 0.2 AND amount < 5000", do: approve, name: small-and-safe}}
+  - {{when: "score < 0.5 AND (number_0 > 0 OR region = 'north')", do: refer, name: look-closer}}
+  - {{when: "category_0 = 'red' AND score < 0.6", do: refer, name: red}}
+  - {{do: refuse, name: too-risky}}
+explore: {{share: 5%, from: refuse, do: approve}}
+"""
+
+
+class Prepared(ScorerLogic):
+    """A scorer that was told of contract, versions and rollout beforehand."""
+
+    def control_topics(self) -> tuple[str, ...]:
+        return ()
+
+
+def _linear() -> Any:
+    columns = [
+        ("numbers", StandardScaler(), NUMBERS),
+        ("categories", OneHotEncoder(categories=[VALUES] * 3, handle_unknown="ignore"), CATEGORIES),
+    ]
+    return make_pipeline(ColumnTransformer(columns), LogisticRegression())
+
+
+def _trees() -> Any:
+    columns = [
+        ("numbers", "passthrough", NUMBERS),
+        (
+            "categories",
+            OrdinalEncoder(categories=[VALUES] * 3, handle_unknown="use_encoded_value", unknown_value=-1),
+            CATEGORIES,
+        ),
+    ]
+    return make_pipeline(ColumnTransformer(columns), HistGradientBoostingClassifier(max_iter=100))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A contract's text, what fits its model, and how many versions answer: the second one as a canary."""
+
+    text: str
+    trees: bool = False
+    canary: bool = False
+
+    @cached_property
+    def contract(self) -> ModelContract:
+        return load_contract(self.text)
+
+    @property
+    def lane(self) -> Lane:
+        return Lane(self.contract.lane)
+
+    def scorer(self, registry: MemoryRegistry) -> Prepared:
+        """A scorer with the versions in service."""
+        key = SigningKey.generate()
+        trust = TrustStore(Path(tempfile.mkdtemp(prefix="tailrace-benchmark-keys-")))
+        trust.trust(key.public)
+        versions = [1, 2] if self.canary else [1]
+        packages = {v: sealed(self._package().numbered(v, v), key) for v in versions}
+
+        def opened(record: Any, contract: ModelContract) -> Any:
+            fetch: Fetch = packages[record["version"]][1]
+            return open_package(record, fetch, trust, contract)
+
+        executor = ThreadPoolExecutor(1)
+        logic = Prepared("champion", registry, opened, executor)
+        codec, model = ControlCodec(registry), self.contract.model
+        applied = {
+            "model": model,
+            "revision": 1,
+            "follows": 0,
+            "digest": self.contract.digest,
+            "source_text": "",
+            "resolved": self.contract.resolved_json,
+            "applied_by": "",
+            "applied_at": 0,
+        }
+        rollout = {
+            "model": model,
+            "revision": 1,
+            "follows": 0,
+            "step": "canary" if self.canary else "first-champion",
+            "champion": 1,
+            "reason": "",
+            "by": "",
+            "source": {"topic": MANIFESTS, "partition": 0, "offset": 0},
+        }
+        if self.canary:
+            rollout |= {"shadow": [2], "canary": 2, "canary_salt": "salt", "canary_step": 1}
+            rollout["canary_share"] = CANARY_SHARE
+        logic.control(
+            [
+                MemoryMessage(CONTRACTS, 0, 0, codec.encode("Contract", applied)),
+                *(
+                    MemoryMessage(MANIFESTS, 0, at, codec.encode("ModelManifest", manifest))
+                    for at, (manifest, _) in enumerate(packages.values())
+                ),
+                MemoryMessage(ROLLOUTS, 0, 0, codec.encode("Rollout", rollout)),
+            ]
+        )
+        executor.shutdown(wait=True)
+        return logic
+
+    def _package(self) -> Any:
+        frame = _rows(4_000, 0.0)
+        noise = np.random.default_rng(2).normal(size=len(frame))
+        truth = (frame.number_0 + frame.number_1 - (frame.category_0 == "red") + noise > 0).to_numpy()
+        features = frame[[*NUMBERS, *CATEGORIES]]
+        fitted = (_trees() if self.trees else _linear()).fit(features, truth)
+        return build_package(fitted, features, truth, self.contract)
+
+    def requests(self, registry: MemoryRegistry, count: int) -> Iterator[bytes]:
+        """Requests in wire format, the same ones each time but for their ids and times."""
+        codec = Codec(registry)
+        contract = self.contract
+        schema_id = registry.register(
+            subject(self.lane.requests, contract.model, contract.lane), request_schema(contract)
+        )
+        distinct = min(count, 10_000)
+        rng = random.Random(1)
+        full = "account" in self.text
+        frame = _rows(distinct, RARE if full else 0.0)
+        samples = (frame if full else frame[[*NUMBERS, *CATEGORIES]]).to_dict("records")
+        for number in range(count):
+            record = {
+                name: None if value != value else value for name, value in samples[number % distinct].items()
+            }
+            record |= {"request_id": f"{rng.getrandbits(64):016x}"}
+            record[contract.event_time.name] = 1_700_000_000_000 + number
+            if full:
+                record["account"] = f"{number * 7919 % count:08d}"
+            yield codec.encode(schema_id, record)
+
+
+def _rows(count: int, rare: float) -> pd.DataFrame:
+    draw = np.random.default_rng(1)
+    frame = pd.DataFrame({name: draw.normal(size=count) for name in NUMBERS})
+    for name in CATEGORIES:
+        frame[name] = draw.choice(VALUES, count).astype(object)
+    frame["amount"] = draw.lognormal(8.0, 1.0, count)
+    frame["region"] = draw.choice(["north", "south", "east", "west"], count).astype(object)
+    if rare:
+        frame.loc[draw.random(count) < rare, "number_3"] = np.nan
+        frame.loc[draw.random(count) < rare, "category_1"] = "never seen"
+    return frame
+
+
+CASES = {
+    "logistic": Case(_PLAIN),
+    "gradient_boosting": Case(_PLAIN, trees=True),
+    "everything": Case(_FULL, canary=True),
+}

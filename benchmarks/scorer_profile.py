@@ -1,0 +1,141 @@
+"""Where the scorer's time goes, step by step, in microseconds of CPU per record.
+
+Without a broker: batches go through the logic as they do in the service, and each step's own time is taken, without
+that of the steps within it.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+from tests.support.memory_registry import MemoryRegistry
+
+from benchmarks.empty_loop import PARTITIONS
+from benchmarks.harness import arguments, say
+from benchmarks.scorer_cases import CASES, Case
+from tailrace.kit.avro_columns import ColumnDecoder
+from tailrace.kit.clock import SystemClock
+from tailrace.kit.memory_log import MemoryMessage
+from tailrace.kit.service import spare_collector
+from tailrace.scorer import answer, event, logic, splice
+from tailrace.scorer.explore import Exploration
+from tailrace.scorer.policy import Policy
+from tailrace.scorer.work import Work
+
+REST = "all else"
+STEPS: list[tuple[str, Any, str]] = [
+    ("take the messages' coordinates", Work, "of"),
+    ("read: join the values, tell schemas apart", logic, "read_requests"),
+    ("read: decode Avro (kernel)", ColumnDecoder, "decode"),
+    ("check the input", logic, "check"),
+    ("route", logic, "route"),
+    ("fill in what is missing", answer, "fill_missing"),
+    ("domain guard", answer, "note_domain"),
+    ("model (ONNX Runtime)", answer, "score"),
+    ("output guard", answer, "broken_outputs"),
+    ("conformal sets", answer, "note_uncertainty"),
+    ("policy (polars)", Policy, "choose"),
+    ("exploration", Exploration, "turn"),
+    ("event: prepare the pieces", answer, "encode_events"),
+    ("event: ids, SHA-256 (kernel)", event, "write_ids"),
+    ("event: put together (kernel)", splice, "splice"),
+    ("event: values as Python objects", splice.Splice, "finish"),
+    ("event: records and keys", event, "records"),
+    ("tell the time", logic, "tell_time"),
+]
+
+
+class _Times:
+    """Nanoseconds of CPU by step, each without the steps within it."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, int] = {}
+        self._within: list[int] = []
+
+    def of(self, step: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def timed(*arguments: Any, **named: Any) -> Any:
+            self._within.append(0)
+            started = time.thread_time_ns()
+            try:
+                return function(*arguments, **named)
+            finally:
+                took = time.thread_time_ns() - started
+                self.spent[step] = self.spent.get(step, 0) + took - self._within.pop()
+                if self._within:
+                    self._within[-1] += took
+
+        return timed
+
+
+@contextmanager
+def _timed() -> Iterator[_Times]:
+    times, before = _Times(), []
+    for step, owner, name in STEPS:
+        found = getattr(owner, name)
+        before.append((owner, name, owner.__dict__[name]))
+        setattr(owner, name, times.of(step, found))
+    try:
+        yield times
+    finally:
+        for owner, name, found in before:
+            setattr(owner, name, found)
+
+
+def messages(case: Case, registry: MemoryRegistry, count: int) -> list[MemoryMessage]:
+    topic = case.lane.requests
+    return [
+        MemoryMessage(topic, n % PARTITIONS, 1_000_000 + n, value, b"%d" % n, timestamp_ms=1_700_000_100_000)
+        for n, value in enumerate(case.requests(registry, count))
+    ]
+
+
+def profile(case: Case, batch: int, rounds: int) -> dict[str, float]:
+    """By step, the median of the rounds; and of everything, without taking any step's time."""
+    registry = MemoryRegistry()
+    scorer, clock = case.scorer(registry), SystemClock()
+    taken = messages(case, registry, batch)
+    for _ in range(3):
+        scorer.process(taken, clock)
+    spare_collector()
+    plain, steps = [], []
+    for _ in range(rounds):
+        started = time.thread_time_ns()
+        scorer.process(taken, clock)
+        plain.append(time.thread_time_ns() - started)
+        with _timed() as times:
+            times.of(REST, scorer.process)(taken, clock)
+        steps.append(times.spent)
+
+    def us(values: Sequence[int]) -> float:
+        return round(statistics.median(values) / batch / 1e3, 3)
+
+    names = [step for step, _, _ in STEPS] + [REST]
+    return {name: us([found.get(name, 0) for found in steps]) for name in names} | {"in all": us(plain)}
+
+
+def main() -> None:
+    parser = arguments("Where the scorer's time goes, in microseconds of CPU per record.")
+    parser.add_argument("--batch", type=int, default=5_000)
+    parser.set_defaults(rounds=30)
+    given = parser.parse_args()
+    found = {}
+    for name, case in CASES.items():
+        say(name)
+        found[name] = profile(case, given.batch, given.rounds)
+    if given.json:
+        print(json.dumps(found))
+        return
+    print(f"| step | {' | '.join(found)} |\n| --- |{' --- |' * len(found)}")
+    for step in next(iter(found.values())):
+        print(f"| {step} | {' | '.join(f'{facts[step]:.2f}' for facts in found.values())} |")
+
+
+if __name__ == "__main__":
+    main()
