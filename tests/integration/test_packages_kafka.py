@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def test_hostile_packages_load_nothing_run_nothing_and_delay_nobody(cluster: Clu
     taken = steps(cluster)
     assert [s["step"] for s in taken] == ["first-champion"] + ["reject"] * len(CASES)
     assert {s["champion"] for s in taken} == {1}
-    before, during, after = (waits_ms(cluster, *span) for span in zip(times, times[1:], strict=False))
+    before, during, after = (waits_ms(cluster, *span) for span in pairwise(times))
     quiet = before + after
     for name, waits in (("without", quiet), ("with", during)):
         p50, p99 = np.percentile(waits, [50, 99])
