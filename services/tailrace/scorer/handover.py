@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tailrace.contracts.fold import Contracts
 from tailrace.models.rollout_fold import Rollouts
@@ -22,26 +23,32 @@ LIMIT = 3500
 
 @dataclass(frozen=True)
 class Handover:
-    """Positions are offsets behind the last record folded; ``behind`` gives the revision served by model."""
+    """Positions are offsets behind the last record folded; ``behind`` gives the revision served by model.
+
+    ``count`` is what dead_letter_share.py has counted of the partition.
+    """
 
     contracts: int = 0
     rollouts: int = 0
     behind: Mapping[str, int] = field(default_factory=dict)
     quarantined: Sequence[Quarantined] = ()
+    count: Sequence[Any] = ()
 
     def to_metadata(self) -> str:
         """Compact JSON. Models that find no room are left out, which makes the next owner wait for more,
         never less.
         """
-        quarantined = [[list(each) for each in self.quarantined]] if self.quarantined else []
-        room = LIMIT - len(json.dumps([1, self.contracts, self.rollouts, {}, *quarantined]))
+        more: list[Any] = [[list(each) for each in self.quarantined], list(self.count)]
+        while more and not more[-1]:
+            more.pop()
+        room = LIMIT - len(json.dumps([1, self.contracts, self.rollouts, {}, *more]))
         behind = {}
         for model, revision in sorted(self.behind.items()):
             room -= len(json.dumps({model: revision}))
             if room < 0:
                 break
             behind[model] = revision
-        return json.dumps([1, self.contracts, self.rollouts, behind, *quarantined], separators=(",", ":"))
+        return json.dumps([1, self.contracts, self.rollouts, behind, *more], separators=(",", ":"))
 
     @classmethod
     def from_metadata(cls, metadata: str) -> Handover:
@@ -54,8 +61,14 @@ class Handover:
             return cls()
         match json.loads(metadata):
             case [1, int(contracts), int(rollouts), dict(behind), *rest]:
-                quarantined = tuple(Quarantined(*each) for each in (rest[0] if rest else ()))
-                return cls(contracts, rollouts, {str(k): int(v) for k, v in behind.items()}, quarantined)
+                quarantined, count, *_ = [*rest, (), ()]
+                return cls(
+                    contracts,
+                    rollouts,
+                    {str(k): int(v) for k, v in behind.items()},
+                    tuple(Quarantined(*each) for each in quarantined),
+                    count,
+                )
         raise ValueError(f"metadata of another program or version: {metadata[:200]!r}")
 
     def served(self, model: str, rollouts: Rollouts) -> int:

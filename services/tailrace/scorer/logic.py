@@ -5,6 +5,7 @@ own.
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -18,7 +19,7 @@ from tailrace.contracts.lanes import CLOCKS, CONTRACTS, MANIFESTS, ROLLOUTS, Lan
 from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.log import Committed
 from tailrace.kit.logic import Clock, Output, Suspect
-from tailrace.kit.messages import DeadLetter, Hold, Message, Record, TopicPartition
+from tailrace.kit.messages import DeadLetter, Hold, Message, TopicPartition
 from tailrace.kit.registry import Registry
 from tailrace.models.catalog import Catalog
 from tailrace.models.errors import PackageRefused
@@ -28,6 +29,7 @@ from tailrace.models.rollout_fold import Rollouts
 from tailrace.scorer.alerts import Alerts
 from tailrace.scorer.answer import answer, answer_off, check, keys_of
 from tailrace.scorer.contract_plan import ContractPlan
+from tailrace.scorer.dead_letter_share import Count, Level, count, level_of
 from tailrace.scorer.handover import Handover
 from tailrace.scorer.latency import Pace, blocks, too_many
 from tailrace.scorer.notes import Finding
@@ -67,6 +69,7 @@ class _Told(NamedTuple):
     failing: set[tuple[str, int]]
     quarantined: list[Quarantined]
     clocks: dict[TopicPartition, int]
+    counts: dict[TopicPartition, Count]
     work: Work
     clock: Clock
 
@@ -119,6 +122,8 @@ class ScorerLogic:
         self._handovers: dict[TopicPartition, Handover] = {}
         self._holding: dict[TopicPartition, str] = {}
         self._clocks: dict[TopicPartition, int] = {}
+        self._counts: dict[TopicPartition, Count] = {}
+        self._levels: dict[str, Level] = {}
         # Shadows that are known to fail, and what the last batch tells.
         self._failing: set[tuple[str, int]] = set()
         self._told: _Told | None = None
@@ -157,6 +162,7 @@ class ScorerLogic:
                 log.warning("ignored what the last owner left", extra={"why": str(error)})
             else:
                 self._quarantine.add(left.quarantined)
+                self._counts[partition] = Count(*left.count)
 
     def restore(self, messages: Sequence[Message]) -> None:
         """Nothing is asked for."""
@@ -165,6 +171,7 @@ class ScorerLogic:
         for partition in partitions:
             self._handovers.pop(partition, None)
             self._clocks.pop(partition, None)
+            self._counts.pop(partition, None)
             self._holding.pop(partition, None)
 
     def in_flight(self, topics: Collection[str], suspects: Mapping[TopicPartition, Suspect]) -> Sequence[str]:
@@ -213,7 +220,8 @@ class ScorerLogic:
         clocks = tell_time(work, work.requests, self._clocks, self._step, self._predictions)
         output.records = work.records()
         quarantined = self._to_blame(work, output.holds)
-        output.records += self._tell(work, output, clocks, quarantined, clock)
+        counts = self._count_dead_letters(work, output)
+        self._told = self._tell(work, output, clocks, quarantined, counts, clock)
         if self._role == "champion":
             output.dead_letters = [
                 DeadLetter(
@@ -221,7 +229,12 @@ class ScorerLogic:
                 )
                 for at, bad in sorted(work.bad.items())
             ]
-        output.metadata = self._handover(work, quarantined).to_metadata()
+        left = self._handover(work, quarantined)
+        output.metadata = left.to_metadata()
+        output.metadata_of = {
+            partition: replace(left, count=count.to_json()).to_metadata()
+            for partition, count in counts.items()
+        }
         return output
 
     def committed(self, output: Output) -> None:
@@ -230,6 +243,7 @@ class ScorerLogic:
             self._failing |= self._told.failing
             self._quarantine.add(self._told.quarantined)
             self._clocks.update(self._told.clocks)
+            self._counts.update(self._told.counts)
             work, clock = self._told.work, self._told.clock
             self._pace.learn((clock.perf_ns() - work.started_ns) / 1e6, work.asked)
             self._served.count(work, clock.now_ms())
@@ -269,6 +283,8 @@ class ScorerLogic:
         for _, plan in sorted(self._plans.items()):
             lanes.setdefault(plan.lane.requests, []).append(plan)
         self._lanes = lanes
+        levels = {topic: level_of(plan.contract for plan in plans) for topic, plans in lanes.items()}
+        self._levels = {topic: level for topic, level in levels.items() if level is not None}
 
     def _holds(self, work: Work) -> dict[TopicPartition, Hold]:
         """The partitions that have to wait, each from its first request that cannot be answered now."""
@@ -449,21 +465,48 @@ class ScorerLogic:
             return [Route(np.arange(len(rows)), version, "shadow", 1.0) for version in serving.versions]
         return route(serving, len(rows), lambda: keys_of(work, rows))
 
+    def _count_dead_letters(self, work: Work, output: Output) -> dict[TopicPartition, Count]:
+        """By partition, what its next owner goes on counting from. Adds what there is to be told to the output."""
+        counts: dict[TopicPartition, Count] = {}
+        if self._role == "shadow" or not self._levels:
+            return counts
+        by_partition: dict[TopicPartition, list[int]] = defaultdict(list)
+        for at, topic in enumerate(work.topics):
+            if topic in self._levels and at not in work.marks:
+                by_partition[work.partition(at)].append(at)
+        offsets = np.array(work.offsets, dtype=np.int64)
+        dead = np.zeros(len(offsets), dtype=np.bool_)
+        dead[list(work.bad)] = True
+        for partition, rows in sorted(by_partition.items()):
+            hold, mine = output.holds.get(partition), np.array(rows)
+            if hold is not None:
+                mine = mine[offsets[mine] < hold.offset]
+            counts[partition], alerts = count(
+                self._counts.get(partition, Count()),
+                self._levels[partition.topic],
+                partition,
+                offsets[mine],
+                work.append_times[mine],
+                dead[mine],
+            )
+            output.records += [self._control_codec.record("Alert", alert) for alert in alerts]
+        return counts
+
     def _tell(
         self,
         work: Work,
         output: Output,
         clocks: dict[TopicPartition, int],
         quarantined: list[Quarantined],
+        counts: dict[TopicPartition, Count],
         clock: Clock,
-    ) -> list[Record]:
-        """Alerts: packages refused since the last batch, once for each version that fails in shadow, and versions
-        that processes died with.
+    ) -> _Told:
+        """Adds alerts to the output: packages refused since the last batch, once for each version that fails in shadow,
+        and versions that processes died with. What it returns holds once the output is committed.
         """
         refusals = self._versions.refusals
         failing = {which: what for which, what in work.failing.items() if which not in self._failing}
-        self._told = _Told(output, len(refusals), set(failing), quarantined, clocks, work, clock)
-        return [
+        output.records += [
             *(self._alerts.refused(refusal) for refusal in refusals),
             *(
                 self._alerts.shadow_failed(*which, reason, work.source(at), work.appended[at])
@@ -471,3 +514,4 @@ class ScorerLogic:
             ),
             *(self._alerts.quarantined(each, work.source(-1), work.appended[-1]) for each in quarantined),
         ]
+        return _Told(output, len(refusals), set(failing), quarantined, clocks, counts, work, clock)

@@ -1,0 +1,133 @@
+"""Alerts of dead letters: of a partition's requests more became dead letters than the contract bears.
+
+Judged by every 1,000 requests of a partition, in the order of the log. So whoever reads requests and dead letters again
+comes to the same, at whatever speed, however often owners change; and it says so in a replay too. What is counted so
+far goes with the committed offset to the next owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tailrace.contracts.durations import parse_share
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.contracts.sections import match_alert
+from tailrace.kit.avro_columns import Ints, Mask
+from tailrace.kit.lasting import Open, lasts
+from tailrace.kit.messages import TopicPartition
+from tailrace.kit.shares import is_more
+from tailrace.kit.sources import record_id
+
+KIND = "dead-letter-share"
+REQUESTS = 1_000
+"""After so many a partition is judged."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """The share of dead letters that a contract bears; of several on a lane the least."""
+
+    most: float
+    severity: str
+    contract: ModelContract
+
+
+@dataclass(frozen=True)
+class Count:
+    """Of the requests since the last judgement: how many there were, how many are dead letters, the first one's offset.
+
+    ``open`` holds the alert, where one is open (see kit/lasting.py).
+    """
+
+    asked: int = 0
+    dead: int = 0
+    first: int = -1
+    open: Open = field(default_factory=dict)
+
+    def to_json(self) -> list[Any]:
+        return [self.asked, self.dead, self.first, self.open]
+
+
+def level_of(contracts: Iterable[ModelContract]) -> Level | None:
+    """What the contracts of a lane bear, by ``service_levels.answered`` and ``alerts.severe``; None where none says."""
+    found = []
+    for contract in contracts:
+        if contract.service_levels.answered is not None:
+            found.append(Level(1 - contract.service_levels.answered, "warning", contract))
+        for phrase in contract.alerts.severe:
+            pattern, places = match_alert(phrase) or ("", {})
+            if pattern.startswith("dead-letter share"):
+                found.append(Level(parse_share(places["share"]), "severe", contract))
+    return min(found, key=lambda level: level.most, default=None)
+
+
+def count(
+    before: Count, level: Level, partition: TopicPartition, offsets: Ints, appended: Ints, dead: Mask
+) -> tuple[Count, list[dict[str, Any]]]:
+    """The count after some requests, and what there is to be told (schema ``alert.avsc``).
+
+    Args:
+        offsets, appended: where each request is, in order, and when it was appended (ms).
+        dead: whether it became a dead letter.
+    """
+    now, alerts, at = before, [], 0
+    while at < len(offsets):
+        upto = min(at + REQUESTS - now.asked, len(offsets))
+        first = int(offsets[at]) if now.first < 0 else now.first
+        now = Count(now.asked + upto - at, now.dead + int(dead[at:upto].sum()), first, now.open)
+        if now.asked == REQUESTS:
+            still_open = dict(now.open)
+            last, when = int(offsets[upto - 1]), int(appended[upto - 1])
+            alerts += _judge(now, level, partition, last, when, still_open)
+            now = Count(open=still_open)
+        at = upto
+    return now, alerts
+
+
+def _judge(
+    found: Count, level: Level, partition: TopicPartition, last: int, at: int, open_alerts: Open
+) -> list[dict[str, Any]]:
+    where = f"{partition.topic}/{partition.partition}"
+    facts = {
+        "kind": KIND,
+        "model": level.contract.model,
+        "version": None,
+        "service": "scorer",
+        "source": {"topic": partition.topic, "partition": partition.partition, "offset": last},
+    }
+    detail = {
+        "found": str(found.dead),
+        "requests": str(found.asked),
+        "level": repr(level.most),
+        "first": f"{where}/{found.first}",
+    }
+    if is_more(found.dead, found.asked, level.most):
+        alert = lasts(
+            open_alerts,
+            "",
+            record_id(KIND, where, found.first),
+            level.severity,
+            since=at,
+            at=at,
+            silence_ms=level.contract.alerts.silence_ms,
+        )
+        if alert is None:
+            return []
+        summary = (
+            f"{found.dead:,} of {found.asked:,} requests from {where}/{found.first} on are dead letters: more than "
+            f"{level.most:.4g} of them. `tailrace dlq list` says why"
+        )
+        return [_alert(alert, state="raised", summary=summary, detail=detail, **facts)]
+    if open_alerts and found.dead <= level.most * found.asked:
+        summary = f"{found.dead:,} of {found.asked:,} requests up to {where}/{last} are dead letters, which is borne"
+        return [
+            _alert(open_alerts.pop(""), state="resolved", summary=summary, detail=detail, **facts)
+            | {"at": at}
+        ]
+    return []
+
+
+def _alert(alert: dict[str, Any], **facts: Any) -> dict[str, Any]:
+    return {"alert_id": alert["id"], "severity": alert["severity"], "at": alert["at"], **facts}
