@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from confluent_kafka import Producer
+from prometheus_client.parser import text_string_to_metric_families
 from tests.support import models
 from tests.support.cluster import LANE, REQUEST, Cluster, Traffic, running_cluster, until
 from tests.support.reports import alert, report
@@ -135,6 +136,29 @@ def answered_whole(cluster: Cluster) -> list[dict[str, Any]]:
 def place(event: dict[str, Any]) -> tuple[str, int, int]:
     source = event["source"]
     return source["topic"], source["partition"], source["offset"]
+
+
+def test_a_scrape_says_what_was_answered_and_what_was_not(cluster: Cluster) -> None:
+    events = cluster.events()
+
+    def scraped() -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        text = cluster.health("scorer", "/metrics").text
+        families = text_string_to_metric_families(text)
+        return {(s.name, frozenset(s.labels.items())): s.value for f in families for s in f.samples}
+
+    def of_version(name: str, **more: str) -> tuple[str, frozenset[tuple[str, str]]]:
+        labels = {"model": "credit", "version": "1", "role": "champion", **more}
+        return f"tailrace_{name}", frozenset(labels.items())
+
+    found = scraped()
+    assert found[of_version("requests_total")] == len(events)
+    for action, count in Counter(event["action"] for event in events).items():
+        assert found[of_version("actions_total", action=action)] == count
+    assert found[of_version("latency_seconds_count")] == len(events)
+    assert found[of_version("latency_seconds_bucket", le="+Inf")] == len(events)
+    for code, count in Counter(code for _, code in BAD.values()).items():
+        letters = frozenset({("topic", LANE.dead_letters), ("code", code)})
+        assert found["tailrace_dead_letters_total", letters] == count
 
 
 def test_a_new_policy_takes_effect_under_traffic(cluster: Cluster) -> None:
