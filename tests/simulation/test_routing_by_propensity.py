@@ -1,25 +1,31 @@
-"""A million requests through routing and exploration: what the propensities in their events are good for.
+"""A million requests through routing, bandits and exploration: what the propensities in their events are good for.
 
 Every request has its own outcome under each version and each action, which only the simulation knows. What is estimated
-from the answers alone, each weighted by one over its propensity (Horvitz and Thompson), must come to the truth.
+from the answers alone, each weighted by one over its propensity (Horvitz and Thompson), must come to the truth. Shares
+of arms change as the rollout service changes them: by what was earned in windows that are closed.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.support.reports import earned
 from tests.support.scoring import formula_model
 
 from tailrace.contracts.model_contract import load_contract
 from tailrace.models.load import Predictions
-from tailrace.models.rollout_fold import Canary
+from tailrace.models.rollout_fold import Canary, Experiment, RolloutState
+from tailrace.rollout.decide import begin_experiment
+from tailrace.rollout.judge import move
+from tailrace.rollout.paired_reports import PairedReports
 from tailrace.scorer.explore import Exploration
 from tailrace.scorer.policy import Policy
-from tailrace.scorer.route import route
+from tailrace.scorer.route import Route, route
 from tailrace.scorer.versions import Serving, Version
 
 REQUESTS = 1_000_000
@@ -38,6 +44,18 @@ policy:
 explore: {{share: {EXPLORED:%}, from: refuse, do: approve}}
 """
 )
+BANDITS = {
+    assign: load_contract(
+        CONTRACT.resolved_json.replace("{", "{" + '"value": "CASE WHEN bad THEN -1 ELSE 1 END", ', 1).replace(
+            "{",
+            f'{{"experiment": {{"assign": "{assign}", "share": "80%", "epsilon": "15%", "outcomes": 50}}, ',
+            1,
+        )
+    )
+    for assign in ("fixed", "epsilon-greedy", "thompson")
+}
+ARMS = 3
+MODELS = tuple(Version(number, formula_model(CONTRACT, number)) for number in range(1, ARMS + 1))
 Floats = NDArray[np.float64]
 
 
@@ -133,9 +151,7 @@ def test_what_letting_refusals_through_is_worth_comes_out_right(
         score = world[f"score-{way.version.number}"][way.rows]
         said: Any = Predictions(np.column_stack([1 - score, score]), score, None, ("false", "true"))
         choices = policy.choose({}, said, len(score))
-        explored = exploration.turn(
-            choices, said, "t", partitions[way.rows].tolist(), offsets[way.rows].tolist()
-        )
+        explored = exploration.turn(choices, said, "t", partitions[way.rows], offsets[way.rows])
         actions = np.array([option.action for option in explored.options], dtype=object)
         action[way.rows] = actions[explored.choices]
         propensity[way.rows] = np.array(explored.propensities)[explored.choices]
@@ -162,3 +178,172 @@ def test_what_letting_refusals_through_is_worth_comes_out_right(
     under_champion = world["score-1"]
     can_be = (under_champion < 0.3) | (under_champion >= 0.5)
     assert near(champion, np.where(can_be, worth, 0.0).mean())
+
+
+class Answered(NamedTuple):
+    """Some requests of one revision, by position in the stream, and where they went."""
+
+    at: NDArray[np.int64]
+    ways: list[Route]
+    experiment: Experiment
+
+
+def played(assign: str, keys: Sequence[bytes], worth: Floats, windows: int, salt: str) -> Iterator[Answered]:
+    """The stream under an experiment: a window closes, and half of the next one later its shares are in force.
+
+    Args:
+        worth: what each request is worth, by request and version.
+    """
+    contract, reports = BANDITS[assign], PairedReports()
+    plan = contract.experiment
+    assert plan is not None
+    begun = RolloutState(salt, champion=1, known=frozenset({1, 2, 3}))
+    state = begin_experiment(begun, [2, 3], assign, plan.share, "").state
+    edges = np.linspace(0, len(keys), 2 * windows + 1).astype(np.int64)
+    counts: dict[int, list[Floats]] = {version: [] for version in range(1, ARMS + 1)}
+    closed: dict[int, list[Floats]] = {}
+    for half, (first, last) in enumerate(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)):
+        now = state.experiment
+        assert now is not None
+        at = np.arange(first, last)
+        ways = route(
+            Serving(state.revision, MODELS, experiment=now), len(at), lambda a=first, b=last: keys[a:b]
+        )
+        yield Answered(at, ways, now)
+        for way in ways:
+            if way.role == "arm":
+                counts[way.version.number].append(worth[at[way.rows], way.version.number - 1])
+        if half % 2:
+            closed, counts = counts, {version: [] for version in counts}
+            continue
+        for version, rewards in closed.items():
+            reports.apply(earned(version, half // 2, np.concatenate(rewards).tolist()), half)
+        found = move(state, contract, reports)
+        state = state if found is None else found.step.state
+
+
+def weighed(answers: Sequence[Answered], worth: Floats, version: int) -> Floats:
+    """By request its worth under the version over the probability that an arm had it, where that arm answered; over the
+    share of the keys that took part at all, those that did not are left out.
+    """
+    found = np.zeros(len(worth))
+    taking_part = np.ones(len(worth), dtype=np.bool_)
+    for some in answers:
+        for way in some.ways:
+            rows = some.at[way.rows]
+            if way.role != "arm":
+                taking_part[rows] = False
+            elif way.version.number == version:
+                found[rows] = worth[rows, version - 1] * some.experiment.share / way.propensity
+    return found[taking_part]
+
+
+def changing_worth(requests: int, seed: int) -> Floats:
+    """By request and version; what all are worth changes over time far more than versions differ."""
+    random = np.random.default_rng(seed)
+    time = np.linspace(0, 1, requests)
+    trend = 2 * np.cos(5 * time)
+    return np.column_stack([trend + effect + random.normal(size=requests) for effect in (0.0, 0.04, 0.08)])
+
+
+@pytest.mark.parametrize("assign", BANDITS)
+def test_arms_are_worth_what_they_are_whatever_the_bandit_does(keys: list[bytes], assign: str) -> None:
+    worth = changing_worth(REQUESTS, 11)
+    answers = list(played(assign, keys, worth, 20, "a million"))
+    revisions = {some.experiment.arms for some in answers}
+    assert len(revisions) == 1 if assign == "fixed" else len(revisions) > 2
+    share = 0.8
+    for some in answers:
+        rows = np.concatenate([way.rows for way in some.ways])
+        assert np.array_equal(np.sort(rows), np.arange(len(some.at)))
+        assert sum(way.propensity for way in some.ways) == pytest.approx(1.0)
+        for way in some.ways:
+            chance = way.propensity
+            assert abs(len(way.rows) - len(some.at) * chance) < 5 * math.sqrt(
+                len(some.at) * chance * (1 - chance)
+            )
+            if way.role == "arm" and assign != "fixed":
+                assert chance >= share * 0.15 / ARMS - 1e-5
+    for version in range(1, ARMS + 1):
+        assert near(weighed(answers, worth, version), worth[:, version - 1].mean())
+    last = {arm.version: arm.probability for arm in answers[-1].experiment.arms}
+    if assign != "fixed":
+        assert last[3] > 0.85
+        # Unweighed, an arm is judged by when it was asked.
+        plain = [
+            np.concatenate([worth[a.at[w.rows], 0] for a in answers for w in a.ways if w.arm == "a"]).mean(),
+            worth[:, 0].mean(),
+        ]
+        assert abs(plain[0] - plain[1]) > 0.05
+
+
+def test_over_many_experiments_estimates_scatter_as_they_should_and_intervals_hold_the_truth(
+    keys: list[bytes],
+) -> None:
+    requests, found, plain = 3_000, [], []
+    for number in range(150):
+        worth = changing_worth(requests, number)
+        answers = list(played("thompson", keys[:requests], worth, 6, f"experiment {number}"))
+        for version in range(1, ARMS + 1):
+            each = weighed(answers, worth, version)
+            error = each.std(ddof=1) / math.sqrt(len(each))
+            found.append((each.mean() - worth[:, version - 1].mean()) / error)
+        mine = [worth[a.at[w.rows], 2] for a in answers for w in a.ways if w.arm == "c"]
+        plain.append(np.concatenate(mine).mean() - worth[:, 2].mean())
+    z = np.array(found)
+    assert abs(z.mean()) < 4 / math.sqrt(len(z) / ARMS)
+    assert 0.8 < z.std() < 1.2
+    covered = (abs(z) < 1.96).mean()
+    assert 0.92 <= covered <= 0.98
+    assert abs(np.mean(plain)) > 4 * np.std(plain) / math.sqrt(len(plain)), (
+        "the bandit would not need the weights"
+    )
+
+
+def test_a_key_keeps_its_arm_for_as_long_as_shares_do(keys: list[bytes]) -> None:
+    some = keys[:20_000]
+    stream = some * 6
+    worth = changing_worth(len(stream), 3)
+    for assign, stays in (("fixed", True), ("thompson", False)):
+        of_key: dict[tuple[Any, int], set[str]] = {}
+        for each in played(assign, stream, worth, 6, "sticky"):
+            for way in each.ways:
+                for at in each.at[way.rows].tolist():
+                    of_key.setdefault((each.experiment, at % len(some)), set()).add(way.arm or "")
+        assert all(len(arms) == 1 for arms in of_key.values())
+        over_all: dict[int, set[str]] = {}
+        for (_, key), arms in of_key.items():
+            over_all.setdefault(key, set()).update(arms)
+        assert (max(map(len, over_all.values())) == 1) is stays
+        # Whoever takes no part never does.
+        assert all(arms == {""} for arms in over_all.values() if "" in arms)
+
+
+def test_under_a_bandit_and_exploration_both_propensities_together_give_the_truth(
+    world: dict[str, Floats], keys: list[bytes]
+) -> None:
+    """The value of approving all that an arm's scores would refuse or approve."""
+    policy = Policy(CONTRACT)
+    exploration = Exploration(CONTRACT, policy.choices)
+    scores = np.column_stack([world["score-1"], world["score-2"], 1 - world["score-1"]])
+    approved, total = world["approved"], dict.fromkeys(range(1, ARMS + 1), 0.0)
+    weights = {version: np.zeros(REQUESTS) for version in total}
+    for some in played("thompson", keys, np.where(scores < 0.3, approved[:, None], 0.0), 10, "both"):
+        for way in some.ways:
+            if way.role != "arm":
+                continue
+            rows = some.at[way.rows]
+            score = scores[rows, way.version.number - 1]
+            said: Any = Predictions(np.column_stack([1 - score, score]), score, None, ("false", "true"))
+            choices = policy.choose({}, said, len(score))
+            explored = exploration.turn(choices, said, "t", rows % 6, rows // 6)
+            action = np.array([option.action for option in explored.options], dtype=object)[explored.choices]
+            chance = way.propensity * np.array(explored.propensities)[explored.choices]
+            # Approved outright, or let through: of the latter each stands for all that could have been.
+            let_through = score >= 0.5
+            weights[way.version.number][rows] = np.where(action == "approve", approved[rows] / chance, 0.0)
+            assert set(np.unique(chance[let_through] / way.propensity).round(9)) <= {EXPLORED, 1 - EXPLORED}
+    for version in total:
+        score = scores[:, version - 1]
+        can_be = (score < 0.3) | (score >= 0.5)
+        assert near(weights[version], np.where(can_be, approved, 0.0).mean())
