@@ -5,6 +5,8 @@ installed is not asked for.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from tailrace.models.original import parts_of
@@ -28,7 +30,7 @@ _LIBRARIES = {
         "onnxmltools.convert.xgboost.operator_converters.XGBoost",
         "convert_xgboost",
         "XGBoost",
-        ("XGBClassifier", "XGBRegressor"),
+        ("XGBClassifier", "XGBRegressor", "XGBRFClassifier", "XGBRFRegressor"),
     ),
 }
 
@@ -39,6 +41,30 @@ OPERATORS = {"": 15, "ai.onnx.ml": 3}
 def boosters(estimator: Any) -> list[str]:
     """The libraries, of those above, whose estimators are part of this one."""
     return sorted({_library(part) for part in parts_of(estimator)} & _LIBRARIES.keys())
+
+
+def no_converter(estimator: Any) -> str | None:
+    """What of it the converters do not know, or None."""
+    for part in parts_of(estimator):
+        if _library(part) == "xgboost" and part.get_params().get("booster") in ("dart", "gblinear"):
+            return f"{type(part).__name__} with booster={part.get_params()['booster']!r}"
+    return None
+
+
+@contextmanager
+def unnamed_features(estimator: Any) -> Iterator[None]:
+    """While it lasts, XGBoost's boosters have forgotten the names of a data frame's columns, which their converter
+    takes for numbers.
+    """
+    found = [p.get_booster() for p in parts_of(estimator) if _library(p) == "xgboost"]
+    names = [booster.feature_names for booster in found]
+    try:
+        for booster in found:
+            booster.feature_names = None
+        yield
+    finally:
+        for booster, named in zip(found, names, strict=True):
+            booster.feature_names = named
 
 
 def register(libraries: list[str]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import skops.io
 
 from tailrace.kit.errors import TailraceError
+from tailrace.models.boosters import boosters
 from tailrace.models.columns import Array, Columns, padded
 from tailrace.models.errors import PackageRefused
 from tailrace.models.load import load_model
@@ -90,6 +91,11 @@ def _skops(
     as_manifest: Callable[[Converted], Manifest],
     reason: str,
 ) -> Converted:
+    if libraries := boosters(original.estimator):
+        raise TailraceError(
+            f"{original.name} can be published as ONNX only, as all of {' and '.join(libraries)}, and {reason}: change "
+            "that, or export it to ONNX yourself and `tailrace publish model.onnx`"
+        )
     neither = f"{original.name} can be published neither as ONNX ({reason}) nor as skops"
     try:
         data = canonical(skops.io.dumps(original.estimator))

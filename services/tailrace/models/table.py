@@ -88,12 +88,19 @@ def target_of(values: Any, contract: ModelContract) -> Array:
         raise TailraceError(
             f"{contract.target.name} is {', '.join(unknown[:5])} in some rows; the contract's classes are "
             f"{', '.join(contract.classes)}"
+            + (
+                " (numbers stand for them only where they are in the alphabet's order, as LabelEncoder numbers them)"
+                if all(text.isdecimal() for text in unknown)
+                else ""
+            )
         )
     return np.array(texts, dtype=np.object_)
 
 
 def class_text(value: Any, contract: ModelContract) -> str:
-    """A class as the contract spells it: 1, 1.0, True and "1" are ``true`` where the target is boolean."""
+    """A class as the contract spells it: 1, 1.0, True and "1" are ``true`` where the target is boolean, and where its
+    classes are texts in the order of the alphabet their numbers stand for them.
+    """
     text = str(value.item() if hasattr(value, "item") else value)
     if contract.target.type == "boolean":
         return {
@@ -104,9 +111,19 @@ def class_text(value: Any, contract: ModelContract) -> str:
             "0.0": "false",
             "false": "false",
         }.get(text.lower(), text)
-    if text not in contract.classes and text.endswith(".0"):
-        return text[:-2]
-    return text
+    if text in contract.classes:
+        return text
+    text = text.removesuffix(".0")
+    return contract.classes[int(text)] if text.isdecimal() and int(text) < _codes(contract) else text
+
+
+def _codes(contract: ModelContract) -> int:
+    """How many numbers stand for classes: as many as there are where they are in the order of the alphabet, in which
+    scikit-learn's LabelEncoder numbers them, and none is called a number itself.
+    """
+    classes = contract.classes
+    named = classes == sorted(classes) and not any(name.isdecimal() for name in classes)
+    return len(classes) if named else 0
 
 
 def data_digest(columns: Columns, truth: Array) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from tailrace.models.boosters import OPERATORS, boosters, register
+from tailrace.models.boosters import OPERATORS, boosters, no_converter, register, unnamed_features
 from tailrace.models.manifest import Input
 from tailrace.models.original import Original, parts_of
 
@@ -42,6 +42,9 @@ def onnx_forms(original: Original, why: list[str]) -> Iterator[OnnxForm]:
         if type(part).__name__.startswith("HistGradientBoosting"):
             why.append(f"there is no converter for {type(part).__name__}")
             return
+    if (unknown := no_converter(original.estimator)) is not None:
+        why.append(f"there is no converter for {unknown}")
+        return
     libraries = boosters(original.estimator)
     try:
         register(libraries)
@@ -52,7 +55,7 @@ def onnx_forms(original: Original, why: list[str]) -> Iterator[OnnxForm]:
         return
     by_column = original.feed == "columns" and _selects_columns(original.estimator)
     if not by_column and any(i.type == "category" for i in original.inputs):
-        why.append("its categories are not selected by a ColumnTransformer")
+        why.append("its categories are not encoded by steps that a ColumnTransformer selects them for")
         return
     feed: Literal["columns", "matrix"] = "columns" if by_column else "matrix"
     for precision, estimator, single in _precisions(original.estimator):
@@ -103,7 +106,7 @@ def _convert(
         ]
     )
     last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), unnamed_features(estimator):
         warnings.simplefilter("ignore")
         model = convert_sklearn(
             estimator,
