@@ -105,10 +105,21 @@ def test_chunks_of_no_manifest_go_and_those_of_other_models_stay() -> None:
     assert found.keys == ("credit/2/model/0", "credit/2/model/1")
 
 
-def test_a_chunk_elsewhere_under_a_needed_key_is_left_alone() -> None:
-    stray = ChunkAt("credit/1/model/0", 0, 5, 10)
+def test_what_stands_under_a_key_that_a_needed_version_uses_is_left_alone_and_the_rest_goes() -> None:
     history = [Since(0, state(1))]
+    stray = ChunkAt("credit/1/model/0", 0, 5, 10)
     assert unneeded("credit", [stray, *chunks(1)], records(1), history, Kept(KEPT, None), NOW) == []
+    beyond = ChunkAt("credit/1/model/2", 0, 6, 10)
+    (found,) = unneeded("credit", [stray, beyond, *chunks(1)], records(1), history, Kept(KEPT, None), NOW)
+    assert (found.version, found.keys, found.published) == (1, ("credit/1/model/2",), False)
+
+
+def test_of_a_version_that_is_not_needed_everything_goes() -> None:
+    history = [Since(0, state(1)), Since(DAY, state(2, retired=(1,)))]
+    stray = [ChunkAt("credit/1/model/0", 0, 5, 10), ChunkAt("credit/1/card/0", 0, 6, 10)]
+    (found,) = unneeded("credit", [*stray, *chunks(1)], records(1), history, Kept(KEPT, None), NOW)
+    assert found.keys == ("credit/1/model/0", "credit/1/card/0", "credit/1/model/1")
+    assert (found.bytes, found.published) == (35, True)
 
 
 def test_pruning_is_for_one_model(monkeypatch: pytest.MonkeyPatch) -> None:

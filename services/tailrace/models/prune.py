@@ -58,7 +58,7 @@ class Kept(NamedTuple):
 @dataclass(frozen=True)
 class Pruned:
     """What is to go of a version: the keys of its chunks and their size. ``why`` says why nothing needs it;
-    ``published`` whether it is a version at all.
+    ``published`` whether it is of a version at all.
     """
 
     version: int
@@ -124,7 +124,7 @@ def unneeded(
 
     A version is needed while the rollout names it for anything but a version of the past, while no step has been
     about it yet, and until the predictions that it made are gone. A chunk is needed where its version is
-    and its manifest names it.
+    and its manifest names its key.
 
     Args:
         chunks: of all models, as they are on the topic.
@@ -132,25 +132,26 @@ def unneeded(
         history: the states of its rollout, in order.
     """
     whys = {version: why for version in records if (why := _past(version, history, kept, now_ms))}
+    # By key: a chunk elsewhere under a key that a manifest names cannot be removed without the one that it names.
     named = {
-        version: {(c.partition, c.offset) for c in chunks_of(record)} for version, record in records.items()
+        f"{model}/{version}/{chunk.part}/{chunk.number}"
+        for version, record in records.items()
+        for chunk in chunks_of(record)
     }
-    found: dict[int, list[ChunkAt]] = {}
+    found: dict[tuple[int, bool], list[ChunkAt]] = {}
     for chunk in chunks:
         version = _version(chunk.key, model)
-        if version is None:
-            continue
-        if version not in records:
-            whys[version] = "no manifest names it"
-        elif (chunk.partition, chunk.offset) not in named[version]:
-            continue  # under a key that the version uses: removing it would remove the version's own
-        if version in whys:
-            found.setdefault(version, []).append(chunk)
+        if version is not None and (version in whys or chunk.key not in named):
+            found.setdefault((version, version in whys), []).append(chunk)
     return [
         Pruned(
-            version, tuple(c.key for c in gone), sum(c.size for c in gone), whys[version], version in records
+            version,
+            tuple(dict.fromkeys(chunk.key for chunk in gone)),
+            sum(chunk.size for chunk in gone),
+            whys.get(version, "no manifest names it"),
+            published,
         )
-        for version, gone in sorted(found.items())
+        for (version, published), gone in sorted(found.items())
     ]
 
 
