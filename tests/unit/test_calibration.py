@@ -14,7 +14,7 @@ from tests.support import models
 from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher, formula_model
 
 from tailrace.models.build import build_from_onnx, build_package
-from tailrace.models.calibration import Calibration, calibration_rows, fit_calibration
+from tailrace.models.calibration import Calibration, calibration_rows, elementwise, fit_calibration
 from tailrace.models.columns import Array
 from tailrace.models.conformal import nonconformity
 from tailrace.models.errors import PackageRefused
@@ -199,3 +199,16 @@ def test_a_model_from_elsewhere_is_calibrated_on_its_holdout() -> None:
     assert elsewhere.calibration.rows == here.calibration.rows == len(held[1]) // 2
     assert elsewhere.calibration.slope == pytest.approx(here.calibration.slope, rel=1e-3)
     assert elsewhere.holdout.metrics == pytest.approx(here.holdout.metrics, rel=1e-3)
+
+
+@pytest.mark.parametrize("function", [np.exp, np.log, np.log1p])
+def test_elementwise_functions_do_not_depend_on_how_numbers_lie(function: np.ufunc) -> None:
+    values = np.random.default_rng(6).uniform(0.01, 3.0, 5000)
+    together = elementwise(function, values)
+    assert elementwise(function, values[::-1])[::-1].tobytes() == together.tobytes()
+    assert elementwise(function, np.column_stack([values, values])[:, 1]).tobytes() == together.tobytes()
+    for start in range(0, 5000, 33):
+        assert (
+            elementwise(function, values[start : start + 33]).tobytes()
+            == together[start : start + 33].tobytes()
+        )

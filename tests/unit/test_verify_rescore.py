@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Publisher, formula_model
 
+from tailrace.kit.errors import Retry
 from tailrace.kit.memory_log import MemoryMessage
 from tailrace.kit.messages import Message, Record, Source
 from tailrace.models.errors import PackageRefused
@@ -214,3 +215,21 @@ def test_what_was_answered_for_the_moment_s_sake_comes_to_the_same_for_the_same_
         [world.altered(len(world.predictions) - 1, lambda event: event.update(score=0.5))]
     )
     assert "score" in detail
+
+
+def test_a_fallback_that_could_not_ask_the_previous_version_comes_to_the_same() -> None:
+    chain = '[{previous: true}, {rule: "0.25"}]'
+    world = World(CONTRACT + f"guardrails: {{score: {{max: 0.99}}, fallback: {chain}}}\n")
+    world.control(world.publisher.rollout(champion=2, previous=1))
+    known = world.publisher.models["credit", 1]
+    for opened, by in ((Retry("not yet"), "rule"), (known, "previous")):
+        world.publisher.models["credit", 1] = opened
+        world.bench.logic = restarted = world.publisher.logic()
+        restarted.control(world.log)
+        world.score()
+        served = [world.publisher.codec.decode(m.value()).record["served_by"] for m in world.predictions]
+        assert by in served[-4:]
+    assert world.problems() == []
+    offset = served.index("rule")
+    ((_, detail),) = world.problems([world.altered(offset, lambda event: event.update(score=0.26))])
+    assert "score: 0.26" in detail

@@ -177,21 +177,17 @@ def _fit_temperature(probabilities: Array, known: Array) -> float:
     return float(np.exp(found.x))
 
 
-# Elementwise functions that give a row the same bits wherever it stands: numpy's have kernels of their own for strided
-# input, and for what is left over behind the last full vector. So they get contiguous arrays of whole blocks.
-
-
 def _log(values: Array) -> Array:
-    return _blockwise(np.log, np.clip(values, LEAST_PROBABILITY, 1.0))
+    return elementwise(np.log, np.clip(values, LEAST_PROBABILITY, 1.0))
 
 
 def _odds(values: Array) -> Array:
     likely = np.clip(values, LEAST_PROBABILITY, 1.0 - LEAST_PROBABILITY)
-    return _blockwise(np.log, likely) - _blockwise(np.log1p, -likely)
+    return elementwise(np.log, likely) - elementwise(np.log1p, -likely)
 
 
 def _exp(values: Array) -> Array:
-    return _blockwise(np.exp, values)
+    return elementwise(np.exp, values)
 
 
 def _sigmoid(odds: Array) -> Array:
@@ -200,7 +196,12 @@ def _sigmoid(odds: Array) -> Array:
     return found
 
 
-def _blockwise(function: np.ufunc, values: Array) -> Array:
+def elementwise(function: np.ufunc, values: Array) -> Array:
+    """The function of each value, to the same bits wherever it stands.
+
+    numpy has kernels of their own for input that lies backwards, or that does not fill a vector: so each gets a
+    contiguous array of whole blocks.
+    """
     rows = len(values)
     whole = np.zeros(rows + -rows % BLOCK)
     whole[:rows] = values

@@ -18,6 +18,7 @@ import functools
 import numpy as np
 
 from tailrace.kit.avro_columns import Ints
+from tailrace.models.calibration import elementwise
 from tailrace.models.columns import Array, Columns
 from tailrace.models.load import LoadedModel
 from tailrace.scorer.notes import Contribution
@@ -97,5 +98,4 @@ def said(model: LoadedModel, columns: Columns, chosen: Array) -> Array:
     if not model.manifest.classes:
         return found
     likely = np.clip(found, LEAST_PROBABILITY, 1.0 - LEAST_PROBABILITY)
-    odds: Array = np.log(likely) - np.log1p(-likely)
-    return odds
+    return elementwise(np.log, likely) - elementwise(np.log1p, -likely)

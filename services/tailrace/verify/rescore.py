@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 from tailrace.contracts import lanes
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.codec import HEADER, Codec, ControlCodec
-from tailrace.kit.errors import BadRecord
+from tailrace.kit.errors import BadRecord, Retry
 from tailrace.kit.messages import Message, Record, Source
 from tailrace.kit.registry import Registry
 from tailrace.kit.sources import prediction_id
@@ -91,6 +91,8 @@ class _Named(NamedTuple):
     revision: int
     cause: str
     """Why something else than the version answered; empty where nothing did."""
+    alone: bool = False
+    """Whether the previous version could not be asked."""
 
 
 # Finds requests by their coordinates; those no longer retained are left out.
@@ -147,7 +149,7 @@ class Rescorer:
             groups.setdefault(_Named(role, *what, head["served_cause"] or ""), []).append((message, head))
         found = requests([Source(**head["source"]) for _, head in predictions])
         for named, events in sorted(groups.items()):
-            yield from self._group(named, events, found)
+            yield from self._with_or_without_previous(named, events, found)
 
     def differences(self, rescored: Rescored) -> tuple[list[str], str]:
         """Where the events differ, as ``field: logged / again``; or why there is nothing to compare.
@@ -175,6 +177,25 @@ class Rescorer:
         key = rescored.message.key()
         moved = [] if rescored.again.key == key else [f"its key: {key!r} / {rescored.again.key!r}"]
         return moved + differences(event, again), ""
+
+    def _with_or_without_previous(
+        self,
+        named: _Named,
+        events: Sequence[tuple[Message, Mapping[str, Any]]],
+        requests: Mapping[Source, Message],
+    ) -> Iterator[Rescored]:
+        """A fallback asks the previous version if that is opened, and not quarantined, which the log does not say: what
+        does not come to the same with it may without.
+        """
+        found = list(self._group(named, events, requests))
+        left = [each for each in found if named.cause and not each.equal]
+        if left:
+            others = self._group(
+                named._replace(alone=True), [(each.message, each.head) for each in left], requests
+            )
+            without = {Source.of(each.message): each for each in others if each.equal}
+            found = [without.get(Source.of(each.message), each) for each in found]
+        yield from found
 
     def _group(
         self,
@@ -218,7 +239,8 @@ class Rescorer:
         named = named._replace(cause="")
         logic = self._logics.pop(named, None)
         if logic is None:
-            logic = ScorerLogic(named.role, self._registry, self._open, _Inline())
+            opened = self._open_but(self._previous(named)) if named.alone else self._open
+            logic = ScorerLogic(named.role, self._registry, opened, _Inline())
             logic.control(self._as_of(named))
         self._logics[named] = logic
         if len(self._logics) > _MOST_LOGICS:
@@ -239,6 +261,20 @@ class Rescorer:
         self._models[key] = opened
         self._tolerances[opened.digest] = opened.manifest.tolerance
         return opened
+
+    def _open_but(self, version: int | None) -> OpenVersion:
+        def opened(record: Mapping[str, Any], contract: ModelContract) -> LoadedModel:
+            if record["version"] == version:
+                raise Retry("it is not opened yet")
+            return self._open(record, contract)
+
+        return opened
+
+    def _previous(self, named: _Named) -> int | None:
+        """The version before the champion of the revision."""
+        steps = [self._control_codec.read(m) for m in self._control if m.topic() == lanes.ROLLOUTS]
+        of = (named.model, named.revision)
+        return next((s["previous"] for s in steps if s and (s["model"], s["revision"]) == of), None)
 
     def _as_of(self, named: _Named) -> list[Message]:
         """The control topics as they were when the model had this contract and this revision."""
