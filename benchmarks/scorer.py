@@ -15,7 +15,7 @@ from tests.support.memory_registry import MemoryRegistry
 from benchmarks.empty_loop import PARTITIONS, batch_loop, empty_loop
 from benchmarks.harness import Broker, Measured, arguments, broker, interleave, say, show, summary
 from benchmarks.scorer_cases import CASES, Case, Prepared
-from tailrace.kit.service import spare_collector
+from tailrace.kit.memory import settle_memory
 from tailrace.kit.topics import ensure_topics, lane_topics
 
 TRANSACTIONS = 200
@@ -67,7 +67,7 @@ def main() -> None:
             }
             for name, logic in logics.items():
                 runs[name] = partial(scoring, kafka, logic, records, batch)
-            spare_collector()  # as a service does; the empty loop has it as easy
+            settle_memory()  # as a service does; the empty loop has it as easy
             measured = interleave(runs, given.rounds)
             for lane in lanes:
                 of_lane = [n for n, case in CASES.items() if case.lane.name == lane]

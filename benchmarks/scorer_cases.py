@@ -36,6 +36,7 @@ from tailrace.models.package import Fetch, open_package
 from tailrace.models.sign import SigningKey
 from tailrace.models.trust import TrustStore
 from tailrace.scorer.logic import ScorerLogic
+from tailrace.scorer.one_thread import use_one_thread
 
 NUMBERS = [f"number_{i}" for i in range(9)]
 CATEGORIES = [f"category_{i}" for i in range(3)]
@@ -132,7 +133,8 @@ class Case:
         return Lane(self.contract.lane)
 
     def scorer(self, registry: MemoryRegistry) -> Prepared:
-        """A scorer with the versions in service."""
+        """A scorer with the versions in service, as its process has it."""
+        use_one_thread()
         key = SigningKey.generate()
         trust = TrustStore(Path(tempfile.mkdtemp(prefix="tailrace-benchmark-keys-")))
         trust.trust(key.public)

@@ -21,8 +21,8 @@ from benchmarks.harness import arguments, say
 from benchmarks.scorer_cases import CASES, Case
 from tailrace.kit.avro_columns import ColumnDecoder
 from tailrace.kit.clock import SystemClock
+from tailrace.kit.memory import settle_memory
 from tailrace.kit.memory_log import MemoryMessage
-from tailrace.kit.service import spare_collector
 from tailrace.scorer import answer, event, logic, splice
 from tailrace.scorer.explore import Exploration
 from tailrace.scorer.policy import Policy
@@ -103,7 +103,7 @@ def profile(case: Case, batch: int, rounds: int) -> dict[str, float]:
     taken = messages(case, registry, batch)
     for _ in range(3):
         scorer.process(taken, clock)
-    spare_collector()
+    settle_memory()
     plain, steps = [], []
     for _ in range(rounds):
         started = time.thread_time_ns()

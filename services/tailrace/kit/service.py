@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 import time
@@ -23,6 +22,7 @@ from tailrace.kit.kafka_log import KafkaBackend
 from tailrace.kit.log import Fatal
 from tailrace.kit.logic import Logic, Output
 from tailrace.kit.logs import log_as_json
+from tailrace.kit.memory import settle_memory
 from tailrace.kit.messages import DeadLetter, Message, Record, Source
 from tailrace.kit.registry import RegistryClient
 from tailrace.kit.settings import Settings, read_settings
@@ -84,7 +84,7 @@ def run_service(name: str, make: Callable[[Service], Runnable]) -> None:
             signal.signal(number, lambda *_: service.stop.set())
         loop = make(service)
         health = HealthServer(settings.health_host, settings.health_port, loop, time.perf_counter_ns)
-        spare_collector()
+        settle_memory()
         log.info("started", extra={"health": health.address, "kafka": connection.bootstrap})
         loop.run()
         health.close()
@@ -98,13 +98,6 @@ def run_service(name: str, make: Callable[[Service], Runnable]) -> None:
     except Exception as error:
         log.critical("a bug stopped the service; nothing of the batch is committed", exc_info=True)
         raise SystemExit(1) from error
-
-
-def spare_collector() -> None:
-    """Takes the garbage collector's mind off what is here to stay, and off what a batch makes: that goes without it."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 10, 10)
 
 
 def run_logic(

@@ -14,6 +14,7 @@ from tailrace.models.load import LoadedModel
 from tailrace.models.package import open_package, verified_manifest
 from tailrace.models.trust import TrustStore
 from tailrace.scorer.logic import ScorerLogic
+from tailrace.scorer.one_thread import use_one_thread
 from tailrace.scorer.versions import Role
 
 CACHE = ("cache", "packages")
@@ -25,6 +26,7 @@ def main() -> None:
 
 
 def make_logic(service: Service, role: Role) -> ScorerLogic:
+    use_one_thread()
     home = service.settings.home
     fetch = PackageFetcher(home.joinpath(*CACHE), KafkaChunks(service.connection))
     trust = TrustStore(home / "keys")
