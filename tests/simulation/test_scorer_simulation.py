@@ -10,10 +10,11 @@ import json
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
 
+import pytest
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.scoring import Publisher, formula_model
 from tests.support.simulation import Scenario, drained, simulate
@@ -22,7 +23,8 @@ from tailrace.contracts.model_contract import load_contract
 from tailrace.contracts.schemas import prediction_schema
 from tailrace.kit import dead_letters
 from tailrace.kit.errors import Retry
-from tailrace.kit.logic import Logic
+from tailrace.kit.hashing import key_positions
+from tailrace.kit.logic import Clock, Logic, Output
 from tailrace.kit.marks import mark, mark_time
 from tailrace.kit.memory_log import MemoryLog
 from tailrace.kit.messages import Message, Record, Source
@@ -95,6 +97,17 @@ class Slow(Executor):
         return Looked()
 
 
+class OneRevision(ScorerLogic):
+    """All that comes of a batch is of one revision."""
+
+    def process(self, batch: Sequence[Message], clock: Clock) -> Output:
+        output = super().process(batch, clock)
+        decode = Publisher(REGISTRY).codec.decode
+        values = [r.value for r in output.records if r.topic.endswith("predictions") and r.value is not None]
+        assert len({decode(value, READER).record["rollout_revision"] for value in values}) <= 1
+        return output
+
+
 class ScorerScenario(Scenario):
     role: Role = "champion"
     output = "credit.predictions"
@@ -128,19 +141,46 @@ class ScorerScenario(Scenario):
     def _contract(self, log: MemoryLog, policy: str) -> None:
         self._append(log, self.publisher.contract(CONTRACTS[policy]))
 
-    def _roll_out(self, log: MemoryLog, champion: int) -> None:
+    def _roll_out(self, log: MemoryLog, champion: int, last: bool = False) -> None:
         shadow = sorted(self.rng.sample(range(1, 7), self.rng.choice([0, 0, 1, 2])))
-        for version in {champion, *shadow} - self.published:
+        beside = self._beside(champion, (1, 2, 3, 4) if last else (1, 2, 3, 4, BROKEN, DOUBTFUL))
+        for version in sorted({champion, *shadow, *(slot[0] for slot in beside["slots"])} - self.published):
             self._append(log, self.publisher.manifest(version, MODELS[version]))
             self.published.add(version)
-        state = {"champion": champion, "shadow": shadow, "off": self.rng.random() < 0.2}
+        state: dict[str, Any] = {"champion": champion, "shadow": shadow, "off": self.rng.random() < 0.2}
         if self.states:
             state["previous"] = self.states[-1]["champion"]
-        self.states.append(state)
+        self.states.append(state | beside)
+        state |= beside["record"]
         self._append(log, self.publisher.rollout(**state))
         if self.rng.random() < 0.2:  # somebody else, too late: a loser
             loser = self.publisher.rollout(champion=7, follows=len(self.states) - 1)
             self._append(log, loser)
+
+    def _beside(self, champion: int, among: Sequence[int]) -> dict[str, Any]:
+        """Who answers beside the champion: the fields of the step; and the stretches of keys between 0 and 1, each with
+        its end, version, role and arm.
+        """
+        others = [v for v in among if v != champion]
+        what, salt = self.rng.random(), f"salt {self.rng.randrange(3)}"
+        if what < 0.3:
+            version, share = self.rng.choice(others), self.rng.choice([0.1, 0.5, 1.0])
+            record = {"canary": version, "canary_share": share, "canary_salt": salt, "canary_step": 1}
+            return {"record": record, "salt": salt, "slots": [(version, share, "canary", None, share)]}
+        if what > 0.7:
+            return {"record": {}, "salt": "", "slots": []}
+        versions = [champion, *self.rng.sample(others, self.rng.choice([1, 2]))]
+        share, odds = self.rng.choice([0.5, 1.0]), [self.rng.randint(1, 4) for _ in versions]
+        arms = [
+            {"arm": "abc"[at], "version": version, "probability": odds[at] / sum(odds)}
+            for at, version in enumerate(versions)
+        ]
+        slots, end = [], 0.0
+        for arm in arms:
+            end += share * arm["probability"]
+            slots.append((arm["version"], end, "arm", arm["arm"], share * arm["probability"]))
+        record = {"experiment": "fixed", "experiment_share": share, "experiment_salt": salt, "arms": arms}
+        return {"record": record, "salt": salt, "slots": slots}
 
     def feed(self, log: MemoryLog, rng: random.Random) -> None:
         if rng.random() < 0.2 and len(self.publisher.contracts.get("credit", ())) < 3:
@@ -167,7 +207,7 @@ class ScorerScenario(Scenario):
     def finish(self, log: MemoryLog, rng: random.Random) -> None:
         if not self.publisher.contracts:
             self._contract(log, "always")
-        self._roll_out(log, 7)
+        self._roll_out(log, 7, last=True)
 
     def logic(self) -> Logic:
         trusting = self.rng.random() < 0.5
@@ -180,7 +220,7 @@ class ScorerScenario(Scenario):
                 raise Retry("away")
             return MODELS[version]
 
-        return ScorerLogic(self.role, REGISTRY, opened, Slow(self.rng))
+        return OneRevision(self.role, REGISTRY, opened, Slow(self.rng))
 
     def done(self, log: MemoryLog) -> bool:
         return drained(log, self.group, ["credit.requests"])
@@ -217,11 +257,18 @@ class ScorerScenario(Scenario):
     def _check_event(self, source: Source, x: float, event: dict[str, Any]) -> None:
         version = event["version"]
         state = self.states[event["rollout_revision"] - 1]
-        assert version in ([state["champion"]] if self.role == "champion" else state["shadow"])
+        if self.role == "champion":
+            self._check_route(source, state, event)
+        else:
+            assert (event["role"], event["arm"], event["arm_propensity"]) == ("shadow", None, 1.0)
+            assert version in state["shadow"]
         assert DIGESTS[event["artifact_digest"]] == version
         off = state["off"] and self.role == "champion"
-        instead = off or (x == POISON and self.role == "champion")
-        assert event["served_cause"] == ("off" if off else "model" if instead else None)
+        # Instances die, and now and then so often on the same records that a version is taken for the cause.
+        suspected = event["served_cause"] == "quarantined"
+        instead = off or suspected or (x == POISON and self.role == "champion")
+        cause = "off" if off else "quarantined" if suspected else "model" if instead else None
+        assert event["served_cause"] == cause
         if instead and x <= 0:
             said = (event["served_by"], event["score"], event["predicted_class"], event["action"])
             assert said == ("person", None, None, "refer")
@@ -237,10 +284,36 @@ class ScorerScenario(Scenario):
             }
             assert event["predicted_class"] == predicted
             assert event["action"] == decided[POLICY_OF[event["contract_digest"]]]
-        assert event["prediction_id"] == prediction_id(self.role, source, version)
+        assert event["prediction_id"] == prediction_id(event["role"], source, version)
         assert event["request"]["x"] == x
         assert version != BROKEN or off
         assert x != POISON or instead
+
+    def _check_route(self, source: Source, state: dict[str, Any], event: dict[str, Any]) -> None:
+        """The version in whose stretch the key lies answers, and the champion where that is nobody's."""
+        said = (event["version"], event["role"], event["arm"], pytest.approx(event["arm_propensity"]))
+        if state["off"]:
+            assert said == (state["champion"], "champion", None, 1.0)
+            return
+        (at,) = key_positions([(event["request"]["request_id"] or str(source)).encode()], state["salt"])
+        taken = sum(width for *_, width in state["slots"])
+        expected = (state["champion"], "champion", None, 1.0 - taken)
+        for version, end, role, arm, width in state["slots"]:
+            if at < end:
+                expected = (version, role, arm, width)
+                break
+        doubtful = {v: width for v, _, role, _, width in state["slots"] if role == "arm" and v >= BROKEN}
+        if not doubtful:
+            assert said == expected
+            return
+        # The champion answers for arms that this instance refuses, and for nobody else.
+        refused = doubtful if event["role"] == "champion" else doubtful.keys() & {BROKEN}
+        if expected[0] in refused or expected[1] == "champion":
+            assert said[:3] == (state["champion"], "champion", None)
+            chances = [1 - taken + sum(some) for some in ([doubtful.get(BROKEN, 0.0)], doubtful.values())]
+            assert event["arm_propensity"] in [pytest.approx(chance) for chance in chances]
+        else:
+            assert said == expected
 
     def _check_revisions(self, answers: dict[Source, list[dict[str, Any]]]) -> None:
         last: dict[int, int] = {}
@@ -308,8 +381,8 @@ class ShadowScenario(ScorerScenario):
 
 
 def test_every_request_is_answered_once_by_the_right_version() -> None:
-    simulate(ScorerScenario, 1300)
+    simulate(ScorerScenario, 1000)
 
 
 def test_shadows_score_what_the_champion_answers() -> None:
-    simulate(ShadowScenario, 700)
+    simulate(ShadowScenario, 550)

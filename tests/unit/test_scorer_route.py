@@ -194,9 +194,14 @@ def test_arms_answer_their_shares_and_say_who_they_are() -> None:
         assert event["score"] == pytest.approx(Formula(event["version"]).score(event["request"]))
 
 
-def test_an_arm_that_cannot_be_opened_leaves_everything_as_it_was() -> None:
-    events = asked(arms(third=RuntimeError("bang")), range(50))
-    assert {(e["role"], e["version"], e["rollout_revision"]) for e in events} == {("champion", 1, 1)}
+def test_the_champion_answers_for_an_arm_that_cannot_be_opened() -> None:
+    bench = arms(third=RuntimeError("bang"))
+    output = bench.requests(*(REQUEST | {"loan_id": f"l{n}"} for n in range(200)))
+    events = bench.events(output)
+    said = {(e["role"], e["arm"], e["version"], round(e["arm_propensity"], 9)) for e in events}
+    assert said == {("arm", "a", 1, 0.4), ("arm", "b", 2, 0.2), ("champion", None, 1, 0.4)}
+    assert {e["rollout_revision"] for e in events} == {2}
+    assert [told["kind"] for told in bench.alerts(output)] == ["package-refused"]
 
 
 def test_the_champion_answers_for_an_arm_that_is_not_there() -> None:

@@ -171,7 +171,8 @@ class Versions:
             if any(version is None for _, version in found):
                 return
             versions = tuple(Version(n, m) for n, m in found if isinstance(m, LoadedModel))
-            if self._role == "shadow" or len(versions) == len(wanted):
+            refused = {number for number in wanted if number not in {version.number for version in versions}}
+            if self._role == "shadow" or refused <= _arms(state):
                 answers = self._role == "champion"
                 serving = Serving(
                     state.revision,
@@ -195,8 +196,7 @@ class Versions:
         if state.champion is None:
             return ()
         canary = () if state.canary is None else (state.canary.version,)
-        arms = () if state.experiment is None else state.experiment.versions
-        return (state.champion, *canary, *arms)
+        return (state.champion, *canary, *sorted(_arms(state)))
 
     def _let_go(self, model: str, keep: set[int | None]) -> None:
         """Forgets what was opened and is not needed any more. What was refused stays refused."""
@@ -273,3 +273,8 @@ class Versions:
         self._opened[key] = refusal
         self.refusals.append(refusal)
         return refusal
+
+
+def _arms(state: RolloutState) -> set[int]:
+    """The versions that can be done without: the champion answers for an arm that is refused."""
+    return set() if state.experiment is None else set(state.experiment.versions)
