@@ -232,6 +232,8 @@ class World:
             instance.process.step()
         except Crash:
             self.instances.remove(instance)
+            if not self.chaos:
+                self.log.pass_time(10_000)  # its session ends, so that there are turns left for the others
         except Fatal:
             self.instances.remove(instance)
             self._close(instance)

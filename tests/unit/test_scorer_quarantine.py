@@ -10,7 +10,7 @@ from tests.support.scoring import REQUEST, Formula
 
 from tailrace.kit.messages import Source
 from tailrace.kit.sources import prediction_id
-from tailrace.models.columns import Array
+from tailrace.models.columns import Array, Columns
 
 SALT = {"canary_share": 0.5, "canary_salt": "pepper", "canary_step": 1}
 MANY: list[dict[str, Any]] = [{"income": 1_000.0 * at} for at in range(1, 21)]
@@ -19,6 +19,13 @@ KILLER = {"debt_ratio": 7.0}
 
 def on_killer(ratios: Array) -> Array:
     return ratios == 7.0
+
+
+class Fails(Formula):
+    """Raises on every row."""
+
+    def run(self, columns: Columns, rows: int) -> Array:
+        raise RuntimeError("broken build")
 
 
 def said(scorer: DyingScorer) -> set[tuple[int, str, str | None]]:
@@ -68,6 +75,20 @@ def test_it_lasts_beyond_restarts_until_the_version_is_put_in_its_place_anew() -
     assert (scorer.events()[-1]["version"], scorer.events()[-1]["served_by"]) == (2, "model")
 
 
+def test_it_stands_in_for_nobody_once_another_version_is_champion() -> None:
+    dies, fails = Dies(2), Fails(3)
+    scorer = DyingScorer(
+        Formula(1), dies, fails, guardrails="{fallback: [{previous: true}, {constant: 0.4}]}"
+    )
+    scorer.rollout(champion=2, previous=1)
+    scorer.ask(*MANY)
+    assert scorer.run() == 2
+    scorer.rollout(champion=3, previous=2)
+    scorer.ask(*MANY)
+    assert scorer.run() == 0
+    assert said(scorer) == {(2, "previous", "quarantined"), (3, "constant", "model")}
+
+
 def test_off_and_on_run_the_only_version_again() -> None:
     dies = Dies(1)
     scorer = DyingScorer(dies, guardrails="{fallback: [{constant: 0.4}]}")
@@ -96,7 +117,7 @@ def test_a_row_that_kills_whatever_runs_goes_alone_and_the_versions_go_on(guardr
     scorer = DyingScorer(Dies(1, on_killer), Dies(2, on_killer), guardrails=guardrails)
     scorer.rollout(champion=2, previous=1)
     scorer.ask(*MANY, KILLER, *MANY)
-    scorer.run()
+    assert scorer.run() == 5  # two with version 2, one without it, two with the row alone
     assert scorer.dead() == 1
     assert scorer.alerts() == []  # but for the loop's own, see kit/service.py
     assert len(scorer.events()) == 40

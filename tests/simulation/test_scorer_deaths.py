@@ -1,0 +1,143 @@
+"""Scorers under seeded schedules in which versions kill their processes: each request is answered, or a dead letter,
+once; a version that always kills answers nothing, the one before it does; and nothing stops for good.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+from tests.simulation.test_scorer_simulation import TEXT, Slow
+from tests.support.memory_registry import MemoryRegistry
+from tests.support.scoring import Publisher, formula_model
+from tests.support.simulation import Crash, Scenario, drained, simulate
+
+from tailrace.contracts import lanes
+from tailrace.contracts.model_contract import load_contract
+from tailrace.contracts.schemas import prediction_schema
+from tailrace.kit import dead_letters
+from tailrace.kit.errors import Retry
+from tailrace.kit.logic import Logic
+from tailrace.kit.marks import mark_time
+from tailrace.kit.memory_log import MemoryLog
+from tailrace.kit.messages import Record, Source
+from tailrace.models.columns import Array, Columns
+from tailrace.models.load import LoadedModel
+from tailrace.scorer.logic import ScorerLogic
+
+WITH_CHAIN = load_contract(TEXT.format(policy="[]"))
+WITHOUT = load_contract(TEXT.format(policy="[]").partition("guardrails")[0])
+REGISTRY = MemoryRegistry()
+READER = prediction_schema(WITHOUT)
+ALWAYS, SOMETIMES, KILLER = 5, 6, 4.5
+"""A version that kills whenever it is asked, one that does so on some rows, and what these rows have."""
+
+TOLD: Counter[int] = Counter()
+"""How often each version was quarantined, over all schedules."""
+
+
+class Deadly:
+    def __init__(self, version: int) -> None:
+        self.version = version
+
+    def run(self, columns: Columns, rows: int) -> Array:
+        if self.version == ALWAYS or (self.version == SOMETIMES and (columns["x"] == KILLER).any()):
+            raise Crash(f"version {self.version}")
+        return (0.5 + columns["x"] * self.version / 100).reshape(rows, 1)
+
+
+MODELS = {v: formula_model(WITHOUT, v, Deadly(v)) for v in range(1, 7)}
+
+
+class DeadlyScenario(Scenario):
+    group = "scorer"
+
+    def setup(self, log: MemoryLog, rng: random.Random) -> None:
+        self.rng = rng
+        self.publisher = Publisher(REGISTRY)
+        self.contract = rng.choice([WITH_CHAIN, WITHOUT])
+        self.states: list[dict[str, Any]] = []
+        self.requests: dict[Source, float] = {}
+        for topic in (lanes.CONTRACTS, lanes.MANIFESTS, lanes.ROLLOUTS, lanes.CLOCKS, lanes.ALERTS):
+            log.create_topic(topic)
+        for suffix in ("requests", "predictions", "dead-letters"):
+            log.create_topic(f"credit.{suffix}", self.partitions)
+        self._append(log, self.publisher.contract(self.contract))
+        for version, model in MODELS.items():
+            self._append(log, self.publisher.manifest(version, model))
+        self._roll_out(log, champion=1, previous=2)
+
+    def _append(self, log: MemoryLog, record: Record) -> None:
+        log.append(record.topic, record.value, record.key)
+
+    def _roll_out(self, log: MemoryLog, **state: Any) -> None:
+        self.states.append(state)
+        self._append(log, self.publisher.rollout(**state))
+
+    def feed(self, log: MemoryLog, rng: random.Random) -> None:
+        if rng.random() < 0.3:
+            champion, previous, canary = rng.sample(range(1, 7), 3)
+            state: dict[str, Any] = {"champion": champion, "previous": rng.choice([1, 2, previous])}
+            if rng.random() < 0.4:
+                state |= {"canary": canary, "canary_share": 0.5, "canary_salt": "s", "canary_step": 1}
+            if state["previous"] in (champion, state.get("canary")):
+                del state["previous"]
+            self._roll_out(log, **state)
+        for _ in range(rng.randint(1, 8)):
+            x = KILLER if rng.random() < 0.05 else rng.randint(-40, 40) / 10
+            key = b"k%d" % rng.randrange(99)
+            value = self.publisher.request_value({"request_id": key.decode(), "x": x}, self.contract)
+            self.requests[log.append("credit.requests", value, key)] = x
+
+    def finish(self, log: MemoryLog, rng: random.Random) -> None:
+        self._roll_out(log, champion=rng.choice([1, ALWAYS, SOMETIMES]), previous=2)
+
+    def logic(self) -> Logic:
+        def opened(record: Any, contract: Any) -> LoadedModel:
+            if self.rng.random() < 0.1:
+                raise Retry("away")
+            return MODELS[record["version"]]
+
+        return ScorerLogic("champion", REGISTRY, opened, Slow(self.rng))
+
+    def done(self, log: MemoryLog) -> bool:
+        return drained(log, self.group, ["credit.requests"])
+
+    def check(self, log: MemoryLog) -> None:
+        letters = [dead_letters.parse(message) for message in log.messages("credit.dead-letters")]
+        messages = [m for m in log.messages("credit.predictions") if mark_time(m) is None]
+        events = [self.publisher.codec.decode(m.value(), READER).record for m in messages]
+        sources = [Source(**event["source"]) for event in events]
+        assert Counter([*sources, *(letter.source for letter in letters)]) == Counter(self.requests.keys())
+        assert {letter.code for letter in letters} <= {"quarantined"}
+        for source, event in zip(sources, events, strict=True):
+            x, state = self.requests[source], self.states[event["rollout_revision"] - 1]
+            assert event["version"] == state["champion" if event["role"] == "champion" else "canary"]
+            self._check_who(x, event, state)
+        told = [self.publisher.control.decode("Alert", m.value()) for m in log.messages(lanes.ALERTS)]
+        TOLD.update(alert["version"] for alert in told if alert["kind"] == "version-quarantined")
+
+    def _check_who(self, x: float, event: dict[str, Any], state: dict[str, Any]) -> None:
+        version = event["version"]
+        if event["served_by"] == "model":
+            assert version != ALWAYS
+            assert (version, x) != (SOMETIMES, KILLER)
+            assert event["score"] == 0.5 + x * version / 100
+            return
+        assert event["served_cause"] == "quarantined"
+        if self.contract is WITH_CHAIN:
+            assert event["served_by"] == ("rule" if x > 0 else "person")
+            return
+        stands_in = state["previous"] if event["role"] == "champion" else state["champion"]
+        assert event["served_by"] == "previous"
+        assert event["guardrails"][-1]["detail"].startswith(f"version {stands_in},")
+        assert event["score"] == 0.5 + x * stands_in / 100
+
+
+def test_versions_that_kill_are_found_out_and_no_request_is_lost() -> None:
+    simulate(DeadlyScenario, 150)
+    if len(TOLD) > 1:  # all schedules, not one by its seed
+        assert min(TOLD[ALWAYS], TOLD[SOMETIMES]) > 20
+        # Processes die of other things too, and now and then twice in a row.
+        assert sum(count for version, count in TOLD.items() if version not in (ALWAYS, SOMETIMES)) <= 2
