@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 from tests.support.scoring import CONTRACT, REQUEST, formula_model
 
 from tailrace.contracts.model_contract import load_contract
 from tailrace.models.columns import Array, Columns
 from tailrace.models.load import Predictions
+from tailrace.models.run_onnx import OnnxModel
 from tailrace.scorer.policy import Policy
 from tailrace.scorer.score import score
 
@@ -64,6 +66,52 @@ def test_one_bad_row_costs_few_calls() -> None:
     assert list(found.failed) == [1234]
     assert "RuntimeError: poisoned" in found.failed[1234]
     assert runner.calls <= 2 * 13 + 1
+
+
+PAIR = load_contract(
+    """
+model: pair
+owner: {team: t}
+features: {index: {type: number}, width: {type: number}}
+target: {name: bad, type: boolean}
+"""
+)
+
+
+def looking_up() -> bytes:
+    """An ONNX model: the entry of a table at ``index``, plus the logarithm of ``width``. ONNX Runtime fails on an index
+    beyond the table, and has no number for the logarithm of a negative one.
+    """
+    columns = helper.make_tensor_value_info("x", TensorProto.DOUBLE, [None, 2])
+    out = helper.make_tensor_value_info("p", TensorProto.DOUBLE, [None, 1])
+    nodes = [
+        helper.make_node("Split", ["x"], ["index", "width"], axis=1, num_outputs=2),
+        helper.make_node("Cast", ["index"], ["at"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "at"], ["entry"]),
+        helper.make_node("Log", ["width"], ["log"]),
+        helper.make_node("Add", ["entry", "log"], ["p"]),
+    ]
+    table = numpy_helper.from_array(np.array([0.1, 0.2, 0.3]), "table")
+    graph = helper.make_graph(nodes, "looking-up", [columns], [out], [table])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+def test_rows_on_which_onnx_runtime_fails_or_has_no_number_fail_alone() -> None:
+    about = {"feed": "matrix", "output": "p"}
+    runner = OnnxModel(looking_up(), formula_model(PAIR, 1, Picky(), **about).manifest)
+    model = formula_model(PAIR, 1, runner, **about)
+    index = np.array([float(row % 3) for row in range(300)])
+    width = np.ones(300)
+    index[[5, 77, 299]], width[[5, 130]] = 666.0, -1.0
+    found = score(model, {"index": index, "width": width}, 300)
+    assert found.failed.keys() == {5, 77, 130, 299}
+    assert "the model raises" in found.failed[77]
+    assert "out of data bounds" in found.failed[77]
+    assert found.failed[130] == "the model's output is not a finite number"
+    assert found.outputs.score is not None
+    good = [row for row in range(300) if row not in found.failed]
+    assert found.outputs.score[good].tolist() == [(0.1, 0.2, 0.3)[row % 3] for row in good]
 
 
 def request_columns(**changes: Any) -> dict[str, Array]:
