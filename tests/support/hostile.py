@@ -113,7 +113,7 @@ case("signed-by-a-revoked-key", "signature", lambda _: models.sealed(package(), 
 case("signed-by-the-key-of-another-model", "signature", lambda _: models.sealed(package(), OTHER_MODEL))
 case("other-digest", "digest", envelope(digest="0" * 64))
 case("other-version", "manifest", envelope(version=lambda r: r["version"] + 1000))
-case("manifest-too-large", "size", envelope(manifest=b" " * (1 << 21)))
+case("manifest-too-large", "size", envelope(manifest=b" " * ((1 << 20) + 1)))
 
 
 def signed_text(change: Callable[[bytes], bytes]) -> Make:
