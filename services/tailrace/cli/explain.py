@@ -40,13 +40,14 @@ def explain(
     if as_json:
         emit(found.as_dict(), as_json=True)
     else:
-        _print(found, top)
+        show(found, top)
     if found.as_logged is False:
         say("NOT ok: the explanation in the event is another one")
         raise typer.Exit(1)
 
 
-def _print(found: Explained, top: int) -> None:
+def show(found: Explained, top: int) -> None:
+    """Prints an explanation for people: the largest ``top`` contributions with bars."""
     event = found.event
     said = event["predicted_class"] if event["value"] is None else event["value"]
     score = "" if event["score"] is None else f", score {event['score']:.6g}"
