@@ -233,3 +233,24 @@ def test_a_fallback_that_could_not_ask_the_previous_version_comes_to_the_same() 
     offset = served.index("rule")
     ((_, detail),) = world.problems([world.altered(offset, lambda event: event.update(score=0.26))])
     assert "score: 0.26" in detail
+
+
+def test_answers_of_arms_come_to_the_same_and_altered_ones_show() -> None:
+    world = World()
+    arms = [{"arm": f"arm-{v}", "version": v, "probability": p} for v, p in ((2, 0.5), (1, 0.5))]
+    world.control(
+        world.publisher.rollout(
+            champion=2, experiment="fixed", experiment_share=1.0, experiment_salt="s", arms=arms
+        )
+    )
+    for _ in range(3):
+        world.score()
+    events = [world.publisher.codec.decode(m.value()).record for m in world.predictions]
+    assert {(e["role"], e["arm"], e["version"]) for e in events[REQUESTS:]} == {
+        ("arm", "arm-1", 1),
+        ("arm", "arm-2", 2),
+    }
+    assert world.problems() == []
+    for change in ({"arm": "arm-3"}, {"arm_propensity": 1.0}):
+        ((_, detail),) = world.problems([world.altered(REQUESTS, lambda event, c=change: event.update(c))])
+        assert next(iter(change)) in detail
