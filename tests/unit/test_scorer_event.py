@@ -98,7 +98,7 @@ def batches(draw: st.DrawFn) -> tuple[str, Identity, Answers, list[dict[str, Any
     replaced = st.lists(st.builds(Replaced, TEXT, st.none() | TEXT, TEXT), min_size=1, max_size=2)
     texts = st.lists(TEXT.map(str.encode), min_size=rows, max_size=rows)
     answers = Answers(
-        topic=draw(TEXT),
+        topic=draw(st.text(max_size=200)),  # the hash behind an id is of one block, or of several
         partitions=np.array(
             draw(st.lists(st.integers(0, 200), min_size=rows, max_size=rows)), dtype=np.int64
         ),

@@ -50,7 +50,10 @@ class Spans(Sequence[Any]):
     @overload
     def __getitem__(self, at: slice) -> list[Any]: ...
     def __getitem__(self, at: Any) -> Any:
-        return self._found[at]
+        if isinstance(at, slice):
+            return self._found[at]
+        begin = int(self.begins[at])
+        return self.data[begin : int(self.ends[at])] if begin >= 0 else None
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._found)
