@@ -76,7 +76,9 @@ class InputCheck:
         if self._rules:
             frame = frame_of({name: checked.columns[name] for name in self._kinds}, self._kinds)
             # One column more, so that it is as long where no rule reads any.
-            frame = pl.DataFrame([*frame.get_columns(), pl.Series(_EVERY, np.ones(len(event_times), dtype=np.bool_))])
+            frame = pl.DataFrame(
+                [*frame.get_columns(), pl.Series(_EVERY, np.ones(len(event_times), dtype=np.bool_))]
+            )
             plan = frame.lazy().select(self._kept)
             # There is nothing to optimise, and looking for it would take as long as the work.
             found = plan.collect(optimizations=pl.QueryOptFlags.none())
