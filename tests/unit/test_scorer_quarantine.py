@@ -199,3 +199,31 @@ def test_a_shadow_that_kills_is_left_out_and_the_others_go_on() -> None:
     assert len(scorer.events()) == 20
     (alert,) = scorer.alerts()
     assert (alert["kind"], alert["version"], alert["service"]) == ("version-quarantined", 3, "shadow-scorer")
+
+
+ARMS = {
+    "experiment": "fixed",
+    "experiment_share": 1.0,
+    "experiment_salt": "pepper",
+    "arms": [
+        {"arm": "a", "version": 2, "probability": 0.5},
+        {"arm": "b", "version": 3, "probability": 0.5},
+    ],
+}
+
+
+@pytest.mark.parametrize(("dying", "instead"), [(2, 1), (3, 2)])
+def test_in_an_experiment_the_champion_stands_in_for_an_arm_and_the_previous_one_for_the_champion(
+    dying: int, instead: int
+) -> None:
+    scorer = DyingScorer(Formula(1), *[(Dies if v == dying else Formula)(v) for v in (2, 3)])
+    scorer.rollout(champion=2, previous=1, **ARMS)
+    scorer.ask(*MANY)
+    assert scorer.run() == (2 if dying == 3 else 3)
+    assert [alert["version"] for alert in scorer.alerts()] == [dying]
+    for event in scorer.events():
+        assert event["role"] == "arm"
+        if event["version"] == dying:
+            assert (event["served_by"], event["served_cause"]) == ("previous", "quarantined")
+            assert event["guardrails"][1]["detail"].startswith(f"version {instead}, ")
+    assert {e["version"] for e in scorer.events()} == {2, 3}

@@ -89,7 +89,7 @@ def answer(
     note_domain(notes, rows, version.model, guardrails.domain)
     began = clock.perf_ns()
     found = score(version.model, rows.columns, len(rows))
-    work.asked[plan.model, version.number] = (clock.perf_ns() - began) / 1e6, len(rows)
+    work.time(plan.model, version.number, (clock.perf_ns() - began) / 1e6, len(rows))
     outputs = found.outputs
     broken = broken_outputs(outputs, guardrails.score)
     lost = {row: Finding("model", None, why) for row, why in found.failed.items()}

@@ -75,6 +75,11 @@ class Work:
     def touched(self) -> set[TopicPartition]:
         return set(map(TopicPartition, self.topics, self.partitions))
 
+    def time(self, model: str, version: int, took_ms: float, rows: int) -> None:
+        """Takes how long a version took for some rows."""
+        before_ms, before = self.asked.get((model, version), (0.0, 0))
+        self.asked[model, version] = before_ms + took_ms, before + rows
+
     def write(self, positions: Ints, records: list[Record]) -> None:
         """Takes records; those for one message stay in the order in which they came."""
         self.written.append((positions, records))
