@@ -245,3 +245,39 @@ def test_a_broken_prediction_is_found(records: list[dict[str, Any]], data: st.Da
 def test_pieces_have_to_follow_one_another() -> None:
     with pytest.raises(ValueError, match="follow"):
         ColumnDecoder(PREDICTION, read=(), pieces=("model", "role"))
+
+
+def test_an_array_within_a_record_may_be_a_piece() -> None:
+    inner = {
+        "type": "array",
+        "items": {"type": "record", "name": "F", "fields": [{"name": "t", "type": "string"}]},
+    }
+    nested = {
+        "type": "record",
+        "name": "Inner",
+        "fields": [
+            {"name": "before", "type": "long"},
+            {"name": "found", "type": inner},
+            {"name": "after", "type": "double"},
+        ],
+    }
+    outer = {
+        "type": "record",
+        "name": "Outer",
+        "fields": [{"name": "first", "type": "string"}, {"name": "in", "type": nested}],
+    }
+    parsed = fastavro.parse_schema(outer)
+    found = [[], [{"t": "a"}], [{"t": "a"}, {"t": "b" * 90}], [], [{"t": "a"}]]
+    bodies = [
+        encoded(parsed, {"first": "x" * at, "in": {"before": at, "found": some, "after": at / 2}})
+        for at, some in enumerate(found)
+    ]
+    decoder = ColumnDecoder(outer, read=("in.before", "in.after"), pieces=("in.found",))
+    columns, good, pieces = decoder.decode([HEADER + body for body in [*bodies, bodies[1][:-1]]])
+    assert good is not None
+    assert good.tolist() == [True] * 5 + [False]
+    assert columns["in.after"].values[:5].tolist() == [0.0, 0.5, 1.0, 1.5, 2.0]
+    of_array = fastavro.parse_schema(inner)
+    assert [pieces.values[at] for at in pieces.at[:5]] == [encoded(of_array, some) for some in found]
+    assert pieces.at[5] == -1
+    assert len(pieces.values) == 3

@@ -171,3 +171,23 @@ def test_reported_coverage_is_that_of_the_truths_and_what_the_package_promises()
     assert coverage["value"] == np.mean(1 - of_truth <= built.manifest.conformal.at(0.9))
     # A calibration of 600 rows and 3,000 of test: the coverage is binomial around one that is beta distributed.
     assert abs(coverage["value"] - 0.9) < 4 * np.sqrt(0.09 * (1 / 600 + 1 / n))
+
+
+def test_findings_are_read_alike_by_columns_and_one_by_one() -> None:
+    e = evaluation(BINARY + COVERAGE)
+    both = finding("uncertain", "false, true at 0.9")
+    made = [e.lab.prediction(event_time=at, **sure("true", guardrails=[both] * (at % 2))) for at in range(20)]
+    outcomes = [e.lab.outcome(p, label=at % 4 == 0) for at, p in enumerate(made)]
+    topic = e.lab.lane.outcomes
+    messages = e.lab.messages(topic, outcomes)
+    reader = e.windows._reader
+
+    def read(which: Any) -> list[str | None]:
+        (found,) = reader.read(which, e.lab.lane.name, outcomes=True).found
+        assert found.predicted.answers.findings is not None
+        return found.predicted.answers.findings.sets
+
+    by_columns = read(messages)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader._reader, "_decoder", lambda *_: None)
+        assert read(messages) == by_columns == ["", both["detail"]] * 10

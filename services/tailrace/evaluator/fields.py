@@ -6,13 +6,16 @@ or says what is wrong with, and fields that are maps.
 
 from __future__ import annotations
 
+import io
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import fastavro
 import numpy as np
 
 from tailrace.kit.avro_columns import Column, ColumnDecoder
+from tailrace.kit.avro_types import plain
 from tailrace.kit.codec import Codec, read_schema_id
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.messages import Message
@@ -26,13 +29,22 @@ class FieldReader:
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        self._decoders: dict[tuple[int, frozenset[str]], ColumnDecoder | None] = {}
+        self._decoders: dict[tuple[int, frozenset[str], str | None], ColumnDecoder | None] = {}
+        self._arrays: dict[tuple[int, str], Any] = {}
 
     def read(
-        self, messages: Sequence[Message], names: Collection[str], bad: dict[int, BadRecord]
+        self,
+        messages: Sequence[Message],
+        names: Collection[str],
+        bad: dict[int, BadRecord],
+        findings: str | None = None,
     ) -> Iterator[tuple[list[int], Fields]]:
         """Rows of one schema at a time, as positions in ``messages`` and their fields; a field that the schema does
-        not have is None. ``bad`` is told what cannot be read, by position.
+        not have is None.
+
+        Args:
+            bad: is told what cannot be read, by position.
+            findings: the name of an array that is read as well.
 
         Raises:
             Retry: a schema is not to be had for the moment.
@@ -46,7 +58,7 @@ class FieldReader:
                 bad[at] = error
         for schema_id, rows in sorted(by_schema.items()):
             left = rows
-            decoder = self._decoder(schema_id, frozenset(names))
+            decoder = self._decoder(schema_id, frozenset(names), findings)
             if decoder is not None:
                 found = decoder.decode([messages[row].value() or b"" for row in rows])
                 good = [True] * len(rows) if found.good is None else found.good.tolist()
@@ -55,6 +67,9 @@ class FieldReader:
                 columns = {
                     name: _values(found.columns[name]) if name in found.columns else nothing for name in names
                 }
+                if findings is not None:
+                    known = [self._array(schema_id, findings, piece) for piece in found.pieces.values]
+                    columns[findings] = [known[at] if at >= 0 else None for at in found.pieces.at.tolist()]
                 if left:
                     columns = {
                         name: [value for value, fine in zip(column, good, strict=True) if fine]
@@ -62,7 +77,8 @@ class FieldReader:
                     }
                 yield [row for row, fine in zip(rows, good, strict=True) if fine], columns
             if left:
-                yield self.read_plainly(messages, left, names, bad)
+                others = [] if findings is None else [findings]
+                yield self.read_plainly(messages, left, [*names, *others], bad)
 
     def read_plainly(
         self,
@@ -81,13 +97,23 @@ class FieldReader:
                 bad[row] = error
         return read, {name: [_within(record, name.split(".")) for record in records] for name in names}
 
-    def _decoder(self, schema_id: int, names: frozenset[str]) -> ColumnDecoder | None:
+    def _array(self, schema_id: int, name: str, piece: bytes) -> Any:
+        """The array of this name, from its bytes."""
+        key = schema_id, name
+        if key not in self._arrays:
+            schema: Any = plain(self._codec.writer_schema(schema_id))
+            for part in name.split("."):
+                schema = next(f["type"] for f in schema["fields"] if f["name"] == part)
+            self._arrays[key] = fastavro.parse_schema(schema)
+        return fastavro.schemaless_reader(io.BytesIO(piece), self._arrays[key], None)
+
+    def _decoder(self, schema_id: int, names: frozenset[str], findings: str | None) -> ColumnDecoder | None:
         """None where the schema's rows have to be read one by one, or cannot be read at all."""
-        key = schema_id, names
+        key = schema_id, names, findings
         if key not in self._decoders:
             try:
                 schema: Any = self._codec.writer_schema(schema_id)
-                decoder = ColumnDecoder(schema, read=names)
+                decoder = ColumnDecoder(schema, read=names, pieces=() if findings is None else (findings,))
             except (BadRecord, ValueError, LookupError, TypeError):
                 return None
             self._decoders[key] = decoder

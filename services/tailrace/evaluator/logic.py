@@ -41,7 +41,7 @@ class PerformanceWindows:
 
     def __init__(self, registry: Registry, verify: Verify, catch_up: Callable[[], Sequence[Message]]) -> None:
         self._control_codec = ControlCodec(registry)
-        self._reader = Reader(Codec(registry), self._plan, self._fields)
+        self._reader = Reader(Codec(registry), self._plan, self._fields, self._findings)
         self._catch_up = catch_up
         self._contracts = Contracts()
         self._manifests = Manifests(verify)
@@ -133,6 +133,9 @@ class PerformanceWindows:
             self.control(self._catch_up())
             self._looked_for.add(digest)
         return self._plans.get(digest)
+
+    def _findings(self) -> bool:
+        return any(plan.reads_findings for plan in self._plans.values())
 
     def _fields(self) -> frozenset[str]:
         return frozenset(name for plan in self._plans.values() for name in plan.fields)

@@ -68,41 +68,45 @@ class Reader:
     Args:
         plan_of: the plan of the contract with this digest; None while it is not known.
         fields: the request fields that any contract's slices and value read.
+        findings: whether any contract reads what guards found.
     """
 
     def __init__(
-        self, codec: Codec, plan_of: Callable[[str], Plan | None], fields: Callable[[], frozenset[str]]
+        self,
+        codec: Codec,
+        plan_of: Callable[[str], Plan | None],
+        fields: Callable[[], frozenset[str]],
+        findings: Callable[[], bool],
     ) -> None:
         self._reader = FieldReader(codec)
         self._plan_of = plan_of
         self._fields = fields
+        self._findings = findings
 
     def read(self, messages: Sequence[Message], lane: str, *, outcomes: bool) -> Read:
         """Reads outcomes, or predictions, of a lane. Raises `Retry` while schemas are not to be had."""
         prefix = PREDICTION if outcomes else ""
         names = [*(OUTCOME if outcomes else ()), *(prefix + name for name in HEAD)]
-        fields_of_requests = self._fields()
+        fields_of_requests, with_findings = self._fields(), outcomes and self._findings()
         names += [f"{prefix}request.{name}" for name in sorted(fields_of_requests)]
         bad: dict[int, BadRecord] = {}
         times = np.zeros(len(messages), dtype=np.int64)
         found = []
-        for at, fields in self._reader.read(messages, names, bad):
+        for at, fields in self._reader.read(messages, names, bad, FINDINGS if with_findings else None):
             for digest, rows in _by_digest(fields[f"{prefix}contract_digest"]):
                 some, positions = _take(fields, rows), [at[row] for row in rows]
                 plan = self._plan_of(digest)
-                if self._fields() != fields_of_requests:  # a contract was found that reads others as well
+                # A contract may have been found that reads others as well.
+                if self._fields() != fields_of_requests or (outcomes and self._findings()) != with_findings:
                     return self.read(messages, lane, outcomes=outcomes)
                 if plan is None or plan.contract.lane != lane:
                     reason = f"no contract on {lane} has the digest {digest}"
                     bad |= dict.fromkeys(positions, BadRecord("unknown-contract", reason))
                     continue
-                others = []  # maps and arrays, which make no columns
-                if plan.contract.task == "multiclass":
-                    others += [f"{prefix}probabilities", *(["champion.probabilities"] if outcomes else [])]
-                if outcomes and plan.reads_findings:
-                    others.append(FINDINGS)
-                if others:
-                    positions, some = self._reader.read_plainly(messages, positions, [*names, *others], bad)
+                if plan.contract.task == "multiclass":  # probabilities are maps
+                    maps = [f"{prefix}probabilities", *(["champion.probabilities"] if outcomes else [])]
+                    maps += [FINDINGS] if with_findings else []
+                    positions, some = self._reader.read_plainly(messages, positions, [*names, *maps], bad)
                 appended = [messages[row].timestamp()[1] for row in positions]
                 wrong = _ahead(plan, some[f"{prefix}event_time"], appended)
                 wrong |= _wrong_labels(plan, some) if outcomes else {}
@@ -241,6 +245,6 @@ def _answers(plan: Plan, fields: Fields, prefix: str, rows: Sequence[int]) -> An
         value=np.array(column("value"), dtype=np.float64),
         action=column("action"),
         findings=findings_of(column("guardrails"), column("served_by"), bool(plan.contract.classes))
-        if f"{prefix}guardrails" in fields
+        if plan.reads_findings and f"{prefix}guardrails" in fields
         else None,
     )

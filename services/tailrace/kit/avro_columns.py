@@ -94,8 +94,8 @@ class ColumnDecoder:
         header: how many bytes stand before the body in each value.
         read: names of the fields that are wanted, those within records with a dot between; None for all.
             Fields that the schema does not have are left out.
-        pieces: names of consecutive fields of the record that are the same in many rows; they are given as
-            bytes, which cost little to tell from others.
+        pieces: names of consecutive fields of the record that are the same in many rows, or of one field within a
+            record, with a dot between; they are given as bytes, which cost little to tell from others.
 
     Raises:
         ValueError: the schema has a field of another type, or an array or a map is wanted.
@@ -111,13 +111,16 @@ class ColumnDecoder:
     ) -> None:
         names: dict[str, _Type] = {}
         fields = [(f["name"], _type(f["type"], f["name"], names)) for f in schema["fields"]]
-        order = [name for name, _ in fields if name in pieces]
+        inner = pieces[0] if len(pieces) == 1 and "." in pieces[0] else None
+        order = [name for name, _ in fields if name in pieces] if inner is None else list(pieces)
         start = next((i for i, (name, _) in enumerate(fields) if name in pieces), 0)
-        if order != list(pieces) or [name for name, _ in fields[start : start + len(order)]] != order:
+        if order != list(pieces) or (
+            inner is None and [name for name, _ in fields[start : start + len(order)]] != order
+        ):
             raise ValueError(f"{', '.join(pieces)} do not follow one another in the schema")
         self._header = header
         self._pieces = bool(pieces)
-        program = _Program(None if read is None else frozenset(read))
+        program = _Program(None if read is None else frozenset(read), inner)
         for name, kind in fields:
             if name in pieces:
                 if name == pieces[0]:
@@ -189,8 +192,9 @@ class _Program:
         counts: rows of each kind of array.
     """
 
-    def __init__(self, read: frozenset[str] | None) -> None:
+    def __init__(self, read: frozenset[str] | None, piece: str | None) -> None:
         self._read = read
+        self._piece = piece
         self.steps: list[tuple[int, int, int, int]] = []
         self.columns: list[tuple[str, int, int]] = []
         self.counts = [0, 0, 0]
@@ -199,6 +203,11 @@ class _Program:
         self.steps.append((operation, where, number, target))
 
     def field(self, name: str, kind: _Type) -> None:
+        if name == self._piece:
+            self.add(kernels.PIECE)
+            self.pass_over(kind)
+            self.add(kernels.PIECE_END)
+            return
         if not self._wanted(name):
             self.pass_over(kind)
             return
