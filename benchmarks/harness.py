@@ -132,15 +132,16 @@ def summary(found: Mapping[str, Sequence[Measured]], base: str) -> dict[str, Any
     """Per case the median rate with its range, CPU per record, and the median ratio to ``base`` of its round."""
     return {
         name: {
-            "records_per_second": _spread([one.rate for one in runs]),
-            "cpu_us_per_record": _spread([one.cpu_seconds / one.records * 1e6 for one in runs]),
-            "ratio": _spread([one.rate / other.rate for one, other in zip(runs, found[base], strict=True)]),
+            "records_per_second": spread([one.rate for one in runs]),
+            "cpu_us_per_record": spread([one.cpu_seconds / one.records * 1e6 for one in runs]),
+            "ratio": spread([one.rate / other.rate for one, other in zip(runs, found[base], strict=True)]),
         }
         for name, runs in found.items()
     }
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median and range."""
     return {
         "median": round(statistics.median(values), 3),
         "least": round(min(values), 3),

@@ -24,13 +24,12 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import confluent_kafka
 
 from benchmarks.figures import percentile
-from benchmarks.harness import Broker, arguments, broker, say
+from benchmarks.harness import Broker, arguments, broker, say, spread
 from benchmarks.pass_on_loops import BATCH, EMPTY, STREAMS, STREAMS_10, pass_on_loop
 from benchmarks.running import PARTITIONS, Loop, Requests, Running, running, wait_for_loop
 from tailrace.kit.reading import TopicReader
@@ -84,22 +83,14 @@ def summary(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any
     return {
         name: {
             at: {
-                **_spread([one[at] for one in rounds], 2),
-                "ratio": _spread(
-                    [one[at] / other[at] for one, other in zip(rounds, found[BASE], strict=True)], 3
+                **spread([one[at] for one in rounds]),
+                "ratio": spread(
+                    [one[at] / other[at] for one, other in zip(rounds, found[BASE], strict=True)]
                 ),
             }
             for at in rounds[0]
         }
         for name, rounds in found.items()
-    }
-
-
-def _spread(values: Sequence[float], digits: int) -> dict[str, float]:
-    return {
-        "median": round(median(values), digits),
-        "least": round(min(values), digits),
-        "most": round(max(values), digits),
     }
 
 

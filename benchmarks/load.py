@@ -123,7 +123,8 @@ class Swaps(threading.Thread):
         self._producer.flush()
 
     def swap(self) -> Swap:
-        """Publishes the next version and waits until it answers."""
+        """Publishes the next version, of which no service has anything yet, and waits until it answers."""
+        self._tailrace.forget_chunks()
         version = self._tailrace.publish().version
         steps = [
             (lanes.MANIFESTS, version),

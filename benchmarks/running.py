@@ -197,6 +197,10 @@ class Running:
         self._published = True
         return publish_package(self.connection, self.package, self._key)
 
+    def forget_chunks(self) -> None:
+        """Empties the cache of what packages consist of: the model of the next publication is of new bytes to all."""
+        shutil.rmtree(self.home / "cache" / "packages", ignore_errors=True)
+
     def _first_champion(self) -> None:
         """Puts the published version 1 in service, as the rollout service would."""
         step = {

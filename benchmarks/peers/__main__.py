@@ -6,7 +6,7 @@ The same requests (Avro, the example contract ``credit``) on one broker, one pro
 
 - ``scorer``: Tailrace's, as it runs in production;
 - ``quixstreams``: exactly once, one row at a time through the same ONNX model, the same prediction event by fastavro;
-- ``Faust``: the same by an agent, at least once;
+- ``Faust``: the same by an agent, at least once, and then exactly once;
 - ``Kafka Streams``: exactly_once_v2, passing the bytes on;
 - ``empty loop``: a transactional client that passes the bytes on and does nothing else.
 
@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Broker, Measured, arguments, broker, interleave, say, show, summary
+from benchmarks.harness import Broker, Measured, arguments, broker, interleave, say, show, spread, summary
 from benchmarks.pass_on_loops import EMPTY, STREAMS, loop_of, pass_on_loop
 from benchmarks.peers.environment import python_of
 from benchmarks.running import Loop, Requests, Running, running, wait_for_loop, work_off
@@ -39,7 +39,8 @@ WARM_UP = 500
 SAMPLE = 1_000
 OWN = {"prediction_id", "source", "latency_ms"}
 """What is a loop's own in its events."""
-SCORING = ("scorer", "quixstreams", "Faust")
+FAUST_ONCE = "Faust, exactly once"
+SCORING = ("scorer", "quixstreams", "Faust", FAUST_ONCE)
 CASES = (*SCORING, STREAMS, EMPTY)
 CLOSE = 1e-6
 """How near the scores have to be, since the scorer runs the model on many rows at once."""
@@ -69,7 +70,7 @@ class Peers:
         if name == "scorer":
             loop = self._tailrace.scorer()
         elif name in SCORING:
-            loop = loop_of(self._kafka, self._folder, name, partial(self._command, name.lower()))
+            loop = loop_of(self._kafka, self._folder, name, partial(self._command, name))
         else:
             loop = pass_on_loop(self._kafka, self._folder, name)
         self.loops[name] = loop
@@ -77,13 +78,15 @@ class Peers:
         if name == "scorer":
             self._write_task(self._events(loop.target, {}, {requests[0][0]}).sample)
 
-    def _command(self, peer: str, where: Sequence[str]) -> list[str]:
-        return [
+    def _command(self, name: str, where: Sequence[str]) -> list[str]:
+        peer = name.lower().split(",")[0]
+        program = [
             str(python_of(HERE / f"{peer}.lock")),
             str(HERE / f"{peer}_peer.py"),
             *where,
             str(self._folder),
         ]
+        return [*program, "exactly_once"] if name == FAUST_ONCE else program
 
     def _write_task(self, sample: Mapping[str, Mapping[str, Any]]) -> None:
         """What the Python peers have to know: the model, the schemas, and what is the same in all of the events."""
@@ -173,7 +176,28 @@ def main() -> None:
             peers.start(name, requests[:WARM_UP])
         found = interleave({name: partial(peers.run, name, requests) for name in cases}, given.rounds)
     say(f"largest difference of a score to the scorer's: {peers.largest_difference:.1e}")
-    show({"same requests": summary(found, "scorer")}, given.json)
+    result = summary(found, "scorer")
+    for name, runs in found.items():
+        result[name] |= {"scorer": compared(found["scorer"], runs)}
+    show({"same requests": result}, given.json)
+    for name, facts in () if given.json else result.items():
+        rate, cpu = facts["scorer"]["times_as_fast"], facts["scorer"]["records_per_cpu_second"]
+        print(f"  scorer to {name}: {_said(rate)} as fast, {_said(cpu)} the records per CPU second")
+
+
+def compared(scorer: Sequence[Measured], peer: Sequence[Measured]) -> dict[str, dict[str, float]]:
+    """How many times the peer's the scorer's speed is, and its records per CPU second, round by round."""
+    pairs = list(zip(scorer, peer, strict=True))
+    return {
+        "times_as_fast": spread([one.rate / other.rate for one, other in pairs]),
+        "records_per_cpu_second": spread(
+            [one.records / one.cpu_seconds / (other.records / other.cpu_seconds) for one, other in pairs]
+        ),
+    }
+
+
+def _said(times: Mapping[str, float]) -> str:
+    return f"{times['median']:.2f} times ({times['least']:.2f} to {times['most']:.2f})"
 
 
 if __name__ == "__main__":

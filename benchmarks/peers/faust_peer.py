@@ -1,6 +1,8 @@
-"""The scoring by a Faust agent, at least once: run in its own environment by ``benchmarks.peers``.
+"""The scoring by a Faust agent: run in its own environment by ``benchmarks.peers``.
 
-faust_peer.py BOOTSTRAP SOURCE TARGET GROUP FOLDER [exactly_once]
+    faust_peer.py BOOTSTRAP SOURCE TARGET GROUP FOLDER [exactly_once]
+
+Where nothing else is said, at least once.
 """
 
 from __future__ import annotations

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from benchmarks import latency, memory
 from benchmarks.figures import longest_gap, percentile, slope
+from benchmarks.harness import Measured
+from benchmarks.peers.__main__ import compared
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -55,3 +58,27 @@ def test_gaps_are_numpys_differences_within_the_window(times: list[float], one: 
     all_times = np.sort(np.array(times))
     edges = np.concatenate([[start], all_times[(all_times >= start) & (all_times <= end)], [end]])
     assert longest_gap(sorted(times), start, end) == pytest.approx(np.diff(edges).max())
+
+
+def test_memory_grows_by_what_it_grows_in_the_second_half() -> None:
+    warming_up = [(float(at), 100 * 2**20 + at * 2**20) for at in range(60)]
+    after = [(60.0 + at, 160 * 2**20 + at * 2**20 / 60) for at in range(60)]
+    found = memory.facts([*warming_up, *after])
+    assert found["mib_per_hour"] == {"slope": 60.0, "standard_error": 0.0}
+    assert found["mib"] == {"first": 100.0, "half": 160.0, "last": 161.0}
+    assert (found["samples"], found["minutes"]) == (120, 1.98)
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    rounds = {latency.BASE: [{"p99": 10.0}, {"p99": 40.0}], "scorer": [{"p99": 12.0}, {"p99": 40.0}]}
+    found = latency.summary(rounds)["scorer"]["p99"]
+    assert found["ratio"] == {"median": 1.1, "least": 1.0, "most": 1.2}
+    assert found["median"] == 26.0
+
+
+def test_a_peer_is_compared_by_speed_and_by_what_a_cpu_second_moves() -> None:
+    scorer = [Measured(100, 1.0, 0.5), Measured(100, 2.0, 0.5)]
+    peer = [Measured(100, 5.0, 5.0), Measured(100, 20.0, 2.0)]
+    found = compared(scorer, peer)
+    assert found["times_as_fast"] == {"median": 7.5, "least": 5.0, "most": 10.0}
+    assert found["records_per_cpu_second"] == {"median": 7.0, "least": 4.0, "most": 10.0}
