@@ -95,7 +95,7 @@ class Attacker:
                 offsets[at] = message.offset()
 
             key = f"{record['model']}/{record['version']}/{chunk.part}/{chunk.number}"
-            self.producer.produce(lanes.CHUNKS, fetch(chunk.part, [chunk]), key.encode(), on_delivery=landed)
+            self.producer.produce(lanes.CHUNKS, fetch([chunk])[0], key.encode(), on_delivery=landed)
         assert self.producer.flush(30) == 0
         chunks = [{**chunk, "offset": offsets[chunk["offset"]]} for chunk in record["chunks"]]
         value = self.codec.encode("ModelManifest", {**record, "chunks": chunks})

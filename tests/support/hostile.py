@@ -192,9 +192,14 @@ def at_offsets(change: Callable[[bytes, int], bytes], part: str) -> Make:
         record, fetch = models.sealed(package(), HOME)
         there = {c["offset"] for c in record["chunks"] if c["part"] == part}
 
-        def other(name: str, wanted: Any) -> bytes:
-            data = fetch(name, wanted)
-            return change(data, len(data)) if there & {c.offset for c in wanted} else data
+        def other(wanted: Any) -> list[bytes]:
+            """The first of the part's chunks is all of what stands there instead."""
+            found = dict(zip((c.offset for c in wanted), fetch(wanted), strict=True))
+            own = sorted(there & found.keys())
+            if own:
+                data = b"".join(found[offset] for offset in own)
+                found |= dict.fromkeys(own, b"") | {own[0]: change(data, len(data))}
+            return list(found.values())
 
         return record, other
 

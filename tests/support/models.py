@@ -118,7 +118,7 @@ def columns_of_frame(frame: pd.DataFrame) -> dict[str, Any]:
 
 def sealed(
     built: Package, key: SigningKey, chunk_bytes: int = 10_000
-) -> tuple[dict[str, Any], Callable[[str, Sequence[Chunk]], bytes]]:
+) -> tuple[dict[str, Any], Callable[[Sequence[Chunk]], list[bytes]]]:
     """A manifest record as it would stand on the topic, and a reader of its chunks."""
     pieces: list[bytes] = []
     chunks = []
@@ -149,8 +149,8 @@ def sealed(
         "published_by": "test",
     }
 
-    def fetch(part: str, wanted: Sequence[Chunk]) -> bytes:
-        return b"".join(pieces[c.offset] for c in wanted)
+    def fetch(wanted: Sequence[Chunk]) -> list[bytes]:
+        return [pieces[c.offset] for c in wanted]
 
     return record, fetch
 

@@ -41,7 +41,7 @@ class Service:
         self.trust = trust_keys(home)
         self.examiner = examiner
         self.loaded: list[int] = []
-        self.fetch: Callable[..., bytes] = lambda *_: b""
+        self.fetch: Callable[..., list[bytes]] = lambda *_: []
         self.publisher = Publisher()
         logic = RolloutLogic(
             self.publisher.registry, lambda r: verified_manifest(r, self.trust), self.open, lambda _: None

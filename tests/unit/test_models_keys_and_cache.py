@@ -88,14 +88,14 @@ class Topic:
 def test_what_was_fetched_is_read_from_the_cache_and_checked_there(tmp_path: Path) -> None:
     topic = Topic(*PIECES)
     fetch = PackageFetcher(tmp_path, topic)
-    assert fetch("model", CHUNKS) == b"first second third"
-    assert fetch("model", CHUNKS) == b"first second third"
+    assert fetch(CHUNKS) == PIECES
+    assert fetch(CHUNKS) == PIECES
     assert topic.read == [10, 11, 12]
 
     # Somebody was at the folder: only what is wrong is fetched again.
     digest = CHUNKS[1].sha256
     (tmp_path / digest[:2] / digest).write_bytes(b"altered")
-    assert PackageFetcher(tmp_path, topic)("model", CHUNKS) == b"first second third"
+    assert PackageFetcher(tmp_path, topic)(CHUNKS) == PIECES
     assert topic.read == [10, 11, 12, 11]
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and len(p.name) != 64]
 
@@ -104,7 +104,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("where a folder should be")
     topic = Topic(*PIECES)
     fetch = PackageFetcher(tmp_path / "file", topic)
-    assert [fetch("model", CHUNKS) for _ in range(2)] == [b"first second third"] * 2
+    assert [fetch(CHUNKS) for _ in range(2)] == [PIECES] * 2
     assert topic.read == [10, 11, 12] * 2
 
 
@@ -114,12 +114,12 @@ def test_chunks_that_are_not_there_or_not_those(tmp_path: Path) -> None:
         ((PIECES[0], PIECES[0], PIECES[2]), "is not what"),
     ):
         with pytest.raises(PackageRefused, match=rf"chunk 1 of model .*{what}") as refused:
-            PackageFetcher(tmp_path, Topic(*pieces))("model", CHUNKS)
+            PackageFetcher(tmp_path, Topic(*pieces))(CHUNKS)
         assert refused.value.check == "chunk"
     # A digest that would be a path is never one.
     hostile = Chunk("model", 0, 0, 10, 6, "../../outside")
     with pytest.raises(PackageRefused):
-        PackageFetcher(tmp_path / "cache", Topic(*PIECES))("model", [hostile])
+        PackageFetcher(tmp_path / "cache", Topic(*PIECES))([hostile])
     assert not (tmp_path / "outside").exists()
 
 
@@ -128,7 +128,7 @@ def test_a_topic_that_is_away_is_asked_again_later(tmp_path: Path) -> None:
         raise Retry("the broker is away")
 
     with pytest.raises(Retry):
-        PackageFetcher(tmp_path, away)("model", CHUNKS)
+        PackageFetcher(tmp_path, away)(CHUNKS)
 
 
 # --- runtime

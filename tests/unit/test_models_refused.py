@@ -108,13 +108,13 @@ def test_every_part_is_held_to_its_digest(
     record, fetch = models.sealed(models.package(), key)
     at = next(c["offset"] for c in record["chunks"] if c["part"] == part)
 
-    def altered(name: str, chunks: Any) -> bytes:
-        data = fetch(name, chunks)
-        return flipped(data, len(data) // 2) if chunks[0].offset == at else data
+    def altered(chunks: Any) -> list[bytes]:
+        pairs = zip(chunks, fetch(chunks), strict=True)
+        return [flipped(data, len(data) // 2) if chunk.offset == at else data for chunk, data in pairs]
 
-    def truncated(name: str, chunks: Any) -> bytes:
-        data = fetch(name, chunks)
-        return data[:-1] if chunks[0].offset == at else data
+    def truncated(chunks: Any) -> list[bytes]:
+        pairs = zip(chunks, fetch(chunks), strict=True)
+        return [data[:-1] if chunk.offset == at else data for chunk, data in pairs]
 
     assert refusal(opening, (record, altered)).check == "digest"
     assert refusal(opening, (record, truncated)).check == "digest"

@@ -105,6 +105,8 @@ class KafkaConsumer:
                 "heartbeat.interval.ms": 1_000,
                 "max.poll.interval.ms": max_poll_interval_ms,
                 "topic.metadata.refresh.interval.ms": 30_000,
+                # A partition that is taken up again is asked for when the request is back that is out for the others.
+                "fetch.wait.max.ms": 100,
                 "fetch.queue.backoff.ms": 5,
                 "fetch.error.backoff.ms": 50,
             },

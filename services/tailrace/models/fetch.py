@@ -21,7 +21,7 @@ ReadChunks = Callable[[Sequence[Chunk]], list[bytes | None]]
 
 
 class PackageFetcher:
-    """Reads parts chunk by chunk. An instance is a ``Fetch`` for ``open_package``.
+    """Reads parts of packages by their chunks. An instance is a ``Fetch`` for ``open_package``.
 
     Args:
         folder: the cache, usually ``<home>/cache/packages``: a file per chunk, named after its digest, which
@@ -33,8 +33,8 @@ class PackageFetcher:
         self._folder = folder
         self._read = read
 
-    def __call__(self, part: str, chunks: Sequence[Chunk]) -> bytes:
-        """The bytes of a part.
+    def __call__(self, chunks: Sequence[Chunk]) -> list[bytes]:
+        """The bytes of each chunk.
 
         Raises:
             PackageRefused: a chunk is not there, or is not what the manifest record says.
@@ -43,14 +43,16 @@ class PackageFetcher:
         found = {c: self._cached(c) for c in chunks}
         wanted = [c for c, data in found.items() if data is None]
         for chunk, data in zip(wanted, self._read(wanted) if wanted else [], strict=True):
-            where = f"chunk {chunk.number} of {part} (partition {chunk.partition}, offset {chunk.offset})"
+            where = (
+                f"chunk {chunk.number} of {chunk.part} (partition {chunk.partition}, offset {chunk.offset})"
+            )
             if data is None:
                 raise PackageRefused("chunk", f"{where} is not on {lanes.CHUNKS}")
             if len(data) != chunk.size or sha256(data) != chunk.sha256:
                 raise PackageRefused("chunk", f"{where} is not what the manifest record says")
             self._keep(chunk, data)
             found[chunk] = data
-        return b"".join(found[c] or b"" for c in chunks)
+        return [found[c] or b"" for c in chunks]
 
     def _path(self, chunk: Chunk) -> Path | None:
         """None where the digest, which comes from a topic, would not do as a file's name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from tailrace.contracts.model_contract import ModelContract
@@ -41,9 +42,9 @@ class Chunk(NamedTuple):
     sha256: str
 
 
-# The bytes of a part, from the chunks that hold it. Raises PackageRefused where a chunk is not what it
-# should be, kit.errors.Retry where the log cannot be read for the moment.
-Fetch = Callable[[str, Sequence[Chunk]], bytes]
+# The bytes of each of some chunks. Raises PackageRefused where one is not what it should be, kit.errors.Retry where the
+# log cannot be read for the moment.
+Fetch = Callable[[Sequence[Chunk]], Sequence[bytes]]
 
 
 class Verified(NamedTuple):
@@ -113,10 +114,7 @@ def verified_package(
     if size > package_bytes:
         raise PackageRefused("size", f"{size:,} bytes, more than the {package_bytes:,} that are let in")
     manifest = verified_manifest(record, trust)
-    parts: dict[str, bytes] = {
-        name: _part(manifest, name, fetch, [c for c in chunks if c.part == name], package_bytes)
-        for name in manifest.parts
-    }
+    parts = _parts(manifest, list(manifest.parts), fetch, chunks, package_bytes)
     if manifest.sequence <= newer_than:
         raise PackageRefused(
             "anti-rollback",
@@ -152,8 +150,8 @@ def open_reference(
         Retry: the chunks cannot be read for the moment.
     """
     manifest = verified_manifest(record, trust)
-    chunks = [c for c in chunks_of(record) if c.part == "reference"]
-    return manifest, Reference.from_bytes(_part(manifest, "reference", fetch, chunks, package_bytes))
+    parts = _parts(manifest, ["reference"], fetch, chunks_of(record), package_bytes)
+    return manifest, Reference.from_bytes(parts["reference"])
 
 
 def verified_manifest(record: Mapping[str, Any], trust: TrustStore) -> Manifest:
@@ -221,15 +219,25 @@ def check_schema(manifest: Manifest, contract: ModelContract) -> None:
         )
 
 
-def _part(manifest: Manifest, name: Any, fetch: Fetch, chunks: list[Chunk], limit: int) -> bytes:
-    part = manifest.parts[name]
-    if part.size > limit or sum(c.size for c in chunks) != part.size:
-        raise PackageRefused(
-            "size", f"the chunks of {name} do not add up to the {part.size:,} bytes of the manifest"
-        )
-    if [c.number for c in chunks] != list(range(len(chunks))):
-        raise PackageRefused("chunk", f"the chunks of {name} are not complete and in order")
-    data = fetch(name, chunks)
-    if len(data) != part.size or sha256(data) != part.sha256:
-        raise PackageRefused("digest", f"{name} is not what the manifest says: its digest differs")
-    return data
+def _parts(
+    manifest: Manifest, names: Sequence[Any], fetch: Fetch, chunks: Sequence[Chunk], limit: int
+) -> dict[str, bytes]:
+    """Some parts, whose chunks are fetched all at once: how often the log is asked is what takes the time."""
+    chunks_by_part = {name: [c for c in chunks if c.part == name] for name in names}
+    for name, own in chunks_by_part.items():
+        size = manifest.parts[name].size
+        if size > limit or sum(c.size for c in own) != size:
+            raise PackageRefused(
+                "size", f"the chunks of {name} do not add up to the {size:,} bytes of the manifest"
+            )
+        if [c.number for c in own] != list(range(len(own))):
+            raise PackageRefused("chunk", f"the chunks of {name} are not complete and in order")
+    fetched = iter(fetch([c for own in chunks_by_part.values() for c in own]))
+    parts = {}
+    for name, own in chunks_by_part.items():
+        data = b"".join(islice(fetched, len(own)))
+        part = manifest.parts[name]
+        if len(data) != part.size or sha256(data) != part.sha256:
+            raise PackageRefused("digest", f"{name} is not what the manifest says: its digest differs")
+        parts[name] = data
+    return parts
