@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 from tailrace.kit.connection import Connection
 from tailrace.kit.kafka_errors import kind
+from tailrace.kit.lasting_calls import LastingCalls, NeverReturned
 from tailrace.kit.log import (
     TRANSACTION_TIMEOUT_MS,
     Abortable,
@@ -39,6 +40,9 @@ MAX_MESSAGE_BYTES = 20 * 1024 * 1024
 
 _CALL_S = 2.0
 """How long one call waits before it comes back as retriable, and whoever made it can look at the time."""
+
+_LASTING_S = 2 * _CALL_S
+"""How long a call may take that was told to wait for no more than ``_CALL_S``."""
 
 _NO_OFFSET = -1001
 _PASSING_EVENTS = frozenset(
@@ -218,6 +222,7 @@ class KafkaConsumer:
 class KafkaProducer:
     def __init__(self, common: Mapping[str, Any], transactional_id: str) -> None:
         self._refused: KafkaError | None = None
+        self._lasting = LastingCalls(f"offsets of {transactional_id}")
         self._producer: Any = confluent_kafka.Producer(
             {
                 **common,
@@ -269,7 +274,12 @@ class KafkaProducer:
                     raise found if isinstance(found, Refused | Fatal) else Abortable(str(found)) from error
 
     def send_offsets(self, offsets: Mapping[TopicPartition, Committed], membership: Membership) -> None:
-        self._call(self._client.send_offsets_to_transaction, _places(offsets), membership.token, _CALL_S)
+        # This one can lose its answer while the broker is away, and then heeds no timeout (librdkafka 2.16).
+        call = self._client.send_offsets_to_transaction
+        try:
+            self._call(self._lasting, _LASTING_S, call, _places(offsets), membership.token, _CALL_S)
+        except NeverReturned:
+            raise Indefinite(f"the client library has not come back for {_LASTING_S:.0f} s") from None
 
     def commit(self) -> None:
         self._end(self._client.commit_transaction)
@@ -280,6 +290,7 @@ class KafkaProducer:
     def close(self) -> None:
         # Not the client's own close(): that aborts, and waits for it, when it is for a new producer to find out.
         self._producer = None
+        self._lasting.close()
 
     def _call(self, call: Any, *arguments: object) -> None:
         try:

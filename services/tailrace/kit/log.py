@@ -183,6 +183,7 @@ class TransactionalProducer(Protocol):
         Raises:
             Abortable: the membership is not of the group's current generation. A membership without a
                 member id is not checked at all, by any broker: the caller has to.
+            Indefinite: nobody knows how far it came; only a new producer goes on.
         """
         ...
 
