@@ -27,6 +27,7 @@ from tests.support.kafka_files import producer_ids
 from tests.support.observer import Coordinates
 from tests.support.poison import Poison, loan, poisons
 from tests.support.scored import PARTITIONS, RATE, Load, Scored, scored_project
+from tests.support.tcp_proxy import COMMITTING, Harm
 
 from tailrace.client import Client
 from tailrace.client.errors import DeliveryFailed
@@ -197,6 +198,43 @@ def test_broker_killed(scored: Scored, trial: Trials) -> None:
             scored.kafka.kill()
             scored.kafka.start()
             scored.caught_up()
+
+
+def test_connection_cut_while_it_commits(scored: Scored, trial: Trials) -> None:
+    """Or delayed; before the broker has the request, or when only the client does not know its answer."""
+    proxy = scored.kafka.proxy
+    with trial("connection cut or delayed in a commit", 100, 6) as hurt:
+        proxied = scored.scorer("proxied", KAFKA_BOOTSTRAP_SERVERS=proxy.address)
+        scored.members(2)
+        ways = [(where, delayed) for where in ("before", "after") for delayed in (False, True)]
+        for number in hurt.rounds():
+            where, delayed = ways[number % len(ways)]
+            delay = hurt.chance.choice([0.2, 1.0, 3.0, 5.0]) if delayed else None
+            # Now and then for so long that the outcome cannot be waited for.
+            away = 17.0 if LONG and number % 50 == 49 else 0.0
+            harm = proxy.harm(Harm((hurt.chance.choice(COMMITTING),), where, delay, away))
+            assert harm.done.wait(60), f"no request of kind {harm.api_keys} came by\n{scored.project.logs()}"
+            hurt.moments.append(harm.at)
+            scored.caught_up()
+            if away:
+                scored.members(2)
+        proxied.send(signal.SIGTERM)
+        scored.members(1)
+
+
+def test_promoted_and_rolled_back_again_and_again(scored: Scored, trial: Trials) -> None:
+    times, seconds = (100, 60.0) if LONG else (10, 10.0)
+    with trial("promotions and rollbacks in a minute", times, times) as hurt:
+        if scored.rollout()["champion"] != 1:
+            scored.promote(1)
+        began = time.monotonic()
+        for number in hurt.rounds():
+            time.sleep(max(0.0, began + number * seconds / times - time.monotonic()))
+            scored.rollback() if number % 2 else scored.promote(2)
+        took = time.monotonic() - began
+    revisions = {p["rollout_revision"] for p in hurt.account.predictions.values()}
+    print(f"{times} steps in {took:.0f} s, answers under {len(revisions)} revisions")
+    assert len(revisions) >= times // 2
 
 
 def test_poisoned(scored: Scored, trial: Trials) -> None:

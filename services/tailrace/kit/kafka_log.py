@@ -274,7 +274,7 @@ class KafkaProducer:
                     raise found if isinstance(found, Refused | Fatal) else Abortable(str(found)) from error
 
     def send_offsets(self, offsets: Mapping[TopicPartition, Committed], membership: Membership) -> None:
-        # This one can lose its answer while the broker is away, and then heeds no timeout (librdkafka 2.16).
+        # This one can lose its answer while the broker is away, and then heeds no timeout (librdkafka issue 5456).
         call = self._client.send_offsets_to_transaction
         try:
             self._call(self._lasting, _LASTING_S, call, _places(offsets), membership.token, _CALL_S)
