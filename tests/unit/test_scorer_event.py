@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from typing import Any
 
@@ -20,6 +21,7 @@ from tailrace.kit.sources import id_role, prediction_id
 from tailrace.kit.spans import Spans
 from tailrace.models.load import Predictions
 from tailrace.scorer.event import FIELDS, Answers, Identity, encode_events
+from tailrace.scorer.event_kernels import write_ids
 from tailrace.scorer.notes import Contribution, Finding
 from tailrace.scorer.policy import Choice
 from tailrace.scorer.rows import Replaced
@@ -190,3 +192,17 @@ def test_the_fields_are_those_of_the_schema(task: str) -> None:
 @given(LONG)
 def test_numbers_are_zig_zag(number: int) -> None:
     assert long(number) == written("long", number)  # type: ignore[arg-type]
+
+
+def test_ids_are_hashes_whatever_their_length() -> None:
+    lengths, offsets = range(200), (0, 9, 10, 2**62)
+    leads = Spans.of([b"l" * length for length in lengths])
+    which = np.repeat(np.arange(len(leads)), len(offsets))
+    at = np.array(offsets * len(leads), dtype=np.int64)
+    found = np.empty((len(which), 32), dtype=np.uint8)
+    write_ids(leads.bytes, leads.begins, leads.ends, which, at, found)
+    assert [row.tobytes().decode() for row in found] == [
+        hashlib.sha256(b"l" * length + b"%d" % offset).hexdigest()[:32]
+        for length in lengths
+        for offset in offsets
+    ]
