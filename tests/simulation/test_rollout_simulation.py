@@ -331,10 +331,11 @@ class RolloutScenario(Scenario):
         self.waited: list[tuple[str, int, str]] = []
         self.taken_back = 0
         self.salts: dict[str, list[str]] = {}
-        self.models = rng.choice([MODELS, ("one",), ("one",), ("three",), ("three",)])
-        self.busy = (
-            9 if self.models == MODELS else rng.choice([15, 25] if self.models == ("one",) else [15, 40])
+        together: tuple[tuple[tuple[str, ...], int], ...] = (
+            *((MODELS, 9), (("one",), 15), (("one",), 25), (("three",), 15), (("three",), 40)),
+            *((("one", "three"), 25), (("one", "three"), 40)),
         )
+        self.models, self.busy = rng.choice(together)
         self.commands: list[dict[str, Any]] = []
         self.reports = 0
         self.days = dict.fromkeys(MODELS, 0)
