@@ -25,11 +25,15 @@ from tests.support.reports import alert, report
 
 from tailrace.contracts import lanes
 from tailrace.kit.codec import ControlCodec
+from tailrace.kit.errors import TailraceError, UsageError
 from tailrace.kit.reading import read_all
 from tailrace.kit.registry import RegistryClient
 from tailrace.models.commands import ask
 from tailrace.models.load import LoadedModel, load_model
 from tailrace.models.sign import SigningKey
+from tailrace.verify.explained import explain_logged
+from tailrace.verify.logged import Span
+from tailrace.verify.reproduce import reproduce
 
 
 @pytest.fixture(scope="module")
@@ -374,7 +378,7 @@ def test_everything_that_was_answered_is_reproduced_to_the_bit(cluster: Cluster)
     assert (code, found["equal"], found["different"]) == (1, found["predictions"] - 1, 1)
     ((differing,),) = (each["fields"] for each in found["differing"])
     assert differing.startswith(f"score: {altered['score']!r} / ")
-    assert reproduced(cluster, "--until", "2020-01-01T00:00:00Z")[1]["predictions"] == 0
+    assert not reproduce(cluster.connection, "credit", Span(until=1), home=cluster.home).groups
 
 
 def test_a_logged_answer_is_explained_as_it_was_and_adds_up(cluster: Cluster) -> None:
@@ -394,11 +398,11 @@ def test_a_logged_answer_is_explained_as_it_was_and_adds_up(cluster: Cluster) ->
     assert not found["exact"]
     assert max(c["standard_error"] for c in found["contributions"]) > 0
     shadow = next(e for e in cluster.events(LANE.shadow_predictions) if e["version"] == 1)
-    assert asked(cluster, "explain", shadow["prediction_id"])[1]["exact"]
-    by_request = asked(cluster, "explain", event["request_id"])[1]
-    assert by_request["prediction_id"] == name
+    assert explain_logged(cluster.connection, shadow["prediction_id"], home=cluster.home).exact
+    by_request = explain_logged(cluster.connection, event["request_id"], "credit", home=cluster.home)
+    assert by_request.event["prediction_id"] == name
     nobody = next(e for e in cluster.events() if e["served_by"] == "person")
-    command = [sys.executable, "-m", "tailrace.cli", "explain", nobody["prediction_id"]]
-    done = subprocess.run(command, env=cluster.env, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "person" in done.stderr
+    with pytest.raises(TailraceError, match="person did"):
+        explain_logged(cluster.connection, nobody["prediction_id"], home=cluster.home)
+    with pytest.raises(UsageError, match="retained"):
+        explain_logged(cluster.connection, "nothing", home=cluster.home)
