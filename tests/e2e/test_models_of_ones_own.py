@@ -37,6 +37,8 @@ target: {name: failed, type: boolean}
 policy:
   - {when: "score >= 0.5", do: inspect}
   - {do: run}
+value: "CASE WHEN failed THEN -1 ELSE 0 END"
+experiment: {assign: thompson}
 """
 
 
@@ -103,6 +105,18 @@ def test_models_of_ones_own(project: Project) -> None:
     assert (back["champion"], back["step"]) == (2, "rollback")
     answered_by(project, 2, row)
 
+    # All three side by side.
+    begun = project.json("experiment", "pumps", "start", "--arm", "1", "--arm", "3")
+    assert [arm["version"] for arm in begun["arms"]] == [2, 1, 3]
+    assert arms_that_answer(project, begun["revision"], row) == {("a", 2), ("b", 1), ("c", 3)}
+    assert [v["state"] for v in project.json("models", "pumps")] == ["arm", "champion", "arm"]
+    shown = project.json("experiment", "pumps")
+    assert (shown["running"], shown["assign"], shown["windows"]) == (True, "thompson", 0)
+    assert "is running" in project.run("experiment", "pumps").stderr
+    over = project.json("experiment", "pumps", "stop")
+    assert (over["step"], over["champion"], over["arms"]) == ("end-experiment", 2, [])
+    answered_by(project, 2, row)
+
     refused = ask(connection, project.home, "promote", "pumps", 9)
     assert "there is no version 9" in (refused.refusal or "")
 
@@ -111,7 +125,7 @@ def test_models_of_ones_own(project: Project) -> None:
     alert = wait_for_alert(connection, "pumps", 4)
     assert "signature" in (alert["summary"] + str(alert["detail"]))
     answered_by(project, 2, row)
-    assert [v["state"] for v in project.json("models", "pumps")][2:] == ["rolled back", "untrusted"]
+    assert [v["state"] for v in project.json("models", "pumps")][2:] == ["retired", "untrusted"]
 
 
 def wait_for_states(connection: Connection, project: Project, wanted: list[str]) -> list[str]:
@@ -135,6 +149,19 @@ def answered_by(project: Project, version: int, row: dict[str, Any]) -> dict[str
                 return event
             assert time.monotonic() < deadline, event
             time.sleep(0.1)
+
+
+def arms_that_answer(project: Project, revision: int, row: dict[str, Any]) -> set[tuple[str, int]]:
+    """Arm and version of the answers to many pumps, once the scorer has taken the revision up."""
+    deadline = time.monotonic() + 30
+    with tailrace.Client(connect(home=project.home)) as client:
+        while client.predict("pumps", {**row, "pump": "p1"}, timeout=20)["rollout_revision"] < revision:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        events = [client.predict("pumps", {**row, "pump": f"p{n}"}, timeout=20) for n in range(30)]
+    assert {event["role"] for event in events} == {"arm"}
+    assert all(event["arm_propensity"] == pytest.approx(1 / 3, abs=1e-6) for event in events)
+    return {(event["arm"], event["version"]) for event in events}
 
 
 def forge(connection: Connection, version: int) -> None:

@@ -1,4 +1,4 @@
-"""Packages on a real broker, while requests are answered: hostile ones, and versions of the past.
+"""Packages on a real broker, while requests are answered: hostile ones, versions of the past, keys that are revoked.
 
 The broker is this module's own; each test begins where the one before it ended.
 """
@@ -30,6 +30,7 @@ from tailrace.kit.reading import read_all, read_at
 from tailrace.kit.registry import RegistryClient
 from tailrace.models.commands import ask
 from tailrace.models.package import chunks_of
+from tailrace.models.trust import own_key
 
 MORE = """
 labels: {horizon: 1s}
@@ -290,3 +291,58 @@ def test_pruning_removes_what_nothing_needs_and_everything_goes_on(cluster: Clus
     verified = run(cluster, "verify", "--deep", "--wait", "0")
     assert verified["ok"], verified["problems"][:5]
     assert verified["rescored"] > 0
+
+
+def test_what_a_revoked_key_has_signed_is_taken_up_no_more_and_goes_on_where_it_answers(
+    cluster: Cluster,
+) -> None:
+    champion = steps(cluster)[-1]["champion"]
+    old = own_key(cluster.home)
+    made = run(cluster, "keys", "new")
+    run(cluster, "keys", "revoke", old.key_id)
+    assert {k["key_id"]: k["state"] for k in run(cluster, "keys", "list")}[old.key_id] == "revoked"
+    answered_by(cluster, champion)  # goes on
+
+    late = cluster.publish(key=old)
+
+    def alert(version: int, service: str) -> Any:
+        def told() -> list[dict[str, Any]]:
+            cluster.send(REQUEST)  # the scorer tells with its answers
+            return [a for a in cluster.alerts() if (a["version"], a["service"]) == (version, service)]
+
+        return until(f"{service} tells of {version}", told)[-1]
+
+    assert alert(late, "rollout")["detail"]["check"] == "signature"
+    assert "revoked" in alert(late, "rollout")["summary"]
+
+    # To bring an older one back is refused, and where it is decided all the same the scorer does not follow.
+    (reopened,) = steps(cluster)[-1]["rolled_back"]
+    with pytest.raises(TailraceError, match="revoked here"):
+        run(cluster, "promote", "credit", str(reopened))
+    assert ask(cluster.connection, cluster.home, "promote", "credit", reopened).step is not None
+    assert alert(reopened, "scorer")["detail"]["check"] == "signature"
+    answered_by(cluster, champion)
+
+    cluster.processes["scorer"].kill()
+    cluster.run("scorer")
+    cluster.send(*[REQUEST] * 5)
+    until("it waits and says why", lambda: "revoked" in cluster.health("scorer", "/readyz").text)
+    new = cluster.publish()
+    until("it waits", lambda: steps(cluster)[-1]["version"] == new)
+    run(cluster, "promote", "credit", str(new))
+    answered_by(cluster, new)
+    verified = run(cluster, "verify", "--deep", "--wait", "0")
+    assert verified["ok"], verified["problems"][:5]
+    assert any(f"version {champion} (key {old.key_id})" in text for text in verified["revoked"])
+
+    # Keys are trusted again, and others revoked. No answer falls back to an older revision by itself: people decide.
+    run(cluster, "keys", "trust", str(cluster.home / "keys" / "revoked" / f"{old.key_id}.pub"))
+    run(cluster, "keys", "revoke", made["key_id"])
+    answered_by(cluster, new)
+    cluster.processes["scorer"].kill()
+    cluster.run("scorer")
+    cluster.send(REQUEST)
+    until("it waits and says why", lambda: "revoked" in cluster.health("scorer", "/readyz").text)
+    run(cluster, "keys", "new")
+    run(cluster, "promote", "credit", str(reopened))
+    answered_by(cluster, reopened)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,11 +17,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from confluent_kafka import Producer
+from onnx import TensorProto, helper
 from prometheus_client.parser import text_string_to_metric_families
 from tests.support import models
 from tests.support.cluster import LANE, REQUEST, Cluster, Traffic, running_cluster, until
+from tests.support.hostile import burden
 from tests.support.reports import alert, report
 
 from tailrace.contracts import lanes
@@ -28,9 +32,13 @@ from tailrace.kit.codec import ControlCodec
 from tailrace.kit.errors import TailraceError, UsageError
 from tailrace.kit.reading import read_all
 from tailrace.kit.registry import RegistryClient
+from tailrace.models.build import Package
 from tailrace.models.commands import ask
 from tailrace.models.load import LoadedModel, load_model
+from tailrace.models.manifest import Part, sha256
+from tailrace.models.publish import publish_package
 from tailrace.models.sign import SigningKey
+from tailrace.models.trust import signing_key
 from tailrace.verify.explained import explain_logged
 from tailrace.verify.logged import Span
 from tailrace.verify.reproduce import reproduce
@@ -406,3 +414,104 @@ def test_a_logged_answer_is_explained_as_it_was_and_adds_up(cluster: Cluster) ->
         explain_logged(cluster.connection, nobody["prediction_id"], home=cluster.home)
     with pytest.raises(UsageError, match="retained"):
         explain_logged(cluster.connection, "nothing", home=cluster.home)
+
+
+SHADOW_S = 60.0 if os.environ.get("TAILRACE_CHAOS") == "long" else 2.5
+OF_THE_REQUEST = ("prediction_id", "request_id", "key", "event_time", "source", "latency_ms")
+
+
+def raising(request: dict[str, Any]) -> Package:
+    """A version that passes its checks and raises on this request: it looks into a table beyond its end."""
+    built = models.package()
+    model = onnx.load_from_string(built.parts["model"])
+    burden(
+        helper.make_node("Cast", ["debt_ratio"], ["ratio"], to=TensorProto.FLOAT),
+        helper.make_node("Equal", ["ratio", "that_one"], ["is_it"]),
+        helper.make_node("Cast", ["is_it"], ["at_first"], to=TensorProto.INT64),
+        helper.make_node("Mul", ["at_first", "beyond"], ["at"]),
+        helper.make_node("Gather", ["table", "at"], ["found"]),
+        helper.make_node("ReduceSum", ["found"], ["burden"], keepdims=0),
+        initializers=(
+            helper.make_tensor("that_one", TensorProto.FLOAT, [1], [request["debt_ratio"]]),
+            helper.make_tensor("beyond", TensorProto.INT64, [1], [1000]),
+            helper.make_tensor("table", TensorProto.FLOAT, [10], [0.0] * 10),
+        ),
+    )(model)
+    parts = {**built.parts, "model": model.SerializeToString()}
+    digests = {name: Part(sha256=sha256(data), size=len(data)) for name, data in parts.items()}
+    return Package(built.manifest.model_copy(update={"parts": digests}), parts)
+
+
+def test_a_shadow_that_sleeps_falls_behind_or_crashes_changes_and_delays_no_answer(cluster: Cluster) -> None:
+    bad = publish_package(cluster.connection, raising(REQUEST), signing_key(cluster.home)).version
+    good = cluster.publish(kind="forest")
+    shadow = cluster.processes.get("shadow-scorer") or cluster.run("shadow-scorer")
+    for version in (bad, good):
+        until(
+            "it is in shadow",
+            lambda version=version: ask(cluster.connection, cluster.home, "shadow", "credit", version).step,
+        )
+    until("the shadow scorer is ready", lambda: cluster.health("shadow-scorer", "/readyz").ok)
+    spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
+
+    def measure(what: str) -> None:
+        began = time.time() * 1000
+        time.sleep(SHADOW_S)
+        spans[what].append((began, time.time() * 1000))
+
+    def scored() -> list[dict[str, Any]]:
+        return [e for e in cluster.events(LANE.shadow_predictions) if e["version"] == good]
+
+    until("it scores", lambda: cluster.send(REQUEST) or scored())
+    with Traffic(cluster) as traffic:
+        until("some requests", lambda: traffic.count >= 50)
+        measure("raises")
+        os.kill(shadow.pid or 0, signal.SIGSTOP)
+        measure("sleeps")
+        os.kill(shadow.pid or 0, signal.SIGCONT)
+        measure("catches up")
+        shadow.kill()
+        measure("is away")
+        for _ in range(2):
+            cluster.run("shadow-scorer")
+            time.sleep(SHADOW_S / 2)
+            cluster.processes["shadow-scorer"].kill()
+        spans["crashes"].append((spans["is away"][0][1], time.time() * 1000))
+        measure("is away")
+    cluster.run("shadow-scorer")
+    began = spans["raises"][0][0]
+    during = {s.at for s in cluster.observer.read(LANE.requests) if s.appended_ms >= began}
+    until("the shadow has caught up", lambda: during <= {place(e) for e in scored()})
+    events = [e for e in cluster.events() if place(e) in during]
+    assert len(events) == len(during) == len({place(e) for e in events})
+    appended = {s.at: s.appended_ms for s in cluster.observer.read(LANE.requests)}
+    answered = {
+        place(cluster.observer.decode(s.value)): s.appended_ms
+        for s in cluster.observer.read(LANE.predictions)
+        if s.value is not None
+    }
+    waits = {
+        what: [
+            answered[at] - asked
+            for at, asked in appended.items()
+            if at in answered and any(began <= asked < ended for began, ended in times)
+        ]
+        for what, times in spans.items()
+    }
+    for what, found in waits.items():
+        p50, p99 = np.percentile(found, [50, 99])
+        print(f"the shadow {what}: n {len(found)}, p50 {p50:.0f}, p99 {p99:.0f}, longest {max(found)} ms")
+    alone = waits.pop("is away")
+    for what, found in waits.items():
+        assert max(found) <= max(alone) + 1_000, what
+        assert np.median(found) <= 2 * np.median(alone) + 50, what
+
+    # Equal requests have equal answers, with the shadow and without, but for what says which request it was.
+    answers: dict[str, set[str]] = defaultdict(set)
+    for event in events:
+        rest = {name: value for name, value in event.items() if name not in OF_THE_REQUEST}
+        rest["request"] = {k: v for k, v in event["request"].items() if k != "request_id"}
+        answers[repr(event["request"]["income"])].add(repr(rest))
+    assert {len(found) for found in answers.values()} == {1}
+
+    assert any(a["version"] == bad and a["service"] == "shadow-scorer" for a in cluster.alerts())

@@ -130,7 +130,6 @@ class Scored:
         self._home = Home(project.home)
         self._others: list[Scorer] = []
         self._group = Consumer({**self.connection.kafka, "group.id": GROUP, "log_level": 0})
-        self._admin = AdminClient({**self.connection.kafka, "log_level": 0})
 
     # --- looking
 
@@ -162,9 +161,11 @@ class Scored:
 
     def members(self, count: int, timeout: float = 60) -> None:
         """Until so many scorers share the partitions."""
+        # A new client: one that has seen the broker die may go on asking for what was before.
+        admin = AdminClient({**self.connection.kafka, "log_level": 0})
 
         def shared() -> bool:
-            found = self._admin.describe_consumer_groups([GROUP], request_timeout=5)[GROUP].result(10).members
+            found = admin.describe_consumer_groups([GROUP], request_timeout=5)[GROUP].result(10).members
             owned = [len(member.assignment.topic_partitions) for member in found]
             return len(owned) == count and min(owned) > 0 and sum(owned) == PARTITIONS
 

@@ -183,22 +183,16 @@ def test_answers_are_calibrated_before_uncertainty_and_policy_and_behind_the_out
     assert [(g["guard"], g["detail"][:5]) for g in beyond["guardrails"]] == [("score", "0.982")]
 
 
-def test_a_model_from_elsewhere_is_calibrated_on_its_holdout() -> None:
+def test_a_model_from_elsewhere_answers_as_it_is() -> None:
     frame, truth = models.rows("binary", 4000, seed=1)
-    whole = (
-        frame.notna().all(axis=1).to_numpy()
-    )  # what would be filled in differs with the rows that are known
-    frame, truth = frame[whole], truth[whole]
     boosting = GradientBoostingClassifier(n_estimators=60, max_depth=5, learning_rate=0.4, random_state=0)
     pipeline = make_pipeline(models.preprocessing(), boosting).fit(frame[:2000], truth[:2000])
     contract, held = models.contract(), (frame[2000:], truth[2000:])
     built = build_package(pipeline, frame[:2000], truth[:2000], contract, holdout=held)
-    here, elsewhere = built.manifest, build_from_onnx(built.parts["model"], *held, contract).manifest
-    assert elsewhere.calibration is not None
-    assert here.calibration is not None
-    assert elsewhere.calibration.rows == here.calibration.rows == len(held[1]) // 2
-    assert elsewhere.calibration.slope == pytest.approx(here.calibration.slope, rel=1e-3)
-    assert elsewhere.holdout.metrics == pytest.approx(here.holdout.metrics, rel=1e-3)
+    elsewhere = build_from_onnx(built.parts["model"], *held, contract).manifest
+    assert built.manifest.calibration is not None
+    assert elsewhere.calibration is None
+    assert elsewhere.holdout.rows == 2 * built.manifest.holdout.rows
 
 
 @pytest.mark.parametrize("function", [np.exp, np.log, np.log1p])

@@ -14,7 +14,7 @@ import numpy as np
 
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.errors import TailraceError
-from tailrace.models.calibration import fit_calibration
+from tailrace.models.calibration import Calibration, fit_calibration
 from tailrace.models.card import model_card
 from tailrace.models.columns import Array, Columns, values_of
 from tailrace.models.conformal import conformal_quantiles, nonconformity
@@ -114,7 +114,9 @@ def build_package(
     as_judged = _Judge(judge, inputs, contract.task)
     judged = LoadedModel(draft.manifest(converted), as_judged).predict(held.columns, len(held))
     before = train if holdout is not None else train.take(np.arange(cut))
-    return draft.finish(converted, held, judged, draft.domain(before.columns, held.columns, converted.inputs))
+    domain = draft.domain(before.columns, held.columns, converted.inputs)
+    calibration = fit_calibration(judged, held.truth, contract.positive_class)
+    return draft.finish(converted, held, judged, domain, calibration)
 
 
 def build_from_onnx(
@@ -124,7 +126,8 @@ def build_from_onnx(
 
     The model takes either one input per feature (named after it, [rows, 1]) or one matrix of floats of all
     features in the contract's order, and gives probabilities by class, the positive class's alone, or values.
-    The reference profile is that of the rows given.
+    The reference profile is that of the rows given. Its probabilities are taken as they are: whoever made the
+    file elsewhere has said what they mean.
 
     Raises:
         TailraceError: the model does not fit the contract, or the rows do not; says why.
@@ -155,7 +158,7 @@ def build_from_onnx(
     half = len(held) // 2
     first, second = (held.take(some).columns for some in np.split(np.arange(len(held)), [half]))
     domain = draft.domain(first, second, converted.inputs) if half else None
-    return draft.finish(converted, held, judged, domain)
+    return draft.finish(converted, held, judged, domain, None)
 
 
 @dataclass(frozen=True)
@@ -211,12 +214,18 @@ class _Draft:
         levels = () if rule is None else (1.0 - rule.false_alarms,)
         return fit_domain(imputed(seen, inputs, self.impute), held, inputs, marked, *levels)
 
-    def finish(self, converted: Converted, held: Rows, judged: Predictions, domain: Domain | None) -> Package:
+    def finish(
+        self,
+        converted: Converted,
+        held: Rows,
+        judged: Predictions,
+        domain: Domain | None,
+        calibration: Calibration | None,
+    ) -> Package:
         """Computes the parts, and makes the checks that every scorer will make.
 
         Metrics and quantiles are of calibrated predictions, of rows that the calibration has not seen.
         """
-        calibration = fit_calibration(judged, held.truth, self.contract.positive_class)
         manifest = self.manifest(converted).model_copy(update={"calibration": calibration})
         model = LoadedModel(manifest, load_model(manifest, converted.data))
         if calibration is not None and judged.probabilities is not None:

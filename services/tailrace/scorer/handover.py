@@ -99,5 +99,6 @@ class Handover:
                 continue
             served = self.served(model, rollouts)
             if versions.revision(model) < served:
-                return f"revision {served} of {model}, under which it was served last"
+                why = versions.why_not(model)
+                return f"revision {served} of {model}, under which it was served last; {why}"
         return None
