@@ -22,6 +22,7 @@ from tailrace.kit.connection import connect
 
 ROWS = 12_000
 EVERY = datetime.timedelta(minutes=30)
+VERSION = "model = 'electricity' AND version = 1"
 DELAY = datetime.timedelta(days=1)
 FEATURES = ("period", "nswprice", "nswdemand", "vicprice", "vicdemand", "transfer")
 REAL = Path(__file__).parents[2].joinpath("..", "shared", "data", "electricity.csv")
@@ -57,6 +58,8 @@ class Expected:
         inputs = {name: [float(row[name]) for row in self.rows] for name in FEATURES}
         # `init` leaves out columns that never change; in the file's first year the other state's are such.
         self.inputs = {name: values for name, values in inputs.items() if len(set(values)) > 1}
+        (record,) = project.json("query", f"SELECT manifest FROM manifests WHERE {VERSION}")
+        self.calibration = json.loads(record["manifest"]).get("calibration")
         self.scores = self._scores(project)
 
     def time(self, row: int) -> datetime.datetime:
@@ -73,14 +76,21 @@ class Expected:
             feed = {name: np.array(self.inputs[name])[:, None] for name in columns}
         outputs = dict(zip([o.name for o in session.get_outputs()], session.run(None, feed), strict=True))
         (probabilities,) = [v for v in outputs.values() if v.dtype.kind == "f"]
-        return [float(p) for p in probabilities[:, 1]]
+        return [_calibrated(float(p), self.calibration) for p in probabilities[:, 1]]
+
+
+def _calibrated(score: float, by: dict[str, Any] | None) -> float:
+    """The log-odds scaled and moved, where the package says so (Platt, 1999)."""
+    if by is None:
+        return score
+    assert by["method"] == "sigmoid"
+    score = min(max(score, 1e-6), 1 - 1e-6)
+    return 1 / (1 + math.exp(-(by["slope"] * math.log(score / (1 - score)) + by["offset"])))
 
 
 def _model_bytes(project: Project) -> bytes:
     """The ONNX file, put together from the chunks topic by the coordinates in ClickHouse's copy of the manifest."""
-    manifest = project.json(
-        "query", "SELECT chunks FROM manifests WHERE model = 'electricity' AND version = 1"
-    )
+    manifest = project.json("query", f"SELECT chunks FROM manifests WHERE {VERSION}")
     chunks = manifest[0]["chunks"]
     chunks = json.loads(chunks) if isinstance(chunks, str) else chunks
     consumer = Consumer(
