@@ -56,15 +56,7 @@ def empty_loop(kafka: Broker, source: str, target: str, records: int, batch: int
         if not messages:
             continue
         watch = watch or Stopwatch()
-        group = consumer.consumer_group_metadata()
-        producer.begin_transaction()
-        ends = {}
-        for message in messages:
-            producer.produce(target, message.value(), message.key())
-            ends[message.topic(), message.partition()] = message.offset()
-        offsets = [confluent_kafka.TopicPartition(*tp, end + 1) for tp, end in ends.items()]
-        producer.send_offsets_to_transaction(offsets, group)
-        producer.commit_transaction()
+        pass_on_batch(consumer, producer, target, messages)
         done += len(messages)
     assert watch is not None
     measured = watch.stop(done)
@@ -199,3 +191,21 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def pass_on_batch(
+    consumer: confluent_kafka.Consumer,
+    producer: confluent_kafka.Producer,
+    target: str,
+    messages: Sequence[confluent_kafka.Message],
+) -> None:
+    """One transaction: the messages' bytes, and how far they were read."""
+    group = consumer.consumer_group_metadata()
+    producer.begin_transaction()
+    ends = {}
+    for message in messages:
+        producer.produce(target, message.value(), message.key())
+        ends[message.topic(), message.partition()] = message.offset()
+    offsets = [confluent_kafka.TopicPartition(*tp, end + 1) for tp, end in ends.items()]
+    producer.send_offsets_to_transaction(offsets, group)
+    producer.commit_transaction()

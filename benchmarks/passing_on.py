@@ -11,7 +11,7 @@ import sys
 
 import confluent_kafka
 
-from benchmarks.empty_loop import PassOn
+from benchmarks.empty_loop import PassOn, pass_on_batch
 from benchmarks.harness import Broker
 from tailrace.kit.batch_loop import BatchLoop
 from tailrace.kit.clock import SystemClock
@@ -47,15 +47,7 @@ def empty(bootstrap: str, source: str, target: str, group: str) -> None:
         messages = consumer.consume(BATCH, POLL_S)
         if not messages:
             continue
-        membership = consumer.consumer_group_metadata()
-        producer.begin_transaction()
-        ends = {}
-        for message in messages:
-            producer.produce(target, message.value(), message.key())
-            ends[message.topic(), message.partition()] = message.offset()
-        offsets = [confluent_kafka.TopicPartition(*tp, end + 1) for tp, end in ends.items()]
-        producer.send_offsets_to_transaction(offsets, membership)
-        producer.commit_transaction()
+        pass_on_batch(consumer, producer, target, messages)
 
 
 def batch(bootstrap: str, source: str, target: str, group: str) -> None:

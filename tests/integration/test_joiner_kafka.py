@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Producer
+from tests.support.cluster import until
 from tests.support.joining import CONTRACT, JoinedLane
 from tests.support.joining_oracle import World, expected
 
@@ -33,14 +33,6 @@ START = 1_600_000_000_000
 INPUTS = ("predictions", "shadow-predictions", "labels", "actions")
 # librdkafka's partitioners; a record without a key goes anywhere.
 PRODUCERS = {"murmur2": "murmur2_random", "crc32": "consistent", "null": "random"}
-
-
-def until(what: str, condition: Callable[[], Any], timeout: float = 60) -> Any:
-    deadline = time.monotonic() + timeout
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
-        time.sleep(0.05)
-    return found
 
 
 class Joining:
