@@ -12,11 +12,14 @@ from tailrace.contracts.schemas import namespace, prediction_schema, request_sch
 from tailrace.kit.avro_columns import ColumnDecoder
 from tailrace.kit.codec import Codec
 from tailrace.kit.registry import Registry
+from tailrace.models.errors import PackageRefused
+from tailrace.models.package import check_schema
 from tailrace.scorer.check_input import InputCheck
 from tailrace.scorer.explanations import Explanations
 from tailrace.scorer.explore import Exploration
 from tailrace.scorer.fallback import FallbackChain
 from tailrace.scorer.policy import Policy
+from tailrace.scorer.versions import Version
 
 
 class ContractPlan:
@@ -28,6 +31,7 @@ class ContractPlan:
         self.topic = topic
         self.codec = codec
         self._registry = registry
+        self._misfits: dict[str, str | None] = {}
 
     @property
     def model(self) -> str:
@@ -81,6 +85,18 @@ class ContractPlan:
     @cached_property
     def fallback(self) -> FallbackChain:
         return FallbackChain(self.contract, self.policy)
+
+    def misfit(self, version: Version) -> str | None:
+        """Why a version cannot serve under this contract, which may be newer than the version."""
+        digest = version.model.digest
+        if digest not in self._misfits:
+            try:
+                check_schema(version.model.manifest, self.contract)
+                self._misfits[digest] = None
+            except PackageRefused as misfit:
+                which = f"version {version.number} of {self.model}"
+                self._misfits[digest] = f"{which} does not fit its contract any more: {misfit.reason}"
+        return self._misfits[digest]
 
     def _register(self, topic: str, schema: dict[str, Any]) -> int:
         return self._registry.register(subject(topic, self.model, self.contract.lane), schema)

@@ -93,6 +93,4 @@ def _place(role: Role, version: int, state: RolloutState) -> str | None:
         return "champion"
     if state.experiment is not None and version in state.experiment.versions:
         return "arm"
-    if state.experiment is not None and version in state.experiment.versions:
-        return "arm"
     return "canary" if state.canary is not None and version == state.canary.version else None

@@ -1,0 +1,51 @@
+"""Counts each partition's dead letters as a batch goes on, and tells where they are more than its lane bears."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tailrace.kit.messages import Hold, TopicPartition
+from tailrace.scorer.dead_letter_share import Count, Level, count
+from tailrace.scorer.work import Work
+
+
+def count_dead_letters(
+    work: Work,
+    before: Mapping[TopicPartition, Count],
+    levels: Mapping[str, Level],
+    holds: Mapping[TopicPartition, Hold],
+) -> tuple[dict[TopicPartition, Count], list[dict[str, Any]]]:
+    """What each partition's next owner goes on counting from, and what there is to be told (schema ``alert.avsc``).
+
+    Args:
+        before: what was counted before the batch.
+        levels: the share that is borne, by topic; others are not counted.
+        holds: what is held is not counted yet.
+    """
+    counts: dict[TopicPartition, Count] = {}
+    told: list[dict[str, Any]] = []
+    by_partition: dict[TopicPartition, list[int]] = defaultdict(list)
+    for at, topic in enumerate(work.topics) if levels else ():
+        if topic in levels and at not in work.marks:
+            by_partition[work.partition(at)].append(at)
+    offsets = work.offset_numbers
+    dead = np.zeros(len(offsets), dtype=np.bool_)
+    dead[list(work.bad)] = True
+    for partition, rows in sorted(by_partition.items()):
+        hold, mine = holds.get(partition), np.array(rows)
+        if hold is not None:
+            mine = mine[offsets[mine] < hold.offset]
+        counts[partition], alerts = count(
+            before.get(partition, Count()),
+            levels[partition.topic],
+            partition,
+            offsets[mine],
+            work.append_times[mine],
+            dead[mine],
+        )
+        told += alerts
+    return counts, told

@@ -1,0 +1,37 @@
+"""Who may answer in a version's place."""
+
+from __future__ import annotations
+
+from tailrace.scorer.contract_plan import ContractPlan
+from tailrace.scorer.quarantine import Quarantine, name_of
+from tailrace.scorer.versions import Role, Serving, Version, Versions
+
+
+class StandIns:
+    """Beside a champion the previous one, beside another version the champion; none that is quarantined."""
+
+    def __init__(self, role: Role, versions: Versions, quarantine: Quarantine) -> None:
+        self._role = role
+        self._versions = versions
+        self._quarantine = quarantine
+
+    def instead_of(self, version: Version, serving: Serving, plan: ContractPlan) -> Version | None:
+        """Which version a fallback may ask."""
+        champion = serving.versions[0]
+        other = self._versions.previous(plan.model) if version is champion else champion
+        return other if self._may_stand_in(other, plan) else None
+
+    def can_do_without(self, version: Version, serving: Serving, plan: ContractPlan) -> bool:
+        """Whether something else answers, or in shadow nothing need to."""
+        if self._role == "shadow" or plan.fallback:
+            return True
+        if version is serving.versions[0] and self._versions.previous_is_coming(plan.model):
+            return True
+        return self.instead_of(version, serving, plan) is not None
+
+    def _may_stand_in(self, version: Version | None, plan: ContractPlan) -> bool:
+        return (
+            version is not None
+            and name_of(plan.model, version.number) not in self._quarantine
+            and plan.misfit(version) is None
+        )
