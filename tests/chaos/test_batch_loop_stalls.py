@@ -34,6 +34,7 @@ class Instance:
     def __init__(self, name: str, bootstrap: str, log: Path) -> None:
         self._command = [sys.executable, "-m", "tests.support.echo_service", GROUP, name, SOURCE, TARGET]
         self._env = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": bootstrap}
+        self.log = log
         self._log = log.open("w")
         self._ending = False
         self._start()
@@ -128,7 +129,8 @@ def test_a_process_that_stood_still_doubles_and_loses_nothing(kafka: LocalKafka,
     ends = [instance.end() for instance in instances]
     reader.close()
 
-    assert [instance.process.returncode for instance in instances] == [0, 0]
+    logs = "\n".join(f"{instance.log.name}:\n{instance.log.read_text()[-5_000:]}" for instance in instances)
+    assert [instance.process.returncode for instance in instances] == [0, 0], logs
     assert max(ends) < 10
     numbers = sorted(int(message.value() or b"") for message in read_all(connection, TARGET))
     assert numbers == list(range(load.sent))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from confluent_kafka import KafkaError, KafkaException
 
-from tailrace.kit.log import Abortable, Fatal, Fenced, LogError, Refused, Retriable
+from tailrace.kit.log import Abortable, Fatal, Fenced, Indefinite, LogError, Refused, Retriable
 
 _REFUSED = frozenset(
     {
@@ -65,6 +65,10 @@ def kind(raised: KafkaError | KafkaException) -> LogError:
             f"{text}. Another process uses the same transactional id, or this one stood still for longer than its "
             f"transaction may take; give each instance its own TAILRACE_INSTANCE"
         )
+    if error.code() == KafkaError.INVALID_TXN_STATE:
+        # The broker has ended the transaction already, as it does with one that was open for too long, or knows of none
+        # because the request that opens it was lost. The library gives its producer up; a new one may go on.
+        return Indefinite(text)
     if error.fatal():
         return Fatal(text)
     if error.txn_requires_abort() or error.code() in _NOT_A_MEMBER:
