@@ -38,7 +38,7 @@ from tailrace.drift.layout import Layout, Numbers
 from tailrace.drift.logic import DriftWindows
 from tailrace.kit.avro_columns import Column
 from tailrace.kit.codec import Codec, ControlCodec
-from tailrace.kit.memory_log import MemoryMessage
+from tailrace.kit.messages import PlainMessage
 from tailrace.kit.windows import NO_TIME, Closed
 from tailrace.models.reference import Reference, category_profile, feature_profiles, number_profile
 
@@ -144,7 +144,7 @@ class World:
                     "predicted_class": "true" if score > 0.5 else "false",
                 },
             )
-            found.append(MemoryMessage(topic, 0, at, value, b"k", timestamp_ms=10**15))
+            found.append(PlainMessage(topic, 0, at, value, b"k", timestamp_ms=10**15))
         return found
 
     def service(self) -> DriftWindows:
@@ -174,8 +174,8 @@ class World:
         windows = DriftWindows(self.registry, lambda _: (self.manifest, self.reference), list)
         windows.control(
             [
-                MemoryMessage(CONTRACTS, 0, 0, codec.encode("Contract", contract)),
-                MemoryMessage(MANIFESTS, 0, 0, codec.encode("ModelManifest", manifest)),
+                PlainMessage(CONTRACTS, 0, 0, codec.encode("Contract", contract)),
+                PlainMessage(MANIFESTS, 0, 0, codec.encode("ModelManifest", manifest)),
             ]
         )
         return windows

@@ -32,8 +32,7 @@ from tailrace.kit.clock import SystemClock
 from tailrace.kit.kafka_log import KafkaBackend
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.marks import mark
-from tailrace.kit.memory_log import MemoryMessage
-from tailrace.kit.messages import Message, Record, Source
+from tailrace.kit.messages import Message, PlainMessage, Record, Source
 from tailrace.kit.murmur2 import partition_of
 from tailrace.kit.topics import ensure_topics, lane_topics
 from tailrace.local.java import jars, java
@@ -58,7 +57,7 @@ class Joiner(JoinerLogic):
             made.registry, lambda lane, number: open_store(folder, f"{lane}-{number}"), lambda _: PARTITIONS
         )
         record = made.contract_record()
-        self.control([MemoryMessage(record.topic, 0, 0, record.value)])
+        self.control([PlainMessage(record.topic, 0, 0, record.value)])
         self.outcomes = 0
         self.watch: Stopwatch | None = None
 

@@ -30,7 +30,7 @@ from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, ROLLOUTS, Lane
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.contracts.schemas import request_schema, subject
 from tailrace.kit.codec import Codec, ControlCodec
-from tailrace.kit.memory_log import MemoryMessage
+from tailrace.kit.messages import PlainMessage
 from tailrace.models.build import build_package
 from tailrace.models.package import Fetch, open_package
 from tailrace.models.sign import SigningKey
@@ -173,12 +173,12 @@ class Case:
             rollout["canary_share"] = CANARY_SHARE
         logic.control(
             [
-                MemoryMessage(CONTRACTS, 0, 0, codec.encode("Contract", applied)),
+                PlainMessage(CONTRACTS, 0, 0, codec.encode("Contract", applied)),
                 *(
-                    MemoryMessage(MANIFESTS, 0, at, codec.encode("ModelManifest", manifest))
+                    PlainMessage(MANIFESTS, 0, at, codec.encode("ModelManifest", manifest))
                     for at, (manifest, _) in enumerate(packages.values())
                 ),
-                MemoryMessage(ROLLOUTS, 0, 0, codec.encode("Rollout", rollout)),
+                PlainMessage(ROLLOUTS, 0, 0, codec.encode("Rollout", rollout)),
             ]
         )
         executor.shutdown(wait=True)

@@ -22,7 +22,7 @@ from benchmarks.scorer_cases import CASES, Case
 from tailrace.kit.avro_columns import ColumnDecoder
 from tailrace.kit.clock import SystemClock
 from tailrace.kit.memory import settle_memory
-from tailrace.kit.memory_log import MemoryMessage
+from tailrace.kit.messages import PlainMessage
 from tailrace.scorer import answer, event, logic, splice
 from tailrace.scorer.explore import Exploration
 from tailrace.scorer.policy import Policy
@@ -88,10 +88,10 @@ def _timed() -> Iterator[_Times]:
             setattr(owner, name, found)
 
 
-def messages(case: Case, registry: MemoryRegistry, count: int) -> list[MemoryMessage]:
+def messages(case: Case, registry: MemoryRegistry, count: int) -> list[PlainMessage]:
     topic = case.lane.requests
     return [
-        MemoryMessage(topic, n % PARTITIONS, 1_000_000 + n, value, b"%d" % n, timestamp_ms=1_700_000_100_000)
+        PlainMessage(topic, n % PARTITIONS, 1_000_000 + n, value, b"%d" % n, timestamp_ms=1_700_000_100_000)
         for n, value in enumerate(case.requests(registry, count))
     ]
 

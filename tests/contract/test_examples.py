@@ -19,8 +19,7 @@ from tailrace.contracts.schemas import subject
 from tailrace.kit import dead_letters
 from tailrace.kit.codec import CONTROL_RECORDS, Codec, ControlCodec
 from tailrace.kit.errors import BadRecord
-from tailrace.kit.memory_log import MemoryMessage
-from tailrace.kit.messages import DeadLetter, Record
+from tailrace.kit.messages import DeadLetter, PlainMessage, Record
 from tailrace.kit.topics import topic_files, topics_read_by
 from tailrace.sink.rows import RowReader
 
@@ -74,9 +73,9 @@ def world() -> World:
     return World()
 
 
-def message(example: Example, value: bytes | None) -> MemoryMessage:
+def message(example: Example, value: bytes | None) -> PlainMessage:
     headers = [(name, text.encode()) for name, text in example.headers.items()]
-    return MemoryMessage(example.topic, 0, 7, value, b"L-17", headers, NOW)
+    return PlainMessage(example.topic, 0, 7, value, b"L-17", headers, NOW)
 
 
 def test_every_topic_has_good_and_bad_examples() -> None:
@@ -132,7 +131,7 @@ def test_the_scorer_answers_the_good_and_dead_letters_the_bad(example: Example) 
 
 def assert_carried(letter: DeadLetter, value: bytes | None) -> None:
     record = dead_letters.to_record(letter, "scorer")
-    sent = MemoryMessage(record.topic, 0, 0, record.value, record.key, record.headers, NOW)
+    sent = PlainMessage(record.topic, 0, 0, record.value, record.key, record.headers, NOW)
     info = dead_letters.parse(sent)
     assert (info.value, info.key, info.code, info.field) == (value, b"L-17", letter.code, letter.field)
 
@@ -161,7 +160,7 @@ def test_the_sink_makes_a_row_of_whatever_can_be_read(world: World, example: Exa
         "model": CONTRACT.model, "revision": 1, "follows": 0, "digest": CONTRACT.digest, "source_text": "",
         "resolved": CONTRACT.resolved_json, "applied_by": "ada", "applied_at": 1,
     }  # fmt: skip
-    reader.control([MemoryMessage("tailrace.contracts", 0, 0, world.control.encode("Contract", applied))])
+    reader.control([PlainMessage("tailrace.contracts", 0, 0, world.control.encode("Contract", applied))])
     for value in world.values(example):
         if example.ok or (example.by_contract and example.code != "unknown-model"):
             row = reader.read(message(example, value))

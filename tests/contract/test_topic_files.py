@@ -20,8 +20,7 @@ from tailrace.kit.codec import CONTROL_RECORDS, ControlCodec
 from tailrace.kit.errors import UsageError
 from tailrace.kit.kafka_log import MAX_MESSAGE_BYTES
 from tailrace.kit.logic import Logic
-from tailrace.kit.memory_log import MemoryMessage
-from tailrace.kit.messages import Record
+from tailrace.kit.messages import PlainMessage, Record
 from tailrace.kit.tables import CONTROL_TABLES
 from tailrace.kit.topics import control_topics, lane_topics, topic_files, topics_read_by
 from tailrace.kit.windowed import WindowedLogic
@@ -117,8 +116,8 @@ def test_files_say_what_the_services_read_and_write() -> None:
     assert topics_read_by("sink") & set(CONTROL_TOPICS) == set(CONTROL_TABLES)
 
 
-def as_message(record: Record) -> MemoryMessage:
-    return MemoryMessage(record.topic, 0, 0, record.value, record.key)
+def as_message(record: Record) -> PlainMessage:
+    return PlainMessage(record.topic, 0, 0, record.value, record.key)
 
 
 def read_by(logic: Logic, publisher: Publisher) -> set[str]:

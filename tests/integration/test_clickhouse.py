@@ -35,8 +35,8 @@ from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.data import data_dir
 from tailrace.kit.errors import Retry
 from tailrace.kit.log import Committed
-from tailrace.kit.memory_log import MemoryClock, MemoryLog, MemoryMessage
-from tailrace.kit.messages import Message, TopicPartition
+from tailrace.kit.memory_log import MemoryClock, MemoryLog
+from tailrace.kit.messages import Message, PlainMessage, TopicPartition
 from tailrace.kit.migrations import MigrationError, migrate, read_migrations
 from tailrace.kit.tables import (
     CONTROL_TABLES,
@@ -418,7 +418,7 @@ def test_a_prediction_comes_out_as_it_went_in(clickhouse: ClickHouse) -> None:
         "applied_by": "me",
         "applied_at": 5,
     }
-    reader.control([MemoryMessage("tailrace.contracts", 0, 0, control.encode("Contract", applied))])
+    reader.control([PlainMessage("tailrace.contracts", 0, 0, control.encode("Contract", applied))])
     schema_id = registry.register("credit.predictions-value", lane_schemas(contract)["credit.predictions"])
     event: dict[str, Any] = {
         "prediction_id": "p",
@@ -449,7 +449,7 @@ def test_a_prediction_comes_out_as_it_went_in(clickhouse: ClickHouse) -> None:
         "explanation": [{"feature": "income", "contribution": -0.5}],
         "latency_ms": 1.25,
     }
-    message = MemoryMessage(
+    message = PlainMessage(
         "credit.predictions", 1, 9, codec.encode(schema_id, event), b"k", (), 1_714_566_601_000
     )
     row = reader.read(message)

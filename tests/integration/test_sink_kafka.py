@@ -24,7 +24,7 @@ from tailrace.kit import dead_letters
 from tailrace.kit.clickhouse import ClickHouse
 from tailrace.kit.connection import Connection
 from tailrace.kit.marks import mark
-from tailrace.kit.messages import DeadLetter, Record, Source
+from tailrace.kit.messages import DeadLetter, Message, PlainMessage, Record, Source
 from tailrace.local.health import ask
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
@@ -39,32 +39,9 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: Callable[[], s
         time.sleep(0.1)
 
 
-class Letter:
+def refused(source: Source) -> Message:
     """A request that a scorer refused."""
-
-    def __init__(self, source: Source, value: bytes) -> None:
-        self._source, self._value = source, value
-
-    def topic(self) -> str:
-        return self._source.topic
-
-    def partition(self) -> int:
-        return self._source.partition
-
-    def offset(self) -> int:
-        return self._source.offset
-
-    def key(self) -> bytes | None:
-        return b"key"
-
-    def value(self) -> bytes | None:
-        return self._value
-
-    def headers(self) -> list[tuple[str, bytes]] | None:
-        return [("trace", b"\xff\x00")]
-
-    def timestamp(self) -> tuple[int, int]:
-        return (2, 0)
+    return PlainMessage(*source, b"\x05\xff", b"key", [("trace", b"\xff\x00")])
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +78,7 @@ def lane(stack: Connection) -> HandmadeLane:
         for record in labels
     )
     letters = [
-        DeadLetter(lane.lane.dead_letters, Letter(s, b"\x05\xff"), "wrong-magic", "x") for s in sources[:50]
+        DeadLetter(lane.lane.dead_letters, refused(source), "wrong-magic", "x") for source in sources[:50]
     ]
     lane.write(
         [

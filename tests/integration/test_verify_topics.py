@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,40 +17,11 @@ from tests.support.lane import DIGEST, PARTITIONS, HandmadeLane
 from tailrace.kit import dead_letters
 from tailrace.kit.connection import Connection
 from tailrace.kit.marks import mark
-from tailrace.kit.messages import DeadLetter, Record, Source
+from tailrace.kit.messages import DeadLetter, PlainMessage, Record, Source
 from tailrace.verify.report import Report
 from tailrace.verify.verify import Verification
 
 REQUESTS, REFUSED, IN_FLIGHT = 60, 5, 4
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request as the scorer would have read it."""
-
-    record: Record
-    source: Source
-
-    def topic(self) -> str:
-        return self.source.topic
-
-    def partition(self) -> int:
-        return self.source.partition
-
-    def offset(self) -> int:
-        return self.source.offset
-
-    def key(self) -> bytes | None:
-        return self.record.key
-
-    def value(self) -> bytes | None:
-        return self.record.value
-
-    def headers(self) -> list[tuple[str, bytes]] | None:
-        return None
-
-    def timestamp(self) -> tuple[int, int]:
-        return (2, 0)
 
 
 Change = Callable[[HandmadeLane, list[Record], Sequence[Source]], list[Record]]
@@ -67,7 +38,10 @@ def _settle(stack: Connection, change: Change = lambda lane, answers, sources: a
     predictions = [lane.prediction(source) for source in done[REFUSED:]]
     letters = [
         dead_letters.to_record(
-            DeadLetter(lane.lane.dead_letters, Asked(r, s), "out-of-range", "too high", "income"), "scorer"
+            DeadLetter(
+                lane.lane.dead_letters, PlainMessage(*s, r.value, r.key), "out-of-range", "too high", "income"
+            ),
+            "scorer",
         )
         for r, s in zip(requests[:REFUSED], sources[:REFUSED], strict=True)
     ]

@@ -18,8 +18,7 @@ from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.contracts.schemas import prediction_schema, subject
 from tailrace.drift.logic import DriftWindows
 from tailrace.kit.codec import Codec, ControlCodec
-from tailrace.kit.memory_log import MemoryMessage
-from tailrace.kit.messages import Message, Record
+from tailrace.kit.messages import Message, PlainMessage, Record
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
 from tailrace.models.reference import Reference, category_profile, feature_profiles, number_profile
@@ -159,7 +158,7 @@ class DriftWorld:
         return opened
 
     def control_messages(self) -> list[Message]:
-        return [MemoryMessage(r.topic, 0, at, r.value, r.key) for at, r in enumerate(self.records)]
+        return [PlainMessage(r.topic, 0, at, r.value, r.key) for at, r in enumerate(self.records)]
 
     def windows(self) -> DriftWindows:
         """Knows nothing until it looks."""

@@ -14,7 +14,7 @@ from tailrace.contracts.schemas import lane_schemas, subject
 from tailrace.evaluator.counts import Counts
 from tailrace.evaluator.logic import PerformanceWindows
 from tailrace.kit.codec import Codec, ControlCodec
-from tailrace.kit.messages import Message, Record
+from tailrace.kit.messages import Message, PlainMessage, Record
 from tailrace.models.conformal import Quantiles
 from tailrace.models.manifest import Holdout, Manifest
 
@@ -64,33 +64,9 @@ value: "value - paid"
 """
 
 
-class Written:
+def written(topic: str, value: bytes | None, partition: int = 0, offset: int = 0) -> Message:
     """A message as the log hands it over."""
-
-    def __init__(self, topic: str, value: bytes | None, partition: int = 0, offset: int = 0) -> None:
-        self._at = topic, partition, offset
-        self._value = value
-
-    def topic(self) -> str:
-        return self._at[0]
-
-    def partition(self) -> int:
-        return self._at[1]
-
-    def offset(self) -> int:
-        return self._at[2]
-
-    def key(self) -> bytes | None:
-        return b"k"
-
-    def value(self) -> bytes | None:
-        return self._value
-
-    def headers(self) -> None:
-        return None
-
-    def timestamp(self) -> tuple[int, int]:
-        return 2, 2**41
+    return PlainMessage(topic, partition, offset, value, b"k", timestamp_ms=2**41)
 
 
 @dataclass
@@ -117,7 +93,7 @@ class Lab:
 
     def windows(self, *, know: bool = True) -> PerformanceWindows:
         """The kind, which knows the contract and the manifests, or finds them when it looks for them."""
-        messages = [Written(record.topic, record.value) for record in self.control_records()]
+        messages = [written(record.topic, record.value) for record in self.control_records()]
         windows = PerformanceWindows(self.registry, self._verify, lambda: messages)
         if know:
             windows.control(messages)
@@ -200,7 +176,7 @@ class Lab:
         return self.codec.encode(self.ids[topic], record)
 
     def messages(self, topic: str, records: Sequence[dict[str, Any]]) -> list[Message]:
-        return [Written(topic, self.encode(topic, record), 0, at) for at, record in enumerate(records)]
+        return [written(topic, self.encode(topic, record), 0, at) for at, record in enumerate(records)]
 
     def counted(
         self, topic: str, records: Sequence[dict[str, Any]], windows: PerformanceWindows | None = None

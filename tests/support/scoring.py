@@ -23,8 +23,8 @@ from tailrace.contracts.schemas import request_schema, subject
 from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.log import Committed
 from tailrace.kit.logic import Logic, Output
-from tailrace.kit.memory_log import MemoryClock, MemoryLog, MemoryMessage
-from tailrace.kit.messages import DeadLetter, Record, TopicPartition
+from tailrace.kit.memory_log import MemoryClock, MemoryLog
+from tailrace.kit.messages import DeadLetter, PlainMessage, Record, TopicPartition
 from tailrace.models.columns import Array, Columns
 from tailrace.models.errors import PackageRefused
 from tailrace.models.load import LoadedModel
@@ -274,16 +274,16 @@ class Bench:
         }
         logic.assigned(self._assigned)
 
-    def message(self, record: Record, timestamp_ms: int = NOW) -> MemoryMessage:
+    def message(self, record: Record, timestamp_ms: int = NOW) -> PlainMessage:
         place = record.topic, record.partition or 0
         offset = self._ends.get(place, 0)
         self._ends[place] = offset + 1
-        return MemoryMessage(*place, offset, record.value, record.key, record.headers, timestamp_ms)
+        return PlainMessage(*place, offset, record.value, record.key, record.headers, timestamp_ms)
 
     def control(self, *records: Record) -> None:
         self.logic.control([self.message(record) for record in records])
 
-    def process(self, messages: Sequence[MemoryMessage]) -> Output:
+    def process(self, messages: Sequence[PlainMessage]) -> Output:
         output = self.logic.process(messages, self._clock)
         self.logic.committed(output)
         return output

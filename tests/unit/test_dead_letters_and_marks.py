@@ -5,17 +5,16 @@ import hashlib
 import pytest
 
 from tailrace.kit import dead_letters, marks
-from tailrace.kit.memory_log import MemoryMessage
-from tailrace.kit.messages import DeadLetter, Record, Source
+from tailrace.kit.messages import DeadLetter, PlainMessage, Record, Source
 
 
-def carried(record: Record) -> MemoryMessage:
+def carried(record: Record) -> PlainMessage:
     """What a reader gets of ``record``."""
-    return MemoryMessage(record.topic, 0, 7, record.value, record.key, record.headers)
+    return PlainMessage(record.topic, 0, 7, record.value, record.key, record.headers)
 
 
 def test_a_dead_letter_carries_the_message_and_says_what_was_wrong() -> None:
-    message = MemoryMessage(
+    message = PlainMessage(
         "credit.requests", 3, 42, b"\x00broken", b"loan-1", [("trace", b"abc"), ("tailrace-code", b"x")]
     )
     letter = DeadLetter("credit.dead-letters", message, "truncated", "the Avro ends early", "income")
@@ -34,7 +33,7 @@ def test_a_dead_letter_carries_the_message_and_says_what_was_wrong() -> None:
 
 def test_a_large_message_is_cut_and_its_digest_kept() -> None:
     value = b"x" * (dead_letters.VALUE_LIMIT + 1)
-    letter = DeadLetter("l.dead-letters", MemoryMessage("l.requests", 0, 0, value), "too-large", "2 MB")
+    letter = DeadLetter("l.dead-letters", PlainMessage("l.requests", 0, 0, value), "too-large", "2 MB")
     info = dead_letters.parse(carried(dead_letters.to_record(letter, "scorer")))
     assert info.value == value[: dead_letters.VALUE_LIMIT]
     assert info.sha256 == hashlib.sha256(value).hexdigest()
@@ -42,7 +41,7 @@ def test_a_large_message_is_cut_and_its_digest_kept() -> None:
 
 def test_what_is_no_dead_letter_is_not_taken_for_one() -> None:
     with pytest.raises(ValueError, match="is not a dead letter"):
-        dead_letters.parse(MemoryMessage("l.dead-letters", 0, 0, b"x"))
+        dead_letters.parse(PlainMessage("l.dead-letters", 0, 0, b"x"))
 
 
 @pytest.mark.parametrize("time_ms", [0, 1_700_000_000_123, -1])
@@ -51,8 +50,8 @@ def test_a_mark_tells_its_time(time_ms: int) -> None:
 
 
 def test_other_messages_are_no_marks() -> None:
-    assert marks.mark_time(MemoryMessage("l.requests", 0, 0, None)) is None
-    assert marks.mark_time(MemoryMessage("l.requests", 0, 0, None, headers=[(marks.HEADER, b"soon")])) is None
+    assert marks.mark_time(PlainMessage("l.requests", 0, 0, None)) is None
+    assert marks.mark_time(PlainMessage("l.requests", 0, 0, None, headers=[(marks.HEADER, b"soon")])) is None
     far = b"%d" % 2**62  # more than a clock can hold
-    assert marks.mark_time(MemoryMessage("l.requests", 0, 0, None, headers=[(marks.HEADER, far)])) is None
-    assert marks.mark_time(MemoryMessage("l.requests", 0, 0, b"v", headers=[(marks.HEADER, b"1")])) is None
+    assert marks.mark_time(PlainMessage("l.requests", 0, 0, None, headers=[(marks.HEADER, far)])) is None
+    assert marks.mark_time(PlainMessage("l.requests", 0, 0, b"v", headers=[(marks.HEADER, b"1")])) is None

@@ -13,7 +13,7 @@ from tailrace.contracts.lanes import ALERTS, DRIFT_REPORTS
 from tailrace.drift.counts import Counts
 from tailrace.drift.logic import DriftWindows
 from tailrace.kit.errors import BadRecord
-from tailrace.kit.memory_log import MemoryMessage
+from tailrace.kit.messages import PlainMessage
 from tailrace.kit.windows import NO_TIME, Cell, Closed
 
 TOPIC, SHADOW = "credit.predictions", "credit.shadow-predictions"
@@ -29,9 +29,7 @@ def world(text: str = CONTRACT, trained: Sequence[Mapping[str, Any]] = TRAINED) 
 def messages(
     values: Sequence[bytes | None], topic: str = TOPIC, appended: int = NOW + 400 * DAY
 ) -> list[Any]:
-    return [
-        MemoryMessage(topic, 0, at, value, b"l", timestamp_ms=appended) for at, value in enumerate(values)
-    ]
+    return [PlainMessage(topic, 0, at, value, b"l", timestamp_ms=appended) for at, value in enumerate(values)]
 
 
 def cells(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.evaluating import ARTIFACT, BINARY, MULTICLASS, REGRESSION, SECOND, Lab, Written
+from tests.support.evaluating import ARTIFACT, BINARY, MULTICLASS, REGRESSION, SECOND, Lab, written
 
 from tailrace.contracts.lanes import ALERTS, PERFORMANCE_REPORTS
 from tailrace.evaluator.logic import PerformanceWindows
@@ -503,7 +503,7 @@ def test_what_cannot_be_used_is_said_why() -> None:
         lab.encode(topic, lab.outcome(made | {"contract_digest": "f" * 64}, label="iris")),
         lab.encode(topic, lab.outcome(made | {"event_time": 2**42}, label="iris")),
     ]
-    rows = windows.read(topic, [Written(topic, value) for value in values])
+    rows = windows.read(topic, [written(topic, value) for value in values])
     assert {at: bad.code for at, bad in rows.bad.items()} == {
         1: "empty",
         2: "wrong-magic",
@@ -521,7 +521,7 @@ def test_what_cannot_be_used_is_said_why() -> None:
 def test_a_label_that_is_no_number_is_bad() -> None:
     lab = Lab(REGRESSION)
     outcome = lab.encode(lab.lane.outcomes, lab.outcome(lab.prediction(value=1.0), label=float("inf")))
-    rows = lab.windows().read(lab.lane.outcomes, [Written(lab.lane.outcomes, outcome)])
+    rows = lab.windows().read(lab.lane.outcomes, [written(lab.lane.outcomes, outcome)])
     assert rows.bad[0].code == "not-finite"
 
 

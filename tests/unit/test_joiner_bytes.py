@@ -25,8 +25,7 @@ from tailrace.joiner.standing import NEVER, Facts, Standing
 from tailrace.kit import avro_bytes
 from tailrace.kit.errors import BadRecord, Retry
 from tailrace.kit.log import Committed
-from tailrace.kit.memory_log import MemoryMessage
-from tailrace.kit.messages import Source
+from tailrace.kit.messages import PlainMessage, Source
 from tailrace.kit.murmur2 import partition_of
 from tailrace.kit.murmur2_columns import partitions_of
 
@@ -266,8 +265,8 @@ def test_state_comes_back_as_it_was_packed() -> None:
 @given(st.none() | st.binary(), st.booleans())
 def test_a_forwarded_record_says_where_it_comes_from(key: bytes | None, late: bool) -> None:
     about = Forwarded("credit.labels", 3, 4, 5, 6, late, key)
-    message = MemoryMessage("credit.rekeyed", 0, 0, b"v", b"k", [about.header()])
+    message = PlainMessage("credit.rekeyed", 0, 0, b"v", b"k", [about.header()])
     assert Forwarded.of(message) == about
     for header in ([], [(about.header()[0], b"[1]")]):
         with pytest.raises(BadRecord):
-            Forwarded.of(MemoryMessage("credit.rekeyed", 0, 0, b"v", b"k", header))
+            Forwarded.of(PlainMessage("credit.rekeyed", 0, 0, b"v", b"k", header))

@@ -17,8 +17,7 @@ from tailrace.joiner.standing import INPUTS, Facts
 from tailrace.joiner.store import MemoryStore, Store
 from tailrace.kit.log import Committed
 from tailrace.kit.marks import mark
-from tailrace.kit.memory_log import MemoryMessage
-from tailrace.kit.messages import Message, Record, Source
+from tailrace.kit.messages import Message, PlainMessage, Record, Source
 
 NOW = 1_600_000_000_000
 MADE = JoinedLane()
@@ -34,7 +33,7 @@ def lane() -> LaneContracts:
 
 def messages(records: Sequence[Record], start: int = 0) -> list[Message]:
     return [
-        MemoryMessage(r.topic, 0, start + at, r.value, r.key, r.headers, NOW + 10**6)
+        PlainMessage(r.topic, 0, start + at, r.value, r.key, r.headers, NOW + 10**6)
         for at, r in enumerate(records)
     ]
 

@@ -18,7 +18,7 @@ from tailrace.kit.errors import TailraceError, UsageError
 from tailrace.kit.health import ALIVE_WITHIN_S, HealthServer
 from tailrace.kit.log import Fatal
 from tailrace.kit.logs import JsonFormatter, Seldom
-from tailrace.kit.memory_log import MemoryMessage
+from tailrace.kit.messages import PlainMessage
 from tailrace.kit.service import Quarantine, Service, run_service
 from tailrace.kit.settings import read_settings
 from tailrace.local.health import ask, lag, reason
@@ -193,7 +193,7 @@ def test_what_is_quarantined_goes_to_dead_letters_with_an_alert() -> None:
     from tailrace.kit.codec import ControlCodec
 
     codec = ControlCodec(MemoryRegistry())
-    message = MemoryMessage("credit.requests", 2, 7, b"v", b"k", timestamp_ms=1_700_000_000_000)
+    message = PlainMessage("credit.requests", 2, 7, b"v", b"k", timestamp_ms=1_700_000_000_000)
     output = Quarantine("scorer", codec)(message, "ZeroDivisionError: /")
     [letter] = output.dead_letters
     assert (letter.topic, letter.message, letter.code) == ("credit.dead-letters", message, "quarantined")
@@ -204,5 +204,5 @@ def test_what_is_quarantined_goes_to_dead_letters_with_an_alert() -> None:
     assert "credit.requests/2/7" in alert["summary"]
     assert alert["at"] == 1_700_000_000_000
 
-    command = MemoryMessage("tailrace.commands", 0, 1, b"v")
+    command = PlainMessage("tailrace.commands", 0, 1, b"v")
     assert Quarantine("rollout", codec)(command, "?").dead_letters == []

@@ -16,8 +16,7 @@ from tailrace.kit import dead_letters
 from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.errors import BadRecord, Retry
 from tailrace.kit.marks import mark
-from tailrace.kit.memory_log import MemoryMessage
-from tailrace.kit.messages import DeadLetter
+from tailrace.kit.messages import DeadLetter, PlainMessage
 from tailrace.sink.rows import RowReader, blocks, unreadable
 
 CONTRACT = """
@@ -65,13 +64,13 @@ class World:
         self.registry = MemoryRegistry()
         self.codec = Codec(self.registry)
         self.control = ControlCodec(self.registry)
-        self.contracts: list[MemoryMessage] = []
+        self.contracts: list[PlainMessage] = []
         self.asked = 0
         self.tables = Tables()
         self.reader = RowReader(self.registry, self.tables, self._all_contracts)
         self.offset = 0
 
-    def _all_contracts(self) -> list[MemoryMessage]:
+    def _all_contracts(self) -> list[PlainMessage]:
         self.asked += 1
         return self.contracts
 
@@ -95,28 +94,28 @@ class World:
 
     def message(
         self, topic: str, value: bytes | None, key: bytes | None = None, headers: Any = ()
-    ) -> MemoryMessage:
+    ) -> PlainMessage:
         self.offset += 1
-        return MemoryMessage(topic, 2, self.offset, value, key, headers, 1_700_000_000_123)
+        return PlainMessage(topic, 2, self.offset, value, key, headers, 1_700_000_000_123)
 
-    def avro(self, found: ModelContract, suffix: str, record: dict[str, Any]) -> MemoryMessage:
+    def avro(self, found: ModelContract, suffix: str, record: dict[str, Any]) -> PlainMessage:
         topic = f"{found.lane}.{suffix}"
         schema_id = self.registry.register(
             subject(topic, found.model, found.lane), lane_schemas(found)[topic]
         )
         return self.message(topic, self.codec.encode(schema_id, record))
 
-    def json(self, topic: str, record: dict[str, Any]) -> MemoryMessage:
+    def json(self, topic: str, record: dict[str, Any]) -> PlainMessage:
         return self.message(topic, json.dumps(record).encode())
 
-    def read(self, message: MemoryMessage) -> tuple[str, dict[str, Any]]:
+    def read(self, message: PlainMessage) -> tuple[str, dict[str, Any]]:
         self.reader.begin()
         row = self.reader.read(message)
         assert row is not None
         ((table, block),) = blocks([row]).items()
         return table, {name: values[0] for name, values in block.items()}
 
-    def refusal(self, message: MemoryMessage) -> str:
+    def refusal(self, message: PlainMessage) -> str:
         self.reader.begin()
         with pytest.raises(BadRecord) as refused:
             self.reader.read(message)

@@ -13,7 +13,7 @@ from tailrace.contracts.model_contract import load_contract
 from tailrace.contracts.schemas import outcome_schema
 from tailrace.kit.codec import Codec
 from tailrace.kit.errors import TailraceError
-from tailrace.kit.memory_log import MemoryMessage
+from tailrace.kit.messages import PlainMessage
 from tailrace.trainer.dataset import Dataset, dataset
 from tailrace.trainer.decide import Run, Trigger
 
@@ -36,12 +36,12 @@ CODEC = Codec(REGISTRY)
 SCHEMA = REGISTRY.register("credit.outcomes-value", outcome_schema(CONTRACT))
 
 
-def messages(outcomes: list[dict[str, Any]]) -> list[MemoryMessage]:
+def messages(outcomes: list[dict[str, Any]]) -> list[PlainMessage]:
     found = []
     for offset, outcome in enumerate(outcomes):
         partition = outcome["prediction"]["source"]["partition"]
         value = CODEC.encode(SCHEMA, outcome)
-        found.append(MemoryMessage("credit.outcomes", partition, offset, value))
+        found.append(PlainMessage("credit.outcomes", partition, offset, value))
     return found
 
 

@@ -13,8 +13,7 @@ from tests.support.memory_registry import MemoryRegistry
 from tailrace.contracts.lanes import Lane
 from tailrace.contracts.schemas import lane_schemas
 from tailrace.kit.codec import Codec
-from tailrace.kit.memory_log import MemoryMessage
-from tailrace.kit.messages import Message, Source
+from tailrace.kit.messages import Message, PlainMessage, Source
 from tailrace.kit.messages import TopicPartition as Partition
 from tailrace.kit.sources import prediction_id
 from tailrace.verify.outcomes import Outcomes
@@ -41,7 +40,7 @@ class World:
     def write(self, topic: str, value: bytes, partition: int = 0) -> Source:
         at = Source(topic, partition, self._ends[topic, partition])
         self._ends[topic, partition] += 1
-        self.log[at] = MemoryMessage(topic, partition, at.offset, value, b"k", [], 1)
+        self.log[at] = PlainMessage(topic, partition, at.offset, value, b"k", [], 1)
         return at
 
     def record(self, topic: str, record: dict[str, Any], partition: int = 0, by: Any = CONTRACT) -> Source:

@@ -7,8 +7,7 @@ import pytest
 from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Publisher, formula_model
 
 from tailrace.kit.errors import Retry
-from tailrace.kit.memory_log import MemoryMessage
-from tailrace.kit.messages import Message, Record, Source
+from tailrace.kit.messages import Message, PlainMessage, Record, Source
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Tolerance
 from tailrace.verify.rescore import Rescorer, Sample
@@ -24,7 +23,7 @@ class World:
         self.publisher = Publisher()
         self.log: list[Message] = []
         self.requests: dict[Source, Message] = {}
-        self.predictions: list[MemoryMessage] = []
+        self.predictions: list[PlainMessage] = []
         self.bench = Bench(self.publisher.logic(), self.publisher)
         self.control(self.publisher.contract(contract), self._version(1))
         self.control(self.publisher.rollout(champion=1))
@@ -67,7 +66,7 @@ class World:
                     continue
                 offset = len(self.predictions)
                 self.predictions.append(
-                    MemoryMessage(record.topic, 0, offset, record.value, record.key, (), NOW)
+                    PlainMessage(record.topic, 0, offset, record.value, record.key, (), NOW)
                 )
 
     def problems(
@@ -81,12 +80,12 @@ class World:
         )
         return [(problem.offset, problem.detail) for problem in found]
 
-    def altered(self, offset: int, change: Callable[[dict[str, Any]], None]) -> MemoryMessage:
+    def altered(self, offset: int, change: Callable[[dict[str, Any]], None]) -> PlainMessage:
         message = self.predictions[offset]
         schema_id, event = self.publisher.codec.decode(message.value())
         change(event)
         value = self.publisher.codec.encode(schema_id, event)
-        return MemoryMessage(message.topic(), 0, offset, value, message.key(), (), NOW)
+        return PlainMessage(message.topic(), 0, offset, value, message.key(), (), NOW)
 
 
 @pytest.fixture(scope="module")

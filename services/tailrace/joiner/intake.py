@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tailrace.joiner.forward import HEADER as FORWARDED
 from tailrace.joiner.forward import Forwarded
 from tailrace.joiner.lane_contracts import LaneContracts
-from tailrace.joiner.match import ACTION, CHAMPION, LABEL, SHADOW, Said
+from tailrace.joiner.match import ACTION, CHAMPION, LABEL, SHADOW, Original, Said
 from tailrace.joiner.read_predictions import Answer, read_predictions
 from tailrace.joiner.read_truths import Place
 from tailrace.joiner.standing import (
@@ -36,14 +36,14 @@ class Held(NamedTuple):
     Attributes:
         order: effective time, kind, partition, offset; topics of a lane are in the order of their kinds.
         request: key in the store.
-        original: of the message: key, value, headers, when it was appended.
+        original: of the message.
         input: where it was read, ``offset`` at which, ``before`` which clock before it.
     """
 
     order: tuple[int, int, int, int]
     request: bytes
     said: Said
-    original: tuple[bytes | None, bytes | None, Any, int]
+    original: Original
     input: str
     offset: int
     before: int

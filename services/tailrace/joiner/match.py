@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ACTION, LABEL = 0, 1
 CHAMPION, SHADOW = 0, 1
@@ -55,6 +55,10 @@ class Said(NamedTuple):
     written: bytes
 
 
+Original = tuple[bytes | None, bytes | None, Any, int]
+"""Of a message: key, value, headers, when it was appended."""
+
+
 @dataclass(slots=True)
 class Truth:
     """A label or an action about one request; ``fate`` is what came of it so far.
@@ -66,7 +70,7 @@ class Truth:
     kind: int
     said: Said
     fate: int = UNMATCHED
-    original: tuple[object, ...] | None = None
+    original: Original | None = None
 
 
 @dataclass(slots=True)

@@ -26,7 +26,6 @@ from tailrace.joiner.match import (
     Revision,
     Truth,
 )
-from tailrace.joiner.original import Original
 from tailrace.joiner.packing import pack, unpack
 from tailrace.joiner.standing import (
     ACTIONS,
@@ -40,7 +39,7 @@ from tailrace.joiner.standing import (
 from tailrace.joiner.store import STANDING, Store, look_key
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.marks import mark
-from tailrace.kit.messages import DeadLetter, Message, Record
+from tailrace.kit.messages import DeadLetter, Message, PlainMessage, Record
 
 MARK_EVERY_MS = 1_000
 """Marks are written when a clock has moved on by so much: event time, not wall time."""
@@ -280,7 +279,7 @@ class Step:
                 "no-request", f"no request of this id was answered within the horizon of the {what}"
             )
         self._letters.append(
-            DeadLetter(self._topics.dead_letters, Original(truth), bad.code, bad.reason, bad.field)
+            DeadLetter(self._topics.dead_letters, _message(truth), bad.code, bad.reason, bad.field)
         )
 
     # Writing ---
@@ -342,3 +341,11 @@ def _restartable(standing: Standing, held: Sequence[Held]) -> bytes:
         found.offsets[one.input] = one.offset
         found.clocks[one.input] = one.before
     return found.pack()
+
+
+def _message(truth: Truth) -> Message:
+    """The message that a label or action came in, from what is kept of it."""
+    topic, partition, offset = truth.said.source.rsplit("/", 2)
+    assert truth.original is not None
+    key, value, headers, appended = truth.original
+    return PlainMessage(topic, int(partition), int(offset), value, key, headers or (), appended)

@@ -33,10 +33,8 @@ from tailrace.kit.log import (
     Refused,
     Retriable,
 )
-from tailrace.kit.messages import Headers, Message, Record, Source, TopicPartition
+from tailrace.kit.messages import Headers, Message, PlainMessage, Record, Source, TopicPartition
 from tailrace.kit.murmur2 import partition_of
-
-LOG_APPEND_TIME = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,54 +57,6 @@ Hook = Callable[[str, str], Fault | None]
 """Called with the client's name and the call's (``consume``, ``commit_transaction``, ...)."""
 
 
-class MemoryMessage:
-    """A message with the accessors of ``confluent_kafka.Message``."""
-
-    __slots__ = ("_headers", "_key", "_offset", "_partition", "_timestamp", "_topic", "_value")
-
-    def __init__(
-        self,
-        topic: str,
-        partition: int,
-        offset: int,
-        value: bytes | None,
-        key: bytes | None = None,
-        headers: Headers = (),
-        timestamp_ms: int = 0,
-    ) -> None:
-        self._topic = topic
-        self._partition = partition
-        self._offset = offset
-        self._value = value
-        self._key = key
-        self._headers = list(headers) or None
-        self._timestamp = timestamp_ms
-
-    def topic(self) -> str:
-        return self._topic
-
-    def partition(self) -> int:
-        return self._partition
-
-    def offset(self) -> int:
-        return self._offset
-
-    def key(self) -> bytes | None:
-        return self._key
-
-    def value(self) -> bytes | None:
-        return self._value
-
-    def headers(self) -> list[tuple[str, bytes]] | None:
-        return self._headers
-
-    def timestamp(self) -> tuple[int, int]:
-        return LOG_APPEND_TIME, self._timestamp
-
-    def __repr__(self) -> str:
-        return f"<{self._topic}/{self._partition}/{self._offset} {self._key!r}: {self._value!r}>"
-
-
 class _Transaction:
     """One transaction, from its first record to its last marker."""
 
@@ -121,7 +71,7 @@ class _Partition:
     def __init__(self) -> None:
         self.start = 0
         # A None stands for a transaction marker: it takes an offset and is never seen.
-        self.entries: list[tuple[MemoryMessage | None, _Transaction | None]] = []
+        self.entries: list[tuple[PlainMessage | None, _Transaction | None]] = []
         self.open: dict[_Transaction, int] = {}
 
     @property
@@ -300,7 +250,7 @@ class MemoryLog:
             number = self._counter % len(partitions)
         log = partitions[number]
         offset = log.end
-        message = MemoryMessage(
+        message = PlainMessage(
             record.topic, number, offset, record.value, record.key, record.headers, self.now_ms
         )
         if transaction is not None:
@@ -309,7 +259,7 @@ class MemoryLog:
         log.entries.append((message, transaction))
         return Source(record.topic, number, offset)
 
-    def _readable(self, log: _Partition, position: int) -> Iterable[tuple[int, MemoryMessage | None]]:
+    def _readable(self, log: _Partition, position: int) -> Iterable[tuple[int, PlainMessage | None]]:
         """Offsets up to the last stable one, each with its message or None where there is nothing to see."""
         for offset in range(position, log.last_stable):
             message, transaction = log.entries[offset]

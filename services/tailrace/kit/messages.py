@@ -8,13 +8,14 @@ from itertools import repeat
 from typing import NamedTuple, Protocol
 
 Headers = Sequence[tuple[str, bytes]]
+_LOG_APPEND_TIME = 2
 
 
 class Message(Protocol):
     """A record read from a log.
 
     The accessors are those of ``confluent_kafka.Message``, so that what librdkafka hands over is used as it is,
-    without a copy per record; the in-memory log hands over objects of its own with the same accessors.
+    without a copy per record; `PlainMessage` has the same ones.
     """
 
     def topic(self) -> str: ...
@@ -26,6 +27,54 @@ class Message(Protocol):
     def timestamp(self) -> tuple[int, int]:
         """``(type, milliseconds)``; with LogAppendTime, which every Tailrace topic uses, the broker's time."""
         ...
+
+
+class PlainMessage:
+    """A message by its parts; its time is an append time."""
+
+    __slots__ = ("_headers", "_key", "_offset", "_partition", "_timestamp", "_topic", "_value")
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        value: bytes | None,
+        key: bytes | None = None,
+        headers: Headers = (),
+        timestamp_ms: int = 0,
+    ) -> None:
+        self._topic = topic
+        self._partition = partition
+        self._offset = offset
+        self._value = value
+        self._key = key
+        self._headers = list(headers) or None
+        self._timestamp = timestamp_ms
+
+    def topic(self) -> str:
+        return self._topic
+
+    def partition(self) -> int:
+        return self._partition
+
+    def offset(self) -> int:
+        return self._offset
+
+    def key(self) -> bytes | None:
+        return self._key
+
+    def value(self) -> bytes | None:
+        return self._value
+
+    def headers(self) -> list[tuple[str, bytes]] | None:
+        return self._headers
+
+    def timestamp(self) -> tuple[int, int]:
+        return _LOG_APPEND_TIME, self._timestamp
+
+    def __repr__(self) -> str:
+        return f"<{self._topic}/{self._partition}/{self._offset} {self._key!r}: {self._value!r}>"
 
 
 class TopicPartition(NamedTuple):
