@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tailrace.kit.connection import Connection
@@ -17,6 +18,10 @@ from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 
 pytest.register_assert_rewrite("tests.support")
+hypothesis.settings.register_profile(
+    "tailrace", deadline=None
+)  # how long an example takes is the machine's affair
+hypothesis.settings.load_profile("tailrace")
 
 
 @pytest.fixture(scope="session")

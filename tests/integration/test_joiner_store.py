@@ -51,7 +51,7 @@ keys = st.sampled_from(KEYS) | st.builds(look_key, st.integers(-9, 9), st.sample
 steps = st.lists(st.tuples(st.dictionaries(keys, st.binary()), st.lists(keys, max_size=3)), max_size=8)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=steps)
 def test_both_end_alike(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[dict[bytes, bytes], list[bytes]]]

@@ -92,7 +92,7 @@ def cases(draw: st.DrawFn) -> tuple[list[str], list[bytes]]:
 
 
 @given(cases())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100)
 def test_decodes_what_fastavro_decodes(case: tuple[list[str], list[bytes]]) -> None:
     kinds, bodies = case
     parsed = fastavro.parse_schema(schema(kinds))
@@ -101,7 +101,7 @@ def test_decodes_what_fastavro_decodes(case: tuple[list[str], list[bytes]]) -> N
 
 
 @given(cases(), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120)
 def test_a_broken_row_is_found_and_harms_no_other(
     case: tuple[list[str], list[bytes]], data: st.DataObject
 ) -> None:
@@ -221,7 +221,7 @@ predictions = st.lists(values_of(plain(PREDICTION)), min_size=1, max_size=5)
 
 
 @given(predictions, st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_decodes_the_fields_of_predictions_that_are_wanted(
     records: list[dict[str, Any]], alike: bool
 ) -> None:
@@ -231,7 +231,7 @@ def test_decodes_the_fields_of_predictions_that_are_wanted(
 
 
 @given(predictions, st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100)
 def test_a_broken_prediction_is_found(records: list[dict[str, Any]], data: st.DataObject) -> None:
     bodies = [encoded(PARSED, record) for record in records]
     row = data.draw(st.integers(0, len(bodies) - 1))

@@ -68,7 +68,7 @@ def test_times_are_milliseconds_here_and_times_to_others() -> None:
     assert seen["at"].isoformat() == "2023-11-14T22:13:20.123000+00:00"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(oracle.records())
 def test_bytes_and_records_agree_with_the_oracle(generated: tuple[dict[str, Any], dict[str, Any]]) -> None:
     schema, record = generated
@@ -81,7 +81,7 @@ def test_bytes_and_records_agree_with_the_oracle(generated: tuple[dict[str, Any]
 PROMOTIONS = [("int", "long"), ("int", "double"), ("long", "double"), ("float", "double"), ("long", "long")]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(st.sampled_from(PROMOTIONS), st.sampled_from(["kept", "dropped", "added"]), st.booleans()),
@@ -177,7 +177,7 @@ def test_nested_fields_are_named_by_their_path() -> None:
     assert code_of(codec.encode, 1, {**good, "other": 1}) == ("unknown-field", "other")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(oracle.schemas_and_values(), oracle.schemas_and_values())
 def test_nothing_is_written_otherwise_than_it_was_given(one: tuple[Any, Any], other: tuple[Any, Any]) -> None:
     schema = {"type": "record", "name": "R", "fields": [{"name": "f", "type": one[0]}]}
@@ -237,7 +237,7 @@ def test_every_truncation_and_every_addition_is_seen() -> None:
     assert code_of(codec.decode, value + b"\x00")[0] == "trailing-bytes"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=60))
 @example(b"\x00" + b"\xfe" * 9 + b"\x01")
 @example(b"\x00\x00\x00" + b"\x80" * 30)

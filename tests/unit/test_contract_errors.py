@@ -403,7 +403,7 @@ _JUNK = [
 ]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_whatever_is_written_is_refused_properly_or_stays_itself(data: st.DataObject) -> None:
     lines = (

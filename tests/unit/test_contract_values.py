@@ -81,7 +81,7 @@ def shuffled(data: Any, random_: random.Random) -> Any:
     return [shuffled(value, random_) for value in data] if isinstance(data, list) else data
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32))
 def test_the_digest_does_not_depend_on_the_order_of_keys(seed: int) -> None:
     original = load_contract(json.dumps(CONTRACT))

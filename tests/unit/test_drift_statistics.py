@@ -44,13 +44,13 @@ def agree(values: Any, reference: Any) -> None:
     st.lists(few | any_number, min_size=1, max_size=40),
     st.lists(few | any_number, min_size=1, max_size=40),
 )
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_ks_is_scipys_with_ties_and_infinities(values: list[float], reference: list[float]) -> None:
     agree(values, reference)
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.3, 5.0]))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_ks_is_scipys_at_any_sizes(n: int, m: int, seed: int, shift: float) -> None:
     draw = np.random.default_rng(seed)
     decimals = int(draw.integers(0, 5))
@@ -67,7 +67,7 @@ def test_ks_is_scipys_where_exact_becomes_asymptotic(n: int, m: int, shift: floa
 
 
 @given(st.integers(1, 12), st.integers(1, 12))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_p_value_is_that_of_all_samples_of_its_sizes_and_distance(n: int, m: int) -> None:
     common = np.gcd(n, m)
     reachable = {abs(a * m - b * n) // common for a in range(n + 1) for b in range(m + 1)}
@@ -102,7 +102,7 @@ rows = st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500)), min_size=1,
 
 
 @given(rows)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_chi_squared_is_scipys(pairs: list[tuple[int, int]]) -> None:
     counts, reference = np.array(pairs).T
     table = np.stack([counts, reference])[:, (counts + reference) > 0]
@@ -117,7 +117,7 @@ def test_chi_squared_is_scipys(pairs: list[tuple[int, int]]) -> None:
 
 
 @given(rows)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_cramers_v_is_scipys_once_both_rows_are_of_one_size(pairs: list[tuple[int, int]]) -> None:
     counts, reference = np.array(pairs).T
     if not counts.sum() or not reference.sum():
@@ -129,7 +129,7 @@ def test_cramers_v_is_scipys_once_both_rows_are_of_one_size(pairs: list[tuple[in
 
 
 @given(st.integers(0, 400), st.integers(0, 400), st.integers(0, 400), st.integers(0, 400))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_shares_are_judged_by_scipys_exact_test(some: int, rest: int, others: int, other_rest: int) -> None:
     found = share_test(some, some + rest, others, others + other_rest)
     if some + rest == 0 or others + other_rest == 0:
@@ -143,7 +143,7 @@ def test_shares_are_judged_by_scipys_exact_test(some: int, rest: int, others: in
 
 
 @given(st.lists(st.floats(0, 1), max_size=40))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_q_values_are_scipys(p_values: list[float]) -> None:
     expected = stats.false_discovery_control(p_values) if p_values else []
     assert adjusted(p_values) == pytest.approx(list(expected), abs=CLOSE)

@@ -54,7 +54,7 @@ def assert_equal(found: dict[str, Estimate], wanted: dict[str, float], n: int) -
 SCORES = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, 1e-300, 1 - 2**-53]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(SCORES, st.booleans()), min_size=1, max_size=40))
 def test_binary_metrics_equal_those_of_a_holdout_and_of_sklearn(rows: list[tuple[float, bool]]) -> None:
     found = estimates(LABS["binary"], [(said_binary(s), y) for s, y in rows])
@@ -70,7 +70,7 @@ def test_binary_metrics_equal_those_of_a_holdout_and_of_sklearn(rows: list[tuple
         assert found["auc"].error is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(st.lists(st.floats(0.01, 1), min_size=3, max_size=3), st.integers(0, 2)),
@@ -96,7 +96,7 @@ def test_multiclass_metrics_equal_those_of_a_holdout(rows: list[tuple[list[float
     assert_equal(found, wanted, len(rows))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), min_size=1, max_size=40))
 def test_regression_metrics_equal_those_of_a_holdout(rows: list[tuple[float, float]]) -> None:
     found = estimates(LABS["number"], [({"value": v}, y) for v, y in rows])
@@ -216,7 +216,7 @@ def test_intervals_hold_the_truth_nineteen_times_in_twenty(kind: str) -> None:
 # Adding up ---
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(SCORES, st.booleans()), min_size=2, max_size=30), st.randoms())
 def test_parts_add_up_to_the_same_bytes_in_any_order(rows: list[tuple[float, bool]], random: Any) -> None:
     said = [(said_binary(s), y) for s, y in rows]

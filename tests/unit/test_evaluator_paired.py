@@ -154,7 +154,7 @@ def test_without_truth_nothing_is_compared(metric: str) -> None:
     assert gain(metric, Counts(), 1) == Gain(metric)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.booleans()), min_size=2, max_size=20),
     st.randoms(),

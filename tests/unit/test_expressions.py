@@ -300,7 +300,7 @@ def _conditions(draw: st.DrawFn, depth: int = 3) -> str:
 _cell = st.one_of(st.none(), st.integers(-3, 3).map(float))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     text=_conditions(),
     rows=st.lists(
@@ -322,7 +322,7 @@ BETWEEN CAST AS INTERVAL DATE -- /* */ ; ' " \ é EXISTS OVER LATERAL VALUES USE
 _scraps = st.sampled_from(_SCRAPS.split())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.one_of(st.text(max_size=30), st.lists(_scraps, max_size=9).map(" ".join)))
 def test_whatever_is_written_is_refused_properly_or_evaluates(text: str) -> None:
     columns = {name: COLUMNS[name] for name in ("a", "p", "f")}

@@ -50,7 +50,7 @@ def test_every_field_is_covered_here() -> None:
     assert set(VALUES) == set(NOTHING)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.fixed_dictionaries({}, optional={name: st.none() | of for name, of in VALUES.items()}))
 def test_what_fits_the_contract_comes_out_as_it_went_in(record: dict[str, Any]) -> None:
     assert parse(json.dumps(record)) == NOTHING | record
@@ -64,7 +64,7 @@ _ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from([*VALUES, "other"]), _ANYTHING, max_size=4))
 def test_what_is_taken_is_what_was_given_and_is_valid_avro(record: dict[str, Any]) -> None:
     try:
@@ -77,7 +77,7 @@ def test_what_is_taken_is_what_was_given_and_is_valid_avro(record: dict[str, Any
     oracle.encode(_without_times(SCHEMA), found)  # Apache Avro checks types and ranges
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from([*VALUES, "other"]), _ANYTHING, max_size=3))
 def test_what_is_taken_is_what_the_published_json_schema_allows(record: dict[str, Any]) -> None:
     assume(not isinstance(record.get("applied_at"), str))  # which texts are times, a schema cannot say
@@ -97,7 +97,7 @@ def _without_times(schema: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=30).map(lambda rest: b"{" + rest))
 def test_no_bytes_do_worse_than_a_bad_record(value: bytes) -> None:
     try:
@@ -151,7 +151,6 @@ def test_what_breaks_the_contract_has_a_code(text: str, code: str, field: str | 
     assert code_of(text) == (code, field)
 
 
-@settings(deadline=None)
 @given(
     st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)),
     st.integers(-14 * 60, 14 * 60),

@@ -70,7 +70,7 @@ def plain_rows(n: int = 200) -> tuple[Any, Any]:
     said=st.text(max_size=20),
     version=st.integers(1, 2**53),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_manifest_has_one_form_in_bytes(
     impute: dict[str, float], metrics: dict[str, float], said: str, version: int
 ) -> None:
@@ -122,7 +122,7 @@ def test_manifests_that_contradict_themselves_are_refused() -> None:
     st.lists(st.integers(0, 30), min_size=2, max_size=80),
     st.lists(st.integers(-2, 32), min_size=2, max_size=80),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_counts_at_and_between_the_points_give_the_exact_ks_statistic(
     train: list[int], later: list[int]
 ) -> None:

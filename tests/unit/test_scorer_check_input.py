@@ -112,7 +112,7 @@ FLAWS: dict[str, Any] = {
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_row_is_judged_alike_alone_and_among_others(data: st.DataObject) -> None:
     requests = [dict(REQUEST) for _ in range(data.draw(st.integers(1, 6)))]
     flawed = set()

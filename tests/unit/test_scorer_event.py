@@ -171,7 +171,7 @@ def expected(task: str, of: Identity, answers: Answers, request: dict[str, Any],
 
 
 @given(batches())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80)
 def test_an_event_is_what_fastavro_writes(case: tuple[str, Identity, Answers, list[dict[str, Any]]]) -> None:
     task, identity, answers, requests = case
     records = encode_events(identity, answers)

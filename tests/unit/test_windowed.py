@@ -143,7 +143,7 @@ def histories(draw: st.DrawFn) -> list[Record]:
     return [*records, *(passing_time(10_000) if draw(st.booleans()) else [])]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(histories(), st.sampled_from([1, 3]), st.data())
 def test_reports_do_not_depend_on_batches_instances_or_crashes(
     records: list[Record], count: int, data: st.DataObject
