@@ -125,7 +125,8 @@ def test_models_of_ones_own(project: Project) -> None:
     alert = wait_for_alert(connection, "pumps", 4)
     assert "signature" in (alert["summary"] + str(alert["detail"]))
     answered_by(project, 2, row)
-    assert [v["state"] for v in project.json("models", "pumps")][2:] == ["retired", "untrusted"]
+    states = [(v["state"], v["trusted"]) for v in project.json("models", "pumps")]
+    assert states[2:] == [("retired", True), ("rejected", False)]
 
 
 def wait_for_states(connection: Connection, project: Project, wanted: list[str]) -> list[str]:

@@ -94,7 +94,9 @@ def test_what_is_published_can_be_fetched_and_opened(where: Connection, tmp_path
     past_the_end = [Chunk("model", n, 0, 10**9 + n, 1, "") for n in range(2)]
     assert reader(past_the_end) == [None, None]
     assert [v["state"] for v in published_versions(where, tmp_path, "publish-one")] == ["published"] * 2
-    assert published_versions(where, tmp_path / "other", "publish-one")[0]["state"] == "untrusted"
+    assert [v["trusted"] for v in published_versions(where, tmp_path, "publish-one")] == [True] * 2
+    untrusted = published_versions(where, tmp_path / "other", "publish-one")[0]
+    assert (untrusted["trusted"], untrusted["format"]) == (False, None)
 
 
 def test_a_publisher_that_dies_halfway_leaves_nothing_to_read(where: Connection, tmp_path: Path) -> None:

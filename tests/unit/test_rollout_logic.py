@@ -41,8 +41,8 @@ class Desk:
             options.get("refuse_command", lambda command: None),
         )
         self.bench = Bench(logic, self.publisher)
-        self.history = logic.assigned({partition: Committed(0, metadata) for partition in INPUTS})
         self.logic = logic
+        self.history = logic.assigned({partition: Committed(0, metadata) for partition in INPUTS})
         self.steps: list[dict[str, Any]] = []
         self.written: list[Record] = []
 
@@ -51,7 +51,9 @@ class Desk:
         return self.publisher.open(record, contract)
 
     def happens(self, *records: Record, read_back: bool = True) -> Output:
-        output = self.bench.process([self.bench.message(record) for record in records])
+        messages = [self.bench.message(record) for record in records]
+        self.logic.control([message for message in messages if message.topic() == lanes.MANIFESTS])
+        output = self.bench.process(messages)
         if read_back:
             self.read_back(output)
         return output

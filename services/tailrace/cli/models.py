@@ -201,7 +201,7 @@ def _row(version: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "model": version["model"],
         "version": version["version"],
-        "state": version["state"],
+        "state": version["state"] if version["trusted"] else f"{version['state']}, untrusted",
         "format": version["format"],
         "rows": version["rows"],
         "holdout": metrics,

@@ -139,16 +139,11 @@ def ask_for(
         TailraceError: it was refused, or nobody answered.
     """
     from tailrace.cli.control import contract_of
-    from tailrace.models.commands import ask, refuse_revoked
+    from tailrace.models.commands import ask
 
     where_is = connection()
     contract_of(where_is, model)
-    home = home_dir()
-    if command in ("promote", "shadow", "rollback"):
-        refuse_revoked(where_is, home, model, version)
-    for arm in arms:
-        refuse_revoked(where_is, home, model, arm)
-    answer = ask(where_is, home, command, model, version, reason, arms=arms)
+    answer = ask(where_is, home_dir(), command, model, version, reason, arms=arms)
     if answer.refusal is not None:
         raise TailraceError(f"refused: {answer.refusal}")
     found, names = (answer.step, _OF_A_STEP) if answer.run is None else (answer.run, _OF_A_RUN)

@@ -17,10 +17,9 @@ from tailrace.kit.errors import TailraceError
 from tailrace.kit.messages import Message
 from tailrace.kit.reading import TopicReader, read_all
 from tailrace.kit.registry import RegistryClient
-from tailrace.models.catalog import Catalog
 from tailrace.models.rollout_fold import PRUNE, Rollouts
 from tailrace.models.sign import sign_command
-from tailrace.models.trust import TrustStore, own_key
+from tailrace.models.trust import own_key
 
 ANSWER_S = 30.0
 RETRAIN = "retrain"
@@ -113,24 +112,6 @@ def ask_each(
         return _answers(reader, codec, fold, asked, timeout_s)
     finally:
         reader.close()
-
-
-def refuse_revoked(connection: Connection, home: Path, model: str, version: int | None) -> None:
-    """Raises TailraceError where a revoked key has signed the version, or the previous one where none is named: no
-    service of this home would take it up.
-    """
-    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
-    wanted = version if version is not None else rollouts(connection, codec).state(model).previous
-    trust, catalog = TrustStore(home / "keys"), Catalog()
-    for message in read_all(connection, [lanes.MANIFESTS]):
-        if message.value() is not None:
-            catalog.apply(codec.decode("ModelManifest", message.value()))
-    record = None if wanted is None else catalog.record(model, wanted)
-    if record is not None and trust.is_revoked(record["key_id"]):
-        raise TailraceError(
-            f"version {wanted} of {model} is signed by key {record['key_id']}, which is revoked here, so nothing would "
-            "take it up: promote another version, or `tailrace keys trust` the key again"
-        )
 
 
 def rollouts(connection: Connection, codec: ControlCodec) -> Rollouts:

@@ -105,12 +105,17 @@ class RolloutState:
     experiment_began: int | None = None
 
     @property
-    def in_use(self) -> frozenset[int]:
-        """The versions that score, are kept warm, or wait to."""
+    def answering(self) -> frozenset[int]:
+        """The versions that answer, unless the model is off: the champion, and what answers beside it."""
         canary = None if self.canary is None else self.canary.version
         arms = () if self.experiment is None else self.experiment.versions
-        named = {self.champion, self.previous, canary, *arms, *self.shadow, *self.candidates}
-        return frozenset(version for version in named if version is not None)
+        return frozenset(version for version in (self.champion, canary, *arms) if version is not None)
+
+    @property
+    def in_use(self) -> frozenset[int]:
+        """The versions that score, are kept warm, or wait to."""
+        previous = () if self.previous is None else (self.previous,)
+        return self.answering.union(self.shadow, self.candidates, previous)
 
 
 class Rollouts:

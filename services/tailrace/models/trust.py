@@ -121,7 +121,7 @@ class TrustStore:
         """Raises PackageRefused("signature", ...) unless a key that is trusted for the model has signed the data."""
         public = self.public_key(key, model)
         if public is None:
-            why = "revoked" if self.is_revoked(key) else f"not trusted here for {model}"
+            why = "revoked here" if self.is_revoked(key) else f"not trusted here for {model}"
             raise PackageRefused(
                 "signature",
                 f"{what} is signed by key {key or '(none)'}, {why}: `tailrace keys trust FILE.pub` if it should be",

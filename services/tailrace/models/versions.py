@@ -21,8 +21,8 @@ from tailrace.models.trust import TrustStore
 def published_versions(connection: Connection, home: Path, model: str | None = None) -> list[dict[str, Any]]:
     """Every version on the topic, by model and number, with its state in the rollout.
 
-    A version whose signature is not trusted in this home has the state ``untrusted`` and shows nothing of what
-    it says about itself.
+    A version whose signature is not trusted in this home (``trusted`` false, ``refused`` says why) shows nothing of what
+    it says about itself, but it may answer: a champion goes on when its key is revoked.
     """
     codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     trust = TrustStore(home / "keys")
@@ -68,6 +68,7 @@ def _described(record: dict[str, Any], rollout: RolloutState, trust: TrustStore)
     envelope = {
         "model": record["model"],
         "version": record["version"],
+        "state": state_of(record["version"], rollout),
         "digest": record["digest"],
         "key_id": record["key_id"],
         "published_at": datetime.fromtimestamp(record["published_at"] / 1000, UTC).isoformat(),
@@ -77,11 +78,11 @@ def _described(record: dict[str, Any], rollout: RolloutState, trust: TrustStore)
         manifest = verified_manifest(record, trust)
     except PackageRefused as refused:
         nothing: dict[str, Any] = {"format": None, "rows": None, "metrics": {}, "refused": str(refused)}
-        return {**envelope, "state": "untrusted", **nothing}
+        return {**envelope, "trusted": False, **nothing}
     said = manifest.model_dump(mode="json")
     return {
         **envelope,
-        "state": state_of(manifest.version, rollout),
+        "trusted": True,
         "format": manifest.format,
         "rows": manifest.lineage.rows,
         "metrics": dict(manifest.holdout.metrics),

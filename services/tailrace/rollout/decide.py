@@ -285,6 +285,15 @@ _COMMANDS: dict[str, Callable[[RolloutState, int | None, str], Step]] = {
 }
 
 
+def taken_up(before: RolloutState, step: Step) -> frozenset[int]:
+    """The versions that a step makes champion, lets answer beside it, or puts into shadow to be compared."""
+    after = step.state
+    if step.name == "on":
+        return after.answering
+    named = {step.version} if step.name == "shadow" else {after.champion} - {before.champion}
+    return frozenset(version for version in named if version is not None) | after.answering - before.answering
+
+
 def next_state(state: RolloutState, **changes: Any) -> RolloutState:
     """The lists of the state changed, under the next revision. What follows from the steps themselves is the
     fold's (see ``state_after``).

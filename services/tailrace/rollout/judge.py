@@ -6,7 +6,7 @@ steps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from tailrace.contracts.model_contract import ModelContract
@@ -31,6 +31,9 @@ QUARANTINED = "version-quarantined"
 """The kind of the alert that a version makes processes die."""
 WINDOW_START = "window_start"
 """The fact in an alert's detail that says when the window began that it is about, in ms of event time."""
+
+Distrust = Callable[[int], str | None]
+"""Why nothing would take a version up, for people: whoever signed it is not trusted any more. None where they are."""
 
 
 class Move(NamedTuple):
@@ -60,16 +63,18 @@ def tried(state: RolloutState) -> frozenset[int]:
     return state.served.union(state.rejected) - answering
 
 
-def move(state: RolloutState, contract: ModelContract, reports: PairedReports) -> Move | None:
+def move(
+    state: RolloutState, contract: ModelContract, reports: PairedReports, distrust: Distrust
+) -> Move | None:
     """What is to be done next; None where nothing is. To be asked again after each step."""
     if not state.frozen:
-        housekeeping = _housekeeping(state)
+        housekeeping = _housekeeping(state, distrust)
         if housekeeping is not None:
             return Move(housekeeping, {})
     if state.experiment is not None:  # versions on trial wait until it is over
         return _experiment_move(state, state.experiment, contract, reports)
     if state.canary is not None:  # others wait until it is over
-        return _canary_move(state, state.canary, contract, reports)
+        return _canary_move(state, state.canary, contract, reports, distrust)
     plan = contract.rollout.canary
     approval = state.frozen or (contract.approvals.promote is not None and plan is None)
     for version in on_trial(state) if state.champion is not None else ():
@@ -79,8 +84,11 @@ def move(state: RolloutState, contract: ModelContract, reports: PairedReports) -
         if verdict is None:
             continue
         if verdict.passed:
-            if approval:
-                step = _wait(state, version, verdict)
+            why = _waits_for(state, version, approval, distrust)
+            if why is not None:
+                if version in state.waiting:
+                    continue
+                step = _wait(state, version, verdict, why)
             elif plan is not None:
                 step = canary(state, version, plan.steps[0], verdict.reason)
             else:
@@ -118,7 +126,7 @@ def _experiment_move(
 
 
 def _canary_move(
-    state: RolloutState, now: Canary, contract: ModelContract, reports: PairedReports
+    state: RolloutState, now: Canary, contract: ModelContract, reports: PairedReports, distrust: Distrust
 ) -> Move | None:
     """The canary's next step. Where the contract has no steps any more, a person decides."""
     plan = contract.rollout.canary
@@ -126,9 +134,12 @@ def _canary_move(
     if plan is None or verdict is None:
         return None
     last = now.step >= len(plan.steps)
-    if last and verdict.passed and (state.frozen or contract.approvals.promote is not None):
-        waits = now.version in state.waiting
-        return None if waits else Move(_wait(state, now.version, verdict), verdict.evidence)
+    if verdict.passed and (last or not state.frozen):
+        approval = last and (state.frozen or contract.approvals.promote is not None)
+        why = _waits_for(state, now.version, approval, distrust)
+        if why is not None:
+            waits = now.version in state.waiting
+            return None if waits else Move(_wait(state, now.version, verdict, why), verdict.evidence)
     if state.frozen:
         return None
     if not verdict.passed:
@@ -303,9 +314,11 @@ def _before(start: str | None, since: int | None) -> bool:
     return start is not None and since is not None and int(start) < since
 
 
-def _housekeeping(state: RolloutState) -> Step | None:
-    """What follows from the state alone."""
+def _housekeeping(state: RolloutState, distrust: Distrust) -> Step | None:
+    """What follows from the state, and from who is trusted, alone."""
     for version in state.candidates:
+        if distrust(version) is not None:
+            continue
         if state.champion is None:
             return first_champion(state, version)
         return into_shadow(state, version, "to be compared with the champion on the same requests")
@@ -321,8 +334,14 @@ def _housekeeping(state: RolloutState) -> Step | None:
     return None
 
 
-def _wait(state: RolloutState, version: int, verdict: Verdict) -> Step:
-    why = "the rollout is frozen" if state.frozen else "the contract has a person agree"
+def _waits_for(state: RolloutState, version: int, approval: bool, distrust: Distrust) -> str | None:
+    """Why a version that passed does not go on by itself; None where it does."""
+    if approval:
+        return "the rollout is frozen" if state.frozen else "the contract has a person agree"
+    return distrust(version)
+
+
+def _wait(state: RolloutState, version: int, verdict: Verdict, why: str) -> Step:
     return Step(next_state(state), "wait", version, f"{verdict.reason}; {why}")
 
 

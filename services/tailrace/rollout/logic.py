@@ -24,6 +24,7 @@ from tailrace.kit.logic import Clock, Output
 from tailrace.kit.messages import Hold, Message, Record, Source, TopicPartition
 from tailrace.kit.registry import Registry
 from tailrace.kit.sources import record_id
+from tailrace.models.catalog import Catalog
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
 from tailrace.models.rollout_fold import (
@@ -35,8 +36,8 @@ from tailrace.models.rollout_fold import (
     RolloutState,
     state_after,
 )
-from tailrace.rollout.decide import BY_ITSELF, RETRAIN, CommandRefused, Step, admit, obey, refuse
-from tailrace.rollout.judge import Move, move, relies_on_fallbacks, taken_back, tried
+from tailrace.rollout.decide import BY_ITSELF, RETRAIN, CommandRefused, Step, admit, obey, refuse, taken_up
+from tailrace.rollout.judge import Distrust, Move, move, relies_on_fallbacks, taken_back, tried
 from tailrace.rollout.paired_reports import PairedReports
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ class RolloutLogic:
         self._open = open_package
         self._refuse_command = refuse_command
         self._contracts = Contracts()
+        self._catalog = Catalog()
         self._rollouts = Rollouts()
         # How many steps have been committed, as far as this instance knows; and what it waits for.
         self._steps = 0
@@ -121,7 +123,7 @@ class RolloutLogic:
     # The seam to the loop ---
 
     def control_topics(self) -> Sequence[str]:
-        return (CONTRACTS, ROLLOUTS)
+        return (CONTRACTS, MANIFESTS, ROLLOUTS)
 
     def topics(self) -> frozenset[str]:
         return _INPUTS
@@ -134,6 +136,8 @@ class RolloutLogic:
                 continue
             if message.topic() == CONTRACTS:
                 self._contracts.apply(record)
+            elif message.topic() == MANIFESTS:
+                self._catalog.apply(record)
             else:
                 self._rollouts.apply(record, message.offset())
 
@@ -220,8 +224,13 @@ class RolloutLogic:
         applied = self._contracts.current.get(record["model"])
         if applied is not None:
             found = judge(draft.state(record["model"]), applied.contract, record)
-            if found is not None:
+            if found is None:
+                return
+            why = self._untrusted(draft.state(record["model"]), found.step)
+            if why is None:
                 self._write(found.step, source, BY_ITSELF, None, found.evidence, draft)
+            else:
+                draft.records.append(self._rollback_refused(record, found, why, source, draft))
 
     def _move(self, model: str, source: Source, draft: _Draft) -> None:
         """Takes the steps that follow by themselves from what is known now."""
@@ -230,7 +239,7 @@ class RolloutLogic:
             return
         while True:
             state, reports = draft.state(model), draft.reports.get(model) or self._reports.get(model)
-            found = move(state, applied.contract, reports or PairedReports())
+            found = move(state, applied.contract, reports or PairedReports(), self._distrust(model))
             if found is None:
                 break
             self._write(found.step, source, BY_ITSELF, None, found.evidence, draft)
@@ -285,13 +294,37 @@ class RolloutLogic:
             if why is not None:
                 raise CommandRefused(why)
             applied = self._contracts.current.get(command["model"])
-            step = obey(draft.state(command["model"]), command, None if applied is None else applied.contract)
+            state = draft.state(command["model"])
+            step = obey(state, command, None if applied is None else applied.contract)
+            why = self._untrusted(state, step)
+            if why is not None:
+                raise CommandRefused(why)
         except CommandRefused as refused:
             draft.records.append(self._command_refused(command, str(refused), source))
             return
         evidence = {"command": command["command"], "key_id": command["key_id"] or ""}
         self._write(step, source, command["by"], command["command_id"], evidence, draft)
         draft.commands.add(command["command_id"])
+
+    # Whom to trust ---
+
+    def _distrust(self, model: str) -> Distrust:
+        def why(version: int) -> str | None:
+            record = self._catalog.record(model, version)
+            try:
+                if record is not None:
+                    self._verify(record)
+            except PackageRefused as refused:
+                return f"nothing would take version {version} up: {refused.reason}"
+            return None
+
+        return why
+
+    def _untrusted(self, before: RolloutState, step: Step) -> str | None:
+        """Why nothing would take up what the step has answer, or shadow, that did not before."""
+        distrust = self._distrust(step.state.model)
+        found = (distrust(version) for version in sorted(taken_up(before, step)))
+        return next((why for why in found if why is not None), None)
 
     # Records ---
 
@@ -376,6 +409,23 @@ class RolloutLogic:
             detail={"check": refused.check, "artifact_digest": record["digest"]},
             source=source._asdict(),
             at=record["published_at"],
+        )
+
+    def _rollback_refused(
+        self, cause: Mapping[str, Any], found: Move, why: str, source: Source, draft: _Draft
+    ) -> Record:
+        state, previous = draft.state(cause["model"]), found.step.version
+        return self._alert(
+            f"rollback-refused|{state.model}|{state.revision}",
+            kind="rollback-refused",
+            severity="warning",
+            model=state.model,
+            version=previous,
+            summary=f"version {state.champion} of {state.model} goes on, though it should be taken back: "
+            f"{found.step.reason}. {why}; or `tailrace promote` another version, or `tailrace off {state.model}`",
+            detail={"champion": str(state.champion), "revision": str(state.revision), **found.evidence},
+            source=source._asdict(),
+            at=cause["at"] if "at" in cause else cause["judged_at"],
         )
 
     def _command_refused(self, command: Mapping[str, Any], why: str, source: Source) -> Record:
