@@ -21,8 +21,8 @@ from tailrace.models.trust import TrustStore
 def published_versions(connection: Connection, home: Path, model: str | None = None) -> list[dict[str, Any]]:
     """Every version on the topic, by model and number, with its state in the rollout.
 
-    A version whose signature is not trusted in this home (``trusted`` false, ``refused`` says why) shows nothing of what
-    it says about itself, but it may answer: a champion goes on when its key is revoked.
+    A version whose signature is not trusted in this home (``trusted`` false, ``refused`` says why) shows nothing of
+    what it says about itself, but it may answer: a champion goes on when its key is revoked.
     """
     codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     trust = TrustStore(home / "keys")
