@@ -367,6 +367,17 @@ def test_only_champions_raise_alerts(topic: str, role: str) -> None:
     assert (alerts, memory) == ([], {})
 
 
+def test_what_the_champion_answers_as_an_arm_it_answers_as_champion() -> None:
+    rows = draw(300, np.random.default_rng(9), shift=1.2)
+    reports, alerts, memory = judged(world(), rows, role="arm", arm="a")
+    assert {(r["verdict"], r["role"]) for r in reports.values()} == {("drift", "champion")}
+    assert {(a["state"], a["version"]) for a in alerts} == {("raised", 1)}
+    # It is the same alert when the experiment is over.
+    _, again, _ = judged(world(), rows, memory, 1)
+    assert [a["alert_id"] for a in again] == [a["alert_id"] for a in alerts]
+    assert judged(world(), rows, role="arm", arm="b")[1:] == ([], {})
+
+
 def test_only_inputs_of_the_model_are_tested() -> None:
     reports, _, _ = judged(world(), draw(50, np.random.default_rng(1)))
     assert list(dict.fromkeys(t["feature"] for t in reports[""]["tests"])) == [

@@ -404,9 +404,11 @@ def test_other_tasks_are_judged_alike(text: str, metric: str) -> None:
 # Alerts ---
 
 
-def window(e: Evaluation, number: int, right: float, age: int = 1, version: int = 1) -> list[Record]:
+def window(
+    e: Evaluation, number: int, right: float, age: int = 1, version: int = 1, **changed: Any
+) -> list[Record]:
     """A window of 100 predictions, and the alerts when it is judged at an age."""
-    made, known = answers(e.lab, 100, right, number * END, version=version)
+    made, known = answers(e.lab, 100, right, number * END, version=version, **changed)
     e.predict(*made)
     e.learn(*known)
     return e.judge(number * END, age)[1]
@@ -468,6 +470,31 @@ def test_an_alert_about_a_version_that_answers_no_more_is_resolved_and_none_is_r
     assert (resolved["alert_id"], resolved["version"]) == (raised["alert_id"], 1)
     assert "answers no more" in resolved["summary"]
     assert e.judge(0, 2)[1] == []
+
+
+def test_in_an_experiment_over_all_keys_the_champions_arm_raises_alerts_and_no_other() -> None:
+    e = credit()
+    assert window(e, 0, 0.5, role="arm", arm="b", version=2) == []
+    (raised,) = window(e, 1, 0.5, role="arm", arm="a")
+    assert (raised["kind"], raised["version"], raised["state"]) == ("quality-drop", 1, "raised")
+    assert window(e, 2, 0.5) == []  # the experiment is over, the drop is not
+    (resolved,) = window(e, 3, 0.9, role="arm", arm="a")
+    assert (resolved["alert_id"], resolved["state"]) == (raised["alert_id"], "resolved")
+    assert {r["role"] for r in e.judge(3 * END, 1)[0]} == {"arm"}
+
+
+def test_where_the_champion_answers_beside_its_arm_what_it_answers_as_champion_is_judged() -> None:
+    e = credit()
+    for time, role, arm, right in ((0, "arm", "a", 0.5), (200, "champion", None, 0.9)):
+        made, known = answers(e.lab, 100, right, time, role=role, arm=arm)
+        e.predict(*made)
+        e.learn(*known)
+    reports, alerts = e.judge(0, 1)
+    assert {(r["role"], r["verdict"]) for r in reports if not r["segment"]} == {
+        ("arm", "drop"),
+        ("champion", "ok"),
+    }
+    assert alerts == []
 
 
 def test_immature_windows_and_shadows_raise_nothing() -> None:
@@ -636,5 +663,10 @@ def test_levels_are_of_the_champion_and_end_with_it() -> None:
     (resolved,) = served(e, 2, version=2)
     assert (resolved["alert_id"], resolved["version"]) == (raised["alert_id"], 1)
     assert "answers no more" in resolved["summary"]
+    # What the champion answers as an arm of an experiment counts with what it answers as champion.
+    e.predict(*(e.lab.prediction(prediction_id=f"b/{at}", event_time=4 * END, version=2) for at in range(20)))
+    both = served(e, 4, fallbacks=11, role="arm", arm="a", version=2)
+    assert [(a["kind"], a["detail"]["predictions"]) for a in both] == [("fallback-share", "220")]
+    assert served(e, 4, fallbacks=200, role="arm", arm="b", version=3) == []
     silent = Evaluation(Lab(BINARY))
     assert served(silent, 0, fallbacks=200, slow=200) == []

@@ -15,6 +15,7 @@ from tailrace.kit.avro_columns import Column, ColumnDecoder
 from tailrace.kit.avro_types import plain
 from tailrace.kit.codec import HEADER, Codec, read_schema_id
 from tailrace.kit.errors import BadRecord
+from tailrace.models.rollout_fold import CHAMPIONS_ARM
 
 EVENT_TIME = "event_time"
 _OUTPUTS = ("score", "predicted_class", "value")
@@ -35,7 +36,7 @@ _IDENTITY = (
 
 
 class Identity(NamedTuple):
-    """Whose predictions they are."""
+    """Whose predictions they are. What the champion answers as an arm of an experiment, it answers as champion."""
 
     model: str
     version: int
@@ -168,6 +169,8 @@ class _Schema:
                 self._identities.clear()
             try:
                 record: Any = fastavro.schemaless_reader(io.BytesIO(piece), self._identity_schema, None)
+                if record["arm"] == CHAMPIONS_ARM:
+                    record["role"] = "champion"
                 self._identities[piece] = Identity(*(record[name] for name in Identity._fields))
             except UnicodeDecodeError:
                 self._identities[piece] = None

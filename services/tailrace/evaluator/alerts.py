@@ -1,23 +1,24 @@
 """Alerts of quality: raised by a report whose verdict is a drop, lasting while reports say so, resolved by a good one.
 
-Only champions raise any, on all their rows. A window is judged again at each age, and a younger window may be judged
-first: what counts is the latest window that has a verdict, at its latest age. So a drop that is seen late, in a
-window older than one that was found good since, raises nothing.
+Only champions raise any, on all their rows; in an experiment over all keys, on those that they answered as an arm.
+A window is judged again at each age, and a younger window may be judged first: what counts is the latest window that
+has a verdict, at its latest age. So a drop that is seen late, in a window older than one that was found good since,
+raises nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from tailrace.contracts.durations import format_duration
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.contracts.sections import match_alert
+from tailrace.evaluator.counts import Counts
 from tailrace.evaluator.report import Record, Window, dropped
 from tailrace.kit.lasting import lasts
 from tailrace.kit.sources import record_id
 
-CHAMPION = "champion"
 KIND = "quality-drop"
 
 Memory = dict[str, Any]
@@ -32,20 +33,19 @@ class Told(NamedTuple):
     memory: Memory
 
 
-def tell(window: Window, reports: Sequence[Record], memory: Memory) -> Told:
-    """What a window's reports come to, given what was remembered.
+def tell(
+    window: Window, reports: Sequence[Record], champions: Mapping[int, Mapping[str, Counts]], memory: Memory
+) -> Told:
+    """What a window's reports come to, given who was champion in it, and what was remembered.
 
     An open alert is told again when its severity changes, or when it lasts and the contract's silence is over.
     """
-    champions = [
-        report
-        for report in reports
-        if report["role"] == CHAMPION and not report["segment"] and report["predictions"] > 0
-    ]
+    roles = {version: next(iter(answered)) for version, answered in champions.items()}
+    about = [r for r in reports if not r["segment"] and roles.get(r["version"]) == r["role"]]
     open_alerts, judged = dict(memory.get("open", {})), dict(memory.get("judged", {}))
-    answers = _answers(window, champions, memory.get("answers"))
+    answers = _answers(window, champions.keys(), memory.get("answers"))
     records: list[Record] = []
-    for report in champions:
+    for report in about:
         version = str(report["version"])
         if report["verdict"] not in ("ok", "drop") or window.start < judged.get(version, window.start):
             continue
@@ -65,12 +65,11 @@ def tell(window: Window, reports: Sequence[Record], memory: Memory) -> Told:
     return Told(records, {"open": open_alerts, "judged": kept, "answers": answers})
 
 
-def _answers(window: Window, champions: Sequence[Record], known: dict[str, Any] | None) -> dict[str, Any]:
-    versions = {report["version"] for report in champions}
+def _answers(window: Window, versions: Set[int], known: dict[str, Any] | None) -> dict[str, Any]:
     if known is None or window.start > known["start"]:
         return {"start": window.start, "versions": sorted(versions)} if versions or known is None else known
     if window.start == known["start"]:  # under another contract, or at another age
-        return {"start": window.start, "versions": sorted(versions.union(known["versions"]))}
+        return {"start": window.start, "versions": sorted(versions | set(known["versions"]))}
     return known
 
 

@@ -79,7 +79,11 @@ def count_outcomes(plan: Plan, rows: Outcomes) -> list[Counted]:
 
 def _signed(signs: Ints, rows: Predicted, at: Ints) -> dict[str, Ints]:
     """How the answers came about."""
-    return {"fallbacks": signs * rows.fallback[at], "slow": signs * rows.slow[at]}
+    return {
+        "champions_arm": signs * rows.champions_arm[at],
+        "fallbacks": signs * rows.fallback[at],
+        "slow": signs * rows.slow[at],
+    }
 
 
 class _Counter(Protocol):

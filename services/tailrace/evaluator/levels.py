@@ -1,8 +1,9 @@
 """Alerts of service: the fallback answered more of a window's requests than the contract bears, or answers took longer
 than its latency level.
 
-Judged once, when a window has closed, of the champion on all its rows. A share is more than a level only if that is
-no chance (exact binomial test), so that one of few raises nothing; an alert lasts until a window is within the level.
+Judged once, when a window has closed, of all that the champion answered, as an arm of an experiment too. A share is
+more than a level only if that is no chance (exact binomial test), so that one of few raises nothing; an alert lasts
+until a window is within the level.
 """
 
 from __future__ import annotations
@@ -13,10 +14,8 @@ from typing import Any, NamedTuple
 from tailrace.contracts.durations import format_duration, parse_share
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.contracts.sections import match_alert
-from tailrace.evaluator.alerts import CHAMPION
 from tailrace.evaluator.counts import Counts
 from tailrace.evaluator.report import Record, Window
-from tailrace.evaluator.subject import Subject
 from tailrace.kit.lasting import Open, lasts
 from tailrace.kit.shares import is_more
 from tailrace.kit.sources import record_id
@@ -33,23 +32,23 @@ class Level(NamedTuple):
     severity: str
 
 
-def missed_levels(window: Window, subjects: Mapping[str, Counts], open_alerts: Open) -> list[Record]:
+def missed_levels(
+    window: Window, champions: Mapping[int, Mapping[str, Counts]], open_alerts: Open
+) -> list[Record]:
     """What a window says of the levels, as alerts (schema ``alert.avsc``). Changes ``open_alerts``."""
     records: list[Record] = []
-    answering: set[int] = set()
-    for text, counts in subjects.items():
-        subject = Subject.from_text(text)
-        asked = counts.tallies["predictions"]
-        if subject.role != CHAMPION or subject.segment or subject.against is not None or asked <= 0:
-            continue
-        answering.add(subject.version)
+    for version, answered in champions.items():
+        asked, fallbacks, slow = (
+            sum(counts.tallies[name] for counts in answered.values())
+            for name in ("predictions", "fallbacks", "slow")
+        )
         for kind, levels, found in (
-            (FALLBACK, fallback_levels(window.contract), counts.tallies["fallbacks"]),
-            (LATENCY, latency_levels(window.contract), counts.tallies["slow"]),
+            (FALLBACK, fallback_levels(window.contract), fallbacks),
+            (LATENCY, latency_levels(window.contract), slow),
         ):
-            records += _judge(window, f"{kind}/{subject.version}", levels, found, asked, open_alerts)
-    for key in sorted(open_alerts) if answering else ():
-        if int(key.rpartition("/")[2]) not in answering:
+            records += _judge(window, f"{kind}/{version}", levels, found, asked, open_alerts)
+    for key in sorted(open_alerts) if champions else ():
+        if int(key.rpartition("/")[2]) not in champions:
             records.append(_resolved(window, key, open_alerts.pop(key), "the version answers no more"))
     return records
 

@@ -9,6 +9,7 @@ from typing import Any
 from tailrace.contracts.fold import AppliedContract, Contracts
 from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, Lane
 from tailrace.evaluator.alerts import tell
+from tailrace.evaluator.champions import champions
 from tailrace.evaluator.count import count_outcomes, count_predictions
 from tailrace.evaluator.counts import Counts
 from tailrace.evaluator.levels import missed_levels
@@ -121,10 +122,11 @@ class PerformanceWindows:
         records = [self._control_codec.record("PerformanceReport", r) for r in found]
         if closed.stream == _SHADOW_PREDICTIONS:
             return Judged(records, memory)
-        told = tell(window, found, memory)
+        answered = champions(closed.subjects)
+        told = tell(window, found, answered, memory)
         levels, missed = dict(memory.get("levels", {})), []
         if closed.age == 0:
-            missed = missed_levels(window, closed.subjects, levels)
+            missed = missed_levels(window, answered, levels)
         records += [self._control_codec.record("Alert", alert) for alert in [*told.records, *missed]]
         return Judged(records, told.memory | ({"levels": levels} if levels else {}))
 

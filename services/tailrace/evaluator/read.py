@@ -20,10 +20,20 @@ from tailrace.evaluator.rows import Answers, Mask, Outcomes, Predicted, Truth
 from tailrace.kit.codec import Codec
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.messages import Message
+from tailrace.models.rollout_fold import CHAMPIONS_ARM
 
 ANSWER = ("score", "predicted_class", "value", "action")
 HEAD = (
-    *("event_time", "version", "artifact_digest", "contract_digest", "role", "served_by", "served_cause"),
+    *(
+        "event_time",
+        "version",
+        "artifact_digest",
+        "contract_digest",
+        "role",
+        "arm",
+        "served_by",
+        "served_cause",
+    ),
     "latency_ms",
     *ANSWER,
 )
@@ -170,6 +180,7 @@ def _predicted(plan: Plan, at: list[int], fields: Fields, prefix: str) -> Predic
         version=fields[f"{prefix}version"],
         role=fields[f"{prefix}role"],
         artifact=fields[f"{prefix}artifact_digest"],
+        champions_arm=np.array([arm == CHAMPIONS_ARM for arm in fields[f"{prefix}arm"]], dtype=np.bool_),
         slow=_slow(plan, fields[f"{prefix}latency_ms"]),
         fallback=np.array(
             [

@@ -55,6 +55,7 @@ class Predicted:
     Attributes:
         at: where in the batch each of them is.
         event_times: in ms.
+        champions_arm: where the champion answered as an arm of an experiment.
         slow: where the answer took longer than ``service_levels.latency_p99``.
         fallback: where something else than the version answered, though not because the model was off.
         fields: the fields of the request that slices and value read, as the policy saw them.
@@ -65,6 +66,7 @@ class Predicted:
     version: list[int]
     role: list[str]
     artifact: list[str]
+    champions_arm: Mask
     slow: Mask
     fallback: Mask
     answers: Answers

@@ -13,6 +13,8 @@ PRUNE = "prune"
 """The step after which a version's package may be gone."""
 EVENT_TIME = "event_time"
 """The fact in a step's evidence that says how far judged event time had come, in milliseconds."""
+CHAMPIONS_ARM = "a"
+"""The name of the champion's arm in an experiment."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Versions that each answer some of the keys: the champion first, under the name ``a``.
+    """Versions that each answer some of the keys: the champion first (``CHAMPIONS_ARM``).
 
     Keys whose hash with the salt lies below ``share`` take part; the champion answers the others.
     """

@@ -13,11 +13,11 @@ from typing import Any
 
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.models.bandit import in_units
-from tailrace.models.rollout_fold import PRUNE, Arm, Canary, Experiment, RolloutState
+from tailrace.models.rollout_fold import CHAMPIONS_ARM, PRUNE, Arm, Canary, Experiment, RolloutState
 
 BY_ITSELF = "rollout"
 EXPERIMENT = "experiment"
-ARM_NAMES = "abcdefghijklmnopqrstuvwxyz"
+ARM_NAMES = CHAMPIONS_ARM + "bcdefghijklmnopqrstuvwxyz"
 RETRAIN = "retrain"
 """The command that is for the trainer."""
 
