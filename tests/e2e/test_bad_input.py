@@ -11,7 +11,7 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,7 @@ rules:
 policy:
   - {when: "score < 0.5", do: pass, name: low}
   - {do: stop}
+service_levels: {answered: 99%}
 """
 GOOD: dict[str, Any] = {"level": 3, "amount": 10.0, "kind": "a"}
 LIMIT = 1024 * 1024
@@ -358,3 +359,45 @@ def test_while_the_registry_is_away_requests_wait(
     assert len(now.letters) == before
     assert now.events[sent["new schema"]]["score"] == 0.8
     assert {sent[name] for name in sent} <= set(now.events)
+
+
+def test_too_many_dead_letters_are_told_by_an_alert_that_people_can_read_and_query(
+    project: Project, connection: Connection, outcome: Outcome
+) -> None:
+    """A partition is judged by every 1,000 requests; of those before this test more were bad."""
+    good, partition = Writer(connection).avro(), 1
+    producer = Producer({**connection.kafka})
+    for _ in range(1_000):
+        producer.produce("gate.requests", good, b"k", partition=partition)
+    assert producer.flush(30) == 0
+    (alert,) = _until(lambda: _alerts(connection, "dead-letter-share"))
+    there = [name for name, source in outcome.sent.items() if source.partition == partition]
+    dead = [name for name in there if outcome.sent[name] in outcome.letters]
+    assert (alert["state"], alert["severity"], alert["model"]) == ("raised", "warning", "gate")
+    assert alert["detail"]["found"] == str(len(dead))
+    assert alert["detail"]["first"] == "gate.requests/1/0"
+    assert (alert["source"]["topic"], alert["source"]["partition"]) == ("gate.requests", partition)
+    sql = "SELECT alert_id, state, severity, summary, detail['found'] AS found FROM alerts "
+    rows = _until(lambda: project.json("query", sql + "WHERE kind = 'dead-letter-share'"))
+    stored = {name: alert[name] for name in ("alert_id", "state", "severity", "summary")}
+    assert rows == [stored | {"found": str(len(dead))}]
+
+
+def _alerts(connection: Connection, kind: str) -> list[dict[str, Any]]:
+    """The alerts of a kind, read with nothing but the registered schema."""
+    latest = RegistryClient(connection.registry).latest("tailrace.alerts-value")
+    assert latest is not None
+    values = [message.value() for message in read_all(connection, ["tailrace.alerts"])]
+    assert all(value[:5] == struct.pack(">bI", 0, latest.id) for value in values)
+    schema = fastavro.parse_schema(latest.schema)  # type: ignore[arg-type]
+    found: list[Any] = [fastavro.schemaless_reader(io.BytesIO(value[5:]), schema, None) for value in values]
+    return [alert for alert in found if alert["kind"] == kind]
+
+
+def _until(found: Callable[[], list[Any]]) -> list[Any]:
+    """What is found, once something is."""
+    deadline = time.monotonic() + 30
+    while not (some := found()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return some

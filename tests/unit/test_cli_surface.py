@@ -44,6 +44,7 @@ def test_the_commands_are_those_promised() -> None:
 def test_every_command_says_what_it_does_and_shows_an_example(name: str) -> None:
     about, *_, example = LEAVES[name].help.strip().split("\n\n")
     assert about.endswith(".")
+    assert not about.split()[0].endswith("s"), "an imperative, as for all commands"
     assert example.startswith("Example: ")
     assert f"tailrace {name}" in example
 

@@ -33,7 +33,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Closes the loop before your eyes: loans, a change of the world, drift, retraining, shadow, promotion.
+    """Close the loop before your eyes: loans, a change of the world, drift, retraining, shadow, promotion.
 
     Example: tailrace demo --seed 7 --keep
     Example: tailrace demo --data phishing

@@ -33,7 +33,7 @@ def experiment(
     reason: ReasonOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Compares versions that answer side by side, each some of the keys: by what the contract says answers are worth.
+    """Compare versions that answer side by side, each some of the keys: by what the contract says answers are worth.
 
     Shares of keys and how they change are the contract's (``experiment``). What is shown rests on the reports on closed
     windows: what a request is worth under each arm, with its 95 % interval, and how probably the arm is the best.

@@ -25,7 +25,7 @@ ModelsOption = Annotated[
 
 @keys.command()
 def new(models: ModelsOption = None, as_json: JsonOption = False) -> None:
-    """Makes a new signing key for this home, with which it signs from now on.
+    """Make a new signing key for this home, with which it signs from now on.
 
     The key before it stays trusted until it is revoked. Other homes have to trust the new public key.
 
@@ -47,7 +47,7 @@ def trust(
     models: ModelsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Trusts a public key: what it signs is taken up here, by what runs as well.
+    """Trust a public key: what it signs is taken up here, by what runs as well.
 
     Example: tailrace keys trust 1f0c2d3e4b5a6978.pub --model credit
     """
@@ -63,7 +63,7 @@ def revoke(
     key_id: Annotated[str, typer.Argument(help="The key's id, as `tailrace keys list` prints it.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Revokes a key: no version and no command that it has signed is taken up any more.
+    """Revoke a key: no version and no command that it has signed is taken up any more.
 
     What answers already goes on until it is replaced or its service restarts.
 
@@ -81,7 +81,7 @@ def revoke(
 
 @keys.command("list")
 def list_(as_json: JsonOption = False) -> None:
-    """Lists the public keys that this home knows, for which models each is trusted, and which is its own.
+    """List the public keys that this home knows, for which models each is trusted, and which is its own.
 
     Example: tailrace keys list
     """

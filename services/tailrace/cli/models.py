@@ -32,7 +32,7 @@ def train(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Trains the contract's template on a file and publishes it as the model's next version.
+    """Train the contract's template on a file and publish it as the model's next version.
 
     Without --until or --where the earliest fifth of the rows is used, so that the rest can be replayed. The last
     fifth of the rows used, in time, is held out, and the version is judged by it.
@@ -73,7 +73,7 @@ def publish(
     where: Annotated[str | None, typer.Option(help="Only rows where this SQL condition is true.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Publishes an ONNX model as the model's next version, judged on the holdout.
+    """Publish an ONNX model as the model's next version, judged on the holdout.
 
     It reads one input per feature, named after it, or one matrix of all features in the contract's order, and
     gives probabilities by class, that of the positive class alone, or values. Data in files beside it is taken in.
@@ -116,7 +116,7 @@ def models(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="With --prune: do not ask first.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Lists published versions: what they are in the rollout, how they did on their holdout, where they come from.
+    """List published versions: what they are in the rollout, how they did on their holdout, where they come from.
 
     Of one model also what each training run compared on the outcomes that it held back: candidate, champion,
     baseline and the other templates, by metric, with intervals. With --prune it lists what it removes, and asks first

@@ -39,7 +39,7 @@ def promote(
     reason: ReasonOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Makes a version the champion; the one before it goes on in shadow, to go back to.
+    """Make a version the champion; the one before it goes on in shadow, to go back to.
 
     Example: tailrace promote credit 2
     """
@@ -48,7 +48,7 @@ def promote(
 
 @app.command()
 def rollback(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
-    """Brings the previous champion back.
+    """Bring the previous champion back.
 
     Example: tailrace rollback credit --reason "scores look wrong"
     """
@@ -62,7 +62,7 @@ def shadow(
     reason: ReasonOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Lets a version score the requests that the champion answers, until it is promoted or rejected.
+    """Let a version score the requests that the champion answers, until it is promoted or rejected.
 
     Example: tailrace shadow credit 1
     """
@@ -76,7 +76,7 @@ def reject(
     reason: ReasonOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Takes a version out for good.
+    """Take a version out for good.
 
     Example: tailrace reject credit 3 --reason "trained on wrong labels"
     """
@@ -85,7 +85,7 @@ def reject(
 
 @app.command()
 def freeze(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
-    """Stops every step that nobody asked for: versions wait where they are.
+    """Stop every step that nobody asked for: versions wait where they are.
 
     Example: tailrace freeze credit --reason "audit until Friday"
     """
@@ -94,7 +94,7 @@ def freeze(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOption 
 
 @app.command()
 def unfreeze(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
-    """Lets the rollout go on by itself, with all that became known meanwhile.
+    """Let the rollout go on by itself, with all that became known meanwhile.
 
     Example: tailrace unfreeze credit
     """
@@ -103,7 +103,7 @@ def unfreeze(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOptio
 
 @app.command()
 def off(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
-    """Takes every version out of the answers: the contract's fallback answers, at its end a person.
+    """Take every version out of the answers: the contract's fallback answers, at its end a person.
 
     Versions in shadow go on scoring.
 
@@ -114,7 +114,7 @@ def off(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOption = F
 
 @app.command()
 def on(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
-    """Lets the champion answer again.
+    """Let the champion answer again.
 
     Example: tailrace on credit
     """
@@ -123,7 +123,7 @@ def on(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOption = Fa
 
 @app.command()
 def retrain(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
-    """Has the trainer train a version on the latest outcomes, without a trigger.
+    """Have the trainer train a version on the latest outcomes, without a trigger.
 
     Example: tailrace retrain credit --reason "new product line"
     """

@@ -110,7 +110,7 @@ def clock(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Says who tells a model's lane the time, or ends a replay's time.
+    """Say who tells a model's lane the time, or end a replay's time.
 
     After a replay the lane's time stays that of the file, and a request has to say its own. With wall, requests are
     those of now, and silent partitions are told the wall's time. There is no way back: what is replayed later is late.
