@@ -26,7 +26,7 @@ test-fast: setup
 	$(BIN)/python -m pytest tests/unit tests/contract
 
 chaos: setup
-	TAILRACE_CHAOS=long $(BIN)/python -m pytest tests/chaos tests/e2e/test_demo.py -s
+	TAILRACE_CHAOS=long $(BIN)/python -m pytest tests/chaos tests/simulation tests/e2e/test_demo.py -s
 
 bench: setup
 	$(BIN)/python -m benchmarks.scorer --json

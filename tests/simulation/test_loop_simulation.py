@@ -195,8 +195,8 @@ class EagerEchoScenario(EchoScenario):
 
 
 def test_every_request_is_answered_once_whatever_happens() -> None:
-    simulate(EchoScenario)
+    simulate(EchoScenario, 1_000, long=5_000)
 
 
 def test_the_same_with_partitions_that_are_given_up_at_each_rebalance() -> None:
-    simulate(EagerEchoScenario, 500)
+    simulate(EagerEchoScenario, 300, long=2_000)

@@ -4,7 +4,6 @@ once; a version that always kills answers nothing, the one before it does; and n
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 from typing import Any
@@ -30,7 +29,6 @@ from tailrace.scorer.logic import ScorerLogic
 WITH_CHAIN = load_contract(TEXT.format(policy="[]"))
 WITHOUT = load_contract(TEXT.format(policy="[]").partition("guardrails")[0])
 REGISTRY = MemoryRegistry()
-LONG = os.environ.get("TAILRACE_CHAOS") == "long"
 READER = prediction_schema(WITHOUT)
 ALWAYS, SOMETIMES, KILLER = 5, 6, 4.5
 """A version that kills whenever it is asked, one that does so on some rows, and what these rows have."""
@@ -138,7 +136,7 @@ class DeadlyScenario(Scenario):
 
 
 def test_versions_that_kill_are_found_out_and_no_request_is_lost() -> None:
-    simulate(DeadlyScenario, 1000 if LONG else 60)
+    simulate(DeadlyScenario, 60, long=1_000)
     if len(TOLD) > 1:  # all schedules, not one by its seed
         assert min(TOLD[ALWAYS], TOLD[SOMETIMES]) > 5
         # Processes die of other things too, and now and then twice in a row.

@@ -22,6 +22,7 @@ from tests.support.simulation import Scenario, drained, simulate
 from tailrace.contracts.model_contract import load_contract
 from tailrace.contracts.schemas import prediction_schema
 from tailrace.kit import dead_letters
+from tailrace.kit.codec import Codec
 from tailrace.kit.errors import Retry
 from tailrace.kit.hashing import key_positions
 from tailrace.kit.logic import Clock, Logic, Output
@@ -52,6 +53,7 @@ POLICIES = {
 CONTRACTS = {name: load_contract(TEXT.format(policy=policy)) for name, policy in POLICIES.items()}
 POLICY_OF = {contract.digest: name for name, contract in CONTRACTS.items()}
 REGISTRY = MemoryRegistry()
+CODEC = Codec(REGISTRY)
 POISON = 4.5
 HOUR = 3_600_000
 FAR = 1_000_000
@@ -102,9 +104,8 @@ class OneRevision(ScorerLogic):
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         output = super().process(batch, clock)
-        decode = Publisher(REGISTRY).codec.decode
         values = [r.value for r in output.records if r.topic.endswith("predictions") and r.value is not None]
-        assert len({decode(value, READER).record["rollout_revision"] for value in values}) <= 1
+        assert len({CODEC.decode(value, READER).record["rollout_revision"] for value in values}) <= 1
         return output
 
 
@@ -250,7 +251,7 @@ class ScorerScenario(Scenario):
         found: dict[Source, list[dict[str, Any]]] = defaultdict(list)
         for message in log.messages(self.output):
             if mark_time(message) is None:
-                event = self.publisher.codec.decode(message.value(), READER).record
+                event = CODEC.decode(message.value(), READER).record
                 found[Source(**event["source"])].append(event)
         return dict(found)
 
@@ -347,7 +348,7 @@ class ScorerScenario(Scenario):
             return ("mark", time)
         if message.topic() == "credit.requests":
             return Source.of(message)
-        event = self.publisher.codec.decode(message.value(), READER).record
+        event = CODEC.decode(message.value(), READER).record
         return Source(**event["source"])
 
 
@@ -381,8 +382,8 @@ class ShadowScenario(ScorerScenario):
 
 
 def test_every_request_is_answered_once_by_the_right_version() -> None:
-    simulate(ScorerScenario, 1000)
+    simulate(ScorerScenario, 350, long=2_000)
 
 
 def test_shadows_score_what_the_champion_answers() -> None:
-    simulate(ShadowScenario, 550)
+    simulate(ShadowScenario, 200, long=1_000)

@@ -290,11 +290,11 @@ class ReadingContracts(Storing):
 
 
 def test_schemas_and_contracts_may_come_late() -> None:
-    simulate(ReadingContracts, 150)
+    simulate(ReadingContracts, 80, long=500)
 
 
 def test_rows_are_records_whatever_happens() -> None:
-    simulate(Storing)
+    simulate(Storing, 800, long=5_000)
 
 
 def test_the_schedules_reach_what_they_are_about() -> None:

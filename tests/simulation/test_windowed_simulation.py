@@ -66,4 +66,4 @@ class WindowedScenario(Scenario):
 
 
 def test_reports_equal_a_computation_over_the_whole_log() -> None:
-    simulate(WindowedScenario, 150)
+    simulate(WindowedScenario, 60, long=500)

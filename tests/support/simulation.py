@@ -22,7 +22,7 @@ from tailrace.kit.logic import Logic, Output
 from tailrace.kit.memory_log import Fault, MemoryClock, MemoryLog
 from tailrace.kit.messages import DeadLetter, Message, TopicPartition
 
-SCHEDULES = 2_000
+LONG = os.environ.get("TAILRACE_CHAOS") == "long"
 
 
 class Process(Protocol):
@@ -77,11 +77,11 @@ class Scenario:
 
 
 def simulate(
-    scenario: Callable[[], Scenario], schedules: int = SCHEDULES, *, seed: int | None = None
+    scenario: Callable[[], Scenario], schedules: int, *, long: int | None = None, seed: int | None = None
 ) -> None:
-    """Plays ``schedules`` schedules, or the one of ``TAILRACE_SEED`` (or ``seed``)."""
+    """Plays so many schedules, ``long`` ones for ``TAILRACE_CHAOS=long``; or the one of ``TAILRACE_SEED`` or ``seed``."""
     given = os.environ.get("TAILRACE_SEED", seed)
-    seeds: Iterable[int] = range(schedules) if given is None else [int(given)]
+    seeds: Iterable[int] = range(long if LONG and long else schedules) if given is None else [int(given)]
     if given is None:
         logging.disable(logging.CRITICAL)
     try:
