@@ -79,7 +79,7 @@ class Scenario:
 def simulate(
     scenario: Callable[[], Scenario], schedules: int, *, long: int | None = None, seed: int | None = None
 ) -> None:
-    """Plays so many schedules, ``long`` ones for ``TAILRACE_CHAOS=long``; or the one of ``TAILRACE_SEED`` or ``seed``."""
+    """Plays so many schedules, ``long`` for ``TAILRACE_CHAOS=long``; or the one of ``TAILRACE_SEED``, or ``seed``."""
     given = os.environ.get("TAILRACE_SEED", seed)
     seeds: Iterable[int] = range(long if LONG and long else schedules) if given is None else [int(given)]
     if given is None:
