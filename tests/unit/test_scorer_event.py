@@ -21,7 +21,7 @@ from tailrace.kit.sources import id_role, prediction_id
 from tailrace.kit.spans import Spans
 from tailrace.models.load import Predictions
 from tailrace.scorer.event import FIELDS, Answers, Identity, encode_events
-from tailrace.scorer.event_kernels import write_ids
+from tailrace.scorer.id_kernels import write_ids
 from tailrace.scorer.notes import Contribution, Finding
 from tailrace.scorer.policy import Choice
 from tailrace.scorer.rows import Replaced

@@ -19,7 +19,7 @@ from tailrace.kit.messages import Record, records
 from tailrace.kit.spans import Spans
 from tailrace.models.columns import Array
 from tailrace.models.load import Predictions
-from tailrace.scorer.event_kernels import ID_DIGITS, write_ids
+from tailrace.scorer.id_kernels import ID_DIGITS, write_ids
 from tailrace.scorer.notes import Contribution, Finding
 from tailrace.scorer.policy import Choice, Unscored
 from tailrace.scorer.rows import Replaced
