@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, overload
@@ -9,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.kit.span_kernels import match
+from tailrace.kit.span_kernels import marshalled, match
 
 Ints = NDArray[np.int64]
 NULL, UNKNOWN = -1, -2
@@ -36,11 +37,8 @@ class Spans(Sequence[Any]):
 
     @cached_property
     def _found(self) -> list[Any]:
-        data = self.data
-        return [
-            data[begin:end] if begin >= 0 else None
-            for begin, end in zip(self.begins.tolist(), self.ends.tolist(), strict=True)
-        ]
+        found: list[Any] = marshal.loads(marshalled(self.bytes, self.begins, self.ends))
+        return found
 
     def __len__(self) -> int:
         return len(self.begins)
