@@ -37,7 +37,9 @@ class Spans(Sequence[Any]):
 
     @cached_property
     def _found(self) -> list[Any]:
-        found: list[Any] = marshal.loads(marshalled(self.bytes, self.begins, self.ends))
+        found: list[Any] = marshal.loads(  # noqa: S302 - what was just written
+            marshalled(self.bytes, self.begins, self.ends)
+        )
         return found
 
     def __len__(self) -> int:
