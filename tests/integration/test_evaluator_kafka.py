@@ -4,10 +4,8 @@ age, as scikit-learn judges the raw values.
 
 from __future__ import annotations
 
-import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +14,7 @@ import pytest
 from confluent_kafka import Producer
 from sklearn import metrics as sk
 from tests.support import models
+from tests.support.cluster import broker_with_registry, until
 
 from tailrace.contracts import lanes
 from tailrace.contracts.apply import apply, plan
@@ -30,10 +29,7 @@ from tailrace.kit.messages import Record
 from tailrace.kit.murmur2 import partition_of
 from tailrace.kit.reading import read_all
 from tailrace.kit.registry import RegistryClient
-from tailrace.kit.topics import control_topics, ensure_topics
-from tailrace.local.health import ask
-from tailrace.local.kafka import LocalKafka
-from tailrace.local.ports import HOST, free_port
+from tailrace.local.ports import free_port
 from tailrace.local.process import Process
 from tailrace.models.build import build_package
 from tailrace.models.publish import publish_package
@@ -73,7 +69,6 @@ class World:
         self.connection, self.home, self.env = connection, home, env
         registry = RegistryClient(connection.registry)
         self.codec, self.control = Codec(registry), ControlCodec(registry)
-        ensure_topics(connection.kafka, control_topics())
         file = home / f"{MODEL}.yaml"
         file.write_text(CONTRACT)
         self.contract = load_contract(file)
@@ -168,30 +163,13 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setenv("TAILRACE_LANE_PARTITIONS", str(PARTITIONS))
-    broker = LocalKafka(tmp_path / "kafka")
-    broker.start()
-    port = free_port()
-    registry = f"http://{HOST}:{port}"
-    env = {k: v for k, v in os.environ.items() if not k.startswith("TAILRACE_")} | {
-        "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
-        "SCHEMA_REGISTRY_URL": registry,
-        "TAILRACE_HOME": str(tmp_path),
-        "TAILRACE_LANE_PARTITIONS": str(PARTITIONS),
-    }
-    command = [sys.executable, "-m", "tailrace.cli", "run", "registry"]
-    server = Process(command, tmp_path / "registry.log", env | {"TAILRACE_PORT": str(port)})
-    server.launch()
-    processes: dict[str, Process] = {}
-    try:
-        _until("the registry answers", lambda: ask(registry, "/subjects").ok)
-        made = World(Connection({"bootstrap.servers": broker.bootstrap}, registry), tmp_path, env)
-        processes = made.processes
-        yield made
-    finally:
-        for process in processes.values():
-            process.stop(10)
-        server.stop(10)
-        broker.stop()
+    with broker_with_registry(tmp_path, TAILRACE_LANE_PARTITIONS=str(PARTITIONS)) as at:
+        made = World(*at)
+        try:
+            yield made
+        finally:
+            for process in made.processes.values():
+                process.stop(10)
 
 
 def test_windows_are_judged_once_at_each_age_though_the_service_is_killed(world: World) -> None:
@@ -228,7 +206,7 @@ def test_windows_are_judged_once_at_each_age_though_the_service_is_killed(world:
     def missing() -> set[tuple[Any, ...]]:
         return wanted - {_of(report) for report in world.reports() if not report["segment"]}
 
-    _until("all reports", lambda: not missing())
+    until("all reports", lambda: not missing())
 
     reports = world.reports()
     assert len({report["report_id"] for report in reports}) == len(reports)
@@ -275,10 +253,3 @@ def _compare(report: dict[str, Any], given: list[Answer]) -> None:
     assert found["auc"] == pytest.approx(sk.roc_auc_score(truth, score), abs=1e-9)
     assert found["log_loss"] == pytest.approx(sk.log_loss(truth, score), abs=1e-9)
     assert found["f1"] == pytest.approx(sk.f1_score(truth, score > 0.5), abs=1e-9)
-
-
-def _until(what: str, condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
-        time.sleep(0.05)

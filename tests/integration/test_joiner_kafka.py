@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections import Counter
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from tests.support.cluster import until
+from tests.support.cluster import broker_with_registry, until
 from tests.support.joining import CONTRACT, JoinedLane
 from tests.support.joining_oracle import World, expected
 
@@ -22,9 +21,8 @@ from tailrace.kit.marks import mark, mark_time
 from tailrace.kit.messages import Message, Record, Source
 from tailrace.kit.reading import read_all
 from tailrace.kit.registry import RegistryClient
-from tailrace.kit.topics import control_topics, ensure_topics, lane_topics
+from tailrace.kit.topics import ensure_topics, lane_topics
 from tailrace.local.health import ask
-from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 
@@ -125,28 +123,14 @@ class Joining:
 
 @pytest.fixture(scope="module")
 def joining(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joining]:
-    broker = LocalKafka(tmp_path_factory.mktemp("kafka"))
-    broker.start()
-    home = tmp_path_factory.mktemp("home")
-    port = free_port()
-    registry = f"http://{HOST}:{port}"
-    env = {k: v for k, v in os.environ.items() if not k.startswith("TAILRACE_")} | {
-        "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
-        "SCHEMA_REGISTRY_URL": registry,
-        "TAILRACE_HOME": str(home),
-    }
-    command = [sys.executable, "-m", "tailrace.cli", "run", "registry"]
-    server = Process(command, home / "registry.log", env | {"TAILRACE_PORT": str(port)})
-    server.launch()
-    until("the registry answers", lambda: ask(registry, "/subjects").ok)
-    connection = Connection({"bootstrap.servers": broker.bootstrap}, registry)
-    ensure_topics(connection.kafka, [*control_topics(), *lane_topics("credit", partitions=PARTITIONS)])
-    found = Joining(connection, home, env)
-    yield found
-    if found.joiner is not None:
-        found.joiner.stop(10)
-    server.stop(10)
-    broker.stop()
+    with broker_with_registry(tmp_path_factory.mktemp("joining")) as (connection, home, env):
+        ensure_topics(connection.kafka, lane_topics("credit", partitions=PARTITIONS))
+        found = Joining(connection, home, env)
+        try:
+            yield found
+        finally:
+            if found.joiner is not None:
+                found.joiner.stop(10)
 
 
 def test_labels_of_every_producer_are_joined(joining: Joining) -> None:

@@ -157,39 +157,46 @@ class Traffic(threading.Thread):
 
 
 @contextmanager
-def running_cluster(folder: Path, *services: str, more: str = "", **settings: str) -> Iterator[Cluster]:
-    """A broker and a registry, the contract with ``more`` of it applied, and these services under these settings."""
+def broker_with_registry(folder: Path, **settings: str) -> Iterator[tuple[Connection, Path, dict[str, str]]]:
+    """A broker and a registry of the test's own: how they are reached, a home, and with what services are started."""
     broker = LocalKafka(folder / "kafka")
     broker.start()
     home = folder / "home"
     home.mkdir()
-    registry_port = free_port()
-    registry = f"http://{HOST}:{registry_port}"
+    port = free_port()
+    registry = f"http://{HOST}:{port}"
     env = {k: v for k, v in os.environ.items() if not k.startswith("TAILRACE_")} | {
         "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
         "SCHEMA_REGISTRY_URL": registry,
         "TAILRACE_HOME": str(home),
         **settings,
     }
-    server = Process(
-        [sys.executable, "-m", "tailrace.cli", "run", "registry"],
-        home / "registry.log",
-        env | {"TAILRACE_PORT": str(registry_port)},
-    )
+    command = [sys.executable, "-m", "tailrace.cli", "run", "registry"]
+    server = Process(command, home / "registry.log", env | {"TAILRACE_PORT": str(port)})
     server.launch()
-    until("the registry answers", lambda: ask_health(registry, "/subjects").ok)
-    connection = Connection({"bootstrap.servers": broker.bootstrap}, registry)
-    ensure_topics(connection.kafka, control_topics())
-    found = Cluster(connection, home, env, CONTRACT + more)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TAILRACE_LANE_PARTITIONS", "3")
-        found.apply(0.5)
-    signing_key(home)
     try:
-        for name in services:
-            found.run(name)
-        yield found
+        until("the registry answers", lambda: ask_health(registry, "/subjects").ok)
+        connection = Connection({"bootstrap.servers": broker.bootstrap}, registry)
+        ensure_topics(connection.kafka, control_topics())
+        yield connection, home, env
     finally:
-        for process in [*found.processes.values(), server]:
-            process.stop(10)
+        server.stop(10)
         broker.stop()
+
+
+@contextmanager
+def running_cluster(folder: Path, *services: str, more: str = "", **settings: str) -> Iterator[Cluster]:
+    """A broker and a registry, the contract with ``more`` of it applied, and these services under these settings."""
+    with broker_with_registry(folder, **settings) as (connection, home, env):
+        found = Cluster(connection, home, env, CONTRACT + more)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TAILRACE_LANE_PARTITIONS", "3")
+            found.apply(0.5)
+        signing_key(home)
+        try:
+            for name in services:
+                found.run(name)
+            yield found
+        finally:
+            for process in found.processes.values():
+                process.stop(10)
