@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
+from tests.support.contracts import contract_record, manifest_record
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.scoring import formula_model
 
@@ -150,27 +151,8 @@ class World:
     def service(self) -> DriftWindows:
         """Told of contract and version."""
         codec = ControlCodec(self.registry)
-        contract = {
-            "model": "benchmark",
-            "revision": 1,
-            "follows": 0,
-            "digest": self.contract.digest,
-            "source_text": "",
-            "resolved": self.contract.resolved_json,
-            "applied_by": "",
-            "applied_at": 0,
-        }
-        manifest = {
-            "model": "benchmark",
-            "version": 1,
-            "manifest": b"",
-            "digest": self.manifest.digest,
-            "signature": b"",
-            "key_id": "",
-            "chunks": [],
-            "published_at": 0,
-            "published_by": "",
-        }
+        contract = contract_record(self.contract)
+        manifest = manifest_record("benchmark", 1, self.manifest.digest)
         windows = DriftWindows(self.registry, lambda _: (self.manifest, self.reference), list)
         windows.control(
             [

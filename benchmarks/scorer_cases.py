@@ -23,6 +23,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from tests.support.contracts import contract_record
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.models import sealed
 
@@ -148,16 +149,7 @@ class Case:
         executor = ThreadPoolExecutor(1)
         logic = Prepared("champion", registry, opened, executor)
         codec, model = ControlCodec(registry), self.contract.model
-        applied = {
-            "model": model,
-            "revision": 1,
-            "follows": 0,
-            "digest": self.contract.digest,
-            "source_text": "",
-            "resolved": self.contract.resolved_json,
-            "applied_by": "",
-            "applied_at": 0,
-        }
+        applied = contract_record(self.contract)
         rollout = {
             "model": model,
             "revision": 1,

@@ -48,9 +48,9 @@ def lived(loop: Loop, plan: Timeline) -> None:
     """The story, as fast as the loop follows."""
     feeder = Feeder(loop, plan)
     feeder.until(plan.change_ms + 65 * DAY_MS)
-    loop.wait(lambda: 2 in loop.rollouts()[-1]["shadow"], 60, "version 2 in shadow")
+    loop.project.wait(lambda: 2 in loop.rollouts()[-1]["shadow"], "version 2 in shadow")
     feeder.until(plan.change_ms + 118 * DAY_MS)
-    loop.wait(lambda: loop.rollouts()[-1]["champion"] == 2, 60, "version 2 to become champion")
+    loop.project.wait(lambda: loop.rollouts()[-1]["champion"] == 2, "version 2 to become champion")
     feeder.until(plan.end_ms)
     # Time goes on until the last window has been judged for the last time, and nobody waits for labels.
     feeder.until(plan.end_ms + 60 * DAY_MS)

@@ -322,7 +322,7 @@ def test_registry_and_clickhouse_away(scored: Scored, trial: Trials) -> None:
         for _ in hurt.rounds():
             hurt.pause(0.2, 1.0)
             hurt.moments.append(time.time())
-            away = [scored.pid(name) for name in ("registry", "clickhouse")]
+            away = [scored.project.pid(name) for name in ("registry", "clickhouse")]
             for pid in away:
                 os.kill(pid, signal.SIGSTOP)
             hurt.pause(AWAY_S, 20.0 if LONG else AWAY_S)
@@ -363,5 +363,5 @@ def rows_are_events(scored: Scored) -> None:
         row = scored.project.json("query", sql)[0]
         return int(row["n"]) == events
 
-    scored.wait(stored, f"{events} rows")
+    scored.project.wait(stored, f"{events} rows")
     assert (int(row["n"]), int(row["u"])) == (events, events)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from tailrace.contracts.apply import Plan
 from tailrace.contracts.model_contract import ModelContract, load_contract
 
 CREDIT = """
@@ -32,3 +35,23 @@ def contract(text: str = CREDIT, **replaced: str) -> ModelContract:
         assert old in text
         text = text.replace(old, new)
     return load_contract(text)
+
+
+def contract_record(contract: ModelContract, follows: int = 0, *, at: int = 0) -> dict[str, Any]:
+    """The record of a contract that is applied behind this revision."""
+    return Plan("", contract, "", follows, []).record("test", at)
+
+
+def manifest_record(model: str, version: int, digest: str, *, at: int = 0) -> dict[str, Any]:
+    """The record of a version that nobody has signed, and of which there is nothing but its digest."""
+    return {
+        "model": model,
+        "version": version,
+        "manifest": b"{}",
+        "digest": digest,
+        "signature": b"",
+        "key_id": "",
+        "chunks": [],
+        "published_at": at,
+        "published_by": "test",
+    }

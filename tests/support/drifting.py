@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
+from tests.support.contracts import contract_record, manifest_record
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.scoring import formula_model
 
@@ -114,16 +115,7 @@ class DriftWorld:
         self.contract = contract = load_contract(text)
         follows = len(self.contracts)
         self.contracts.append(contract)
-        record = {
-            "model": contract.model,
-            "revision": follows + 1,
-            "follows": follows,
-            "digest": contract.digest,
-            "source_text": "",
-            "resolved": contract.resolved_json,
-            "applied_by": "test",
-            "applied_at": NOW,
-        }
+        record = contract_record(contract, follows, at=NOW)
         self.records.append(Record(CONTRACTS, self.control.encode("Contract", record), b"credit"))
         topic = Lane(contract.lane).predictions
         self.schema_id = self.registry.register(
@@ -137,17 +129,7 @@ class DriftWorld:
         self.opened[version] = (
             PackageRefused("signature", why_not) if why_not else (manifest, reference(self.contract, rows))
         )
-        record = {
-            "model": "credit",
-            "version": version,
-            "manifest": b"{}",
-            "digest": manifest.digest,
-            "signature": b"",
-            "key_id": "",
-            "chunks": [],
-            "published_at": NOW,
-            "published_by": "test",
-        }
+        record = manifest_record("credit", version, manifest.digest, at=NOW)
         key = f"credit/{version}".encode()
         self.records.append(Record(MANIFESTS, self.control.encode("ModelManifest", record), key))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.support.contracts import contract_record, manifest_record
 from tests.support.memory_registry import MemoryRegistry
 
 from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, Lane
@@ -104,29 +105,10 @@ class Lab:
         return Manifest.model_construct(holdout=holdout, conformal=self.conformal)
 
     def control_records(self) -> list[Record]:
-        contract = {
-            "model": self.contract.model,
-            "revision": 1,
-            "follows": 0,
-            "digest": self.contract.digest,
-            "source_text": "",
-            "resolved": self.contract.resolved_json,
-            "applied_by": "test",
-            "applied_at": 0,
-        }
+        contract = contract_record(self.contract)
         records = [Record(CONTRACTS, self.control.encode("Contract", contract), b"m")]
         for version in self.holdouts:
-            manifest = {
-                "model": self.contract.model,
-                "version": version,
-                "manifest": b"",
-                "digest": ARTIFACT,
-                "signature": b"",
-                "key_id": "",
-                "chunks": [],
-                "published_at": 0,
-                "published_by": "test",
-            }
+            manifest = manifest_record(self.contract.model, version, ARTIFACT)
             records.append(Record(MANIFESTS, self.control.encode("ModelManifest", manifest), b"m"))
         return records
 

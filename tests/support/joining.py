@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.support.contracts import contract_record
 from tests.support.memory_registry import MemoryRegistry
 
 from tailrace.contracts.lanes import CONTRACTS, Lane
@@ -42,16 +43,7 @@ class JoinedLane:
         self.outcome_schema = outcome_schema(self.contract)
 
     def contract_record(self, follows: int = 0) -> Record:
-        record = {
-            "model": self.contract.model,
-            "revision": follows + 1,
-            "follows": follows,
-            "digest": self.contract.digest,
-            "source_text": "",
-            "resolved": self.contract.resolved_json,
-            "applied_by": "test",
-            "applied_at": 0,
-        }
+        record = contract_record(self.contract, follows)
         return Record(CONTRACTS, self.control.encode("Contract", record), self.contract.model.encode())
 
     def prediction(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
+from tests.support.contracts import contract_record, manifest_record
 
 from tailrace.contracts import lanes
 from tailrace.contracts.lanes import Lane
@@ -61,40 +62,15 @@ class HandmadeLane:
         self._control = ControlCodec(registry)
         self.write(
             [
-                self.control("Contract", self._contract()),
-                self.control("ModelManifest", self._manifest(1)),
-                self.control("ModelManifest", self._manifest(2)),
+                self.control("Contract", contract_record(self.contract)),
+                self.control("ModelManifest", manifest_record(self.model, 1, DIGEST)),
+                self.control("ModelManifest", manifest_record(self.model, 2, DIGEST)),
                 self.control("Rollout", self._rollout()),
             ]
         )
 
     def control(self, name: str, record: dict[str, Any]) -> Record:
         return Record(CONTROL_RECORDS[name], self._control.encode(name, record), self.model.encode())
-
-    def _contract(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "revision": 1,
-            "follows": 0,
-            "digest": self.contract.digest,
-            "source_text": "",
-            "resolved": self.contract.resolved_json,
-            "applied_by": "test",
-            "applied_at": 0,
-        }
-
-    def _manifest(self, version: int) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "version": version,
-            "manifest": b"{}",
-            "digest": DIGEST,
-            "signature": b"",
-            "key_id": "test",
-            "chunks": [],
-            "published_at": 0,
-            "published_by": "test",
-        }
 
     def _rollout(self) -> dict[str, Any]:
         return {

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from tests.support.observer import Coordinates, Observer, Seen
 from tests.support.project import Project, running_project
@@ -28,7 +28,6 @@ from tailrace.kit.data import data_dir
 from tailrace.kit.marks import mark
 from tailrace.kit.murmur2 import partition_of
 from tailrace.kit.registry import RegistryClient
-from tailrace.local.home import Home
 
 CREDIT = data_dir("contracts", "models", "credit.yaml")
 LANE = Lane("credit")
@@ -72,7 +71,6 @@ class Loop:
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        self.home = Home(project.home)
         self.connection: Connection = connect({}, project.home)
 
     # --- looking
@@ -117,26 +115,12 @@ class Loop:
 
     # --- killing
 
-    def pid(self, name: str) -> int:
-        processes = self.home.read(self.home.state)["processes"]
-        return next(int(process["pid"]) for process in processes if process["name"] == name)
-
     def kill(self, name: str, timeout: float = 60) -> None:
         """SIGKILL, wherever in its life it is; comes back when its successor has started."""
-        before = self.pid(name)
+        before = self.project.pid(name)
         with suppress(ProcessLookupError):  # it ended by itself a moment ago
             os.kill(before, signal.SIGKILL)
-        self.wait(lambda: self.pid(name) != before, timeout, f"{name} to be started again")
-
-    def wait(self, condition: Callable[[], Any], timeout: float, what: str) -> None:
-        """Until the condition holds; while a killed broker or registry does not answer, it does not."""
-        deadline = time.monotonic() + timeout
-        while True:
-            with suppress(KafkaException, OSError):
-                if condition():
-                    return
-            assert time.monotonic() < deadline, f"waited {timeout} s for {what}\n{self.project.logs()}"
-            time.sleep(0.1)
+        self.project.wait(lambda: self.project.pid(name) != before, f"{name} to be started again", timeout)
 
 
 @dataclass(frozen=True)
@@ -230,7 +214,7 @@ def copy(records: list[Seen], revision_of: Mapping[Coordinates, int], loop: Loop
         if revision_of.get(record.at, 0) > revision:
             assert producer.flush(120) == 0
             revision = revision_of[record.at]
-            loop.wait(partial(_has_revision, loop, revision), 120, f"rollout revision {revision}")
+            loop.project.wait(partial(_has_revision, loop, revision), f"rollout revision {revision}", 120)
             due = time.monotonic()
         due += 1 / rate
         while time.monotonic() < due:

@@ -7,10 +7,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from confluent_kafka import KafkaException
+
+from tailrace.local.home import Home
 
 # What a user's shell may have set must not leak into a test's project.
 _FOREIGN = ("KAFKA_", "SCHEMA_REGISTRY_", "CLICKHOUSE_", "TAILRACE_")
@@ -66,6 +70,22 @@ class Project:
         while not any(m["model"] == model and m["champion"] == version for m in self.status()["models"]):
             assert time.monotonic() < deadline, f"{model} {version} is not champion:\n{self.logs()}"
             time.sleep(0.2)
+
+    def pid(self, name: str) -> int:
+        """Of what runs in this home, as it was written down last."""
+        home = Home(self.home)
+        processes = home.read(home.state)["processes"]
+        return next(int(process["pid"]) for process in processes if process["name"] == name)
+
+    def wait(self, condition: Callable[[], Any], what: str, timeout: float = 60) -> None:
+        """Until the condition holds; while a killed broker or registry does not answer, it does not."""
+        deadline = time.monotonic() + timeout
+        while True:
+            with suppress(KafkaException, OSError):
+                if condition():
+                    return
+            assert time.monotonic() < deadline, f"waited {timeout} s for {what}\n{self.logs()}"
+            time.sleep(0.05)
 
     def logs(self) -> str:
         """The end of every log of the home, for a failing test's message."""

@@ -6,13 +6,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from tests.support.account import Account, account
 from tests.support.observer import Observer
@@ -25,7 +25,6 @@ from tailrace.kit.codec import ControlCodec
 from tailrace.kit.connection import connect
 from tailrace.kit.data import data_dir
 from tailrace.kit.registry import RegistryClient
-from tailrace.local.home import Home
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
@@ -127,21 +126,10 @@ class Scored:
         self.connection = connect({}, project.home)
         self.observer = Observer(self.connection.bootstrap, self.connection.registry)
         self.logs = kafka.data / "logs"
-        self._home = Home(project.home)
         self._others: list[Scorer] = []
         self._group = Consumer({**self.connection.kafka, "group.id": GROUP, "log_level": 0})
 
     # --- looking
-
-    def wait(self, condition: Callable[[], Any], what: str, timeout: float = 60) -> None:
-        """Until the condition holds; while the broker does not answer, it does not."""
-        deadline = time.monotonic() + timeout
-        while True:
-            with suppress(KafkaException, OSError):
-                if condition():
-                    return
-            assert time.monotonic() < deadline, f"waited {timeout} s for {what}\n{self.project.logs()}"
-            time.sleep(0.05)
 
     def ends(self) -> dict[tuple[str, int], int]:
         """By topic and partition of the lane, where what is written from now on begins."""
@@ -151,13 +139,15 @@ class Scored:
     def caught_up(self, timeout: float = 60) -> None:
         """Until what has been asked up to now is answered."""
         asked: dict[tuple[str, int], int] = {}
-        self.wait(lambda: asked.update(self.observer.ends(f"{LANE}.requests")) or True, "the broker", timeout)
+        self.project.wait(
+            lambda: asked.update(self.observer.ends(f"{LANE}.requests")) or True, "the broker", timeout
+        )
 
         def answered() -> bool:
             places = self._group.committed([TopicPartition(*place) for place in asked], timeout=5)
             return all(place.offset >= asked[place.topic, place.partition] for place in places)
 
-        self.wait(answered, "the answers", timeout)
+        self.project.wait(answered, "the answers", timeout)
 
     def members(self, count: int, timeout: float = 60) -> None:
         """Until so many scorers share the partitions."""
@@ -169,23 +159,19 @@ class Scored:
             owned = [len(member.assignment.topic_partitions) for member in found]
             return len(owned) == count and min(owned) > 0 and sum(owned) == PARTITIONS
 
-        self.wait(shared, f"{count} scorers that share the partitions", timeout)
+        self.project.wait(shared, f"{count} scorers that share the partitions", timeout)
 
     def account(self, since: dict[tuple[str, int], int]) -> Account:
         return account(self.observer, self.logs, GROUP, LANE, since)
 
     # --- hurting
 
-    def pid(self, name: str) -> int:
-        processes = self._home.read(self._home.state)["processes"]
-        return next(int(process["pid"]) for process in processes if process["name"] == name)
-
     def kill(self, name: str) -> float:
         """SIGKILL, wherever in its life it is; when, as ``time.time()`` says."""
         while True:
             moment = time.time()
             try:
-                os.kill(self.pid(name), signal.SIGKILL)
+                os.kill(self.project.pid(name), signal.SIGKILL)
                 return moment
             except ProcessLookupError:  # its successor is not known yet
                 time.sleep(0.02)
@@ -260,7 +246,7 @@ def scored_project(path: Path) -> Iterator[Scored]:
                 project.run("train", MODEL, "--data", "loans.csv", "--where", where)
             project.wait_for_champion(MODEL, 1)
             scored = Scored(project, kafka)
-            scored.wait(lambda: scored.rollout()["shadow"] == [2], "version 2 in shadow")
+            project.wait(lambda: scored.rollout()["shadow"] == [2], "version 2 in shadow")
             scored.freeze()
             yield scored
     finally:

@@ -14,6 +14,7 @@ from typing import Any
 
 import fastavro
 import numpy as np
+from tests.support.contracts import contract_record, manifest_record
 from tests.support.memory_registry import MemoryRegistry
 
 from tailrace.contracts import lanes
@@ -21,6 +22,7 @@ from tailrace.contracts.lanes import Lane
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.contracts.schemas import request_schema, subject
 from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.inline import Inline
 from tailrace.kit.log import Committed
 from tailrace.kit.logic import Logic, Output
 from tailrace.kit.memory_log import MemoryClock, MemoryLog
@@ -141,18 +143,6 @@ def formula_model(contract: ModelContract, version: int, runner: Any = None, **c
     return LoadedModel(manifest, runner or Formula(version))
 
 
-class Inline(Executor):
-    """Opens packages at once, in the caller's thread."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
 class Later(Inline):
     """Opens packages when told to."""
 
@@ -190,16 +180,7 @@ class Publisher:
         after = len(known) if follows is None else follows
         if follows is None:
             known.append(contract)
-        record = {
-            "model": contract.model,
-            "revision": after + 1,
-            "follows": after,
-            "digest": contract.digest,
-            "source_text": "",
-            "resolved": contract.resolved_json,
-            "applied_by": "test",
-            "applied_at": NOW,
-        }
+        record = contract_record(contract, after, at=NOW)
         return Record(lanes.CONTRACTS, self.control.encode("Contract", record), contract.model.encode())
 
     def manifest(
@@ -209,17 +190,7 @@ class Publisher:
             opened = formula_model(self.contracts[model][-1], version)
         self.models[model, version] = opened
         digest = opened.digest if isinstance(opened, LoadedModel) else "bad"
-        record = {
-            "model": model,
-            "version": version,
-            "manifest": b"{}",
-            "digest": digest,
-            "signature": b"",
-            "key_id": "",
-            "chunks": [],
-            "published_at": NOW,
-            "published_by": "test",
-        }
+        record = manifest_record(model, version, digest, at=NOW)
         return Record(
             lanes.MANIFESTS, self.control.encode("ModelManifest", record), f"{model}/{version}".encode()
         )

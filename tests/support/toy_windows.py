@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
+from tests.support.contracts import contract_record
 from tests.support.memory_registry import MemoryRegistry
 
 from tailrace.contracts.fold import AppliedContract, Contracts
@@ -62,16 +63,7 @@ def contract_records() -> list[Record]:
     for contract in _CONTRACTS:
         number = revisions[contract.model]
         revisions[contract.model] += 1
-        record = {
-            "model": contract.model,
-            "revision": number + 1,
-            "follows": number,
-            "digest": contract.digest,
-            "resolved": contract.resolved_json,
-            "source_text": "",
-            "applied_by": "t",
-            "applied_at": 0,
-        }
+        record = contract_record(contract, number)
         records.append(Record(CONTRACTS, CODEC.encode("Contract", record), contract.model.encode()))
     return records
 

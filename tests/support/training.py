@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Producer
+from tests.support.contracts import contract_record
 
 from tailrace.contracts import lanes
 from tailrace.contracts.lanes import Lane
@@ -201,16 +202,7 @@ class TrainingLane:
         self.apply()
 
     def apply(self) -> None:
-        record = {
-            "model": self.model,
-            "revision": 1,
-            "follows": 0,
-            "digest": self.contract.digest,
-            "source_text": "",
-            "resolved": self.contract.resolved_json,
-            "applied_by": "test",
-            "applied_at": 0,
-        }
+        record = contract_record(self.contract)
         self.write([self.record("Contract", record)])
 
     def record(self, name: str, record: dict[str, Any]) -> Record:

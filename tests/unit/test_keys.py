@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from tests.support.scoring import REQUEST, Bench, Inline, Publisher
+from tests.support.scoring import REQUEST, Bench, Publisher
 from typer.testing import CliRunner
 
 from tailrace.cli.app import app
 from tailrace.kit.errors import UsageError
+from tailrace.kit.inline import Inline
 from tailrace.models.errors import PackageRefused
 from tailrace.models.sign import SigningKey, sign_command
 from tailrace.models.trust import TrustStore, own_key, signing_key

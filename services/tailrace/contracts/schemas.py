@@ -190,11 +190,11 @@ def subject(topic: str, model: str, lane: str) -> str:
     """
     if model == lane:
         return f"{topic}-value"
-    record = _RECORDS[topic.removeprefix(f"{lane}.")]
+    record = LANE_RECORDS[topic.removeprefix(f"{lane}.")]
     return f"{topic}-{namespace(model)}.{record}"
 
 
-_RECORDS = {
+LANE_RECORDS = {
     "requests": "Request",
     "predictions": "Prediction",
     "shadow-predictions": "Prediction",
@@ -202,6 +202,7 @@ _RECORDS = {
     "actions": "Action",
     "outcomes": "Outcome",
 }
+"""By topic of a lane, the name of what it holds."""
 
 
 def _identity(contract: ModelContract, event_time_doc: str) -> list[AvroSchema]:

@@ -180,20 +180,9 @@ class DataStory:
         )
 
     def _judge(self, seen: Seen) -> None:
-        found, answers = self._found, seen.answers
-        found.counts = {
-            "requests": seen.requests,
-            "predictions": len(answers),
-            "labels": seen.labels,
-            "outcomes": seen.outcomes,
-            "dead_letters": seen.dead_letters,
-            "lost": seen.requests - len(answers) - seen.dead_letters,
-            "twice": seen.twice,
-            "trainings": len(seen.runs),
-        }
-        found.versions = {
-            f"v{v}": sum(a.version == v for a in answers) for v in sorted({a.version for a in answers})
-        }
+        found = self._found
+        found.counts = seen.counts() | {"trainings": len(seen.runs)}
+        found.versions = seen.versions()
         if found.counts["lost"] or seen.twice or seen.requests != found.rows:
             found.missing.append("every request answered exactly once")
         alerts = [a for a in seen.alerts_of("drift") if not a["detail"].get("segment")]

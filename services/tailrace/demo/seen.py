@@ -71,6 +71,23 @@ class Seen:
     def rollout(self) -> RolloutState:
         return self._rollouts.state(self.model)
 
+    def counts(self) -> dict[str, int]:
+        """What there was of each; ``lost`` are the requests of which nothing came."""
+        return {
+            "requests": self.requests,
+            "predictions": len(self.answers),
+            "labels": self.labels,
+            "outcomes": self.outcomes,
+            "dead_letters": self.dead_letters,
+            "lost": self.requests - len(self.answers) - self.dead_letters,
+            "twice": self.twice,
+        }
+
+    def versions(self) -> dict[str, int]:
+        """How many answers were each version's."""
+        found = Counter(answer.version for answer in self.answers)
+        return {f"v{version}": found[version] for version in sorted(found)}
+
     def request(self, at: Source, appended_ms: int) -> None:
         self.requests += 1
         self._appended[at] = appended_ms

@@ -175,18 +175,8 @@ class Story:
     def _judge(self, plan: Timeline, seen: Seen) -> None:
         happened, require = self._happened, self._require
         answers = sorted(seen.answers, key=lambda a: a.prediction_ms)
-        happened.counts |= {
-            "requests": seen.requests,
-            "predictions": len(answers),
-            "labels": seen.labels,
-            "outcomes": seen.outcomes,
-            "dead_letters": seen.dead_letters,
-            "lost": seen.requests - len(answers) - seen.dead_letters,
-            "twice": seen.twice,
-        }
-        happened.versions = {
-            f"v{v}": sum(a.version == v for a in answers) for v in sorted({a.version for a in answers})
-        }
+        happened.counts |= seen.counts()
+        happened.versions = seen.versions()
         require(
             "every request answered exactly once", answers and not seen.twice and not happened.counts["lost"]
         )

@@ -18,7 +18,7 @@ from tailrace.contracts.json_input import JsonInput, Kind, parse_object
 from tailrace.contracts.lanes import Lane
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.contracts.names import avro_name
-from tailrace.contracts.schemas import AvroSchema, lane_schemas
+from tailrace.contracts.schemas import LANE_RECORDS, AvroSchema, lane_schemas
 from tailrace.kit import dead_letters
 from tailrace.kit.clickhouse import Store
 from tailrace.kit.codec import CONTROL_NAMES, Codec, ControlCodec, control_schema, is_json, read_schema_id
@@ -38,14 +38,6 @@ from tailrace.kit.tables import (
     table_name,
 )
 
-_RECORD_KINDS = {
-    "requests": "Request",
-    "predictions": "Prediction",
-    "shadow-predictions": "Prediction",
-    "labels": "Label",
-    "actions": "Action",
-    "outcomes": "Outcome",
-}
 _JSON_KINDS: dict[str, Kind] = {"requests": "requests", "labels": "labels", "actions": "actions"}
 
 
@@ -189,7 +181,7 @@ class RowReader:
             if again and not self._try_refresh():
                 break
             for contract in self._newest_first(lane):
-                if full == f"tailrace.{avro_name(contract.model)}.{_RECORD_KINDS.get(suffix)}":
+                if full == f"tailrace.{avro_name(contract.model)}.{LANE_RECORDS.get(suffix)}":
                     return contract.model
         return None
 

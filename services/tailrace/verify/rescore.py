@@ -12,7 +12,6 @@ import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -20,6 +19,7 @@ from tailrace.contracts import lanes
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.codec import HEADER, Codec, ControlCodec
 from tailrace.kit.errors import BadRecord, Retry
+from tailrace.kit.inline import Inline
 from tailrace.kit.messages import Message, Record, Source
 from tailrace.kit.registry import Registry
 from tailrace.kit.sources import prediction_id
@@ -240,7 +240,7 @@ class Rescorer:
         logic = self._logics.pop(named, None)
         if logic is None:
             opened = self._open_but(self._previous(named)) if named.alone else self._open
-            logic = ScorerLogic(named.role, self._registry, opened, _Inline())
+            logic = ScorerLogic(named.role, self._registry, opened, Inline())
             logic.control(self._as_of(named))
         self._logics[named] = logic
         if len(self._logics) > _MOST_LOGICS:
@@ -323,18 +323,6 @@ def _near(logged: Any, again: Any, tolerance: Tolerance) -> Any:
 
 def _problem(message: Message, detail: str) -> Problem:
     return Problem("altered", message.topic(), message.partition(), message.offset(), detail)
-
-
-class _Inline(Executor):
-    """Opens packages in the caller's thread."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
 
 
 class _Clock:
