@@ -30,8 +30,10 @@ class NumberedEcho:
     for a partition. A request may need a revision that is not there yet, and is then held.
     """
 
-    def __init__(self, revision: int) -> None:
+    def __init__(self, revision: int, *, ahead: bool = False) -> None:
         self.at_least = revision
+        self.ahead = ahead
+        self.pending: list[tuple[Output, dict[TopicPartition, int]]] = []
         self.revision = 0
         self.open: set[str] = set()
         self.counts: dict[TopicPartition, int] = {}
@@ -91,13 +93,17 @@ class NumberedEcho:
         output.metadata = json.dumps(
             {"revision": self.revision, "counts": {f"{tp.topic}/{tp.partition}": counts[tp] for tp in seen}}
         )
-        self.pending = (id(output), counts)
+        if self.ahead and not output.holds:
+            output.ahead = True
+            self.counts = counts
+        self.pending = [*self.pending[-1:], (output, counts)]
         return output
 
     def committed(self, output: Output) -> None:
-        expected, counts = self.pending
-        assert expected == id(output)
-        self.counts = counts
+        (counts,) = (counts for of, counts in self.pending if of is output)
+        if not output.ahead:
+            assert output is self.pending[-1][0], "what is not ahead is committed before the next batch"
+            self.counts = counts
 
     def waiting(self) -> str | None:
         return None
@@ -188,6 +194,15 @@ class EchoScenario(Scenario):
         assert letters == bad
 
 
+class AheadEchoScenario(EchoScenario):
+    """Batches are processed while the ones before them are being committed."""
+
+    max_batch = 3
+
+    def logic(self) -> NumberedEcho:
+        return NumberedEcho(self.revision, ahead=True)
+
+
 class EagerEchoScenario(EchoScenario):
     """Partitions of one number belong together, so all are given up at each rebalance."""
 
@@ -196,6 +211,10 @@ class EagerEchoScenario(EchoScenario):
 
 def test_every_request_is_answered_once_whatever_happens() -> None:
     simulate(EchoScenario, 1_000, long=5_000)
+
+
+def test_the_same_where_batches_are_processed_ahead() -> None:
+    simulate(AheadEchoScenario)
 
 
 def test_the_same_with_partitions_that_are_given_up_at_each_rebalance() -> None:

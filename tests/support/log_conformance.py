@@ -318,6 +318,58 @@ class LogConformance:
         assert [m.value() for m in self.read(self.other)] == [b"1"]
         consumer.close()
 
+    def test_a_commit_that_is_begun_is_waited_for(self) -> None:
+        self.world.create_topic(self.topic, 1)
+        self.world.create_topic(self.other, 1)
+        consumer, _ = self.joined(self.world.backend())
+        tp = TopicPartition(self.topic, 0)
+        producer = self.started()
+        for offset in (1, 2):
+            producer.begin()
+            producer.produce([Record(self.other, b"%d" % offset)])
+            producer.begin_commit({tp: Committed(offset)}, consumer.membership())
+            producer.commit()
+        assert patiently(lambda: consumer.committed([tp])) == {tp: Committed(2)}
+        assert [m.value() for m in self.read(self.other)] == [b"1", b"2"]
+        consumer.close()
+
+    def test_nothing_comes_of_a_commit_that_is_begun_by_a_former_member(self) -> None:
+        self.world.create_topic(self.topic, 1)
+        self.world.create_topic(self.other, 1)
+        former, _ = self.joined(self.world.backend())
+        stale = former.membership()
+        former.close()
+        tp = TopicPartition(self.topic, 0)
+        producer = self.started()
+        producer.begin()
+        producer.produce([Record(self.other, b"never")])
+        producer.begin_commit({tp: Committed(1)}, stale)
+        with pytest.raises(Abortable):
+            producer.commit()
+        producer.abort()
+        assert self.read(self.other) == []
+        producer.begin()
+        producer.produce([Record(self.other, b"next")])
+        producer.commit()
+        assert [m.value() for m in self.read(self.other)] == [b"next"]
+
+    def test_who_was_fenced_off_is_told_by_the_commit_that_was_begun(self) -> None:
+        self.world.create_topic(self.topic, 1)
+        self.world.create_topic(self.other, 1)
+        consumer, _ = self.joined(self.world.backend())
+        old = self.started()
+        old.begin()
+        old.produce([Record(self.other, b"old")])
+        new = self.started()
+        old.begin_commit({TopicPartition(self.topic, 0): Committed(1)}, consumer.membership())
+        with pytest.raises(Fatal):
+            patiently(old.commit)
+        new.begin()
+        new.produce([Record(self.other, b"new")])
+        new.commit()
+        assert [m.value() for m in self.read(self.other)] == [b"new"]
+        consumer.close()
+
     def test_what_an_undecided_transaction_may_change_is_not_answered(self) -> None:
         self.world.create_topic(self.topic, 1)
         consumer, _ = self.joined(self.world.backend())

@@ -38,6 +38,7 @@ class Scenario:
     group = "service"
     partitions = 3
     co_partitioned = False
+    max_batch = 7
 
     def setup(self, log: MemoryLog, rng: random.Random) -> None:
         """Creates topics."""
@@ -63,7 +64,7 @@ class Scenario:
             transactional_id=transactional_id,
             clock=clock,
             quarantine=quarantine,
-            max_batch=7,
+            max_batch=self.max_batch,
             co_partitioned=self.co_partitioned,
         )
 

@@ -26,6 +26,7 @@ from tests.support.scoring import (
 from tailrace.contracts import lanes
 from tailrace.contracts.model_contract import load_contract
 from tailrace.kit.errors import Retry
+from tailrace.kit.log import Committed
 from tailrace.kit.marks import mark
 from tailrace.kit.memory_log import MemoryClock, MemoryLog
 from tailrace.kit.messages import Hold, Record, Source, TopicPartition
@@ -621,6 +622,10 @@ def test_a_batch_that_is_offered_again_tells_the_time_again() -> None:
     bench = serving("shadow")
     message = bench.message(Record("credit.requests", good(bench, "r")))
     once = bench.logic.process([message], MemoryClock(MemoryLog()))
+    assert once.ahead
+    # Nothing comes of its commit.
+    bench.logic.revoked([FIRST])
+    bench.logic.assigned({FIRST: Committed(0)})
     assert bench.process([message]).records == once.records != []
     assert bench.process([message]).records == []
 

@@ -3,6 +3,9 @@
 Each turn takes what is new on the control topics, then one batch: consume, process, and in one transaction
 write the outputs and dead letters and commit the offsets. Whatever fails is either repeated, or aborted and
 taken again from the committed offsets, or ends the process with nothing committed.
+
+Where the log holds another full batch, and the logic allows it, a commit is waited for only when that batch is
+processed (docs/adr/0157). Before anything else is done, and whenever partitions move, it is settled.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event
 from typing import TypeVar
@@ -26,6 +30,7 @@ from tailrace.kit.log import (
     Fenced,
     History,
     Indefinite,
+    LogError,
     Membership,
     Reader,
     Refused,
@@ -94,6 +99,27 @@ class _Restoring:
     messages: list[Message] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _Batch:
+    """A batch that has been processed.
+
+    Attributes:
+        last: the last message of each partition.
+        in_flight: what a process may die with that works it off.
+        offsets: what is committed with it.
+    """
+
+    messages: Sequence[Message]
+    last: Mapping[TopicPartition, Message]
+    in_flight: Sequence[str]
+    output: Output
+    offsets: Mapping[TopicPartition, Committed]
+
+
+class _Dropped(Exception):
+    """The commit that was under way did not come about, so what was built on it comes again."""
+
+
 class BatchLoop(Turns):
     """Runs ``logic`` on ``backend``.
 
@@ -137,6 +163,8 @@ class BatchLoop(Turns):
         self._begun = False
         self._began_at = 0
         self._aborts = 0
+        self._committing: _Batch | None = None
+        self._ahead = False
         self._away: str | None = None
         self._owned: dict[TopicPartition, _Partition] = {}
         self._restoring: list[_Restoring] = []
@@ -146,6 +174,10 @@ class BatchLoop(Turns):
 
     def close(self) -> None:
         """Leaves the group, so that others take over at once. An open transaction is left to the broker."""
+        try:
+            self._settle()
+        except Exception as error:
+            log.warning("the last commit's outcome is not known", extra={"reason": str(error)})
         histories = [task.reader for task in self._restoring]
         self._restoring = []
         super().close()
@@ -167,10 +199,17 @@ class BatchLoop(Turns):
             self._consumer.resume([tp for tp in self._paused if self._owned[tp].hold is None])
             self._paused.clear()
         self._offer_held(self._consumer)
-        self._rewind(self._consumer)
-        messages = self._fetch(self._consumer)
-        if messages:
-            self._take(self._consumer, messages)
+        try:
+            if self._rewinding:
+                self._settle()
+            self._rewind(self._consumer)
+            messages = self._fetch(self._consumer)
+            if messages:
+                self._take(self._consumer, messages)
+            else:
+                self._settle()
+        except _Dropped:
+            pass
         self.waiting = self._reason()
         self._measure(self._consumer)
 
@@ -206,6 +245,7 @@ class BatchLoop(Turns):
         """
         assert self._consumer is not None
         self._rebalanced = True
+        self._settle_somehow()
         membership = self._consumer.membership()
         self._member = membership.member_id
         committed = self._patiently(self._consumer.committed, partitions)
@@ -234,7 +274,7 @@ class BatchLoop(Turns):
         return {tp: self._owned[tp].position for tp in partitions}
 
     def on_revoke(self, partitions: Collection[TopicPartition]) -> None:
-        """Batches are finished between calls of consume, so nothing of these partitions is under way."""
+        """What is under way of these partitions is finished first, while they are this instance's."""
         log.info("revoked", extra={"partitions": names(partitions)})
         self._let_go(partitions)
 
@@ -245,6 +285,7 @@ class BatchLoop(Turns):
 
     def _let_go(self, partitions: Collection[TopicPartition]) -> None:
         self._rebalanced = True
+        self._settle_somehow()
         for tp in partitions:
             self._owned.pop(tp, None)
             self._rewinding.discard(tp)
@@ -336,13 +377,17 @@ class BatchLoop(Turns):
             return ()
         return messages
 
-    def _backlog(self, consumer: Consumer) -> int:
+    def _backlog(
+        self, consumer: Consumer, under_way: Mapping[TopicPartition, Committed] | None = None
+    ) -> int:
         """Records that wait, as far as is known without asking (markers count); at most a full batch."""
+        if under_way is None:
+            under_way = self._committing.offsets if self._committing else {}
         backlog = 0
         for tp, partition in self._owned.items():
             end = consumer.end(tp)
             if end is not None and partition.hold is None:
-                backlog += max(0, end - partition.position)
+                backlog += max(0, end - (under_way[tp].offset if tp in under_way else partition.position))
                 if backlog >= self._max_batch:
                     return self._max_batch
         return backlog
@@ -377,14 +422,28 @@ class BatchLoop(Turns):
         messages: Sequence[Message],
         last: Mapping[TopicPartition, Message],
     ) -> None:
-        """Takes one batch to its commit, or leaves everything as if it had never been consumed."""
+        """Takes one batch to its commit, or leaves everything as if it had never been consumed. The commit may still be
+        under way afterwards, where another full batch waits.
+        """
+        if not self._plain(last):
+            self._settle()
         try:
             in_flight = self._announce(consumer, membership, last)
             output = self._process(messages, last)
+            self._settle()
+            self._ahead = output.ahead
             offsets = self._offsets(output, last)
+            batch = _Batch(messages, last, in_flight, output, offsets)
             if offsets:
                 letters = [dead_letters.to_record(letter, self._service) for letter in output.dead_letters]
-                self._transact(consumer, membership, offsets, [*output.records, *letters])
+                self._write(consumer, membership, [*output.records, *letters])
+                if self._may_go_ahead(consumer, batch):
+                    assert self._producer is not None
+                    self._producer.begin_commit(offsets, membership)
+                    self._committing = batch
+                    return
+                self._send_offsets(offsets, membership)
+                self._commit()
         except Refused as refused:
             self._abort(str(refused))
             alone = [p for p in map(self._owned.get, last) if p is not None and p.trial.alone]
@@ -396,17 +455,64 @@ class BatchLoop(Turns):
         except Indefinite as reason:
             self._replace_producer(str(reason))
         else:
-            self._aborts = 0
-            for tp, committed in offsets.items():
-                partition = self._owned[tp]
-                partition.proven |= committed.offset > partition.position
-                self._advance(partition, committed)
-            if offsets:
-                self._count(messages, last, output)
-                self._logic.committed(output)
-            if not output.holds:
-                self._survived.update(in_flight)
-            self._hold(consumer, output.holds)
+            self._finish(consumer, batch)
+
+    def _may_go_ahead(self, consumer: Consumer, batch: _Batch) -> bool:
+        """Whether the next batch may be taken before this one is known to be committed: when a full one waits, and not
+        for a few records, which are sooner answered together with those that come until then.
+        """
+        if not batch.output.ahead or batch.output.holds or not self._plain(batch.last):
+            return False
+        return self._backlog(consumer, batch.offsets) >= self._max_batch
+
+    def _plain(self, last: Mapping[TopicPartition, Message]) -> bool:
+        """Whether a batch of these partitions is like those before it, so that it needs not wait for their commit."""
+        partitions = [self._owned[tp] for tp in last]
+        return self._away is None and all(p.proven and p.trial.deaths == 0 for p in partitions)
+
+    def _settle(self) -> None:
+        """Waits for the commit that is under way, if one is.
+
+        Raises:
+            _Dropped: nothing came of it, or that is not known; everything goes back to what is committed.
+            Refused: the log will never take what the batch wrote.
+        """
+        batch, self._committing = self._committing, None
+        if batch is None:
+            return
+        assert self._consumer is not None
+        try:
+            self._commit()
+        except Refused as refused:
+            self._abort(str(refused))
+            raise
+        except Abortable as reason:
+            self._abort(str(reason))
+        except Indefinite as reason:
+            self._replace_producer(str(reason))
+        else:
+            self._finish(self._consumer, batch)
+            return
+        raise _Dropped
+
+    def _settle_somehow(self) -> None:
+        with suppress(_Dropped):
+            self._settle()
+
+    def _finish(self, consumer: Consumer, batch: _Batch) -> None:
+        """Takes note that a batch is committed."""
+        self._aborts = 0
+        self._ahead = False
+        for tp, committed in batch.offsets.items():
+            partition = self._owned[tp]
+            partition.proven |= committed.offset > partition.position
+            self._advance(partition, committed)
+        if batch.offsets:
+            self._count(batch)
+            self._logic.committed(batch.output)
+        if not batch.output.holds:
+            self._survived.update(batch.in_flight)
+        self._hold(consumer, batch.output.holds)
 
     def _announce(
         self, consumer: Consumer, membership: Membership, last: Mapping[TopicPartition, Message]
@@ -417,6 +523,8 @@ class BatchLoop(Turns):
         trials = {}
         in_flight = self._in_flight(last)
         news = not self._survived.issuperset(in_flight)
+        if news:
+            self._settle()
         for tp, message in last.items():
             partition = self._owned[tp]
             trial = partition.trial
@@ -455,6 +563,7 @@ class BatchLoop(Turns):
                 return self._quarantine(messages[0], alone.culprit)
             return self._logic.process(messages, self._clock)
         except Retry as away:
+            self._settle()
             return self._hold_all(str(away), last)
         except Exception as error:
             if alone is None or alone.culprit is not None:
@@ -505,15 +614,61 @@ class BatchLoop(Turns):
             Abortable, Refused: neither; the transaction may still have to be aborted.
             Indefinite: not known.
         """
+        self._write(consumer, membership, records)
+        self._send_offsets(offsets, membership)
+        self._commit()
+
+    def _write(self, consumer: Consumer, membership: Membership, records: Sequence[Record]) -> None:
+        producer = self._producer
+        assert producer is not None
         self._began_at = self._clock.perf_ns()
         try:
-            self._write_and_commit(consumer, membership, offsets, records)
+            self._patiently(producer.begin, limit_s=DECIDE_S)
+            self._begun = True
+            if records:
+                producer.produce(records)
+        except Retriable as error:
+            raise Abortable(str(error)) from error
         except Fenced as error:
-            if not self._outlived():
-                raise
+            raise self._kind(error) from error
+        if consumer.member_id() != membership.member_id:
+            raise Abortable("no longer the member of the group that read the batch")
+
+    def _send_offsets(self, offsets: Mapping[TopicPartition, Committed], membership: Membership) -> None:
+        assert self._producer is not None
+        try:
+            self._patiently(self._producer.send_offsets, offsets, membership, limit_s=DECIDE_S)
+        except Retriable as error:
+            raise Abortable(str(error)) from error
+        except Fenced as error:
+            raise self._kind(error) from error
+
+    def _commit(self) -> None:
+        """Commits, or waits for the commit that was begun."""
+        assert self._producer is not None
+        attempts = 0
+
+        def commit(producer: TransactionalProducer) -> None:
+            nonlocal attempts
+            attempts += 1
+            producer.commit()
+
+        try:
+            self._patiently(commit, self._producer, limit_s=DECIDE_S)
+        except Retriable as error:
             raise Indefinite(str(error)) from error
+        except Abortable as error:
+            if attempts > 1:  # what came of the first attempt is not known
+                raise Indefinite(str(error)) from error
+            raise
+        except Fenced as error:
+            raise self._kind(error) from error
         self._begun = False
         metrics.COMMIT_SECONDS.observe((self._clock.perf_ns() - self._began_at) / 1e9)
+
+    def _kind(self, fenced: Fenced) -> LogError:
+        """A producer whose transaction has outlived its time is fenced off by the log, and a new one finds out."""
+        return Indefinite(str(fenced)) if self._outlived() else fenced
 
     def _outlived(self) -> bool:
         """Whether the transaction has been open for longer than the log lets it, as when the log itself was away: then
@@ -521,41 +676,6 @@ class BatchLoop(Turns):
         """
         open_for_ms = (self._clock.perf_ns() - self._began_at) / 1e6
         return self._begun and open_for_ms >= TRANSACTION_TIMEOUT_MS
-
-    def _write_and_commit(
-        self,
-        consumer: Consumer,
-        membership: Membership,
-        offsets: Mapping[TopicPartition, Committed],
-        records: Sequence[Record],
-    ) -> None:
-        producer = self._producer
-        assert producer is not None
-        try:
-            self._patiently(producer.begin, limit_s=DECIDE_S)
-            self._begun = True
-            if records:
-                producer.produce(records)
-            if consumer.member_id() != membership.member_id:
-                raise Abortable("no longer the member of the group that read the batch")
-            self._patiently(producer.send_offsets, offsets, membership, limit_s=DECIDE_S)
-        except Retriable as error:
-            raise Abortable(str(error)) from error
-        attempts = 0
-
-        def commit() -> None:
-            nonlocal attempts
-            attempts += 1
-            producer.commit()
-
-        try:
-            self._patiently(commit, limit_s=DECIDE_S)
-        except Retriable as error:
-            raise Indefinite(str(error)) from error
-        except Abortable as error:
-            if attempts > 1:  # what came of the first attempt is not known
-                raise Indefinite(str(error)) from error
-            raise
 
     def _advance(self, partition: _Partition, committed: Committed) -> None:
         partition.trial, partition.metadata = unpack(committed.metadata)
@@ -591,6 +711,8 @@ class BatchLoop(Turns):
                 return
             self._begun = False
         self._rewinding.update(self._owned)
+        if self._ahead:
+            self._assign_anew()
         if self._aborts > 1:
             self._wait(f"batches are given up: {reason}", min(0.005 * 2**self._aborts, 1.0))
 
@@ -621,6 +743,11 @@ class BatchLoop(Turns):
             elif committed is not None:
                 partition.metadata = unpack(committed.metadata)[1]
         self._rewinding.update(self._owned)
+        self._assign_anew()
+
+    def _assign_anew(self) -> None:
+        """Lets the logic forget what it knows beyond the committed offsets."""
+        self._ahead = False
         self._forget_history(self._owned)
         self._logic.revoked(list(self._owned))
         self._tell_assigned(list(self._owned))
@@ -638,9 +765,8 @@ class BatchLoop(Turns):
             return "; ".join(sorted(held))
         return self._logic.waiting()
 
-    def _count(
-        self, messages: Sequence[Message], last: Mapping[TopicPartition, Message], output: Output
-    ) -> None:
+    def _count(self, batch: _Batch) -> None:
+        messages, last, output = batch.messages, batch.last, batch.output
         metrics.BATCHES.inc()
         metrics.OUTPUTS.inc(len(output.records))
         for letter in output.dead_letters:

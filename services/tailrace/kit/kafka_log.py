@@ -222,7 +222,8 @@ class KafkaConsumer:
 class KafkaProducer:
     def __init__(self, common: Mapping[str, Any], transactional_id: str) -> None:
         self._refused: KafkaError | None = None
-        self._lasting = LastingCalls(f"offsets of {transactional_id}")
+        self._lasting = LastingCalls(f"transactions of {transactional_id}")
+        self._committing = False
         self._producer: Any = confluent_kafka.Producer(
             {
                 **common,
@@ -275,14 +276,38 @@ class KafkaProducer:
 
     def send_offsets(self, offsets: Mapping[TopicPartition, Committed], membership: Membership) -> None:
         # This one can lose its answer while the broker is away, and then heeds no timeout (librdkafka issue 5456).
-        call = self._client.send_offsets_to_transaction
-        try:
-            self._call(self._lasting, _LASTING_S, call, _places(offsets), membership.token, _CALL_S)
-        except NeverReturned:
-            raise Indefinite(f"the client library has not come back for {_LASTING_S:.0f} s") from None
+        self._lasting.begin(self._send_offsets, _places(offsets), membership.token)
+        self._wait(_LASTING_S)
+
+    def begin_commit(self, offsets: Mapping[TopicPartition, Committed], membership: Membership) -> None:
+        def send_and_commit() -> None:
+            try:
+                self._send_offsets(_places(offsets), membership.token)
+            except Retriable as error:
+                raise Abortable(str(error)) from error
+            self._commit()
+
+        self._lasting.begin(send_and_commit)
+        self._committing = True
 
     def commit(self) -> None:
+        if not self._committing:
+            self._commit()
+            return
+        self._committing = False
+        self._wait(2 * _LASTING_S)
+
+    def _send_offsets(self, places: Sequence[Place], token: object) -> None:
+        self._call(self._client.send_offsets_to_transaction, places, token, _CALL_S)
+
+    def _commit(self) -> None:
         self._end(self._client.commit_transaction)
+
+    def _wait(self, timeout_s: float) -> None:
+        try:
+            self._lasting.end(timeout_s)
+        except NeverReturned:
+            raise Indefinite(f"the client library has not come back for {timeout_s:.0f} s") from None
 
     def abort(self) -> None:
         self._end(self._client.abort_transaction)

@@ -26,7 +26,15 @@ class LastingCalls:
         Raises:
             NeverReturned: not within ``timeout_s``.
         """
+        self.begin(call, *arguments)
+        self.end(timeout_s)
+
+    def begin(self, call: Callable[..., Any], *arguments: object) -> None:
+        """Makes a call without waiting for it. Each is to be followed by an ``end``."""
         self._asked.put((call, arguments))
+
+    def end(self, timeout_s: float) -> None:
+        """Waits for the call that was begun. Raises what it raises, and ``NeverReturned``."""
         try:
             error = self._returned.get(timeout=timeout_s)
         except Empty:

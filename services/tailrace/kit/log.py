@@ -187,8 +187,16 @@ class TransactionalProducer(Protocol):
         """
         ...
 
+    def begin_commit(self, offsets: Mapping[TopicPartition, Committed], membership: Membership) -> None:
+        """Begins to send the offsets and then to commit, and does not wait. What comes of it, of both, ``commit`` says;
+        until then no other call is made.
+        """
+        ...
+
     def commit(self) -> None:
-        """Raises ``Retriable`` while it is not decided; the call may be repeated."""
+        """Commits, or waits for what ``begin_commit`` began. Raises ``Retriable`` while it is not decided; the call may
+        be repeated.
+        """
         ...
 
     def abort(self) -> None: ...

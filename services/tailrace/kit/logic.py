@@ -26,6 +26,10 @@ class Output:
     ``metadata`` is stored with the committed offset of each partition of the batch (at most ``MAX_FACTS_BYTES``) and
     handed to the partition's next owner; empty leaves what is stored there. ``metadata_of`` says it of single
     partitions, and goes before ``metadata``; they may be any that this instance owns.
+
+    ``ahead`` lets the loop offer the next batch before it knows that this one is committed. What later batches depend
+    on has then been applied in ``process``; where nothing comes of the commit, all partitions are revoked and assigned
+    again, with what is committed. ``committed`` may come after the next ``process``, never after the second.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -33,6 +37,7 @@ class Output:
     holds: dict[TopicPartition, Hold] = field(default_factory=dict)
     metadata: str = ""
     metadata_of: dict[TopicPartition, str] = field(default_factory=dict)
+    ahead: bool = False
 
 
 class Logic(Protocol):
@@ -43,7 +48,8 @@ class Logic(Protocol):
     that ``assigned`` asked for, before anything is processed; ``process`` with a batch;
     ``committed`` once that batch's transaction is known to be committed (also with outputs of the loop's own, such as
     a quarantined record, which ``process`` did not make). ``process`` leaves the state that later
-    batches depend on alone: the batch may be aborted and come again; what it changes is applied in ``committed``.
+    batches depend on alone, unless its output is ``ahead``: the batch may be aborted and come again; what it changes is
+    applied in ``committed``.
 
     ``process`` raises ``kit.errors.Retry`` when something that it needs is away for the moment (a registry); the
     loop waits and offers the batch again. Any other exception is a bug: the process stops, uncommitted.

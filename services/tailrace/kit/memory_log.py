@@ -27,6 +27,7 @@ from tailrace.kit.log import (
     Fenced,
     History,
     Indefinite,
+    LogError,
     Membership,
     OutOfRange,
     RebalanceListener,
@@ -610,6 +611,7 @@ class MemoryProducer:
         self._epoch: int | None = None
         self._in_transaction = False
         self._unsure = False
+        self._begun: Callable[[], None] | None = None
 
     def init(self) -> None:
         fault = self._log.call(self._name, "init")
@@ -649,8 +651,24 @@ class MemoryProducer:
         self._add().offsets.setdefault(name, {}).update(offsets)
         _raise(fault)
 
+    def begin_commit(self, offsets: Mapping[TopicPartition, Committed], membership: Membership) -> None:
+        # What is begun may arrive at any time until it is waited for.
+        begun = partial(self._send_and_commit, offsets, membership)
+        self._begun = partial(_raise, Fault(_outcome(begun))) if self._log.by_chance() else begun
+
+    def _send_and_commit(self, offsets: Mapping[TopicPartition, Committed], membership: Membership) -> None:
+        try:
+            self.send_offsets(offsets, membership)
+        except Retriable as error:
+            raise Abortable(str(error)) from error
+        self.commit()
+
     def commit(self) -> None:
-        self._end("commit_transaction", committed=True)
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun()
+        else:
+            self._end("commit_transaction", committed=True)
 
     def abort(self) -> None:
         self._end("abort_transaction", committed=False)
@@ -692,6 +710,7 @@ class MemoryProducer:
         return self._identity.transaction
 
     def _call(self, name: str) -> Fault | None:
+        assert self._begun is None, f"{name} while a commit is under way"
         fault = self._log.call(self._name, name)
         if self._epoch != self._identity.epoch:
             raise Fenced("another producer with this transactional id has taken over")
@@ -788,6 +807,14 @@ def _check(offsets: Mapping[TopicPartition, Committed]) -> None:
     for tp, committed in offsets.items():
         if len(committed.metadata.encode()) > MAX_METADATA_BYTES:
             raise Abortable(f"{tp}: the metadata is too large")
+
+
+def _outcome(call: Callable[[], None]) -> LogError | None:
+    try:
+        call()
+    except LogError as error:
+        return error
+    return None
 
 
 def _raise(fault: Fault | None) -> None:

@@ -5,6 +5,7 @@ own.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -117,7 +118,7 @@ class ScorerLogic:
         self._counts: dict[TopicPartition, Count] = {}
         # Shadows that are known to fail, and what the last batch tells.
         self._failing: set[tuple[str, int]] = set()
-        self._told: _Told | None = None
+        self._told: deque[_Told] = deque(maxlen=2)
 
     # The seam to the loop ---
 
@@ -199,7 +200,11 @@ class ScorerLogic:
                 )
                 for at, bad in sorted(work.bad.items())
             ]
-        self._told = self._tell(work, output, clocks, quarantined, counts, clock)
+        told = self._tell(work, output, clocks, quarantined, counts, clock)
+        output.ahead = not (output.holds or told.refusals or told.failing or told.quarantined)
+        if output.ahead:
+            self._apply(told)
+        self._told.append(told)
         left = self._handovers.leave(work.touched(), quarantined)
         output.metadata = left.to_metadata()
         output.metadata_of = {
@@ -209,16 +214,24 @@ class ScorerLogic:
         return output
 
     def committed(self, output: Output) -> None:
-        if self._told is not None and self._told.output is output:
-            del self._versions.refusals[: self._told.refusals]
-            self._failing |= self._told.failing
-            self._quarantine.add(self._told.quarantined)
-            self._clocks.update(self._told.clocks)
-            self._counts.update(self._told.counts)
-            work, clock = self._told.work, self._told.clock
-            self._pace.learn((clock.perf_ns() - work.started_ns) / 1e6, work.asked)
-            self._served.count(work, clock.now_ms())
-            self._served.keep(self._versions.served, self._versions.changes)
+        told = next((told for told in self._told if told.output is output), None)
+        if told is None:
+            return
+        if not output.ahead:
+            self._apply(told)
+        if told is self._told[-1]:
+            # Otherwise the next batch's work would be in it, too.
+            self._pace.learn((told.clock.perf_ns() - told.work.started_ns) / 1e6, told.work.asked)
+        self._served.count(told.work, told.clock.now_ms())
+        self._served.keep(self._versions.served, self._versions.changes)
+
+    def _apply(self, told: _Told) -> None:
+        """Takes note of what later batches depend on."""
+        del self._versions.refusals[: told.refusals]
+        self._failing |= told.failing
+        self._quarantine.add(told.quarantined)
+        self._clocks.update(told.clocks)
+        self._counts.update(told.counts)
 
     def waiting(self) -> str | None:
         if not self._contracts.current:
