@@ -214,7 +214,7 @@ def test_every_request_is_answered_once_whatever_happens() -> None:
 
 
 def test_the_same_where_batches_are_processed_ahead() -> None:
-    simulate(AheadEchoScenario)
+    simulate(AheadEchoScenario, 700, long=5_000)
 
 
 def test_the_same_with_partitions_that_are_given_up_at_each_rebalance() -> None:

@@ -112,6 +112,7 @@ class OneRevision(ScorerLogic):
 class ScorerScenario(Scenario):
     role: Role = "champion"
     output = "credit.predictions"
+    max_batch = 3
 
     def setup(self, log: MemoryLog, rng: random.Random) -> None:
         self.rng = rng
