@@ -223,7 +223,7 @@ def test_connection_cut_while_it_commits(scored: Scored, trial: Trials) -> None:
 
 
 def test_promoted_and_rolled_back_again_and_again(scored: Scored, trial: Trials) -> None:
-    times, seconds = (100, 60.0) if LONG else (10, 10.0)
+    times, seconds = (100, 60.0) if LONG else (10, 6.0)
     with trial("promotions and rollbacks in a minute", times, times) as hurt:
         if scored.rollout()["champion"] != 1:
             scored.promote(1)
@@ -309,7 +309,7 @@ def test_requests_of_all_sizes(scored: Scored, trial: Trials) -> None:
 
 
 def test_sink_killed(scored: Scored, trial: Trials) -> None:
-    with trial("sink killed", 25, 5) as hurt:
+    with trial("sink killed", 25, 3) as hurt:
         for _ in hurt.rounds():
             hurt.pause(0.2, 1.5)
             scored.kill("sink")

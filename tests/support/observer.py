@@ -43,6 +43,7 @@ class Observer:
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
                 "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,  # so soon a partition's end is told, and not in half a second
             }
         )
         partitions = sorted(consumer.list_topics(topic, timeout=20).topics[topic].partitions)
@@ -52,7 +53,7 @@ class Observer:
         deadline = time.monotonic() + timeout
         while len(ended) < len(partitions):
             assert time.monotonic() < deadline, f"{topic} has no readable end after {timeout} s"
-            for message in consumer.consume(5000, 0.2):
+            for message in consumer.consume(5000, 0.02):
                 if message.error() is not None:
                     assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
                     ended.add(message.partition())

@@ -69,6 +69,7 @@ class Log:
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "error",
                 "enable.partition.eof": True,
+                "fetch.wait.max.ms": 100,  # how soon a partition's end is told
             }
         )
         try:
