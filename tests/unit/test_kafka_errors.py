@@ -4,6 +4,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from tailrace.kit.kafka_errors import kind
+from tailrace.kit.kafka_log import KafkaProducer
 from tailrace.kit.log import Abortable, Fatal, Fenced, Indefinite, LogError, Refused, Retriable
 
 
@@ -26,3 +27,34 @@ from tailrace.kit.log import Abortable, Fatal, Fenced, Indefinite, LogError, Ref
 def test_each_error_is_what_a_caller_can_act_on(error: KafkaError, expected: type[LogError]) -> None:
     assert type(kind(error)) is expected
     assert type(kind(KafkaException(error))) is expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        # "Transaction commit succeeded on the broker but the transaction had already failed locally"
+        (KafkaError(KafkaError._TIMED_OUT, "", True), Indefinite),
+        (KafkaError(KafkaError.UNKNOWN), Indefinite),
+        (KafkaError(KafkaError._FENCED, "", True), Fenced),
+        (KafkaError(KafkaError._TIMED_OUT, "", False, True), Retriable),
+        (KafkaError(KafkaError.ILLEGAL_GENERATION), Abortable),
+    ],
+)
+@pytest.mark.parametrize("call", ["commit", "abort"])
+def test_what_a_transaction_ends_with_tells_whether_its_outcome_is_known(
+    call: str, error: KafkaError, expected: type[LogError]
+) -> None:
+    class Ending:
+        def commit_transaction(self, _: float) -> None:
+            raise KafkaException(error)
+
+        abort_transaction = commit_transaction
+
+        def poll(self, _: float) -> None:
+            pass
+
+    producer = KafkaProducer({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, "ending")
+    producer._producer = Ending()
+    with pytest.raises(expected):
+        getattr(producer, call)()
+    producer.close()

@@ -19,6 +19,7 @@ from tailrace.kit.log import (
     Abortable,
     Committed,
     Fatal,
+    Fenced,
     History,
     Indefinite,
     LogError,
@@ -328,7 +329,8 @@ class KafkaProducer:
             call(_CALL_S)
         except KafkaException as error:
             found = self._kind(error)
-            unclear = isinstance(found, Fatal) and not error.args[0].fatal()
+            # What the library gives a producer up for may have been committed: it can give up before the broker does.
+            unclear = isinstance(found, Fatal) and not isinstance(found, Fenced)
             raise (Indefinite(str(found)) if unclear else found) from error
 
     def _kind(self, error: KafkaException) -> LogError:

@@ -42,9 +42,10 @@ SETTINGS = {
     "offsets.retention.minutes": str(10 * 365 * 24 * 60),
     # What a killed service left open holds back readers until it is found: look every second, not every ten.
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
-    # A killed broker may register again only when its former session has ended: nine seconds by default.
-    "broker.session.timeout.ms": "3000",
-    "broker.heartbeat.interval.ms": "500",
+    # A killed broker may register again only when its former session has ended, nine seconds by default. Its files take
+    # about as long as this to be looked through; and it is back before its clients' sessions (six seconds) have ended.
+    "broker.session.timeout.ms": "1500",
+    "broker.heartbeat.interval.ms": "250",
     "auto.create.topics.enable": "false",
     "log.message.timestamp.type": "LogAppendTime",
     # A derived record may be many times as large as a request (1 MiB); each topic sets a limit of its own.
