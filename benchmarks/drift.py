@@ -27,6 +27,7 @@ from tests.support.memory_registry import MemoryRegistry
 from tests.support.scoring import formula_model
 
 from benchmarks.harness import Measured, Stopwatch, arguments, interleave, say, show, summary
+from benchmarks.scorer_cases import VALUES, features
 from tailrace.contracts.fold import AppliedContract
 from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, Lane
 from tailrace.contracts.model_contract import ModelContract, load_contract
@@ -46,16 +47,13 @@ from tailrace.models.reference import Reference, category_profile, feature_profi
 EVIDENTLY = ["evidently==0.7.23", "pandas<3", "pyarrow"]
 NUMBERS = [f"number_{i}" for i in range(25)]
 CATEGORIES = [f"category_{i}" for i in range(5)]
-VALUES = ["red", "green", "blue", "other"]
 TRAINED = 10_000
 DAY = 86_400_000
 BATCH = 5_000
 CONTRACT = f"""
 model: benchmark
 owner: {{team: benchmarks}}
-features:
-{"".join(f"  {name}: {{type: number}}{chr(10)}" for name in NUMBERS)}
-{"".join(f"  {name}: {{categories: [{', '.join(VALUES)}]}}{chr(10)}" for name in CATEGORIES)}
+{features(NUMBERS, CATEGORIES)}
 target: {{name: bad, type: boolean}}
 """
 

@@ -69,10 +69,8 @@ def main() -> None:
     with ExitStack() as stack:
         kafka = stack.enter_context(broker())
         tailrace = stack.enter_context(running(kafka))
-        tailrace.start("rollout")
-        tailrace.publish()
         file = tailrace.home / "memory.txt"
-        loop = tailrace.scorer(command=[sys.executable, "-m", "benchmarks.collected", MODULE, str(file)])
+        loop = tailrace.roll_out([sys.executable, "-m", "benchmarks.collected", MODULE, str(file)])
         _, swaps = swapping(stack, kafka, tailrace, given.rate)
         say(f"measuring for {given.minutes:g} minutes")
         result = measure(loop, swaps, file, given.minutes * 60, given.swap_every)

@@ -257,6 +257,12 @@ class Running:
         self._scorer = Loop([process], SCORERS, self.lane.requests, self.lane.predictions)
         return self._scorer
 
+    def roll_out(self, command: Sequence[str] | None = None) -> Loop:
+        """The scorer, with version 1 in service because a rollout service, which goes on, has let it in."""
+        self.start("rollout")
+        self.publish()
+        return self.scorer(command)
+
     def _launch(self, name: str, command: Sequence[str], **env: str) -> Process:
         process = Process(command, self.home / f"{name}.log", self._env | env)
         process.launch()

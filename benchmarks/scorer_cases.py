@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,12 +46,18 @@ CANARY_SHARE = 0.25
 RARE = 0.02
 """Share of the requests with a missing number; as many have a value that is in no category."""
 
+
+def features(numbers: Sequence[str], categories: Sequence[str], number: str = "", category: str = "") -> str:
+    """The features of a contract, each with what else is said of all of its kind."""
+    lines = [f"  {name}: {{type: number{number}}}" for name in numbers]
+    lines += [f"  {name}: {{categories: [{', '.join(VALUES)}]{category}}}" for name in categories]
+    return "\n".join(["features:", *lines])
+
+
 _PLAIN = f"""
 model: plain
 owner: {{team: benchmarks}}
-features:
-{"".join(f"  {n}: {{type: number, min: -1000, max: 1000}}{chr(10)}" for n in NUMBERS)}
-{"".join(f"  {c}: {{categories: [{', '.join(VALUES)}]}}{chr(10)}" for c in CATEGORIES)}
+{features(NUMBERS, CATEGORIES, ", min: -1000, max: 1000")}
 target: {{name: bad, type: boolean}}
 policy:
   - {{when: "score < 0.2", do: approve}}
@@ -64,9 +70,7 @@ model: full
 owner: {{team: benchmarks}}
 key: {{name: account, type: string}}
 event_time: {{name: applied_at, skew: 5min}}
-features:
-{"".join(f"  {n}: {{type: number, min: -1000, max: 1000, missing: impute}}{chr(10)}" for n in NUMBERS)}
-{"".join(f"  {c}: {{categories: [{', '.join(VALUES)}], unseen: other}}{chr(10)}" for c in CATEGORIES)}
+{features(NUMBERS, CATEGORIES, ", min: -1000, max: 1000, missing: impute", ", unseen: other")}
 context:
   amount: {{type: number, unit: EUR, min: 0}}
   region: {{categories: [north, south, east, west]}}

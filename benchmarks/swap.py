@@ -92,9 +92,7 @@ def main() -> None:
     with ExitStack() as stack:
         kafka = stack.enter_context(broker())
         tailrace = stack.enter_context(running(kafka))
-        tailrace.start("rollout")
-        tailrace.publish()
-        tailrace.scorer()
+        tailrace.roll_out()
         _, swaps = swapping(stack, kafka, tailrace, given.rate)
         result = measure(swaps, given.publications)
     if given.json:

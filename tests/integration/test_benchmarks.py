@@ -40,9 +40,7 @@ def memory_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tailrace(broker: Broker, memory_file: Path) -> Iterator[Running]:
     with running(broker) as found:
-        found.start("rollout")
-        found.publish()
-        found.scorer(command=[sys.executable, "-m", "benchmarks.collected", memory.MODULE, str(memory_file)])
+        found.roll_out([sys.executable, "-m", "benchmarks.collected", memory.MODULE, str(memory_file)])
         yield found
 
 

@@ -127,14 +127,14 @@ def test_hostile_packages_load_nothing_run_nothing_and_delay_nobody(cluster: Clu
     hostile.AS.version = 2
     times = [time.time() * 1000]
     with Traffic(cluster):
-        time.sleep(3)  # so long is it measured without
+        time.sleep(2)  # so long is it measured without
         times.append(time.time() * 1000)
         for case, sealed in zip(CASES, packages, strict=True):
             expected[sealed[0]["version"]] = case
             attacker.publish(sealed)
         until("each is refused", lambda: alerts().keys() >= expected.keys())
         times.append(time.time() * 1000)
-        time.sleep(3)
+        time.sleep(2)
         times.append(time.time() * 1000)
     cache.unlink()
 

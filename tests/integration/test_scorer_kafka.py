@@ -332,7 +332,7 @@ guardrails: {domain: {false_alarms: 5%}, coverage: 90%, score: {max: 0.95}, fall
 explore: {share: 20%, from: refuse, do: approve}
 explain: {sample: 2%}
 """
-SCORED_AGAIN = 100_000 if os.environ.get("TAILRACE_CHAOS") == "long" else 3_000
+SCORED_AGAIN = 100_000 if os.environ.get("TAILRACE_CHAOS") == "long" else 2_000
 
 
 def asked(cluster: Cluster, *command: str) -> tuple[int, dict[str, Any]]:
@@ -416,7 +416,7 @@ def test_a_logged_answer_is_explained_as_it_was_and_adds_up(cluster: Cluster) ->
         explain_logged(cluster.connection, "nothing", home=cluster.home)
 
 
-SHADOW_S = 60.0 if os.environ.get("TAILRACE_CHAOS") == "long" else 2.5
+SHADOW_S = 60.0 if os.environ.get("TAILRACE_CHAOS") == "long" else 1.5
 OF_THE_REQUEST = ("prediction_id", "request_id", "key", "event_time", "source", "latency_ms")
 
 

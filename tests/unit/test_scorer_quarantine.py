@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 from tests.support.dying import Dies, DyingScorer
-from tests.support.scoring import REQUEST, Formula
+from tests.support.scoring import REQUEST, Formula, serving
 
-from tailrace.kit.messages import Source
+from tailrace.kit.log import Committed
+from tailrace.kit.messages import Source, TopicPartition
 from tailrace.kit.sources import prediction_id
 from tailrace.models.columns import Array, Columns
+from tailrace.scorer.handover import Handover
+from tailrace.scorer.quarantine import Quarantined
 
 SALT = {"canary_share": 0.5, "canary_salt": "pepper", "canary_step": 1}
 MANY: list[dict[str, Any]] = [{"income": 1_000.0 * at} for at in range(1, 21)]
@@ -227,3 +230,13 @@ def test_in_an_experiment_the_champion_stands_in_for_an_arm_and_the_previous_one
             assert (event["served_by"], event["served_cause"]) == ("previous", "quarantined")
             assert event["guardrails"][1]["detail"].startswith(f"version {instead}, ")
     assert {e["version"] for e in scorer.events()} == {2, 3}
+
+
+def test_an_instance_that_has_answered_long_takes_a_quarantine_over_with_a_partition() -> None:
+    bench = serving(champion=1)
+    bench.control(bench.publisher.manifest(2), bench.publisher.rollout(champion=2, previous=1))
+    assert [event["served_by"] for event in bench.events(bench.requests(REQUEST))] == ["model"]
+    left = Handover(quarantined=[Quarantined("credit", 2, 2)]).to_metadata()
+    bench.logic.assigned({TopicPartition("credit.requests", 1): Committed(0, left)})
+    (event,) = bench.events(bench.requests(REQUEST))
+    assert (event["version"], event["served_by"], event["served_cause"]) == (2, "previous", "quarantined")
