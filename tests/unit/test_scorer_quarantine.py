@@ -9,7 +9,8 @@ from tests.support.dying import Dies, DyingScorer
 from tests.support.scoring import REQUEST, Formula, serving
 
 from tailrace.kit.log import Committed
-from tailrace.kit.messages import Source, TopicPartition
+from tailrace.kit.logic import NamesInFlight, Suspect
+from tailrace.kit.messages import Record, Source, TopicPartition
 from tailrace.kit.sources import prediction_id
 from tailrace.models.columns import Array, Columns
 from tailrace.scorer.handover import Handover
@@ -240,3 +241,19 @@ def test_an_instance_that_has_answered_long_takes_a_quarantine_over_with_a_parti
     bench.logic.assigned({TopicPartition("credit.requests", 1): Committed(0, left)})
     (event,) = bench.events(bench.requests(REQUEST))
     assert (event["version"], event["served_by"], event["served_cause"]) == (2, "previous", "quarantined")
+
+
+def test_nobody_is_to_blame_for_a_record_that_still_waits() -> None:
+    bench = serving(champion=1)
+    bench.control(bench.publisher.manifest(2), bench.publisher.rollout(champion=2, previous=1))
+    place = TopicPartition("credit.requests", 1)
+    bench.logic.assigned({place: Committed(0, Handover(rollouts=3).to_metadata())})
+    asked = bench.message(Record(place.topic, bench.publisher.request_value(REQUEST), partition=1))
+    assert isinstance(bench.logic, NamesInFlight)
+    for waits in (True, False):
+        bench.logic.in_flight({place.topic}, {place: Suspect("credit/2", until=0)})
+        output = bench.process([asked])
+        assert output.holds.keys() == ({place} if waits else set())
+        told = [(alert["kind"], alert["version"]) for alert in bench.alerts(output)]
+        assert told == ([] if waits else [("version-quarantined", 2)])
+        bench.control(bench.publisher.rollout(champion=2, previous=1, candidates=[3]))
