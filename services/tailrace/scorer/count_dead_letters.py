@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,15 +27,17 @@ def count_dead_letters(
     """
     counts: dict[TopicPartition, Count] = {}
     told: list[dict[str, Any]] = []
-    by_partition: dict[TopicPartition, list[int]] = defaultdict(list)
-    for at, topic in enumerate(work.topics) if levels else ():
-        if topic in levels and at not in work.marks:
-            by_partition[work.partition(at)].append(at)
+    if not levels:
+        return counts, told
     offsets = work.offset_numbers
-    dead = np.zeros(len(offsets), dtype=np.bool_)
+    dead, asks = np.zeros(len(offsets), dtype=np.bool_), np.ones(len(offsets), dtype=np.bool_)
     dead[list(work.bad)] = True
-    for partition, rows in sorted(by_partition.items()):
-        hold, mine = holds.get(partition), np.array(rows)
+    asks[list(work.marks)] = False
+    for partition, rows in work.places.items():
+        mine = rows[asks[rows]]
+        if partition.topic not in levels or not len(mine):
+            continue
+        hold = holds.get(partition)
         if hold is not None:
             mine = mine[offsets[mine] < hold.offset]
         counts[partition], alerts = count(

@@ -35,7 +35,7 @@ class Holds:
         """The partitions of the batch that wait."""
         holds = self._find(work)
         if holds or self._waiting:
-            for partition in work.touched():
+            for partition in work.places:
                 self._waiting.pop(partition, None)
             self._waiting.update({partition: hold.reason for partition, hold in holds.items()})
         return holds
@@ -49,7 +49,7 @@ class Holds:
                 holds[partition] = Hold(offset, why)
 
         if self._handovers:
-            waiting = {p: why for p in work.touched() if (why := self._handovers.why_not(p)) is not None}
+            waiting = {p: why for p in work.places if (why := self._handovers.why_not(p)) is not None}
             for at in range(len(work.topics)) if waiting else ():
                 if work.partition(at) in waiting:
                     hold(at, waiting[work.partition(at)])

@@ -205,7 +205,7 @@ class ScorerLogic:
         if output.ahead:
             self._apply(told)
         self._told.append(told)
-        left = self._handovers.leave(work.touched(), quarantined)
+        left = self._handovers.leave(work.places, quarantined)
         output.metadata = left.to_metadata()
         output.metadata_of = {
             partition: replace(left, count=count.to_json()).to_metadata()

@@ -8,12 +8,11 @@ once more, by a process that has not seen what came before, says nothing new.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.avro_columns import Ints
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.marks import mark
 from tailrace.kit.messages import Record, TopicPartition
@@ -71,7 +70,7 @@ def tell_time(
     after: dict[TopicPartition, int] = {}
     positions: list[int] = []
     records: list[Record] = []
-    for tp, here in _places(work):
+    for tp, here in work.places.items():
         length = step(tp.topic)
         told = np.maximum.accumulate(np.concatenate(([clocks.get(tp, _NEVER)], times[here])))
         after[tp] = int(told[-1])
@@ -83,19 +82,6 @@ def tell_time(
     if positions:
         work.write(np.array(positions), records)
     return after
-
-
-def _places(work: Work) -> Iterator[tuple[TopicPartition, Ints]]:
-    """The partitions of the batch, each with the positions of its messages."""
-    partitions = work.partition_numbers
-    topics = sorted(set(work.topics))
-    for topic in topics:
-        own = partitions
-        if len(topics) > 1:
-            own = np.where([name == topic for name in work.topics], partitions, -1)
-        for partition in np.unique(own).tolist():
-            if partition >= 0:
-                yield TopicPartition(topic, partition), np.flatnonzero(own == partition)
 
 
 def _mark(work: Work, at: int, topic: str, time: int) -> Record:

@@ -72,8 +72,19 @@ class Work:
     def source(self, at: int) -> Source:
         return Source(self.topics[at], self.partitions[at], self.offsets[at])
 
-    def touched(self) -> set[TopicPartition]:
-        return set(map(TopicPartition, self.topics, self.partitions))
+    @cached_property
+    def places(self) -> dict[TopicPartition, Ints]:
+        """The partitions of the batch, each with the positions of its messages."""
+        found = {}
+        topics = sorted(set(self.topics))
+        for topic in topics:
+            own = self.partition_numbers
+            if len(topics) > 1:
+                own = np.where([name == topic for name in self.topics], own, -1)
+            for partition in np.flatnonzero(np.bincount(own + 1)).tolist():
+                if partition:
+                    found[TopicPartition(topic, partition - 1)] = np.flatnonzero(own == partition - 1)
+        return found
 
     def time(self, model: str, version: int, took_ms: float, rows: int) -> None:
         """Takes how long a version took for some rows."""
