@@ -46,7 +46,6 @@ STEPS: list[tuple[str, Any, str]] = [
     ("event: ids, SHA-256 (kernel)", event, "write_ids"),
     ("event: put together (kernel)", splice, "splice"),
     ("event: values as Python objects", splice.Splice, "finish"),
-    ("event: records and keys", event, "records"),
     ("tell the time", logic, "tell_time"),
 ]
 

@@ -68,7 +68,8 @@ class NumberedEcho:
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         assert self.revision >= self.at_least, "all that was on the control topics is read before"
-        output = Output()
+        records: list[Record] = []
+        output = Output(records)
         counts = dict(self.counts)
         for message in batch:
             tp = TopicPartition(message.topic(), message.partition())
@@ -85,10 +86,10 @@ class NumberedEcho:
                 continue
             answer = {"source": source, "number": counts[tp], "revision": self.revision}
             lane = tp.topic.partition(".")[0]
-            output.records.append(
+            records.append(
                 Record(f"{lane}.answers", json.dumps(answer).encode(), message.key(), (), tp.partition)
             )
-            output.records.append(Record("all.sources", source.encode(), message.key()))
+            records.append(Record("all.sources", source.encode(), message.key()))
         seen = {TopicPartition(m.topic(), m.partition()) for m in batch}
         output.metadata = json.dumps(
             {"revision": self.revision, "counts": {f"{tp.topic}/{tp.partition}": counts[tp] for tp in seen}}

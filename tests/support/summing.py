@@ -60,7 +60,8 @@ class Summing:
             del self.last[tp.partition], self.counts[tp.partition]
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
-        output = Output()
+        records: list[Record] = []
+        output = Output(records)
         last = {partition: list(some) for partition, some in self.last.items()}
         counts = dict(self.counts)
         for message in batch:
@@ -68,9 +69,9 @@ class Summing:
             last[at] = [*last[at], (message.offset(), int(message.value() or b""))][-LAST:]
             counts[at] += 1
             answer = [str(Source.of(message)), sum(number for _, number in last[at]), counts[at]]
-            output.records.append(Record(self.sums, json.dumps(answer).encode(), None, (), at))
+            records.append(Record(self.sums, json.dumps(answer).encode(), None, (), at))
         for at in {message.partition() for message in batch}:
-            output.records.append(Record(self.count_topic, b"%d" % counts[at], None, (), at))
+            records.append(Record(self.count_topic, b"%d" % counts[at], None, (), at))
             output.metadata_of[TopicPartition(self.numbers, at)] = str(last[at][0][0])
         self.pending = output, last, counts
         return output

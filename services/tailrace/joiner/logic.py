@@ -17,7 +17,7 @@ from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.errors import Retry
 from tailrace.kit.log import Committed, History
 from tailrace.kit.logic import Clock, Output
-from tailrace.kit.messages import Hold, Message, TopicPartition
+from tailrace.kit.messages import Hold, Message, Record, TopicPartition
 from tailrace.kit.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,8 @@ class JoinerLogic:
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         self._codec.begin_batch()
-        output = Output()
+        records: list[Record] = []
+        output = Output(records)
         results = []
         for (lane, number), inputs in _by_partition(batch).items():
             own = self._own[lane, number]
@@ -110,7 +111,7 @@ class JoinerLogic:
                 holds |= dict.fromkeys(some, str(away))
             else:
                 results.append((own, result))
-                output.records += result.records
+                records += result.records
                 output.dead_letters += result.letters
                 for name, metadata in result.metadata.items():
                     output.metadata_of[TopicPartition(f"{lane}.{name}", number)] = metadata

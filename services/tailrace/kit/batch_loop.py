@@ -436,7 +436,7 @@ class BatchLoop(Turns):
             batch = _Batch(messages, last, in_flight, output, offsets)
             if offsets:
                 letters = [dead_letters.to_record(letter, self._service) for letter in output.dead_letters]
-                self._write(consumer, membership, [*output.records, *letters])
+                self._write(consumer, membership, output.records, letters)
                 if self._may_go_ahead(consumer, batch):
                     assert self._producer is not None
                     self._producer.begin_commit(offsets, membership)
@@ -618,15 +618,15 @@ class BatchLoop(Turns):
         self._send_offsets(offsets, membership)
         self._commit()
 
-    def _write(self, consumer: Consumer, membership: Membership, records: Sequence[Record]) -> None:
+    def _write(self, consumer: Consumer, membership: Membership, *records: Sequence[Record]) -> None:
         producer = self._producer
         assert producer is not None
         self._began_at = self._clock.perf_ns()
         try:
             self._patiently(producer.begin, limit_s=DECIDE_S)
             self._begun = True
-            if records:
-                producer.produce(records)
+            for some in filter(None, records):
+                producer.produce(some)
         except Retriable as error:
             raise Abortable(str(error)) from error
         except Fenced as error:

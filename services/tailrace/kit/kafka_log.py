@@ -29,7 +29,7 @@ from tailrace.kit.log import (
     Refused,
     Retriable,
 )
-from tailrace.kit.messages import Message, Record, TopicPartition
+from tailrace.kit.messages import Message, Record, Records, TopicPartition
 from tailrace.kit.reading import HistoryReader, TopicReader
 
 log = logging.getLogger(__name__)
@@ -257,23 +257,36 @@ class KafkaProducer:
         self._refused = None
         self._call(self._client.begin_transaction)
 
-    def produce(self, records: Iterable[Record]) -> None:
-        produce = self._client.produce
+    def produce(self, records: Sequence[Record]) -> None:
+        if isinstance(records, Records):
+            self._produce_all(records)
+            return
         for topic, value, key, headers, partition in records:
-            while True:
-                try:
-                    if headers or partition is not None:
-                        produce(
-                            topic, value, key, -1 if partition is None else partition, headers=list(headers)
-                        )
-                    else:
-                        produce(topic, value, key)
-                    break
-                except BufferError:
-                    self._client.poll(0.05)
-                except KafkaException as error:
-                    found = kind(error)
-                    raise found if isinstance(found, Refused | Fatal) else Abortable(str(found)) from error
+            if headers or partition is not None:
+                number = -1 if partition is None else partition
+                self._produce(topic, value, key, number, headers=list(headers))
+            else:
+                self._produce(topic, value, key)
+
+    def _produce_all(self, records: Records) -> None:
+        produce, topic = self._client.produce, records.topic
+        for value, key in zip(records.values, records.keys, strict=True):
+            try:
+                produce(topic, value, key)
+            except (BufferError, KafkaException):
+                self._produce(topic, value, key)
+
+    def _produce(self, *record: Any, **named: Any) -> None:
+        """Waits for room where the client's queue is full."""
+        while True:
+            try:
+                self._client.produce(*record, **named)
+                return
+            except BufferError:
+                self._client.poll(0.05)
+            except KafkaException as error:
+                found = kind(error)
+                raise found if isinstance(found, Refused | Fatal) else Abortable(str(found)) from error
 
     def send_offsets(self, offsets: Mapping[TopicPartition, Committed], membership: Membership) -> None:
         # This one can lose its answer while the broker is away, and then heeds no timeout (librdkafka issue 5456).

@@ -7,7 +7,7 @@ both backends to it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from tailrace.kit.messages import Message, Record, TopicPartition
@@ -173,7 +173,7 @@ class TransactionalProducer(Protocol):
 
     def begin(self) -> None: ...
 
-    def produce(self, records: Iterable[Record]) -> None:
+    def produce(self, records: Sequence[Record]) -> None:
         """Raises ``Refused`` where one of them cannot be written at all."""
         ...
 

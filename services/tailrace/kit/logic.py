@@ -32,7 +32,7 @@ class Output:
     again, with what is committed. ``committed`` may come after the next ``process``, never after the second.
     """
 
-    records: list[Record] = field(default_factory=list)
+    records: Sequence[Record] = ()
     dead_letters: list[DeadLetter] = field(default_factory=list)
     holds: dict[TopicPartition, Hold] = field(default_factory=dict)
     metadata: str = ""

@@ -630,7 +630,7 @@ class MemoryProducer:
         self._unsure = False
         self._in_transaction = True
 
-    def produce(self, records: Iterable[Record]) -> None:
+    def produce(self, records: Sequence[Record]) -> None:
         fault = self._call("produce")
         for record in records:
             self._add()

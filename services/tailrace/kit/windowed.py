@@ -39,6 +39,7 @@ class _Draft(NamedTuple):
     """What a batch changes, once it is committed."""
 
     output: Output
+    records: list[Record]
     clocks: dict[tuple[TopicPartition, str], int]
     told: dict[tuple[TopicPartition, str], int]
     windows: _Open
@@ -125,7 +126,8 @@ class WindowedLogic:
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         self._put_together()
-        draft = _Draft(Output(), {}, {}, {})
+        records: list[Record] = []
+        draft = _Draft(Output(records), records, {}, {}, {})
         self._count([message for message in batch if message.topic() != WINDOW_PARTS], draft)
         by_partition: dict[int, list[Message]] = defaultdict(list)
         for message in batch:
@@ -167,7 +169,7 @@ class WindowedLogic:
                 cells = counted.cells.get((lane, model), ())
                 if cells or claims:
                     made = parts(self._kind.kind, model, lane, self._counts[lane], cells, claims)
-                    draft.output.records += map(self._part, made)
+                    draft.records.extend(map(self._part, made))
 
     def _contracts_by_lane(self) -> dict[str, list[AppliedContract]]:
         """All that ever were in force."""
@@ -237,9 +239,9 @@ class WindowedLogic:
                 touched[model] = windows.copy()
         for model, windows in sorted(touched.items()):
             remembered = dict(windows.memory)
-            draft.output.records += windows.close(self._kind, model)
+            draft.records.extend(windows.close(self._kind, model))
             kept = windows.keep(self._kind, end, before=before, all_memory=windows.memory != remembered)
-            draft.output.records += [self._state(partition, model, *item) for item in kept.items()]
+            draft.records.extend(self._state(partition, model, *item) for item in kept.items())
         draft.windows[partition] = touched
         needed = [at for windows in {**models, **touched}.values() if (at := windows.needs()) is not None]
         facts = {"from": min((place.offset for place in needed), default=end)}

@@ -15,7 +15,7 @@ import numpy as np
 from tailrace.kit.avro_bytes import NULL, SOME, double, long, text
 from tailrace.kit.avro_columns import Ints
 from tailrace.kit.codec import HEADER, MAGIC
-from tailrace.kit.messages import Record, records
+from tailrace.kit.messages import Records
 from tailrace.kit.spans import Spans
 from tailrace.models.columns import Array
 from tailrace.models.load import Predictions
@@ -111,7 +111,7 @@ class Answers:
     propensities: Sequence[float] = ()
 
 
-def encode_events(of: Identity, answers: Answers) -> list[Record]:
+def encode_events(of: Identity, answers: Answers) -> Records:
     """The prediction records, keyed by the canonical text of the contract's key field."""
     rows = len(answers.bodies)
     partitions, which = np.unique(answers.partitions, return_inverse=True)
@@ -144,7 +144,7 @@ def encode_events(of: Identity, answers: Answers) -> list[Record]:
     _add_decisions(event, answers, double(of.arm_propensity))
     _add_some(event, rows, _END + NULL, _notes(answers))
     event.same(double(answers.latency_ms))
-    return records(of.topic, event.finish(), answers.keys)
+    return Records(of.topic, event.finish(), list(answers.keys))
 
 
 def _map(items: Iterable[tuple[str, bytes]]) -> bytes:

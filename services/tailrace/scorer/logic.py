@@ -19,7 +19,7 @@ from tailrace.contracts.lanes import CLOCKS, CONTRACTS, MANIFESTS, ROLLOUTS
 from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.log import Committed
 from tailrace.kit.logic import Clock, Output, Suspect
-from tailrace.kit.messages import DeadLetter, Message, TopicPartition
+from tailrace.kit.messages import DeadLetter, Message, Record, TopicPartition
 from tailrace.kit.registry import Registry
 from tailrace.models.catalog import Catalog
 from tailrace.models.fingerprint import runtime_versions
@@ -193,7 +193,7 @@ class ScorerLogic:
         counts: dict[TopicPartition, Count] = {}
         if self._role == "champion":
             counts, alerts = count_dead_letters(work, self._counts, self._plans.levels, output.holds)
-            output.records += [self._control_codec.record("Alert", alert) for alert in alerts]
+            _add(output, [self._control_codec.record("Alert", alert) for alert in alerts])
             output.dead_letters = [
                 DeadLetter(
                     self._plans.dead_letters(work.topics[at]), batch[at], bad.code, bad.reason, bad.field
@@ -303,7 +303,7 @@ class ScorerLogic:
         """
         refusals = self._versions.refusals
         failing = {which: what for which, what in work.failing.items() if which not in self._failing}
-        output.records += [
+        alerts = [
             *(self._alerts.refused(refusal) for refusal in refusals),
             *(
                 self._alerts.shadow_failed(*which, reason, work.source(at), work.appended[at])
@@ -311,4 +311,10 @@ class ScorerLogic:
             ),
             *(self._alerts.quarantined(each, work.source(-1), work.appended[-1]) for each in quarantined),
         ]
+        _add(output, alerts)
         return _Told(output, len(refusals), set(failing), quarantined, clocks, counts, work, clock)
+
+
+def _add(output: Output, alerts: Sequence[Record]) -> None:
+    if alerts:
+        output.records = [*output.records, *alerts]

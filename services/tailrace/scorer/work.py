@@ -10,7 +10,7 @@ import numpy as np
 
 from tailrace.kit.avro_columns import Ints
 from tailrace.kit.errors import BadRecord
-from tailrace.kit.messages import Hold, Message, Record, Source, TopicPartition
+from tailrace.kit.messages import Hold, Message, Record, Records, Source, TopicPartition
 from tailrace.scorer.event import Answers, Identity
 from tailrace.scorer.rows import Requests
 
@@ -39,7 +39,7 @@ class Work:
     requests: list[Requests] = field(default_factory=list)
     marks: dict[int, int] = field(default_factory=dict)
     bad: dict[int, BadRecord] = field(default_factory=dict)
-    written: list[tuple[Ints, list[Record]]] = field(default_factory=list)
+    written: list[tuple[Ints, Sequence[Record]]] = field(default_factory=list)
     failing: dict[tuple[str, int], tuple[int, str]] = field(default_factory=dict)
     answered: list[tuple[Ints, Identity, Answers]] = field(default_factory=list)
     asked: dict[tuple[str, int], tuple[float, int]] = field(default_factory=dict)
@@ -91,19 +91,25 @@ class Work:
         before_ms, before = self.asked.get((model, version), (0.0, 0))
         self.asked[model, version] = before_ms + took_ms, before + rows
 
-    def write(self, positions: Ints, records: list[Record]) -> None:
+    def write(self, positions: Ints, records: Sequence[Record]) -> None:
         """Takes records; those for one message stay in the order in which they came."""
         self.written.append((positions, records))
 
-    def records(self) -> list[Record]:
+    def records(self) -> Sequence[Record]:
         """All records, in the order of the messages."""
         if len(self.written) == 1:
             return self.written[0][1]
         if not self.written:
             return []
-        order = np.concatenate([positions for positions, _ in self.written]).argsort(kind="stable")
-        every = [record for _, records in self.written for record in records]
-        return [every[at] for at in order.tolist()]
+        order = np.concatenate([positions for positions, _ in self.written]).argsort(kind="stable").tolist()
+        some = [records for _, records in self.written]
+        columns = [records for records in some if isinstance(records, Records)]
+        if len(columns) == len(some) and len({records.topic for records in columns}) == 1:
+            values = [value for records in columns for value in records.values]
+            keys = [key for records in columns for key in records.keys]
+            return Records(columns[0].topic, [values[at] for at in order], [keys[at] for at in order])
+        every = [record for records in some for record in records]
+        return [every[at] for at in order]
 
     def cut(self, holds: Mapping[TopicPartition, Hold]) -> None:
         """Leaves only what comes before the holds."""
