@@ -139,8 +139,6 @@ def test_kafka_is_the_version_and_has_the_settings_of_the_local_one(compose: Com
         "listener.security.protocol.map",
         "controller.listener.names",
         "inter.broker.listener.name",
-        "broker.session.timeout.ms",
-        "broker.heartbeat.interval.ms",
         "offsets.topic.num.partitions",
         "transaction.state.log.num.partitions",
         "share.coordinator.state.topic.num.partitions",
