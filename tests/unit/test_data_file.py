@@ -245,6 +245,35 @@ def test_text_of_many_values_is_no_feature(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "task", "note"),
+    [
+        (("no", "yes"), "binary", "the probability of 'yes'"),
+        (("Y", "N"), "binary", "the probability of 'Y'"),
+        (("stays", "leaves"), "multiclass", "`--positive stays`"),
+    ],
+)
+def test_a_target_of_two_texts(tmp_path: Path, values: tuple[str, str], task: str, note: str) -> None:
+    path = tmp_path / "f.csv"
+    path.write_text("x,y\n" + "".join(f"{row},{values[row % 2]}\n" for row in range(60)))
+    found = draft(path, "m", "y", team="t", now_ms=0)
+    assert found.contract.task == task
+    assert [said for said in found.notes if note in said]
+    first = read_rows(path, found.mapping, found.contract)["y"][0]
+    assert first == {"no": False, "Y": True, "stays": "stays"}[values[0]]
+
+
+def test_a_column_of_times_that_is_not_named_is_pointed_at(tmp_path: Path) -> None:
+    path = tmp_path / "f.csv"
+    days = [f"2024-0{1 + row // 28}-{1 + row % 28:02}" for row in range(60)]
+    path.write_text("x,seen,y\n" + "".join(f"{row},{day},{row % 2}\n" for row, day in enumerate(days)))
+    found = draft(path, "m", "y", team="t", now_ms=0)
+    assert [note for note in found.notes if "add `--time seen`" in note]
+    assert not [
+        note for note in draft(path, "m", "y", team="t", time="seen", now_ms=0).notes if "--time" in note
+    ]
+
+
+@pytest.mark.parametrize(
     ("target", "options", "name", "kind", "task", "first"),
     [
         ("label", {}, "label", "boolean", "binary", False),

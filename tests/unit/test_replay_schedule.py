@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tailrace.contracts.model_contract import load_contract
 from tailrace.replay.schedule import ACTION, LABEL, REQUEST, LaneClock, Later, Pace, schedule
-from tailrace.replay.send import labels_after
+from tailrace.replay.send import labels_after, last_mark
 
 times = st.lists(st.integers(0, 1_000), max_size=50).map(sorted)
 
@@ -40,6 +40,12 @@ def test_labels_come_after_their_delay_unless_nobody_knows_them_yet() -> None:
     rows = pl.DataFrame({"event_time": [0, 10, 20, 30], "y": [True, None, False, True]})
     labels, not_due = labels_after(rows, contract, delay_ms=5, until_ms=25)
     assert (labels.row.tolist(), labels.time.tolist(), not_due) == ([0, 2], [5, 25], 1)
+
+
+def test_the_last_mark_closes_what_is_over_and_is_never_of_the_future() -> None:
+    assert last_mark(1_000, 600, now_ms=5_000) == 1_600
+    assert last_mark(1_000, 600, now_ms=1_200) == 1_200
+    assert last_mark(1_000, 600, now_ms=900) == 1_000
 
 
 @pytest.mark.parametrize(("rate", "speed"), [(100.0, None), (None, 2.0), (None, None)])

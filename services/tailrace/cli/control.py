@@ -57,6 +57,7 @@ def models_in_force(connection: Connection) -> list[dict[str, Any]]:
             "champion": (state := rollouts.state(model)).champion,
             "previous": state.previous,
             "shadow": list(state.shadow),
+            "canary": None if state.canary is None else vars(state.canary),
             "arms": [] if state.experiment is None else [vars(arm) for arm in state.experiment.arms],
             "candidates": list(state.candidates),
             "frozen": state.frozen,

@@ -103,16 +103,19 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     if found["models"]:
         print()
         # All topics of a model are in its lane; the whole list is in the JSON.
-        emit([{**one, "topics": _topics(one), "arms": _arms(one)} for one in found["models"]])
+        emit([{**one, **_told(one)} for one in found["models"]])
 
 
-def _topics(model: Mapping[str, Any]) -> str:
-    return f"{model['topics'][0].rpartition('.')[0]}.*"
-
-
-def _arms(model: Mapping[str, Any]) -> str:
-    """Versions in an experiment, with the share of each."""
-    return ", ".join(f"{arm['version']}: {arm['probability']:.1%}" for arm in model["arms"])
+def _told(model: Mapping[str, Any]) -> dict[str, str]:
+    """What is told shorter than in the JSON: lists of versions, those that answer with the share of each, the lane."""
+    canary = model["canary"]
+    listed = {name: ", ".join(map(str, model[name])) for name in ("shadow", "candidates")}
+    return {
+        **listed,
+        "canary": "" if canary is None else f"{canary['version']}: {canary['share']:.1%}",
+        "arms": ", ".join(f"{arm['version']}: {arm['probability']:.1%}" for arm in model["arms"]),
+        "topics": f"{model['topics'][0].rpartition('.')[0]}.*",
+    }
 
 
 @app.command()

@@ -96,6 +96,10 @@ def replay(
         "seconds": round(sent.seconds, 3),
     }
     emit(report, as_json)
+    if delay is None:
+        say(
+            "no labels were sent: `--label-delay 1d` sends each a day after its request, so that answers can be judged"
+        )
     if not_due:
         say(f"{not_due:,} labels were not sent: by their event time they are not known yet")
     say(f"`tailrace verify --model {model}` settles the account once all is answered")

@@ -15,7 +15,7 @@ import polars as pl
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from tailrace.contracts.data_file import DataMapping, mapping_path, read_csv, save_mapping
+from tailrace.contracts.data_file import DataMapping, mapping_path, parse_time, read_csv, save_mapping
 from tailrace.contracts.durations import format_duration
 from tailrace.contracts.expressions import ExpressionError, compile_expression, frame_columns
 from tailrace.contracts.model_contract import ModelContract, load_contract
@@ -100,6 +100,8 @@ def draft(
                 f"{option} {column!r}: {csv} has no such column; {did_you_mean(column, frame.columns)}"
             )
     notes: list[str] = []
+    if positive is None and target in frame.columns:
+        positive = _yes(frame[target], notes)
     name, kind, expression, used = _target(frame, target, positive)
     taken = {*used, *(column for column in (time, key) if column is not None)}
     features: dict[str, dict[str, Any]] = {}
@@ -143,7 +145,10 @@ def draft(
     if time is None:
         every_ms = every_ms or DEFAULT_EVERY_MS
         start = datetime.fromtimestamp((now_ms - frame.height * every_ms) // 1000, UTC).isoformat()
-        notes.append(f"the file names no times: its rows are {format_duration(every_ms)} apart and end now")
+        notes.append(
+            f"no column of times is named: rows are taken to be {format_duration(every_ms)} apart and to end now "
+            "(--time, --every)"
+        )
     mapping = DataMapping.model_validate(
         {
             "model": model,
@@ -173,6 +178,19 @@ def write(drafted: Drafted, project: Path, overwrite: bool = False) -> tuple[Pat
     contract_path.write_text(drafted.contract_text, encoding="utf-8")
     save_mapping(drafted.mapping, mapping_path(project, model))
     return contract_path, mapping_path(project, model)
+
+
+def _yes(series: pl.Series, notes: list[str]) -> str | None:
+    """The value of a text that says yes, where the other one says no."""
+    values = sorted(series.drop_nulls().unique().to_list()) if series.dtype == pl.String else []
+    if [value.lower() for value in values] in (["no", "yes"], ["n", "y"]):
+        notes.append(f"{series.name!r} asks yes or no: what is predicted is the probability of {values[1]!r}")
+        return str(values[1])
+    if len(values) == 2:
+        notes.append(
+            f"{series.name!r} has two values: `--positive {values[1]}` has the probability of that one predicted"
+        )
+    return None
 
 
 def _target(
@@ -232,13 +250,22 @@ def _feature(series: pl.Series, notes: list[str]) -> dict[str, Any] | None:
         return None
     field = _field(series)
     if field is None:
-        notes.append(
-            f"{series.name!r} is left out: more than {MOST_CATEGORIES} different texts are no categories"
-        )
+        why = f"more than {MOST_CATEGORIES} different texts are no categories"
+        if _are_times(series):
+            why = f"it holds times; if they say when each row happened, add `--time {series.name}`"
+        notes.append(f"{series.name!r} is left out: {why}")
         return None
     if series.null_count():
         field["missing"] = "impute"
     return field
+
+
+def _are_times(series: pl.Series) -> bool:
+    """Whether the first of the texts all are times."""
+    try:
+        return all(parse_time(text) is not None for text in series.drop_nulls().head(100))
+    except ValueError:
+        return False
 
 
 def _context(series: pl.Series) -> dict[str, Any]:

@@ -52,7 +52,8 @@ class Replay:
     Event times come from the rows, so the lane's passing time does too: an input partition (requests, labels,
     actions) that falls silent is sent a mark with the event time reached, at least every 1,000 records and
     four times a second. At the end every input partition gets a last mark, at the last event time plus the
-    contract's lateness: nothing older is to come, so every window that ended by then may close.
+    contract's lateness: nothing older is to come, so every window that ended by then may close. Where the file comes
+    up to now, that time has not come yet, and the mark says now.
 
     Args:
         rows: as ``contracts.data_file.read_rows`` gives them, sorted by event time.
@@ -134,7 +135,8 @@ class Replay:
                 ticked, last_tick = sent, now
             self._producer.poll(min(0.05, self._pace.wait(sent, now - began)))
         if len(plan):
-            self._mark(self._clock.partitions, int(plan.time[-1]) + self._contract.event_time.lateness_ms)
+            last, now_ms = int(plan.time[-1]), int(time.time() * 1000)
+            self._mark(self._clock.partitions, last_mark(last, self._contract.event_time.lateness_ms, now_ms))
         self._flush()
         self.sent.seconds = time.monotonic() - began
         return self.sent
@@ -205,6 +207,11 @@ class Replay:
             raise TailraceError(
                 f"Kafka at {self._connection.bootstrap} has not taken {left} records in a minute"
             )
+
+
+def last_mark(last_ms: int, lateness_ms: int, now_ms: int) -> int:
+    """The time that a replay tells at its end: no mark may be further ahead of now than records are."""
+    return max(last_ms, min(last_ms + lateness_ms, now_ms))
 
 
 def labels_after(

@@ -102,6 +102,7 @@ class LoggedPredictions:
             raise UsageError(
                 f"no prediction with the id {name!r}, nor of a request with it, is retained"
                 + ("" if span == ALWAYS else " of that time")
+                + ": `tailrace tail LANE.predictions` shows ids"
             )
         return found
 
