@@ -385,9 +385,10 @@ def test_too_many_dead_letters_are_told_by_an_alert_that_people_can_read_and_que
 
 def _alerts(connection: Connection, kind: str) -> list[dict[str, Any]]:
     """The alerts of a kind, read with nothing but the registered schema."""
-    latest = RegistryClient(connection.registry).latest("tailrace.alerts-value")
-    assert latest is not None
     values = [message.value() for message in read_all(connection, ["tailrace.alerts"])]
+    latest = RegistryClient(connection.registry).latest("tailrace.alerts-value")
+    if latest is None:  # registered by whoever writes the first one
+        return []
     assert all(value[:5] == struct.pack(">bI", 0, latest.id) for value in values)
     schema = fastavro.parse_schema(latest.schema)  # type: ignore[arg-type]
     found: list[Any] = [fastavro.schemaless_reader(io.BytesIO(value[5:]), schema, None) for value in values]

@@ -60,6 +60,10 @@ def test_a_revoked_key_counts_for_nothing_until_it_is_trusted_again(trust: Trust
     trust.revoke(key.key_id)
     trust.revoke(key.key_id)
     assert "revoked" in (refusal(trust, key) or "")
+    (trust.folder / "revoked" / f"{key.key_id}.pub").rename(trust.folder / "elsewhere.pub")
+    kept = trust.folder / "revoked" / "credit" / f"{key.key_id}.pub"
+    assert f"revoked here: `tailrace keys trust {kept} --model credit`" in (refusal(trust, key) or "")
+    (trust.folder / "elsewhere.pub").rename(trust.folder / "revoked" / f"{key.key_id}.pub")
     assert refusal(trust, other) is None
     # Whoever copies its file back by hand has not read the list.
     trust.trust(other.public)

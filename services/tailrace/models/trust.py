@@ -121,10 +121,13 @@ class TrustStore:
         """Raises PackageRefused("signature", ...) unless a key that is trusted for the model has signed the data."""
         public = self.public_key(key, model)
         if public is None:
-            why = "revoked here" if self.is_revoked(key) else f"not trusted here for {model}"
+            why, file = f"not trusted here for {model}", "FILE.pub"
+            if self.is_revoked(key):
+                why, kept = "revoked here", next(self._revoked.rglob(f"{key}.pub"), self._revoked)
+                file = str(kept) if kept.parent == self._revoked else f"{kept} --model {model}"
             raise PackageRefused(
                 "signature",
-                f"{what} is signed by key {key or '(none)'}, {why}: `tailrace keys trust FILE.pub` if it should be",
+                f"{what} is signed by key {key or '(none)'}, {why}: `tailrace keys trust {file}` if it should be",
             )
         if not verifies(public, signature, data):
             raise PackageRefused("signature", f"the signature of {what} does not fit its bytes")
