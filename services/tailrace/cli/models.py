@@ -205,7 +205,7 @@ def _row(version: Mapping[str, Any]) -> dict[str, Any]:
         "format": version["format"],
         "rows": version["rows"],
         "holdout": metrics,
-        "published": version["published_at"],
+        "published": version["published_at"][:19] + "Z",
         "by": version["published_by"],
         "digest": version["digest"][:12],
     }
