@@ -442,6 +442,7 @@ def raising(request: dict[str, Any]) -> Package:
     return Package(built.manifest.model_copy(update={"parts": digests}), parts)
 
 
+@pytest.mark.timeout(900)
 def test_a_shadow_that_sleeps_falls_behind_or_crashes_changes_and_delays_no_answer(cluster: Cluster) -> None:
     bad = publish_package(cluster.connection, raising(REQUEST), signing_key(cluster.home)).version
     good = cluster.publish(kind="forest")
