@@ -46,7 +46,7 @@ rules:
 policy:
   - {when: "score < 0.5", do: pass, name: low}
   - {do: stop}
-service_levels: {answered: 99%}
+service_levels: {answered: 99.9%}
 """
 GOOD: dict[str, Any] = {"level": 3, "amount": 10.0, "kind": "a"}
 LIMIT = 1024 * 1024
