@@ -147,3 +147,16 @@ def test_what_is_ahead_of_the_slowest_clock_pauses(monkeypatch: pytest.MonkeyPat
     assert "clock of actions/0" in own.ahead()["labels"]
     run(own, actions=messages([mark("credit.actions", 0, NOW + 5_000)]))
     assert own.ahead() == {}
+
+
+def test_the_dead_letter_of_a_label_that_nobody_asked_for_is_of_the_message_that_it_came_in() -> None:
+    own = opened(MemoryStore())
+    (said,) = messages([labels(1)[0]._replace(headers=(("trace", b"\xff"),))])
+    run(own, labels=[said])
+    far = {name: messages([mark(f"credit.{name}", 0, NOW + 10_000_000)], start=1) for name in INPUTS[:4]}
+    (letter,) = own.process(far).letters
+    found = letter.message
+    assert letter.code == "no-request"
+    assert Source.of(found) == Source.of(said)
+    assert (found.key(), found.value(), found.headers()) == (said.key(), said.value(), said.headers())
+    assert found.timestamp() == said.timestamp()

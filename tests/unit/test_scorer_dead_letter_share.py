@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Publisher
 
-from tailrace.kit.messages import Record
+from tailrace.kit.log import Committed
+from tailrace.kit.logic import Output
+from tailrace.kit.marks import mark
+from tailrace.kit.messages import Record, TopicPartition
+from tailrace.scorer.handover import Handover
 
 LEVELS = "service_levels: {answered: 99%}\nalerts: {silence: 1h, severe: [dead-letter share over 50%]}\n"
 
@@ -91,3 +95,21 @@ def test_where_the_contract_says_nothing_nothing_is_counted() -> None:
 
 def test_a_shadow_scorer_counts_none() -> None:
     assert Lane(role="shadow").ask(1_000, bad=900) == []
+
+
+def test_marks_are_no_requests_and_what_waits_is_not_counted_yet() -> None:
+    bench = Lane().bench
+    made = mark("credit.requests", 0, NOW)
+    output = bench.process([bench.message(made), bench.message(Record("credit.requests", b"{}"))])
+    assert counted(output, 0) == [1, 1]
+    waits = TopicPartition("credit.requests", 1)
+    bench.logic.assigned({waits: Committed(0, Handover(rollouts=99).to_metadata())})
+    output = bench.process([bench.message(Record("credit.requests", b"{}", partition=1))])
+    assert output.holds.keys() == {waits}
+    assert counted(output, 1) == [0, 0]
+
+
+def counted(output: Output, partition: int) -> list[Any]:
+    """Requests and dead letters, as the next owner of a partition hears of them."""
+    left = output.metadata_of[TopicPartition("credit.requests", partition)]
+    return list(Handover.from_metadata(left).count[:2])

@@ -84,9 +84,9 @@ class Hurried(Bench):
 
     def wave(self, count: int, age_ms: int = 0) -> list[tuple[str, str | None]]:
         """Who answers so many requests that have waited so long, and why."""
-        value = self.publisher.request_value(REQUEST)
         at = self.log.now_ms - age_ms
-        output = self.process([self.message(Record("credit.requests", value), at) for _ in range(count)])
+        values = [self.publisher.request_value(REQUEST | {"loan_id": f"l{n}"}) for n in range(count)]
+        output = self.process([self.message(Record("credit.requests", value), at) for value in values])
         topic = output.records[0].topic
         return [(e["served_by"], e["served_cause"]) for e in self.events(output, topic)]
 
@@ -98,6 +98,19 @@ def test_more_than_the_model_can_answer_in_time_is_left_to_the_fallback_and_no_m
     # Not the previous version: another model would take as long.
     assert found == [("model", None)] * 640 + [("constant", "latency")] * 640
     assert set(bench.wave(640)) == {("model", None)}
+
+
+def test_what_a_canary_takes_is_in_the_champions_way() -> None:
+    bench = Hurried(CHAIN + LEVEL)
+    slow = formula_model(bench.publisher.contracts["credit"][-1], 3, Slow(3, bench.log))
+    canary = {"canary": 3, "canary_share": 0.5, "canary_salt": "pepper", "canary_step": 1}
+    bench.control(
+        bench.publisher.manifest(3, slow), bench.publisher.rollout(champion=2, previous=1, **canary)
+    )
+    bench.wave(256, age_ms=60_000)  # both are measured
+    began = bench.log.now_ms
+    assert ("constant", "latency") in bench.wave(960)  # of 20 ms for each 64, by one after the other
+    assert bench.log.now_ms - began <= 200
 
 
 def test_a_backlog_after_an_outage_is_worked_off_by_the_model() -> None:

@@ -344,6 +344,18 @@ def test_one_model_without_a_version_holds_its_partition_from_its_first_request(
     assert "three has no version in service" in (bench.logic.waiting() or "")
 
 
+@pytest.mark.parametrize("order", [("three", "four"), ("four", "three")])
+def test_of_two_models_that_wait_the_first_request_holds_the_partition(order: tuple[str, str]) -> None:
+    bench = shared_lane()
+    for name in order:
+        bench.control(bench.publisher.contract(load_contract(SHARED.format(name=name))))
+    # What is Avro is read before what is JSON.
+    first, second = order
+    avro = bench.publisher.request_value({"x": 1.0}, bench.publisher.contracts[second][0])
+    output = bench.score(b'{"model": "one", "x": 1}', b'{"model": "%s", "x": 1}' % first.encode(), avro)
+    assert output.holds[FIRST].offset == 1
+
+
 # Versions ---
 
 
@@ -510,6 +522,18 @@ def test_a_new_owner_waits_for_the_revision_of_the_last_one() -> None:
     assert "last owner" in output.holds[FIRST].reason
     after.control(*second)
     assert [e["version"] for e in after.events(after.requests(REQUEST))] == [2]
+
+
+def test_an_owner_that_still_waits_leaves_the_next_one_what_it_waits_for() -> None:
+    bench = serving(champion=1)
+    place = TopicPartition("credit.requests", 1)
+    waits = Handover(rollouts=99)
+    bench.logic.assigned({place: Committed(0, waits.to_metadata())})
+    value = bench.publisher.request_value(REQUEST)
+    held = bench.process([bench.message(Record(place.topic, value, partition=1))])
+    assert Handover.from_metadata(held.metadata).rollouts == 99
+    answered = bench.requests(REQUEST)  # of another partition
+    assert Handover.from_metadata(answered.metadata).rollouts == 1
 
 
 def test_a_new_owner_waits_until_it_has_opened_what_the_last_one_served() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.support.dying import Dies, DyingScorer
-from tests.support.scoring import REQUEST, Formula, serving
+from tests.support.scoring import CONTRACT, REQUEST, Formula, serving
 
 from tailrace.kit.log import Committed
 from tailrace.kit.logic import NamesInFlight, Suspect
@@ -257,3 +257,11 @@ def test_nobody_is_to_blame_for_a_record_that_still_waits() -> None:
         told = [(alert["kind"], alert["version"]) for alert in bench.alerts(output)]
         assert told == ([] if waits else [("version-quarantined", 2)])
         bench.control(bench.publisher.rollout(champion=2, previous=1, candidates=[3]))
+
+
+def test_a_new_contract_changes_what_can_be_done_without() -> None:
+    bench = serving(champion=1)
+    assert isinstance(bench.logic, NamesInFlight)
+    assert bench.logic.in_flight({"credit.requests"}, {}) == []
+    bench.control(bench.publisher.contract(CONTRACT + "guardrails: {fallback: [{constant: 0.4}]}\n"))
+    assert bench.logic.in_flight({"credit.requests"}, {}) == ["credit/1"]
