@@ -112,7 +112,12 @@ def test_older_records_are_read_as_the_oracle_reads_them(fields: list[Any], data
     }
     codec, _ = codec_for(writer)
     value = codec.encode(1, record)
-    assert codec.decode(value, reader).record == oracle.decode(value[5:], writer, reader)
+    expected = oracle.decode(value[5:], writer, reader)
+    for i, ((_, kind), *_) in enumerate(fields):
+        # The oracle leaves a whole number as it is, also one that no double is equal to.
+        if kind == "double" and expected.get(f"f{i}") is not None:
+            expected[f"f{i}"] = float(expected[f"f{i}"])
+    assert codec.decode(value, reader).record == expected
 
 
 def test_what_cannot_be_read_as_expected_is_incompatible() -> None:
