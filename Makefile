@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo test test-fast chaos bench lock
+.PHONY: setup demo test test-fast test-services test-projects chaos bench lock
 
 setup: $(READY)
 
@@ -19,14 +19,22 @@ $(READY): requirements.txt pyproject.toml
 demo: setup
 	$(BIN)/tailrace demo
 
+# Two at a time, each told of when it is over; what kills things, and the demo, have the machine to themselves.
 test: setup
-	$(BIN)/python -m pytest
+	@$(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) test-services test-projects
+	$(BIN)/python -m pytest $(ALONE)
+
+ALONE = tests/chaos tests/e2e/test_demo.py
+test-services: setup
+	$(BIN)/python -m pytest tests/integration
+test-projects: setup
+	$(BIN)/python -m pytest tests/unit tests/contract tests/static tests/simulation tests/e2e $(ALONE:%=--ignore=%)
 
 test-fast: setup
 	$(BIN)/python -m pytest tests/unit tests/contract
 
 chaos: setup
-	TAILRACE_CHAOS=long $(BIN)/python -m pytest tests/chaos tests/simulation tests/e2e/test_demo.py -s
+	TAILRACE_CHAOS=long $(BIN)/python -m pytest $(ALONE) tests/simulation -s
 
 bench: setup
 	$(BIN)/python -m benchmarks.scorer --json
