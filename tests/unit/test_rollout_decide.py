@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -355,6 +356,19 @@ def test_the_first_of_two_that_follow_the_same_revision_wins() -> None:
     assert (fold.position, fold.steps, fold.commands, fold.sequences) == (7, 2, {"a"}, {"credit": 4})
     assert [state.champion for state in fold.states("credit")] == [1, 2]
     assert fold.state("other") == RolloutState("other")
+
+
+def test_what_is_remembered_of_a_step_does_not_grow_with_the_versions_that_ever_were() -> None:
+    fold = Rollouts()
+    for revision in range(1, 200):
+        before = list(range(1, revision))
+        fold.apply(
+            record(revision, version=revision, champion=revision, shadow=[revision], retired=before), revision
+        )
+    assert len(fold.state("credit").known) == len(fold.state("credit").served) == 199
+    remembered = [len(pickle.dumps(state)) for state in fold.states("credit")]
+    assert max(remembered) < min(remembered) + 20
+    assert fold.states("credit")[-1].shadow == (199,)
 
 
 def test_the_revision_at_a_position_is_that_of_what_came_before_it() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 SEQUENCE = "sequence"
@@ -119,6 +119,23 @@ class RolloutState:
         previous = () if self.previous is None else (self.previous,)
         return self.answering.union(self.shadow, self.candidates, previous)
 
+    @property
+    def at_work(self) -> RolloutState:
+        """The state with what runs in it only, and without what grows with all the versions that ever were."""
+        nobody: frozenset[int] = frozenset()
+        return replace(
+            self,
+            candidates=(),
+            rejected=(),
+            retired=(),
+            rolled_back=(),
+            known=nobody,
+            served=nobody,
+            kept=nobody,
+            waiting=nobody,
+            pruned=nobody,
+        )
+
 
 class Rollouts:
     """Folds the records of ``tailrace.rollouts`` in the topic's order.
@@ -148,7 +165,7 @@ class Rollouts:
         return self.current.get(model) or RolloutState(model)
 
     def states(self, model: str) -> Sequence[RolloutState]:
-        """All states of the model, by revision."""
+        """What was at work under each revision of the model (see `RolloutState.at_work`)."""
         return self._states.get(model, ())
 
     def apply(self, record: Mapping[str, Any], offset: int) -> bool:
@@ -161,7 +178,7 @@ class Rollouts:
         if record["follows"] != before.revision or record["revision"] != before.revision + 1:
             return False
         self.current[model] = state_after(before, record)
-        self._states.setdefault(model, []).append(self.current[model])
+        self._states.setdefault(model, []).append(self.current[model].at_work)
         self._offsets.setdefault(model, []).append(offset)
         self.steps += 1
         if record["command_id"] is not None:
