@@ -375,7 +375,8 @@ def test_too_many_dead_letters_are_told_by_an_alert_that_people_can_read_and_que
     dead = [name for name in there if outcome.sent[name] in outcome.letters]
     assert (alert["state"], alert["severity"], alert["model"]) == ("raised", "warning", "gate")
     assert alert["detail"]["found"] == str(len(dead))
-    assert alert["detail"]["first"] == "gate.requests/1/0"
+    first = min(outcome.sent[name].offset for name in there)  # marks may be before it
+    assert alert["detail"]["first"] == f"gate.requests/{partition}/{first}"
     assert (alert["source"]["topic"], alert["source"]["partition"]) == ("gate.requests", partition)
     sql = "SELECT alert_id, state, severity, summary, detail['found'] AS found FROM alerts "
     rows = _until(lambda: project.json("query", sql + "WHERE kind = 'dead-letter-share'"))
