@@ -139,7 +139,7 @@ def encode_events(of: Identity, answers: Answers) -> Records:
         + _optional(of.served_cause)
     )
     event.stretches(answers.bodies, HEADER.size)
-    _add_some(event, rows, _END, {row: _replacements(some) for row, some in answers.replaced.items()})
+    _add_some(event, rows, _END, _replacements(answers.replaced))
     event.matrix(_numbers(answers.outputs, rows))
     _add_decisions(event, answers, double(of.arm_propensity))
     _add_some(event, rows, _END + NULL, _notes(answers))
@@ -171,27 +171,33 @@ def _add_some(event: Splice, rows: int, usual: bytes, others: Mapping[int, bytes
     event.one_of(list(numbers), which)
 
 
-def _replacements(some: Sequence[Replaced]) -> bytes:
-    return _items([text(r.field) + _optional(r.value) + text(r.reason) for r in some])
+def _replacements(replaced: Mapping[int, Sequence[Replaced]]) -> dict[int, bytes]:
+    found = {}
+    written: dict[tuple[Replaced, ...], bytes] = {}
+    for row, some in replaced.items():
+        which = tuple(some)
+        if which not in written:
+            written[which] = _items([text(r.field) + _optional(r.value) + text(r.reason) for r in some])
+        found[row] = written[which]
+    return found
 
 
 def _notes(answers: Answers) -> dict[int, bytes]:
     """Findings and explanation of the rows that have some."""
-    findings, explanations = answers.findings, answers.explanations
-    known: dict[tuple[Finding, ...], bytes] = {(): _END}
     found = {}
-    for row in {*findings, *explanations}:
-        some = tuple(findings.get(row, ()))
-        if some not in known:
-            known[some] = _items([text(f.guard) + _optional(f.field) + text(f.detail) for f in some])
-        found[row] = known[some] + _explanation(explanations.get(row))
+    # What many rows have in common is one object in all of them.
+    written: dict[tuple[int, ...], bytes] = {}
+    for row, some in answers.findings.items():
+        which = tuple(map(id, some))
+        if which not in written:
+            written[which] = (
+                _items([text(f.guard) + _optional(f.field) + text(f.detail) for f in some]) + NULL
+            )
+        found[row] = written[which]
+    for row, contributions in answers.explanations.items():
+        explained = _items([text(feature) + double(contribution) for feature, contribution in contributions])
+        found[row] = found.get(row, _END + NULL).removesuffix(NULL) + SOME + explained
     return found
-
-
-def _explanation(some: Sequence[Contribution] | None) -> bytes:
-    if some is None:
-        return NULL
-    return SOME + _items([text(feature) + double(contribution) for feature, contribution in some])
 
 
 def _numbers(outputs: Predictions, rows: int) -> Matrix:
