@@ -1,7 +1,8 @@
 """The scorer against the empty transactional loop: how much of what Kafka allows is left.
 
-The whole path of the service runs, exactly once: decoding, checks, guards, the model in ONNX Runtime, policy,
-prediction events. The empty loop passes the same requests on as bytes. What the cases are, scorer_cases.py says.
+The whole path of the service runs, exactly once: decoding, checks, guards, the model, policy, prediction events.
+The empty loop passes the same requests on as bytes. What the cases are,
+scorer_cases.py says.
 """
 
 from __future__ import annotations

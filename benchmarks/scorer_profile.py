@@ -37,7 +37,7 @@ STEPS: list[tuple[str, Any, str]] = [
     ("route", logic, "route"),
     ("fill in what is missing", answer, "fill_missing"),
     ("domain guard", answer, "note_domain"),
-    ("model (ONNX Runtime)", answer, "score"),
+    ("model", answer, "score"),
     ("output guard", answer, "broken_outputs"),
     ("conformal sets", answer, "note_uncertainty"),
     ("policy (polars)", Policy, "choose"),
