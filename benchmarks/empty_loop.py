@@ -25,8 +25,12 @@ PARTITIONS = 6
 VALUE_BYTES = 300
 
 
-def empty_loop(kafka: Broker, source: str, target: str, records: int, batch: int) -> Measured:
-    """Passes ``records`` records on in transactions of ``batch``, from the first consumed to the last commit."""
+def empty_loop(
+    kafka: Broker, source: str, target: str, records: int, batch: int, value: bytes | None = None
+) -> Measured:
+    """Passes ``records`` records on in transactions of ``batch``, from the first consumed to the last commit. Where a
+    ``value`` is given, it is written in place of each record's own.
+    """
     consumer = confluent_kafka.Consumer(
         {
             **kafka.connection.kafka,
@@ -56,7 +60,7 @@ def empty_loop(kafka: Broker, source: str, target: str, records: int, batch: int
         if not messages:
             continue
         watch = watch or Stopwatch()
-        pass_on_batch(consumer, producer, target, messages)
+        pass_on_batch(consumer, producer, target, messages, value)
         done += len(messages)
     assert watch is not None
     measured = watch.stop(done)
@@ -198,13 +202,14 @@ def pass_on_batch(
     producer: confluent_kafka.Producer,
     target: str,
     messages: Sequence[confluent_kafka.Message],
+    value: bytes | None = None,
 ) -> None:
-    """One transaction: the messages' bytes, and how far they were read."""
+    """One transaction: the messages' bytes, or for each of them the given ones, and how far they were read."""
     group = consumer.consumer_group_metadata()
     producer.begin_transaction()
     ends = {}
     for message in messages:
-        producer.produce(target, message.value(), message.key())
+        producer.produce(target, value or message.value(), message.key())
         ends[message.topic(), message.partition()] = message.offset()
     offsets = [confluent_kafka.TopicPartition(*tp, end + 1) for tp, end in ends.items()]
     producer.send_offsets_to_transaction(offsets, group)

@@ -1,8 +1,8 @@
 """The scorer against the empty transactional loop: how much of what Kafka allows is left.
 
 The whole path of the service runs, exactly once: decoding, checks, guards, the model, policy, prediction events.
-The empty loop passes the same requests on as bytes. What the cases are,
-scorer_cases.py says.
+The empty loop passes the same requests on as bytes; a second one, which has `events` in its name, writes the bytes of
+an event for each of them. What the cases are, scorer_cases.py says.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from tests.support.memory_registry import MemoryRegistry
 from benchmarks.empty_loop import PARTITIONS, batch_loop, empty_loop
 from benchmarks.harness import Broker, Measured, arguments, broker, interleave, say, show, summary
 from benchmarks.scorer_cases import CASES, Case, Prepared
+from tailrace.kit.clock import SystemClock
 from tailrace.kit.memory import settle_memory
+from tailrace.kit.messages import PlainMessage
 from tailrace.kit.topics import ensure_topics, lane_topics
 
 TRANSACTIONS = 200
@@ -31,12 +33,21 @@ def filled(kafka: Broker, registry: MemoryRegistry, case: Case, records: int) ->
     return case.lane.requests
 
 
-def empty(kafka: Broker, source: str, records: int, batch: int) -> Measured:
+def empty(kafka: Broker, source: str, records: int, batch: int, value: bytes | None = None) -> Measured:
     target = kafka.topic("empty", PARTITIONS)
     try:
-        return empty_loop(kafka, source, target, records, batch)
+        return empty_loop(kafka, source, target, records, batch, value)
     finally:
         kafka.delete(target)
+
+
+def event(registry: MemoryRegistry, case: Case) -> bytes:
+    """The value of a prediction event of the case."""
+    (request,) = case.requests(registry, 1)
+    asked = PlainMessage(case.lane.requests, 0, 0, request, None, (), 1_700_000_000_000)
+    answered = case.scorer(registry).process([asked], SystemClock()).records
+    (value,) = (record.value for record in answered if record.value is not None)
+    return value
 
 
 def scoring(kafka: Broker, logic: Prepared, records: int, batch: int) -> Measured:
@@ -54,6 +65,7 @@ def main() -> None:
     say("training")
     logics = {name: case.scorer(registry) for name, case in CASES.items()}
     lanes = sorted({case.lane.name for case in CASES.values()})
+    events = {case.lane.name: event(registry, case) for case in CASES.values()}
     found = {}
     with broker() as kafka:
         say("writing requests")
@@ -66,6 +78,10 @@ def main() -> None:
             runs = {
                 f"empty loop, {lane}": partial(empty, kafka, sources[lane], records, batch) for lane in lanes
             }
+            for lane, value in events.items():
+                runs[f"empty loop, {lane}, events"] = partial(
+                    empty, kafka, sources[lane], records, batch, value
+                )
             for name, logic in logics.items():
                 runs[name] = partial(scoring, kafka, logic, records, batch)
             settle_memory()  # as a service does; the empty loop has it as easy
@@ -73,16 +89,17 @@ def main() -> None:
             for lane in lanes:
                 of_lane = [n for n, case in CASES.items() if case.lane.name == lane]
                 base = f"empty loop, {lane}"
-                facts = summary({n: measured[n] for n in (base, *of_lane)}, base)
+                facts = summary({n: measured[n] for n in (base, f"{base}, events", *of_lane)}, base)
                 found.setdefault(f"batch {batch}", {}).update(facts)
     if not given.json:
         show(found, False)
         return
+    bases = {f"empty loop, {lane}" for lane in lanes}
     result: dict[str, dict[str, dict[str, object]]] = {}
     for group, cases in found.items():
         for name, facts in cases.items():
             for what, spread in facts.items():
-                if what == "ratio" and name not in CASES:
+                if what == "ratio" and name in bases:
                     continue
                 result.setdefault(what, {}).setdefault(name, {})[group.removeprefix("batch ")] = spread
     print(json.dumps({"rounds": given.rounds, "records": given.records, **result}))
