@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
+from tests.support.cluster import until
 
 from tailrace.kit.errors import Retry
 from tailrace.kit.topics import control_topics, ensure_topics, lane_topics, settle
@@ -47,7 +48,9 @@ def test_what_differs_is_said_and_only_settled_where_asked(kafka: LocalKafka) ->
 
     left = settle(options, found)
     assert {d.setting for d in left} == {"partitions"}
-    assert ensure_topics(options, lane_topics("lane-other", partitions=2)) == []
+    settled = lane_topics("lane-other", partitions=2)
+    # The controller has them, and the broker hears of it.
+    until("the settings are as wanted", lambda: not ensure_topics(options, settled))
 
 
 def test_no_broker_is_a_retry() -> None:
