@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 from tests.unit.test_batch_loop import FIRST, REQUESTS, Bench, Passing, values
 
+from tailrace.kit.batch_loop import BatchLoop
 from tailrace.kit.errors import Retry
 from tailrace.kit.log import Abortable, Committed, Fatal, History, Indefinite, Refused, Retriable
 from tailrace.kit.logic import Clock, Output
@@ -45,6 +46,15 @@ def fail(bench: Bench, call: str, *faults: Fault, after: int = 0) -> None:
     )
 
 
+def proven() -> tuple[Bench, Ahead, BatchLoop]:
+    """Of 45 numbers the first ten are committed, so that the partition is known to kill nobody."""
+    bench = Bench(messages=45)
+    logic = Ahead()
+    loop = bench.loop(logic)
+    bench.turn(loop, lambda: "...9" in logic.story)
+    return bench, logic, loop
+
+
 def test_a_batch_is_processed_while_the_one_before_it_is_committed_where_another_waits() -> None:
     bench = Bench(messages=45)
     logic = Ahead()
@@ -66,10 +76,7 @@ def test_what_does_not_allow_it_is_committed_before_the_next_batch() -> None:
 
 @pytest.mark.parametrize("call", ["send_offsets", "commit_transaction"])
 def test_nothing_comes_of_a_commit_and_of_what_was_built_on_it(call: str) -> None:
-    bench = Bench(messages=45)
-    logic = Ahead()
-    loop = bench.loop(logic)
-    bench.turn(loop, lambda: "...9" in logic.story)
+    bench, logic, loop = proven()
     fail(bench, call, Fault(Abortable("not this time")))
     bench.turn(loop, bench.all_done)
     assert logic.story[3:9] == ["10...", "20...", "from 10", "10...", "20...", "...19"]
@@ -78,10 +85,7 @@ def test_nothing_comes_of_a_commit_and_of_what_was_built_on_it(call: str) -> Non
 
 @pytest.mark.parametrize("applied", [True, False])
 def test_what_came_of_an_unknown_commit_decides_where_it_goes_on(applied: bool) -> None:
-    bench = Bench(messages=45)
-    logic = Ahead()
-    loop = bench.loop(logic)
-    bench.turn(loop, lambda: "...9" in logic.story)
+    bench, logic, loop = proven()
     fail(bench, "commit_transaction", Fault(Indefinite("cut"), applied=applied))
     bench.turn(loop, bench.all_done)
     at = 20 if applied else 10
@@ -90,10 +94,7 @@ def test_what_came_of_an_unknown_commit_decides_where_it_goes_on(applied: bool) 
 
 
 def test_a_commit_that_is_repeated_and_then_refused_may_have_gone_through() -> None:
-    bench = Bench(messages=45)
-    logic = Ahead()
-    loop = bench.loop(logic)
-    bench.turn(loop, lambda: "...9" in logic.story)
+    bench, logic, loop = proven()
     fail(
         bench,
         "commit_transaction",
@@ -106,10 +107,7 @@ def test_a_commit_that_is_repeated_and_then_refused_may_have_gone_through() -> N
 
 
 def test_what_a_record_is_refused_for_ends_the_process_with_the_commit() -> None:
-    bench = Bench(messages=45)
-    logic = Ahead()
-    loop = bench.loop(logic)
-    bench.turn(loop, lambda: "...9" in logic.story)
+    bench, _, loop = proven()
     fail(bench, "commit_transaction", Fault(Refused("too large")))
     with pytest.raises(Refused):
         bench.turn(loop, bench.all_done)

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Event
 from typing import TypeVar
@@ -622,22 +622,24 @@ class BatchLoop(Turns):
         producer = self._producer
         assert producer is not None
         self._began_at = self._clock.perf_ns()
-        try:
+        with self._undecided():
             self._patiently(producer.begin, limit_s=DECIDE_S)
             self._begun = True
             for some in filter(None, records):
                 producer.produce(some)
-        except Retriable as error:
-            raise Abortable(str(error)) from error
-        except Fenced as error:
-            raise self._kind(error) from error
         if consumer.member_id() != membership.member_id:
             raise Abortable("no longer the member of the group that read the batch")
 
     def _send_offsets(self, offsets: Mapping[TopicPartition, Committed], membership: Membership) -> None:
         assert self._producer is not None
-        try:
+        with self._undecided():
             self._patiently(self._producer.send_offsets, offsets, membership, limit_s=DECIDE_S)
+
+    @contextmanager
+    def _undecided(self) -> Iterator[None]:
+        """Nothing is committed yet, so a call that has been repeated for long enough gives the batch up."""
+        try:
+            yield
         except Retriable as error:
             raise Abortable(str(error)) from error
         except Fenced as error:
