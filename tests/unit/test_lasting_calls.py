@@ -14,11 +14,14 @@ from tailrace.kit.log import Indefinite, Membership
 def test_a_call_is_made_with_its_arguments_and_raises_what_it_raises() -> None:
     calls = LastingCalls("test")
     made: list[tuple[int, int]] = []
-    calls(5, lambda *arguments: made.append(arguments), 1, 2)
+    calls.begin(lambda *arguments: made.append(arguments), 1, 2)
+    calls.end(5)
     assert made == [(1, 2)]
+    calls.begin(lambda: 1 // 0)
     with pytest.raises(ZeroDivisionError):
-        calls(5, lambda: 1 // 0)
-    calls(5, made.clear)
+        calls.end(5)
+    calls.begin(made.clear)
+    calls.end(5)
     assert made == []
 
 
@@ -30,8 +33,9 @@ def test_a_call_that_does_not_return_is_left_alone() -> None:
         returned.set()
 
     calls = LastingCalls("test")
+    calls.begin(last)
     with pytest.raises(NeverReturned):
-        calls(0.02, last)
+        calls.end(0.02)
     assert not returned.is_set()
     returning.set()
     assert returned.wait(10)

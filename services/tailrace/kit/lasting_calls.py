@@ -20,21 +20,16 @@ class LastingCalls:
         self._returned: SimpleQueue[BaseException | None] = SimpleQueue()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
-    def __call__(self, timeout_s: float, call: Callable[..., Any], *arguments: object) -> None:
-        """Raises what the call raises.
-
-        Raises:
-            NeverReturned: not within ``timeout_s``.
-        """
-        self.begin(call, *arguments)
-        self.end(timeout_s)
-
     def begin(self, call: Callable[..., Any], *arguments: object) -> None:
         """Makes a call without waiting for it. Each is to be followed by an ``end``."""
         self._asked.put((call, arguments))
 
     def end(self, timeout_s: float) -> None:
-        """Waits for the call that was begun. Raises what it raises, and ``NeverReturned``."""
+        """Waits for the call that was begun. Raises what it raises.
+
+        Raises:
+            NeverReturned: not within ``timeout_s``.
+        """
         try:
             error = self._returned.get(timeout=timeout_s)
         except Empty:

@@ -48,11 +48,10 @@ class Holds:
             if partition not in holds or offset < holds[partition].offset:
                 holds[partition] = Hold(offset, why)
 
-        if self._handovers:
-            waiting = {p: why for p in work.places if (why := self._handovers.why_not(p)) is not None}
-            for at in range(len(work.topics)) if waiting else ():
-                if work.partition(at) in waiting:
-                    hold(at, waiting[work.partition(at)])
+        for partition, rows in work.places.items() if self._handovers else ():
+            why = self._handovers.why_not(partition)
+            if why is not None:
+                hold(rows[0], why)
         for requests in work.requests:
             why = self._why_not(requests.plan)
             if why is not None:

@@ -80,9 +80,7 @@ class InFlight:
         """
         if not self._named.without:
             return []
-        upto: dict[TopicPartition, int] = {}
-        for at, offset in enumerate(work.offsets):
-            upto[work.partition(at)] = offset + 1
+        upto = {partition: work.offsets[rows[-1]] + 1 for partition, rows in work.places.items()}
         upto |= {partition: hold.offset for partition, hold in holds.items()}
         found = []
         for name in sorted(self._quarantine.to_blame(upto) & self._named.without):
