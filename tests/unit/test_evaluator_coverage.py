@@ -159,7 +159,7 @@ def test_reported_coverage_is_that_of_the_truths_and_what_the_package_promises()
                 "score": float(found.score[at]),
                 "predicted_class": str(found.predicted_class[at]),
                 "action": "approve",
-                "guardrails": [f._asdict() for f in notes.findings.get(at, [])],
+                "guardrails": [f._asdict() for f in notes.kinds[notes.which[at]]],
             },
             bool(actual[at]),
         )

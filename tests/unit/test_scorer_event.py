@@ -22,7 +22,7 @@ from tailrace.kit.spans import Spans
 from tailrace.models.load import Predictions
 from tailrace.scorer.event import FIELDS, Answers, Identity, encode_events
 from tailrace.scorer.id_kernels import write_ids
-from tailrace.scorer.notes import Contribution, Finding
+from tailrace.scorer.notes import Contribution, Finding, Notes
 from tailrace.scorer.policy import Choice
 from tailrace.scorer.rows import Replaced
 
@@ -73,6 +73,14 @@ def outputs(task: str, numbers: list[list[float]]) -> Predictions:
 
 
 @st.composite
+def noted(draw: st.DrawFn, rows: int) -> Notes:
+    found = Notes(rows)
+    for step in draw(st.lists(st.dictionaries(st.integers(0, rows - 1), FINDING), max_size=3)):
+        found.add(step)
+    return found
+
+
+@st.composite
 def batches(draw: st.DrawFn) -> tuple[str, Identity, Answers, list[dict[str, Any]]]:
     task = draw(st.sampled_from(sorted(TARGETS)))
     rows = draw(st.integers(1, 4))
@@ -116,7 +124,7 @@ def batches(draw: st.DrawFn) -> tuple[str, Identity, Answers, list[dict[str, Any
         options=options,
         latency_ms=draw(DOUBLE),
         replaced=draw(st.dictionaries(st.integers(0, rows - 1), replaced)),
-        findings=draw(st.dictionaries(st.integers(0, rows - 1), st.lists(FINDING, max_size=2))),
+        notes=draw(noted(rows)),
         explanations=draw(st.dictionaries(st.integers(0, rows - 1), st.lists(CONTRIBUTION, max_size=2))),
         propensities=draw(
             st.just([]) | st.lists(st.floats(0, 1), min_size=len(options), max_size=len(options))
@@ -162,7 +170,7 @@ def expected(task: str, of: Identity, answers: Answers, request: dict[str, Any],
         "rule": choice.rule,
         "action_propensity": answers.propensities[int(answers.choices[row])] if answers.propensities else 1.0,
         "arm_propensity": of.arm_propensity,
-        "guardrails": [f._asdict() for f in answers.findings.get(row, ())],
+        "guardrails": [f._asdict() for f in answers.notes.kinds[answers.notes.which[row]]],
         "explanation": [c._asdict() for c in answers.explanations[row]]
         if row in answers.explanations
         else None,

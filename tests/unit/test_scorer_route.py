@@ -207,7 +207,7 @@ def test_the_champion_answers_for_an_arm_that_cannot_be_opened() -> None:
 def test_the_champion_answers_for_an_arm_that_is_not_there() -> None:
     now = Experiment("fixed", 0.8, "s", tuple(Arm(**arm) for arm in ARMS["arms"]))
     there = tuple(Version(number, formula_model(load_contract(CONTRACT), number)) for number in (1, 3))
-    ways = route(Serving(1, there, experiment=now), 4000, lambda: KEYS[:4000])
+    ways = route(Serving(1, there, experiment=now), KEYS[:4000])
     said = {(way.role, way.arm, way.version.number): way for way in ways}
     assert said.keys() == {("champion", None, 1), ("arm", "a", 1), ("arm", "c", 3)}
     others = said["champion", None, 1]

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.support import models
 from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher, formula_model
 
@@ -78,19 +80,38 @@ def noted(probabilities: list[list[float]], most: float | None) -> Notes:
     )
     model = formula_model(contract, 1, conformal=quantiles(most))
     notes = Notes(len(probabilities))
-    note_uncertainty(notes, Predictions(np.array(probabilities), None, None, ("a", "b", "c")), model, 0.9)
+    note_uncertainty(
+        notes, Predictions(np.array(probabilities).reshape(-1, 3), None, None, ("a", "b", "c")), model, 0.9
+    )
     return notes
 
 
 def test_a_set_of_one_class_is_certain() -> None:
     notes = noted([[0.9, 0.1, 0.0], [0.5, 0.45, 0.05], [0.4, 0.3, 0.3]], 0.6)
     assert notes.flags["uncertain"].tolist() == [False, True, False]
-    assert [f.detail for f in notes.findings[1]] == ["a, b at 0.9"]
+    assert [f.detail for f in notes.kinds[notes.which[1]]] == ["a, b at 0.9"]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([0.0, 0.1, 0.4, 0.6, 1.0]), min_size=3, max_size=3), max_size=12),
+    st.sampled_from([0.0, 0.4, 0.6, 1.0]),
+)
+def test_each_row_has_its_own_set(probabilities: list[list[float]], most: float) -> None:
+    notes = noted(probabilities, most)
+    for row, said in enumerate(probabilities):
+        held = [name for name, p in zip("abc", said, strict=True) if 1.0 - p <= most]
+        expected = [] if len(held) == 1 else [f"{', '.join(held) or 'no class'} at 0.9"]
+        assert [f.detail for f in notes.kinds[notes.which[row]]] == expected
+        assert ("uncertain" in notes.flags and bool(notes.flags["uncertain"][row])) == bool(expected)
 
 
 def test_no_class_and_every_class_are_uncertain() -> None:
-    assert noted([[0.4, 0.3, 0.3]], 0.1).findings[0][0].detail == "no class at 0.9"
-    assert noted([[1.0, 0.0, 0.0]], None).findings[0][0].detail == "a, b, c at 0.9"
+    for probabilities, most, said in (
+        ([0.4, 0.3, 0.3], 0.1, "no class at 0.9"),
+        ([1.0, 0.0, 0.0], None, "a, b, c at 0.9"),
+    ):
+        notes = noted([probabilities], most)
+        assert [f.detail for f in notes.kinds[notes.which[0]]] == [said]
 
 
 def bench(text: str, most: float | None, **changed: Any) -> Bench:

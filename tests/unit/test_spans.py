@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numba
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.kit.kernels import kernel
-from tailrace.kit.span_kernels import distinct
+from tailrace.kit.span_kernels import checksums, distinct
 from tailrace.kit.spans import NULL, UNKNOWN, Spans
 
 # Few bytes, so that many are the same, or begin alike.
@@ -50,6 +51,12 @@ def test_what_differs_is_numbered_by_its_first(values: list[bytes]) -> None:
     different = list(dict.fromkeys(values))
     assert [values[first] for first in firsts.tolist()] == different
     assert [different[number] for number in numbers.tolist()] == values
+
+
+@given(VALUES | st.lists(st.binary(max_size=300), max_size=3))
+def test_checksums_are_those_of_zlib(values: list[bytes]) -> None:
+    spans = Spans.of(values)
+    assert checksums(spans.bytes, spans.begins, spans.ends).tolist() == [zlib.crc32(v) for v in values]
 
 
 def test_a_list_with_a_null_makes_no_spans() -> None:

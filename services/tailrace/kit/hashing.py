@@ -7,24 +7,41 @@ of the stream that a salt begins.
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tailrace.kit.numbering import distinct_numbers
+from tailrace.kit.span_kernels import checksums
+from tailrace.kit.spans import Ints, Spans
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
 def key_positions(keys: Sequence[bytes], salt: str) -> NDArray[np.float64]:
     """Where each key lies in [0, 1): evenly spread, and under each salt as if drawn anew."""
-    sums = np.fromiter(map(zlib.crc32, keys), dtype=np.uint64, count=len(keys))
-    return positions(sums, salt)
+    spans = keys if isinstance(keys, Spans) else Spans.of(keys)
+    return positions(checksums(spans.bytes, spans.begins, spans.ends), salt)
+
+
+def source_positions(what: str, topic: str, partitions: Ints, offsets: Ints) -> NDArray[np.float64]:
+    """Where each source lies in [0, 1), for each purpose as if drawn anew."""
+    those, which = distinct_numbers(partitions)
+    starts = np.array([_start(f"{what}|{topic}/{p}") for p in those.tolist()], dtype=np.uint64)
+    return _positions(offsets.astype(np.uint64), starts[which])
 
 
 def positions(numbers: NDArray[np.uint64], salt: str) -> NDArray[np.float64]:
     """Where each number lies in [0, 1) under a salt."""
-    start = np.uint64(int.from_bytes(hashlib.sha256(salt.encode()).digest()[:8], "big"))
+    return _positions(numbers, _start(salt))
+
+
+def _start(salt: str) -> np.uint64:
+    return np.uint64(int.from_bytes(hashlib.sha256(salt.encode()).digest()[:8], "big"))
+
+
+def _positions(numbers: NDArray[np.uint64], start: np.uint64 | NDArray[np.uint64]) -> NDArray[np.float64]:
     with np.errstate(over="ignore"):
         mixed = start + (numbers + np.uint64(1)) * _GAMMA
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

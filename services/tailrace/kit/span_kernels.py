@@ -42,6 +42,23 @@ def match(data: Any, begins: Any, ends: Any, known: Any, known_begins: Any, know
     return found
 
 
+_CRC_32 = np.arange(256, dtype=np.uint64)
+for _ in range(8):
+    _CRC_32 = np.where(_CRC_32 & 1, _CRC_32 >> 1 ^ 0xEDB88320, _CRC_32 >> 1)
+
+
+@kernel(f"uint64[::1]({_BYTES}, {_INTS}, {_INTS})")
+def checksums(data: Any, begins: Any, ends: Any) -> Any:
+    """CRC-32 of each stretch, as in zlib."""
+    found = np.empty(len(begins), dtype=np.uint64)
+    for row in range(len(begins)):
+        so_far = np.uint64(0xFFFFFFFF)
+        for at in range(begins[row], ends[row]):
+            so_far = _CRC_32[(so_far ^ np.uint64(data[at])) & np.uint64(0xFF)] ^ so_far >> np.uint64(8)
+        found[row] = so_far ^ np.uint64(0xFFFFFFFF)
+    return found
+
+
 @kernel(f"Tuple((int64[::1], int64[::1]))({_BYTES}, {_INTS}, {_INTS})")
 def distinct(data: Any, begins: Any, ends: Any) -> Any:
     """By stretch, the number of its bytes among those that differ (-1 for one that begins at -1), and the first

@@ -42,7 +42,12 @@ def check(work: Work, requests: Requests) -> Rows:
     found = plan.check.run(requests.columns, times, appended)
     for row, bad in found.bad.items():
         work.bad[int(requests.at[row])] = bad
-    rows = Rows(requests, times, found.columns, found.replaced, found.impute)
+    at, columns = requests.at, requests.columns
+    sources = work.topics[int(at[0])], work.partition_numbers[at], work.offset_numbers[at]
+    ids = keys = _effective(columns[REQUEST_ID].values, *sources)
+    if plan.contract.key.name != REQUEST_ID:
+        keys = _effective(_texts(columns[plan.contract.key.name]), *sources)
+    rows = Rows(plan, at, requests.values, ids, keys, times, found.columns, found.replaced, found.impute)
     return rows.take(_without(found.bad, len(rows))) if found.bad else rows
 
 
@@ -73,7 +78,7 @@ def answer(
         arm=route.arm,
         arm_propensity=route.propensity,
     )
-    plan, notes = received.requests.plan, Notes(len(received))
+    plan, notes = received.plan, Notes(len(received))
     if without is not None:
         why = dict.fromkeys(range(len(received)), without)
         if plan.fallback:
@@ -100,8 +105,7 @@ def answer(
             _fall_back(work, received, notes, lost, identity, previous, clock)
     else:
         notes.add({row: finding for row, finding in broken.items() if row not in lost}, "guarded")
-        at = rows.requests.at
-        failed = {int(at[row]): BadRecord("model-failed", why) for row, why in found.failed.items()}
+        failed = {int(rows.at[row]): BadRecord("model-failed", why) for row, why in found.failed.items()}
     if lost:
         good = _without(lost, len(rows))
         rows, outputs, notes = rows.take(good), outputs.take(good), notes.take(good)
@@ -111,8 +115,8 @@ def answer(
     note_uncertainty(notes, outputs, version.model, guardrails.coverage)
     choices = plan.policy.choose(rows.columns, outputs, len(rows), notes.flags)
     explored = plan.exploration.turn(choices, outputs, *_sources(work, rows))
-    answers = _answers(work, rows, outputs, explored.choices, explored.options, clock)
-    answers.propensities, answers.findings = explored.propensities, notes.findings
+    answers = _answers(work, rows, outputs, notes, explored.choices, explored.options, clock)
+    answers.propensities = explored.propensities
     if route.role != "shadow":
         answers.explanations = plan.explanations.of(version.model, rows.columns, answers)
     _write(work, rows, identity, answers)
@@ -129,7 +133,7 @@ def _fall_back(
     clock: Clock,
 ) -> None:
     """Has the chain answer the rows that the version lost, each with what was found; the cause is the guard's name."""
-    chain = rows.requests.plan.fallback
+    chain = rows.plan.fallback
     ask = None if previous is None else partial(_ask, previous)
     for cause in sorted({finding.guard for finding in lost.values()}):
         at = np.array(sorted(row for row, finding in lost.items() if finding.guard == cause), dtype=np.int64)
@@ -141,7 +145,7 @@ def _fall_back(
 
 def _ask(version: Version, rows: Rows, notes: Notes) -> Said:
     """What a version says in the place of another one, under the same guards."""
-    guardrails = rows.requests.plan.contract.guardrails
+    guardrails = rows.plan.contract.guardrails
     rows = fill_missing(rows, version.model)
     found = score(version.model, rows.columns, len(rows))
     lost = broken_outputs(found.outputs, guardrails.score).keys() | found.failed.keys()
@@ -163,25 +167,24 @@ def answer_off(
 ) -> None:
     """Adds what the contract's fallback says in the place of a champion that is switched off."""
     off = _identity(rows, champion, serving, "champion", runtime)
-    for group in rows.requests.plan.fallback.answer(rows, Notes(len(rows))):
+    for group in rows.plan.fallback.answer(rows, Notes(len(rows))):
         _write_group(work, group, replace(off, served_by=group.served_by, served_cause="off"), clock)
 
 
 def _write_group(work: Work, group: Answered, identity: Identity, clock: Clock) -> None:
-    answers = _answers(work, group.rows, group.outputs, group.choices, group.options, clock)
-    answers.findings = group.notes.findings
-    _write(work, group.rows, identity, answers)
+    some = group.outputs, group.notes, group.choices, group.options
+    _write(work, group.rows, identity, _answers(work, group.rows, *some, clock))
 
 
 def _write(work: Work, rows: Rows, identity: Identity, answers: Answers) -> None:
-    work.write(rows.requests.at, encode_events(identity, answers))
-    work.answered.append((rows.requests.at, identity, answers))
+    work.write(rows.at, encode_events(identity, answers))
+    work.answered.append((rows.at, identity, answers))
 
 
 def _identity(
     rows: Rows, version: Named, serving: Serving, role: str, runtime: Mapping[str, str]
 ) -> Identity:
-    plan = rows.requests.plan
+    plan = rows.plan
     return Identity(
         schema_id=plan.prediction_schema_id,
         topic=plan.topic,
@@ -197,39 +200,35 @@ def _identity(
 
 
 def _answers(
-    work: Work, rows: Rows, outputs: Predictions, choices: Array, options: Sequence[Choice], clock: Clock
+    work: Work,
+    rows: Rows,
+    outputs: Predictions,
+    notes: Notes,
+    choices: Array,
+    options: Sequence[Choice],
+    clock: Clock,
 ) -> Answers:
-    requests = rows.requests
     topic, partitions, offsets = _sources(work, rows)
-    ids = _effective(requests.columns[REQUEST_ID].values, topic, partitions, offsets)
-    keys = ids if requests.plan.contract.key.name == REQUEST_ID else keys_of(work, rows)
     return Answers(
         topic=topic,
         partitions=partitions,
         offsets=offsets,
-        request_ids=ids,
-        keys=keys,
+        request_ids=rows.ids,
+        keys=rows.keys,
         event_times=rows.event_times,
-        bodies=requests.values,
+        bodies=rows.bodies,
         outputs=outputs,
         choices=choices,
         options=options,
         latency_ms=(clock.perf_ns() - work.started_ns) / 1e6,
+        notes=notes,
         replaced=rows.replaced,
-    )
-
-
-def keys_of(work: Work, rows: Rows) -> Spans:
-    """The canonical texts of the key field, or the coordinates where it is missing."""
-    return _effective(
-        _texts(rows.requests.columns[rows.requests.plan.contract.key.name]), *_sources(work, rows)
     )
 
 
 def _sources(work: Work, rows: Rows) -> tuple[str, Ints, Ints]:
     """The topic, and by row partition and offset."""
-    at = rows.requests.at
-    return work.topics[int(at[0])], work.partition_numbers[at], work.offset_numbers[at]
+    return work.topics[int(rows.at[0])], work.partition_numbers[rows.at], work.offset_numbers[rows.at]
 
 
 def _without(rows: Collection[int], of: int) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -16,11 +16,12 @@ from tailrace.kit.avro_bytes import NULL, SOME, double, long, text
 from tailrace.kit.avro_columns import Ints
 from tailrace.kit.codec import HEADER, MAGIC
 from tailrace.kit.messages import Records
+from tailrace.kit.numbering import distinct_numbers
 from tailrace.kit.spans import Spans
 from tailrace.models.columns import Array
 from tailrace.models.load import Predictions
 from tailrace.scorer.id_kernels import ID_DIGITS, write_ids
-from tailrace.scorer.notes import Contribution, Finding
+from tailrace.scorer.notes import Contribution, Finding, Notes
 from tailrace.scorer.policy import Choice, Unscored
 from tailrace.scorer.rows import Replaced
 from tailrace.scorer.splice import Matrix, Splice
@@ -105,8 +106,8 @@ class Answers:
     choices: Array
     options: Sequence[Choice]
     latency_ms: float
+    notes: Notes
     replaced: Mapping[int, Sequence[Replaced]] = field(default_factory=dict)
-    findings: Mapping[int, Sequence[Finding]] = field(default_factory=dict)
     explanations: Mapping[int, Sequence[Contribution]] = field(default_factory=dict)
     propensities: Sequence[float] = ()
 
@@ -114,7 +115,7 @@ class Answers:
 def encode_events(of: Identity, answers: Answers) -> Records:
     """The prediction records, keyed by the canonical text of the contract's key field."""
     rows = len(answers.bodies)
-    partitions, which = np.unique(answers.partitions, return_inverse=True)
+    partitions, which = distinct_numbers(answers.partitions)
     leads = Spans.of([f"{of.id_role}|{answers.topic}/{p}/".encode() for p in partitions.tolist()])
     ids = np.empty((rows, ID_DIGITS), dtype=np.uint8)
     write_ids(leads.bytes, leads.begins, leads.ends, which, answers.offsets, ids)
@@ -142,7 +143,8 @@ def encode_events(of: Identity, answers: Answers) -> Records:
     _add_some(event, rows, _END, _replacements(answers.replaced))
     event.matrix(_numbers(answers.outputs, rows))
     _add_decisions(event, answers, double(of.arm_propensity))
-    _add_some(event, rows, _END + NULL, _notes(answers))
+    event.one_of([_items(list(map(_finding, kind))) for kind in answers.notes.kinds], answers.notes.which)
+    _add_some(event, rows, NULL, {row: _explanation(some) for row, some in answers.explanations.items()})
     event.same(double(answers.latency_ms))
     return Records(of.topic, event.finish(), list(answers.keys))
 
@@ -182,22 +184,12 @@ def _replacements(replaced: Mapping[int, Sequence[Replaced]]) -> dict[int, bytes
     return found
 
 
-def _notes(answers: Answers) -> dict[int, bytes]:
-    """Findings and explanation of the rows that have some."""
-    found = {}
-    # What many rows have in common is one object in all of them.
-    written: dict[tuple[int, ...], bytes] = {}
-    for row, some in answers.findings.items():
-        which = tuple(map(id, some))
-        if which not in written:
-            written[which] = (
-                _items([text(f.guard) + _optional(f.field) + text(f.detail) for f in some]) + NULL
-            )
-        found[row] = written[which]
-    for row, contributions in answers.explanations.items():
-        explained = _items([text(feature) + double(contribution) for feature, contribution in contributions])
-        found[row] = found.get(row, _END + NULL).removesuffix(NULL) + SOME + explained
-    return found
+def _finding(finding: Finding) -> bytes:
+    return text(finding.guard) + _optional(finding.field) + text(finding.detail)
+
+
+def _explanation(contributions: Sequence[Contribution]) -> bytes:
+    return SOME + _items([text(feature) + double(share) for feature, share in contributions])
 
 
 def _numbers(outputs: Predictions, rows: int) -> Matrix:
@@ -232,7 +224,7 @@ def _add_decisions(event: Splice, answers: Answers, arm_propensity: bytes) -> No
     if outputs.value is not None:
         event.matrix(_filled([NULL + SOME, b""], outputs.value[:, np.newaxis]))
         event.one_of([_action("", option) + end for option, end in pairs], answers.choices)
-    elif outputs.probabilities is None:
+    elif outputs.most_probable is None:
         event.one_of([_named(outputs, option) + end for option, end in pairs], answers.choices)
     else:  # there are few pairs of class and choice
         event.one_of(
@@ -241,7 +233,7 @@ def _add_decisions(event: Splice, answers: Answers, arm_propensity: bytes) -> No
                 for name in outputs.classes
                 for option, end in pairs
             ],
-            outputs.probabilities.argmax(axis=1) * len(options) + answers.choices,
+            outputs.most_probable * len(options) + answers.choices,
         )
 
 

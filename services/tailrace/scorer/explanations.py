@@ -10,7 +10,7 @@ import numpy as np
 
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.avro_columns import Ints
-from tailrace.kit.hashing import positions
+from tailrace.kit.hashing import source_positions
 from tailrace.models.columns import Array
 from tailrace.models.load import LoadedModel
 from tailrace.scorer.event import Answers
@@ -61,13 +61,11 @@ class Explanations:
         if self._always:
             named = np.array([option.action in self._always for option in answers.options])
             chosen |= named[answers.choices]
-            classes = answers.outputs.predicted_class
-            if classes is not None:
+            if answers.outputs.most_probable is not None:
                 by_class = np.array([option.action is None for option in answers.options])
-                chosen |= by_class[answers.choices] & np.isin(classes.astype(str), sorted(self._always))
+                wanted = np.array([name in self._always for name in answers.outputs.classes])
+                chosen |= by_class[answers.choices] & wanted[answers.outputs.most_probable]
         if self._share:
-            partitions, offsets = answers.partitions, answers.offsets.astype(np.uint64)
-            for partition in np.unique(partitions).tolist():
-                here = partitions == partition
-                chosen[here] |= positions(offsets[here], f"explain|{answers.topic}/{partition}") < self._share
+            at = source_positions("explain", answers.topic, answers.partitions, answers.offsets)
+            chosen |= at < self._share
         return np.flatnonzero(chosen)

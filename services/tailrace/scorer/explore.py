@@ -14,7 +14,7 @@ import numpy as np
 
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.avro_columns import Ints
-from tailrace.kit.hashing import positions
+from tailrace.kit.hashing import source_positions
 from tailrace.models.columns import Array
 from tailrace.models.load import Predictions
 from tailrace.scorer.policy import Choice
@@ -62,20 +62,11 @@ class Exploration:
         """
         if self._share:
             from_rows = self._named[choices]
-            if outputs.predicted_class is not None:
-                from_rows = from_rows | (self._by_class[choices] & (outputs.predicted_class == self._from))
+            if self._from in outputs.classes:
+                said = outputs.most_probable == outputs.classes.index(self._from)
+                from_rows = from_rows | (self._by_class[choices] & said)
             rows = np.flatnonzero(from_rows)
-            turned = _positions(topic, partitions, offsets, rows) < self._share
+            turned = source_positions("explore", topic, partitions[rows], offsets[rows]) < self._share
             choices = choices.copy()
             choices[rows] += np.where(turned, 2 * self._count, self._count)
         return Explored(choices, self._options, self._propensities)
-
-
-def _positions(topic: str, partitions: Ints, offsets: Ints, rows: Ints) -> Array:
-    """Where the sources of these rows lie between 0 and 1."""
-    of, at = partitions[rows], offsets[rows].astype(np.uint64)
-    found = np.empty(len(rows))
-    for partition in np.unique(of).tolist():
-        here = of == partition
-        found[here] = positions(at[here], f"explore|{topic}/{partition}")
-    return found

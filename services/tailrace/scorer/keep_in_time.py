@@ -20,14 +20,14 @@ def keep_in_time(
     work: Work, rows: Rows, ways: Sequence[Route], pace: Pace, clock: Clock
 ) -> Iterator[tuple[Route, Finding | None]]:
     """The ways, those of rows apart that the fallback is to answer; the time is taken as each way comes up."""
-    plan = rows.requests.plan
+    plan = rows.plan
     level = plan.contract.service_levels.latency_p99_ms
     paces = [pace.block_ms(plan.model, way.version.number) or 0.0 for way in ways]
     for way, block_ms in zip(ways, paces, strict=True):
         if level is not None and plan.fallback and block_ms:
             others = sum(p * blocks(len(w.rows)) for w, p in zip(ways, paces, strict=True) if w is not way)
             since_ms = (clock.perf_ns() - work.started_ns) / 1e6
-            ages = clock.now_ms() - since_ms - work.append_times[rows.requests.at[way.rows]]
+            ages = clock.now_ms() - since_ms - work.append_times[rows.at[way.rows]]
             late = too_many(ages, level, block_ms, pace.besides_ms + others)
             if len(late):
                 yield way._replace(rows=way.rows[late]), TOO_SLOW

@@ -25,7 +25,7 @@ from tailrace.models.catalog import Catalog
 from tailrace.models.fingerprint import runtime_versions
 from tailrace.models.rollout_fold import Rollouts
 from tailrace.scorer.alerts import Alerts
-from tailrace.scorer.answer import answer, answer_off, check, keys_of
+from tailrace.scorer.answer import answer, answer_off, check
 from tailrace.scorer.count_dead_letters import count_dead_letters
 from tailrace.scorer.dead_letter_share import Count
 from tailrace.scorer.handovers import Handovers
@@ -255,7 +255,7 @@ class ScorerLogic:
         rows = check(work, requests)
         if serving.off is not None and len(rows):
             answer_off(work, rows, serving.off, serving, self._runtime, clock)
-        ways = self._routes(work, rows, replace(serving, versions=tuple(versions)))
+        ways = self._routes(rows, replace(serving, versions=tuple(versions)))
         for way, without in self._in_time(work, rows, ways, clock):
             if self._in_flight.is_left_out(plan, way.version):
                 without = _QUARANTINED
@@ -277,17 +277,17 @@ class ScorerLogic:
         if self._logged is not None:
             why = _OF_THE_MOMENT.get(self._logged)
             return ((way, why) for way in ways)
-        if self._role == "shadow" or self._lane_clocks.is_replayed(rows.requests.plan.lane.name):
+        if self._role == "shadow" or self._lane_clocks.is_replayed(rows.plan.lane.name):
             return ((way, None) for way in ways)
         return keep_in_time(work, rows, ways, self._pace, clock)
 
-    def _routes(self, work: Work, rows: Rows, serving: Serving) -> list[Route]:
+    def _routes(self, rows: Rows, serving: Serving) -> list[Route]:
         """Which rows go to which version: in shadow all to each."""
         if not len(rows) or not serving.versions:
             return []
         if self._role == "shadow":
             return [Route(np.arange(len(rows)), version, "shadow", 1.0) for version in serving.versions]
-        return route(serving, len(rows), lambda: keys_of(work, rows))
+        return route(serving, rows.keys)
 
     def _tell(
         self,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from tailrace.kit.avro_columns import Mask
-from tailrace.models.columns import Array
+from tailrace.kit.avro_columns import Ints, Mask
+from tailrace.kit.numbering import distinct_numbers
 
 Flag = Literal["uncertain", "guarded"]
 
@@ -27,24 +26,43 @@ class Contribution(NamedTuple):
     contribution: float
 
 
-@dataclass
 class Notes:
-    """``findings`` by row, in the order of the steps; ``flags`` by name, absent where none of the ``rows`` has it."""
+    """What is noted about some rows. Many rows have the same, so that it is kept once.
 
-    rows: int
-    findings: dict[int, list[Finding]] = field(default_factory=dict)
-    flags: dict[str, Mask] = field(default_factory=dict)
+    Attributes:
+        kinds: what there is to be said of a row, the findings in the order of the steps; the first of them is nothing.
+        which: by row, which of them it is.
+        flags: by name, absent where no row has it.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.kinds: list[tuple[Finding, ...]] = [()]
+        self.which: Ints = np.zeros(rows, dtype=np.int64)
+        self.flags: dict[str, Mask] = {}
 
     def add(self, found: Mapping[int, Finding], flag: Flag | None = None) -> None:
         """Notes a finding about each of these rows, and raises a flag for them."""
-        for row, finding in found.items():
-            self.findings.setdefault(row, []).append(finding)
-        if flag is not None and found:
-            raised = self.flags.setdefault(flag, np.zeros(self.rows, dtype=np.bool_))
-            raised[list(found)] = True
+        numbers = {finding: number for number, finding in enumerate(dict.fromkeys(found.values()))}
+        which = [numbers[finding] for finding in found.values()]
+        self.add_some(np.array(list(found), dtype=np.int64), list(numbers), np.array(which), flag)
 
-    def take(self, some: Array) -> Notes:
+    def add_some(
+        self, rows: Ints, findings: Sequence[Finding], which: Ints, flag: Flag | None = None
+    ) -> None:
+        """Notes about each of these rows the finding of its number in ``which``, and raises a flag for them."""
+        if not len(rows):
+            return
+        pairs, kind = distinct_numbers(self.which[rows] * len(findings) + which)
+        self.which[rows] = len(self.kinds) + kind
+        for pair in pairs.tolist():
+            before, finding = divmod(pair, len(findings))
+            self.kinds.append((*self.kinds[before], findings[finding]))
+        if flag is not None:
+            self.flags.setdefault(flag, np.zeros(len(self.which), dtype=np.bool_))[rows] = True
+
+    def take(self, some: Ints) -> Notes:
         """A copy for some of the rows, in their order."""
-        wanted = some.tolist() if self.findings else ()
-        findings = {at: list(self.findings[row]) for at, row in enumerate(wanted) if row in self.findings}
-        return Notes(len(some), findings, {name: raised[some] for name, raised in self.flags.items()})
+        taken = Notes(len(some))
+        taken.kinds, taken.which = list(self.kinds), self.which[some]
+        taken.flags = {name: raised[some] for name, raised in self.flags.items()}
+        return taken

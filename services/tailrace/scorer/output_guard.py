@@ -22,10 +22,14 @@ def broken_outputs(outputs: Predictions, bounds: Range | None) -> dict[int, Find
     found: dict[int, Finding] = {}
     shares = outputs.probabilities
     if shares is not None:
-        sums = shares.sum(axis=1)
-        proper = (shares.min(axis=1) >= -SLACK) & (np.abs(sums - 1.0) <= SLACK)
-        for row in np.flatnonzero(~proper).tolist():
-            found[row] = Finding(PROBABILITIES, None, f"sum to {float(sums[row]):.9g}, or one is below 0")
+        sums = shares @ np.ones(shares.shape[1])
+        off = np.abs(sums - 1.0)
+        if not (shares.min(initial=0.0) >= -SLACK and off.max(initial=0.0) <= SLACK):
+            proper = (shares.min(axis=1) >= -SLACK) & (off <= SLACK)
+            for row in np.flatnonzero(~proper).tolist():
+                found[row] = Finding(
+                    PROBABILITIES, None, f"sum to {float(shares[row].sum()):.9g}, or one is below 0"
+                )
     if bounds is None or (bounds.min is None and bounds.max is None):
         return found
     said = outputs.value if outputs.value is not None else outputs.score

@@ -91,6 +91,9 @@ def _groups(topics: Sequence[str], at: Ints, ids: Ints) -> Iterator[tuple[str, i
     if len(several) > 1:
         which = np.array([numbers[topics[place]] for place in at.tolist()], dtype=np.int64)
     codes = (which << 33) + ids
+    if len(codes) and (codes == codes[0]).all():
+        yield topics[int(at[0])], int(ids[0]), np.arange(len(codes))
+        return
     _, firsts = np.unique(codes, return_index=True)
     for first in np.sort(firsts).tolist():
         yield topics[int(at[first])], int(ids[first]), np.flatnonzero(codes == codes[first])

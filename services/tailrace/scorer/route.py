@@ -7,7 +7,7 @@ comes and whoever answers; and as a canary's share grows, keys only go over to i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,14 +36,13 @@ class _Slot(NamedTuple):
     arm: str | None
 
 
-def route(serving: Serving, count: int, keys: Callable[[], Sequence[bytes]]) -> list[Route]:
+def route(serving: Serving, keys: Sequence[bytes]) -> list[Route]:
     """Every row once, among the champion and a canary or arms. The champion answers what belongs to none of them, and
     to those that are not there.
 
     Args:
         serving: what answers: the champion, then the canary or arms where there are any.
-        count: how many rows there are.
-        keys: their keys; asked for only where there is something to choose.
+        keys: the rows' keys.
     """
     champion, salt = serving.versions[0], ""
     slots: list[_Slot] = []
@@ -55,10 +54,10 @@ def route(serving: Serving, count: int, keys: Callable[[], Sequence[bytes]]) -> 
         slots = [_Slot(share * a.probability, a.version, "arm", a.arm) for a in serving.experiment.arms]
     there = {version.number: version for version in serving.versions}
     if not any(slot.version in there for slot in slots):
-        return [Route(np.arange(count), champion, "champion", 1.0)]
+        return [Route(np.arange(len(keys)), champion, "champion", 1.0)]
     edges = np.cumsum([slot.width for slot in slots])
-    chosen = np.searchsorted(edges, key_positions(keys(), salt), side="right")
-    routes, left = [], np.ones(count, dtype=np.bool_)
+    chosen = np.searchsorted(edges, key_positions(keys, salt), side="right")
+    routes, left = [], np.ones(len(keys), dtype=np.bool_)
     for number, slot in enumerate(slots):
         if slot.version in there:
             rows = chosen == number

@@ -56,9 +56,12 @@ class Replaced(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """Requests of one model and what is to be scored of them, row by row.
+    """Requests of one model that keep its contract, and what is to be scored of them, row by row.
 
     Attributes:
+        at: where in the batch each of them is.
+        bodies: each request in wire format, in the contract's schema.
+        ids, keys: the effective request ids and texts of the key field, UTF-8.
         event_times: the effective ones, in ms.
         columns: features and context in the form that models and expressions take: float64 with NaN where
             missing, objects with None where missing.
@@ -66,7 +69,11 @@ class Rows:
         impute: where a feature is missing that the contract says to impute.
     """
 
-    requests: Requests
+    plan: ContractPlan
+    at: Ints
+    bodies: Spans
+    ids: Spans
+    keys: Spans
     event_times: Ints
     columns: Mapping[str, Array]
     replaced: Mapping[int, Sequence[Replaced]]
@@ -79,11 +86,17 @@ class Rows:
         """Some of the rows, in their order."""
         if len(rows) == len(self):
             return self
-        numbers = {row: number for number, row in enumerate(rows.tolist())} if self.replaced else {}
+        places = np.full(len(self), -1)
+        places[rows] = np.arange(len(rows))
+        replaced = zip(places[list(self.replaced)].tolist(), self.replaced.values(), strict=True)
         return Rows(
-            self.requests.take(rows),
+            self.plan,
+            self.at[rows],
+            self.bodies.take(rows),
+            self.ids.take(rows),
+            self.keys.take(rows),
             self.event_times[rows],
             {name: column[rows] for name, column in self.columns.items()},
-            {numbers[row]: some for row, some in self.replaced.items() if row in numbers},
+            {place: some for place, some in replaced if place >= 0},
             {name: missing[rows] for name, missing in self.impute.items()},
         )

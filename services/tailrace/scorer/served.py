@@ -9,6 +9,7 @@ import numpy as np
 import prometheus_client
 
 from tailrace.kit import metrics
+from tailrace.models.columns import Array
 from tailrace.scorer.event import Answers
 from tailrace.scorer.policy import Unscored
 from tailrace.scorer.work import Work
@@ -59,19 +60,14 @@ class Served:
 def actions(answers: Answers) -> Counter[str]:
     """How often each action was chosen; of a choice that has none, each predicted class."""
     found: Counter[str] = Counter()
-    choices, outputs = np.asarray(answers.choices), answers.outputs
-    for choice, option in enumerate(answers.options):
-        chosen = choices == choice
-        count = int(np.count_nonzero(chosen))
-        if not count:
-            continue
+    outputs = answers.outputs
+    for choice, count in _counted(answers.choices):
+        option = answers.options[choice]
         if option.action is not None:
             found[option.action] += count
-        elif outputs.probabilities is not None:
-            classes = np.bincount(
-                outputs.probabilities[chosen].argmax(axis=1), minlength=len(outputs.classes)
-            )
-            found.update({name: n for name, n in zip(outputs.classes, classes.tolist(), strict=True) if n})
+        elif outputs.most_probable is not None:
+            classes = _counted(outputs.most_probable[answers.choices == choice])
+            found.update({outputs.classes[number]: n for number, n in classes})
         else:
             found[(outputs.named if isinstance(outputs, Unscored) else None) or ""] += count
     return found
@@ -79,4 +75,13 @@ def actions(answers: Answers) -> Counter[str]:
 
 def guards(answers: Answers) -> Counter[str]:
     """How often each guard found something."""
-    return Counter(finding.guard for findings in answers.findings.values() for finding in findings)
+    found: Counter[str] = Counter()
+    for kind, count in _counted(answers.notes.which):
+        for finding in answers.notes.kinds[kind]:
+            found[finding.guard] += count
+    return found
+
+
+def _counted(numbers: Array) -> list[tuple[int, int]]:
+    """The numbers that there are, each with how often."""
+    return [(number, count) for number, count in enumerate(np.bincount(numbers).tolist()) if count]

@@ -31,6 +31,9 @@ class Splice:
 
     def one_of(self, values: Sequence[bytes], which: Ints) -> None:
         """In each row the value of this number."""
+        if len(values) == 1:
+            self.same(values[0])
+            return
         found = Spans.of(values)
         self._pieces.append(
             ((found.begins + self._place(found.data))[which], (found.ends - found.begins)[which])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tailrace.kit.span_kernels import distinct
 from tailrace.models.load import LoadedModel, Predictions
 from tailrace.models.prediction_sets import INTERVAL, UNCERTAIN, interval_text, set_text
 from tailrace.scorer.notes import Finding, Notes
@@ -30,16 +31,16 @@ def note_uncertainty(notes: Notes, outputs: Predictions, model: LoadedModel, cov
         return
     assert outputs.probabilities is not None
     within = 1.0 - outputs.probabilities <= most
-    uncertain = np.flatnonzero(within.sum(axis=1) != 1)
-    if not len(uncertain):
-        return
-    kinds, kind = np.unique(within[uncertain], axis=0, return_inverse=True)
-    found = [Finding(UNCERTAIN, None, _said(inside.tolist(), outputs.classes, coverage)) for inside in kinds]
-    notes.add(
-        {row: found[k] for row, k in zip(uncertain.tolist(), kind.ravel().tolist(), strict=True)}, "uncertain"
+    classes = len(outputs.classes)
+    begins = np.arange(0, within.size, classes)
+    begins[within @ np.ones(classes) == 1] = -1
+    which, firsts = distinct(within.view(np.uint8).ravel(), begins, begins + classes)
+    sets = [set_text(_named(within[row].tolist(), outputs.classes), coverage) for row in firsts.tolist()]
+    uncertain = np.flatnonzero(begins >= 0)
+    notes.add_some(
+        uncertain, [Finding(UNCERTAIN, None, said) for said in sets], which[uncertain], "uncertain"
     )
 
 
-def _said(inside: list[bool], classes: tuple[str, ...], coverage: float) -> str:
-    named = [name for name, is_in in zip(classes, inside, strict=True) if is_in]
-    return set_text(named, coverage)
+def _named(inside: list[bool], classes: tuple[str, ...]) -> list[str]:
+    return [name for name, is_in in zip(classes, inside, strict=True) if is_in]

@@ -107,7 +107,7 @@ class Work:
         if len(columns) == len(some) and len({records.topic for records in columns}) == 1:
             values = [value for records in columns for value in records.values]
             keys = [key for records in columns for key in records.keys]
-            return Records(columns[0].topic, [values[at] for at in order], [keys[at] for at in order])
+            return Records(columns[0].topic, *(list(map(some.__getitem__, order)) for some in (values, keys)))
         every = [record for records in some for record in records]
         return [every[at] for at in order]
 
