@@ -248,7 +248,7 @@ def largest_difference(world: World) -> float:
     by_statistics(world, keep=reports.append)
     by_scipy(world, world.samples, keep=others.append)
     return max(
-        abs(test["p_value"] - other[test["feature"]])
+        abs(float(test["p_value"]) - other[test["feature"]])
         for report, other in zip(reports, others, strict=True)
         for test in report.record["tests"]
         if test["feature"] in other and test["test"] in ("ks", "chi2")

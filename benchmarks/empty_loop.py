@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import confluent_kafka
 
@@ -97,25 +99,29 @@ class _Counting:
 
     def __init__(self, logic: Logic) -> None:
         self._logic = logic
-        self._taken = 0
+        self._taken: deque[tuple[Output, int]] = deque(
+            maxlen=2
+        )  # a batch may be taken before the last is committed
         self.done = 0
         self.watch: Stopwatch | None = None
         self.control_topics = logic.control_topics
         self.topics = logic.topics
         self.control = logic.control
         self.assigned = logic.assigned
+        self.restore = logic.restore
         self.revoked = logic.revoked
         self.waiting = logic.waiting
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         self.watch = self.watch or Stopwatch()
-        self._taken = len(batch)
-        return self._logic.process(batch, clock)
+        output = self._logic.process(batch, clock)
+        self._taken.append((output, len(batch)))
+        return output
 
     def committed(self, output: Output) -> None:
         self._logic.committed(output)
         if not output.holds:
-            self.done += self._taken
+            self.done += sum(count for taken, count in self._taken if taken is output)
 
 
 class PassOn:
@@ -207,7 +213,7 @@ def pass_on_batch(
     """One transaction: the messages' bytes, or for each of them the given ones, and how far they were read."""
     group = consumer.consumer_group_metadata()
     producer.begin_transaction()
-    ends = {}
+    ends: dict[tuple[Any, Any], Any] = {}  # none of them is None in a message without an error
     for message in messages:
         producer.produce(target, value or message.value(), message.key())
         ends[message.topic(), message.partition()] = message.offset()

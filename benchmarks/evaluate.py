@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn import metrics as sk
-from tests.support.evaluating import BINARY, Lab, Written
+from tests.support.evaluating import BINARY, Lab, written
 
 from benchmarks.harness import Measured, Stopwatch, arguments, interleave, say, show, summary
 from tailrace.contracts.lanes import PERFORMANCE_REPORTS
@@ -37,7 +37,7 @@ class World:
         self.topic = self.lab.lane.outcomes
         self.frames = [self._frame(rows, number) for number in range(windows)]
         self.messages: list[list[Message]] = [
-            [Written(self.topic, self._encoded(row)) for row in frame.to_dict("records")]
+            [written(self.topic, self._encoded(row)) for row in frame.to_dict("records")]
             for frame in self.frames
         ]
 

@@ -69,7 +69,7 @@ class Broker:
 
     def __init__(self, bootstrap: str) -> None:
         self.connection = Connection(kafka={"bootstrap.servers": bootstrap}, registry="")
-        self._admin = AdminClient(self.connection.kafka)
+        self._admin = AdminClient(dict(self.connection.kafka))
 
     def topic(self, name: str, partitions: int) -> str:
         """A new topic, whose name begins with ``name``."""

@@ -35,7 +35,7 @@ WARM_UP = 10_000
 
 def balanced(kafka: Broker, instances: int) -> None:
     """Until each of so many has its share of the partitions."""
-    admin = AdminClient(kafka.connection.kafka)
+    admin = AdminClient(dict(kafka.connection.kafka))
 
     def shares() -> list[int]:
         group = admin.describe_consumer_groups([SCORERS])[SCORERS].result(10)

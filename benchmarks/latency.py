@@ -47,8 +47,8 @@ def latencies(kafka: Broker, source: str, target: str, requests: Requests, rate:
     producer = confluent_kafka.Producer(
         {**kafka.connection.kafka, "linger.ms": 0, "partitioner": "murmur2_random"}
     )
-    sent: dict[bytes, float] = {}
-    took: dict[bytes, float] = {}
+    sent: dict[bytes | None, float] = {}
+    took: dict[bytes | None, float] = {}
 
     def read() -> None:
         while len(took) < len(requests):

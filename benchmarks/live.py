@@ -107,7 +107,7 @@ def main() -> None:
         while live.champion() != 1:
             time.sleep(0.2)
         connection = connect({}, folder / ".tailrace")
-        watcher = Watcher(connection, Lane("credit"))
+        watcher = Watcher(connection, "credit", Lane("credit"))
         watcher.start()
         with Client(connection) as client:
             measured = {

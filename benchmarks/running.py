@@ -126,7 +126,12 @@ def wait_for_loop(kafka: Broker, loop: Loop, requests: Requests) -> None:
     """Until a loop has joined its group and answers."""
     kafka.fill(loop.source, (value for _, value in requests), (key for key, _ in requests))
     with _offsets(kafka, loop) as behind:
-        until(f"{loop.group} answers", lambda: loop.signal(0) or not behind())
+
+        def answers() -> bool:
+            loop.signal(0)  # raises where it has ended
+            return not behind()
+
+        until(f"{loop.group} answers", answers)
 
 
 @contextmanager

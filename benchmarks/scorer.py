@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import uuid
 from functools import partial
+from typing import Any
 
 from tests.support.memory_registry import MemoryRegistry
 
@@ -66,7 +67,7 @@ def main() -> None:
     logics = {name: case.scorer(registry) for name, case in CASES.items()}
     lanes = sorted({case.lane.name for case in CASES.values()})
     events = {case.lane.name: event(registry, case) for case in CASES.values()}
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     with broker() as kafka:
         say("writing requests")
         sources = {}

@@ -139,8 +139,9 @@ class Peers:
                 value = message.value()
                 if value is not None:  # marks
                     found.count += 1
-                    if message.key() in wanted:
-                        found.sample[message.key().decode()] = codec.decode(value).record
+                    key = message.key()
+                    if key is not None and key in wanted:
+                        found.sample[key.decode()] = codec.decode(value).record
         reader.close()
         return found
 

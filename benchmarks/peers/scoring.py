@@ -11,7 +11,7 @@ import io
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import fastavro
 import numpy as np
@@ -30,7 +30,7 @@ class Scoring:
         self._prediction_schema = fastavro.parse_schema(task["prediction_schema"])
         self._header = bytes.fromhex(task["prediction_header"])
         self._constant = task["constant"]
-        self._rules = task["rules"]
+        self._rules: list[tuple[str, str]] = task["rules"]
         self._output = task["output"]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -40,7 +40,8 @@ class Scoring:
         self._inputs = {i.name: _TYPES.get(i.type, np.object_) for i in self._session.get_inputs()}
 
     def decode(self, value: bytes) -> dict[str, Any]:
-        return fastavro.schemaless_reader(io.BytesIO(value[_HEADER:]), self._request_schema, None)
+        record = fastavro.schemaless_reader(io.BytesIO(value[_HEADER:]), self._request_schema, None)
+        return cast("dict[str, Any]", record)
 
     def encode(self, prediction: dict[str, Any]) -> bytes:
         out = io.BytesIO()
