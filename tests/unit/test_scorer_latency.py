@@ -53,6 +53,13 @@ def test_a_single_pause_says_nothing() -> None:
     assert pace.block_ms("credit", 2) is None
 
 
+def test_versions_that_are_gone_are_forgotten() -> None:
+    pace = Pace()
+    pace.learn(30.0, {("credit", 1): (10.0, 640), ("credit", 2): (20.0, 640)})
+    pace.keep({("credit", 2), ("other", 1)})
+    assert (pace.block_ms("credit", 1), pace.block_ms("credit", 2)) == (None, 2.0)
+
+
 class Slow(Formula):
     """Takes 20 ms for a block, by the clock of the test."""
 

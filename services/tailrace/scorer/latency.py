@@ -8,7 +8,7 @@ have nothing to gain; so a backlog is worked off by the model.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from statistics import median
 
 import numpy as np
@@ -36,6 +36,11 @@ class Pace:
         for which, (took_ms, rows) in versions.items():
             self._blocks[which].append(took_ms / blocks(rows))
         self._besides.append(max(batch_ms - sum(took for took, _ in versions.values()), 0.0))
+
+    def keep(self, versions: Set[tuple[str, int]]) -> None:
+        """Forgets versions that are none of these."""
+        for gone in self._blocks.keys() - versions:
+            del self._blocks[gone]
 
     @property
     def besides_ms(self) -> float:

@@ -112,6 +112,7 @@ class ScorerLogic:
         self._holds = Holds(role, self._rollouts, self._versions, self._handovers, self._in_flight)
         self._pace = Pace()
         self._served = Served()
+        self._changes = 0
         self._logged: str | None = None
         self._runtime = dict(runtime_versions())
         self._clocks: dict[TopicPartition, int] = {}
@@ -223,7 +224,11 @@ class ScorerLogic:
             # Otherwise the next batch's work would be in it, too.
             self._pace.learn((told.clock.perf_ns() - told.work.started_ns) / 1e6, told.work.asked)
         self._served.count(told.work, told.clock.now_ms())
-        self._served.keep(self._versions.served, self._versions.changes)
+        if self._versions.changes != self._changes:
+            self._changes = self._versions.changes
+            serving = self._versions.served()
+            self._served.keep(serving)
+            self._pace.keep(serving)
 
     def _apply(self, told: _Told) -> None:
         """Takes note of what later batches depend on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Set
+from collections.abc import Set
 
 import numpy as np
 import prometheus_client
@@ -23,7 +23,6 @@ class Served:
     def __init__(self) -> None:
         # By metric: the labels that were used.
         self._used: dict[object, set[tuple[str, ...]]] = defaultdict(set)
-        self._changes = 0
 
     def count(self, work: Work, now_ms: int) -> None:
         """Counts what a batch came to, now that it is committed."""
@@ -40,12 +39,9 @@ class Served:
             metrics.LATENCY.observe(version, waited)
             self._used[metrics.LATENCY].add(version)
 
-    def keep(self, served: Callable[[], Set[tuple[str, int]]], changes: int) -> None:
-        """Forgets what is not of one of these versions, where they have changed."""
-        if changes == self._changes:
-            return
-        self._changes = changes
-        kept = {(model, str(version)) for model, version in served()}
+    def keep(self, versions: Set[tuple[str, int]]) -> None:
+        """Forgets what is not of one of these."""
+        kept = {(model, str(version)) for model, version in versions}
         for metric in _LABELLED:
             gone = {labels for labels in self._used[metric] if labels[:2] not in kept}
             for labels in gone:
