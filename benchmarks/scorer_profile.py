@@ -40,7 +40,7 @@ STEPS: list[tuple[str, Any, str]] = [
     ("model", answer, "score"),
     ("output guard", answer, "broken_outputs"),
     ("conformal sets", answer, "note_uncertainty"),
-    ("policy (polars)", Policy, "choose"),
+    ("policy", Policy, "choose"),
     ("exploration", Exploration, "turn"),
     ("event: prepare the pieces", answer, "encode_events"),
     ("event: ids, SHA-256 (kernel)", event, "write_ids"),

@@ -274,8 +274,21 @@ def test_a_csv_frame_has_its_columns() -> None:
 
 # --- an independent oracle: polars' own SQL, where SQL's answer is not in doubt
 
-_numbers = st.sampled_from(["a", "b", "1", "0.25", "(a + b)", "(a - 2)", "(a * b)", "ABS(b)", "-a"])
-_texts = st.sampled_from(["p = 'car'", "p <> 'home'", "p IN ('car', 'other')", "p IS NULL"])
+_numbers = st.sampled_from(
+    ["a", "b", "1", "0.25", "(a + b)", "(a - 2)", "(a * b)", "ABS(b)", "-a", "COALESCE(a, b)", "NULLIF(a, 1)"]
+) | st.just("(CASE WHEN p = 'car' THEN a ELSE b END)")
+_texts = st.sampled_from(
+    [
+        "p = 'car'",
+        "p <> 'home'",
+        "p IN ('car', 'other')",
+        "p IS NULL",
+        "COALESCE(p, 'car') = 'home'",
+        "NULLIF(p, 'car') IS NULL",
+        "p = CASE WHEN a > 0 THEN 'car' ELSE 'home' END",
+        "CASE WHEN a < 1 THEN p ELSE 'car' END <> p",
+    ]
+)
 
 
 @st.composite

@@ -1,7 +1,7 @@
-"""The SQL expressions of contracts: checked against what is known, then evaluated column-wise by polars.
+"""The SQL expressions of contracts: checked against what is known, then worked out column-wise.
 
-sqlglot parses, an allow-list of its nodes decides what may be said, and the same walk over the tree builds
-the polars expression, so that what is checked is what is evaluated. What SQL leaves open is settled here:
+sqlglot parses, an allow-list of its nodes decides what may be said, and the same walk over the tree makes the functions
+that work it out, so that what is checked is what is evaluated. What SQL leaves open is settled here:
 
 - Numbers are Float64. NaN and infinities, given or computed, and division by zero are null.
 - Null is unknown, as in SQL: ``a AND NULL`` is false or null, a comparison with null is null.
@@ -17,12 +17,29 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from operator import and_, invert, or_
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import polars as pl
 import sqlglot
 from sqlglot import exp
 
+from tailrace.contracts.expression_values import (
+    UNKNOWN,
+    Columns,
+    Floats,
+    FrameColumns,
+    Mask,
+    Texts,
+    Truth,
+    Value,
+    equal,
+    finite,
+    known,
+    series,
+    where,
+)
 from tailrace.contracts.fields import ContextField, Feature
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.contracts.problems import did_you_mean
@@ -32,16 +49,9 @@ from tailrace.kit.errors import TailraceError
 logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
 Kind = Literal["number", "boolean", "text", "null"]
-_DTYPES = {"number": pl.Float64, "boolean": pl.Boolean, "text": pl.String}
 _CALLED = {"number": "a number", "boolean": "true or false", "text": "text", "null": "NULL"}
 
 _NUMBER = r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
-
-_PROBE: dict[str, list[float | bool | str | None]] = {
-    "number": [None, 0.0, -1.5, 1e300, math.nan],
-    "boolean": [None, True, False, True, False],
-    "text": [None, "", "x", "y", "z"],
-}
 
 
 class ExpressionError(TailraceError):
@@ -77,26 +87,38 @@ class Expression:
         text: as it was written.
         kind: what it evaluates to.
         names: the columns that it reads.
-        expr: the polars expression; several can share one ``frame.select``. A constant has length 1.
+        run: works it out, given its columns.
     """
 
     text: str
     kind: Kind
     names: frozenset[str]
-    expr: pl.Expr
+    run: Callable[[Columns], Value]
 
-    def evaluate(self, frame: pl.DataFrame) -> pl.Series:
+    def value(self, columns: Columns) -> Value:
+        """The value by row, or a single one for all."""
+        with np.errstate(all="ignore"):  # what is not finite is unknown
+            return self.run(columns)
+
+    def truth(self, columns: Columns) -> Truth:
+        """Of a condition: the rows for which it is known to hold, and those for which it is known not to."""
+        found = self.value(columns)
+        assert isinstance(found, Truth)
+        yes, no = (np.broadcast_to(side, columns.rows) for side in found)
+        return Truth(yes, no)
+
+    def evaluate(self, columns: pl.DataFrame | Columns) -> pl.Series:
         """One value per row: Boolean, Float64 (never NaN or infinite) or String; null where unknown.
 
         Raises:
-            polars.exceptions.ColumnNotFoundError: the frame lacks one of ``names``.
+            polars.exceptions.ColumnNotFoundError: a frame lacks one of ``names``.
         """
-        found = frame.select(self.expr.alias("result")).to_series()
-        return found if self.names else found.new_from_index(0, frame.height)
+        given = FrameColumns(columns) if isinstance(columns, pl.DataFrame) else columns
+        return series(self.value(given), given.rows)
 
     def matches(self, frame: pl.DataFrame) -> pl.Series:
         """Boolean per row, never null: whether the condition is known to hold."""
-        return self.evaluate(frame).fill_null(False)
+        return pl.Series(self.truth(FrameColumns(frame)).yes)
 
 
 def compile_expression(text: str, columns: Mapping[str, ColumnType], want: Kind | None = None) -> Expression:
@@ -121,9 +143,7 @@ def compile_expression(text: str, columns: Mapping[str, ColumnType], want: Kind 
     if typed.kind == "null":
         raise ExpressionError("is always null", "give it a value in at least one case")
     names = frozenset(column.name for column in tree.find_all(exp.Column))
-    compiled = Expression(text, typed.kind, names, typed.expr)
-    _probe(compiled, columns)
-    return compiled
+    return Expression(text, typed.kind, names, typed.run)
 
 
 def request_columns(contract: ModelContract) -> dict[str, ColumnType]:
@@ -188,54 +208,63 @@ def _parse(text: str) -> exp.Expr:
     return tree
 
 
-def _probe(compiled: Expression, columns: Mapping[str, ColumnType]) -> None:
-    """Evaluates it once on awkward values: the type and the length must be as promised."""
-    used = {name: columns[name].kind for name in compiled.names}
-    frame = pl.DataFrame({"": [0] * 5, **{name: _PROBE[kind] for name, kind in used.items()}}, strict=False)
-    try:
-        result = compiled.evaluate(frame)
-    except pl.exceptions.PolarsError as error:
-        raise ExpressionError(f"cannot be evaluated: {error}") from None
-    if result.dtype != _DTYPES[compiled.kind] or len(result) != frame.height:
-        raise ExpressionError(f"evaluates to {len(result)} values of {result.dtype} for {frame.height} rows")
+_Run = Callable[[Columns], Value]
 
 
 class _Typed(NamedTuple):
-    expr: pl.Expr
+    run: _Run
     kind: Kind
     values: frozenset[str] | None = None
     """For text: the values that can come, None where any can."""
     literal: str | None = None
 
 
-def _finite(expr: pl.Expr) -> pl.Expr:
-    return pl.when(expr.is_finite()).then(expr)
-
-
-_COMPARE: dict[type[exp.Expr], Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
-    exp.EQ: lambda a, b: a == b,
-    exp.NEQ: lambda a, b: a != b,
-    exp.GT: lambda a, b: a > b,
-    exp.GTE: lambda a, b: a >= b,
-    exp.LT: lambda a, b: a < b,
-    exp.LTE: lambda a, b: a <= b,
+_NULLS: dict[Kind, Value] = {
+    "null": np.array(np.nan),
+    "number": np.array(np.nan),
+    "boolean": Truth(np.array(False), np.array(False)),
+    "text": Texts(np.array(UNKNOWN), ()),
 }
 
 
-def _quotient(above: pl.Expr, below: pl.Expr) -> pl.Expr:
-    """The nearest float, as IEEE 754 has it. To divide a column by a lone number polars multiplies with the reciprocal,
-    which misses the last bit of every third row, but of none that is alone; so what is divided by is made a column.
-    """
-    return above / (below + pl.int_range(pl.len()) * 0.0)
+def _constant(value: Value) -> _Run:
+    return lambda _columns: value
 
 
-_ARITHMETIC: dict[type[exp.Expr], Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
-    exp.Add: lambda a, b: a + b,
-    exp.Sub: lambda a, b: a - b,
-    exp.Mul: lambda a, b: a * b,
-    exp.Div: _quotient,
+def _of(function: Callable[..., Value], *parts: _Run) -> _Run:
+    """A function of the values of its parts."""
+    return lambda columns: function(*(part(columns) for part in parts))
+
+
+_COMPARE: dict[type[exp.Expr], Callable[[Any, Any], Truth]] = {
+    exp.EQ: equal,
+    exp.NEQ: lambda a, b: ~equal(a, b),
+    exp.GT: lambda a, b: Truth(a > b, a <= b),
+    exp.GTE: lambda a, b: Truth(a >= b, a < b),
+    exp.LT: lambda a, b: Truth(a < b, a >= b),
+    exp.LTE: lambda a, b: Truth(a <= b, a > b),
+}
+_ARITHMETIC: dict[type[exp.Expr], Callable[[Floats, Floats], Floats]] = {
+    exp.Add: lambda a, b: finite(a + b),
+    exp.Sub: lambda a, b: finite(a - b),
+    exp.Mul: lambda a, b: finite(a * b),
+    exp.Div: lambda a, b: finite(a / b),
 }
 _FUNCTIONS = "ABS, COALESCE, NULLIF, LEAST, GREATEST"
+
+
+def _truth(so: Mask) -> Truth:
+    """Of what is never unknown."""
+    return Truth(so, ~so)
+
+
+def _least(*numbers: Floats) -> Floats:
+    """Of those that are known."""
+    return functools.reduce(np.fmin, numbers)
+
+
+def _greatest(*numbers: Floats) -> Floats:
+    return functools.reduce(np.fmax, numbers)
 
 
 class _Translation:
@@ -251,8 +280,7 @@ class _Translation:
                 node.this, node.expression, _COMPARE[kind], ordered=kind not in (exp.EQ, exp.NEQ)
             )
         if kind in _ARITHMETIC:
-            left, right = self._numbers(node.this, node.expression)
-            return _Typed(_finite(_ARITHMETIC[kind](left, right)), "number")
+            return _Typed(_of(_ARITHMETIC[kind], *self._numbers(node.this, node.expression)), "number")
         rule = _RULES.get(kind)
         if rule is None:
             if isinstance(node, exp.Func):
@@ -264,53 +292,58 @@ class _Translation:
         if len(node.parts) != 1 or not isinstance(node.this, exp.Identifier):  # type: ignore[attr-defined]
             raise ExpressionError(f"{node.sql()} is not allowed", "name a field without a table")
         name = node.name
-        known = self._columns.get(name)
-        if known is None:
+        of = self._columns.get(name)
+        if of is None:
             raise ExpressionError(f"there is no field {name!r} here", did_you_mean(name, self._columns))
-        expr = pl.col(name).cast(_DTYPES[known.kind])
-        return _Typed(_finite(expr) if known.kind == "number" else expr, known.kind, known.values)
+        runs: dict[Kind, _Run] = {
+            "number": lambda columns: columns.number(name),
+            "boolean": lambda columns: columns.truth(name),
+            "text": lambda columns: columns.text(name),
+        }
+        return _Typed(runs[of.kind], of.kind, of.values)
 
     def literal(self, node: exp.Expr) -> _Typed:
         text = node.name
         if node.is_string:
-            return _Typed(pl.lit(text, dtype=pl.String), "text", frozenset([text]), text)
+            return _Typed(_constant(Texts(np.array(0), (text,))), "text", frozenset([text]), text)
         if not re.fullmatch(_NUMBER, text):
             raise ExpressionError(f"{text} is no number")
         number = float(text)
         if not math.isfinite(number):
             raise ExpressionError(f"{text} is too large a number")
-        return _Typed(pl.lit(number, dtype=pl.Float64), "number")
+        return _Typed(_constant(np.array(number)), "number")
 
     def boolean(self, node: exp.Expr) -> _Typed:
-        return _Typed(pl.lit(bool(node.this)), "boolean")
+        return _Typed(_constant(_truth(np.array(bool(node.this)))), "boolean")
 
     def null(self, _node: exp.Expr) -> _Typed:
-        return _Typed(pl.lit(None), "null")
+        return _Typed(_constant(_NULLS["null"]), "null")
 
     def paren(self, node: exp.Expr) -> _Typed:
         return self.of(node.this)
 
     def negative(self, node: exp.Expr) -> _Typed:
-        return _Typed(-self._number(node.this), "number")
+        return _Typed(_of(np.negative, self._number(node.this)), "number")
 
     def absolute(self, node: exp.Expr) -> _Typed:
-        return _Typed(self._number(node.this).abs(), "number")
+        return _Typed(_of(np.abs, self._number(node.this)), "number")
 
     def both(self, node: exp.Expr) -> _Typed:
-        return _Typed(self._condition(node.this) & self._condition(node.expression), "boolean")
+        return _Typed(_of(and_, self._condition(node.this), self._condition(node.expression)), "boolean")
 
     def either(self, node: exp.Expr) -> _Typed:
-        return _Typed(self._condition(node.this) | self._condition(node.expression), "boolean")
+        return _Typed(_of(or_, self._condition(node.this), self._condition(node.expression)), "boolean")
 
     def negation(self, node: exp.Expr) -> _Typed:
-        return _Typed(~self._condition(node.this), "boolean")
+        return _Typed(_of(invert, self._condition(node.this)), "boolean")
 
     def is_(self, node: exp.Expr) -> _Typed:
         if isinstance(node.expression, exp.Null):
-            return _Typed(self.of(node.this).expr.is_null(), "boolean")
+            return _Typed(_of(lambda value: _truth(~known(value)), self.of(node.this).run), "boolean")
         if isinstance(node.expression, exp.Boolean):
+            side = "yes" if node.expression.this else "no"
             return _Typed(
-                self._condition(node.this).eq_missing(pl.lit(bool(node.expression.this))), "boolean"
+                _of(lambda truth: _truth(getattr(truth, side)), self._condition(node.this)), "boolean"
             )
         raise ExpressionError(f"{node.sql()} is not allowed", "IS takes NULL, TRUE or FALSE")
 
@@ -318,14 +351,13 @@ class _Translation:
         choices = node.expressions
         if not choices or node.args.get("query") or node.args.get("unnest") or node.args.get("field"):
             raise ExpressionError(f"{node.sql()} is not allowed", "write IN ('a', 'b')")
-        equal = _COMPARE[exp.EQ]
-        tests = [self._compare(node.this, choice, equal, ordered=False).expr for choice in choices]
-        return _Typed(functools.reduce(lambda a, b: a | b, tests), "boolean")
+        tests = [self._compare(node.this, choice, equal, ordered=False).run for choice in choices]
+        return _Typed(_of(lambda *found: functools.reduce(or_, found), *tests), "boolean")
 
     def between(self, node: exp.Expr) -> _Typed:
         low = self._compare(node.this, node.args["low"], _COMPARE[exp.GTE], ordered=True)
         high = self._compare(node.this, node.args["high"], _COMPARE[exp.LTE], ordered=True)
-        return _Typed(low.expr & high.expr, "boolean")
+        return _Typed(_of(and_, low.run, high.run), "boolean")
 
     def case(self, node: exp.Expr) -> _Typed:
         conditions, results = [], []
@@ -333,58 +365,61 @@ class _Translation:
             if node.this is None:
                 conditions.append(self._condition(branch.this))
             else:
-                conditions.append(self._compare(node.this, branch.this, _COMPARE[exp.EQ], ordered=False).expr)
+                conditions.append(self._compare(node.this, branch.this, equal, ordered=False).run)
             results.append(self.of(branch.args["true"]))
         otherwise = node.args.get("default")
         results.append(self.of(otherwise) if otherwise is not None else self.null(node))
-        kind, values, exprs = self._same("CASE", results)
-        expr = exprs[-1]
-        for condition, result in zip(reversed(conditions), reversed(exprs[:-1]), strict=True):
-            expr = pl.when(condition).then(result).otherwise(expr)
-        return _Typed(expr, kind, values)
+        kind, values, runs = self._same("CASE", results)
+        run = runs[-1]
+        for condition, result in zip(reversed(conditions), reversed(runs[:-1]), strict=True):
+            run = _of(lambda truth, value, other: where(truth.yes, value, other), condition, result, run)
+        return _Typed(run, kind, values)
 
     def coalesce(self, node: exp.Expr) -> _Typed:
-        kind, values, exprs = self._same(
-            "COALESCE", [self.of(part) for part in (node.this, *node.expressions)]
+        parts = [self.of(part) for part in (node.this, *node.expressions)]
+        kind, values, runs = self._same("COALESCE", parts)
+        return _Typed(
+            _of(lambda *found: functools.reduce(lambda a, b: where(known(a), a, b), found), *runs),
+            kind,
+            values,
         )
-        return _Typed(pl.coalesce(exprs), kind, values)
 
     def nullif(self, node: exp.Expr) -> _Typed:
         first = self.of(node.this)
-        same = self._compare(node.this, node.expression, _COMPARE[exp.EQ], ordered=False).expr
-        return first._replace(
-            expr=pl.when(same.fill_null(False)).then(None).otherwise(first.expr), literal=None
-        )
+        same = self._compare(node.this, node.expression, equal, ordered=False).run
+        null = _NULLS[first.kind]
+        run = _of(lambda truth, value: where(truth.yes, null, value), same, first.run)
+        return first._replace(run=run, literal=None)
 
     def least(self, node: exp.Expr) -> _Typed:
-        return _Typed(pl.min_horizontal(self._numbers(node.this, *node.expressions)), "number")
+        return _Typed(_of(_least, *self._numbers(node.this, *node.expressions)), "number")
 
     def greatest(self, node: exp.Expr) -> _Typed:
-        return _Typed(pl.max_horizontal(self._numbers(node.this, *node.expressions)), "number")
+        return _Typed(_of(_greatest, *self._numbers(node.this, *node.expressions)), "number")
 
-    def _number(self, node: exp.Expr) -> pl.Expr:
+    def _number(self, node: exp.Expr) -> _Run:
         typed = self.of(node)
         if typed.kind not in ("number", "null"):
             raise ExpressionError(f"{node.sql()} is {_CALLED[typed.kind]}, where a number is needed")
-        return typed.expr.cast(pl.Float64) if typed.kind == "null" else typed.expr
+        return typed.run
 
-    def _numbers(self, *nodes: exp.Expr) -> list[pl.Expr]:
+    def _numbers(self, *nodes: exp.Expr) -> list[_Run]:
         return [self._number(node) for node in nodes]
 
-    def _condition(self, node: exp.Expr) -> pl.Expr:
+    def _condition(self, node: exp.Expr) -> _Run:
         typed = self.of(node)
         if typed.kind not in ("boolean", "null"):
             raise ExpressionError(
                 f"{node.sql()} is {_CALLED[typed.kind]}, where a condition is needed",
                 "compare it with something",
             )
-        return typed.expr.cast(pl.Boolean) if typed.kind == "null" else typed.expr
+        return _constant(_NULLS["boolean"]) if typed.kind == "null" else typed.run
 
     def _compare(
         self,
         left_node: exp.Expr,
         right_node: exp.Expr,
-        compare: Callable[[pl.Expr, pl.Expr], pl.Expr],
+        compare: Callable[[Any, Any], Truth],
         ordered: bool,
     ) -> _Typed:
         left, right = self.of(left_node), self.of(right_node)
@@ -405,16 +440,16 @@ class _Translation:
                 raise ExpressionError(f"there is no category {literal.literal!r} here", remedy)
             what = f"{left_node.sql()} and {right_node.sql()} have no value in common"
             raise ExpressionError(f"{what}: they are never equal")
-        return _Typed(compare(left.expr, right.expr), "boolean")
+        return _Typed(_of(compare, left.run, right.run), "boolean")
 
-    def _same(self, what: str, parts: list[_Typed]) -> tuple[Kind, frozenset[str] | None, list[pl.Expr]]:
+    def _same(self, what: str, parts: list[_Typed]) -> tuple[Kind, frozenset[str] | None, list[_Run]]:
         """The kind that all parts are of, the values that can come, and the parts as columns of that kind."""
         kinds = [part.kind for part in parts if part.kind != "null"]
         if len(set(kinds)) > 1:
             found = " and ".join(_CALLED[kind] for kind in dict.fromkeys(kinds))
             raise ExpressionError(f"the results of a {what} are {found}", "give them one type")
         if not kinds:
-            return "null", None, [part.expr for part in parts]
+            return "null", None, [part.run for part in parts]
         values: frozenset[str] | None = frozenset()
         for part in parts:
             if part.kind == "text":
@@ -422,7 +457,7 @@ class _Translation:
         return (
             kinds[0],
             values if kinds[0] == "text" else None,
-            [part.expr.cast(_DTYPES[kinds[0]]) for part in parts],
+            [part.run if part.kind == kinds[0] else _constant(_NULLS[kinds[0]]) for part in parts],
         )
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import polars as pl
 
+from tailrace.contracts.expression_values import Arrays
 from tailrace.contracts.expressions import compile_expression, request_columns
 from tailrace.contracts.fields import ContextField, Feature
 from tailrace.contracts.model_contract import ModelContract
@@ -20,12 +20,9 @@ from tailrace.kit.avro_columns import Column, Ints, Mask
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.spans import Spans
 from tailrace.models.columns import Array
-from tailrace.scorer.frame import frame_of
 from tailrace.scorer.rows import Replaced
 
 _MOST = float(np.finfo(np.float64).max)
-_EVERY = "every row"
-"""A column that is true; no field has such a name."""
 
 
 @dataclass
@@ -55,12 +52,6 @@ class InputCheck:
             (rule.name, rule.require, compile_expression(rule.require, known, "boolean"))
             for rule in contract.rules
         ]
-        self._kinds = {name: declared[name].type for _, _, rule in self._rules for name in rule.names}
-        # As with a CHECK in SQL, what is unknown because a value is missing does not break the rule.
-        self._kept = [
-            (pl.col(_EVERY) & rule.expr.fill_null(True)).alias(str(number))
-            for number, (_, _, rule) in enumerate(self._rules)
-        ]
 
     def run(self, columns: dict[str, Column], event_times: Ints, appended: Ints) -> Checked:
         """Checks some requests; ``appended`` are their append times, in ms like their event times."""
@@ -73,18 +64,11 @@ class InputCheck:
                 checked.reject(row, "event-time-ahead", reason, self._event_time)
         for name, check in self._fields.items():
             checked.columns[name] = check(columns[name], checked)
-        if self._rules:
-            frame = frame_of({name: checked.columns[name] for name in self._kinds}, self._kinds)
-            # One column more, so that it is as long where no rule reads any.
-            frame = pl.DataFrame(
-                [*frame.get_columns(), pl.Series(_EVERY, np.ones(len(event_times), dtype=np.bool_))]
-            )
-            plan = frame.lazy().select(self._kept)
-            # There is nothing to optimise, and looking for it would take as long as the work.
-            found = plan.collect(optimizations=pl.QueryOptFlags.none())
-            for (name, text, _), kept in zip(self._rules, found.iter_columns(), strict=True):
-                for row in np.flatnonzero(~kept.to_numpy()).tolist():
-                    checked.reject(row, "rule", f"breaks the rule {name}: {text}", name)
+        known = Arrays(checked.columns, len(event_times))
+        for name, text, rule in self._rules:
+            # As with a CHECK in SQL, what is unknown because a value is missing does not break the rule.
+            for row in np.flatnonzero(rule.truth(known).no).tolist():
+                checked.reject(row, "rule", f"breaks the rule {name}: {text}", name)
         return checked
 
 

@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
-import polars as pl
 
+from tailrace.contracts.expression_values import Arrays
 from tailrace.contracts.expressions import Kind, compile_expression, request_columns
-from tailrace.contracts.fields import ContextField, Feature
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.models.columns import Array
 from tailrace.models.load import Predictions
-from tailrace.scorer.frame import frame_of
 from tailrace.scorer.notes import Notes
 from tailrace.scorer.policy import Choice, Policy, Unscored
 from tailrace.scorer.rows import Rows
@@ -66,10 +64,6 @@ class FallbackChain:
             (step, None if step.rule is None else compile_expression(step.rule, known, wanted))
             for step in contract.guardrails.fallback
         ]
-        declared: dict[str, Feature | ContextField] = {**contract.context, **contract.features}
-        self._kinds = {
-            name: declared[name].type for _, rule in self._steps if rule is not None for name in rule.names
-        }
 
     def __bool__(self) -> bool:
         """Whether the contract says anything about who answers."""
@@ -99,11 +93,10 @@ class FallbackChain:
                 if not len(left):
                     return
                 continue
-            said = (
-                [step.constant] * len(left)
-                if rule is None
-                else rule.evaluate(self._frame(rows, left)).to_list()
-            )
+            said: list[float | str | None] = [step.constant] * len(left)
+            if rule is not None:
+                used = {name: rows.columns[name][left] for name in rule.names}
+                said = rule.evaluate(Arrays(used, len(left))).to_list()
             for outputs, some in self._said(said):
                 these, noted = rows.take(left[some]), notes.take(left[some])
                 served_by: ServedBy = "constant" if rule is None else "rule"
@@ -118,11 +111,6 @@ class FallbackChain:
 
     def _choose(self, rows: Rows, outputs: Predictions, notes: Notes) -> Array:
         return self._policy.choose(rows.columns, outputs, len(rows), notes.flags)
-
-    def _frame(self, rows: Rows, some: Array) -> pl.DataFrame:
-        frame = frame_of({name: rows.columns[name][some] for name in self._kinds}, self._kinds)
-        # One column more, so that it is as long where no rule reads any.
-        return pl.DataFrame([*frame.get_columns(), pl.Series("", np.zeros(len(some), dtype=np.int8))])
 
     def _usable(self, said: float | str | None) -> bool:
         """Whether it is something that a model could have said."""

@@ -8,21 +8,20 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 
+from tailrace.contracts.expression_values import UNKNOWN, Arrays, Texts
 from tailrace.contracts.expressions import compile_expression, policy_columns
-from tailrace.contracts.fields import ContextField, Feature
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.avro_columns import Mask
 from tailrace.models.columns import Array
 from tailrace.models.load import Predictions
-from tailrace.scorer.frame import frame_of
 
 DEFAULT_ACTION = "none"
 """What is done about a value where the policy is silent; about a class it is the class."""
 
 
 NO_FLAGS: Mapping[str, Mask] = MappingProxyType({})
+_NO_FLAG = {"uncertain": np.array(False), "guarded": np.array(False)}
 
 
 class Choice(NamedTuple):
@@ -44,6 +43,7 @@ class Policy:
 
     def __init__(self, contract: ModelContract) -> None:
         known = policy_columns(contract)
+        self._regression = contract.task == "regression"
         last = Choice(None if contract.task != "regression" else DEFAULT_ACTION, None)
         self._conditions = []
         self.choices: list[Choice] = []
@@ -55,15 +55,6 @@ class Policy:
             self._conditions.append(compile_expression(rule.when, known, "boolean"))
             self.choices.append(choice)
         self.choices.append(last)
-        first = pl.lit(len(self._conditions), dtype=pl.Int64)
-        for index, condition in reversed(list(enumerate(self._conditions))):
-            first = pl.when(condition.expr).then(pl.lit(index, dtype=pl.Int64)).otherwise(first)
-        self._first = first.alias("choice")
-        used = frozenset().union(*(c.names for c in self._conditions))
-        self._outputs = used & {"score", "value", "predicted_class"}
-        self._flags = used & {"uncertain", "guarded"}
-        declared: dict[str, Feature | ContextField] = {**contract.context, **contract.features}
-        self._kinds: dict[str, str] = {n: declared[n].type for n in used - self._outputs - self._flags}
 
     def choose(
         self,
@@ -75,33 +66,24 @@ class Policy:
         """Index into ``choices`` by row. A condition that is unknown, because a value is missing, does not
         match. ``uncertain`` and ``guarded`` are false unless ``flags`` says otherwise.
         """
-        if not self._conditions:
-            return np.zeros(rows, dtype=np.int64)
-        used = frame_of({name: columns[name] for name in self._kinds}, self._kinds)
-        said = [_output(name, outputs, rows) for name in sorted(self._outputs)]
-        said += [
-            pl.Series(name, flags[name]) if name in flags else pl.repeat(False, rows, eager=True).alias(name)
-            for name in sorted(self._flags)
-        ]
-        frame = pl.DataFrame([*used.get_columns(), *said, pl.Series("", np.zeros(rows, dtype=np.int8))])
-        plan = frame.lazy().select(self._first)
-        # There is nothing to optimise, and looking for it would take as long as the work.
-        chosen = plan.collect(optimizations=pl.QueryOptFlags.none()).to_series()
-        if len(chosen) != rows:  # every condition is a constant
-            chosen = chosen.new_from_index(0, rows)
-        return chosen.to_numpy()
+        known = Arrays({**columns, **_NO_FLAG, **flags, **_said(outputs, self._regression)}, rows)
+        choices = np.full(rows, len(self._conditions))
+        for number, condition in reversed(list(enumerate(self._conditions))):
+            choices[condition.truth(known).yes] = number
+        return choices
 
 
-def _output(name: str, outputs: Predictions, rows: int) -> pl.Series:
-    """A column of what was said; null where nothing was."""
+def _said(outputs: Predictions, regression: bool) -> dict[str, Array | Texts]:
+    """What was said, as columns; unknown where nothing was."""
     if isinstance(outputs, Unscored):
-        if name == "predicted_class":
-            return pl.Series(name, [outputs.named] * rows, dtype=pl.String)
-        return pl.Series(name, [None] * rows, dtype=pl.Float64)
-    if name == "value":
-        return pl.Series(name, outputs.value)
+        nothing = np.array(np.nan)
+        if regression:
+            return {"value": nothing}
+        named = () if outputs.named is None else (outputs.named,)
+        return {"score": nothing, "predicted_class": Texts(np.array(0 if named else UNKNOWN), named)}
+    if outputs.value is not None:
+        return {"value": outputs.value}
     assert outputs.probabilities is not None
-    if name == "predicted_class":
-        assert outputs.predicted_class is not None
-        return pl.Series(name, outputs.predicted_class.tolist())
-    return pl.Series(name, outputs.score if outputs.score is not None else outputs.probabilities.max(axis=1))
+    assert outputs.most_probable is not None
+    score = outputs.score if outputs.score is not None else outputs.probabilities.max(axis=1)
+    return {"score": score, "predicted_class": Texts(outputs.most_probable, outputs.classes)}
