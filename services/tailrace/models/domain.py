@@ -9,13 +9,14 @@ held out, whatever the distribution (see models/conformal.py).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import cached_property, partial
 from itertools import repeat
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from tailrace.models.columns import Array, Columns, padded
+from tailrace.models.columns import Array, Columns, taken
 from tailrace.models.conformal import Finite, Quantiles, conformal_quantiles
 from tailrace.models.manifest import Input
 
@@ -24,6 +25,11 @@ MOST_CORRELATED = 64
 """With more columns than this each is taken by itself: the package would grow with their square."""
 LEAST_SHRINKAGE = 0.01
 MOST_DEVIATIONS = 1e6
+
+NULL, UNKNOWN = -1, -2
+"""Codes of what is missing and of what is none of the categories, as in kit/spans.py."""
+ABSENT, NUMBER = -3, -4
+"""What an encoded column may hold beside a mark for a code: a mark for a missing number, and the number itself."""
 
 
 class Domain(BaseModel):
@@ -39,19 +45,35 @@ class Domain(BaseModel):
     whiten: tuple[tuple[Finite, ...], ...] | None
     distances: Quantiles
 
-    def measure(self, columns: Columns, rows: int, inputs: tuple[Input, ...]) -> tuple[Array, Array]:
-        """Each row's distance, and how many standard deviations it is off by encoded column."""
-        lengthened, total = padded({i.name: columns[i.name] for i in inputs}, rows)  # bits as in any batch
-        encoded = _encoded(lengthened, total, inputs, self.marked)
-        away = _standardised(encoded, np.array(self.centre), np.array(self.scale))
-        distances = _lengths(away, None if self.whiten is None else np.array(self.whiten))
-        return distances[:rows], away[:rows]
+    @model_validator(mode="after")
+    def _whole(self) -> Domain:
+        width = len(self.centre)
+        if len(self.scale) != width:
+            raise ValueError("centre and scale must be of the same columns")
+        if self.whiten is not None and (
+            [len(row) for row in self.whiten] != [width] * width
+            or any(any(row[at + 1 :]) for at, row in enumerate(self.whiten))
+        ):
+            raise ValueError("whiten must be a lower triangle of the columns of centre")
+        return self
 
-    def furthest(self, away: Array, inputs: tuple[Input, ...]) -> Array:
-        """By row, the number of the input that is furthest off in one of its columns."""
-        starts = np.cumsum([0, *(_width(i, self.marked) for i in inputs)])[:-1]
-        found: Array = np.maximum.reduceat(np.abs(away), starts, axis=1).argmax(axis=1)
-        return found
+    def measure(self, columns: Columns, rows: int, inputs: tuple[Input, ...]) -> tuple[Array, Array]:
+        """Each row's distance, and the number of the input that is furthest off in one of its encoded columns.
+
+        A distance has the same bits in whatever batch the row is.
+        """
+        layout = _layout(inputs, self.marked)
+        if len(layout) != len(self.centre):  # the kernel does not look where it reads
+            raise ValueError(f"the domain has {len(self.centre)} columns, these inputs make {len(layout)}")
+        return self._kernel(_values(columns, rows, inputs), layout)
+
+    @cached_property
+    def _kernel(self) -> Callable[[Array, Array], tuple[Array, Array]]:
+        """From values and layout to what ``measure`` says."""
+        from tailrace.models.domain_kernels import measure
+
+        whiten = np.empty((0, 0)) if self.whiten is None else np.array(self.whiten)
+        return partial(measure, np.array(self.centre), 1.0 / np.array(self.scale), MOST_DEVIATIONS, whiten)
 
 
 def fit_domain(
@@ -61,74 +83,71 @@ def fit_domain(
     from sklearn.covariance import ledoit_wolf
 
     names = tuple(i.name for i in inputs if i.name in marked and i.type != "category")
+    layout = _layout(inputs, names)
     count = len(next(iter(train.values())))
     chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_ROWS)).astype(np.int64))
-    encoded = _encoded({n: c[chosen] for n, c in train.items()}, len(chosen), inputs, names)
+    encoded = _encoded(_values(taken(train, chosen), len(chosen), inputs), layout)
     known = ~np.isnan(encoded)
     counts = np.maximum(known.sum(axis=0), 1)
     centre = np.where(known, encoded, 0.0).sum(axis=0) / counts
-    spread = np.sqrt((np.where(known, encoded - centre, 0.0) ** 2).sum(axis=0) / counts)
-    scale = np.maximum(spread, _least_scale(centre, len(chosen), inputs, names))
+    off = np.where(known, encoded - centre, 0.0)  # the mean stands for what is missing
+    scale = np.maximum(np.sqrt((off**2).sum(axis=0) / counts), _least_scale(centre, len(chosen), layout))
     whiten = None
     if len(centre) <= MOST_CORRELATED:
-        away = _standardised(encoded, centre, scale)
+        away = np.clip(off / scale, -MOST_DEVIATIONS, MOST_DEVIATIONS)
         covariance, shrinkage = ledoit_wolf(away, assume_centered=True)
         more = max(0.0, LEAST_SHRINKAGE - shrinkage)
         covariance = (1.0 - more) * covariance + more * np.eye(len(centre))
         whiten = np.linalg.cholesky(np.linalg.inv(covariance))
-    count = len(next(iter(held.values())))
-    unseen = _standardised(_encoded(held, count, inputs, names), centre, scale)
-    return Domain(
+    unjudged = Domain(
         marked=names,
         centre=tuple(centre.tolist()),
         scale=tuple(scale.tolist()),
         whiten=None if whiten is None else tuple(map(tuple, whiten.tolist())),
-        distances=conformal_quantiles(_lengths(unseen, whiten), *levels),
+        distances=conformal_quantiles(np.empty(0)),
     )
+    distances, _ = unjudged.measure(held, len(next(iter(held.values()))), inputs)
+    return unjudged.model_copy(update={"distances": conformal_quantiles(distances, *levels)})
 
 
-def _width(i: Input, marked: Collection[str]) -> int:
-    return len(i.categories) + 1 if i.type == "category" else 1 + (i.name in marked)
-
-
-def _encoded(columns: Columns, rows: int, inputs: tuple[Input, ...], marked: Collection[str]) -> Array:
-    """[rows, columns]; NaN where a number is missing."""
-    found: list[Array] = []
-    for i in inputs:
-        column = columns[i.name]
+def _layout(inputs: tuple[Input, ...], marked: Collection[str]) -> Array:
+    """[columns, 2]: by encoded column, its input's number, and the code that it marks, ``ABSENT`` or ``NUMBER``."""
+    found: list[tuple[int, int]] = []
+    for number, i in enumerate(inputs):
         if i.type == "category":
-            known = {value: code for code, value in enumerate((*i.categories, None))}
-            codes = np.fromiter(map(known.get, column.tolist(), repeat(-1)), dtype=np.int64, count=rows)
-            found += [(codes == code).astype(np.float64) for code in range(len(known))]
-            continue
-        gone = np.isnan(column)
-        if i.name in marked:
-            found += [column, gone.astype(np.float64)]
+            found += [(number, code) for code in (*range(len(i.categories)), NULL)]
         else:
-            found.append(column)
-    return np.column_stack(found).reshape(rows, -1).astype(np.float64)
+            found += [(number, NUMBER), (number, ABSENT)][: 1 + (i.name in marked)]
+    return np.array(found, dtype=np.int64)
 
 
-def _least_scale(centre: Array, rows: int, inputs: tuple[Input, ...], marked: Collection[str]) -> Array:
-    """What never varied in training varies by as little as so many rows can tell."""
-    least: list[float] = []
-    rare = 1.0 / (rows + 2)
-    for i in inputs:
-        marks = _width(i, marked) - (i.type != "category")
-        if i.type != "category":
-            least.append(1e-6 * max(1.0, abs(float(centre[len(least)]))))
-        least += [float(np.sqrt(rare * (1.0 - rare)))] * marks
-    return np.array(least)
-
-
-def _standardised(encoded: Array, centre: Array, scale: Array) -> Array:
-    with np.errstate(over="ignore"):
-        away = np.clip((encoded - centre) / scale, -MOST_DEVIATIONS, MOST_DEVIATIONS)
-    found: Array = np.where(np.isnan(away), 0.0, away)  # the mean stands for what is missing
+def _values(columns: Columns, rows: int, inputs: tuple[Input, ...]) -> Array:
+    """[inputs, rows]: numbers as they are, categories as codes."""
+    found = np.empty((len(inputs), rows))
+    for values, i in zip(found, inputs, strict=True):
+        column = columns[i.name]
+        values[:] = _codes(column, i.categories) if i.type == "category" else column
     return found
 
 
-def _lengths(away: Array, whiten: Array | None) -> Array:
-    white = away if whiten is None else away @ whiten
-    found: Array = np.sqrt((white * white).sum(axis=1))
+def _codes(column: Array, categories: tuple[str, ...]) -> Array:
+    """Which of the categories each value is; ``NULL`` and ``UNKNOWN`` are neither."""
+    known = {value: code for code, value in enumerate(categories)} | {None: NULL}
+    return np.fromiter(map(known.get, column.tolist(), repeat(UNKNOWN)), dtype=np.int64, count=len(column))
+
+
+def _encoded(values: Array, layout: Array) -> Array:
+    """[rows, columns]; NaN where a number is missing."""
+    found: list[Array] = []
+    for number, holds in layout.tolist():
+        value = values[number]
+        found.append(value if holds == NUMBER else np.isnan(value) if holds == ABSENT else value == holds)
+    return np.column_stack(found).astype(np.float64)
+
+
+def _least_scale(centre: Array, rows: int, layout: Array) -> Array:
+    """What never varied in training varies by as little as so many rows can tell."""
+    rare = 1.0 / (rows + 2)
+    least = 1e-6 * np.maximum(1.0, np.abs(centre))
+    found: Array = np.where(layout[:, 1] == NUMBER, least, np.sqrt(rare * (1.0 - rare)))
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+import tailrace.models.domain_kernels  # noqa: F401 - at start, so that no request waits for it
 from tailrace.contracts.sections import Domain
 from tailrace.models.load import LoadedModel
 from tailrace.models.prediction_sets import DOMAIN
@@ -21,13 +22,10 @@ def note_domain(notes: Notes, rows: Rows, model: LoadedModel, rule: Domain | Non
     if rule is None or known is None or not len(rows):
         return
     inputs, most = model.manifest.inputs, known.distances.at(1.0 - rule.false_alarms)
-    distances, away = known.measure(rows.columns, len(rows), inputs)
+    distances, furthest = known.measure(rows.columns, len(rows), inputs)
     far = np.flatnonzero(distances > most)
-    fields = known.furthest(away[far], inputs).tolist()
-    notes.add(
-        {
-            row: Finding(DOMAIN, inputs[at].name, f"distance {distance:.6g}, at most {most:.6g} is usual")
-            for row, at, distance in zip(far.tolist(), fields, distances[far].tolist(), strict=True)
-        },
-        "guarded",
-    )
+    findings = [
+        Finding(DOMAIN, inputs[at].name, f"distance {distance:.6g}, at most {most:.6g} is usual")
+        for at, distance in zip(furthest[far].tolist(), distances[far].tolist(), strict=True)
+    ]
+    notes.add_some(far, findings, np.arange(len(far)), "guarded")
