@@ -96,7 +96,7 @@ def world() -> dict[str, Floats]:
 def test_shares_are_right_and_arms_are_worth_what_they_are(
     world: dict[str, Floats], keys: list[bytes], share: float
 ) -> None:
-    ways = route(serving(share, "a rollout's salt"), REQUESTS, lambda: keys)
+    ways = route(serving(share, "a rollout's salt"), keys)
     rows = np.concatenate([way.rows for way in ways])
     assert np.array_equal(np.sort(rows), np.arange(REQUESTS))
     for way in ways:
@@ -115,7 +115,7 @@ def test_over_many_salts_the_estimates_scatter_as_they_should(
     some = keys[:rows]
     found = []
     for number in range(100):
-        ways = route(serving(share, f"salt {number}"), rows, lambda: some)
+        ways = route(serving(share, f"salt {number}"), some)
         (canary,) = (way for way in ways if way.role == "canary")
         found.append(truth[canary.rows].sum() / share / rows)
     spread = math.sqrt((truth**2).sum() * (1 - share) / share) / rows  # exact, for independent choices
@@ -127,7 +127,7 @@ def test_over_many_salts_the_estimates_scatter_as_they_should(
 def test_keys_are_sticky_as_the_share_grows(keys: list[bytes]) -> None:
     chosen = np.zeros(0, dtype=np.int64)
     for share in SHARES:
-        ways = {way.role: way for way in route(serving(share, "s"), REQUESTS, lambda: keys)}
+        ways = {way.role: way for way in route(serving(share, "s"), keys)}
         now = ways["canary"].rows
         assert len(now) > len(chosen)
         assert np.isin(chosen, now, assume_unique=True).all()
@@ -147,7 +147,7 @@ def test_what_letting_refusals_through_is_worth_comes_out_right(
         np.zeros(REQUESTS, bool),
     )
     arm = np.empty(REQUESTS)
-    for way in route(serving(0.3, "s"), REQUESTS, lambda: keys):
+    for way in route(serving(0.3, "s"), keys):
         score = world[f"score-{way.version.number}"][way.rows]
         said: Any = Predictions(np.column_stack([1 - score, score]), score, None, ("false", "true"))
         choices = policy.choose({}, said, len(score))
@@ -206,9 +206,7 @@ def played(assign: str, keys: Sequence[bytes], worth: Floats, windows: int, salt
         now = state.experiment
         assert now is not None
         at = np.arange(first, last)
-        ways = route(
-            Serving(state.revision, MODELS, experiment=now), len(at), lambda a=first, b=last: keys[a:b]
-        )
+        ways = route(Serving(state.revision, MODELS, experiment=now), keys[first:last])
         yield Answered(at, ways, now)
         for way in ways:
             if way.role == "arm":

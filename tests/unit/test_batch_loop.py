@@ -488,6 +488,53 @@ def test_a_commit_of_unknown_outcome_is_found_out(applied: bool) -> None:
     assert len(logic.committed_outputs) == (1 if applied else 2)
 
 
+def lose_the_session(bench: Bench, loop: BatchLoop) -> None:
+    bench.log.pass_time(10_000)
+    bench.turn(loop, lambda: loop.waiting is None)
+
+
+def lose_the_producer(bench: Bench, loop: BatchLoop) -> None:
+    once = [Fault(Indefinite("cut"), applied=True)]
+    bench.log.hook = lambda client, call: once.pop() if call == "commit_transaction" and once else None
+    bench.append(5)
+    bench.turn(loop, lambda: not once)
+
+
+@pytest.mark.parametrize("lose", [lose_the_session, lose_the_producer])
+@pytest.mark.parametrize("said", [{}, {FIRST: Committed(0)}, {FIRST: Committed(2)}])
+def test_what_the_log_has_forgotten_is_not_done_again(
+    lose: Callable[[Bench, BatchLoop], None], said: dict[TopicPartition, Committed]
+) -> None:
+    bench = Bench(messages=5)
+    loop = bench.loop(Passing())
+    bench.turn(loop, bench.all_done)
+    remembered_ms = bench.log.now_ms + 30_000
+    bench.log.forget("group", said, remembered_ms)
+    lose(bench, loop)
+    bench.append(6)
+    bench.turn(loop, bench.all_done)
+    assert bench.log.now_ms >= remembered_ms
+    before = values(0, 1, 2, 3, 4)
+    assert bench.answers() == before + (values(5, 6) if lose is lose_the_producer else values(6))
+
+
+def test_a_group_that_was_set_back_stops_the_service_and_is_believed_at_the_next_start() -> None:
+    bench = Bench(messages=5)
+    loop = bench.loop(Passing())
+    bench.turn(loop, bench.all_done)
+    bench.log.forget("group", {FIRST: Committed(2)}, bench.log.now_ms + 10_000_000)
+    bench.log.pass_time(10_000)
+    with pytest.raises(
+        TailraceError, match=r"Kafka says 2 is committed of lane.requests/0, where it was 5, .*set back"
+    ):
+        bench.turn(loop, lambda: False)
+    assert bench.answers() == values(0, 1, 2, 3, 4)
+    bench.log.pass_time(10_000)
+    after = bench.loop(Passing())
+    bench.turn(after, lambda: len(bench.answers()) > 5)
+    assert bench.answers() == values(0, 1, 2, 2, 3, 3, 4, 4)
+
+
 def test_a_commit_that_stays_undecided_is_not_taken_for_done() -> None:
     bench = Bench(messages=1)
     loop = bench.loop(Passing())

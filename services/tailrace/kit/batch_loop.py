@@ -248,7 +248,7 @@ class BatchLoop(Turns):
         self._settle_somehow()
         membership = self._consumer.membership()
         self._member = membership.member_id
-        committed = self._patiently(self._consumer.committed, partitions)
+        committed = self._ask_committed(self._consumer, partitions)
         starts = {
             tp: Committed(self._patiently(self._consumer.earliest, tp))
             for tp, found in committed.items()
@@ -257,6 +257,7 @@ class BatchLoop(Turns):
         if starts and membership.member_id:
             try:
                 self._transact(self._consumer, membership, starts, ())
+                self._note_committed(starts)
             except Abortable as reason:
                 self._abort(str(reason))
             except Indefinite as reason:
@@ -503,6 +504,7 @@ class BatchLoop(Turns):
         """Takes note that a batch is committed."""
         self._aborts = 0
         self._ahead = False
+        self._note_committed(batch.offsets)
         for tp, committed in batch.offsets.items():
             partition = self._owned[tp]
             partition.proven |= committed.offset > partition.position
@@ -737,7 +739,7 @@ class BatchLoop(Turns):
         if not self._owned:
             return
         assert self._consumer is not None
-        for tp, committed in self._patiently(self._consumer.committed, list(self._owned)).items():
+        for tp, committed in self._ask_committed(self._consumer, list(self._owned)).items():
             partition = self._owned[tp]
             if committed is not None and committed.offset != partition.position:
                 self._advance(partition, committed)

@@ -139,6 +139,7 @@ class MemoryLog:
     ) -> None:
         self.hook = hook
         self.now_ms = start_ms
+        self._forgotten: dict[str, tuple[Mapping[TopicPartition, Committed], int]] = {}
         self._rng = rng
         self._session_timeout_ms = session_timeout_ms
         self._transaction_timeout_ms = transaction_timeout_ms
@@ -181,6 +182,16 @@ class MemoryLog:
 
     def committed(self, group: str) -> dict[TopicPartition, Committed]:
         return dict(self._group(group).committed)
+
+    def forget(self, group: str, said: Mapping[TopicPartition, Committed], until_ms: int) -> None:
+        """What a broker does that answers before it has read everything again: it says this instead of what is
+        committed. What is committed to it meanwhile counts.
+        """
+        self._forgotten[group] = said, until_ms
+
+    def said_to_be_committed(self, group: str) -> Mapping[TopicPartition, Committed]:
+        said, until_ms = self._forgotten.get(group, ({}, 0))
+        return said if self.now_ms < until_ms else self._group(group).committed
 
     def delete_records(self, topic: str, partition: int, before: int) -> None:
         """What retention does: the partition starts at ``before`` from now on."""
@@ -558,7 +569,8 @@ class MemoryConsumer:
         self._call("committed")
         if self._log.undecided(self._group_name, partitions):
             raise Retriable("a transaction with offsets for these partitions is undecided")
-        return {tp: self._group.committed.get(tp) for tp in partitions}
+        said = self._log.said_to_be_committed(self._group_name)
+        return {tp: said.get(tp) for tp in partitions}
 
     def commit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
         fault = self._call("commit")

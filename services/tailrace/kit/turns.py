@@ -11,7 +11,15 @@ from typing import Protocol, TypeVar
 from tailrace.kit import metrics
 from tailrace.kit.clock import WaitingClock
 from tailrace.kit.errors import TailraceError
-from tailrace.kit.log import Backend, Consumer, OutOfRange, Reader, RebalanceListener, Retriable
+from tailrace.kit.log import (
+    Backend,
+    Committed,
+    Consumer,
+    OutOfRange,
+    Reader,
+    RebalanceListener,
+    Retriable,
+)
 from tailrace.kit.messages import Message, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -20,6 +28,8 @@ Answer = TypeVar("Answer")
 
 LOOK_FOR_TOPICS_S = 0.5
 REPORT_S = 0.5
+FORGOTTEN_S = 60.0
+"""How long Kafka is given to remember what was committed."""
 
 
 class Stopping(Exception):
@@ -64,6 +74,8 @@ class Turns(RebalanceListener):
         self._member = ""
         self._rebalanced = False
         self._rewinding: set[TopicPartition] = set()
+        # What this process knows to be committed at least, also of partitions that others own by now.
+        self._reached: dict[TopicPartition, int] = {}
 
         self.alive_ns = clock.perf_ns()
         """When the loop last gave a sign of life, in ``clock.perf_ns`` time."""
@@ -147,6 +159,47 @@ class Turns(RebalanceListener):
                     raise
                 self._wait(f"waiting for Kafka: {error}", pause)
                 pause = min(2 * pause, 0.5)
+
+    # What is committed ---
+
+    def _ask_committed(
+        self, consumer: Consumer, partitions: Collection[TopicPartition]
+    ) -> Mapping[TopicPartition, Committed | None]:
+        """What the group has committed of these partitions, None where nothing yet.
+
+        A broker that has just come back has been seen to answer with old offsets, or with none, before it had read all
+        that it had been told. Whoever believes that processes everything again. So where it says less than this process
+        knows to be committed, it is asked again.
+
+        Raises:
+            TailraceError: it still says less after a minute.
+        """
+        give_up = self._clock.perf_ns() + int(FORGOTTEN_S * 1e9)
+        while True:
+            found = self._patiently(consumer.committed, partitions)
+            said = {tp: 0 if committed is None else committed.offset for tp, committed in found.items()}
+            less = sorted(tp for tp, offset in said.items() if offset < self._reached.get(tp, 0))
+            if not less:
+                self._note_committed(found)
+                return found
+            tp, self.alive_ns = less[0], self._clock.perf_ns()
+            what = f"Kafka says {said[tp]} is committed of {names([tp])[0]}, where it was {self._reached[tp]}"
+            if self.alive_ns >= give_up:
+                raise TailraceError(
+                    f"{what}, and has said so for {FORGOTTEN_S:.0f} s. If the group was set back on purpose, start the "
+                    f"service again, and it goes on from there. If not, set it to what it was first: "
+                    f"kafka-consumer-groups.sh --group {self._group} --topic {tp.topic}:{tp.partition} "
+                    f"--reset-offsets --to-offset {self._reached[tp]} --execute"
+                )
+            if self._stop.is_set():
+                raise Stopping
+            log.warning("asking again what is committed", extra={"reason": what})
+            self._wait(what, 0.5)
+
+    def _note_committed(self, offsets: Mapping[TopicPartition, Committed | None]) -> None:
+        for tp, committed in offsets.items():
+            if committed is not None:
+                self._reached[tp] = max(committed.offset, self._reached.get(tp, 0))
 
     # Topics and partitions ---
 

@@ -191,7 +191,7 @@ class Sink(Turns):
         self.on_revoke(partitions)
 
     def _take_over(self, consumer: Consumer, partitions: Collection[TopicPartition]) -> None:
-        for tp, committed in self._patiently(consumer.committed, partitions).items():
+        for tp, committed in self._ask_committed(consumer, partitions).items():
             if committed is None:
                 start = self._patiently(consumer.earliest, tp)
                 self._owned[tp] = _Partition(start, None, is_new=True)
@@ -431,6 +431,7 @@ class Sink(Turns):
             self._check_member(consumer)
 
         self._patiently(commit)
+        self._note_committed(offsets)
         metrics.COMMIT_SECONDS.observe((self._clock.perf_ns() - started) / 1e9)
 
     def _check_member(self, consumer: Consumer) -> None:
