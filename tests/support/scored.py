@@ -50,6 +50,7 @@ class ProxiedKafka(LocalKafka):
         settings["listeners"] += f",PROXIED://{HOST}:{self._second}"
         settings["advertised.listeners"] += f",PROXIED://{self.proxy.address}"
         settings["listener.security.protocol.map"] += ",PROXIED:PLAINTEXT"
+        settings["log.cleaner.enable"] = "false"  # the account is of all offsets that were ever committed
         path.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         return path
 

@@ -31,8 +31,8 @@ SETTINGS = {
     "min.insync.replicas": "1",
     "offsets.topic.replication.factor": "1",
     "offsets.topic.num.partitions": "4",
-    # Only closed segments are tidied up, and a broker that comes back reads all that is left before it knows its groups:
-    # of 100 MiB, the default, hardly any would ever be closed here.
+    # Only closed segments are tidied up, and all that is left is read before a broker that comes back knows its groups.
+    # Of 100 MiB, the default, hardly any would ever be closed here.
     "offsets.topic.segment.bytes": str(4 * 1024 * 1024),
     "transaction.state.log.segment.bytes": str(4 * 1024 * 1024),
     "transaction.state.log.replication.factor": "1",
