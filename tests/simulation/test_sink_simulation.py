@@ -309,3 +309,25 @@ def test_the_schedules_reach_what_they_are_about() -> None:
     assert sum(s.store.repeated for s in scenarios) > 5
     assert sum(s.store.looked for s in scenarios) > 50
     assert sum(len(s.store.tables[UNREADABLE]) for s in scenarios) > 100
+
+
+def test_what_kafka_has_forgotten_is_not_read_and_inserted_again() -> None:
+    log, rng = MemoryLog(), random.Random(0)
+    store = MemoryStore({name: ["value"] for name in TABLES})
+    log.create_topic(CONTRACTS, 1)
+    client = StoreClient(store, log, "sink", rng, 0.0)
+    sink = Sink(
+        log.backend(), GrowingRows(Registry(rng)), client, group="sink", clock=MemoryClock(log), linger_s=0.02
+    )
+
+    def stored_after(fed: int) -> int:
+        log.append(CONTRACTS, b"contracts-%d" % fed)
+        for _ in range(400):
+            sink.step()
+            assert all(committed.offset >= fed - 1 for committed in log.committed("sink").values())
+        return len(store.tables["contracts"])
+
+    assert stored_after(1) == 1
+    log.forget("sink", {}, log.now_ms + 30_000)
+    log.pass_time(10_000)
+    assert stored_after(2) == 2

@@ -22,7 +22,7 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 def key_positions(keys: Sequence[bytes], salt: str) -> NDArray[np.float64]:
     """Where each key lies in [0, 1): evenly spread, and under each salt as if drawn anew."""
     spans = keys if isinstance(keys, Spans) else Spans.of(keys)
-    return positions(checksums(spans.bytes, spans.begins, spans.ends), salt)
+    return _positions(checksums(spans.bytes, spans.begins, spans.ends), _start(salt))
 
 
 def source_positions(what: str, topic: str, partitions: Ints, offsets: Ints) -> NDArray[np.float64]:
@@ -30,11 +30,6 @@ def source_positions(what: str, topic: str, partitions: Ints, offsets: Ints) -> 
     those, which = distinct_numbers(partitions)
     starts = np.array([_start(f"{what}|{topic}/{p}") for p in those.tolist()], dtype=np.uint64)
     return _positions(offsets.astype(np.uint64), starts[which])
-
-
-def positions(numbers: NDArray[np.uint64], salt: str) -> NDArray[np.float64]:
-    """Where each number lies in [0, 1) under a salt."""
-    return _positions(numbers, _start(salt))
 
 
 def _start(salt: str) -> np.uint64:

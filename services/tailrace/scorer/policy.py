@@ -21,7 +21,7 @@ DEFAULT_ACTION = "none"
 
 
 NO_FLAGS: Mapping[str, Mask] = MappingProxyType({})
-_NO_FLAG = {"uncertain": np.array(False), "guarded": np.array(False)}
+_UNRAISED = {"uncertain": np.array(False), "guarded": np.array(False)}
 
 
 class Choice(NamedTuple):
@@ -66,7 +66,7 @@ class Policy:
         """Index into ``choices`` by row. A condition that is unknown, because a value is missing, does not
         match. ``uncertain`` and ``guarded`` are false unless ``flags`` says otherwise.
         """
-        known = Arrays({**columns, **_NO_FLAG, **flags, **_said(outputs, self._regression)}, rows)
+        known = Arrays({**columns, **_UNRAISED, **flags, **_said(outputs, self._regression)}, rows)
         choices = np.full(rows, len(self._conditions))
         for number, condition in reversed(list(enumerate(self._conditions))):
             choices[condition.truth(known).yes] = number
