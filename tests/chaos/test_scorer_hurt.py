@@ -202,17 +202,19 @@ def test_broker_killed(scored: Scored, trial: Trials) -> None:
 
 
 def test_connection_cut_while_it_commits(scored: Scored, trial: Trials) -> None:
-    """Or delayed; before the broker has the request, or when only the client does not know its answer."""
+    """Or delayed; before the broker has the request, when only the client does not know its answer, or so that the
+    request arrives after the client has made it again.
+    """
     proxy = scored.kafka.proxy
     with trial("connection cut or delayed in a commit", 100, 6) as hurt:
         proxied = scored.scorer("proxied", KAFKA_BOOTSTRAP_SERVERS=proxy.address)
         scored.members(2)
-        ways = [(where, delayed) for where in ("before", "after") for delayed in (False, True)]
+        ways = [("before", False), ("before", True), ("after", False), ("after", True), ("astray", True)]
         for number in hurt.rounds():
             where, delayed = ways[number % len(ways)]
             delay = hurt.chance.choice([0.2, 1.0, 3.0, 5.0]) if delayed else None
             # Now and then for so long that the outcome cannot be waited for.
-            away = 17.0 if LONG and number % 50 == 49 else 0.0
+            away = 17.0 if LONG and number % 50 == 48 else 0.0
             harm = proxy.harm(Harm((hurt.chance.choice(COMMITTING),), where, delay, away))
             assert harm.done.wait(60), f"no request of kind {harm.api_keys} came by\n{scored.project.logs()}"
             hurt.moments.append(harm.at)

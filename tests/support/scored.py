@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 from tests.support.account import Account, account
 from tests.support.observer import Observer
 from tests.support.project import Project, running_project
-from tests.support.tcp_proxy import Proxy
+from tests.support.proxied_kafka import ProxiedKafka
 
 from tailrace.client import Client
 from tailrace.demo.loans import simulate
@@ -25,8 +25,6 @@ from tailrace.kit.codec import ControlCodec
 from tailrace.kit.connection import connect
 from tailrace.kit.data import data_dir
 from tailrace.kit.registry import RegistryClient
-from tailrace.local.kafka import LocalKafka
-from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 from tailrace.models.commands import ask
 
@@ -34,25 +32,6 @@ MODEL = LANE = "credit"
 SCORER, GROUP = "scorer", "tailrace.scorer"
 PARTITIONS = 6
 RATE = 300
-
-
-class ProxiedKafka(LocalKafka):
-    """A broker with a second listener, whose clients come through a proxy from their first request to their last."""
-
-    def __init__(self, data: Path) -> None:
-        super().__init__(data)
-        self._second = free_port()
-        self.proxy = Proxy(self._second)
-
-    def _write_config(self) -> Path:
-        path = super()._write_config()
-        settings = dict(line.split("=", 1) for line in path.read_text().splitlines())
-        settings["listeners"] += f",PROXIED://{HOST}:{self._second}"
-        settings["advertised.listeners"] += f",PROXIED://{self.proxy.address}"
-        settings["listener.security.protocol.map"] += ",PROXIED:PLAINTEXT"
-        settings["log.cleaner.enable"] = "false"  # the account is of all offsets that were ever committed
-        path.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
-        return path
 
 
 class Load(threading.Thread):

@@ -16,6 +16,8 @@ from tailrace.local.ports import HOST, free_port
 ADD_PARTITIONS_TO_TXN, ADD_OFFSETS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT = 24, 25, 26, 28
 COMMITTING = (ADD_PARTITIONS_TO_TXN, ADD_OFFSETS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT)
 """Kafka's API keys of the requests of which a transactional commit consists."""
+ARRIVES_S = 0.5
+"""How long the broker is given to read what has gone astray, before its connection is cut as well."""
 
 
 @dataclass
@@ -24,7 +26,8 @@ class Harm:
 
     Attributes:
         api_keys: which requests.
-        where: ``before`` the broker has the request, or ``after`` it has answered, before the client knows.
+        where: ``before`` the broker has the request, or ``after`` it has answered, before the client knows; or
+            ``astray``: the client's connection is cut, and yet the request goes on to the broker.
         delay_s: how long request or answer are held up; None: the connection is cut, and they are lost.
         away_s: how long no connection works at all from then on, whoever's it is.
         done: set when it has happened.
@@ -32,7 +35,7 @@ class Harm:
     """
 
     api_keys: Collection[int]
-    where: Literal["before", "after"]
+    where: Literal["before", "after", "astray"]
     delay_s: float | None = None
     away_s: float = 0.0
     done: threading.Event = field(default_factory=threading.Event)
@@ -92,7 +95,7 @@ class Proxy:
             return  # the broker is away
         else:
             ways = [
-                asyncio.ensure_future(self._requests(client, to_broker, answers)),
+                asyncio.ensure_future(self._requests(client, to_client, to_broker, answers)),
                 asyncio.ensure_future(self._answers(broker, to_client, answers)),
             ]
             self._open |= {to_client, to_broker}
@@ -108,7 +111,11 @@ class Proxy:
             to_client.transport.abort()
 
     async def _requests(
-        self, client: asyncio.StreamReader, to_broker: asyncio.StreamWriter, answers: dict[int, Harm]
+        self,
+        client: asyncio.StreamReader,
+        to_client: asyncio.StreamWriter,
+        to_broker: asyncio.StreamWriter,
+        answers: dict[int, Harm],
     ) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
             while True:
@@ -122,6 +129,12 @@ class Proxy:
                     self._next = None
                     if harm.where == "after":
                         answers[correlation] = harm
+                    elif harm.where == "astray":
+                        to_client.transport.abort()
+                        await self._do(harm)
+                        to_broker.write(frame)
+                        await asyncio.sleep(ARRIVES_S)
+                        return
                     elif await self._do(harm):
                         return
                 to_broker.write(frame)

@@ -46,6 +46,8 @@ _LASTING_S = 2 * _CALL_S
 """How long a call may take that was told to wait for no more than ``_CALL_S``."""
 
 _NO_OFFSET = -1001
+_LOG_INFO = 6
+_LOSSES = frozenset({"FAIL", "REQTMOUT"})
 _PASSING_EVENTS = frozenset(
     {KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED, KafkaError.UNKNOWN_TOPIC_OR_PART}
 )
@@ -220,25 +222,45 @@ class KafkaConsumer:
         self._consumer.close()
 
 
+class _Heard:
+    """What the client library has to say goes to the log. That a connection was lost, it says nowhere else.
+
+    Attributes:
+        loss: a connection was lost, or a request given up that was under way.
+    """
+
+    def __init__(self) -> None:
+        self.loss = False
+
+    def log(self, level: int, text: str, what: str, *more: str) -> None:
+        self.loss |= what in _LOSSES
+        log.log(level, text, what, *more)
+
+
 class KafkaProducer:
     def __init__(self, common: Mapping[str, Any], transactional_id: str) -> None:
         self._refused: KafkaError | None = None
         self._lasting = LastingCalls(f"transactions of {transactional_id}")
         self._committing = False
-        self._producer: Any = confluent_kafka.Producer(
-            {
-                **common,
-                "transactional.id": transactional_id,
-                "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
-                "partitioner": "murmur2_random",
-                "message.max.bytes": MAX_MESSAGE_BYTES,
-                "retry.backoff.ms": 2,
-                "retry.backoff.max.ms": 20,
-                "delivery.report.only.error": True,
-                "on_delivery": self._undelivered,
-            },
-            logger=log,
-        )
+        self._heard = _Heard()
+        self._initiated = False
+        self._settings: dict[str, Any] = {
+            **common,
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+            "partitioner": "murmur2_random",
+            "message.max.bytes": MAX_MESSAGE_BYTES,
+            "retry.backoff.ms": 2,
+            "retry.backoff.max.ms": 20,
+            "delivery.report.only.error": True,
+            "on_delivery": self._undelivered,
+            "log_level": _LOG_INFO,
+            "log.connection.close": True,
+        }
+        self._producer: Any = self._new()
+
+    def _new(self) -> Any:
+        return confluent_kafka.Producer(self._settings, logger=self._heard)
 
     def _undelivered(self, error: KafkaError | None, _: object) -> None:
         if error is not None and isinstance(kind(error), Refused):
@@ -252,8 +274,19 @@ class KafkaProducer:
 
     def init(self) -> None:
         self._call(self._client.init_transactions, _CALL_S)
+        self._client.poll(0)
+        self._heard.loss = False
+        self._initiated = True
 
     def begin(self) -> None:
+        self._client.poll(0)
+        if self._heard.loss and self._initiated:
+            # Of what was under way then, and was sent again, the first may still arrive, and end this transaction or
+            # set its offsets back. Not under a new epoch: docs/adr/0160.
+            self._producer = self._new()
+            self._initiated = False
+        if not self._initiated:
+            self.init()
         self._refused = None
         self._call(self._client.begin_transaction)
 
