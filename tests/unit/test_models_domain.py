@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tailrace.kit import spans
+from tailrace.kit import spans, texts
 from tailrace.models import domain as under_test
-from tailrace.models.columns import Array, Columns, column_of, taken
+from tailrace.models.columns import Array, Coded, Columns, column_of, taken
 from tailrace.models.conformal import conformal_quantiles
 from tailrace.models.domain import MOST_DEVIATIONS, Domain, fit_domain
 from tailrace.models.manifest import Input
@@ -189,4 +189,18 @@ def test_rows_of_other_inputs_are_not_measured(fields: list[Any]) -> None:
 
 
 def test_codes_are_those_that_texts_have_elsewhere() -> None:
-    assert (under_test.NULL, under_test.UNKNOWN) == (spans.NULL, spans.UNKNOWN)
+    assert under_test.NULL == texts.UNKNOWN == spans.NULL
+
+
+def test_categories_are_measured_by_their_codes_as_by_their_names() -> None:
+    case = drawn(["number", 3, 4], 40)
+    every, furthest = case.domain.measure(case.columns, case.rows, case.inputs)
+    coded: dict[str, Coded] = {
+        i.name: texts.Texts.of(case.columns[i.name].tolist())
+        if i.type == "category"
+        else case.columns[i.name]
+        for i in case.inputs
+    }
+    again, same = case.domain.measure(coded, case.rows, case.inputs)
+    assert again.tobytes() == every.tobytes()
+    assert same.tolist() == furthest.tolist()

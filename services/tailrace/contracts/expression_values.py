@@ -4,17 +4,17 @@ unknown. Anything may also be a single value, which is the same in every row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tailrace.kit.texts import UNKNOWN, Texts
+
 Floats: TypeAlias = NDArray[np.float64]
 Mask: TypeAlias = NDArray[np.bool_]
-
-UNKNOWN = -1
 
 
 class Truth(NamedTuple):
@@ -31,28 +31,6 @@ class Truth(NamedTuple):
 
     def __invert__(self) -> Truth:
         return Truth(self.no, self.yes)
-
-
-class Texts(NamedTuple):
-    """Texts by their number in ``known``, in which each is there once; -1 where unknown."""
-
-    codes: NDArray[np.int64]
-    known: tuple[str, ...]
-
-    @classmethod
-    def of(cls, values: Sequence[str | None]) -> Texts:
-        known = [value for value in dict.fromkeys(values) if value is not None]
-        numbers: dict[str | None, int] = {value: number for number, value in enumerate(known)}
-        numbers[None] = UNKNOWN
-        codes = np.fromiter(map(numbers.__getitem__, values), dtype=np.int64, count=len(values))
-        return cls(codes, tuple(known))
-
-    def in_terms_of(self, known: Sequence[str]) -> NDArray[np.int64]:
-        """The codes as numbers in another list of texts; below -1 where the text is not in it."""
-        numbers = {value: number for number, value in enumerate(known)}
-        table = [numbers.get(value, UNKNOWN - 1) for value in self.known]
-        found: NDArray[np.int64] = np.array([*table, UNKNOWN])[self.codes]
-        return found
 
 
 Value: TypeAlias = Floats | Truth | Texts

@@ -26,12 +26,10 @@ import sqlglot
 from sqlglot import exp
 
 from tailrace.contracts.expression_values import (
-    UNKNOWN,
     Columns,
     Floats,
     FrameColumns,
     Mask,
-    Texts,
     Truth,
     Value,
     equal,
@@ -44,6 +42,7 @@ from tailrace.contracts.fields import ContextField, Feature
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.contracts.problems import did_you_mean
 from tailrace.kit.errors import TailraceError
+from tailrace.kit.texts import UNKNOWN, Texts
 
 # What it warns of is refused here anyway.
 logging.getLogger("sqlglot").setLevel(logging.ERROR)

@@ -8,10 +8,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tailrace.kit.texts import Texts
+
 Array: TypeAlias = NDArray[Any]
 
 # Numbers, integers and booleans: float64, NaN where missing. Categories: objects, str or None where missing.
 Columns: TypeAlias = Mapping[str, Array]
+
+# The same on its way through the scorer, where categories are known by their codes.
+Coded: TypeAlias = Array | Texts
 
 BLOCK = 64
 
@@ -37,6 +42,11 @@ def missing(values: Array) -> Array:
 
 def taken(columns: Columns, rows: Array) -> Columns:
     return {name: column[rows] for name, column in columns.items()}
+
+
+def plain(column: Coded) -> Array:
+    """A column as a model takes it."""
+    return column.objects() if isinstance(column, Texts) else column
 
 
 def column_of(values: list[Any], kind: str) -> Array:

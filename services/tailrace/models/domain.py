@@ -9,14 +9,14 @@ held out, whatever the distribution (see models/conformal.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, partial
-from itertools import repeat
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from tailrace.models.columns import Array, Columns, taken
+from tailrace.kit.texts import Texts
+from tailrace.models.columns import Array, Coded, Columns, plain, taken
 from tailrace.models.conformal import Finite, Quantiles, conformal_quantiles
 from tailrace.models.manifest import Input
 
@@ -26,8 +26,8 @@ MOST_CORRELATED = 64
 LEAST_SHRINKAGE = 0.01
 MOST_DEVIATIONS = 1e6
 
-NULL, UNKNOWN = -1, -2
-"""Codes of what is missing and of what is none of the categories, as in kit/spans.py."""
+NULL = -1
+"""The code of a missing category."""
 ABSENT, NUMBER = -3, -4
 """What an encoded column may hold beside a mark for a code: a mark for a missing number, and the number itself."""
 
@@ -57,7 +57,9 @@ class Domain(BaseModel):
             raise ValueError("whiten must be a lower triangle of the columns of centre")
         return self
 
-    def measure(self, columns: Columns, rows: int, inputs: tuple[Input, ...]) -> tuple[Array, Array]:
+    def measure(
+        self, columns: Mapping[str, Coded], rows: int, inputs: tuple[Input, ...]
+    ) -> tuple[Array, Array]:
         """Each row's distance, and the number of the input that is furthest off in one of its encoded columns.
 
         A distance has the same bits in whatever batch the row is.
@@ -121,19 +123,19 @@ def _layout(inputs: tuple[Input, ...], marked: Collection[str]) -> Array:
     return np.array(found, dtype=np.int64)
 
 
-def _values(columns: Columns, rows: int, inputs: tuple[Input, ...]) -> Array:
+def _values(columns: Mapping[str, Coded], rows: int, inputs: tuple[Input, ...]) -> Array:
     """[inputs, rows]: numbers as they are, categories as codes."""
     found = np.empty((len(inputs), rows))
     for values, i in zip(found, inputs, strict=True):
         column = columns[i.name]
-        values[:] = _codes(column, i.categories) if i.type == "category" else column
+        values[:] = _codes(column, i.categories) if i.type == "category" else plain(column)
     return found
 
 
-def _codes(column: Array, categories: tuple[str, ...]) -> Array:
-    """Which of the categories each value is; ``NULL`` and ``UNKNOWN`` are neither."""
-    known = {value: code for code, value in enumerate(categories)} | {None: NULL}
-    return np.fromiter(map(known.get, column.tolist(), repeat(UNKNOWN)), dtype=np.int64, count=len(column))
+def _codes(column: Coded, categories: tuple[str, ...]) -> Array:
+    """Which of the categories each value is; ``NULL`` where it is missing, below that where it is none of them."""
+    texts = column if isinstance(column, Texts) else Texts.of(column.tolist())
+    return texts.in_terms_of(categories)
 
 
 def _encoded(values: Array, layout: Array) -> Array:

@@ -19,7 +19,8 @@ from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.avro_columns import Column, Ints, Mask
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.spans import Spans
-from tailrace.models.columns import Array
+from tailrace.kit.texts import UNKNOWN, Texts
+from tailrace.models.columns import Array, Coded
 from tailrace.scorer.rows import Replaced
 
 _MOST = float(np.finfo(np.float64).max)
@@ -29,7 +30,7 @@ _MOST = float(np.finfo(np.float64).max)
 class Checked:
     """What the check came to, row by row: ``bad`` breaks the contract; the rest as in `Rows`."""
 
-    columns: dict[str, Array] = field(default_factory=dict)
+    columns: dict[str, Coded] = field(default_factory=dict)
     bad: dict[int, BadRecord] = field(default_factory=dict)
     replaced: dict[int, list[Replaced]] = field(default_factory=dict)
     impute: dict[str, Mask] = field(default_factory=dict)
@@ -72,7 +73,7 @@ class InputCheck:
         return checked
 
 
-_Check = Callable[[Column, Checked], Array]
+_Check = Callable[[Column, Checked], Coded]
 
 
 def _checker(name: str, declared: Feature | ContextField) -> _Check:
@@ -130,38 +131,35 @@ class _Text:
         self._name = name
         self._missing = declared.missing
         self._categories = declared.categories
-        known = declared.categories or ()
-        self._known = Spans.of([c.encode() for c in known])
-        # Behind the categories, where their codes point: what is unknown, and what is missing.
-        self._named = np.array([*known, None, None], dtype=np.object_)
+        known = tuple(declared.categories or ())
+        self._known, self._spans = known, Spans.of([c.encode() for c in known])
         self._unseen = declared.unseen
 
-    def check(self, column: Column, checked: Checked) -> Array:
+    def check(self, column: Column, checked: Checked) -> Texts:
         if self._categories is None:
-            values = np.array([None if t is None else t.decode() for t in column.values], dtype=np.object_)
-            wanting = np.flatnonzero(column.values.begins < 0)
+            texts = Texts.of([None if t is None else t.decode() for t in column.values])
         else:
-            codes = column.values.codes(self._known)
-            values = self._named[codes]
-            wanting = np.flatnonzero(codes < 0)
+            texts = Texts(column.values.codes(self._spans), self._known)
+        wanting = np.flatnonzero(texts.codes < 0)
         if len(wanting):
-            self._look(values, wanting, column, checked)
-        return values
+            self._look(texts.codes, wanting, column, checked)
+        return texts
 
-    def _look(self, values: Array, wanting: Ints, column: Column, checked: Checked) -> None:
-        missing = np.zeros(len(values), dtype=np.bool_)
+    def _look(self, codes: Ints, wanting: Ints, column: Column, checked: Checked) -> None:
+        missing = np.zeros(len(codes), dtype=np.bool_)
         for row in wanting.tolist():
             given = column.values[row]
             if given is None:
                 missing[row] = True
                 if self._missing == "reject":
                     _reject_missing(row, self._name, checked)
-            elif self._unseen == "reject":
+            elif self._unseen is None or self._unseen == "reject":
+                codes[row] = UNKNOWN
                 known = ", ".join(self._categories or ())
                 reason = f"{self._name} is {given.decode()[:100]!r}, not one of {known}"
                 checked.reject(row, "unseen-category", reason[:500], self._name)
             else:
-                values[row] = self._unseen
+                codes[row] = self._known.index(self._unseen)
                 checked.replaced.setdefault(row, []).append(Replaced(self._name, self._unseen, "unseen"))
         if self._missing == "impute" and missing.any():
             checked.impute[self._name] = missing

@@ -11,7 +11,7 @@ import numpy as np
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.avro_columns import Ints
 from tailrace.kit.hashing import source_positions
-from tailrace.models.columns import Array
+from tailrace.models.columns import Coded, plain
 from tailrace.models.load import LoadedModel
 from tailrace.scorer.event import Answers
 from tailrace.scorer.explain import explain
@@ -28,7 +28,7 @@ class Explanations:
         self._always = frozenset(contract.explain.always)
 
     def of(
-        self, model: LoadedModel, columns: Mapping[str, Array], answers: Answers
+        self, model: LoadedModel, columns: Mapping[str, Coded], answers: Answers
     ) -> Mapping[int, Sequence[Contribution]]:
         """The explanations by row. There are none of a package of before it had a background, nor where the model
         raises on a mixture of rows: an answer does not wait for its explanation.
@@ -39,10 +39,10 @@ class Explanations:
         rows = self._rows(answers)
         if not len(rows):
             return {}
+        background = reference.background_columns(model.manifest.inputs)
+        inputs = {name: plain(columns[name]) for name in model.input_names}
         try:
-            return explain(
-                model, reference.background_columns(model.manifest.inputs), columns, rows, self._top
-            )
+            return explain(model, background, inputs, rows, self._top)
         except MemoryError:
             raise
         except Exception as error:  # whatever a model raises

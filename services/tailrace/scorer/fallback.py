@@ -95,7 +95,7 @@ class FallbackChain:
                 continue
             said: list[float | str | None] = [step.constant] * len(left)
             if rule is not None:
-                used = {name: rows.columns[name][left] for name in rule.names}
+                used = {name: rows.columns[name].take(left) for name in rule.names}
                 said = rule.evaluate(Arrays(used, len(left))).to_list()
             for outputs, some in self._said(said):
                 these, noted = rows.take(left[some]), notes.take(left[some])

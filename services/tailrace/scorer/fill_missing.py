@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tailrace.kit.texts import Texts
 from tailrace.models.load import LoadedModel
 from tailrace.scorer.rows import Replaced, Rows
 
@@ -24,8 +25,12 @@ def fill_missing(rows: Rows, model: LoadedModel) -> Rows:
     replaced = {row: list(some) for row, some in rows.replaced.items()}
     for name, missing in filled.items():
         value = values[name]
-        columns[name] = columns[name].copy()
-        columns[name][missing] = value
+        column = columns[name]
+        columns[name] = (
+            column.filled(missing, str(value))
+            if isinstance(column, Texts)
+            else np.where(missing, value, column)
+        )
         text = value if isinstance(value, str) else repr(float(value))
         for row in np.flatnonzero(missing).tolist():
             replaced.setdefault(row, []).append(Replaced(name, text, "missing"))

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tailrace.contracts.expression_values import UNKNOWN, Arrays, Texts
+from tailrace.contracts.expression_values import Arrays
 from tailrace.contracts.expressions import compile_expression, policy_columns
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.avro_columns import Mask
-from tailrace.models.columns import Array
+from tailrace.kit.texts import UNKNOWN, Texts
+from tailrace.models.columns import Array, Coded
 from tailrace.models.load import Predictions
 
 DEFAULT_ACTION = "none"
@@ -58,7 +59,7 @@ class Policy:
 
     def choose(
         self,
-        columns: Mapping[str, Array],
+        columns: Mapping[str, Coded],
         outputs: Predictions,
         rows: int,
         flags: Mapping[str, Mask] = NO_FLAGS,
@@ -73,7 +74,7 @@ class Policy:
         return choices
 
 
-def _said(outputs: Predictions, regression: bool) -> dict[str, Array | Texts]:
+def _said(outputs: Predictions, regression: bool) -> dict[str, Coded]:
     """What was said, as columns; unknown where nothing was."""
     if isinstance(outputs, Unscored):
         nothing = np.array(np.nan)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tailrace.kit.avro_columns import Column, Ints, Mask
 from tailrace.kit.spans import Spans
-from tailrace.models.columns import Array
+from tailrace.models.columns import Coded
 
 if TYPE_CHECKING:
     from tailrace.scorer.contract_plan import ContractPlan
@@ -63,8 +63,7 @@ class Rows:
         bodies: each request in wire format, in the contract's schema.
         ids, keys: the effective request ids and texts of the key field, UTF-8.
         event_times: the effective ones, in ms.
-        columns: features and context in the form that models and expressions take: float64 with NaN where
-            missing, objects with None where missing.
+        columns: features and context: float64 with NaN where missing, texts by their codes.
         replaced: what was replaced, by row.
         impute: where a feature is missing that the contract says to impute.
     """
@@ -75,7 +74,7 @@ class Rows:
     ids: Spans
     keys: Spans
     event_times: Ints
-    columns: Mapping[str, Array]
+    columns: Mapping[str, Coded]
     replaced: Mapping[int, Sequence[Replaced]]
     impute: Mapping[str, Mask]
 
@@ -96,7 +95,7 @@ class Rows:
             self.ids.take(rows),
             self.keys.take(rows),
             self.event_times[rows],
-            {name: column[rows] for name, column in self.columns.items()},
+            {name: column.take(rows) for name, column in self.columns.items()},
             {place: some for place, some in replaced if place >= 0},
             {name: missing[rows] for name, missing in self.impute.items()},
         )

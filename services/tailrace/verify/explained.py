@@ -15,7 +15,7 @@ from tailrace.kit.connection import Connection, home_dir
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.messages import Message, Source
 from tailrace.models.catalog import Catalog
-from tailrace.models.columns import Columns
+from tailrace.models.columns import Columns, plain
 from tailrace.models.load import LoadedModel
 from tailrace.scorer.answer import check
 from tailrace.scorer.contract_plan import ContractPlan
@@ -151,7 +151,7 @@ def _row(request: Message, plan: ContractPlan, model: LoadedModel) -> Columns:
     if bad:
         raise TailraceError(f"the logged request cannot be read: {bad[0]}")
     columns = fill_missing(check(work, requests[0]), model).columns
-    return {name: columns[name] for name in model.input_names}
+    return {name: plain(columns[name]) for name in model.input_names}
 
 
 def _explained(at: Source, event: dict[str, Any], model: LoadedModel, columns: Columns) -> Explained:

@@ -1,0 +1,50 @@
+"""Columns of texts of which there are few: the number of each row's text, and the texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNKNOWN = -1
+
+
+class Texts(NamedTuple):
+    """Texts by their number in ``known``, in which each is there once; -1 where unknown."""
+
+    codes: NDArray[np.int64]
+    known: tuple[str, ...]
+
+    @classmethod
+    def of(cls, values: Sequence[str | None]) -> Texts:
+        known = [value for value in dict.fromkeys(values) if value is not None]
+        numbers: dict[str | None, int] = {value: number for number, value in enumerate(known)}
+        numbers[None] = UNKNOWN
+        codes = np.fromiter(map(numbers.__getitem__, values), dtype=np.int64, count=len(values))
+        return cls(codes, tuple(known))
+
+    def take(self, rows: NDArray[Any]) -> Texts:
+        return Texts(self.codes[rows], self.known)
+
+    def filled(self, where: NDArray[np.bool_], value: str) -> Texts:
+        """With this text in these rows."""
+        known = self.known if value in self.known else (*self.known, value)
+        return Texts(np.where(where, known.index(value), self.codes), known)
+
+    def in_terms_of(self, known: Sequence[str]) -> NDArray[np.int64]:
+        """The codes as numbers in another list of texts; below -1 where the text is not in it."""
+        numbers = {value: number for number, value in enumerate(known)}
+        table = [numbers.get(value, UNKNOWN - 1) for value in self.known]
+        found: NDArray[np.int64] = np.array([*table, UNKNOWN])[self.codes]
+        return found
+
+    def objects(self) -> NDArray[Any]:
+        """The texts themselves, None where unknown."""
+        found: NDArray[Any] = np.array([*self.known, None], dtype=np.object_)[self.codes]
+        return found
+
+    def tolist(self) -> list[str | None]:
+        found: list[str | None] = self.objects().tolist()
+        return found
