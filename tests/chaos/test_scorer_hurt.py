@@ -111,6 +111,17 @@ def trial(scored: Scored, tell: Callable[[str], None]) -> Trials:
     return run
 
 
+def test_broker_killed(scored: Scored, trial: Trials) -> None:
+    """First of all, while there is little of what the groups have committed: here nobody tidies it up."""
+    with trial("broker killed", 10, 2) as hurt:
+        for _ in hurt.rounds():
+            hurt.pause(0.2, 2.0)
+            hurt.moments.append(time.time())
+            scored.kafka.kill()
+            scored.kafka.start()
+            scored.caught_up()
+
+
 def test_scorer_killed(scored: Scored, trial: Trials) -> None:
     """While versions are swapped, and a canary answers beside the champion."""
     ended = threading.Event()
@@ -189,16 +200,6 @@ def test_scorers_come_and_go(scored: Scored, trial: Trials) -> None:
             if number % 4 == 3:
                 hurt.moments.append(scored.kill("scorer"))
             scored.members(1)
-
-
-def test_broker_killed(scored: Scored, trial: Trials) -> None:
-    with trial("broker killed", 10, 2) as hurt:
-        for _ in hurt.rounds():
-            hurt.pause(0.2, 2.0)
-            hurt.moments.append(time.time())
-            scored.kafka.kill()
-            scored.kafka.start()
-            scored.caught_up()
 
 
 def test_connection_cut_while_it_commits(scored: Scored, trial: Trials) -> None:

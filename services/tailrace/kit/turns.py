@@ -28,8 +28,8 @@ Answer = TypeVar("Answer")
 
 LOOK_FOR_TOPICS_S = 0.5
 REPORT_S = 0.5
-FORGOTTEN_S = 60.0
-"""How long Kafka is given to remember what was committed."""
+TELL_S = 30.0
+"""How often the log says again that Kafka does not remember what was committed."""
 
 
 class Stopping(Exception):
@@ -167,14 +167,11 @@ class Turns(RebalanceListener):
     ) -> Mapping[TopicPartition, Committed | None]:
         """What the group has committed of these partitions, None where nothing yet.
 
-        A broker that has just come back has been seen to answer with old offsets, or with none, before it had read all
-        that it had been told. Whoever believes that processes everything again. So where it says less than this process
-        knows to be committed, it is asked again.
-
-        Raises:
-            TailraceError: it still says less after a minute.
+        A broker that comes back has been seen to answer with old offsets, or with none, while it reads what it had been
+        told. Whoever believes that processes everything again. So where it says less than this process knows to be
+        committed, it is asked again, for as long as it takes: a process that ended would start anew and believe it.
         """
-        give_up = self._clock.perf_ns() + int(FORGOTTEN_S * 1e9)
+        tell_at = self._clock.perf_ns()
         while True:
             found = self._patiently(consumer.committed, partitions)
             said = {tp: 0 if committed is None else committed.offset for tp, committed in found.items()}
@@ -182,18 +179,16 @@ class Turns(RebalanceListener):
             if not less:
                 self._note_committed(found)
                 return found
-            tp, self.alive_ns = less[0], self._clock.perf_ns()
-            what = f"Kafka says {said[tp]} is committed of {names([tp])[0]}, where it was {self._reached[tp]}"
-            if self.alive_ns >= give_up:
-                raise TailraceError(
-                    f"{what}, and has said so for {FORGOTTEN_S:.0f} s. If the group was set back on purpose, start the "
-                    f"service again, and it goes on from there. If not, set it to what it was first: "
-                    f"kafka-consumer-groups.sh --group {self._group} --topic {tp.topic}:{tp.partition} "
-                    f"--reset-offsets --to-offset {self._reached[tp]} --execute"
-                )
             if self._stop.is_set():
                 raise Stopping
-            log.warning("asking again what is committed", extra={"reason": what})
+            tp, self.alive_ns = less[0], self._clock.perf_ns()
+            what = (
+                f"Kafka says {said[tp]} is committed of {names([tp])[0]}, where it was {self._reached[tp]}. If group "
+                f"{self._group} was set back on purpose, restart this service, and it goes on from there"
+            )
+            if self.alive_ns >= tell_at:
+                log.warning("asking again what is committed", extra={"reason": what})
+                tell_at = self.alive_ns + int(TELL_S * 1e9)
             self._wait(what, 0.5)
 
     def _note_committed(self, offsets: Mapping[TopicPartition, Committed | None]) -> None:
