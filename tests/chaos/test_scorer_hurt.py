@@ -364,7 +364,10 @@ def rows_are_events(scored: Scored) -> None:
 
     def stored() -> bool:
         nonlocal row
-        row = scored.project.json("query", sql)[0]
+        asked = scored.project.run("query", sql, "--json", check=False)
+        if asked.returncode != 0:  # ClickHouse has been killed a moment ago
+            return False
+        row = json.loads(asked.stdout)[0]
         return int(row["n"]) == events
 
     scored.project.wait(stored, f"{events} rows")
