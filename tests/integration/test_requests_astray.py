@@ -79,11 +79,7 @@ class Answering:
 
 def test_a_commit_that_went_astray_commits_nothing_else(kafka: ProxiedKafka) -> None:
     answering = Answering(kafka, "commits")
-    answering.answer(b"a")
-    harm = kafka.proxy.harm(Harm((END_TXN,), "astray", LATE_S))
-    answering.commit(1)
-    assert harm.done.is_set()
-    answering.answer(b"b")
+    harm = sent_astray(kafka, answering, END_TXN)
     arrived(harm)
     assert answering.readable() == [b"a"]
     answering.commit(2)
@@ -92,11 +88,7 @@ def test_a_commit_that_went_astray_commits_nothing_else(kafka: ProxiedKafka) -> 
 
 def test_offsets_that_went_astray_set_nothing_back(kafka: ProxiedKafka) -> None:
     answering = Answering(kafka, "offsets")
-    answering.answer(b"a")
-    harm = kafka.proxy.harm(Harm((TXN_OFFSET_COMMIT,), "astray", LATE_S))
-    answering.commit(1)
-    assert harm.done.is_set()
-    answering.answer(b"b")
+    harm = sent_astray(kafka, answering, TXN_OFFSET_COMMIT)
     answering.send(2)
     arrived(harm)
     answering.producer.commit()
@@ -111,6 +103,16 @@ def test_an_epoch_lasts_while_nothing_is_lost(kafka: ProxiedKafka) -> None:
         answering.answer(b"%d" % number)
         answering.commit(number)
     assert answering.producer._client is client
+
+
+def sent_astray(kafka: ProxiedKafka, answering: Answering, request: int) -> Harm:
+    """A first transaction has been committed without the request, which is still on its way, and a second is begun."""
+    answering.answer(b"a")
+    harm = kafka.proxy.harm(Harm((request,), "astray", LATE_S))
+    answering.commit(1)
+    assert harm.done.is_set()
+    answering.answer(b"b")
+    return harm
 
 
 def arrived(harm: Harm) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ Columns: TypeAlias = Mapping[str, Array]
 
 # The same on its way through the scorer, where categories are known by their codes.
 Coded: TypeAlias = Array | Texts
+
+Kind = TypeVar("Kind", Array, Coded)
 
 BLOCK = 64
 
@@ -40,8 +42,9 @@ def missing(values: Array) -> Array:
     return found
 
 
-def taken(columns: Columns, rows: Array) -> Columns:
-    return {name: column[rows] for name, column in columns.items()}
+def taken(columns: Mapping[str, Kind], rows: Array) -> dict[str, Kind]:
+    """The rows of these numbers (not a mask), of every column."""
+    return {name: column.take(rows) for name, column in columns.items()}
 
 
 def plain(column: Coded) -> Array:

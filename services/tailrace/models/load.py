@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from tailrace.models.columns import Array, Columns, padded
+from tailrace.models.columns import Array, Coded, Columns, padded, plain
 from tailrace.models.manifest import Manifest
 from tailrace.models.reference import Reference
 
@@ -84,7 +85,7 @@ class LoadedModel:
     def input_names(self) -> tuple[str, ...]:
         return tuple(i.name for i in self.manifest.inputs)
 
-    def outputs(self, columns: Columns, rows: int) -> Array:
+    def outputs(self, columns: Mapping[str, Coded], rows: int) -> Array:
         """float64 [rows, classes] of probabilities, or [rows, 1] of values, as the model gives them.
 
         A model that only gives the positive class's probability is completed to both.
@@ -96,7 +97,7 @@ class LoadedModel:
         width = len(self.manifest.classes) or 1
         if not rows:
             return np.empty((0, width))
-        lengthened, total = padded({name: columns[name] for name in self.input_names}, rows)
+        lengthened, total = padded({name: plain(columns[name]) for name in self.input_names}, rows)
         found = self._runner.run(lengthened, total)[:rows]
         if found.shape[1] == 1 and self._positive is not None:
             sides = [1.0 - found[:, 0], 1.0 - found[:, 0]]
@@ -106,7 +107,7 @@ class LoadedModel:
             raise ValueError(f"the model gives {found.shape[1]} outputs a row, {width} were expected")
         return found
 
-    def predict(self, columns: Columns, rows: int) -> Predictions:
+    def predict(self, columns: Mapping[str, Coded], rows: int) -> Predictions:
         """Predictions for ``rows`` rows, calibrated where the package says how; ``columns`` holds at least the model's
         inputs (see models/columns.py).
         """

@@ -133,7 +133,7 @@ class _Text:
         self._categories = declared.categories
         known = tuple(declared.categories or ())
         self._known, self._spans = known, Spans.of([c.encode() for c in known])
-        self._unseen = declared.unseen
+        self._unseen = declared.unseen or "reject"
 
     def check(self, column: Column, checked: Checked) -> Texts:
         if self._categories is None:
@@ -153,9 +153,9 @@ class _Text:
                 missing[row] = True
                 if self._missing == "reject":
                     _reject_missing(row, self._name, checked)
-            elif self._unseen is None or self._unseen == "reject":
+            elif self._unseen == "reject":
                 codes[row] = UNKNOWN
-                known = ", ".join(self._categories or ())
+                known = ", ".join(self._known)
                 reason = f"{self._name} is {given.decode()[:100]!r}, not one of {known}"
                 checked.reject(row, "unseen-category", reason[:500], self._name)
             else:

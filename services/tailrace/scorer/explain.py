@@ -14,12 +14,13 @@ classes of the predicted one. Values are explained in their own unit.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 
 from tailrace.kit.avro_columns import Ints
 from tailrace.models.calibration import elementwise
-from tailrace.models.columns import Array, Columns
+from tailrace.models.columns import Array, Coded, Columns, plain
 from tailrace.models.load import LoadedModel
 from tailrace.scorer.notes import Contribution
 
@@ -29,7 +30,7 @@ MOST_AT_ONCE = 65_536
 
 
 def explain(
-    model: LoadedModel, background: Columns, columns: Columns, rows: Ints, top: int
+    model: LoadedModel, background: Columns, columns: Mapping[str, Coded], rows: Ints, top: int
 ) -> dict[int, list[Contribution]]:
     """The largest ``top`` contributions of each of these rows, the largest first.
 
@@ -47,12 +48,15 @@ def explain(
     return found
 
 
-def shapley(model: LoadedModel, background: Columns, columns: Columns, rows: Ints, draw: int = 0) -> Array:
+def shapley(
+    model: LoadedModel, background: Columns, columns: Mapping[str, Coded], rows: Ints, draw: int = 0
+) -> Array:
     """Contributions [rows, inputs] of these rows, in the order of the model's inputs.
 
     ``draw`` numbers the sample of permutations; answers are explained by number 0.
     """
     names = model.input_names
+    inputs = {name: plain(columns[name].take(rows)) for name in names}
     count, features = len(next(iter(background.values()))), len(names)
     orders = _orders(count, features, draw)  # [paths, features]
     paths = len(orders)
@@ -62,11 +66,11 @@ def shapley(model: LoadedModel, background: Columns, columns: Columns, rows: Int
     of_row = steps[None, :, None] > turn[:, None, :]  # [paths, steps, features]
     mixed = {}
     for at, name in enumerate(names):
-        own = columns[name][rows]
+        own = inputs[name]
         others = np.tile(background[name], 2)
         taken = np.where(of_row[None, :, :, at], own[:, None, None], others[None, :, None])
         mixed[name] = taken.reshape(-1)
-    chosen = explained_output(model, {name: columns[name][rows] for name in names}, len(rows))
+    chosen = explained_output(model, inputs, len(rows))
     outputs = said(model, mixed, np.repeat(chosen, paths * (features + 1)))
     gains = np.diff(outputs.reshape(len(rows), paths, features + 1), axis=2)  # by step
     by_feature = np.take_along_axis(gains, np.broadcast_to(turn, gains.shape), axis=2)
@@ -82,7 +86,7 @@ def _orders(count: int, features: int, draw: int) -> Array:
     return np.concatenate([orders, orders[:, ::-1]])
 
 
-def explained_output(model: LoadedModel, columns: Columns, rows: int) -> Array:
+def explained_output(model: LoadedModel, columns: Mapping[str, Coded], rows: int) -> Array:
     """Which output of each row is explained: that of the positive class, or of the predicted one."""
     manifest = model.manifest
     if manifest.positive is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.avro_columns import Ints
 from tailrace.kit.hashing import source_positions
-from tailrace.models.columns import Coded, plain
+from tailrace.models.columns import Coded
 from tailrace.models.load import LoadedModel
 from tailrace.scorer.event import Answers
 from tailrace.scorer.explain import explain
@@ -39,10 +39,10 @@ class Explanations:
         rows = self._rows(answers)
         if not len(rows):
             return {}
-        background = reference.background_columns(model.manifest.inputs)
-        inputs = {name: plain(columns[name]) for name in model.input_names}
         try:
-            return explain(model, background, inputs, rows, self._top)
+            return explain(
+                model, reference.background_columns(model.manifest.inputs), columns, rows, self._top
+            )
         except MemoryError:
             raise
         except Exception as error:  # whatever a model raises

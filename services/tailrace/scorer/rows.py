@@ -10,7 +10,7 @@ import numpy as np
 
 from tailrace.kit.avro_columns import Column, Ints, Mask
 from tailrace.kit.spans import Spans
-from tailrace.models.columns import Coded
+from tailrace.models.columns import Coded, taken
 
 if TYPE_CHECKING:
     from tailrace.scorer.contract_plan import ContractPlan
@@ -95,7 +95,7 @@ class Rows:
             self.ids.take(rows),
             self.keys.take(rows),
             self.event_times[rows],
-            {name: column.take(rows) for name, column in self.columns.items()},
+            taken(self.columns, rows),
             {place: some for place, some in replaced if place >= 0},
             {name: missing[rows] for name, missing in self.impute.items()},
         )

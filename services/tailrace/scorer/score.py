@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tailrace.models.columns import Array, Coded, Columns, plain, taken
+from tailrace.models.columns import Array, Coded, taken
 from tailrace.models.load import LoadedModel, Predictions
 
 
@@ -23,7 +23,7 @@ class Scored:
 
 def score(model: LoadedModel, columns: Mapping[str, Coded], rows: int) -> Scored:
     """Scores a batch. A row scores the same bits in whatever batch it is (see models/columns.py)."""
-    inputs = {name: plain(columns[name]) for name in model.input_names}
+    inputs = {name: columns[name] for name in model.input_names}
     failed: dict[int, str] = {}
     outputs = np.full((rows, len(model.manifest.classes) or 1), np.nan)
     _bisect(model, inputs, np.arange(rows), outputs, failed)
@@ -34,7 +34,7 @@ def score(model: LoadedModel, columns: Mapping[str, Coded], rows: int) -> Scored
 
 
 def _bisect(
-    model: LoadedModel, columns: Columns, rows: Array, outputs: Array, failed: dict[int, str]
+    model: LoadedModel, columns: Mapping[str, Coded], rows: Array, outputs: Array, failed: dict[int, str]
 ) -> None:
     try:
         outputs[rows] = model.outputs(columns, len(rows))
