@@ -51,6 +51,7 @@ def empty_loop(
             "partitioner": "murmur2_random",
             "retry.backoff.ms": 2,
             "retry.backoff.max.ms": 20,
+            "linger.ms": 1,  # with 5, the default, it is a fifth slower
         }
     )
     producer.init_transactions(10)

@@ -45,7 +45,7 @@ STEPS: list[tuple[str, Any, str]] = [
     ("event: prepare the pieces", answer, "encode_events"),
     ("event: ids, SHA-256 (kernel)", event, "write_ids"),
     ("event: put together (kernel)", splice, "splice"),
-    ("event: values as Python objects", splice.Splice, "finish"),
+    ("event: values put together", splice.Splice, "finish"),
     ("tell the time", logic, "tell_time"),
 ]
 

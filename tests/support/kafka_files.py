@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import lz4.frame
+
 _HEAD = struct.Struct(">qiibIhiqqqhii")  # base offset to number of records
 _LENGTH_FROM = 12  # the batch's length counts from behind itself
-_TRANSACTIONAL, _CONTROL, _COMPRESSED = 0x10, 0x20, 0x07
+_TRANSACTIONAL, _CONTROL = 0x10, 0x20
+_COMPRESSION, _NONE, _LZ4 = 0x07, 0, 3
 
 End = Literal["commit", "abort"]
 
@@ -45,7 +48,10 @@ def batches(folder: Path) -> Iterator[Batch]:
             if length <= 0 or at + _LENGTH_FROM + length > len(data):
                 break  # being written
             assert magic == 2, magic
-            assert not attributes & _COMPRESSED, "compressed"
+            compression = attributes & _COMPRESSION
+            assert compression in (_NONE, _LZ4), compression
+            if compression == _LZ4:
+                records = lz4.frame.decompress(records)
             end: End | None = None
             if attributes & _CONTROL:
                 key, _ = next(iter(pairs(records)))

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol, TypeVar
 
+import numpy as np
 import pytest
 from tests.support.simulation import quarantine
 from tests.support.summing import Summing, expected_sums
@@ -31,8 +33,9 @@ from tailrace.kit.log import (
     TransactionalProducer,
 )
 from tailrace.kit.logic import Clock, Logic, Output
-from tailrace.kit.messages import Message, Record, TopicPartition
+from tailrace.kit.messages import Message, Record, Records, TopicPartition
 from tailrace.kit.murmur2 import partition_of
+from tailrace.kit.spans import NULL, Spans
 
 Answer = TypeVar("Answer")
 
@@ -148,6 +151,31 @@ class LogConformance:
         assert [m.headers() for m in found if m.key() == keys[0]] == [None, [("h", b"x")]]
         assert all(m.timestamp()[0] == 2 and m.timestamp()[1] > 0 for m in found)
 
+    def test_columns_are_written_as_a_list_is(self) -> None:
+        for topic in (self.topic, self.other):
+            self.world.create_topic(topic, 5)
+        chance = random.Random(3)
+        rows = [(chance.randbytes(chance.choice((0, 1, 600))), b"key-%d" % (n % 40)) for n in range(3_000)]
+        values, keys = (Spans.of(column) for column in zip(*rows, strict=True))
+        without = np.arange(0, 3_000, 100)
+        values.begins[without] = NULL
+        columns = Records(self.topic, values, keys)
+        producer = self.started()
+        producer.begin()
+        producer.produce([record._replace(topic=self.other) for record in columns])
+        producer.produce(columns)
+        producer.commit()
+
+        def by_partition(topic: str) -> list[tuple[int, int, bytes | None, bytes | None]]:
+            return sorted((m.partition(), m.offset(), m.key(), m.value()) for m in self.read(topic))
+
+        found = by_partition(self.topic)
+        assert found == by_partition(self.other)
+        assert {number for number, *_ in found} == set(range(5))
+        expected = [(key, None if n % 100 == 0 else value) for n, (value, key) in enumerate(rows)]
+        for name in {key for _, key in rows}:
+            assert [value for *_, key, value in found if key == name] == [v for k, v in expected if k == name]
+
     def test_only_what_is_committed_is_read_and_markers_take_offsets(self) -> None:
         self.world.create_topic(self.topic, 1)
         producer = self.started()
@@ -195,13 +223,36 @@ class LogConformance:
             patiently(old.commit)
         assert [m.value() for m in self.read(self.topic)] == [b"new"]
 
+    @pytest.mark.parametrize("limits", [1, 30])
+    def test_one_that_is_too_large_among_columns_is_refused_the_second_time_at_the_latest(
+        self, limits: int
+    ) -> None:
+        self.world.create_topic(self.topic, 1)
+        producer = self.started()
+        large = random.randbytes(limits * self.world.max_message_bytes + 1)
+        columns = Records(self.topic, Spans.of([b"a", large, b"c"]), Spans.of([b"1", b"2", b"3"]))
+        kinds: list[type[Exception]] = []
+        while Refused not in kinds and len(kinds) < 2:
+            producer.begin()
+            try:
+                producer.produce(columns)
+                patiently(producer.commit)
+            except (Refused, Abortable) as error:
+                kinds.append(type(error))
+            producer.abort()
+        assert kinds[-1] is Refused
+        producer.begin()
+        producer.produce(columns[::2])
+        producer.commit()
+        assert [m.value() for m in self.read(self.topic)] == [b"a", b"c"]
+
     def test_a_record_that_is_too_large_is_refused(self) -> None:
         self.world.create_topic(self.topic, 1)
         producer = self.started()
         producer.begin()
 
         def write() -> None:
-            producer.produce([Record(self.topic, bytes(self.world.max_message_bytes + 1))])
+            producer.produce([Record(self.topic, random.randbytes(self.world.max_message_bytes + 1))])
             patiently(producer.commit)
 
         with pytest.raises(Refused):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tailrace.kit.kafka_log import KafkaProducer
 from tailrace.kit.log import Abortable, Fatal, LogError, Refused
 from tailrace.kit.messages import Record, Records
+from tailrace.kit.spans import Spans
 
 
 class Client:
@@ -51,7 +52,9 @@ def producer(monkeypatch: pytest.MonkeyPatch) -> KafkaProducer:
     return KafkaProducer({}, "id")
 
 
-COLUMNS = Records("topic", [b"%d" % n for n in range(7)], [b"key-%d" % n for n in range(7)])
+COLUMNS = Records(
+    "topic", Spans.of([b"%d" % n for n in range(7)]), Spans.of([b"key-%d" % n for n in range(7)])
+)
 PLAIN = [*COLUMNS, Record("other", None, b"mark", (("at", b"1"),), 3)]
 
 
@@ -86,7 +89,7 @@ def test_what_a_client_does_not_take_ends_the_batch(
 
 @given(st.lists(st.tuples(st.binary(max_size=2), st.binary(max_size=2))), st.data())
 def test_columns_are_what_a_list_is(rows: list[tuple[bytes, bytes]], data: st.DataObject) -> None:
-    columns = Records("topic", [value for value, _ in rows], [key for _, key in rows])
+    columns = Records("topic", Spans.of([value for value, _ in rows]), Spans.of([key for _, key in rows]))
     plain = [Record("topic", value, key) for value, key in rows]
     assert list(columns) == plain
     assert len(columns) == len(plain)

@@ -6,11 +6,14 @@ import numpy as np
 
 from tailrace.kit.marks import mark
 from tailrace.kit.messages import Record, Records
+from tailrace.kit.spans import Spans
 from tailrace.scorer.work import Work
 
 
 def answers(topic: str, *positions: int) -> Records:
-    return Records(topic, [b"value-%d" % at for at in positions], [b"key-%d" % at for at in positions])
+    return Records(
+        topic, *(Spans.of([b"%s-%d" % (what, at) for at in positions]) for what in (b"value", b"key"))
+    )
 
 
 def written(*some: tuple[list[int], Records | list[Record]]) -> list[Record]:

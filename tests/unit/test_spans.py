@@ -44,6 +44,14 @@ def test_codes_say_which_known_text_it_is(values: list[bytes | None], known: lis
     assert with_nulls(values).codes(Spans.of(known)).tolist() == expected
 
 
+@given(
+    st.lists(st.lists(st.none() | st.sampled_from([b"", b"a", b"ab"]), max_size=4), min_size=1, max_size=4)
+)
+def test_spans_end_to_end_are_what_lists_are(lists: list[list[bytes | None]]) -> None:
+    found = Spans.end_to_end([with_nulls(values) for values in lists])
+    assert list(found) == [value for values in lists for value in values]
+
+
 @given(VALUES)
 def test_what_differs_is_numbered_by_its_first(values: list[bytes]) -> None:
     spans = Spans.of(values)

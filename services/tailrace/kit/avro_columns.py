@@ -169,7 +169,7 @@ class ColumnDecoder:
         pieces = Pieces([], np.zeros(0, dtype=np.int64))
         if self._pieces:
             at, firsts = distinct(spans.bytes, piece_begins, piece_ends)
-            found = [spans.data[piece_begins[row] : piece_ends[row]] for row in firsts.tolist()]
+            found = [bytes(spans.data[piece_begins[row] : piece_ends[row]]) for row in firsts.tolist()]
             pieces = Pieces(found, at)
         return Decoded(columns, None if good.all() else good, pieces)
 

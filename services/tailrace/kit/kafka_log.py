@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient
 
+from tailrace.kit import bulk_produce
 from tailrace.kit.connection import Connection
 from tailrace.kit.kafka_errors import kind
 from tailrace.kit.lasting_calls import LastingCalls, NeverReturned
@@ -244,11 +245,14 @@ class KafkaProducer:
         self._committing = False
         self._heard = _Heard()
         self._initiated = False
+        self._one_by_one = False
         self._settings: dict[str, Any] = {
             **common,
             "transactional.id": transactional_id,
             "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
             "partitioner": "murmur2_random",
+            "compression.type": "lz4",
+            "linger.ms": 1,
             "message.max.bytes": MAX_MESSAGE_BYTES,
             "retry.backoff.ms": 2,
             "retry.backoff.max.ms": 20,
@@ -292,7 +296,7 @@ class KafkaProducer:
 
     def produce(self, records: Sequence[Record]) -> None:
         if isinstance(records, Records):
-            self._produce_all(records)
+            self._produce_columns(records)
             return
         for topic, value, key, headers, partition in records:
             if headers or partition is not None:
@@ -301,7 +305,13 @@ class KafkaProducer:
             else:
                 self._produce(topic, value, key)
 
-    def _produce_all(self, records: Records) -> None:
+    def _produce_columns(self, records: Records) -> None:
+        if not self._one_by_one and bulk_produce.fits(self._client, records):
+            try:
+                bulk_produce.produce(self._client, records)
+            except KafkaException as error:
+                raise _not_taken(error) from error
+            return
         produce, topic = self._client.produce, records.topic
         for value, key in zip(records.values, records.keys, strict=True):
             try:
@@ -318,8 +328,7 @@ class KafkaProducer:
             except BufferError:
                 self._client.poll(0.05)
             except KafkaException as error:
-                found = kind(error)
-                raise found if isinstance(found, Refused | Fatal) else Abortable(str(found)) from error
+                raise _not_taken(error) from error
 
     def send_offsets(self, offsets: Mapping[TopicPartition, Committed], membership: Membership) -> None:
         # This one can lose its answer while the broker is away, and then heeds no timeout (librdkafka issue 5456).
@@ -349,6 +358,7 @@ class KafkaProducer:
 
     def _commit(self) -> None:
         self._end(self._client.commit_transaction)
+        self._one_by_one = False
 
     def _wait(self, timeout_s: float) -> None:
         try:
@@ -357,6 +367,8 @@ class KafkaProducer:
             raise Indefinite(f"the client library has not come back for {timeout_s:.0f} s") from None
 
     def abort(self) -> None:
+        # Which record was refused, and why, only a delivery report tells.
+        self._one_by_one = True
         self._end(self._client.abort_transaction)
 
     def close(self) -> None:
@@ -387,6 +399,11 @@ class KafkaProducer:
             if self._refused is not None:
                 return Refused(self._refused.str())
         return found
+
+
+def _not_taken(error: KafkaException) -> LogError:
+    found = kind(error)
+    return found if isinstance(found, Refused | Fatal) else Abortable(str(found))
 
 
 def _is_event(message: Any) -> bool:

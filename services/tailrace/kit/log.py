@@ -174,7 +174,9 @@ class TransactionalProducer(Protocol):
     def begin(self) -> None: ...
 
     def produce(self, records: Sequence[Record]) -> None:
-        """Raises ``Refused`` where one of them cannot be written at all."""
+        """Raises ``Refused`` where one of them cannot be written at all. Of what the log itself refuses, that may be
+        said only when it is produced again after an abort; the first time the commit is ``Abortable`` then.
+        """
         ...
 
     def send_offsets(self, offsets: Mapping[TopicPartition, Committed], membership: Membership) -> None:

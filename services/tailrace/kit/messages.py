@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import NamedTuple, Protocol, overload
+from typing import TYPE_CHECKING, NamedTuple, Protocol, overload
+
+if TYPE_CHECKING:
+    from tailrace.kit.spans import Ints, Spans
 
 Headers = Sequence[tuple[str, bytes]]
 _LOG_APPEND_TIME = 2
@@ -112,8 +115,8 @@ class Records(Sequence[Record]):
     """Many records of one topic, whose keys decide: as columns, which cost less than an object for each."""
 
     topic: str
-    values: Sequence[bytes]
-    keys: Sequence[bytes]
+    values: Spans
+    keys: Spans
 
     def __len__(self) -> int:
         return len(self.values)
@@ -124,11 +127,14 @@ class Records(Sequence[Record]):
     def __getitem__(self, at: slice) -> Records: ...
     def __getitem__(self, at: int | slice) -> Record | Records:
         if isinstance(at, slice):
-            return Records(self.topic, self.values[at], self.keys[at])
+            return self.take(at)
         return Record(self.topic, self.values[at], self.keys[at])
 
     def __iter__(self) -> Iterator[Record]:
         return map(Record, repeat(self.topic), self.values, self.keys)
+
+    def take(self, rows: Ints | slice) -> Records:
+        return Records(self.topic, self.values.take(rows), self.keys.take(rows))
 
 
 class DeadLetter(NamedTuple):

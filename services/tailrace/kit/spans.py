@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from tailrace.kit.span_kernels import marshalled, match
 
 Ints = NDArray[np.int64]
+Data = bytes | memoryview
 NULL, UNKNOWN = -1, -2
 
 
 class Spans(Sequence[Any]):
     """Stretches of ``data``, from ``begins`` up to ``ends``; one that begins at -1 is None."""
 
-    def __init__(self, data: bytes, begins: Ints, ends: Ints) -> None:
+    def __init__(self, data: Data, begins: Ints, ends: Ints) -> None:
         self.data, self.begins, self.ends = data, begins, ends
 
     @classmethod
@@ -30,6 +31,17 @@ class Spans(Sequence[Any]):
         begins = np.zeros(len(values), dtype=np.int64)
         begins[1:] = ends[:-1]
         return cls(data, begins, ends)
+
+    @classmethod
+    def end_to_end(cls, some: Sequence[Spans]) -> Spans:
+        """All of the first, then all of the second, and so on."""
+        begins, ends = [], []
+        place = 0
+        for spans in some:
+            begins.append(np.where(spans.begins < 0, NULL, spans.begins + place))
+            ends.append(spans.ends + place)
+            place += len(spans.data)
+        return cls(b"".join([spans.data for spans in some]), np.concatenate(begins), np.concatenate(ends))
 
     @property
     def bytes(self) -> NDArray[np.uint8]:
@@ -53,12 +65,12 @@ class Spans(Sequence[Any]):
         if isinstance(at, slice):
             return self._found[at]
         begin = int(self.begins[at])
-        return self.data[begin : int(self.ends[at])] if begin >= 0 else None
+        return bytes(self.data[begin : int(self.ends[at])]) if begin >= 0 else None
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._found)
 
-    def take(self, rows: Ints) -> Spans:
+    def take(self, rows: Ints | slice) -> Spans:
         return Spans(self.data, self.begins[rows], self.ends[rows])
 
     def codes(self, known: Spans) -> Ints:

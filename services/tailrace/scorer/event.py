@@ -146,7 +146,7 @@ def encode_events(of: Identity, answers: Answers) -> Records:
     event.one_of([_items(list(map(_finding, kind))) for kind in answers.notes.kinds], answers.notes.which)
     _add_some(event, rows, NULL, {row: _explanation(some) for row, some in answers.explanations.items()})
     event.same(double(answers.latency_ms))
-    return Records(of.topic, event.finish(), list(answers.keys))
+    return Records(of.topic, event.finish(), answers.keys)
 
 
 def _map(items: Iterable[tuple[str, bytes]]) -> bytes:

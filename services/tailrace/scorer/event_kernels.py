@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from tailrace.kit.kernels import kernel
-from tailrace.kit.span_kernels import HEAD, LIST, TEXT
 
 _BYTES = "Array(uint8, 1, 'C', readonly=True)"
 _INTS = "Array(int64, 1, 'A', readonly=True)"
@@ -32,28 +31,20 @@ def write_longs(numbers: Any, digits: Any, sizes: Any) -> None:
 
 @kernel(f"uint8[::1]({_BYTES}, int64[:, ::1], int64[:, ::1])")
 def splice(data: Any, begins: Any, sizes: Any) -> Any:
-    """The pieces of every row end to end, as a list that ``marshal.loads`` reads.
+    """The pieces of every row end to end.
 
     Args:
         data: what the pieces are of.
         begins, sizes: [pieces, rows], of each piece.
     """
     pieces, rows = begins.shape
-    found = np.empty(HEAD + HEAD * rows + sizes.sum(), dtype=np.uint8)
-    found[0] = LIST
-    for place in range(4):
-        found[1 + place] = rows >> (8 * place) & 0xFF
+    found = np.empty(sizes.sum(), dtype=np.uint8)
     # Numbers without a sign: one that could be negative might count from the end, and be looked at byte by byte.
-    at = np.uint64(HEAD)
+    at = np.uint64(0)
     for row in range(rows):
-        head, at = at, at + np.uint64(HEAD)
-        start = at
         for piece in range(pieces):
             begin, size = np.uint64(begins[piece, row]), np.uint64(sizes[piece, row])
             for place in range(size):
                 found[at + place] = data[begin + place]
             at += size
-        found[head] = TEXT
-        for place in range(np.uint64(4)):
-            found[head + np.uint64(1) + place] = (at - start) >> (np.uint64(8) * place) & np.uint64(0xFF)
     return found

@@ -11,6 +11,7 @@ import numpy as np
 from tailrace.kit.avro_columns import Ints
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.messages import Hold, Message, Record, Records, Source, TopicPartition
+from tailrace.kit.spans import Spans
 from tailrace.scorer.event import Answers, Identity
 from tailrace.scorer.rows import Requests
 
@@ -101,15 +102,15 @@ class Work:
             return self.written[0][1]
         if not self.written:
             return []
-        order = np.concatenate([positions for positions, _ in self.written]).argsort(kind="stable").tolist()
+        order = np.concatenate([positions for positions, _ in self.written]).argsort(kind="stable")
         some = [records for _, records in self.written]
         columns = [records for records in some if isinstance(records, Records)]
         if len(columns) == len(some) and len({records.topic for records in columns}) == 1:
-            values = [value for records in columns for value in records.values]
-            keys = [key for records in columns for key in records.keys]
-            return Records(columns[0].topic, *(list(map(some.__getitem__, order)) for some in (values, keys)))
+            values = Spans.end_to_end([records.values for records in columns])
+            keys = Spans.end_to_end([records.keys for records in columns])
+            return Records(columns[0].topic, values.take(order), keys.take(order))
         every = [record for records in some for record in records]
-        return [every[at] for at in order]
+        return [every[at] for at in order.tolist()]
 
     def cut(self, holds: Mapping[TopicPartition, Hold]) -> None:
         """Leaves only what comes before the holds."""
