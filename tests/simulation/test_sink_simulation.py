@@ -18,10 +18,10 @@ from tailrace.contracts.model_contract import load_contract
 from tailrace.contracts.schemas import lane_schemas
 from tailrace.kit.codec import Codec, ControlCodec, control_schema
 from tailrace.kit.errors import BadRecord, Retry
-from tailrace.kit.log import Backend
+from tailrace.kit.log import Backend, Committed, Retriable
 from tailrace.kit.marks import mark, mark_time
 from tailrace.kit.memory_log import MemoryClock, MemoryLog
-from tailrace.kit.messages import Message, Record, Source
+from tailrace.kit.messages import Message, Record, Source, TopicPartition
 from tailrace.kit.tables import CONTROL_TABLES, UNREADABLE, Column, columns_of
 from tailrace.sink.app import all_contracts
 from tailrace.sink.loop import Sink
@@ -311,14 +311,79 @@ def test_the_schedules_reach_what_they_are_about() -> None:
     assert sum(len(s.store.tables[UNREADABLE]) for s in scenarios) > 100
 
 
+def sink_of(
+    log: MemoryLog,
+    store: MemoryStore,
+    rows: GrowingRows,
+    name: str = "sink",
+    rng: random.Random | None = None,
+) -> Sink:
+    client = StoreClient(store, log, name, rng or random.Random(0), 0.0)
+    return Sink(log.backend(name), rows, client, group="sink", clock=MemoryClock(log), linger_s=0.02)
+
+
+def test_what_was_stored_as_unreadable_has_no_second_row_where_the_group_is_set_back() -> None:
+    """As by a stalled instance whose first commit is taken when the group has no members."""
+    log = MemoryLog()
+    store = MemoryStore(
+        {name: ["value"] for name in TABLES}
+        | {UNREADABLE: [column.name for column in UNREADABLE_LAYOUT.columns]}
+    )
+    registry = Registry(random.Random(0))
+    log.create_topic(CONTRACTS, 1)
+    log.create_topic("one.requests", 1)
+    log.append(CONTRACTS, b"one.requests")
+    for value in (b"first", b"second"):
+        log.append("one.requests", value)
+
+    def stored(name: str) -> dict[str, int]:
+        sink = sink_of(log, store, GrowingRows(registry), name)
+        for _ in range(300):
+            sink.step()
+        sink.close()
+        return {table: len(rows) for table, rows in store.tables.items()}
+
+    expected = {"contracts": 1, "first": 1, "second": 0, UNREADABLE: 1}
+    assert stored("before") == expected
+    registry.known.add(b"second")
+    log.backend("stranger").consumer("sink").commit({TopicPartition("one.requests", 0): Committed(0)})
+    log.append("one.requests", b"second")
+    assert stored("after") == expected | {"second": 1}
+
+
+class FailingOnce(GrowingRows):
+    """Kafka is away when a record of the last partition is read for the first time."""
+
+    failed = False
+
+    def read(self, message: Message) -> Row | None:
+        if message.topic() == "two.requests" and not self.failed:
+            self.failed = True
+            raise Retriable("away")
+        return super().read(message)
+
+
+def test_what_was_read_when_another_partition_failed_is_stored() -> None:
+    log = MemoryLog()
+    store = MemoryStore({name: ["value"] for name in TABLES} | {UNREADABLE: []})
+    rows = FailingOnce(Registry(random.Random(0)))
+    log.create_topic(CONTRACTS, 1)
+    for topic in ("one.requests", "two.requests"):
+        log.create_topic(topic, 1)
+        log.append(CONTRACTS, topic.encode())
+        log.append(topic, b"first")
+    sink = sink_of(log, store, rows)
+    for _ in range(300):
+        sink.step()
+    assert rows.failed
+    assert len(store.tables["first"]) == 2
+
+
 def test_what_kafka_has_forgotten_is_not_read_and_inserted_again() -> None:
     log, rng = MemoryLog(), random.Random(0)
-    store = MemoryStore({name: ["value"] for name in TABLES})
+    store = MemoryStore({name: ["value"] for name in TABLES} | {UNREADABLE: []})
     log.create_topic(CONTRACTS, 1)
-    client = StoreClient(store, log, "sink", rng, 0.0)
-    sink = Sink(
-        log.backend(), GrowingRows(Registry(rng)), client, group="sink", clock=MemoryClock(log), linger_s=0.02
-    )
+    sink = sink_of(log, store, GrowingRows(Registry(rng)), rng=rng)
 
     def stored_after(fed: int) -> int:
         log.append(CONTRACTS, b"contracts-%d" % fed)

@@ -22,6 +22,7 @@ from tailrace.kit.clock import WaitingClock
 from tailrace.kit.errors import BadRecord, Retry
 from tailrace.kit.log import Abortable, Backend, Committed, Consumer, LogError
 from tailrace.kit.messages import Message, TopicPartition
+from tailrace.kit.tables import UNREADABLE
 from tailrace.kit.turns import Stopping, Turns
 from tailrace.sink.plan import Plan, make_plan
 from tailrace.sink.rows import Block, Row, blocks, unreadable
@@ -296,16 +297,17 @@ class Sink(Turns):
     def _prepare(self, tp: TopicPartition, plans: dict[TopicPartition, Plan]) -> None:
         """Makes the blocks of the pending plan, or of a new one."""
         partition = self._owned[tp]
-        if partition.blocks is not None:
-            return
         if partition.plan is not None:
+            if partition.blocks is not None:
+                return
             rows = self._read_planned(partition.plan, partition.messages)
         else:
-            rows, plan = self._read_new(partition)
+            rows, plan = self._read_new(tp, partition)
             plans[tp] = plan
         partition.blocks = blocks(rows)
 
-    def _read_new(self, partition: _Partition) -> tuple[list[Row], Plan]:
+    def _read_new(self, tp: TopicPartition, partition: _Partition) -> tuple[list[Row], Plan]:
+        once = self._once_unreadable(tp, partition)
         read: list[tuple[Message, Row | None, bool]] = []
         size = 0
         for message in partition.messages[: self._max_rows]:
@@ -313,12 +315,31 @@ class Sink(Turns):
             if read and size > MAX_BYTES:
                 break
             try:
+                if message.offset() in once:
+                    raise BadRecord("unreadable", "not readable when it was stored first")
                 read.append((message, self._rows.read(message), True))
             except BadRecord as error:
                 metrics.UNREADABLE.labels(error.code).inc()
                 read.append((message, unreadable(message, error), False))
         plan = make_plan(partition.start, [(message.offset(), good) for message, _, good in read])
         return [row for message, row, _ in read if row is not None and message.offset() < plan.end], plan
+
+    def _once_unreadable(self, tp: TopicPartition, partition: _Partition) -> Collection[int]:
+        """Offsets that are stored as unreadable already, as where the group was set back. They stay so: what can be
+        read by now would have a second row, in another table.
+        """
+        try:
+            if self._stored(tp, UNREADABLE) < partition.start:
+                return ()
+            return self._store.offsets(UNREADABLE, *tp, partition.start, partition.next_offset)
+        except QueryFailed as failed:
+            raise self._dropped(partition, UNREADABLE, failed) from failed
+
+    def _stored(self, tp: TopicPartition, table: str) -> int:
+        stored = self._owned[tp].stored
+        if table not in stored:
+            stored[table] = self._store.last_offset(table, *tp)
+        return stored[table]
 
     def _read_planned(self, plan: Plan, messages: Sequence[Message]) -> list[Row]:
         rows = []
@@ -354,24 +375,24 @@ class Sink(Turns):
                 partition.is_repeat = True
                 raise
             except QueryFailed as failed:
-                if failed.code not in (NO_SUCH_COLUMN, UNKNOWN_TABLE, UNKNOWN_DATABASE):
-                    raise
-                # Somebody dropped it. The rows are read again, which makes what they need.
-                partition.blocks = None
-                partition.is_repeat = True
-                partition.stored.clear()
-                self._types.clear()
-                self._rows.forget_tables()
-                self._restored = False
-                raise Retry(f"ClickHouse has lost what {table} needs: {failed}") from failed
+                raise self._dropped(partition, table, failed) from failed
             del partition.blocks[table]
         return partition.plan.end
 
+    def _dropped(self, partition: _Partition, table: str, failed: QueryFailed) -> Exception:
+        """What to raise: what somebody dropped is made again, as the rows are read again."""
+        if failed.code not in (NO_SUCH_COLUMN, UNKNOWN_TABLE, UNKNOWN_DATABASE):
+            return failed
+        partition.blocks = None
+        partition.is_repeat = True
+        partition.stored.clear()
+        self._types.clear()
+        self._rows.forget_tables()
+        self._restored = False
+        return Retry(f"ClickHouse has lost what {table} needs: {failed}")
+
     def _insert_block(self, tp: TopicPartition, plan: Plan, table: str, block: Block) -> None:
-        partition = self._owned[tp]
-        if table not in partition.stored:
-            partition.stored[table] = self._store.last_offset(table, *tp)
-        if partition.is_repeat or partition.stored[table] >= plan.start:
+        if self._owned[tp].is_repeat or self._stored(tp, table) >= plan.start:
             self._insert_missing(tp, plan, table, block)
         else:
             self._send(table, block, plan.token(tp))
