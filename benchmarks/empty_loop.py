@@ -28,10 +28,17 @@ VALUE_BYTES = 300
 
 
 def empty_loop(
-    kafka: Broker, source: str, target: str, records: int, batch: int, value: bytes | None = None
+    kafka: Broker,
+    source: str,
+    target: str,
+    records: int,
+    batch: int,
+    value: bytes | None = None,
+    linger_ms: float = 5,
 ) -> Measured:
     """Passes ``records`` records on in transactions of ``batch``, from the first consumed to the last commit. Where a
-    ``value`` is given, it is written in place of each record's own.
+    ``value`` is given, it is written in place of each record's own. ``linger_ms`` is 5 in librdkafka by default, and 1
+    in the batch loop.
     """
     consumer = confluent_kafka.Consumer(
         {
@@ -51,7 +58,7 @@ def empty_loop(
             "partitioner": "murmur2_random",
             "retry.backoff.ms": 2,
             "retry.backoff.max.ms": 20,
-            "linger.ms": 1,  # with 5, the default, it is a fifth slower
+            "linger.ms": linger_ms,
         }
     )
     producer.init_transactions(10)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import resource
 import shutil
 import statistics
@@ -117,13 +118,15 @@ Cases = Mapping[str, Callable[[], Measured]]
 
 
 def interleave(cases: Cases, rounds: int) -> dict[str, list[Measured]]:
-    """Runs each case once to warm up, which does not count, and then all of them in turn, ``rounds`` times."""
+    """Runs each case once to warm up, which does not count, and then all of them ``rounds`` times, each round in
+    another order: what one has written, the disk is still at when the next one runs.
+    """
     for name, run in cases.items():
         say(f"warming up: {name} {run().rate:,.0f}/s")
     found: dict[str, list[Measured]] = {name: [] for name in cases}
     for number in range(rounds):
-        for name, run in cases.items():
-            found[name].append(run())
+        for name in random.Random(number).sample(list(cases), len(cases)):
+            found[name].append(cases[name]())
             say(f"round {number + 1} of {rounds}: {name} {found[name][-1].rate:,.0f}/s")
     return found
 

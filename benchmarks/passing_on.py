@@ -39,7 +39,6 @@ def empty(bootstrap: str, source: str, target: str, group: str) -> None:
             "partitioner": "murmur2_random",
             "retry.backoff.ms": 2,
             "retry.backoff.max.ms": 20,
-            "linger.ms": 1,
         }
     )
     producer.init_transactions(10)

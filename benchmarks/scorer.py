@@ -1,8 +1,9 @@
 """The scorer against the empty transactional loop: how much of what Kafka allows is left.
 
 The whole path of the service runs, exactly once: decoding, checks, guards, the model, policy, prediction events.
-The empty loop passes the same requests on as bytes; a second one, which has `events` in its name, writes the bytes of
-an event for each of them. What the cases are, scorer_cases.py says.
+The empty loop passes the same requests on as bytes, with the client library's defaults; another one does not wait for
+more than 1 ms for others to send with, as services do; and one, which has `events` in its name, writes the bytes of an
+event for each request. What the cases are, scorer_cases.py says.
 """
 
 from __future__ import annotations
@@ -34,10 +35,12 @@ def filled(kafka: Broker, registry: MemoryRegistry, case: Case, records: int) ->
     return case.lane.requests
 
 
-def empty(kafka: Broker, source: str, records: int, batch: int, value: bytes | None = None) -> Measured:
+def empty(
+    kafka: Broker, source: str, records: int, batch: int, value: bytes | None = None, linger_ms: float = 5
+) -> Measured:
     target = kafka.topic("empty", PARTITIONS)
     try:
-        return empty_loop(kafka, source, target, records, batch, value)
+        return empty_loop(kafka, source, target, records, batch, value, linger_ms)
     finally:
         kafka.delete(target)
 
@@ -80,6 +83,9 @@ def main() -> None:
                 f"empty loop, {lane}": partial(empty, kafka, sources[lane], records, batch) for lane in lanes
             }
             for lane, value in events.items():
+                runs[f"empty loop, {lane}, 1 ms"] = partial(
+                    empty, kafka, sources[lane], records, batch, linger_ms=1
+                )
                 runs[f"empty loop, {lane}, events"] = partial(
                     empty, kafka, sources[lane], records, batch, value
                 )
@@ -90,7 +96,8 @@ def main() -> None:
             for lane in lanes:
                 of_lane = [n for n, case in CASES.items() if case.lane.name == lane]
                 base = f"empty loop, {lane}"
-                facts = summary({n: measured[n] for n in (base, f"{base}, events", *of_lane)}, base)
+                others = (f"{base}, 1 ms", f"{base}, events")
+                facts = summary({n: measured[n] for n in (base, *others, *of_lane)}, base)
                 found.setdefault(f"batch {batch}", {}).update(facts)
     if not given.json:
         show(found, False)
