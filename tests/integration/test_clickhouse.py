@@ -52,7 +52,7 @@ from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 from tailrace.sink.loop import Sink
 from tailrace.sink.plan import Plan
-from tailrace.sink.rows import Layout, Row, RowReader, blocks
+from tailrace.sink.rows import UNREADABLE_LAYOUT, Layout, Row, RowReader, blocks
 
 
 def start(home: Path, port: int) -> Process:
@@ -557,7 +557,8 @@ class Lines:
 def test_what_is_there_is_not_inserted_and_what_is_missing_is(clickhouse: ClickHouse) -> None:
     """Whatever ClickHouse remembers of a plan that is repeated, and whatever an operator did to the offsets."""
     clickhouse.create_database()
-    clickhouse.command(create_table("lines", Lines.layout.columns))
+    for layout in (Lines.layout, UNREADABLE_LAYOUT):
+        clickhouse.command(create_table(layout.table, layout.columns))
     log = MemoryLog()
     log.create_topic("tailrace.contracts")
     log.create_topic("lines", 4)
