@@ -57,6 +57,19 @@ def test_a_champion_that_kills_two_processes_is_quarantined_and_the_one_before_i
     assert scorer.dead() == 0
 
 
+def test_the_second_process_goes_where_the_first_has_died_and_not_to_another_partition_before() -> None:
+    scorer = DyingScorer(Formula(1), Dies(2))
+    scorer.rollout(champion=1)
+    scorer.rollout(champion=2, previous=1)
+    scorer.ask({})  # of partition 1
+    with pytest.raises(AssertionError, match="not done after 1 death"):
+        scorer.run(most=1)
+    scorer.ask(*[{}] * 120)  # a batch takes 50, those of partition 0 first
+    assert scorer.run() == 1
+    assert said(scorer) == {(2, "previous", "quarantined")}
+    assert len(scorer.events()) == 121
+
+
 def test_it_lasts_beyond_restarts_until_the_version_is_put_in_its_place_anew() -> None:
     dies = Dies(2)
     scorer = DyingScorer(Formula(1), dies, Formula(3))

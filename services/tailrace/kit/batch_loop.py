@@ -52,6 +52,8 @@ FILL_WAIT_S = 0.05
 """How long a batch is waited for when the log is known to hold a full one."""
 HOLD_WAIT_S = (0.05, 0.5)
 """How long a held partition waits before it is offered again: at first, and at most, doubling."""
+FIRST_S = 5.0
+"""How long the records that processes have died on come before all others, at most."""
 DECIDE_S = 15.0
 """How long the outcome of a transaction is waited for before the producer is replaced to find out."""
 
@@ -65,6 +67,7 @@ class _Partition:
         metadata: the logic's facts, as committed.
         trial: see ``kit.trials``; what earlier processes left.
         announced: the position for which this process announced a trial, or -1.
+        first_until: until when it comes before others if processes have died on it, in ``perf_ns`` time.
         proven: this process has committed records of the partition.
         culprit: why the next record is not to be processed, where that is known.
         hold: why the partition waits, where it does.
@@ -75,6 +78,7 @@ class _Partition:
     position: int
     metadata: str
     trial: Trial
+    first_until: int
     announced: int = -1
     proven: bool = False
     culprit: str | None = None
@@ -195,9 +199,7 @@ class BatchLoop(Turns):
         if self._restoring:
             self._restore(self._consumer)
             return
-        if self._paused:
-            self._consumer.resume([tp for tp in self._paused if self._owned[tp].hold is None])
-            self._paused.clear()
+        self._pause_all_but_first(self._consumer)
         self._offer_held(self._consumer)
         try:
             if self._rewinding:
@@ -265,7 +267,8 @@ class BatchLoop(Turns):
         for tp, found in committed.items():
             offset, metadata = found or starts[tp]
             trial, metadata = unpack(metadata)
-            self._owned[tp] = _Partition(offset, metadata, trial)
+            first_until = self._clock.perf_ns() + int(FIRST_S * 1e9)
+            self._owned[tp] = _Partition(offset, metadata, trial, first_until)
             if trial.culprit:
                 self._owned[tp].culprit = f"{trial.deaths} processes died on it, the last ones with it alone"
         if self._co_partitioned:
@@ -345,9 +348,30 @@ class BatchLoop(Turns):
             task.reader.close()
             self._restoring.remove(task)
 
+    def _pause_all_but_first(self, consumer: Consumer) -> None:
+        """Lets the partitions that processes have died on come before the others, for a while. Otherwise each process
+        could die on another, and none would be seen to have cost two.
+        """
+        now = self._clock.perf_ns()
+        first = {
+            tp for tp, p in self._owned.items() if p.trial.deaths and p.hold is None and now < p.first_until
+        }
+        paused = self._owned.keys() - first if first else set()
+        if paused == self._paused:
+            return
+        resumed = self._paused - paused
+        consumer.pause(paused - self._paused)
+        consumer.resume([tp for tp in resumed if self._owned[tp].hold is None])
+        self._rewinding |= resumed
+        self._paused = paused
+
     def _offer_held(self, consumer: Consumer) -> None:
         now = self._clock.perf_ns()
-        due = [tp for tp, p in self._owned.items() if p.hold is not None and p.offer_at <= now]
+        due = [
+            tp
+            for tp, p in self._owned.items()
+            if p.hold is not None and p.offer_at <= now and tp not in self._paused
+        ]
         if due:
             consumer.resume(due)
             self._rewinding.update(due)
@@ -408,7 +432,10 @@ class BatchLoop(Turns):
         unwanted = {
             tp
             for tp in last
-            if tp not in self._owned or tp in self._rewinding or self._owned[tp].hold is not None
+            if tp not in self._owned
+            or tp in self._rewinding
+            or tp in self._paused
+            or self._owned[tp].hold is not None
         }
         if unwanted:
             messages = [m for m in messages if (m.topic(), m.partition()) not in unwanted]

@@ -2,9 +2,9 @@
 
 A record that kills every process that takes it up would stop its partition for good. So the first batch
 that a process takes from a partition is announced in the metadata of the partition's committed offset, and
-the batch's own commit takes the announcement back; whoever owns the partition next can count. After
-``ALONE_AFTER`` deaths at one offset the records of the batch are taken one by one, each announced; one that
-has killed ``ALONE_DEATHS`` processes alone is the culprit.
+the batch's own commit takes the announcement back; whoever owns the partition next can count, and goes
+there first. After ``ALONE_AFTER`` deaths at one offset the records of the batch are taken one by one, each
+announced; one that has killed ``ALONE_DEATHS`` processes alone is the culprit.
 
 Where the logic says what is in flight (see ``kit.logic.NamesInFlight``), that is announced too, and the first
 batch with something new in flight. What was in flight at ``SUSPECT_AFTER`` deaths is suspected before any record
