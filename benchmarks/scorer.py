@@ -60,7 +60,7 @@ def scoring(kafka: Broker, logic: Prepared, records: int, batch: int) -> Measure
 
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--records", type=int, default=200_000, help="requests in a run, at most")
+    parser.add_argument("--records", type=int, default=500_000, help="requests in a run, at most")
     parser.add_argument(
         "--batch", type=int, nargs="*", default=[100, 1_000, 5_000, 20_000], help="requests a commit"
     )

@@ -23,7 +23,7 @@ Kind = TypeVar("Kind", Array, Coded)
 BLOCK = 64
 
 
-def padded(columns: Columns, rows: int) -> tuple[Columns, int]:
+def padded(columns: Mapping[str, Kind], rows: int) -> tuple[Mapping[str, Kind], int]:
     """The columns, lengthened to the next multiple of 64 rows by repeating the last one.
 
     What a row scores depends on the batch that it is in (kernels are chosen by size), but not among batches
@@ -32,8 +32,13 @@ def padded(columns: Columns, rows: int) -> tuple[Columns, int]:
     more = -rows % BLOCK
     if not more:
         return columns, rows
-    longer = {name: np.concatenate([c, np.repeat(c[-1:], more)]) for name, c in columns.items()}
-    return longer, rows + more
+    return {name: _lengthened(column, more) for name, column in columns.items()}, rows + more
+
+
+def _lengthened(column: Kind, more: int) -> Kind:
+    if isinstance(column, Texts):
+        return Texts(_lengthened(column.codes, more), column.known)
+    return np.concatenate([column, np.repeat(column[-1:], more)])
 
 
 def missing(values: Array) -> Array:

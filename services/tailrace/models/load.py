@@ -10,14 +10,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tailrace.models.columns import Array, Coded, Columns, padded, plain
+from tailrace.models.columns import Array, Coded, padded, plain
 from tailrace.models.manifest import Manifest
 from tailrace.models.reference import Reference
 
 
 class Runner(Protocol):
-    def run(self, columns: Columns, rows: int) -> Array:
-        """Outputs [rows, k] of a number of rows that is a multiple of 64."""
+    def run(self, columns: Mapping[str, Any], rows: int) -> Array:
+        """Outputs [rows, k] of a number of rows that is a multiple of 64. The inputs are arrays as in `Columns`; those
+        that it names as ``coded``, if it does, may be `Texts`.
+        """
         ...
 
 
@@ -79,6 +81,7 @@ class LoadedModel:
         self.digest = manifest.digest
         self.reference = reference
         self._runner = runner
+        self._coded: frozenset[str] = getattr(runner, "coded", frozenset())
         self._positive = manifest.classes.index(manifest.positive) if manifest.positive is not None else None
 
     @property
@@ -97,7 +100,8 @@ class LoadedModel:
         width = len(self.manifest.classes) or 1
         if not rows:
             return np.empty((0, width))
-        lengthened, total = padded({name: plain(columns[name]) for name in self.input_names}, rows)
+        given = {n: columns[n] if n in self._coded else plain(columns[n]) for n in self.input_names}
+        lengthened, total = padded(given, rows)
         found = self._runner.run(lengthened, total)[:rows]
         if found.shape[1] == 1 and self._positive is not None:
             sides = [1.0 - found[:, 0], 1.0 - found[:, 0]]

@@ -10,9 +10,10 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from tailrace.models.columns import Array, Columns, missing
+from tailrace.models.columns import Array, Coded, missing, plain
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
+from tailrace.models.onnx_texts import number_texts, numbers
 
 _DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
 _TYPES: Mapping[str, type[Any]] = {
@@ -28,6 +29,9 @@ _TYPES: Mapping[str, type[Any]] = {
 class OnnxModel:
     """An ONNX model behind an ONNX Runtime session.
 
+    Attributes:
+        coded: inputs that may be given as `Texts`, which saves making the texts.
+
     Raises:
         PackageRefused: the file is not an ONNX model, asks for files or operators from outside, or does not
         have
@@ -35,8 +39,11 @@ class OnnxModel:
     """
 
     def __init__(self, data: bytes, manifest: Manifest) -> None:
-        check_self_contained(parse(data))
-        self._session = session(data)
+        model = parse(data)
+        check_self_contained(model)
+        self._categories = number_texts(model)
+        self.coded = frozenset(self._categories)
+        self._session = session(model.SerializeToString() if self.coded else data)
         self._output = manifest.output
         self._matrix = manifest.feed == "matrix"
         self._names = [i.name for i in manifest.inputs]
@@ -60,7 +67,7 @@ class OnnxModel:
         if self._output not in [o.name for o in self._session.get_outputs()]:
             raise PackageRefused("schema", f"the model has no output {self._output}")
 
-    def run(self, columns: Columns, rows: int) -> Array:
+    def run(self, columns: Mapping[str, Coded], rows: int) -> Array:
         """The raw output, one row each."""
         if self._matrix:
             matrix = np.empty((rows, len(self._names)), dtype=self._matrix_type)
@@ -68,9 +75,24 @@ class OnnxModel:
                 matrix[:, at] = columns[name]
             feed = {self._matrix_name: matrix}
         else:
-            feed = {name: _tensor(columns[name], self._types[name], name) for name in self._names}
+            feed = {name: self._tensor(name, columns[name]) for name in self._names}
         (output,) = self._session.run([self._output], feed)
         return np.asarray(output, dtype=np.float64).reshape(rows, -1)
+
+    def _tensor(self, name: str, column: Coded) -> Array:
+        """A column as the [rows, 1] tensor that the model reads; a missing category is the empty text."""
+        if name in self._categories:
+            return numbers(column, self._categories[name]).reshape(-1, 1)
+        values, dtype = plain(column), self._types[name]
+        if dtype is np.object_:
+            values = values.copy()
+            values[missing(values)] = ""
+            return values.reshape(-1, 1)
+        if dtype in (np.int64, np.int32, np.bool_) and np.isnan(values).any():
+            raise ValueError(
+                f"{name} is missing, and the model reads it as a type that has no missing values"
+            )
+        return np.ascontiguousarray(values, dtype=dtype).reshape(-1, 1)
 
 
 def session(data: bytes) -> Any:
@@ -138,17 +160,6 @@ def _type(found: Any) -> type[Any]:
         return _TYPES[found.type]
     except KeyError:
         raise PackageRefused("schema", f"input {found.name} is a {found.type}, which no feature is") from None
-
-
-def _tensor(column: Array, dtype: type[Any], name: str) -> Array:
-    """A column as the [rows, 1] tensor that the model reads; a missing category is the empty text."""
-    if dtype is np.object_:
-        values = column.copy()
-        values[missing(values)] = ""
-        return values.reshape(-1, 1)
-    if dtype in (np.int64, np.int32, np.bool_) and np.isnan(column).any():
-        raise ValueError(f"{name} is missing, and the model reads it as a type that has no missing values")
-    return np.ascontiguousarray(column, dtype=dtype).reshape(-1, 1)
 
 
 def _said(types: Mapping[str, type[Any]]) -> str:
