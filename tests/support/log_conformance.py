@@ -33,7 +33,7 @@ from tailrace.kit.log import (
     TransactionalProducer,
 )
 from tailrace.kit.logic import Clock, Logic, Output
-from tailrace.kit.messages import Message, Record, Records, TopicPartition
+from tailrace.kit.messages import Message, Record, Records, Runs, TopicPartition
 from tailrace.kit.murmur2 import partition_of
 from tailrace.kit.spans import NULL, Spans
 
@@ -163,7 +163,7 @@ class LogConformance:
         producer = self.started()
         producer.begin()
         producer.produce([record._replace(topic=self.other) for record in columns])
-        producer.produce(columns)
+        producer.produce(Runs([columns[:1_000], list(columns[1_000:1_010]), columns[1_010:]]))
         producer.commit()
 
         def by_partition(topic: str) -> list[tuple[int, int, bytes | None, bytes | None]]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tailrace.kit.kafka_log import KafkaProducer
 from tailrace.kit.log import Abortable, Fatal, LogError, Refused
-from tailrace.kit.messages import Record, Records
+from tailrace.kit.messages import Record, Records, Runs
 from tailrace.kit.spans import Spans
 
 
@@ -58,7 +58,10 @@ COLUMNS = Records(
 PLAIN = [*COLUMNS, Record("other", None, b"mark", (("at", b"1"),), 3)]
 
 
-@pytest.mark.parametrize("records", [COLUMNS, PLAIN])
+RUNS = Runs([COLUMNS[:3], [Record("other", None, b"mark", (("at", b"1"),), 3)], COLUMNS[3:]])
+
+
+@pytest.mark.parametrize("records", [COLUMNS, PLAIN, RUNS])
 def test_every_record_is_handed_over_once_and_in_order(
     producer: KafkaProducer, records: Sequence[Record]
 ) -> None:
@@ -68,7 +71,7 @@ def test_every_record_is_handed_over_once_and_in_order(
     assert client.polled == 3
 
 
-@pytest.mark.parametrize("records", [COLUMNS, PLAIN])
+@pytest.mark.parametrize("records", [COLUMNS, PLAIN, RUNS])
 @pytest.mark.parametrize(
     ("error", "expected"),
     [

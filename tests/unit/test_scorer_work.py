@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tailrace.kit.marks import mark
-from tailrace.kit.messages import Record, Records
+from tailrace.kit.messages import Record, Records, Runs
 from tailrace.kit.spans import Spans
 from tailrace.scorer.work import Work
 
@@ -37,6 +39,39 @@ def test_a_mark_stands_behind_what_was_answered_to_its_message() -> None:
     told = mark("out", 0, 1_000, offset=1)
     found = written(([1, 3], answers("out", 1, 3)), ([0], answers("out", 0)), ([1], [told]))
     assert found == [*answers("out", 0, 1), told, *answers("out", 3)]
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=400),
+    st.lists(st.integers(0, 399), max_size=9).map(sorted),
+)
+def test_marks_stand_among_answers_of_several_versions(owners: list[int], told: list[int]) -> None:
+    """Each message is answered by one of three versions, or by none; marks may be anywhere."""
+    work = Work(["requests"] * 400, [0] * 400, [*range(400)], [0] * 400, 0)
+    expected = []
+    for owner in (0, 1, 2):
+        positions = [at for at, who in enumerate(owners) if who == owner]
+        if positions:
+            work.write(np.array(positions), answers("out", *positions))
+            expected += list(zip(positions, answers("out", *positions), strict=True))
+    marks = [(at, mark("out", 0, at, offset=at)) for at in told]
+    if marks:
+        work.write(np.array(told), [record for _, record in marks])
+    expected = [record for _, record in sorted([*expected, *marks], key=lambda each: each[0])]
+    found = work.records()
+    assert list(found) == expected
+    assert len(found) == len(expected)
+    assert [*found[:1], *(found[at] for at in range(1, len(found)))] == expected
+
+
+def test_a_mark_among_thousands_of_answers_costs_these_nothing() -> None:
+    work = Work(["requests"] * 5_000, [0] * 5_000, [*range(5_000)], [0] * 5_000, 0)
+    work.write(np.arange(5_000), answers("out", *range(5_000)))
+    work.write(np.array([3_000]), [mark("out", 0, 1_000, offset=3_000)])
+    found = work.records()
+    assert isinstance(found, Runs)
+    assert [len(run) for run in found.runs] == [3_001, 1, 1_999]
+    assert [isinstance(run, Records) for run in found.runs] == [True, False, True]
 
 
 def test_nothing_written_is_no_record() -> None:

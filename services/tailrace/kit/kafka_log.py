@@ -30,7 +30,7 @@ from tailrace.kit.log import (
     Refused,
     Retriable,
 )
-from tailrace.kit.messages import Message, Record, Records, TopicPartition
+from tailrace.kit.messages import Message, Record, Records, Runs, TopicPartition
 from tailrace.kit.reading import HistoryReader, TopicReader
 
 log = logging.getLogger(__name__)
@@ -295,6 +295,10 @@ class KafkaProducer:
         self._call(self._client.begin_transaction)
 
     def produce(self, records: Sequence[Record]) -> None:
+        if isinstance(records, Runs):
+            for run in records.runs:
+                self.produce(run)
+            return
         if isinstance(records, Records):
             self._produce_columns(records)
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, NamedTuple, Protocol, overload
 
 if TYPE_CHECKING:
@@ -135,6 +135,26 @@ class Records(Sequence[Record]):
 
     def take(self, rows: Ints | slice) -> Records:
         return Records(self.topic, self.values.take(rows), self.keys.take(rows))
+
+
+@dataclass(frozen=True)
+class Runs(Sequence[Record]):
+    """Records one behind the other, of which some stretches are columns."""
+
+    runs: Sequence[Sequence[Record]]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.runs))
+
+    @overload
+    def __getitem__(self, at: int) -> Record: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Record]: ...
+    def __getitem__(self, at: int | slice) -> Record | list[Record]:
+        return list(self)[at]
+
+    def __iter__(self) -> Iterator[Record]:
+        return chain.from_iterable(self.runs)
 
 
 class DeadLetter(NamedTuple):

@@ -19,7 +19,7 @@ from tailrace.contracts.lanes import CLOCKS, CONTRACTS, MANIFESTS, ROLLOUTS
 from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.log import Committed
 from tailrace.kit.logic import Clock, Output, Suspect
-from tailrace.kit.messages import DeadLetter, Message, Record, TopicPartition
+from tailrace.kit.messages import DeadLetter, Message, Record, Runs, TopicPartition
 from tailrace.kit.registry import Registry
 from tailrace.models.catalog import Catalog
 from tailrace.models.fingerprint import runtime_versions
@@ -322,4 +322,4 @@ class ScorerLogic:
 
 def _add(output: Output, alerts: Sequence[Record]) -> None:
     if alerts:
-        output.records = [*output.records, *alerts]
+        output.records = Runs([output.records, alerts])

@@ -8,12 +8,15 @@ from functools import cached_property
 
 import numpy as np
 
-from tailrace.kit.avro_columns import Ints
+from tailrace.kit.avro_columns import Ints, Mask
 from tailrace.kit.errors import BadRecord
-from tailrace.kit.messages import Hold, Message, Record, Records, Source, TopicPartition
+from tailrace.kit.messages import Hold, Message, Record, Records, Runs, Source, TopicPartition
 from tailrace.kit.spans import Spans
 from tailrace.scorer.event import Answers, Identity
 from tailrace.scorer.rows import Requests
+
+_FEW = 32
+"""Rows that are not worth a call of their own."""
 
 
 @dataclass
@@ -105,12 +108,19 @@ class Work:
         order = np.concatenate([positions for positions, _ in self.written]).argsort(kind="stable")
         some = [records for _, records in self.written]
         columns = [records for records in some if isinstance(records, Records)]
-        if len(columns) == len(some) and len({records.topic for records in columns}) == 1:
-            values = Spans.end_to_end([records.values for records in columns])
-            keys = Spans.end_to_end([records.keys for records in columns])
-            return Records(columns[0].topic, values.take(order), keys.take(order))
-        every = [record for records in some for record in records]
-        return [every[at] for at in order.tolist()]
+        others = [record for records in some if not isinstance(records, Records) for record in records]
+        count = sum(map(len, columns))
+        if len({records.topic for records in columns}) != 1 or len(others) * _FEW > count:
+            every = [record for records in some for record in records]
+            return [every[at] for at in order.tolist()]
+        values = Spans.end_to_end([records.values for records in columns])
+        keys = Spans.end_to_end([records.keys for records in columns])
+        together = Records(columns[0].topic, values, keys)
+        if not others:
+            return together.take(order)
+        which = np.concatenate([np.full(len(records), isinstance(records, Records)) for records in some])
+        numbers = np.where(which, which.cumsum(), (~which).cumsum()) - 1
+        return _in_runs(together, others, numbers[order], which[order])
 
     def cut(self, holds: Mapping[TopicPartition, Hold]) -> None:
         """Leaves only what comes before the holds."""
@@ -127,3 +137,21 @@ class Work:
         self.requests = kept
         self.marks = {at: time for at, time in self.marks.items() if goes(at)}
         self.bad = {at: bad for at, bad in self.bad.items() if goes(at)}
+
+
+def _in_runs(columns: Records, others: Sequence[Record], numbers: Ints, of_columns: Mask) -> Runs:
+    """Rows of the columns and other records in an order: by their numbers among their like."""
+    runs: list[Sequence[Record]] = []
+    loose: list[Record] = []
+    begin = 0
+    for cut in [*np.flatnonzero(~of_columns).tolist(), len(numbers)]:
+        between = columns.take(numbers[begin:cut])
+        if len(between) < _FEW:
+            loose += between
+        else:
+            runs += [loose, between]
+            loose = []
+        if cut < len(numbers):
+            loose.append(others[numbers[cut]])
+        begin = cut + 1
+    return Runs([run for run in [*runs, loose] if run])
