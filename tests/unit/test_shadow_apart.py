@@ -35,7 +35,7 @@ def answers(shadow: str | None) -> tuple[list[Any], list[dict[str, Any]]]:
         bench.control(publisher.manifest(2, opened[shadow]))
     bench.control(publisher.rollout(champion=1, shadow=[] if shadow is None else [2]))
     output = bench.requests(*REQUESTS)
-    return output.records, bench.events(output)
+    return list(output.records), bench.events(output)
 
 
 @pytest.mark.parametrize("shadow", ["good", "raising", "refused", "broken", "not published yet"])
