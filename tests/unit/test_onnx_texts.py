@@ -67,6 +67,10 @@ OTHERWISE_USED: dict[str, Callable[[], Any]] = {
         helper.make_node("StringNormalizer", ["c"], ["d"], case_change_action="LOWER"),
         helper.make_node("OneHotEncoder", ["d"], ["c_out"], domain="ai.onnx.ml", cats_strings=KNOWN),
     ),
+    "as what to take": lambda: model(
+        helper.make_node("Gather", ["table", "c"], ["d"]),
+        helper.make_node("OneHotEncoder", ["d"], ["c_out"], domain="ai.onnx.ml", cats_strings=KNOWN),
+    ),
     "in a circle": lambda: model(helper.make_node("Identity", ["c"], ["c"])),
     "lost": lambda: model(helper.make_node("Identity", ["c"], [])),
     "read by another node as well": lambda: model(encoder("c"), helper.make_node("Identity", ["c"], ["d"])),
@@ -101,6 +105,16 @@ def test_a_text_that_is_used_otherwise_stays_one(why: str) -> None:
     before = made.SerializeToString()
     assert number_texts(made) == {}
     assert made.SerializeToString() == before
+
+
+def test_a_model_of_many_long_lines_is_gone_through_once() -> None:
+    """Several inputs lead into one line that has no end; a look at all nodes for each would take minutes."""
+    line = [helper.make_node("Identity", [f"n{at}"], [f"n{at + 1}"]) for at in range(30_000)]
+    made = model(helper.make_node("Identity", ["c"], ["n0"]), *line)
+    for number in range(300):
+        made.graph.input.append(helper.make_tensor_value_info(f"t{number}", TensorProto.STRING, [None, 1]))
+        made.graph.node.append(helper.make_node("Identity", [f"t{number}"], ["n0"]))
+    assert number_texts(made) == {}
 
 
 def test_texts_that_are_no_texts_are_ones_that_nobody_says() -> None:

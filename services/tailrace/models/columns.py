@@ -57,6 +57,11 @@ def plain(column: Coded) -> Array:
     return column.objects() if isinstance(column, Texts) else column
 
 
+def coded(column: Coded) -> Texts:
+    """A column of categories as texts and codes."""
+    return column if isinstance(column, Texts) else Texts.of(column.tolist())
+
+
 def column_of(values: list[Any], kind: str) -> Array:
     """A column from Python values (None where missing) of a feature of the type ``kind``."""
     if kind == "category":

@@ -15,8 +15,7 @@ from functools import cached_property, partial
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from tailrace.kit.texts import Texts
-from tailrace.models.columns import Array, Coded, Columns, plain, taken
+from tailrace.models.columns import Array, Coded, Columns, coded, plain, taken
 from tailrace.models.conformal import Finite, Quantiles, conformal_quantiles
 from tailrace.models.manifest import Input
 
@@ -128,14 +127,9 @@ def _values(columns: Mapping[str, Coded], rows: int, inputs: tuple[Input, ...]) 
     found = np.empty((len(inputs), rows))
     for values, i in zip(found, inputs, strict=True):
         column = columns[i.name]
-        values[:] = _codes(column, i.categories) if i.type == "category" else plain(column)
+        # NULL where a category is missing, below that where it is none of them.
+        values[:] = coded(column).in_terms_of(i.categories) if i.type == "category" else plain(column)
     return found
-
-
-def _codes(column: Coded, categories: tuple[str, ...]) -> Array:
-    """Which of the categories each value is; ``NULL`` where it is missing, below that where it is none of them."""
-    texts = column if isinstance(column, Texts) else Texts.of(column.tolist())
-    return texts.in_terms_of(categories)
 
 
 def _encoded(values: Array, layout: Array) -> Array:

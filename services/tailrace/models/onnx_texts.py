@@ -8,15 +8,15 @@ output is the same.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from tailrace.kit.texts import UNKNOWN, Texts
-from tailrace.models.columns import Coded
+from tailrace.kit.texts import UNKNOWN
+from tailrace.models.columns import Coded, coded
 
 Categories = tuple[str, ...]
 
@@ -32,10 +32,11 @@ def number_texts(model: Any) -> dict[str, Categories]:
     """
     found = {}
     uses = Counter(_names(model.graph))
+    readers = {name: node for node in model.graph.node for name in node.input if uses[name] == 1}
     for given in model.graph.input:
         if given.type.tensor_type.elem_type != onnx.TensorProto.STRING:
             continue
-        encoder = _encoder(model.graph, given.name, uses)
+        encoder = _encoder(readers, given.name)
         if encoder is None:
             continue
         (categories,) = (a for a in encoder.attribute if a.name == "cats_strings")
@@ -53,25 +54,32 @@ def numbers(column: Coded, known: Categories) -> NDArray[np.int64]:
     """The number of each row's text among the known ones; below zero where it is another. A missing one is the empty
     text.
     """
-    texts = column if isinstance(column, Texts) else Texts.of(column.tolist())
-    found = texts.in_terms_of(known)
+    found = coded(column).in_terms_of(known)
     if "" in known:
         found[found == UNKNOWN] = known.index("")
     return found
 
 
-def _encoder(graph: Any, name: str, uses: Mapping[str, int]) -> Any:
-    """The node that one-hot encodes what has this name, where nothing else is done with it; otherwise None."""
-    for _ in graph.node:  # a model may be made to go round in circles
-        reader = next((node for node in graph.node if name in node.input), None)
-        if reader is None or uses[name] != 1:
-            return None
+def _encoder(readers: dict[str, Any], name: str) -> Any:
+    """The node that one-hot encodes what has this name, where nothing else is done with it; otherwise None.
+
+    Args:
+        readers: by the name of what is used once only, the node that reads it. Taken out on the way, so that a model
+            that was made to go round in circles, or in very long lines, is gone through once.
+    """
+    while name in readers:
+        reader = readers.pop(name)
         said = sorted(a.name for a in reader.attribute)
         if (reader.op_type, reader.domain) == ("OneHotEncoder", "ai.onnx.ml"):
             return reader if said in (["cats_strings"], ["cats_strings", "zeros"]) else None
-        if reader.op_type not in _PASSING or reader.domain or list(reader.input).index(name):
+        if (
+            reader.op_type not in _PASSING
+            or reader.domain
+            or reader.input[0] != name
+            or len(reader.output) != 1
+        ):
             return None
-        name = reader.output[0] if len(reader.output) == 1 else ""
+        (name,) = reader.output
     return None
 
 
