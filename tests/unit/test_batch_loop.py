@@ -16,7 +16,7 @@ from tailrace.kit.log import Abortable, Committed, Fenced, History, Indefinite, 
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.memory_log import Fault, MemoryClock, MemoryLog
 from tailrace.kit.messages import Hold, Message, Record, TopicPartition
-from tailrace.kit.trials import MAX_FACTS_BYTES
+from tailrace.kit.trials import MAX_FACTS_BYTES, Trial, pack
 
 REQUESTS, ANSWERS, LETTERS = "lane.requests", "lane.answers", "lane.dead-letters"
 FIRST = TopicPartition(REQUESTS, 0)
@@ -696,6 +696,31 @@ def test_a_record_whose_output_is_refused_is_quarantined() -> None:
     assert (value, code) == (b"4", "quarantined")
     assert "too large" in reason
     assert bench.answers() == values(*(n for n in range(12) if n != 4))
+
+
+@pytest.mark.parametrize(("held", "waited_ms"), [(False, (4_900, 5_500)), (True, (0, 1_000))])
+def test_no_partition_waits_long_for_one_that_processes_have_died_on(
+    held: bool, waited_ms: tuple[int, int]
+) -> None:
+    """As where nothing comes of that one, or where it has to wait itself."""
+    bench = Bench(partitions=2, messages=1)
+    dead = TopicPartition(REQUESTS, 1)
+    logic = Passing()
+
+    def hold(batch: Sequence[Message], output: Output) -> None:
+        if any(m.partition() == 1 for m in batch):
+            output.holds[dead] = Hold(0, "no model")
+            output.records = [record for record in output.records if record.value != b"100"]
+
+    if held:
+        bench.append(100, partition=1)
+        logic.do = hold
+    stranger = bench.log.backend("stranger").consumer("group")
+    stranger.commit({dead: Committed(0, pack(Trial(1, 7), ""))})
+    began = bench.log.now_ms
+    bench.turn(bench.loop(logic), lambda: bench.answers() == values(0), turns=2_000)
+    least, most = waited_ms
+    assert least <= bench.log.now_ms - began <= most
 
 
 def test_deaths_without_a_culprit_cost_no_record() -> None:
