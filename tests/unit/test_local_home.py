@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tailrace.kit.credentials import HTTP, OPS, Credentials
 from tailrace.kit.errors import TailraceError
+from tailrace.kit.home_identity import home_id
 from tailrace.local.home import Home, contract_files
 from tailrace.local.updown import purge
 
@@ -74,3 +76,31 @@ def test_a_project_s_contracts(tmp_path: Path) -> None:
     for name in ("wine.yaml", "credit.yml", "README.md", "old.yaml~"):
         (folder / name).touch()
     assert [file.name for file in contract_files(tmp_path)] == ["credit.yml", "wine.yaml"]
+
+
+def test_a_home_made_before_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "data/kafka/logs").mkdir(parents=True)
+    (tmp_path / "data/kafka/logs/meta.properties").write_text("")
+    with pytest.raises(TailraceError, match="down --purge"):
+        Home(tmp_path).prepare()
+    (tmp_path / "home.json").write_text('{"format": 3, "id": "x"}')
+    with pytest.raises(TailraceError, match="format 3"):
+        Home(tmp_path).prepare()
+
+
+def test_a_home_keeps_its_id_and_is_its_owners_alone(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.prepare()
+    made = home_id(home.root)
+    home.prepare()
+    assert home_id(home.root) == made
+    assert home.root.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_credential_is_made_once_renewed_at_will_and_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    credentials = Credentials(tmp_path)
+    assert credentials.read(HTTP, OPS) is None
+    made = credentials.make(HTTP, OPS)
+    assert credentials.make(HTTP, OPS) == made == credentials.read(HTTP, OPS)
+    assert credentials.renew(HTTP, OPS) != made
+    assert credentials.path(HTTP, OPS).stat().st_mode & 0o777 == 0o600

@@ -6,7 +6,9 @@ A project holds ``contracts/models/*.yaml``. A home (``./.tailrace`` unless told
     run/addresses.json                 where everything is, while it runs
     run/state.json  run/ports.json     what runs, and on which ports
     run/NAME.log  run/lock
-    keys/  cache/                      trusted and signing keys; what can be had again
+    home.json                          its format and its id
+    keys/  credentials/                trusted and signing keys; passwords and tokens
+    cache/                             what can be had again
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any
 
 from tailrace.kit.connection import ADDRESSES
 from tailrace.kit.errors import TailraceError
+from tailrace.kit.home_identity import home_id
 
 CONTRACTS = Path("contracts", "models")
 
@@ -56,9 +59,12 @@ class Home:
         """Makes the folders.
 
         Raises:
-            TailraceError: the disk does not let us.
+            TailraceError: the disk does not let us, or another version of Tailrace made the home.
         """
         try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self.root.chmod(0o700)  # what is in it is nobody else's business
+            home_id(self.root)
             for folder in (self.run, self.kafka_data, self.root / "keys", self.root / "cache"):
                 folder.mkdir(parents=True, exist_ok=True)
             (self.root / ".gitignore").write_text("*\n")  # keys and data are not for a repository
