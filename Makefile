@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo test test-fast test-services test-projects chaos bench lock
+.PHONY: setup demo test test-fast test-services test-projects test-without-data chaos bench lock
 
 setup: $(READY)
 
@@ -29,6 +29,10 @@ test-services: setup
 	$(BIN)/python -m pytest tests/integration
 test-projects: setup
 	$(BIN)/python -m pytest tests/unit tests/contract tests/static tests/simulation tests/e2e $(ALONE:%=--ignore=%)
+
+# What reads real data from beside the project, as a clone sees it that has none there.
+test-without-data: setup
+	TAILRACE_REAL_DATA=/nonexistent $(BIN)/python -m pytest $(shell grep -rlF --include='test_*.py' 'from tests.support.real_data' tests)
 
 test-fast: setup
 	$(BIN)/python -m pytest tests/unit tests/contract

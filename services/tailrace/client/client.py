@@ -22,6 +22,7 @@ from tailrace.contracts.schemas import subject
 from tailrace.kit.codec import Codec
 from tailrace.kit.connection import Connection, connect
 from tailrace.kit.errors import BadRecord, Retry, TailraceError, UsageError
+from tailrace.kit.kafka_clients import end
 from tailrace.kit.messages import Source
 from tailrace.kit.reading import read_all
 from tailrace.kit.registry import RegistryClient
@@ -207,6 +208,7 @@ class Client:
         finally:
             self._closed.set()
             self._reporting.join()
+            end(self._producer)
             for answers in self._answers.values():
                 answers.close()
 

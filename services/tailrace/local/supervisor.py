@@ -158,7 +158,8 @@ class Supervisor:
         # With its security settings; the registry may not have an address yet.
         kafka = connect({"SCHEMA_REGISTRY_URL": "later", **self._env}, self._home.root).kafka
         try:
-            AdminClient({**kafka, "log_level": 0}).list_topics(timeout=_ANSWER)
+            with AdminClient({**kafka, "log_level": 0}) as admin:
+                admin.list_topics(timeout=_ANSWER)
         except KafkaException as error:
             raise TailraceError(
                 f"the Kafka in KAFKA_BOOTSTRAP_SERVERS, {given}, does not answer ({error.args[0].str()}): "
