@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tailrace.kit.addresses import credentials_in, without_credentials
 from tailrace.kit.errors import TailraceError
 
 ADDRESSES = Path("run", "addresses.json")
@@ -86,7 +87,8 @@ def connect(env: Mapping[str, str] | None = None, home: Path | None = None) -> C
     kafka |= {option: values[name] for name, option in _KAFKA_OPTIONS.items() if name in values}
     return Connection(
         kafka=kafka,
-        registry=values["SCHEMA_REGISTRY_URL"].rstrip("/"),
-        registry_auth=values.get("SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO"),
+        registry=without_credentials(values["SCHEMA_REGISTRY_URL"]).rstrip("/"),
+        registry_auth=values.get("SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO")
+        or credentials_in(values["SCHEMA_REGISTRY_URL"]),
         clickhouse=values.get("CLICKHOUSE_URL"),
     )

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import psutil
 
+from tailrace.kit.addresses import without_credentials
 from tailrace.kit.connection import connect
 from tailrace.kit.errors import TailraceError
 from tailrace.local.health import ask, reason, starting
@@ -64,8 +65,9 @@ class Kept:
 class Supervisor:
     """Starts everything in order, restarts what dies, stops everything in the reverse order.
 
-    Addresses given in the environment (``KAFKA_BOOTSTRAP_SERVERS``, ``SCHEMA_REGISTRY_URL``,
-    ``CLICKHOUSE_URL``) are used as they are, and nothing is started in their place.
+    Addresses given in the environment (``KAFKA_BOOTSTRAP_SERVERS``, ``SCHEMA_REGISTRY_URL``, ``CLICKHOUSE_URL``) are
+    used as they are, and nothing is started in their place. They are written and said without their credentials, which
+    whatever is started has from the environment.
 
     Args:
         home: a prepared home, locked by the caller.
@@ -126,7 +128,7 @@ class Supervisor:
     def _start_infrastructure(self) -> None:
         began = time.monotonic()
         if given := self._env.get("CLICKHOUSE_URL"):
-            self._addresses["CLICKHOUSE_URL"] = given
+            self._addresses["CLICKHOUSE_URL"] = without_credentials(given)
         else:
             # Needs no Kafka: comes up while Kafka does.
             self._launch_server("clickhouse", "CLICKHOUSE_URL")
@@ -144,7 +146,7 @@ class Supervisor:
             self._addresses["TAILRACE_LANE_PARTITIONS"] = str(LANE_PARTITIONS)
             self._say(f"{'kafka':<13} {kafka.bootstrap}  ({time.monotonic() - began:.1f} s)")
         if given := self._env.get("SCHEMA_REGISTRY_URL"):
-            self._addresses["SCHEMA_REGISTRY_URL"] = given
+            self._addresses["SCHEMA_REGISTRY_URL"] = without_credentials(given)
         else:
             self._launch_server("registry", "SCHEMA_REGISTRY_URL")
         self._await_server("registry", self._addresses["SCHEMA_REGISTRY_URL"], "/subjects")
