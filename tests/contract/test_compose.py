@@ -16,7 +16,7 @@ from tailrace.kit.settings import Settings
 from tailrace.kit.topics import LANE_PARTITIONS, topic_files
 from tailrace.local.java import JarLock
 from tailrace.local.kafka import LOCK, SETTINGS
-from tailrace.local.services import PROGRAMS, SERVICES
+from tailrace.services import PROGRAMS, SERVICES
 
 ROOT = Path(__file__).parents[2]
 Compose = dict[str, Any]
