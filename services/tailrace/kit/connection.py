@@ -58,10 +58,10 @@ def home_dir(env: Mapping[str, str] | None = None) -> Path:
 
 
 def running_addresses(home: Path) -> dict[str, str]:
-    """The addresses that a running ``tailrace up`` wrote into its home; empty where none runs."""
+    """The addresses that a running ``tailrace up`` wrote into its home; empty where none runs, or another's home is."""
     try:
         found = json.loads((home / ADDRESSES).read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return {}
     return {str(k): str(v) for k, v in found.items()}
 
