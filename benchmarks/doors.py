@@ -139,9 +139,9 @@ def _let_loop(admin: Mapping[str, str]) -> None:
         if operation != AclOperation.DELETE or resource == ResourceType.TOPIC
         if operation != AclOperation.READ or resource != ResourceType.TRANSACTIONAL_ID
     ]
-    client = AdminClient(dict(admin))  # must outlive its futures
-    for done in client.create_acls(rights).values():
-        done.result(30)
+    with AdminClient(dict(admin)) as client:  # must outlive its futures
+        for done in client.create_acls(rights).values():
+            done.result(30)
 
 
 def _users() -> dict[str, str]:

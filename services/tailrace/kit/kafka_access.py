@@ -92,10 +92,11 @@ def _of_service(user: str, entry: ServiceEntry) -> Iterator[Grant]:
 
 def _of_owner() -> Iterator[Grant]:
     """What the commands do. Lanes are made by them, and with a lane its grants: hence ALTER of the cluster, with which
-    the owner could give itself whatever is missing here."""
+    the owner could give itself whatever is missing here. Dead letters are sent again to wherever they came from."""
     yield from _on(OWNER, TOPIC, _EVERYTHING, READ, DESCRIBE_CONFIGS, ALTER_CONFIGS)
     written = (lanes.CONTRACTS, lanes.COMMANDS, lanes.MANIFESTS, lanes.CHUNKS, lanes.CLOCKS)
-    yield from _on(OWNER, TOPIC, (*written, *_ASKED_BY_PEOPLE), WRITE)
+    resent = (topic for topic in _LANE.topics if topic != _LANE.dead_letters)
+    yield from _on(OWNER, TOPIC, (*written, *resent), WRITE)
     yield from _on(OWNER, CLUSTER, ("kafka-cluster",), CREATE, ALTER, DESCRIBE)
     yield from _on(OWNER, GROUP, ("tailrace.replay.*",), READ)
     yield Grant(OWNER, DESCRIBE, GROUP, ANY)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tailrace.contracts.lanes import LANE_SUFFIXES
@@ -27,10 +27,11 @@ def grant_lane(kafka: Mapping[str, str], lane: str) -> bool:
     """
     from confluent_kafka.admin import AdminClient
 
-    try:
-        _create(AdminClient({"log_level": 0, **kafka}), lane_grants(lane))
-    except _NotAllowed:
-        return False
+    with AdminClient({"log_level": 0, **kafka}) as admin:
+        try:
+            _finish(admin.create_acls([_binding(grant) for grant in lane_grants(lane)]))
+        except _NotAllowed:
+            return False
     return True
 
 
@@ -45,21 +46,17 @@ def settle_acls(kafka: Mapping[str, str]) -> None:
     """
     from confluent_kafka.admin import AdminClient
 
-    admin = AdminClient({"log_level": 0, **kafka})
-    wanted = {_binding(grant) for grant in grants(_lanes(admin))}
-    current = _current(admin)
-    if stale := current - wanted:
-        _finish(admin.delete_acls([_filter(binding) for binding in stale]))
-    if missing := wanted - current:
-        _finish(admin.create_acls(list(missing)))
+    with AdminClient({"log_level": 0, **kafka}) as admin:
+        wanted = {_binding(grant) for grant in grants(_lanes(admin))}
+        current = _current(admin)
+        if stale := current - wanted:
+            _finish(admin.delete_acls([_filter(binding) for binding in stale]))
+        if missing := wanted - current:
+            _finish(admin.create_acls(list(missing)))
 
 
 class _NotAllowed(TailraceError):
     """This user may not say what users may do."""
-
-
-def _create(admin: AdminClient, wanted: Collection[Grant]) -> None:
-    _finish(admin.create_acls([_binding(grant) for grant in wanted]))
 
 
 def _finish(changes: Mapping[Any, Any]) -> None:

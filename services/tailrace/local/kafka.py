@@ -272,10 +272,10 @@ class LocalKafka:
             if is_free(self.port):
                 time.sleep(0.02)
                 continue
-            client = AdminClient({**self.options(ADMIN), "log_level": 0})
             try:
-                if client.list_topics(timeout=2).brokers:
-                    return True
+                with AdminClient({**self.options(ADMIN), "log_level": 0}) as client:
+                    if client.list_topics(timeout=2).brokers:
+                        return True
             except KafkaException:
                 time.sleep(0.05)
         return False

@@ -86,9 +86,9 @@ def set_passwords(kafka: Mapping[str, str], passwords: Mapping[str, str]) -> Non
     )
 
     how = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, _ITERATIONS)
-    admin = AdminClient({"log_level": 0, **kafka})  # must outlive its futures
     upserts: list[UserScramCredentialAlteration] = [
         UserScramCredentialUpsertion(user, how, password.encode()) for user, password in passwords.items()
     ]
-    for done in admin.alter_user_scram_credentials(upserts).values():
-        done.result(_TIMEOUT)
+    with AdminClient({"log_level": 0, **kafka}) as admin:  # must outlive its futures
+        for done in admin.alter_user_scram_credentials(upserts).values():
+            done.result(_TIMEOUT)
