@@ -13,12 +13,19 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
 from tests.support.another_user import run_as_another
 from tests.support.secured_kafka import LANE, quiet, secured_kafka
 
 from tailrace.kit.credentials import APPLICATION, KAFKA, OPS, Credentials
-from tailrace.kit.kafka_access import ADMIN
+from tailrace.kit.kafka_access import ADMIN, USERS
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.kafka_security import client_options
 from tailrace.local.ports import HOST
@@ -244,3 +251,33 @@ def test_a_restarted_broker_still_knows_its_users(kafka: LocalKafka) -> None:
     assert _write(kafka.options(APPLICATION), LANE.requests) is None
     assert _write(kafka.options(APPLICATION), "tailrace.rollouts") is not None
     _refused({"bootstrap.servers": kafka.bootstrap})
+
+
+def test_the_next_start_takes_back_what_is_not_granted_and_forgets_old_passwords(
+    kafka: LocalKafka, home: Path
+) -> None:
+    """The last test here: the broker is another one afterwards."""
+    extra = AclBinding(
+        ResourceType.TOPIC,
+        "tailrace.rollouts",
+        ResourcePatternType.LITERAL,
+        "User:scorer",
+        "*",
+        AclOperation.WRITE,
+        AclPermissionType.ALLOW,
+    )
+    AdminClient(quiet(kafka.options("owner"))).create_acls([extra])[extra].result(20)
+    assert _write(kafka.options("scorer"), "tailrace.rollouts") is None
+    kafka.stop()
+    before = kafka.options("scorer")["sasl.password"]
+    credentials = Credentials(home)
+    credentials.renew(KAFKA, "scorer")
+    users = {user: credentials.make(KAFKA, user) for user in (ADMIN, *USERS)}
+    again = LocalKafka(kafka.data, users=users)
+    again.start()
+    try:
+        assert "uthentication failed" in _refused(client_options(again.bootstrap, "scorer", before))
+        assert _write(again.options("scorer"), LANE.predictions) is None
+        assert _write(again.options("scorer"), "tailrace.rollouts") is not None
+    finally:
+        again.stop()
