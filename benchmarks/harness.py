@@ -66,10 +66,14 @@ def _cpu() -> float:
 
 
 class Broker:
-    """Kafka for a benchmark: that of KAFKA_BOOTSTRAP_SERVERS, or one of its own."""
+    """Kafka for a benchmark: that of KAFKA_BOOTSTRAP_SERVERS, or one of its own.
 
-    def __init__(self, bootstrap: str) -> None:
-        self.connection = Connection(kafka={"bootstrap.servers": bootstrap}, registry="")
+    Args:
+        login: librdkafka's options of a user, where the broker has users.
+    """
+
+    def __init__(self, bootstrap: str, login: Mapping[str, str] | None = None) -> None:
+        self.connection = Connection(kafka={**(login or {}), "bootstrap.servers": bootstrap}, registry="")
         self._open = ExitStack()
         self._admin = self._open.enter_context(AdminClient(dict(self.connection.kafka)))
 

@@ -12,11 +12,14 @@ from ruamel.yaml import YAML
 
 from tailrace.kit import connection as connection_module
 from tailrace.kit.connection import connect
+from tailrace.kit.credentials import OWNER
+from tailrace.kit.kafka_access import ADMIN, USERS
 from tailrace.kit.settings import Settings
 from tailrace.kit.topics import LANE_PARTITIONS, topic_files
+from tailrace.local import kafka_security
 from tailrace.local.java import JarLock
 from tailrace.local.kafka import LOCK, SETTINGS
-from tailrace.local.services import PROGRAMS, SERVICES
+from tailrace.services import PROGRAMS, SERVICES
 
 ROOT = Path(__file__).parents[2]
 Compose = dict[str, Any]
@@ -38,14 +41,19 @@ def ours(compose: Compose) -> dict[str, Compose]:
 
 
 def _environment(service: Compose) -> dict[str, str]:
-    """With the defaults of ``${NAME:-default}`` filled in."""
-    return {
-        name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value) for name, value in service["environment"].items()
+    """With the defaults of ``${NAME:-default}`` filled in, and what has to be given (``${NAME:?}``) by its name; the
+    file with the password stands for what is in it."""
+    filled = {
+        name: re.sub(r"\$\{(\w+):(?:-([^}]*)|\?)\}", lambda m: m[2] if m[2] is not None else m[1], value)
+        for name, value in service["environment"].items()
     }
+    if secret := filled.pop("KAFKA_SASL_PASSWORD_FILE", None):
+        filled["KAFKA_SASL_PASSWORD"] = secret
+    return filled
 
 
 def test_every_program_runs_and_none_that_does_not_exist(ours: dict[str, Compose]) -> None:
-    assert {*SERVICES, "registry", "init"} == set(ours)
+    assert {*SERVICES, "registry", "init", "kafka-users"} == set(ours)
     for name, service in ours.items():
         assert service["command"] == ["run", name]
         assert name in PROGRAMS
@@ -74,20 +82,22 @@ def test_the_image_s_packages_are_the_tested_ones() -> None:
 def test_every_variable_is_one_that_the_code_reads(ours: dict[str, Compose]) -> None:
     source = Path(connection_module.__file__).read_text()
     read_by_connection = set(re.findall(r"\"((?:KAFKA|SCHEMA_REGISTRY|CLICKHOUSE)_\w+)\"", source))
-    settings = {f"TAILRACE_{name.upper()}" for name in Settings.model_fields}
+    settings = {f"TAILRACE_{name.upper()}" for name in Settings.model_fields} | {"TAILRACE_KAFKA_PASSWORDS"}
+    settings |= {f"{name}_FILE" for name in read_by_connection}
     for service in ours.values():
         unknown = service["environment"].keys() - read_by_connection - settings - {LANE_PARTITIONS}
         assert not unknown
 
 
 def test_services_find_each_other(compose: Compose, ours: dict[str, Compose]) -> None:
-    for service in ours.values():
+    for name, service in ours.items():
         found = connect(_environment(service), home=Path("/nonexistent"))
         assert found.clickhouse
         for address in (f"kafka://{found.bootstrap}", found.registry, found.clickhouse):
             assert urlsplit(address).hostname in compose["services"]
         kafka = _environment(compose["services"]["kafka"])
-        assert f"INTERNAL://{found.bootstrap}" in kafka["KAFKA_ADVERTISED_LISTENERS"].split(",")
+        listener = "BROKER" if name == "kafka-users" else "INTERNAL"
+        assert f"{listener}://{found.bootstrap}" in kafka["KAFKA_ADVERTISED_LISTENERS"].split(",")
         clickhouse = _environment(compose["services"]["clickhouse"])
         assert urlsplit(found.clickhouse).username == clickhouse["CLICKHOUSE_USER"]
         assert urlsplit(found.clickhouse).password == clickhouse["CLICKHOUSE_PASSWORD"]
@@ -97,7 +107,7 @@ def test_everything_has_a_health_check_and_waits_for_what_it_needs(
     compose: Compose, ours: dict[str, Compose]
 ) -> None:
     for name, service in compose["services"].items():
-        assert ("healthcheck" in service) == (name != "init"), name
+        assert ("healthcheck" in service) == (name not in ("init", "kafka-users")), name
     for name in SERVICES:
         service = ours[name]
         assert service["depends_on"]["init"]["condition"] == "service_completed_successfully"
@@ -105,12 +115,67 @@ def test_everything_has_a_health_check_and_waits_for_what_it_needs(
         assert f"http://127.0.0.1:{port}/livez" in service["healthcheck"]["test"][-1]
         assert service["environment"]["TAILRACE_HEALTH_HOST"] == "0.0.0.0"
         assert int(service["stop_grace_period"].removesuffix("s")) > 10
-    needed = ours["init"]["depends_on"]
-    assert {name: needed[name]["condition"] for name in needed} == dict.fromkeys(
-        ("kafka", "registry", "clickhouse"), "service_healthy"
-    )
+    needed = {
+        name: {other: it["condition"] for other, it in ours[name]["depends_on"].items()}
+        for name in ("kafka-users", "registry", "init")
+    }
+    assert needed == {
+        "kafka-users": {"kafka": "service_healthy"},
+        "registry": {"kafka-users": "service_completed_successfully"},
+        "init": {
+            "kafka-users": "service_completed_successfully",
+            "registry": "service_healthy",
+            "clickhouse": "service_healthy",
+        },
+    }
     registry = urlsplit(ours["registry"]["environment"]["SCHEMA_REGISTRY_URL"])
     assert f"{registry.scheme}://{registry.netloc}/subjects" in ours["registry"]["healthcheck"]["test"][-1]
+
+
+def test_each_service_has_the_user_of_its_name_and_no_other_s_password(
+    compose: Compose, ours: dict[str, Compose]
+) -> None:
+    for name, service in ours.items():
+        user = {"init": OWNER, "kafka-users": ADMIN}.get(name, name)
+        environment = service["environment"]
+        assert environment["KAFKA_SASL_USERNAME"] == user
+        assert environment["KAFKA_SASL_PASSWORD_FILE"] == "/run/secrets/kafka-password"
+        secrets = {secret["target"]: secret["source"] for secret in service["secrets"]}
+        assert secrets.pop("kafka-password") == f"kafka-{user}"
+        assert secrets == ({u: f"kafka-{u}" for u in USERS} if name == "kafka-users" else {})
+    assert compose["services"]["kafka"]["secrets"] == [{"source": "kafka-admin", "target": "kafka-password"}]
+    assert set(compose["secrets"]) == {f"kafka-{user}" for user in (ADMIN, *USERS)}
+
+
+def test_no_password_is_in_the_repository_and_the_page_says_how_to_make_each(compose: Compose) -> None:
+    """Each is a variable without a default, and one of those that the command of docs/production.md writes."""
+    text = (ROOT / "compose.yaml").read_text()
+    named = re.findall(r"\$\{(\w*PASSWORD\w*)(:?[^}]*)\}", text)
+    assert named
+    assert {how for _, how in named} == {":?"}
+    wanted = {secret["environment"] for secret in compose["secrets"].values()} | {name for name, _ in named}
+    page = (ROOT / "docs" / "production.md").read_text()
+    [made] = re.findall(r"for name in ([^;]*); do", page)
+    users = {f"KAFKA_PASSWORD_{name}" for name in made.replace("\\", "").split()}
+    assert users | set(re.findall(r"echo \"(\w+)=\$\(", page)) == wanted
+    for service in compose["services"].values():
+        for name, value in service.get("environment", {}).items():
+            if "PASSWORD" in name and not name.endswith("_FILE") and name != "TAILRACE_KAFKA_PASSWORDS":
+                assert value == "${CLICKHOUSE_PASSWORD:?}", name
+
+
+def test_kafka_lets_in_and_allows_as_the_local_one(compose: Compose) -> None:
+    kafka = compose["services"]["kafka"]["environment"]
+    protocols = dict(pair.split(":") for pair in kafka["KAFKA_LISTENER_SECURITY_PROTOCOL_MAP"].split(","))
+    assert set(protocols.values()) == {"SASL_PLAINTEXT"}
+    assert {address.split("://")[0] for address in kafka["KAFKA_LISTENERS"].split(",")} == set(protocols)
+    for setting in ("authorizer.class.name", "allow.everyone.if.no.acl.found", "super.users"):
+        assert kafka[f"KAFKA_{setting.replace('.', '_').upper()}"] == kafka_security.SETTINGS[setting]
+    assert kafka["KAFKA_SASL_ENABLED_MECHANISMS"] == kafka_security.MECHANISM
+    # What is reached from outside Kafka's container knows SCRAM only.
+    published = [port.split(":")[-1] for port in compose["services"]["kafka"]["ports"]]
+    assert published == ["29092"]
+    assert "KAFKA_LISTENER_NAME_HOST_SASL_ENABLED_MECHANISMS" not in kafka
 
 
 def test_ports_are_published_on_this_machine_alone(compose: Compose) -> None:

@@ -17,6 +17,7 @@ from tests.support.java_program import compile_java, run_java
 from tests.support.project import Project
 
 from tailrace.kit.connection import connect
+from tailrace.kit.credentials import APPLICATION
 from tailrace.local.java import jars
 
 PAGE = Path(__file__).parents[2] / "docs" / "integrate.md"
@@ -68,27 +69,34 @@ def test_java(credit: Project, tmp_path: Path) -> None:
     source = tmp_path / "Score.java"
     source.write_text(program)
     classpath = compile_java(source, tmp_path / "classes", also=jars(AVRO))
-    where = connect({}, credit.home)
-    env = {"KAFKA_BOOTSTRAP_SERVERS": where.bootstrap, "SCHEMA_REGISTRY_URL": where.registry}
-    printed = run_java(classpath, "Score", env=os.environ | env)
+    printed = run_java(classpath, "Score", env=os.environ | _environment(credit))
     assert ANSWERED.fullmatch(printed.strip())
     assert _until_answered(credit, "J-1")["request"]["age"] == 44
+
+
+def _environment(credit: Project) -> dict[str, str]:
+    """What the page's examples are run with: what `tailrace env` prints."""
+    return dict(credit.json("env"))
 
 
 def _sh(credit: Project, script: str) -> str:
     """Runs an example with kcat where it is installed; elsewhere does with librdkafka what kcat does with it: a null
     key, librdkafka's own partitioner, a line of text as the value."""
-    where = connect({}, credit.home)
-    env = {"KAFKA_BOOTSTRAP_SERVERS": where.bootstrap, "SCHEMA_REGISTRY_URL": where.registry}
     if shutil.which("kcat"):
+        (login,) = _examples("bash")
         done = subprocess.run(
-            ["sh", "-c", script], env=os.environ | env, capture_output=True, text=True, timeout=60
+            ["sh", "-c", login + script],
+            cwd=credit.path,
+            env=os.environ | _environment(credit),
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
     found = re.fullmatch(r"echo '(.*)' \|\n  kcat -P -b \"\$KAFKA_BOOTSTRAP_SERVERS\" -t (\S+)\n", script)
     assert found, script
-    producer = Producer(where.kafka)
+    producer = Producer(connect({}, credit.home, APPLICATION).kafka)
     producer.produce(found[2], found[1].encode(), None)
     assert producer.flush(30) == 0
     return ""

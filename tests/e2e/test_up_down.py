@@ -16,7 +16,7 @@ import psutil
 import pytest
 from tests.support.project import Project, running_project
 
-from tailrace.local.services import SERVICES
+from tailrace.services import SERVICES
 
 CONTRACT = """\
 model: pumps

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.support.bare_environment import ROOT, build_wheel, make_environment
 
-from tailrace.local.services import PROGRAMS
+from tailrace.services import PROGRAMS
 
 _FOREIGN = ("KAFKA_BOOTSTRAP", "SCHEMA_REGISTRY_", "CLICKHOUSE_", "PYTHON", "VIRTUAL_ENV")
 

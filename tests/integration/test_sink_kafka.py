@@ -91,7 +91,7 @@ def lane(stack: Connection) -> HandmadeLane:
 
 def events(stack: Connection, lane: HandmadeLane) -> dict[str, set[tuple[str, int, int]]]:
     """What an independent consumer finds on the lane's topics, marks left out."""
-    observer = Observer(stack.bootstrap, stack.registry)
+    observer = Observer(stack.kafka, stack.registry)
     return {
         topic: {r.at for r in observer.read(topic) if "tailrace-mark" not in r.headers}
         for topic in lane.lane.topics

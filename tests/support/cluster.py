@@ -65,7 +65,7 @@ class Cluster:
     ports: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.observer = Observer(self.connection.bootstrap, self.connection.registry)
+        self.observer = Observer(self.connection.kafka, self.connection.registry)
         self.codec = Codec(RegistryClient(self.connection.registry))
         self.contracts = Contracts()
         self.sent = 0

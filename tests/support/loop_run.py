@@ -87,7 +87,7 @@ class Loop:
     # --- looking
 
     def observer(self) -> Observer:
-        return Observer(self.connection.bootstrap, self.connection.registry)
+        return Observer(self.connection.kafka, self.connection.registry)
 
     def records(self, topic: str) -> list[dict[str, Any]]:
         """Decoded, in order of offset; marks and tombstones left out."""

@@ -26,8 +26,8 @@ class Seen(NamedTuple):
 
 
 class Observer:
-    def __init__(self, bootstrap: str, registry: str) -> None:
-        self._bootstrap, self._registry = bootstrap, registry.rstrip("/")
+    def __init__(self, kafka: Mapping[str, str], registry: str) -> None:
+        self._kafka, self._registry = kafka, registry.rstrip("/")
         self._schemas: dict[int, Any] = {}
 
     def read(
@@ -38,7 +38,7 @@ class Observer:
         """
         consumer = Consumer(
             {
-                "bootstrap.servers": self._bootstrap,
+                **self._kafka,
                 "group.id": "observer",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
@@ -72,7 +72,7 @@ class Observer:
 
     def ends(self, topic: str) -> dict[tuple[str, int], int]:
         """By topic and partition, where what is written from now on begins."""
-        consumer = Consumer({"bootstrap.servers": self._bootstrap, "group.id": "observer"})
+        consumer = Consumer({**self._kafka, "group.id": "observer"})
         try:
             partitions = consumer.list_topics(topic, timeout=20).topics[topic].partitions
             return {

@@ -104,7 +104,7 @@ class Scored:
     def __init__(self, project: Project, kafka: ProxiedKafka) -> None:
         self.project, self.kafka = project, kafka
         self.connection = connect({}, project.home)
-        self.observer = Observer(self.connection.bootstrap, self.connection.registry)
+        self.observer = Observer(self.connection.kafka, self.connection.registry)
         self.logs = kafka.data / "logs"
         self._others: list[Scorer] = []
         self._group = Consumer({**self.connection.kafka, "group.id": GROUP, "log_level": 0})

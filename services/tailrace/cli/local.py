@@ -14,7 +14,8 @@ import typer
 
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, emit, say
-from tailrace.kit.connection import home_dir, running_addresses
+from tailrace.kit.connection import environment, home_dir
+from tailrace.kit.credentials import APPLICATION, OPS
 from tailrace.kit.errors import TailraceError, UsageError
 from tailrace.kit.private import keep_private
 
@@ -120,13 +121,21 @@ def _told(model: Mapping[str, Any]) -> dict[str, str]:
 
 
 @app.command()
-def env(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Print the addresses of what runs as lines for a shell, for programs of your own.
+def env(
+    home: HomeOption = None,
+    user: Annotated[str, typer.Option(help="Whom the programs are to be: application or ops.")] = APPLICATION,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the addresses of what runs, and a user's password, as lines for a shell, for programs of your own.
+
+    An application sends requests, labels and actions and reads what comes of them; ops reads everything.
 
     Example: eval "$(tailrace env)"
     """
+    if user not in (APPLICATION, OPS):
+        raise UsageError(f"there is no user {user!r} for programs: it is {APPLICATION} or {OPS}")
     where = _home(home)
-    addresses = running_addresses(where.root)
+    addresses = environment(where.root, user)
     if not addresses:
         raise TailraceError(f"nothing runs in {where}: start everything with `tailrace up --detach`")
     addresses["TAILRACE_HOME"] = str(where.root)
@@ -172,7 +181,7 @@ def run(
 
     Example: eval "$(tailrace env)" && tailrace run scorer
     """
-    from tailrace.local.services import PROGRAMS
+    from tailrace.services import PROGRAMS
 
     if service not in PROGRAMS:
         raise UsageError(f"there is no service {service!r}: it is one of {', '.join(PROGRAMS)}")

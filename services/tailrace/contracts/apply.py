@@ -181,8 +181,14 @@ def apply(
 def _topics(
     connection: Connection, contract: ModelContract, contracts: Contracts, say: Callable[[str], None]
 ) -> None:
+    from tailrace.kit.kafka_acls import grant_lane
     from tailrace.kit.topics import ensure_topics, lane_topics, settle
 
+    if not grant_lane(connection.kafka, contract.lane):
+        say(
+            f"warning: this Kafka user may not say what others may do: have the rights of lane {contract.lane} granted "
+            "by `tailrace run kafka-users` under a user who may"
+        )
     on_lane = [
         applied.contract for applied in contracts.on_lane(contract.lane) if applied.model != contract.model
     ]

@@ -2,6 +2,7 @@
 
 Each address comes from its environment variable; where that is missing, from the home of a running
 ``tailrace up`` (``TAILRACE_HOME``, default ``./.tailrace``), which writes its addresses to ``run/addresses.json``.
+Passwords are in no such file: they come from the environment, or from the home's credentials (kit/credentials.py).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tailrace.kit.addresses import credentials_in, without_credentials
+from tailrace.kit.credentials import KAFKA, OWNER, Credentials
 from tailrace.kit.errors import TailraceError
 
 ADDRESSES = Path("run", "addresses.json")
@@ -57,19 +59,23 @@ def home_dir(env: Mapping[str, str] | None = None) -> Path:
 
 
 def running_addresses(home: Path) -> dict[str, str]:
-    """The addresses that a running ``tailrace up`` wrote into its home; empty where none runs."""
+    """The addresses that a running ``tailrace up`` wrote into its home; empty where none runs, or another's home is."""
     try:
         found = json.loads((home / ADDRESSES).read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return {}
     return {str(k): str(v) for k, v in found.items()}
 
 
-def connect(env: Mapping[str, str] | None = None, home: Path | None = None) -> Connection:
+def connect(env: Mapping[str, str] | None = None, home: Path | None = None, user: str = OWNER) -> Connection:
     """Reads the environment, then the running home.
 
+    Args:
+        user: who connects to a broker for which the home has passwords. A user and password in the environment win,
+            but for one of the home's own users, whom `tailrace env` has put there for programs other than ours.
+
     Raises:
-        TailraceError: no Kafka or registry address is to be had.
+        TailraceError: no Kafka or registry address is to be had, or the home's passwords may not be read.
     """
     given: Mapping[str, str] = os.environ if env is None else env
     home = home or home_dir(given)
@@ -77,6 +83,8 @@ def connect(env: Mapping[str, str] | None = None, home: Path | None = None) -> C
     for name in _SECRETS:
         if f"{name}_FILE" in values:
             values[name] = Path(values[f"{name}_FILE"]).read_text().strip()
+    if values.get("KAFKA_SASL_MECHANISM", "").startswith("SCRAM"):  # which shows a password to no broker
+        values |= _kafka_login(values, Credentials(home), user)
     for needed in ("KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL"):
         if needed not in values:
             raise TailraceError(
@@ -92,3 +100,37 @@ def connect(env: Mapping[str, str] | None = None, home: Path | None = None) -> C
         or credentials_in(values["SCHEMA_REGISTRY_URL"]),
         clickhouse=values.get("CLICKHOUSE_URL"),
     )
+
+
+def environment(home: Path, user: str) -> dict[str, str]:
+    """What a program that is not ours needs in its environment to come to what runs in this home, as this user.
+
+    Raises:
+        TailraceError: the home's passwords may not be read.
+    """
+    values = running_addresses(home)
+    if values.get("KAFKA_SASL_MECHANISM", "").startswith("SCRAM"):
+        values |= _kafka_login(values, Credentials(home), user)
+    return values
+
+
+def _kafka_login(values: Mapping[str, str], credentials: Credentials, user: str) -> dict[str, str]:
+    """The user and password that the home has; nothing where others are given."""
+    try:
+        other = values.get("KAFKA_SASL_USERNAME")
+        if other and credentials.read(KAFKA, other) != values.get("KAFKA_SASL_PASSWORD"):
+            return {}
+        password = credentials.read(KAFKA, user)
+    except PermissionError as error:
+        if "KAFKA_SASL_PASSWORD" in values:
+            return {}  # somebody else's home: they were given to this process for it
+        raise TailraceError(
+            f"{error.filename} may not be read: only the owner of {credentials.folder.parent} has its passwords. Set "
+            "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD to what the owner gives you"
+        ) from error
+    if password is None:
+        raise TailraceError(
+            f"{credentials.path(KAFKA, user)} is missing, without which {user} cannot connect to Kafka: "
+            "`tailrace down`, then `tailrace up` makes it"
+        )
+    return {"KAFKA_SASL_USERNAME": user, "KAFKA_SASL_PASSWORD": password}

@@ -1,4 +1,4 @@
-"""A real Apache Kafka on this machine: one node, KRaft, plaintext on the loopback interface."""
+"""A real Apache Kafka on this machine: one node, KRaft, on the loopback interface, open or with users."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tailrace.kit.credentials import OWNER
 from tailrace.kit.errors import TailraceError
+from tailrace.kit.kafka_access import ADMIN
+from tailrace.kit.kafka_acls import settle_acls
+from tailrace.local import kafka_security as security
 from tailrace.local.java import cache_dir, jars, java, java_version
 from tailrace.local.ports import HOST, free_port, is_free, require_free
 from tailrace.local.process import Process
@@ -29,8 +33,8 @@ SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "inter.broker.listener.name": "PLAINTEXT",
-    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "inter.broker.listener.name": "CLIENTS",
+    "listener.security.protocol.map": "CLIENTS:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "default.replication.factor": "1",
     "min.insync.replicas": "1",
     "offsets.topic.replication.factor": "1",
@@ -80,6 +84,10 @@ def is_first_start(env: Mapping[str, str]) -> bool:
 class LocalKafka:
     """One broker over one data folder: started, stopped, killed, started again on the same port.
 
+    Args:
+        users: passwords by user, the broker's own `ADMIN` among them. Who is not one of them cannot connect, and each
+            may do what `tailrace.kit.kafka_access` grants. Without it anybody may do anything.
+
     Attributes:
         port: where clients connect. Chosen at the first start where not given, and then kept.
         log: what the broker writes to stdout and stderr.
@@ -92,11 +100,15 @@ class LocalKafka:
         port: int = 0,
         log: Path | None = None,
         env: Mapping[str, str] | None = None,
+        users: Mapping[str, str] | None = None,
     ) -> None:
+        assert users is None or ADMIN in users
         self.data = data.resolve()
         self.log = log or self.data / "kafka.log"
         self.port = port
         self._env = dict(os.environ if env is None else env)
+        self._users = users
+        self._settled = False
         self._process: Process | None = None
         self._trial: Path | None = None
 
@@ -104,6 +116,12 @@ class LocalKafka:
     def bootstrap(self) -> str:
         """``host:port`` for ``bootstrap.servers``."""
         return f"{HOST}:{self.port}"
+
+    def options(self, user: str) -> dict[str, str]:
+        """What librdkafka needs to connect, as this user where the broker has users."""
+        if self._users is None:
+            return {"bootstrap.servers": self.bootstrap}
+        return security.client_options(self.bootstrap, user, self._users[user])
 
     @property
     def pid(self) -> int | None:
@@ -137,6 +155,7 @@ class LocalKafka:
             self._process = Process([*command, "kafka.Kafka", str(config)], self.log, self._env)
             self._process.launch()
             if self._answers(time.monotonic() + timeout):
+                self._settle_users()
                 return
             self._process.kill()
             words = self._process.last_words()
@@ -183,7 +202,7 @@ class LocalKafka:
         release = java(self._env).parents[1] / "release"
         if self._env.get("KAFKA_HOME") or (java_version(release.parent) or 0) < 25:
             return None
-        made_of = "\n".join([release.read_text(), *_JVM, *_SNAPSHOT, classpath])
+        made_of = "\n".join([release.read_text(), *_JVM, *_SNAPSHOT, classpath, *security.SETTINGS.values()])
         name = f"kafka-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"
         cache = cache_dir(self._env)
         snapshot = cache / f"{name}.aot"
@@ -200,11 +219,11 @@ class LocalKafka:
 
         draft = snapshot.with_suffix(".draft")
         with tempfile.TemporaryDirectory(prefix="tailrace-kafka-") as folder:
-            trial = LocalKafka(Path(folder), env=self._env)
+            trial = LocalKafka(Path(folder), env=self._env, users={ADMIN: "trial", OWNER: "trial"})
             trial._trial = draft
             try:
                 trial.start()
-                _exercise(trial.bootstrap)
+                _exercise(trial.options(ADMIN))
             except (TailraceError, KafkaException):
                 trial.kill()
             trial.stop(120)  # it is written at the end
@@ -215,15 +234,17 @@ class LocalKafka:
     def _write_config(self) -> Path:
         controller = f"{HOST}:{free_port()}"
         settings = SETTINGS | {
-            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
-            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "listeners": f"CLIENTS://{self.bootstrap},CONTROLLER://{controller}",
+            "advertised.listeners": f"CLIENTS://{self.bootstrap}",
             "controller.quorum.voters": f"1@{controller}",
             "log.dirs": str(self.data / "logs"),
         }
+        if self._users is not None:
+            settings |= security.SETTINGS | security.jaas(self._users[ADMIN])
         path = self.data / "server.properties"
         try:
             self.data.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+            security.write_private(path, "".join(f"{key}={value}\n" for key, value in settings.items()))
             self.log.parent.mkdir(parents=True, exist_ok=True)
             self.log.touch()
         except OSError as error:
@@ -235,9 +256,15 @@ class LocalKafka:
 
     def _format(self, command: list[str], config: Path) -> None:
         tool = ["kafka.tools.StorageTool", "format", "-c", str(config), f"--cluster-id={_cluster_id()}"]
+        arguments = self.data / "format.arguments"
+        if self._users is not None:
+            security.write_private(arguments, security.format_arguments(self._users[ADMIN]))
+            tool.append(f"@{arguments}")
         process = Process([*command, *tool], self.log, self._env)
         process.launch()
-        if process.wait() != 0:
+        status = process.wait()
+        arguments.unlink(missing_ok=True)
+        if status != 0:
             raise TailraceError(f"Kafka's data folder could not be made:\n{process.last_words()}")
 
     def _answers(self, deadline: float) -> bool:
@@ -250,20 +277,34 @@ class LocalKafka:
                 time.sleep(0.02)
                 continue
             try:
-                with AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0}) as client:
+                with AdminClient({**self.options(ADMIN), "log_level": 0}) as client:
                     if client.list_topics(timeout=2).brokers:
                         return True
             except KafkaException:
                 time.sleep(0.05)
         return False
 
+    def _settle_users(self) -> None:
+        """Makes the users and their rights what they should be, once: the broker keeps them."""
+        from confluent_kafka import KafkaException
 
-def _exercise(bootstrap: str) -> None:
+        if self._users is None or self._settled:
+            return
+        admin = self.options(ADMIN)
+        try:
+            security.set_passwords(admin, {u: p for u, p in self._users.items() if u != ADMIN})
+        except KafkaException as error:
+            raise TailraceError(f"Kafka does not take its users: {error.args[0].str()}") from error
+        settle_acls(admin)
+        self._settled = True
+
+
+def _exercise(kafka: Mapping[str, str]) -> None:
     """What services do all day, so that the broker has loaded it: topics, transactions, groups."""
     from confluent_kafka import Consumer, Producer
     from confluent_kafka.admin import AdminClient, NewTopic
 
-    common: dict[str, str | int | float | bool] = {"bootstrap.servers": bootstrap, "log_level": 0}
+    common: dict[str, str | int | float | bool] = {**kafka, "log_level": 0}
     with AdminClient(common) as admin:  # must outlive its futures
         admin.create_topics([NewTopic("trial", 1, 1)])["trial"].result(30)
     producer = Producer({**common, "transactional.id": "trial"})

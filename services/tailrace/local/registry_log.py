@@ -18,9 +18,10 @@ from typing import Any
 from tailrace.kit.errors import Retry
 from tailrace.kit.topics import Topic, ensure_topics
 from tailrace.local.registry_state import LogRecord, RegistryState
+from tailrace.services import REGISTRY, SCHEMAS
 
 TOPIC = Topic(
-    name="_schemas",
+    name=SCHEMAS,
     about="What the schema registry knows, in the form of Confluent's registry.",
     owner="the registry",
     key="JSON",
@@ -33,7 +34,7 @@ TOPIC = Topic(
     keep=None,
     max_message_bytes=4 * 1024 * 1024,
 )
-_TRANSACTIONAL_ID = "tailrace-schema-registry"
+[_TRANSACTIONAL_ID] = REGISTRY.transactional_ids
 # What goes wrong is raised, and being fenced off is nothing wrong.
 _SILENT = logging.getLogger(f"{__name__}.librdkafka")
 _SILENT.setLevel(logging.CRITICAL + 1)

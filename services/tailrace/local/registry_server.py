@@ -74,7 +74,7 @@ def serve(kafka: Mapping[str, str], host: str = "127.0.0.1", port: int = 8081) -
 
 def main() -> None:
     """Serves at ``SCHEMA_REGISTRY_URL``'s port, on the loopback interface unless it names an address."""
-    connection = connect()
+    connection = connect(user="registry")
     address = urlsplit(connection.registry)
     serve(connection.kafka, address.hostname or "127.0.0.1", address.port or 8081)
 

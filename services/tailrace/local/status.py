@@ -10,7 +10,7 @@ from tailrace.kit.connection import Connection, connect
 from tailrace.kit.errors import TailraceError
 from tailrace.local.health import ask, lag, reason
 from tailrace.local.home import Home
-from tailrace.local.services import SERVICES
+from tailrace.services import SERVICES
 
 
 def status(home: Home) -> dict[str, Any]:

@@ -17,13 +17,16 @@ import psutil
 
 from tailrace.kit.addresses import without_credentials
 from tailrace.kit.connection import connect
+from tailrace.kit.credentials import KAFKA, Credentials
 from tailrace.kit.errors import TailraceError
+from tailrace.kit.kafka_access import ADMIN, USERS
+from tailrace.local import kafka_security
 from tailrace.local.health import ask, reason, starting
 from tailrace.local.home import Home
 from tailrace.local.kafka import LocalKafka, is_first_start
 from tailrace.local.ports import HOST, free_port, is_free
 from tailrace.local.process import Process
-from tailrace.local.services import SERVICES
+from tailrace.services import SERVICES
 
 LANE_PARTITIONS = 6
 """Partitions of a lane's topics on one machine; production's default is in kit/topics."""
@@ -137,12 +140,16 @@ class Supervisor:
             self._look_for_kafka(given)
         else:
             kafka = LocalKafka(
-                self._home.kafka_data, port=self._port("kafka"), log=self._home.log("kafka"), env=self._env
+                self._home.kafka_data,
+                port=self._port("kafka"),
+                log=self._home.log("kafka"),
+                env=self._env,
+                users=self._kafka_users(),
             )
             if is_first_start(self._env):
                 self._say("kafka         first start on this machine: fetching and preparing it")
             self._keep(Kept("kafka", kafka, kafka.start, kafka.bootstrap))
-            self._addresses["KAFKA_BOOTSTRAP_SERVERS"] = kafka.bootstrap
+            self._addresses |= {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap, **kafka_security.CLIENTS}
             self._addresses["TAILRACE_LANE_PARTITIONS"] = str(LANE_PARTITIONS)
             self._say(f"{'kafka':<13} {kafka.bootstrap}  ({time.monotonic() - began:.1f} s)")
         if given := self._env.get("SCHEMA_REGISTRY_URL"):
@@ -152,6 +159,11 @@ class Supervisor:
         self._await_server("registry", self._addresses["SCHEMA_REGISTRY_URL"], "/subjects")
         self._await_server("clickhouse", self._addresses["CLICKHOUSE_URL"], "/ping")
         self._home.write(self._home.addresses, self._addresses)
+
+    def _kafka_users(self) -> dict[str, str]:
+        """The passwords of the broker's users, made where the home has none yet."""
+        credentials = Credentials(self._home.root)
+        return {user: credentials.make(KAFKA, user) for user in (ADMIN, *USERS)}
 
     def _look_for_kafka(self, given: str) -> None:
         from confluent_kafka import KafkaException
