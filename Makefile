@@ -26,7 +26,7 @@ test: setup
 
 ALONE = tests/chaos tests/e2e/test_demo.py
 test-services: setup
-	$(BIN)/python -m pytest tests/integration
+	$(BIN)/python -m pytest tests/integration tests/security
 test-projects: setup
 	$(BIN)/python -m pytest tests/unit tests/contract tests/static tests/simulation tests/e2e $(ALONE:%=--ignore=%)
 
@@ -38,7 +38,7 @@ test-fast: setup
 	$(BIN)/python -m pytest tests/unit tests/contract
 
 chaos: setup
-	TAILRACE_CHAOS=long $(BIN)/python -m pytest $(ALONE) tests/simulation -s
+	TAILRACE_CHAOS=long $(BIN)/python -m pytest $(ALONE) tests/simulation tests/security -s
 
 bench: setup
 	$(BIN)/python -m benchmarks.scorer --json

@@ -1,0 +1,165 @@
+"""What lies on the disk: a home is its owner's alone, and no password of an address is in it, or shown to anybody."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.support.project import Project, running_project
+
+from tailrace.demo.loans import simulate
+from tailrace.kit.connection import Connection
+from tailrace.kit.data import data_dir
+from tailrace.kit.errors import Retry, UsageError
+from tailrace.kit.registry import RegistryClient
+from tailrace.local.home import Home
+from tailrace.local.ports import free_port
+
+NOBODY = 65534
+SECRETS = {"CLICKHOUSE_URL": "Blackbird-at-dawn", "SCHEMA_REGISTRY_URL": "Nightingale-at-dusk"}
+
+
+@pytest.fixture(scope="module")
+def used() -> Iterator[Project]:
+    """A project that has been used, in a folder that everybody may go through."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        with running_project(Path(folder) / "project") as project:
+            _use(project)
+            yield project
+
+
+def _use(project: Project) -> None:
+    contract = project.path / "credit.yaml"
+    contract.write_text((data_dir("contracts", "models") / "credit.yaml").read_text())
+    simulate(rows=1_000, seed=1).write_csv(project.path / "loans.csv")
+    project.run("apply", str(contract))
+    project.run("train", "credit", "--data", "loans.csv", "--where", "TRUE")
+    project.wait_for_champion("credit", 1)
+    project.run("replay", "loans.csv", "--model", "credit", "--label-delay", "1d")
+    project.run("verify", "--deep")
+
+
+def exposed(folder: Path) -> list[str]:
+    """What group or others can do anything with, below a folder and the folder itself."""
+    paths = [folder, *folder.rglob("*")]
+    modes = {path: path.lstat().st_mode for path in paths if not path.is_symlink()}
+    return [f"{stat.filemode(mode)} {path}" for path, mode in modes.items() if mode & 0o077]
+
+
+def test_a_used_home_has_nothing_for_group_or_others(used: Project) -> None:
+    assert not exposed(used.home)
+    kinds = {path.relative_to(used.home).parts[0] for path in used.home.rglob("*") if path.is_file()}
+    assert kinds >= {"data", "run", "keys", "cache", "home.json"}, "the walk has missed something"
+
+
+def test_what_the_umask_of_a_shell_leaves_open_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "open").touch(0o640)
+    tmp_path.chmod(0o700)
+    assert len(exposed(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("what", ["keys/signing.key", "run/addresses.json", "run/kafka.log", "home.json"])
+def test_another_user_reads_no_file_of_the_home(used: Project, what: str) -> None:
+    if os.geteuid() != 0:
+        assert os.environ.get("CI") != "true", "this test has to be root to become another user"
+        pytest.skip("only root can become another user")
+    file = used.home / what
+    open_to_all = used.path / "open"
+    open_to_all.touch(0o644)
+    assert file.exists()
+    assert _read_by_nobody(open_to_all).returncode == 0, "that one it can read, and the home's it cannot"
+    refused = _read_by_nobody(file)
+    assert refused.returncode != 0
+    assert "Permission denied" in refused.stderr
+
+
+def _read_by_nobody(file: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["cat", str(file)], user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True, text=True
+    )
+
+
+def with_secret(url: str, variable: str) -> str:
+    return url.replace("://", f"://default:{SECRETS[variable]}@")
+
+
+def _supervisor(project: Project) -> int:
+    pid = Home(project.home).holder()
+    assert pid is not None
+    return pid
+
+
+def assert_no_secret(text: str) -> None:
+    for secret in SECRETS.values():
+        assert secret not in text, text
+
+
+def test_passwords_of_addresses_are_in_no_file_argument_or_message(stack: Connection, tmp_path: Path) -> None:
+    assert stack.clickhouse
+    given = {
+        "KAFKA_BOOTSTRAP_SERVERS": stack.bootstrap,
+        "SCHEMA_REGISTRY_URL": with_secret(stack.registry, "SCHEMA_REGISTRY_URL"),
+        "CLICKHOUSE_URL": with_secret(stack.clickhouse, "CLICKHOUSE_URL"),
+    }
+    project = Project(tmp_path)
+    project.env |= given
+    said: list[subprocess.CompletedProcess[str]] = []
+    try:
+        said.append(project.run("up", "--detach", timeout=120))
+        said += [
+            project.run(*command, check=False) for command in (["env"], ["status"], ["status", "--json"])
+        ]
+        assert project.json("query", "SELECT 1 AS one") == [{"one": 1}]
+        pids = [*map(project.pid, ("scorer", "sink")), _supervisor(project)]
+        for process in {*map(psutil.Process, pids), *psutil.Process(pids[-1]).children(recursive=True)}:
+            assert_no_secret(" ".join(process.cmdline()))
+        assert SECRETS["CLICKHOUSE_URL"] in psutil.Process(pids[0]).environ()["CLICKHOUSE_URL"]
+    finally:
+        said.append(project.run("down", timeout=60, check=False))
+    for done in said:
+        assert_no_secret(done.stdout + done.stderr)
+    files = [path for path in project.home.rglob("*") if path.is_file()]
+    assert {file.name for file in files} >= {"scorer.log", "up.log"}
+    for file in files:
+        assert_no_secret(file.read_text(errors="replace"))
+
+
+NO_ANSWER = [
+    "http://me:SECRET@127.0.0.1:PORT",
+    "me:SECRET@127.0.0.1:PORT",
+    "http://me:a/SECRET@127.0.0.1:PORT",
+]
+
+
+def _at_a_closed_port(url: str, secret: str) -> str:
+    return url.replace("SECRET", secret).replace("PORT", str(free_port()))
+
+
+@pytest.mark.parametrize("url", NO_ANSWER)
+def test_a_clickhouse_that_does_not_answer_is_named_without_its_password(tmp_path: Path, url: str) -> None:
+    project = Project(tmp_path)
+    project.env |= {
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "SCHEMA_REGISTRY_URL": "http://127.0.0.1:1",
+        "CLICKHOUSE_URL": _at_a_closed_port(url, SECRETS["CLICKHOUSE_URL"]),
+    }
+    failed = project.run("query", "SELECT 1", check=False)
+    assert failed.returncode != 0
+    assert "ClickHouse" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert_no_secret(failed.stdout + failed.stderr)
+
+
+@pytest.mark.parametrize("url", NO_ANSWER)
+def test_a_registry_that_does_not_answer_is_named_without_its_password(url: str) -> None:
+    with pytest.raises((Retry, UsageError)) as failed:
+        RegistryClient(_at_a_closed_port(url, SECRETS["SCHEMA_REGISTRY_URL"])).latest("subject")
+    assert "registry" in str(failed.value)
+    assert_no_secret(f"{failed.value} {failed.value.__cause__}")
