@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from tailrace.kit.connection import connect
+from tailrace.kit.credentials import KAFKA, OWNER, Credentials
 from tailrace.kit.errors import TailraceError
 from tailrace.local import supervisor as module
 from tailrace.local.health import ask
@@ -104,6 +105,13 @@ def test_what_is_killed_comes_back_at_its_address(home: Home, name: str, path: s
     _until(lambda: status(home)[name]["healthy"], f"{name} answers again")
 
 
+def _given(home: Home) -> dict[str, str]:
+    """The environment of who uses what runs in a home as a cluster of one's own, with a login there."""
+    file = Credentials(home.root).path(KAFKA, OWNER)
+    login = {"KAFKA_SASL_USERNAME": OWNER, "KAFKA_SASL_PASSWORD_FILE": str(file)}
+    return {**home.read(home.addresses), **login}
+
+
 @pytest.mark.parametrize("name", ["Kafka", "registry", "clickhouse"])
 def test_an_address_that_is_given_but_dead_is_said(
     tmp_path: Path, home: Home, name: str, monkeypatch: pytest.MonkeyPatch
@@ -115,7 +123,7 @@ def test_an_address_that_is_given_but_dead_is_said(
         "clickhouse": "CLICKHOUSE_URL",
     }
     dead = f"{HOST}:{free_port()}"
-    given = home.read(home.addresses) | {variables[name]: dead if name == "Kafka" else f"http://{dead}"}
+    given = _given(home) | {variables[name]: dead if name == "Kafka" else f"http://{dead}"}
     mine = Home(tmp_path / "home")
     mine.prepare()
     with pytest.raises(TailraceError, match=f"the {name} .*{dead}.* does not answer"):
@@ -126,7 +134,7 @@ def test_what_is_given_is_used_and_left_alone(tmp_path: Path, home: Home) -> Non
     mine = Home(tmp_path / "home")
     mine.prepare()
     lock = mine.lock()
-    given = {k: v for k, v in home.read(home.addresses).items() if k != "TAILRACE_LANE_PARTITIONS"}
+    given = {k: v for k, v in _given(home).items() if k != "TAILRACE_LANE_PARTITIONS"}
     supervisor = Supervisor(mine, tmp_path, print, ENV | given)
     supervisor.start()
     try:

@@ -102,6 +102,15 @@ def connect(env: Mapping[str, str] | None = None, home: Path | None = None, user
     )
 
 
+def kafka_login_names(env: Mapping[str, str]) -> dict[str, str]:
+    """What the environment says of how to log in to Kafka: of secrets only in which files they are."""
+    names = (
+        *(name for name in _KAFKA_OPTIONS if name not in _SECRETS),
+        *(f"{name}_FILE" for name in _SECRETS),
+    )
+    return {name: env[name] for name in names if env.get(name)}
+
+
 def environment(home: Path, user: str) -> dict[str, str]:
     """What a program that is not ours needs in its environment to come to what runs in this home, as this user.
 

@@ -16,7 +16,7 @@ from typing import Protocol
 import psutil
 
 from tailrace.kit.addresses import without_credentials
-from tailrace.kit.connection import connect
+from tailrace.kit.connection import connect, kafka_login_names
 from tailrace.kit.credentials import KAFKA, Credentials
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.kafka_access import ADMIN, USERS
@@ -136,7 +136,7 @@ class Supervisor:
             # Needs no Kafka: comes up while Kafka does.
             self._launch_server("clickhouse", "CLICKHOUSE_URL")
         if given := self._env.get("KAFKA_BOOTSTRAP_SERVERS"):
-            self._addresses["KAFKA_BOOTSTRAP_SERVERS"] = given
+            self._addresses |= {"KAFKA_BOOTSTRAP_SERVERS": given, **kafka_login_names(self._env)}
             self._look_for_kafka(given)
         else:
             kafka = LocalKafka(
