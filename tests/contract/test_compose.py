@@ -110,7 +110,7 @@ def test_everything_has_a_health_check_and_waits_for_what_it_needs(
         ("kafka", "registry", "clickhouse"), "service_healthy"
     )
     registry = urlsplit(ours["registry"]["environment"]["SCHEMA_REGISTRY_URL"])
-    assert f"{registry.scheme}://{registry.netloc}/subjects" in ours["registry"]["healthcheck"]["test"][-1]
+    assert f"{registry.scheme}://{registry.netloc}/readyz" in ours["registry"]["healthcheck"]["test"][-1]
 
 
 def test_ports_are_published_on_this_machine_alone(compose: Compose) -> None:

@@ -68,8 +68,7 @@ def test_java(credit: Project, tmp_path: Path) -> None:
     source = tmp_path / "Score.java"
     source.write_text(program)
     classpath = compile_java(source, tmp_path / "classes", also=jars(AVRO))
-    where = connect({}, credit.home)
-    env = {"KAFKA_BOOTSTRAP_SERVERS": where.bootstrap, "SCHEMA_REGISTRY_URL": where.registry}
+    env = dict(credit.json("env"))
     printed = run_java(classpath, "Score", env=os.environ | env)
     assert ANSWERED.fullmatch(printed.strip())
     assert _until_answered(credit, "J-1")["request"]["age"] == 44
@@ -78,8 +77,7 @@ def test_java(credit: Project, tmp_path: Path) -> None:
 def _sh(credit: Project, script: str) -> str:
     """Runs an example with kcat where it is installed; elsewhere does with librdkafka what kcat does with it: a null
     key, librdkafka's own partitioner, a line of text as the value."""
-    where = connect({}, credit.home)
-    env = {"KAFKA_BOOTSTRAP_SERVERS": where.bootstrap, "SCHEMA_REGISTRY_URL": where.registry}
+    where, env = connect({}, credit.home), dict(credit.json("env"))
     if shutil.which("kcat"):
         done = subprocess.run(
             ["sh", "-c", script], env=os.environ | env, capture_output=True, text=True, timeout=60

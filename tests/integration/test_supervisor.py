@@ -17,6 +17,8 @@ import psutil
 import pytest
 
 from tailrace.kit.connection import connect
+from tailrace.kit.credentials import HTTP, SERVICES, Credentials
+from tailrace.kit.doors import with_userinfo
 from tailrace.kit.errors import TailraceError
 from tailrace.local import supervisor as module
 from tailrace.local.health import ask
@@ -76,7 +78,7 @@ def test_what_was_reached_is_said_and_written(home: Home) -> None:
     assert [line.split()[0] for line in said[:3]] == ["kafka", "registry", "clickhouse"]
     connection = connect(env={}, home=home.root)
     assert connection.bootstrap == _process(home, "kafka")["address"]
-    assert ask(connection.registry, "/subjects").ok
+    assert ask(connection.registry, "/readyz").ok
     assert connection.clickhouse
     assert ask(connection.clickhouse, "/ping").ok
     now = status(home)
@@ -92,7 +94,7 @@ def test_a_port_that_is_taken_by_now_is_replaced(home: Home) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "path"), [("registry", "/subjects"), ("clickhouse", "/ping"), ("kafka", None)]
+    ("name", "path"), [("registry", "/readyz"), ("clickhouse", "/ping"), ("kafka", None)]
 )
 def test_what_is_killed_comes_back_at_its_address(home: Home, name: str, path: str | None) -> None:
     before = _process(home, name)
@@ -127,7 +129,10 @@ def test_what_is_given_is_used_and_left_alone(tmp_path: Path, home: Home) -> Non
     mine.prepare()
     lock = mine.lock()
     given = {k: v for k, v in home.read(home.addresses).items() if k != "TAILRACE_LANE_PARTITIONS"}
-    supervisor = Supervisor(mine, tmp_path, print, ENV | given)
+    services = Credentials(home.root).read(HTTP, SERVICES)
+    given["CLICKHOUSE_URL"] = with_userinfo(given["CLICKHOUSE_URL"], f"{SERVICES}:{services}")
+    login = {"SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO": f"{SERVICES}:{services}"}
+    supervisor = Supervisor(mine, tmp_path, print, ENV | given | login)
     supervisor.start()
     try:
         assert mine.read(mine.addresses) == given

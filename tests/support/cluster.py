@@ -24,7 +24,7 @@ from tailrace.contracts.lanes import Lane
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.contracts.schemas import request_schema
 from tailrace.kit.codec import Codec
-from tailrace.kit.connection import Connection
+from tailrace.kit.connection import Connection, connect
 from tailrace.kit.reading import TopicReader
 from tailrace.kit.registry import RegistryClient
 from tailrace.kit.topics import control_topics, ensure_topics
@@ -64,8 +64,10 @@ class Cluster:
     ports: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.observer = Observer(self.connection.bootstrap, self.connection.registry)
-        self.codec = Codec(RegistryClient(self.connection.registry))
+        self.observer = Observer(
+            self.connection.bootstrap, self.connection.registry, self.connection.registry_auth
+        )
+        self.codec = Codec(RegistryClient(self.connection.registry, self.connection.registry_auth))
         self.contracts = Contracts()
         self.sent = 0
         self._producer = Producer({**self.connection.kafka, "partitioner": "murmur2_random", "linger.ms": 2})
@@ -101,7 +103,7 @@ class Cluster:
 
     def send(self, *requests: dict[str, Any]) -> None:
         """Sends Avro requests, numbered by their request ids."""
-        schema = RegistryClient(self.connection.registry).register(
+        schema = RegistryClient(self.connection.registry, self.connection.registry_auth).register(
             "credit.requests-value", request_schema(self.contracts.current["credit"].contract)
         )
         for request in requests:
@@ -175,8 +177,8 @@ def broker_with_registry(folder: Path, **settings: str) -> Iterator[tuple[Connec
     server = Process(command, home / "registry.log", env | {"TAILRACE_PORT": str(port)})
     server.launch()
     try:
-        until("the registry answers", lambda: ask_health(registry, "/subjects").ok)
-        connection = Connection({"bootstrap.servers": broker.bootstrap}, registry)
+        until("the registry answers", lambda: ask_health(registry, "/readyz").ok)
+        connection = connect(env, home)
         ensure_topics(connection.kafka, control_topics())
         yield connection, home, env
     finally:

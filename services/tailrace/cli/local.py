@@ -7,6 +7,7 @@ import shlex
 import time
 from collections import deque
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +15,8 @@ import typer
 
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, emit, say
-from tailrace.kit.connection import home_dir, running_addresses
-from tailrace.kit.errors import TailraceError, UsageError
+from tailrace.kit.connection import home_dir
+from tailrace.kit.errors import UsageError
 
 if TYPE_CHECKING:
     from tailrace.local.home import Home
@@ -84,7 +85,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """
     from tailrace.cli.control import models_in_force
     from tailrace.kit.connection import connect
-    from tailrace.kit.errors import Retry
+    from tailrace.kit.errors import Retry, TailraceError
     from tailrace.local.status import status as ask_everything
 
     where = _home(home)
@@ -118,21 +119,33 @@ def _told(model: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+class EnvUser(StrEnum):
+    """As whom a program comes."""
+
+    APPLICATION = "application"
+    OPS = "ops"
+
+
 @app.command()
-def env(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Print the addresses of what runs as lines for a shell, for programs of your own.
+def env(
+    home: HomeOption = None,
+    user: Annotated[
+        EnvUser,
+        typer.Option("--user", help="As whom: application sends and reads answers, ops looks at everything."),
+    ] = EnvUser.APPLICATION,
+    as_json: JsonOption = False,
+) -> None:
+    """Print addresses and credentials of what runs as lines for a shell, for programs of your own.
 
     Example: eval "$(tailrace env)"
     """
-    where = _home(home)
-    addresses = running_addresses(where.root)
-    if not addresses:
-        raise TailraceError(f"nothing runs in {where}: start everything with `tailrace up --detach`")
-    addresses["TAILRACE_HOME"] = str(where.root)
+    from tailrace.local.environment import program_environment
+
+    variables = program_environment(_home(home).root, user)
     if as_json:
-        emit(addresses, as_json=True)
+        emit(variables, as_json=True)
     else:
-        for name, value in addresses.items():
+        for name, value in variables.items():
             print(f"export {name}={shlex.quote(value)}")
 
 

@@ -21,6 +21,7 @@ from tailrace.contracts import lanes
 from tailrace.contracts.schemas import subject
 from tailrace.kit.codec import Codec
 from tailrace.kit.connection import Connection, connect
+from tailrace.kit.credentials import APPLICATION
 from tailrace.kit.errors import BadRecord, Retry, TailraceError, UsageError
 from tailrace.kit.messages import Source
 from tailrace.kit.reading import read_all
@@ -47,7 +48,7 @@ class Client:
     """
 
     def __init__(self, connection: Connection | None = None, home: Path | str | None = None) -> None:
-        self._connection = connection or connect(home=None if home is None else Path(home))
+        self._connection = connection or connect(home=None if home is None else Path(home), user=APPLICATION)
         self._registry = RegistryClient(self._connection.registry, self._connection.registry_auth)
         self._codec = Codec(self._registry)
         self._lock = threading.RLock()

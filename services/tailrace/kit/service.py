@@ -77,7 +77,7 @@ def run_service(name: str, make: Callable[[Service], Runnable]) -> None:
     try:
         settings = read_settings()
         log_as_json(name, settings.log_level)
-        connection = connect(home=settings.home)
+        connection = connect(home=settings.home, user=name)
         registry = RegistryClient(connection.registry, connection.registry_auth)
         service = Service(name, settings, connection, registry)
         for number in (signal.SIGTERM, signal.SIGINT):

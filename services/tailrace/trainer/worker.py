@@ -87,7 +87,7 @@ def _work(job: Mapping[str, Any], tell: Any) -> None:
     from tailrace.trainer.work import gather, train
 
     run, contract = run_of(job["run"]), ModelContract.from_resolved(job["contract"])
-    connection = connect()
+    connection = connect(user="trainer")
     registry = RegistryClient(connection.registry, connection.registry_auth)
 
     def say(progress: float, doing: str) -> None:
