@@ -16,11 +16,14 @@ from typing import Any
 import psutil
 import pytest
 
+from tailrace.kit.clickhouse import ClickHouse
 from tailrace.kit.connection import connect
-from tailrace.kit.credentials import HTTP, SERVICES, Credentials
+from tailrace.kit.credentials import APPLICATION, HTTP, SERVICES, Credentials
 from tailrace.kit.doors import with_userinfo
 from tailrace.kit.errors import TailraceError
+from tailrace.kit.registry import RegistryClient
 from tailrace.local import supervisor as module
+from tailrace.local.environment import program_environment
 from tailrace.local.health import ask
 from tailrace.local.home import Home
 from tailrace.local.ports import HOST, free_port
@@ -65,6 +68,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     lock.release()
     taken.close()
     assert not made.addresses.exists()
+    assert not list((root / "home" / "access").glob("*.address")), (
+        "nothing is sent to who has their ports now"
+    )
 
 
 said: list[str] = []
@@ -85,6 +91,21 @@ def test_what_was_reached_is_said_and_written(home: Home) -> None:
     assert now["ready"]
     assert all(now[name]["healthy"] for name in ("kafka", "registry", "clickhouse"))
     assert (home.root / "keys" / "signing.key").stat().st_mode & 0o077 == 0
+
+
+def test_a_program_is_let_in_by_what_it_is_given(home: Home) -> None:
+    given = program_environment(home, APPLICATION)
+    registry = RegistryClient(given["SCHEMA_REGISTRY_URL"], given["SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO"])
+    assert registry.latest("nobody") is None
+    with pytest.raises(TailraceError, match="the user application may not PUT this"):
+        registry.set_level("nobody", "NONE")
+    with pytest.raises(TailraceError, match=r"refuses with 401.*tailrace env"):
+        RegistryClient(given["SCHEMA_REGISTRY_URL"]).latest("nobody")
+    clickhouse = ClickHouse(given["CLICKHOUSE_URL"])
+    assert clickhouse.database == "tailrace"
+    assert clickhouse.query("SELECT 41 + 1").rows == [(42,)]
+    for file in home.run.iterdir():
+        assert given["SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO"].partition(":")[2] not in file.read_text(), file
 
 
 def test_a_port_that_is_taken_by_now_is_replaced(home: Home) -> None:

@@ -141,7 +141,7 @@ def env(
     """
     from tailrace.local.environment import program_environment
 
-    variables = program_environment(_home(home).root, user)
+    variables = program_environment(_home(home), user)
     if as_json:
         emit(variables, as_json=True)
     else:

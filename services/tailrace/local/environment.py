@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tailrace.kit.clickhouse import DATABASE
 from tailrace.kit.connection import running_addresses
 from tailrace.kit.credentials import HTTP, OPS, Credentials
 from tailrace.kit.doors import CLICKHOUSE, REGISTRY, is_own, with_userinfo
 from tailrace.kit.errors import TailraceError
+from tailrace.local.home import Home
 
 
-def program_environment(home: Path, user: str) -> dict[str, str]:
+def program_environment(home: Home, user: str) -> dict[str, str]:
     """Addresses and credentials of what runs in the home; the credentials of the home's own servers alone.
 
     Args:
@@ -20,14 +22,18 @@ def program_environment(home: Path, user: str) -> dict[str, str]:
     Raises:
         TailraceError: nothing runs in the home, or its credentials are not this user's to read.
     """
-    variables = running_addresses(home)
+    root, variables = home.root, running_addresses(home.root)
     if not variables:
         raise TailraceError(f"nothing runs in {home}: start everything with `tailrace up --detach`")
-    if is_own(home, REGISTRY, variables["SCHEMA_REGISTRY_URL"]):
-        variables["SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO"] = _login(home, user)
-    if is_own(home, CLICKHOUSE, clickhouse := variables.get("CLICKHOUSE_URL", "")):
-        variables["CLICKHOUSE_URL"] = with_userinfo(clickhouse, _login(home, OPS)) + f"/{DATABASE}"
-    return variables | {"TAILRACE_HOME": str(home)}
+    if is_own(root, REGISTRY, variables["SCHEMA_REGISTRY_URL"]):
+        variables["SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO"] = _login(root, user)
+    if is_own(root, CLICKHOUSE, clickhouse := variables.get("CLICKHOUSE_URL", "")):
+        variables["CLICKHOUSE_URL"] = with_userinfo(_with_database(clickhouse), _login(root, OPS))
+    return variables | {"TAILRACE_HOME": str(root)}
+
+
+def _with_database(url: str) -> str:
+    return url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/{DATABASE}"
 
 
 def _login(home: Path, user: str) -> str:
