@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo test test-fast test-services test-projects chaos bench lock
+.PHONY: setup demo test test-fast test-services test-projects test-without-data chaos bench lock licences sbom
 
 setup: $(READY)
 
@@ -30,6 +30,10 @@ test-services: setup
 test-projects: setup
 	$(BIN)/python -m pytest tests/unit tests/contract tests/static tests/simulation tests/e2e $(ALONE:%=--ignore=%)
 
+# What reads real data from beside the project, as a clone sees it that has none there.
+test-without-data: setup
+	TAILRACE_REAL_DATA=/nonexistent $(BIN)/python -m pytest $(shell grep -rlF --include='test_*.py' 'from tests.support.real_data' tests)
+
 test-fast: setup
 	$(BIN)/python -m pytest tests/unit tests/contract
 
@@ -39,8 +43,17 @@ chaos: setup
 bench: setup
 	$(BIN)/python -m benchmarks.scorer --json
 
-# Both name no index and no host, unlike the lock files of the tools themselves. The second is the image's.
-COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes pyproject.toml
+# They name no index and no host, unlike the lock files of the tools themselves. The second is the image's, the third
+# builds the wheel in it.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes
 lock: setup
-	$(COMPILE) --all-extras --group dev -o requirements.txt
-	$(COMPILE) --extra services --extra train -c requirements.txt -o services/requirements.txt
+	$(COMPILE) pyproject.toml --all-extras --group dev -o requirements.txt
+	$(COMPILE) pyproject.toml --extra services --extra train -c requirements.txt -o services/requirements.txt
+	$(COMPILE) --group build -c requirements.txt -o services/build-requirements.txt
+
+# Whose work is installed and under which licence, for people; and for machines (CycloneDX, in dist/).
+licences: setup
+	$(BIN)/python -m tools.licences docs/licences.md
+
+sbom: setup
+	$(BIN)/python -m tools.sbom dist/tailrace.cdx.json

@@ -18,7 +18,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -70,7 +70,11 @@ class Broker:
 
     def __init__(self, bootstrap: str) -> None:
         self.connection = Connection(kafka={"bootstrap.servers": bootstrap}, registry="")
-        self._admin = AdminClient(dict(self.connection.kafka))
+        self._open = ExitStack()
+        self._admin = self._open.enter_context(AdminClient(dict(self.connection.kafka)))
+
+    def close(self) -> None:
+        self._open.close()
 
     def topic(self, name: str, partitions: int) -> str:
         """A new topic, whose name begins with ``name``."""
@@ -101,14 +105,16 @@ class Broker:
 @contextmanager
 def broker() -> Iterator[Broker]:
     if given := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
-        yield Broker(given)
+        with closing(Broker(given)) as there:
+            yield there
         return
     folder = Path(tempfile.mkdtemp(prefix="tailrace-benchmark-"))
     kafka = LocalKafka(folder)
     say("starting a broker")
     kafka.start()
     try:
-        yield Broker(kafka.bootstrap)
+        with closing(Broker(kafka.bootstrap)) as ours:
+            yield ours
     finally:
         kafka.stop()
         shutil.rmtree(folder, ignore_errors=True)

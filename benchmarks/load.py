@@ -46,6 +46,7 @@ class SteadyLoad(threading.Thread):
             self._producer.poll(0)
             self.sent += 1
         self._producer.flush()
+        self._producer.close()
 
     def stop(self) -> None:
         self._stopping.set()
@@ -91,6 +92,7 @@ class Swaps(threading.Thread):
                 if message.value() is not None:  # marks
                     self._take(message, message.timestamp()[1] / 1e3)
         self._reader.close()
+        self._producer.close()
 
     def _take(self, message: Message, at: float) -> None:
         if message.topic() == self._topics[0]:

@@ -18,6 +18,7 @@ import confluent_kafka
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tailrace.kit.connection import Connection
+from tailrace.kit.kafka_clients import end
 from tailrace.kit.kafka_log import SESSION_TIMEOUT_MS
 from tailrace.kit.reading import TopicReader, read_all
 from tailrace.local.kafka import LocalKafka
@@ -88,7 +89,9 @@ class Load(threading.Thread):
                 self._producer.produce(SOURCE, b"%d" % self.sent, b"%d" % self.sent)
                 self.sent += 1
             self._producer.poll(0.005)
-        assert self._producer.flush(60) == 0
+        left = self._producer.flush(60)
+        end(self._producer)
+        assert left == 0
 
     def stop(self) -> None:
         self._stopping.set()

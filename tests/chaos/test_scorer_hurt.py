@@ -31,6 +31,7 @@ from tests.support.tcp_proxy import COMMITTING, Harm
 
 from tailrace.client import Client
 from tailrace.client.errors import DeliveryFailed
+from tailrace.kit.kafka_clients import sending
 from tailrace.kit.registry import RegistryClient
 
 LONG = os.environ.get("TAILRACE_CHAOS") == "long"
@@ -351,9 +352,9 @@ def producing(scored: Scored) -> Iterator[Producer]:
         "message.max.bytes": 20 * LIMIT,
         "log_level": 0,
     }
-    producer = Producer({**scored.connection.kafka, **options})
-    yield producer
-    assert producer.flush(30) == 0
+    with sending({**scored.connection.kafka, **options}) as producer:
+        yield producer
+        assert producer.flush(30) == 0
 
 
 def rows_are_events(scored: Scored) -> None:

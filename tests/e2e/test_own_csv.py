@@ -16,6 +16,7 @@ import onnxruntime
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from tests.support.project import Project
+from tests.support.real_data import real_data
 
 from tailrace.kit.clickhouse import ClickHouse
 from tailrace.kit.connection import connect
@@ -25,13 +26,12 @@ EVERY = datetime.timedelta(minutes=30)
 VERSION = "model = 'electricity' AND version = 1"
 DELAY = datetime.timedelta(days=1)
 FEATURES = ("period", "nswprice", "nswdemand", "vicprice", "vicdemand", "transfer")
-REAL = Path(__file__).parents[2].joinpath("..", "shared", "data", "electricity.csv")
 
 
 def _write_data(file: Path) -> None:
     """The first rows of the real file, or where that is missing rows like them, half-hourly prices."""
-    if REAL.exists():
-        lines = REAL.read_text().splitlines()[: ROWS + 1]
+    if (real := real_data("electricity.csv")) is not None:
+        lines = real.read_text().splitlines()[: ROWS + 1]
         file.write_text("\n".join(lines) + "\n")
         return
     draw = random.Random(1)

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 from tests.support.project import Project
+from tests.support.real_data import real_data
 
 REPO = Path(__file__).parents[2]
-REAL = REPO / ".." / "shared" / "data"
 ROWS = 4_000
 FEATURES = ("period", "nswprice", "nswdemand", "vicprice", "vicdemand", "transfer")
 EVERY = datetime.timedelta(minutes=30)
@@ -26,7 +26,7 @@ WEEK_MS = 7 * 86_400_000
 
 def _electricity(file: Path) -> list[dict[str, str]]:
     """The first rows of the real file, or where that is missing rows like them; written to ``file``."""
-    if (real := REAL / "electricity.csv").exists():
+    if (real := real_data("electricity.csv")) is not None:
         file.write_text("\n".join(real.read_text().splitlines()[: ROWS + 1]) + "\n")
     else:
         draw = random.Random(1)
@@ -110,8 +110,7 @@ def test_metrics_in_clickhouse_are_scikit_learns_on_the_csv(project: Project) ->
 
 def test_wines_that_are_lighter_than_those_trained_on_are_drift_on_alcohol(project: Project) -> None:
     """The example of "Introducing MLOps" (Treveil et al., 2020), chapter 7."""
-    real = REAL / "wine_quality.csv"
-    if real.exists():
+    if (real := real_data("wine_quality.csv")) is not None:
         lines = real.read_text().splitlines()
     else:
         draw = random.Random(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import count
 
 import pytest
@@ -30,6 +31,10 @@ class Bench:
         self._producer = Producer({**stack.kafka, "transactional.id": self._model})
         self._producer.init_transactions(30)
 
+    def close(self) -> None:
+        self._group.close()
+        del self._producer
+
     def batch(self, end: int, *answers: tuple[Source, dict[str, object]], abort: bool = False) -> None:
         """One transaction: answers to requests, with what is otherwise about them; commits offsets up to ``end``."""
         self._producer.begin_transaction()
@@ -50,7 +55,8 @@ class Bench:
 
 @pytest.fixture
 def bench(stack: Connection, kafka: LocalKafka) -> Iterator[Bench]:
-    return Bench(stack, kafka)
+    with closing(Bench(stack, kafka)) as made:
+        yield made
 
 
 def test_what_is_in_order(bench: Bench) -> None:

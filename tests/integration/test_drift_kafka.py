@@ -24,6 +24,7 @@ from tailrace.contracts.model_contract import load_contract
 from tailrace.contracts.schemas import prediction_schema
 from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.connection import Connection
+from tailrace.kit.kafka_clients import end
 from tailrace.kit.marks import mark
 from tailrace.kit.messages import Record
 from tailrace.kit.reading import read_all
@@ -95,6 +96,9 @@ class World:
         self.schema_id = registry.register(f"{LANE.predictions}-value", prediction_schema(self.contract))
         self.producer = Producer({**connection.kafka})
 
+    def close(self) -> None:
+        end(self.producer)
+
     def write(self, record: Record) -> None:
         self.producer.produce(
             record.topic, record.value, record.key, record.partition, headers=list(record.headers)
@@ -138,11 +142,16 @@ class World:
 
 
 def test_windows_are_judged_once_though_the_service_is_killed(
-    stack: Connection, tmp_path: Path, start: Callable[[], Process], monkeypatch: pytest.MonkeyPatch
+    stack: Connection,
+    tmp_path: Path,
+    start: Callable[[], Process],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.setenv("TAILRACE_LANE_PARTITIONS", str(PARTITIONS))
     ensure_topics(stack.kafka, control_topics())
     world = World(stack, tmp_path)
+    request.addfinalizer(world.close)
     rng = np.random.default_rng(0)
     incomes: dict[int, list[float]] = {}
     service = start()

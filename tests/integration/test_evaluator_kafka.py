@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from tailrace.contracts.model_contract import load_contract
 from tailrace.contracts.schemas import label_schema, prediction_schema
 from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.connection import Connection
+from tailrace.kit.kafka_clients import end
 from tailrace.kit.marks import mark
 from tailrace.kit.messages import Record
 from tailrace.kit.murmur2 import partition_of
@@ -88,6 +90,11 @@ class World:
         }
         self.producer = Producer({**connection.kafka})
         self.processes: dict[str, Process] = {}
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            process.stop(10)
+        end(self.producer)
 
     def write(self, record: Record) -> None:
         partition = partition_of(record.key, PARTITIONS) if record.partition is None else record.partition
@@ -163,13 +170,11 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setenv("TAILRACE_LANE_PARTITIONS", str(PARTITIONS))
-    with broker_with_registry(tmp_path, TAILRACE_LANE_PARTITIONS=str(PARTITIONS)) as at:
-        made = World(*at)
-        try:
-            yield made
-        finally:
-            for process in made.processes.values():
-                process.stop(10)
+    with (
+        broker_with_registry(tmp_path, TAILRACE_LANE_PARTITIONS=str(PARTITIONS)) as at,
+        closing(World(*at)) as made,
+    ):
+        yield made
 
 
 def test_windows_are_judged_once_at_each_age_though_the_service_is_killed(world: World) -> None:

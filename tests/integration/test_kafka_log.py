@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 
 import confluent_kafka
 import pytest
@@ -9,6 +11,7 @@ from tests.support.log_conformance import LogConformance
 
 from tailrace.kit.clock import SystemClock
 from tailrace.kit.connection import Connection
+from tailrace.kit.kafka_clients import sending
 from tailrace.kit.kafka_log import KafkaBackend, KafkaProducer
 from tailrace.kit.log import Backend, TransactionalProducer
 from tailrace.local.kafka import LocalKafka
@@ -20,12 +23,17 @@ class KafkaWorld:
     def __init__(self, bootstrap: str) -> None:
         self.clock = SystemClock()
         self.connection = Connection(kafka={"bootstrap.servers": bootstrap}, registry="")
-        self.admin = AdminClient({"bootstrap.servers": bootstrap})
-        self.producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap})
         self.names = itertools.count()
+        self._open = ExitStack()
+        self.admin = self._open.enter_context(AdminClient({"bootstrap.servers": bootstrap}))
+        self.producer = self._open.enter_context(sending({"bootstrap.servers": bootstrap}))
+
+    def close(self) -> None:
+        self._open.close()
 
     def backend(self) -> Backend:
-        return KafkaBackend(self.connection, f"conformance-{next(self.names)}")
+        backend = KafkaBackend(self.connection, f"conformance-{next(self.names)}")
+        return self._open.enter_context(closing(backend))
 
     def create_topic(self, name: str, partitions: int) -> None:
         topic = NewTopic(name, partitions, config={"max.message.bytes": str(self.max_message_bytes)})
@@ -48,5 +56,6 @@ class KafkaWorld:
 
 class TestKafkaLog(LogConformance):
     @pytest.fixture
-    def world(self, kafka: LocalKafka) -> KafkaWorld:
-        return KafkaWorld(kafka.bootstrap)
+    def world(self, kafka: LocalKafka) -> Iterator[KafkaWorld]:
+        with closing(KafkaWorld(kafka.bootstrap)) as made:
+            yield made

@@ -26,6 +26,7 @@ from tailrace.cli.app import app
 from tailrace.contracts import lanes
 from tailrace.kit.codec import ControlCodec
 from tailrace.kit.errors import TailraceError
+from tailrace.kit.kafka_clients import end
 from tailrace.kit.reading import read_all, read_at
 from tailrace.kit.registry import RegistryClient
 from tailrace.models.commands import ask
@@ -88,6 +89,9 @@ class Attacker:
         )
         self.producer = Producer({**cluster.connection.kafka, "linger.ms": 0, "message.max.bytes": 4 << 20})
 
+    def close(self) -> None:
+        end(self.producer)
+
     def publish(self, sealed: hostile.Sealed) -> None:
         record, fetch = sealed
         offsets: dict[int, int] = {}
@@ -106,7 +110,9 @@ class Attacker:
         assert self.producer.flush(30) == 0
 
 
-def test_hostile_packages_load_nothing_run_nothing_and_delay_nobody(cluster: Cluster, tmp_path: Path) -> None:
+def test_hostile_packages_load_nothing_run_nothing_and_delay_nobody(
+    cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     cluster.publish(1)
     until("the scorer is ready", lambda: cluster.health("scorer", "/readyz").ok)
     hostile.trust_keys(cluster.home)
@@ -116,6 +122,7 @@ def test_hostile_packages_load_nothing_run_nothing_and_delay_nobody(cluster: Clu
     shutil.rmtree(cache)
     cache.touch()
     attacker = Attacker(cluster)
+    request.addfinalizer(attacker.close)
     expected: dict[int, hostile.Case] = {}
 
     def alerts() -> dict[int, dict[str, Any]]:

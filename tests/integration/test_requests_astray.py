@@ -49,6 +49,10 @@ class Answering:
         assert isinstance(self.producer, KafkaProducer)
         self.producer.init()
 
+    def close(self) -> None:
+        self._group.close()
+        self.producer.close()
+
     def answer(self, value: bytes) -> None:
         self.producer.begin()
         self.producer.produce([Record(self.topic, value)])
@@ -77,8 +81,11 @@ class Answering:
         return answers, self._group.committed([Place(*REQUESTS)], timeout=10)[0].offset
 
 
-def test_a_commit_that_went_astray_commits_nothing_else(kafka: ProxiedKafka) -> None:
+def test_a_commit_that_went_astray_commits_nothing_else(
+    kafka: ProxiedKafka, request: pytest.FixtureRequest
+) -> None:
     answering = Answering(kafka, "commits")
+    request.addfinalizer(answering.close)
     harm = sent_astray(kafka, answering, END_TXN)
     arrived(harm)
     assert answering.readable() == [b"a"]
@@ -86,8 +93,11 @@ def test_a_commit_that_went_astray_commits_nothing_else(kafka: ProxiedKafka) -> 
     assert answering.seen() == ([b"a", b"b"], 2)
 
 
-def test_offsets_that_went_astray_set_nothing_back(kafka: ProxiedKafka) -> None:
+def test_offsets_that_went_astray_set_nothing_back(
+    kafka: ProxiedKafka, request: pytest.FixtureRequest
+) -> None:
     answering = Answering(kafka, "offsets")
+    request.addfinalizer(answering.close)
     harm = sent_astray(kafka, answering, TXN_OFFSET_COMMIT)
     answering.send(2)
     arrived(harm)
@@ -95,9 +105,10 @@ def test_offsets_that_went_astray_set_nothing_back(kafka: ProxiedKafka) -> None:
     assert answering.seen() == ([b"a", b"b"], 2)
 
 
-def test_an_epoch_lasts_while_nothing_is_lost(kafka: ProxiedKafka) -> None:
+def test_an_epoch_lasts_while_nothing_is_lost(kafka: ProxiedKafka, request: pytest.FixtureRequest) -> None:
     """A new one costs a new connection."""
     answering = Answering(kafka, "calm")
+    request.addfinalizer(answering.close)
     client = answering.producer._client
     for number in range(1, 4):
         answering.answer(b"%d" % number)

@@ -151,8 +151,10 @@ def test_what_is_given_is_used_and_left_alone(tmp_path: Path, home: Home) -> Non
     lock = mine.lock()
     given = {k: v for k, v in home.read(home.addresses).items() if k != "TAILRACE_LANE_PARTITIONS"}
     services = Credentials(home.root).read(HTTP, SERVICES)
-    given["CLICKHOUSE_URL"] = with_userinfo(given["CLICKHOUSE_URL"], f"{SERVICES}:{services}")
-    login = {"SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO": f"{SERVICES}:{services}"}
+    login = {
+        "SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO": f"{SERVICES}:{services}",
+        "CLICKHOUSE_URL": with_userinfo(given["CLICKHOUSE_URL"], f"{SERVICES}:{services}"),
+    }
     supervisor = Supervisor(mine, tmp_path, print, ENV | given | login)
     supervisor.start()
     try:

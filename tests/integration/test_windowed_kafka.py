@@ -73,7 +73,8 @@ def test_reports_equal_a_computation_over_the_whole_log(broker: LocalKafka, tmp_
     for created in admin.create_topics(topics).values():
         created.result()
     rng = random.Random(1)
-    producer, feeder = Producer(servers), Feeder(rng, PARTITIONS)
+    producer = Producer(servers)
+    feeder = Feeder(rng, PARTITIONS)
     write(producer, contract_records())
     feeder.all_contracts = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -41,3 +42,22 @@ def test_lock_file_names_no_index_and_hashes_everything(file: str, least: int) -
     assert "--extra-index-url" not in lock
     pins = re.findall(r"^[a-z0-9_.\[\]-]+==[^\s]+(?: ; [^\\]+)? \\\n    --hash=sha256:", lock, re.MULTILINE)
     assert len(pins) == len(re.findall(r"^[a-z0-9]", lock, re.MULTILINE)) > least
+
+
+def test_real_data_is_read_through_one_helper_alone() -> None:
+    """So that `make test-without-data` runs all that reads it."""
+    beside = re.compile(r'"\.\.",? ?/? ?"shared|\.\./shared')
+    files = [file for folder in ("tests", "services", "benchmarks") for file in (ROOT / folder).rglob("*.py")]
+    reading = {str(file.relative_to(ROOT)) for file in files if beside.search(file.read_text())}
+    mine = str(Path(__file__).relative_to(ROOT))
+    assert reading - {mine} == {"tests/support/real_data.py"}
+
+
+def test_make_test_runs_every_folder_of_tests() -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    dry = subprocess.run(
+        ["make", "-n", "test"], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
+    named = set(re.findall(r"(?<!--ignore=)tests/(\w+)", dry.stdout))
+    folders = {file.relative_to(ROOT).parts[1] for file in (ROOT / "tests").rglob("test_*.py")}
+    assert folders <= named, f"give {', '.join(sorted(folders - named))} a line in the Makefile"

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.contracts.schemas import request_schema
 from tailrace.kit.codec import Codec
 from tailrace.kit.connection import Connection, connect
+from tailrace.kit.kafka_clients import end
 from tailrace.kit.reading import TopicReader
 from tailrace.kit.registry import RegistryClient
 from tailrace.kit.topics import control_topics, ensure_topics
@@ -70,7 +71,16 @@ class Cluster:
         self.codec = Codec(RegistryClient(self.connection.registry, self.connection.registry_auth))
         self.contracts = Contracts()
         self.sent = 0
+        self._answering: list[TopicReader] = []
         self._producer = Producer({**self.connection.kafka, "partitioner": "murmur2_random", "linger.ms": 2})
+
+    def close(self) -> None:
+        """Ends its services, then what it has open itself."""
+        for process in self.processes.values():
+            process.stop(10)
+        for reader in self._answering:
+            reader.close()
+        end(self._producer)
 
     def run(self, name: str) -> Process:
         self.ports[name] = free_port()
@@ -128,6 +138,7 @@ class Cluster:
     def answering(self) -> Callable[[], list[dict[str, Any]]]:
         """While requests go on: a function that gives the predictions that came since its last call."""
         reader = TopicReader(self.connection, LANE.predictions, from_end=True)
+        self._answering.append(reader)
         return lambda: [self.observer.decode(m.value()) for m in reader.poll(0.1) if m.value() is not None]
 
     def alerts(self) -> list[dict[str, Any]]:
@@ -191,14 +202,11 @@ def running_cluster(folder: Path, *services: str, more: str = "", **settings: st
     """A broker and a registry, the contract with ``more`` of it applied, and these services under these settings."""
     with broker_with_registry(folder, **settings) as (connection, home, env):
         found = Cluster(connection, home, env, CONTRACT + more)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("TAILRACE_LANE_PARTITIONS", "3")
-            found.apply(0.5)
-        signing_key(home)
-        try:
+        with closing(found):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("TAILRACE_LANE_PARTITIONS", "3")
+                found.apply(0.5)
+            signing_key(home)
             for name in services:
                 found.run(name)
             yield found
-        finally:
-            for process in found.processes.values():
-                process.stop(10)

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from tailrace.demo.timeline import Timeline, timeline
 from tailrace.kit.codec import Codec
 from tailrace.kit.connection import Connection, connect
 from tailrace.kit.data import data_dir
+from tailrace.kit.kafka_clients import sending
 from tailrace.kit.marks import mark
 from tailrace.kit.murmur2 import partition_of
 from tailrace.kit.registry import RegistryClient
@@ -56,7 +57,8 @@ def running_loop(path: Path, plan: Timeline) -> Iterator[Loop]:
     with running_project(path, TAILRACE_LANE_PARTITIONS=str(PARTITIONS)) as project:
         project.run("train", "credit", "--data", "loans.csv", "--where", "TRUE")
         project.wait_for_champion("credit", 1)
-        yield Loop(project)
+        with closing(Loop(project)) as loop:
+            yield loop
 
 
 @contextmanager
@@ -72,6 +74,15 @@ class Loop:
     def __init__(self, project: Project) -> None:
         self.project = project
         self.connection: Connection = connect({}, project.home)
+        self._open = ExitStack()
+
+    def close(self) -> None:
+        self._open.close()
+
+    def producer(self) -> Producer:
+        """A producer that ends with the loop."""
+        options = {"enable.idempotence": True, "linger.ms": 5, "log_level": 0}
+        return self._open.enter_context(sending({**self.connection.kafka, **options}))
 
     # --- looking
 
@@ -155,7 +166,7 @@ class Feeder:
         registry = RegistryClient(loop.connection.registry, loop.connection.registry_auth)
         self._codec = Codec(registry)
         self._ids = {topic: _schema_id(registry, topic) for topic in INPUTS}
-        self._producer = _producer(loop)
+        self._producer = loop.producer()
         self._rest = inputs(plan)
         self._day = plan.start_ms // DAY_MS
 
@@ -207,7 +218,7 @@ def copy(records: list[Seen], revision_of: Mapping[Coordinates, int], loop: Loop
 
     A prediction comes no earlier than the rollout revision that it names: so it was where it was made.
     """
-    producer = _producer(loop)
+    producer = loop.producer()
     revision = 0
     due = time.monotonic()
     for record in records:
@@ -228,10 +239,6 @@ def copy(records: list[Seen], revision_of: Mapping[Coordinates, int], loop: Loop
 
 def _has_revision(loop: Loop, revision: int) -> bool:
     return len(loop.rollouts()) >= revision
-
-
-def _producer(loop: Loop) -> Producer:
-    return Producer({**loop.connection.kafka, "enable.idempotence": True, "linger.ms": 5, "log_level": 0})
 
 
 # --- what is compared

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,9 @@ class Scored:
         self.logs = kafka.data / "logs"
         self._others: list[Scorer] = []
         self._group = Consumer({**self.connection.kafka, "group.id": GROUP, "log_level": 0})
+
+    def close(self) -> None:
+        self._group.close()
 
     # --- looking
 
@@ -232,7 +235,8 @@ def scored_project(path: Path) -> Iterator[Scored]:
             scored = Scored(project, kafka)
             project.wait(lambda: scored.rollout()["shadow"] == [2], "version 2 in shadow")
             scored.freeze()
-            yield scored
+            with closing(scored):
+                yield scored
     finally:
         kafka.stop()
         kafka.proxy.stop()

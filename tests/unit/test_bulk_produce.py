@@ -9,6 +9,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from tailrace.kit import bulk_produce
+from tailrace.kit.kafka_clients import end
 from tailrace.kit.messages import Records
 from tailrace.kit.spans import Spans
 
@@ -22,8 +23,7 @@ def client() -> Iterator[confluent_kafka.Producer]:
     """With no broker, so it keeps what it is given."""
     found = confluent_kafka.Producer({"client.id": "by-name", "message.max.bytes": 1_000})
     yield found
-    found.purge()
-    found.flush(1)
+    end(found)
 
 
 def test_the_handle_is_the_clients(client: confluent_kafka.Producer) -> None:
@@ -48,8 +48,9 @@ def test_what_could_fill_the_queue_goes_one_by_one(
     assert bulk_produce.fits(client, columns(4))
     assert not bulk_produce.fits(client, columns(5))
     monkeypatch.setattr(bulk_produce, "MOST_BYTES", 31)
-    assert not bulk_produce.fits(confluent_kafka.Producer({}), columns(4))
-    assert bulk_produce.fits(confluent_kafka.Producer({}), columns(3))
+    with confluent_kafka.Producer({}) as empty:
+        assert not bulk_produce.fits(empty, columns(4))
+        assert bulk_produce.fits(empty, columns(3))
 
 
 def test_another_client_is_left_alone(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tailrace.kit.addresses import credentials_in
 from tailrace.kit.connection import connect
 from tailrace.kit.credentials import (
     APPLICATION,
@@ -28,7 +29,6 @@ from tailrace.kit.doors import (
     login,
     make_tokens,
     open_door,
-    userinfo,
     with_userinfo,
 )
 
@@ -81,9 +81,9 @@ def test_it_does_even_where_the_environment_says_other_credentials(home: Path) -
 def test_another_server_never_gets_the_home_s_token(home: Path, url: str) -> None:
     env = ENV | {"SCHEMA_REGISTRY_URL": url, "CLICKHOUSE_URL": url}
     found = connect(env, home)
-    assert login(found.registry_auth) is None
     for user in HTTP_USERS:
-        assert Credentials(home).read(HTTP, user) not in (login(found.clickhouse_auth) or "")
+        for auth in (found.registry_auth, found.clickhouse_auth):
+            assert Credentials(home).read(HTTP, user) not in (login(auth) or "")
     given = connect(env | {"SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO": "a:b"}, home)
     assert login(given.registry_auth) == "a:b"
 
@@ -105,10 +105,9 @@ def test_a_renewed_token_is_read_anew(home: Path) -> None:
 
 def test_credentials_of_a_url_are_those_that_were_put_in() -> None:
     url = with_userinfo("http://old:one@host:8123/db", "ops:a/b@c:d")
-    assert userinfo(url) == "ops:a/b@c:d"
+    assert credentials_in(url) == "ops:a/b@c:d"
     assert url.endswith("@host:8123/db")
     assert "old" not in url
-    assert userinfo("http://host") is None
 
 
 def test_files_are_for_the_owner_alone(home: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, Producer
 
 from tailrace.cli.control import contracts
 from tailrace.client import kafka
@@ -16,6 +16,7 @@ from tailrace.kit import dead_letters
 from tailrace.kit.connection import Connection
 from tailrace.kit.dead_letters import DeadLetterInfo
 from tailrace.kit.errors import TailraceError, UsageError
+from tailrace.kit.kafka_clients import end
 from tailrace.kit.messages import Message, Source
 from tailrace.kit.reading import read_all, read_at
 
@@ -92,6 +93,25 @@ def resend(connection: Connection, letters: Iterable[Found], again: bool = False
     outcome: dict[Source, str | None] = {}
     failed: list[str] = []
     producer = kafka.producer(connection)
+    try:
+        left = _send(producer, chosen, before, outcome, failed)
+    finally:
+        end(producer)
+    if failed:
+        raise DeliveryFailed("refused by Kafka", failed)
+    if left:
+        raise TailraceError(f"Kafka at {connection.bootstrap} has not taken {left} records within 30 s")
+    return outcome
+
+
+def _send(
+    producer: Producer,
+    chosen: list[Found],
+    before: set[str],
+    outcome: dict[Source, str | None],
+    failed: list[str],
+) -> int:
+    """Says in ``outcome`` what became of each; how many records Kafka has not taken."""
     for found in chosen:
         letter = found.letter
         if str(found.at) in before:
@@ -108,12 +128,7 @@ def resend(connection: Connection, letters: Iterable[Found], again: bool = False
             )
             producer.poll(0)
             outcome[found.at] = None
-    left = producer.flush(30)
-    if failed:
-        raise DeliveryFailed("refused by Kafka", failed)
-    if left:
-        raise TailraceError(f"Kafka at {connection.bootstrap} has not taken {left} records within 30 s")
-    return outcome
+    return producer.flush(30)
 
 
 def _delivered(failed: list[str], at: Source, error: KafkaError | None, _: Any) -> None:

@@ -17,6 +17,7 @@ from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, emit, say
 from tailrace.kit.connection import home_dir
 from tailrace.kit.errors import UsageError
+from tailrace.kit.private import keep_private
 
 if TYPE_CHECKING:
     from tailrace.local.home import Home
@@ -188,6 +189,7 @@ def run(
 
     if service not in PROGRAMS:
         raise UsageError(f"there is no service {service!r}: it is one of {', '.join(PROGRAMS)}")
+    keep_private()
     importlib.import_module(PROGRAMS[service]).main()
 
 

@@ -23,6 +23,7 @@ from tailrace.kit.codec import Codec
 from tailrace.kit.connection import Connection, connect
 from tailrace.kit.credentials import APPLICATION
 from tailrace.kit.errors import BadRecord, Retry, TailraceError, UsageError
+from tailrace.kit.kafka_clients import end
 from tailrace.kit.messages import Source
 from tailrace.kit.reading import read_all
 from tailrace.kit.registry import RegistryClient
@@ -208,6 +209,7 @@ class Client:
         finally:
             self._closed.set()
             self._reporting.join()
+            end(self._producer)
             for answers in self._answers.values():
                 answers.close()
 

@@ -53,7 +53,10 @@ def _ends(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
 
 
 def producer(connection: Connection) -> Producer:
-    """Idempotent, acknowledged by all in-sync replicas, partitioned as by Java and the services."""
+    """Idempotent, acknowledged by all in-sync replicas, partitioned as by Java and the services.
+
+    Whoever asks for it ends it (`tailrace.kit.kafka_clients.end`).
+    """
     return Producer(
         {
             **connection.kafka,

@@ -16,6 +16,7 @@ from tailrace.contracts.lanes import CLOCKS, CONTRACTS, Lane
 from tailrace.kit.clock import WaitingClock
 from tailrace.kit.codec import Codec, ControlCodec, is_json
 from tailrace.kit.errors import BadRecord, Retry, TailraceError
+from tailrace.kit.kafka_clients import end
 from tailrace.kit.kafka_errors import kind
 from tailrace.kit.log import Fatal, LogError
 from tailrace.kit.marks import mark
@@ -71,9 +72,10 @@ class ClockLoop:
                 log.warning("the next second again", extra={"reason": str(found)})
             self.alive_ns = self._clock.perf_ns()
             self._service.stop.wait(TICK_S)
-        for reader in (self._control, self._requests):
+        for reader in (self._control, self._requests, self._ends):
             if reader is not None:
                 reader.close()
+        end(self._producer)
 
     def _tick(self) -> None:
         self._read_control()

@@ -225,17 +225,21 @@ def _publish(connection: Connection, codec: ControlCodec, each: Plan, contracts:
 
 
 def _produce(connection: Connection, model: str, value: bytes) -> int:
-    from confluent_kafka import KafkaException, Producer
+    from confluent_kafka import KafkaException
 
     from tailrace.kit.errors import Retry
+    from tailrace.kit.kafka_clients import sending
 
     outcome: list[Any] = []
-    producer = Producer({**connection.kafka, "enable.idempotence": True, "acks": "all", "log_level": 0})
-    producer.produce(lanes.CONTRACTS, value, model.encode(), on_delivery=lambda *given: outcome.append(given))
-    producer.flush(30)
-    if not outcome:
+    with sending({**connection.kafka, "enable.idempotence": True, "acks": "all", "log_level": 0}) as producer:
+        producer.produce(
+            lanes.CONTRACTS, value, model.encode(), on_delivery=lambda *given: outcome.append(given)
+        )
+        producer.flush(30)
+        delivered = list(outcome)
+    if not delivered:
         raise Retry("Kafka does not answer")
-    error, message = outcome[0]
+    error, message = delivered[0]
     if error is not None:
         raise TailraceError(f"Kafka did not take the contract: {KafkaException(error)}")
     return int(message.offset())

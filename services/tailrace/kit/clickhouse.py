@@ -7,10 +7,11 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
+from tailrace.kit.addresses import credentials_in, without_credentials
 from tailrace.kit.connection import Connection
-from tailrace.kit.doors import Auth, login, userinfo
+from tailrace.kit.doors import Auth, login
 from tailrace.kit.errors import Retry, TailraceError, UsageError
 
 DATABASE = "tailrace"
@@ -72,10 +73,10 @@ class ClickHouse:
     """
 
     def __init__(self, url: str, timeout: float = 60.0, auth: Auth = None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        parts = _parts(url)
+        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(
-                f"{parts.hostname or url!r} is no address of ClickHouse's HTTP interface: "
+                f"{without_credentials(url)!r} is no address of ClickHouse's HTTP interface: "
                 "set CLICKHOUSE_URL to one such as http://127.0.0.1:8123"
             )
         self.database = unquote(parts.path.strip("/")) or DATABASE
@@ -90,7 +91,7 @@ class ClickHouse:
             "autogenerate_session_id": False,
             "tz_mode": "aware",
         }
-        self._auth: Auth = auth or userinfo(url)
+        self._auth: Auth = auth or credentials_in(url)
         self._login: str | None = None
         self._made: Any = None
         self._making = threading.Lock()
@@ -258,6 +259,16 @@ class ClickHouse:
 def quoted(name: str) -> str:
     """The name as an identifier in ClickHouse's SQL."""
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+def _parts(url: str) -> SplitResult | None:
+    """None where they cannot be told apart; what the library says of it shows parts of a password."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts
 
 
 def _short(error: Exception) -> str:

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tailrace.kit.addresses import credentials_in, without_credentials
 from tailrace.kit.credentials import OWNER
-from tailrace.kit.doors import CLICKHOUSE, REGISTRY, Auth, Login, userinfo
+from tailrace.kit.doors import CLICKHOUSE, REGISTRY, Auth, Login
 from tailrace.kit.errors import TailraceError
 
 ADDRESSES = Path("run", "addresses.json")
@@ -94,12 +95,13 @@ def connect(env: Mapping[str, str] | None = None, home: Path | None = None, user
             )
     kafka = {"bootstrap.servers": values["KAFKA_BOOTSTRAP_SERVERS"]}
     kafka |= {option: values[name] for name, option in _KAFKA_OPTIONS.items() if name in values}
-    registry, clickhouse = values["SCHEMA_REGISTRY_URL"].rstrip("/"), values.get("CLICKHOUSE_URL")
-    other = values.get("SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO")
+    registry, clickhouse = values["SCHEMA_REGISTRY_URL"], values.get("CLICKHOUSE_URL")
+    other = values.get("SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO") or credentials_in(registry)
+    registry = without_credentials(registry).rstrip("/")
     return Connection(
         kafka=kafka,
         registry=registry,
         registry_auth=Login(home, REGISTRY, registry, user, other),
         clickhouse=clickhouse,
-        clickhouse_auth=clickhouse and Login(home, CLICKHOUSE, clickhouse, user, userinfo(clickhouse)),
+        clickhouse_auth=clickhouse and Login(home, CLICKHOUSE, clickhouse, user, credentials_in(clickhouse)),
     )

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
+from tailrace.kit.addresses import without_credentials
 from tailrace.kit.credentials import (
     APPLICATION,
     DIGESTS,
@@ -85,18 +86,11 @@ def is_own(home: Path, server: str, url: str) -> bool:
         return False
 
 
-def userinfo(url: str) -> str | None:
-    """``user:password`` of a URL, decoded; None where it names no user."""
-    parts = urlsplit(url)
-    return f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
-
-
 def with_userinfo(url: str, auth: str) -> str:
     """The URL with this ``user:password`` in place of its own."""
     user, _, password = auth.partition(":")
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{quote(user, safe='')}:{quote(password, safe='')}@{host}").geturl()
+    parts = urlsplit(without_credentials(url))
+    return parts._replace(netloc=f"{quote(user, safe='')}:{quote(password, safe='')}@{parts.netloc}").geturl()
 
 
 def _address(home: Path, server: str) -> Path:
@@ -104,5 +98,5 @@ def _address(home: Path, server: str) -> Path:
 
 
 def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".lower()
+    parts = urlsplit(without_credentials(url))
+    return f"{parts.scheme}://{parts.netloc}".lower()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import confluent_kafka
@@ -65,12 +66,18 @@ class KafkaBackend:
             "client.id": client_id,
             "reconnect.backoff.max.ms": 1_000,
         }
+        self._open = ExitStack()
         self._admin: AdminClient | None = None
+
+    def close(self) -> None:
+        """Ends what it keeps for itself; consumers, producers and readers are closed by who has asked for them."""
+        self._open.close()
+        self._admin = None
 
     def topics(self) -> Mapping[str, int]:
         try:
             if self._admin is None:
-                self._admin = AdminClient(self._common, logger=log)
+                self._admin = self._open.enter_context(AdminClient(self._common, logger=log))
             found = self._admin.list_topics(timeout=_CALL_S).topics
         except KafkaException as error:
             raise kind(error) from error

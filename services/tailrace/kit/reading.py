@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from typing import Any, TypeVar
 
 from confluent_kafka import (
@@ -141,10 +142,10 @@ class TopicReader(_Reading):
         from_end: bool = False,
     ) -> None:
         topics = [topics] if isinstance(topics, str) else topics
-        admin = AdminClient(dict(connection.kafka), logger=log)
         try:
-            partitions = _partitions(admin, topics)
-            ends = _ends(admin, partitions)
+            with AdminClient(dict(connection.kafka), logger=log) as admin:
+                partitions = _partitions(admin, topics)
+                ends = _ends(admin, partitions)
         except KafkaException as error:
             raise kind(error) from error
         # Neither OFFSET_BEGINNING nor OFFSET_END: where they are is asked for later, when the end has moved on, and
@@ -166,9 +167,9 @@ class HistoryReader(_Reading):
     """
 
     def __init__(self, connection: Connection, stretches: History) -> None:
-        admin = AdminClient(dict(connection.kafka), logger=log)
         try:
-            last = _ends(admin, list(stretches))
+            with AdminClient(dict(connection.kafka), logger=log) as admin:
+                last = _ends(admin, list(stretches))
         except KafkaException as error:
             raise kind(error) from error
         ends = {}
@@ -180,10 +181,14 @@ class HistoryReader(_Reading):
 
 
 class Ends:
-    """Asks where topics end, open transactions included, over one connection that it keeps."""
+    """Asks where topics end, open transactions included, over one connection that it keeps until it is closed."""
 
     def __init__(self, connection: Connection) -> None:
-        self._admin = AdminClient(dict(connection.kafka), logger=log)
+        self._open = ExitStack()
+        self._admin = self._open.enter_context(AdminClient(dict(connection.kafka), logger=log))
+
+    def close(self) -> None:
+        self._open.close()
 
     def of(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
         """By partition.
@@ -206,9 +211,9 @@ def earliest_ms(connection: Connection, topics: Sequence[str]) -> int | None:
     """
 
     def ask() -> int | None:
-        admin = AdminClient(dict(connection.kafka), logger=log)
         try:
-            places = _asked(admin, _partitions(admin, topics), OffsetSpec.for_timestamp(0))
+            with AdminClient(dict(connection.kafka), logger=log) as admin:
+                places = _asked(admin, _partitions(admin, topics), OffsetSpec.for_timestamp(0))
         except KafkaException as error:
             raise kind(error) from error
         return min((place.timestamp for place in places.values() if place.offset >= 0), default=None)
@@ -251,7 +256,8 @@ def read_at(
         ends[tp] = max(offset + 1, ends.get(tp, 0))
     if not wanted:
         return {}
-    last = _patiently(connection, lambda: Ends(connection).of([topic]))
+    with closing(Ends(connection)) as asked:
+        last = _patiently(connection, lambda: asked.of([topic]))
     there = {tp: min(end, last.get(tp, 0)) for tp, end in ends.items()}
     reader = _patiently(connection, lambda: _Reading(connection, starts, there, follow=False))
     found: dict[tuple[int, int], Message] = {}

@@ -16,6 +16,7 @@ import urllib.parse
 import urllib.request
 from typing import Any, NamedTuple, Protocol
 
+from tailrace.kit.addresses import credentials_in, without_credentials
 from tailrace.kit.doors import Auth, login
 from tailrace.kit.errors import BadRecord, Retry, TailraceError, UsageError
 
@@ -62,12 +63,13 @@ class RegistryClient:
     no registry).
 
     Args:
-        url: base URL, http or https.
+        url: base URL, http or https, with user and password where ``auth`` does not say them.
         auth: ``user:password``, or what gives it, which is asked again where the registry refuses it; or None.
         timeout: seconds for one call.
     """
 
     def __init__(self, url: str, auth: Auth = None, timeout: float = 5.0) -> None:
+        auth, url = auth or credentials_in(url), without_credentials(url)
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(

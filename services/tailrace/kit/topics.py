@@ -141,8 +141,7 @@ def ensure_topics(
         Retry: the cluster cannot be reached.
         TailraceError: it refuses (rights, policies).
     """
-    with _errors():
-        admin = _admin(kafka)
+    with _errors(), _admin(kafka) as admin:
         found = _partitions(admin, timeout)
         missing = [
             replace(topic, partitions=_lane_has(topic, found) or topic.partitions)
@@ -175,8 +174,7 @@ def settle(kafka: Mapping[str, str], differences: Sequence[Difference]) -> list[
                 )
             )
     if resources:
-        with _errors():
-            admin = _admin(kafka)  # must outlive its futures
+        with _errors(), _admin(kafka) as admin:  # must outlive its futures
             for done in admin.incremental_alter_configs(list(resources.values())).values():
                 done.result(_TIMEOUT)
     return [difference for difference in differences if difference.setting == "partitions"]

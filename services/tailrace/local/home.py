@@ -25,6 +25,7 @@ from typing import Any
 from tailrace.kit.connection import ADDRESSES
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.home_identity import home_id
+from tailrace.kit.private import make_private
 
 CONTRACTS = Path("contracts", "models")
 
@@ -67,8 +68,9 @@ class Home:
             self.root.chmod(0o700)  # what is in it is nobody else's business
             home_id(self.root)
             for folder in (self.run, self.kafka_data, self.root / "keys", self.root / "cache"):
-                folder.mkdir(parents=True, exist_ok=True)
+                make_private(folder)
             (self.root / ".gitignore").write_text("*\n")  # keys and data are not for a repository
+            (self.root / ".gitignore").chmod(0o600)
             (self.root / "keys").chmod(0o700)
         except OSError as error:
             raise TailraceError(

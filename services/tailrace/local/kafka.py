@@ -11,11 +11,15 @@ import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tailrace.kit.errors import TailraceError
 from tailrace.local.java import cache_dir, jars, java, java_version
 from tailrace.local.ports import HOST, free_port, is_free, require_free
 from tailrace.local.process import Process
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer, Producer
 
 LOCK = Path(__file__).with_name("kafka-jars.lock")
 _LOG_CONFIG = Path(__file__).with_name("log4j2.properties")
@@ -245,10 +249,10 @@ class LocalKafka:
             if is_free(self.port):
                 time.sleep(0.02)
                 continue
-            client = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
             try:
-                if client.list_topics(timeout=2).brokers:
-                    return True
+                with AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0}) as client:
+                    if client.list_topics(timeout=2).brokers:
+                        return True
             except KafkaException:
                 time.sleep(0.05)
         return False
@@ -260,11 +264,18 @@ def _exercise(bootstrap: str) -> None:
     from confluent_kafka.admin import AdminClient, NewTopic
 
     common: dict[str, str | int | float | bool] = {"bootstrap.servers": bootstrap, "log_level": 0}
-    admin = AdminClient(common)  # must outlive its futures
-    admin.create_topics([NewTopic("trial", 1, 1)])["trial"].result(30)
+    with AdminClient(common) as admin:  # must outlive its futures
+        admin.create_topics([NewTopic("trial", 1, 1)])["trial"].result(30)
     producer = Producer({**common, "transactional.id": "trial"})
-    consumer = Consumer({**common, "group.id": "trial", "auto.offset.reset": "earliest"})
-    consumer.subscribe(["trial"])
+    with Consumer({**common, "group.id": "trial", "auto.offset.reset": "earliest"}) as consumer:
+        consumer.subscribe(["trial"])
+        try:
+            _transactions(producer, consumer)
+        finally:
+            del producer
+
+
+def _transactions(producer: Producer, consumer: Consumer) -> None:
     producer.init_transactions(30)
     for _ in range(50):
         producer.begin_transaction()
@@ -275,7 +286,6 @@ def _exercise(bootstrap: str) -> None:
             consumer.position(consumer.assignment()), consumer.consumer_group_metadata(), 30
         )
         producer.commit_transaction(30)
-    consumer.close()
 
 
 def _cluster_id() -> str:

@@ -104,7 +104,7 @@ class RegistryLog:
     def close(self) -> None:
         """Leaves nothing open."""
         with self._lock:
-            self._producer = None
+            self._producer = self._admin = None
             if self._consumer is not None:
                 self._consumer.close()
 

@@ -52,7 +52,8 @@ def _kafka(connection: Connection, ours: Mapping[str, Any]) -> dict[str, Any]:
     from confluent_kafka.admin import AdminClient
 
     try:
-        brokers = AdminClient({**connection.kafka, "log_level": 0}).list_topics(timeout=3).brokers
+        with AdminClient({**connection.kafka, "log_level": 0}) as admin:
+            brokers = admin.list_topics(timeout=3).brokers
     except KafkaException:
         brokers = {}
     return {"address": connection.bootstrap, "healthy": bool(brokers)} | _process(ours)

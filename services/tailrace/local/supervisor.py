@@ -15,6 +15,7 @@ from typing import Protocol
 
 import psutil
 
+from tailrace.kit.addresses import without_credentials
 from tailrace.kit.connection import connect
 from tailrace.kit.doors import close_door, make_tokens
 from tailrace.kit.errors import TailraceError
@@ -65,8 +66,9 @@ class Kept:
 class Supervisor:
     """Starts everything in order, restarts what dies, stops everything in the reverse order.
 
-    Addresses given in the environment (``KAFKA_BOOTSTRAP_SERVERS``, ``SCHEMA_REGISTRY_URL``,
-    ``CLICKHOUSE_URL``) are used as they are, and nothing is started in their place.
+    Addresses given in the environment (``KAFKA_BOOTSTRAP_SERVERS``, ``SCHEMA_REGISTRY_URL``, ``CLICKHOUSE_URL``) are
+    used as they are, and nothing is started in their place. They are written and said without their credentials, which
+    whatever is started has from the environment.
 
     Args:
         home: a prepared home, locked by the caller.
@@ -129,7 +131,7 @@ class Supervisor:
         began = time.monotonic()
         make_tokens(self._home.root)
         if given := self._env.get("CLICKHOUSE_URL"):
-            self._addresses["CLICKHOUSE_URL"] = given
+            self._addresses["CLICKHOUSE_URL"] = without_credentials(given)
         else:
             # Needs no Kafka: comes up while Kafka does.
             self._launch_server("clickhouse", "CLICKHOUSE_URL")
@@ -147,7 +149,7 @@ class Supervisor:
             self._addresses["TAILRACE_LANE_PARTITIONS"] = str(LANE_PARTITIONS)
             self._say(f"{'kafka':<13} {kafka.bootstrap}  ({time.monotonic() - began:.1f} s)")
         if given := self._env.get("SCHEMA_REGISTRY_URL"):
-            self._addresses["SCHEMA_REGISTRY_URL"] = given
+            self._addresses["SCHEMA_REGISTRY_URL"] = without_credentials(given)
         else:
             self._launch_server("registry", "SCHEMA_REGISTRY_URL")
         self._await_server("registry", self._addresses["SCHEMA_REGISTRY_URL"], "/readyz")
@@ -161,7 +163,8 @@ class Supervisor:
         # With its security settings; the registry may not have an address yet.
         kafka = connect({"SCHEMA_REGISTRY_URL": "later", **self._env}, self._home.root).kafka
         try:
-            AdminClient({**kafka, "log_level": 0}).list_topics(timeout=_ANSWER)
+            with AdminClient({**kafka, "log_level": 0}) as admin:
+                admin.list_topics(timeout=_ANSWER)
         except KafkaException as error:
             raise TailraceError(
                 f"the Kafka in KAFKA_BOOTSTRAP_SERVERS, {given}, does not answer ({error.args[0].str()}): "

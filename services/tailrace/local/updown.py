@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from tailrace.kit.errors import TailraceError
+from tailrace.kit.private import keep_private
 from tailrace.local.home import Home
 from tailrace.local.supervisor import Supervisor
 
@@ -33,6 +34,7 @@ def run(home: Home, project: Path, say: Say, ready: Callable[[], None]) -> None:
     Raises:
         TailraceError: something does not come up, or the home is in use or cannot be written.
     """
+    keep_private()
     home.prepare()
     lock = home.lock()
     for sig in (signal.SIGTERM, signal.SIGINT):
@@ -61,6 +63,7 @@ def detach(home: Home, project: Path, say: Say) -> None:
     Raises:
         TailraceError: as `run`.
     """
+    keep_private()
     home.prepare()
     home.lock().release()  # said here, before anything is started
     with home.log("up").open("ab") as log:

@@ -14,6 +14,7 @@ from tailrace.contracts.apply import applied_by
 from tailrace.kit.codec import ControlCodec
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
+from tailrace.kit.kafka_clients import sending
 from tailrace.kit.messages import Message
 from tailrace.kit.reading import TopicReader, read_all
 from tailrace.kit.registry import RegistryClient
@@ -70,7 +71,7 @@ def ask_each(
     connection: Connection, home: Path, model: str, wanted: Sequence[Wanted], timeout_s: float = ANSWER_S
 ) -> list[Answer]:
     """As ``ask``, for several commands that do not depend on each other. Their answers, in the same order."""
-    from confluent_kafka import KafkaException, Producer
+    from confluent_kafka import KafkaException
 
     key = own_key(home)
     codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
@@ -96,19 +97,18 @@ def ask_each(
             for each in wanted
         ]
         failed: list[Any] = []
-        producer = Producer(
-            {**connection.kafka, "enable.idempotence": True, "partitioner": "murmur2_random", "log_level": 0}
-        )
-        for command in asked:
-            producer.produce(
-                lanes.COMMANDS,
-                codec.encode("Command", sign_command(command, key)),
-                model.encode(),
-                on_delivery=lambda error, _: failed.append(error) if error else None,
-            )
-        if producer.flush(timeout_s) or failed:
-            what = KafkaException(failed[0]) if failed else "no answer"
-            raise TailraceError(f"Kafka did not take the command: {what}")
+        options = {"enable.idempotence": True, "partitioner": "murmur2_random", "log_level": 0}
+        with sending({**connection.kafka, **options}) as producer:
+            for command in asked:
+                producer.produce(
+                    lanes.COMMANDS,
+                    codec.encode("Command", sign_command(command, key)),
+                    model.encode(),
+                    on_delivery=lambda error, _: failed.append(error) if error else None,
+                )
+            if producer.flush(timeout_s) or failed:
+                what = KafkaException(failed[0]) if failed else "no answer"
+                raise TailraceError(f"Kafka did not take the command: {what}")
         return _answers(reader, codec, fold, asked, timeout_s)
     finally:
         reader.close()

@@ -26,6 +26,7 @@ from typing import IO, Any, NamedTuple, NoReturn
 
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.errors import Retry
+from tailrace.kit.private import make_private
 from tailrace.kit.settings import Settings
 from tailrace.models.errors import PackageRefused
 from tailrace.models.fingerprint import runtime_versions
@@ -101,8 +102,8 @@ class Examiner:
             raise found
         if mark is not None:
             with contextlib.suppress(OSError):  # to know it costs less than to find it out; no more than that
-                mark.parent.mkdir(parents=True, exist_ok=True)
-                mark.touch()
+                make_private(mark.parent)
+                mark.touch(mode=0o600)
 
     def _mark(self, manifest: Manifest, contract: ModelContract) -> Path | None:
         if self._passed is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from tailrace.contracts import lanes
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import Retry, TailraceError
+from tailrace.kit.private import make_private
 from tailrace.kit.reading import read_at
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import sha256
@@ -76,7 +77,7 @@ class PackageFetcher:
         if path is None:
             return
         with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private(path.parent)
             descriptor, draft = tempfile.mkstemp(dir=path.parent)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)

@@ -202,20 +202,21 @@ def _chunks(connection: Connection) -> list[ChunkAt]:
 
 def _write_tombstones(connection: Connection, keys: Iterable[str]) -> None:
     """The topic is compacted: in time the broker forgets what a key held before."""
-    from confluent_kafka import KafkaException, Producer
+    from confluent_kafka import KafkaException
 
-    producer = Producer(
-        {**connection.kafka, "enable.idempotence": True, "partitioner": "murmur2_random", "log_level": 0}
-    )
+    from tailrace.kit.kafka_clients import sending
+
+    options = {"enable.idempotence": True, "partitioner": "murmur2_random", "log_level": 0}
     failed: list[Any] = []
-    for key in keys:
-        producer.produce(
-            lanes.CHUNKS,
-            None,
-            key.encode(),
-            on_delivery=lambda error, _: failed.append(error) if error else None,
-        )
-        producer.poll(0)
-    if producer.flush(_TIMEOUT_S) or failed:
-        what = KafkaException(failed[0]) if failed else "no answer"
-        raise TailraceError(f"Kafka did not take all of it ({what}): run it again, which does the rest")
+    with sending({**connection.kafka, **options}) as producer:
+        for key in keys:
+            producer.produce(
+                lanes.CHUNKS,
+                None,
+                key.encode(),
+                on_delivery=lambda error, _: failed.append(error) if error else None,
+            )
+            producer.poll(0)
+        if producer.flush(_TIMEOUT_S) or failed:
+            what = KafkaException(failed[0]) if failed else "no answer"
+            raise TailraceError(f"Kafka did not take all of it ({what}): run it again, which does the rest")

@@ -173,6 +173,8 @@ def publish_package(
                 f"another publisher of {model} came in between, nothing was published: try again"
             ) from None
         raise TailraceError(f"Kafka did not take the package: {error.str()}") from failed
+    finally:
+        del producer
     return Publication(numbered.manifest, record["digest"], size + len(record["manifest"]))
 
 

@@ -253,10 +253,8 @@ def _write_public(path: Path, public: Ed25519PublicKey) -> None:
 
 
 def _write_file(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = _draft(path.parent, data)
-    draft.chmod(0o644)  # everybody may check a signature
-    draft.replace(path)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _draft(path.parent, data).replace(path)
 
 
 def _draft(folder: Path, data: bytes) -> Path:

@@ -9,7 +9,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from tailrace.contracts import lanes
@@ -18,6 +18,7 @@ from tailrace.contracts.lane_clocks import LaneClock, LaneClocks, Owner, record_
 from tailrace.kit.codec import ControlCodec
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError, UsageError
+from tailrace.kit.kafka_clients import sending
 from tailrace.kit.reading import read_all
 from tailrace.kit.registry import RegistryClient
 
@@ -40,8 +41,12 @@ class Claim:
         self._consumer: Any = None
 
     def __enter__(self) -> Claim:
-        admin = AdminClient({**self._connection.kafka, "log_level": 0})
-        self._only(admin, 0)
+        with AdminClient({**self._connection.kafka, "log_level": 0}) as admin:
+            self._only(admin, 0)
+            self._join(admin)
+        return self
+
+    def _join(self, admin: AdminClient) -> None:
         self._consumer = Consumer(
             {
                 **self._connection.kafka,
@@ -66,7 +71,6 @@ class Claim:
         except BaseException:
             self._consumer.close()
             raise
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -111,13 +115,14 @@ def tell(connection: Connection, lane: str, owner: Owner, at: int) -> LaneClock:
     clock = LaneClock(owner, applied_by(), at)
     codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     failed: list[Any] = []
-    producer = Producer({**connection.kafka, "enable.idempotence": True, "log_level": 0})
-    producer.produce(
-        lanes.CLOCKS,
-        codec.encode("Clock", record_of(lane, clock)),
-        lane.encode(),
-        on_delivery=lambda error, _: failed.append(error),
-    )
-    if producer.flush(_JOIN_S) or failed[0] is not None:
+    with sending({**connection.kafka, "enable.idempotence": True, "log_level": 0}) as producer:
+        producer.produce(
+            lanes.CLOCKS,
+            codec.encode("Clock", record_of(lane, clock)),
+            lane.encode(),
+            on_delivery=lambda error, _: failed.append(error),
+        )
+        left = producer.flush(_JOIN_S)
+    if left or failed[0] is not None:
         raise TailraceError(f"Kafka did not take the lane's clock: {failed or 'no answer'}")
     return clock

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from tailrace.client.errors import DeliveryFailed
@@ -22,6 +22,7 @@ from tailrace.contracts.schemas import subject
 from tailrace.kit.codec import Codec
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
+from tailrace.kit.kafka_clients import end
 from tailrace.kit.marks import mark
 from tailrace.kit.messages import Record
 from tailrace.kit.murmur2 import partition_of
@@ -90,7 +91,7 @@ class Replay:
         self._pace = Pace(self.plan.time, rate, speed)
         self._clock = LaneClock(inputs, _partitions(connection, self._lane.requests))
         self._partition_count = len(self._clock.partitions) // len(inputs)
-        self._producer = producer(connection)
+        self._producer: Producer
         self._held = threading.Event()
 
     def hold(self) -> None:
@@ -113,7 +114,11 @@ class Replay:
         with Claim(self._connection, self._lane.name):
             if len(self.plan):
                 tell(self._connection, self._lane.name, REPLAY, int(self.plan.time[0]))
-            return self._run(progress)
+            self._producer = producer(self._connection)
+            try:
+                return self._run(progress)
+            finally:
+                end(self._producer)
 
     def _run(self, progress: Callable[[int], None]) -> Sent:
         plan, sent, ticked = self.plan, 0, 0
@@ -225,7 +230,8 @@ def labels_after(
 
 
 def _partitions(connection: Connection, topic: str) -> int:
-    found = AdminClient({**connection.kafka, "log_level": 0}).list_topics(topic, timeout=10).topics[topic]
+    with AdminClient({**connection.kafka, "log_level": 0}) as admin:
+        found = admin.list_topics(topic, timeout=10).topics[topic]
     if found.error is not None:
         raise TailraceError(f"no topic {topic} ({found.error.str()}): `tailrace apply` makes a lane's topics")
     return len(found.partitions)

@@ -122,6 +122,7 @@ class TrainerLoop:
             await self._workers.close()
             if self._producer is not None:
                 self._producer.close()
+            self._ends.close()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._app.stop(), _STOP_S)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,8 @@ def explain_logged(
         PackageRefused: the package is not there any more, or not as it was signed.
         Retry: Kafka or the registry does not answer.
     """
-    logged = LoggedPredictions(connection, model)
-    found = _one(logged.by_id(name, span), name)
+    with closing(LoggedPredictions(connection, model)) as logged:
+        found = _one(logged.by_id(name, span), name)
     codec = Codec(logged.registry)
     event = codec.decode(found.message.value()).record
     if event["served_by"] != "model":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from confluent_kafka import (
@@ -34,11 +35,15 @@ class Range(NamedTuple):
 
 
 class Log:
-    """A cluster. Every method raises `Retry` where Kafka does not answer."""
+    """A cluster, until it is closed. Every method raises `Retry` where Kafka does not answer."""
 
     def __init__(self, connection: Connection) -> None:
         self._kafka, self._bootstrap = connection.kafka, connection.bootstrap
-        self._admin = AdminClient(dict(connection.kafka))
+        self._open = ExitStack()
+        self._admin = self._open.enter_context(AdminClient(dict(connection.kafka)))
+
+    def close(self) -> None:
+        self._open.close()
 
     def retained(self, topics: Collection[str]) -> dict[TopicPartition, Range]:
         """What the partitions of those of the topics that exist hold now.

@@ -46,7 +46,7 @@ class Logged(NamedTuple):
 
 
 class LoggedPredictions:
-    """The predictions and shadow predictions of one model that are retained, or of all models.
+    """The predictions and shadow predictions of one model that are retained, or of all models, until it is closed.
 
     Raises:
         UsageError: no contract of this model was ever applied.
@@ -71,6 +71,9 @@ class LoggedPredictions:
             said = ", ".join(sorted(known)) or "none yet"
             raise UsageError(f"no contract of a model {model!r} is applied (known: {said})")
         self._lanes = sorted({lane for name, lane in known.items() if model in (None, name)})
+
+    def close(self) -> None:
+        self._log.close()
 
     def read(self, span: Span = ALWAYS, containing: bytes = b"") -> Iterator[Logged]:
         """Those of a stretch of time, each partition in order; what cannot be read as a prediction is left out.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -147,16 +148,16 @@ def reproduce(
         TailraceError, Retry: Kafka or the registry does not answer.
     """
     began = time.monotonic()
-    logged = LoggedPredictions(connection, model)
     report, done = Reproduced(), 0
     opened = packages(connection, home or home_dir(), report.revoked)
-    rescorer = Rescorer(logged.registry, logged.control, opened)
-    found: Iterable[Logged] = logged.read(span) if name is None else logged.by_id(name, span)
-    for some in _batches(itertools.islice(found, limit)):
-        for rescored in rescorer.again(some, partial(messages_at, connection)):
-            report.take(rescored, *rescorer.differences(rescored))
-        done += len(some)
-        progress(done)
+    with closing(LoggedPredictions(connection, model)) as logged:
+        rescorer = Rescorer(logged.registry, logged.control, opened)
+        found: Iterable[Logged] = logged.read(span) if name is None else logged.by_id(name, span)
+        for some in _batches(itertools.islice(found, limit)):
+            for rescored in rescorer.again(some, partial(messages_at, connection)):
+                report.take(rescored, *rescorer.differences(rescored))
+            done += len(some)
+            progress(done)
     report.seconds = time.monotonic() - began
     return report
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,8 +114,12 @@ class Verification:
             TailraceError, Retry: Kafka, the registry or ClickHouse does not answer.
             UsageError: no contract of this model is applied.
         """
-        began = time.monotonic()
         self._progress, self._read = progress, 0
+        with closing(self._log):
+            return self._run()
+
+    def _run(self) -> Report:
+        began = time.monotonic()
         # Ends are taken of what is derived first, so that whatever it names is within what is read.
         found = [self._bounds(lane) for lane in self._lanes()]
         self._read_control({p: r for topics in _CONTROL for p, r in self._log.retained(topics).items()})
