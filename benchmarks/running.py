@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from tailrace.contracts.model_contract import load_contract
 from tailrace.contracts.schemas import request_schema, subject
 from tailrace.demo.loans import simulate
 from tailrace.kit.codec import Codec, ControlCodec
-from tailrace.kit.connection import Connection
+from tailrace.kit.connection import Connection, connect
 from tailrace.kit.data import data_dir
 from tailrace.kit.registry import RegistryClient
 from tailrace.kit.topics import control_topics, ensure_topics, lane_topics
@@ -177,14 +178,16 @@ class Running:
         try:
             command = [sys.executable, "-m", "tailrace.cli", "run", "registry"]
             self._launch("registry", command, TAILRACE_PORT=str(port))
-            until("the registry answers", lambda: ask(self.connection.registry, "/subjects").ok)
+            until("the registry answers", lambda: ask(self.connection.registry, "/readyz").ok)
+            login = connect(self._env, self.home).registry_auth
+            self.connection = replace(self.connection, registry_auth=login)
             self._prepare()
         except BaseException:
             self.close()
             raise
 
     def _prepare(self) -> None:
-        self.registry = RegistryClient(self.connection.registry)
+        self.registry = RegistryClient(self.connection.registry, self.connection.registry_auth)
         file = data_dir("contracts", "models") / "credit.yaml"
         self.contract = load_contract(file)
         self.lane = Lane(self.contract.lane)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-from tailrace.kit.connection import Connection
+from tailrace.kit.connection import Connection, connect
 from tailrace.local.health import ask
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import HOST, free_port
@@ -64,11 +64,9 @@ def stack(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     for server in servers.values():
         server.launch()
     try:
-        _await(servers["registry"], registry, "/subjects")
+        _await(servers["registry"], registry, "/readyz")
         _await(servers["clickhouse"], clickhouse, "/ping")
-        yield Connection(
-            kafka={"bootstrap.servers": kafka.bootstrap}, registry=registry, clickhouse=clickhouse
-        )
+        yield connect(env, home)
     finally:
         for server in servers.values():
             server.stop(10)

@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+from tailrace.kit.connection import connect
 from tailrace.kit.errors import Retry
 from tailrace.kit.registry import RegistryClient, Schema
 from tailrace.local.kafka import LocalKafka
@@ -24,7 +25,12 @@ def schema(number: int) -> Schema:
 
 def test_what_was_acknowledged_survives_sigkill(kafka: LocalKafka, tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    env = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap, "SCHEMA_REGISTRY_URL": url}
+    env = {
+        **os.environ,
+        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
+        "SCHEMA_REGISTRY_URL": url,
+        "TAILRACE_HOME": str(tmp_path),
+    }
     ids: dict[int, int] = {}
     done = threading.Event()
     log = (tmp_path / "registry.log").open("ab")
@@ -34,7 +40,10 @@ def test_what_was_acknowledged_survives_sigkill(kafka: LocalKafka, tmp_path: Pat
         return subprocess.Popen(command, env=env, stdout=log, stderr=log)
 
     def write() -> None:
-        client = RegistryClient(url)
+        while not (tmp_path / "access" / "registry.address").exists():
+            time.sleep(0.01)
+        at = connect(env, tmp_path)
+        client = RegistryClient(at.registry, at.registry_auth)
         while not done.is_set():
             try:
                 ids[len(ids)] = client.register(f"killed-{len(ids)}", schema(len(ids)))
@@ -61,7 +70,8 @@ def test_what_was_acknowledged_survives_sigkill(kafka: LocalKafka, tmp_path: Pat
             recoveries.append(time.monotonic() - killed)
         done.set()
         writer.join()
-        client = RegistryClient(url)
+        at = connect(env, tmp_path)
+        client = RegistryClient(at.registry, at.registry_auth)
         assert len(set(ids.values())) == len(ids) > 5 * KILLS
         for number, schema_id in ids.items():
             assert client.schema(schema_id) == schema(number)

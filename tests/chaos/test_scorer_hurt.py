@@ -244,7 +244,7 @@ def test_promoted_and_rolled_back_again_and_again(scored: Scored, trial: Trials)
 
 def test_poisoned(scored: Scored, trial: Trials) -> None:
     """One request in a hundred cannot be read, or breaks the contract: it goes alone."""
-    registry = RegistryClient(scored.connection.registry)
+    registry = RegistryClient(scored.connection.registry, scored.connection.registry_auth)
     requests, labels = (registry.latest(f"credit.{name}-value") for name in ("requests", "labels"))
     assert requests is not None
     assert labels is not None

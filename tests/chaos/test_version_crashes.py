@@ -64,7 +64,7 @@ def test_a_version_that_crashes_twice_is_quarantined_and_the_one_before_it_answe
     tmp_path: Path, tell: Callable[[str], None]
 ) -> None:
     with running_cluster(tmp_path, "rollout") as cluster, Supervisor(cluster) as supervisor:
-        codec = ControlCodec(RegistryClient(cluster.connection.registry))
+        codec = ControlCodec(RegistryClient(cluster.connection.registry, cluster.connection.registry_auth))
 
         def state() -> RolloutState:
             return rollouts(cluster.connection, codec).state("credit")

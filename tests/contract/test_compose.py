@@ -129,7 +129,7 @@ def test_everything_has_a_health_check_and_waits_for_what_it_needs(
         },
     }
     registry = urlsplit(ours["registry"]["environment"]["SCHEMA_REGISTRY_URL"])
-    assert f"{registry.scheme}://{registry.netloc}/subjects" in ours["registry"]["healthcheck"]["test"][-1]
+    assert f"{registry.scheme}://{registry.netloc}/readyz" in ours["registry"]["healthcheck"]["test"][-1]
 
 
 def test_each_service_has_the_user_of_its_name_and_no_other_s_password(

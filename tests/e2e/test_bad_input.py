@@ -73,7 +73,7 @@ class Writer:
     """Writes requests as a careless producer would: fastavro alone, nothing checked."""
 
     def __init__(self, connection: Connection) -> None:
-        self.registry = RegistryClient(connection.registry)
+        self.registry = RegistryClient(connection.registry, connection.registry_auth)
         latest = self.registry.latest("gate.requests-value")
         assert latest is not None
         self.id, self.schema = latest.id, latest.schema
@@ -182,7 +182,7 @@ class Outcome:
 
     def __init__(self, connection: Connection, cases: Mapping[str, Case], sent: Mapping[str, Source]) -> None:
         self.cases, self.sent = cases, sent
-        codec = Codec(RegistryClient(connection.registry))
+        codec = Codec(RegistryClient(connection.registry, connection.registry_auth))
         self.events: dict[Source, dict[str, Any]] = {}
         self.letters: dict[Source, tuple[DeadLetterInfo, bytes | None]] = {}
         for message in read_all(connection, ["gate.predictions", "gate.dead-letters"]):
@@ -387,7 +387,7 @@ def test_too_many_dead_letters_are_told_by_an_alert_that_people_can_read_and_que
 def _alerts(connection: Connection, kind: str) -> list[dict[str, Any]]:
     """The alerts of a kind, read with nothing but the registered schema."""
     values = [message.value() for message in read_all(connection, ["tailrace.alerts"])]
-    latest = RegistryClient(connection.registry).latest("tailrace.alerts-value")
+    latest = RegistryClient(connection.registry, connection.registry_auth).latest("tailrace.alerts-value")
     if latest is None:  # registered by whoever writes the first one
         return []
     assert all(value[:5] == struct.pack(">bI", 0, latest.id) for value in values)

@@ -169,14 +169,14 @@ def forge(connection: Connection, version: int) -> None:
     built = models.package("logistic").numbered(version, version)
     manifest = built.manifest.model_copy(update={"model": "pumps"})
     record, _ = models.sealed(type(built)(manifest, built.parts), SigningKey.generate())
-    codec = ControlCodec(RegistryClient(connection.registry))
+    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     producer = Producer(dict(connection.kafka))
     producer.produce(lanes.MANIFESTS, codec.encode("ModelManifest", record), f"pumps/{version}")
     assert producer.flush(20) == 0
 
 
 def wait_for_alert(connection: Connection, model: str, version: int) -> dict[str, Any]:
-    codec = ControlCodec(RegistryClient(connection.registry))
+    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     deadline = time.monotonic() + 30
     while True:
         for message in read_all(connection, [lanes.ALERTS]):

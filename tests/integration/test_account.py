@@ -46,7 +46,7 @@ class Bench:
         self._producer.abort_transaction() if abort else self._producer.commit_transaction()
 
     def account(self) -> Account:
-        observer = Observer(self._stack.kafka, self._stack.registry)
+        observer = Observer(self._stack.kafka, self._stack.registry, self._stack.registry_auth)
         logs = self._kafka.data / "logs"
         names = ("requests", "predictions", "dead-letters")
         since = {place: 0 for name in names for place in observer.ends(f"{self._model}.{name}")}

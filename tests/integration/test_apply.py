@@ -73,7 +73,7 @@ def test_an_applied_contract_has_topics_schemas_tables_and_is_in_force(
         },
     )
     assert ensure_topics(where.kafka, wanted) == []
-    registry = RegistryClient(where.registry)
+    registry = RegistryClient(where.registry, where.registry_auth)
     for suffix in ("requests", "predictions", "shadow-predictions", "labels", "actions", "outcomes"):
         assert registry.latest(f"apply-one.{suffix}-value") is not None
     clickhouse = ClickHouse.connect(where)
@@ -141,7 +141,7 @@ def test_a_refused_file_keeps_all_others_of_its_call_from_being_applied(
 
 
 def test_what_the_registry_holds_under_the_name_is_not_broken(where: Connection, tmp_path: Path) -> None:
-    registry = RegistryClient(where.registry)
+    registry = RegistryClient(where.registry, where.registry_auth)
     foreign = {"type": "record", "name": "R", "namespace": "n", "fields": [{"name": "z", "type": "long"}]}
     registry.set_level("apply-taken.requests-value", "FULL_TRANSITIVE")
     registry.register("apply-taken.requests-value", foreign)
@@ -169,7 +169,7 @@ def test_a_feature_that_the_champion_needs_may_not_go(where: Connection, tmp_pat
 
     # A candidate keeps nothing from changing; the champion does.
     assert plan([file], contracts(where), features_in_service(where))
-    codec = ControlCodec(RegistryClient(where.registry))
+    codec = ControlCodec(RegistryClient(where.registry, where.registry_auth))
     first = {
         "model": "apply-needed",
         "revision": 1,

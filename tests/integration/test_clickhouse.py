@@ -32,6 +32,7 @@ from tailrace.contracts.registration import register_schemas
 from tailrace.contracts.schemas import lane_schemas
 from tailrace.kit.clickhouse import ClickHouse, QueryFailed
 from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.credentials import HTTP, SERVICES, Credentials
 from tailrace.kit.data import data_dir
 from tailrace.kit.errors import Retry
 from tailrace.kit.log import Committed
@@ -54,9 +55,23 @@ from tailrace.sink.loop import Sink
 from tailrace.sink.plan import Plan
 from tailrace.sink.rows import UNREADABLE_LAYOUT, Layout, Row, RowReader, blocks
 
+LOGINS: dict[int, str] = {}
+"""By port, with what a service comes in."""
+
+
+def token_of(port: int) -> str:
+    return LOGINS[port].partition(":")[2]
+
+
+def connected(port: int, **options: Any) -> Any:
+    return clickhouse_connect.get_client(
+        host=HOST, port=port, username=SERVICES, password=token_of(port), **options
+    )
+
 
 def start(home: Path, port: int) -> Process:
     env = os.environ | {"TAILRACE_HOME": str(home), "TAILRACE_PORT": str(port)}
+    LOGINS[port] = f"{SERVICES}:{Credentials(home).make(HTTP, SERVICES)}"
     process = Process(
         [sys.executable, "-m", "tailrace.cli", "run", "clickhouse"], home / "clickhouse.log", env
     )
@@ -80,7 +95,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 @pytest.fixture
 def database(port: int) -> Iterator[str]:
     name = f"d{uuid.uuid4().hex[:8]}"
-    with clickhouse_connect.get_client(host=HOST, port=port) as client:
+    with connected(port) as client:
         client.command(f"CREATE DATABASE {name}")
         yield name
         client.command(f"DROP DATABASE {name}")
@@ -88,7 +103,7 @@ def database(port: int) -> Iterator[str]:
 
 @pytest.fixture
 def client(port: int, database: str) -> Iterator[Any]:
-    with clickhouse_connect.get_client(host=HOST, port=port, database=database) as found:
+    with connected(port, database=database) as found:
         yield found
 
 
@@ -109,7 +124,7 @@ def rows(count: int) -> list[list[Any]]:
 
 @pytest.mark.parametrize("compress", [True, "zstd", "gzip", False])
 def test_native_goes_in_and_comes_out_the_same(port: int, database: str, compress: bool | str) -> None:
-    with clickhouse_connect.get_client(host=HOST, port=port, database=database, compress=compress) as client:
+    with connected(port, database=database, compress=compress) as client:
         client.command(TABLE)
         # Enough for many blocks, which the client compresses one by one and streams.
         given = rows(60_000)
@@ -131,7 +146,7 @@ def test_parameters_of_any_length(client: Any) -> None:
 def test_a_token_counts_once_and_again_after_a_restart(tmp_path: Path) -> None:
     port = free_port()
     process = start(tmp_path, port)
-    clickhouse = ClickHouse(f"http://{HOST}:{port}/once")
+    clickhouse = ClickHouse(f"http://{HOST}:{port}/once", auth=LOGINS[port])
     clickhouse.create_database()
     clickhouse.command(
         "CREATE TABLE t (a Int64) ENGINE = ReplacingMergeTree ORDER BY a "
@@ -261,7 +276,7 @@ def request(
     port: int, method: str, query: dict[str, str], body: Any = None, **headers: str
 ) -> tuple[int, Any, bytes]:
     connection = http.client.HTTPConnection(HOST, port, timeout=30)
-    connection.request(method, f"/?{urlencode(query)}", body, headers)
+    connection.request(method, f"/?{urlencode(query)}", body, headers | {"X-ClickHouse-Key": token_of(port)})
     answer = connection.getresponse()
     content = answer.read()
     connection.close()
@@ -306,6 +321,7 @@ def test_half_an_insert_is_no_insert(port: int, database: str, client: Any) -> N
     connection = http.client.HTTPConnection(HOST, port, timeout=30)
     query = urlencode({"database": database, "query": "INSERT INTO t FORMAT CSV"})
     connection.putrequest("POST", f"/?{query}")
+    connection.putheader("X-ClickHouse-Key", token_of(port))
     connection.putheader("Content-Length", "1000")
     connection.endheaders(b"1\n2\n3\n")
     connection.close()
@@ -328,7 +344,7 @@ def test_many_at_once(port: int, database: str, client: Any) -> None:
 
     def work(number: int) -> None:
         try:
-            with clickhouse_connect.get_client(host=HOST, port=port, database=database) as mine:
+            with connected(port, database=database) as mine:
                 for turn in range(10):
                     mine.insert("t", [[number * 100 + turn]], column_names=["a"])
                     with pytest.raises(DatabaseError):
@@ -347,7 +363,7 @@ def test_many_at_once(port: int, database: str, client: Any) -> None:
 
 
 def test_the_wrapper_tells_errors_apart(port: int, database: str) -> None:
-    clickhouse = ClickHouse(f"http://{HOST}:{port}/{database}")
+    clickhouse = ClickHouse(f"http://{HOST}:{port}/{database}", auth=LOGINS[port])
     with pytest.raises(QueryFailed) as failed:
         clickhouse.query("SELECT * FROM nowhere")
     assert (failed.value.code, failed.value.name) == (60, "UNKNOWN_TABLE")
@@ -364,7 +380,7 @@ def test_the_wrapper_tells_errors_apart(port: int, database: str) -> None:
 
 @pytest.fixture
 def clickhouse(port: int) -> Iterator[ClickHouse]:
-    found = ClickHouse(f"http://{HOST}:{port}/m{uuid.uuid4().hex[:8]}")
+    found = ClickHouse(f"http://{HOST}:{port}/m{uuid.uuid4().hex[:8]}", auth=LOGINS[port])
     yield found
     found.close()
 

@@ -132,7 +132,7 @@ def test_what_kafka_does_not_take_is_said(client: Client, lane: HandmadeLane) ->
 
 def test_alerts_of_one_model(client: Client, lane: HandmadeLane) -> None:
     alerts = client.alerts(lane.model, idle=10)
-    codec = ControlCodec(RegistryClient(lane.connection.registry))
+    codec = ControlCodec(RegistryClient(lane.connection.registry, lane.connection.registry_auth))
     alert = {
         "alert_id": "1",
         "state": "raised",

@@ -14,6 +14,7 @@ import pytest
 from confluent_kafka import Producer
 from scipy import stats
 from tests.support import models
+from tests.support.environment import environment
 
 from tailrace.contracts import lanes
 from tailrace.contracts.apply import apply, plan
@@ -55,8 +56,7 @@ def start(stack: Connection, tmp_path: Path) -> Iterator[Callable[[], Process]]:
     """Starts the service; what runs at the end is stopped."""
     assert stack.clickhouse
     env = {k: v for k, v in os.environ.items() if not k.startswith("TAILRACE_")} | {
-        "KAFKA_BOOTSTRAP_SERVERS": stack.bootstrap,
-        "SCHEMA_REGISTRY_URL": stack.registry,
+        **environment(stack),
         "TAILRACE_HOME": str(tmp_path),
         "TAILRACE_INSTANCE": "0",
     }
@@ -80,7 +80,7 @@ class World:
 
     def __init__(self, connection: Connection, home: Path) -> None:
         self.connection = connection
-        registry = RegistryClient(connection.registry)
+        registry = RegistryClient(connection.registry, connection.registry_auth)
         self.codec, self.control = Codec(registry), ControlCodec(registry)
         file = home / f"{MODEL}.yaml"
         file.write_text(CONTRACT)

@@ -69,7 +69,7 @@ class World:
 
     def __init__(self, connection: Connection, home: Path, env: dict[str, str]) -> None:
         self.connection, self.home, self.env = connection, home, env
-        registry = RegistryClient(connection.registry)
+        registry = RegistryClient(connection.registry, connection.registry_auth)
         self.codec, self.control = Codec(registry), ControlCodec(registry)
         file = home / f"{MODEL}.yaml"
         file.write_text(CONTRACT)

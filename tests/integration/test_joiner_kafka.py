@@ -38,7 +38,7 @@ class Joining:
 
     def __init__(self, connection: Connection, home: Path, env: dict[str, str]) -> None:
         self.connection, self.home, self.env = connection, home, env
-        self.made = JoinedLane(CONTRACT, RegistryClient(connection.registry))
+        self.made = JoinedLane(CONTRACT, RegistryClient(connection.registry, connection.registry_auth))
         self.joiner: Process | None = None
         self.port = 0
         self.now = START

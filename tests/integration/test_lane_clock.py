@@ -38,7 +38,9 @@ class Fast(SystemClock):
 
 @pytest.fixture
 def running(stack: Connection, tmp_path: Path) -> Iterator[ClockLoop]:
-    service = Service("clock", Settings(home=tmp_path), stack, RegistryClient(stack.registry))
+    service = Service(
+        "clock", Settings(home=tmp_path), stack, RegistryClient(stack.registry, stack.registry_auth)
+    )
     loop = ClockLoop(service, Fast())
     thread = threading.Thread(target=loop.run)
     thread.start()

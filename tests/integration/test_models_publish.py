@@ -49,7 +49,7 @@ def contract_text(model: str) -> str:
 
 
 def records(where: Connection, model: str) -> list[dict[str, Any]]:
-    codec = ControlCodec(RegistryClient(where.registry))
+    codec = ControlCodec(RegistryClient(where.registry, where.registry_auth))
     found = [codec.decode("ModelManifest", m.value()) for m in read_all(where, [lanes.MANIFESTS])]
     return [r for r in found if r["model"] == model]
 
@@ -152,7 +152,7 @@ def test_a_command_without_a_rollout_service_says_so(where: Connection, tmp_path
     signing_key(tmp_path)
     with pytest.raises(TailraceError, match="did not answer within 0 s"):
         ask(where, tmp_path, "promote", "publish-one", 1, timeout_s=0.3)
-    codec = ControlCodec(RegistryClient(where.registry))
+    codec = ControlCodec(RegistryClient(where.registry, where.registry_auth))
     *_, message = read_all(where, [lanes.COMMANDS])
     command = codec.decode("Command", message.value())
     assert (command["command"], command["version"], command["follows"]) == ("promote", 1, 0)

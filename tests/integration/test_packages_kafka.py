@@ -58,7 +58,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def steps(cluster: Cluster) -> list[dict[str, Any]]:
-    codec = ControlCodec(RegistryClient(cluster.connection.registry))
+    codec = ControlCodec(RegistryClient(cluster.connection.registry, cluster.connection.registry_auth))
     return [codec.decode("Rollout", m.value()) for m in read_all(cluster.connection, [lanes.ROLLOUTS])]
 
 
@@ -84,7 +84,9 @@ class Attacker:
     """Writes packages to the topics as bytes, with whatever signature they have."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self.codec = ControlCodec(RegistryClient(cluster.connection.registry))
+        self.codec = ControlCodec(
+            RegistryClient(cluster.connection.registry, cluster.connection.registry_auth)
+        )
         self.producer = Producer({**cluster.connection.kafka, "linger.ms": 0, "message.max.bytes": 4 << 20})
 
     def close(self) -> None:
@@ -195,7 +197,7 @@ def answered_by(cluster: Cluster, version: int) -> None:
 
 def whole(cluster: Cluster, version: int) -> bool:
     """Whether every chunk of a version can be read."""
-    codec = ControlCodec(RegistryClient(cluster.connection.registry))
+    codec = ControlCodec(RegistryClient(cluster.connection.registry, cluster.connection.registry_auth))
     manifests = (
         codec.decode("ModelManifest", m.value()) for m in read_all(cluster.connection, [lanes.MANIFESTS])
     )

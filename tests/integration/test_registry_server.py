@@ -6,13 +6,14 @@ import json
 import threading
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from tests.support.registry_server import registry_server
+from tests.support.registry_server import LOGIN, registry_server
 
 from tailrace.kit.errors import Retry
 from tailrace.kit.registry import IncompatibleSchema, RegistryClient, UnknownSchema
@@ -29,7 +30,11 @@ def record(*fields: str, default: bool = False) -> dict[str, Any]:
 
 def call(url: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
     data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url + path, data=data, method=method)
+    headers = {
+        "Authorization": f"Basic {b64encode(LOGIN.encode()).decode()}",
+        "Content-Type": "application/json",
+    }
+    request = urllib.request.Request(url + path, data=data, headers=headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=20) as response:
             assert response.headers["Content-Type"] == "application/vnd.schemaregistry.v1+json"
@@ -170,12 +175,12 @@ def test_read_only_takes_no_schemas(url: str) -> None:
 
 
 def test_our_client_speaks_to_it(url: str) -> None:
-    client = RegistryClient(url)
+    client = RegistryClient(url, LOGIN)
     assert client.latest("ours-value") is None
     assert client.check_compatible("ours-value", record("a")) == (True, [])
     client.set_level("ours-value", "FULL_TRANSITIVE")
     schema_id = client.register("ours-value", record("a"))
-    assert RegistryClient(url).schema(schema_id) == record("a")
+    assert RegistryClient(url, LOGIN).schema(schema_id) == record("a")
     assert client.latest("ours-value") == (schema_id, 1, record("a"))
     compatible, reasons = client.check_compatible("ours-value", record("a", "b"))
     assert not compatible
@@ -192,7 +197,7 @@ def test_several_registries_give_one_id_to_one_schema_and_never_one_to_two(kafka
     with registry_server(options) as (one, log), registry_server(options) as (other, _):
 
         def write(address: str, writer: int) -> None:
-            client = RegistryClient(address, timeout=30)
+            client = RegistryClient(address, LOGIN, timeout=30)
             for number in range(6):
                 schema = record(f"own{writer}_{number}") if number % 2 else record(f"shared_{number}")
                 given[writer, number] = client.register(f"many-{writer}-{number}", schema)
@@ -210,8 +215,8 @@ def test_several_registries_give_one_id_to_one_schema_and_never_one_to_two(kafka
         for (writer, number), schema_id in given.items():
             name = f"own{writer}_{number}" if number % 2 else f"shared_{number}"
             assert (
-                RegistryClient(one).schema(schema_id)
-                == RegistryClient(other).schema(schema_id)
+                RegistryClient(one, LOGIN).schema(schema_id)
+                == RegistryClient(other, LOGIN).schema(schema_id)
                 == record(name)
             )
         afresh = RegistryLog(options)
@@ -256,7 +261,7 @@ def test_without_kafka_known_ids_are_still_answered() -> None:
         status, answer = call(url, "GET", "/subjects")
         assert (status, answer["error_code"]) == (500, 50001)
         with pytest.raises(Retry):
-            RegistryClient(url).register("s", record("a"))
+            RegistryClient(url, LOGIN).register("s", record("a"))
         with pytest.raises(urllib.error.HTTPError, match="503"):
             urllib.request.urlopen(f"{url}/readyz", timeout=20)
         assert urllib.request.urlopen(f"{url}/livez", timeout=20).status == 200

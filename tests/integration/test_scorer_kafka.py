@@ -291,7 +291,7 @@ def test_switched_off_a_person_answers_and_on_again_the_champion(cluster: Cluste
 def test_a_version_is_tried_promoted_and_taken_back_by_itself_though_the_rollout_is_killed(
     cluster: Cluster,
 ) -> None:
-    codec = ControlCodec(RegistryClient(cluster.connection.registry))
+    codec = ControlCodec(RegistryClient(cluster.connection.registry, cluster.connection.registry_auth))
     producer = Producer(cluster.connection.kafka)
 
     def write(topic: str, name: str, *records: dict[str, Any]) -> None:

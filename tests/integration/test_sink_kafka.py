@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.environment import environment
 from tests.support.lane import HandmadeLane
 from tests.support.observer import Observer
 from tests.support.stored import Stored, coordinates, count_by_topic
@@ -23,6 +24,7 @@ from tailrace.contracts.schemas import lane_schemas
 from tailrace.kit import dead_letters
 from tailrace.kit.clickhouse import ClickHouse
 from tailrace.kit.connection import Connection
+from tailrace.kit.credentials import HTTP, SERVICES, Credentials
 from tailrace.kit.marks import mark
 from tailrace.kit.messages import DeadLetter, Message, PlainMessage, Record, Source
 from tailrace.local.health import ask
@@ -91,7 +93,7 @@ def lane(stack: Connection) -> HandmadeLane:
 
 def events(stack: Connection, lane: HandmadeLane) -> dict[str, set[tuple[str, int, int]]]:
     """What an independent consumer finds on the lane's topics, marks left out."""
-    observer = Observer(stack.kafka, stack.registry)
+    observer = Observer(stack.kafka, stack.registry, stack.registry_auth)
     return {
         topic: {r.at for r in observer.read(topic) if "tailrace-mark" not in r.headers}
         for topic in lane.lane.topics
@@ -100,9 +102,7 @@ def events(stack: Connection, lane: HandmadeLane) -> dict[str, set[tuple[str, in
 
 def launch(stack: Connection, home: Path, database: str, group: str, step: str, times: int) -> Process:
     env = os.environ | {
-        "KAFKA_BOOTSTRAP_SERVERS": stack.bootstrap,
-        "SCHEMA_REGISTRY_URL": stack.registry,
-        "CLICKHOUSE_URL": f"{stack.clickhouse}/{database}",
+        **environment(stack, database),
         "TAILRACE_HOME": str(home),
         "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
     }
@@ -122,7 +122,7 @@ def test_killed_between_any_two_steps(stack: Connection, lane: HandmadeLane, tmp
         first = launch(stack, tmp_path, name, name, step, times)
         assert first.wait(60) == -signal.SIGKILL, first.last_words()
         second = launch(stack, tmp_path, name, name, "never", 0)
-        clickhouse = ClickHouse(f"{stack.clickhouse}/{name}")
+        clickhouse = ClickHouse(f"{stack.clickhouse}/{name}", auth=stack.clickhouse_auth)
         try:
             wait_for(
                 lambda: all(
@@ -160,8 +160,7 @@ def sink(stack: Connection, tmp_path: Path) -> Iterator[Callable[[str, int], Pro
 
     def launch(clickhouse: str, health: int) -> Process:
         env = os.environ | {
-            "KAFKA_BOOTSTRAP_SERVERS": stack.bootstrap,
-            "SCHEMA_REGISTRY_URL": stack.registry,
+            **environment(stack),
             "CLICKHOUSE_URL": clickhouse,
             "TAILRACE_HOME": str(tmp_path),
             "TAILRACE_HEALTH_PORT": str(health),
@@ -180,7 +179,8 @@ def test_clickhouse_away_and_a_contract_applied_live(
     stack: Connection, lane: HandmadeLane, sink: Callable[[str, int], Process], tmp_path: Path
 ) -> None:
     port, health = free_port(), free_port()
-    process = sink(f"http://{HOST}:{port}/live", health)
+    token = Credentials(tmp_path / "bridge").make(HTTP, SERVICES)
+    process = sink(f"http://{SERVICES}:{token}@{HOST}:{port}/live", health)
 
     def reason() -> Any:
         answer = ask(f"http://{HOST}:{health}", "/readyz")
@@ -188,7 +188,7 @@ def test_clickhouse_away_and_a_contract_applied_live(
 
     wait_for(lambda: "ClickHouse" in (reason() or ""), 30, process.last_words)
     bridge = start_bridge(tmp_path, port)
-    clickhouse = ClickHouse(f"http://{HOST}:{port}/live")
+    clickhouse = ClickHouse(f"http://{SERVICES}:{token}@{HOST}:{port}/live")
     try:
         expected = {topic: len(found) for topic, found in events(stack, lane).items()}
 

@@ -16,10 +16,14 @@ from typing import Any
 import psutil
 import pytest
 
+from tailrace.kit.clickhouse import ClickHouse
 from tailrace.kit.connection import connect
-from tailrace.kit.credentials import KAFKA, OWNER, Credentials
+from tailrace.kit.credentials import APPLICATION, HTTP, KAFKA, OWNER, SERVICES, Credentials
+from tailrace.kit.doors import with_userinfo
 from tailrace.kit.errors import TailraceError
+from tailrace.kit.registry import RegistryClient
 from tailrace.local import supervisor as module
+from tailrace.local.environment import program_environment
 from tailrace.local.health import ask
 from tailrace.local.home import Home
 from tailrace.local.ports import HOST, free_port
@@ -64,6 +68,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     lock.release()
     taken.close()
     assert not made.addresses.exists()
+    assert not list((root / "home" / "access").glob("*.address")), (
+        "nothing is sent to who has their ports now"
+    )
 
 
 said: list[str] = []
@@ -77,13 +84,28 @@ def test_what_was_reached_is_said_and_written(home: Home) -> None:
     assert [line.split()[0] for line in said[:3]] == ["kafka", "registry", "clickhouse"]
     connection = connect(env={}, home=home.root)
     assert connection.bootstrap == _process(home, "kafka")["address"]
-    assert ask(connection.registry, "/subjects").ok
+    assert ask(connection.registry, "/readyz").ok
     assert connection.clickhouse
     assert ask(connection.clickhouse, "/ping").ok
     now = status(home)
     assert now["ready"]
     assert all(now[name]["healthy"] for name in ("kafka", "registry", "clickhouse"))
     assert (home.root / "keys" / "signing.key").stat().st_mode & 0o077 == 0
+
+
+def test_a_program_is_let_in_by_what_it_is_given(home: Home) -> None:
+    given = program_environment(home, APPLICATION)
+    registry = RegistryClient(given["SCHEMA_REGISTRY_URL"], given["SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO"])
+    assert registry.latest("nobody") is None
+    with pytest.raises(TailraceError, match="the user application may not PUT this"):
+        registry.set_level("nobody", "NONE")
+    with pytest.raises(TailraceError, match=r"refuses with 401.*tailrace env"):
+        RegistryClient(given["SCHEMA_REGISTRY_URL"]).latest("nobody")
+    clickhouse = ClickHouse(given["CLICKHOUSE_URL"])
+    assert clickhouse.database == "tailrace"
+    assert clickhouse.query("SELECT 41 + 1").rows == [(42,)]
+    for file in home.run.iterdir():
+        assert given["SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO"].partition(":")[2] not in file.read_text(), file
 
 
 def test_a_port_that_is_taken_by_now_is_replaced(home: Home) -> None:
@@ -93,7 +115,7 @@ def test_a_port_that_is_taken_by_now_is_replaced(home: Home) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "path"), [("registry", "/subjects"), ("clickhouse", "/ping"), ("kafka", None)]
+    ("name", "path"), [("registry", "/readyz"), ("clickhouse", "/ping"), ("kafka", None)]
 )
 def test_what_is_killed_comes_back_at_its_address(home: Home, name: str, path: str | None) -> None:
     before = _process(home, name)
@@ -135,7 +157,12 @@ def test_what_is_given_is_used_and_left_alone(tmp_path: Path, home: Home) -> Non
     mine.prepare()
     lock = mine.lock()
     given = {k: v for k, v in _given(home).items() if k != "TAILRACE_LANE_PARTITIONS"}
-    supervisor = Supervisor(mine, tmp_path, print, ENV | given)
+    services = Credentials(home.root).read(HTTP, SERVICES)
+    login = {
+        "SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO": f"{SERVICES}:{services}",
+        "CLICKHOUSE_URL": with_userinfo(given["CLICKHOUSE_URL"], f"{SERVICES}:{services}"),
+    }
+    supervisor = Supervisor(mine, tmp_path, print, ENV | given | login)
     supervisor.start()
     try:
         assert mine.read(mine.addresses) == given

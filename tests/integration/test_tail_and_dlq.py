@@ -11,6 +11,7 @@ import uuid
 from typing import Any
 
 import pytest
+from tests.support.environment import environment
 from tests.support.lane import HandmadeLane
 
 from tailrace.cli.dead_letters import RESENT
@@ -25,10 +26,7 @@ class Shell:
     """Runs ``tailrace`` against the stack."""
 
     def __init__(self, connection: Connection) -> None:
-        self.env = os.environ | {
-            "KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap,
-            "SCHEMA_REGISTRY_URL": connection.registry,
-        }
+        self.env = os.environ | environment(connection)
 
     def run(self, *args: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "tailrace.cli", *args]

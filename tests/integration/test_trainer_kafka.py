@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.environment import environment
 from tests.support.training import DAY, TrainingLane, alert, eventually
 
 from tailrace.contracts import lanes
@@ -149,8 +150,8 @@ def test_the_same_job_gives_the_same_candidate_and_is_published_once(
     lane: TrainingLane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed_world(lane)
-    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", lane.connection.bootstrap)
-    monkeypatch.setenv("SCHEMA_REGISTRY_URL", lane.connection.registry)
+    for name, value in environment(lane.connection).items():
+        monkeypatch.setenv(name, value)
     plan = planned(lane)
 
     def job(offsets: list[tuple[int, int]], **limits: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -24,7 +24,7 @@ from tailrace.contracts.lanes import Lane
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.contracts.schemas import request_schema
 from tailrace.kit.codec import Codec
-from tailrace.kit.connection import Connection
+from tailrace.kit.connection import Connection, connect
 from tailrace.kit.kafka_clients import end
 from tailrace.kit.reading import TopicReader
 from tailrace.kit.registry import RegistryClient
@@ -65,8 +65,10 @@ class Cluster:
     ports: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.observer = Observer(self.connection.kafka, self.connection.registry)
-        self.codec = Codec(RegistryClient(self.connection.registry))
+        self.observer = Observer(
+            self.connection.kafka, self.connection.registry, self.connection.registry_auth
+        )
+        self.codec = Codec(RegistryClient(self.connection.registry, self.connection.registry_auth))
         self.contracts = Contracts()
         self.sent = 0
         self._answering: list[TopicReader] = []
@@ -111,7 +113,7 @@ class Cluster:
 
     def send(self, *requests: dict[str, Any]) -> None:
         """Sends Avro requests, numbered by their request ids."""
-        schema = RegistryClient(self.connection.registry).register(
+        schema = RegistryClient(self.connection.registry, self.connection.registry_auth).register(
             "credit.requests-value", request_schema(self.contracts.current["credit"].contract)
         )
         for request in requests:
@@ -186,8 +188,8 @@ def broker_with_registry(folder: Path, **settings: str) -> Iterator[tuple[Connec
     server = Process(command, home / "registry.log", env | {"TAILRACE_PORT": str(port)})
     server.launch()
     try:
-        until("the registry answers", lambda: ask_health(registry, "/subjects").ok)
-        connection = Connection({"bootstrap.servers": broker.bootstrap}, registry)
+        until("the registry answers", lambda: ask_health(registry, "/readyz").ok)
+        connection = connect(env, home)
         ensure_topics(connection.kafka, control_topics())
         yield connection, home, env
     finally:

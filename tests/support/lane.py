@@ -48,7 +48,7 @@ class HandmadeLane:
     lane: Lane = field(init=False)
 
     def __post_init__(self) -> None:
-        registry = RegistryClient(self.connection.registry)
+        registry = RegistryClient(self.connection.registry, self.connection.registry_auth)
         self.contract = load_contract(CONTRACT.format(model=self.model))
         self.lane = Lane(self.contract.lane)
         ensure_topics(

@@ -87,7 +87,7 @@ class Loop:
     # --- looking
 
     def observer(self) -> Observer:
-        return Observer(self.connection.kafka, self.connection.registry)
+        return Observer(self.connection.kafka, self.connection.registry, self.connection.registry_auth)
 
     def records(self, topic: str) -> list[dict[str, Any]]:
         """Decoded, in order of offset; marks and tombstones left out."""
@@ -163,7 +163,7 @@ class Feeder:
     """Writes a timeline into a loop, and tells its lane the time once a day."""
 
     def __init__(self, loop: Loop, plan: Timeline) -> None:
-        registry = RegistryClient(loop.connection.registry)
+        registry = RegistryClient(loop.connection.registry, loop.connection.registry_auth)
         self._codec = Codec(registry)
         self._ids = {topic: _schema_id(registry, topic) for topic in INPUTS}
         self._producer = loop.producer()

@@ -7,6 +7,7 @@ import json
 import struct
 import time
 import urllib.request
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -26,8 +27,11 @@ class Seen(NamedTuple):
 
 
 class Observer:
-    def __init__(self, kafka: Mapping[str, str], registry: str) -> None:
+    def __init__(self, kafka: Mapping[str, str], registry: str, auth: Any = None) -> None:
+        """``auth`` is ``user:password`` for the registry, or what gives it."""
         self._kafka, self._registry = kafka, registry.rstrip("/")
+        login = auth() if callable(auth) else auth
+        self._headers = {"Authorization": f"Basic {b64encode(login.encode()).decode()}"} if login else {}
         self._schemas: dict[int, Any] = {}
 
     def read(
@@ -86,7 +90,8 @@ class Observer:
         magic, schema_id = struct.unpack(">bI", value[:5])
         assert magic == 0
         if schema_id not in self._schemas:
-            with urllib.request.urlopen(f"{self._registry}/schemas/ids/{schema_id}") as answer:
+            asked = urllib.request.Request(f"{self._registry}/schemas/ids/{schema_id}", headers=self._headers)
+            with urllib.request.urlopen(asked) as answer:
                 self._schemas[schema_id] = fastavro.parse_schema(json.loads(json.load(answer)["schema"]))
         return fastavro.schemaless_reader(io.BytesIO(value[5:]), self._schemas[schema_id], None)
 

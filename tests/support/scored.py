@@ -104,7 +104,9 @@ class Scored:
     def __init__(self, project: Project, kafka: ProxiedKafka) -> None:
         self.project, self.kafka = project, kafka
         self.connection = connect({}, project.home)
-        self.observer = Observer(self.connection.kafka, self.connection.registry)
+        self.observer = Observer(
+            self.connection.kafka, self.connection.registry, self.connection.registry_auth
+        )
         self.logs = kafka.data / "logs"
         self._others: list[Scorer] = []
         self._group = Consumer({**self.connection.kafka, "group.id": GROUP, "log_level": 0})
@@ -205,7 +207,9 @@ class Scored:
             "canary_step": before["canary_step"] + 1,
             "command_id": None,
         }
-        record = ControlCodec(RegistryClient(self.connection.registry)).record("Rollout", step)
+        record = ControlCodec(RegistryClient(self.connection.registry, self.connection.registry_auth)).record(
+            "Rollout", step
+        )
         producer = Producer({**self.connection.kafka, "enable.idempotence": True})
         producer.produce(record.topic, record.value, record.key)
         assert producer.flush(30) == 0

@@ -13,6 +13,7 @@ from typing import Any
 
 from confluent_kafka import Producer
 from tests.support.contracts import contract_record
+from tests.support.environment import environment
 
 from tailrace.contracts import lanes
 from tailrace.contracts.lanes import Lane
@@ -189,7 +190,7 @@ class TrainingLane:
     options: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        registry = RegistryClient(self.connection.registry)
+        registry = RegistryClient(self.connection.registry, self.connection.registry_auth)
         self.contract = load_contract(contract_text(self.model, **self.options))
         self.lane = Lane(self.contract.lane)
         self.key = signing_key(self.home)
@@ -259,8 +260,7 @@ class TrainingLane:
             log,
             os.environ
             | {
-                "KAFKA_BOOTSTRAP_SERVERS": self.connection.bootstrap,
-                "SCHEMA_REGISTRY_URL": self.connection.registry,
+                **environment(self.connection),
                 "TAILRACE_HOME": str(self.home),
             },
         )

@@ -16,6 +16,7 @@ COMMANDS = {
     *("init", "apply", "contracts check", "contracts show"),
     *("train", "publish", "models"),
     *("keys new", "keys trust", "keys revoke", "keys list"),
+    "credentials renew",
     *("promote", "rollback", "shadow", "reject", "freeze", "unfreeze", "off", "on", "retrain"),
     "experiment",
     *("replay", "clock", "predict", "tail", "query", "dlq list", "dlq show", "dlq resend"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from collections.abc import Iterator
@@ -142,3 +143,17 @@ def test_nobody_there_and_nobody_answering_are_retries(server: Server) -> None:
 def test_what_is_no_address_is_said_at_once(url: str) -> None:
     with pytest.raises(UsageError, match="is no address"):
         RegistryClient(url)
+
+
+def test_a_credential_that_is_refused_is_read_anew_and_sent_once_more(server: Server) -> None:
+    server.answer = (401, error(40101))
+    given = iter(["services:old", "services:new", "services:new"])
+    client = RegistryClient(server.url, lambda: next(given))
+    with pytest.raises(TailraceError, match="401"):
+        client.latest("s")
+    sent = [base64.b64decode(headers["Authorization"].split()[1]) for _, _, headers, _ in server.asked]
+    assert sent == [b"services:old", b"services:new"]
+    server.asked.clear()
+    with pytest.raises(TailraceError, match="tailrace env"):
+        client.latest("s")
+    assert len(server.asked) == 1, "what was refused is not sent again"

@@ -21,6 +21,7 @@ for _module in (
     "contracts",
     "models",
     "keys",
+    "credentials",
     "rollout",
     "experiment",
     "traffic",

@@ -7,6 +7,7 @@ import shlex
 import time
 from collections import deque
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,9 +15,8 @@ import typer
 
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, emit, say
-from tailrace.kit.connection import environment, home_dir
-from tailrace.kit.credentials import APPLICATION, OPS
-from tailrace.kit.errors import TailraceError, UsageError
+from tailrace.kit.connection import home_dir
+from tailrace.kit.errors import UsageError
 from tailrace.kit.private import keep_private
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """
     from tailrace.cli.control import models_in_force
     from tailrace.kit.connection import connect
-    from tailrace.kit.errors import Retry
+    from tailrace.kit.errors import Retry, TailraceError
     from tailrace.local.status import status as ask_everything
 
     where = _home(home)
@@ -120,29 +120,33 @@ def _told(model: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+class EnvUser(StrEnum):
+    """As whom a program comes."""
+
+    APPLICATION = "application"
+    OPS = "ops"
+
+
 @app.command()
 def env(
     home: HomeOption = None,
-    user: Annotated[str, typer.Option(help="Whom the programs are to be: application or ops.")] = APPLICATION,
+    user: Annotated[
+        EnvUser,
+        typer.Option("--user", help="As whom: application sends and reads answers, ops looks at everything."),
+    ] = EnvUser.APPLICATION,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the addresses of what runs, and a user's password, as lines for a shell, for programs of your own.
-
-    An application sends requests, labels and actions and reads what comes of them; ops reads everything.
+    """Print addresses and credentials of what runs as lines for a shell, for programs of your own.
 
     Example: eval "$(tailrace env)"
     """
-    if user not in (APPLICATION, OPS):
-        raise UsageError(f"there is no user {user!r} for programs: it is {APPLICATION} or {OPS}")
-    where = _home(home)
-    addresses = environment(where.root, user)
-    if not addresses:
-        raise TailraceError(f"nothing runs in {where}: start everything with `tailrace up --detach`")
-    addresses["TAILRACE_HOME"] = str(where.root)
+    from tailrace.local.environment import program_environment
+
+    variables = program_environment(_home(home), user)
     if as_json:
-        emit(addresses, as_json=True)
+        emit(variables, as_json=True)
     else:
-        for name, value in addresses.items():
+        for name, value in variables.items():
             print(f"export {name}={shlex.quote(value)}")
 
 

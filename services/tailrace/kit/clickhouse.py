@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from tailrace.kit.addresses import without_credentials
+from tailrace.kit.addresses import credentials_in, without_credentials
 from tailrace.kit.connection import Connection
+from tailrace.kit.doors import Auth, login
 from tailrace.kit.errors import Retry, TailraceError, UsageError
 
 DATABASE = "tailrace"
@@ -67,9 +68,11 @@ class ClickHouse:
     Args:
         url: ``http(s)://[user:password@]host[:port][/database]``; the database is ``tailrace`` by default.
         timeout: seconds for one call.
+        auth: ``user:password``, or what gives it, which is asked again where the server refuses it; None takes those
+            in the URL.
     """
 
-    def __init__(self, url: str, timeout: float = 60.0) -> None:
+    def __init__(self, url: str, timeout: float = 60.0, auth: Auth = None) -> None:
         parts = _parts(url)
         if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(
@@ -82,14 +85,14 @@ class ClickHouse:
             "host": parts.hostname,
             "interface": parts.scheme,
             "port": parts.port or (8443 if parts.scheme == "https" else 8123),
-            "username": unquote(parts.username) if parts.username else None,
-            "password": unquote(parts.password or ""),
             "send_receive_timeout": timeout,
             "connect_timeout": min(timeout, 5.0),
             # Settings would leak from one statement to the next, and threads would wait for one another.
             "autogenerate_session_id": False,
             "tz_mode": "aware",
         }
+        self._auth: Auth = auth or credentials_in(url)
+        self._login: str | None = None
         self._made: Any = None
         self._making = threading.Lock()
 
@@ -105,12 +108,13 @@ class ClickHouse:
                 "CLICKHOUSE_URL is not set and nothing runs here: start everything with `tailrace up "
                 "--detach`, or set CLICKHOUSE_URL to use what you have"
             )
-        return cls(connection.clickhouse, timeout)
+        return cls(connection.clickhouse, timeout, connection.clickhouse_auth)
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Rows:
         """Runs a query that only reads; ``{name:Type}`` in it takes the parameter's value. Times know their zone."""
         with self._errors():
-            result = self._client.query(sql, parameters=dict(parameters or {}), settings={"readonly": 2})
+            given = dict(parameters or {})
+            result = self._do(lambda client: client.query(sql, parameters=given, settings={"readonly": 2}))
             return Rows(tuple(result.column_names), result.result_rows)
 
     def select(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -121,11 +125,12 @@ class ClickHouse:
     def command(self, sql: str) -> None:
         """Runs a statement that gives nothing back."""
         with self._errors():
-            self._client.command(sql)
+            self._do(lambda client: client.command(sql))
 
     def create_database(self) -> None:
         with self._errors():
-            self._client.command(f"CREATE DATABASE IF NOT EXISTS {quoted(self.database)}", use_database=False)
+            statement = f"CREATE DATABASE IF NOT EXISTS {quoted(self.database)}"
+            self._do(lambda client: client.command(statement, use_database=False))
 
     def columns(self, table: str) -> dict[str, str]:
         """The table's columns and their types, in order; empty where there is no such table."""
@@ -149,13 +154,19 @@ class ClickHouse:
         """
         names = list(columns)
         with self._errors():
-            self._client.insert(
-                quoted(table),
-                [columns[name] for name in names],
-                column_names=names,
-                column_type_names=[types[name] for name in names],
-                column_oriented=True,
-                settings={"insert_deduplication_token": token, "insert_deduplicate": 1, "async_insert": 0},
+            self._do(
+                lambda client: client.insert(
+                    quoted(table),
+                    [columns[name] for name in names],
+                    column_names=names,
+                    column_type_names=[types[name] for name in names],
+                    column_oriented=True,
+                    settings={
+                        "insert_deduplication_token": token,
+                        "insert_deduplicate": 1,
+                        "async_insert": 0,
+                    },
+                )
             )
 
     def last_offset(self, table: str, topic: str, partition: int) -> int:
@@ -190,6 +201,19 @@ class ClickHouse:
             self._made.close()
             self._made = None
 
+    def _do(self, call: Callable[[Any], Any]) -> Any:
+        """Makes a call, and once more where what is sent to be let in has been renewed meanwhile."""
+        from clickhouse_connect.driver.exceptions import Error
+
+        sent = self._login or login(self._auth)
+        try:
+            return call(self._client)
+        except Error as error:
+            if error.code != _AUTHENTICATION_FAILED or login(self._auth) == sent:
+                raise
+        self._made = None  # and not closed: another thread may be using it
+        return call(self._client)
+
     @property
     def _client(self) -> Any:
         import clickhouse_connect
@@ -198,7 +222,11 @@ class ClickHouse:
             if self._made is None:
                 # It logs what it raises; whoever catches it here decides what is said.
                 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
-                client = clickhouse_connect.get_client(**self._options)
+                self._login = login(self._auth)
+                user, _, password = (self._login or "").partition(":")
+                client = clickhouse_connect.get_client(
+                    **self._options, username=user or None, password=password
+                )
                 # The database may be yet to be made, so the first questions are asked without it.
                 client.database = self.database
                 self._made = client
@@ -222,7 +250,8 @@ class ClickHouse:
                 raise Retry(f"ClickHouse at {self.address} is unwell: {_short(error)}") from error
             if error.code == _AUTHENTICATION_FAILED:
                 raise TailraceError(
-                    f"ClickHouse at {self.address} refuses the user: check those in CLICKHOUSE_URL"
+                    f"ClickHouse at {self.address} refuses the user: check those in CLICKHOUSE_URL; for a home's own "
+                    "ClickHouse `tailrace env` prints them"
                 ) from error
             raise QueryFailed(_short(error), error.code, error.name) from error
 

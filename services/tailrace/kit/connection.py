@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tailrace.kit.addresses import credentials_in, without_credentials
 from tailrace.kit.credentials import KAFKA, OWNER, Credentials
+from tailrace.kit.doors import CLICKHOUSE, REGISTRY, Auth, Login
 from tailrace.kit.errors import TailraceError
 
 ADDRESSES = Path("run", "addresses.json")
@@ -40,14 +41,16 @@ class Connection:
     Attributes:
         kafka: librdkafka options shared by every client, ``bootstrap.servers`` among them.
         registry: base URL of a registry with Confluent's REST interface.
-        registry_auth: ``user:password`` for the registry, or None.
+        registry_auth: ``user:password`` for the registry, or what gives it, or None.
         clickhouse: URL of ClickHouse's HTTP interface, with user, password and database where needed, or None.
+        clickhouse_auth: what gives ``user:password`` for a ClickHouse of the home; None takes those in the URL.
     """
 
     kafka: dict[str, str] = field(repr=False)
     registry: str
-    registry_auth: str | None = field(default=None, repr=False)
+    registry_auth: Auth = field(default=None, repr=False)
     clickhouse: str | None = field(default=None, repr=False)
+    clickhouse_auth: Auth = field(default=None, repr=False)
 
     @property
     def bootstrap(self) -> str:
@@ -70,9 +73,12 @@ def running_addresses(home: Path) -> dict[str, str]:
 def connect(env: Mapping[str, str] | None = None, home: Path | None = None, user: str = OWNER) -> Connection:
     """Reads the environment, then the running home.
 
+    Registry and ClickHouse are sent the home's token of the user where they are the home's own (see `doors`), even
+    where the environment says other credentials; else those.
+
     Args:
-        user: who connects to a broker for which the home has passwords. A user and password in the environment win,
-            but for one of the home's own users, whom `tailrace env` has put there for programs other than ours.
+        user: as whom: a user of `credentials`, or a service's name. At Kafka a user and password in the environment
+            win, but for one of the home's own users, whom `tailrace env` has put there for programs other than ours.
 
     Raises:
         TailraceError: no Kafka or registry address is to be had, or the home's passwords may not be read.
@@ -93,12 +99,15 @@ def connect(env: Mapping[str, str] | None = None, home: Path | None = None, user
             )
     kafka = {"bootstrap.servers": values["KAFKA_BOOTSTRAP_SERVERS"]}
     kafka |= {option: values[name] for name, option in _KAFKA_OPTIONS.items() if name in values}
+    registry, clickhouse = values["SCHEMA_REGISTRY_URL"], values.get("CLICKHOUSE_URL")
+    other = values.get("SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO") or credentials_in(registry)
+    registry = without_credentials(registry).rstrip("/")
     return Connection(
         kafka=kafka,
-        registry=without_credentials(values["SCHEMA_REGISTRY_URL"]).rstrip("/"),
-        registry_auth=values.get("SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO")
-        or credentials_in(values["SCHEMA_REGISTRY_URL"]),
-        clickhouse=values.get("CLICKHOUSE_URL"),
+        registry=registry,
+        registry_auth=Login(home, REGISTRY, registry, user, other),
+        clickhouse=clickhouse,
+        clickhouse_auth=clickhouse and Login(home, CLICKHOUSE, clickhouse, user, credentials_in(clickhouse)),
     )
 
 

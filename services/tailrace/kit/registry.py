@@ -17,6 +17,7 @@ import urllib.request
 from typing import Any, NamedTuple, Protocol
 
 from tailrace.kit.addresses import credentials_in, without_credentials
+from tailrace.kit.doors import Auth, login
 from tailrace.kit.errors import BadRecord, Retry, TailraceError, UsageError
 
 CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
@@ -63,11 +64,11 @@ class RegistryClient:
 
     Args:
         url: base URL, http or https, with user and password where ``auth`` does not say them.
-        auth: ``user:password``, or None.
+        auth: ``user:password``, or what gives it, which is asked again where the registry refuses it; or None.
         timeout: seconds for one call.
     """
 
-    def __init__(self, url: str, auth: str | None = None, timeout: float = 5.0) -> None:
+    def __init__(self, url: str, auth: Auth = None, timeout: float = 5.0) -> None:
         auth, url = auth or credentials_in(url), without_credentials(url)
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -77,8 +78,7 @@ class RegistryClient:
         self._url = url.rstrip("/")
         self._timeout = timeout
         self._headers = {"Accept": CONTENT_TYPE, "Content-Type": CONTENT_TYPE}
-        if auth is not None:
-            self._headers["Authorization"] = "Basic " + base64.b64encode(auth.encode()).decode()
+        self._auth, self._login = auth, login(auth)
         # A proxy set for the outside world must not come between two processes of one machine.
         direct = [urllib.request.ProxyHandler({})] if _is_loopback(parts.hostname) else []
         self._opener = urllib.request.build_opener(*direct)
@@ -163,20 +163,12 @@ class RegistryClient:
             raise self._refused(status, answer)
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-        request = urllib.request.Request(  # noqa: S310  (the scheme was checked)
-            self._url + path,
-            data=None if body is None else json.dumps(body).encode(),
-            headers=self._headers,
-            method=method,
-        )
-        try:
-            with self._opener.open(request, timeout=self._timeout) as response:
-                status, content = response.status, response.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                status, content = error.code, error.read()
-        except (OSError, http.client.HTTPException) as error:  # refused, reset, timed out, cut short
-            raise Retry(f"the schema registry at {self._url} cannot be reached: {error}") from error
+        data = None if body is None else json.dumps(body).encode()
+        sent = self._login
+        status, content = self._ask(method, path, data, sent)
+        if status == 401 and (renewed := login(self._auth)) != sent:
+            self._login = renewed
+            status, content = self._ask(method, path, data, renewed)
         if status >= 500 or status in (408, 429):
             raise Retry(f"the schema registry at {self._url} answers {status}: {content[:200]!r}")
         try:
@@ -189,9 +181,25 @@ class RegistryClient:
             )
         return status, answer
 
+    def _ask(self, method: str, path: str, data: bytes | None, login: str | None) -> tuple[int, bytes]:
+        request = urllib.request.Request(  # noqa: S310  (the scheme was checked)
+            self._url + path, data=data, headers=self._headers, method=method
+        )
+        if login:
+            # Where a redirect leads is not who the credential is for.
+            request.add_unredirected_header("Authorization", _basic(login))
+        try:
+            with self._opener.open(request, timeout=self._timeout) as response:
+                return response.status, response.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+        except (OSError, http.client.HTTPException) as error:  # refused, reset, timed out, cut short
+            raise Retry(f"the schema registry at {self._url} cannot be reached: {error}") from error
+
     def _refused(self, status: int, answer: dict[str, Any]) -> TailraceError:
         advice = {
-            401: "check SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO",
+            401: "check SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO: of a home's own registry `tailrace env` prints it",
             403: "this user lacks the right",
             404: "check SCHEMA_REGISTRY_URL",
         }
@@ -204,6 +212,10 @@ class RegistryClient:
 def schema_text(schema: Schema) -> str:
     """The text under which a schema is registered: compact JSON, fields in their order."""
     return json.dumps(schema, separators=(",", ":"), ensure_ascii=False)
+
+
+def _basic(login: str) -> str:
+    return "Basic " + base64.b64encode(login.encode()).decode()
 
 
 def _code(answer: dict[str, Any]) -> int:

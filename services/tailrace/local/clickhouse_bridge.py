@@ -2,9 +2,9 @@
 
 Understands what clients send: the statement in the URL or the body, data after ``FORMAT name`` (streamed, in
 any input format), compressed bodies and answers (lz4, zstd, gzip, deflate), ``param_x`` values in the URL or
-a form, settings and ``database`` in the URL, GET as read-only. There are no users (it binds 127.0.0.1 only)
-and no sessions (``session_id`` is ignored). An answer is complete before its first byte is sent, so that an
-error is always a status.
+a form, settings and ``database`` in the URL, GET as read-only. Who may ask at all is the door's to say (see
+`clickhouse_door`). There are no sessions (``session_id`` is ignored). An answer is complete before its first byte
+is sent, so that an error is always a status.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from tailrace.kit.connection import home_dir
+from tailrace.kit.doors import CLICKHOUSE, open_door
+from tailrace.local.clickhouse_door import behind_door
 from tailrace.local.clickhouse_engine import Engine, EngineError, Result, Session
-from tailrace.local.ports import require_free
+from tailrace.local.ports import HOST, require_free
 
 NOT_IMPLEMENTED = 48
 UNKNOWN_COMPRESSION = 89
@@ -337,18 +339,19 @@ def _error(code: int, message: str, name: str) -> EngineError:
     return EngineError(code, f"Code: {code}. DB::Exception: {message}. ({name})")
 
 
-def serve(path: Path, port: int) -> None:
-    """Serves the ClickHouse data in ``path`` on ``127.0.0.1:port`` until SIGTERM or SIGINT.
+def serve(home: Path, port: int) -> None:
+    """Serves the home's ClickHouse data on ``127.0.0.1:port`` until SIGTERM or SIGINT, to who has a token of it.
 
     Raises:
         TailraceError: the port is taken, another process owns the folder, or it cannot be written.
     """
     require_free(port, "ClickHouse")
-    engine = Engine(path)
+    open_door(home, CLICKHOUSE, f"http://{HOST}:{port}")
+    engine = Engine(home / "data" / "clickhouse")
     try:
         uvicorn.run(
-            Bridge(engine).app,
-            host="127.0.0.1",
+            behind_door(Bridge(engine).app, home),
+            host=HOST,
             port=port,
             log_level="warning",
             access_log=False,
@@ -360,4 +363,4 @@ def serve(path: Path, port: int) -> None:
 
 def main() -> None:
     """``tailrace run clickhouse``: the data in the home, on the port in TAILRACE_PORT (default 8123)."""
-    serve(home_dir() / "data" / "clickhouse", int(os.environ.get("TAILRACE_PORT", "8123")))
+    serve(home_dir(), int(os.environ.get("TAILRACE_PORT", "8123")))

@@ -8,6 +8,7 @@ A project holds ``contracts/models/*.yaml``. A home (``./.tailrace`` unless told
     run/NAME.log  run/lock
     home.json                          its format and its id
     keys/  credentials/                trusted and signing keys; passwords and tokens
+    access/                            digests of the tokens, and which servers are this home's
     cache/                             what can be had again
 """
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
@@ -21,15 +22,27 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tailrace.contracts.compatibility import LEVELS, breaks, invalid
-from tailrace.kit.connection import connect
+from tailrace.access.door import Door
+from tailrace.contracts.compatibility import LEVELS, breaks
+from tailrace.kit.connection import connect, home_dir
+from tailrace.kit.doors import REGISTRY, open_door
 from tailrace.kit.errors import Retry
 from tailrace.kit.registry import CONTENT_TYPE
 from tailrace.local.ports import require_free
+from tailrace.local.registry_door import ADMINISTERING, REGISTERING, route, rules
 from tailrace.local.registry_log import RegistryLog
+from tailrace.local.registry_requests import (
+    ApiError,
+    body_of,
+    error_answer,
+    flag,
+    schema_id_of,
+    schema_of,
+    subject_of,
+    subject_or_none,
+)
 from tailrace.local.registry_state import (
     LogRecord,
     RegistryState,
@@ -43,83 +56,82 @@ from tailrace.local.registry_state import (
 
 MODES = ("READWRITE", "READONLY")
 _LATEST = ("latest", "-1")
-_LARGEST_BODY = 4 * 1024 * 1024
 
 
-class ApiError(Exception):
-    """An answer other than 200; the first three digits of the code are HTTP's status."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-
-def serve(kafka: Mapping[str, str], host: str = "127.0.0.1", port: int = 8081) -> None:
-    """Serves until SIGTERM or SIGINT.
+def serve(kafka: Mapping[str, str], home: Path, url: str) -> None:
+    """Serves until SIGTERM or SIGINT, on the loopback interface unless the URL names another address.
 
     Args:
         kafka: librdkafka options, ``bootstrap.servers`` among them.
+        home: whose tokens are let in; made where it has none.
+        url: how clients address it.
 
     Raises:
         TailraceError: the port is taken.
     """
+    address = urlsplit(url)
+    host, port = address.hostname or "127.0.0.1", address.port or 8081
     require_free(port, "the schema registry", host)
+    open_door(home, REGISTRY, url)
     log = RegistryLog(kafka)
     try:
-        uvicorn.run(application(log), host=host, port=port, log_level="warning", access_log=False)
+        uvicorn.run(application(log, home, host), host=host, port=port, log_level="warning", access_log=False)
     finally:
         log.close()
 
 
 def main() -> None:
-    """Serves at ``SCHEMA_REGISTRY_URL``'s port, on the loopback interface unless it names an address."""
+    """Serves at ``SCHEMA_REGISTRY_URL``, for the home in ``TAILRACE_HOME``."""
     connection = connect(user="registry")
-    address = urlsplit(connection.registry)
-    serve(connection.kafka, address.hostname or "127.0.0.1", address.port or 8081)
+    serve(connection.kafka, home_dir(), connection.registry)
 
 
-def application(log: RegistryLog) -> Starlette:
-    """The ASGI application over this log."""
+def application(log: RegistryLog, home: Path, host: str | None = None) -> Starlette:
+    """The ASGI application over this log, for who has a token of this home.
+
+    Args:
+        host: the name under which it listens, beside those of the loopback interface.
+    """
     api = _Api(log)
     routes = [
-        Route("/", lambda request: JSONResponse({})),
-        Route("/livez", lambda request: PlainTextResponse("ok\n")),
-        Route("/readyz", api.ready),
-        Route("/schemas/types", lambda request: JSONResponse(["AVRO"])),
-        Route("/schemas/ids/{id}", api.schema),
-        Route("/schemas/ids/{id}/schema", api.schema_only),
-        Route("/schemas/ids/{id}/subjects", api.schema_subjects),
-        Route("/schemas/ids/{id}/versions", api.schema_versions),
-        Route("/subjects", api.subjects),
-        Route("/subjects/{subject}", api.look_up, methods=["POST"]),
-        Route("/subjects/{subject}", api.delete_subject, methods=["DELETE"]),
-        Route("/subjects/{subject}/versions", api.versions),
-        Route("/subjects/{subject}/versions", api.register, methods=["POST"]),
-        Route("/subjects/{subject}/versions/{version}", api.version),
-        Route("/subjects/{subject}/versions/{version}", api.delete_version, methods=["DELETE"]),
-        Route("/subjects/{subject}/versions/{version}/schema", api.version_schema),
-        Route("/subjects/{subject}/versions/{version}/referencedby", api.referenced_by),
-        Route("/compatibility/subjects/{subject}/versions", api.check_all, methods=["POST"]),
-        Route("/compatibility/subjects/{subject}/versions/{version}", api.check_one, methods=["POST"]),
-        Route("/config", api.level),
-        Route("/config", api.set_level, methods=["PUT"]),
-        Route("/config/{subject}", api.level),
-        Route("/config/{subject}", api.set_level, methods=["PUT"]),
-        Route("/config/{subject}", api.delete_level, methods=["DELETE"]),
-        Route("/mode", api.mode),
-        Route("/mode", api.set_mode, methods=["PUT"]),
-        Route("/mode/{subject}", api.mode),
-        Route("/mode/{subject}", api.set_mode, methods=["PUT"]),
-        Route("/mode/{subject}", api.delete_mode, methods=["DELETE"]),
+        # Who may: reading and looking up all, registering applications too, all else services alone.
+        route("/", lambda request: JSONResponse({})),
+        route("/livez", lambda request: PlainTextResponse("ok\n"), users=None),
+        route("/readyz", api.ready, users=None),
+        route("/schemas/types", lambda request: JSONResponse(["AVRO"])),
+        route("/schemas/ids/{id}", api.schema),
+        route("/schemas/ids/{id}/schema", api.schema_only),
+        route("/schemas/ids/{id}/subjects", api.schema_subjects),
+        route("/schemas/ids/{id}/versions", api.schema_versions),
+        route("/subjects", api.subjects),
+        route("/subjects/{subject}", api.look_up, "POST"),
+        route("/subjects/{subject}", api.delete_subject, "DELETE", ADMINISTERING),
+        route("/subjects/{subject}/versions", api.versions),
+        route("/subjects/{subject}/versions", api.register, "POST", REGISTERING),
+        route("/subjects/{subject}/versions/{version}", api.version),
+        route("/subjects/{subject}/versions/{version}", api.delete_version, "DELETE", ADMINISTERING),
+        route("/subjects/{subject}/versions/{version}/schema", api.version_schema),
+        route("/subjects/{subject}/versions/{version}/referencedby", api.referenced_by),
+        route("/compatibility/subjects/{subject}/versions", api.check_all, "POST"),
+        route("/compatibility/subjects/{subject}/versions/{version}", api.check_one, "POST"),
+        route("/config", api.level),
+        route("/config", api.set_level, "PUT", ADMINISTERING),
+        route("/config/{subject}", api.level),
+        route("/config/{subject}", api.set_level, "PUT", ADMINISTERING),
+        route("/config/{subject}", api.delete_level, "DELETE", ADMINISTERING),
+        route("/mode", api.mode),
+        route("/mode", api.set_mode, "PUT", ADMINISTERING),
+        route("/mode/{subject}", api.mode),
+        route("/mode/{subject}", api.set_mode, "PUT", ADMINISTERING),
+        route("/mode/{subject}", api.delete_mode, "DELETE", ADMINISTERING),
     ]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(_AsSent)],
+        middleware=[Middleware(Door, home=home, rules=rules(host)), Middleware(_AsSent)],
         exception_handlers={
-            ApiError: lambda request, error: _error(error.code, error.message),
-            Retry: lambda request, error: _error(50001, str(error)),
-            HTTPException: lambda request, error: _error(error.status_code, error.detail),
+            ApiError: lambda request, error: error_answer(error.code, error.message),
+            Retry: lambda request, error: error_answer(50001, str(error)),
+            HTTPException: lambda request, error: error_answer(error.status_code, error.detail),
         },
     )
 
@@ -159,15 +171,15 @@ class _Api:
 
     def schema_subjects(self, request: Request) -> Response:
         self._schema(request)
-        return _json([subject for subject, _ in self._log.read().uses(_schema_id(request))])
+        return _json([subject for subject, _ in self._log.read().uses(schema_id_of(request))])
 
     def schema_versions(self, request: Request) -> Response:
         self._schema(request)
-        uses = self._log.read().uses(_schema_id(request))
+        uses = self._log.read().uses(schema_id_of(request))
         return _json([{"subject": subject, "version": version} for subject, version in uses])
 
     def _schema(self, request: Request) -> str:
-        schema_id = _schema_id(request)
+        schema_id = schema_id_of(request)
         # An id never changes its meaning: what is known needs no look at the log, nor Kafka at all.
         found = self._log.cached().schemas.get(schema_id) or self._log.read().schemas.get(schema_id)
         if found is None:
@@ -178,15 +190,15 @@ class _Api:
 
     def subjects(self, request: Request) -> Response:
         prefix = request.query_params.get("subjectPrefix", "")
-        names = self._log.read().subjects(_flag(request, "deleted"))
+        names = self._log.read().subjects(flag(request, "deleted"))
         return _json([name for name in names if name.startswith(prefix)])
 
     def versions(self, request: Request) -> Response:
-        found = _versions(self._log.read(), _subject(request), _flag(request, "deleted"))
+        found = _versions(self._log.read(), subject_of(request), flag(request, "deleted"))
         return _json([version.version for version in found])
 
     def version(self, request: Request) -> Response:
-        return _json(_shown(_subject(request), self._version(request)))
+        return _json(_shown(subject_of(request), self._version(request)))
 
     def version_schema(self, request: Request) -> Response:
         return _json(json.loads(self._version(request).schema))
@@ -196,11 +208,11 @@ class _Api:
         return _json([])
 
     def _version(self, request: Request) -> Version:
-        return _version(self._log.read(), request, _flag(request, "deleted"))
+        return _version(self._log.read(), request, flag(request, "deleted"))
 
     async def look_up(self, request: Request) -> Response:
-        text, deleted = _schema_text(await _body(request)), _flag(request, "deleted")
-        return await run_in_threadpool(lambda: self._look_up(_subject(request), text, deleted))
+        text, deleted = schema_of(await body_of(request)), flag(request, "deleted")
+        return await run_in_threadpool(lambda: self._look_up(subject_of(request), text, deleted))
 
     def _look_up(self, subject: str, text: str, deleted: bool) -> Response:
         for version in reversed(_versions(self._log.read(), subject, deleted)):
@@ -209,11 +221,11 @@ class _Api:
         raise ApiError(40403, "Schema not found")
 
     async def register(self, request: Request) -> Response:
-        said = await _body(request)
-        text = _schema_text(said)
+        said = await body_of(request)
+        text = schema_of(said)
         if int(said.get("id") or 0) > 0 or int(said.get("version") or 0) > 0:
             raise ApiError(42205, "Ids and versions are given by the registry: there is no import mode")
-        return await run_in_threadpool(lambda: self._register(_subject(request), text))
+        return await run_in_threadpool(lambda: self._register(subject_of(request), text))
 
     def _register(self, subject: str, text: str) -> Response:
         registered: list[Version] = []
@@ -240,7 +252,7 @@ class _Api:
 
     def delete_subject(self, request: Request) -> Response:
         _refuse_permanent(request)
-        subject = _subject(request)
+        subject = subject_of(request)
         deleted: list[int] = []
 
         def decide(state: RegistryState) -> list[LogRecord]:
@@ -253,7 +265,7 @@ class _Api:
 
     def delete_version(self, request: Request) -> Response:
         _refuse_permanent(request)
-        subject = _subject(request)
+        subject = subject_of(request)
         deleted: list[int] = []
 
         def decide(state: RegistryState) -> list[LogRecord]:
@@ -268,12 +280,12 @@ class _Api:
     # compatibility
 
     async def check_all(self, request: Request) -> Response:
-        text, verbose = _schema_text(await _body(request)), _flag(request, "verbose")
-        return await run_in_threadpool(lambda: self._check(_subject(request), None, text, verbose))
+        text, verbose = schema_of(await body_of(request)), flag(request, "verbose")
+        return await run_in_threadpool(lambda: self._check(subject_of(request), None, text, verbose))
 
     async def check_one(self, request: Request) -> Response:
-        text, verbose = _schema_text(await _body(request)), _flag(request, "verbose")
-        return await run_in_threadpool(lambda: self._check(_subject(request), request, text, verbose))
+        text, verbose = schema_of(await body_of(request)), flag(request, "verbose")
+        return await run_in_threadpool(lambda: self._check(subject_of(request), request, text, verbose))
 
     def _check(self, subject: str, one: Request | None, text: str, verbose: bool) -> Response:
         state = self._log.read()
@@ -282,23 +294,23 @@ class _Api:
         return _json({"is_compatible": not found} | ({"messages": found} if verbose else {}))
 
     def level(self, request: Request) -> Response:
-        subject, state = _subject_or_none(request), self._log.read()
+        subject, state = subject_or_none(request), self._log.read()
         if subject in state.levels or subject is None:
             return _json({"compatibilityLevel": state.level(subject or "")})
-        if _flag(request, "defaultToGlobal"):
+        if flag(request, "defaultToGlobal"):
             return _json({"compatibilityLevel": state.level(subject)})
         raise ApiError(40408, f"Subject '{subject}' does not have subject-level compatibility configured")
 
     async def set_level(self, request: Request) -> Response:
-        level = str((await _body(request)).get("compatibility", "")).upper()
+        level = str((await body_of(request)).get("compatibility", "")).upper()
         if level not in LEVELS:
             raise ApiError(42203, f"Invalid compatibility level. Valid values are {', '.join(LEVELS)}")
-        subject = _subject_or_none(request)
+        subject = subject_or_none(request)
         await run_in_threadpool(lambda: self._log.write(lambda state: [level_record(subject, level)]))
         return _json({"compatibility": level})
 
     def delete_level(self, request: Request) -> Response:
-        subject, before = _subject(request), [""]
+        subject, before = subject_of(request), [""]
 
         def decide(state: RegistryState) -> list[LogRecord]:
             if subject not in state.levels:
@@ -314,21 +326,21 @@ class _Api:
     # mode
 
     def mode(self, request: Request) -> Response:
-        subject, state = _subject_or_none(request), self._log.read()
-        if subject in state.modes or subject is None or _flag(request, "defaultToGlobal"):
+        subject, state = subject_or_none(request), self._log.read()
+        if subject in state.modes or subject is None or flag(request, "defaultToGlobal"):
             return _json({"mode": state.mode(subject or "")})
         raise ApiError(40409, f"Subject '{subject}' does not have subject-level mode configured")
 
     async def set_mode(self, request: Request) -> Response:
-        mode = str((await _body(request)).get("mode", "")).upper()
+        mode = str((await body_of(request)).get("mode", "")).upper()
         if mode not in MODES:
             raise ApiError(42204, f"Invalid mode. Valid values are {', '.join(MODES)}")
-        subject = _subject_or_none(request)
+        subject = subject_or_none(request)
         await run_in_threadpool(lambda: self._log.write(lambda state: [mode_record(subject, mode)]))
         return _json({"mode": mode})
 
     def delete_mode(self, request: Request) -> Response:
-        subject, before = _subject(request), [""]
+        subject, before = subject_of(request), [""]
 
         def decide(state: RegistryState) -> list[LogRecord]:
             if subject not in state.modes:
@@ -338,39 +350,6 @@ class _Api:
 
         self._log.write(decide)
         return _json({"mode": before[0]})
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    content = b""
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > _LARGEST_BODY:
-            raise ApiError(413, f"The request is larger than {_LARGEST_BODY} bytes")
-    try:
-        said = json.loads(content)
-    except ValueError as error:
-        raise ApiError(42201, f"The request is no JSON: {error}") from error
-    if not isinstance(said, dict):
-        raise ApiError(42201, "The request is no JSON object")
-    return said
-
-
-def _schema_text(said: dict[str, Any]) -> str:
-    """The request's schema as compact JSON, found to be valid Avro."""
-    if said.get("schemaType", "AVRO") not in (None, "AVRO"):
-        raise ApiError(42201, f"Invalid schema type {said['schemaType']}: this registry holds AVRO only")
-    if said.get("references"):
-        raise ApiError(42201, "Invalid schema: this registry holds no schemas that refer to others")
-    text = said.get("schema")
-    if not isinstance(text, str):
-        raise ApiError(42201, "Invalid schema: the request has no text under 'schema'")
-    try:
-        text = json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False)
-    except (ValueError, RecursionError) as error:
-        raise ApiError(42201, f"Invalid schema: {error}") from error
-    if reason := invalid(text):
-        raise ApiError(42201, f"Invalid schema {text[:200]}, details: {reason}")
-    return text
 
 
 def _versions(state: RegistryState, subject: str, deleted: bool) -> list[Version]:
@@ -384,7 +363,7 @@ def _versions(state: RegistryState, subject: str, deleted: bool) -> list[Version
 
 def _version(state: RegistryState, request: Request, deleted: bool) -> Version:
     text = request.path_params["version"]
-    found = _versions(state, _subject(request), deleted)
+    found = _versions(state, subject_of(request), deleted)
     if text in _LATEST:
         return found[-1]
     if not (text.isascii() and text.isdecimal() and 1 <= int(text) < 2**31):
@@ -403,7 +382,7 @@ def _check_writable(state: RegistryState, subject: str) -> None:
 
 
 def _refuse_permanent(request: Request) -> None:
-    if _flag(request, "permanent"):
+    if flag(request, "permanent"):
         raise ApiError(
             42205, "Nothing is deleted for good: records written with the schema may still be in the log"
         )
@@ -419,32 +398,8 @@ def _shown(subject: str, version: Version) -> dict[str, Any]:
     }
 
 
-def _subject(request: Request) -> str:
-    return unquote(request.path_params["subject"])
-
-
-def _subject_or_none(request: Request) -> str | None:
-    return _subject(request) if "subject" in request.path_params else None
-
-
-def _schema_id(request: Request) -> int:
-    text = str(request.path_params["id"])
-    if not (text.isascii() and text.isdecimal()):
-        raise ApiError(404, f"HTTP 404 Not Found: {text} is no schema id")
-    return int(text)
-
-
-def _flag(request: Request, name: str) -> bool:
-    return request.query_params.get(name, "false").lower() == "true"
-
-
 def _json(content: Any) -> Response:
     return JSONResponse(content, media_type=CONTENT_TYPE)
-
-
-def _error(code: int, message: str) -> Response:
-    status = code if code < 1000 else code // 100
-    return JSONResponse({"error_code": code, "message": message}, status, media_type=CONTENT_TYPE)
 
 
 if __name__ == "__main__":

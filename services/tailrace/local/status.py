@@ -34,7 +34,7 @@ def status(home: Home) -> dict[str, Any]:
     connection = connect(env={}, home=home.root)
     with ThreadPoolExecutor(8) as pool:
         kafka = pool.submit(_kafka, connection, ours.get("kafka", {}))
-        registry = pool.submit(_server, connection.registry, "/subjects", ours.get("registry", {}))
+        registry = pool.submit(_server, connection.registry, "/readyz", ours.get("registry", {}))
         clickhouse = pool.submit(_server, connection.clickhouse or "", "/ping", ours.get("clickhouse", {}))
         services = list(pool.map(_service, (ours[name] for name in SERVICES if name in ours)))
     return {
@@ -60,7 +60,10 @@ def _kafka(connection: Connection, ours: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _server(address: str, path: str, ours: Mapping[str, Any]) -> dict[str, Any]:
-    return {"address": address, "healthy": ask(address, path).ok} | _process(ours)
+    answer = ask(address, path)
+    # A server that is given may want a credential even for this, or not know it; then that it answers says enough.
+    healthy = answer.ok if ours else answer.status is not None and answer.status < 500
+    return {"address": address, "healthy": healthy} | _process(ours)
 
 
 def _service(ours: Mapping[str, Any]) -> dict[str, Any]:

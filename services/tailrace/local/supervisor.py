@@ -18,6 +18,7 @@ import psutil
 from tailrace.kit.addresses import without_credentials
 from tailrace.kit.connection import connect, kafka_login_names
 from tailrace.kit.credentials import KAFKA, Credentials
+from tailrace.kit.doors import close_door, make_tokens
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.kafka_access import ADMIN, USERS
 from tailrace.local import kafka_security
@@ -126,10 +127,12 @@ class Supervisor:
         for kept in self._kept:
             if kept.thread:
                 kept.thread.join()
+            close_door(self._home.root, kept.name)
         self._home.state.unlink(missing_ok=True)
 
     def _start_infrastructure(self) -> None:
         began = time.monotonic()
+        make_tokens(self._home.root)
         if given := self._env.get("CLICKHOUSE_URL"):
             self._addresses["CLICKHOUSE_URL"] = without_credentials(given)
         else:
@@ -156,7 +159,7 @@ class Supervisor:
             self._addresses["SCHEMA_REGISTRY_URL"] = without_credentials(given)
         else:
             self._launch_server("registry", "SCHEMA_REGISTRY_URL")
-        self._await_server("registry", self._addresses["SCHEMA_REGISTRY_URL"], "/subjects")
+        self._await_server("registry", self._addresses["SCHEMA_REGISTRY_URL"], "/readyz")
         self._await_server("clickhouse", self._addresses["CLICKHOUSE_URL"], "/ping")
         self._home.write(self._home.addresses, self._addresses)
 
@@ -184,6 +187,7 @@ class Supervisor:
         """A server listens at the address by which the others find it."""
         port = self._port(name)
         self._addresses[variable] = f"http://{HOST}:{port}"
+        close_door(self._home.root, name)  # of a life that ended otherwise
         self._launch(name, self._addresses[variable], {"TAILRACE_PORT": str(port)})
 
     def _await_server(self, name: str, address: str, path: str) -> None:

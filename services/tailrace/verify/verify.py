@@ -129,7 +129,7 @@ class Verification:
         for partition, events in self._events.items():
             self._report.topic(partition.topic).events += len(events)
         if self._connection.clickhouse is not None:
-            self._compare_rows(Rows(ClickHouse(self._connection.clickhouse)))
+            self._compare_rows(Rows(ClickHouse.connect(self._connection)))
         if messages := self._sample.messages():
             self._rescore(messages)
         self._report.seconds = time.monotonic() - began

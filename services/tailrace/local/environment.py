@@ -1,0 +1,46 @@
+"""What programs that are not ours need to reach what runs in a home, as the environment variables they know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tailrace.kit.clickhouse import DATABASE
+from tailrace.kit.connection import environment
+from tailrace.kit.credentials import HTTP, OPS, Credentials
+from tailrace.kit.doors import CLICKHOUSE, REGISTRY, is_own, with_userinfo
+from tailrace.kit.errors import TailraceError
+from tailrace.local.home import Home
+
+
+def program_environment(home: Home, user: str) -> dict[str, str]:
+    """Addresses and credentials of what runs in the home; the credentials of the home's own servers alone.
+
+    Args:
+        user: as whom the program comes to Kafka and to the registry. To ClickHouse it comes as ops, who reads there.
+
+    Raises:
+        TailraceError: nothing runs in the home, or its credentials are not this user's to read.
+    """
+    root, variables = home.root, environment(home.root, user)
+    if not variables:
+        raise TailraceError(f"nothing runs in {home}: start everything with `tailrace up --detach`")
+    if is_own(root, REGISTRY, variables["SCHEMA_REGISTRY_URL"]):
+        variables["SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO"] = _login(root, user)
+    if is_own(root, CLICKHOUSE, clickhouse := variables.get("CLICKHOUSE_URL", "")):
+        variables["CLICKHOUSE_URL"] = with_userinfo(_with_database(clickhouse), _login(root, OPS))
+    return variables | {"TAILRACE_HOME": str(root)}
+
+
+def _with_database(url: str) -> str:
+    return url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/{DATABASE}"
+
+
+def _login(home: Path, user: str) -> str:
+    path = Credentials(home).path(HTTP, user)
+    try:
+        return f"{user}:{path.read_text().strip()}"
+    except OSError as error:
+        raise TailraceError(
+            f"{path} cannot be read ({error.strerror}): ask who runs this home, or restart what runs in it"
+        ) from error
