@@ -16,6 +16,7 @@ from tailrace.local.health import ask
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
+from tailrace.signing.trust import make_keys
 
 pytest.register_assert_rewrite("tests.support")
 hypothesis.settings.register_profile(
@@ -66,8 +67,9 @@ def stack(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     try:
         _await(servers["registry"], registry, "/subjects")
         _await(servers["clickhouse"], clickhouse, "/ping")
+        make_keys(home)
         yield Connection(
-            kafka={"bootstrap.servers": kafka.bootstrap}, registry=registry, clickhouse=clickhouse
+            kafka={"bootstrap.servers": kafka.bootstrap}, registry=registry, clickhouse=clickhouse, home=home
         )
     finally:
         for server in servers.values():

@@ -20,7 +20,7 @@ from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.registry import RegistryClient
 from tailrace.kit.topics import control_topics, ensure_topics, lane_topics
-from tailrace.models.trust import signing_key
+from tailrace.signing.trust import signing_key
 
 TEXT = """\
 model: MODEL

@@ -33,7 +33,7 @@ from tailrace.local.process import Process
 from tailrace.models.build import build_package
 from tailrace.models.publish import publish_package
 from tailrace.models.reference import NumberProfile, Reference
-from tailrace.models.trust import signing_key
+from tailrace.signing.trust import signing_key
 
 MODEL = "drifting"
 LANE = Lane(MODEL)

@@ -33,7 +33,7 @@ from tailrace.local.ports import free_port
 from tailrace.local.process import Process
 from tailrace.models.build import build_package
 from tailrace.models.publish import publish_package
-from tailrace.models.trust import signing_key
+from tailrace.signing.trust import signing_key
 
 MODEL = "credit"
 LANE = Lane(MODEL)

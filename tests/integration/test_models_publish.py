@@ -26,8 +26,8 @@ from tailrace.models.errors import PackageRefused
 from tailrace.models.fetch import KafkaChunks, PackageFetcher
 from tailrace.models.package import Chunk, chunks_of, open_package
 from tailrace.models.publish import contract_in_force, publish_package
-from tailrace.models.trust import TrustStore, signing_key
 from tailrace.models.versions import published_versions
+from tailrace.signing.trust import TrustStore, signing_key
 
 
 @pytest.fixture(scope="module")

@@ -37,8 +37,8 @@ from tailrace.models.commands import ask
 from tailrace.models.load import LoadedModel, load_model
 from tailrace.models.manifest import Part, sha256
 from tailrace.models.publish import publish_package
-from tailrace.models.sign import SigningKey
-from tailrace.models.trust import signing_key
+from tailrace.signing.keys import SigningKey
+from tailrace.signing.trust import signing_key
 from tailrace.verify.explained import explain_logged
 from tailrace.verify.logged import Span
 from tailrace.verify.reproduce import reproduce

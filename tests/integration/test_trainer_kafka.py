@@ -18,7 +18,7 @@ from tailrace.kit.connection import Connection
 from tailrace.kit.reading import read_all
 from tailrace.models.evaluations import evaluations
 from tailrace.models.manifest import Manifest
-from tailrace.models.sign import sign_command
+from tailrace.signing.records import sign_command
 from tailrace.trainer.events import record_of, run_of
 from tailrace.trainer.processes import Limits, Workers
 

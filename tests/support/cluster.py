@@ -33,8 +33,8 @@ from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 from tailrace.models.publish import publish_package
-from tailrace.models.sign import SigningKey
-from tailrace.models.trust import signing_key
+from tailrace.signing.keys import SigningKey
+from tailrace.signing.trust import make_keys, signing_key
 
 LANE = Lane("credit")
 POLICY = """
@@ -176,7 +176,8 @@ def broker_with_registry(folder: Path, **settings: str) -> Iterator[tuple[Connec
     server.launch()
     try:
         until("the registry answers", lambda: ask_health(registry, "/subjects").ok)
-        connection = Connection({"bootstrap.servers": broker.bootstrap}, registry)
+        connection = Connection({"bootstrap.servers": broker.bootstrap}, registry, home=home)
+        make_keys(home)
         ensure_topics(connection.kafka, control_topics())
         yield connection, home, env
     finally:
@@ -192,7 +193,6 @@ def running_cluster(folder: Path, *services: str, more: str = "", **settings: st
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("TAILRACE_LANE_PARTITIONS", "3")
             found.apply(0.5)
-        signing_key(home)
         try:
             for name in services:
                 found.run(name)

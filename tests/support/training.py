@@ -26,7 +26,7 @@ from tailrace.kit.registry import RegistryClient
 from tailrace.kit.sources import prediction_id
 from tailrace.kit.topics import control_topics, ensure_topics, lane_topics
 from tailrace.local.process import Process
-from tailrace.models.trust import signing_key
+from tailrace.signing.trust import signing_key
 
 DAY = 86_400_000
 PARTITIONS = 2

@@ -39,12 +39,14 @@ class Connection:
         registry: base URL of a registry with Confluent's REST interface.
         registry_auth: ``user:password`` for the registry, or None.
         clickhouse: URL of ClickHouse's HTTP interface, with user, password and database where needed, or None.
+        home: the home whose keys count and sign; None for the one that the environment names.
     """
 
     kafka: dict[str, str] = field(repr=False)
     registry: str
     registry_auth: str | None = field(default=None, repr=False)
     clickhouse: str | None = field(default=None, repr=False)
+    home: Path | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -89,4 +91,5 @@ def connect(env: Mapping[str, str] | None = None, home: Path | None = None) -> C
         registry=values["SCHEMA_REGISTRY_URL"].rstrip("/"),
         registry_auth=values.get("SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO"),
         clickhouse=values.get("CLICKHOUSE_URL"),
+        home=home,
     )

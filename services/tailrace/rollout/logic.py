@@ -1,5 +1,8 @@
 """The rollout service's logic: commands, manifests, performance reports and alerts in; rollout steps and alerts out.
 
+The other control topics are inputs too, for one thing: a record that counts for nothing, there or here, is told people
+of, exactly once.
+
 What has been decided is what stands on ``tailrace.rollouts``, and nothing else. A batch is decided only when
 every step that this group ever committed has been read back, so that each step follows the one before,
 whoever wrote it. What is known besides are the reports of versions on trial: a fold of their topic, which a new owner
@@ -15,14 +18,26 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from tailrace.contracts.fold import Contracts
-from tailrace.contracts.lanes import ALERTS, COMMANDS, CONTRACTS, MANIFESTS, PERFORMANCE_REPORTS, ROLLOUTS
+from tailrace.contracts.lanes import (
+    ALERTS,
+    CLOCKS,
+    COMMANDS,
+    CONTRACTS,
+    DRIFT_REPORTS,
+    MANIFESTS,
+    PERFORMANCE_REPORTS,
+    ROLLOUTS,
+    TRAINING_RUNS,
+)
 from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.codec import ControlCodec
+from tailrace.contracts.state.copies import Copies
+from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.kinds import KIND_OF_TOPIC
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit.errors import Retry
 from tailrace.kit.log import Committed, History
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.messages import Hold, Message, Record, Source, TopicPartition
-from tailrace.kit.registry import Registry
 from tailrace.kit.sources import record_id
 from tailrace.models.catalog import Catalog
 from tailrace.models.errors import PackageRefused
@@ -39,6 +54,7 @@ from tailrace.models.rollout_fold import (
 from tailrace.rollout.decide import BY_ITSELF, RETRAIN, CommandRefused, Step, admit, obey, refuse, taken_up
 from tailrace.rollout.judge import Distrust, Move, move, relies_on_fallbacks, taken_back, tried
 from tailrace.rollout.paired_reports import PairedReports
+from tailrace.signing.trust import Place
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +69,12 @@ class Opened(Protocol):
 Verify = Callable[[Mapping[str, Any]], object]
 OpenPackage = Callable[[Mapping[str, Any], ModelContract, int], Opened]
 TakenBack = Callable[[RolloutState, ModelContract, Mapping[str, Any]], Move | None]
-RefuseCommand = Callable[[Mapping[str, Any]], str | None]
+RefuseCommand = Callable[[Mapping[str, Any], Place], str | None]
 
-_INPUTS = frozenset({COMMANDS, MANIFESTS, PERFORMANCE_REPORTS, ALERTS})
+_INPUTS = frozenset(KIND_OF_TOPIC)
+_JUDGED_ONLY = frozenset({CONTRACTS, ROLLOUTS, CLOCKS, DRIFT_REPORTS, TRAINING_RUNS})
 _REPORTS = TopicPartition(PERFORMANCE_REPORTS, 0)
+_FIRST_COUNTS = frozenset({PERFORMANCE_REPORTS, ALERTS})
 
 
 @dataclass
@@ -96,7 +114,7 @@ class RolloutLogic:
     """Writes each model's rollout.
 
     Args:
-        registry: where schemas are.
+        records: reads and writes control records.
         verify: checks that a manifest record is of somebody who is trusted; raises PackageRefused.
         open_package: checks a package, given its manifest record, the contract and the highest
             sequence let in so far; raises PackageRefused or Retry.
@@ -104,60 +122,80 @@ class RolloutLogic:
     """
 
     def __init__(
-        self, registry: Registry, verify: Verify, open_package: OpenPackage, refuse_command: RefuseCommand
+        self,
+        records: ControlRecords,
+        verify: Verify,
+        open_package: OpenPackage,
+        refuse_command: RefuseCommand,
     ) -> None:
-        self._codec = ControlCodec(registry)
+        self._records = records
         self._verify = verify
         self._open = open_package
         self._refuse_command = refuse_command
         self._contracts = Contracts()
         self._catalog = Catalog()
         self._rollouts = Rollouts()
+        self._state = ControlState(
+            records,
+            {
+                CONTRACTS: self._contracts.apply,
+                MANIFESTS: self._catalog.apply,
+                ROLLOUTS: self._rollouts.apply,
+            },
+        )
+        self._copies = Copies()
+        self._decided: dict[str, int] = {}
         # How many steps have been committed, as far as this instance knows; and what it waits for.
         self._steps = 0
         self._drafted: tuple[Output, _Draft] | None = None
         self._reports: dict[str, PairedReports] = {}
+        self._reports_from: int | None = None
         self._positions: dict[str, int] = {}
         self._holding: dict[TopicPartition, str] = {}
 
     # The seam to the loop ---
 
     def control_topics(self) -> Sequence[str]:
-        return (CONTRACTS, MANIFESTS, ROLLOUTS)
+        return self._state.topics
 
     def topics(self) -> frozenset[str]:
         return _INPUTS
 
     def control(self, messages: Sequence[Message]) -> None:
-        # Decoded first, all of them: the loop offers the same messages again where the registry is away.
-        decoded = [(m, self._codec.read(m)) for m in messages]
-        for message, record in decoded:
-            if record is None:
-                continue
-            if message.topic() == CONTRACTS:
-                self._contracts.apply(record)
-            elif message.topic() == MANIFESTS:
-                self._catalog.apply(record)
-            else:
-                self._rollouts.apply(record, message.offset())
+        self._state.take(messages)
 
     def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> History | None:
         history: dict[TopicPartition, tuple[int, int | None]] = {}
         for partition, committed in partitions.items():
             facts = json.loads(committed.metadata) if committed.metadata else {}
             self._steps = max(self._steps, facts.get("steps", 0))
-            self._positions[partition.topic] = committed.offset
+            if partition.topic not in _JUDGED_ONLY:
+                self._positions[partition.topic] = committed.offset
             if partition == _REPORTS:
                 self._reports.clear()
-                if "from" in facts:
-                    history[partition] = (facts["from"], committed.offset)
+                self._reports_from = facts.get("from")
+            if partition.topic in _FIRST_COUNTS or partition.topic == COMMANDS:
+                # What was decided on is not to be decided on again, whoever writes it once more.
+                history[partition] = (0, committed.offset)
         return history
 
     def restore(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            report = self._codec.read(message)
-            if report is not None:
-                self._reports.setdefault(report["model"], PairedReports()).apply(report, message.offset())
+            topic, offset = message.topic(), message.offset()
+            if topic == COMMANDS:
+                command = self._records.read(message)
+                if command is not None and self._refuse_command(command, (topic, offset)) is None:
+                    self._decided.setdefault(command["command_id"], offset)
+                continue
+            copy = self._copies.is_copy(message)
+            if (
+                topic == PERFORMANCE_REPORTS
+                and self._reports_from is not None
+                and offset >= self._reports_from
+            ):
+                report = None if copy else self._records.read(message)
+                if report is not None:
+                    self._reports.setdefault(report["model"], PairedReports()).apply(report, offset)
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
         for partition in partitions:
@@ -202,7 +240,16 @@ class RolloutLogic:
         if self._rollouts.steps < self._steps:
             return f"{self._steps - self._rollouts.steps} committed rollout steps are yet to be read back"
         topic, source = message.topic(), Source.of(message)
-        record = self._codec.read(message)
+        record, refusal = self._records.judge(message)
+        if refusal is None and topic in _FIRST_COUNTS and self._copies.is_copy(message):
+            refusal = f"it is a copy of {self._copies.note(message)}"
+        if refusal is not None:
+            draft.records.append(self._record_refused(message, refusal))
+        if topic in _JUDGED_ONLY:
+            return None
+        if refusal is not None:
+            draft.positions[topic] = message.offset() + 1
+            return None
         if record is not None and topic == MANIFESTS:
             why = self._published(record, source, draft)
             if why is not None:
@@ -290,9 +337,11 @@ class RolloutLogic:
         if command["command"] == RETRAIN or draft.obeyed(command["command_id"]):
             return
         try:
-            why = self._refuse_command(command)
+            why = self._refuse_command(command, (source.topic, source.offset))
             if why is not None:
                 raise CommandRefused(why)
+            if self._decided.setdefault(command["command_id"], source.offset) < source.offset:
+                return
             applied = self._contracts.current.get(command["model"])
             state = draft.state(command["model"])
             step = obey(state, command, None if applied is None else applied.contract)
@@ -366,7 +415,7 @@ class RolloutLogic:
             "contract_digest": applied.digest if applied else None,
             "evidence": evidence | _folded(draft.positions, source),
         }
-        draft.records.append(self._codec.record("Rollout", record))
+        draft.records.append(self._records.record("Rollout", record))
         after = draft.states[model] = state_after(before, record)
         draft.steps += 1
         self._tell(before, after, record, draft)
@@ -411,6 +460,27 @@ class RolloutLogic:
             at=record["published_at"],
         )
 
+    def _record_refused(self, message: Message, why: str) -> Record:
+        """``model`` is None: what counts for nothing is about nobody, and no version is to be taken back for it."""
+        source = Source.of(message)
+        alert = {
+            "alert_id": record_id("record-refused", source),
+            "state": "raised",
+            "kind": "record-refused",
+            "severity": "severe",
+            "model": None,
+            "version": None,
+            "service": "rollout",
+            "summary": f"{source} counts for nothing: {why}"[:1000]
+            + ". Somebody who should not can write to the topic, "
+            "or a signer has another key than this home trusts: `tailrace keys list`",
+            "detail": {"reason": why[:1000]},
+            "source": source._asdict(),
+            "at": message.timestamp()[1],
+        }
+        value = self._records.codec.encode("Alert", alert)
+        return self._records.signed("Alert", Record(ALERTS, value, source.topic.encode()))
+
     def _rollback_refused(
         self, cause: Mapping[str, Any], found: Move, why: str, source: Source, draft: _Draft
     ) -> Record:
@@ -449,7 +519,7 @@ class RolloutLogic:
             "service": "rollout",
             **facts,
         }
-        return self._codec.record("Alert", alert)
+        return self._records.record("Alert", alert)
 
 
 def _taken_back(before: RolloutState, after: RolloutState, step: str, about: int | None) -> int | None:
