@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 from tests.support import models
+from tests.support.signed import signed_at
 
 import tailrace
 from tailrace.cli.control import contracts, features_in_service
@@ -15,7 +16,6 @@ from tailrace.contracts import lanes
 from tailrace.contracts.apply import Outrun, apply, plan
 from tailrace.contracts.fold import Contracts
 from tailrace.kit.clickhouse import ClickHouse
-from tailrace.kit.codec import ControlCodec
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.registry import RegistryClient
@@ -169,7 +169,6 @@ def test_a_feature_that_the_champion_needs_may_not_go(where: Connection, tmp_pat
 
     # A candidate keeps nothing from changing; the champion does.
     assert plan([file], contracts(where), features_in_service(where))
-    codec = ControlCodec(RegistryClient(where.registry))
     first = {
         "model": "apply-needed",
         "revision": 1,
@@ -182,7 +181,8 @@ def test_a_feature_that_the_champion_needs_may_not_go(where: Connection, tmp_pat
         "source": {"topic": lanes.MANIFESTS, "partition": 0, "offset": 0},
     }
     producer = Producer(where.kafka)
-    producer.produce(lanes.ROLLOUTS, codec.encode("Rollout", first), b"apply-needed")
+    record = signed_at(where, "Rollout", first)
+    producer.produce(record.topic, record.value, record.key, headers=list(record.headers))
     assert producer.flush(30) == 0
     with pytest.raises(
         TailraceError, match=f"features.{feature}: goes, and version 1, which is in service, needs it"

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from tailrace.local.process import Process
 from tailrace.models.build import build_package
 from tailrace.models.publish import publish_package
 from tailrace.models.reference import NumberProfile, Reference
-from tailrace.signing.trust import signing_key
+from tailrace.signing.trust import make_keys, signing_key
 
 MODEL = "drifting"
 LANE = Lane(MODEL)
@@ -78,15 +79,14 @@ class World:
     """A contract and a version of a real package, and predictions of it that are written by hand."""
 
     def __init__(self, connection: Connection, home: Path) -> None:
-        self.connection = connection
+        make_keys(home)
+        self.connection = connection = replace(connection, home=home)
         registry = RegistryClient(connection.registry)
         self.codec, self.control = Codec(registry), ControlCodec(registry)
         file = home / f"{MODEL}.yaml"
         file.write_text(CONTRACT)
         self.contract = load_contract(file)
         contracts = Contracts()
-        for message in read_all(connection, [lanes.CONTRACTS]):
-            contracts.apply(self.control.decode("Contract", message.value()))
         apply(connection, plan([file], contracts), contracts, print)
         frame, truth = models.rows(n=2_000)
         package = build_package(models.estimator("logistic").fit(frame, truth), frame, truth, self.contract)

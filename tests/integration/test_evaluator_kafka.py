@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ from tailrace.local.ports import free_port
 from tailrace.local.process import Process
 from tailrace.models.build import build_package
 from tailrace.models.publish import publish_package
-from tailrace.signing.trust import signing_key
+from tailrace.signing.trust import make_keys, signing_key
 
 MODEL = "credit"
 LANE = Lane(MODEL)
@@ -66,6 +67,8 @@ class World:
     """A broker, a contract, a version; predictions and labels written by hand."""
 
     def __init__(self, connection: Connection, home: Path, env: dict[str, str]) -> None:
+        make_keys(home)
+        connection = replace(connection, home=home)
         self.connection, self.home, self.env = connection, home, env
         registry = RegistryClient(connection.registry)
         self.codec, self.control = Codec(registry), ControlCodec(registry)

@@ -28,6 +28,7 @@ from tests.support.hostile import burden
 from tests.support.reports import alert, report
 
 from tailrace.contracts import lanes
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit.codec import ControlCodec
 from tailrace.kit.errors import TailraceError, UsageError
 from tailrace.kit.reading import read_all
@@ -292,11 +293,13 @@ def test_a_version_is_tried_promoted_and_taken_back_by_itself_though_the_rollout
     cluster: Cluster,
 ) -> None:
     codec = ControlCodec(RegistryClient(cluster.connection.registry))
+    evaluator = ControlRecords.of(cluster.connection, "evaluator")
     producer = Producer(cluster.connection.kafka)
 
     def write(topic: str, name: str, *records: dict[str, Any]) -> None:
         for record in records:
-            producer.produce(topic, codec.encode(name, record), b"credit", partition=0)
+            made = evaluator.record(name, record)
+            producer.produce(topic, made.value, made.key, partition=0, headers=list(made.headers))
         assert producer.flush(30) == 0
 
     def steps() -> list[dict[str, Any]]:

@@ -9,13 +9,15 @@ from typing import Any
 
 from tailrace.contracts.state.kinds import KINDS
 from tailrace.contracts.state.records import ControlRecords
+from tailrace.kit.codec import CONTROL_RECORDS
+from tailrace.kit.connection import Connection
 from tailrace.kit.home_identity import FORMAT
 from tailrace.kit.messages import Headers, PlainMessage, Record
 from tailrace.kit.registry import Registry
 from tailrace.signing.errors import SignatureRefused
 from tailrace.signing.keys import SigningKey, verifies
 from tailrace.signing.signers import SIGNERS
-from tailrace.signing.trust import Place
+from tailrace.signing.trust import Place, make_keys
 
 HOME = "0123456789abcdef0123456789abcdef"
 _KEYS = {signer: SigningKey.generate() for signer in SIGNERS}
@@ -99,3 +101,14 @@ def make_home(home: Path) -> Path:
 def message_of(record: Record, offset: int = 0) -> PlainMessage:
     """A record as it is read, with its headers."""
     return PlainMessage(record.topic, 0, offset, record.value, record.key, record.headers)
+
+
+def signed_at(connection: Connection, name: str, record: dict[str, Any], key: bytes | None = None) -> Record:
+    """A control record as its service in the connection's home would write it, whose keys are made where missing."""
+    assert connection.home is not None
+    make_keys(connection.home)
+    kind = KINDS.get(name)
+    signer = None if kind is None else record.get("service") or kind.signers[0]
+    by = ControlRecords.of(connection, signer)
+    made = Record(CONTROL_RECORDS[name], by.codec.encode(name, record), key or str(record["model"]).encode())
+    return by.signed(name, made)

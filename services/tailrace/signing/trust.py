@@ -65,14 +65,15 @@ class TrustStore:
     def __init__(self, folder: Path, *, past: bool = False) -> None:
         self.folder = folder
         self._past = past
-        self._parsed: dict[Path, tuple[tuple[int, int], Any]] = {}
+        self._parsed: dict[str, tuple[tuple[int, int], Any]] = {}
 
     @property
     def home(self) -> str:
         """The id of the home that the keys are of."""
-        return self._read(self.folder.parent / "home.json", lambda _: home_id(self.folder.parent)) or home_id(
-            self.folder.parent
+        known: str | None = self._read(
+            f"{self.folder.parent}/home.json", lambda _: home_id(self.folder.parent)
         )
+        return known or home_id(self.folder.parent)
 
     def public_key(
         self, wanted: str, model: str | None, signers: Iterable[str] = PEOPLE, at: Place | None = None
@@ -87,16 +88,18 @@ class TrustStore:
         """
         if not _KEY_ID.fullmatch(wanted):
             return None  # the id comes from a topic, and it becomes a file name; as does the model
-        folder = self._trusted
+        folder = "trusted"
         if self.is_revoked(wanted):
             if not (self._past or self._came_before(wanted, at)):
                 return None
-            folder = self._revoked
-        paths = (path for signer in signers for path in _paths(folder / signer, wanted, model))
+            folder = "revoked"
+        paths = (path for signer in signers for path in self._paths(folder, signer, wanted, model))
         return next((key for path in paths if (key := self._public(path, wanted)) is not None), None)
 
     def is_revoked(self, wanted: str) -> bool:
-        return _KEY_ID.fullmatch(wanted) is not None and (self._revoked / f"{wanted}.json").exists()
+        return _KEY_ID.fullmatch(wanted) is not None and os.path.exists(
+            f"{self.folder}/revoked/{wanted}.json"
+        )
 
     def trust(self, public: Ed25519PublicKey, models: Sequence[str] = (), signer: str = OWNER) -> str:
         """Trusts a key in this home, for the models named or for all, also where it was revoked; returns its id."""
@@ -187,22 +190,29 @@ class TrustStore:
         """Whether a signature stands where the key had not been revoked yet."""
         if at is None:
             return False
-        until = self._read(self._revoked / f"{wanted}.json", lambda data: json.loads(data)["until"])
+        until = self._read(f"{self.folder}/revoked/{wanted}.json", lambda data: json.loads(data)["until"])
         return until is not None and at[1] < until.get(at[0], 0)
 
-    def _public(self, path: Path, wanted: str) -> Ed25519PublicKey | None:
-        """The key that the file holds, where it is the one wanted."""
-        public = self._read(path, load_pem_public_key)
-        return public if isinstance(public, Ed25519PublicKey) and key_id(public) == wanted else None
+    def _paths(self, folder: str, signer: str, wanted: str, model: str | None) -> Iterator[str]:
+        """Where a key that is trusted as the signer may lie; text, since every record that is read asks."""
+        base = f"{self.folder}/{folder}/{signer}"
+        yield f"{base}/{wanted}.pub"
+        if model is not None and _FOLDER.fullmatch(model):
+            yield f"{base}/{model}/{wanted}.pub"
 
-    def _read(self, path: Path, parse: Callable[[bytes], Any]) -> Any:
+    def _public(self, path: str, wanted: str) -> Ed25519PublicKey | None:
+        """The key that the file holds, where it is the one wanted."""
+        public, its_id = self._read(path, _identified) or (None, None)
+        return public if its_id == wanted else None
+
+    def _read(self, path: str, parse: Callable[[bytes], Any]) -> Any:
         """What a file holds, parsed anew when it has changed; None where there is none, or it cannot be parsed."""
         try:
             stat = os.stat(path)
             as_of = stat.st_ino, stat.st_mtime_ns
             known = self._parsed.get(path)
             if known is None or known[0] != as_of:
-                known = self._parsed[path] = as_of, parse(path.read_bytes())
+                known = self._parsed[path] = as_of, parse(Path(path).read_bytes())
         except (FileNotFoundError, ValueError, KeyError, UnsupportedAlgorithm):
             return None
         return known[1]
@@ -277,10 +287,10 @@ def signing_key(home: Path, signer: str = OWNER) -> SigningKey:
     return key
 
 
-def _paths(folder: Path, wanted: str, model: str | None) -> Iterator[Path]:
-    yield folder / f"{wanted}.pub"
-    if model is not None and _FOLDER.fullmatch(model):
-        yield folder / model / f"{wanted}.pub"
+def _identified(data: bytes) -> tuple[Ed25519PublicKey | None, str | None]:
+    """The key of a PEM file and its id; None where it holds another kind."""
+    public = load_pem_public_key(data)
+    return (public, key_id(public)) if isinstance(public, Ed25519PublicKey) else (None, None)
 
 
 def _models(models: set[str | None] | None) -> tuple[str, ...] | None:
