@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 import hypothesis
 import pytest
+from tests.support.signed import home_with_keys
 
 from tailrace.kit.connection import Connection
 from tailrace.local.health import ask
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
-from tailrace.signing.trust import make_keys
 
 pytest.register_assert_rewrite("tests.support")
 hypothesis.settings.register_profile(
@@ -67,7 +67,7 @@ def stack(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     try:
         _await(servers["registry"], registry, "/subjects")
         _await(servers["clickhouse"], clickhouse, "/ping")
-        make_keys(home)
+        home_with_keys(home)
         yield Connection(
             kafka={"bootstrap.servers": kafka.bootstrap}, registry=registry, clickhouse=clickhouse, home=home
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 from tests.support import models
-from tests.support.signed import signed_at
+from tests.support.signed import home_with_keys, signed_at
 
 import tailrace
 from tailrace.cli.control import contracts, features_in_service
@@ -20,7 +20,6 @@ from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.registry import RegistryClient
 from tailrace.kit.topics import control_topics, ensure_topics, lane_topics
-from tailrace.signing.trust import signing_key
 
 TEXT = """\
 model: MODEL
@@ -161,7 +160,7 @@ def test_a_feature_that_the_champion_needs_may_not_go(where: Connection, tmp_pat
     bring_into_force(where, file)
     frame, truth = models.rows()
     fitted = models.estimator("logistic").fit(frame, truth)
-    signing_key(tmp_path)
+    home_with_keys(tmp_path)
     tailrace.publish(fitted, frame, truth, model="apply-needed", connection=where, home=tmp_path)
     [feature, *_] = contracts(where).current["apply-needed"].contract.features
     without = "\n".join(line for line in text.splitlines() if not line.strip().startswith(f"{feature}:"))

@@ -15,6 +15,7 @@ import pytest
 from confluent_kafka import Producer
 from scipy import stats
 from tests.support import models
+from tests.support.signed import home_with_keys
 
 from tailrace.contracts import lanes
 from tailrace.contracts.apply import apply, plan
@@ -34,7 +35,7 @@ from tailrace.local.process import Process
 from tailrace.models.build import build_package
 from tailrace.models.publish import publish_package
 from tailrace.models.reference import NumberProfile, Reference
-from tailrace.signing.trust import make_keys, signing_key
+from tailrace.signing.trust import signing_key
 
 MODEL = "drifting"
 LANE = Lane(MODEL)
@@ -79,7 +80,7 @@ class World:
     """A contract and a version of a real package, and predictions of it that are written by hand."""
 
     def __init__(self, connection: Connection, home: Path) -> None:
-        make_keys(home)
+        home_with_keys(home)
         self.connection = connection = replace(connection, home=home)
         registry = RegistryClient(connection.registry)
         self.codec, self.control = Codec(registry), ControlCodec(registry)

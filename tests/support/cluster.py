@@ -16,6 +16,7 @@ import pytest
 from confluent_kafka import Producer
 from tests.support import models
 from tests.support.observer import Observer
+from tests.support.signed import home_with_keys
 
 from tailrace.contracts import lanes
 from tailrace.contracts.apply import apply, plan
@@ -34,7 +35,7 @@ from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 from tailrace.models.publish import publish_package
 from tailrace.signing.keys import SigningKey
-from tailrace.signing.trust import make_keys, signing_key
+from tailrace.signing.trust import signing_key
 
 LANE = Lane("credit")
 POLICY = """
@@ -177,7 +178,7 @@ def broker_with_registry(folder: Path, **settings: str) -> Iterator[tuple[Connec
     try:
         until("the registry answers", lambda: ask_health(registry, "/subjects").ok)
         connection = Connection({"bootstrap.servers": broker.bootstrap}, registry, home=home)
-        make_keys(home)
+        home_with_keys(home)
         ensure_topics(connection.kafka, control_topics())
         yield connection, home, env
     finally:

@@ -17,7 +17,7 @@ from tailrace.kit.registry import Registry
 from tailrace.signing.errors import SignatureRefused
 from tailrace.signing.keys import SigningKey, verifies
 from tailrace.signing.signers import SIGNERS
-from tailrace.signing.trust import Place, make_keys
+from tailrace.signing.trust import Place, TrustStore, make_keys
 
 HOME = "0123456789abcdef0123456789abcdef"
 _KEYS = {signer: SigningKey.generate() for signer in SIGNERS}
@@ -112,3 +112,12 @@ def signed_at(connection: Connection, name: str, record: dict[str, Any], key: by
     by = ControlRecords.of(connection, signer)
     made = Record(CONTROL_RECORDS[name], by.codec.encode(name, record), key or str(record["model"]).encode())
     return by.signed(name, made)
+
+
+def home_with_keys(home: Path) -> Path:
+    """A home of that id with keys of its own, which trusts those in memory too: for services that run as processes."""
+    make_keys(make_home(home))
+    trust = TrustStore(home / "keys")
+    for signer, key in _KEYS.items():
+        trust.trust(key.public, signer=signer)
+    return home

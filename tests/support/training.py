@@ -13,7 +13,7 @@ from typing import Any
 
 from confluent_kafka import Producer
 from tests.support.contracts import contract_record
-from tests.support.signed import signed_at
+from tests.support.signed import home_with_keys, signed_at
 
 from tailrace.contracts import lanes
 from tailrace.contracts.lanes import Lane
@@ -27,7 +27,7 @@ from tailrace.kit.registry import RegistryClient
 from tailrace.kit.sources import prediction_id
 from tailrace.kit.topics import control_topics, ensure_topics, lane_topics
 from tailrace.local.process import Process
-from tailrace.signing.trust import make_keys
+from tailrace.signing.trust import own_key
 
 DAY = 86_400_000
 PARTITIONS = 2
@@ -193,7 +193,7 @@ class TrainingLane:
         registry = RegistryClient(self.connection.registry)
         self.contract = load_contract(contract_text(self.model, **self.options))
         self.lane = Lane(self.contract.lane)
-        self.key = make_keys(self.home)
+        self.key = own_key(home_with_keys(self.home))
         self.connection = replace(self.connection, home=self.home)
         ensure_topics(
             self.connection.kafka, [*control_topics(), *lane_topics(self.lane.name, partitions=PARTITIONS)]
