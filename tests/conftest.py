@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import hypothesis
 import pytest
-from tests.support.signed import home_with_keys
 
 from tailrace.kit.connection import Connection
 from tailrace.local.health import ask
@@ -67,6 +66,8 @@ def stack(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     try:
         _await(servers["registry"], registry, "/subjects")
         _await(servers["clickhouse"], clickhouse, "/ping")
+        from tests.support.signed import home_with_keys  # only once asserts of tests.support are rewritten
+
         home_with_keys(home)
         yield Connection(
             kafka={"bootstrap.servers": kafka.bootstrap}, registry=registry, clickhouse=clickhouse, home=home

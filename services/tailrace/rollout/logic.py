@@ -38,7 +38,6 @@ from tailrace.kit.errors import Retry
 from tailrace.kit.log import Committed, History
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.messages import Hold, Message, Record, Source, TopicPartition
-from tailrace.kit.sources import record_id
 from tailrace.models.catalog import Catalog
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
@@ -51,6 +50,7 @@ from tailrace.models.rollout_fold import (
     RolloutState,
     state_after,
 )
+from tailrace.rollout.alerts import Alerts
 from tailrace.rollout.decide import BY_ITSELF, RETRAIN, CommandRefused, Step, admit, obey, refuse, taken_up
 from tailrace.rollout.judge import Distrust, Move, move, relies_on_fallbacks, taken_back, tried
 from tailrace.rollout.paired_reports import PairedReports
@@ -74,7 +74,7 @@ RefuseCommand = Callable[[Mapping[str, Any], Place], str | None]
 _INPUTS = frozenset(KIND_OF_TOPIC)
 _JUDGED_ONLY = frozenset({CONTRACTS, ROLLOUTS, CLOCKS, DRIFT_REPORTS, TRAINING_RUNS})
 _REPORTS = TopicPartition(PERFORMANCE_REPORTS, 0)
-_FIRST_COUNTS = frozenset({PERFORMANCE_REPORTS, ALERTS})
+_FIRST_COUNTS = (PERFORMANCE_REPORTS, ALERTS)
 
 
 @dataclass
@@ -129,6 +129,7 @@ class RolloutLogic:
         refuse_command: RefuseCommand,
     ) -> None:
         self._records = records
+        self._alerts = Alerts(records)
         self._verify = verify
         self._open = open_package
         self._refuse_command = refuse_command
@@ -174,8 +175,10 @@ class RolloutLogic:
             if partition == _REPORTS:
                 self._reports.clear()
                 self._reports_from = facts.get("from")
-            if partition.topic in _FIRST_COUNTS or partition.topic == COMMANDS:
-                # What was decided on is not to be decided on again, whoever writes it once more.
+            if partition.topic in (
+                *_FIRST_COUNTS,
+                COMMANDS,
+            ):  # not to decide on a copy of what was decided on
                 history[partition] = (0, committed.offset)
         return history
 
@@ -244,7 +247,7 @@ class RolloutLogic:
         if refusal is None and topic in _FIRST_COUNTS and self._copies.is_copy(message):
             refusal = f"it is a copy of {self._copies.note(message)}"
         if refusal is not None:
-            draft.records.append(self._record_refused(message, refusal))
+            draft.records.append(self._alerts.record_refused(message, refusal))
         if topic in _JUDGED_ONLY:
             return None
         if refusal is not None:
@@ -277,7 +280,8 @@ class RolloutLogic:
             if why is None:
                 self._write(found.step, source, BY_ITSELF, None, found.evidence, draft)
             else:
-                draft.records.append(self._rollback_refused(record, found, why, source, draft))
+                state = draft.state(record["model"])
+                draft.records.append(self._alerts.rollback_refused(record, state, found, why, source))
 
     def _move(self, model: str, source: Source, draft: _Draft) -> None:
         """Takes the steps that follow by themselves from what is known now."""
@@ -310,7 +314,7 @@ class RolloutLogic:
             opened = self._opened(record, applied.contract, draft.sequence(model))
         except PackageRefused as refused:
             step = refuse(state, version, f"refused ({refused.check}): {refused.reason}"[:1000])
-            draft.records.append(self._package_refused(record, refused, source))
+            draft.records.append(self._alerts.package_refused(record, refused, source))
             evidence |= {"check": refused.check}
         else:
             step = admit(state, version)
@@ -349,7 +353,7 @@ class RolloutLogic:
             if why is not None:
                 raise CommandRefused(why)
         except CommandRefused as refused:
-            draft.records.append(self._command_refused(command, str(refused), source))
+            draft.records.append(self._alerts.command_refused(command, str(refused), source))
             return
         evidence = {"command": command["command"], "key_id": command["key_id"] or ""}
         self._write(step, source, command["by"], command["command_id"], evidence, draft)
@@ -418,119 +422,7 @@ class RolloutLogic:
         draft.records.append(self._records.record("Rollout", record))
         after = draft.states[model] = state_after(before, record)
         draft.steps += 1
-        self._tell(before, after, record, draft)
-
-    def _tell(
-        self, before: RolloutState, after: RolloutState, step: Mapping[str, Any], draft: _Draft
-    ) -> None:
-        """Alerts of what a person should do, or know, about a step."""
-        model, name = after.model, step["step"]
-        facts = {
-            "severity": "warning",
-            "model": model,
-            "detail": {"revision": str(after.revision)},
-            "source": step["source"],
-            "at": int(step["evidence"].get(EVENT_TIME, 0)),
-        }
-        for version in sorted(before.waiting ^ after.waiting):
-            waits = version in after.waiting
-            what = f"waits for `tailrace promote {model} {version}`" if waits else f"waits no more ({name})"
-            summary = f"version {version} of {model} {what}: {step['reason']}"
-            alert = {"kind": "promotion-waits", "version": version, "summary": summary, **facts}
-            state = "raised" if waits else "resolved"
-            draft.records.append(self._alert(f"promotion-waits|{model}|{version}", state=state, **alert))
-        gone = _taken_back(before, after, name, step["version"])
-        if gone is not None and step["command_id"] is None:
-            summary = f"version {after.champion} of {model} answers again, not {gone}: {step['reason']}"
-            alert = {"kind": "rolled-back", "version": gone, "summary": summary, **facts}
-            draft.records.append(self._alert(f"rolled-back|{model}|{after.revision}", **alert))
-
-    def _package_refused(self, record: Mapping[str, Any], refused: PackageRefused, source: Source) -> Record:
-        model, version = record["model"], record["version"]
-        return self._alert(
-            f"package-refused|{source}",
-            kind="package-refused",
-            severity="severe",
-            model=model,
-            version=version,
-            summary=f"version {version} of {model} was refused ({refused.check}): {refused.reason}. What serves goes "
-            "on serving; publish a version that passes",
-            detail={"check": refused.check, "artifact_digest": record["digest"]},
-            source=source._asdict(),
-            at=record["published_at"],
-        )
-
-    def _record_refused(self, message: Message, why: str) -> Record:
-        """``model`` is None: what counts for nothing is about nobody, and no version is to be taken back for it."""
-        source = Source.of(message)
-        alert = {
-            "alert_id": record_id("record-refused", source),
-            "state": "raised",
-            "kind": "record-refused",
-            "severity": "severe",
-            "model": None,
-            "version": None,
-            "service": "rollout",
-            "summary": f"{source} counts for nothing: {why}"[:1000]
-            + ". Somebody who should not can write to the topic, "
-            "or a signer has another key than this home trusts: `tailrace keys list`",
-            "detail": {"reason": why[:1000]},
-            "source": source._asdict(),
-            "at": message.timestamp()[1],
-        }
-        value = self._records.codec.encode("Alert", alert)
-        return self._records.signed("Alert", Record(ALERTS, value, source.topic.encode()))
-
-    def _rollback_refused(
-        self, cause: Mapping[str, Any], found: Move, why: str, source: Source, draft: _Draft
-    ) -> Record:
-        state, previous = draft.state(cause["model"]), found.step.version
-        return self._alert(
-            f"rollback-refused|{state.model}|{state.revision}",
-            kind="rollback-refused",
-            severity="warning",
-            model=state.model,
-            version=previous,
-            summary=f"version {state.champion} of {state.model} goes on, though it should be taken back: "
-            f"{found.step.reason}. {why}; or `tailrace promote` another version, or `tailrace off {state.model}`",
-            detail={"champion": str(state.champion), "revision": str(state.revision), **found.evidence},
-            source=source._asdict(),
-            at=cause["at"] if "at" in cause else cause["judged_at"],
-        )
-
-    def _command_refused(self, command: Mapping[str, Any], why: str, source: Source) -> Record:
-        about = "" if command["version"] is None else f" {command['version']}"
-        return self._alert(
-            f"command-refused|{command['command_id']}",
-            kind="command-refused",
-            severity="warning",
-            model=command["model"],
-            version=command["version"],
-            summary=f"{command['command']} {command['model']}{about} was refused: {why}",
-            detail={"command_id": command["command_id"], "command": command["command"], "by": command["by"]},
-            source=source._asdict(),
-            at=command["issued_at"],
-        )
-
-    def _alert(self, identity: str, **facts: Any) -> Record:
-        alert = {
-            "alert_id": record_id(identity),
-            "state": "raised",
-            "service": "rollout",
-            **facts,
-        }
-        return self._records.record("Alert", alert)
-
-
-def _taken_back(before: RolloutState, after: RolloutState, step: str, about: int | None) -> int | None:
-    """The version that a step took the answers from."""
-    if step == "rollback":
-        return before.champion
-    if step != "reject":
-        return None
-    if before.canary and not after.canary:
-        return before.canary.version
-    return about if before.experiment and not after.experiment else None
+        draft.records += self._alerts.of_step(before, after, record)
 
 
 def _canary(canary: Canary | None) -> dict[str, Any]:

@@ -76,9 +76,11 @@ class ControlRecords:
         """By the keys of a home; ``signer`` is whose key signs what is written.
 
         Raises:
-            TailraceError: another version of Tailrace made the home.
+            TailraceError: the signer has no key that can be read, or another version of Tailrace made the home.
         """
         keys = None if signer is None else KeyFile(home, signer)
+        if keys is not None:
+            keys.key()  # whoever could not sign is to know before anything is to be signed
         return cls(registry, home_id(home), TrustStore(home / "keys"), keys)
 
     @classmethod
