@@ -25,11 +25,12 @@ from scipy import stats
 from tests.support.contracts import contract_record, manifest_record
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.scoring import formula_model
+from tests.support.signed import Control, message_of
 
 from benchmarks.harness import Measured, Stopwatch, arguments, interleave, say, show, summary
 from benchmarks.scorer_cases import VALUES, features
 from tailrace.contracts.fold import AppliedContract
-from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, Lane
+from tailrace.contracts.lanes import Lane
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.contracts.schemas import prediction_schema, subject
 from tailrace.drift.count import Subject
@@ -39,7 +40,7 @@ from tailrace.drift.ks import p_value
 from tailrace.drift.layout import Layout, Numbers
 from tailrace.drift.logic import DriftWindows
 from tailrace.kit.avro_columns import Column
-from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.codec import Codec
 from tailrace.kit.messages import PlainMessage
 from tailrace.kit.windows import NO_TIME, Closed
 from tailrace.models.reference import Reference, category_profile, feature_profiles, number_profile
@@ -148,14 +149,14 @@ class World:
 
     def service(self) -> DriftWindows:
         """Told of contract and version."""
-        codec = ControlCodec(self.registry)
+        control = Control(self.registry)
         contract = contract_record(self.contract)
         manifest = manifest_record("benchmark", 1, self.manifest.digest)
-        windows = DriftWindows(self.registry, lambda _: (self.manifest, self.reference), list)
+        windows = DriftWindows(control.by("drift"), lambda _: (self.manifest, self.reference), list)
         windows.control(
             [
-                PlainMessage(CONTRACTS, 0, 0, codec.encode("Contract", contract)),
-                PlainMessage(MANIFESTS, 0, 0, codec.encode("ModelManifest", manifest)),
+                message_of(control.record("Contract", contract)),
+                message_of(control.record("ModelManifest", manifest)),
             ]
         )
         return windows

@@ -23,6 +23,7 @@ import confluent_kafka
 from tests.support.java_program import compile_java
 from tests.support.joining import CONTRACT, JoinedLane
 from tests.support.memory_registry import MemoryRegistry
+from tests.support.signed import message_of
 
 from benchmarks.harness import Broker, Measured, Stopwatch, arguments, broker, interleave, say, show, summary
 from tailrace.joiner.logic import JoinerLogic
@@ -32,7 +33,7 @@ from tailrace.kit.clock import SystemClock
 from tailrace.kit.kafka_log import KafkaBackend
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.marks import mark
-from tailrace.kit.messages import Message, PlainMessage, Record, Source
+from tailrace.kit.messages import Message, Record, Source
 from tailrace.kit.murmur2 import partition_of
 from tailrace.kit.topics import ensure_topics, lane_topics
 from tailrace.local.java import jars, java
@@ -54,10 +55,12 @@ class Joiner(JoinerLogic):
 
     def __init__(self, made: JoinedLane, folder: Path) -> None:
         super().__init__(
-            made.registry, lambda lane, number: open_store(folder, f"{lane}-{number}"), lambda _: PARTITIONS
+            made.control.by("scorer"),
+            lambda lane, number: open_store(folder, f"{lane}-{number}"),
+            lambda _: PARTITIONS,
         )
         record = made.contract_record()
-        self.control([PlainMessage(record.topic, 0, 0, record.value)])
+        self.control([message_of(record)])
         self.outcomes = 0
         self.watch: Stopwatch | None = None
 

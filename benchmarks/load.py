@@ -14,11 +14,12 @@ import confluent_kafka
 from benchmarks.harness import Broker
 from benchmarks.running import Requests, Running, until
 from tailrace.contracts import lanes
-from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.contracts.state.records import ControlRecords
+from tailrace.kit.codec import Codec
 from tailrace.kit.messages import Message
 from tailrace.kit.reading import TopicReader
-from tailrace.models.sign import sign_command
-from tailrace.models.trust import own_key
+from tailrace.signing.records import sign_command
+from tailrace.signing.trust import own_key
 
 
 class SteadyLoad(threading.Thread):
@@ -75,7 +76,7 @@ class Swaps(threading.Thread):
         self._tailrace = tailrace
         self._model = tailrace.contract.model
         self._codec = Codec(tailrace.registry)
-        self._control = ControlCodec(tailrace.registry)
+        self._control = ControlRecords.of(tailrace.connection)
         self._key = own_key(tailrace.home)
         self._topics = [tailrace.lane.predictions, lanes.MANIFESTS, lanes.COMMANDS, lanes.ROLLOUTS]
         self._reader = TopicReader(tailrace.connection, self._topics)
@@ -120,7 +121,7 @@ class Swaps(threading.Thread):
             "reason": "benchmark",
             "issued_at": int(time.time() * 1e3),
         }
-        record = self._control.record("Command", sign_command(command, self._key))
+        record = self._control.record("Command", sign_command(self._control.home, command, self._key))
         self._producer.produce(record.topic, record.value, record.key)
         self._producer.flush()
 

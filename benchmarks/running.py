@@ -19,16 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from benchmarks.harness import Broker, Measured
 from tailrace.contracts.apply import apply, plan
 from tailrace.contracts.fold import Contracts
-from tailrace.contracts.lanes import MANIFESTS, ROLLOUTS, Lane
+from tailrace.contracts.lanes import MANIFESTS, Lane
 from tailrace.contracts.model_contract import load_contract
 from tailrace.contracts.schemas import request_schema, subject
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.demo.loans import simulate
-from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.codec import Codec
 from tailrace.kit.connection import Connection, connect
 from tailrace.kit.data import data_dir
 from tailrace.kit.registry import RegistryClient
@@ -39,7 +40,8 @@ from tailrace.local.process import Process
 from tailrace.models.build import Package, build_package
 from tailrace.models.publish import Publication, publish_package
 from tailrace.models.train import frame_of, template
-from tailrace.models.trust import signing_key
+from tailrace.signing.signers import ROLLOUT
+from tailrace.signing.trust import make_keys
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTITIONS = 6
@@ -164,7 +166,7 @@ class Running:
     def __init__(self, kafka: Broker) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="tailrace-benchmark-home-"))
         port = free_port()
-        self.connection = Connection(kafka.connection.kafka, f"http://{HOST}:{port}")
+        self.connection = Connection(kafka.connection.kafka, f"http://{HOST}:{port}", home=self.home)
         self._env = {key: value for key, value in os.environ.items() if not key.startswith("TAILRACE_")} | {
             "KAFKA_BOOTSTRAP_SERVERS": self.connection.bootstrap,
             "SCHEMA_REGISTRY_URL": self.connection.registry,
@@ -198,7 +200,7 @@ class Running:
         loans = simulate(rows=3_000, seed=1)
         x, y = frame_of(loans, self.contract), loans[self.contract.target.name].to_numpy()
         self.package: Package = build_package(template(self.contract), x, y, self.contract)
-        self._key = signing_key(self.home)
+        self._key = make_keys(self.home)
 
     def publish(self) -> Publication:
         """The model as its next version."""
@@ -222,9 +224,10 @@ class Running:
             "by": "benchmark",
             "source": {"topic": MANIFESTS, "partition": 0, "offset": 0},
         }
-        record = ControlCodec(self.registry).record("Rollout", step)
-        assert record.value is not None
-        Broker(self.connection.bootstrap).fill(ROLLOUTS, [record.value], [self.contract.model.encode()])
+        record = ControlRecords.of(self.connection, ROLLOUT).record("Rollout", step)
+        producer = Producer({**self.connection.kafka, "log_level": 0})
+        producer.produce(record.topic, record.value, record.key, headers=list(record.headers))
+        assert producer.flush(30) == 0
 
     def requests(self, count: int) -> Requests:
         """Requests that pass all checks, keyed by their loans; none lacks a value that would be filled in."""

@@ -26,18 +26,18 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from tests.support.contracts import contract_record
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.models import sealed
+from tests.support.signed import Control, make_home, message_of
 
-from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, ROLLOUTS, Lane
+from tailrace.contracts.lanes import MANIFESTS, Lane
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.contracts.schemas import request_schema, subject
-from tailrace.kit.codec import Codec, ControlCodec
-from tailrace.kit.messages import PlainMessage
+from tailrace.kit.codec import Codec
 from tailrace.models.build import build_package
 from tailrace.models.package import Fetch, open_package
-from tailrace.models.sign import SigningKey
-from tailrace.models.trust import TrustStore
 from tailrace.scorer.logic import ScorerLogic
 from tailrace.scorer.one_thread import use_one_thread
+from tailrace.signing.keys import SigningKey
+from tailrace.signing.trust import TrustStore
 
 NUMBERS = [f"number_{i}" for i in range(9)]
 CATEGORIES = [f"category_{i}" for i in range(3)]
@@ -141,7 +141,7 @@ class Case:
         """A scorer with the versions in service, as its process has it."""
         use_one_thread()
         key = SigningKey.generate()
-        trust = TrustStore(Path(tempfile.mkdtemp(prefix="tailrace-benchmark-keys-")))
+        trust = TrustStore(make_home(Path(tempfile.mkdtemp(prefix="tailrace-benchmark-"))) / "keys")
         trust.trust(key.public)
         versions = [1, 2] if self.canary else [1]
         packages = {v: sealed(self._package().numbered(v, v), key) for v in versions}
@@ -151,8 +151,9 @@ class Case:
             return open_package(record, fetch, trust, contract)
 
         executor = ThreadPoolExecutor(1)
-        logic = Prepared("champion", registry, opened, executor)
-        codec, model = ControlCodec(registry), self.contract.model
+        control = Control(registry)
+        logic = Prepared("champion", control.by("scorer"), opened, executor)
+        model = self.contract.model
         applied = contract_record(self.contract)
         rollout = {
             "model": model,
@@ -169,12 +170,12 @@ class Case:
             rollout["canary_share"] = CANARY_SHARE
         logic.control(
             [
-                PlainMessage(CONTRACTS, 0, 0, codec.encode("Contract", applied)),
+                message_of(control.record("Contract", applied)),
                 *(
-                    PlainMessage(MANIFESTS, 0, at, codec.encode("ModelManifest", manifest))
+                    message_of(control.record("ModelManifest", manifest), at)
                     for at, (manifest, _) in enumerate(packages.values())
                 ),
-                PlainMessage(ROLLOUTS, 0, 0, codec.encode("Rollout", rollout)),
+                message_of(control.record("Rollout", rollout)),
             ]
         )
         executor.shutdown(wait=True)

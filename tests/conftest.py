@@ -66,6 +66,9 @@ def stack(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     try:
         _await(servers["registry"], registry, "/readyz")
         _await(servers["clickhouse"], clickhouse, "/ping")
+        from tests.support.signed import home_with_keys  # only once asserts of tests.support are rewritten
+
+        home_with_keys(home)
         yield connect(env, home)
     finally:
         for server in servers.values():

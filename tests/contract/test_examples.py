@@ -10,6 +10,7 @@ import pytest
 from tests.support.examples import CONTRACT, SCHEMAS, Example, examples
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.scoring import Bench, Publisher, codes
+from tests.support.signed import Control
 
 from tailrace.client import records
 from tailrace.client.facts import ModelFacts
@@ -17,7 +18,7 @@ from tailrace.contracts.json_input import JsonInput, Kind
 from tailrace.contracts.registration import register_schemas
 from tailrace.contracts.schemas import subject
 from tailrace.kit import dead_letters
-from tailrace.kit.codec import CONTROL_RECORDS, Codec, ControlCodec
+from tailrace.kit.codec import CONTROL_RECORDS, Codec
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.messages import DeadLetter, PlainMessage, Record
 from tailrace.kit.topics import topic_files, topics_read_by
@@ -48,7 +49,7 @@ class World:
         control = {f"{topic}-value": SCHEMAS[topic] for topic in CONTROL_RECORDS.values()}
         self.ids = ids | {name: self.registry.register(name, schema) for name, schema in control.items()}
         self.codec = Codec(self.registry)
-        self.control = ControlCodec(self.registry)
+        self.control = Control(self.registry)
 
     def id_of(self, topic: str) -> int:
         return self.ids[subject(topic, CONTRACT.model, CONTRACT.lane)] if topic in SCHEMAS else 1
@@ -155,12 +156,13 @@ STORED = {topic.replace("LANE.", "credit.") for topic in topics_read_by("sink")}
 
 @pytest.mark.parametrize("example", [e for e in ALL if e.topic in STORED], ids=lambda e: e.name)
 def test_the_sink_makes_a_row_of_whatever_can_be_read(world: World, example: Example) -> None:
-    reader = RowReader(world.registry, Tables())
+    reader = RowReader(world.control.by("sink"), Tables())
     applied = {
         "model": CONTRACT.model, "revision": 1, "follows": 0, "digest": CONTRACT.digest, "source_text": "",
         "resolved": CONTRACT.resolved_json, "applied_by": "ada", "applied_at": 1,
     }  # fmt: skip
-    reader.control([PlainMessage("tailrace.contracts", 0, 0, world.control.encode("Contract", applied))])
+    record = world.control.record("Contract", applied)
+    reader.control([PlainMessage(record.topic, 0, 0, record.value, record.key, record.headers)])
     for value in world.values(example):
         if example.ok or (example.by_contract and example.code != "unknown-model"):
             row = reader.read(message(example, value))

@@ -16,7 +16,7 @@ from tailrace.contracts.sections import Keep
 from tailrace.drift.logic import DriftWindows
 from tailrace.evaluator.logic import PerformanceWindows
 from tailrace.joiner.logic import JoinerLogic
-from tailrace.kit.codec import CONTROL_RECORDS, ControlCodec
+from tailrace.kit.codec import CONTROL_RECORDS
 from tailrace.kit.errors import UsageError
 from tailrace.kit.kafka_log import MAX_MESSAGE_BYTES
 from tailrace.kit.logic import Logic
@@ -110,14 +110,14 @@ def test_files_say_what_the_services_read_and_write() -> None:
         assert (own in read) is ("scorer" in topic.read_by), own
         assert (own in written) is ("scorer" in topic.written_by), own
 
-    rollout = RolloutLogic(publisher.registry, lambda *_: None, publisher.open, lambda *_: None)
+    rollout = RolloutLogic(publisher.control.by("rollout"), lambda *_: None, publisher.open, lambda *_: None)
     read = {*rollout.control_topics(), *rollout.topics(), "tailrace.model-chunks"}
     assert read == topics_read_by("rollout")
     assert topics_read_by("sink") & set(CONTROL_TOPICS) == set(CONTROL_TABLES)
 
 
 def as_message(record: Record) -> PlainMessage:
-    return PlainMessage(record.topic, 0, 0, record.value, record.key)
+    return PlainMessage(record.topic, 0, 0, record.value, record.key, record.headers)
 
 
 def read_by(logic: Logic, publisher: Publisher) -> set[str]:
@@ -129,11 +129,12 @@ def read_by(logic: Logic, publisher: Publisher) -> set[str]:
 
 def test_files_say_what_the_services_of_the_loop_read() -> None:
     publisher = Publisher()
-    registry, codec = publisher.registry, ControlCodec(publisher.registry)
+    by = publisher.control.by("joiner")
+    codec = by.codec
     nothing: Any = None
-    drift = WindowedLogic(DriftWindows(registry, nothing, list), codec, lambda topic: 1)
-    evaluator = WindowedLogic(PerformanceWindows(registry, nothing, list), codec, lambda topic: 1)
-    joiner = JoinerLogic(registry, nothing, lambda topic: 1)
+    drift = WindowedLogic(DriftWindows(by, nothing, list), codec, lambda topic: 1)
+    evaluator = WindowedLogic(PerformanceWindows(by, nothing, list), codec, lambda topic: 1)
+    joiner = JoinerLogic(by, nothing, lambda topic: 1)
     remembered = {WINDOW_STATE}  # read to its end by whoever takes partitions over
     assert read_by(joiner, publisher) == topics_read_by("joiner")
     assert read_by(drift, publisher) | remembered | {CHUNKS} == topics_read_by("drift")
@@ -148,6 +149,6 @@ def test_the_sink_reads_all_but_packages_copies_and_what_services_note_for_thems
     }  # fmt: skip
     assert topics_read_by("sink") == set(topic_files()) - left_out
     publisher = Publisher()
-    sink = RowReader(publisher.registry, MemoryStore({}))
+    sink = RowReader(publisher.control.by("sink"), MemoryStore({}))
     sink.control([as_message(publisher.contract())])
     assert {topic.replace("credit.", "LANE.") for topic in sink.topics()} == topics_read_by("sink")

@@ -22,8 +22,8 @@ from tailrace.kit.connection import Connection, connect
 from tailrace.kit.reading import read_all
 from tailrace.kit.registry import RegistryClient
 from tailrace.models.commands import ask
-from tailrace.models.sign import SigningKey
 from tailrace.models.versions import published_versions
+from tailrace.signing.keys import SigningKey
 
 CONTRACT = """
 model: pumps

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 from tests.support import models
+from tests.support.signed import home_with_keys, signed_at
 
 import tailrace
 from tailrace.cli.control import contracts, features_in_service
@@ -15,12 +16,10 @@ from tailrace.contracts import lanes
 from tailrace.contracts.apply import Outrun, apply, plan
 from tailrace.contracts.fold import Contracts
 from tailrace.kit.clickhouse import ClickHouse
-from tailrace.kit.codec import ControlCodec
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.registry import RegistryClient
 from tailrace.kit.topics import control_topics, ensure_topics, lane_topics
-from tailrace.models.trust import signing_key
 
 TEXT = """\
 model: MODEL
@@ -161,7 +160,7 @@ def test_a_feature_that_the_champion_needs_may_not_go(where: Connection, tmp_pat
     bring_into_force(where, file)
     frame, truth = models.rows()
     fitted = models.estimator("logistic").fit(frame, truth)
-    signing_key(tmp_path)
+    home_with_keys(tmp_path)
     tailrace.publish(fitted, frame, truth, model="apply-needed", connection=where, home=tmp_path)
     [feature, *_] = contracts(where).current["apply-needed"].contract.features
     without = "\n".join(line for line in text.splitlines() if not line.strip().startswith(f"{feature}:"))
@@ -169,7 +168,6 @@ def test_a_feature_that_the_champion_needs_may_not_go(where: Connection, tmp_pat
 
     # A candidate keeps nothing from changing; the champion does.
     assert plan([file], contracts(where), features_in_service(where))
-    codec = ControlCodec(RegistryClient(where.registry, where.registry_auth))
     first = {
         "model": "apply-needed",
         "revision": 1,
@@ -182,7 +180,8 @@ def test_a_feature_that_the_champion_needs_may_not_go(where: Connection, tmp_pat
         "source": {"topic": lanes.MANIFESTS, "partition": 0, "offset": 0},
     }
     producer = Producer(where.kafka)
-    producer.produce(lanes.ROLLOUTS, codec.encode("Rollout", first), b"apply-needed")
+    record = signed_at(where, "Rollout", first)
+    producer.produce(record.topic, record.value, record.key, headers=list(record.headers))
     assert producer.flush(30) == 0
     with pytest.raises(
         TailraceError, match=f"features.{feature}: goes, and version 1, which is in service, needs it"

@@ -25,13 +25,14 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 from tests.support.examples import CONTRACT, SCHEMAS, examples
 from tests.support.memory_registry import MemoryRegistry
+from tests.support.signed import Control, message_of
 from tests.support.stored import Stored, count_by_topic
 
 from tailrace.contracts.model_contract import load_contract
 from tailrace.contracts.registration import register_schemas
 from tailrace.contracts.schemas import lane_schemas
 from tailrace.kit.clickhouse import ClickHouse, QueryFailed
-from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.codec import Codec
 from tailrace.kit.credentials import HTTP, SERVICES, Credentials
 from tailrace.kit.data import data_dir
 from tailrace.kit.errors import Retry
@@ -422,8 +423,8 @@ def test_a_prediction_comes_out_as_it_went_in(clickhouse: ClickHouse) -> None:
     assert len(ensure_tables(clickhouse, contract)) == 6
     assert ensure_tables(clickhouse, contract) == []
     registry = MemoryRegistry()
-    codec, control = Codec(registry), ControlCodec(registry)
-    reader = RowReader(registry, clickhouse)
+    codec, control = Codec(registry), Control(registry)
+    reader = RowReader(control.by("sink"), clickhouse)
     applied = {
         "model": "credit",
         "revision": 1,
@@ -434,7 +435,7 @@ def test_a_prediction_comes_out_as_it_went_in(clickhouse: ClickHouse) -> None:
         "applied_by": "me",
         "applied_at": 5,
     }
-    reader.control([PlainMessage("tailrace.contracts", 0, 0, control.encode("Contract", applied))])
+    reader.control([message_of(control.record("Contract", applied))])
     schema_id = registry.register("credit.predictions-value", lane_schemas(contract)["credit.predictions"])
     event: dict[str, Any] = {
         "prediction_id": "p",

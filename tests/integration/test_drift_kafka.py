@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from confluent_kafka import Producer
 from scipy import stats
 from tests.support import models
 from tests.support.environment import environment
+from tests.support.signed import home_with_keys
 
 from tailrace.contracts import lanes
 from tailrace.contracts.apply import apply, plan
@@ -35,7 +37,7 @@ from tailrace.local.process import Process
 from tailrace.models.build import build_package
 from tailrace.models.publish import publish_package
 from tailrace.models.reference import NumberProfile, Reference
-from tailrace.models.trust import signing_key
+from tailrace.signing.trust import signing_key
 
 MODEL = "drifting"
 LANE = Lane(MODEL)
@@ -79,15 +81,14 @@ class World:
     """A contract and a version of a real package, and predictions of it that are written by hand."""
 
     def __init__(self, connection: Connection, home: Path) -> None:
-        self.connection = connection
+        home_with_keys(home)
+        self.connection = connection = replace(connection, home=home)
         registry = RegistryClient(connection.registry, connection.registry_auth)
         self.codec, self.control = Codec(registry), ControlCodec(registry)
         file = home / f"{MODEL}.yaml"
         file.write_text(CONTRACT)
         self.contract = load_contract(file)
         contracts = Contracts()
-        for message in read_all(connection, [lanes.CONTRACTS]):
-            contracts.apply(self.control.decode("Contract", message.value()))
         apply(connection, plan([file], contracts), contracts, print)
         frame, truth = models.rows(n=2_000)
         package = build_package(models.estimator("logistic").fit(frame, truth), frame, truth, self.contract)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from confluent_kafka import Producer
 from sklearn import metrics as sk
 from tests.support import models
 from tests.support.cluster import broker_with_registry, until
+from tests.support.signed import home_with_keys
 
 from tailrace.contracts import lanes
 from tailrace.contracts.apply import apply, plan
@@ -35,7 +37,7 @@ from tailrace.local.ports import free_port
 from tailrace.local.process import Process
 from tailrace.models.build import build_package
 from tailrace.models.publish import publish_package
-from tailrace.models.trust import signing_key
+from tailrace.signing.trust import signing_key
 
 MODEL = "credit"
 LANE = Lane(MODEL)
@@ -68,6 +70,8 @@ class World:
     """A broker, a contract, a version; predictions and labels written by hand."""
 
     def __init__(self, connection: Connection, home: Path, env: dict[str, str]) -> None:
+        home_with_keys(home)
+        connection = replace(connection, home=home)
         self.connection, self.home, self.env = connection, home, env
         registry = RegistryClient(connection.registry, connection.registry_auth)
         self.codec, self.control = Codec(registry), ControlCodec(registry)

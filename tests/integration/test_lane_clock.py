@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.lane import PARTITIONS, HandmadeLane
+from tests.support.signed import home_with_keys
 
 from tailrace.clock.logic import SILENT_MS
 from tailrace.clock.loop import ClockLoop
@@ -39,7 +40,10 @@ class Fast(SystemClock):
 @pytest.fixture
 def running(stack: Connection, tmp_path: Path) -> Iterator[ClockLoop]:
     service = Service(
-        "clock", Settings(home=tmp_path), stack, RegistryClient(stack.registry, stack.registry_auth)
+        "clock",
+        Settings(home=home_with_keys(tmp_path)),
+        stack,
+        RegistryClient(stack.registry, stack.registry_auth),
     )
     loop = ClockLoop(service, Fast())
     thread = threading.Thread(target=loop.run)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from confluent_kafka import Producer
 from tests.support import models
+from tests.support.signed import home_with_keys
 
 import tailrace
 from tailrace.contracts import lanes
@@ -26,8 +27,8 @@ from tailrace.models.errors import PackageRefused
 from tailrace.models.fetch import KafkaChunks, PackageFetcher
 from tailrace.models.package import Chunk, chunks_of, open_package
 from tailrace.models.publish import contract_in_force, publish_package
-from tailrace.models.trust import TrustStore, signing_key
 from tailrace.models.versions import published_versions
+from tailrace.signing.trust import TrustStore, own_key
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def records(where: Connection, model: str) -> list[dict[str, Any]]:
 
 def test_what_is_published_can_be_fetched_and_opened(where: Connection, tmp_path: Path) -> None:
     frame, truth = models.rows()
-    signing_key(tmp_path)
+    own_key(home_with_keys(tmp_path))
     for kind in ("logistic", "boosting"):
         published = tailrace.publish(
             models.estimator(kind).fit(frame, truth),
@@ -102,7 +103,7 @@ def test_what_is_published_can_be_fetched_and_opened(where: Connection, tmp_path
 def test_a_publisher_that_dies_halfway_leaves_nothing_to_read(where: Connection, tmp_path: Path) -> None:
     """Chunks of a transaction that never ended are not read, even where a manifest names them."""
     built = models.package("logistic")
-    key = signing_key(tmp_path)
+    key = own_key(home_with_keys(tmp_path))
     published = publish_package(where, built, key)
     record = next(r for r in records(where, "credit") if r["version"] == published.version)
     last = max(c.offset for c in chunks_of(record))
@@ -121,7 +122,7 @@ def test_a_publisher_that_dies_halfway_leaves_nothing_to_read(where: Connection,
 
 
 def test_publishers_at_the_same_time_never_share_a_number(where: Connection, tmp_path: Path) -> None:
-    built, key = models.package("logistic"), signing_key(tmp_path)
+    built, key = models.package("logistic"), own_key(home_with_keys(tmp_path))
     before = len(records(where, "credit"))
     done: list[int] = []
     refused: list[str] = []
@@ -149,7 +150,7 @@ def test_publishers_at_the_same_time_never_share_a_number(where: Connection, tmp
 def test_a_command_without_a_rollout_service_says_so(where: Connection, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no signing key"):
         ask(where, tmp_path, "promote", "publish-one", 1)
-    signing_key(tmp_path)
+    own_key(home_with_keys(tmp_path))
     with pytest.raises(TailraceError, match="did not answer within 0 s"):
         ask(where, tmp_path, "promote", "publish-one", 1, timeout_s=0.3)
     codec = ControlCodec(RegistryClient(where.registry, where.registry_auth))

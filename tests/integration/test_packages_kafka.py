@@ -31,7 +31,7 @@ from tailrace.kit.reading import read_all, read_at
 from tailrace.kit.registry import RegistryClient
 from tailrace.models.commands import ask
 from tailrace.models.package import chunks_of
-from tailrace.models.trust import own_key
+from tailrace.signing.trust import own_key
 
 MORE = """
 labels: {horizon: 1s}

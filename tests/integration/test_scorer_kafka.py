@@ -28,6 +28,7 @@ from tests.support.hostile import burden
 from tests.support.reports import alert, report
 
 from tailrace.contracts import lanes
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit.codec import ControlCodec
 from tailrace.kit.errors import TailraceError, UsageError
 from tailrace.kit.reading import read_all
@@ -37,8 +38,8 @@ from tailrace.models.commands import ask
 from tailrace.models.load import LoadedModel, load_model
 from tailrace.models.manifest import Part, sha256
 from tailrace.models.publish import publish_package
-from tailrace.models.sign import SigningKey
-from tailrace.models.trust import signing_key
+from tailrace.signing.keys import SigningKey
+from tailrace.signing.trust import signing_key
 from tailrace.verify.explained import explain_logged
 from tailrace.verify.logged import Span
 from tailrace.verify.reproduce import reproduce
@@ -292,11 +293,13 @@ def test_a_version_is_tried_promoted_and_taken_back_by_itself_though_the_rollout
     cluster: Cluster,
 ) -> None:
     codec = ControlCodec(RegistryClient(cluster.connection.registry, cluster.connection.registry_auth))
+    evaluator = ControlRecords.of(cluster.connection, "evaluator")
     producer = Producer(cluster.connection.kafka)
 
     def write(topic: str, name: str, *records: dict[str, Any]) -> None:
         for record in records:
-            producer.produce(topic, codec.encode(name, record), b"credit", partition=0)
+            made = evaluator.record(name, record)
+            producer.produce(topic, made.value, made.key, partition=0, headers=list(made.headers))
         assert producer.flush(30) == 0
 
     def steps() -> list[dict[str, Any]]:

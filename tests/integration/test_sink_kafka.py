@@ -18,6 +18,7 @@ import pytest
 from tests.support.environment import environment
 from tests.support.lane import HandmadeLane
 from tests.support.observer import Observer
+from tests.support.signed import home_with_keys
 from tests.support.stored import Stored, coordinates, count_by_topic
 
 from tailrace.contracts.schemas import lane_schemas
@@ -103,7 +104,7 @@ def events(stack: Connection, lane: HandmadeLane) -> dict[str, set[tuple[str, in
 def launch(stack: Connection, home: Path, database: str, group: str, step: str, times: int) -> Process:
     env = os.environ | {
         **environment(stack, database),
-        "TAILRACE_HOME": str(home),
+        "TAILRACE_HOME": str(home_with_keys(home)),
         "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
     }
     command = [sys.executable, "-m", "tests.support.dying_sink", group, step, str(times)]
@@ -162,7 +163,7 @@ def sink(stack: Connection, tmp_path: Path) -> Iterator[Callable[[str, int], Pro
         env = os.environ | {
             **environment(stack),
             "CLICKHOUSE_URL": clickhouse,
-            "TAILRACE_HOME": str(tmp_path),
+            "TAILRACE_HOME": str(home_with_keys(tmp_path)),
             "TAILRACE_HEALTH_PORT": str(health),
         }
         process = Process([sys.executable, "-m", "tailrace.cli", "run", "sink"], tmp_path / "sink.log", env)

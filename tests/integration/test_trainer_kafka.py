@@ -16,10 +16,11 @@ from tests.support.training import DAY, TrainingLane, alert, eventually
 
 from tailrace.contracts import lanes
 from tailrace.kit.connection import Connection
+from tailrace.kit.home_identity import home_id
 from tailrace.kit.reading import read_all
 from tailrace.models.evaluations import evaluations
 from tailrace.models.manifest import Manifest
-from tailrace.models.sign import sign_command
+from tailrace.signing.records import sign_command
 from tailrace.trainer.events import record_of, run_of
 from tailrace.trainer.processes import Limits, Workers
 
@@ -115,7 +116,7 @@ def test_an_aborted_alert_starts_nothing_and_only_signed_commands_are_heard(lane
         for name in ("forged", "signed")
     )
     lane.write([lane.record("Command", {**forged, "key_id": lane.key.key_id, "signature": b"x" * 64})])
-    lane.write([lane.record("Command", sign_command(signed, lane.key))])
+    lane.write([lane.record("Command", sign_command(home_id(lane.home), signed, lane.key))])
     trainer = lane.trainer(lane.home / "trainer.log")
     try:
         (end,) = eventually(lane.ended)

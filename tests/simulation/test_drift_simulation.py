@@ -16,7 +16,7 @@ from tests.support.drifting import CONTRACT, DriftWorld, draw, expected_tests
 from tests.support.simulation import OUTSIDE, Scenario, drained, quarantine, simulate
 
 from tailrace.contracts.lanes import ALERTS, CONTRACTS, DRIFT_REPORTS, MANIFESTS, WINDOW_PARTS, WINDOW_STATE
-from tailrace.drift.logic import CONTROL_TOPICS, DriftWindows
+from tailrace.drift.logic import DriftWindows
 from tailrace.kit.batch_loop import BatchLoop
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.logic import Logic
@@ -93,11 +93,11 @@ class DriftScenario(Scenario):
 
     def logic(self) -> Logic:
         def catch_up() -> list[Message]:
-            return [message for topic in CONTROL_TOPICS for message in self.log.messages(topic)]
+            return [message for topic in (CONTRACTS, MANIFESTS) for message in self.log.messages(topic)]
 
-        windows = DriftWindows(self.world.registry, self.world.open_reference, catch_up)
+        windows = DriftWindows(self.world.control.by("drift"), self.world.open_reference, catch_up)
         return WindowedLogic(
-            windows, self.world.control, lambda topic: self.log.topics()[topic], keep_after=20
+            windows, self.world.control.codec, lambda topic: self.log.topics()[topic], keep_after=20
         )
 
     def done(self, log: MemoryLog) -> bool:

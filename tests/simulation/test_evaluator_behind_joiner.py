@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from tests.simulation.test_joiner_simulation import REGISTRY, SECOND, JoinerScenario
+from tests.support.signed import Control
 from tests.support.simulation import drained, simulate
 
 from tailrace.contracts.lanes import (
@@ -20,12 +21,12 @@ from tailrace.contracts.lanes import (
 )
 from tailrace.evaluator.logic import PerformanceWindows
 from tailrace.kit.batch_loop import BatchLoop
-from tailrace.kit.codec import ControlCodec
 from tailrace.kit.marks import mark, mark_time
 from tailrace.kit.memory_log import MemoryClock, MemoryLog
 from tailrace.kit.windowed import WindowedLogic
 
-CODEC = ControlCodec(REGISTRY)
+CONTROL = Control(REGISTRY)
+CODEC = CONTROL.codec
 WINDOW = 60 * SECOND
 COUNTED = ("credit.predictions", "credit.shadow-predictions", "credit.outcomes")
 
@@ -57,7 +58,7 @@ class EvaluatedScenario(JoinerScenario):
                     topic, message.value(), message.key(), message.headers() or (), message.partition()
                 )
         counts = other.topics()
-        kind = PerformanceWindows(REGISTRY, _nobody, lambda: other.messages(CONTRACTS))
+        kind = PerformanceWindows(CONTROL.by("evaluator"), _nobody, lambda: other.messages(CONTRACTS))
         loop = BatchLoop(
             other.backend("one"),
             WindowedLogic(kind, CODEC, lambda topic: counts[topic]),

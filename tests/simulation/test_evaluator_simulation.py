@@ -159,7 +159,9 @@ class EvaluatorScenario(Scenario):
 
     def logic(self) -> Logic:
         topics = self.log.topics()
-        return WindowedLogic(LAB.windows(know=False), LAB.control, lambda topic: topics[topic], keep_after=5)
+        return WindowedLogic(
+            LAB.windows(know=False), LAB.control.codec, lambda topic: topics[topic], keep_after=5
+        )
 
     def done(self, log: MemoryLog) -> bool:
         return drained(log, self.group, [*COUNTED, WINDOW_PARTS])

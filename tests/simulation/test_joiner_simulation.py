@@ -13,6 +13,7 @@ import pytest
 from tests.support.joining import CONTRACT, JoinedLane
 from tests.support.joining_oracle import World, expected
 from tests.support.memory_registry import MemoryRegistry
+from tests.support.signed import records
 from tests.support.simulation import Scenario, drained, simulate
 
 from tailrace.joiner import partition as joiner_partition
@@ -177,7 +178,7 @@ class JoinerScenario(Scenario):
         return rng.random() < 0.9
 
     def logic(self) -> Logic:
-        return JoinerLogic(REGISTRY, self._open, lambda topic: self.partitions)
+        return JoinerLogic(records(REGISTRY), self._open, lambda topic: self.partitions)
 
     def _open(self, lane: str, number: int) -> MemoryStore:
         """An empty store, or one as an earlier owner left it, perhaps long ago."""

@@ -69,7 +69,7 @@ class DeadlyScenario(Scenario):
         self._roll_out(log, champion=1, previous=2)
 
     def _append(self, log: MemoryLog, record: Record) -> None:
-        log.append(record.topic, record.value, record.key)
+        log.append(*record)
 
     def _roll_out(self, log: MemoryLog, **state: Any) -> None:
         self.states.append(state)
@@ -99,7 +99,7 @@ class DeadlyScenario(Scenario):
                 raise Retry("away")
             return MODELS[record["version"]]
 
-        return ScorerLogic("champion", REGISTRY, opened, Slow(self.rng))
+        return ScorerLogic("champion", self.publisher.control.by("scorer"), opened, Slow(self.rng))
 
     def done(self, log: MemoryLog) -> bool:
         return drained(log, self.group, ["credit.requests"])

@@ -138,7 +138,7 @@ class ScorerScenario(Scenario):
             self._roll_out(log, 1)
 
     def _append(self, log: MemoryLog, record: Record) -> None:
-        log.append(record.topic, record.value, record.key)
+        log.append(*record)
 
     def _contract(self, log: MemoryLog, policy: str) -> None:
         self._append(log, self.publisher.contract(CONTRACTS[policy]))

@@ -11,12 +11,13 @@ from typing import Any, cast
 
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.memory_store import MemoryStore, StoreClient
+from tests.support.signed import Control
 from tests.support.simulation import Scenario, drained, simulate
 
 from tailrace.contracts.lanes import CONTRACTS, Lane
 from tailrace.contracts.model_contract import load_contract
 from tailrace.contracts.schemas import lane_schemas
-from tailrace.kit.codec import Codec, ControlCodec, control_schema
+from tailrace.kit.codec import Codec, control_schema
 from tailrace.kit.errors import BadRecord, Retry
 from tailrace.kit.log import Backend, Committed, Retriable
 from tailrace.kit.marks import mark, mark_time
@@ -198,7 +199,7 @@ class ReadingContracts(Storing):
         self.rng = rng
         self.trouble = rng.choice([0.0, 0.05, 0.2])
         self.schemas = Catching()
-        self.codec, self.control = Codec(self.schemas), ControlCodec(self.schemas)
+        self.codec, self.control = Codec(self.schemas), Control(self.schemas)
         self.store = MemoryStore(
             {
                 layout.table: [c.name for c in layout.columns]
@@ -229,7 +230,7 @@ class ReadingContracts(Storing):
             "applied_by": "me",
             "applied_at": 0,
         }
-        self.fed[log.append(CONTRACTS, self.control.encode("Contract", record), b"credit")] = b"contracts"
+        self.fed[log.append(*self.control.record("Contract", record, b"credit"))] = b"contracts"
 
     def feed(self, log: MemoryLog, rng: random.Random) -> None:
         if self.to_apply and rng.random() < 0.3:
@@ -273,7 +274,7 @@ class ReadingContracts(Storing):
     def process(self, backend: Backend, clock: MemoryClock, transactional_id: str) -> Sink:
         client = StoreClient(self.store, clock.log, clock.name, self.rng, self.trouble)
         self.clients.append(client)
-        rows = RowReader(self.schemas, client, lambda: all_contracts(backend))
+        rows = RowReader(self.control.by("sink"), client, lambda: all_contracts(backend))
         return Sink(backend, rows, client, group=self.group, clock=clock, linger_s=0.02, max_rows=7)
 
     def done(self, log: MemoryLog) -> bool:

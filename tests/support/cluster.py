@@ -16,6 +16,7 @@ import pytest
 from confluent_kafka import Producer
 from tests.support import models
 from tests.support.observer import Observer
+from tests.support.signed import home_with_keys
 
 from tailrace.contracts import lanes
 from tailrace.contracts.apply import apply, plan
@@ -34,8 +35,8 @@ from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 from tailrace.models.publish import publish_package
-from tailrace.models.sign import SigningKey
-from tailrace.models.trust import signing_key
+from tailrace.signing.keys import SigningKey
+from tailrace.signing.trust import signing_key
 
 LANE = Lane("credit")
 POLICY = """
@@ -189,6 +190,7 @@ def broker_with_registry(folder: Path, **settings: str) -> Iterator[tuple[Connec
     server.launch()
     try:
         until("the registry answers", lambda: ask_health(registry, "/readyz").ok)
+        home_with_keys(home)
         connection = connect(env, home)
         ensure_topics(connection.kafka, control_topics())
         yield connection, home, env
@@ -206,7 +208,6 @@ def running_cluster(folder: Path, *services: str, more: str = "", **settings: st
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("TAILRACE_LANE_PARTITIONS", "3")
                 found.apply(0.5)
-            signing_key(home)
             for name in services:
                 found.run(name)
             yield found

@@ -13,12 +13,13 @@ from scipy import stats
 from tests.support.contracts import contract_record, manifest_record
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.scoring import formula_model
+from tests.support.signed import Control
 
-from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, Lane
+from tailrace.contracts.lanes import Lane
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.contracts.schemas import prediction_schema, subject
 from tailrace.drift.logic import DriftWindows
-from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.codec import Codec
 from tailrace.kit.messages import Message, PlainMessage, Record
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
@@ -104,7 +105,7 @@ class DriftWorld:
 
     def __init__(self, text: str = CONTRACT) -> None:
         self.registry = MemoryRegistry()
-        self.codec, self.control = Codec(self.registry), ControlCodec(self.registry)
+        self.codec, self.control = Codec(self.registry), Control(self.registry)
         self.records: list[Record] = []
         self.contracts: list[ModelContract] = []
         self.contract = self.apply(text)
@@ -116,7 +117,7 @@ class DriftWorld:
         follows = len(self.contracts)
         self.contracts.append(contract)
         record = contract_record(contract, follows, at=NOW)
-        self.records.append(Record(CONTRACTS, self.control.encode("Contract", record), b"credit"))
+        self.records.append(self.control.record("Contract", record, b"credit"))
         topic = Lane(contract.lane).predictions
         self.schema_id = self.registry.register(
             subject(topic, contract.model, contract.lane), prediction_schema(contract)
@@ -131,7 +132,7 @@ class DriftWorld:
         )
         record = manifest_record("credit", version, manifest.digest, at=NOW)
         key = f"credit/{version}".encode()
-        self.records.append(Record(MANIFESTS, self.control.encode("ModelManifest", record), key))
+        self.records.append(self.control.record("ModelManifest", record, key))
 
     def open_reference(self, record: Mapping[str, Any]) -> tuple[Manifest, Reference]:
         opened = self.opened[record["version"]]
@@ -140,11 +141,11 @@ class DriftWorld:
         return opened
 
     def control_messages(self) -> list[Message]:
-        return [PlainMessage(r.topic, 0, at, r.value, r.key) for at, r in enumerate(self.records)]
+        return [PlainMessage(r.topic, 0, at, r.value, r.key, r.headers) for at, r in enumerate(self.records)]
 
     def windows(self) -> DriftWindows:
         """Knows nothing until it looks."""
-        return DriftWindows(self.registry, self.open_reference, self.control_messages)
+        return DriftWindows(self.control.by("drift"), self.open_reference, self.control_messages)
 
     def artifact(self, version: int) -> str:
         return formula_model(self.contracts[0], version).manifest.digest

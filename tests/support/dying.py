@@ -57,7 +57,7 @@ class DyingScorer:
         self._loop: BatchLoop | None = None
 
     def _append(self, record: Record) -> None:
-        self.log.append(record.topic, record.value, record.key)
+        self.log.append(*record)
 
     def rollout(self, **state: Any) -> None:
         self._append(self.publisher.rollout(**state))

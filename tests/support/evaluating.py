@@ -8,13 +8,14 @@ from typing import Any
 
 from tests.support.contracts import contract_record, manifest_record
 from tests.support.memory_registry import MemoryRegistry
+from tests.support.signed import Control, message_of
 
-from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, Lane
+from tailrace.contracts.lanes import Lane
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.contracts.schemas import lane_schemas, subject
 from tailrace.evaluator.counts import Counts
 from tailrace.evaluator.logic import PerformanceWindows
-from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.codec import Codec
 from tailrace.kit.messages import Message, PlainMessage, Record
 from tailrace.models.conformal import Quantiles
 from tailrace.models.manifest import Holdout, Manifest
@@ -86,7 +87,7 @@ class Lab:
     def __post_init__(self) -> None:
         self.contract: ModelContract = load_contract(self.text)
         self.lane = Lane(self.contract.lane)
-        self.codec, self.control = Codec(self.registry), ControlCodec(self.registry)
+        self.codec, self.control = Codec(self.registry), Control(self.registry)
         self.ids = {
             topic: self.registry.register(subject(topic, self.contract.model, self.lane.name), schema)
             for topic, schema in lane_schemas(self.contract).items()
@@ -94,8 +95,8 @@ class Lab:
 
     def windows(self, *, know: bool = True) -> PerformanceWindows:
         """The kind, which knows the contract and the manifests, or finds them when it looks for them."""
-        messages = [written(record.topic, record.value) for record in self.control_records()]
-        windows = PerformanceWindows(self.registry, self._verify, lambda: messages)
+        messages: list[Message] = [message_of(record) for record in self.control_records()]
+        windows = PerformanceWindows(self.control.by("evaluator"), self._verify, lambda: messages)
         if know:
             windows.control(messages)
         return windows
@@ -106,10 +107,10 @@ class Lab:
 
     def control_records(self) -> list[Record]:
         contract = contract_record(self.contract)
-        records = [Record(CONTRACTS, self.control.encode("Contract", contract), b"m")]
+        records = [self.control.record("Contract", contract, b"m")]
         for version in self.holdouts:
             manifest = manifest_record(self.contract.model, version, ARTIFACT)
-            records.append(Record(MANIFESTS, self.control.encode("ModelManifest", manifest), b"m"))
+            records.append(self.control.record("ModelManifest", manifest, b"m"))
         return records
 
     def prediction(self, **changed: Any) -> dict[str, Any]:

@@ -19,12 +19,13 @@ import numpy as np
 import onnx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from onnx import TensorProto, helper
-from tests.support import models
+from tests.support import models, signed
 
 from tailrace.models.build import Package
 from tailrace.models.manifest import PARTS, canonical_json, sha256
-from tailrace.models.sign import SigningKey
-from tailrace.models.trust import TrustStore
+from tailrace.signing.keys import SigningKey
+from tailrace.signing.records import manifest_bytes
+from tailrace.signing.trust import TrustStore
 
 LATENCY = "service_levels: {latency_p99: 200ms}\n"
 CONTRACT = models.CONTRACT.replace("TARGET", models.TARGETS["binary"]) + LATENCY
@@ -59,7 +60,7 @@ def package(kind: str = "logistic", version: int | None = None) -> Package:
 
 def trust_keys(home: Path) -> TrustStore:
     """The trust that the corpus is made for: HOME signs, REVOKED did once, OTHER_MODEL signs for another model."""
-    trust = TrustStore(home / "keys")
+    trust = TrustStore(signed.make_home(home) / "keys")
     for key in (HOME, REVOKED):
         trust.trust(key.public)
     trust.revoke(REVOKED.key_id)
@@ -122,7 +123,12 @@ def signed_text(change: Callable[[bytes], bytes]) -> Make:
     def made(_: Path) -> Sealed:
         record, fetch = models.sealed(package(), HOME)
         text = change(record["manifest"])
-        return {**record, "manifest": text, "digest": sha256(text), "signature": HOME.sign(text)}, fetch
+        return {
+            **record,
+            "manifest": text,
+            "digest": sha256(text),
+            "signature": HOME.sign(manifest_bytes(signed.HOME, text)),
+        }, fetch
 
     return made
 

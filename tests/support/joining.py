@@ -6,11 +6,12 @@ from typing import Any
 
 from tests.support.contracts import contract_record
 from tests.support.memory_registry import MemoryRegistry
+from tests.support.signed import Control
 
-from tailrace.contracts.lanes import CONTRACTS, Lane
+from tailrace.contracts.lanes import Lane
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.contracts.schemas import lane_schemas, outcome_schema, subject
-from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.codec import Codec
 from tailrace.kit.messages import Message, Record, Source
 from tailrace.kit.registry import Registry
 from tailrace.kit.sources import prediction_id
@@ -35,7 +36,7 @@ class JoinedLane:
         self.registry = registry or MemoryRegistry()
         self.contract: ModelContract = load_contract(text)
         self.lane = Lane(self.contract.lane)
-        self.codec, self.control = Codec(self.registry), ControlCodec(self.registry)
+        self.codec, self.control = Codec(self.registry), Control(self.registry)
         self.schema_ids = {
             topic: self.registry.register(subject(topic, self.contract.model, self.lane.name), schema)
             for topic, schema in lane_schemas(self.contract).items()
@@ -44,7 +45,7 @@ class JoinedLane:
 
     def contract_record(self, follows: int = 0) -> Record:
         record = contract_record(self.contract, follows)
-        return Record(CONTRACTS, self.control.encode("Contract", record), self.contract.model.encode())
+        return self.control.record("Contract", record, self.contract.model.encode())
 
     def prediction(
         self,

@@ -10,12 +10,13 @@ from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 from tests.support.contracts import contract_record, manifest_record
+from tests.support.signed import signed_at
 
 from tailrace.contracts import lanes
 from tailrace.contracts.lanes import Lane
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.contracts.schemas import lane_schemas, subject
-from tailrace.kit.codec import CONTROL_RECORDS, Codec, ControlCodec
+from tailrace.kit.codec import Codec
 from tailrace.kit.connection import Connection
 from tailrace.kit.messages import Record, Source
 from tailrace.kit.registry import RegistryClient
@@ -59,7 +60,6 @@ class HandmadeLane:
             topic: registry.register(subject(topic, self.model, self.lane.name), schema)
             for topic, schema in lane_schemas(self.contract).items()
         }
-        self._control = ControlCodec(registry)
         self.write(
             [
                 self.control("Contract", contract_record(self.contract)),
@@ -70,7 +70,7 @@ class HandmadeLane:
         )
 
     def control(self, name: str, record: dict[str, Any]) -> Record:
-        return Record(CONTROL_RECORDS[name], self._control.encode(name, record), self.model.encode())
+        return signed_at(self.connection, name, record, self.model.encode())
 
     def _rollout(self) -> dict[str, Any]:
         return {

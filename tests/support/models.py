@@ -14,12 +14,14 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from tests.support import signed
 
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.models.build import Package, build_package
 from tailrace.models.manifest import Part, sha256
 from tailrace.models.package import Chunk
-from tailrace.models.sign import SigningKey
+from tailrace.signing.keys import SigningKey
+from tailrace.signing.records import manifest_bytes
 
 PURPOSES = ["car", "home", "education", "other"]
 
@@ -142,7 +144,7 @@ def sealed(
         "version": built.manifest.version,
         "manifest": manifest,
         "digest": sha256(manifest),
-        "signature": key.sign(manifest),
+        "signature": key.sign(manifest_bytes(signed.HOME, manifest)),
         "key_id": key.key_id,
         "chunks": chunks,
         "published_at": 0,

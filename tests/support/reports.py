@@ -72,7 +72,7 @@ def alert(version: int, day: int | None = 0, model: str = "credit", **changes: A
         "severity": "severe",
         "model": model,
         "version": version,
-        "service": "evaluator",
+        "service": "scorer" if changes.get("kind") == "version-quarantined" else "evaluator",
         "summary": "accuracy fell",
         "detail": {} if day is None else {"window_start": str(day * DAY)},
         "source": None,

@@ -18,13 +18,12 @@ from tests.support.account import Account, account
 from tests.support.observer import Observer
 from tests.support.project import Project, running_project
 from tests.support.proxied_kafka import ProxiedKafka
+from tests.support.signed import signed_at
 
 from tailrace.client import Client
 from tailrace.demo.loans import simulate
-from tailrace.kit.codec import ControlCodec
 from tailrace.kit.connection import connect
 from tailrace.kit.data import data_dir
-from tailrace.kit.registry import RegistryClient
 from tailrace.local.process import Process
 from tailrace.models.commands import ask
 
@@ -207,11 +206,9 @@ class Scored:
             "canary_step": before["canary_step"] + 1,
             "command_id": None,
         }
-        record = ControlCodec(RegistryClient(self.connection.registry, self.connection.registry_auth)).record(
-            "Rollout", step
-        )
+        record = signed_at(self.connection, "Rollout", step)
         producer = Producer({**self.connection.kafka, "enable.idempotence": True})
-        producer.produce(record.topic, record.value, record.key)
+        producer.produce(record.topic, record.value, record.key, headers=list(record.headers))
         assert producer.flush(30) == 0
 
 

@@ -16,12 +16,13 @@ import fastavro
 import numpy as np
 from tests.support.contracts import contract_record, manifest_record
 from tests.support.memory_registry import MemoryRegistry
+from tests.support.signed import Control
 
 from tailrace.contracts import lanes
 from tailrace.contracts.lanes import Lane
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.contracts.schemas import request_schema, subject
-from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.codec import Codec
 from tailrace.kit.inline import Inline
 from tailrace.kit.log import Committed
 from tailrace.kit.logic import Logic, Output
@@ -168,7 +169,7 @@ class Publisher:
 
     def __init__(self, registry: MemoryRegistry | None = None) -> None:
         self.registry = registry or MemoryRegistry()
-        self.control = ControlCodec(self.registry)
+        self.control = Control(self.registry)
         self.codec = Codec(self.registry)
         self.contracts: dict[str, list[ModelContract]] = {}
         self.models: dict[tuple[str, int], LoadedModel | Exception] = {}
@@ -181,7 +182,7 @@ class Publisher:
         if follows is None:
             known.append(contract)
         record = contract_record(contract, after, at=NOW)
-        return Record(lanes.CONTRACTS, self.control.encode("Contract", record), contract.model.encode())
+        return self.control.record("Contract", record, contract.model.encode())
 
     def manifest(
         self, version: int, opened: LoadedModel | Exception | None = None, model: str = "credit"
@@ -191,9 +192,7 @@ class Publisher:
         self.models[model, version] = opened
         digest = opened.digest if isinstance(opened, LoadedModel) else "bad"
         record = manifest_record(model, version, digest, at=NOW)
-        return Record(
-            lanes.MANIFESTS, self.control.encode("ModelManifest", record), f"{model}/{version}".encode()
-        )
+        return self.control.record("ModelManifest", record, f"{model}/{version}".encode())
 
     def rollout(self, model: str = "credit", follows: int | None = None, **state: Any) -> Record:
         after = self.revisions.get(model, 0) if follows is None else follows
@@ -208,7 +207,7 @@ class Publisher:
             "by": "test",
             "source": {"topic": lanes.COMMANDS, "partition": 0, "offset": 0},
         } | state
-        return Record(lanes.ROLLOUTS, self.control.encode("Rollout", record), model.encode())
+        return self.control.record("Rollout", record, model.encode())
 
     def open(self, record: Mapping[str, Any], contract: ModelContract) -> LoadedModel:
         opened = self.models[record["model"], record["version"]]
@@ -225,7 +224,12 @@ class Publisher:
         return self.codec.encode(schema_id, dict(request))
 
     def logic(self, role: Role = "champion", executor: Executor | None = None) -> ScorerLogic:
-        return ScorerLogic(role, self.registry, self.open, executor or Inline())
+        return ScorerLogic(
+            role,
+            self.control.by("scorer" if role == "champion" else "shadow-scorer"),
+            self.open,
+            executor or Inline(),
+        )
 
 
 REFUSED = PackageRefused("golden", "off by one")

@@ -7,13 +7,14 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Producer
 from tests.support.contracts import contract_record
 from tests.support.environment import environment
+from tests.support.signed import home_with_keys, signed_at
 
 from tailrace.contracts import lanes
 from tailrace.contracts.lanes import Lane
@@ -27,7 +28,7 @@ from tailrace.kit.registry import RegistryClient
 from tailrace.kit.sources import prediction_id
 from tailrace.kit.topics import control_topics, ensure_topics, lane_topics
 from tailrace.local.process import Process
-from tailrace.models.trust import signing_key
+from tailrace.signing.trust import own_key
 
 DAY = 86_400_000
 PARTITIONS = 2
@@ -193,7 +194,8 @@ class TrainingLane:
         registry = RegistryClient(self.connection.registry, self.connection.registry_auth)
         self.contract = load_contract(contract_text(self.model, **self.options))
         self.lane = Lane(self.contract.lane)
-        self.key = signing_key(self.home)
+        self.key = own_key(home_with_keys(self.home))
+        self.connection = replace(self.connection, home=self.home)
         ensure_topics(
             self.connection.kafka, [*control_topics(), *lane_topics(self.lane.name, partitions=PARTITIONS)]
         )
@@ -207,9 +209,7 @@ class TrainingLane:
         self.write([self.record("Contract", record)])
 
     def record(self, name: str, record: dict[str, Any]) -> Record:
-        from tailrace.kit.codec import CONTROL_RECORDS
-
-        return Record(CONTROL_RECORDS[name], self.control.encode(name, record), self.model.encode())
+        return signed_at(self.connection, name, record, self.model.encode())
 
     def outcome(self, outcome: dict[str, Any]) -> Record:
         value = self.codec.encode(self._outcome_id, outcome)
@@ -225,7 +225,7 @@ class TrainingLane:
         producer.begin_transaction()
         for record in records:
             where = {} if record.partition is None else {"partition": record.partition}
-            producer.produce(record.topic, record.value, record.key, **where)
+            producer.produce(record.topic, record.value, record.key, headers=list(record.headers), **where)
             producer.poll(0)
         producer.flush(30)
         (producer.abort_transaction if abort else producer.commit_transaction)(30)

@@ -76,8 +76,9 @@ def test_of_a_lane_the_last_clock_counts() -> None:
     assert not clocks.is_replayed("a")
     clocks.apply(record_of("a", LaneClock("wall", "clock", 1)))
     assert not clocks.is_replayed("a")
-    clocks.apply(record_of("a", LaneClock("replay", "ada", 2)))
+    clocks.apply(record_of("a", LaneClock("replay", "ada", 2, 2)))
     assert clocks.is_replayed("a")
     assert not clocks.is_replayed("b")
-    clocks.apply({"lane": "a", "owner": "moon", "by": "ada", "at": 3})  # of a later version
-    assert clocks.current["a"] == LaneClock("replay", "ada", 2)
+    assert not clocks.apply(record_of("a", LaneClock("wall", "clock", 1)))  # the first, once more
+    assert not clocks.apply(record_of("a", LaneClock("wall", "clock", 3, 4)))
+    assert clocks.current["a"] == LaneClock("replay", "ada", 2, 2)

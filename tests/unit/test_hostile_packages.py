@@ -15,6 +15,7 @@ import pytest
 from tests.support import models
 from tests.support.hostile import CASES, CONTRACT, HOME, Case, Payload, Sealed, node, package, trust_keys
 from tests.support.scoring import Bench, Publisher
+from tests.support.signed import records
 
 from tailrace.contracts import lanes
 from tailrace.contracts.model_contract import ModelContract
@@ -44,7 +45,10 @@ class Service:
         self.fetch: Callable[..., list[bytes]] = lambda *_: []
         self.publisher = Publisher()
         logic = RolloutLogic(
-            self.publisher.registry, lambda r: verified_manifest(r, self.trust), self.open, lambda _: None
+            records(self.publisher.registry, "rollout"),
+            lambda r: verified_manifest(r, self.trust),
+            self.open,
+            lambda *_: None,
         )
         self.bench = Bench(logic, self.publisher)
         logic.assigned({TopicPartition(lanes.MANIFESTS, 0): Committed(0, "")})

@@ -17,9 +17,10 @@ from tailrace.cli.app import app
 from tailrace.kit.errors import UsageError
 from tailrace.kit.inline import Inline
 from tailrace.models.errors import PackageRefused
-from tailrace.models.sign import SigningKey, sign_command
-from tailrace.models.trust import TrustStore, own_key, signing_key
 from tailrace.scorer.logic import ScorerLogic
+from tailrace.signing.keys import SigningKey
+from tailrace.signing.records import sign_command
+from tailrace.signing.trust import TrustStore, own_key, signing_key
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def trust(tmp_path: Path) -> TrustStore:
 
 def refusal(trust: TrustStore, key: SigningKey, model: str = "credit") -> str | None:
     command = {"command": "promote", "model": model, "version": 2, "follows": 1}
-    return trust.command_refusal(sign_command(command, key))
+    return trust.command_refusal(sign_command(trust.home, command, key))
 
 
 def run(home: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
@@ -60,16 +61,15 @@ def test_a_revoked_key_counts_for_nothing_until_it_is_trusted_again(trust: Trust
     trust.revoke(key.key_id)
     trust.revoke(key.key_id)
     assert "revoked" in (refusal(trust, key) or "")
-    (trust.folder / "revoked" / f"{key.key_id}.pub").rename(trust.folder / "elsewhere.pub")
-    kept = trust.folder / "revoked" / "credit" / f"{key.key_id}.pub"
+    revoked, trusted = (trust.folder / name / "owner" for name in ("revoked", "trusted"))
+    (revoked / f"{key.key_id}.pub").rename(trust.folder / "elsewhere.pub")
+    kept = revoked / "credit" / f"{key.key_id}.pub"
     assert f"revoked here: `tailrace keys trust {kept} --model credit`" in (refusal(trust, key) or "")
-    (trust.folder / "elsewhere.pub").rename(trust.folder / "revoked" / f"{key.key_id}.pub")
+    (trust.folder / "elsewhere.pub").rename(revoked / f"{key.key_id}.pub")
     assert refusal(trust, other) is None
     # Whoever copies its file back by hand has not read the list.
     trust.trust(other.public)
-    (trust.folder / "trusted" / f"{key.key_id}.pub").write_bytes(
-        (trust.folder / "revoked" / f"{key.key_id}.pub").read_bytes()
-    )
+    (trusted / f"{key.key_id}.pub").write_bytes((revoked / f"{key.key_id}.pub").read_bytes())
     assert "revoked" in (refusal(trust, key) or "")
     trust.trust(key.public, ["credit"])
     assert refusal(trust, key) is None
@@ -115,7 +115,7 @@ def test_keys_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert refusal(TrustStore(other / "keys"), own_key(home)) is None
     assert refusal(TrustStore(other / "keys"), own_key(home), "churn") is not None
 
-    run(home, monkeypatch, "revoke", first.key_id)
+    run(home, monkeypatch, "revoke", first.key_id, "--entirely")
     listed = {key["key_id"]: key for key in run(home, monkeypatch, "list")}
     assert {k: (v["state"], v["own"]) for k, v in listed.items()} == {
         first.key_id: ("revoked", False),
@@ -146,7 +146,9 @@ class Scorer:
     def __init__(self) -> None:
         self.distrusted: set[int] = set()
         self.publisher = Publisher()
-        logic = ScorerLogic("champion", self.publisher.registry, self.publisher.open, Inline(), self.verify)
+        logic = ScorerLogic(
+            "champion", self.publisher.control.by("scorer"), self.publisher.open, Inline(), self.verify
+        )
         self.bench = Bench(logic, self.publisher)
         self.bench.control(
             self.publisher.contract(),

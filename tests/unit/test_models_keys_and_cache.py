@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from tailrace.kit.errors import Retry, TailraceError
+from tailrace.kit.home_identity import home_id
 from tailrace.models.errors import PackageRefused
 from tailrace.models.fetch import PackageFetcher
 from tailrace.models.fingerprint import cpu_fingerprint, runtime_versions
 from tailrace.models.manifest import sha256
 from tailrace.models.package import Chunk
-from tailrace.models.sign import SigningKey, sign_command, verifies
-from tailrace.models.trust import TrustStore, signing_key
+from tailrace.signing.keys import SigningKey, verifies
+from tailrace.signing.records import sign_command
+from tailrace.signing.trust import TrustStore, signing_key
 
 PIECES = [b"first ", b"second ", b"third"]
 CHUNKS = [Chunk("model", n, 0, 10 + n, len(data), sha256(data)) for n, data in enumerate(PIECES)]
@@ -33,7 +35,7 @@ def test_a_home_makes_its_key_once_for_its_owner_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert sorted(p.name for p in path.parent.iterdir()) == ["signing.key", "trusted"]
-    assert [p.name for p in (path.parent / "trusted").iterdir()] == [f"{keys[0]}.pub"]
+    assert [p.name for p in (path.parent / "trusted").iterdir()] == ["owner"]
     other = signing_key(tmp_path / "other")
     assert other.key_id != keys[0]
     assert TrustStore(path.parent).public_key(other.key_id, "credit") is None
@@ -57,7 +59,7 @@ def test_key_ids_from_a_topic_are_no_paths(tmp_path: Path) -> None:
 
 def test_a_signed_command_cannot_be_altered(tmp_path: Path) -> None:
     command = {"command": "promote", "model": "credit", "version": 2, "follows": 1}
-    signed = sign_command(command, signing_key(tmp_path))
+    signed = sign_command(home_id(tmp_path), command, signing_key(tmp_path))
     trust = TrustStore(tmp_path / "keys")
     assert trust.command_refusal(signed) is None
     for altered in (
@@ -68,7 +70,9 @@ def test_a_signed_command_cannot_be_altered(tmp_path: Path) -> None:
         {"signature": b"x" * 64},
     ):
         assert "does not fit" in (trust.command_refusal({**signed, **altered}) or "")
-    assert "not trusted" in (trust.command_refusal(sign_command(command, SigningKey.generate())) or "")
+    assert "not trusted" in (
+        trust.command_refusal(sign_command(home_id(tmp_path), command, SigningKey.generate())) or ""
+    )
     assert "not trusted" in (trust.command_refusal({**command, "key_id": None, "signature": None}) or "")
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support import models
+from tests.support import models, signed
 
 from tailrace.models.package import open_package
-from tailrace.models.sign import SigningKey
-from tailrace.models.trust import TrustStore, signing_key
+from tailrace.signing.keys import SigningKey
+from tailrace.signing.trust import TrustStore, signing_key
 
 KINDS = [
     ("logistic", "binary", "onnx"),
@@ -29,7 +29,7 @@ def key(tmp_path: Path) -> SigningKey:
 
 @pytest.fixture
 def trust(tmp_path: Path) -> TrustStore:
-    return TrustStore(tmp_path / "keys")
+    return TrustStore(signed.make_home(tmp_path) / "keys")
 
 
 @pytest.mark.parametrize(("kind", "task", "form"), KINDS)

@@ -14,6 +14,7 @@ import onnx
 import pytest
 import skops.io
 from tests.support import models
+from tests.support import signed as signing
 from typer.testing import CliRunner
 
 from tailrace.cli.app import app
@@ -26,15 +27,16 @@ from tailrace.models.load import LoadedModel, load_model
 from tailrace.models.manifest import canonical_json, sha256
 from tailrace.models.package import open_package
 from tailrace.models.publish import publish
-from tailrace.models.sign import SigningKey
 from tailrace.models.skops_archive import check_archive
 from tailrace.models.tree_bounds import check_trees
-from tailrace.models.trust import TrustStore, signing_key
+from tailrace.signing.keys import SigningKey
+from tailrace.signing.records import manifest_bytes
+from tailrace.signing.trust import TrustStore, signing_key
 
 
 @pytest.fixture
 def key(tmp_path: Path) -> SigningKey:
-    return signing_key(tmp_path)
+    return signing_key(signing.make_home(tmp_path))
 
 
 @pytest.fixture
@@ -44,7 +46,11 @@ def opening(tmp_path: Path) -> Callable[..., LoadedModel]:
     ) -> LoadedModel:
         record, fetch = sealed
         return open_package(
-            record, fetch, TrustStore(tmp_path / "keys"), contract or models.contract(), **more
+            record,
+            fetch,
+            TrustStore(signing.make_home(tmp_path) / "keys"),
+            contract or models.contract(),
+            **more,
         )
 
     return opened
@@ -76,12 +82,12 @@ def test_signatures(opening: Callable[..., LoadedModel], key: SigningKey, tmp_pa
     other = signing_key(tmp_path / "other")
     theirs = models.sealed(models.package(), other)
     assert "not trusted here" in refusal(opening, theirs).reason
-    TrustStore(tmp_path / "keys").trust(other.public)
+    TrustStore(signing.make_home(tmp_path) / "keys").trust(other.public)
     opening(theirs)
 
     # A key file that holds another key does not vouch for it.
-    (tmp_path / "keys" / "trusted" / f"{'0' * 16}.pub").write_bytes(
-        (tmp_path / "keys" / "trusted" / f"{key.key_id}.pub").read_bytes()
+    (tmp_path / "keys" / "trusted" / "owner" / f"{'0' * 16}.pub").write_bytes(
+        (tmp_path / "keys" / "trusted" / "owner" / f"{key.key_id}.pub").read_bytes()
     )
     assert refusal(opening, ({**record, "key_id": "0" * 16}, fetch)).check == "signature"
 
@@ -97,7 +103,12 @@ def test_the_envelope_is_held_to_the_manifest(opening: Callable[..., LoadedModel
         record["manifest"] + b" ",
         record["manifest"].replace(b'"form":1', b'"form":2'),
     ):
-        signed = {**record, "manifest": text, "digest": sha256(text), "signature": key.sign(text)}
+        signed = {
+            **record,
+            "manifest": text,
+            "digest": sha256(text),
+            "signature": key.sign(manifest_bytes(signing.HOME, text)),
+        }
         assert refusal(opening, (signed, fetch)).check == "manifest"
 
 

@@ -12,8 +12,9 @@ from tests.unit.test_rollout_canary import CANARY
 from tests.unit.test_rollout_logic import BETTER, Desk, desk
 
 from tailrace.models.rollout_fold import Rollouts
-from tailrace.models.sign import SigningKey, command_bytes, sign_command, verifies
 from tailrace.rollout.paired_reports import PairedReports
+from tailrace.signing.keys import SigningKey, verifies
+from tailrace.signing.records import command_bytes, sign_command
 
 VALUE = "value: CASE WHEN defaulted THEN -1 ELSE 1 END\n"
 HALF, FULL = [1.0, 0.0] * 100, [1.0, 1.0, 1.0, 0.0] * 50
@@ -163,7 +164,8 @@ def test_no_canary_beside_it() -> None:
     found.reports(report(day=0), report(day=1, gains=BETTER))
     (told,) = found.alerts(found.happens(found.command("experiment", arms=[3])))
     assert "as canary" in told["summary"]
-    found.happens(found.command("rollback"), found.command("experiment", arms=[3]))
+    asked_again = found.command("experiment", arms=[3], command_id="again")
+    found.happens(found.command("rollback"), asked_again)
     assert found.names()[-2:] == ["reject", "experiment"]
 
 
@@ -192,9 +194,9 @@ def test_a_new_owner_comes_to_the_same_shares() -> None:
 def test_a_command_that_names_no_arms_is_signed_as_it_was_before_there_were_any() -> None:
     key = SigningKey.generate()
     command = {"command_id": "c", "model": "m", "command": "promote", "version": 2, "key_id": key.key_id}
-    old = sign_command(command, key)
-    assert verifies(key.public, old["signature"], command_bytes(old | {"arms": []}))
-    assert not verifies(key.public, old["signature"], command_bytes(old | {"arms": [2]}))
-    signed = sign_command(command | {"command": "experiment", "arms": [3]}, key)
-    assert not verifies(key.public, signed["signature"], command_bytes(signed | {"arms": [4]}))
-    assert not verifies(key.public, signed["signature"], command_bytes(signed | {"arms": []}))
+    old = sign_command("home", command, key)
+    assert verifies(key.public, old["signature"], command_bytes("home", old | {"arms": []}))
+    assert not verifies(key.public, old["signature"], command_bytes("home", old | {"arms": [2]}))
+    signed = sign_command("home", command | {"command": "experiment", "arms": [3]}, key)
+    assert not verifies(key.public, signed["signature"], command_bytes("home", signed | {"arms": [4]}))
+    assert not verifies(key.public, signed["signature"], command_bytes("home", signed | {"arms": []}))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.support.reports import DAY, alert, report
 from tests.support.scoring import CONTRACT, NOW, REFUSED, Bench, Publisher
+from tests.support.signed import records
 
 from tailrace.contracts import lanes
 from tailrace.kit.errors import Retry
@@ -16,9 +17,10 @@ from tailrace.kit.log import Committed
 from tailrace.kit.logic import Output
 from tailrace.kit.messages import Record, TopicPartition
 from tailrace.models.errors import PackageRefused
-from tailrace.models.sign import SigningKey, sign_command
-from tailrace.models.trust import TrustStore
 from tailrace.rollout.logic import RolloutLogic
+from tailrace.signing.keys import SigningKey
+from tailrace.signing.records import sign_command
+from tailrace.signing.trust import TrustStore
 
 COMMANDS = TopicPartition(lanes.COMMANDS, 0)
 MANIFESTS = TopicPartition(lanes.MANIFESTS, 0)
@@ -35,14 +37,15 @@ class Desk:
         self.publisher = publisher or Publisher()
         self.opened: list[tuple[int, int]] = []
         logic = RolloutLogic(
-            self.publisher.registry,
+            records(self.publisher.registry, "rollout"),
             options.get("verify", lambda record: None),
             self._open,
-            options.get("refuse_command", lambda command: None),
+            options.get("refuse_command", lambda *_: None),
         )
         self.bench = Bench(logic, self.publisher)
         self.logic = logic
         self.history = logic.assigned({partition: Committed(0, metadata) for partition in INPUTS})
+        self.told = 0
         self.steps: list[dict[str, Any]] = []
         self.written: list[Record] = []
 
@@ -75,15 +78,16 @@ class Desk:
             "reason": "because",
             "issued_at": NOW,
         } | changes
-        return Record(lanes.COMMANDS, self.publisher.control.encode("Command", facts), b"credit")
+        return self.publisher.control.record("Command", facts, b"credit")
 
     def reports(self, *reports: dict[str, Any], **options: Any) -> Output:
-        encoded = [self.publisher.control.encode("PerformanceReport", each) for each in reports]
-        return self.happens(*(Record(REPORTS.topic, value, b"credit") for value in encoded), **options)
+        control = self.publisher.control
+        return self.happens(*(control.record("PerformanceReport", each) for each in reports), **options)
 
     def alert(self, *args: Any, **changes: Any) -> Output:
-        value = self.publisher.control.encode("Alert", alert(*args, **changes))
-        return self.happens(Record(ALERTS.topic, value, b"credit"))
+        self.told += 1  # no service says the same twice, at the same time
+        facts = alert(*args, **{"at": self.told, **changes})
+        return self.happens(self.publisher.control.record("Alert", facts))
 
     def names(self) -> list[str]:
         return [step["step"] for step in self.steps]
@@ -185,26 +189,25 @@ def test_a_stale_command_is_refused_with_the_reason() -> None:
 
 def test_commands_need_a_trusted_signature(tmp_path: Any) -> None:
     home, stranger = SigningKey.generate(), SigningKey.generate()
-    trust = TrustStore(tmp_path)
+    trust = TrustStore(tmp_path / "keys")
     trust.trust(home.public)
-    found = desk(2, refuse_command=lambda command: trust.command_refusal(dict(command)))
+    found = desk(2, refuse_command=trust.command_refusal)
     plain = found.publisher.control.decode("Command", found.command("promote", 2).value)
     unsigned = {k: v for k, v in plain.items() if k not in ("signature", "key_id")}
 
     def sent(command: dict[str, Any]) -> Output:
-        value = found.publisher.control.encode("Command", command)
-        return found.happens(Record(lanes.COMMANDS, value, b"credit"))
+        return found.happens(found.publisher.control.record("Command", command))
 
     for bad in (
         unsigned,
-        sign_command(unsigned, stranger),
-        sign_command(unsigned, home) | {"version": 1},
-        sign_command(unsigned, home) | {"signature": b"x" * 64},
+        sign_command(trust.home, unsigned, stranger),
+        sign_command(trust.home, unsigned, home) | {"version": 1},
+        sign_command(trust.home, unsigned, home) | {"signature": b"x" * 64},
     ):
         (told,) = found.alerts(sent(bad))
         assert told["kind"] == "command-refused"
     assert len(found.steps) == 3
-    assert found.alerts(sent(sign_command(unsigned, home))) == []
+    assert found.alerts(sent(sign_command(trust.home, unsigned, home))) == []
     assert found.steps[-1]["champion"] == 2
 
 
@@ -283,7 +286,9 @@ def test_a_step_by_somebody_else_that_lost_changes_nothing() -> None:
 def test_what_cannot_be_read_is_skipped() -> None:
     found = desk()
     output = found.happens(Record(lanes.COMMANDS, b"rubbish"), Record(lanes.MANIFESTS, None))
-    assert output.records == []
+    (told,) = found.alerts(output)
+    assert (told["kind"], told["severity"]) == ("record-refused", "severe")
+    assert len(output.records) == 1
     assert output.holds == {}
 
 
@@ -500,13 +505,10 @@ def test_a_new_owner_reads_again_what_is_needed_and_decides_the_same() -> None:
     history = second.logic.assigned(
         {MANIFESTS: Committed(2, output.metadata), REPORTS: Committed(3, output.metadata_of[REPORTS])}
     )
-    assert history == {REPORTS: (1, 3)}
+    assert history == {REPORTS: (0, 3)}  # before 1 to know copies only
     for each in some:  # offsets 0 to 2
-        message = second.bench.message(
-            Record(REPORTS.topic, found.publisher.control.encode("PerformanceReport", each), b"credit")
-        )
-        if message.offset() >= 1:
-            second.logic.restore([message])
+        message = second.bench.message(found.publisher.control.record("PerformanceReport", each, b"credit"))
+        second.logic.restore([message])
     last = report(day=2, gains=BETTER[:300])
     found.reports(last)
     second.reports(last)

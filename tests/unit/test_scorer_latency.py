@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Formula, Publisher, formula_model
 
-from tailrace.contracts import lanes
+from tailrace.contracts.lane_clocks import LaneClock, record_of
 from tailrace.kit.memory_log import MemoryClock, MemoryLog
 from tailrace.kit.messages import Record
 from tailrace.models.columns import Array, Columns
@@ -137,8 +137,8 @@ def test_without_a_level_or_a_chain_the_model_takes_its_time(sections: str) -> N
 
 def test_a_replay_and_a_shadow_are_in_no_hurry() -> None:
     bench = Hurried(CHAIN + LEVEL)
-    record = {"lane": "credit", "owner": "replay", "by": "test", "at": NOW}
-    bench.control(Record(lanes.CLOCKS, bench.publisher.control.encode("Clock", record), b"credit"))
+    record = record_of("credit", LaneClock("replay", "test", NOW))
+    bench.control(bench.publisher.control.record("Clock", record, b"credit"))
     shadow = Hurried(CHAIN + LEVEL, role="shadow")
     for _ in range(3):
         assert set(bench.wave(1_280)) == {("model", None)}

@@ -23,7 +23,7 @@ from tests.support.scoring import (
     serving,
 )
 
-from tailrace.contracts import lanes
+from tailrace.contracts.lane_clocks import LaneClock, record_of
 from tailrace.contracts.model_contract import load_contract
 from tailrace.kit.errors import Retry
 from tailrace.kit.log import Committed
@@ -692,8 +692,8 @@ def test_a_refused_shadow_leaves_the_others() -> None:
 
 def test_where_a_replay_owns_the_clock_a_request_has_to_say_its_time() -> None:
     bench = serving()
-    clock = {"lane": "credit", "owner": "replay", "by": "test", "at": 0}
-    bench.control(Record(lanes.CLOCKS, bench.publisher.control.encode("Clock", clock), b"credit"))
+    clock = record_of("credit", LaneClock("replay", "test", 0))
+    bench.control(bench.publisher.control.record("Clock", clock, b"credit"))
     output = bench.requests(REQUEST, REQUEST | {"applied_at": None, "request_id": "r2"})
     assert codes(output.dead_letters) == [("missing-event-time", "applied_at")]
     assert [event["request_id"] for event in bench.events(output)] == ["r1"]
@@ -701,6 +701,8 @@ def test_where_a_replay_owns_the_clock_a_request_has_to_say_its_time() -> None:
     told = [int(record.headers[0][1]) for record in output.records if record.value is None]
     assert all(time <= NOW - 1000 for time in told)
     bench.control(
-        Record(lanes.CLOCKS, bench.publisher.control.encode("Clock", clock | {"owner": "wall"}), b"credit")
+        bench.publisher.control.record(
+            "Clock", record_of("credit", LaneClock("wall", "test", 0, 2)), b"credit"
+        )
     )
     assert bench.requests(REQUEST | {"applied_at": None}).dead_letters == []

@@ -190,19 +190,19 @@ def test_a_wrong_setting_exits_with_2(
 
 
 def test_what_is_quarantined_goes_to_dead_letters_with_an_alert() -> None:
-    from tailrace.kit.codec import ControlCodec
+    from tests.support.signed import records
 
-    codec = ControlCodec(MemoryRegistry())
+    by, other = (records(MemoryRegistry(), name) for name in ("scorer", "rollout"))
     message = PlainMessage("credit.requests", 2, 7, b"v", b"k", timestamp_ms=1_700_000_000_000)
-    output = Quarantine("scorer", codec)(message, "ZeroDivisionError: /")
+    output = Quarantine("scorer", by)(message, "ZeroDivisionError: /")
     [letter] = output.dead_letters
     assert (letter.topic, letter.message, letter.code) == ("credit.dead-letters", message, "quarantined")
     [record] = output.records
-    alert = codec.decode("Alert", record.value)
+    alert = by.codec.decode("Alert", record.value)
     assert alert["kind"] == "quarantined"
     assert alert["source"] == {"topic": "credit.requests", "partition": 2, "offset": 7}
     assert "credit.requests/2/7" in alert["summary"]
     assert alert["at"] == 1_700_000_000_000
 
     command = PlainMessage("tailrace.commands", 0, 1, b"v")
-    assert Quarantine("rollout", codec)(command, "?").dead_letters == []
+    assert Quarantine("rollout", other)(command, "?").dead_letters == []

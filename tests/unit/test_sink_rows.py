@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from tests.support.memory_registry import MemoryRegistry
+from tests.support.signed import Control
 
 from tailrace.contracts.lanes import CONTRACTS, ROLLOUTS
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.contracts.schemas import lane_schemas, subject
 from tailrace.kit import dead_letters
-from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.codec import Codec
 from tailrace.kit.errors import BadRecord, Retry
 from tailrace.kit.marks import mark
 from tailrace.kit.messages import DeadLetter, PlainMessage
@@ -63,11 +64,11 @@ class World:
     def __init__(self) -> None:
         self.registry = MemoryRegistry()
         self.codec = Codec(self.registry)
-        self.control = ControlCodec(self.registry)
+        self.control = Control(self.registry)
         self.contracts: list[PlainMessage] = []
         self.asked = 0
         self.tables = Tables()
-        self.reader = RowReader(self.registry, self.tables, self._all_contracts)
+        self.reader = RowReader(self.control.by("sink"), self.tables, self._all_contracts)
         self.offset = 0
 
     def _all_contracts(self) -> list[PlainMessage]:
@@ -86,9 +87,7 @@ class World:
             "applied_by": "me",
             "applied_at": 1,
         }
-        self.contracts.append(
-            self.message(CONTRACTS, self.control.encode("Contract", record), found.model.encode())
-        )
+        self.contracts.append(self.message(*self.control.record("Contract", record)[:4]))
         if heard:
             self.reader.control(self.contracts[-1:])
 

@@ -72,7 +72,7 @@ class World:
     def problems(
         self, predictions: Sequence[Message] | None = None, requests: dict[Source, Message] | None = None
     ) -> list[tuple[int, str]]:
-        rescorer = Rescorer(self.publisher.registry, self.log, self.publisher.open)
+        rescorer = Rescorer(self.publisher.control.by("scorer"), self.log, self.publisher.open)
         held = self.requests if requests is None else requests
         found = rescorer.problems(
             self.predictions if predictions is None else predictions,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tailrace.contracts import lanes
 from tailrace.contracts.fold import Contracts
 from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.codec import ControlCodec
+from tailrace.contracts.state.fold import Apply, ControlState
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import UsageError
 from tailrace.kit.reading import read_all
-from tailrace.kit.registry import RegistryClient
 from tailrace.models.catalog import Catalog
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
@@ -20,10 +21,8 @@ from tailrace.models.rollout_fold import Rollouts
 
 def contracts(connection: Connection) -> Contracts:
     """Every contract that is or was in force."""
-    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     fold = Contracts()
-    for message in read_all(connection, [lanes.CONTRACTS]):
-        fold.apply(codec.decode("Contract", message.value()))
+    _fold(connection, {lanes.CONTRACTS: fold.apply})
     return fold
 
 
@@ -44,13 +43,8 @@ def contract_of(connection: Connection, model: str) -> ModelContract:
 
 def models_in_force(connection: Connection) -> list[dict[str, Any]]:
     """Each model with a contract: its lane's topics, and the version that answers (None where none does)."""
-    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     applied, rollouts = Contracts(), Rollouts()
-    for message in read_all(connection, [lanes.CONTRACTS, lanes.ROLLOUTS]):
-        if message.topic() == lanes.CONTRACTS:
-            applied.apply(codec.decode("Contract", message.value()))
-        else:
-            rollouts.apply(codec.decode("Rollout", message.value()), message.offset())
+    _fold(connection, {lanes.CONTRACTS: applied.apply, lanes.ROLLOUTS: rollouts.apply})
     return [
         {
             "model": model,
@@ -71,13 +65,8 @@ def models_in_force(connection: Connection) -> list[dict[str, Any]]:
 
 def features_in_service(connection: Connection) -> dict[str, dict[int, list[str]]]:
     """By model, the versions that answer, stand by or shadow, each with the features that it needs."""
-    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     catalog, rollouts = Catalog(), Rollouts()
-    for message in read_all(connection, [lanes.MANIFESTS, lanes.ROLLOUTS]):
-        if message.topic() == lanes.ROLLOUTS:
-            rollouts.apply(codec.decode("Rollout", message.value()), message.offset())
-        elif message.value() is not None:
-            catalog.apply(codec.decode("ModelManifest", message.value()))
+    _fold(connection, {lanes.MANIFESTS: catalog.apply, lanes.ROLLOUTS: rollouts.apply})
     needed: dict[str, dict[int, list[str]]] = {}
     for model, state in rollouts.current.items():
         arms = () if state.experiment is None else state.experiment.versions
@@ -91,3 +80,8 @@ def features_in_service(connection: Connection) -> dict[str, dict[int, list[str]
                 continue
             needed.setdefault(model, {})[version] = [each.name for each in manifest.inputs]
     return needed
+
+
+def _fold(connection: Connection, folds: Mapping[str, Apply]) -> None:
+    state = ControlState(ControlRecords.of(connection), folds)
+    state.take(read_all(connection, state.topics))

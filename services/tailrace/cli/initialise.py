@@ -1,6 +1,6 @@
 """``tailrace run init``: what must be there before the services start. Doing it again changes nothing.
 
-Control topics, ClickHouse's fixed tables, the home's signing key, and the contracts of the project in the
+Control topics, ClickHouse's fixed tables, the home's signing keys, and the contracts of the project in the
 current folder. It ends by itself; `tailrace up` runs it, and containers do.
 """
 
@@ -37,14 +37,14 @@ def _initialise() -> None:
     from tailrace.kit.migrations import migrate
     from tailrace.kit.topics import control_topics, ensure_topics
     from tailrace.local.home import contract_files
-    from tailrace.models.trust import signing_key
+    from tailrace.signing.trust import make_keys
 
+    key = make_keys(home_dir())
     connection = connect()
     topics = control_topics()
     for difference in ensure_topics(connection.kafka, topics):
         _say(f"warning: {difference}")
     migrations = migrate(ClickHouse.connect(connection))
-    key = signing_key(home_dir())
     _say(f"init          {len(topics)} control topics, {len(migrations)} new migrations, key {key.key_id}")
     in_force = contracts(connection)
     plans = plan(contract_files(Path.cwd()), in_force, features_in_service(connection))

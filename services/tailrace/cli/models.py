@@ -43,7 +43,7 @@ def train(
     from tailrace.contracts.data_file import find_mapping, parse_time
     from tailrace.models.publish import publish_package
     from tailrace.models.train import train as train_package
-    from tailrace.models.trust import own_key
+    from tailrace.signing.trust import own_key
 
     try:
         until_ms = None if until is None else parse_time(until)

@@ -13,8 +13,9 @@ from tailrace.contracts.fold import Contracts
 from tailrace.contracts.json_input import JsonInput
 from tailrace.contracts.lane_clocks import WALL, LaneClock, LaneClocks, record_of
 from tailrace.contracts.lanes import CLOCKS, CONTRACTS, Lane
+from tailrace.contracts.state.fold import ControlState
 from tailrace.kit.clock import WaitingClock
-from tailrace.kit.codec import Codec, ControlCodec, is_json
+from tailrace.kit.codec import Codec, is_json
 from tailrace.kit.errors import BadRecord, Retry, TailraceError
 from tailrace.kit.kafka_clients import end
 from tailrace.kit.kafka_errors import kind
@@ -35,8 +36,10 @@ class ClockLoop:
 
     def __init__(self, service: Service, clock: WaitingClock) -> None:
         self._service, self._clock = service, clock
-        self._control_codec, self._codec = ControlCodec(service.registry), Codec(service.registry)
+        self._records, self._codec = service.records, Codec(service.registry)
         self._contracts, self._clocks = Contracts(), LaneClocks()
+        folds = {CONTRACTS: self._contracts.apply, CLOCKS: self._clocks.apply}
+        self._state = ControlState(self._records, folds)
         self._silence, self._traffic = Silence(), Traffic()
         self._control: TopicReader | None = None
         self._requests: TopicReader | None = None
@@ -90,17 +93,12 @@ class ClockLoop:
 
     def _read_control(self) -> None:
         if self._control is None:
-            self._control = TopicReader(self._service.connection, [CONTRACTS, CLOCKS])
+            self._control = TopicReader(self._service.connection, self._state.topics)
         first = True
         while first or not self._control.caught_up():
             first = False
             for message in self._control.poll(0.2 if not self._control.caught_up() else 0.0):
-                self._take(message)
-
-    def _take(self, message: Message) -> None:
-        record = self._control_codec.read(message)
-        if record is not None:
-            (self._contracts if message.topic() == CONTRACTS else self._clocks).apply(record)
+                self._state.take([message])
 
     def _claim(self, lanes: set[str]) -> None:
         """Takes over the lanes without a clock whose requests are of now."""
@@ -119,9 +117,11 @@ class ClockLoop:
             lane = topic.removesuffix(".requests")
             time, appended = self._event_time(lane, message), message.timestamp()[1]
             if time is not None and self._traffic.is_live(lane, time, appended):
-                clock = LaneClock(WALL, "clock", self._clock.now_ms())
-                value = self._control_codec.encode("Clock", record_of(lane, clock))
-                self._write([Record(CLOCKS, value, lane.encode(), partition=0)])
+                revision = self._clocks.revision(lane) + 1
+                clock = LaneClock(WALL, "clock", self._clock.now_ms(), revision)
+                value = self._records.codec.encode("Clock", record_of(lane, clock))
+                record = Record(CLOCKS, value, lane.encode(), partition=0)
+                self._write([self._records.signed("Clock", record)])
                 log.info("a lane lives in wall time", extra={"lane": lane})
 
     def _event_time(self, lane: str, message: Message) -> int | None:

@@ -15,12 +15,15 @@ from tailrace.contracts.fold import Contracts
 from tailrace.contracts.model_contract import ModelContract, check_contract_file
 from tailrace.contracts.problems import ContractError, Finding
 from tailrace.contracts.registration import incompatibilities, register_schemas
+from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.contracts.succession import check_succession
 from tailrace.contracts.yaml_file import YamlFile, read_yaml
-from tailrace.kit.codec import ControlCodec
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
+from tailrace.kit.messages import Record
 from tailrace.kit.registry import IncompatibleSchema, RegistryClient
+from tailrace.signing.signers import OWNER
 
 
 class Outrun(TailraceError):
@@ -175,7 +178,7 @@ def apply(
             say(f"warning: CLICKHOUSE_URL is not set: {each.contract.model} has no tables there")
         else:
             _tables(connection, each.contract)
-        _publish(connection, ControlCodec(registry), each, contracts)
+        _publish(connection, ControlRecords.of(connection, OWNER), each, contracts)
 
 
 def _topics(
@@ -209,18 +212,17 @@ def _tables(connection: Connection, contract: ModelContract) -> None:
         clickhouse.close()
 
 
-def _publish(connection: Connection, codec: ControlCodec, each: Plan, contracts: Contracts) -> None:
+def _publish(connection: Connection, records: ControlRecords, each: Plan, contracts: Contracts) -> None:
     """Writes the record, then reads on until it comes by, and sees whether it was the first of its kind."""
     from tailrace.kit.reading import read_all
 
     model = each.contract.model
     record = each.record(applied_by(), int(time.time() * 1000))
-    offset = _produce(connection, model, codec.encode("Contract", record))
+    offset = _produce(connection, records.record("Contract", record))
     fresh = Contracts()
-    won = False
-    for message in read_all(connection, [lanes.CONTRACTS]):
-        came = fresh.apply(codec.decode("Contract", message.value()))
-        won = won or (came and message.offset() == offset)
+    state = ControlState(records, {lanes.CONTRACTS: fresh.apply})
+    taken = state.take(read_all(connection, state.topics))
+    won = any(each.came and each.message.offset() == offset for each in taken)
     contracts.__dict__.update(fresh.__dict__)
     if not won:
         first = fresh.current[model]
@@ -230,7 +232,7 @@ def _publish(connection: Connection, codec: ControlCodec, each: Plan, contracts:
         )
 
 
-def _produce(connection: Connection, model: str, value: bytes) -> int:
+def _produce(connection: Connection, record: Record) -> int:
     from confluent_kafka import KafkaException
 
     from tailrace.kit.errors import Retry
@@ -239,7 +241,11 @@ def _produce(connection: Connection, model: str, value: bytes) -> int:
     outcome: list[Any] = []
     with sending({**connection.kafka, "enable.idempotence": True, "acks": "all", "log_level": 0}) as producer:
         producer.produce(
-            lanes.CONTRACTS, value, model.encode(), on_delivery=lambda *given: outcome.append(given)
+            record.topic,
+            record.value,
+            record.key,
+            headers=list(record.headers),
+            on_delivery=lambda *given: outcome.append(given),
         )
         producer.flush(30)
         delivered = list(outcome)

@@ -49,7 +49,7 @@ class Contracts:
         applied = self.current.get(model)
         return applied.revision if applied else 0
 
-    def apply(self, record: Mapping[str, Any]) -> bool:
+    def apply(self, record: Mapping[str, Any], offset: int = 0) -> bool:
         """Takes one decoded record (schema ``contract.avsc``); says whether it came into force."""
         model = record["model"]
         revision = self.revision(model)

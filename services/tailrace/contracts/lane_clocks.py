@@ -19,10 +19,11 @@ class LaneClock(NamedTuple):
     owner: Owner
     by: str
     at: int
+    revision: int = 1
 
 
 class LaneClocks:
-    """Folds the records of ``tailrace.clocks``: of each lane the last one counts.
+    """Folds the records of ``tailrace.clocks``: of several that follow the same revision of a lane the first counts.
 
     Attributes:
         current: by lane. A lane that is not in it has no clock: nobody marks its silence.
@@ -31,11 +32,19 @@ class LaneClocks:
     def __init__(self) -> None:
         self.current: dict[str, LaneClock] = {}
 
-    def apply(self, record: Mapping[str, Any]) -> None:
-        """Takes one decoded record (schema ``clock.avsc``)."""
-        if record["owner"] in (WALL, REPLAY):
-            found = LaneClock(cast(Owner, record["owner"]), record["by"], record["at"])
-            self.current[record["lane"]] = found
+    def revision(self, lane: str) -> int:
+        """The revision in force; 0 where the lane has no clock."""
+        clock = self.current.get(lane)
+        return clock.revision if clock else 0
+
+    def apply(self, record: Mapping[str, Any], offset: int = 0) -> bool:
+        """Takes one decoded record (schema ``clock.avsc``); says whether it came into force."""
+        lane, revision = record["lane"], self.revision(record["lane"])
+        if record["follows"] != revision or record["revision"] != revision + 1:
+            return False
+        owner = cast(Owner, record["owner"])
+        self.current[lane] = LaneClock(owner, record["by"], record["at"], record["revision"])
+        return True
 
     def is_replayed(self, lane: str) -> bool:
         """Whether the lane's time is that of a replay, so that a request has to say its own."""
@@ -45,4 +54,11 @@ class LaneClocks:
 
 def record_of(lane: str, clock: LaneClock) -> dict[str, Any]:
     """The record (schema ``clock.avsc``) that says so."""
-    return {"lane": lane, "owner": clock.owner, "by": clock.by, "at": clock.at}
+    return {
+        "lane": lane,
+        "revision": clock.revision,
+        "follows": clock.revision - 1,
+        "owner": clock.owner,
+        "by": clock.by,
+        "at": clock.at,
+    }

@@ -9,8 +9,9 @@ from confluent_kafka import Consumer, TopicPartition
 
 from tailrace.contracts import lanes
 from tailrace.contracts.lanes import Lane
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.demo.seen import Seen
-from tailrace.kit.codec import CONTROL_NAMES, Codec, ControlCodec
+from tailrace.kit.codec import CONTROL_NAMES, Codec
 from tailrace.kit.connection import Connection
 from tailrace.kit.messages import Message, Source
 from tailrace.kit.registry import RegistryClient
@@ -33,7 +34,7 @@ class Watcher(threading.Thread):
         self.error: BaseException | None = None
         self._lane = lane
         registry = RegistryClient(connection.registry, connection.registry_auth)
-        self._codec, self._control = Codec(registry), ControlCodec(registry)
+        self._codec, self._control = Codec(registry), ControlRecords.of(connection)
         self._stopping = threading.Event()
         self._consumer = Consumer(
             {
@@ -89,4 +90,6 @@ class Watcher(threading.Thread):
             seen.dead_letters += 1
         else:
             name = CONTROL_NAMES[at.topic]
-            seen.control(name, self._control.decode(name, message.value()), at.offset)
+            record = self._control.read(message)
+            if record is not None:
+                seen.control(name, record, at.offset)

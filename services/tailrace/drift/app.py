@@ -12,7 +12,7 @@ from tailrace.models.fetch import KafkaChunks, PackageFetcher
 from tailrace.models.manifest import Manifest
 from tailrace.models.package import open_reference
 from tailrace.models.reference import Reference
-from tailrace.models.trust import TrustStore
+from tailrace.signing.trust import TrustStore
 
 CACHE = ("cache", "packages")
 
@@ -30,7 +30,7 @@ def make_windows(service: Service, catch_up: CatchUp) -> DriftWindows:
     def opened(record: Mapping[str, Any]) -> tuple[Manifest, Reference]:
         return open_reference(record, fetch, trust)
 
-    return DriftWindows(service.registry, opened, catch_up)
+    return DriftWindows(service.records, opened, catch_up)
 
 
 if __name__ == "__main__":

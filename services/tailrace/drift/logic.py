@@ -10,22 +10,22 @@ import numpy as np
 
 from tailrace.contracts.fold import AppliedContract, Contracts
 from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, Lane
+from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.drift.alerts import tell
 from tailrace.drift.count import Subject, count
 from tailrace.drift.counts import Counts
 from tailrace.drift.judge import Window, judge
 from tailrace.drift.read_predictions import PredictionReader, Predictions
 from tailrace.drift.references import OpenReference, References
-from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.codec import Codec
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.messages import Message
-from tailrace.kit.registry import Registry
 from tailrace.kit.windows import Cell, Closed, Judged, Rows, Times
 from tailrace.models.catalog import Catalog
 
 log = logging.getLogger(__name__)
 
-CONTROL_TOPICS = (CONTRACTS, MANIFESTS)
 _PREDICTIONS, _SHADOW_PREDICTIONS = "predictions", "shadow-predictions"
 _OPEN = "open"
 """What is remembered between windows: alerts that are open."""
@@ -35,7 +35,7 @@ class DriftWindows:
     """Counts predictions by event time, and judges closed windows against what versions were trained on.
 
     Args:
-        registry: where schemas are.
+        records: reads and writes control records.
         open_reference: opens the reference of a manifest record; raises PackageRefused, Retry.
         catch_up: everything that is on the control topics by now. A prediction is written after the contract and
             the version that it names; where they have not come this way yet, they are looked for there, so that
@@ -45,24 +45,26 @@ class DriftWindows:
     kind = "drift"
 
     def __init__(
-        self, registry: Registry, open_reference: OpenReference, catch_up: Callable[[], Sequence[Message]]
+        self,
+        records: ControlRecords,
+        open_reference: OpenReference,
+        catch_up: Callable[[], Sequence[Message]],
     ) -> None:
-        self._control_codec = ControlCodec(registry)
-        self._reader = PredictionReader(Codec(registry))
+        self._records = records
+        self._reader = PredictionReader(Codec(records.registry))
         self._catch_up = catch_up
         self._contracts = Contracts()
         self._catalog = Catalog()
+        folds = {CONTRACTS: self._contracts.apply, MANIFESTS: self._catalog.apply}
+        self._state = ControlState(records, folds)
         self._references = References(self._catalog, open_reference, self._look_again)
         self._unknown: set[str] = set()
 
     def control_topics(self) -> Sequence[str]:
-        return CONTROL_TOPICS
+        return self._state.topics
 
     def control(self, messages: Sequence[Message]) -> None:
-        # Decoded first, all of them: the loop offers the same messages again where the registry is away.
-        for message, record in [(m, self._control_codec.read(m)) for m in messages]:
-            if record is not None:
-                (self._contracts if message.topic() == CONTRACTS else self._catalog).apply(record)
+        self._state.take(messages)
 
     def contracts(self) -> Contracts:
         return self._contracts
@@ -130,11 +132,11 @@ class DriftWindows:
             subject = Subject.from_text(text)
             layout = self._references.layout(closed.model, subject.version, subject.artifact_digest)
             reports.append(judge(window, subject, counts, layout))
-        records = [self._control_codec.record("DriftReport", r.record) for r in reports]
+        records = [self._records.record("DriftReport", r.record) for r in reports]
         if closed.stream == _SHADOW_PREDICTIONS:
             return Judged(records, memory)
         told = tell(window, reports, memory.get(_OPEN, {}))
-        records += [self._control_codec.record("Alert", alert) for alert in told.records]
+        records += [self._records.record("Alert", alert) for alert in told.records]
         return Judged(records, {_OPEN: told.open} if told.open else {})
 
     def _refused(

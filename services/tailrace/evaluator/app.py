@@ -10,7 +10,7 @@ from tailrace.kit.service import Service
 from tailrace.kit.windowed_service import CatchUp, run_windows
 from tailrace.models.manifest import Manifest
 from tailrace.models.package import verified_manifest
-from tailrace.models.trust import TrustStore
+from tailrace.signing.trust import TrustStore
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def make_windows(service: Service, catch_up: CatchUp) -> PerformanceWindows:
     def verify(record: Mapping[str, Any]) -> Manifest:
         return verified_manifest(record, trust)
 
-    return PerformanceWindows(service.registry, verify, catch_up)
+    return PerformanceWindows(service.records, verify, catch_up)
 
 
 if __name__ == "__main__":

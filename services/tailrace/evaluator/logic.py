@@ -8,6 +8,8 @@ from typing import Any
 
 from tailrace.contracts.fold import AppliedContract, Contracts
 from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, Lane
+from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.evaluator.alerts import tell
 from tailrace.evaluator.champions import champions
 from tailrace.evaluator.count import count_outcomes, count_predictions
@@ -17,14 +19,12 @@ from tailrace.evaluator.manifests import Manifests, Verify
 from tailrace.evaluator.plan import Plan
 from tailrace.evaluator.read import OfContract, Reader
 from tailrace.evaluator.report import Window, reports
-from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.codec import Codec
 from tailrace.kit.messages import Message
-from tailrace.kit.registry import Registry
 from tailrace.kit.windows import Cell, Closed, Judged, Rows, Times
 
 log = logging.getLogger(__name__)
 
-CONTROL_TOPICS = (CONTRACTS, MANIFESTS)
 _PREDICTIONS, _SHADOW_PREDICTIONS, _OUTCOMES = "predictions", "shadow-predictions", "outcomes"
 
 
@@ -32,7 +32,7 @@ class PerformanceWindows:
     """Counts outcomes by the event time of their predictions, and judges closed windows at each of their ages.
 
     Args:
-        registry: where schemas are.
+        records: reads and writes control records.
         verify: checks a package's manifest.
         catch_up: everything that is on the control topics by now. A prediction is written after the contract that it
             names; where that has not come this way yet, it is looked for there.
@@ -40,26 +40,26 @@ class PerformanceWindows:
 
     kind = "performance"
 
-    def __init__(self, registry: Registry, verify: Verify, catch_up: Callable[[], Sequence[Message]]) -> None:
-        self._control_codec = ControlCodec(registry)
-        self._reader = Reader(Codec(registry), self._plan, self._fields, self._findings)
+    def __init__(
+        self, records: ControlRecords, verify: Verify, catch_up: Callable[[], Sequence[Message]]
+    ) -> None:
+        self._records = records
+        self._reader = Reader(Codec(records.registry), self._plan, self._fields, self._findings)
         self._catch_up = catch_up
         self._contracts = Contracts()
         self._manifests = Manifests(verify)
+        folds = {CONTRACTS: self._contracts.apply, MANIFESTS: self._manifests.catalog.apply}
+        self._state = ControlState(records, folds)
         self._plans: dict[str, Plan] = {}
         self._looked_for: set[str] = set()
 
     def control_topics(self) -> Sequence[str]:
-        return CONTROL_TOPICS
+        return self._state.topics
 
     def control(self, messages: Sequence[Message]) -> None:
-        # Decoded first, all of them: the loop offers the same messages again where the registry is away.
-        for message, record in [(m, self._control_codec.read(m)) for m in messages]:
-            if record is None:
-                continue
-            if message.topic() == MANIFESTS:
-                self._manifests.catalog.apply(record)
-            elif self._contracts.apply(record):
+        for taken in self._state.take(messages):
+            record = taken.record
+            if taken.topic == CONTRACTS and taken.came and record is not None:
                 self._plans[record["digest"]] = Plan(self._contracts.by_digest[record["digest"]])
 
     def contracts(self) -> Contracts:
@@ -119,7 +119,7 @@ class PerformanceWindows:
         age_ms = closed.contract.contract.quality.judge_at_ms[closed.age]
         window = Window(closed.model, closed.contract, closed.window_start, age_ms)
         found = reports(window, closed.subjects, self._manifests.of)
-        records = [self._control_codec.record("PerformanceReport", r) for r in found]
+        records = [self._records.record("PerformanceReport", r) for r in found]
         if closed.stream == _SHADOW_PREDICTIONS:
             return Judged(records, memory)
         answered = champions(closed.subjects)
@@ -127,7 +127,7 @@ class PerformanceWindows:
         levels, missed = dict(memory.get("levels", {})), []
         if closed.age == 0:
             missed = missed_levels(window, answered, levels)
-        records += [self._control_codec.record("Alert", alert) for alert in [*told.records, *missed]]
+        records += [self._records.record("Alert", alert) for alert in [*told.records, *missed]]
         return Judged(records, told.memory | ({"levels": levels} if levels else {}))
 
     def _plan(self, digest: str) -> Plan | None:

@@ -33,7 +33,7 @@ def make_logic(service: Service) -> JoinerLogic:
                 if service.stop.wait(RETRY_S):
                     raise
 
-    return JoinerLogic(service.registry, opened, partitions)
+    return JoinerLogic(service.records, opened, partitions)
 
 
 if __name__ == "__main__":

@@ -7,18 +7,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from tailrace.contracts.fold import Contracts
 from tailrace.contracts.lanes import CONTRACTS, Lane
+from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.joiner.contract_plan import ContractPlan
 from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.partition import LanePartition
 from tailrace.joiner.standing import INPUTS
 from tailrace.joiner.step import Result
 from tailrace.joiner.store import Store
-from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.codec import Codec
 from tailrace.kit.errors import Retry
 from tailrace.kit.log import Committed, History
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.messages import Hold, Message, Record, TopicPartition
-from tailrace.kit.registry import Registry
 
 log = logging.getLogger(__name__)
 
@@ -27,20 +28,23 @@ class JoinerLogic:
     """Joins what is in the partitions of one number of a lane's inputs; needs them together, so ``range``.
 
     Args:
-        registry: where schemas are.
+        records: reads control records.
         open_store: opens the store of a lane's partition.
         partitions: how many a topic has.
     """
 
     def __init__(
-        self, registry: Registry, open_store: Callable[[str, int], Store], partitions: Callable[[str], int]
+        self,
+        records: ControlRecords,
+        open_store: Callable[[str, int], Store],
+        partitions: Callable[[str], int],
     ) -> None:
-        self._registry = registry
-        self._codec = Codec(registry)
-        self._control_codec = ControlCodec(registry)
+        self._registry = records.registry
+        self._codec = Codec(records.registry)
         self._open_store = open_store
         self._partitions = partitions
         self._contracts = Contracts()
+        self._state = ControlState(records, {CONTRACTS: self._contracts.apply})
         self._lanes: dict[str, LaneContracts] = {}
         self._own: dict[tuple[str, int], LanePartition] = {}
         self._told: tuple[Output, list[tuple[LanePartition, Result]]] | None = None
@@ -48,17 +52,15 @@ class JoinerLogic:
     # The seam to the loop ---
 
     def control_topics(self) -> Sequence[str]:
-        return (CONTRACTS,)
+        return self._state.topics
 
     def topics(self) -> frozenset[str]:
         return frozenset(f"{lane}.{name}" for lane in self._lanes for name in INPUTS)
 
     def control(self, messages: Sequence[Message]) -> None:
-        # Decoded first, all of them: the loop offers the same messages again where the registry is away.
-        records = [self._control_codec.read(message) for message in messages]
-        for record in records:
-            if record is not None and self._contracts.apply(record):
-                applied = self._contracts.current[record["model"]]
+        for taken in self._state.take(messages):
+            if taken.came and taken.record is not None:
+                applied = self._contracts.current[taken.record["model"]]
                 plan = ContractPlan(applied, self._codec, self._registry)
                 lane = plan.lane.name
                 if lane not in self._lanes:

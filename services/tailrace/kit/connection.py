@@ -44,6 +44,7 @@ class Connection:
         registry_auth: ``user:password`` for the registry, or what gives it, or None.
         clickhouse: URL of ClickHouse's HTTP interface, with user, password and database where needed, or None.
         clickhouse_auth: what gives ``user:password`` for a ClickHouse of the home; None takes those in the URL.
+        home: the home whose keys count and sign; None for the one that the environment names.
     """
 
     kafka: dict[str, str] = field(repr=False)
@@ -51,6 +52,7 @@ class Connection:
     registry_auth: Auth = field(default=None, repr=False)
     clickhouse: str | None = field(default=None, repr=False)
     clickhouse_auth: Auth = field(default=None, repr=False)
+    home: Path | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -108,6 +110,7 @@ def connect(env: Mapping[str, str] | None = None, home: Path | None = None, user
         registry_auth=Login(home, REGISTRY, registry, user, other),
         clickhouse=clickhouse,
         clickhouse_auth=clickhouse and Login(home, CLICKHOUSE, clickhouse, user, credentials_in(clickhouse)),
+        home=home,
     )
 
 

@@ -12,9 +12,9 @@ from functools import cached_property
 from threading import Event
 from typing import Protocol
 
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit.batch_loop import BatchLoop
 from tailrace.kit.clock import SystemClock
-from tailrace.kit.codec import ControlCodec
 from tailrace.kit.connection import Connection, connect
 from tailrace.kit.errors import TailraceError, UsageError
 from tailrace.kit.health import HealthServer, Status
@@ -56,6 +56,11 @@ class Service:
     def instance(self) -> str:
         """The instance's own name: the same after a restart where the supervisor gives one."""
         return f"{self.group}.{self.settings.instance or uuid.uuid4().hex[:12]}"
+
+    @cached_property
+    def records(self) -> ControlRecords:
+        """Reads control records, and writes those of the service with its own key."""
+        return ControlRecords.of_home(self.registry, self.settings.home, self.name)
 
     @cached_property
     def kafka(self) -> KafkaBackend:
@@ -122,7 +127,7 @@ def run_logic(
             group=service.group,
             transactional_id=service.instance,
             clock=SystemClock(),
-            quarantine=Quarantine(name, ControlCodec(service.registry)),
+            quarantine=Quarantine(name, service.records),
             stop=service.stop,
             max_batch=service.settings.max_batch,
             co_partitioned=co_partitioned,
@@ -138,9 +143,9 @@ class Quarantine:
     A message of a control topic has no dead-letter topic; it stays where it is, and the alert says where.
     """
 
-    def __init__(self, service: str, codec: ControlCodec) -> None:
+    def __init__(self, service: str, records: ControlRecords) -> None:
         self._service = service
-        self._codec = codec
+        self._records = records
 
     def __call__(self, message: Message, reason: str) -> Output:
         source = Source.of(message)
@@ -158,7 +163,8 @@ class Quarantine:
             "source": source._asdict(),
             "at": message.timestamp()[1],
         }
-        output = Output([Record(ALERTS, self._codec.encode("Alert", alert), source.topic.encode())])
+        value = self._records.codec.encode("Alert", alert)
+        output = Output([self._records.signed("Alert", Record(ALERTS, value, source.topic.encode()))])
         lane = source.topic.rpartition(".")[0]
         if lane != "tailrace":
             output.dead_letters.append(DeadLetter(f"{lane}.dead-letters", message, "quarantined", reason))

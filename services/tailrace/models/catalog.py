@@ -15,7 +15,7 @@ class Catalog:
     def __init__(self) -> None:
         self._versions: dict[str, dict[int, Mapping[str, Any]]] = {}
 
-    def apply(self, record: Mapping[str, Any]) -> bool:
+    def apply(self, record: Mapping[str, Any], offset: int = 0) -> bool:
         """Takes one decoded record (schema ``model_manifest.avsc``); says whether it is a new version."""
         versions = self._versions.setdefault(record["model"], {})
         return versions.setdefault(record["version"], record) is record

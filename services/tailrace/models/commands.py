@@ -11,16 +11,15 @@ from typing import Any, NamedTuple
 
 from tailrace.contracts import lanes
 from tailrace.contracts.apply import applied_by
-from tailrace.kit.codec import ControlCodec
+from tailrace.contracts.state.fold import ControlState, Taken
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.kafka_clients import sending
-from tailrace.kit.messages import Message
 from tailrace.kit.reading import TopicReader, read_all
-from tailrace.kit.registry import RegistryClient
 from tailrace.models.rollout_fold import PRUNE, Rollouts
-from tailrace.models.sign import sign_command
-from tailrace.models.trust import own_key
+from tailrace.signing.records import sign_command
+from tailrace.signing.trust import own_key
 
 ANSWER_S = 30.0
 RETRAIN = "retrain"
@@ -74,14 +73,13 @@ def ask_each(
     from confluent_kafka import KafkaException
 
     key = own_key(home)
-    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
+    records = ControlRecords.of(connection)
     reader = TopicReader(connection, [lanes.ROLLOUTS, lanes.ALERTS, lanes.TRAINING_RUNS])
     try:
         fold = Rollouts()
+        state = ControlState(records, {lanes.ROLLOUTS: fold.apply})
         while not reader.caught_up():
-            for message in reader.poll(0.2):
-                if message.topic() == lanes.ROLLOUTS:
-                    fold.apply(codec.decode("Rollout", message.value()), message.offset())
+            state.take(message for message in reader.poll(0.2) if message.topic() == lanes.ROLLOUTS)
         asked = [
             {
                 "command_id": str(uuid.uuid4()),
@@ -102,30 +100,29 @@ def ask_each(
             for command in asked:
                 producer.produce(
                     lanes.COMMANDS,
-                    codec.encode("Command", sign_command(command, key)),
+                    records.codec.encode("Command", sign_command(records.home, command, key)),
                     model.encode(),
                     on_delivery=lambda error, _: failed.append(error) if error else None,
                 )
             if producer.flush(timeout_s) or failed:
                 what = KafkaException(failed[0]) if failed else "no answer"
                 raise TailraceError(f"Kafka did not take the command: {what}")
-        return _answers(reader, codec, fold, asked, timeout_s)
+        return _answers(reader, state, asked, timeout_s)
     finally:
         reader.close()
 
 
-def rollouts(connection: Connection, codec: ControlCodec) -> Rollouts:
+def rollouts(connection: Connection) -> Rollouts:
     """The rollouts as they stand."""
     fold = Rollouts()
-    for message in read_all(connection, [lanes.ROLLOUTS]):
-        fold.apply(codec.decode("Rollout", message.value()), message.offset())
+    state = ControlState(ControlRecords.of(connection), {lanes.ROLLOUTS: fold.apply})
+    state.take(read_all(connection, state.topics))
     return fold
 
 
 def _answers(
     reader: TopicReader,
-    codec: ControlCodec,
-    fold: Rollouts,
+    state: ControlState,
     asked: Sequence[Mapping[str, Any]],
     timeout_s: float,
 ) -> list[Answer]:
@@ -135,7 +132,7 @@ def _answers(
     deadline = time.monotonic() + timeout_s
     while waiting and time.monotonic() < deadline:
         for message in reader.poll(0.2):
-            for answer in _answers_in(message, codec, fold):
+            for answer in (each for taken in state.take([message]) for each in _answers_in(taken)):
                 if answer.command_id in waiting:
                     waiting.remove(answer.command_id)
                     found[answer.command_id] = answer
@@ -149,17 +146,16 @@ def _answers(
     return [found[command["command_id"]] for command in asked]
 
 
-def _answers_in(message: Message, codec: ControlCodec, fold: Rollouts) -> Iterator[Answer]:
+def _answers_in(taken: Taken) -> Iterator[Answer]:
     """Whose answers a record is."""
-    if message.topic() == lanes.ROLLOUTS:
-        step = codec.decode("Rollout", message.value())
-        if fold.apply(step, message.offset()) and step["command_id"] is not None:
-            yield Answer(step["command_id"], step=step)
-    elif message.topic() == lanes.TRAINING_RUNS:
-        run = codec.decode("TrainingRun", message.value())
-        for trigger in run["triggers"]:
-            yield Answer(trigger["id"], run=run)
-    else:
-        alert = codec.decode("Alert", message.value())
-        if "command_id" in alert["detail"]:
-            yield Answer(alert["detail"]["command_id"], refusal=alert["summary"])
+    record = taken.record
+    if record is None:
+        return
+    if taken.topic == lanes.ROLLOUTS:
+        if taken.came and record["command_id"] is not None:
+            yield Answer(record["command_id"], step=record)
+    elif taken.topic == lanes.TRAINING_RUNS:
+        for trigger in record["triggers"]:
+            yield Answer(trigger["id"], run=record)
+    elif "command_id" in record["detail"]:
+        yield Answer(record["detail"]["command_id"], refusal=record["summary"])

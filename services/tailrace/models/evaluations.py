@@ -6,10 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tailrace.contracts import lanes
-from tailrace.kit.codec import ControlCodec
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit.connection import Connection
 from tailrace.kit.reading import read_all
-from tailrace.kit.registry import RegistryClient
 
 
 def evaluations(connection: Connection, model: str | None = None) -> list[dict[str, Any]]:
@@ -19,11 +18,11 @@ def evaluations(connection: Connection, model: str | None = None) -> list[dict[s
     ``held_back``, ``dataset`` (its digest), then ``who``, ``template``, ``version``, ``metric``, ``value``, ``low`` and
     ``high`` (95 % interval) and ``n``.
     """
-    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
+    records = ControlRecords.of(connection)
     latest: dict[str, dict[str, Any]] = {}
     for message in read_all(connection, [lanes.TRAINING_RUNS]):
-        record = codec.decode("TrainingRun", message.value())
-        if model in (None, record["model"]) and record["evaluations"]:
+        record = records.read(message)
+        if record is not None and model in (None, record["model"]) and record["evaluations"]:
             latest[record["run_id"]] = record
     runs = sorted(latest.values(), key=lambda run: (run["model"], run["at"]))
     return [_of_run(run) | evaluation for run in runs for evaluation in run["evaluations"]]

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tailrace.contracts import lanes
-from tailrace.kit.codec import ControlCodec
+from tailrace.contracts.state.copies import Copies
+from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.reading import read_all
-from tailrace.kit.registry import RegistryClient
 from tailrace.models.bandit import probability_of_best
 from tailrace.models.rewards import Rewards
 from tailrace.models.rollout_fold import Rollouts, RolloutState
@@ -22,18 +23,21 @@ def experiment_report(connection: Connection, model: str) -> dict[str, Any]:
     Raises:
         TailraceError: there was none, or the topics cannot be read.
     """
-    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
+    records = ControlRecords.of(connection)
     fold, last = Rollouts(), RolloutState(model)
+    state = ControlState(records, {lanes.ROLLOUTS: fold.apply})
     for message in read_all(connection, [lanes.ROLLOUTS]):
-        fold.apply(codec.decode("Rollout", message.value()), message.offset())
+        state.take([message])
         last = last if fold.state(model).experiment is None else fold.state(model)
     if last.experiment is None:
         raise TailraceError(
             f"{model} has had no experiment: `tailrace experiment {model} start --arm VERSION`"
         )
+    copies = Copies()
     reports = (
-        codec.decode("PerformanceReport", m.value())
-        for m in read_all(connection, [lanes.PERFORMANCE_REPORTS])
+        report
+        for message in read_all(connection, [lanes.PERFORMANCE_REPORTS])
+        if not copies.is_copy(message) and (report := records.read(message)) is not None
     )
     running = fold.state(model).experiment is not None
     return {"model": model, "running": running, **described(last, reports)}

@@ -15,7 +15,8 @@ import numpy as np
 from tailrace.models.columns import Array, Columns, column_of, taken, values_of
 from tailrace.models.errors import PackageRefused
 from tailrace.models.load import LoadedModel
-from tailrace.models.manifest import Input, Tolerance, canonical_json
+from tailrace.models.manifest import Input, Tolerance
+from tailrace.signing.canonical import canonical_json
 
 MOST_ROWS = 256
 

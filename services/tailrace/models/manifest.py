@@ -7,14 +7,14 @@ are not in them: the same data and code give the same manifest.
 from __future__ import annotations
 
 import hashlib
-import json
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tailrace.models.calibration import Calibration
 from tailrace.models.conformal import Quantiles
 from tailrace.models.errors import PackageRefused
+from tailrace.signing.canonical import canonical_json
 
 Task = Literal["binary", "multiclass", "regression"]
 InputType = Literal["number", "integer", "boolean", "category"]
@@ -199,13 +199,6 @@ class Manifest(_Frozen):
         if manifest.to_bytes() != data:
             raise PackageRefused("manifest", "the manifest is not in its canonical form")
         return manifest
-
-
-def canonical_json(value: Any) -> bytes:
-    """The one form in bytes of a JSON value: sorted keys, no spaces, UTF-8, shortest floats, all finite."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
 
 
 def sha256(data: bytes) -> str:

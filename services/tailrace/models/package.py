@@ -7,12 +7,15 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from tailrace.contracts.model_contract import ModelContract
+from tailrace.contracts.state.kinds import signers_of
 from tailrace.models.errors import PackageRefused
 from tailrace.models.golden import check_golden
 from tailrace.models.load import LoadedModel, load_model
 from tailrace.models.manifest import Manifest, sha256
 from tailrace.models.reference import Reference
-from tailrace.models.trust import TrustStore
+from tailrace.signing.errors import SignatureRefused
+from tailrace.signing.records import manifest_bytes
+from tailrace.signing.trust import TrustStore
 
 __all__ = [
     "Chunk",
@@ -162,9 +165,20 @@ def verified_manifest(record: Mapping[str, Any], trust: TrustStore) -> Manifest:
         carries.
     """
     data: bytes = record["manifest"]
+    signed = manifest_bytes(trust.home, data)
     if len(data) > MANIFEST_BYTES:
         raise PackageRefused("size", f"a manifest of {len(data):,} bytes; {MANIFEST_BYTES:,} are let in")
-    trust.check("the manifest", record["model"], record["key_id"], record["signature"], data)
+    try:
+        trust.check(
+            "the manifest",
+            record["model"],
+            record["key_id"],
+            record["signature"],
+            signed,
+            signers_of("ModelManifest"),
+        )
+    except SignatureRefused as refused:
+        raise PackageRefused("signature", refused.reason) from refused
     if sha256(data) != record["digest"]:
         raise PackageRefused("digest", "the record names another digest than its manifest has")
     manifest = Manifest.from_bytes(data)

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 from tailrace.contracts import lanes
 from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.codec import ControlCodec
+from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.reading import earliest_ms, read_all
-from tailrace.kit.registry import RegistryClient
 from tailrace.models.catalog import Catalog
-from tailrace.models.commands import Wanted, ask_each
+from tailrace.models.commands import Wanted, ask_each, rollouts
 from tailrace.models.package import chunks_of
 from tailrace.models.rollout_fold import PRUNE, Rollouts, RolloutState
 
@@ -75,17 +75,15 @@ def find_unneeded(connection: Connection, contract: ModelContract) -> list[Prune
         TailraceError: Kafka cannot be read.
     """
     model, lane = contract.model, lanes.Lane(contract.lane)
-    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     # Chunks first: whose manifest is not there afterwards was never published, since both are one transaction.
     chunks = _chunks(connection)
-    catalog, history = Catalog(), []
-    for message in read_all(connection, [lanes.MANIFESTS]):
-        if message.value() is not None:
-            catalog.apply(codec.decode("ModelManifest", message.value()))
-    fold = Rollouts()
+    catalog, fold, history = Catalog(), Rollouts(), []
+    folds = {lanes.MANIFESTS: catalog.apply, lanes.ROLLOUTS: fold.apply}
+    state = ControlState(ControlRecords.of(connection), folds)
+    state.take(read_all(connection, [lanes.MANIFESTS]))
     for message in read_all(connection, [lanes.ROLLOUTS]):
-        record = codec.decode("Rollout", message.value())
-        if fold.apply(record, message.offset()) and record["model"] == model:
+        (taken,) = state.take([message])
+        if taken.came and taken.record is not None and taken.record["model"] == model:
             history.append(Since(message.timestamp()[1], fold.state(model)))
     records = {version: catalog.record(model, version) or {} for version in catalog.versions(model)}
     kept = Kept(
@@ -100,11 +98,7 @@ def remove(connection: Connection, home: Path, model: str, found: Sequence[Prune
     Raises:
         TailraceError: the rollout does not let go of a version, or Kafka does not take it.
     """
-    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
-    fold = Rollouts()
-    for message in read_all(connection, [lanes.ROLLOUTS]):
-        fold.apply(codec.decode("Rollout", message.value()), message.offset())
-    let_go = fold.state(model).pruned
+    let_go = rollouts(connection).state(model).pruned
     wanted = [Wanted(PRUNE, f.version, f.why) for f in found if f.published and f.version not in let_go]
     for answer in ask_each(connection, home, model, wanted) if wanted else []:
         if answer.refusal is not None:

@@ -13,17 +13,18 @@ from tailrace.contracts import lanes
 from tailrace.contracts.apply import applied_by
 from tailrace.contracts.fold import Contracts
 from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.codec import ControlCodec
+from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit.connection import Connection, connect, home_dir
 from tailrace.kit.errors import TailraceError, UsageError
-from tailrace.kit.registry import RegistryClient
 from tailrace.models.build import Package, build_from_onnx, build_package
 from tailrace.models.errors import PackageRefused
 from tailrace.models.foreign import refuse_object
 from tailrace.models.manifest import Manifest, sha256
 from tailrace.models.package import MANIFEST_BYTES, PACKAGE_BYTES
-from tailrace.models.sign import SigningKey, verifies
-from tailrace.models.trust import own_key
+from tailrace.signing.keys import SigningKey, verifies
+from tailrace.signing.records import manifest_bytes
+from tailrace.signing.trust import own_key
 
 CHUNK_BYTES = 512 << 10
 
@@ -138,7 +139,7 @@ def publish_package(
             f"the package has {size:,} bytes, and scorers let in {PACKAGE_BYTES:,}: fewer or shallower trees, or a "
             "smaller network"
         )
-    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
+    records = ControlRecords.of(connection)
     producer = Producer(
         {
             **connection.kafka,
@@ -152,18 +153,20 @@ def publish_package(
     )
     try:
         producer.init_transactions(_TIMEOUT_S)
-        there = _manifests(connection, codec, model)
-        before = _of_content(package, there, key) if once else None
+        there = _manifests(connection, records, model)
+        before = _of_content(package, there, key, records.home) if once else None
         if before is not None:
             return Publication(before, before.digest, size + len(before.to_bytes()))
         numbered = package.numbered(*_next_numbers(there))
         producer.begin_transaction()
         chunks = _produce_chunks(producer, numbered)
         record = manifest_record(
-            numbered, chunks, key, published_by=applied_by(), at_ms=int(time.time() * 1000)
+            numbered, chunks, key, records.home, published_by=applied_by(), at_ms=int(time.time() * 1000)
         )
         producer.produce(
-            lanes.MANIFESTS, codec.encode("ModelManifest", record), f"{model}/{record['version']}".encode()
+            lanes.MANIFESTS,
+            records.codec.encode("ModelManifest", record),
+            f"{model}/{record['version']}".encode(),
         )
         producer.commit_transaction(_TIMEOUT_S)
     except KafkaException as failed:
@@ -178,13 +181,13 @@ def publish_package(
     return Publication(numbered.manifest, record["digest"], size + len(record["manifest"]))
 
 
-def _manifests(connection: Connection, codec: ControlCodec, model: str) -> list[dict[str, Any]]:
+def _manifests(connection: Connection, control: ControlRecords, model: str) -> list[dict[str, Any]]:
     """The model's records of ``tailrace.model-manifests``, whoever has signed them."""
     from tailrace.kit.reading import read_all
 
     messages = read_all(connection, [lanes.MANIFESTS])
-    records = (codec.decode("ModelManifest", m.value()) for m in messages if m.value() is not None)
-    return [record for record in records if record["model"] == model]
+    records = (control.read(message) for message in messages)
+    return [record for record in records if record is not None and record["model"] == model]
 
 
 def _next_numbers(records: list[dict[str, Any]]) -> tuple[int, int]:
@@ -197,10 +200,13 @@ def _next_numbers(records: list[dict[str, Any]]) -> tuple[int, int]:
     return version + 1, sequence + 1
 
 
-def _of_content(package: Package, records: list[dict[str, Any]], key: SigningKey) -> Manifest | None:
+def _of_content(
+    package: Package, records: list[dict[str, Any]], key: SigningKey, home: str
+) -> Manifest | None:
     """The manifest under which this key has published the same content."""
     for record in records:
-        if record["key_id"] == key.key_id and verifies(key.public, record["signature"], record["manifest"]):
+        signed = manifest_bytes(home, record["manifest"])
+        if record["key_id"] == key.key_id and verifies(key.public, record["signature"], signed):
             manifest = Manifest.from_bytes(record["manifest"])
             if manifest.content_digest == package.manifest.content_digest:
                 return manifest
@@ -208,16 +214,22 @@ def _of_content(package: Package, records: list[dict[str, Any]], key: SigningKey
 
 
 def manifest_record(
-    package: Package, chunks: list[dict[str, Any]], key: SigningKey, *, published_by: str, at_ms: int
+    package: Package,
+    chunks: list[dict[str, Any]],
+    key: SigningKey,
+    home: str,
+    *,
+    published_by: str,
+    at_ms: int,
 ) -> dict[str, Any]:
-    """The record of ``tailrace.model-manifests``, signed."""
+    """The record of ``tailrace.model-manifests``, signed for the home with this id."""
     manifest = package.manifest.to_bytes()
     return {
         "model": package.manifest.model,
         "version": package.manifest.version,
         "manifest": manifest,
         "digest": sha256(manifest),
-        "signature": key.sign(manifest),
+        "signature": key.sign(manifest_bytes(home, manifest)),
         "key_id": key.key_id,
         "chunks": chunks,
         "published_at": at_ms,
@@ -242,10 +254,9 @@ def contract_in_force(connection: Connection, model: str) -> ModelContract:
     """
     from tailrace.kit.reading import read_all
 
-    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     contracts = Contracts()
-    for message in read_all(connection, [lanes.CONTRACTS]):
-        contracts.apply(codec.decode("Contract", message.value()))
+    state = ControlState(ControlRecords.of(connection), {lanes.CONTRACTS: contracts.apply})
+    state.take(read_all(connection, state.topics))
     if model not in contracts.current:
         known = ", ".join(sorted(contracts.current)) or "none yet"
         raise UsageError(

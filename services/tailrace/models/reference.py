@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tailrace.models.columns import Array, Columns, column_of
 from tailrace.models.domain import Domain
 from tailrace.models.errors import PackageRefused
-from tailrace.models.manifest import Finite, Input, canonical_json
+from tailrace.models.manifest import Finite, Input
+from tailrace.signing.canonical import canonical_json
 
 POINTS = 1000
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-SEQUENCE = "sequence"
-"""The fact in a step's evidence that names the sequence of the package that was let in."""
+from tailrace.contracts.state.checks import EVENT_TIME, SEQUENCE
+
+__all__ = ["EVENT_TIME", "SEQUENCE", "Canary", "Experiment", "RolloutState", "Rollouts", "state_after"]
+
 PRUNE = "prune"
 """The step after which a version's package may be gone."""
-EVENT_TIME = "event_time"
-"""The fact in a step's evidence that says how far judged event time had come, in milliseconds."""
 CHAMPIONS_ARM = "a"
 """The name of the champion's arm in an experiment."""
 

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from tailrace.contracts import lanes
-from tailrace.kit.codec import ControlCodec
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit.connection import Connection
 from tailrace.kit.reading import read_all
-from tailrace.kit.registry import RegistryClient
 from tailrace.models.commands import rollouts
 from tailrace.models.errors import PackageRefused
 from tailrace.models.package import verified_manifest
 from tailrace.models.rollout_fold import RolloutState
-from tailrace.models.trust import TrustStore
+from tailrace.signing.trust import TrustStore
 
 
 def published_versions(connection: Connection, home: Path, model: str | None = None) -> list[dict[str, Any]]:
@@ -24,14 +23,14 @@ def published_versions(connection: Connection, home: Path, model: str | None = N
     A version whose signature is not trusted in this home (``trusted`` false, ``refused`` says why) shows nothing of
     what it says about itself, but it may answer: a champion goes on when its key is revoked.
     """
-    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
+    records = ControlRecords.of(connection)
     trust = TrustStore(home / "keys")
-    fold = rollouts(connection, codec)
+    fold = rollouts(connection)
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for message in read_all(connection, [lanes.MANIFESTS]):
-        if message.value() is None:
+        record = records.read(message)
+        if record is None:
             continue
-        record = codec.decode("ModelManifest", message.value())
         at = record["model"], record["version"]
         if at not in found and model in (None, record["model"]):
             found[at] = _described(record, fold.state(record["model"]), trust)

@@ -15,12 +15,14 @@ from confluent_kafka.admin import AdminClient
 from tailrace.contracts import lanes
 from tailrace.contracts.apply import applied_by
 from tailrace.contracts.lane_clocks import LaneClock, LaneClocks, Owner, record_of
-from tailrace.kit.codec import ControlCodec
+from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError, UsageError
 from tailrace.kit.kafka_clients import sending
+from tailrace.kit.messages import Record
 from tailrace.kit.reading import read_all
-from tailrace.kit.registry import RegistryClient
+from tailrace.signing.signers import OWNER
 
 _JOIN_S = 15.0
 _SESSION_MS = 6_000
@@ -98,11 +100,9 @@ class Claim:
 
 def clocks(connection: Connection) -> LaneClocks:
     """Who tells each lane the time."""
-    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     fold = LaneClocks()
-    for message in read_all(connection, [lanes.CLOCKS]):
-        if message.value() is not None:
-            fold.apply(codec.decode("Clock", message.value()))
+    state = ControlState(ControlRecords.of(connection), {lanes.CLOCKS: fold.apply})
+    state.take(read_all(connection, state.topics))
     return fold
 
 
@@ -112,17 +112,24 @@ def tell(connection: Connection, lane: str, owner: Owner, at: int) -> LaneClock:
     Raises:
         TailraceError: Kafka does not take it.
     """
-    clock = LaneClock(owner, applied_by(), at)
-    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
+    clock = LaneClock(owner, applied_by(), at, clocks(connection).revision(lane) + 1)
+    records = ControlRecords.of(connection, OWNER)
+    value = records.codec.encode("Clock", record_of(lane, clock))
+    record = records.signed("Clock", Record(lanes.CLOCKS, value, lane.encode()))
     failed: list[Any] = []
     with sending({**connection.kafka, "enable.idempotence": True, "log_level": 0}) as producer:
         producer.produce(
-            lanes.CLOCKS,
-            codec.encode("Clock", record_of(lane, clock)),
-            lane.encode(),
+            record.topic,
+            record.value,
+            record.key,
+            headers=list(record.headers),
             on_delivery=lambda error, _: failed.append(error),
         )
         left = producer.flush(_JOIN_S)
     if left or failed[0] is not None:
         raise TailraceError(f"Kafka did not take the lane's clock: {failed or 'no answer'}")
+    if clocks(connection).current.get(lane) != clock:
+        raise TailraceError(
+            f"somebody else told lane {lane} the time at the same moment and was first: try again"
+        )
     return clock

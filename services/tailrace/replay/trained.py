@@ -9,11 +9,11 @@ import polars as pl
 from tailrace.contracts import lanes
 from tailrace.contracts.data_file import DataMapping, read_rows
 from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.codec import ControlCodec
+from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.reading import read_all
-from tailrace.kit.registry import RegistryClient
 from tailrace.models.catalog import Catalog
 from tailrace.models.manifest import Manifest, TrainedOn
 from tailrace.models.rollout_fold import Rollouts
@@ -21,15 +21,10 @@ from tailrace.models.rollout_fold import Rollouts
 
 def champion_manifest(connection: Connection, model: str) -> Manifest | None:
     """The manifest of the version that answers now; None where none does."""
-    codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     catalog, rollouts = Catalog(), Rollouts()
-    for message in read_all(connection, [lanes.MANIFESTS, lanes.ROLLOUTS]):
-        if message.value() is None:
-            continue
-        if message.topic() == lanes.MANIFESTS:
-            catalog.apply(codec.decode("ModelManifest", message.value()))
-        else:
-            rollouts.apply(codec.decode("Rollout", message.value()), message.offset())
+    folds = {lanes.MANIFESTS: catalog.apply, lanes.ROLLOUTS: rollouts.apply}
+    state = ControlState(ControlRecords.of(connection), folds)
+    state.take(read_all(connection, state.topics))
     champion = rollouts.state(model).champion
     record = None if champion is None else catalog.record(model, champion)
     return None if record is None else Manifest.from_bytes(record["manifest"])

@@ -10,8 +10,8 @@ from tailrace.kit.service import Service, run_logic
 from tailrace.models.examiner import Examiner, Limits
 from tailrace.models.fetch import KafkaChunks, PackageFetcher
 from tailrace.models.package import Verified, verified_manifest, verified_package
-from tailrace.models.trust import TrustStore
 from tailrace.rollout.logic import RolloutLogic
+from tailrace.signing.trust import TrustStore
 
 CACHE = ("cache", "packages")
 EXAMINED = ("cache", "examined")
@@ -35,10 +35,10 @@ def make_logic(service: Service) -> RolloutLogic:
         return package
 
     return RolloutLogic(
-        service.registry,
+        service.records,
         lambda record: verified_manifest(record, trust),
         opened,
-        lambda command: trust.command_refusal(dict(command)),
+        trust.command_refusal,
     )
 
 

@@ -1,5 +1,8 @@
 """The rollout service's logic: commands, manifests, performance reports and alerts in; rollout steps and alerts out.
 
+The other control topics are inputs too, for one thing: a record that counts for nothing, there or here, is told people
+of, exactly once.
+
 What has been decided is what stands on ``tailrace.rollouts``, and nothing else. A batch is decided only when
 every step that this group ever committed has been read back, so that each step follows the one before,
 whoever wrote it. What is known besides are the reports of versions on trial: a fold of their topic, which a new owner
@@ -15,15 +18,26 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from tailrace.contracts.fold import Contracts
-from tailrace.contracts.lanes import ALERTS, COMMANDS, CONTRACTS, MANIFESTS, PERFORMANCE_REPORTS, ROLLOUTS
+from tailrace.contracts.lanes import (
+    ALERTS,
+    CLOCKS,
+    COMMANDS,
+    CONTRACTS,
+    DRIFT_REPORTS,
+    MANIFESTS,
+    PERFORMANCE_REPORTS,
+    ROLLOUTS,
+    TRAINING_RUNS,
+)
 from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.codec import ControlCodec
+from tailrace.contracts.state.copies import Copies
+from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.kinds import KIND_OF_TOPIC
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit.errors import Retry
 from tailrace.kit.log import Committed, History
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.messages import Hold, Message, Record, Source, TopicPartition
-from tailrace.kit.registry import Registry
-from tailrace.kit.sources import record_id
 from tailrace.models.catalog import Catalog
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
@@ -36,9 +50,11 @@ from tailrace.models.rollout_fold import (
     RolloutState,
     state_after,
 )
+from tailrace.rollout.alerts import Alerts
 from tailrace.rollout.decide import BY_ITSELF, RETRAIN, CommandRefused, Step, admit, obey, refuse, taken_up
 from tailrace.rollout.judge import Distrust, Move, move, relies_on_fallbacks, taken_back, tried
 from tailrace.rollout.paired_reports import PairedReports
+from tailrace.signing.trust import Place
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +69,12 @@ class Opened(Protocol):
 Verify = Callable[[Mapping[str, Any]], object]
 OpenPackage = Callable[[Mapping[str, Any], ModelContract, int], Opened]
 TakenBack = Callable[[RolloutState, ModelContract, Mapping[str, Any]], Move | None]
-RefuseCommand = Callable[[Mapping[str, Any]], str | None]
+RefuseCommand = Callable[[Mapping[str, Any], Place], str | None]
 
-_INPUTS = frozenset({COMMANDS, MANIFESTS, PERFORMANCE_REPORTS, ALERTS})
+_INPUTS = frozenset(KIND_OF_TOPIC)
+_JUDGED_ONLY = frozenset({CONTRACTS, ROLLOUTS, CLOCKS, DRIFT_REPORTS, TRAINING_RUNS})
 _REPORTS = TopicPartition(PERFORMANCE_REPORTS, 0)
+_FIRST_COUNTS = (PERFORMANCE_REPORTS, ALERTS)
 
 
 @dataclass
@@ -96,7 +114,7 @@ class RolloutLogic:
     """Writes each model's rollout.
 
     Args:
-        registry: where schemas are.
+        records: reads and writes control records.
         verify: checks that a manifest record is of somebody who is trusted; raises PackageRefused.
         open_package: checks a package, given its manifest record, the contract and the highest
             sequence let in so far; raises PackageRefused or Retry.
@@ -104,60 +122,83 @@ class RolloutLogic:
     """
 
     def __init__(
-        self, registry: Registry, verify: Verify, open_package: OpenPackage, refuse_command: RefuseCommand
+        self,
+        records: ControlRecords,
+        verify: Verify,
+        open_package: OpenPackage,
+        refuse_command: RefuseCommand,
     ) -> None:
-        self._codec = ControlCodec(registry)
+        self._records = records
+        self._alerts = Alerts(records)
         self._verify = verify
         self._open = open_package
         self._refuse_command = refuse_command
         self._contracts = Contracts()
         self._catalog = Catalog()
         self._rollouts = Rollouts()
+        self._state = ControlState(
+            records,
+            {
+                CONTRACTS: self._contracts.apply,
+                MANIFESTS: self._catalog.apply,
+                ROLLOUTS: self._rollouts.apply,
+            },
+        )
+        self._copies = Copies()
+        self._decided: dict[str, int] = {}
         # How many steps have been committed, as far as this instance knows; and what it waits for.
         self._steps = 0
         self._drafted: tuple[Output, _Draft] | None = None
         self._reports: dict[str, PairedReports] = {}
+        self._reports_from: int | None = None
         self._positions: dict[str, int] = {}
         self._holding: dict[TopicPartition, str] = {}
 
     # The seam to the loop ---
 
     def control_topics(self) -> Sequence[str]:
-        return (CONTRACTS, MANIFESTS, ROLLOUTS)
+        return self._state.topics
 
     def topics(self) -> frozenset[str]:
         return _INPUTS
 
     def control(self, messages: Sequence[Message]) -> None:
-        # Decoded first, all of them: the loop offers the same messages again where the registry is away.
-        decoded = [(m, self._codec.read(m)) for m in messages]
-        for message, record in decoded:
-            if record is None:
-                continue
-            if message.topic() == CONTRACTS:
-                self._contracts.apply(record)
-            elif message.topic() == MANIFESTS:
-                self._catalog.apply(record)
-            else:
-                self._rollouts.apply(record, message.offset())
+        self._state.take(messages)
 
     def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> History | None:
         history: dict[TopicPartition, tuple[int, int | None]] = {}
         for partition, committed in partitions.items():
             facts = json.loads(committed.metadata) if committed.metadata else {}
             self._steps = max(self._steps, facts.get("steps", 0))
-            self._positions[partition.topic] = committed.offset
+            if partition.topic not in _JUDGED_ONLY:
+                self._positions[partition.topic] = committed.offset
             if partition == _REPORTS:
                 self._reports.clear()
-                if "from" in facts:
-                    history[partition] = (facts["from"], committed.offset)
+                self._reports_from = facts.get("from")
+            if partition.topic in (
+                *_FIRST_COUNTS,
+                COMMANDS,
+            ):  # not to decide on a copy of what was decided on
+                history[partition] = (0, committed.offset)
         return history
 
     def restore(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            report = self._codec.read(message)
-            if report is not None:
-                self._reports.setdefault(report["model"], PairedReports()).apply(report, message.offset())
+            topic, offset = message.topic(), message.offset()
+            if topic == COMMANDS:
+                command = self._records.read(message)
+                if command is not None and self._refuse_command(command, (topic, offset)) is None:
+                    self._decided.setdefault(command["command_id"], offset)
+                continue
+            copy = self._copies.is_copy(message)
+            if (
+                topic == PERFORMANCE_REPORTS
+                and self._reports_from is not None
+                and offset >= self._reports_from
+            ):
+                report = None if copy else self._records.read(message)
+                if report is not None:
+                    self._reports.setdefault(report["model"], PairedReports()).apply(report, offset)
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
         for partition in partitions:
@@ -202,7 +243,16 @@ class RolloutLogic:
         if self._rollouts.steps < self._steps:
             return f"{self._steps - self._rollouts.steps} committed rollout steps are yet to be read back"
         topic, source = message.topic(), Source.of(message)
-        record = self._codec.read(message)
+        record, refusal = self._records.judge(message)
+        if refusal is None and topic in _FIRST_COUNTS and self._copies.is_copy(message):
+            refusal = f"it is a copy of {self._copies.note(message)}"
+        if refusal is not None:
+            draft.records.append(self._alerts.record_refused(message, refusal))
+        if topic in _JUDGED_ONLY:
+            return None
+        if refusal is not None:
+            draft.positions[topic] = message.offset() + 1
+            return None
         if record is not None and topic == MANIFESTS:
             why = self._published(record, source, draft)
             if why is not None:
@@ -230,7 +280,8 @@ class RolloutLogic:
             if why is None:
                 self._write(found.step, source, BY_ITSELF, None, found.evidence, draft)
             else:
-                draft.records.append(self._rollback_refused(record, found, why, source, draft))
+                state = draft.state(record["model"])
+                draft.records.append(self._alerts.rollback_refused(record, state, found, why, source))
 
     def _move(self, model: str, source: Source, draft: _Draft) -> None:
         """Takes the steps that follow by themselves from what is known now."""
@@ -263,7 +314,7 @@ class RolloutLogic:
             opened = self._opened(record, applied.contract, draft.sequence(model))
         except PackageRefused as refused:
             step = refuse(state, version, f"refused ({refused.check}): {refused.reason}"[:1000])
-            draft.records.append(self._package_refused(record, refused, source))
+            draft.records.append(self._alerts.package_refused(record, refused, source))
             evidence |= {"check": refused.check}
         else:
             step = admit(state, version)
@@ -290,9 +341,11 @@ class RolloutLogic:
         if command["command"] == RETRAIN or draft.obeyed(command["command_id"]):
             return
         try:
-            why = self._refuse_command(command)
+            why = self._refuse_command(command, (source.topic, source.offset))
             if why is not None:
                 raise CommandRefused(why)
+            if self._decided.setdefault(command["command_id"], source.offset) < source.offset:
+                return
             applied = self._contracts.current.get(command["model"])
             state = draft.state(command["model"])
             step = obey(state, command, None if applied is None else applied.contract)
@@ -300,7 +353,7 @@ class RolloutLogic:
             if why is not None:
                 raise CommandRefused(why)
         except CommandRefused as refused:
-            draft.records.append(self._command_refused(command, str(refused), source))
+            draft.records.append(self._alerts.command_refused(command, str(refused), source))
             return
         evidence = {"command": command["command"], "key_id": command["key_id"] or ""}
         self._write(step, source, command["by"], command["command_id"], evidence, draft)
@@ -366,101 +419,10 @@ class RolloutLogic:
             "contract_digest": applied.digest if applied else None,
             "evidence": evidence | _folded(draft.positions, source),
         }
-        draft.records.append(self._codec.record("Rollout", record))
+        draft.records.append(self._records.record("Rollout", record))
         after = draft.states[model] = state_after(before, record)
         draft.steps += 1
-        self._tell(before, after, record, draft)
-
-    def _tell(
-        self, before: RolloutState, after: RolloutState, step: Mapping[str, Any], draft: _Draft
-    ) -> None:
-        """Alerts of what a person should do, or know, about a step."""
-        model, name = after.model, step["step"]
-        facts = {
-            "severity": "warning",
-            "model": model,
-            "detail": {"revision": str(after.revision)},
-            "source": step["source"],
-            "at": int(step["evidence"].get(EVENT_TIME, 0)),
-        }
-        for version in sorted(before.waiting ^ after.waiting):
-            waits = version in after.waiting
-            what = f"waits for `tailrace promote {model} {version}`" if waits else f"waits no more ({name})"
-            summary = f"version {version} of {model} {what}: {step['reason']}"
-            alert = {"kind": "promotion-waits", "version": version, "summary": summary, **facts}
-            state = "raised" if waits else "resolved"
-            draft.records.append(self._alert(f"promotion-waits|{model}|{version}", state=state, **alert))
-        gone = _taken_back(before, after, name, step["version"])
-        if gone is not None and step["command_id"] is None:
-            summary = f"version {after.champion} of {model} answers again, not {gone}: {step['reason']}"
-            alert = {"kind": "rolled-back", "version": gone, "summary": summary, **facts}
-            draft.records.append(self._alert(f"rolled-back|{model}|{after.revision}", **alert))
-
-    def _package_refused(self, record: Mapping[str, Any], refused: PackageRefused, source: Source) -> Record:
-        model, version = record["model"], record["version"]
-        return self._alert(
-            f"package-refused|{source}",
-            kind="package-refused",
-            severity="severe",
-            model=model,
-            version=version,
-            summary=f"version {version} of {model} was refused ({refused.check}): {refused.reason}. What serves goes "
-            "on serving; publish a version that passes",
-            detail={"check": refused.check, "artifact_digest": record["digest"]},
-            source=source._asdict(),
-            at=record["published_at"],
-        )
-
-    def _rollback_refused(
-        self, cause: Mapping[str, Any], found: Move, why: str, source: Source, draft: _Draft
-    ) -> Record:
-        state, previous = draft.state(cause["model"]), found.step.version
-        return self._alert(
-            f"rollback-refused|{state.model}|{state.revision}",
-            kind="rollback-refused",
-            severity="warning",
-            model=state.model,
-            version=previous,
-            summary=f"version {state.champion} of {state.model} goes on, though it should be taken back: "
-            f"{found.step.reason}. {why}; or `tailrace promote` another version, or `tailrace off {state.model}`",
-            detail={"champion": str(state.champion), "revision": str(state.revision), **found.evidence},
-            source=source._asdict(),
-            at=cause["at"] if "at" in cause else cause["judged_at"],
-        )
-
-    def _command_refused(self, command: Mapping[str, Any], why: str, source: Source) -> Record:
-        about = "" if command["version"] is None else f" {command['version']}"
-        return self._alert(
-            f"command-refused|{command['command_id']}",
-            kind="command-refused",
-            severity="warning",
-            model=command["model"],
-            version=command["version"],
-            summary=f"{command['command']} {command['model']}{about} was refused: {why}",
-            detail={"command_id": command["command_id"], "command": command["command"], "by": command["by"]},
-            source=source._asdict(),
-            at=command["issued_at"],
-        )
-
-    def _alert(self, identity: str, **facts: Any) -> Record:
-        alert = {
-            "alert_id": record_id(identity),
-            "state": "raised",
-            "service": "rollout",
-            **facts,
-        }
-        return self._codec.record("Alert", alert)
-
-
-def _taken_back(before: RolloutState, after: RolloutState, step: str, about: int | None) -> int | None:
-    """The version that a step took the answers from."""
-    if step == "rollback":
-        return before.champion
-    if step != "reject":
-        return None
-    if before.canary and not after.canary:
-        return before.canary.version
-    return about if before.experiment and not after.experiment else None
+        draft.records += self._alerts.of_step(before, after, record)
 
 
 def _canary(canary: Canary | None) -> dict[str, Any]:

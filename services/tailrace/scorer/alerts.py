@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tailrace.kit.codec import ControlCodec
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit.messages import Record, Source
 from tailrace.kit.sources import record_id
 from tailrace.scorer.quarantine import Quarantined
@@ -14,9 +14,9 @@ from tailrace.scorer.versions import Refusal, Role
 class Alerts:
     """Writes the alerts of one role; the same thing said twice has the same alert id."""
 
-    def __init__(self, role: Role, codec: ControlCodec) -> None:
+    def __init__(self, role: Role, records: ControlRecords) -> None:
         self._service = "scorer" if role == "champion" else "shadow-scorer"
-        self._codec = codec
+        self._records = records
 
     def refused(self, refusal: Refusal) -> Record:
         return self._record(
@@ -67,4 +67,4 @@ class Alerts:
             "source": None,
             **facts,
         }
-        return self._codec.record("Alert", alert)
+        return self._records.record("Alert", alert)

@@ -12,10 +12,10 @@ from tailrace.models.examiner import Examiner, Limits
 from tailrace.models.fetch import KafkaChunks, PackageFetcher
 from tailrace.models.load import LoadedModel
 from tailrace.models.package import open_package, verified_manifest
-from tailrace.models.trust import TrustStore
 from tailrace.scorer.logic import ScorerLogic
 from tailrace.scorer.one_thread import use_one_thread
 from tailrace.scorer.versions import Role
+from tailrace.signing.trust import TrustStore
 
 CACHE = ("cache", "packages")
 EXAMINED = ("cache", "examined")
@@ -39,7 +39,7 @@ def make_logic(service: Service, role: Role) -> ScorerLogic:
     # One thread: packages are opened one after the other, so that what serves keeps its core.
     executor = ThreadPoolExecutor(1, thread_name_prefix="open-package")
     return ScorerLogic(
-        role, service.registry, opened, executor, lambda record: verified_manifest(record, trust)
+        role, service.records, opened, executor, lambda record: verified_manifest(record, trust)
     )
 
 

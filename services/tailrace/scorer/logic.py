@@ -16,11 +16,12 @@ import numpy as np
 from tailrace.contracts.fold import Contracts
 from tailrace.contracts.lane_clocks import LaneClocks
 from tailrace.contracts.lanes import CLOCKS, CONTRACTS, MANIFESTS, ROLLOUTS
-from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.records import ControlRecords
+from tailrace.kit.codec import Codec
 from tailrace.kit.log import Committed
 from tailrace.kit.logic import Clock, Output, Suspect
 from tailrace.kit.messages import DeadLetter, Message, Record, Runs, TopicPartition
-from tailrace.kit.registry import Registry
 from tailrace.models.catalog import Catalog
 from tailrace.models.fingerprint import runtime_versions
 from tailrace.models.rollout_fold import Rollouts
@@ -48,7 +49,6 @@ from tailrace.scorer.work import Work
 
 log = logging.getLogger(__name__)
 
-CONTROL_TOPICS = (CONTRACTS, MANIFESTS, ROLLOUTS, CLOCKS)
 _QUARANTINED = Finding("quarantined", None, "processes died with the version in flight")
 _OF_THE_MOMENT = {finding.guard: finding for finding in (TOO_SLOW, _QUARANTINED)}
 
@@ -73,7 +73,7 @@ class ScorerLogic:
         role: ``champion`` answers; ``shadow`` scores with the versions that the rollouts name as shadow,
             writes to the lane's shadow predictions, and writes no dead letters, since the champion's scorer
             does.
-        registry: where schemas are.
+        records: reads and writes control records; where schemas are, it knows.
         open_version: opens a package, given its manifest record and the contract; raises PackageRefused,
             Retry.
         executor: runs ``open_version`` in the background.
@@ -83,19 +83,29 @@ class ScorerLogic:
     def __init__(
         self,
         role: Role,
-        registry: Registry,
+        records: ControlRecords,
         open_version: OpenVersion,
         executor: Executor,
         verify: Verify | None = None,
     ) -> None:
         self._role: Role = role
+        registry = records.registry
         self._codec = Codec(registry)
-        self._control_codec = ControlCodec(registry)
-        self._alerts = Alerts(role, self._control_codec)
+        self._control_records = records
+        self._alerts = Alerts(role, records)
         self._contracts = Contracts()
         self._catalog = Catalog()
         self._rollouts = Rollouts()
         self._lane_clocks = LaneClocks()
+        self._state = ControlState(
+            records,
+            {
+                CONTRACTS: self._contracts.apply,
+                MANIFESTS: self._catalog.apply,
+                ROLLOUTS: self._rollouts.apply,
+                CLOCKS: self._lane_clocks.apply,
+            },
+        )
         self._plans = LanePlans(role, self._codec, registry)
         self._versions = Versions(
             role, self._contracts, self._catalog, self._rollouts, open_version, executor, verify
@@ -124,27 +134,17 @@ class ScorerLogic:
     # The seam to the loop ---
 
     def control_topics(self) -> Sequence[str]:
-        return CONTROL_TOPICS
+        return self._state.topics
 
     def topics(self) -> frozenset[str]:
         return frozenset(self._plans.by_topic)
 
     def control(self, messages: Sequence[Message]) -> None:
-        # Decoded first, all of them: the loop offers the same messages again where the registry is away.
-        for message, record in [(m, self._control_codec.read(m)) for m in messages]:
-            if message.topic() == CONTRACTS:
-                self._handovers.contracts_position = message.offset() + 1
-                if record is not None and self._contracts.apply(record):
-                    self._plans.take(self._contracts.current[record["model"]])
-            elif message.topic() == MANIFESTS:
-                if record is not None:
-                    self._catalog.apply(record)
-            elif record is None:
-                continue
-            elif message.topic() == ROLLOUTS:
-                self._rollouts.apply(record, message.offset())
-            else:
-                self._lane_clocks.apply(record)
+        for taken in self._state.take(messages):
+            if taken.topic == CONTRACTS:
+                self._handovers.contracts_position = taken.message.offset() + 1
+                if taken.came and taken.record is not None:
+                    self._plans.take(self._contracts.current[taken.record["model"]])
         self._versions.take_up()
 
     def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> None:
@@ -194,7 +194,7 @@ class ScorerLogic:
         counts: dict[TopicPartition, Count] = {}
         if self._role == "champion":
             counts, alerts = count_dead_letters(work, self._counts, self._plans.levels, output.holds)
-            _add(output, [self._control_codec.record("Alert", alert) for alert in alerts])
+            _add(output, [self._control_records.record("Alert", alert) for alert in alerts])
             output.dead_letters = [
                 DeadLetter(
                     self._plans.dead_letters(work.topics[at]), batch[at], bad.code, bad.reason, bad.field

@@ -25,7 +25,7 @@ def make_sink(service: Service) -> Sink:
     clickhouse = ClickHouse.connect(service.connection, timeout=CLICKHOUSE_TIMEOUT_S)
     return Sink(
         backend,
-        RowReader(service.registry, clickhouse, lambda: all_contracts(backend)),
+        RowReader(service.records, clickhouse, lambda: all_contracts(backend)),
         clickhouse,
         group=service.group,
         clock=SystemClock(),

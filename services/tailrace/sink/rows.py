@@ -15,17 +15,18 @@ from typing import Any, NamedTuple, cast
 
 from tailrace.contracts.fold import Contracts
 from tailrace.contracts.json_input import JsonInput, Kind, parse_object
-from tailrace.contracts.lanes import Lane
+from tailrace.contracts.lanes import CONTRACTS, Lane
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.contracts.names import avro_name
 from tailrace.contracts.schemas import LANE_RECORDS, AvroSchema, lane_schemas
+from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit import dead_letters
 from tailrace.kit.clickhouse import Store
-from tailrace.kit.codec import CONTROL_NAMES, Codec, ControlCodec, control_schema, is_json, read_schema_id
+from tailrace.kit.codec import CONTROL_NAMES, Codec, control_schema, is_json, read_schema_id
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.marks import mark_time
 from tailrace.kit.messages import Message
-from tailrace.kit.registry import Registry
 from tailrace.kit.tables import (
     CONTROL_TABLES,
     DEAD_LETTERS,
@@ -91,20 +92,21 @@ class RowReader:
     """Reads messages as rows.
 
     Args:
-        registry: of the schemas.
+        records: reads control records.
         store: where the tables are; a column or table that a schema needs and that is not there is made.
         contracts: reads the contracts' topic from its start to its present end. Asked for what seems to be
             ahead of the contracts that are known.
     """
 
     def __init__(
-        self, registry: Registry, store: Store, contracts: Callable[[], Iterable[Message]] = lambda: ()
+        self, records: ControlRecords, store: Store, contracts: Callable[[], Iterable[Message]] = lambda: ()
     ) -> None:
-        self._codec = Codec(registry)
-        self._control = ControlCodec(registry)
+        self._codec = Codec(records.registry)
+        self._control = records.codec
         self._store = store
         self._all_contracts = contracts
         self._contracts = Contracts()
+        self._state = ControlState(records, {CONTRACTS: self._contracts.apply})
         self._refreshed = False
         self._layouts: dict[object, Layout | BadRecord] = {}
         self._json: dict[tuple[str, Kind], JsonInput] = {}
@@ -112,12 +114,7 @@ class RowReader:
 
     def control(self, messages: Iterable[Message]) -> None:
         """Takes up what is new on the contracts' topic."""
-        for message in messages:
-            try:
-                record = self._control.decode("Contract", message.value())
-            except BadRecord:
-                continue
-            self._contracts.apply(record)
+        self._state.take(messages)
 
     def topics(self) -> frozenset[str]:
         """Every topic that is stored: control topics, and those of each lane that ever had a contract."""

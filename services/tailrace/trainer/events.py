@@ -8,9 +8,12 @@ from typing import Any
 
 from tailrace.contracts import lanes
 from tailrace.contracts.fold import AppliedContract, Contracts
-from tailrace.kit.codec import CONTROL_NAMES, ControlCodec
+from tailrace.contracts.state.copies import Copies
+from tailrace.contracts.state.records import ControlRecords
+from tailrace.kit.messages import Message
 from tailrace.kit.sources import record_id
 from tailrace.models.rollout_fold import Rollouts
+from tailrace.signing.trust import Place
 from tailrace.trainer.decide import (
     Alerted,
     Answered,
@@ -37,6 +40,9 @@ TOPICS = (
 )
 """What the trainer reads. All have one partition."""
 
+_FIRST_COUNTS = frozenset({lanes.ALERTS, lanes.DRIFT_REPORTS, lanes.PERFORMANCE_REPORTS, lanes.TRAINING_RUNS})
+RefuseCommand = Callable[[Mapping[str, Any], Place], str | None]
+
 COMMAND = "retrain"
 _KINDS = {"drift": "drift", "quality-drop": "quality"}
 
@@ -45,15 +51,14 @@ class Events:
     """What the records say happened.
 
     Args:
-        codec: decodes the control records.
+        records: reads the control records.
         refuse_command: why a command is not to be obeyed (nobody trusted signed it), or None.
     """
 
-    def __init__(
-        self, codec: ControlCodec, refuse_command: Callable[[Mapping[str, Any]], str | None]
-    ) -> None:
-        self._codec = codec
+    def __init__(self, records: ControlRecords, refuse_command: RefuseCommand) -> None:
+        self._records = records
         self._refuse_command = refuse_command
+        self._copies = Copies()
         self._contracts = Contracts()
         self._rollouts = Rollouts()
 
@@ -61,16 +66,15 @@ class Events:
         """The contract of that digest, which was in force when it was read."""
         return self._contracts.by_digest[digest]
 
-    def of(self, topic: str, offset: int, value: bytes | None) -> Event | None:
-        """None where the record is nothing to the trainer.
+    def of(self, message: Message) -> Event | None:
+        """None where the record is nothing to the trainer, or counts for nothing.
 
         Raises:
-            BadRecord: it cannot be read.
             Retry: the registry is away.
         """
-        if value is None:
+        record, topic, offset = self._records.read(message), message.topic(), message.offset()
+        if record is None or (topic in _FIRST_COUNTS and self._copies.is_copy(message)):
             return None
-        record = self._codec.decode(CONTROL_NAMES[topic], value)
         if topic == lanes.CONTRACTS:
             taken = self._contracts.apply(record)
             return Applied(self._contracts.current[record["model"]]) if taken else None
@@ -81,7 +85,7 @@ class Events:
         if topic == lanes.COMMANDS:
             if record["command"] != COMMAND:
                 return None
-            refusal = self._refuse_command(record)
+            refusal = self._refuse_command(record, (topic, offset))
             return Asked(record["model"], record["command_id"], record["reason"], refusal)
         if topic == lanes.TRAINING_RUNS:
             return RunStep(run_of(record))

@@ -20,11 +20,12 @@ from faust.transport.drivers import aiokafka as driver
 
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import UsageError
+from tailrace.kit.messages import Message, PlainMessage
 
 SESSION_S = 6.0
 _FETCH_WAIT_MS = 100
 
-OnMessage = Callable[[str, int, bytes | None], Awaitable[None]]
+OnMessage = Callable[[Message], Awaitable[None]]
 
 
 class ReadCommittedThread(driver.AIOKafkaConsumerThread):
@@ -103,7 +104,7 @@ class ReadCommittedTransport(driver.Transport):
 
 
 def make_app(connection: Connection, group: str, topics: Sequence[str], on_message: OnMessage) -> faust.App:
-    """An app with one agent, which hands every committed record (topic, offset, value) to ``on_message`` in the order
+    """An app with one agent, which hands every committed record to ``on_message`` in the order
     of each topic. It is started and stopped with ``start`` and ``stop``, inside a running event loop.
     """
     app = faust.App(
@@ -125,8 +126,11 @@ def make_app(connection: Connection, group: str, topics: Sequence[str], on_messa
 
     async def fold(stream: faust.StreamT[bytes]) -> None:
         async for event in stream.events():
-            message = event.message
-            await on_message(message.topic, message.offset, message.value)
+            read = event.message
+            headers = [(name, value) for name, value in read.headers or ()]
+            await on_message(
+                PlainMessage(read.topic, read.partition, read.offset, read.value, read.key, headers)
+            )
 
     app.agent(channel)(fold)
     return app

@@ -17,15 +17,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from tailrace.contracts.lanes import Lane
-from tailrace.kit.codec import ControlCodec
-from tailrace.kit.errors import BadRecord, Retry, TailraceError
+from tailrace.kit.errors import Retry, TailraceError
 from tailrace.kit.kafka_log import KafkaProducer
 from tailrace.kit.log import Fatal, LogError
-from tailrace.kit.messages import Record, TopicPartition
+from tailrace.kit.messages import Message, Record, TopicPartition
 from tailrace.kit.metrics import LAG, RECORDS
 from tailrace.kit.reading import Ends
 from tailrace.kit.service import Service
-from tailrace.models.trust import TrustStore
+from tailrace.signing.trust import TrustStore
 from tailrace.trainer.decide import (
     PUBLISHED,
     TRAINED,
@@ -61,9 +60,9 @@ class TrainerLoop:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._codec = ControlCodec(service.registry)
+        self._records = service.records
         trust = TrustStore(service.settings.home / "keys")
-        self._events = Events(self._codec, lambda command: trust.command_refusal(dict(command)))
+        self._events = Events(self._records, trust.command_refusal)
         self._ends = Ends(service.connection)
         settings = service.settings
         limits = Limits(settings.train_memory_mb << 20, float(settings.train_seconds))
@@ -138,25 +137,23 @@ class TrainerLoop:
 
     # Reading ---
 
-    async def _read(self, topic: str, offset: int, value: bytes | None) -> None:
+    async def _read(self, message: Message) -> None:
         """Folds one record. A bug is not Faust's to hide: it stops the process."""
         try:
             while True:
                 try:
-                    event = self._events.of(topic, offset, value)
+                    event = self._events.of(message)
                     break
                 except Retry as error:
                     self._waiting = str(error)
                     await asyncio.sleep(_PATIENCE_S)
-        except BadRecord as bad:
-            log.warning("skipped a record", extra={"at": f"{topic}/0/{offset}", "why": str(bad)})
-            event = None
         except Exception as error:
             self._failure = error
             raise
         if event is not None:
             self._state, _ = decide(self._state, event)
             self._folded += 1
+        topic, offset = message.topic(), message.offset()
         self._processed[topic] = max(offset, self._processed.get(topic, -1))
         RECORDS.labels(topic).inc()
 
@@ -254,7 +251,7 @@ class TrainerLoop:
         return record_of(run, offsets=[{"partition": p, "offset": end} for p, end in offsets])
 
     async def _write(self, records: list[_Record]) -> None:
-        encoded = [self._codec.record(name, dict(record)) for name, record in records]
+        encoded = [self._records.record(name, dict(record)) for name, record in records]
         if self._producer is None:
             raise Retry("the producer is being replaced")
         async with self._writing:

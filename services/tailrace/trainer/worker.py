@@ -19,7 +19,7 @@ from typing import Any
 
 from tailrace.contracts import lanes
 from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.codec import Codec
 from tailrace.kit.connection import Connection, connect, home_dir
 from tailrace.kit.errors import Retry, TailraceError
 from tailrace.kit.log import LogError
@@ -83,7 +83,8 @@ def load_libraries() -> None:
 
 def _work(job: Mapping[str, Any], tell: Any) -> None:
     from tailrace.models.publish import publish_package
-    from tailrace.models.trust import own_key
+    from tailrace.signing.signers import TRAINER
+    from tailrace.signing.trust import own_key
     from tailrace.trainer.work import gather, train
 
     run, contract = run_of(job["run"]), ModelContract.from_resolved(job["contract"])
@@ -113,7 +114,7 @@ def _work(job: Mapping[str, Any], tell: Any) -> None:
         return
     say(0.95, "publishing")
     try:
-        published = publish_package(connection, trained.package, own_key(home_dir()), once=True)
+        published = publish_package(connection, trained.package, own_key(home_dir(), TRAINER), once=True)
     except TailraceError as error:
         raise Retry(str(error)) from error
     tell(end=PUBLISHED, version=published.version)
@@ -138,17 +139,18 @@ def _outcomes(connection: Connection, contract: ModelContract, run: Run) -> Any:
 
 def _champion(connection: Connection, registry: RegistryClient, contract: ModelContract, version: int) -> Any:
     """The champion, loaded from its package; None where it does not fit the contract any more."""
+    from tailrace.contracts.state.fold import ControlState
+    from tailrace.contracts.state.records import ControlRecords
     from tailrace.kit.reading import read_all
     from tailrace.models.catalog import Catalog
     from tailrace.models.errors import PackageRefused
     from tailrace.models.fetch import KafkaChunks, PackageFetcher
     from tailrace.models.package import open_package
-    from tailrace.models.trust import TrustStore
+    from tailrace.signing.trust import TrustStore
 
-    codec, catalog = ControlCodec(registry), Catalog()
-    for message in read_all(connection, [lanes.MANIFESTS]):
-        if message.value() is not None:
-            catalog.apply(codec.decode("ModelManifest", message.value()))
+    catalog = Catalog()
+    state = ControlState(ControlRecords.of(connection), {lanes.MANIFESTS: catalog.apply})
+    state.take(read_all(connection, state.topics))
     record = catalog.record(contract.model, version)
     home = home_dir()
     try:

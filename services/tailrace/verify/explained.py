@@ -11,7 +11,8 @@ import numpy as np
 
 from tailrace.contracts import lanes
 from tailrace.contracts.lanes import Lane
-from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.contracts.state.fold import ControlState
+from tailrace.kit.codec import Codec
 from tailrace.kit.connection import Connection, home_dir
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.messages import Message, Source
@@ -134,10 +135,8 @@ def _one(found: list[Logged], name: str) -> Logged:
 
 
 def _manifest(logged: LoggedPredictions, model: str, version: int) -> dict[str, Any]:
-    catalog, codec = Catalog(), ControlCodec(logged.registry)
-    for message in logged.control:
-        if message.topic() == lanes.MANIFESTS and (record := codec.read(message)) is not None:
-            catalog.apply(record)
+    catalog = Catalog()
+    ControlState(logged.records, {lanes.MANIFESTS: catalog.apply}).take(logged.control)
     found = catalog.record(model, version)
     if found is None:
         raise TailraceError(f"version {version} of {model} was never published: `tailrace verify` says more")

@@ -11,7 +11,9 @@ from tailrace.contracts import lanes
 from tailrace.contracts.fold import Contracts
 from tailrace.contracts.lanes import Lane
 from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.records import ControlRecords
+from tailrace.kit.codec import Codec
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import BadRecord, UsageError
 from tailrace.kit.marks import mark_time
@@ -21,8 +23,8 @@ from tailrace.kit.registry import RegistryClient
 from tailrace.models.fetch import KafkaChunks, PackageFetcher
 from tailrace.models.load import LoadedModel
 from tailrace.models.package import open_package
-from tailrace.models.trust import TrustStore
 from tailrace.scorer.versions import OpenVersion
+from tailrace.signing.trust import TrustStore
 from tailrace.verify.heads import Heads
 from tailrace.verify.log import Log, Range
 
@@ -61,10 +63,10 @@ class LoggedPredictions:
         topics = (lanes.CONTRACTS, lanes.MANIFESTS, lanes.ROLLOUTS)
         self.control = list(self._log.read(self._log.retained(topics)))
         """The messages of the contracts, manifests and rollouts topics, each topic in order."""
-        contracts, codec = Contracts(), ControlCodec(self.registry)
-        for message in self.control:
-            if message.topic() == lanes.CONTRACTS and (record := codec.read(message)) is not None:
-                contracts.apply(record)
+        self.records = ControlRecords.of(connection)
+        """Reads control records."""
+        contracts = Contracts()
+        ControlState(self.records, {lanes.CONTRACTS: contracts.apply}).take(self.control)
         self.contracts = contracts
         known = {applied.model: applied.contract.lane for applied in contracts.by_digest.values()}
         if model is not None and model not in known:

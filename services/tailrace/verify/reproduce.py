@@ -151,7 +151,7 @@ def reproduce(
     report, done = Reproduced(), 0
     opened = packages(connection, home or home_dir(), report.revoked)
     with closing(LoggedPredictions(connection, model)) as logged:
-        rescorer = Rescorer(logged.registry, logged.control, opened)
+        rescorer = Rescorer(logged.records, logged.control, opened)
         found: Iterable[Logged] = logged.read(span) if name is None else logged.by_id(name, span)
         for some in _batches(itertools.islice(found, limit)):
             for rescored in rescorer.again(some, partial(messages_at, connection)):

@@ -17,11 +17,11 @@ from weakref import WeakValueDictionary
 
 from tailrace.contracts import lanes
 from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.codec import HEADER, Codec, ControlCodec
+from tailrace.contracts.state.records import ControlRecords
+from tailrace.kit.codec import HEADER, Codec
 from tailrace.kit.errors import BadRecord, Retry
 from tailrace.kit.inline import Inline
 from tailrace.kit.messages import Message, Record, Source
-from tailrace.kit.registry import Registry
 from tailrace.kit.sources import prediction_id
 from tailrace.models.errors import PackageRefused
 from tailrace.models.fingerprint import runtime_versions
@@ -106,9 +106,11 @@ class Rescorer:
         open_version: opens a package, as the scorer does; raises PackageRefused.
     """
 
-    def __init__(self, registry: Registry, control: Sequence[Message], open_version: OpenVersion) -> None:
-        self._registry = registry
-        self._codec, self._control_codec = Codec(registry), ControlCodec(registry)
+    def __init__(
+        self, records: ControlRecords, control: Sequence[Message], open_version: OpenVersion
+    ) -> None:
+        self._records, self._registry = records, records.registry
+        self._codec = Codec(records.registry)
         self._heads = Heads(self._codec)
         self._control, self._open_version = control, open_version
         self._refused: dict[tuple[str, int], str] = {}
@@ -240,7 +242,7 @@ class Rescorer:
         logic = self._logics.pop(named, None)
         if logic is None:
             opened = self._open_but(self._previous(named)) if named.alone else self._open
-            logic = ScorerLogic(named.role, self._registry, opened, Inline())
+            logic = ScorerLogic(named.role, self._records, opened, Inline())
             logic.control(self._as_of(named))
         self._logics[named] = logic
         if len(self._logics) > _MOST_LOGICS:
@@ -272,7 +274,7 @@ class Rescorer:
 
     def _previous(self, named: _Named) -> int | None:
         """The version before the champion of the revision."""
-        steps = [self._control_codec.read(m) for m in self._control if m.topic() == lanes.ROLLOUTS]
+        steps = [self._records.read(m) for m in self._control if m.topic() == lanes.ROLLOUTS]
         of = (named.model, named.revision)
         return next((s["previous"] for s in steps if s and (s["model"], s["revision"]) == of), None)
 
@@ -280,16 +282,15 @@ class Rescorer:
         """The control topics as they were when the model had this contract and this revision."""
         kept, contract_reached, revision_reached = [], False, False
         for message in self._control:
-            if message.value() is None:
+            record = self._records.read(message)
+            if record is None:
                 continue
             if message.topic() == lanes.CONTRACTS:
-                record = self._control_codec.decode("Contract", message.value())
                 if record["model"] == named.model:
                     if contract_reached:
                         continue
                     contract_reached = record["digest"] == named.contract_digest
             elif message.topic() == lanes.ROLLOUTS:
-                record = self._control_codec.decode("Rollout", message.value())
                 if record["model"] != named.model or revision_reached:
                     continue
                 revision_reached = record["revision"] == named.revision

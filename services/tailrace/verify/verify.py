@@ -15,9 +15,12 @@ import numpy as np
 from tailrace.contracts import lanes
 from tailrace.contracts.fold import Contracts
 from tailrace.contracts.lanes import Lane
+from tailrace.contracts.state.copies import Copies
+from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit import dead_letters
 from tailrace.kit.clickhouse import ClickHouse
-from tailrace.kit.codec import Codec, ControlCodec
+from tailrace.kit.codec import Codec
 from tailrace.kit.connection import Connection, home_dir
 from tailrace.kit.errors import BadRecord, UsageError
 from tailrace.kit.marks import mark_time
@@ -94,7 +97,9 @@ class Verification:
         registry = RegistryClient(connection.registry, connection.registry_auth)
         self._connection = connection
         self._log = Log(connection)
-        self._codec, self._control = Codec(registry), ControlCodec(registry)
+        self._codec = Codec(registry)
+        home = home or connection.home or home_dir()
+        self._records, self._copies = ControlRecords.of_home(registry, home), Copies()
         self._heads = Heads(self._codec)
         self._model, self._group, self._wait_s = model, group, wait_s
         self._contracts = Contracts()
@@ -103,7 +108,7 @@ class Verification:
         self._events: dict[Partition, Growing] = defaultdict(Growing)
         self._ranges: dict[Partition, Range] = {}
         self._report = Report()
-        self._registry, self._home = registry, home or home_dir()
+        self._registry, self._home = registry, home
         self._sample = Sample(deep)
         self._control_messages: list[Message] = []
 
@@ -137,8 +142,8 @@ class Verification:
 
     def _lanes(self) -> list[Lane]:
         applied = Contracts()
-        for message in self._log.read(self._log.retained([lanes.CONTRACTS])):
-            applied.apply(self._control.decode("Contract", message.value()))
+        state = ControlState(self._records, {lanes.CONTRACTS: applied.apply})
+        state.take(self._log.read(self._log.retained(state.topics)))
         current = applied.current
         if self._model is None:
             self._models = frozenset(current)
@@ -178,27 +183,25 @@ class Verification:
 
     def _read_control(self, ranges: Ranges) -> None:
         def take(message: Message) -> None:
-            topic, value = message.topic(), message.value()
-            if value is None:
+            topic, record = message.topic(), self._records.read(message)
+            if record is None:  # it counts for nothing anywhere
                 return
             if topic in (lanes.CONTRACTS, lanes.MANIFESTS, lanes.ROLLOUTS):
                 self._control_messages.append(message)
             if topic == lanes.CONTRACTS:
-                self._contracts.apply(self._control.decode("Contract", value))
+                self._contracts.apply(record)
             elif topic == lanes.MANIFESTS:
-                record = self._control.decode("ModelManifest", value)
                 published = Published(record["digest"], _content_digest(record["manifest"]))
                 self._decisions.versions[record["model"], record["version"]] = published
             elif topic in _DECISIONS:
-                self._decided(message)
+                self._decided(message, record)
 
         self._take(ranges, take)
 
-    def _decided(self, message: Message) -> None:
+    def _decided(self, message: Message, record: Mapping[str, Any]) -> None:
         """Takes a decision in, where it is about a model that is verified."""
         at, name = Source.of(message), _DECISIONS[message.topic()]
-        record = self._control.decode(name, message.value())
-        if record["model"] not in self._models:
+        if record["model"] not in self._models or self._copies.is_copy(message):
             return
         if name == "Rollout":
             self._report.offend(self._decisions.rollout(at, record))
@@ -355,7 +358,7 @@ class Verification:
 
     def _rescore(self, messages: list[Message]) -> None:
         opened = packages(self._connection, self._home, self._report.revoked)
-        rescorer = Rescorer(self._registry, self._control_messages, opened)
+        rescorer = Rescorer(self._records, self._control_messages, opened)
         self._report.offend(rescorer.problems(messages, partial(messages_at, self._connection)))
         self._report.rescored = len(messages)
 

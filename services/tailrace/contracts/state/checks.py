@@ -1,0 +1,96 @@
+"""What a control record has to be beyond its schema, so that no fold meets what it cannot take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tailrace.contracts.model_contract import ModelContract
+from tailrace.contracts.names import MODEL_LENGTH, MODEL_PATTERN
+from tailrace.contracts.state.kinds import ALERT_SIGNERS
+from tailrace.kit.errors import BadRecord, TailraceError
+
+Check = Callable[[Mapping[str, Any]], None]
+"""Raises BadRecord for a record that nothing can be done with."""
+
+SEQUENCE = "sequence"
+"""The fact in a rollout step's evidence that names the sequence of the package that was let in."""
+EVENT_TIME = "event_time"
+"""The fact in a rollout step's evidence that says how far judged event time had come, in milliseconds."""
+
+_LARGEST = 2**63 - 1
+_NUMBER = re.compile(r"-?[0-9]{1,19}")
+_TIMES = ("since", "window_start", "window_end")
+
+
+def check_record(name: str, record: Mapping[str, Any]) -> None:
+    """Raises BadRecord where a decoded record of the schema called so cannot be what it should be."""
+    model = record.get("model")
+    if model is not None and (len(model) > MODEL_LENGTH or not re.fullmatch(MODEL_PATTERN, model)):
+        raise BadRecord("wrong-name", f"{model[:100]!r} is no model's name", "model")
+    check = CHECKS.get(name)
+    if check is not None:
+        check(record)
+
+
+def check_step(record: Mapping[str, Any]) -> None:
+    """Of a contract, rollout or clock: revisions that count from 1."""
+    follows, revision = record["follows"], record["revision"]
+    if not 0 <= follows < _LARGEST or revision != follows + 1:
+        raise BadRecord("wrong-revision", f"revision {revision} after {follows}", "revision")
+
+
+def check_contract(record: Mapping[str, Any]) -> None:
+    check_step(record)
+    try:
+        contract = ModelContract.from_resolved(record["resolved"])
+    except (TailraceError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise BadRecord("wrong-contract", f"it cannot be read: {error}", "resolved") from error
+    if (contract.model, contract.digest) != (record["model"], record["digest"]):
+        raise BadRecord(
+            "wrong-contract", "it names another model or digest than the contract has", "resolved"
+        )
+
+
+def check_rollout(record: Mapping[str, Any]) -> None:
+    check_step(record)
+    for name in (SEQUENCE, EVENT_TIME):
+        _integer(record["evidence"], name)
+    for name in ("canary_share", "experiment_share"):
+        if not 0 <= record[name] <= 1:
+            raise BadRecord("out-of-range", f"{name} is {record[name]}", name)
+    for arm in record["arms"]:
+        if not 0 <= arm["probability"] <= 1:
+            raise BadRecord("out-of-range", f"an arm's probability is {arm['probability']}", "arms")
+
+
+def check_clock(record: Mapping[str, Any]) -> None:
+    check_step(record)
+    if record["owner"] not in ("wall", "replay"):
+        raise BadRecord("wrong-owner", f"{record['owner'][:100]!r} is neither wall nor replay", "owner")
+
+
+def check_alert(record: Mapping[str, Any]) -> None:
+    if record["service"] not in ALERT_SIGNERS.get(record["kind"], ()):
+        raise BadRecord(
+            "wrong-service", f"{record['service'][:100]} raises no alert {record['kind'][:100]}", "service"
+        )
+    if record["state"] not in ("raised", "resolved"):
+        raise BadRecord("wrong-state", f"{record['state'][:100]!r} is neither raised nor resolved", "state")
+    for name in _TIMES:
+        _integer(record["detail"], name)
+
+
+def _integer(facts: Mapping[str, str], name: str) -> None:
+    text = facts.get(name)
+    if text is not None and (not _NUMBER.fullmatch(text) or abs(int(text)) > _LARGEST):
+        raise BadRecord("wrong-type", f"{name} is {text[:100]!r}, not a whole number", name)
+
+
+CHECKS: Mapping[str, Check] = {
+    "Contract": check_contract,
+    "Rollout": check_rollout,
+    "Clock": check_clock,
+    "Alert": check_alert,
+}

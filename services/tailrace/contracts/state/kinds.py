@@ -1,0 +1,153 @@
+"""Which records decide, who signs them, who checks that, and why a copy of one counts for nothing.
+
+A kind of record that decides is an entry here, and nothing else has to be told of it: what is written by
+`ControlRecords.record` is signed, and what is read by `ControlRecords.read` is checked, by this table.
+docs/keys.md prints it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tailrace.contracts import lanes
+from tailrace.signing.signers import (
+    CLOCK,
+    DRIFT,
+    EVALUATOR,
+    JOINER,
+    OWNER,
+    PUBLISHER,
+    ROLLOUT,
+    SCORER,
+    SERVICES,
+    SHADOW_SCORER,
+    SINK,
+    TRAINER,
+)
+
+
+@dataclass(frozen=True)
+class RecordKind:
+    """A kind of record that decides.
+
+    Attributes:
+        name: of its schema.
+        topic: where it stands.
+        signers: whose keys it may be signed with.
+        signature: ``header``, see signing/records.py; ``field`` where the record carries its own.
+        checked_by: who believes no record whose signature does not count.
+        copy: why a copy at another place counts for nothing.
+    """
+
+    name: str
+    topic: str
+    signers: tuple[str, ...]
+    signature: Literal["header", "field"]
+    checked_by: tuple[str, ...]
+    copy: str
+
+
+_FOLLOWS = "names the revision that it follows, which is past"
+_FIRST = "of the same record the first counts"
+COMMAND_LINE = "the command line"
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        RecordKind(
+            "Contract",
+            lanes.CONTRACTS,
+            (OWNER,),
+            "header",
+            (SCORER, SHADOW_SCORER, JOINER, DRIFT, EVALUATOR, TRAINER, ROLLOUT, SINK, CLOCK, COMMAND_LINE),
+            _FOLLOWS,
+        ),
+        RecordKind(
+            "Rollout",
+            lanes.ROLLOUTS,
+            (ROLLOUT,),
+            "header",
+            (SCORER, SHADOW_SCORER, TRAINER, ROLLOUT, COMMAND_LINE),
+            _FOLLOWS,
+        ),
+        RecordKind(
+            "Clock",
+            lanes.CLOCKS,
+            (OWNER, CLOCK),
+            "header",
+            (SCORER, SHADOW_SCORER, CLOCK, ROLLOUT, COMMAND_LINE),
+            _FOLLOWS,
+        ),
+        RecordKind(
+            "ModelManifest",
+            lanes.MANIFESTS,
+            (OWNER, PUBLISHER, TRAINER),
+            "field",
+            (SCORER, SHADOW_SCORER, DRIFT, EVALUATOR, TRAINER, ROLLOUT, COMMAND_LINE),
+            "a version is published once",
+        ),
+        RecordKind(
+            "Command",
+            lanes.COMMANDS,
+            (OWNER, PUBLISHER),
+            "field",
+            (ROLLOUT, TRAINER),
+            "a command of that id was decided before",
+        ),
+        RecordKind("Alert", lanes.ALERTS, SERVICES, "header", (ROLLOUT, TRAINER, COMMAND_LINE), _FIRST),
+        RecordKind(
+            "PerformanceReport",
+            lanes.PERFORMANCE_REPORTS,
+            (EVALUATOR,),
+            "header",
+            (ROLLOUT, TRAINER, COMMAND_LINE),
+            _FIRST,
+        ),
+        RecordKind("DriftReport", lanes.DRIFT_REPORTS, (DRIFT,), "header", (ROLLOUT, TRAINER), _FIRST),
+        RecordKind(
+            "TrainingRun", lanes.TRAINING_RUNS, (TRAINER,), "header", (ROLLOUT, TRAINER, COMMAND_LINE), _FIRST
+        ),
+    )
+}
+"""The kinds of record that decide, by the names of their schemas."""
+
+KIND_OF_TOPIC = {kind.topic: kind for kind in KINDS.values()}
+
+ALERT_SIGNERS = {
+    "drift": (DRIFT,),
+    "quality-drop": (EVALUATOR,),
+    "fallback-share": (EVALUATOR,),
+    "latency-level": (EVALUATOR,),
+    "dead-letter-share": (SCORER,),
+    "shadow-failed": (SHADOW_SCORER,),
+    "version-quarantined": (SCORER, SHADOW_SCORER),
+    "package-refused": (SCORER, SHADOW_SCORER, ROLLOUT),
+    "command-refused": (ROLLOUT, TRAINER),
+    "promotion-waits": (ROLLOUT,),
+    "rolled-back": (ROLLOUT,),
+    "rollback-refused": (ROLLOUT,),
+    "record-refused": (ROLLOUT,),
+    "quarantined": SERVICES,
+}
+"""By kind of alert, who says so; each signs with its own key alone."""
+
+BY_ACCESS_ALONE = {
+    lanes.CHUNKS: "parts of packages; the manifest that is signed names their digests",
+    lanes.WINDOW_PARTS: "what drift and evaluator have counted",
+    lanes.WINDOW_STATE: "what drift and evaluator remember between windows",
+    "LANE.requests": "what applications ask",
+    "LANE.predictions": "what the scorer has answered",
+    "LANE.shadow-predictions": "what the shadow scorer would have answered",
+    "LANE.labels": "what applications know of the truth",
+    "LANE.actions": "what people did",
+    "LANE.rekeyed": "the joiner's own",
+    "LANE.outcomes": "what the joiner has matched",
+    "LANE.dead-letters": "what could not be processed",
+}
+"""Topics whose records nobody signs: the broker's access control alone says who writes them, and what they hold."""
+
+
+def signers_of(name: str) -> tuple[str, ...]:
+    """Whose keys records of this kind may be signed with."""
+    return KINDS[name].signers

@@ -1,0 +1,161 @@
+"""Control records as they are read and written: typed, signed, and nothing else counts."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from tailrace.contracts.state.checks import check_record
+from tailrace.contracts.state.kinds import KIND_OF_TOPIC, KINDS, RecordKind
+from tailrace.kit.codec import CONTROL_NAMES, ControlCodec
+from tailrace.kit.connection import Connection, home_dir
+from tailrace.kit.errors import BadRecord
+from tailrace.kit.home_identity import home_id
+from tailrace.kit.messages import Headers, Message, Record, Source
+from tailrace.kit.registry import Registry, RegistryClient
+from tailrace.signing.errors import SignatureRefused
+from tailrace.signing.keys import KeyFile, SigningKey
+from tailrace.signing.records import Signature, record_bytes, sign_record
+from tailrace.signing.trust import Place, TrustStore
+
+log = logging.getLogger(__name__)
+
+_MOST_TOLD = 10_000
+
+
+class Trust(Protocol):
+    """Whose signatures count; see `TrustStore`."""
+
+    def check(
+        self,
+        what: str,
+        model: str | None,
+        key: str,
+        signature: bytes,
+        data: bytes,
+        signers: tuple[str, ...],
+        at: Place | None,
+    ) -> None: ...
+
+
+class Signer(Protocol):
+    """A private key; see `KeyFile`."""
+
+    def key(self) -> SigningKey: ...
+
+
+class Read(NamedTuple):
+    """What a message of a control topic comes to: a record, or why it counts for nothing; neither for a tombstone."""
+
+    record: dict[str, Any] | None = None
+    refusal: str | None = None
+
+
+class ControlRecords:
+    """Reads and writes the records of control topics.
+
+    Args:
+        registry: where schemas are.
+        home: the id of the home that records are signed for.
+        trust: whose signatures count.
+        signer: what is written is signed with its key; None for whoever only reads.
+    """
+
+    def __init__(self, registry: Registry, home: str, trust: Trust, signer: Signer | None = None) -> None:
+        self.codec = ControlCodec(registry)
+        self.registry = registry
+        self.home = home
+        self._trust, self._signer = trust, signer
+        self._told: OrderedDict[Source, None] = OrderedDict()
+
+    @classmethod
+    def of_home(cls, registry: Registry, home: Path, signer: str | None = None) -> ControlRecords:
+        """By the keys of a home; ``signer`` is whose key signs what is written.
+
+        Raises:
+            TailraceError: the signer has no key that can be read, or another version of Tailrace made the home.
+        """
+        keys = None if signer is None else KeyFile(home, signer)
+        if keys is not None:
+            keys.key()  # whoever could not sign is to know before anything is to be signed
+        return cls(registry, home_id(home), TrustStore(home / "keys"), keys)
+
+    @classmethod
+    def of(cls, connection: Connection, signer: str | None = None) -> ControlRecords:
+        """By the keys of the home that the connection is of."""
+        registry = RegistryClient(connection.registry, connection.registry_auth)
+        return cls.of_home(registry, connection.home or home_dir(), signer)
+
+    # Reading ---
+
+    def read(self, message: Message) -> dict[str, Any] | None:
+        """The record of a message; None for a tombstone, and for what counts for nothing, which the log tells once.
+
+        Raises:
+            Retry: the registry is away.
+        """
+        record, refusal = self.judge(message)
+        if refusal is not None:
+            self._tell(Source.of(message), refusal)
+        return record
+
+    def judge(self, message: Message) -> Read:
+        """As `read`, with the reason and without a word in the log."""
+        topic, value = message.topic(), message.value()
+        if value is None:
+            return Read()
+        try:
+            record = self.codec.decode(CONTROL_NAMES[topic], value)
+            check_record(CONTROL_NAMES[topic], record)
+            kind = KIND_OF_TOPIC.get(topic)
+            if kind is not None and kind.signature == "header":
+                self._verify(kind, message, record)
+        except BadRecord as bad:
+            return Read(refusal=str(bad))
+        except SignatureRefused as refused:
+            return Read(refusal=refused.reason)
+        return Read(record)
+
+    def _verify(self, kind: RecordKind, message: Message, record: Mapping[str, Any]) -> None:
+        topic, key, value = message.topic(), message.key(), message.value()
+        signature = Signature.of(message.headers())
+        if signature is None:
+            raise SignatureRefused("it is not signed")
+        # An alert counts as the word of the service that it names, and of no other.
+        signers = (record["service"],) if kind.name == "Alert" else kind.signers
+        self._trust.check(
+            "it",
+            record.get("model"),
+            signature.key_id,
+            signature.signature,
+            record_bytes(kind.name, self.home, topic, key, value),
+            signers,
+            (topic, message.offset()),
+        )
+
+    def _tell(self, source: Source, refusal: str) -> None:
+        if source not in self._told:
+            log.warning("a control record counts for nothing", extra={"at": str(source), "why": refusal})
+            self._told[source] = None
+            if len(self._told) > _MOST_TOLD:
+                self._told.popitem(last=False)
+
+    # Writing ---
+
+    def record(self, name: str, record: dict[str, Any], headers: Headers = ()) -> Record:
+        """The record as it is produced to the topic of its kind, under its model's name, signed where it decides."""
+        return self.signed(name, self.codec.record(name, record, headers))
+
+    def signed(self, name: str, record: Record) -> Record:
+        """A record of the schema called so with its signature, which names topic, key and value."""
+        kind = KINDS.get(name)
+        if kind is None or kind.signature != "header":
+            return record
+        if self._signer is None:
+            raise TypeError("whoever only reads has no key to sign with")
+        topic, value, key, headers, _ = record
+        signature = sign_record(name, self.home, topic, key, value, self._signer.key())
+        return record._replace(headers=[*headers, signature.to_header()])

@@ -1,0 +1,131 @@
+"""What the rollout service tells people: of steps, and of what was refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tailrace.contracts.lanes import ALERTS
+from tailrace.contracts.state.records import ControlRecords
+from tailrace.kit.messages import Message, Record, Source
+from tailrace.kit.sources import record_id
+from tailrace.models.errors import PackageRefused
+from tailrace.models.rollout_fold import EVENT_TIME, RolloutState
+from tailrace.rollout.judge import Move
+
+
+class Alerts:
+    """Writes alerts; the same thing said twice has the same alert id."""
+
+    def __init__(self, records: ControlRecords) -> None:
+        self._records = records
+
+    def of_step(self, before: RolloutState, after: RolloutState, step: Mapping[str, Any]) -> Iterator[Record]:
+        """Alerts of what a person should do, or know, about a step."""
+        model, name = after.model, step["step"]
+        facts = {
+            "severity": "warning",
+            "model": model,
+            "detail": {"revision": str(after.revision)},
+            "source": step["source"],
+            "at": int(step["evidence"].get(EVENT_TIME, 0)),
+        }
+        for version in sorted(before.waiting ^ after.waiting):
+            waits = version in after.waiting
+            what = f"waits for `tailrace promote {model} {version}`" if waits else f"waits no more ({name})"
+            summary = f"version {version} of {model} {what}: {step['reason']}"
+            alert = {"kind": "promotion-waits", "version": version, "summary": summary, **facts}
+            state = "raised" if waits else "resolved"
+            yield self._alert(f"promotion-waits|{model}|{version}", state=state, **alert)
+        gone = _taken_back(before, after, name, step["version"])
+        if gone is not None and step["command_id"] is None:
+            summary = f"version {after.champion} of {model} answers again, not {gone}: {step['reason']}"
+            alert = {"kind": "rolled-back", "version": gone, "summary": summary, **facts}
+            yield self._alert(f"rolled-back|{model}|{after.revision}", **alert)
+
+    def package_refused(self, record: Mapping[str, Any], refused: PackageRefused, source: Source) -> Record:
+        model, version = record["model"], record["version"]
+        return self._alert(
+            f"package-refused|{source}",
+            kind="package-refused",
+            severity="severe",
+            model=model,
+            version=version,
+            summary=f"version {version} of {model} was refused ({refused.check}): {refused.reason}. What serves goes "
+            "on serving; publish a version that passes",
+            detail={"check": refused.check, "artifact_digest": record["digest"]},
+            source=source._asdict(),
+            at=record["published_at"],
+        )
+
+    def record_refused(self, message: Message, why: str) -> Record:
+        """``model`` is None: what counts for nothing is about nobody, and no version is to be taken back for it."""
+        source = Source.of(message)
+        alert = {
+            "alert_id": record_id("record-refused", source),
+            "state": "raised",
+            "kind": "record-refused",
+            "severity": "severe",
+            "model": None,
+            "version": None,
+            "service": "rollout",
+            "summary": f"{source} counts for nothing: {why}"[:1000]
+            + ". Somebody who should not can write to the topic, "
+            "or a signer has another key than this home trusts: `tailrace keys list`",
+            "detail": {"reason": why[:1000]},
+            "source": source._asdict(),
+            "at": message.timestamp()[1],
+        }
+        value = self._records.codec.encode("Alert", alert)
+        return self._records.signed("Alert", Record(ALERTS, value, source.topic.encode()))
+
+    def rollback_refused(
+        self, cause: Mapping[str, Any], state: RolloutState, found: Move, why: str, source: Source
+    ) -> Record:
+        previous = found.step.version
+        return self._alert(
+            f"rollback-refused|{state.model}|{state.revision}",
+            kind="rollback-refused",
+            severity="warning",
+            model=state.model,
+            version=previous,
+            summary=f"version {state.champion} of {state.model} goes on, though it should be taken back: "
+            f"{found.step.reason}. {why}; or `tailrace promote` another version, or `tailrace off {state.model}`",
+            detail={"champion": str(state.champion), "revision": str(state.revision), **found.evidence},
+            source=source._asdict(),
+            at=cause["at"] if "at" in cause else cause["judged_at"],
+        )
+
+    def command_refused(self, command: Mapping[str, Any], why: str, source: Source) -> Record:
+        about = "" if command["version"] is None else f" {command['version']}"
+        return self._alert(
+            f"command-refused|{command['command_id']}",
+            kind="command-refused",
+            severity="warning",
+            model=command["model"],
+            version=command["version"],
+            summary=f"{command['command']} {command['model']}{about} was refused: {why}",
+            detail={"command_id": command["command_id"], "command": command["command"], "by": command["by"]},
+            source=source._asdict(),
+            at=command["issued_at"],
+        )
+
+    def _alert(self, identity: str, **facts: Any) -> Record:
+        alert = {
+            "alert_id": record_id(identity),
+            "state": "raised",
+            "service": "rollout",
+            **facts,
+        }
+        return self._records.record("Alert", alert)
+
+
+def _taken_back(before: RolloutState, after: RolloutState, step: str, about: int | None) -> int | None:
+    """The version that a step took the answers from."""
+    if step == "rollback":
+        return before.champion
+    if step != "reject":
+        return None
+    if before.canary and not after.canary:
+        return before.canary.version
+    return about if before.experiment and not after.experiment else None

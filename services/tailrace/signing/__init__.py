@@ -1,0 +1,1 @@
+"""Who may sign what decides: keys, whose signatures count, and signatures over records."""

@@ -1,0 +1,123 @@
+"""Control records signed by keys in memory: a home for tests that have no folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tailrace.contracts.state.kinds import KINDS
+from tailrace.contracts.state.records import ControlRecords
+from tailrace.kit.codec import CONTROL_RECORDS
+from tailrace.kit.connection import Connection
+from tailrace.kit.home_identity import FORMAT
+from tailrace.kit.messages import Headers, PlainMessage, Record
+from tailrace.kit.registry import Registry
+from tailrace.signing.errors import SignatureRefused
+from tailrace.signing.keys import SigningKey, verifies
+from tailrace.signing.signers import SIGNERS
+from tailrace.signing.trust import Place, TrustStore, make_keys
+
+HOME = "0123456789abcdef0123456789abcdef"
+_KEYS = {signer: SigningKey.generate() for signer in SIGNERS}
+
+
+class Held:
+    """A signer's key in memory."""
+
+    def __init__(self, signer: str) -> None:
+        self._key = _KEYS[signer]
+
+    def key(self) -> SigningKey:
+        return self._key
+
+
+class Trusting:
+    """Trusts the keys in memory, each as its signer."""
+
+    def check(
+        self,
+        what: str,
+        model: str | None,
+        key: str,
+        signature: bytes,
+        data: bytes,
+        signers: Sequence[str],
+        at: Place | None,
+    ) -> None:
+        known = [_KEYS[signer] for signer in signers if _KEYS[signer].key_id == key]
+        if not known:
+            raise SignatureRefused(
+                f"{what} is signed by key {key}, not trusted here as {' or '.join(signers)}"
+            )
+        if not verifies(known[0].public, signature, data):
+            raise SignatureRefused(f"the signature of {what} does not fit its bytes")
+
+
+def records(registry: Registry, signer: str = "owner", home: str = HOME) -> ControlRecords:
+    """Reads what any signer of the home has signed, and writes as this one."""
+    return ControlRecords(registry, home, Trusting(), Held(signer))
+
+
+class Control:
+    """Writes control records as whoever signs such a record, and reads them whoever has."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry, self._by = registry, {name: records(registry, name) for name in SIGNERS}
+        self.codec = self._by["owner"].codec
+
+    def by(self, signer: str) -> ControlRecords:
+        """For a service of this name, which knows no schema yet."""
+        return records(self._registry, signer)
+
+    def encode(self, name: str, record: dict[str, Any]) -> bytes:
+        return self.codec.encode(name, record)
+
+    def decode(self, name: str, value: bytes | None) -> dict[str, Any]:
+        return self.codec.decode(name, value)
+
+    def record(self, name: str, record: dict[str, Any], key: bytes | None = None) -> Record:
+        """The record as it is produced to its topic, under its model's name or this key, with its signature."""
+        topic = KINDS[name].topic
+        key = str(record["model"]).encode() if key is None else key
+        return self.signed(name, Record(topic, self.encode(name, record), key), record.get("service"))
+
+    def signed(self, name: str, record: Record, service: str | None = None) -> Record:
+        return self._by[service or KINDS[name].signers[0]].signed(name, record)
+
+    def headers(self, name: str, value: bytes, key: bytes | None, service: str | None = None) -> Headers:
+        """The headers of a record of this value and key."""
+        return self.signed(name, Record(KINDS[name].topic, value, key), service).headers
+
+
+def make_home(home: Path) -> Path:
+    """A home with the id that the keys in memory sign for."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "home.json").write_text(json.dumps({"format": FORMAT, "id": HOME}))
+    return home
+
+
+def message_of(record: Record, offset: int = 0) -> PlainMessage:
+    """A record as it is read, with its headers."""
+    return PlainMessage(record.topic, 0, offset, record.value, record.key, record.headers)
+
+
+def signed_at(connection: Connection, name: str, record: dict[str, Any], key: bytes | None = None) -> Record:
+    """A control record as its service in the connection's home would write it, whose keys are made where missing."""
+    assert connection.home is not None
+    make_keys(connection.home)
+    kind = KINDS.get(name)
+    signer = None if kind is None else record.get("service") or kind.signers[0]
+    by = ControlRecords.of(connection, signer)
+    made = Record(CONTROL_RECORDS[name], by.codec.encode(name, record), key or str(record["model"]).encode())
+    return by.signed(name, made)
+
+
+def home_with_keys(home: Path) -> Path:
+    """A home of that id with keys of its own, which trusts those in memory too: for services that run as processes."""
+    make_keys(make_home(home))
+    trust = TrustStore(home / "keys")
+    for signer, key in _KEYS.items():
+        trust.trust(key.public, signer=signer)
+    return home
