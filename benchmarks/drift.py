@@ -151,7 +151,7 @@ class World:
         codec = ControlCodec(self.registry)
         contract = contract_record(self.contract)
         manifest = manifest_record("benchmark", 1, self.manifest.digest)
-        windows = DriftWindows(self.registry, lambda _: (self.manifest, self.reference), list)
+        windows = DriftWindows(self.registry, lambda _: (self.manifest, self.reference), lambda _: None, list)
         windows.control(
             [
                 PlainMessage(CONTRACTS, 0, 0, codec.encode("Contract", contract)),

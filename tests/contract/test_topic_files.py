@@ -131,7 +131,7 @@ def test_files_say_what_the_services_of_the_loop_read() -> None:
     publisher = Publisher()
     registry, codec = publisher.registry, ControlCodec(publisher.registry)
     nothing: Any = None
-    drift = WindowedLogic(DriftWindows(registry, nothing, list), codec, lambda topic: 1)
+    drift = WindowedLogic(DriftWindows(registry, nothing, nothing, list), codec, lambda topic: 1)
     evaluator = WindowedLogic(PerformanceWindows(registry, nothing, list), codec, lambda topic: 1)
     joiner = JoinerLogic(registry, nothing, lambda topic: 1)
     remembered = {WINDOW_STATE}  # read to its end by whoever takes partitions over

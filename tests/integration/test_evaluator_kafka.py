@@ -77,7 +77,7 @@ class World:
         frame, truth = models.rows(n=2_000)
         package = build_package(models.estimator("logistic").fit(frame, truth), frame, truth, self.contract)
         self.holdout = package.manifest.holdout.metrics
-        self.digest = publish_package(connection, package, signing_key(home)).digest
+        self.digest = publish_package(connection, package, signing_key(home), home).digest
         self.ids = {
             topic: registry.register(f"{topic}-value", schema(self.contract))
             for topic, schema in (

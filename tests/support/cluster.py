@@ -94,7 +94,7 @@ class Cluster:
         contract = self.contracts.current["credit"].contract
         manifest = built.manifest.model_copy(update={"contract_digest": contract.digest})
         published = publish_package(
-            self.connection, type(built)(manifest, built.parts), key or signing_key(self.home)
+            self.connection, type(built)(manifest, built.parts), key or signing_key(self.home), self.home
         )
         assert version in (None, published.version)
         return published.version

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from tailrace.contracts import lanes
@@ -13,9 +14,10 @@ from tailrace.kit.errors import UsageError
 from tailrace.kit.reading import read_all
 from tailrace.kit.registry import RegistryClient
 from tailrace.models.catalog import Catalog
-from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
+from tailrace.models.package import verified_manifest
 from tailrace.models.rollout_fold import Rollouts
+from tailrace.models.trust import TrustStore
 
 
 def contracts(connection: Connection) -> Contracts:
@@ -23,7 +25,8 @@ def contracts(connection: Connection) -> Contracts:
     codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     fold = Contracts()
     for message in read_all(connection, [lanes.CONTRACTS]):
-        fold.apply(codec.decode("Contract", message.value()))
+        if (record := codec.read(message)) is not None:
+            fold.apply(record)
     return fold
 
 
@@ -47,10 +50,12 @@ def models_in_force(connection: Connection) -> list[dict[str, Any]]:
     codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     applied, rollouts = Contracts(), Rollouts()
     for message in read_all(connection, [lanes.CONTRACTS, lanes.ROLLOUTS]):
+        if (record := codec.read(message)) is None:
+            continue
         if message.topic() == lanes.CONTRACTS:
-            applied.apply(codec.decode("Contract", message.value()))
+            applied.apply(record)
         else:
-            rollouts.apply(codec.decode("Rollout", message.value()), message.offset())
+            rollouts.apply(record, message.offset())
     return [
         {
             "model": model,
@@ -69,25 +74,29 @@ def models_in_force(connection: Connection) -> list[dict[str, Any]]:
     ]
 
 
-def features_in_service(connection: Connection) -> dict[str, dict[int, list[str]]]:
-    """By model, the versions that answer, stand by or shadow, each with the features that it needs."""
+def features_in_service(connection: Connection, home: Path) -> dict[str, dict[int, list[str]]]:
+    """By model, the versions that answer, stand by or shadow, each with the features that it needs.
+
+    Args:
+        home: says whose manifests count.
+    """
     codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
-    catalog, rollouts = Catalog(), Rollouts()
+    trust = TrustStore(home / "keys", past=True)
+    catalog, rollouts = Catalog(lambda record: verified_manifest(record, trust)), Rollouts()
     for message in read_all(connection, [lanes.MANIFESTS, lanes.ROLLOUTS]):
+        if (read := codec.read(message)) is None:
+            continue
         if message.topic() == lanes.ROLLOUTS:
-            rollouts.apply(codec.decode("Rollout", message.value()), message.offset())
-        elif message.value() is not None:
-            catalog.apply(codec.decode("ModelManifest", message.value()))
+            rollouts.apply(read, message.offset())
+        else:
+            catalog.apply(read)
     needed: dict[str, dict[int, list[str]]] = {}
     for model, state in rollouts.current.items():
         arms = () if state.experiment is None else state.experiment.versions
         for version in (state.champion, state.previous, *arms, *state.shadow):
-            record = None if version is None else catalog.record(model, version)
-            if version is None or record is None:
+            record = None if version is None else catalog.verified(model, version)
+            if version is None or record is None:  # what is not verified cannot serve either
                 continue
-            try:
-                manifest = Manifest.from_bytes(record["manifest"])
-            except PackageRefused:  # what cannot be read cannot serve either
-                continue
-            needed.setdefault(model, {})[version] = [each.name for each in manifest.inputs]
+            inputs = Manifest.from_bytes(record["manifest"]).inputs
+            needed.setdefault(model, {})[version] = [each.name for each in inputs]
     return needed

@@ -213,7 +213,8 @@ def _publish(connection: Connection, codec: ControlCodec, each: Plan, contracts:
     fresh = Contracts()
     won = False
     for message in read_all(connection, [lanes.CONTRACTS]):
-        came = fresh.apply(codec.decode("Contract", message.value()))
+        read = codec.read(message)
+        came = read is not None and fresh.apply(read)
         won = won or (came and message.offset() == offset)
     contracts.__dict__.update(fresh.__dict__)
     if not won:

@@ -21,7 +21,7 @@ from tailrace.kit.errors import BadRecord
 from tailrace.kit.messages import Message
 from tailrace.kit.registry import Registry
 from tailrace.kit.windows import Cell, Closed, Judged, Rows, Times
-from tailrace.models.catalog import Catalog
+from tailrace.models.catalog import Catalog, Verify
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ class DriftWindows:
     Args:
         registry: where schemas are.
         open_reference: opens the reference of a manifest record; raises PackageRefused, Retry.
+        verify: whose manifests count; raises PackageRefused.
         catch_up: everything that is on the control topics by now. A prediction is written after the contract and
             the version that it names; where they have not come this way yet, they are looked for there, so that
             what is counted does not depend on which topic was read first.
@@ -45,13 +46,17 @@ class DriftWindows:
     kind = "drift"
 
     def __init__(
-        self, registry: Registry, open_reference: OpenReference, catch_up: Callable[[], Sequence[Message]]
+        self,
+        registry: Registry,
+        open_reference: OpenReference,
+        verify: Verify,
+        catch_up: Callable[[], Sequence[Message]],
     ) -> None:
         self._control_codec = ControlCodec(registry)
         self._reader = PredictionReader(Codec(registry))
         self._catch_up = catch_up
         self._contracts = Contracts()
-        self._catalog = Catalog()
+        self._catalog = Catalog(verify)
         self._references = References(self._catalog, open_reference, self._look_again)
         self._unknown: set[str] = set()
 

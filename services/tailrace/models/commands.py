@@ -79,8 +79,8 @@ def ask_each(
         fold = Rollouts()
         while not reader.caught_up():
             for message in reader.poll(0.2):
-                if message.topic() == lanes.ROLLOUTS:
-                    fold.apply(codec.decode("Rollout", message.value()), message.offset())
+                if message.topic() == lanes.ROLLOUTS and (step := codec.read(message)) is not None:
+                    fold.apply(step, message.offset())
         asked = [
             {
                 "command_id": str(uuid.uuid4()),
@@ -118,7 +118,8 @@ def rollouts(connection: Connection, codec: ControlCodec) -> Rollouts:
     """The rollouts as they stand."""
     fold = Rollouts()
     for message in read_all(connection, [lanes.ROLLOUTS]):
-        fold.apply(codec.decode("Rollout", message.value()), message.offset())
+        if (record := codec.read(message)) is not None:
+            fold.apply(record, message.offset())
     return fold
 
 
@@ -151,15 +152,14 @@ def _answers(
 
 def _answers_in(message: Message, codec: ControlCodec, fold: Rollouts) -> Iterator[Answer]:
     """Whose answers a record is."""
+    record = codec.read(message)
+    if record is None:
+        return
     if message.topic() == lanes.ROLLOUTS:
-        step = codec.decode("Rollout", message.value())
-        if fold.apply(step, message.offset()) and step["command_id"] is not None:
-            yield Answer(step["command_id"], step=step)
+        if fold.apply(record, message.offset()) and record["command_id"] is not None:
+            yield Answer(record["command_id"], step=record)
     elif message.topic() == lanes.TRAINING_RUNS:
-        run = codec.decode("TrainingRun", message.value())
-        for trigger in run["triggers"]:
-            yield Answer(trigger["id"], run=run)
-    else:
-        alert = codec.decode("Alert", message.value())
-        if "command_id" in alert["detail"]:
-            yield Answer(alert["detail"]["command_id"], refusal=alert["summary"])
+        for trigger in record["triggers"]:
+            yield Answer(trigger["id"], run=record)
+    elif "command_id" in record["detail"]:
+        yield Answer(record["detail"]["command_id"], refusal=record["summary"])

@@ -22,8 +22,8 @@ def evaluations(connection: Connection, model: str | None = None) -> list[dict[s
     codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     latest: dict[str, dict[str, Any]] = {}
     for message in read_all(connection, [lanes.TRAINING_RUNS]):
-        record = codec.decode("TrainingRun", message.value())
-        if model in (None, record["model"]) and record["evaluations"]:
+        record = codec.read(message)
+        if record is not None and model in (None, record["model"]) and record["evaluations"]:
             latest[record["run_id"]] = record
     runs = sorted(latest.values(), key=lambda run: (run["model"], run["at"]))
     return [_of_run(run) | evaluation for run in runs for evaluation in run["evaluations"]]

@@ -25,16 +25,16 @@ def experiment_report(connection: Connection, model: str) -> dict[str, Any]:
     codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     fold, last = Rollouts(), RolloutState(model)
     for message in read_all(connection, [lanes.ROLLOUTS]):
-        fold.apply(codec.decode("Rollout", message.value()), message.offset())
+        if (record := codec.read(message)) is None:
+            continue
+        fold.apply(record, message.offset())
         last = last if fold.state(model).experiment is None else fold.state(model)
     if last.experiment is None:
         raise TailraceError(
             f"{model} has had no experiment: `tailrace experiment {model} start --arm VERSION`"
         )
-    reports = (
-        codec.decode("PerformanceReport", m.value())
-        for m in read_all(connection, [lanes.PERFORMANCE_REPORTS])
-    )
+    read = map(codec.read, read_all(connection, [lanes.PERFORMANCE_REPORTS]))
+    reports = (report for report in read if report is not None)
     running = fold.state(model).experiment is not None
     return {"model": model, "running": running, **described(last, reports)}
 

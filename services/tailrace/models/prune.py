@@ -23,8 +23,9 @@ from tailrace.kit.reading import earliest_ms, read_all
 from tailrace.kit.registry import RegistryClient
 from tailrace.models.catalog import Catalog
 from tailrace.models.commands import Wanted, ask_each
-from tailrace.models.package import chunks_of
+from tailrace.models.package import chunks_of, verified_manifest
 from tailrace.models.rollout_fold import PRUNE, Rollouts, RolloutState
+from tailrace.models.trust import TrustStore
 
 _TIMEOUT_S = 30.0
 
@@ -68,8 +69,8 @@ class Pruned:
     published: bool = True
 
 
-def find_unneeded(connection: Connection, contract: ModelContract) -> list[Pruned]:
-    """What nothing needs of a model's packages, by version.
+def find_unneeded(connection: Connection, home: Path, contract: ModelContract) -> list[Pruned]:
+    """What nothing needs of a model's packages, by version; ``home`` says whose manifests count.
 
     Raises:
         TailraceError: Kafka cannot be read.
@@ -78,14 +79,15 @@ def find_unneeded(connection: Connection, contract: ModelContract) -> list[Prune
     codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     # Chunks first: whose manifest is not there afterwards was never published, since both are one transaction.
     chunks = _chunks(connection)
-    catalog, history = Catalog(), []
+    trust = TrustStore(home / "keys", past=True)
+    catalog, history = Catalog(lambda record: verified_manifest(record, trust)), []
     for message in read_all(connection, [lanes.MANIFESTS]):
-        if message.value() is not None:
-            catalog.apply(codec.decode("ModelManifest", message.value()))
+        if (published := codec.read(message)) is not None:
+            catalog.apply(published)
     fold = Rollouts()
     for message in read_all(connection, [lanes.ROLLOUTS]):
-        record = codec.decode("Rollout", message.value())
-        if fold.apply(record, message.offset()) and record["model"] == model:
+        record = codec.read(message)
+        if record is not None and fold.apply(record, message.offset()) and record["model"] == model:
             history.append(Since(message.timestamp()[1], fold.state(model)))
     records = {version: catalog.record(model, version) or {} for version in catalog.versions(model)}
     kept = Kept(
@@ -103,7 +105,8 @@ def remove(connection: Connection, home: Path, model: str, found: Sequence[Prune
     codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     fold = Rollouts()
     for message in read_all(connection, [lanes.ROLLOUTS]):
-        fold.apply(codec.decode("Rollout", message.value()), message.offset())
+        if (record := codec.read(message)) is not None:
+            fold.apply(record, message.offset())
     let_go = fold.state(model).pruned
     wanted = [Wanted(PRUNE, f.version, f.why) for f in found if f.published and f.version not in let_go]
     for answer in ask_each(connection, home, model, wanted) if wanted else []:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from tailrace.kit.codec import ControlCodec
 from tailrace.kit.connection import Connection
 from tailrace.kit.reading import read_all
 from tailrace.kit.registry import RegistryClient
+from tailrace.models.catalog import Catalog
 from tailrace.models.commands import rollouts
 from tailrace.models.errors import PackageRefused
 from tailrace.models.package import verified_manifest
@@ -27,15 +29,14 @@ def published_versions(connection: Connection, home: Path, model: str | None = N
     codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     trust = TrustStore(home / "keys")
     fold = rollouts(connection, codec)
-    found: dict[tuple[str, int], dict[str, Any]] = {}
+    past = TrustStore(home / "keys", past=True)
+    catalog = Catalog(lambda record: verified_manifest(record, past))
     for message in read_all(connection, [lanes.MANIFESTS]):
-        if message.value() is None:
-            continue
-        record = codec.decode("ModelManifest", message.value())
-        at = record["model"], record["version"]
-        if at not in found and model in (None, record["model"]):
-            found[at] = _described(record, fold.state(record["model"]), trust)
-    return [found[at] for at in sorted(found)]
+        if (record := codec.read(message)) is not None:
+            catalog.apply(record)
+    claimed = [(name, version) for name, version in catalog.claimed() if model in (None, name)]
+    records = [found for at in claimed if (found := catalog.record(*at)) is not None]
+    return [_described(found, fold.state(found["model"]), trust) for found in records]
 
 
 def state_of(version: int, rollout: RolloutState) -> str:
@@ -64,14 +65,22 @@ def state_of(version: int, rollout: RolloutState) -> str:
     return "published"
 
 
-def _described(record: dict[str, Any], rollout: RolloutState, trust: TrustStore) -> dict[str, Any]:
+def _time(ms: int) -> str | None:
+    """None where it is beyond all dates: nobody has signed it."""
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _described(record: Mapping[str, Any], rollout: RolloutState, trust: TrustStore) -> dict[str, Any]:
     envelope = {
         "model": record["model"],
         "version": record["version"],
         "state": state_of(record["version"], rollout),
         "digest": record["digest"],
         "key_id": record["key_id"],
-        "published_at": datetime.fromtimestamp(record["published_at"] / 1000, UTC).isoformat(),
+        "published_at": _time(record["published_at"]),
         "published_by": record["published_by"],
     }
     try:

@@ -97,8 +97,8 @@ def clocks(connection: Connection) -> LaneClocks:
     codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     fold = LaneClocks()
     for message in read_all(connection, [lanes.CLOCKS]):
-        if message.value() is not None:
-            fold.apply(codec.decode("Clock", message.value()))
+        if (record := codec.read(message)) is not None:
+            fold.apply(record)
     return fold
 
 

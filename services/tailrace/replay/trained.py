@@ -16,22 +16,27 @@ from tailrace.kit.reading import read_all
 from tailrace.kit.registry import RegistryClient
 from tailrace.models.catalog import Catalog
 from tailrace.models.manifest import Manifest, TrainedOn
+from tailrace.models.package import verified_manifest
 from tailrace.models.rollout_fold import Rollouts
+from tailrace.models.trust import TrustStore
 
 
-def champion_manifest(connection: Connection, model: str) -> Manifest | None:
-    """The manifest of the version that answers now; None where none does."""
+def champion_manifest(connection: Connection, home: Path, model: str) -> Manifest | None:
+    """The manifest of the version that answers now; None where none does, or nobody whom ``home`` trusts, or has
+    trusted, has signed it.
+    """
     codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
-    catalog, rollouts = Catalog(), Rollouts()
+    trust = TrustStore(home / "keys", past=True)
+    catalog, rollouts = Catalog(lambda record: verified_manifest(record, trust)), Rollouts()
     for message in read_all(connection, [lanes.MANIFESTS, lanes.ROLLOUTS]):
-        if message.value() is None:
+        if (read := codec.read(message)) is None:
             continue
         if message.topic() == lanes.MANIFESTS:
-            catalog.apply(codec.decode("ModelManifest", message.value()))
+            catalog.apply(read)
         else:
-            rollouts.apply(codec.decode("Rollout", message.value()), message.offset())
+            rollouts.apply(read, message.offset())
     champion = rollouts.state(model).champion
-    record = None if champion is None else catalog.record(model, champion)
+    record = None if champion is None else catalog.verified(model, champion)
     return None if record is None else Manifest.from_bytes(record["manifest"])
 
 

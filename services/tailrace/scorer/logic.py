@@ -21,7 +21,7 @@ from tailrace.kit.log import Committed
 from tailrace.kit.logic import Clock, Output, Suspect
 from tailrace.kit.messages import DeadLetter, Message, Record, Runs, TopicPartition
 from tailrace.kit.registry import Registry
-from tailrace.models.catalog import Catalog
+from tailrace.models.catalog import Catalog, Verify
 from tailrace.models.fingerprint import runtime_versions
 from tailrace.models.rollout_fold import Rollouts
 from tailrace.scorer.alerts import Alerts
@@ -43,7 +43,7 @@ from tailrace.scorer.rows import Requests, Rows
 from tailrace.scorer.served import Served
 from tailrace.scorer.stand_in import StandIns
 from tailrace.scorer.tell_time import pass_on, refuse_marks_ahead, tell_time
-from tailrace.scorer.versions import OpenVersion, Role, Serving, Verify, Versions
+from tailrace.scorer.versions import OpenVersion, Role, Serving, Versions
 from tailrace.scorer.work import Work
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class ScorerLogic:
         self._control_codec = ControlCodec(registry)
         self._alerts = Alerts(role, self._control_codec)
         self._contracts = Contracts()
-        self._catalog = Catalog()
+        self._catalog = Catalog(verify)
         self._rollouts = Rollouts()
         self._lane_clocks = LaneClocks()
         self._plans = LanePlans(role, self._codec, registry)

@@ -112,8 +112,9 @@ def _work(job: Mapping[str, Any], tell: Any) -> None:
         tell(end=REJECTED, reason="; ".join(trained.failed))
         return
     say(0.95, "publishing")
+    home = home_dir()
     try:
-        published = publish_package(connection, trained.package, own_key(home_dir()), once=True)
+        published = publish_package(connection, trained.package, own_key(home), home, once=True)
     except TailraceError as error:
         raise Retry(str(error)) from error
     tell(end=PUBLISHED, version=published.version)
@@ -142,19 +143,20 @@ def _champion(connection: Connection, registry: RegistryClient, contract: ModelC
     from tailrace.models.catalog import Catalog
     from tailrace.models.errors import PackageRefused
     from tailrace.models.fetch import KafkaChunks, PackageFetcher
-    from tailrace.models.package import open_package
+    from tailrace.models.package import open_package, verified_manifest
     from tailrace.models.trust import TrustStore
 
-    codec, catalog = ControlCodec(registry), Catalog()
-    for message in read_all(connection, [lanes.MANIFESTS]):
-        if message.value() is not None:
-            catalog.apply(codec.decode("ModelManifest", message.value()))
-    record = catalog.record(contract.model, version)
     home = home_dir()
+    trust = TrustStore(home / "keys", past=True)
+    codec, catalog = ControlCodec(registry), Catalog(lambda record: verified_manifest(record, trust))
+    for message in read_all(connection, [lanes.MANIFESTS]):
+        if (published := codec.read(message)) is not None:
+            catalog.apply(published)
+    record = catalog.record(contract.model, version)
     try:
         if record is not None:
             fetch = PackageFetcher(home / "cache" / "packages", KafkaChunks(connection))
-            return open_package(record, fetch, TrustStore(home / "keys", past=True), contract)
+            return open_package(record, fetch, trust, contract)
     except PackageRefused as refused:
         print(f"version {version} cannot be compared with: {refused}", file=sys.stderr)
     return None

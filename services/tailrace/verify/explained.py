@@ -23,7 +23,7 @@ from tailrace.scorer.explain import explained_output, said, shapley
 from tailrace.scorer.fill_missing import fill_missing
 from tailrace.scorer.read_request import read_requests
 from tailrace.scorer.work import Work
-from tailrace.verify.logged import ALWAYS, Logged, LoggedPredictions, Span, packages
+from tailrace.verify.logged import ALWAYS, Logged, LoggedPredictions, Span, known_to, packages
 from tailrace.verify.received import received
 from tailrace.verify.rescore import is_here
 
@@ -120,7 +120,7 @@ def explain_logged(
         )
     applied = logged.contracts.by_digest[event["contract_digest"]]
     plan = ContractPlan(applied, found.message.topic(), codec, logged.registry)
-    record = _manifest(logged, event["model"], event["version"])
+    record = _manifest(logged, home or home_dir(), event["model"], event["version"])
     opened = packages(connection, home or home_dir())(record, applied.contract)
     columns = _row(received(found.message, codec, logged.registry), plan, opened)
     return _explained(Source.of(found.message), event, opened, columns)
@@ -132,8 +132,8 @@ def _one(found: list[Logged], name: str) -> Logged:
     return next((each for each in found if each.head["prediction_id"] == name), found[0])
 
 
-def _manifest(logged: LoggedPredictions, model: str, version: int) -> dict[str, Any]:
-    catalog, codec = Catalog(), ControlCodec(logged.registry)
+def _manifest(logged: LoggedPredictions, home: Path, model: str, version: int) -> dict[str, Any]:
+    catalog, codec = Catalog(known_to(home)), ControlCodec(logged.registry)
     for message in logged.control:
         if message.topic() == lanes.MANIFESTS and (record := codec.read(message)) is not None:
             catalog.apply(record)

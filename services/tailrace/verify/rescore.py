@@ -23,6 +23,7 @@ from tailrace.kit.inline import Inline
 from tailrace.kit.messages import Message, Record, Source
 from tailrace.kit.registry import Registry
 from tailrace.kit.sources import prediction_id
+from tailrace.models.catalog import Verify
 from tailrace.models.errors import PackageRefused
 from tailrace.models.fingerprint import runtime_versions
 from tailrace.models.load import LoadedModel
@@ -104,13 +105,20 @@ class Rescorer:
     Args:
         control: every message of the contracts, manifests and rollouts topics, each topic in order.
         open_version: opens a package, as the scorer does; raises PackageRefused.
+        verify: whose manifests count; raises PackageRefused.
     """
 
-    def __init__(self, registry: Registry, control: Sequence[Message], open_version: OpenVersion) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        control: Sequence[Message],
+        open_version: OpenVersion,
+        verify: Verify | None = None,
+    ) -> None:
         self._registry = registry
         self._codec, self._control_codec = Codec(registry), ControlCodec(registry)
         self._heads = Heads(self._codec)
-        self._control, self._open_version = control, open_version
+        self._control, self._open_version, self._verify = control, open_version, verify
         self._refused: dict[tuple[str, int], str] = {}
         self._tolerances: dict[str, Tolerance] = {}
         self._logics: OrderedDict[_Named, ScorerLogic] = OrderedDict()
@@ -240,7 +248,7 @@ class Rescorer:
         logic = self._logics.pop(named, None)
         if logic is None:
             opened = self._open_but(self._previous(named)) if named.alone else self._open
-            logic = ScorerLogic(named.role, self._registry, opened, Inline())
+            logic = ScorerLogic(named.role, self._registry, opened, Inline(), self._verify)
             logic.control(self._as_of(named))
         self._logics[named] = logic
         if len(self._logics) > _MOST_LOGICS:
@@ -280,16 +288,14 @@ class Rescorer:
         """The control topics as they were when the model had this contract and this revision."""
         kept, contract_reached, revision_reached = [], False, False
         for message in self._control:
-            if message.value() is None:
+            if (record := self._control_codec.read(message)) is None:
                 continue
             if message.topic() == lanes.CONTRACTS:
-                record = self._control_codec.decode("Contract", message.value())
                 if record["model"] == named.model:
                     if contract_reached:
                         continue
                     contract_reached = record["digest"] == named.contract_digest
             elif message.topic() == lanes.ROLLOUTS:
-                record = self._control_codec.decode("Rollout", message.value())
                 if record["model"] != named.model or revision_reached:
                     continue
                 revision_reached = record["revision"] == named.revision

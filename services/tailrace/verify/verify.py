@@ -26,12 +26,11 @@ from tailrace.kit.registry import RegistryClient
 from tailrace.kit.sources import prediction_id
 from tailrace.kit.topics import LANE, topics_read_by
 from tailrace.models.errors import PackageRefused
-from tailrace.models.manifest import Manifest
 from tailrace.verify.check import Growing, Offsets, Problem, account, compare_rows
 from tailrace.verify.decisions import Decisions, Published
 from tailrace.verify.heads import Heads
 from tailrace.verify.log import Log, Range
-from tailrace.verify.logged import messages_at, packages
+from tailrace.verify.logged import known_to, messages_at, packages
 from tailrace.verify.outcomes import Outcomes
 from tailrace.verify.report import Report
 from tailrace.verify.rescore import Rescorer, Sample
@@ -103,6 +102,7 @@ class Verification:
         self._ranges: dict[Partition, Range] = {}
         self._report = Report()
         self._registry, self._home = registry, home or home_dir()
+        self._manifest = known_to(self._home)
         self._sample = Sample(deep)
         self._control_messages: list[Message] = []
 
@@ -133,7 +133,8 @@ class Verification:
     def _lanes(self) -> list[Lane]:
         applied = Contracts()
         for message in self._log.read(self._log.retained([lanes.CONTRACTS])):
-            applied.apply(self._control.decode("Contract", message.value()))
+            if (record := self._control.read(message)) is not None:
+                applied.apply(record)
         current = applied.current
         if self._model is None:
             self._models = frozenset(current)
@@ -179,21 +180,32 @@ class Verification:
             if topic in (lanes.CONTRACTS, lanes.MANIFESTS, lanes.ROLLOUTS):
                 self._control_messages.append(message)
             if topic == lanes.CONTRACTS:
-                self._contracts.apply(self._control.decode("Contract", value))
+                if (record := self._control.read(message)) is not None:
+                    self._contracts.apply(record)
             elif topic == lanes.MANIFESTS:
-                record = self._control.decode("ModelManifest", value)
-                published = Published(record["digest"], _content_digest(record["manifest"]))
-                self._decisions.versions[record["model"], record["version"]] = published
+                self._published(message)
             elif topic in _DECISIONS:
                 self._decided(message)
 
         self._take(ranges, take)
 
+    def _published(self, message: Message) -> None:
+        """Takes a version in: the first whose manifest is verified, as everywhere."""
+        record = self._control.read(message)
+        if record is None:
+            return
+        try:
+            manifest = self._manifest(record)
+        except PackageRefused:
+            return
+        published = Published(record["digest"], manifest.content_digest)
+        self._decisions.versions.setdefault((record["model"], record["version"]), published)
+
     def _decided(self, message: Message) -> None:
         """Takes a decision in, where it is about a model that is verified."""
         at, name = Source.of(message), _DECISIONS[message.topic()]
-        record = self._control.decode(name, message.value())
-        if record["model"] not in self._models:
+        record = self._control.read(message)
+        if record is None or record["model"] not in self._models:
             return
         if name == "Rollout":
             self._report.offend(self._decisions.rollout(at, record))
@@ -350,7 +362,7 @@ class Verification:
 
     def _rescore(self, messages: list[Message]) -> None:
         opened = packages(self._connection, self._home, self._report.revoked)
-        rescorer = Rescorer(self._registry, self._control_messages, opened)
+        rescorer = Rescorer(self._registry, self._control_messages, opened, known_to(self._home))
         self._report.offend(rescorer.problems(messages, partial(messages_at, self._connection)))
         self._report.rescored = len(messages)
 
@@ -380,14 +392,6 @@ class Verification:
                 self._report.offend(
                     _problems("no-event", partition, result.unknown, "a row without an event")
                 )
-
-
-def _content_digest(manifest: bytes) -> str | None:
-    """The digest of a version's content; None where the manifest is not one of ours."""
-    try:
-        return Manifest.from_bytes(manifest).content_digest
-    except PackageRefused:
-        return None
 
 
 def _general(topic: str) -> str:
