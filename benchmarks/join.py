@@ -54,7 +54,10 @@ class Joiner(JoinerLogic):
 
     def __init__(self, made: JoinedLane, folder: Path) -> None:
         super().__init__(
-            made.registry, lambda lane, number: open_store(folder, f"{lane}-{number}"), lambda _: PARTITIONS
+            made.registry,
+            lambda lane, number: open_store(folder, f"{lane}-{number}"),
+            lambda _: PARTITIONS,
+            list,
         )
         record = made.contract_record()
         self.control([PlainMessage(record.topic, 0, 0, record.value)])

@@ -133,7 +133,7 @@ def test_files_say_what_the_services_of_the_loop_read() -> None:
     nothing: Any = None
     drift = WindowedLogic(DriftWindows(registry, nothing, nothing, list), codec, lambda topic: 1)
     evaluator = WindowedLogic(PerformanceWindows(registry, nothing, list), codec, lambda topic: 1)
-    joiner = JoinerLogic(registry, nothing, lambda topic: 1)
+    joiner = JoinerLogic(registry, nothing, lambda topic: 1, list)
     remembered = {WINDOW_STATE}  # read to its end by whoever takes partitions over
     assert read_by(joiner, publisher) == topics_read_by("joiner")
     assert read_by(drift, publisher) | remembered | {CHUNKS} == topics_read_by("drift")

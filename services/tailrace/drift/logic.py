@@ -18,6 +18,7 @@ from tailrace.drift.read_predictions import PredictionReader, Predictions
 from tailrace.drift.references import OpenReference, References
 from tailrace.kit.codec import Codec, ControlCodec
 from tailrace.kit.errors import BadRecord
+from tailrace.kit.marks import EARLIEST_MS
 from tailrace.kit.messages import Message
 from tailrace.kit.registry import Registry
 from tailrace.kit.windows import Cell, Closed, Judged, Rows, Times
@@ -57,7 +58,7 @@ class DriftWindows:
         self._catch_up = catch_up
         self._contracts = Contracts()
         self._catalog = Catalog(verify)
-        self._references = References(self._catalog, open_reference, self._look_again)
+        self._references = References(self._catalog, open_reference, self.look_again)
         self._unknown: set[str] = set()
 
     def control_topics(self) -> Sequence[str]:
@@ -71,6 +72,9 @@ class DriftWindows:
 
     def contracts(self) -> Contracts:
         return self._contracts
+
+    def look_again(self) -> None:
+        self.control(self._catch_up())
 
     def topics(self) -> frozenset[str]:
         lanes = [Lane(applied.contract.lane) for applied in self._contracts.by_digest.values()]
@@ -121,6 +125,10 @@ class DriftWindows:
     def closes_at(self, contract: AppliedContract, window_start: int, age: int) -> int:
         return window_start + contract.contract.drift.window_ms + contract.contract.event_time.lateness_ms
 
+    def check(self, cell: Cell) -> None:
+        Subject.read(cell.subject)
+        Counts.from_bytes(cell.counts)
+
     def add(self, into: Counts | None, counts: bytes) -> Counts:
         found = Counts.from_bytes(counts)
         return found if into is None else into.plus(found)
@@ -148,7 +156,7 @@ class DriftWindows:
         """By row, why predictions cannot be counted."""
         whose = predictions.identity
         if whose.contract_digest not in self._contracts.by_digest.keys() | self._unknown:
-            self._look_again()
+            self.look_again()
         applied = self._contracts.by_digest.get(whose.contract_digest)
         if applied is None:
             self._unknown.add(whose.contract_digest)
@@ -161,8 +169,6 @@ class DriftWindows:
             [messages[at].timestamp()[1] for at in predictions.at.tolist()], dtype=np.int64
         )
         reason = "the event time is further ahead of the append time than the contract's skew"
-        ahead = np.flatnonzero(predictions.event_times > latest).tolist()
+        times = predictions.event_times
+        ahead = np.flatnonzero((times > latest) | (times < EARLIEST_MS)).tolist()
         return {row: BadRecord("event-time-ahead", reason, "event_time") for row in ahead}
-
-    def _look_again(self) -> None:
-        self.control(self._catch_up())

@@ -30,16 +30,23 @@ class JoinerLogic:
         registry: where schemas are.
         open_store: opens the store of a lane's partition.
         partitions: how many a topic has.
+        catch_up: everything that is on the control topics by now. A prediction is written after the contract that it
+            names; where that has not come this way yet, it is looked for there.
     """
 
     def __init__(
-        self, registry: Registry, open_store: Callable[[str, int], Store], partitions: Callable[[str], int]
+        self,
+        registry: Registry,
+        open_store: Callable[[str, int], Store],
+        partitions: Callable[[str], int],
+        catch_up: Callable[[], Sequence[Message]],
     ) -> None:
         self._registry = registry
         self._codec = Codec(registry)
         self._control_codec = ControlCodec(registry)
         self._open_store = open_store
         self._partitions = partitions
+        self._catch_up = catch_up
         self._contracts = Contracts()
         self._lanes: dict[str, LaneContracts] = {}
         self._own: dict[tuple[str, int], LanePartition] = {}
@@ -62,8 +69,11 @@ class JoinerLogic:
                 plan = ContractPlan(applied, self._codec, self._registry)
                 lane = plan.lane.name
                 if lane not in self._lanes:
-                    self._lanes[lane] = LaneContracts(Lane(lane), self._codec)
+                    self._lanes[lane] = LaneContracts(Lane(lane), self._codec, look=self._look)
                 self._lanes[lane].take(plan)
+
+    def _look(self) -> None:
+        self.control(self._catch_up())
 
     def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> History | None:
         found: dict[tuple[str, int], dict[str, Committed]] = {}

@@ -31,6 +31,7 @@ from tailrace.kit.registry import CONTENT_TYPE
 from tailrace.local.ports import require_free
 from tailrace.local.registry_log import RegistryLog
 from tailrace.local.registry_state import (
+    MODES,
     LogRecord,
     RegistryState,
     Version,
@@ -41,7 +42,6 @@ from tailrace.local.registry_state import (
     schema_record,
 )
 
-MODES = ("READWRITE", "READONLY")
 _LATEST = ("latest", "-1")
 _LARGEST_BODY = 4 * 1024 * 1024
 

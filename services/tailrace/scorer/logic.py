@@ -180,7 +180,7 @@ class ScorerLogic:
         self._prepared = False
         self._codec.begin_batch()
         work.requests, work.marks, work.bad = read_requests(batch, work.topics, self._plans.by_topic)
-        refuse_marks_ahead(work, self._plans.skew_ms)
+        refuse_marks_ahead(work, self._plans.ahead_ms)
         require_time(work, self._lane_clocks.is_replayed)
         output = Output(holds=self._holds.of(work))
         if output.holds:
