@@ -152,7 +152,9 @@ class World:
         control = Control(self.registry)
         contract = contract_record(self.contract)
         manifest = manifest_record("benchmark", 1, self.manifest.digest)
-        windows = DriftWindows(control.by("drift"), lambda _: (self.manifest, self.reference), list)
+        windows = DriftWindows(
+            control.by("drift"), lambda _: (self.manifest, self.reference), lambda _: None, list
+        )
         windows.control(
             [
                 message_of(control.record("Contract", contract)),

@@ -58,6 +58,7 @@ class Joiner(JoinerLogic):
             made.control.by("scorer"),
             lambda lane, number: open_store(folder, f"{lane}-{number}"),
             lambda _: PARTITIONS,
+            list,
         )
         record = made.contract_record()
         self.control([message_of(record)])

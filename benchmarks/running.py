@@ -205,7 +205,7 @@ class Running:
     def publish(self) -> Publication:
         """The model as its next version."""
         self._published = True
-        return publish_package(self.connection, self.package, self._key)
+        return publish_package(self.connection, self.package, self._key, self.home)
 
     def forget_chunks(self) -> None:
         """Empties the cache of what packages consist of: the model of the next publication is of new bytes to all."""

@@ -132,9 +132,9 @@ def test_files_say_what_the_services_of_the_loop_read() -> None:
     by = publisher.control.by("joiner")
     codec = by.codec
     nothing: Any = None
-    drift = WindowedLogic(DriftWindows(by, nothing, list), codec, lambda topic: 1)
+    drift = WindowedLogic(DriftWindows(by, nothing, nothing, list), codec, lambda topic: 1)
     evaluator = WindowedLogic(PerformanceWindows(by, nothing, list), codec, lambda topic: 1)
-    joiner = JoinerLogic(by, nothing, lambda topic: 1)
+    joiner = JoinerLogic(by, nothing, lambda topic: 1, list)
     remembered = {WINDOW_STATE}  # read to its end by whoever takes partitions over
     assert read_by(joiner, publisher) == topics_read_by("joiner")
     assert read_by(drift, publisher) | remembered | {CHUNKS} == topics_read_by("drift")

@@ -126,7 +126,7 @@ def test_models_of_ones_own(project: Project) -> None:
     assert "signature" in (alert["summary"] + str(alert["detail"]))
     answered_by(project, 2, row)
     states = [(v["state"], v["trusted"]) for v in project.json("models", "pumps")]
-    assert states[2:] == [("retired", True), ("rejected", False)]
+    assert states[2:] == [("retired", True), ("published", False)]
 
 
 def wait_for_states(connection: Connection, project: Project, wanted: list[str]) -> list[str]:

@@ -167,7 +167,7 @@ def test_a_feature_that_the_champion_needs_may_not_go(where: Connection, tmp_pat
     file.write_text(without)
 
     # A candidate keeps nothing from changing; the champion does.
-    assert plan([file], contracts(where), features_in_service(where))
+    assert plan([file], contracts(where), features_in_service(where, tmp_path))
     first = {
         "model": "apply-needed",
         "revision": 1,
@@ -186,4 +186,4 @@ def test_a_feature_that_the_champion_needs_may_not_go(where: Connection, tmp_pat
     with pytest.raises(
         TailraceError, match=f"features.{feature}: goes, and version 1, which is in service, needs it"
     ):
-        plan([file], contracts(where), features_in_service(where))
+        plan([file], contracts(where), features_in_service(where, tmp_path))

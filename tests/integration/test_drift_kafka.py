@@ -37,7 +37,7 @@ from tailrace.local.process import Process
 from tailrace.models.build import build_package
 from tailrace.models.publish import publish_package
 from tailrace.models.reference import NumberProfile, Reference
-from tailrace.signing.trust import signing_key
+from tailrace.signing.trust import own_key
 
 MODEL = "drifting"
 LANE = Lane(MODEL)
@@ -92,7 +92,7 @@ class World:
         apply(connection, plan([file], contracts), contracts, print)
         frame, truth = models.rows(n=2_000)
         package = build_package(models.estimator("logistic").fit(frame, truth), frame, truth, self.contract)
-        self.digest = publish_package(connection, package, signing_key(home)).digest
+        self.digest = publish_package(connection, package, own_key(home), home).digest
         self.reference = Reference.from_bytes(package.parts["reference"])
         self.schema_id = registry.register(f"{LANE.predictions}-value", prediction_schema(self.contract))
         self.producer = Producer({**connection.kafka})

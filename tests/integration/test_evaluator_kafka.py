@@ -37,7 +37,7 @@ from tailrace.local.ports import free_port
 from tailrace.local.process import Process
 from tailrace.models.build import build_package
 from tailrace.models.publish import publish_package
-from tailrace.signing.trust import signing_key
+from tailrace.signing.trust import own_key
 
 MODEL = "credit"
 LANE = Lane(MODEL)
@@ -83,7 +83,7 @@ class World:
         frame, truth = models.rows(n=2_000)
         package = build_package(models.estimator("logistic").fit(frame, truth), frame, truth, self.contract)
         self.holdout = package.manifest.holdout.metrics
-        self.digest = publish_package(connection, package, signing_key(home)).digest
+        self.digest = publish_package(connection, package, own_key(home), home).digest
         self.ids = {
             topic: registry.register(f"{topic}-value", schema(self.contract))
             for topic, schema in (

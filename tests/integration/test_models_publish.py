@@ -104,7 +104,7 @@ def test_a_publisher_that_dies_halfway_leaves_nothing_to_read(where: Connection,
     """Chunks of a transaction that never ended are not read, even where a manifest names them."""
     built = models.package("logistic")
     key = own_key(home_with_keys(tmp_path))
-    published = publish_package(where, built, key)
+    published = publish_package(where, built, key, tmp_path)
     record = next(r for r in records(where, "credit") if r["version"] == published.version)
     last = max(c.offset for c in chunks_of(record))
 
@@ -130,7 +130,7 @@ def test_publishers_at_the_same_time_never_share_a_number(where: Connection, tmp
     def run() -> None:
         for _ in range(3):
             try:
-                done.append(publish_package(where, built, key).version)
+                done.append(publish_package(where, built, key, tmp_path).version)
             except TailraceError as error:
                 refused.append(str(error))
 

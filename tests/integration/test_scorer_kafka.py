@@ -39,7 +39,7 @@ from tailrace.models.load import LoadedModel, load_model
 from tailrace.models.manifest import Part, sha256
 from tailrace.models.publish import publish_package
 from tailrace.signing.keys import SigningKey
-from tailrace.signing.trust import signing_key
+from tailrace.signing.trust import own_key
 from tailrace.verify.explained import explain_logged
 from tailrace.verify.logged import Span
 from tailrace.verify.reproduce import reproduce
@@ -235,7 +235,7 @@ def test_a_version_signed_by_a_stranger_changes_nothing(cluster: Cluster) -> Non
     assert (alert["version"], alert["detail"]["check"]) == (3, "signature")
     refused = ask(cluster.connection, cluster.home, "promote", "credit", 3)
     assert refused.step is None
-    assert "rejected" in (refused.refusal or "")
+    assert "no version 3" in (refused.refusal or "")
     cluster.send(REQUEST)
     events = answered_whole(cluster)
     assert max(e["version"] for e in events) == 2
@@ -447,7 +447,7 @@ def raising(request: dict[str, Any]) -> Package:
 
 @pytest.mark.timeout(900)
 def test_a_shadow_that_sleeps_falls_behind_or_crashes_changes_and_delays_no_answer(cluster: Cluster) -> None:
-    bad = publish_package(cluster.connection, raising(REQUEST), signing_key(cluster.home)).version
+    bad = publish_package(cluster.connection, raising(REQUEST), own_key(cluster.home), cluster.home).version
     good = cluster.publish(kind="forest")
     shadow = cluster.processes.get("shadow-scorer") or cluster.run("shadow-scorer")
     for version in (bad, good):

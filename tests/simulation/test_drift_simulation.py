@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from tests.support.contracts import anybody
 from tests.support.drifting import CONTRACT, DriftWorld, draw, expected_tests
 from tests.support.simulation import OUTSIDE, Scenario, drained, quarantine, simulate
 
@@ -95,7 +96,7 @@ class DriftScenario(Scenario):
         def catch_up() -> list[Message]:
             return [message for topic in (CONTRACTS, MANIFESTS) for message in self.log.messages(topic)]
 
-        windows = DriftWindows(self.world.control.by("drift"), self.world.open_reference, catch_up)
+        windows = DriftWindows(self.world.control.by("drift"), self.world.open_reference, anybody, catch_up)
         return WindowedLogic(
             windows, self.world.control.codec, lambda topic: self.log.topics()[topic], keep_after=20
         )

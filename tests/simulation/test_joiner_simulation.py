@@ -56,7 +56,7 @@ class JoinerScenario(Scenario):
     co_partitioned = True
 
     def setup(self, log: MemoryLog, rng: random.Random) -> None:
-        self.rng = rng
+        self.rng, self.log = rng, log
         self.variant = rng.choice(["", "", "assume", "only"])
         self.made = VARIANTS[self.variant]
         self.partitions = rng.choice([1, 2, 3, 3])
@@ -178,7 +178,12 @@ class JoinerScenario(Scenario):
         return rng.random() < 0.9
 
     def logic(self) -> Logic:
-        return JoinerLogic(records(REGISTRY), self._open, lambda topic: self.partitions)
+        return JoinerLogic(
+            records(REGISTRY),
+            self._open,
+            lambda topic: self.partitions,
+            lambda: self.log.messages("tailrace.contracts"),
+        )
 
     def _open(self, lane: str, number: int) -> MemoryStore:
         """An empty store, or one as an earlier owner left it, perhaps long ago."""

@@ -36,7 +36,7 @@ from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 from tailrace.models.publish import publish_package
 from tailrace.signing.keys import SigningKey
-from tailrace.signing.trust import signing_key
+from tailrace.signing.trust import own_key
 
 LANE = Lane("credit")
 POLICY = """
@@ -107,7 +107,7 @@ class Cluster:
         contract = self.contracts.current["credit"].contract
         manifest = built.manifest.model_copy(update={"contract_digest": contract.digest})
         published = publish_package(
-            self.connection, type(built)(manifest, built.parts), key or signing_key(self.home)
+            self.connection, type(built)(manifest, built.parts), key or own_key(self.home), self.home
         )
         assert version in (None, published.version)
         return published.version

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from tests.support.contracts import contract_record, manifest_record
+from tests.support.contracts import anybody, contract_record, manifest_record
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.scoring import formula_model
 from tests.support.signed import Control
@@ -145,7 +145,7 @@ class DriftWorld:
 
     def windows(self) -> DriftWindows:
         """Knows nothing until it looks."""
-        return DriftWindows(self.control.by("drift"), self.open_reference, self.control_messages)
+        return DriftWindows(self.control.by("drift"), self.open_reference, anybody, self.control_messages)
 
     def artifact(self, version: int) -> str:
         return formula_model(self.contracts[0], version).manifest.digest

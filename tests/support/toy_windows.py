@@ -155,6 +155,9 @@ class ToyWindows:
     def contracts(self) -> Contracts:
         return self._contracts
 
+    def look_again(self) -> None:
+        """All that is on the control topics is read by the loop."""
+
     def topics(self) -> Collection[str]:
         return COUNTED if self._contracts.current else ()
 
@@ -207,6 +210,9 @@ class ToyWindows:
 
     def closes_at(self, contract: AppliedContract, window_start: int, age: int) -> int:
         return window_start + LENGTHS[contract.digest] + AGES[age]
+
+    def check(self, cell: Cell) -> None:
+        """Every cell is one."""
 
     def add(self, into: Any | None, counts: bytes) -> Any:
         return Counter(json.loads(counts)) + Counter(into or {})

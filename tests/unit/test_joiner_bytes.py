@@ -23,7 +23,7 @@ from tailrace.joiner.read_predictions import read_predictions
 from tailrace.joiner.read_truths import Place
 from tailrace.joiner.standing import NEVER, Facts, Standing
 from tailrace.kit import avro_bytes
-from tailrace.kit.errors import BadRecord, Retry
+from tailrace.kit.errors import BadRecord
 from tailrace.kit.log import Committed
 from tailrace.kit.messages import PlainMessage, Source
 from tailrace.kit.murmur2 import partition_of
@@ -237,11 +237,15 @@ def test_predictions_of_older_schemas_are_brought_to_their_contract_s() -> None:
     assert [getattr(one, "code", "fine") for one in answers[2:]] == ["truncated", "wrong-magic", "truncated"]
 
 
-def test_a_contract_that_is_not_known_yet_is_waited_for() -> None:
-    lane = Lane()
+def test_a_contract_that_is_not_known_is_looked_for_once() -> None:
+    lane, looked = Lane(), []
+    lane.view.look = lambda: looked.append(1)
     value = lane.prediction(SOURCE, "r", "k", 7, contract_digest="f" * 64).value or b""
-    with pytest.raises(Retry, match="contract ffffffffffff"):
-        read_predictions(lane.view, CHAMPION, [value])
+    for _ in range(2):
+        (bad,) = read_predictions(lane.view, CHAMPION, [value])
+        assert isinstance(bad, BadRecord)
+        assert (bad.code, "ffffffffffff" in bad.reason) == ("unknown-contract", True)
+    assert looked == [1]
 
 
 def test_state_comes_back_as_it_was_packed() -> None:

@@ -33,7 +33,7 @@ def lane() -> LaneContracts:
 
 def messages(records: Sequence[Record], start: int = 0) -> list[Message]:
     return [
-        PlainMessage(r.topic, 0, start + at, r.value, r.key, r.headers, NOW + 10**6)
+        PlainMessage(r.topic, 0, start + at, r.value, r.key, r.headers, NOW + 10**8)
         for at, r in enumerate(records)
     ]
 

@@ -9,6 +9,7 @@ import typer
 
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, connection, emit, say
+from tailrace.kit.connection import home_dir
 from tailrace.kit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def apply(
         for difference in ensure_topics(where.kafka, control_topics()):
             say(f"warning: {difference}")
     in_force = contracts(where)
-    plans = plan(files, in_force, features_in_service(where))
+    plans = plan(files, in_force, features_in_service(where, home_dir()))
     if not as_json:
         for each in plans:
             _say_plan(each)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tailrace.contracts import lanes
@@ -14,9 +15,10 @@ from tailrace.kit.connection import Connection
 from tailrace.kit.errors import UsageError
 from tailrace.kit.reading import read_all
 from tailrace.models.catalog import Catalog
-from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
+from tailrace.models.package import verified_manifest
 from tailrace.models.rollout_fold import Rollouts
+from tailrace.signing.trust import TrustStore
 
 
 def contracts(connection: Connection) -> Contracts:
@@ -63,22 +65,24 @@ def models_in_force(connection: Connection) -> list[dict[str, Any]]:
     ]
 
 
-def features_in_service(connection: Connection) -> dict[str, dict[int, list[str]]]:
-    """By model, the versions that answer, stand by or shadow, each with the features that it needs."""
-    catalog, rollouts = Catalog(), Rollouts()
+def features_in_service(connection: Connection, home: Path) -> dict[str, dict[int, list[str]]]:
+    """By model, the versions that answer, stand by or shadow, each with the features that it needs.
+
+    Args:
+        home: says whose manifests count.
+    """
+    trust = TrustStore(home / "keys", past=True)
+    catalog, rollouts = Catalog(lambda record: verified_manifest(record, trust)), Rollouts()
     _fold(connection, {lanes.MANIFESTS: catalog.apply, lanes.ROLLOUTS: rollouts.apply})
     needed: dict[str, dict[int, list[str]]] = {}
     for model, state in rollouts.current.items():
         arms = () if state.experiment is None else state.experiment.versions
         for version in (state.champion, state.previous, *arms, *state.shadow):
-            record = None if version is None else catalog.record(model, version)
-            if version is None or record is None:
+            record = None if version is None else catalog.verified(model, version)
+            if version is None or record is None:  # what is not verified cannot serve either
                 continue
-            try:
-                manifest = Manifest.from_bytes(record["manifest"])
-            except PackageRefused:  # what cannot be read cannot serve either
-                continue
-            needed.setdefault(model, {})[version] = [each.name for each in manifest.inputs]
+            inputs = Manifest.from_bytes(record["manifest"]).inputs
+            needed.setdefault(model, {})[version] = [each.name for each in inputs]
     return needed
 
 

@@ -47,7 +47,7 @@ def _initialise() -> None:
     migrations = migrate(ClickHouse.connect(connection))
     _say(f"init          {len(topics)} control topics, {len(migrations)} new migrations, key {key.key_id}")
     in_force = contracts(connection)
-    plans = plan(contract_files(Path.cwd()), in_force, features_in_service(connection))
+    plans = plan(contract_files(Path.cwd()), in_force, features_in_service(connection, home_dir()))
     apply(connection, plans, in_force, _say)
     for each in plans:
         what = f"revision {each.follows + 1} applied" if each.is_needed else "is in force"

@@ -54,7 +54,7 @@ def train(
     package = train_package(
         data, find_mapping(Path.cwd(), model), contract, until_ms=until_ms, where=where, say=say
     )
-    _report(publish_package(where_is, package, key), as_json)
+    _report(publish_package(where_is, package, key, home_dir()), as_json)
 
 
 @app.command()
@@ -150,7 +150,7 @@ def _prune(where_is: Connection, model: str | None, *, dry_run: bool, yes: bool,
 
     if model is None:
         raise UsageError("--prune needs a model: `tailrace models MODEL --prune`")
-    found = find_unneeded(where_is, contract_of(where_is, model))
+    found = find_unneeded(where_is, home_dir(), contract_of(where_is, model))
     emit(
         [{"version": f.version, "chunks": len(f.keys), "bytes": f.bytes, "why": f.why} for f in found],
         as_json,

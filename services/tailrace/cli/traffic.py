@@ -11,6 +11,7 @@ import typer
 
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, connection, emit, progress, say, to_json
+from tailrace.kit.connection import home_dir
 from tailrace.kit.errors import UsageError
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="Logical model.")]
@@ -72,7 +73,7 @@ def replay(
     rows = read_rows(file, mapping, contract, where=where, limit=limit)
     if rows.is_empty():
         raise UsageError(f"{file}: no row is left to send; check --where and --limit")
-    champion = champion_manifest(where_is, model)
+    champion = champion_manifest(where_is, home_dir(), model)
     if champion is None:
         say(
             f"{model} has no version in service: its requests wait until `tailrace train` or `publish` makes one"

@@ -42,6 +42,13 @@ class EventTime(Section):
     skew_ms: Duration = Field(5 * MINUTE, alias="skew")
     """How far ahead of its append time an event time may be; beyond it the record is a dead letter."""
 
+    @property
+    def ahead_ms(self) -> int:
+        """How far ahead of its append time a mark may be: the last one of a replay is the lateness ahead of its last
+        record. No honest one says more, whoever owns the lane's clock.
+        """
+        return self.skew_ms + self.lateness_ms
+
 
 def _kind_of_categories(data: Any) -> Any:
     """``{categories: [...]}`` alone is of type category."""

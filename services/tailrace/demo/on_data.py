@@ -94,7 +94,7 @@ class DataStory:
             project.tailrace("up", "--detach")
             project.tailrace("train", data.model, "--data", data.file, *data.train)
             project.wait_for_champion(data.model, FIRST)
-            first = champion_manifest(project.connection, data.model)
+            first = champion_manifest(project.connection, project.folder / ".tailrace", data.model)
             if first is not None and first.lineage.trained_on is not None and not data.train:
                 self._trained_until = first.lineage.trained_on.last_ms
             with self._display:

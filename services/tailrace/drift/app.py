@@ -10,7 +10,7 @@ from tailrace.kit.service import Service
 from tailrace.kit.windowed_service import CatchUp, run_windows
 from tailrace.models.fetch import KafkaChunks, PackageFetcher
 from tailrace.models.manifest import Manifest
-from tailrace.models.package import open_reference
+from tailrace.models.package import open_reference, verified_manifest
 from tailrace.models.reference import Reference
 from tailrace.signing.trust import TrustStore
 
@@ -30,7 +30,7 @@ def make_windows(service: Service, catch_up: CatchUp) -> DriftWindows:
     def opened(record: Mapping[str, Any]) -> tuple[Manifest, Reference]:
         return open_reference(record, fetch, trust)
 
-    return DriftWindows(service.records, opened, catch_up)
+    return DriftWindows(service.records, opened, lambda record: verified_manifest(record, trust), catch_up)
 
 
 if __name__ == "__main__":

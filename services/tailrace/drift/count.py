@@ -15,6 +15,7 @@ from tailrace.drift.read_predictions import Identity, Predictions
 from tailrace.drift.result import Ints
 from tailrace.drift.segments import ALL, Split, splits
 from tailrace.kit.avro_columns import Column, Mask
+from tailrace.kit.errors import BadRecord
 from tailrace.kit.windows import Times, window_starts
 
 _DENSE_CELLS = 1 << 22
@@ -31,6 +32,22 @@ class Subject(NamedTuple):
 
     def to_text(self) -> str:
         return json.dumps(self._asdict(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @classmethod
+    def read(cls, text: str) -> Subject:
+        """Raises `BadRecord` where `to_text` writes no such text."""
+        try:
+            found = cls.from_text(text)
+            texts = (found.artifact_digest, found.role, found.segment)
+            if (
+                type(found.version) is int
+                and all(isinstance(each, str) for each in texts)
+                and found.to_text() == text
+            ):
+                return found
+        except (ValueError, TypeError, RecursionError):
+            pass
+        raise BadRecord("corrupt", f"{text[:200]!r} is no subject", "cells.subject")
 
     @classmethod
     def from_text(cls, text: str) -> Subject:

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from tailrace.drift.result import Ints
+from tailrace.kit.errors import BadRecord
 
 _HEAD = struct.Struct("<BBqqI")
 _DENSE, _SPARSE = 0, 1
 _INDEX = np.dtype("<u4")
+_MOST_SLOTS = 1 << 22
+_MOST = 1 << 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +32,10 @@ class Counts:
     def plus(self, other: Counts) -> Counts:
         """The sum. Rows that were counted without a reference are in ``rows`` alone."""
         mine, theirs = self.slots, other.slots
-        if len(mine) and len(theirs):
+        if len(mine) == len(theirs):
             slots: Ints = mine + theirs
-        else:
-            slots = mine if len(mine) else theirs
+        else:  # of one package all have as many; the widest count, so that the order does not matter
+            slots = mine if len(mine) > len(theirs) else theirs
         return Counts(self.rows + other.rows, self.late + other.late, slots)
 
     def to_bytes(self) -> bytes:
@@ -49,12 +52,39 @@ class Counts:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Counts:
-        form, size, rows, late, width = _HEAD.unpack_from(data)
-        body = zlib.decompress(data[_HEAD.size :])
-        kind = np.dtype(f"<u{size}")
-        if form == _DENSE:
-            return cls(rows, late, np.frombuffer(body, dtype=kind).astype(np.int64))
-        some = len(body) // (_INDEX.itemsize + size)
-        slots = np.zeros(width, dtype=np.int64)
-        slots[np.frombuffer(body, _INDEX, some)] = np.frombuffer(body, kind, some, some * _INDEX.itemsize)
-        return cls(rows, late, slots)
+        """Raises `BadRecord` where `to_bytes` writes no such bytes."""
+        try:
+            form, size, rows, late, width = _HEAD.unpack_from(data)
+            if form not in (_DENSE, _SPARSE) or size not in (1, 2, 4, 8) or width > _MOST_SLOTS:
+                raise ValueError("no such form")
+            found = cls(rows, late, _slots(form, size, width, _inflated(data[_HEAD.size :])))
+        except (struct.error, zlib.error, ValueError, IndexError) as error:
+            raise BadRecord("corrupt", f"counts that cannot be read: {error}", "cells.counts") from error
+        most = max(rows, late, int(found.slots.max(initial=0)))
+        if min(rows, late, int(found.slots.min(initial=0))) < 0 or most > _MOST:
+            raise BadRecord("out-of-range", "counts that nothing comes to", "cells.counts")
+        return found
+
+
+def _inflated(data: bytes) -> bytes:
+    """Raises zlib.error, and ValueError where it is far more than counts are."""
+    inflating = zlib.decompressobj()
+    body = inflating.decompress(data, _MOST_SLOTS * 16)
+    if not inflating.eof:
+        raise ValueError("more than any counts, or cut off")
+    return body
+
+
+def _slots(form: int, size: int, width: int, body: bytes) -> Ints:
+    kind = np.dtype(f"<u{size}")
+    if form == _DENSE:
+        slots = np.frombuffer(body, dtype=kind).astype(np.int64)
+        if len(slots) != width:
+            raise ValueError("not as many as it says")
+        return slots
+    some, rest = divmod(len(body), _INDEX.itemsize + size)
+    if rest:
+        raise ValueError("not whole")
+    slots = np.zeros(width, dtype=np.int64)
+    slots[np.frombuffer(body, _INDEX, some)] = np.frombuffer(body, kind, some, some * _INDEX.itemsize)
+    return slots

@@ -20,9 +20,10 @@ from tailrace.drift.read_predictions import PredictionReader, Predictions
 from tailrace.drift.references import OpenReference, References
 from tailrace.kit.codec import Codec
 from tailrace.kit.errors import BadRecord
+from tailrace.kit.marks import EARLIEST_MS
 from tailrace.kit.messages import Message
 from tailrace.kit.windows import Cell, Closed, Judged, Rows, Times
-from tailrace.models.catalog import Catalog
+from tailrace.models.catalog import Catalog, Verify
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class DriftWindows:
     Args:
         records: reads and writes control records.
         open_reference: opens the reference of a manifest record; raises PackageRefused, Retry.
+        verify: whose manifests count; raises PackageRefused.
         catch_up: everything that is on the control topics by now. A prediction is written after the contract and
             the version that it names; where they have not come this way yet, they are looked for there, so that
             what is counted does not depend on which topic was read first.
@@ -48,16 +50,17 @@ class DriftWindows:
         self,
         records: ControlRecords,
         open_reference: OpenReference,
+        verify: Verify,
         catch_up: Callable[[], Sequence[Message]],
     ) -> None:
         self._records = records
         self._reader = PredictionReader(Codec(records.registry))
         self._catch_up = catch_up
         self._contracts = Contracts()
-        self._catalog = Catalog()
+        self._catalog = Catalog(verify)
         folds = {CONTRACTS: self._contracts.apply, MANIFESTS: self._catalog.apply}
         self._state = ControlState(records, folds)
-        self._references = References(self._catalog, open_reference, self._look_again)
+        self._references = References(self._catalog, open_reference, self.look_again)
         self._unknown: set[str] = set()
 
     def control_topics(self) -> Sequence[str]:
@@ -68,6 +71,9 @@ class DriftWindows:
 
     def contracts(self) -> Contracts:
         return self._contracts
+
+    def look_again(self) -> None:
+        self.control(self._catch_up())
 
     def topics(self) -> frozenset[str]:
         lanes = [Lane(applied.contract.lane) for applied in self._contracts.by_digest.values()]
@@ -118,6 +124,10 @@ class DriftWindows:
     def closes_at(self, contract: AppliedContract, window_start: int, age: int) -> int:
         return window_start + contract.contract.drift.window_ms + contract.contract.event_time.lateness_ms
 
+    def check(self, cell: Cell) -> None:
+        Subject.read(cell.subject)
+        Counts.from_bytes(cell.counts)
+
     def add(self, into: Counts | None, counts: bytes) -> Counts:
         found = Counts.from_bytes(counts)
         return found if into is None else into.plus(found)
@@ -145,7 +155,7 @@ class DriftWindows:
         """By row, why predictions cannot be counted."""
         whose = predictions.identity
         if whose.contract_digest not in self._contracts.by_digest.keys() | self._unknown:
-            self._look_again()
+            self.look_again()
         applied = self._contracts.by_digest.get(whose.contract_digest)
         if applied is None:
             self._unknown.add(whose.contract_digest)
@@ -158,8 +168,6 @@ class DriftWindows:
             [messages[at].timestamp()[1] for at in predictions.at.tolist()], dtype=np.int64
         )
         reason = "the event time is further ahead of the append time than the contract's skew"
-        ahead = np.flatnonzero(predictions.event_times > latest).tolist()
+        times = predictions.event_times
+        ahead = np.flatnonzero((times > latest) | (times < EARLIEST_MS)).tolist()
         return {row: BadRecord("event-time-ahead", reason, "event_time") for row in ahead}
-
-    def _look_again(self) -> None:
-        self.control(self._catch_up())

@@ -20,6 +20,13 @@ from tailrace.models.rollout_fold import CHAMPIONS_ARM
 EVENT_TIME = "event_time"
 _OUTPUTS = ("score", "predicted_class", "value")
 _REQUEST = "request"
+_TIME = ("long", {"type": "long", "logicalType": "timestamp-millis"})
+_TYPES: dict[str, Sequence[object]] = {
+    EVENT_TIME: _TIME,
+    "score": (["null", "double"],),
+    "value": (["null", "double"],),
+    "predicted_class": (["null", "string"],),
+}
 _IDENTITY = (
     "model",
     "version",
@@ -44,6 +51,12 @@ class Identity(NamedTuple):
     contract_digest: str
     role: str
     served_by: str
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether all is what it is said to be: the schema may be anybody's."""
+        texts = (self.model, self.artifact_digest, self.contract_digest, self.role, self.served_by)
+        return type(self.version) is int and all(isinstance(text, str) for text in texts)
 
 
 class Predictions(NamedTuple):
@@ -115,8 +128,8 @@ class PredictionReader:
             except BadRecord as error:
                 bad[at] = error
                 continue
-            left = schema.read([usual], np.array([at], dtype=np.int64), found)
-            assert not left, "the codec's own output must decode"
+            if schema.read([usual], np.array([at], dtype=np.int64), found):
+                bad[at] = BadRecord("unsupported-schema", f"schema {schema_id} is not of a prediction")
 
     def _schema(self, schema_id: int) -> _Schema:
         found = self._schemas.get(schema_id)
@@ -136,6 +149,9 @@ class _Schema:
         fields = {field["name"]: field for field in schema["fields"]}
         if lacking := {EVENT_TIME, *_OUTPUTS, *_IDENTITY, _REQUEST} - fields.keys():
             raise ValueError(f"it has no {', '.join(sorted(lacking))}")
+        for name, kind in _TYPES.items():
+            if fields[name]["type"] not in kind:
+                raise ValueError(f"its {name} is of another type")
         self._request = [
             field["name"] for field in fields[_REQUEST]["type"]["fields"] if field["name"] not in RESERVED
         ]
@@ -171,7 +187,8 @@ class _Schema:
                 record: Any = fastavro.schemaless_reader(io.BytesIO(piece), self._identity_schema, None)
                 if record["arm"] == CHAMPIONS_ARM:
                     record["role"] = "champion"
-                self._identities[piece] = Identity(*(record[name] for name in Identity._fields))
+                identity = Identity(*(record[name] for name in Identity._fields))
+                self._identities[piece] = identity if identity.is_typed else None
             except UnicodeDecodeError:
                 self._identities[piece] = None
         return self._identities[piece]

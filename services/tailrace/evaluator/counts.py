@@ -12,8 +12,11 @@ import numpy as np
 
 from tailrace.evaluator.exact_sum import SCALE, nearest
 from tailrace.evaluator.score_counts import Ints, ScoreCounts
+from tailrace.kit.errors import BadRecord
 
 _EXPONENT = SCALE.bit_length() - 1
+_KINDS = ("<i1", "<i2", "<i4", "<i8")
+_MOST_ZEROS = 1 << 13
 
 
 class Sum(NamedTuple):
@@ -105,11 +108,21 @@ class Counts:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Counts:
+        """Raises `BadRecord` where `to_bytes` writes no such bytes."""
+        try:
+            return cls._from_bytes(data)
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+            raise BadRecord("corrupt", f"counts that cannot be read: {error!r}", "cells.counts") from error
+
+    @classmethod
+    def _from_bytes(cls, data: bytes) -> Counts:
         line, _, body = data.partition(b"\n")
         head = json.loads(line)
         scores = None
         if "scores" in head:
             shift, rows, width, kind = head["scores"]
+            if kind not in _KINDS or not (0 <= shift < 64 and 0 <= rows <= len(body) and 1 <= width <= 2):
+                raise ValueError("no such scores")
             keys = np.frombuffer(body, dtype="<i8", count=rows * width).astype(np.int64)
             counts = np.frombuffer(body, dtype=kind, offset=8 * rows * width).astype(np.int64)
             scores = ScoreCounts(keys.reshape(rows, width), counts.reshape(rows, 2), shift)
@@ -117,7 +130,7 @@ class Counts:
             Counter(head["tallies"]),
             Counter({tuple(cell): n for *cell, n in head["table"]}),
             {
-                name: Sum(n, total << up, squares << more, beyond)
+                name: Sum(n, total << _shift(up), squares << _shift(more), beyond)
                 for name, (n, total, up, squares, more, beyond) in head["sums"].items()
             },
             scores,
@@ -130,10 +143,13 @@ def _short(units: int) -> tuple[int, int]:
     return units >> zeros, zeros
 
 
+def _shift(bits: int) -> int:
+    """So many zero bits as a sum of floats may end in."""
+    if not 0 <= bits <= _MOST_ZEROS:
+        raise ValueError("no sum ends in so many zeros")
+    return bits
+
+
 def _least_type(numbers: Ints) -> str:
     least, most = (int(numbers.min()), int(numbers.max())) if numbers.size else (0, 0)
-    return next(
-        kind
-        for kind in ("<i1", "<i2", "<i4", "<i8")
-        if np.iinfo(kind).min <= least <= most <= np.iinfo(kind).max
-    )
+    return next(kind for kind in _KINDS if np.iinfo(kind).min <= least <= most <= np.iinfo(kind).max)

@@ -13,6 +13,7 @@ from typing import Any
 
 import fastavro
 import numpy as np
+from fastavro.schema import SchemaParseException
 
 from tailrace.kit.avro_columns import Column, ColumnDecoder
 from tailrace.kit.avro_types import plain
@@ -98,14 +99,17 @@ class FieldReader:
         return read, {name: [_within(record, name.split(".")) for record in records] for name in names}
 
     def _array(self, schema_id: int, name: str, piece: bytes) -> Any:
-        """The array of this name, from its bytes."""
+        """The array of this name, from its bytes; None where the schema has none, or its texts are not UTF-8."""
         key = schema_id, name
-        if key not in self._arrays:
-            schema: Any = plain(self._codec.writer_schema(schema_id))
-            for part in name.split("."):
-                schema = next(f["type"] for f in schema["fields"] if f["name"] == part)
-            self._arrays[key] = fastavro.parse_schema(schema)
-        return fastavro.schemaless_reader(io.BytesIO(piece), self._arrays[key], None)
+        try:
+            if key not in self._arrays:
+                schema: Any = plain(self._codec.writer_schema(schema_id))
+                for part in name.split("."):
+                    schema = {f["name"]: f["type"] for f in schema["fields"]}[part]
+                self._arrays[key] = fastavro.parse_schema(schema)
+            return fastavro.schemaless_reader(io.BytesIO(piece), self._arrays[key], None)
+        except (LookupError, TypeError, ValueError, EOFError, SchemaParseException):
+            return None
 
     def _decoder(self, schema_id: int, names: frozenset[str], findings: str | None) -> ColumnDecoder | None:
         """None where the schema's rows have to be read one by one, or cannot be read at all."""
@@ -134,7 +138,7 @@ def _values(column: Column) -> list[Any]:
 
 def _within(record: Any, path: list[str]) -> Any:
     for name in path:
-        if record is None:
+        if not isinstance(record, dict):
             return None
         record = record.get(name)
     return record

@@ -58,7 +58,10 @@ def _covers(said: str | None, chosen: str | None, truth: str | float | None) -> 
         return np.nan
     if isinstance(truth, str):
         return float(set_holds(said, truth) if said else chosen == truth)
-    low, high = interval_of(said)
+    try:
+        low, high = interval_of(said)
+    except ValueError:  # no interval of any scorer's
+        return np.nan
     return float(low <= truth <= high)
 
 

@@ -19,7 +19,9 @@ from tailrace.evaluator.manifests import Manifests, Verify
 from tailrace.evaluator.plan import Plan
 from tailrace.evaluator.read import OfContract, Reader
 from tailrace.evaluator.report import Window, reports
+from tailrace.evaluator.subject import Subject
 from tailrace.kit.codec import Codec
+from tailrace.kit.errors import BadRecord
 from tailrace.kit.messages import Message
 from tailrace.kit.windows import Cell, Closed, Judged, Rows, Times
 
@@ -65,6 +67,9 @@ class PerformanceWindows:
     def contracts(self) -> Contracts:
         return self._contracts
 
+    def look_again(self) -> None:
+        self.control(self._catch_up())
+
     def topics(self) -> frozenset[str]:
         lanes = [Lane(applied.contract.lane) for applied in self._contracts.by_digest.values()]
         return frozenset(
@@ -108,6 +113,11 @@ class PerformanceWindows:
         quality = contract.contract.quality
         return window_start + quality.window_ms + quality.judge_at_ms[age]
 
+    def check(self, cell: Cell) -> None:
+        Subject.read(cell.subject)
+        if Counts.from_bytes(cell.counts).to_bytes() != cell.counts:
+            raise BadRecord("corrupt", "counts in a form that nobody writes", "cells.counts")
+
     def add(self, into: Counts | None, counts: bytes) -> Counts:
         found = Counts.from_bytes(counts)
         return found if into is None else into + found
@@ -132,7 +142,7 @@ class PerformanceWindows:
 
     def _plan(self, digest: str) -> Plan | None:
         if digest not in self._plans and digest not in self._looked_for:
-            self.control(self._catch_up())
+            self.look_again()
             self._looked_for.add(digest)
         return self._plans.get(digest)
 

@@ -20,7 +20,7 @@ class Manifests:
     """Manifests by package."""
 
     def __init__(self, verify: Verify) -> None:
-        self.catalog = Catalog()
+        self.catalog = Catalog(verify)
         self._verify = verify
 
     def of(self, model: str, version: int, artifact: str) -> Manifest | None:

@@ -17,8 +17,10 @@ from tailrace.evaluator.fields import FieldReader, Fields
 from tailrace.evaluator.findings import findings_of
 from tailrace.evaluator.plan import Plan
 from tailrace.evaluator.rows import Answers, Mask, Outcomes, Predicted, Truth
+from tailrace.evaluator.types import wrong_types
 from tailrace.kit.codec import Codec
 from tailrace.kit.errors import BadRecord
+from tailrace.kit.marks import EARLIEST_MS
 from tailrace.kit.messages import Message
 from tailrace.models.rollout_fold import CHAMPIONS_ARM
 
@@ -103,6 +105,10 @@ class Reader:
         times = np.zeros(len(messages), dtype=np.int64)
         found = []
         for at, fields in self._reader.read(messages, names, bad, FINDINGS if with_findings else None):
+            if untyped := wrong_types(fields, prefix):
+                bad |= {at[row]: error for row, error in untyped.items()}
+                good = [row for row in range(len(at)) if row not in untyped]
+                fields, at = _take(fields, good), [at[row] for row in good]
             for digest, rows in _by_digest(fields[f"{prefix}contract_digest"]):
                 some, positions = _take(fields, rows), [at[row] for row in rows]
                 plan = self._plan_of(digest)
@@ -117,9 +123,13 @@ class Reader:
                     maps = [f"{prefix}probabilities", *(["champion.probabilities"] if outcomes else [])]
                     maps += [FINDINGS] if with_findings else []
                     positions, some = self._reader.read_plainly(messages, positions, [*names, *maps], bad)
+                    untyped = wrong_types(some, prefix)
+                else:
+                    untyped = {}
                 appended = [messages[row].timestamp()[1] for row in positions]
                 wrong = _ahead(plan, some[f"{prefix}event_time"], appended)
                 wrong |= _wrong_labels(plan, some) if outcomes else {}
+                wrong |= untyped
                 if wrong:
                     bad |= {positions[row]: error for row, error in wrong.items()}
                     good = [row for row in range(len(positions)) if row not in wrong]
@@ -146,13 +156,13 @@ def _take(fields: Fields, rows: list[int]) -> Fields:
 
 
 def _ahead(plan: Plan, event_times: list[int], appended: list[int]) -> dict[int, BadRecord]:
-    """One time from the future would close every window, and make all that follows late."""
+    """One time from the future would close every window, and make all that follows late; and there is a first year."""
     skew = plan.contract.event_time.skew_ms
     reason = "the event time is further ahead of the append time than the contract's skew"
     return {
         row: BadRecord("event-time-ahead", reason, "event_time")
         for row, (time, limit) in enumerate(zip(event_times, appended, strict=True))
-        if time > limit + skew
+        if not EARLIEST_MS <= time <= limit + skew
     }
 
 
@@ -165,7 +175,7 @@ def _wrong_labels(plan: Plan, fields: Fields) -> dict[int, BadRecord]:
         for row, label in enumerate(fields[name]):
             if label is None:
                 continue
-            if target.type == "number" and not math.isfinite(label):
+            if target.type == "number" and not (isinstance(label, float | int) and math.isfinite(label)):
                 wrong[row] = BadRecord("not-finite", f"the label is {label}", target.name)
             elif target.type == "category" and label not in plan.class_numbers:
                 wrong[row] = BadRecord("unseen-category", f"there is no class {label!r}", target.name)

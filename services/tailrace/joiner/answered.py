@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from tailrace.joiner.contract_plan import ContractPlan
-from tailrace.joiner.match import Prediction
+from tailrace.joiner.match import NOBODY, Prediction
 from tailrace.kit.avro_bytes import NULL, SOME, double, long, sized, text
 from tailrace.kit.codec import HEADER, MAGIC, Codec
+from tailrace.kit.errors import BadRecord
 
 OFF = "off"
 
@@ -17,8 +18,12 @@ def answered(codec: Codec, plan: ContractPlan, champion: Prediction) -> bytes:
     """The outcome's ``champion`` in Avro.
 
     Of a champion that was switched off, the action alone: to do better than its stand-in proves nothing about it.
+    Nothing of one that cannot be read.
     """
-    record = _decoded(codec, plan, champion)
+    try:
+        record = _decoded(codec, plan, champion)
+    except BadRecord:
+        return NOBODY
     if record["served_cause"] == OFF:
         record |= {"score": None, "probabilities": {}, "predicted_class": None, "value": None}
     return b"".join(
@@ -36,8 +41,11 @@ def answered(codec: Codec, plan: ContractPlan, champion: Prediction) -> bytes:
 
 
 def policy_action(codec: Codec, plan: ContractPlan, prediction: Prediction) -> str:
-    """The action that the policy chose."""
-    return str(_decoded(codec, plan, prediction)["action"])
+    """The action that the policy chose; empty where it cannot be read."""
+    try:
+        return str(_decoded(codec, plan, prediction)["action"])
+    except BadRecord:
+        return ""
 
 
 def _decoded(codec: Codec, plan: ContractPlan, prediction: Prediction) -> dict[str, Any]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from tailrace.contracts.lanes import CONTRACTS
 from tailrace.joiner.logic import JoinerLogic
 from tailrace.joiner.rocks_store import open_store
 from tailrace.joiner.store import Store
 from tailrace.kit.log import Retriable
+from tailrace.kit.messages import Message
+from tailrace.kit.reading import everything_on
 from tailrace.kit.service import Service, run_logic
 
 STATE = ("state", "joiner")
@@ -33,7 +38,10 @@ def make_logic(service: Service) -> JoinerLogic:
                 if service.stop.wait(RETRY_S):
                     raise
 
-    return JoinerLogic(service.records, opened, partitions)
+    def catch_up() -> Sequence[Message]:
+        return everything_on(service.connection, (CONTRACTS,))
+
+    return JoinerLogic(service.records, opened, partitions, catch_up)
 
 
 if __name__ == "__main__":

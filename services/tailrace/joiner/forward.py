@@ -11,6 +11,10 @@ from tailrace.kit.messages import Message
 HEADER = "tailrace-rekeyed"
 
 
+def _is_number(value: object) -> bool:
+    return type(value) is int and abs(value) < 2**62
+
+
 class Forwarded(NamedTuple):
     """What a forwarded record carries, in a header, of the message that it copies.
 
@@ -39,7 +43,14 @@ class Forwarded(NamedTuple):
                 try:
                     topic, partition, offset, appended, effective, late, key = json.loads(content)
                     key = None if key is None else key.encode("latin-1")
-                except (ValueError, TypeError, AttributeError) as error:
+                except (ValueError, TypeError, AttributeError, RecursionError) as error:
                     raise BadRecord("corrupt", f"the header {HEADER} cannot be read: {error}") from error
+                numbers = (partition, offset, appended, effective)
+                if (
+                    not isinstance(topic, str)
+                    or not isinstance(late, bool)
+                    or not all(map(_is_number, numbers))
+                ):
+                    raise BadRecord("corrupt", f"the header {HEADER} does not say what it is to say")
                 return cls(topic, partition, offset, appended, effective, late, key)
         raise BadRecord("corrupt", f"the message has no header {HEADER}")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tailrace.joiner.forward import HEADER as FORWARDED
 from tailrace.joiner.forward import Forwarded
 from tailrace.joiner.lane_contracts import LaneContracts
-from tailrace.joiner.match import ACTION, CHAMPION, LABEL, SHADOW, Original, Said
+from tailrace.joiner.match import ACTION, CHAMPION, LABEL, SHADOW, Original, Prediction, Said
 from tailrace.joiner.read_predictions import Answer, read_predictions
 from tailrace.joiner.read_truths import Place
 from tailrace.joiner.standing import (
@@ -22,7 +22,7 @@ from tailrace.joiner.standing import (
     Standing,
 )
 from tailrace.kit.errors import BadRecord
-from tailrace.kit.marks import mark_offset, mark_stream, mark_time
+from tailrace.kit.marks import EARLIEST_MS, mark_offset, mark_stream, mark_time
 from tailrace.kit.messages import DeadLetter, Message, Record
 from tailrace.kit.murmur2_columns import partitions_of
 
@@ -75,6 +75,9 @@ class Intake:
         self._standing = standing
         self._skip_before = skip_before
         self._grain = max(1, lane.horizon // CHECKPOINTS)
+        self._others = {
+            f"{name}/{other}" for name in _KINDS for other in range(partitions) if other != number
+        }
         self.arrived: list[Answer] = []
         self.held: list[Held] = []
         self.records: list[Record] = []
@@ -115,6 +118,9 @@ class Intake:
                 self._reject(message, answer)
                 continue
             prediction = answer[1]
+            if (wrong := self._wrong(prediction, message)) is not None:
+                self._reject(message, wrong)
+                continue
             if prediction.time > clock:
                 clock = prediction.time
             else:
@@ -125,6 +131,19 @@ class Intake:
                     sources[partition] = offset
             arrived.append(answer)
         standing.clocks[name] = clock
+
+    def _wrong(self, prediction: Prediction, message: Message) -> BadRecord | None:
+        """What no scorer writes: a time or a source that would be remembered wrongly for all that follows."""
+        skew = self._lane.plans[prediction.contract].contract.event_time.skew_ms
+        if not EARLIEST_MS <= prediction.time <= message.timestamp()[1] + skew:
+            reason = (
+                f"{prediction.time} is before the year 1, or further ahead of the append time than the skew"
+            )
+            return BadRecord("event-time-ahead", reason, "event_time")
+        partition, offset = prediction.source
+        if not (0 <= partition < self._partitions and 0 <= offset < 2**62):
+            return BadRecord("wrong-source", f"no request is at {partition}/{offset}", "source")
+        return None
 
     def _take_truths(self, name: str, messages: Sequence[Message]) -> None:
         topic, number, kind = f"{self._topics.name}.{name}", self._number, _KINDS[name]
@@ -168,6 +187,10 @@ class Intake:
             try:
                 if value is None:
                     time, stream = self._mark_of(message), mark_stream(message) or ""
+                    if stream not in self._others:
+                        raise BadRecord(
+                            "unknown-stream", f"no partition of another number is {stream[:100]!r}"
+                        )
                     known, _ = standing.others.get(stream, (NEVER, 0))
                     standing.others[stream] = max(known, time), message.offset()
                 else:
@@ -176,7 +199,7 @@ class Intake:
                 self._reject(message, bad)
 
     def _take_one_forwarded(self, message: Message, value: bytes) -> None:
-        about = Forwarded.of(message)
+        about = self._forwarded(message)
         kind = LABEL if about.topic == self._topics.labels else ACTION
         (one,) = self._lane.reader.read(
             kind, [value], Place(about.topic, about.partition, [about.offset], [about.appended])
@@ -192,6 +215,17 @@ class Intake:
             said = one.said._replace(late=about.late)
             self.held.append(Held(order, one.request, said, original, REKEYED, message.offset(), before))
 
+    def _forwarded(self, message: Message) -> Forwarded:
+        about = Forwarded.of(message)
+        topics = (self._topics.labels, self._topics.actions)
+        if about.topic not in topics or not 0 <= about.partition < self._partitions:
+            raise BadRecord(
+                "corrupt", f"{about.topic[:100]}/{about.partition} is no partition of labels or actions"
+            )
+        if about.effective > message.timestamp()[1] + self._lane.ahead:
+            raise BadRecord("event-time-ahead", f"it is to count from {about.effective}")
+        return about
+
     def _marked(self, message: Message) -> int:
         """The time of a mark; before all times where it is none, which makes it a dead letter."""
         try:
@@ -204,6 +238,9 @@ class Intake:
         time = mark_time(message)
         if time is None:
             raise BadRecord("empty", "the message has neither a value nor a mark")
+        ahead = time - message.timestamp()[1]
+        if ahead > self._lane.ahead:
+            raise BadRecord("event-time-ahead", f"a mark {ahead / 1000:,.0f} s after it was appended")
         return time
 
     def _reject(self, message: Message, bad: BadRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +12,15 @@ from tailrace.joiner.match import Rules
 from tailrace.joiner.read_truths import TruthReader
 from tailrace.kit.avro_columns import ColumnDecoder
 from tailrace.kit.codec import Codec
-from tailrace.kit.errors import BadRecord, Retry
+from tailrace.kit.errors import BadRecord
 
 COMMON = ("model", "version", "artifact_digest", "contract_digest")
 """Fields of a prediction that follow one another and are the same in many."""
 
 READ = ("prediction_id", "request_id", "key", "event_time", "source.partition", "source.offset")
 """Fields of a prediction that the joiner needs one by one."""
+
+_MOST_UNKNOWN = 10_000
 
 
 @dataclass
@@ -28,6 +31,8 @@ class LaneContracts:
         current: by model.
         plans, rules: by digest.
         horizon, lateness: the longest of any, in milliseconds.
+        ahead: how far a mark may be ahead of its append time, by any of them; see `EventTime.ahead_ms`.
+        look: looks whether contracts are applied that have not come this way yet; raises Retry.
     """
 
     lane: Lane
@@ -37,24 +42,38 @@ class LaneContracts:
     rules: dict[str, Rules] = field(default_factory=dict)
     horizon: int = 0
     lateness: int = 0
+    ahead: int = 0
+    look: Callable[[], None] = lambda: None
     reader: TruthReader = field(init=False)
     _decoders: dict[int, ColumnDecoder] = field(default_factory=dict)
+    _unknown: set[str] = field(default_factory=set)
 
     def take(self, plan: ContractPlan) -> None:
         """A contract that came into force."""
+        self._unknown.discard(plan.applied.digest)
         self.current[plan.model] = plan
         self.plans[plan.applied.digest] = plan
         self.rules[plan.applied.digest] = plan.rules
         self.horizon = max(self.horizon, plan.rules.horizon)
         self.lateness = max(self.lateness, plan.rules.lateness)
+        self.ahead = max(self.ahead, plan.contract.event_time.ahead_ms)
         self.reader = TruthReader(self.codec, [plan for _, plan in sorted(self.current.items())])
 
     def plan(self, digest: str) -> ContractPlan:
-        """Raises `Retry` where the contract has not been heard of: who predicted under it was ahead of us."""
-        found = self.plans.get(digest)
-        if found is None:
-            raise Retry(f"a prediction names the contract {digest[:12]}, which is not in tailrace.contracts")
-        return found
+        """The contract of a digest, looked for where it has not been heard of: who predicted under it was ahead of us.
+
+        Raises:
+            BadRecord: ``unknown-contract``.
+            Retry: it cannot be looked for at the moment.
+        """
+        if digest not in self.plans and digest not in self._unknown:
+            self.look()
+            if digest not in self.plans and len(self._unknown) < _MOST_UNKNOWN:
+                self._unknown.add(digest)
+        if digest not in self.plans:
+            reason = f"no contract on lane {self.lane.name} has the digest {digest[:12]}"
+            raise BadRecord("unknown-contract", reason)
+        return self.plans[digest]
 
     def prediction_decoder(self, schema_id: int) -> ColumnDecoder | None:
         """Reads predictions of this schema; None where it is none of ours. Raises `Retry`."""

@@ -31,6 +31,8 @@ class JoinerLogic:
         records: reads control records.
         open_store: opens the store of a lane's partition.
         partitions: how many a topic has.
+        catch_up: everything that is on the control topics by now. A prediction is written after the contract that it
+            names; where that has not come this way yet, it is looked for there.
     """
 
     def __init__(
@@ -38,11 +40,13 @@ class JoinerLogic:
         records: ControlRecords,
         open_store: Callable[[str, int], Store],
         partitions: Callable[[str], int],
+        catch_up: Callable[[], Sequence[Message]],
     ) -> None:
         self._registry = records.registry
         self._codec = Codec(records.registry)
         self._open_store = open_store
         self._partitions = partitions
+        self._catch_up = catch_up
         self._contracts = Contracts()
         self._state = ControlState(records, {CONTRACTS: self._contracts.apply})
         self._lanes: dict[str, LaneContracts] = {}
@@ -64,8 +68,11 @@ class JoinerLogic:
                 plan = ContractPlan(applied, self._codec, self._registry)
                 lane = plan.lane.name
                 if lane not in self._lanes:
-                    self._lanes[lane] = LaneContracts(Lane(lane), self._codec)
+                    self._lanes[lane] = LaneContracts(Lane(lane), self._codec, look=self._look)
                 self._lanes[lane].take(plan)
+
+    def _look(self) -> None:
+        self.control(self._catch_up())
 
     def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> History | None:
         found: dict[tuple[str, int], dict[str, Committed]] = {}

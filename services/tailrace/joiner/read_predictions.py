@@ -51,11 +51,7 @@ def _read_columns(
     if decoder is None:
         return
     columns, _, pieces = decoder.decode([values[at] for at in places])
-    commons = []
-    for piece in pieces.values:
-        model, version, contract = _common(piece)
-        fits = lane.plan(contract).is_own(schema_id)
-        commons.append((request_key(model, b""), version, contract) if fits else None)
+    commons = [_own(lane, schema_id, piece) for piece in pieces.values]
     rows = zip(
         places,
         pieces.at.tolist(),
@@ -76,6 +72,20 @@ def _read_columns(
             )
 
 
+def _own(lane: LaneContracts, schema_id: int, piece: bytes) -> tuple[bytes, int, str] | None:
+    """The prefix of the requests' keys, version and contract; None where the plain way is to say what is wrong."""
+    try:
+        model, version, contract = _common(piece)
+        plan = lane.plan(contract)
+    except (BadRecord, UnicodeDecodeError):
+        return None
+    return (
+        (request_key(model, b""), version, contract)
+        if plan.is_own(schema_id) and plan.model == model
+        else None
+    )
+
+
 def _common(piece: bytes) -> tuple[str, int, str]:
     model, at = read_text(piece, 0)
     version, at = read_long(piece, at)
@@ -90,6 +100,10 @@ def _read_plain(lane: LaneContracts, stream: int, value: bytes) -> Answer | BadR
         digest: Any = lane.codec.decode(value).record.get("contract_digest")
         plan = lane.plan(str(digest))
         record = lane.codec.decode(value, plan.prediction_schema).record
+        if record["model"] != plan.model:
+            raise BadRecord(
+                "unknown-contract", f"contract {str(digest)[:12]} is not of the model it names", "model"
+            )
         body = lane.codec.encode(plan.prediction_schema_id, record)[HEADER.size :]
     except BadRecord as bad:
         return bad

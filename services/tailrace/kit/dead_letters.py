@@ -76,13 +76,19 @@ def parse(message: Message) -> DeadLetterInfo:
         ValueError: it was not written by ``to_record``.
     """
     headers = message.headers() or []
-    facts = {name.removeprefix(_PREFIX): content.decode() for name, content in headers if _is_own(name)}
+    own = [(name.removeprefix(_PREFIX), content) for name, content in headers if _is_own(name)]
+    if any(content is None for _, content in own):  # which Kafka allows
+        raise ValueError(f"{Source.of(message)} is not a dead letter: a header says nothing")
+    facts = {name: content.decode() for name, content in own}
     try:
+        source = Source(facts["topic"], int(facts["partition"]), int(facts["offset"]))
+        if not (0 <= source.partition < 2**31 and 0 <= source.offset < 2**63):
+            raise ValueError(f"{Source.of(message)} is not a dead letter: it is of no record")
         return DeadLetterInfo(
             code=facts["code"],
             reason=facts["reason"],
             field=facts.get("field"),
-            source=Source(facts["topic"], int(facts["partition"]), int(facts["offset"])),
+            source=source,
             service=facts["service"],
             key=message.key(),
             value=message.value(),

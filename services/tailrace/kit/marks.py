@@ -7,11 +7,17 @@ one of several streams that share a partition, and may say how far its writer ha
 
 from __future__ import annotations
 
+import re
+
 from tailrace.kit.messages import Message, Record
 
 HEADER = "tailrace-mark"
 STREAM_HEADER = "tailrace-mark-stream"
 OFFSET_HEADER = "tailrace-mark-offset"
+_DECIMAL = re.compile(rb"-?[0-9]{1,18}")
+
+EARLIEST_MS = -62_135_596_800_000
+"""The year 1: no event is earlier."""
 
 
 def mark(
@@ -47,7 +53,7 @@ def mark_time(message: Message) -> int | None:
 def mark_stream(message: Message) -> str | None:
     """The stream that a mark is about; None where it names none."""
     found = _content(message, STREAM_HEADER)
-    return None if found is None else found.decode(errors="replace")
+    return found.decode(errors="replace") if isinstance(found, bytes) else None
 
 
 def mark_offset(message: Message) -> int | None:
@@ -56,12 +62,11 @@ def mark_offset(message: Message) -> int | None:
 
 
 def _number(message: Message, header: str) -> int | None:
-    try:
-        number = int(_content(message, header) or b"")
-    except ValueError:
-        return None
-    return number if abs(number) < 2**62 else None
+    content = _content(message, header)
+    return int(content) if isinstance(content, bytes) and _DECIMAL.fullmatch(content) else None
 
 
 def _content(message: Message, header: str) -> bytes | None:
-    return next((content for name, content in message.headers() or () if name == header), None)
+    """What the header says; None where there is none, or more than one."""
+    contents = [content for name, content in message.headers() or () if name == header]
+    return contents[0] if len(contents) == 1 else None

@@ -50,6 +50,11 @@ BATCHES = Counter("tailrace_batches_total", "Batches committed.")
 DEAD_LETTERS = Counter(
     "tailrace_dead_letters_total", "Records that went to a dead-letter topic.", ["topic", "code"]
 )
+SKIPPED = Counter(
+    "tailrace_skipped_records_total",
+    "Records that were left out where no dead letter is due: nobody honest writes such.",
+    ["topic", "code"],
+)
 ABORTS = Counter("tailrace_aborts_total", "Batches given up and taken again.")
 PROCESS_SECONDS = Histogram(
     "tailrace_process_seconds",

@@ -24,7 +24,7 @@ from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from tailrace.kit.connection import Connection
-from tailrace.kit.errors import TailraceError
+from tailrace.kit.errors import Retry, TailraceError
 from tailrace.kit.kafka_errors import kind
 from tailrace.kit.log import Fatal, History, LogError, OutOfRange, Retriable
 from tailrace.kit.messages import Message, TopicPartition
@@ -235,6 +235,14 @@ def read_all(connection: Connection, topics: str | Sequence[str]) -> Iterator[Me
             yield from reader.poll(0.2)
     finally:
         reader.close()
+
+
+def everything_on(connection: Connection, topics: Sequence[str]) -> list[Message]:
+    """All that is in the topics, as `read_all`, for services. Raises `Retry` where Kafka is away."""
+    try:
+        return list(read_all(connection, topics))
+    except (TailraceError, LogError) as away:
+        raise Retry(f"{', '.join(topics)} cannot be read: {away}") from away
 
 
 def read_at(

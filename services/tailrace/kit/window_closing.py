@@ -10,9 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
 
 from tailrace.contracts.fold import AppliedContract
-from tailrace.kit.errors import Retry
+from tailrace.contracts.lanes import WINDOW_PARTS, WINDOW_STATE
+from tailrace.kit import metrics
+from tailrace.kit.errors import BadRecord, Retry
 from tailrace.kit.messages import Record
-from tailrace.kit.windows import NO_TIME, Cell, Closed, Windows
+from tailrace.kit.windows import NO_TIME, Cell, Closed, Judged, Windows
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +174,7 @@ class ModelWindows:
                 contract = _contract(kind, key.contract_digest)
                 closed = Closed(model, key.stream, contract, key.start, age, window.up_to(kind, age))
                 memory = json.loads(json.dumps(self.memory.get(key.stream, {})))
-                judged = kind.judge(closed, memory)
+                judged = _judge(kind, closed, memory)
                 records += judged.records
                 self.memory[key.stream] = judged.memory
             self._judged(kind, key, age)
@@ -243,21 +245,45 @@ class ModelWindows:
         """What was written down, by name."""
         found = cls()
         for name, value in state.items():
-            if name:
-                stream, digest, start = name.split("/")
-                found.windows[WindowKey(stream, digest, int(start))] = Window.from_json(kind, value)
-                continue
-            known = json.loads(value)
-            found.kept_to = known["kept_to"]
-            found.partitions = known["partitions"]
-            found.claims = {Claim(*where): time for *where, time in known["claims"]}
-            found.memory = known["memory"]
+            try:
+                found._take_kept(kind, name, value)
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError, BadRecord) as error:
+                metrics.SKIPPED.labels(WINDOW_STATE, "corrupt").inc()
+                log.error(
+                    "left out what was kept of a window", extra={"window": name[:200], "why": repr(error)}
+                )
         return found
+
+    def _take_kept(self, kind: Windows, name: str, value: bytes) -> None:
+        if name:
+            stream, digest, start = name.split("/")
+            if digest not in kind.contracts().by_digest:
+                raise ValueError("no such contract")
+            self.windows[WindowKey(stream, digest, int(start))] = Window.from_json(kind, value)
+            return
+        known = json.loads(value)
+        claims = {Claim(*where): int(time) for *where, time in known["claims"]}
+        kept_to, partitions = int(known["kept_to"]), {str(k): int(v) for k, v in known["partitions"].items()}
+        self.memory = {str(stream): dict(memory) for stream, memory in known["memory"].items()}
+        self.kept_to, self.partitions, self.claims = kept_to, partitions, claims
 
 
 def is_before(place: Place, other: Place) -> bool:
     """Whether it is before the other by offset, or by time."""
     return place.offset < other.offset or place.appended < other.appended
+
+
+def _judge(kind: Windows, closed: Closed, memory: dict[str, Any]) -> Judged:
+    """What the kind makes of a window. One whose counts no honest counting makes is left out: it would end every
+    process that comes to it.
+    """
+    try:
+        return kind.judge(closed, memory)
+    except (ArithmeticError, ValueError, LookupError, TypeError, BadRecord):
+        metrics.SKIPPED.labels(WINDOW_PARTS, "not-judged").inc()
+        which = {"model": closed.model, "stream": closed.stream, "start": closed.window_start}
+        log.exception("a window cannot be judged", extra={"window": str(which)})
+        return Judged([], memory)
 
 
 def _contract(kind: Windows, digest: str) -> AppliedContract:

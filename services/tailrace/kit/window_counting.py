@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +42,9 @@ def count(windows: Windows, batch: Sequence[Message], clocks: Clocks) -> Counted
 def _count_topic(
     windows: Windows, topic: str, messages: Sequence[Message], clocks: Clocks, counted: Counted
 ) -> None:
+    messages = _honest(windows, topic, messages, counted)
+    if not messages:
+        return
     stream = windows.stream_of(topic)
     is_row = np.array([message.value() is not None for message in messages], dtype=np.bool_)
     rows = [message for message in messages if message.value() is not None]
@@ -53,7 +56,8 @@ def _count_topic(
     )
     if stream is None:
         before = np.full(len(messages), NO_TIME, dtype=np.int64)
-        _move_by_marks(messages, is_row, clocks, counted)
+        streams = {own for other in windows.topics() if (own := windows.stream_of(other)) is not None}
+        _move_by_marks(messages, is_row, clocks, counted, streams)
     else:
         before = _move(
             stream, topic, messages, _times(messages, is_row, read.times, read.bad), clocks, counted
@@ -61,6 +65,24 @@ def _count_topic(
     if rows:
         for model, cell in windows.count(topic, read, before[is_row]):
             counted.cells[lane, model].append(cell)
+
+
+def _honest(windows: Windows, topic: str, messages: Sequence[Message], counted: Counted) -> Sequence[Message]:
+    """The messages without those that have neither a value nor a mark, or a mark further ahead than any honest one."""
+    lane = topic.rpartition(".")[0]
+    applied = (each for history in windows.contracts().history.values() for each in history)
+    ahead = max((a.contract.event_time.ahead_ms for a in applied if a.contract.lane == lane), default=0)
+    kept = []
+    for message in messages:
+        if message.value() is None:
+            time, appended = mark_time(message), message.timestamp()[1]
+            if time is None or time > appended + ahead:
+                code = "empty" if time is None else "event-time-ahead"
+                reason = "neither a value nor a mark, or a mark far ahead of its append time"
+                counted.dead_letters.append(DeadLetter(f"{lane}.dead-letters", message, code, reason))
+                continue
+        kept.append(message)
+    return kept
 
 
 def _times(
@@ -103,11 +125,12 @@ def _move_by_marks(
     is_row: np.ndarray[Any, np.dtype[np.bool_]],
     clocks: Clocks,
     counted: Counted,
+    streams: Collection[str],
 ) -> None:
     for at in np.flatnonzero(~is_row).tolist():
         message = messages[at]
         time, stream = mark_time(message), mark_stream(message)
-        if time is None or stream is None:
+        if time is None or stream is None or stream not in streams:
             continue
         key = TopicPartition(message.topic(), message.partition()), stream
         if time > max(clocks.get(key, NO_TIME), counted.clocks.get(key, NO_TIME)):

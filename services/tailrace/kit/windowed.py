@@ -23,6 +23,7 @@ from tailrace.kit.logic import Clock, Output
 from tailrace.kit.messages import Hold, Message, Record, TopicPartition
 from tailrace.kit.window_closing import ModelWindows, Place, is_before
 from tailrace.kit.window_counting import Clocks, count, crosses, parts
+from tailrace.kit.window_parts import PartReader
 from tailrace.kit.windows import NO_TIME, Windows
 
 KIND = "tailrace-kind"
@@ -67,6 +68,7 @@ class WindowedLogic:
         self._codec = codec
         self._partitions = partitions
         self._keep_after = keep_after
+        self._reader = PartReader(windows, codec, self._count_partitions)
         self._counts: dict[str, int] = {}
         self._clocks: dict[tuple[TopicPartition, str], int] = {}
         # For how many contracts of the lane a clock was told last.
@@ -110,7 +112,7 @@ class WindowedLogic:
                 if _is_of(self._kind, message):
                     self._parts[message.partition()].append(message)
             else:
-                key = (message.key() or b"").decode()
+                key = (message.key() or b"").decode(errors="replace")
                 if key.startswith(f"{self._kind.kind}/"):
                     self._kept[message.partition()][key] = message.value()
 
@@ -222,7 +224,8 @@ class WindowedLogic:
         for message in messages:
             if not _is_of(self._kind, message):
                 continue
-            part = self._codec.decode("WindowPart", message.value())
+            if (part := self._reader.read(message)) is None:
+                continue
             model = part["model"]
             if model not in touched:
                 touched[model] = models[model].copy() if model in models else ModelWindows()
@@ -261,7 +264,8 @@ class WindowedLogic:
                     states[model][name[0] if name else ""] = value
             models = {model: ModelWindows.kept(self._kind, state) for model, state in states.items()}
             for message in self._parts[partition]:
-                part = self._codec.decode("WindowPart", message.value())
+                if (part := self._reader.read(message)) is None:
+                    continue
                 models.setdefault(part["model"], ModelWindows()).add(
                     self._kind, part, _place(message), again=True
                 )

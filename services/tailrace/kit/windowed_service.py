@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tailrace.kit.codec import ControlCodec
-from tailrace.kit.errors import Retry, TailraceError
-from tailrace.kit.log import LogError
 from tailrace.kit.messages import Message
-from tailrace.kit.reading import read_all
+from tailrace.kit.reading import everything_on
 from tailrace.kit.service import Service, run_logic
 from tailrace.kit.windowed import WindowedLogic
 from tailrace.kit.windows import Windows
@@ -29,10 +27,7 @@ def run_windows(name: str, make_windows: Callable[[Service, CatchUp], Windows]) 
 
     def make_logic(service: Service) -> WindowedLogic:
         def catch_up() -> Sequence[Message]:
-            try:
-                return list(read_all(service.connection, windows.control_topics()))
-            except (TailraceError, LogError) as away:
-                raise Retry(f"the control topics cannot be read: {away}") from away
+            return everything_on(service.connection, windows.control_topics())
 
         windows = make_windows(service, catch_up)
         codec = ControlCodec(service.registry)

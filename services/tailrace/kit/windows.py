@@ -90,6 +90,10 @@ class Windows(Protocol):
 
     def contracts(self) -> Contracts: ...
 
+    def look_again(self) -> None:
+        """Takes up everything that is on the control topics by now. Raises ``Retry``."""
+        ...
+
     def topics(self) -> Collection[str]:
         """Topics of lanes that are counted."""
         ...
@@ -129,6 +133,10 @@ class Windows(Protocol):
         """The clock that all partitions have to reach before the window is judged at an age; rises with age, and is
         the same distance from the start of every window.
         """
+        ...
+
+    def check(self, cell: Cell) -> None:
+        """Raises `BadRecord` where ``count`` makes no such subject or counts."""
         ...
 
     def add(self, into: Any | None, counts: bytes) -> Any:

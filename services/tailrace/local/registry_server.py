@@ -44,6 +44,7 @@ from tailrace.local.registry_requests import (
     subject_or_none,
 )
 from tailrace.local.registry_state import (
+    MODES,
     LogRecord,
     RegistryState,
     Version,
@@ -54,7 +55,6 @@ from tailrace.local.registry_state import (
     schema_record,
 )
 
-MODES = ("READWRITE", "READONLY")
 _LATEST = ("latest", "-1")
 
 

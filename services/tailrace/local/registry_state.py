@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from tailrace.contracts.compatibility import LEVELS
+
+log = logging.getLogger(__name__)
+
 DEFAULT_LEVEL = "BACKWARD"
 DEFAULT_MODE = "READWRITE"
+MODES = (DEFAULT_MODE, "READONLY")
+_LEAP = 1_000_000
 
 LogRecord = tuple[dict[str, Any], dict[str, Any] | None]
 """Key and value of a record of the log, as JSON objects; a null value deletes."""
@@ -32,18 +39,26 @@ class RegistryState:
     _ids: dict[str, int] = field(default_factory=dict)
 
     def apply(self, key: bytes | None, value: bytes | None) -> None:
-        """Folds one record. Kinds that are not known here (other products' extensions) change nothing."""
-        about: dict[str, Any] = json.loads(key) if key else {}
-        said: dict[str, Any] | None = json.loads(value) if value else None
+        """Folds one record. Kinds that are not known here (other products' extensions) change nothing, nor do records
+        that no registry writes.
+        """
+        try:
+            self._apply(_object(key) or {}, _object(value))
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            log.warning("skipped a record of the registry's log", extra={"why": repr(error)[:200]})
+
+    def _apply(self, about: dict[str, Any], said: dict[str, Any] | None) -> None:
         kind, subject = about.get("keytype"), about.get("subject")
-        if kind == "SCHEMA":
-            self._schema(about["subject"], int(about["version"]), said)
-        elif kind == "DELETE_SUBJECT" and said:
-            self._delete_subject(about["subject"], int(said["version"]))
+        if subject is not None and not isinstance(subject, str):
+            raise TypeError("a subject is a text")
+        if kind == "SCHEMA" and subject is not None:
+            self._schema(subject, _number(about["version"]), said)
+        elif kind == "DELETE_SUBJECT" and subject is not None and said:
+            self._delete_subject(subject, _number(said["version"]))
         elif kind == "CONFIG":
-            _set(self.levels, subject, (said or {}).get("compatibilityLevel"))
+            _set(self.levels, subject, (said or {}).get("compatibilityLevel"), LEVELS)
         elif kind == "MODE":
-            _set(self.modes, subject, (said or {}).get("mode"))
+            _set(self.modes, subject, (said or {}).get("mode"), MODES)
 
     def subjects(self, deleted: bool = False) -> list[str]:
         return sorted(name for name in self._subjects if any(True for _ in self.versions(name, deleted)))
@@ -72,14 +87,19 @@ class RegistryState:
         return self.modes.get(subject) or self.modes.get(None, DEFAULT_MODE)
 
     def _schema(self, subject: str, number: int, said: dict[str, Any] | None) -> None:
-        versions = self._subjects.setdefault(subject, {})
         if said is None:
-            versions.pop(number, None)
+            self._subjects.get(subject, {}).pop(number, None)
             return
-        version = Version(number, int(said["id"]), said["schema"], bool(said.get("deleted")))
+        versions = self._subjects.setdefault(subject, {})
+        version = Version(number, _number(said["id"]), said["schema"], bool(said.get("deleted")))
+        content = schema_key(version.schema)
+        if schema_key(self.schemas.get(version.id, version.schema)) != content:
+            raise ValueError(f"id {version.id} is of another schema")
+        if version.id > max(self.schemas, default=0) + _LEAP or number > max(versions, default=0) + _LEAP:
+            raise ValueError("no registry leaps so far: numbers would run out")
         versions[number] = version
         self.schemas[version.id] = version.schema
-        self._ids.setdefault(schema_key(version.schema), version.id)
+        self._ids.setdefault(content, version.id)
 
     def _delete_subject(self, subject: str, up_to: int) -> None:
         versions = self._subjects.get(subject, {})
@@ -114,8 +134,25 @@ def schema_key(schema: str) -> str:
     return json.dumps(json.loads(schema), sort_keys=True, separators=(",", ":"))
 
 
-def _set(values: dict[str | None, str], subject: str | None, value: str | None) -> None:
+def _set(
+    values: dict[str | None, str], subject: str | None, value: str | None, words: Collection[str]
+) -> None:
     if value is None:
         values.pop(subject, None)
-    else:
+    elif value in words:
         values[subject] = value
+
+
+def _object(data: bytes | None) -> dict[str, Any] | None:
+    """The JSON object in a record's key or value."""
+    parsed: Any = json.loads(data) if data else None
+    if parsed is not None and not isinstance(parsed, dict):
+        raise TypeError("no JSON object")
+    return parsed
+
+
+def _number(value: Any) -> int:
+    number = int(value)
+    if not 0 < number < 2**31:
+        raise ValueError(f"{str(value)[:50]} is no number of a schema or version")
+    return number

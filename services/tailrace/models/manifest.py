@@ -24,6 +24,7 @@ PARTS: tuple[PartName, ...] = get_args(PartName)
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Number = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 class _Frozen(BaseModel):
@@ -125,8 +126,8 @@ class Manifest(_Frozen):
 
     form: Literal[1]
     model: str
-    version: Annotated[int, Field(ge=1)]
-    sequence: Annotated[int, Field(ge=1)]
+    version: Number
+    sequence: Number
     task: Task
     format: Literal["onnx", "skops"]
     feed: Literal["columns", "matrix"]

@@ -23,8 +23,9 @@ from tailrace.kit.errors import TailraceError
 from tailrace.kit.reading import earliest_ms, read_all
 from tailrace.models.catalog import Catalog
 from tailrace.models.commands import Wanted, ask_each, rollouts
-from tailrace.models.package import chunks_of
+from tailrace.models.package import chunks_of, verified_manifest
 from tailrace.models.rollout_fold import PRUNE, Rollouts, RolloutState
+from tailrace.signing.trust import TrustStore
 
 _TIMEOUT_S = 30.0
 
@@ -68,8 +69,8 @@ class Pruned:
     published: bool = True
 
 
-def find_unneeded(connection: Connection, contract: ModelContract) -> list[Pruned]:
-    """What nothing needs of a model's packages, by version.
+def find_unneeded(connection: Connection, home: Path, contract: ModelContract) -> list[Pruned]:
+    """What nothing needs of a model's packages, by version; ``home`` says whose manifests count.
 
     Raises:
         TailraceError: Kafka cannot be read.
@@ -77,7 +78,8 @@ def find_unneeded(connection: Connection, contract: ModelContract) -> list[Prune
     model, lane = contract.model, lanes.Lane(contract.lane)
     # Chunks first: whose manifest is not there afterwards was never published, since both are one transaction.
     chunks = _chunks(connection)
-    catalog, fold, history = Catalog(), Rollouts(), []
+    trust = TrustStore(home / "keys", past=True)
+    catalog, fold, history = Catalog(lambda record: verified_manifest(record, trust)), Rollouts(), []
     folds = {lanes.MANIFESTS: catalog.apply, lanes.ROLLOUTS: fold.apply}
     state = ControlState(ControlRecords.of(connection), folds)
     state.take(read_all(connection, [lanes.MANIFESTS]))

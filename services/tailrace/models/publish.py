@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,13 +17,13 @@ from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit.connection import Connection, connect, home_dir
 from tailrace.kit.errors import TailraceError, UsageError
 from tailrace.models.build import Package, build_from_onnx, build_package
-from tailrace.models.errors import PackageRefused
+from tailrace.models.catalog import given
 from tailrace.models.foreign import refuse_object
 from tailrace.models.manifest import Manifest, sha256
-from tailrace.models.package import MANIFEST_BYTES, PACKAGE_BYTES
+from tailrace.models.package import MANIFEST_BYTES, PACKAGE_BYTES, verified_manifest
 from tailrace.signing.keys import SigningKey, verifies
 from tailrace.signing.records import manifest_bytes
-from tailrace.signing.trust import own_key
+from tailrace.signing.trust import TrustStore, own_key
 
 CHUNK_BYTES = 512 << 10
 
@@ -104,7 +103,7 @@ def publish(
     folder = Path(home or home_dir())
     where, key = connection or connect(home=folder), own_key(folder)
     package = build_package(estimator, X, y, contract_in_force(where, model), holdout=holdout)
-    return publish_package(where, package, key)
+    return publish_package(where, package, key, folder)
 
 
 def publish_onnx(
@@ -112,11 +111,12 @@ def publish_onnx(
 ) -> Publication:
     """Publishes an ONNX model made elsewhere, judged on rows that it has not seen."""
     key = own_key(home)
-    return publish_package(connection, build_from_onnx(data, x, y, contract, selection=selection), key)
+    package = build_from_onnx(data, x, y, contract, selection=selection)
+    return publish_package(connection, package, key, home)
 
 
 def publish_package(
-    connection: Connection, package: Package, key: SigningKey, *, once: bool = False
+    connection: Connection, package: Package, key: SigningKey, home: Path, *, once: bool = False
 ) -> Publication:
     """Publishes the package as the model's next version.
 
@@ -124,6 +124,7 @@ def publish_package(
     it looks for the next number, so that no number is given twice.
 
     Args:
+        home: what its keys have signed, revoked ones too, has taken its numbers; nothing else has.
         once: where this key has published the same content before, that publication is returned and nothing is
             written. So a publisher may be repeated after a crash.
 
@@ -157,7 +158,7 @@ def publish_package(
         before = _of_content(package, there, key, records.home) if once else None
         if before is not None:
             return Publication(before, before.digest, size + len(before.to_bytes()))
-        numbered = package.numbered(*_next_numbers(there))
+        numbered = package.numbered(*_next_numbers(there, TrustStore(home / "keys", past=True)))
         producer.begin_transaction()
         chunks = _produce_chunks(producer, numbered)
         record = manifest_record(
@@ -190,14 +191,10 @@ def _manifests(connection: Connection, control: ControlRecords, model: str) -> l
     return [record for record in records if record is not None and record["model"] == model]
 
 
-def _next_numbers(records: list[dict[str, Any]]) -> tuple[int, int]:
-    """The next version and sequence: beyond those of every manifest."""
-    version = sequence = 0
-    for record in records:
-        version = max(version, record["version"])
-        with contextlib.suppress(PackageRefused):  # somebody's manifest that is none
-            sequence = max(sequence, Manifest.from_bytes(record["manifest"]).sequence)
-    return version + 1, sequence + 1
+def _next_numbers(records: list[dict[str, Any]], trust: TrustStore) -> tuple[int, int]:
+    """The next version and sequence: beyond those of every manifest that is verified."""
+    numbers = given(records, lambda record: verified_manifest(record, trust))
+    return numbers.version + 1, numbers.sequence + 1
 
 
 def _of_content(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tailrace.contracts import lanes
+from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit.connection import Connection
 from tailrace.kit.reading import read_all
+from tailrace.models.catalog import Catalog
 from tailrace.models.commands import rollouts
 from tailrace.models.errors import PackageRefused
 from tailrace.models.package import verified_manifest
@@ -26,15 +29,13 @@ def published_versions(connection: Connection, home: Path, model: str | None = N
     records = ControlRecords.of(connection)
     trust = TrustStore(home / "keys")
     fold = rollouts(connection)
-    found: dict[tuple[str, int], dict[str, Any]] = {}
-    for message in read_all(connection, [lanes.MANIFESTS]):
-        record = records.read(message)
-        if record is None:
-            continue
-        at = record["model"], record["version"]
-        if at not in found and model in (None, record["model"]):
-            found[at] = _described(record, fold.state(record["model"]), trust)
-    return [found[at] for at in sorted(found)]
+    past = TrustStore(home / "keys", past=True)
+    catalog = Catalog(lambda record: verified_manifest(record, past))
+    state = ControlState(records, {lanes.MANIFESTS: catalog.apply})
+    state.take(read_all(connection, state.topics))
+    claimed = [(name, version) for name, version in catalog.claimed() if model in (None, name)]
+    published = [record for at in claimed if (record := catalog.record(*at)) is not None]
+    return [_described(record, fold.state(record["model"]), trust) for record in published]
 
 
 def state_of(version: int, rollout: RolloutState) -> str:
@@ -63,14 +64,22 @@ def state_of(version: int, rollout: RolloutState) -> str:
     return "published"
 
 
-def _described(record: dict[str, Any], rollout: RolloutState, trust: TrustStore) -> dict[str, Any]:
+def _time(ms: int) -> str | None:
+    """None where it is beyond all dates: nobody has signed it."""
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _described(record: Mapping[str, Any], rollout: RolloutState, trust: TrustStore) -> dict[str, Any]:
     envelope = {
         "model": record["model"],
         "version": record["version"],
         "state": state_of(record["version"], rollout),
         "digest": record["digest"],
         "key_id": record["key_id"],
-        "published_at": datetime.fromtimestamp(record["published_at"] / 1000, UTC).isoformat(),
+        "published_at": _time(record["published_at"]),
         "published_by": record["published_by"],
     }
     try:

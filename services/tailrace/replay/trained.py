@@ -16,17 +16,22 @@ from tailrace.kit.errors import TailraceError
 from tailrace.kit.reading import read_all
 from tailrace.models.catalog import Catalog
 from tailrace.models.manifest import Manifest, TrainedOn
+from tailrace.models.package import verified_manifest
 from tailrace.models.rollout_fold import Rollouts
+from tailrace.signing.trust import TrustStore
 
 
-def champion_manifest(connection: Connection, model: str) -> Manifest | None:
-    """The manifest of the version that answers now; None where none does."""
-    catalog, rollouts = Catalog(), Rollouts()
+def champion_manifest(connection: Connection, home: Path, model: str) -> Manifest | None:
+    """The manifest of the version that answers now; None where none does, or nobody whom ``home`` trusts, or has
+    trusted, has signed it.
+    """
+    trust = TrustStore(home / "keys", past=True)
+    catalog, rollouts = Catalog(lambda record: verified_manifest(record, trust)), Rollouts()
     folds = {lanes.MANIFESTS: catalog.apply, lanes.ROLLOUTS: rollouts.apply}
     state = ControlState(ControlRecords.of(connection), folds)
     state.take(read_all(connection, state.topics))
     champion = rollouts.state(model).champion
-    record = None if champion is None else catalog.record(model, champion)
+    record = None if champion is None else catalog.verified(model, champion)
     return None if record is None else Manifest.from_bytes(record["manifest"])
 
 

@@ -43,7 +43,9 @@ class Alerts:
             alert = {"kind": "rolled-back", "version": gone, "summary": summary, **facts}
             yield self._alert(f"rolled-back|{model}|{after.revision}", **alert)
 
-    def package_refused(self, record: Mapping[str, Any], refused: PackageRefused, source: Source) -> Record:
+    def package_refused(
+        self, record: Mapping[str, Any], refused: PackageRefused, source: Source, appended: int
+    ) -> Record:
         model, version = record["model"], record["version"]
         return self._alert(
             f"package-refused|{source}",
@@ -55,7 +57,7 @@ class Alerts:
             "on serving; publish a version that passes",
             detail={"check": refused.check, "artifact_digest": record["digest"]},
             source=source._asdict(),
-            at=record["published_at"],
+            at=min(max(record["published_at"], 0), appended),  # nobody has signed when it was published
         )
 
     def record_refused(self, message: Message, why: str) -> Record:

@@ -38,7 +38,7 @@ from tailrace.kit.errors import Retry
 from tailrace.kit.log import Committed, History
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.messages import Hold, Message, Record, Source, TopicPartition
-from tailrace.models.catalog import Catalog
+from tailrace.models.catalog import LEAP, Catalog
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
 from tailrace.models.rollout_fold import (
@@ -134,7 +134,7 @@ class RolloutLogic:
         self._open = open_package
         self._refuse_command = refuse_command
         self._contracts = Contracts()
-        self._catalog = Catalog()
+        self._catalog = Catalog(verify)
         self._rollouts = Rollouts()
         self._state = ControlState(
             records,
@@ -254,7 +254,7 @@ class RolloutLogic:
             draft.positions[topic] = message.offset() + 1
             return None
         if record is not None and topic == MANIFESTS:
-            why = self._published(record, source, draft)
+            why = self._published(record, message, draft)
             if why is not None:
                 return why
         draft.positions[topic] = message.offset() + 1
@@ -299,7 +299,8 @@ class RolloutLogic:
             now = draft.state(model).experiment
             draft.reports[model].rewards.keep(() if now is None else [arm.version for arm in now.arms])
 
-    def _published(self, record: Mapping[str, Any], source: Source, draft: _Draft) -> str | None:
+    def _published(self, record: Mapping[str, Any], message: Message, draft: _Draft) -> str | None:
+        source, appended = Source.of(message), message.timestamp()[1]
         model, version = record["model"], record["version"]
         state = draft.state(model)
         if version in state.known:
@@ -307,14 +308,22 @@ class RolloutLogic:
         applied = self._contracts.current.get(model)
         evidence = {"artifact_digest": record["digest"]}
         try:
-            if applied is None:
-                # Whoever is trusted has published under a contract that was applied, so it is on its way.
-                self._verify(record)
-                return f"version {version} of {model} is published, and its contract has not been read yet"
+            self._verify(record)
+            if version > max(state.known, default=0) + LEAP:
+                raise PackageRefused("manifest", f"version {version} leaps far beyond all that are known")
+        except PackageRefused as refused:  # it counts for nothing: another may be published under its number
+            draft.records.append(self._alerts.package_refused(record, refused, source, appended))
+            return None
+        if applied is None:
+            # Whoever is trusted has published under a contract that was applied, so it is on its way.
+            return f"version {version} of {model} is published, and its contract has not been read yet"
+        try:
             opened = self._opened(record, applied.contract, draft.sequence(model))
+            if opened.manifest.sequence > draft.sequence(model) + LEAP:
+                raise PackageRefused("anti-rollback", "its sequence leaps far beyond all that were let in")
         except PackageRefused as refused:
             step = refuse(state, version, f"refused ({refused.check}): {refused.reason}"[:1000])
-            draft.records.append(self._alerts.package_refused(record, refused, source))
+            draft.records.append(self._alerts.package_refused(record, refused, source, appended))
             evidence |= {"check": refused.check}
         else:
             step = admit(state, version)

@@ -63,8 +63,9 @@ class LanePlans:
         """How far time comes between two marks."""
         return min(step_ms(plan.contract) for plan in self.by_topic[topic])
 
-    def skew_ms(self, topic: str) -> int:
-        return max(plan.contract.event_time.skew_ms for plan in self.by_topic[topic])
+    def ahead_ms(self, topic: str) -> int:
+        """How far ahead of its append time a mark may be."""
+        return max(plan.contract.event_time.ahead_ms for plan in self.by_topic[topic])
 
 
 def _lane(topic: str) -> Lane:

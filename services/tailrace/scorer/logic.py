@@ -22,7 +22,7 @@ from tailrace.kit.codec import Codec
 from tailrace.kit.log import Committed
 from tailrace.kit.logic import Clock, Output, Suspect
 from tailrace.kit.messages import DeadLetter, Message, Record, Runs, TopicPartition
-from tailrace.models.catalog import Catalog
+from tailrace.models.catalog import Catalog, Verify
 from tailrace.models.fingerprint import runtime_versions
 from tailrace.models.rollout_fold import Rollouts
 from tailrace.scorer.alerts import Alerts
@@ -44,7 +44,7 @@ from tailrace.scorer.rows import Requests, Rows
 from tailrace.scorer.served import Served
 from tailrace.scorer.stand_in import StandIns
 from tailrace.scorer.tell_time import pass_on, refuse_marks_ahead, tell_time
-from tailrace.scorer.versions import OpenVersion, Role, Serving, Verify, Versions
+from tailrace.scorer.versions import OpenVersion, Role, Serving, Versions
 from tailrace.scorer.work import Work
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class ScorerLogic:
         self._control_records = records
         self._alerts = Alerts(role, records)
         self._contracts = Contracts()
-        self._catalog = Catalog()
+        self._catalog = Catalog(verify)
         self._rollouts = Rollouts()
         self._lane_clocks = LaneClocks()
         self._state = ControlState(
@@ -180,7 +180,7 @@ class ScorerLogic:
         self._prepared = False
         self._codec.begin_batch()
         work.requests, work.marks, work.bad = read_requests(batch, work.topics, self._plans.by_topic)
-        refuse_marks_ahead(work, self._plans.skew_ms)
+        refuse_marks_ahead(work, self._plans.ahead_ms)
         require_time(work, self._lane_clocks.is_replayed)
         output = Output(holds=self._holds.of(work))
         if output.holds:

@@ -29,11 +29,11 @@ def step_ms(contract: ModelContract) -> int:
     return max(1, min(contract.drift.window_ms, contract.quality.window_ms) // STEPS)
 
 
-def refuse_marks_ahead(work: Work, skew_ms: Callable[[str], int]) -> None:
-    """Takes out marks that are further ahead of the time at which they were appended than requests may be."""
+def refuse_marks_ahead(work: Work, ahead_ms: Callable[[str], int]) -> None:
+    """Takes out marks that are further ahead of the time at which they were appended than any honest one."""
     for at, time in list(work.marks.items()):
         ahead = time - work.appended[at]
-        if ahead > skew_ms(work.topics[at]):
+        if ahead > ahead_ms(work.topics[at]):
             del work.marks[at]
             work.bad[at] = BadRecord(
                 "event-time-ahead", f"a mark {ahead / 1000:,.0f} s after it was appended"

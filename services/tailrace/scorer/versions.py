@@ -15,13 +15,12 @@ from typing import Any, Literal, NamedTuple
 from tailrace.contracts.fold import Contracts
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.errors import Retry
-from tailrace.models.catalog import Catalog
+from tailrace.models.catalog import Catalog, Verify
 from tailrace.models.errors import PackageRefused
 from tailrace.models.load import LoadedModel
 from tailrace.models.rollout_fold import Canary, Experiment, Rollouts, RolloutState
 
 Role = Literal["champion", "shadow"]
-Verify = Callable[[Mapping[str, Any]], object]
 OpenVersion = Callable[[Mapping[str, Any], ModelContract], LoadedModel]
 
 

@@ -113,8 +113,9 @@ def _work(job: Mapping[str, Any], tell: Any) -> None:
         tell(end=REJECTED, reason="; ".join(trained.failed))
         return
     say(0.95, "publishing")
+    home = home_dir()
     try:
-        published = publish_package(connection, trained.package, own_key(home_dir(), TRAINER), once=True)
+        published = publish_package(connection, trained.package, own_key(home, TRAINER), home, once=True)
     except TailraceError as error:
         raise Retry(str(error)) from error
     tell(end=PUBLISHED, version=published.version)
@@ -145,18 +146,19 @@ def _champion(connection: Connection, registry: RegistryClient, contract: ModelC
     from tailrace.models.catalog import Catalog
     from tailrace.models.errors import PackageRefused
     from tailrace.models.fetch import KafkaChunks, PackageFetcher
-    from tailrace.models.package import open_package
+    from tailrace.models.package import open_package, verified_manifest
     from tailrace.signing.trust import TrustStore
 
-    catalog = Catalog()
+    home = home_dir()
+    trust = TrustStore(home / "keys", past=True)
+    catalog = Catalog(lambda record: verified_manifest(record, trust))
     state = ControlState(ControlRecords.of(connection), {lanes.MANIFESTS: catalog.apply})
     state.take(read_all(connection, state.topics))
     record = catalog.record(contract.model, version)
-    home = home_dir()
     try:
         if record is not None:
             fetch = PackageFetcher(home / "cache" / "packages", KafkaChunks(connection))
-            return open_package(record, fetch, TrustStore(home / "keys", past=True), contract)
+            return open_package(record, fetch, trust, contract)
     except PackageRefused as refused:
         print(f"version {version} cannot be compared with: {refused}", file=sys.stderr)
     return None

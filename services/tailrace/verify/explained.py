@@ -25,7 +25,7 @@ from tailrace.scorer.explain import explained_output, said, shapley
 from tailrace.scorer.fill_missing import fill_missing
 from tailrace.scorer.read_request import read_requests
 from tailrace.scorer.work import Work
-from tailrace.verify.logged import ALWAYS, Logged, LoggedPredictions, Span, packages
+from tailrace.verify.logged import ALWAYS, Logged, LoggedPredictions, Span, known_to, packages
 from tailrace.verify.received import received
 from tailrace.verify.rescore import is_here
 
@@ -122,7 +122,7 @@ def explain_logged(
         )
     applied = logged.contracts.by_digest[event["contract_digest"]]
     plan = ContractPlan(applied, found.message.topic(), codec, logged.registry)
-    record = _manifest(logged, event["model"], event["version"])
+    record = _manifest(logged, home or home_dir(), event["model"], event["version"])
     opened = packages(connection, home or home_dir())(record, applied.contract)
     columns = _row(received(found.message, codec, logged.registry), plan, opened)
     return _explained(Source.of(found.message), event, opened, columns)
@@ -134,8 +134,8 @@ def _one(found: list[Logged], name: str) -> Logged:
     return next((each for each in found if each.head["prediction_id"] == name), found[0])
 
 
-def _manifest(logged: LoggedPredictions, model: str, version: int) -> dict[str, Any]:
-    catalog = Catalog()
+def _manifest(logged: LoggedPredictions, home: Path, model: str, version: int) -> dict[str, Any]:
+    catalog = Catalog(known_to(home))
     ControlState(logged.records, {lanes.MANIFESTS: catalog.apply}).take(logged.control)
     found = catalog.record(model, version)
     if found is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,8 @@ from tailrace.kit.reading import read_at
 from tailrace.kit.registry import RegistryClient
 from tailrace.models.fetch import KafkaChunks, PackageFetcher
 from tailrace.models.load import LoadedModel
-from tailrace.models.package import open_package
+from tailrace.models.manifest import Manifest
+from tailrace.models.package import open_package, verified_manifest
 from tailrace.scorer.versions import OpenVersion
 from tailrace.signing.trust import TrustStore
 from tailrace.verify.heads import Heads
@@ -123,6 +124,12 @@ class LoggedPredictions:
 
 def _least(offset: int | None, end: int) -> int:
     return end if offset is None else min(offset, end)
+
+
+def known_to(home: Path) -> Callable[[Mapping[str, Any]], Manifest]:
+    """Gives the manifest of a record that is of somebody whom the home trusts, or did; raises PackageRefused."""
+    trust = TrustStore(home / "keys", past=True)
+    return lambda record: verified_manifest(record, trust)
 
 
 def packages(connection: Connection, home: Path, revoked: set[str] | None = None) -> OpenVersion:

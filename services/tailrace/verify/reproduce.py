@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from tailrace.kit.connection import Connection, home_dir
 from tailrace.kit.messages import Source
 from tailrace.models.fingerprint import runtime_versions
-from tailrace.verify.logged import ALWAYS, Logged, LoggedPredictions, Span, messages_at, packages
+from tailrace.verify.logged import ALWAYS, Logged, LoggedPredictions, Span, known_to, messages_at, packages
 from tailrace.verify.rescore import Rescored, Rescorer, is_here
 
 AT_ONCE = 10_000
@@ -151,7 +151,7 @@ def reproduce(
     report, done = Reproduced(), 0
     opened = packages(connection, home or home_dir(), report.revoked)
     with closing(LoggedPredictions(connection, model)) as logged:
-        rescorer = Rescorer(logged.records, logged.control, opened)
+        rescorer = Rescorer(logged.records, logged.control, opened, known_to(home or home_dir()))
         found: Iterable[Logged] = logged.read(span) if name is None else logged.by_id(name, span)
         for some in _batches(itertools.islice(found, limit)):
             for rescored in rescorer.again(some, partial(messages_at, connection)):

@@ -23,6 +23,7 @@ from tailrace.kit.errors import BadRecord, Retry
 from tailrace.kit.inline import Inline
 from tailrace.kit.messages import Message, Record, Source
 from tailrace.kit.sources import prediction_id
+from tailrace.models.catalog import Verify
 from tailrace.models.errors import PackageRefused
 from tailrace.models.fingerprint import runtime_versions
 from tailrace.models.load import LoadedModel
@@ -104,15 +105,20 @@ class Rescorer:
     Args:
         control: every message of the contracts, manifests and rollouts topics, each topic in order.
         open_version: opens a package, as the scorer does; raises PackageRefused.
+        verify: whose manifests count; raises PackageRefused.
     """
 
     def __init__(
-        self, records: ControlRecords, control: Sequence[Message], open_version: OpenVersion
+        self,
+        records: ControlRecords,
+        control: Sequence[Message],
+        open_version: OpenVersion,
+        verify: Verify | None = None,
     ) -> None:
         self._records, self._registry = records, records.registry
         self._codec = Codec(records.registry)
         self._heads = Heads(self._codec)
-        self._control, self._open_version = control, open_version
+        self._control, self._open_version, self._verify = control, open_version, verify
         self._refused: dict[tuple[str, int], str] = {}
         self._tolerances: dict[str, Tolerance] = {}
         self._logics: OrderedDict[_Named, ScorerLogic] = OrderedDict()
@@ -242,7 +248,7 @@ class Rescorer:
         logic = self._logics.pop(named, None)
         if logic is None:
             opened = self._open_but(self._previous(named)) if named.alone else self._open
-            logic = ScorerLogic(named.role, self._records, opened, Inline())
+            logic = ScorerLogic(named.role, self._records, opened, Inline(), self._verify)
             logic.control(self._as_of(named))
         self._logics[named] = logic
         if len(self._logics) > _MOST_LOGICS:

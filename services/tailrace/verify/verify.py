@@ -30,12 +30,11 @@ from tailrace.kit.registry import RegistryClient
 from tailrace.kit.sources import prediction_id
 from tailrace.kit.topics import LANE, topics_read_by
 from tailrace.models.errors import PackageRefused
-from tailrace.models.manifest import Manifest
 from tailrace.verify.check import Growing, Offsets, Problem, account, compare_rows
 from tailrace.verify.decisions import Decisions, Published
 from tailrace.verify.heads import Heads
 from tailrace.verify.log import Log, Range
-from tailrace.verify.logged import messages_at, packages
+from tailrace.verify.logged import known_to, messages_at, packages
 from tailrace.verify.outcomes import Outcomes
 from tailrace.verify.report import Report
 from tailrace.verify.rescore import Rescorer, Sample
@@ -108,7 +107,8 @@ class Verification:
         self._events: dict[Partition, Growing] = defaultdict(Growing)
         self._ranges: dict[Partition, Range] = {}
         self._report = Report()
-        self._registry, self._home = registry, home
+        self._registry, self._home = registry, home or home_dir()
+        self._manifest = known_to(self._home)
         self._sample = Sample(deep)
         self._control_messages: list[Message] = []
 
@@ -191,12 +191,20 @@ class Verification:
             if topic == lanes.CONTRACTS:
                 self._contracts.apply(record)
             elif topic == lanes.MANIFESTS:
-                published = Published(record["digest"], _content_digest(record["manifest"]))
-                self._decisions.versions[record["model"], record["version"]] = published
+                self._published(record)
             elif topic in _DECISIONS:
                 self._decided(message, record)
 
         self._take(ranges, take)
+
+    def _published(self, record: Mapping[str, Any]) -> None:
+        """Takes a version in: the first whose manifest is verified, as everywhere."""
+        try:
+            manifest = self._manifest(record)
+        except PackageRefused:
+            return
+        published = Published(record["digest"], manifest.content_digest)
+        self._decisions.versions.setdefault((record["model"], record["version"]), published)
 
     def _decided(self, message: Message, record: Mapping[str, Any]) -> None:
         """Takes a decision in, where it is about a model that is verified."""
@@ -358,7 +366,7 @@ class Verification:
 
     def _rescore(self, messages: list[Message]) -> None:
         opened = packages(self._connection, self._home, self._report.revoked)
-        rescorer = Rescorer(self._records, self._control_messages, opened)
+        rescorer = Rescorer(self._records, self._control_messages, opened, known_to(self._home))
         self._report.offend(rescorer.problems(messages, partial(messages_at, self._connection)))
         self._report.rescored = len(messages)
 
@@ -388,14 +396,6 @@ class Verification:
                 self._report.offend(
                     _problems("no-event", partition, result.unknown, "a row without an event")
                 )
-
-
-def _content_digest(manifest: bytes) -> str | None:
-    """The digest of a version's content; None where the manifest is not one of ours."""
-    try:
-        return Manifest.from_bytes(manifest).content_digest
-    except PackageRefused:
-        return None
 
 
 def _general(topic: str) -> str:

@@ -1,0 +1,206 @@
+"""A whole small loop in memory: every service that runs on the batch loop, and the sink, on one log."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tests.support import drifting
+from tests.support.memory_store import MemoryStore as Tables
+from tests.support.memory_store import StoreClient
+from tests.support.scoring import NOW, Publisher, formula_model
+from tests.support.simulation import Process, quarantine
+
+from tailrace.contracts import lanes
+from tailrace.contracts.lanes import Lane
+from tailrace.contracts.schemas import lane_schemas, subject
+from tailrace.drift.logic import DriftWindows
+from tailrace.evaluator.logic import PerformanceWindows
+from tailrace.joiner.logic import JoinerLogic
+from tailrace.joiner.store import MemoryStore
+from tailrace.kit.batch_loop import BatchLoop
+from tailrace.kit.codec import CONTROL_NAMES, control_schema
+from tailrace.kit.inline import Inline
+from tailrace.kit.logic import Logic
+from tailrace.kit.memory_log import MemoryClock, MemoryLog
+from tailrace.kit.messages import Message, Record
+from tailrace.kit.tables import CONTROL_TABLES, columns_of
+from tailrace.kit.topics import control_topics
+from tailrace.kit.windowed import WindowedLogic
+from tailrace.kit.windows import Windows
+from tailrace.models.columns import Array, Columns
+from tailrace.models.errors import PackageRefused
+from tailrace.models.manifest import Manifest
+from tailrace.rollout.logic import RolloutLogic
+from tailrace.scorer.logic import ScorerLogic
+from tailrace.sink.app import all_contracts
+from tailrace.sink.loop import Sink
+from tailrace.sink.rows import DEAD_LETTER_LAYOUT, UNREADABLE_LAYOUT, RowReader
+
+CONTRACT = (
+    drifting.CONTRACT.replace("lateness: 1h", "lateness: 1s, skew: 5min")
+    .replace("window: 1d, min_rows: 20, false_alerts: {at_most: 1, per: 30d}", "window: 5s, min_rows: 8")
+    .replace("target:", "labels: {horizon: 20s}\nquality: {window: 5s, judge_at: [0s, 20s]}\ntarget:")
+)
+LANE = Lane("credit")
+PARTITIONS = 2
+SERVICES = ("scorer", "shadow-scorer", "joiner", "drift", "evaluator", "rollout")
+
+
+class Income:
+    """Runs as a model."""
+
+    def run(self, columns: Columns, rows: int) -> Array:
+        return (1 / (1 + np.exp(-np.nan_to_num(columns["income"])))).reshape(rows, 1)
+
+
+class SmallLoop:
+    """One model with a champion and a shadow, and all that reads and writes its lane.
+
+    Attributes:
+        ended: what ended a service, by name; empty while all live.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.log = MemoryLog(start_ms=NOW)
+        self.publisher = Publisher()
+        self.registry = self.publisher.registry
+        for topic in control_topics():
+            self.log.create_topic(topic.name)
+        for name in LANE.topics:
+            self.log.create_topic(name, PARTITIONS)
+        records = [self.publisher.contract(CONTRACT)]
+        (self.contract,) = self.publisher.contracts["credit"]
+        self.ids = {
+            topic: self.registry.register(subject(topic, "credit", "credit"), schema)
+            for topic, schema in lane_schemas(self.contract).items()
+        }
+        models = {version: formula_model(self.contract, version, Income()) for version in (1, 2)}
+        records += [self.publisher.manifest(version, model) for version, model in models.items()]
+        records.append(self.publisher.rollout(step="first-champion", version=1, champion=1, shadow=[2]))
+        for record in records:
+            self.write(record)
+        self.references = drifting.draw(200, np.random.default_rng(1))
+        control = {table: columns_of(control_schema(CONTROL_NAMES[t])) for t, table in CONTROL_TABLES.items()}
+        columns = {layout.table: layout.columns for layout in (UNREADABLE_LAYOUT, DEAD_LETTER_LAYOUT)}
+        tables = {table: [c.name for c in some] for table, some in {**control, **columns}.items()}
+        self.tables = Tables(tables)
+        self.processes = {name: self._start(name) for name in (*SERVICES, "sink")}
+        self.ended: dict[str, BaseException] = {}
+        self.asked = 0
+
+    # Services ---
+
+    def _start(self, name: str) -> Process:
+        backend, clock = self.log.backend(name), MemoryClock(self.log, name)
+        if name == "sink":
+            client: Any = StoreClient(self.tables, self.log, name, self.rng, 0.0)
+            rows = RowReader(self.registry, client, lambda: all_contracts(backend))
+            return Sink(backend, rows, client, group="sink", clock=clock)
+        return BatchLoop(
+            backend,
+            self._logic(name),
+            service=name,
+            group=name,
+            transactional_id=name,
+            clock=clock,
+            quarantine=quarantine,
+            co_partitioned=name in ("joiner", "rollout"),
+            max_batch=50,
+        )
+
+    def restart(self, name: str) -> None:
+        """The service begins again, by what is in the log."""
+        self.processes[name].close()
+        self.processes[name] = self._start(name)
+
+    def _logic(self, name: str) -> Logic:
+        by = self.publisher.control.by(name)
+        if name in ("scorer", "shadow-scorer"):
+            role: Any = "champion" if name == "scorer" else "shadow"
+            return ScorerLogic(role, by, self.publisher.open, Inline(), self._verify)
+        if name == "joiner":
+            return JoinerLogic(
+                by,
+                lambda lane, number: MemoryStore(),
+                self._partitions,
+                lambda: self._control((lanes.CONTRACTS,)),
+            )
+        if name == "rollout":
+            return RolloutLogic(
+                by,
+                self._verify,
+                lambda record, contract, newer_than: self.publisher.open(record, contract),
+                lambda command: "nobody signs here",
+            )
+        kind: Windows
+        catch_up = self._catch_up(lambda: kind.control_topics())
+        if name == "drift":
+            kind = DriftWindows(by, self._reference, self._verify, catch_up)
+        else:
+            kind = PerformanceWindows(by, self._verify, catch_up)
+        return WindowedLogic(kind, by.codec, self._partitions, keep_after=20)
+
+    def _catch_up(self, topics: Callable[[], Sequence[str]]) -> Callable[[], Sequence[Message]]:
+        return lambda: self._control(topics())
+
+    def _control(self, topics: Sequence[str]) -> list[Message]:
+        return [message for topic in topics for message in self.log.messages(topic)]
+
+    def _partitions(self, topic: str) -> int:
+        return self.log.topics()[topic]
+
+    def _verify(self, record: Mapping[str, Any]) -> Manifest:
+        opened = self.publisher.models.get((record["model"], record["version"]))
+        if opened is None or isinstance(opened, Exception) or opened.digest != record["digest"]:
+            raise PackageRefused("signature", "by nobody")
+        return opened.manifest
+
+    def _reference(self, record: Mapping[str, Any]) -> Any:
+        return self._verify(record), drifting.reference(self.contract, self.references)
+
+    # What happens ---
+
+    def write(self, record: Record) -> None:
+        self.log.append(record.topic, record.value, record.key, record.headers, record.partition)
+
+    def ask(self, count: int) -> list[str]:
+        """Honest requests, and for each its label some time later; their ids."""
+        names = []
+        for row in drifting.draw(count, np.random.default_rng(self.asked)):
+            self.asked += 1
+            name, key, time = f"r{self.asked}", f"l{self.asked % 7}", self.log.now_ms
+            fields = {name: row[name] for name in (*drifting.FEATURES, "region")}
+            request = {"request_id": name, "loan_id": key, "applied_at": time, "note": None, **fields}
+            self._send(LANE.requests, request, key)
+            names.append(name)
+        return names
+
+    def label(self, names: Sequence[str]) -> None:
+        for name in names:
+            key = f"l{int(name[1:]) % 7}"
+            label = {"request_id": name, "loan_id": key, "defaulted": self.rng.random() < 0.5}
+            self._send(LANE.labels, label, self.rng.choice((key, "elsewhere", None)))
+
+    def act(self, names: Sequence[str]) -> None:
+        for name in names:
+            action = {"request_id": name, "loan_id": f"l{int(name[1:]) % 7}", "action": "approve"}
+            self._send(LANE.actions, action, self.rng.choice(("elsewhere", None)))
+
+    def _send(self, topic: str, record: dict[str, Any], key: str | None) -> None:
+        value = self.publisher.codec.encode(self.ids[topic], record)
+        self.write(Record(topic, value, None if key is None else key.encode()))
+
+    def run(self, turns: int) -> None:
+        """Every service that lives takes so many turns; what ends one is noted."""
+        for _ in range(turns):
+            for name, process in self.processes.items():
+                if name in self.ended:
+                    continue
+                try:
+                    process.step()
+                except Exception as error:
+                    self.ended[name] = error
