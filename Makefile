@@ -26,7 +26,7 @@ test: setup
 
 ALONE = tests/chaos tests/e2e/test_demo.py
 test-services: setup
-	$(BIN)/python -m pytest tests/integration
+	$(BIN)/python -m pytest tests/integration tests/security
 test-projects: setup
 	$(BIN)/python -m pytest tests/unit tests/contract tests/static tests/simulation tests/e2e $(ALONE:%=--ignore=%)
 
