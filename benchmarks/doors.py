@@ -42,7 +42,7 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--records", type=int, default=100_000, help="records in each run")
     parser.add_argument("--batch", type=int, nargs="*", default=[1_000, 5_000], help="records a commit")
-    parser.add_argument("--starts", type=int, default=3, help="starts of each broker that are timed")
+    parser.add_argument("--starts", type=int, default=3, help="starts of each broker that are timed; 0: none")
     given = parser.parse_args()
     starts = _starts(given.starts)
     loops = _loops(given.records, given.batch, given.rounds)
@@ -57,7 +57,7 @@ def main() -> None:
 def _starts(rounds: int) -> dict[str, dict[str, float]]:
     """Seconds until clients can work, users and rights included; the first round warms up and does not count."""
     seconds: dict[str, list[float]] = {}
-    for number in range(rounds + 1):
+    for number in range(rounds + 1 if rounds else 0):
         for name, users in ((OPEN, None), (SECURED, _users())):
             folder = Path(tempfile.mkdtemp(prefix="tailrace-benchmark-"))
             for which in ("first", "again"):
