@@ -222,7 +222,12 @@ class ScorerScenario(Scenario):
                 raise Retry("away")
             return MODELS[version]
 
-        return OneRevision(self.role, REGISTRY, opened, Slow(self.rng))
+        return OneRevision(
+            self.role,
+            self.publisher.control.by("scorer" if self.role == "champion" else "shadow-scorer"),
+            opened,
+            Slow(self.rng),
+        )
 
     def done(self, log: MemoryLog) -> bool:
         return drained(log, self.group, ["credit.requests"])

@@ -10,17 +10,19 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from tests.support.memory_registry import MemoryRegistry
 from tests.support.scoring import REQUEST, Bench, Publisher
 from typer.testing import CliRunner
 
 from tailrace.cli.app import app
-from tailrace.kit.errors import UsageError
+from tailrace.contracts.state.records import ControlRecords
+from tailrace.kit.errors import TailraceError, UsageError
 from tailrace.kit.inline import Inline
 from tailrace.models.errors import PackageRefused
 from tailrace.scorer.logic import ScorerLogic
 from tailrace.signing.keys import SigningKey
 from tailrace.signing.records import sign_command
-from tailrace.signing.trust import TrustStore, own_key, signing_key
+from tailrace.signing.trust import TrustStore, make_keys, own_key, signing_key
 
 
 @pytest.fixture
@@ -184,3 +186,52 @@ def test_a_running_scorer_takes_up_nothing_that_a_revoked_key_has_signed() -> No
     assert scorer.answers() == (2, [])  # told once
     scorer.distrusted = {2}
     assert scorer.answers() == (1, [])  # trusted again
+
+
+# By service ---
+
+
+def test_a_services_key_is_listed_with_what_it_may_sign_and_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_keys(tmp_path)
+    first = own_key(tmp_path, "rollout")
+    made = run(tmp_path, monkeypatch, "new", "--signer", "rollout")
+    assert made["signer"] == "rollout"
+    assert made["key_id"] == own_key(tmp_path, "rollout").key_id != first.key_id
+    listed = {key["key_id"]: key for key in run(tmp_path, monkeypatch, "list")}
+    assert [listed[k]["kinds"] for k in (first.key_id, made["key_id"])] == ["Rollout, Alert"] * 2
+    assert [listed[k]["own"] for k in (first.key_id, made["key_id"])] == [False, True]
+    assert listed[own_key(tmp_path).key_id]["kinds"] == "Contract, Clock, ModelManifest, Command"
+    with pytest.raises(UsageError, match="it is one of owner, rollout"):
+        run(tmp_path, monkeypatch, "new", "--signer", "mallory")
+
+
+def test_a_key_is_revoked_from_where_the_log_is_or_where_a_person_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_keys(tmp_path)
+    key = own_key(tmp_path, "rollout").key_id
+    for variable in ("KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(TailraceError, match="`--entirely` does without Kafka"):
+        run(tmp_path, monkeypatch, "revoke", key)
+    with pytest.raises(UsageError, match="TOPIC=OFFSET"):
+        run(tmp_path, monkeypatch, "revoke", key, "--until", "tailrace.rollouts")
+    run(tmp_path, monkeypatch, "revoke", key, "--entirely", "--until", "tailrace.rollouts=7")
+    trust = TrustStore(tmp_path / "keys")
+    counts = [trust.public_key(key, "credit", ["rollout"], ("tailrace.rollouts", at)) for at in (6, 7)]
+    assert [count is not None for count in counts] == [True, False]
+
+
+def test_a_service_without_its_key_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="`tailrace keys new --signer scorer`"):
+        ControlRecords.of_home(MemoryRegistry(), tmp_path, "scorer")
+
+
+def test_a_home_made_before_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "data" / "kafka").mkdir(parents=True)
+    (tmp_path / "data" / "kafka" / "meta.properties").touch()
+    for use in (make_keys, lambda home: ControlRecords.of_home(MemoryRegistry(), home)):
+        with pytest.raises(TailraceError, match="tailrace down --purge"):
+            use(tmp_path)

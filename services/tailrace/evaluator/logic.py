@@ -59,7 +59,7 @@ class PerformanceWindows:
         return self._state.topics
 
     def control(self, messages: Sequence[Message]) -> None:
-        for taken in self._state.take(messages):
+        for taken in self._state.each(messages):
             record = taken.record
             if taken.topic == CONTRACTS and taken.came and record is not None:
                 self._plans[record["digest"]] = Plan(self._contracts.by_digest[record["digest"]])

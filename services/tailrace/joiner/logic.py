@@ -62,7 +62,7 @@ class JoinerLogic:
         return frozenset(f"{lane}.{name}" for lane in self._lanes for name in INPUTS)
 
     def control(self, messages: Sequence[Message]) -> None:
-        for taken in self._state.take(messages):
+        for taken in self._state.each(messages):
             if taken.came and taken.record is not None:
                 applied = self._contracts.current[taken.record["model"]]
                 plan = ContractPlan(applied, self._codec, self._registry)

@@ -140,7 +140,7 @@ class ScorerLogic:
         return frozenset(self._plans.by_topic)
 
     def control(self, messages: Sequence[Message]) -> None:
-        for taken in self._state.take(messages):
+        for taken in self._state.each(messages):
             if taken.topic == CONTRACTS:
                 self._handovers.contracts_position = taken.message.offset() + 1
                 if taken.came and taken.record is not None:

@@ -9,10 +9,19 @@ from typing import Any
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.contracts.names import MODEL_LENGTH, MODEL_PATTERN
 from tailrace.contracts.state.kinds import ALERT_SIGNERS
-from tailrace.kit.errors import BadRecord, TailraceError
+from tailrace.kit.errors import TailraceError
+
+
+class RecordRefused(Exception):
+    """A record that is readable and cannot be what it should be; ``reason`` says why, for people."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
 
 Check = Callable[[Mapping[str, Any]], None]
-"""Raises BadRecord for a record that nothing can be done with."""
+"""Raises RecordRefused for a record that nothing can be done with."""
 
 SEQUENCE = "sequence"
 """The fact in a rollout step's evidence that names the sequence of the package that was let in."""
@@ -25,10 +34,10 @@ _TIMES = ("since", "window_start", "window_end")
 
 
 def check_record(name: str, record: Mapping[str, Any]) -> None:
-    """Raises BadRecord where a decoded record of the schema called so cannot be what it should be."""
+    """Raises RecordRefused where a decoded record of the schema called so cannot be what it should be."""
     model = record.get("model")
     if model is not None and (len(model) > MODEL_LENGTH or not re.fullmatch(MODEL_PATTERN, model)):
-        raise BadRecord("wrong-name", f"{model[:100]!r} is no model's name", "model")
+        raise RecordRefused(f"{model[:100]!r} is no model's name")
     check = CHECKS.get(name)
     if check is not None:
         check(record)
@@ -38,7 +47,7 @@ def check_step(record: Mapping[str, Any]) -> None:
     """Of a contract, rollout or clock: revisions that count from 1."""
     follows, revision = record["follows"], record["revision"]
     if not 0 <= follows < _LARGEST or revision != follows + 1:
-        raise BadRecord("wrong-revision", f"revision {revision} after {follows}", "revision")
+        raise RecordRefused(f"revision {revision} after {follows}")
 
 
 def check_contract(record: Mapping[str, Any]) -> None:
@@ -46,11 +55,9 @@ def check_contract(record: Mapping[str, Any]) -> None:
     try:
         contract = ModelContract.from_resolved(record["resolved"])
     except (TailraceError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise BadRecord("wrong-contract", f"it cannot be read: {error}", "resolved") from error
+        raise RecordRefused(f"it cannot be read: {error}") from error
     if (contract.model, contract.digest) != (record["model"], record["digest"]):
-        raise BadRecord(
-            "wrong-contract", "it names another model or digest than the contract has", "resolved"
-        )
+        raise RecordRefused("it names another model or digest than the contract has")
 
 
 def check_rollout(record: Mapping[str, Any]) -> None:
@@ -59,25 +66,23 @@ def check_rollout(record: Mapping[str, Any]) -> None:
         _integer(record["evidence"], name)
     for name in ("canary_share", "experiment_share"):
         if not 0 <= record[name] <= 1:
-            raise BadRecord("out-of-range", f"{name} is {record[name]}", name)
+            raise RecordRefused(f"{name} is {record[name]}")
     for arm in record["arms"]:
         if not 0 <= arm["probability"] <= 1:
-            raise BadRecord("out-of-range", f"an arm's probability is {arm['probability']}", "arms")
+            raise RecordRefused(f"an arm's probability is {arm['probability']}")
 
 
 def check_clock(record: Mapping[str, Any]) -> None:
     check_step(record)
     if record["owner"] not in ("wall", "replay"):
-        raise BadRecord("wrong-owner", f"{record['owner'][:100]!r} is neither wall nor replay", "owner")
+        raise RecordRefused(f"{record['owner'][:100]!r} is neither wall nor replay")
 
 
 def check_alert(record: Mapping[str, Any]) -> None:
     if record["service"] not in ALERT_SIGNERS.get(record["kind"], ()):
-        raise BadRecord(
-            "wrong-service", f"{record['service'][:100]} raises no alert {record['kind'][:100]}", "service"
-        )
+        raise RecordRefused(f"{record['service'][:100]} raises no alert {record['kind'][:100]}")
     if record["state"] not in ("raised", "resolved"):
-        raise BadRecord("wrong-state", f"{record['state'][:100]!r} is neither raised nor resolved", "state")
+        raise RecordRefused(f"{record['state'][:100]!r} is neither raised nor resolved")
     for name in _TIMES:
         _integer(record["detail"], name)
 
@@ -85,7 +90,7 @@ def check_alert(record: Mapping[str, Any]) -> None:
 def _integer(facts: Mapping[str, str], name: str) -> None:
     text = facts.get(name)
     if text is not None and (not _NUMBER.fullmatch(text) or abs(int(text)) > _LARGEST):
-        raise BadRecord("wrong-type", f"{name} is {text[:100]!r}, not a whole number", name)
+        raise RecordRefused(f"{name} is {text[:100]!r}, not a whole number")
 
 
 CHECKS: Mapping[str, Check] = {

@@ -6,7 +6,7 @@ where models are known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tailrace.contracts.state.records import ControlRecords
@@ -49,8 +49,13 @@ class ControlState:
         Raises:
             Retry: the registry is away; nothing was applied, so that the same messages may be offered again.
         """
+        return list(self.each(messages))
+
+    def each(self, messages: Iterable[Message]) -> Iterator[Taken]:
+        """As `take`, one message at a time: what was folded is then as it was after that message, and no later one."""
         read = [(message, self._records.read(message)) for message in messages]
-        return [Taken(message, record, self._apply(message, record)) for message, record in read]
+        for message, record in read:
+            yield Taken(message, record, self._apply(message, record))
 
     def _apply(self, message: Message, record: Mapping[str, Any] | None) -> bool:
         apply = self._folds.get(message.topic())

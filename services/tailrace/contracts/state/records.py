@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from tailrace.contracts.state.checks import check_record
+from tailrace.contracts.state.checks import RecordRefused, check_record
 from tailrace.contracts.state.kinds import KIND_OF_TOPIC, KINDS, RecordKind
 from tailrace.kit.codec import CONTROL_NAMES, ControlCodec
 from tailrace.kit.connection import Connection, home_dir
@@ -115,7 +115,7 @@ class ControlRecords:
                 self._verify(kind, message, record)
         except BadRecord as bad:
             return Read(refusal=str(bad))
-        except SignatureRefused as refused:
+        except (RecordRefused, SignatureRefused) as refused:
             return Read(refusal=refused.reason)
         return Read(record)
 
