@@ -1,4 +1,4 @@
-"""Door: whoever may write to a lane. A mark that is ahead of its append time, or is none, stops no clock and moves none."""
+"""Door: whoever may write to a lane. A mark that is ahead of its append time, or is none, moves no clock."""
 
 from __future__ import annotations
 
