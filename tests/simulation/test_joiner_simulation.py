@@ -118,6 +118,8 @@ class JoinerScenario(Scenario):
             versions = [2, 3][: rng.randint(0, 2)] if shadow else [1] * (rng.random() < 0.9)
             for version in versions:
                 made = self.made if self.next is None or rng.random() < 0.7 else self.next
+                if made is self.next:  # whoever predicts was told of it before
+                    self._apply_next(log)
                 record = made.prediction(
                     request.source, request.request_id, request.key, request.time, version=version, shadow=shadow,
                     action=rng.choice(["true", "false"]),

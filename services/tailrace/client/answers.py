@@ -12,7 +12,7 @@ from tailrace.client.kafka import Follower
 from tailrace.contracts.lanes import Lane
 from tailrace.kit import dead_letters
 from tailrace.kit.connection import Connection
-from tailrace.kit.errors import Retry, TailraceError
+from tailrace.kit.errors import BadRecord, Retry, TailraceError
 from tailrace.kit.messages import Message, Source
 
 
@@ -133,7 +133,10 @@ class Answers:
             waiters = list(self._waiting.get(key, ())) if key is not None else []
         if not waiters:
             return
-        source, answer = self._answer(message)
+        try:
+            source, answer = self._answer(message)
+        except (BadRecord, ValueError, LookupError, TypeError):
+            return  # no answer of any scorer's
         for waiter in waiters:
             waiter.answered(source, answer)
 

@@ -64,8 +64,9 @@ def wrong_types(fields: Fields, prefix: str) -> dict[int, BadRecord]:
                 wrong |= {row: _bad(name) for row, value in enumerate(column) if type(value) not in allowed}
     if "champion.version" in fields:
         pairs = zip(fields["champion.version"], fields["champion.action"], strict=True)
-        halves = (row for row, (version, action) in enumerate(pairs) if (version is None) != (action is None))
-        wrong |= {row: _bad("champion.version") for row in halves}
+        for row, (version, action) in enumerate(pairs):
+            if (version is None) != (action is None) or (type(version) is int and version < 0):
+                wrong[row] = _bad("champion.version")
     return wrong
 
 

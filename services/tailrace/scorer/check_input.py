@@ -18,6 +18,7 @@ from tailrace.contracts.fields import ContextField, Feature
 from tailrace.contracts.model_contract import ModelContract
 from tailrace.kit.avro_columns import Column, Ints, Mask
 from tailrace.kit.errors import BadRecord
+from tailrace.kit.marks import EARLIEST_MS
 from tailrace.kit.spans import Spans
 from tailrace.kit.texts import UNKNOWN, Texts
 from tailrace.models.columns import Array, Coded
@@ -57,6 +58,8 @@ class InputCheck:
     def run(self, columns: dict[str, Column], event_times: Ints, appended: Ints) -> Checked:
         """Checks some requests; ``appended`` are their append times, in ms like their event times."""
         checked = Checked()
+        for row in np.flatnonzero(event_times < EARLIEST_MS).tolist():
+            checked.reject(row, "out-of-range", "it is before the year 1", self._event_time)
         ahead = event_times > appended + self._skew_ms
         if ahead.any():
             for row in np.flatnonzero(ahead).tolist():
