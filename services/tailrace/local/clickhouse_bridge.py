@@ -2,9 +2,9 @@
 
 Understands what clients send: the statement in the URL or the body, data after ``FORMAT name`` (streamed, in
 any input format), compressed bodies and answers (lz4, zstd, gzip, deflate), ``param_x`` values in the URL or
-a form, settings and ``database`` in the URL, GET as read-only. There are no users (it binds 127.0.0.1 only)
-and no sessions (``session_id`` is ignored). An answer is complete before its first byte is sent, so that an
-error is always a status.
+a form, settings and ``database`` in the URL, GET as read-only. Who asks is in the request's scope, put there
+by whoever lets requests in. There are no sessions: ``session_id`` alone is accepted, ``session_check`` is an
+error. An answer is complete before its first byte is sent, so that an error is always a status.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import gzip
 import json
 import os
 import re
+import sys
 import uuid
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -30,9 +31,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from tailrace.confinement.landlock import confine
+from tailrace.confinement.profiles import clickhouse_limits, describe
 from tailrace.kit.connection import home_dir
+from tailrace.kit.credentials import SERVICES
 from tailrace.local.clickhouse_engine import Engine, EngineError, Result, Session
-from tailrace.local.ports import require_free
+from tailrace.local.clickhouse_refused import NO_SESSION
+from tailrace.local.ports import listening
 
 NOT_IMPLEMENTED = 48
 UNKNOWN_COMPRESSION = 89
@@ -155,7 +160,9 @@ class Bridge:
             raise _error(
                 NOT_IMPLEMENTED, "ClickHouse's own block compression is not supported", "NOT_IMPLEMENTED"
             )
-        session = _session(parameters, readonly=request.method == "GET")
+        if parameters.get("session_check") == "1":
+            raise _error(NO_SESSION, "there are no sessions here", "SESSION_NOT_FOUND")
+        session = _session(parameters, readonly=request.method == "GET", user=_user(request))
 
         head = bytearray()
         if parameters.get("query"):
@@ -212,7 +219,13 @@ class Bridge:
         )
 
 
-def _session(parameters: Mapping[str, str], readonly: bool) -> Session:
+def _user(request: Request) -> str:
+    # Nobody puts a user into the scope yet: whoever gets here may do what services may. Once credentials are
+    # checked in front of this application, it is `str(request.scope["user"])`.
+    return str(request.scope.get("user", SERVICES))
+
+
+def _session(parameters: Mapping[str, str], readonly: bool, user: str) -> Session:
     return Session(
         database=parameters.get("database"),
         settings={
@@ -226,6 +239,7 @@ def _session(parameters: Mapping[str, str], readonly: bool) -> Session:
             if name.startswith("param_")
         },
         readonly=readonly,
+        user=user,
     )
 
 
@@ -337,27 +351,25 @@ def _error(code: int, message: str, name: str) -> EngineError:
     return EngineError(code, f"Code: {code}. DB::Exception: {message}. ({name})")
 
 
-def serve(path: Path, port: int) -> None:
-    """Serves the ClickHouse data in ``path`` on ``127.0.0.1:port`` until SIGTERM or SIGINT.
+def serve(home: Path, port: int) -> None:
+    """Serves the ClickHouse data of a home on ``127.0.0.1:port`` until SIGTERM or SIGINT, confined by the kernel.
 
     Raises:
         TailraceError: the port is taken, another process owns the folder, or it cannot be written.
     """
-    require_free(port, "ClickHouse")
-    engine = Engine(path)
-    try:
-        uvicorn.run(
-            Bridge(engine).app,
-            host="127.0.0.1",
-            port=port,
-            log_level="warning",
-            access_log=False,
-            lifespan="off",
-        )
-    finally:
-        engine.close()
+    path = home / "data" / "clickhouse"
+    limits = clickhouse_limits(home)
+    # Before the engine opens, and before any thread starts: only then all of the process is confined.
+    with listening(port, "ClickHouse") as server:
+        print(describe(confine(limits)), file=sys.stderr, flush=True)
+        engine = Engine(path)
+        try:
+            config = uvicorn.Config(Bridge(engine).app, log_level="warning", access_log=False, lifespan="off")
+            uvicorn.Server(config).run(sockets=[server])
+        finally:
+            engine.close()
 
 
 def main() -> None:
     """``tailrace run clickhouse``: the data in the home, on the port in TAILRACE_PORT (default 8123)."""
-    serve(home_dir() / "data" / "clickhouse", int(os.environ.get("TAILRACE_PORT", "8123")))
+    serve(home_dir().absolute(), int(os.environ.get("TAILRACE_PORT", "8123")))

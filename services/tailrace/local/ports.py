@@ -36,6 +36,16 @@ def require_free(port: int, what: str, host: str = HOST) -> None:
         )
 
 
+def listening(port: int, what: str, host: str = HOST) -> socket.socket:
+    """A socket that listens on the port, for a server that may bind none once it is confined.
+
+    Raises:
+        TailraceError: another program listens on the port.
+    """
+    require_free(port, what, host)
+    return socket.create_server((host, port), backlog=2048)
+
+
 def free_port() -> int:
     """A port that is free now, at random, so that processes that ask at the same time get different ones."""
     chosen = random.SystemRandom()

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import psutil
 
+from tailrace.confinement import landlock
 from tailrace.kit.connection import connect
 from tailrace.kit.errors import TailraceError
 from tailrace.local.health import ask, reason, starting
@@ -130,6 +131,8 @@ class Supervisor:
         else:
             # Needs no Kafka: comes up while Kafka does.
             self._launch_server("clickhouse", "CLICKHOUSE_URL")
+            if not landlock.version():
+                self._say("clickhouse    not confined: this kernel has no Landlock (see docs/security.md)")
         if given := self._env.get("KAFKA_BOOTSTRAP_SERVERS"):
             self._addresses["KAFKA_BOOTSTRAP_SERVERS"] = given
             self._look_for_kafka(given)
