@@ -1,4 +1,4 @@
-"""What every Python program reads of the machine: libraries, the interpreter, time zones, the process table."""
+"""What every Python program reads of the machine: libraries, the interpreter, time zones, figures of the machine."""
 
 from __future__ import annotations
 
@@ -21,6 +21,22 @@ _ETC = (
     ),
     *("passwd", "group", "ssl", "ca-certificates", "os-release", "mime.types", "protocols", "services"),
 )
+# Of /proc the machine's own figures and this process: what is told of others has their environment in it.
+_PROC = (
+    *(
+        "self",
+        "cpuinfo",
+        "diskstats",
+        "filesystems",
+        "loadavg",
+        "meminfo",
+        "net",
+        "pressure",
+        "stat",
+        "swaps",
+    ),
+    *("sys", "uptime", "version", "vmstat"),
+)
 
 
 def system_paths() -> tuple[Path, ...]:
@@ -28,8 +44,9 @@ def system_paths() -> tuple[Path, ...]:
     package = Path(__file__).parent.parent
     root = package.parent.parent
     return (
-        *(Path(folder) for folder in ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/opt", "/proc", "/sys")),
+        *(Path(folder) for folder in ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/sys")),
         *(Path("/etc", name) for name in _ETC),
+        *(Path("/proc", name) for name in _PROC),
         *(Path(folder) for folder in (sys.prefix, sys.base_prefix, sys.exec_prefix)),
         *(Path(folder) for folder in sys.path if folder.endswith(("site-packages", "dist-packages"))),
         package,

@@ -43,7 +43,12 @@ def listening(port: int, what: str, host: str = HOST) -> socket.socket:
         TailraceError: another program listens on the port.
     """
     require_free(port, what, host)
-    return socket.create_server((host, port), backlog=2048)
+    # asyncio sends small answers at once (TCP_NODELAY) only where a socket says that it is TCP's.
+    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind((host, port))
+    server.listen(2048)
+    return server
 
 
 def free_port() -> int:
