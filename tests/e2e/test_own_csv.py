@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from tests.support.clickhouse_walls import amend
 from tests.support.project import Project
 from tests.support.real_data import real_data
 
@@ -218,10 +219,13 @@ def test_verify_sees_what_is_wrong_with_the_rows(project: Project, replayed: Any
         store.select(f"SELECT _partition, _offset FROM {table} WHERE request_id = 'electricity-{row:07}'")[0]
         for row in (11, 222)
     )
-    store.command(f"INSERT INTO {table} SELECT * FROM {table} WHERE request_id = 'electricity-0000222'")
-    store.command(
-        f"ALTER TABLE {table} DELETE WHERE request_id = 'electricity-0000011' SETTINGS mutations_sync = 1"
+    project.run("down")
+    amend(
+        project.home,
+        f"INSERT INTO tailrace.{table} SELECT * FROM tailrace.{table} WHERE request_id = 'electricity-0000222'",
+        f"ALTER TABLE tailrace.{table} DELETE WHERE request_id = 'electricity-0000011' SETTINGS mutations_sync = 1",
     )
+    project.run("up", "--detach", timeout=120)
     found = project.json("verify", "--model", "electricity", "--wait", "1", check=False)
     assert not found["ok"]
     assert (found["lost"], found["duplicated"]) == (0, 0)

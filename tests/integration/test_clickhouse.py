@@ -23,6 +23,7 @@ import clickhouse_connect
 import lz4.frame
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
+from tests.support.clickhouse_walls import amend
 from tests.support.examples import CONTRACT, SCHEMAS, examples
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.signed import Control, message_of
@@ -94,12 +95,11 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 @pytest.fixture
-def database(port: int) -> Iterator[str]:
+def database(port: int) -> str:
     name = f"d{uuid.uuid4().hex[:8]}"
     with connected(port) as client:
         client.command(f"CREATE DATABASE {name}")
-        yield name
-        client.command(f"DROP DATABASE {name}")
+    return name
 
 
 @pytest.fixture
@@ -219,19 +219,19 @@ def test_a_failing_query_leaves_nothing_behind(client: Any, sql: str, code: int)
         "INSERT INTO t SETTINGS input_format_values_interpret_expressions = 1 VALUES (file('/etc/hostname'))",
         "CREATE TABLE f (a String) ENGINE = File(LineAsString, '/etc/hostname')",
         "CREATE TABLE f (a String) ENGINE = URL('http://127.0.0.1:1/', LineAsString)",
-        "CREATE TABLE f (a String DEFAULT file('/etc/hostname')) ENGINE = MergeTree ORDER BY a",
-        "CREATE TABLE f (a String) ENGINE = MergeTree ORDER BY a SETTINGS disk = disk(type = local, path = 'FOLDER/')",
+        "CREATE TABLE f (a String DEFAULT file('/etc/hostname')) ENGINE = ReplacingMergeTree ORDER BY a",
+        "CREATE TABLE f (a Int8) ENGINE = ReplacingMergeTree ORDER BY a SETTINGS disk = disk(path = 'FOLDER/')",
         "CREATE TABLE f (a String) ENGINE = Kafka SETTINGS kafka_broker_list = 'x'",
         "CREATE DICTIONARY f (a UInt64) PRIMARY KEY a SOURCE(FILE(path '/etc/hostname' format 'CSV')) LAYOUT(FLAT())",
         "CREATE FUNCTION f AS (x) -> file(x)",
-        "ATTACH TABLE f FROM '/etc' (a String) ENGINE = MergeTree ORDER BY a",
+        "ATTACH TABLE f FROM '/etc' (a String) ENGINE = ReplacingMergeTree ORDER BY a",
         "BACKUP TABLE t TO File('FOLDER/out')",
         "CREATE USER u",
         "SYSTEM SHUTDOWN",
     ],
 )
 def test_nothing_reaches_out_of_the_database(client: Any, tmp_path: Path, sql: str) -> None:
-    client.command("CREATE TABLE t (a Nullable(String)) ENGINE = MergeTree ORDER BY tuple()")
+    client.command("CREATE TABLE t (a Nullable(String)) ENGINE = ReplacingMergeTree ORDER BY tuple()")
     with pytest.raises(DatabaseError) as refused:
         client.command(sql.replace("FOLDER", str(tmp_path)))
     assert refused.value.code is not None
@@ -247,12 +247,12 @@ def test_an_identifier_parameter_is_no_way_out(client: Any, port: int, name: str
         client.query(f"{sql} SETTINGS param_f = 'file'")
     with pytest.raises(DatabaseError):
         client.query(sql, parameters={"f": "lower"}, settings={"param_f": "file"})
-    client.command("CREATE TABLE t (a Int64) ENGINE = Memory")
+    client.command("CREATE TABLE t (a Int64) ENGINE = ReplacingMergeTree ORDER BY tuple()")
     assert client.query("SELECT count() FROM {t:Identifier}", parameters={"t": "t"}).result_rows == [(0,)]
 
 
 def test_what_looks_like_a_refused_name_in_data_passes(client: Any) -> None:
-    client.command("CREATE TABLE t (a String) ENGINE = MergeTree ORDER BY a")
+    client.command("CREATE TABLE t (a String) ENGINE = ReplacingMergeTree ORDER BY a")
     client.command("INSERT INTO t VALUES ('file(''/etc/hostname'') INTO OUTFILE')")
     assert client.query("SELECT a, 'url(1)' FROM t").result_rows == [
         ("file('/etc/hostname') INTO OUTFILE", "url(1)")
@@ -263,9 +263,11 @@ def test_settings_and_readonly_do_not_leak(client: Any) -> None:
     assert client.query("SELECT getSetting('max_threads')", settings={"max_threads": 3}).result_rows == [(3,)]
     assert client.query("SELECT 1", settings={"readonly": 1}).result_rows == [(1,)]
     with pytest.raises(DatabaseError) as refused:
-        client.command("CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a", settings={"readonly": 1})
+        client.command(
+            "CREATE TABLE t (a Int64) ENGINE = ReplacingMergeTree ORDER BY a", settings={"readonly": 1}
+        )
     assert refused.value.code == 164
-    client.command("CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a")
+    client.command("CREATE TABLE t (a Int64) ENGINE = ReplacingMergeTree ORDER BY a")
     client.command("SET max_threads = 7")
     assert client.query("SELECT getSetting('max_threads') = 7").result_rows == [(False,)]
     with pytest.raises(DatabaseError) as unknown:
@@ -287,12 +289,18 @@ def request(
 def test_plain_http(port: int, database: str) -> None:
     assert request(port, "GET", {"query": "SELECT 1 + 1"})[::2] == (200, b"2\n")
     status, headers, body = request(port, "GET", {"query": "DROP DATABASE " + database})
-    assert (status, headers["X-ClickHouse-Exception-Code"]) == (500, "164"), body
+    assert (status, headers["X-ClickHouse-Exception-Code"]) == (500, "497"), body
+    assert request(port, "GET", {"query": "CREATE DATABASE d"})[1]["X-ClickHouse-Exception-Code"] == "164"
+    assert request(port, "POST", {"session_id": "s"}, "SELECT 1")[::2] == (200, b"1\n")
+    status, headers, _ = request(port, "POST", {"session_id": "s", "session_check": "1"}, "SELECT 1")
+    assert headers["X-ClickHouse-Exception-Code"] == "372"
     status, headers, _ = request(port, "POST", {"database": "nowhere"}, "SELECT 1")
     assert (status, headers["X-ClickHouse-Exception-Code"]) == (404, "81")
     base = {"database": database}
     assert (
-        request(port, "POST", base, "CREATE TABLE t (a Int64, b String) ENGINE = MergeTree ORDER BY a")[0]
+        request(
+            port, "POST", base, "CREATE TABLE t (a Int64, b String) ENGINE = ReplacingMergeTree ORDER BY a"
+        )[0]
         == 200
     )
     insert = base | {"query": "INSERT INTO t FORMAT CSV"}
@@ -318,7 +326,7 @@ def test_plain_http(port: int, database: str) -> None:
 
 
 def test_half_an_insert_is_no_insert(port: int, database: str, client: Any) -> None:
-    client.command("CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a")
+    client.command("CREATE TABLE t (a Int64) ENGINE = ReplacingMergeTree ORDER BY a")
     connection = http.client.HTTPConnection(HOST, port, timeout=30)
     query = urlencode({"database": database, "query": "INSERT INTO t FORMAT CSV"})
     connection.putrequest("POST", f"/?{query}")
@@ -333,14 +341,14 @@ def test_half_an_insert_is_no_insert(port: int, database: str, client: Any) -> N
 
 
 def test_large_values(client: Any) -> None:
-    client.command("CREATE TABLE t (a Int64, s String) ENGINE = MergeTree ORDER BY a")
+    client.command("CREATE TABLE t (a Int64, s String) ENGINE = ReplacingMergeTree ORDER BY a")
     client.insert("t", [[n, "x" * 2_500_000] for n in range(4)], column_names=["a", "s"])
     assert client.query("SELECT sum(length(s)) FROM t").result_rows == [(10_000_000,)]
     assert len(client.query("SELECT s FROM t WHERE a = 2").result_rows[0][0]) == 2_500_000
 
 
 def test_many_at_once(port: int, database: str, client: Any) -> None:
-    client.command("CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a")
+    client.command("CREATE TABLE t (a Int64) ENGINE = ReplacingMergeTree ORDER BY a")
     wrong: list[BaseException] = []
 
     def work(number: int) -> None:
@@ -369,7 +377,7 @@ def test_the_wrapper_tells_errors_apart(port: int, database: str) -> None:
         clickhouse.query("SELECT * FROM nowhere")
     assert (failed.value.code, failed.value.name) == (60, "UNKNOWN_TABLE")
     with pytest.raises(QueryFailed):
-        clickhouse.query("CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a")
+        clickhouse.query("CREATE TABLE t (a Int64) ENGINE = ReplacingMergeTree ORDER BY a")
     with pytest.raises(Retry):
         ClickHouse(f"http://{HOST}:1/x", timeout=2).query("SELECT 1")
     assert clickhouse.columns("nowhere") == {}
@@ -487,7 +495,7 @@ def test_a_prediction_comes_out_as_it_went_in(clickhouse: ClickHouse) -> None:
         "source_partition": 0,
         "source_offset": 7,
         "home": True,
-        "feature_file": 0.5,
+        "file": 0.5,
         "purpose": "ü",
         **dict.fromkeys(
             ("arm", "score", "value", "rule", "age", "given_request_id", "given_model", "given_event_time")
@@ -571,8 +579,11 @@ class Lines:
         return Row(message, self.layout, {"value": message.value()})
 
 
-def test_what_is_there_is_not_inserted_and_what_is_missing_is(clickhouse: ClickHouse) -> None:
+def test_what_is_there_is_not_inserted_and_what_is_missing_is(tmp_path: Path) -> None:
     """Whatever ClickHouse remembers of a plan that is repeated, and whatever an operator did to the offsets."""
+    port = free_port()
+    process = start(tmp_path, port)
+    clickhouse = ClickHouse(f"http://{HOST}:{port}")
     clickhouse.create_database()
     for layout in (Lines.layout, UNREADABLE_LAYOUT):
         clickhouse.command(create_table(layout.table, layout.columns))
@@ -596,7 +607,9 @@ def test_what_is_there_is_not_inserted_and_what_is_missing_is(clickhouse: ClickH
     group = log.group("sink")
     # 0: planned, and ClickHouse was killed between the token and the rows.
     store(0, range(2, 8), plan.token(TopicPartition("lines", 0)))
-    clickhouse.command("ALTER TABLE lines DELETE WHERE _partition = 0 SETTINGS mutations_sync = 2")
+    process.stop(10)
+    amend(tmp_path, "ALTER TABLE tailrace.lines DELETE WHERE _partition = 0 SETTINGS mutations_sync = 2")
+    process = start(tmp_path, port)
     store(0, range(2, 8), plan.token(TopicPartition("lines", 0)))
     assert clickhouse.query("SELECT count() FROM lines").rows == [(0,)], "the token is remembered"
     store(0, range(2), "lines/0/0/2")
@@ -615,4 +628,5 @@ def test_what_is_there_is_not_inserted_and_what_is_missing_is(clickhouse: ClickH
     sink.close()
     assert {tp.partition: c for tp, c in group.committed.items()} == dict.fromkeys(range(4), Committed(10))
     found = clickhouse.query("SELECT _partition, _offset FROM lines ORDER BY ALL").rows
+    process.stop(10)
     assert found == list(itertools.product(range(4), range(10)))

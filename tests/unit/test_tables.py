@@ -93,7 +93,7 @@ def test_a_request_has_its_fields() -> None:
         "income": "Nullable(Float64)",
         "age": "Nullable(Int64)",
         "version": "Nullable(Int64)",
-        "feature_file": "Nullable(Bool)",
+        "file": "Nullable(Bool)",
         "purpose": "LowCardinality(Nullable(String))",
         "note": "Nullable(String)",
         "region": "LowCardinality(Nullable(String))",
@@ -146,7 +146,7 @@ def test_an_outcome_has_its_prediction_and_its_request_beside_its_own_fields() -
     assert found["state"] == "LowCardinality(String)"
     assert found["feature_state"] == "Nullable(Int64)"
     assert found["given_request_id"] == "Nullable(String)"
-    assert found["feature_file"] == "Nullable(Bool)"
+    assert found["file"] == "Nullable(Bool)"
     # The second and later places of a named type only name it.
     for place in ("label_source", "action_source", "source"):
         assert {n for n in found if n.startswith(place)} == {
@@ -164,7 +164,7 @@ def test_an_outcome_has_its_prediction_and_its_request_beside_its_own_fields() -
     }
     wanted = {
         "label": "a", "state": "labelled", "action_source_offset": None, "label_source_offset": 2,
-        "champion_score": 0.5, "version": 3, "feature_label": 0.5, "feature_state": 7, "feature_file": True,
+        "champion_score": 0.5, "version": 3, "feature_label": 0.5, "feature_state": 7, "file": True,
         "feature_version": 9,
     }  # fmt: skip
     assert {name: columns[name].value(record) for name in wanted} == wanted

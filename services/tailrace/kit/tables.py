@@ -80,8 +80,6 @@ _FEW_VALUES = frozenset(
         *("served_cause", "severity", "state", "step", "template", "topic", "trigger", "verdict"),
     }
 )
-# Names that a feature's column may not have: `file` is a function that a guarded ClickHouse refuses by name.
-_REFUSED_NAMES = frozenset({"file"})
 
 
 class Column(NamedTuple):
@@ -282,7 +280,6 @@ _SCALARS = {
 
 def _columns(name: str, kind: Any, path: tuple[str, ...], few: frozenset[str] | set[str]) -> list[Column]:
     kind, nullable = _without_null(kind)
-    column = f"feature_{name}" if name.lower() in _REFUSED_NAMES else name
     if isinstance(kind, dict) and kind["type"] == "record":
         return [
             found
@@ -302,15 +299,13 @@ def _columns(name: str, kind: Any, path: tuple[str, ...], few: frozenset[str] | 
         if scalar == "String" and kind != "bytes" and path[-1] in few:
             wrapped = f"LowCardinality({wrapped})"
         get = _getter(path)
-        return [Column(column, wrapped, partial(_within, get) if scalar == TIME else get)]
+        return [Column(name, wrapped, partial(_within, get) if scalar == TIME else get)]
     get = _getter(path)
     if isinstance(kind, dict) and kind["type"] == "map" and (value := _element(kind["values"])):
-        return [
-            Column(column, f"Map(LowCardinality(String), {value.type})", lambda record: get(record) or {})
-        ]
+        return [Column(name, f"Map(LowCardinality(String), {value.type})", lambda record: get(record) or {})]
     if isinstance(kind, dict) and kind["type"] == "array" and (element := _element(kind)):
-        return [Column(column, element.type, lambda record: element.of(get(record) or []))]
-    return [Column(column, "String", lambda record: json.dumps(get(record), default=repr))]
+        return [Column(name, element.type, lambda record: element.of(get(record) or []))]
+    return [Column(name, "String", lambda record: json.dumps(get(record), default=repr))]
 
 
 class _Element(NamedTuple):

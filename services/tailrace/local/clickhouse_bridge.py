@@ -3,8 +3,9 @@
 Understands what clients send: the statement in the URL or the body, data after ``FORMAT name`` (streamed, in
 any input format), compressed bodies and answers (lz4, zstd, gzip, deflate), ``param_x`` values in the URL or
 a form, settings and ``database`` in the URL, GET as read-only. Who may ask at all is the door's to say (see
-`clickhouse_door`). There are no sessions (``session_id`` is ignored). An answer is complete before its first byte
-is sent, so that an error is always a status.
+`clickhouse_door`), which puts the user into the request's scope. There are no sessions: ``session_id`` alone is
+accepted, ``session_check`` is an error. An answer is complete before its first byte is sent, so that an error is
+always a status.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import gzip
 import json
 import os
 import re
+import sys
 import uuid
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -30,11 +32,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from tailrace.confinement.landlock import confine
+from tailrace.confinement.profiles import clickhouse_limits, describe
 from tailrace.kit.connection import home_dir
 from tailrace.kit.doors import CLICKHOUSE, open_door
 from tailrace.local.clickhouse_door import behind_door
 from tailrace.local.clickhouse_engine import Engine, EngineError, Result, Session
-from tailrace.local.ports import HOST, require_free
+from tailrace.local.clickhouse_refused import NO_SESSION
+from tailrace.local.ports import HOST, listening
 
 NOT_IMPLEMENTED = 48
 UNKNOWN_COMPRESSION = 89
@@ -157,7 +162,9 @@ class Bridge:
             raise _error(
                 NOT_IMPLEMENTED, "ClickHouse's own block compression is not supported", "NOT_IMPLEMENTED"
             )
-        session = _session(parameters, readonly=request.method == "GET")
+        if parameters.get("session_check") == "1":
+            raise _error(NO_SESSION, "there are no sessions here", "SESSION_NOT_FOUND")
+        session = _session(parameters, readonly=request.method == "GET", user=str(request.scope["user"]))
 
         head = bytearray()
         if parameters.get("query"):
@@ -214,7 +221,7 @@ class Bridge:
         )
 
 
-def _session(parameters: Mapping[str, str], readonly: bool) -> Session:
+def _session(parameters: Mapping[str, str], readonly: bool, user: str) -> Session:
     return Session(
         database=parameters.get("database"),
         settings={
@@ -228,6 +235,7 @@ def _session(parameters: Mapping[str, str], readonly: bool) -> Session:
             if name.startswith("param_")
         },
         readonly=readonly,
+        user=user,
     )
 
 
@@ -340,27 +348,27 @@ def _error(code: int, message: str, name: str) -> EngineError:
 
 
 def serve(home: Path, port: int) -> None:
-    """Serves the home's ClickHouse data on ``127.0.0.1:port`` until SIGTERM or SIGINT, to who has a token of it.
+    """Serves the home's ClickHouse data on ``127.0.0.1:port`` until SIGTERM or SIGINT, to who has a token of it, in a
+    process that the kernel confines.
 
     Raises:
         TailraceError: the port is taken, another process owns the folder, or it cannot be written.
     """
-    require_free(port, "ClickHouse")
-    open_door(home, CLICKHOUSE, f"http://{HOST}:{port}")
-    engine = Engine(home / "data" / "clickhouse")
-    try:
-        uvicorn.run(
-            behind_door(Bridge(engine).app, home),
-            host=HOST,
-            port=port,
-            log_level="warning",
-            access_log=False,
-            lifespan="off",
-        )
-    finally:
-        engine.close()
+    path = home / "data" / "clickhouse"
+    # Before the engine opens, and before any thread starts: only then all of the process is confined.
+    with listening(port, "ClickHouse") as server:
+        open_door(home, CLICKHOUSE, f"http://{HOST}:{port}")
+        print(describe(confine(clickhouse_limits(home))), file=sys.stderr, flush=True)
+        engine = Engine(path)
+        try:
+            config = uvicorn.Config(
+                behind_door(Bridge(engine).app, home), log_level="warning", access_log=False, lifespan="off"
+            )
+            uvicorn.Server(config).run(sockets=[server])
+        finally:
+            engine.close()
 
 
 def main() -> None:
     """``tailrace run clickhouse``: the data in the home, on the port in TAILRACE_PORT (default 8123)."""
-    serve(home_dir(), int(os.environ.get("TAILRACE_PORT", "8123")))
+    serve(home_dir().absolute(), int(os.environ.get("TAILRACE_PORT", "8123")))

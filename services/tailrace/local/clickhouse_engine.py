@@ -9,22 +9,27 @@ from __future__ import annotations
 import fcntl
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
-from xml.sax.saxutils import escape
+from typing import IO, Any, Protocol
 
+from tailrace.kit.credentials import OPS
 from tailrace.kit.errors import TailraceError
-from tailrace.local.clickhouse_guard import FIXED_SETTINGS, GRANTS, Guard, Refused
+from tailrace.local.clickhouse_guard import Guard, Parse
+from tailrace.local.clickhouse_kinds import KILL
+from tailrace.local.clickhouse_refused import Refused
+from tailrace.local.clickhouse_users import ROLES, write_configuration
 
 _CODE = re.compile(r"Code: (\d+)\.")
-_SETTING_NAME = re.compile(r"[A-Za-z_]\w*")
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0", "\b": "\\b", "\f": "\\f"}
 
-ACCESS_DENIED = 497
 UNKNOWN_SETTING = 115
+
+# Canonical forms that are kept: services send the same few statements again and again.
+_KEPT_FORMS, _LONGEST_KEPT = 1024, 16 * 1024
 
 
 class EngineError(Exception):
@@ -37,12 +42,17 @@ class EngineError(Exception):
 
 @dataclass(frozen=True)
 class Session:
-    """What surrounds one statement: database, settings, and the values of its ``{name:Type}`` parameters."""
+    """What surrounds one statement: database, settings, and the values of its ``{name:Type}`` parameters.
+
+    Attributes:
+        user: the HTTP user who sends it: it runs in that user's role.
+    """
 
     database: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
     readonly: bool = False
+    user: str = OPS
 
 
 @dataclass(frozen=True)
@@ -82,18 +92,30 @@ class Insertion:
             self._handle.close()
 
 
+class Judge(Protocol):
+    """What decides on statements: `Guard`. Each method raises `Refused`."""
+
+    def check(self, canonical: str, user: str, parameters: Mapping[str, str]) -> None: ...
+    def check_settings(self, settings: Mapping[str, str]) -> None: ...
+    def check_format(self, name: str) -> None: ...
+
+
 class Engine:
     """Owns a folder of ClickHouse data.
+
+    Args:
+        path: the folder.
+        guard: makes what decides on statements; tests of the other walls have one that refuses nothing.
 
     Raises:
         TailraceError: another process owns the folder, or it cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, guard: Callable[[Iterable[str], Parse], Judge] = Guard) -> None:
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(path / "lock")
-            self._address = f"{path / 'engine'}?config-file={_configuration(path)}"
+            self._address = f"{path / 'engine'}?config-file={write_configuration(path)}"
         except PermissionError as error:
             raise TailraceError(
                 f"cannot write ClickHouse's data to {path}: {error.strerror}; "
@@ -105,9 +127,13 @@ class Engine:
         self._opening = threading.Lock()
         # The engine lives as long as one handle does.
         self._anchor = self._open()
-        self._guard = Guard(
-            self._names("SELECT name FROM system.table_functions"),
-            self._names("SELECT name FROM system.functions WHERE origin = 'System'"),
+        self._forms: OrderedDict[str, str] = OrderedDict()
+        self._known_settings = frozenset(self._names("SELECT name FROM system.settings"))
+        self._guard = guard(
+            self._names(
+                "SELECT name FROM system.functions UNION ALL SELECT name FROM system.table_functions"
+            ),
+            self._parse,
         )
         self.version, self.timezone = self._names("SELECT arrayJoin([version(), timezone()])")
 
@@ -122,8 +148,13 @@ class Engine:
             EngineError: it is refused or failed.
         """
         with closing(self._open()) as handle, _engine_errors():
-            self._check(handle, sql, session)
+            canonical = self._check(handle, sql, session)
+            with _refusals():
+                self._guard.check_format(default_format)
             self._enter(handle, session)
+            if killing := KILL.fullmatch(canonical):
+                # Queries have ids of the engine's own: none is the one that a client gave its query.
+                sql = f"{killing[1]} TEST{killing[2] or ''}"
             done = handle.query(sql, default_format, params=dict(session.parameters))
             return Result(
                 body=done.bytes() or b"",
@@ -150,28 +181,50 @@ class Engine:
             handle.close()
             raise
 
-    def _check(self, handle: Any, sql: str, session: Session) -> None:
-        quoted = "".join(_ESCAPES.get(c, c) for c in sql)
-        canonical = handle.query("SELECT formatQuerySingleLine({q:String})", "TSVRaw", params={"q": quoted})
-        try:
-            text = canonical.bytes().decode(errors="replace").rstrip("\n")
-            self._guard.check(text, session.parameters)
-        except Refused as refused:
+    def _check(self, handle: Any, sql: str, session: Session) -> str:
+        """The statement in canonical form: exactly one, and one that its user may send, with these settings."""
+        canonical = self._canonical(handle, sql)
+        unknown = [name for name in session.settings if name not in self._known_settings]
+        if unknown:
             raise EngineError(
-                ACCESS_DENIED, f"Code: {ACCESS_DENIED}. DB::Exception: {refused}. (ACCESS_DENIED)"
-            ) from None
+                UNKNOWN_SETTING,
+                f"Code: {UNKNOWN_SETTING}. DB::Exception: Unknown setting {unknown[0]!r}. (UNKNOWN_SETTING)",
+            )
+        with _refusals():
+            if session.user not in ROLES:
+                raise Refused(f"the user {session.user} has nothing to do with ClickHouse")
+            self._guard.check(canonical, session.user, session.parameters)
+            self._guard.check_settings(session.settings)
+        return canonical
+
+    def _canonical(self, handle: Any, sql: str) -> str:
+        """What the engine's own parser makes of the text; an error where that is not exactly one statement."""
+        with self._opening:
+            if sql in self._forms:
+                self._forms.move_to_end(sql)
+                return self._forms[sql]
+        escaped = "".join(_ESCAPES.get(c, c) for c in sql)
+        parsed = handle.query("SELECT formatQuerySingleLine({q:String})", "TSVRaw", params={"q": escaped})
+        canonical: str = parsed.bytes().decode(errors="replace").rstrip("\n")
+        if len(sql) <= _LONGEST_KEPT:
+            with self._opening:
+                self._forms[sql] = canonical
+                if len(self._forms) > _KEPT_FORMS:
+                    self._forms.popitem(last=False)
+        return canonical
+
+    def _parse(self, expression: str) -> str:
+        """The canonical form of the statement that an expression of literals gives."""
+        with closing(self._open()) as handle, _engine_errors():
+            parsed = handle.query(f"SELECT formatQuerySingleLine({expression})", "TSVRaw")
+            text: str = parsed.bytes().decode(errors="replace")
+            return text.rstrip("\n")
 
     def _enter(self, handle: Any, session: Session) -> None:
+        handle.query(f"SET ROLE {ROLES[session.user]}")
         if session.database:
             handle.query(f"USE {_identifier(session.database)}")
-        assignments = []
-        for name, value in session.settings.items():
-            if not _SETTING_NAME.fullmatch(name):
-                raise EngineError(
-                    UNKNOWN_SETTING,
-                    f"Code: {UNKNOWN_SETTING}. DB::Exception: Unknown setting {name!r}. (UNKNOWN_SETTING)",
-                )
-            assignments.append(f"{name} = {_text(value)}")
+        assignments = [f"{name} = {_text(value)}" for name, value in session.settings.items()]
         if session.readonly and not any(a.startswith("readonly ") for a in assignments):
             assignments.append("readonly = 2")
         # Once `readonly` holds nothing else can be set.
@@ -205,6 +258,16 @@ def _engine_errors() -> Iterator[None]:
         raise EngineError(int(found.group(1)) if found else 1000, message) from error
 
 
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except Refused as refused:
+        raise EngineError(
+            refused.code, f"Code: {refused.code}. DB::Exception: {refused}. ({refused.name})"
+        ) from None
+
+
 def _lock(path: Path) -> IO[str]:
     held = path.open("w")
     try:
@@ -216,24 +279,6 @@ def _lock(path: Path) -> IO[str]:
             "stop it with `tailrace down`, or choose another folder with --home"
         ) from None
     return held
-
-
-def _configuration(path: Path) -> Path:
-    fixed = "".join(f"<{name}>{value}</{name}>" for name, value in FIXED_SETTINGS.items())
-    constant = "".join(f"<{name}><const/></{name}>" for name in FIXED_SETTINGS)
-    grants = "".join(f"<query>{escape(grant)}</query>" for grant in GRANTS)
-    users = path / "users.xml"
-    users.write_text(
-        f"<clickhouse><profiles><default>{fixed}<constraints>{constant}</constraints></default></profiles>"
-        "<users><default><password></password><networks><ip>::/0</ip></networks><profile>default</profile>"
-        f"<quota>default</quota><grants>{grants}</grants></default></users>"
-        "<quotas><default></default></quotas></clickhouse>\n"
-    )
-    configuration = path / "config.xml"
-    configuration.write_text(
-        f"<clickhouse><users_config>{escape(str(users.resolve()))}</users_config></clickhouse>\n"
-    )
-    return configuration.resolve()
 
 
 def _identifier(name: str) -> str:

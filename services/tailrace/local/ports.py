@@ -36,6 +36,21 @@ def require_free(port: int, what: str, host: str = HOST) -> None:
         )
 
 
+def listening(port: int, what: str, host: str = HOST) -> socket.socket:
+    """A socket that listens on the port, for a server that may bind none once it is confined.
+
+    Raises:
+        TailraceError: another program listens on the port.
+    """
+    require_free(port, what, host)
+    # asyncio sends small answers at once (TCP_NODELAY) only where a socket says that it is TCP's.
+    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind((host, port))
+    server.listen(2048)
+    return server
+
+
 def free_port() -> int:
     """A port that is free now, at random, so that processes that ask at the same time get different ones."""
     chosen = random.SystemRandom()

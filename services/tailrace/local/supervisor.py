@@ -15,6 +15,7 @@ from typing import Protocol
 
 import psutil
 
+from tailrace.confinement import landlock
 from tailrace.kit.addresses import without_credentials
 from tailrace.kit.connection import connect, kafka_login_names
 from tailrace.kit.credentials import KAFKA, Credentials
@@ -138,6 +139,8 @@ class Supervisor:
         else:
             # Needs no Kafka: comes up while Kafka does.
             self._launch_server("clickhouse", "CLICKHOUSE_URL")
+            if not landlock.version():
+                self._say("clickhouse    not confined: this kernel has no Landlock (see docs/security.md)")
         if given := self._env.get("KAFKA_BOOTSTRAP_SERVERS"):
             self._addresses |= {"KAFKA_BOOTSTRAP_SERVERS": given, **kafka_login_names(self._env)}
             self._look_for_kafka(given)

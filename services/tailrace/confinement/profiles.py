@@ -1,0 +1,37 @@
+"""What each process of a home may touch: one function a kind of process."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from tailrace.confinement.landlock import Limits
+from tailrace.confinement.system import DEVICES, system_paths
+
+
+def clickhouse_limits(home: Path) -> Limits:
+    """The local ClickHouse's: its own folder and nobody's port. What is temporary is made in its folder from here on.
+
+    The digests of tokens stay readable, since the door reads them anew as they change; tokens are not.
+    """
+    folder, digests = home / "data" / "clickhouse", home / "access"
+    scratch(folder / "tmp")
+    # Rules are about what is there: digests that are made later are in a folder that must be there now.
+    digests.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return Limits((folder, *DEVICES), (*system_paths(), digests))
+
+
+def scratch(folder: Path) -> None:
+    """Makes temporary files of this process, and of those that it starts, in the folder."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.environ["TMPDIR"] = str(folder)
+    tempfile.tempdir = None
+
+
+def describe(abi: int) -> str:
+    """One line for a log: whether, and by what, a process is confined."""
+    if not abi:
+        return "not confined: this kernel has no Landlock"
+    network = "files and TCP ports" if abi >= 4 else "files, not TCP ports (Linux 6.7 has rules for them)"
+    return f"confined by Landlock {abi}: {network}"
