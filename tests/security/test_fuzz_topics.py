@@ -92,6 +92,9 @@ class Fuzz:
         (self.project.path / "pumps.csv").write_text("\n".join(rows))
         self.project.run("train", "pumps", "--data", "pumps.csv")
         self.project.wait_for_champion("pumps", 1)
+        self.project.run(
+            "clock", "pumps", "wall"
+        )  # tells the silent partitions of labels and actions the time
 
     def ask(self, count: int) -> list[str]:
         """Honest requests and their labels; the ids."""
