@@ -9,6 +9,7 @@ import typer
 
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, connection, emit, say
+from tailrace.kit.credentials import OPS
 from tailrace.kit.errors import UsageError
 
 dlq = typer.Typer(help="Dead letters: records that were refused, and why.", no_args_is_help=True)
@@ -29,7 +30,7 @@ def query(
     """
     from tailrace.kit.clickhouse import ClickHouse
 
-    clickhouse = ClickHouse.connect(connection())
+    clickhouse = ClickHouse.connect(connection(OPS))  # who only reads
     emit(clickhouse.select(sql), as_json)
 
 

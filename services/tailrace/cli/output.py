@@ -14,17 +14,21 @@ from typing import Annotated, Any, Self
 import typer
 
 from tailrace.kit.connection import Connection, connect
+from tailrace.kit.credentials import OWNER
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
-def connection() -> Connection:
+def connection(user: str = OWNER) -> Connection:
     """The addresses from the environment, else from the running home.
+
+    Args:
+        user: as whom the command comes.
 
     Raises:
         TailraceError: nothing runs and nothing is set; says what to do.
     """
-    return connect()
+    return connect(user=user)
 
 
 def say(text: str = "") -> None:
