@@ -72,7 +72,9 @@ def alert(version: int, day: int | None = 0, model: str = "credit", **changes: A
         "severity": "severe",
         "model": model,
         "version": version,
-        "service": "scorer" if changes.get("kind") == "version-quarantined" else "evaluator",
+        "service": "scorer"
+        if changes.get("kind") in ("version-quarantined", "package-refused")
+        else "evaluator",
         "summary": "accuracy fell",
         "detail": {} if day is None else {"window_start": str(day * DAY)},
         "source": None,

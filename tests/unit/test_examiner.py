@@ -23,7 +23,7 @@ from tailrace.models.examiner import Examiner, Limits
 from tailrace.models.manifest import Part, sha256
 from tailrace.models.package import Verified
 
-LIMITS = Limits(memory_bytes=512 << 20, seconds=1.5, batch_rows=1_000)
+LIMITS = Limits(memory_bytes=512 << 20, seconds=3.0, batch_rows=1_000)
 
 
 @pytest.fixture(scope="module")

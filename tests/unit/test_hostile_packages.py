@@ -30,7 +30,7 @@ from tailrace.rollout.logic import RolloutLogic
 
 @pytest.fixture(scope="module")
 def examiner() -> Iterator[Examiner]:
-    examiner = Examiner(Limits(memory_bytes=512 << 20, seconds=1.0, batch_rows=1_000)).start()
+    examiner = Examiner(Limits(memory_bytes=512 << 20, seconds=2.5, batch_rows=1_000)).start()
     yield examiner
     examiner.close()
 

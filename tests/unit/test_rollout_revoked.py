@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,7 +61,7 @@ def test_a_person_is_told_why_it_cannot_be_taken_up(keys: Keys, kind: str, asked
     keys.revoked.add(2)
     assert "take version 2 up: version 2's key is revoked here" in refused(found, kind, **asked)
     keys.revoked.clear()
-    found.happens(found.command(kind, **asked))
+    found.happens(found.command(kind, command_id="asked again", **asked))
     assert found.names()[-1] == kind
 
 
@@ -86,12 +87,14 @@ def test_the_rollout_does_not_go_back_to_it_by_itself_and_says_so(keys: Keys, ca
     found.happens(found.command("promote", 2))
     keys.revoked.add(1)
 
+    days = itertools.count(3)
+
     def happens() -> list[dict[str, Any]]:
         if cause == "alert":
             return found.alerts(found.alert(2, day=2))
         if cause == "quarantine":
             return found.alerts(found.alert(2, day=None, **QUARANTINED))
-        failing = report(2, None, 3, [0.0] * 100, fallbacks=50)
+        failing = report(2, None, next(days), [0.0] * 100, fallbacks=50)
         return found.alerts(found.reports(failing))
 
     (told,) = happens()
