@@ -66,9 +66,7 @@ def service_limits(home: Path, name: str, env: Mapping[str, str]) -> Limits:
     keep_compiled_in(cache_folder(home, name) / "numba")
     return Limits(
         (*own, *DEVICES),
-        # Of /proc all: what this process starts has other folders there. What tells of others' memory and environment
-        # the kernel keeps to itself.
-        (*system_paths(), Path("/proc"), home / "home.json", home / ADDRESSES, *_given(env), *read),
+        (*system_paths(), home / "home.json", home / ADDRESSES, *_given(env), *read),
         _ports(home, env),
         frozenset({int(port) if (port := env.get("TAILRACE_HEALTH_PORT", "")).isdigit() else 0}),
     )
