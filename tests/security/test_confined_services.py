@@ -191,7 +191,7 @@ def test_a_service_reads_no_secret_of_another(prepared: Prepared, name: str) -> 
     }
     others = [str(file) for file in secrets if file.is_file() and file not in own and file.name != "lock"]
     assert len(others) >= len(SERVICES) + len(TABLE)
-    others.append(f"/proc/{os.getpid()}/environ")
+    others += [f"/proc/{os.getpid()}/{file}" for file in ("environ", "mem", "maps")]
     code = f"""
 for file in {others!r}:
     try:
@@ -279,7 +279,7 @@ def test_the_word_of_rollout_is_read_and_not_written(prepared: Prepared) -> None
 
 
 def test_an_examiner_limits_the_memory_of_packages(prepared: Prepared) -> None:
-    """What it has itself it cannot read in /proc, as a child of the service; the limit is on top of it."""
+    """On top of what it has itself, which it reads in /proc, as a child of the service."""
     code = """
 from tailrace.models.examiner import Limits, _take_limits
 if os.fork() == 0:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tailrace.confinement.capabilities import give_up_looking_into_others
 from tailrace.confinement.landlock import Limits
 from tailrace.confinement.profiles import hold, scratch
 from tailrace.confinement.system import DEVICES, system_paths
@@ -40,7 +41,9 @@ def confine_service(name: str) -> None:
     come_as_oneself(os.environ, home)
     # Its semaphores would be files that all of the user's programs share; nothing here uses it.
     os.environ.setdefault("JOBLIB_MULTIPROCESSING", "0")
-    hold(service_limits(home, name, os.environ))
+    limits = service_limits(home, name, os.environ)
+    give_up_looking_into_others()
+    hold(limits)
 
 
 def service_limits(home: Path, name: str, env: Mapping[str, str]) -> Limits:
@@ -66,7 +69,8 @@ def service_limits(home: Path, name: str, env: Mapping[str, str]) -> Limits:
     keep_compiled_in(cache_folder(home, name) / "numba")
     return Limits(
         (*own, *DEVICES),
-        (*system_paths(), home / "home.json", home / ADDRESSES, *_given(env), *read),
+        # Of /proc all: what this process starts has other folders there, and reads itself in them.
+        (*system_paths(), Path("/proc"), home / "home.json", home / ADDRESSES, *_given(env), *read),
         _ports(home, env),
         frozenset({int(port) if (port := env.get("TAILRACE_HEALTH_PORT", "")).isdigit() else 0}),
     )

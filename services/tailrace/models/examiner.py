@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import mmap
 import os
 import resource
 import signal
@@ -269,41 +268,13 @@ def _take_limits(limits: Limits) -> None:
     # Nobody handles these signals, so they end the process, whatever it is at.
     signal.setitimer(signal.ITIMER_PROF, limits.seconds)
     signal.setitimer(signal.ITIMER_REAL, _WALL * limits.seconds)
-    own = {
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: 0,
-        resource.RLIMIT_AS: _address_space() + limits.memory_bytes,
-    }
+    own = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 0}
+    with contextlib.suppress(OSError):  # where there is no /proc, the address space is not limited either
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        own[resource.RLIMIT_AS] = pages * resource.getpagesize() + limits.memory_bytes
     for which, limit in own.items():
         _, hard = resource.getrlimit(which)
         resource.setrlimit(which, (limit if hard == resource.RLIM_INFINITY else min(limit, hard),) * 2)
-
-
-def _address_space() -> int:
-    """The bytes of address space that this process has, by halves: whether one page more fits below a limit. A process
-    that is confined may read that of its service alone in /proc.
-    """
-    page, (soft, hard) = resource.getpagesize(), resource.getrlimit(resource.RLIMIT_AS)
-    too_little, enough = 0, (1 << 47) // page
-    try:
-        while enough - too_little > 1:
-            middle = (too_little + enough) // 2
-            resource.setrlimit(resource.RLIMIT_AS, (middle * page, hard))
-            if _one_page_fits(page):
-                enough = middle
-            else:
-                too_little = middle
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-    return enough * page
-
-
-def _one_page_fits(page: int) -> bool:
-    try:
-        mmap.mmap(-1, page).close()
-    except (OSError, MemoryError):
-        return False
-    return True
 
 
 def _verdict(pieces: Mapping[str, bytes], contract: ModelContract, limits: Limits) -> dict[str, str]:
