@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -69,7 +70,8 @@ def _copy(place: Path, folder: Path) -> None:
         for file in place.glob(f"*{suffix}"):
             copy = folder / file.name
             if not copy.exists() or copy.stat().st_mtime < file.stat().st_mtime:
-                draft = folder / f"{file.name}.{os.getpid()}"
-                shutil.copyfile(file, draft)  # its rights are this process's
+                descriptor, draft = tempfile.mkstemp(dir=folder)
+                with os.fdopen(descriptor, "wb") as drafted, file.open("rb") as kept:
+                    shutil.copyfileobj(kept, drafted)
                 os.utime(draft, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
-                draft.replace(copy)
+                os.replace(draft, copy)

@@ -14,6 +14,7 @@ from tailrace.confinement.system import DEVICES, system_paths
 from tailrace.kit.compiled import keep_compiled_in
 from tailrace.kit.connection import ADDRESSES, come_as_oneself, home_dir, running_addresses
 from tailrace.kit.credentials import DIGESTS, HTTP, KAFKA, SERVICES, Credentials
+from tailrace.kit.errors import TailraceError
 from tailrace.kit.home_identity import home_id
 from tailrace.kit.own_folders import cache_folder, examined_folder, state_folder
 from tailrace.kit.private import make_private
@@ -41,7 +42,12 @@ def confine_service(name: str) -> None:
     come_as_oneself(os.environ, home)
     # Its semaphores would be files that all of the user's programs share; nothing here uses it.
     os.environ.setdefault("JOBLIB_MULTIPROCESSING", "0")
-    limits = service_limits(home, name, os.environ)
+    try:
+        limits = service_limits(home, name, os.environ)
+    except OSError as error:
+        raise TailraceError(
+            f"the folders of {name} in the home {home} cannot be made ({error}): correct its rights or free the disk"
+        ) from error
     give_up_looking_into_others()
     hold(limits)
 
