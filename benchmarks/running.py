@@ -209,7 +209,8 @@ class Running:
 
     def forget_chunks(self) -> None:
         """Empties the cache of what packages consist of: the model of the next publication is of new bytes to all."""
-        shutil.rmtree(self.home / "cache" / "packages", ignore_errors=True)
+        for folder in (self.home / "cache").glob("*/packages"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _first_champion(self) -> None:
         """Puts the published version 1 in service, as the rollout service would."""
