@@ -67,6 +67,7 @@ def attack(loop: SmallLoop, mutator: Mutator, forger: Forger) -> None:
         if number % 4 == 3:
             loop.restart(loop.rng.choice(SERVICES))
         assert not loop.ended, ended(loop)
+    loop.trainer()
 
 
 @pytest.mark.parametrize("seed", SEEDS)

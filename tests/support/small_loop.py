@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from tests.support import drifting
 from tests.support.encoding_store import EncodingClient, typed_store
+from tests.support.reports import alert
 from tests.support.scoring import NOW, Publisher, formula_model
-from tests.support.signed import HOME, Trusting
+from tests.support.signed import HOME, Held, Trusting
 from tests.support.simulation import Process, quarantine
 
 from tailrace.contracts import lanes
@@ -37,12 +38,15 @@ from tailrace.models.manifest import Manifest
 from tailrace.rollout.logic import RolloutLogic
 from tailrace.scorer.logic import ScorerLogic
 from tailrace.signing.errors import SignatureRefused
-from tailrace.signing.records import command_bytes
+from tailrace.signing.records import command_bytes, sign_command
 from tailrace.signing.signers import OWNER
 from tailrace.signing.trust import Place
 from tailrace.sink.app import all_contracts
 from tailrace.sink.loop import Sink
 from tailrace.sink.rows import DEAD_LETTER_LAYOUT, UNREADABLE_LAYOUT, RowReader
+from tailrace.trainer.decide import CaughtUp, Run, State, Trigger, decide, run_id
+from tailrace.trainer.events import TOPICS, Events
+from tailrace.trainer.events import record_of as training_run
 
 CONTRACT = (
     drifting.CONTRACT.replace("lateness: 1h", "lateness: 1s, skew: 5min")
@@ -102,6 +106,7 @@ class SmallLoop:
         evidence = {"sequence": "2", "event_time": str(NOW)}
         records.append(self.publisher.rollout(**first, evidence=evidence))
         records.append(self.publisher.control.record("Clock", record_of("credit", CLOCK), b"credit"))
+        records += self._decided()
         for record in records:
             self.write(record)
         self.references = drifting.draw(200, np.random.default_rng(1))
@@ -112,6 +117,27 @@ class SmallLoop:
         self.ended: dict[str, BaseException] = {}
         self.asked = 0
         self._revisions = dict.fromkeys((lanes.CONTRACTS, lanes.ROLLOUTS, lanes.CLOCKS), (0, 0))
+
+    def _decided(self) -> list[Record]:
+        """A command, an alert and a training run, that there is one of each kind."""
+        control = self.publisher.control
+        by = control.by(OWNER)
+        command = {
+            "command_id": "c1", "model": "credit", "command": "retrain", "version": None, "follows": None,
+            "by": "ada", "reason": "because", "issued_at": NOW,
+        }  # fmt: skip
+        signed = sign_command(by.home, command, Held(OWNER).key())
+        run = Run(
+            run_id=run_id("credit", NOW), model="credit", cut=NOW,
+            triggers=(Trigger("drift", "a1", NOW, NOW, "it drifts", 1),), changed_at=NOW, window_start=NOW - 9,
+            window_end=NOW, labels=9, contract_digest=self.contract.digest, champion=1, offsets=((0, 5),),
+            state="failed",
+        )  # fmt: skip
+        return [
+            control.record("Command", signed, b"credit"),
+            control.record("Alert", alert(1, 3, at=NOW)),
+            control.record("TrainingRun", training_run(run)),
+        ]
 
     # Services ---
 
@@ -196,6 +222,17 @@ class SmallLoop:
                 revision += 1
         self._revisions[topic] = len(messages), revision
         return revision
+
+    def trainer(self) -> None:
+        """What the trainer would decide by what is on its topics. Raises whatever would end it."""
+        events, state = Events(self.publisher.control.by("trainer"), refuse_command), State()
+        for message in self._control(TOPICS):
+            event = events.of(message)
+            if event is not None:
+                state, _ = decide(state, event)
+        decide(state, CaughtUp())
+        for run in state.runs:
+            training_run(run)
 
     # What happens ---
 
