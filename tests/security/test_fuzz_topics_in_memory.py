@@ -17,6 +17,7 @@ from tests.support.hostile_signers import Forger
 from tests.support.simulation import LONG
 from tests.support.small_loop import LANE, SERVICES, SmallLoop
 
+from tailrace.contracts import lanes
 from tailrace.kit.marks import mark_time
 from tailrace.kit.messages import Record
 
@@ -96,6 +97,8 @@ def test_hostile_records_by_stolen_keys_end_no_service(seed: int) -> None:
     honest(loop, 6)
     mutator = Mutator(seed, loop.publisher.codec, samples(loop))
     attack(loop, mutator, Forger(seed, loop.publisher.control.by, stolen=True, revision=loop.revision))
+    follows = loop.revision(lanes.ROLLOUTS)
+    loop.write(loop.publisher.rollout(follows=follows, champion=1, evidence={"sequence": "abc"}))
     for name in (*SERVICES, "sink"):
         loop.restart(name)
     honest(loop, 6)
