@@ -28,6 +28,7 @@ from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit.codec import Codec
 from tailrace.kit.connection import Connection, connect
 from tailrace.kit.kafka_access import ADMIN
+from tailrace.kit.kafka_clients import sending
 from tailrace.kit.marks import mark_time
 from tailrace.kit.messages import Record, Source
 from tailrace.kit.reading import read_all
@@ -67,12 +68,11 @@ def hostile_connection(project: Project) -> Connection:
 class Fuzz:
     """A home with one model that answers, and what is written to it."""
 
-    def __init__(self, project: Project) -> None:
-        self.project = project
+    def __init__(self, project: Project, producer: Producer) -> None:
+        self.project, self.producer = project, producer
         self.connection = connect(home=project.home)
         self.registry = RegistryClient(self.connection.registry, self.connection.registry_auth)
         self.hostile_connection = hostile_connection(project)
-        self.producer = Producer({**self.hostile_connection.kafka, "partitioner": "murmur2_random"})
         self.rng = random.Random(0)
         self.asked = 0
         self.hostile: set[Source] = set()
@@ -185,8 +185,11 @@ class Fuzz:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_hostile_records_end_nothing(seed: int, tmp_path: Path) -> None:
     print(f"seed {seed}: repeat it with TAILRACE_SEED={seed}")
-    with running_project(tmp_path / "fuzzed", TAILRACE_LANE_PARTITIONS="2") as project:
-        fuzz = Fuzz(project)
+    with (
+        running_project(tmp_path / "fuzzed", TAILRACE_LANE_PARTITIONS="2") as project,
+        sending({**hostile_connection(project).kafka, "partitioner": "murmur2_random"}) as producer,
+    ):
+        fuzz = Fuzz(project, producer)
         fuzz.set_up()
         pids = {s["name"]: s["pid"] for s in project.status()["services"]}
         fuzz.goes_on(fuzz.ask(100))
