@@ -18,6 +18,7 @@ from tailrace.kit import dead_letters
 from tailrace.kit.connection import Connection
 from tailrace.kit.marks import mark
 from tailrace.kit.messages import DeadLetter, PlainMessage, Record, Source
+from tailrace.kit.sources import record_id
 from tailrace.verify.report import Report
 from tailrace.verify.verify import Verification
 
@@ -179,7 +180,7 @@ def _report(lane: HandmadeLane) -> dict[str, Any]:
 
 def _run(lane: HandmadeLane, state: str) -> dict[str, Any]:
     return {
-        "run_id": f"run-{lane.model}", "model": lane.model, "state": state, "at": 1, "trigger": "drift",
+        "run_id": record_id(lane.model), "model": lane.model, "state": state, "at": 1, "trigger": "drift",
         "triggers": [], "changed_at": 0, "window_start": 0, "window_end": 1, "known_before": 1, "offsets": [],
         "labels": 1, "seed": 1, "contract_digest": lane.contract.digest, "templates": [],
     }  # fmt: skip

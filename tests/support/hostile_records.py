@@ -130,7 +130,8 @@ class Mutator:
         """The value with one leaf, or one array or map, changed."""
         rng = self._rng
         if isinstance(value, dict) and value and (rng.random() < 0.95):
-            name = rng.choice(list(value))
+            rich = [3 if isinstance(one, dict | list) and one else 1 for one in value.values()]
+            (name,) = rng.choices(list(value), rich)
             return {**value, name: self._changed(value[name])}
         if isinstance(value, list) and value and rng.random() < 0.6:
             at = rng.randrange(len(value))
@@ -213,7 +214,7 @@ class Mutator:
         for name, content in honest:
             try:
                 parts = json.loads(content)
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, RecursionError):
                 parts = None
             if isinstance(parts, list) and parts:
                 at = self._rng.randrange(len(parts))

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 from tests.support import drifting
-from tests.support.memory_store import MemoryStore as Tables
-from tests.support.memory_store import StoreClient
+from tests.support.encoding_store import EncodingClient, typed_store
+from tests.support.reports import alert
 from tests.support.scoring import NOW, Publisher, formula_model
+from tests.support.signed import HOME, Held, Trusting
 from tests.support.simulation import Process, quarantine
 
 from tailrace.contracts import lanes
+from tailrace.contracts.lane_clocks import LaneClock, record_of
 from tailrace.contracts.lanes import Lane
 from tailrace.contracts.schemas import lane_schemas, subject
 from tailrace.drift.logic import DriftWindows
@@ -35,9 +37,16 @@ from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
 from tailrace.rollout.logic import RolloutLogic
 from tailrace.scorer.logic import ScorerLogic
+from tailrace.signing.errors import SignatureRefused
+from tailrace.signing.records import command_bytes, sign_command
+from tailrace.signing.signers import OWNER
+from tailrace.signing.trust import Place
 from tailrace.sink.app import all_contracts
 from tailrace.sink.loop import Sink
 from tailrace.sink.rows import DEAD_LETTER_LAYOUT, UNREADABLE_LAYOUT, RowReader
+from tailrace.trainer.decide import CaughtUp, Run, State, Trigger, decide, run_id
+from tailrace.trainer.events import TOPICS, Events
+from tailrace.trainer.events import record_of as training_run
 
 CONTRACT = (
     drifting.CONTRACT.replace("lateness: 1h", "lateness: 1s, skew: 5min")
@@ -45,8 +54,21 @@ CONTRACT = (
     .replace("target:", "labels: {horizon: 20s}\nquality: {window: 5s, judge_at: [0s, 20s]}\ntarget:")
 )
 LANE = Lane("credit")
+CLOCK = LaneClock("wall", "ada", NOW)
 PARTITIONS = 2
 SERVICES = ("scorer", "shadow-scorer", "joiner", "drift", "evaluator", "rollout")
+
+
+def refuse_command(command: Mapping[str, Any], place: Place) -> str | None:
+    """Why a command is not to be obeyed: the owner's key alone signs commands here."""
+    data = command_bytes(HOME, command)
+    try:
+        Trusting().check(
+            "the command", None, command["key_id"] or "", command["signature"] or b"", data, (OWNER,), place
+        )
+    except SignatureRefused as refused:
+        return refused.reason
+    return None
 
 
 class Income:
@@ -80,25 +102,50 @@ class SmallLoop:
         }
         models = {version: formula_model(self.contract, version, Income()) for version in (1, 2)}
         records += [self.publisher.manifest(version, model) for version, model in models.items()]
-        records.append(self.publisher.rollout(step="first-champion", version=1, champion=1, shadow=[2]))
+        first = {"step": "first-champion", "version": 1, "champion": 1, "shadow": [2]}
+        evidence = {"sequence": "2", "event_time": str(NOW)}
+        records.append(self.publisher.rollout(**first, evidence=evidence))
+        records.append(self.publisher.control.record("Clock", record_of("credit", CLOCK), b"credit"))
+        records += self._decided()
         for record in records:
             self.write(record)
         self.references = drifting.draw(200, np.random.default_rng(1))
-        control = {table: columns_of(control_schema(CONTROL_NAMES[t])) for t, table in CONTROL_TABLES.items()}
-        columns = {layout.table: layout.columns for layout in (UNREADABLE_LAYOUT, DEAD_LETTER_LAYOUT)}
-        tables = {table: [c.name for c in some] for table, some in {**control, **columns}.items()}
-        self.tables = Tables(tables)
+        tables = {table: columns_of(control_schema(CONTROL_NAMES[t])) for t, table in CONTROL_TABLES.items()}
+        fixed = {layout.table: layout.columns for layout in (UNREADABLE_LAYOUT, DEAD_LETTER_LAYOUT)}
+        self.tables = typed_store({**tables, **fixed})
         self.processes = {name: self._start(name) for name in (*SERVICES, "sink")}
         self.ended: dict[str, BaseException] = {}
         self.asked = 0
+        self._revisions = dict.fromkeys((lanes.CONTRACTS, lanes.ROLLOUTS, lanes.CLOCKS), (0, 0))
+
+    def _decided(self) -> list[Record]:
+        """A command, an alert and a training run, that there is one of each kind."""
+        control = self.publisher.control
+        by = control.by(OWNER)
+        command = {
+            "command_id": "c1", "model": "credit", "command": "retrain", "version": None, "follows": None,
+            "by": "ada", "reason": "because", "issued_at": NOW,
+        }  # fmt: skip
+        signed = sign_command(by.home, command, Held(OWNER).key())
+        run = Run(
+            run_id=run_id("credit", NOW), model="credit", cut=NOW,
+            triggers=(Trigger("drift", "a1", NOW, NOW, "it drifts", 1),), changed_at=NOW, window_start=NOW - 9,
+            window_end=NOW, labels=9, contract_digest=self.contract.digest, champion=1, offsets=((0, 5),),
+            state="failed",
+        )  # fmt: skip
+        return [
+            control.record("Command", signed, b"credit"),
+            control.record("Alert", alert(1, 3, at=NOW)),
+            control.record("TrainingRun", training_run(run)),
+        ]
 
     # Services ---
 
     def _start(self, name: str) -> Process:
         backend, clock = self.log.backend(name), MemoryClock(self.log, name)
         if name == "sink":
-            client: Any = StoreClient(self.tables, self.log, name, self.rng, 0.0)
-            rows = RowReader(self.registry, client, lambda: all_contracts(backend))
+            client: Any = EncodingClient(self.tables, self.log, name, self.rng, 0.0)
+            rows = RowReader(self.publisher.control.by("sink"), client, lambda: all_contracts(backend))
             return Sink(backend, rows, client, group="sink", clock=clock)
         return BatchLoop(
             backend,
@@ -134,7 +181,7 @@ class SmallLoop:
                 by,
                 self._verify,
                 lambda record, contract, newer_than: self.publisher.open(record, contract),
-                lambda command: "nobody signs here",
+                refuse_command,
             )
         kind: Windows
         catch_up = self._catch_up(lambda: kind.control_topics())
@@ -161,6 +208,31 @@ class SmallLoop:
 
     def _reference(self, record: Mapping[str, Any]) -> Any:
         return self._verify(record), drifting.reference(self.contract, self.references)
+
+    def revision(self, topic: str) -> int | None:
+        """The revision of the model's contract or rollout, or the lane's clock, that is in force."""
+        if topic not in self._revisions:
+            return None
+        offset, revision = self._revisions[topic]
+        messages = self.log.messages(topic)
+        for message in messages[offset:]:
+            record = self.publisher.control.by("owner").judge(message).record
+            ours = record is not None and "credit" in (record.get("model"), record.get("lane"))
+            if ours and record["follows"] == revision:
+                revision += 1
+        self._revisions[topic] = len(messages), revision
+        return revision
+
+    def trainer(self) -> None:
+        """What the trainer would decide by what is on its topics. Raises whatever would end it."""
+        events, state = Events(self.publisher.control.by("trainer"), refuse_command), State()
+        for message in self._control(TOPICS):
+            event = events.of(message)
+            if event is not None:
+                state, _ = decide(state, event)
+        decide(state, CaughtUp())
+        for run in state.runs:
+            training_run(run)
 
     # What happens ---
 

@@ -241,3 +241,16 @@ def test_what_an_outcome_names_is_what_it_says_it_is(world: World) -> None:
     world.outcome(world.prediction("r-1", 2), label_source=label._replace(topic=LANE.actions))
     world.write(LANE.outcomes, b"\0\0")
     assert world.checks() == [("outcome-misnamed", 0), ("outcome-misnamed", 1), ("unreadable", 2)]
+
+
+@pytest.mark.parametrize("place", [(40_000, 0), (-1, 0), (0, 2**48), (0, -5), (20_000, 2**63 - 1)])
+def test_an_outcome_that_names_a_place_where_no_record_can_be(world: World, place: tuple[int, int]) -> None:
+    world.outcome(world.prediction(), label_source=Source(LANE.labels, *place))
+    assert world.checks() == [("unreadable", 0)]
+
+
+def test_an_outcome_is_of_either_prediction_where_an_id_is_there_twice(world: World) -> None:
+    world.record(LANE.predictions, prediction("r-1", 0, False) | {"score": 0.123})
+    predicted = world.prediction()
+    world.outcome(predicted, label_source=world.label(True))
+    assert world.checks() == []

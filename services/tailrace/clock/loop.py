@@ -137,8 +137,9 @@ class ClockLoop:
                     record = self._codec.decode(message.value()).record
             except BadRecord:
                 continue
-            if name in record:
-                return appended if record[name] is None else int(record[name])
+            time = record.get(name, record)
+            if time is None or type(time) is int:  # any schema may have a field of that name
+                return appended if time is None else time
         return None
 
     def _marks(self, lanes: Iterator[str]) -> Iterator[Record]:

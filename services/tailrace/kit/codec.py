@@ -235,8 +235,13 @@ class ControlCodec:
         return self._codec.encode(schema_id, record)
 
     def decode(self, name: str, value: bytes | None) -> dict[str, Any]:
-        """The record, resolved to the schema called so. Raises `BadRecord` and `Retry` as `Codec.decode`."""
-        return self._codec.decode(value, control_schema(name)).record
+        """The record, resolved to the schema called so. Raises `BadRecord` and `Retry` as `Codec.decode`.
+
+        What could not be written again is bad too: Avro's bytes hold an int of 64 bits as well as one of 32.
+        """
+        record = self._codec.decode(value, control_schema(name)).record
+        _conforms(name)(record)
+        return record
 
     def record(self, name: str, record: dict[str, Any], headers: Headers = ()) -> Record:
         """The record as it is produced to the topic of its kind, under its model's name."""
@@ -279,6 +284,11 @@ CONTROL_NAMES = {topic: name for name, topic in CONTROL_RECORDS.items()}
 def control_schema(name: str) -> Schema:
     """The schema of a control record, as in schemas/avro; the same object each time."""
     return _avsc()[name]
+
+
+@cache
+def _conforms(name: str) -> Callable[[Any], None]:
+    return conforms(control_schema(name))
 
 
 @cache

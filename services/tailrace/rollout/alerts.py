@@ -12,6 +12,7 @@ from tailrace.kit.sources import record_id
 from tailrace.models.errors import PackageRefused
 from tailrace.models.rollout_fold import EVENT_TIME, RolloutState
 from tailrace.rollout.judge import Move
+from tailrace.rollout.refusals import EACH, Count
 
 
 class Alerts:
@@ -60,8 +61,14 @@ class Alerts:
             at=min(max(record["published_at"], 0), appended),  # nobody has signed when it was published
         )
 
-    def record_refused(self, message: Message, why: str) -> Record:
-        """``model`` is None: what counts for nothing is about nobody, and no version is to be taken back for it."""
+    def record_refused(self, message: Message, why: str, counted: Count) -> Iterator[Record]:
+        """``model`` is None: what counts for nothing is about nobody, and no version is to be taken back for it.
+
+        Args:
+            counted: how many of its topic were refused within the hour, this one included.
+        """
+        if not counted.is_told:
+            return
         source = Source.of(message)
         alert = {
             "alert_id": record_id("record-refused", source),
@@ -73,13 +80,13 @@ class Alerts:
             "service": "rollout",
             "summary": f"{source} counts for nothing: {why}"[:1000]
             + ". Somebody who should not can write to the topic, "
-            "or a signer has another key than this home trusts: `tailrace keys list`",
-            "detail": {"reason": why[:1000]},
+            "or a signer has another key than this home trusts: `tailrace keys list`" + _of_how_many(counted),
+            "detail": {"reason": why[:1000], "refused": str(counted.records)},
             "source": source._asdict(),
             "at": message.timestamp()[1],
         }
         value = self._records.codec.encode("Alert", alert)
-        return self._records.signed("Alert", Record(ALERTS, value, source.topic.encode()))
+        yield self._records.signed("Alert", Record(ALERTS, value, source.topic.encode()))
 
     def rollback_refused(
         self, cause: Mapping[str, Any], state: RolloutState, found: Move, why: str, source: Source
@@ -120,6 +127,15 @@ class Alerts:
             **facts,
         }
         return self._records.record("Alert", alert)
+
+
+def _of_how_many(counted: Count) -> str:
+    if counted.records < EACH:
+        return ""
+    following = 1 << counted.records.bit_length()
+    return (
+        f". It is number {counted.records} of its topic within the hour; number {following} is told of next"
+    )
 
 
 def _taken_back(before: RolloutState, after: RolloutState, step: str, about: int | None) -> int | None:

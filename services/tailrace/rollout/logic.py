@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tailrace.contracts.fold import Contracts
@@ -44,8 +44,6 @@ from tailrace.models.manifest import Manifest
 from tailrace.models.rollout_fold import (
     EVENT_TIME,
     SEQUENCE,
-    Canary,
-    Experiment,
     Rollouts,
     RolloutState,
     state_after,
@@ -54,6 +52,8 @@ from tailrace.rollout.alerts import Alerts
 from tailrace.rollout.decide import BY_ITSELF, RETRAIN, CommandRefused, Step, admit, obey, refuse, taken_up
 from tailrace.rollout.judge import Distrust, Move, move, relies_on_fallbacks, taken_back, tried
 from tailrace.rollout.paired_reports import PairedReports
+from tailrace.rollout.refusals import Refusals
+from tailrace.rollout.step_fields import canary_fields, experiment_fields, folded_facts
 from tailrace.signing.trust import Place
 
 log = logging.getLogger(__name__)
@@ -87,6 +87,7 @@ class _Draft:
     rollouts: Rollouts
     folded: Mapping[str, PairedReports]
     positions: dict[str, int]
+    refusals: Refusals
     states: dict[str, RolloutState] = field(default_factory=dict)
     reports: dict[str, PairedReports] = field(default_factory=dict)
     sequences: dict[str, int] = field(default_factory=dict)
@@ -152,6 +153,7 @@ class RolloutLogic:
         self._reports: dict[str, PairedReports] = {}
         self._reports_from: int | None = None
         self._positions: dict[str, int] = {}
+        self._refusals = Refusals()
         self._holding: dict[TopicPartition, str] = {}
 
     # The seam to the loop ---
@@ -170,6 +172,7 @@ class RolloutLogic:
         for partition, committed in partitions.items():
             facts = json.loads(committed.metadata) if committed.metadata else {}
             self._steps = max(self._steps, facts.get("steps", 0))
+            self._refusals.restore(facts.get("refused", {}))
             if partition.topic not in _JUDGED_ONLY:
                 self._positions[partition.topic] = committed.offset
             if partition == _REPORTS:
@@ -205,7 +208,7 @@ class RolloutLogic:
             self._holding.pop(partition, None)
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
-        draft = _Draft(self._rollouts, self._reports, dict(self._positions))
+        draft = _Draft(self._rollouts, self._reports, dict(self._positions), self._refusals.copy())
         holds: dict[TopicPartition, Hold] = {}
         for message in batch:
             partition = TopicPartition(message.topic(), message.partition())
@@ -217,7 +220,8 @@ class RolloutLogic:
         for message in batch:
             self._holding.pop(TopicPartition(message.topic(), message.partition()), None)
         self._holding.update({partition: hold.reason for partition, hold in holds.items()})
-        facts = {"steps": max(self._steps, self._rollouts.steps + draft.steps)}
+        facts: dict[str, Any] = {"steps": max(self._steps, self._rollouts.steps + draft.steps)}
+        facts |= {"refused": refused} if (refused := draft.refusals.facts()) else {}
         output = Output(records=draft.records, holds=holds, metadata=json.dumps(facts))
         if any(message.topic() == PERFORMANCE_REPORTS for message in batch):
             needed = min((each.needs() for each in (self._reports | draft.reports).values()), default=None)
@@ -230,7 +234,7 @@ class RolloutLogic:
             return
         draft = self._drafted[1]
         self._steps = max(self._steps, self._rollouts.steps + draft.steps)
-        self._positions = draft.positions
+        self._positions, self._refusals = draft.positions, draft.refusals
         self._reports |= draft.reports
 
     def waiting(self) -> str | None:
@@ -247,7 +251,8 @@ class RolloutLogic:
         if refusal is None and topic in _FIRST_COUNTS and self._copies.is_copy(message):
             refusal = f"it is a copy of {self._copies.note(message)}"
         if refusal is not None:
-            draft.records.append(self._alerts.record_refused(message, refusal))
+            counted = draft.refusals.count(topic, message.timestamp()[1])
+            draft.records += self._alerts.record_refused(message, refusal, counted)
         if topic in _JUDGED_ONLY:
             return None
         if refusal is not None:
@@ -261,7 +266,7 @@ class RolloutLogic:
         if record is None or record["model"] is None:
             return None
         if topic == COMMANDS:
-            self._command(record, source, draft)
+            self._command(record, message, draft)
         elif topic == PERFORMANCE_REPORTS:
             draft.reports_of(record["model"]).apply(record, message.offset())
             self._taken_back(relies_on_fallbacks, record, source, draft)
@@ -312,7 +317,8 @@ class RolloutLogic:
             if version > max(state.known, default=0) + LEAP:
                 raise PackageRefused("manifest", f"version {version} leaps far beyond all that are known")
         except PackageRefused as refused:  # it counts for nothing: another may be published under its number
-            draft.records.append(self._alerts.package_refused(record, refused, source, appended))
+            if draft.refusals.count(MANIFESTS, appended).is_told:
+                draft.records.append(self._alerts.package_refused(record, refused, source, appended))
             return None
         if applied is None:
             # Whoever is trusted has published under a contract that was applied, so it is on its way.
@@ -346,13 +352,16 @@ class RolloutLogic:
         except Exception as error:  # a package that breaks its own opening is a bad package
             raise PackageRefused("open", f"{type(error).__name__}: {error}") from error
 
-    def _command(self, command: Mapping[str, Any], source: Source, draft: _Draft) -> None:
+    def _command(self, command: Mapping[str, Any], message: Message, draft: _Draft) -> None:
         if command["command"] == RETRAIN or draft.obeyed(command["command_id"]):
             return
+        source = Source.of(message)
+        why = self._refuse_command(command, (source.topic, source.offset))
+        if why is not None:
+            if draft.refusals.count(COMMANDS, message.timestamp()[1]).is_told:
+                draft.records.append(self._alerts.command_refused(command, why, source))
+            return
         try:
-            why = self._refuse_command(command, (source.topic, source.offset))
-            if why is not None:
-                raise CommandRefused(why)
             if self._decided.setdefault(command["command_id"], source.offset) < source.offset:
                 return
             applied = self._contracts.current.get(command["model"])
@@ -419,44 +428,16 @@ class RolloutLogic:
             "rolled_back": list(state.rolled_back),
             "frozen": state.frozen,
             "off": state.off,
-            **_canary(state.canary),
-            **_experiment(state.experiment),
+            **canary_fields(state.canary),
+            **experiment_fields(state.experiment),
             "reason": step.reason,
             "by": by,
             "command_id": command_id,
             "source": source._asdict(),
             "contract_digest": applied.digest if applied else None,
-            "evidence": evidence | _folded(draft.positions, source),
+            "evidence": evidence | folded_facts(draft.positions, source),
         }
         draft.records.append(self._records.record("Rollout", record))
         after = draft.states[model] = state_after(before, record)
         draft.steps += 1
         draft.records += self._alerts.of_step(before, after, record)
-
-
-def _canary(canary: Canary | None) -> dict[str, Any]:
-    """A step's fields about the canary after it."""
-    if canary is None:
-        return {"canary": None, "canary_share": 0.0, "canary_salt": "", "canary_step": 0}
-    return {
-        "canary": canary.version,
-        **{f"canary_{n}": getattr(canary, n) for n in ("share", "salt", "step")},
-    }
-
-
-def _experiment(experiment: Experiment | None) -> dict[str, Any]:
-    """A step's fields about the experiment after it."""
-    if experiment is None:
-        return {"experiment": "", "experiment_share": 0.0, "experiment_salt": "", "arms": []}
-    return {
-        "experiment": experiment.assign,
-        "experiment_share": experiment.share,
-        "experiment_salt": experiment.salt,
-        "arms": [asdict(arm) for arm in experiment.arms],
-    }
-
-
-def _folded(positions: Mapping[str, int], source: Source) -> dict[str, str]:
-    """How far each input had been folded when a step was taken, its cause included: for whoever replays it."""
-    reached = {**positions, source.topic: source.offset + 1}
-    return {f"folded {topic}": str(offset) for topic, offset in sorted(reached.items())}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from operator import itemgetter
 from typing import Any, NamedTuple, cast
 
@@ -48,6 +49,11 @@ class Layout:
 
     table: str
     columns: tuple[Column, ...]
+
+    @cached_property
+    def narrow(self) -> tuple[Column, ...]:
+        """Columns that may be too narrow: Avro's bytes can hold 64 bits in an int, too."""
+        return tuple(column for column in self.columns if column.type in ("Int32", "Nullable(Int32)"))
 
 
 class Row(NamedTuple):
@@ -130,9 +136,15 @@ class RowReader:
         """The message as a row of its table; None for a mark.
 
         Raises:
-            BadRecord: it cannot be decoded; see `unreadable`.
+            BadRecord: it cannot be decoded, or does not fit into its columns; see `unreadable`.
             Retry: registry or ClickHouse is away.
         """
+        row = self._row(message)
+        if row is not None:
+            _check_width(row)
+        return row
+
+    def _row(self, message: Message) -> Row | None:
         value = message.value()
         topic = message.topic()
         if value is None and mark_time(message) is not None:
@@ -275,6 +287,13 @@ class RowReader:
         except TableConflict as conflict:
             return BadRecord("type-conflict", str(conflict))
         return Layout(table, tuple(columns))
+
+
+def _check_width(row: Row) -> None:
+    for column in row.layout.narrow:
+        value = column.value(row.record)
+        if value is not None and not -(2**31) <= value < 2**31:
+            raise BadRecord("out-of-range", f"{column.name} is beyond 32 bits: {value}", column.name)
 
 
 def unreadable(message: Message, error: BadRecord) -> Row:

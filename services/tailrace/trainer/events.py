@@ -62,9 +62,9 @@ class Events:
         self._contracts = Contracts()
         self._rollouts = Rollouts()
 
-    def contract(self, digest: str) -> AppliedContract:
-        """The contract of that digest, which was in force when it was read."""
-        return self._contracts.by_digest[digest]
+    def contract(self, digest: str) -> AppliedContract | None:
+        """The contract of that digest, if it was ever in force."""
+        return self._contracts.by_digest.get(digest)
 
     def of(self, message: Message) -> Event | None:
         """None where the record is nothing to the trainer, or counts for nothing.

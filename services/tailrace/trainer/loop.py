@@ -27,6 +27,7 @@ from tailrace.kit.reading import Ends
 from tailrace.kit.service import Service
 from tailrace.signing.trust import TrustStore
 from tailrace.trainer.decide import (
+    FAILED,
     PUBLISHED,
     TRAINED,
     TRAINING,
@@ -300,6 +301,10 @@ class TrainerLoop:
         """Has a run worked on and writes what comes of it."""
         known = self._state.of(run.model)
         contract = self._contract_of(run)
+        if contract is None:
+            reason = f"contract {run.contract_digest[:12]}, by which it was planned, was never in force"
+            await self._write([_step(run, FAILED, reason=reason)])
+            return
         job = {"run": record_of(run), "contract": contract, "best": best_of(known.runs)}
         say: dict[str, Any] = {"templates": []}
         told = time.monotonic()
@@ -324,9 +329,10 @@ class TrainerLoop:
             e["version"] = version if e["who"] == "candidate" else e["version"]
         await self._write([_step(run, end["end"], **say, version=version, reason=reason)])
 
-    def _contract_of(self, run: Run) -> str:
-        """The contract that the run was planned under."""
-        return self._events.contract(run.contract_digest).resolved
+    def _contract_of(self, run: Run) -> str | None:
+        """The contract that the run was planned under; None where there never was such a one."""
+        applied = self._events.contract(run.contract_digest)
+        return None if applied is None else applied.resolved
 
     async def _end_work(self) -> None:
         if self._task is not None and not self._task.done():

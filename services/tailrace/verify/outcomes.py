@@ -101,9 +101,11 @@ class Outcomes:
         at = Source.of(message)
         try:
             said, content = self._read(message.value())
+            row = _row(at, said, content)
         except BadRecord as bad:
             yield Problem("unreadable", *at, str(bad))
             return
+        self._outcomes.extend(row)
         prediction, label, action = said["prediction"], said["label_source"], said["action_source"]
         about = f"outcome {said['outcome_id']} of prediction {prediction['prediction_id']}"
         if said["state"] == "labelled" and label is None:
@@ -114,23 +116,6 @@ class Outcomes:
         champion, source = said["champion"], Source(**prediction["source"])
         if champion is not None and champion["prediction_id"] not in _answers_to(source):
             yield Problem("outcome-misnamed", *at, f"{about} names a champion's answer to another request")
-        before, request = said["before"], prediction["request_id"]
-        self._outcomes.extend(
-            (
-                _packed(at.partition, at.offset),
-                hash(said["outcome_id"]),
-                hash(prediction["prediction_id"]),
-                hash(content),
-                _NONE if said["replaces"] is None else hash(said["replaces"]),
-                said["revision"],
-                _state(said),
-                _NONE if before is None else _state(before),
-                _NONE if label is None else _packed(label["partition"], label["offset"]),
-                hash((said["label"], request)),
-                _NONE if action is None else _packed(action["partition"], action["offset"]),
-                hash((said["action_taken"], request)),
-            )
-        )
 
     def prediction(self, message: Message, head: Mapping[str, Any]) -> None:
         """Takes a prediction in, whose first fields are known."""
@@ -138,14 +123,14 @@ class Outcomes:
         shadow = at.topic == self._lane.shadow_predictions
         place = 2 * _packed(at.partition, at.offset) + shadow
         content = hash((message.value() or b"")[HEADER.size :])
-        self._predictions.extend((hash(head["prediction_id"]), place, content))
+        self._predictions.extend((_hashed(head["prediction_id"]), place, content))
 
     def truth(self, message: Message) -> None:
         """Takes a label or an action in. One that cannot be read has no outcome either."""
         at = Source.of(message)
         kind: Kind = "labels" if at.topic == self._lane.labels else "actions"
         for says, request in self._said(message, kind):
-            self._truth[at.topic].extend((_packed(at.partition, at.offset), 0, hash((says, request))))
+            self._truth[at.topic].extend((_packed(at.partition, at.offset), 0, _hashed(says, request)))
 
     def _said(self, message: Message, kind: Kind) -> Iterator[tuple[Any, Any]]:
         """What a label or an action says, and about which request; by each contract that it may be of."""
@@ -246,8 +231,9 @@ class Outcomes:
         gone = self._cut(self._predictions_topics, of["at"], lows)
         missing = of["at"][~there & ~gone]
         yield from self._at(missing, "outcome-without-prediction", "there is no such prediction in the log")
-        logged = kept.content[index] if len(kept.id) else of["content"]
-        for i in np.flatnonzero(there & (logged != of["content"])):
+        # Where a prediction's id is there twice, the outcome is of either.
+        same = _pairs(of["prediction"], of["content"], kept.id, kept.content)
+        for i in np.flatnonzero(there & ~same):
             yield from self._compare(int(of["at"][i]), int(kept.at[index[i]]))
 
     def _compare(self, outcome: int, prediction: int) -> Iterator[Problem]:
@@ -256,8 +242,12 @@ class Outcomes:
         logged = Source(self._predictions_topics[prediction % 2], *_unpacked(prediction // 2))
         found = self._fetch([at, logged])
         if at in found and logged in found:
-            one = self._codec.decode(found[logged].value()).record
-            other = self._codec.decode(found[at].value()).record["prediction"]
+            try:
+                one = self._codec.decode(found[logged].value()).record
+                other = self._codec.decode(found[at].value()).record["prediction"]
+            except BadRecord as bad:
+                yield Problem("outcome-differs", *at, f"it or prediction {logged} cannot be read: {bad}")
+                return
             for difference in differences(one, other)[:1]:
                 yield Problem("outcome-differs", *at, f"prediction {logged} is otherwise there: {difference}")
 
@@ -297,8 +287,51 @@ def _answers_to(source: Source) -> set[str]:
     return {prediction_id(role, source, 0) for role in ("champion", "canary", "arm")}
 
 
+def _row(at: Source, said: Mapping[str, Any], content: bytes) -> tuple[int, ...]:
+    """An outcome as numbers, as `_OUTCOME` names them.
+
+    Raises:
+        BadRecord: it is none, or names places where no record can be.
+    """
+    try:
+        before, prediction = said["before"], said["prediction"]
+        label, action, request = said["label_source"], said["action_source"], prediction["request_id"]
+        return (
+            _packed(at.partition, at.offset),
+            _hashed(said["outcome_id"]),
+            _hashed(prediction["prediction_id"]),
+            hash(content),
+            _NONE if said["replaces"] is None else _hashed(said["replaces"]),
+            said["revision"],
+            _state(said),
+            _NONE if before is None else _state(before),
+            _NONE if label is None else _place(label),
+            _hashed(said["label"], request),
+            _NONE if action is None else _place(action),
+            _hashed(said["action_taken"], request),
+        )
+    except (LookupError, TypeError) as error:
+        raise BadRecord("unsupported-schema", f"its schema is not that of an outcome: {error!r}") from error
+
+
+def _place(named: Mapping[str, Any]) -> int:
+    partition, offset = named["partition"], named["offset"]
+    if not (0 <= partition < 2 ** (62 - _OFFSET_BITS) and 0 <= offset < 2**_OFFSET_BITS):
+        raise BadRecord("out-of-range", f"it names {partition}/{offset}, where no record can be")
+    return _packed(partition, offset)
+
+
 def _state(said: Mapping[str, Any]) -> int:
-    return hash((said["state"], said["label"], said["action_taken"]))
+    return _hashed(said["state"], said["label"], said["action_taken"])
+
+
+def _hashed(*said: Any) -> int:
+    """Alike for what is alike: NaN too, and what nobody honest says, which may have no hash of its own."""
+    alike = tuple("nan" if one != one else one for one in said)
+    try:
+        return hash(alike)
+    except TypeError:
+        return hash(repr(alike))
 
 
 def _packed(partition: int, offset: int) -> int:

@@ -285,6 +285,11 @@ class Verification:
             report.offend(
                 _problems("unasked", partition, settled.unasked, "answered, and there is no request")
             )
+        for named in (predicted, refused):
+            for partition in named.keys() - set(partitions):
+                report.offend(
+                    _problems("unasked", partition, named[partition].array(), "there is no such partition")
+                )
         for (model, version, partition), offsets in shadowed.items():
             self._settle_shadow(
                 partition, f"by shadow version {version} of {model}", offsets.array(), found.asked

@@ -28,6 +28,9 @@ SEQUENCE = "sequence"
 EVENT_TIME = "event_time"
 """The fact in a rollout step's evidence that says how far judged event time had come, in milliseconds."""
 
+RUN_STATES = ("planned", "training", "trained", "published", "rejected", "failed")
+
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
 _LARGEST = 2**63 - 1
 _NUMBER = re.compile(r"-?[0-9]{1,19}")
 _TIMES = ("since", "window_start", "window_end")
@@ -87,6 +90,13 @@ def check_alert(record: Mapping[str, Any]) -> None:
         _integer(record["detail"], name)
 
 
+def check_run(record: Mapping[str, Any]) -> None:
+    if record["state"] not in RUN_STATES:
+        raise RecordRefused(f"{record['state'][:100]!r} is no state of a training run")
+    if not _RUN_ID.fullmatch(record["run_id"]):
+        raise RecordRefused(f"{record['run_id'][:100]!r} is no training run's id")
+
+
 def _integer(facts: Mapping[str, str], name: str) -> None:
     text = facts.get(name)
     if text is not None and (not _NUMBER.fullmatch(text) or abs(int(text)) > _LARGEST):
@@ -98,4 +108,5 @@ CHECKS: Mapping[str, Check] = {
     "Rollout": check_rollout,
     "Clock": check_clock,
     "Alert": check_alert,
+    "TrainingRun": check_run,
 }

@@ -1,0 +1,50 @@
+"""Of which refused records people are told: of each of the first of an hour, then of fewer and fewer.
+
+Whoever can write to a control topic could otherwise have as many alerts written as it writes records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+HOUR_MS = 3_600_000
+EACH = 10
+"""So many records of a topic are told of one by one within an hour; after them the 16th, the 32nd and so on."""
+
+
+class Count(NamedTuple):
+    """Of refused records of one topic. ``hour``: since 1970, by when they were appended."""
+
+    hour: int = 0
+    records: int = 0
+
+    @property
+    def is_told(self) -> bool:
+        return self.records <= EACH or self.records & (self.records - 1) == 0
+
+
+class Refusals:
+    """Counts refused records by topic. What it has counted is committed with the offsets that it has counted up to."""
+
+    def __init__(self, counts: Mapping[str, Count] | None = None) -> None:
+        self._counts = dict(counts or {})
+
+    def copy(self) -> Refusals:
+        return Refusals(self._counts)
+
+    def count(self, topic: str, appended_ms: int) -> Count:
+        """Takes one more in."""
+        hour, last = appended_ms // HOUR_MS, self._counts.get(topic, Count())
+        counted = Count(hour, 1) if hour > last.hour else Count(last.hour, last.records + 1)
+        self._counts[topic] = counted
+        return counted
+
+    def facts(self) -> dict[str, Sequence[int]]:
+        """As committed."""
+        return dict(sorted(self._counts.items()))
+
+    def restore(self, facts: Mapping[str, Sequence[int]]) -> None:
+        """Takes up what was committed; of several commits, whatever has counted furthest."""
+        for topic, (hour, records) in facts.items():
+            self._counts[topic] = max(self._counts.get(topic, Count()), Count(hour, records))
