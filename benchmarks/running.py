@@ -189,6 +189,7 @@ class Running:
             raise
 
     def _prepare(self) -> None:
+        self._key = make_keys(self.home)
         self.registry = RegistryClient(self.connection.registry, self.connection.registry_auth)
         file = data_dir("contracts", "models") / "credit.yaml"
         self.contract = load_contract(file)
@@ -200,7 +201,6 @@ class Running:
         loans = simulate(rows=3_000, seed=1)
         x, y = frame_of(loans, self.contract), loans[self.contract.target.name].to_numpy()
         self.package: Package = build_package(template(self.contract), x, y, self.contract)
-        self._key = make_keys(self.home)
 
     def publish(self) -> Publication:
         """The model as its next version."""
