@@ -8,6 +8,7 @@ there but what runs: in place of Kafka, registry and ClickHouse the test listens
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -103,13 +104,15 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A model that was trained, answered, was trained again by the trainer, and whose labels were joined and stored."""
     with running_project(tmp_path_factory.mktemp("confined") / "project") as project:
         contract = project.path / "credit.yaml"
-        contract.write_text((data_dir("contracts", "models") / "credit.yaml").read_text())
+        text = (data_dir("contracts", "models") / "credit.yaml").read_text()
+        contract.write_text(re.sub(r"min_labels: \d+", "min_labels: 100", text))
         simulate(rows=3_000, seed=1).write_csv(project.path / "loans.csv")
         project.run("apply", str(contract))
         project.run("train", "credit", "--data", "loans.csv", "--where", "TRUE")
         project.wait_for_champion("credit", 1)
         project.run("replay", "loans.csv", "--model", "credit", "--label-delay", "1d")
-        project.run("retrain", "credit")
+        # Refused until enough of what was joined has been counted.
+        project.wait(lambda: project.run("retrain", "credit", check=False).returncode == 0, "enough labels")
         yield project
 
 
