@@ -60,7 +60,6 @@ JUDGED_AGAIN = "report-twice"
 GIVEN = os.environ.get("TAILRACE_SEED")
 SEEDS = [int(GIVEN)] if GIVEN else [1, 2, 3] if LONG else [1]
 HOSTILE = 4_000 if LONG else 400
-KAFKA_LIMIT = 900_000
 
 
 def hostile_connection(project: Project) -> Connection:
