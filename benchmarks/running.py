@@ -189,6 +189,7 @@ class Running:
             raise
 
     def _prepare(self) -> None:
+        self._key = make_keys(self.home)
         self.registry = RegistryClient(self.connection.registry, self.connection.registry_auth)
         file = data_dir("contracts", "models") / "credit.yaml"
         self.contract = load_contract(file)
@@ -200,7 +201,6 @@ class Running:
         loans = simulate(rows=3_000, seed=1)
         x, y = frame_of(loans, self.contract), loans[self.contract.target.name].to_numpy()
         self.package: Package = build_package(template(self.contract), x, y, self.contract)
-        self._key = make_keys(self.home)
 
     def publish(self) -> Publication:
         """The model as its next version."""
@@ -209,7 +209,8 @@ class Running:
 
     def forget_chunks(self) -> None:
         """Empties the cache of what packages consist of: the model of the next publication is of new bytes to all."""
-        shutil.rmtree(self.home / "cache" / "packages", ignore_errors=True)
+        for folder in (self.home / "cache").glob("*/packages"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _first_champion(self) -> None:
         """Puts the published version 1 in service, as the rollout service would."""

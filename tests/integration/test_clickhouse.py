@@ -583,7 +583,7 @@ def test_what_is_there_is_not_inserted_and_what_is_missing_is(tmp_path: Path) ->
     """Whatever ClickHouse remembers of a plan that is repeated, and whatever an operator did to the offsets."""
     port = free_port()
     process = start(tmp_path, port)
-    clickhouse = ClickHouse(f"http://{HOST}:{port}")
+    clickhouse = ClickHouse(f"http://{HOST}:{port}", auth=LOGINS[port])
     clickhouse.create_database()
     for layout in (Lines.layout, UNREADABLE_LAYOUT):
         clickhouse.command(create_table(layout.table, layout.columns))

@@ -117,10 +117,12 @@ def test_hostile_packages_load_nothing_run_nothing_and_delay_nobody(
     until("the scorer is ready", lambda: cluster.health("scorer", "/readyz").ok)
     hostile.trust_keys(cluster.home)
     # What was fetched is kept by digest, and the good package has the parts that bad ones were made from: with a file
-    # in the place of that folder everything is read from the topic.
-    cache = cluster.home / "cache" / "packages"
-    shutil.rmtree(cache)
-    cache.touch()
+    # in the place of these folders everything is read from the topic.
+    caches = list((cluster.home / "cache").glob("*/packages"))
+    assert caches
+    for cache in caches:
+        shutil.rmtree(cache)
+        cache.touch()
     attacker = Attacker(cluster)
     request.addfinalizer(attacker.close)
     expected: dict[int, hostile.Case] = {}

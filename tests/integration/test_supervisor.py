@@ -97,7 +97,7 @@ def test_a_program_is_let_in_by_what_it_is_given(home: Home) -> None:
     given = program_environment(home, APPLICATION)
     registry = RegistryClient(given["SCHEMA_REGISTRY_URL"], given["SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO"])
     assert registry.latest("nobody") is None
-    with pytest.raises(TailraceError, match="the user application may not PUT this"):
+    with pytest.raises(TailraceError, match="The user application may not PUT this"):
         registry.set_level("nobody", "NONE")
     with pytest.raises(TailraceError, match=r"refuses with 401.*tailrace env"):
         RegistryClient(given["SCHEMA_REGISTRY_URL"]).latest("nobody")

@@ -16,6 +16,7 @@ from tests.support.project import Project, running_project
 from tailrace.demo.loans import simulate
 from tailrace.kit.connection import Connection
 from tailrace.kit.data import data_dir
+from tailrace.kit.doors import login, with_userinfo
 from tailrace.kit.errors import Retry, UsageError
 from tailrace.kit.registry import RegistryClient
 from tailrace.local.home import Home
@@ -86,27 +87,26 @@ def _read_by_nobody(file: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def with_secret(url: str, variable: str) -> str:
-    return url.replace("://", f"://default:{SECRETS[variable]}@")
-
-
 def _supervisor(project: Project) -> int:
     pid = Home(project.home).holder()
     assert pid is not None
     return pid
 
 
-def assert_no_secret(text: str) -> None:
-    for secret in SECRETS.values():
+def assert_no_secret(text: str, *more: str) -> None:
+    for secret in (*SECRETS.values(), *more):
         assert secret not in text, text
 
 
 def test_passwords_of_addresses_are_in_no_file_argument_or_message(stack: Connection, tmp_path: Path) -> None:
+    user = login(stack.clickhouse_auth)
     assert stack.clickhouse
+    assert user
+    token = user.partition(":")[2]
     given = {
         "KAFKA_BOOTSTRAP_SERVERS": stack.bootstrap,
-        "SCHEMA_REGISTRY_URL": with_secret(stack.registry, "SCHEMA_REGISTRY_URL"),
-        "CLICKHOUSE_URL": with_secret(stack.clickhouse, "CLICKHOUSE_URL"),
+        "SCHEMA_REGISTRY_URL": with_userinfo(stack.registry, user),
+        "CLICKHOUSE_URL": with_userinfo(stack.clickhouse, user),
     }
     project = Project(tmp_path)
     project.env |= given
@@ -119,16 +119,16 @@ def test_passwords_of_addresses_are_in_no_file_argument_or_message(stack: Connec
         assert project.json("query", "SELECT 1 AS one") == [{"one": 1}]
         pids = [*map(project.pid, ("scorer", "sink")), _supervisor(project)]
         for process in {*map(psutil.Process, pids), *psutil.Process(pids[-1]).children(recursive=True)}:
-            assert_no_secret(" ".join(process.cmdline()))
-        assert SECRETS["CLICKHOUSE_URL"] in psutil.Process(pids[0]).environ()["CLICKHOUSE_URL"]
+            assert_no_secret(" ".join(process.cmdline()), token)
+        assert token in psutil.Process(pids[0]).environ()["CLICKHOUSE_URL"]
     finally:
         said.append(project.run("down", timeout=60, check=False))
     for done in said:
-        assert_no_secret(done.stdout + done.stderr)
+        assert_no_secret(done.stdout + done.stderr, token)
     files = [path for path in project.home.rglob("*") if path.is_file()]
     assert {file.name for file in files} >= {"scorer.log", "up.log"}
     for file in files:
-        assert_no_secret(file.read_text(errors="replace"))
+        assert_no_secret(file.read_text(errors="replace"), token)
 
 
 NO_ANSWER = [

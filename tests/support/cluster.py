@@ -143,7 +143,8 @@ class Cluster:
         return lambda: [self.observer.decode(m.value()) for m in reader.poll(0.1) if m.value() is not None]
 
     def alerts(self) -> list[dict[str, Any]]:
-        return [self.observer.decode(s.value) for s in self.observer.read(lanes.ALERTS) if s.value]
+        values = [seen.value for seen in self.observer.read(lanes.ALERTS)]
+        return [self.observer.decode(value) for value in values if value and value[0] == 0]
 
 
 class Traffic(threading.Thread):

@@ -11,6 +11,8 @@ def environment(connection: Connection, database: str | None = None) -> dict[str
     variables = {"KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap, "SCHEMA_REGISTRY_URL": connection.registry}
     if registry := login(connection.registry_auth):
         variables["SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO"] = registry
+    if connection.home is not None:
+        variables["TAILRACE_HOME"] = str(connection.home)
     if database is not None:
         variables["CLICKHOUSE_URL"] = clickhouse_url(connection, database)
     return variables

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tailrace.contracts.state.kinds import KINDS
 from tailrace.contracts.state.records import ControlRecords
@@ -15,12 +18,16 @@ from tailrace.kit.home_identity import FORMAT
 from tailrace.kit.messages import Headers, PlainMessage, Record
 from tailrace.kit.registry import Registry
 from tailrace.signing.errors import SignatureRefused
-from tailrace.signing.keys import SigningKey, verifies
-from tailrace.signing.signers import SIGNERS
+from tailrace.signing.keys import SigningKey, key_path, verifies, write_private_key_once
+from tailrace.signing.signers import OWNER, SERVICES, SIGNERS
 from tailrace.signing.trust import Place, TrustStore, make_keys
 
 HOME = "0123456789abcdef0123456789abcdef"
-_KEYS = {signer: SigningKey.generate() for signer in SIGNERS}
+# The same in every process, so that what one test home has signed counts in another.
+_KEYS = {
+    signer: SigningKey(Ed25519PrivateKey.from_private_bytes(hashlib.sha256(signer.encode()).digest()))
+    for signer in SIGNERS
+}
 
 
 class Held:
@@ -115,8 +122,11 @@ def signed_at(connection: Connection, name: str, record: dict[str, Any], key: by
 
 
 def home_with_keys(home: Path) -> Path:
-    """A home of that id with keys of its own, which trusts those in memory too: for services that run as processes."""
-    make_keys(make_home(home))
+    """A home of that id whose keys are those in memory: for services that run as processes."""
+    make_home(home)
+    for signer in (OWNER, *SERVICES):
+        write_private_key_once(key_path(home, signer), _KEYS[signer])
+    make_keys(home)
     trust = TrustStore(home / "keys")
     for signer, key in _KEYS.items():
         trust.trust(key.public, signer=signer)

@@ -74,7 +74,7 @@ def test_a_renewed_token_is_printed_by_env_and_not_by_renew(home: Path) -> None:
     assert before != after
     assert json.loads(told) == {
         "user": "ops",
-        "file": str(home / "credentials" / "http" / "ops"),
+        "file": str(home / "credentials" / "http" / "ops" / "token"),
         "former_counts_s": 86400,
     }
     assert f"ops:{after}" in run("env", "--user", "ops")

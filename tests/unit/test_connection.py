@@ -79,7 +79,7 @@ def test_an_open_broker_is_asked_for_nothing(home: Path) -> None:
 
 
 def test_a_missing_password_is_said(home: Path) -> None:
-    with pytest.raises(TailraceError, match=r"kafka/joiner is missing.*tailrace up"):
+    with pytest.raises(TailraceError, match=r"kafka/joiner/password is missing.*tailrace up"):
         connect({}, home, "joiner")
 
 

@@ -1,14 +1,16 @@
 """``tailrace run init``: what must be there before the services start. Doing it again changes nothing.
 
-Control topics, ClickHouse's fixed tables, the home's signing keys, and the contracts of the project in the
-current folder. It ends by itself; `tailrace up` runs it, and containers do.
+Kernels are compiled; control topics, ClickHouse's fixed tables, the home's signing keys, and the contracts of the
+project in the current folder. It ends by itself; `tailrace up` runs it, and containers do.
 """
 
 from __future__ import annotations
 
+import importlib
 import time
 from pathlib import Path
 
+from tailrace.kit.compiled import uncompiled
 from tailrace.kit.connection import connect, home_dir
 from tailrace.kit.errors import Retry, TailraceError
 
@@ -20,6 +22,7 @@ def main() -> None:
     Raises:
         TailraceError: a contract is refused, or something stays away.
     """
+    _compile()
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
@@ -28,6 +31,14 @@ def main() -> None:
             if time.monotonic() > deadline:
                 raise TailraceError(f"gave up after {_PATIENCE:.0f} s: {away}") from away
             time.sleep(0.5)
+
+
+def _compile() -> None:
+    """What services could only compile for themselves, each for its own."""
+    if modules := uncompiled():
+        _say(f"init          first start on this machine: compiling {len(modules)} modules")
+    for module in modules:
+        importlib.import_module(module)
 
 
 def _initialise() -> None:

@@ -185,11 +185,14 @@ def run(
 
     Example: eval "$(tailrace env)" && tailrace run scorer
     """
-    from tailrace.services import PROGRAMS
+    from tailrace.local.confined import confine_service
+    from tailrace.services import PROGRAMS, SERVICES
 
     if service not in PROGRAMS:
         raise UsageError(f"there is no service {service!r}: it is one of {', '.join(PROGRAMS)}")
     keep_private()
+    if service in SERVICES:  # registry and ClickHouse confine themselves, once their doors are open
+        confine_service(service)
     importlib.import_module(PROGRAMS[service]).main()
 
 

@@ -31,7 +31,7 @@ _READ = _BIT["read_file"] | _BIT["read_dir"] | _BIT["execute"]
 _ON_FILES = sum(_BIT[right] for right in ("execute", "write_file", "read_file", "truncate", "ioctl_dev"))
 _BIND, _CONNECT = 1, 2
 _SCOPED = 0b11  # abstract sockets and signals of other processes
-_NETWORK_SINCE, _SCOPES_SINCE = 4, 6
+NETWORK_SINCE, _SCOPES_SINCE = 4, 6
 
 
 class _Ruleset(ctypes.Structure):
@@ -88,7 +88,7 @@ def confine(limits: Limits) -> int:
         return 0
     if threads() != 1:
         raise TailraceError(f"{threads()} threads run already: a process is confined before it starts any")
-    network = limits.connect is not None and abi >= _NETWORK_SINCE
+    network = limits.connect is not None and abi >= NETWORK_SINCE
     ruleset = _create(abi, network)
     try:
         everything = _file_rights(abi)
@@ -120,7 +120,7 @@ def _create(abi: int, network: bool) -> int:
         _SCOPED if abi >= _SCOPES_SINCE else 0,
     )
     # A kernel takes no more of the structure than it knows.
-    size = 24 if abi >= _SCOPES_SINCE else 16 if abi >= _NETWORK_SINCE else 8
+    size = 24 if abi >= _SCOPES_SINCE else 16 if abi >= NETWORK_SINCE else 8
     return _call("create its rules", _CREATE_RULESET, ctypes.byref(wanted), ctypes.c_size_t(size), 0)
 
 

@@ -6,7 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from tailrace.confinement.landlock import Limits
+from tailrace.confinement import landlock
+from tailrace.confinement.landlock import Limits, confine
 from tailrace.confinement.system import DEVICES, system_paths
 
 
@@ -29,9 +30,33 @@ def scratch(folder: Path) -> None:
     tempfile.tempdir = None
 
 
-def describe(abi: int) -> str:
-    """One line for a log: whether, and by what, a process is confined."""
+def hold(limits: Limits) -> str:
+    """Confines this process, see `confine`; the line for its log, which `told` says again."""
+    global _told
+    _told = describe(confine(limits), ports=limits.connect is not None)
+    return _told
+
+
+def told() -> str:
+    """One line for the log of this process: whether, and by what, it is confined."""
+    return _told
+
+
+def describe(abi: int, ports: bool = True) -> str:
+    """
+    Args:
+        abi: the version of Landlock; 0 for none.
+        ports: whether the limits name TCP ports.
+    """
     if not abi:
         return "not confined: this kernel has no Landlock"
-    network = "files and TCP ports" if abi >= 4 else "files, not TCP ports (Linux 6.7 has rules for them)"
+    if abi < landlock.NETWORK_SINCE:
+        network = "files, not TCP ports (Linux 6.7 has rules for them)"
+    elif ports:
+        network = "files and TCP ports"
+    else:
+        network = "files, not TCP ports: Kafka, registry or ClickHouse is not this home's"
     return f"confined by Landlock {abi}: {network}"
+
+
+_told = "not confined: it was not started by `tailrace run`"

@@ -49,6 +49,6 @@ def system_paths() -> tuple[Path, ...]:
         *(Path("/proc", name) for name in _PROC),
         *(Path(folder) for folder in (sys.prefix, sys.base_prefix, sys.exec_prefix)),
         *(Path(folder) for folder in sys.path if folder.endswith(("site-packages", "dist-packages"))),
-        package,
+        package.parent,  # where the interpreter looks for it
         *(root / name for name in ("schemas", "contracts", "pyproject.toml")),
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tailrace.drift.logic import DriftWindows
+from tailrace.kit.own_folders import packages_folder
 from tailrace.kit.service import Service
 from tailrace.kit.windowed_service import CatchUp, run_windows
 from tailrace.models.fetch import KafkaChunks, PackageFetcher
@@ -14,8 +15,6 @@ from tailrace.models.package import open_reference, verified_manifest
 from tailrace.models.reference import Reference
 from tailrace.signing.trust import TrustStore
 
-CACHE = ("cache", "packages")
-
 
 def main() -> None:
     run_windows("drift", make_windows)
@@ -23,7 +22,7 @@ def main() -> None:
 
 def make_windows(service: Service, catch_up: CatchUp) -> DriftWindows:
     home = service.settings.home
-    fetch = PackageFetcher(home.joinpath(*CACHE), KafkaChunks(service.connection))
+    fetch = PackageFetcher(packages_folder(home, service.name), KafkaChunks(service.connection))
     # What answers goes on after its key was revoked, and is watched as before.
     trust = TrustStore(home / "keys", past=True)
 

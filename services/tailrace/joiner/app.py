@@ -10,10 +10,10 @@ from tailrace.joiner.rocks_store import open_store
 from tailrace.joiner.store import Store
 from tailrace.kit.log import Retriable
 from tailrace.kit.messages import Message
+from tailrace.kit.own_folders import state_folder
 from tailrace.kit.reading import everything_on
 from tailrace.kit.service import Service, run_logic
 
-STATE = ("state", "joiner")
 LINGER_S = 0.05
 """Nobody waits for an outcome by the millisecond; a larger batch costs less."""
 
@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def make_logic(service: Service) -> JoinerLogic:
-    folder = service.settings.home.joinpath(*STATE)
+    folder = state_folder(service.settings.home, service.name)
 
     def opened(lane: str, number: int) -> Store:
         return open_store(folder, f"{lane}-{number}")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,6 +113,16 @@ def connect(env: Mapping[str, str] | None = None, home: Path | None = None, user
         clickhouse_auth=clickhouse and Login(home, CLICKHOUSE, clickhouse, user, credentials_in(clickhouse)),
         home=home,
     )
+
+
+def come_as_oneself(env: MutableMapping[str, str], home: Path) -> None:
+    """Takes the login of one of the home's own Kafka users out of an environment, as `connect` would have it, for a
+    process that soon can read no password but its own.
+    """
+    user, password = env.get("KAFKA_SASL_USERNAME"), env.get("KAFKA_SASL_PASSWORD")
+    with suppress(PermissionError):  # somebody else's home
+        if user and password and Credentials(home).read(KAFKA, user) == password:
+            del env["KAFKA_SASL_USERNAME"], env["KAFKA_SASL_PASSWORD"]
 
 
 def kafka_login_names(env: Mapping[str, str]) -> dict[str, str]:

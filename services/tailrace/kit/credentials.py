@@ -1,8 +1,9 @@
 """The credentials of a home: one file each, readable by its owner alone.
 
-``<home>/credentials/kafka/USER`` holds the password of a Kafka user, ``<home>/credentials/http/USER`` the token with
-which a user comes to the schema registry and to ClickHouse. Files are read anew at every use, so that a renewed
-credential counts at once in whatever runs. Standard library only: applications import this too.
+``<home>/credentials/kafka/USER/password`` holds the password of a Kafka user, ``<home>/credentials/http/USER/token``
+the token with which a user comes to the schema registry and to ClickHouse. Files are read anew at every use, so that a
+renewed credential counts at once in whatever runs; each has a folder of its own, since what the kernel lets a service
+read is a folder, in which files may be replaced. Standard library only: applications import this too.
 
 The servers never read a token: ``<home>/access/USER.sha256`` holds its digest, and that of the token before it with
 the second at which it ends. A digest is of no use to a client, and 256 random bits are not guessed from one.
@@ -19,7 +20,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tailrace.kit.private import make_private
+
 KAFKA, HTTP = "kafka", "http"
+_FILES = {KAFKA: "password", HTTP: "token"}
 
 OWNER = "owner"
 """Whoever owns the home: the commands that apply, publish, train and verify."""
@@ -53,7 +57,7 @@ class Credentials:
 
     def path(self, kind: str, user: str) -> Path:
         """Where the credential of a user is; ``kind`` is ``KAFKA`` or ``HTTP``."""
-        return self.folder / kind / user
+        return self.folder / kind / user / _FILES[kind]
 
     def read(self, kind: str, user: str) -> str | None:
         """The credential; None where the home has none."""
@@ -114,8 +118,7 @@ def _random() -> str:
 
 def write_private(path: Path, line: str) -> None:
     """Replaces a file by one that its owner alone can read, whole or not at all."""
-    for folder in (path.parent.parent, path.parent):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(path.parent)
     descriptor, draft = tempfile.mkstemp(dir=path.parent)  # 0600 from the first byte on
     with os.fdopen(descriptor, "w") as file:
         file.write(line + "\n")

@@ -12,6 +12,7 @@ from functools import cached_property
 from threading import Event
 from typing import Protocol
 
+from tailrace.confinement.profiles import told
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit.batch_loop import BatchLoop
 from tailrace.kit.clock import SystemClock
@@ -94,7 +95,8 @@ def run_service(name: str, make: Callable[[Service], Runnable]) -> None:
         loop = make(service)
         health = HealthServer(settings.health_host, settings.health_port, loop, time.perf_counter_ns)
         settle_memory()
-        log.info("started", extra={"health": health.address, "kafka": connection.bootstrap})
+        where = {"health": health.address, "kafka": connection.bootstrap}
+        log.info("started", extra={**where, "confinement": told()})
         loop.run()
         health.close()
         service.close()

@@ -32,8 +32,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from tailrace.confinement.landlock import confine
-from tailrace.confinement.profiles import clickhouse_limits, describe
+from tailrace.confinement.profiles import clickhouse_limits, hold
 from tailrace.kit.connection import home_dir
 from tailrace.kit.doors import CLICKHOUSE, open_door
 from tailrace.local.clickhouse_door import behind_door
@@ -358,7 +357,7 @@ def serve(home: Path, port: int) -> None:
     # Before the engine opens, and before any thread starts: only then all of the process is confined.
     with listening(port, "ClickHouse") as server:
         open_door(home, CLICKHOUSE, f"http://{HOST}:{port}")
-        print(describe(confine(clickhouse_limits(home))), file=sys.stderr, flush=True)
+        print(hold(clickhouse_limits(home)), file=sys.stderr, flush=True)
         engine = Engine(path)
         try:
             config = uvicorn.Config(

@@ -9,7 +9,7 @@ A project holds ``contracts/models/*.yaml``. A home (``./.tailrace`` unless told
     home.json                          its format and its id
     keys/  credentials/                trusted and signing keys; passwords and tokens
     access/                            digests of the tokens, and which servers are this home's
-    cache/                             what can be had again
+    cache/NAME  state/NAME             a service's own; in cache what can be had again
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ API reference: https://docs.confluent.io/platform/current/schema-registry/develo
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tailrace.access.door import Door
+from tailrace.confinement.profiles import hold
 from tailrace.contracts.compatibility import LEVELS, breaks
 from tailrace.kit.connection import connect, home_dir
 from tailrace.kit.doors import REGISTRY, open_door
 from tailrace.kit.errors import Retry
 from tailrace.kit.registry import CONTENT_TYPE
+from tailrace.local.confined import registry_limits
 from tailrace.local.ports import require_free
 from tailrace.local.registry_door import ADMINISTERING, REGISTERING, route, rules
 from tailrace.local.registry_log import RegistryLog
@@ -59,7 +63,8 @@ _LATEST = ("latest", "-1")
 
 
 def serve(kafka: Mapping[str, str], home: Path, url: str) -> None:
-    """Serves until SIGTERM or SIGINT, on the loopback interface unless the URL names another address.
+    """Serves until SIGTERM or SIGINT, on the loopback interface unless the URL names another address, in a process
+    that the kernel confines.
 
     Args:
         kafka: librdkafka options, ``bootstrap.servers`` among them.
@@ -73,6 +78,8 @@ def serve(kafka: Mapping[str, str], home: Path, url: str) -> None:
     host, port = address.hostname or "127.0.0.1", address.port or 8081
     require_free(port, "the schema registry", host)
     open_door(home, REGISTRY, url)
+    # Before the client of Kafka starts threads: only then all of the process is confined.
+    print(hold(registry_limits(home.absolute(), port, os.environ)), file=sys.stderr, flush=True)
     log = RegistryLog(kafka)
     try:
         uvicorn.run(application(log, home, host), host=host, port=port, log_level="warning", access_log=False)

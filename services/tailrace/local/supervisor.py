@@ -134,13 +134,13 @@ class Supervisor:
     def _start_infrastructure(self) -> None:
         began = time.monotonic()
         make_tokens(self._home.root)
+        if not landlock.version():
+            self._say("confinement   none: this kernel has no Landlock (see docs/security.md)")
         if given := self._env.get("CLICKHOUSE_URL"):
             self._addresses["CLICKHOUSE_URL"] = without_credentials(given)
         else:
             # Needs no Kafka: comes up while Kafka does.
             self._launch_server("clickhouse", "CLICKHOUSE_URL")
-            if not landlock.version():
-                self._say("clickhouse    not confined: this kernel has no Landlock (see docs/security.md)")
         if given := self._env.get("KAFKA_BOOTSTRAP_SERVERS"):
             self._addresses |= {"KAFKA_BOOTSTRAP_SERVERS": given, **kafka_login_names(self._env)}
             self._look_for_kafka(given)

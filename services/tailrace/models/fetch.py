@@ -25,8 +25,8 @@ class PackageFetcher:
     """Reads parts of packages by their chunks. An instance is a ``Fetch`` for ``open_package``.
 
     Args:
-        folder: the cache, usually ``<home>/cache/packages``: a file per chunk, named after its digest, which
-            is checked at every use, so that whatever happens to the folder only costs time.
+        folder: the cache, ``<home>/cache/NAME/packages``: a file per chunk, named after its digest, which is
+            checked at every use, so that whatever happens to the folder only costs time.
         read: reads what the cache does not have.
     """
 

@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from tailrace.contracts.model_contract import ModelContract
+from tailrace.kit.own_folders import examined_folder, packages_folder
 from tailrace.kit.service import Service, run_logic
 from tailrace.models.examiner import Examiner, Limits
 from tailrace.models.fetch import KafkaChunks, PackageFetcher
 from tailrace.models.package import Verified, verified_manifest, verified_package
 from tailrace.rollout.logic import RolloutLogic
 from tailrace.signing.trust import TrustStore
-
-CACHE = ("cache", "packages")
-EXAMINED = ("cache", "examined")
 
 
 def main() -> None:
@@ -25,9 +23,9 @@ def main() -> None:
 
 def make_logic(service: Service) -> RolloutLogic:
     home = service.settings.home
-    fetch = PackageFetcher(home.joinpath(*CACHE), KafkaChunks(service.connection))
+    fetch = PackageFetcher(packages_folder(home, service.name), KafkaChunks(service.connection))
     trust = TrustStore(home / "keys")
-    examine = Examiner(Limits.of(service.settings), home.joinpath(*EXAMINED)).start()
+    examine = Examiner(Limits.of(service.settings), examined_folder(home, service.name)).start()
 
     def opened(record: Mapping[str, Any], contract: ModelContract, newer_than: int) -> Verified:
         package = verified_package(record, fetch, trust, newer_than=newer_than)

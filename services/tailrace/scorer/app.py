@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tailrace.contracts.model_contract import ModelContract
+from tailrace.kit.own_folders import examined_folder, packages_folder
 from tailrace.kit.service import Service, run_logic
 from tailrace.models.examiner import Examiner, Limits
 from tailrace.models.fetch import KafkaChunks, PackageFetcher
@@ -17,8 +18,7 @@ from tailrace.scorer.one_thread import use_one_thread
 from tailrace.scorer.versions import Role
 from tailrace.signing.trust import TrustStore
 
-CACHE = ("cache", "packages")
-EXAMINED = ("cache", "examined")
+ROLLOUT = "rollout"
 
 
 def main() -> None:
@@ -28,10 +28,11 @@ def main() -> None:
 def make_logic(service: Service, role: Role) -> ScorerLogic:
     use_one_thread()
     home = service.settings.home
-    fetch = PackageFetcher(home.joinpath(*CACHE), KafkaChunks(service.connection))
+    fetch = PackageFetcher(packages_folder(home, service.name), KafkaChunks(service.connection))
     trust = TrustStore(home / "keys")
     # Not started ahead: where the rollout service runs on the same machine, what it let in is known.
-    examine = Examiner(Limits.of(service.settings), home.joinpath(*EXAMINED))
+    passed = examined_folder(home, service.name), examined_folder(home, ROLLOUT)
+    examine = Examiner(Limits.of(service.settings), *passed)
 
     def opened(record: Mapping[str, Any], contract: ModelContract) -> LoadedModel:
         return open_package(record, fetch, trust, contract, examine=examine)

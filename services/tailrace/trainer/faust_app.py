@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import aiokafka
@@ -21,6 +22,7 @@ from faust.transport.drivers import aiokafka as driver
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import UsageError
 from tailrace.kit.messages import Message, PlainMessage
+from tailrace.kit.private import make_private
 
 SESSION_S = 6.0
 _FETCH_WAIT_MS = 100
@@ -103,10 +105,16 @@ class ReadCommittedTransport(driver.Transport):
     Consumer = ReadCommittedConsumer
 
 
-def make_app(connection: Connection, group: str, topics: Sequence[str], on_message: OnMessage) -> faust.App:
+def make_app(
+    connection: Connection, group: str, topics: Sequence[str], on_message: OnMessage, folder: Path
+) -> faust.App:
     """An app with one agent, which hands every committed record to ``on_message`` in the order
     of each topic. It is started and stopped with ``start`` and ``stop``, inside a running event loop.
+
+    Args:
+        folder: made; Faust wants one, where it keeps nothing.
     """
+    make_private(folder)
     app = faust.App(
         group,
         broker=[f"kafka://{server}" for server in connection.bootstrap.split(",")],
@@ -119,6 +127,7 @@ def make_app(connection: Connection, group: str, topics: Sequence[str], on_messa
         topic_allow_declare=False,
         topic_disable_leader=True,
         store="memory://",
+        datadir=str(folder),
         loop=asyncio.get_running_loop(),
     )
     app.transport = ReadCommittedTransport(app.conf.broker_consumer, app, loop=app.loop)

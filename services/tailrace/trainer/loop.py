@@ -22,6 +22,7 @@ from tailrace.kit.kafka_log import KafkaProducer
 from tailrace.kit.log import Fatal, LogError
 from tailrace.kit.messages import Message, Record, TopicPartition
 from tailrace.kit.metrics import LAG, RECORDS
+from tailrace.kit.own_folders import cache_folder
 from tailrace.kit.reading import Ends
 from tailrace.kit.service import Service
 from tailrace.signing.trust import TrustStore
@@ -106,7 +107,8 @@ class TrainerLoop:
             if self._service.stop.is_set():
                 return
             await asyncio.sleep(_PATIENCE_S)
-        self._app = make_app(self._service.connection, self._service.group, list(TOPICS), self._read)
+        folder = cache_folder(self._service.settings.home, self._service.name) / "faust"
+        self._app = make_app(self._service.connection, self._service.group, list(TOPICS), self._read, folder)
         await self._app.start()
         try:
             while not self._service.stop.is_set():

@@ -142,11 +142,13 @@ def _champion(connection: Connection, registry: RegistryClient, contract: ModelC
     """The champion, loaded from its package; None where it does not fit the contract any more."""
     from tailrace.contracts.state.fold import ControlState
     from tailrace.contracts.state.records import ControlRecords
+    from tailrace.kit.own_folders import packages_folder
     from tailrace.kit.reading import read_all
     from tailrace.models.catalog import Catalog
     from tailrace.models.errors import PackageRefused
     from tailrace.models.fetch import KafkaChunks, PackageFetcher
     from tailrace.models.package import open_package, verified_manifest
+    from tailrace.signing.signers import TRAINER
     from tailrace.signing.trust import TrustStore
 
     home = home_dir()
@@ -157,7 +159,7 @@ def _champion(connection: Connection, registry: RegistryClient, contract: ModelC
     record = catalog.record(contract.model, version)
     try:
         if record is not None:
-            fetch = PackageFetcher(home / "cache" / "packages", KafkaChunks(connection))
+            fetch = PackageFetcher(packages_folder(home, TRAINER), KafkaChunks(connection))
             return open_package(record, fetch, trust, contract)
     except PackageRefused as refused:
         print(f"version {version} cannot be compared with: {refused}", file=sys.stderr)

@@ -18,6 +18,7 @@ from tailrace.kit.connection import Connection
 from tailrace.kit.errors import BadRecord, UsageError
 from tailrace.kit.marks import mark_time
 from tailrace.kit.messages import Message, Source, TopicPartition
+from tailrace.kit.own_folders import packages_folder
 from tailrace.kit.reading import read_at
 from tailrace.kit.registry import RegistryClient
 from tailrace.models.fetch import KafkaChunks, PackageFetcher
@@ -25,6 +26,7 @@ from tailrace.models.load import LoadedModel
 from tailrace.models.manifest import Manifest
 from tailrace.models.package import open_package, verified_manifest
 from tailrace.scorer.versions import OpenVersion
+from tailrace.signing.signers import OWNER
 from tailrace.signing.trust import TrustStore
 from tailrace.verify.heads import Heads
 from tailrace.verify.log import Log, Range
@@ -136,7 +138,7 @@ def packages(connection: Connection, home: Path, revoked: set[str] | None = None
     """Opens packages by every check, against the keys that the home trusts, or did when they were taken up: ``revoked``
     is told whose key is revoked by now.
     """
-    fetch = PackageFetcher(home / "cache" / "packages", KafkaChunks(connection))
+    fetch = PackageFetcher(packages_folder(home, OWNER), KafkaChunks(connection))
     trust = TrustStore(home / "keys", past=True)
 
     def opened(record: Mapping[str, Any], contract: ModelContract) -> LoadedModel:

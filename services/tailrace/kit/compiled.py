@@ -1,0 +1,77 @@
+"""Kernels that are compiled already, for processes that may not write where they are kept.
+
+Numba reads what it has compiled only from a folder that it can also write to. So a process whose folder is to be its
+own is given a copy there. It holds to Numba's layout of files: where that changes, each service compiles for itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+_FOLDER = "NUMBA_CACHE_DIR"
+_SUFFIXES = (".nbc", ".nbi")  # code before the index that names it
+
+
+def keep_compiled_in(folder: Path) -> None:
+    """From here on Numba keeps in this folder what this process and its children compile; what has been compiled for
+    the user is in it already. To be called before Numba is imported.
+    """
+    for sources in {file.parent for file in _kernels()}:
+        for place in _places(sources, os.environ):
+            if any(place.glob("*.nbi")):
+                _copy(place, folder / _subfolder(sources))
+                break
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.environ[_FOLDER] = str(folder)
+
+
+def uncompiled() -> list[str]:
+    """The modules of kernels that are not compiled yet for this user, or were before they changed. Imported, they are,
+    in some seconds each.
+    """
+    return [
+        f"tailrace.{file.parent.name}.{file.stem}"
+        for file in _kernels()
+        if not any(_is_compiled(file, place) for place in _places(file.parent, os.environ))
+    ]
+
+
+def _kernels() -> list[Path]:
+    return sorted(Path(__file__).parent.parent.glob("*/*_kernels.py"))
+
+
+def _is_compiled(file: Path, place: Path) -> bool:
+    changed = file.stat().st_mtime
+    return any(index.stat().st_mtime >= changed for index in place.glob(f"{file.stem}.*.nbi"))
+
+
+def _places(sources: Path, env: Mapping[str, str]) -> Iterator[Path]:
+    """Where Numba keeps what it has compiled of a folder of sources, the first that it can write to."""
+    if env.get(_FOLDER):
+        yield Path(env[_FOLDER], _subfolder(sources))
+    yield sources / "__pycache__"
+    cache = Path(env["XDG_CACHE_HOME"]) if env.get("XDG_CACHE_HOME") else Path.home() / ".cache"
+    yield cache / "numba" / _subfolder(sources)
+
+
+def _subfolder(sources: Path) -> str:
+    return f"{sources.name}_{hashlib.sha1(str(sources).encode(), usedforsecurity=False).hexdigest()}"
+
+
+def _copy(place: Path, folder: Path) -> None:
+    """Each file whole or not at all, where it is newer than what is there."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for suffix in _SUFFIXES:
+        for file in place.glob(f"*{suffix}"):
+            copy = folder / file.name
+            if not copy.exists() or copy.stat().st_mtime < file.stat().st_mtime:
+                descriptor, draft = tempfile.mkstemp(dir=folder)
+                with os.fdopen(descriptor, "wb") as drafted, file.open("rb") as kept:
+                    shutil.copyfileobj(kept, drafted)
+                os.utime(draft, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
+                os.replace(draft, copy)

@@ -1,0 +1,135 @@
+"""What a service of a home may touch: its own folders, its own key and password, the ports of what it stands on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tailrace.confinement.capabilities import give_up_looking_into_others
+from tailrace.confinement.landlock import Limits
+from tailrace.confinement.profiles import hold, scratch
+from tailrace.confinement.system import DEVICES, system_paths
+from tailrace.kit.compiled import keep_compiled_in
+from tailrace.kit.connection import ADDRESSES, come_as_oneself, home_dir, running_addresses
+from tailrace.kit.credentials import DIGESTS, HTTP, KAFKA, SERVICES, Credentials
+from tailrace.kit.errors import TailraceError
+from tailrace.kit.home_identity import home_id
+from tailrace.kit.own_folders import cache_folder, examined_folder, state_folder
+from tailrace.kit.private import make_private
+from tailrace.local.home import Home
+from tailrace.local.ports import HOST
+
+_STATEFUL = ("joiner",)
+_EXAMINES = "rollout"
+_SCORERS = ("scorer", "shadow-scorer")
+_LOCAL = (HOST, "localhost", "::1")
+# Files that the environment names, where they are: secrets and certificates for a Kafka or registry elsewhere.
+_FILES = (
+    *("KAFKA_SASL_PASSWORD_FILE", "KAFKA_SSL_KEY_PASSWORD_FILE", "KAFKA_SSL_CA_LOCATION"),
+    *("KAFKA_SSL_CERTIFICATE_LOCATION", "KAFKA_SSL_KEY_LOCATION", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+)
+
+
+def confine_service(name: str) -> None:
+    """Confines this process, which is about to be the service. To be called before what starts threads is imported.
+
+    Raises:
+        TailraceError: the home cannot be used, or the kernel refuses.
+    """
+    home = home_dir().absolute()
+    come_as_oneself(os.environ, home)
+    # Its semaphores would be files that all of the user's programs share; nothing here uses it.
+    os.environ.setdefault("JOBLIB_MULTIPROCESSING", "0")
+    try:
+        limits = service_limits(home, name, os.environ)
+    except OSError as error:
+        raise TailraceError(
+            f"the folders of {name} in the home {home} cannot be made ({error}): correct its rights or free the disk"
+        ) from error
+    give_up_looking_into_others()
+    hold(limits)
+
+
+def service_limits(home: Path, name: str, env: Mapping[str, str]) -> Limits:
+    """What a service of `tailrace.services` that signs may touch. Makes what folders are missing, since rules are
+    about what is there; what is temporary, and what is compiled, is kept in the service's own from here on.
+
+    Raises:
+        TailraceError: the home is another version's, or cannot be used.
+    """
+    home_id(home)  # made at the first call
+    own, signers = _own_folders(home, name), home / "keys"
+    read = [
+        signers / name,
+        signers / "trusted",
+        signers / "revoked",
+        *_credentials(home, name),
+        home / DIGESTS,
+    ]
+    if name in _SCORERS:
+        read.append(examined_folder(home, _EXAMINES))
+    for folder in (*own, *read):
+        make_private(folder)
+    keep_compiled_in(cache_folder(home, name) / "numba")
+    return Limits(
+        (*own, *DEVICES),
+        # Of /proc all: what this process starts has other folders there, and reads itself in them.
+        (*system_paths(), Path("/proc"), home / "home.json", home / ADDRESSES, *_given(env), *read),
+        _ports(home, env),
+        frozenset({int(port) if (port := env.get("TAILRACE_HEALTH_PORT", "")).isdigit() else 0}),
+    )
+
+
+def registry_limits(home: Path, port: int, env: Mapping[str, str]) -> Limits:
+    """The registry's, once it has logged in: it signs nothing, and connects to Kafka alone."""
+    own = _own_folders(home, "registry")
+    for folder in (*own, home / DIGESTS):
+        make_private(folder)
+    kafka = _own_kafka(home, env)
+    connect = None if kafka is None else frozenset({kafka})
+    read = (*system_paths(), *_given(env), home / DIGESTS)
+    return Limits((*own, *DEVICES), read, connect, frozenset({port}))
+
+
+def _own_folders(home: Path, name: str) -> tuple[Path, ...]:
+    scratch(cache_folder(home, name) / "tmp")
+    return (cache_folder(home, name), *((state_folder(home, name),) if name in _STATEFUL else ()))
+
+
+def _credentials(home: Path, name: str) -> tuple[Path, ...]:
+    """The folders of what it logs in with, in which files are replaced."""
+    store = Credentials(home)
+    return store.path(KAFKA, name).parent, store.path(HTTP, SERVICES).parent
+
+
+def _given(env: Mapping[str, str]) -> tuple[Path, ...]:
+    return tuple(Path(env[name]) for name in _FILES if env.get(name))
+
+
+def _ports(home: Path, env: Mapping[str, str]) -> frozenset[int] | None:
+    """Those of Kafka, registry and ClickHouse; None, which leaves the network as it is, where one of them is
+    elsewhere: brokers have other addresses than a cluster's first, and a proxy may be on the way.
+    """
+    kafka, values = _own_kafka(home, env), _addresses(home, env)
+    others = [urlsplit(values[name]) for name in ("SCHEMA_REGISTRY_URL", "CLICKHOUSE_URL") if name in values]
+    if kafka is None or any(other.hostname not in _LOCAL for other in others):
+        return None
+    return frozenset({kafka, *(other.port or (443 if other.scheme == "https" else 80) for other in others)})
+
+
+def _own_kafka(home: Path, env: Mapping[str, str]) -> int | None:
+    """The port of the home's own Kafka; None where the service is for another."""
+    its = Home(home)
+    for process in its.read(its.state).get("processes", ()):
+        if (process["name"], process["address"]) == (
+            "kafka",
+            _addresses(home, env).get("KAFKA_BOOTSTRAP_SERVERS"),
+        ):
+            return int(process["port"])
+    return None
+
+
+def _addresses(home: Path, env: Mapping[str, str]) -> dict[str, str]:
+    return {**running_addresses(home), **{name: value for name, value in env.items() if value}}
