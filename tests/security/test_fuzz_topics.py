@@ -2,7 +2,8 @@
 
 First on the topics that others than services write to, and on those whose records are signed: nothing may come of it,
 and ``tailrace verify`` is ok. Then on those that services alone write to, which are believed: no service ends, the loop
-goes on, and verify accuses nothing but what was forged, what a forged record speaks of, and what was made of either.
+goes on, and verify accuses nothing but what was forged, what a forged record speaks of, and what was made of either;
+two reports of a window among that.
 A failing seed is named, and repeated with ``TAILRACE_SEED``.
 """
 
@@ -54,10 +55,11 @@ labels: {horizon: 1h}
 drift: {window: 5s, min_rows: 20}
 quality: {window: 5s}
 """
+JUDGED_AGAIN = "report-twice"
+"""What verify says where a forged part or state of a window, which drift and evaluator believe, has it judged again."""
 GIVEN = os.environ.get("TAILRACE_SEED")
 SEEDS = [int(GIVEN)] if GIVEN else [1, 2, 3] if LONG else [1]
 HOSTILE = 4_000 if LONG else 400
-KAFKA_LIMIT = 900_000
 
 
 def hostile_connection(project: Project) -> Connection:
@@ -208,6 +210,6 @@ def test_hostile_records_end_nothing(seed: int, tmp_path: Path) -> None:
         problems = project.json("verify", check=False, timeout=300)["problems"]
         messages = read_all(fuzz.hostile_connection, LANE.topics)
         touched = Touched(fuzz.hostile, messages, Codec(fuzz.registry))
-        honest = [problem for problem in problems if not touched.is_accused(problem)]
+        honest = [p for p in problems if not touched.is_accused(p) and p["check"] != JUDGED_AGAIN]
         assert problems, "verify says nothing of what was forged"
         assert not honest, honest[:20]
