@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
-from tests.support.lane import DIGEST, PARTITIONS, HandmadeLane
+from tests.support.lane import PARTITIONS, HandmadeLane
 
 from tailrace.kit import dead_letters
 from tailrace.kit.connection import Connection
@@ -174,7 +174,7 @@ def _report(lane: HandmadeLane) -> dict[str, Any]:
     return {
         "report_id": f"report-{lane.model}", "model": lane.model, "version": 1, "role": "champion",
         "segment": "", "window_start": 0, "window_end": 1, "contract_digest": lane.contract.digest,
-        "artifact_digest": DIGEST, "rows": 0, "late": 0, "alpha": 0.01, "verdict": "quiet", "tests": [],
+        "artifact_digest": lane.digests[1], "rows": 0, "late": 0, "alpha": 0.01, "verdict": "quiet", "tests": [],
     }  # fmt: skip
 
 

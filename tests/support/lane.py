@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
-from tests.support.contracts import contract_record, manifest_record
+from tests.support import models
+from tests.support.contracts import contract_record
 from tests.support.signed import signed_at
 
 from tailrace.contracts import lanes
@@ -22,9 +23,10 @@ from tailrace.kit.messages import Record, Source
 from tailrace.kit.registry import RegistryClient
 from tailrace.kit.sources import prediction_id
 from tailrace.kit.topics import control_topics, ensure_topics, lane_topics
+from tailrace.models.build import Package
+from tailrace.signing.trust import own_key
 
 PARTITIONS = 3
-DIGEST = "d" * 64
 
 CONTRACT = """
 model: {model}
@@ -60,14 +62,23 @@ class HandmadeLane:
             topic: registry.register(subject(topic, self.model, self.lane.name), schema)
             for topic, schema in lane_schemas(self.contract).items()
         }
+        manifests = {version: self._manifest(version) for version in (1, 2)}
+        self.digests = {version: manifest["digest"] for version, manifest in manifests.items()}
         self.write(
             [
                 self.control("Contract", contract_record(self.contract)),
-                self.control("ModelManifest", manifest_record(self.model, 1, DIGEST)),
-                self.control("ModelManifest", manifest_record(self.model, 2, DIGEST)),
+                *(self.control("ModelManifest", manifest) for manifest in manifests.values()),
                 self.control("Rollout", self._rollout()),
             ]
         )
+
+    def _manifest(self, version: int) -> dict[str, Any]:
+        """The record of a version that the owner of the connection's home has signed; its chunks are nowhere."""
+        assert self.connection.home
+        built = models.package("logistic", version=version)
+        own = {"model": self.model, "contract_digest": self.contract.digest}
+        named = Package(built.manifest.model_copy(update=own), built.parts)
+        return models.sealed(named, own_key(self.connection.home))[0]
 
     def control(self, name: str, record: dict[str, Any]) -> Record:
         return signed_at(self.connection, name, record, self.model.encode())
@@ -108,7 +119,7 @@ class HandmadeLane:
             "source": source._asdict(),
             "model": self.model,
             "version": version,
-            "artifact_digest": DIGEST,
+            "artifact_digest": self.digests.get(changed.get("version", version), self.digests[1]),
             "contract_digest": self.contract.digest,
             "rollout_revision": 1,
             "runtime": {"python": "3"},
