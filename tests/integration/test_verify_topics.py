@@ -150,8 +150,9 @@ def test_outcomes_reports_and_runs_are_settled_too(stack: Connection) -> None:
             lane.outcome(events[9], labels[9], True),
             lane.outcome(events[10], Source(lane.lane.labels, 0, 10_000), True),
             lane.outcome(events[0] | {"prediction_id": "0" * 32}, labels[0], True),
-            lane.control("DriftReport", _report(lane)),
-            lane.control("TrainingRun", _run(lane, "planned")),
+            # Not the same to the byte: of copies the first counts, and the others are passed over.
+            lane.control("DriftReport", _report(lane) | {"late": 1}),
+            lane.control("TrainingRun", _run(lane, "planned") | {"at": 2}),
             lane.prediction(sources[0], lane.lane.shadow_predictions, version=1),
         ]
     )

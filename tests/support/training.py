@@ -173,7 +173,7 @@ def alert(
         "severity": "warning",
         "model": contract.model,
         "version": version,
-        "service": "drift",
+        "service": "drift" if kind == "drift" else "evaluator",
         "summary": "the world has changed",
         "detail": {"window_start": str(day * DAY)},
         "source": None,
