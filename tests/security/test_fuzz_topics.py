@@ -55,11 +55,13 @@ labels: {horizon: 1h}
 drift: {window: 5s, min_rows: 20}
 quality: {window: 5s}
 """
-JUDGED_AGAIN = "report-twice"
-"""What verify says where a forged part or state of a window, which drift and evaluator believe, has it judged again."""
+COUNTED_REPORTS = (lanes.DRIFT_REPORTS, lanes.PERFORMANCE_REPORTS)
+"""Drift and evaluator believe parts and states of windows, which access control alone protects: forged ones
+make reports, of windows again or of versions that never were, and verify names these.
+"""
 GIVEN = os.environ.get("TAILRACE_SEED")
 SEEDS = [int(GIVEN)] if GIVEN else [1, 2, 3] if LONG else [1]
-HOSTILE = 4_000 if LONG else 400
+HOSTILE = 4_000 if LONG else 250
 
 
 def hostile_connection(project: Project) -> Connection:
@@ -183,7 +185,7 @@ class Fuzz:
         assert all(s["restarts"] == 0 for s in services), services
 
 
-@pytest.mark.timeout(1_200 if LONG else 300)
+@pytest.mark.timeout(1_200 if LONG else 900)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_hostile_records_end_nothing(seed: int, tmp_path: Path) -> None:
     print(f"seed {seed}: repeat it with TAILRACE_SEED={seed}")
@@ -210,6 +212,6 @@ def test_hostile_records_end_nothing(seed: int, tmp_path: Path) -> None:
         problems = project.json("verify", check=False, timeout=300)["problems"]
         messages = read_all(fuzz.hostile_connection, LANE.topics)
         touched = Touched(fuzz.hostile, messages, Codec(fuzz.registry))
-        honest = [p for p in problems if not touched.is_accused(p) and p["check"] != JUDGED_AGAIN]
+        honest = [p for p in problems if not touched.is_accused(p) and p["topic"] not in COUNTED_REPORTS]
         assert problems, "verify says nothing of what was forged"
         assert not honest, honest[:20]

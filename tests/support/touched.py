@@ -11,6 +11,7 @@ from tailrace.kit import dead_letters
 from tailrace.kit.codec import Codec
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.messages import Message, Source
+from tailrace.verify.heads import Heads
 
 
 class Touched:
@@ -22,7 +23,7 @@ class Touched:
     """
 
     def __init__(self, forged: Iterable[Source], messages: Iterable[Message], codec: Codec) -> None:
-        self._codec = codec
+        self._codec, self._heads = codec, Heads(codec)
         self._messages = {Source.of(message): message for message in messages}
         self._forged: set[Hashable] = set()
         for place in forged:
@@ -43,8 +44,10 @@ class Touched:
             said.add(Source(*Forwarded.of(message)[:3]))
         with suppress(ValueError):
             said.add(dead_letters.parse(message).source)
-        with suppress(BadRecord):
-            said |= set(_named(self._codec.decode(message.value()).record))
+        # As verify does: of a prediction that is cut off, it reads the beginning.
+        for read in (lambda value: self._codec.decode(value).record, self._heads.read):
+            with suppress(BadRecord):
+                said |= set(_named(read(message.value())))
         return said
 
 
