@@ -43,12 +43,26 @@ def system_paths() -> tuple[Path, ...]:
     """Libraries and programs of the machine, the interpreter with what is installed for it, and Tailrace itself."""
     package = Path(__file__).parent.parent
     root = package.parent.parent
+    installed = [Path(folder) for folder in sys.path if folder.endswith(("site-packages", "dist-packages"))]
     return (
         *(Path(folder) for folder in ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/sys")),
         *(Path("/etc", name) for name in _ETC),
         *(Path("/proc", name) for name in _PROC),
         *(Path(folder) for folder in (sys.prefix, sys.base_prefix, sys.exec_prefix)),
-        *(Path(folder) for folder in sys.path if folder.endswith(("site-packages", "dist-packages"))),
+        *installed,
+        *(path for folder in installed for path in _linked(folder)),
         package.parent,  # where the interpreter looks for it
         *(root / name for name in ("schemas", "contracts", "pyproject.toml")),
     )
+
+
+def _linked(folder: Path) -> set[Path]:
+    """Where the files really are that an installer has linked into the folder instead of copying them."""
+    places = set()
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        files = [entry] if entry.is_symlink() or not entry.is_dir() else entry.iterdir()
+        link = next((file for file in files if file.is_symlink()), None)
+        if link is not None:
+            real = link.resolve()
+            places.add(real if link == entry else real.parent.parent)
+    return places
