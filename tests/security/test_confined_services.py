@@ -112,7 +112,9 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         project.wait_for_champion("credit", 1)
         project.run("replay", "loans.csv", "--model", "credit", "--label-delay", "1d")
         # Refused until enough of what was joined has been counted.
-        project.wait(lambda: project.run("retrain", "credit", check=False).returncode == 0, "enough labels")
+        project.wait(
+            lambda: project.run("retrain", "credit", check=False).returncode == 0, "enough labels", 240
+        )
         yield project
 
 
