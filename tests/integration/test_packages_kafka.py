@@ -60,6 +60,10 @@ def calm_cluster(tmp_path: Path) -> Iterator[Cluster]:
     with _cluster(tmp_path) as found:
         found.publish(1)
         until("version 1 answers", lambda: steps(found) and found.health("scorer", "/readyz").ok)
+        second = found.publish(kind="forest")
+        until("it waits", lambda: steps(found)[-1]["version"] == second)
+        promoted(found, second)
+        assert ask(found.connection, found.home, "rollback", "credit").step is not None
         yield found
 
 
