@@ -99,10 +99,12 @@ def test_the_controller_lets_nobody_else_in(kafka: LocalKafka, home: Path) -> No
 
 
 def test_another_user_of_the_machine_reads_no_password(kafka: LocalKafka, home: Path) -> None:
-    folder = Credentials(home).path(KAFKA, "")
-    folder.chmod(0o755)  # by themselves, too
-    folder.parent.chmod(0o755)
-    secret = [home / "kafka" / "server.properties", *folder.iterdir(), Path(f"/proc/{kafka.pid}/environ")]
+    folder = Credentials(home).folder
+    for each in (folder, folder / KAFKA, *(folder / KAFKA).iterdir()):
+        each.chmod(0o755)  # the files by themselves, too
+    passwords = [*(folder / KAFKA).glob("*/password")]
+    assert passwords
+    secret = [home / "kafka" / "server.properties", *passwords, Path(f"/proc/{kafka.pid}/environ")]
     command = Path(f"/proc/{kafka.pid}/cmdline")
     assert as_another_user(lambda: readable([*secret, command])) == [str(command)]
     assert readable(secret) == [str(path) for path in secret]
@@ -112,7 +114,8 @@ def test_another_user_of_the_machine_reads_no_password(kafka: LocalKafka, home: 
 def test_no_command_line_shows_a_password(kafka: LocalKafka, home: Path) -> None:
     """Everybody may read those. The one that formats the folder is over by now: its words are in no argument either."""
     command = Path(f"/proc/{kafka.pid}/cmdline").read_bytes().decode()
-    passwords = [path.read_text().strip() for path in Credentials(home).path(KAFKA, "").iterdir()]
+    passwords = [path.read_text().strip() for path in (Credentials(home).folder / KAFKA).glob("*/password")]
+    assert passwords
     assert "kafka.Kafka" in command
     assert not [password for password in passwords if password in command]
 

@@ -73,7 +73,7 @@ class Credentials:
             if kind == HTTP and self._admitted(user)[:1] != [digest(credential)]:
                 self._admit(user, digest(credential))
             if self.read(kind, user) is None:
-                write_private(self.path(kind, user), credential)
+                write_private(self.path(kind, user), credential + "\n")
         return credential
 
     def renew(self, kind: str, user: str, grace_s: float = GRACE_S) -> str:
@@ -88,12 +88,12 @@ class Credentials:
                 # Before anybody can send the new one, it counts.
                 ending = [f"{digest(former)} {time.time() + max(grace_s, 1.0):.3f}"] if former else []
                 self._admit(user, digest(credential), *ending)
-            write_private(self.path(kind, user), credential)
+            write_private(self.path(kind, user), credential + "\n")
         return credential
 
     def _admit(self, user: str, *lines: str) -> None:
         """The user's tokens that count from now on: a digest each, and where it ends one day the second of its end."""
-        write_private(self._digests / f"{user}{DIGEST_SUFFIX}", "\n".join(lines))
+        write_private(self._digests / f"{user}{DIGEST_SUFFIX}", "".join(f"{line}\n" for line in lines))
 
     def _admitted(self, user: str) -> list[str]:
         try:
@@ -116,10 +116,10 @@ def _random() -> str:
     return secrets.token_urlsafe(32)
 
 
-def write_private(path: Path, line: str) -> None:
+def write_private(path: Path, text: str) -> None:
     """Replaces a file by one that its owner alone can read, whole or not at all."""
     make_private(path.parent)
     descriptor, draft = tempfile.mkstemp(dir=path.parent)  # 0600 from the first byte on
     with os.fdopen(descriptor, "w") as file:
-        file.write(line + "\n")
+        file.write(text)
     os.replace(draft, path)

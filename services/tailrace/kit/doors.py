@@ -70,7 +70,7 @@ def make_tokens(home: Path) -> None:
 def open_door(home: Path, server: str, url: str) -> None:
     """Called by a server as it starts: makes what tokens the home lacks, and says that this address is the home's."""
     make_tokens(home)
-    write_private(_address(home, server), _origin(url))
+    write_private(_address(home, server), _origin(url) + "\n")
 
 
 def close_door(home: Path, server: str) -> None:

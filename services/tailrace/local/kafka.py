@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tailrace.kit.credentials import OWNER
+from tailrace.kit.credentials import OWNER, write_private
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.kafka_access import ADMIN
 from tailrace.kit.kafka_acls import settle_acls
@@ -244,7 +244,7 @@ class LocalKafka:
         path = self.data / "server.properties"
         try:
             self.data.mkdir(parents=True, exist_ok=True)
-            security.write_private(path, "".join(f"{key}={value}\n" for key, value in settings.items()))
+            write_private(path, "".join(f"{key}={value}\n" for key, value in settings.items()))
             self.log.parent.mkdir(parents=True, exist_ok=True)
             self.log.touch()
         except OSError as error:
@@ -258,7 +258,7 @@ class LocalKafka:
         tool = ["kafka.tools.StorageTool", "format", "-c", str(config), f"--cluster-id={_cluster_id()}"]
         arguments = self.data / "format.arguments"
         if self._users is not None:
-            security.write_private(arguments, security.format_arguments(self._users[ADMIN]))
+            write_private(arguments, security.format_arguments(self._users[ADMIN]))
             tool.append(f"@{arguments}")
         process = Process([*command, *tool], self.log, self._env)
         process.launch()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from tailrace.kit.kafka_access import ADMIN
 
@@ -59,13 +57,6 @@ def client_options(bootstrap: str, user: str, password: str) -> dict[str, str]:
 def format_arguments(password: str) -> str:
     """For the tool that formats the data folder, one a line: its command line can be read by anybody, a file not."""
     return f"--add-scram\n{MECHANISM}=[name={ADMIN},password={password}]\n"
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replaces a file by one that is readable by its owner alone from its first byte on."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
 
 
 def set_passwords(kafka: Mapping[str, str], passwords: Mapping[str, str]) -> None:
