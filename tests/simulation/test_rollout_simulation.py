@@ -538,6 +538,7 @@ class RolloutScenario(Scenario):
     def check(self, log: MemoryLog) -> None:
         names = dict(zip(INPUTS, ("Command", "ModelManifest", "PerformanceReport", "Alert"), strict=True))
         self.inputs = {topic: self._decoded(log, topic, name) for topic, name in names.items()}
+        self.appended = {(m.topic(), m.offset()): m.timestamp()[1] for m in log.messages(lanes.COMMANDS)}
         self._leave_copies_out()
         steps = list(self._decoded(log, lanes.ROLLOUTS, "Rollout").values())
         self._check_commands(steps)
@@ -568,8 +569,9 @@ class RolloutScenario(Scenario):
 
     def _check_commands(self, steps: list[dict[str, Any]]) -> None:
         """Each command on the topic led to one step or one alert, or had been decided before: for good, unless nobody
-        who is trusted had signed it.
+        who is trusted had signed it. Of those that nobody had, people are told ten times an hour, then at powers of 2.
         """
+        strangers: Counter[int] = Counter()
         obeyed = {s["command_id"]: s["source"]["offset"] for s in steps if s["command_id"] is not None}
         assert len(obeyed) == sum(s["command_id"] is not None for s in steps), "carried out twice"
         refused = Counter(a["source"]["offset"] for a in self._alerts("command-refused"))
@@ -580,7 +582,12 @@ class RolloutScenario(Scenario):
                 continue
             done_at = obeyed.get(command["command_id"])
             first = decided.setdefault(command["command_id"], offset) == offset
-            if command["by"] == "mallory" or (first and done_at is None):
+            if command["by"] == "mallory":
+                hour = self.appended[lanes.COMMANDS, offset] // 3_600_000
+                strangers[hour] += 1
+                told = strangers[hour] <= 10 or strangers[hour] in (16, 32, 64, 128, 256)
+                assert refused.pop(offset, 0) == told
+            elif first and done_at is None:
                 assert refused.pop(offset, 0) == 1
             assert done_at in (None, decided[command["command_id"]])
             assert command["by"] != "mallory" or done_at is None

@@ -16,6 +16,7 @@ from tailrace.kit.codec import CONTROL_RECORDS
 from tailrace.kit.connection import Connection
 from tailrace.kit.home_identity import FORMAT
 from tailrace.kit.messages import Headers, PlainMessage, Record
+from tailrace.kit.private import write_private_once
 from tailrace.kit.registry import Registry
 from tailrace.signing.errors import SignatureRefused
 from tailrace.signing.keys import SigningKey, key_path, verifies, write_private_key_once
@@ -101,7 +102,7 @@ class Control:
 def make_home(home: Path) -> Path:
     """A home with the id that the keys in memory sign for."""
     home.mkdir(parents=True, exist_ok=True)
-    (home / "home.json").write_text(json.dumps({"format": FORMAT, "id": HOME}))
+    write_private_once(home / "home.json", json.dumps({"format": FORMAT, "id": HOME}))
     return home
 
 

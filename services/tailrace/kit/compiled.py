@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from tailrace.kit.private import write_private
 
 _FOLDER = "NUMBA_CACHE_DIR"
 _SUFFIXES = (".nbc", ".nbi")  # code before the index that names it
@@ -64,14 +64,9 @@ def _subfolder(sources: Path) -> str:
 
 
 def _copy(place: Path, folder: Path) -> None:
-    """Each file whole or not at all, where it is newer than what is there."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Each file where it is newer than what is there."""
     for suffix in _SUFFIXES:
         for file in place.glob(f"*{suffix}"):
-            copy = folder / file.name
-            if not copy.exists() or copy.stat().st_mtime < file.stat().st_mtime:
-                descriptor, draft = tempfile.mkstemp(dir=folder)
-                with os.fdopen(descriptor, "wb") as drafted, file.open("rb") as kept:
-                    shutil.copyfileobj(kept, drafted)
-                os.utime(draft, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
-                os.replace(draft, copy)
+            copy, changed = folder / file.name, file.stat().st_mtime_ns
+            if not copy.exists() or copy.stat().st_mtime_ns < changed:
+                write_private(copy, file.read_bytes(), changed_ns=changed)

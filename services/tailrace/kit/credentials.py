@@ -14,13 +14,12 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tailrace.kit.private import make_private
+from tailrace.kit.private import write_private
 
 KAFKA, HTTP = "kafka", "http"
 _FILES = {KAFKA: "password", HTTP: "token"}
@@ -114,12 +113,3 @@ class Credentials:
 
 def _random() -> str:
     return secrets.token_urlsafe(32)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replaces a file by one that its owner alone can read, whole or not at all."""
-    make_private(path.parent)
-    descriptor, draft = tempfile.mkstemp(dir=path.parent)  # 0600 from the first byte on
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    os.replace(draft, path)

@@ -22,8 +22,8 @@ from tailrace.kit.credentials import (
     OPS,
     SERVICES,
     Credentials,
-    write_private,
 )
+from tailrace.kit.private import write_private
 
 REGISTRY, CLICKHOUSE = "registry", "clickhouse"
 

@@ -7,13 +7,11 @@ counts for nothing elsewhere. Containers that share one home share its id.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import uuid
-from contextlib import suppress
 from pathlib import Path
 
 from tailrace.kit.errors import TailraceError
+from tailrace.kit.private import write_private_once
 
 FORMAT = 2
 """Raised whenever a home made before could not be gone on with: 2 since control records are signed."""
@@ -32,7 +30,7 @@ def home_id(home: Path) -> str:
         except FileNotFoundError:
             if (home / "data").exists() and any((home / "data").rglob("meta.properties")):
                 raise _other_format(home, 1) from None
-        _write_once(path, {"format": FORMAT, "id": uuid.uuid4().hex})
+        write_private_once(path, json.dumps({"format": FORMAT, "id": uuid.uuid4().hex}) + "\n")
         return _checked(home, json.loads(path.read_text()))
     except (OSError, ValueError, KeyError) as error:
         raise TailraceError(
@@ -52,16 +50,3 @@ def _other_format(home: Path, other: object) -> TailraceError:
         "Tailrace that made it, or begin anew with `tailrace down --purge` (which removes its data and keys) "
         "or `--home OTHER`"
     )
-
-
-def _write_once(path: Path, content: dict[str, object]) -> None:
-    """Of two processes that come here at once, the one that links first has made the file."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor, draft = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(json.dumps(content) + "\n")
-        with suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        os.unlink(draft)

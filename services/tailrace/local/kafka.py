@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tailrace.kit.credentials import OWNER, write_private
+from tailrace.kit.credentials import OWNER
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.kafka_access import ADMIN
 from tailrace.kit.kafka_acls import settle_acls
+from tailrace.kit.private import write_private
 from tailrace.local import kafka_security as security
 from tailrace.local.java import cache_dir, jars, java, java_version
 from tailrace.local.ports import HOST, free_port, is_free, require_free

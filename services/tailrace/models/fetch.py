@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tailrace.contracts import lanes
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import Retry, TailraceError
-from tailrace.kit.private import make_private
+from tailrace.kit.private import write_private
 from tailrace.kit.reading import read_at
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import sha256
@@ -72,16 +70,12 @@ class PackageFetcher:
         return data if sha256(data) == chunk.sha256 else None
 
     def _keep(self, chunk: Chunk, data: bytes) -> None:
-        """Whole or not at all. A cache that cannot be written is no reason not to answer."""
+        """A cache that cannot be written is no reason not to answer."""
         path = self._path(chunk)
         if path is None:
             return
         with contextlib.suppress(OSError):
-            make_private(path.parent)
-            descriptor, draft = tempfile.mkstemp(dir=path.parent)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-            os.replace(draft, path)
+            write_private(path, data)
 
 
 class KafkaChunks:

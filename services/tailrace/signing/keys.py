@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tailrace.kit.errors import TailraceError, UsageError
+from tailrace.kit.private import write_private, write_private_once
 from tailrace.signing.signers import OWNER
 
 
@@ -130,39 +130,17 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
 
 
 def replace_private_key(path: Path, key: SigningKey) -> None:
-    """Writes the key, whole or not at all, over whatever was there."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft(path.parent, _pem(key)).replace(path)
+    """Writes the key over whatever was there."""
+    write_private(path, _pem(key))
 
 
 def write_private_key_once(path: Path, key: SigningKey) -> None:
-    """Of two processes that come here at once, the one that links first has made the key."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    drafted = draft(path.parent, _pem(key))
-    try:
-        os.link(drafted, path)
-    except FileExistsError:
-        pass
-    finally:
-        drafted.unlink()
+    """Of two processes that come here at once, the first one's key is kept."""
+    write_private_once(path, _pem(key))
 
 
 def write_public_key(path: Path, public: Ed25519PublicKey) -> None:
-    write_file(path, public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Replaces a file, whole or not at all; its owner alone may read it, as all of a home."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft(path.parent, data).replace(path)
-
-
-def draft(folder: Path, data: bytes) -> Path:
-    """A file of no other name than its own, readable by its owner alone."""
-    descriptor, name = tempfile.mkstemp(dir=folder)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-    return Path(name)
+    write_private(path, public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
 
 
 def _pem(key: SigningKey) -> bytes:

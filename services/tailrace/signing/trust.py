@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from tailrace.kit.errors import TailraceError, UsageError
 from tailrace.kit.home_identity import home_id
+from tailrace.kit.private import write_private
 from tailrace.signing.errors import SignatureRefused
 from tailrace.signing.keys import (
     KeyFile,
@@ -30,7 +31,6 @@ from tailrace.signing.keys import (
     key_path,
     replace_private_key,
     verifies,
-    write_file,
     write_private_key_once,
     write_public_key,
 )
@@ -120,9 +120,9 @@ class TrustStore:
         if not trusted and not self.is_revoked(wanted):
             raise UsageError(f"no key {wanted!r} is trusted here: `tailrace keys list` says which are")
         for path in trusted:  # before it counts for nothing, it is known for what it counted
-            write_file(self._revoked / path.relative_to(self._trusted), path.read_bytes())
+            write_private(self._revoked / path.relative_to(self._trusted), path.read_bytes())
         if until is not None or not (self._revoked / f"{wanted}.json").exists():
-            write_file(self._revoked / f"{wanted}.json", json.dumps({"until": until or {}}).encode())
+            write_private(self._revoked / f"{wanted}.json", json.dumps({"until": until or {}}).encode())
         for path in trusted:
             path.unlink(missing_ok=True)
 
