@@ -538,7 +538,11 @@ class RolloutScenario(Scenario):
     def check(self, log: MemoryLog) -> None:
         names = dict(zip(INPUTS, ("Command", "ModelManifest", "PerformanceReport", "Alert"), strict=True))
         self.inputs = {topic: self._decoded(log, topic, name) for topic, name in names.items()}
-        self.appended = {(m.topic(), m.offset()): m.timestamp()[1] for m in log.messages(lanes.COMMANDS)}
+        self.appended = {
+            (topic, m.offset()): m.timestamp()[1]
+            for topic in (lanes.COMMANDS, lanes.ALERTS)
+            for m in log.messages(topic)
+        }
         self._leave_copies_out()
         steps = list(self._decoded(log, lanes.ROLLOUTS, "Rollout").values())
         self._check_commands(steps)
@@ -558,24 +562,40 @@ class RolloutScenario(Scenario):
         return [a for a in self.inputs[lanes.ALERTS].values() if a["kind"] == kind]
 
     def _leave_copies_out(self) -> None:
-        """Of alerts that are the same, the first counts; each of the others is told people of, once."""
+        """Of alerts that are the same, the first counts; people are told of the others, once and not of too many."""
         first: dict[str, int] = {}
         alerts = self.inputs[lanes.ALERTS]
         copies = [at for at, told in alerts.items() if first.setdefault(repr(told), at) != at]
         refused = [told["source"]["offset"] for told in self._alerts("record-refused")]
-        assert sorted(refused) == copies
+        assert sorted(refused) == self._told_of(lanes.ALERTS, copies)
         for offset in copies:
             del alerts[offset]
 
+    def _told_of(self, topic: str, refused: list[int]) -> list[int]:
+        """Of the records refused, those that people are told of: ten an hour, then at powers of 2."""
+        in_hour: Counter[int] = Counter()
+        told = []
+        for offset in refused:
+            hour = self.appended[topic, offset] // 3_600_000
+            in_hour[hour] += 1
+            if in_hour[hour] <= 10 or in_hour[hour] in (16, 32, 64, 128, 256, 512):
+                told.append(offset)
+        return told
+
     def _check_commands(self, steps: list[dict[str, Any]]) -> None:
         """Each command on the topic led to one step or one alert, or had been decided before: for good, unless nobody
-        who is trusted had signed it. Of those that nobody had, people are told ten times an hour, then at powers of 2.
+        who is trusted had signed it.
         """
-        strangers: Counter[int] = Counter()
         obeyed = {s["command_id"]: s["source"]["offset"] for s in steps if s["command_id"] is not None}
         assert len(obeyed) == sum(s["command_id"] is not None for s in steps), "carried out twice"
         refused = Counter(a["source"]["offset"] for a in self._alerts("command-refused"))
         decided: dict[str, int] = {}
+        strangers = [
+            offset
+            for offset, command in self.inputs[lanes.COMMANDS].items()
+            if command["by"] == "mallory" and command["command"] != "retrain"
+        ]
+        told = self._told_of(lanes.COMMANDS, strangers)
         for offset, command in self.inputs[lanes.COMMANDS].items():
             if command["command"] == "retrain":
                 assert offset not in refused
@@ -583,10 +603,7 @@ class RolloutScenario(Scenario):
             done_at = obeyed.get(command["command_id"])
             first = decided.setdefault(command["command_id"], offset) == offset
             if command["by"] == "mallory":
-                hour = self.appended[lanes.COMMANDS, offset] // 3_600_000
-                strangers[hour] += 1
-                told = strangers[hour] <= 10 or strangers[hour] in (16, 32, 64, 128, 256)
-                assert refused.pop(offset, 0) == told
+                assert refused.pop(offset, 0) == (offset in told)
             elif first and done_at is None:
                 assert refused.pop(offset, 0) == 1
             assert done_at in (None, decided[command["command_id"]])
