@@ -88,8 +88,11 @@ class Broker:
         return topic
 
     def delete(self, *topics: str) -> None:
+        """Returns when the broker lists the topics no longer: who makes them again too early would find them there."""
         for deleted in self._admin.delete_topics(list(topics)).values():
             deleted.result()
+        while not self._admin.list_topics(timeout=30).topics.keys().isdisjoint(topics):
+            time.sleep(0.05)
 
     def fill(self, topic: str, values: Iterable[bytes], keys: Iterable[bytes] | None = None) -> None:
         """Writes the values, under keys of their own where none are given."""
