@@ -7,12 +7,33 @@ process compiles for itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numba
 
 Function = Callable[..., Any]
+
+
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """Lets imports of a module fail that nobody has imported yet."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+# Numba loads scipy's linear algebra, an eighth of what a scorer imports, to know whether there is a BLAS.
+# No kernel multiplies matrices.
+with _hidden("scipy.linalg"):
+    import numba.np.arraymath
 
 
 def kernel(signature: str) -> Callable[[Function], Function]:
