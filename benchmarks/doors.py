@@ -30,7 +30,7 @@ from confluent_kafka.admin import (
 from benchmarks.empty_loop import PARTITIONS, VALUE_BYTES, empty_loop
 from benchmarks.harness import Broker, Measured, arguments, interleave, say, show, spread, summary
 from tailrace.kit.kafka_access import ADMIN, USERS
-from tailrace.kit.kafka_acls import grant_lane
+from tailrace.kit.kafka_acls import grant_lanes
 from tailrace.local.kafka import LocalKafka
 
 OPEN, SECURED = "open", "with users"
@@ -111,8 +111,7 @@ def _running(users: Mapping[str, str] | None) -> Iterator[Broker]:
     kafka.start()
     try:
         if users:
-            for number in range(_LANES):
-                grant_lane(kafka.options(ADMIN), f"lane-{number}")
+            grant_lanes(kafka.options(ADMIN), [f"lane-{number}" for number in range(_LANES)])
             _let_loop(kafka.options(ADMIN))
         yield Broker(kafka.bootstrap, kafka.options(_USER))
     finally:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from tests.support.project import Project, running_project
+from tests.support.project import Project
 
-from tailrace.demo.loans import simulate
 from tailrace.kit.connection import Connection
-from tailrace.kit.data import data_dir
 from tailrace.kit.doors import login, with_userinfo
 from tailrace.kit.errors import Retry, UsageError
 from tailrace.kit.registry import RegistryClient
@@ -24,27 +20,6 @@ from tailrace.local.ports import free_port
 
 NOBODY = 65534
 SECRETS = {"CLICKHOUSE_URL": "Blackbird-at-dawn", "SCHEMA_REGISTRY_URL": "Nightingale-at-dusk"}
-
-
-@pytest.fixture(scope="module")
-def used() -> Iterator[Project]:
-    """A project that has been used, in a folder that everybody may go through."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        with running_project(Path(folder) / "project") as project:
-            _use(project)
-            yield project
-
-
-def _use(project: Project) -> None:
-    contract = project.path / "credit.yaml"
-    contract.write_text((data_dir("contracts", "models") / "credit.yaml").read_text())
-    simulate(rows=1_000, seed=1).write_csv(project.path / "loans.csv")
-    project.run("apply", str(contract))
-    project.run("train", "credit", "--data", "loans.csv", "--where", "TRUE")
-    project.wait_for_champion("credit", 1)
-    project.run("replay", "loans.csv", "--model", "credit", "--label-delay", "1d")
-    project.run("verify", "--deep")
 
 
 def exposed(folder: Path) -> list[str]:
@@ -72,7 +47,7 @@ def test_another_user_reads_no_file_of_the_home(used: Project, what: str) -> Non
         assert os.environ.get("CI") != "true", "this test has to be root to become another user"
         pytest.skip("only root can become another user")
     file = used.home / what
-    open_to_all = used.path / "open"
+    open_to_all = used.path.parent / "open"
     open_to_all.touch(0o644)
     assert file.exists()
     assert _read_by_nobody(open_to_all).returncode == 0, "that one it can read, and the home's it cannot"

@@ -8,7 +8,6 @@ there but what runs: in place of Kafka, registry and ClickHouse the test listens
 from __future__ import annotations
 
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -19,14 +18,12 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
-from tests.support.project import Project, running_project
+from tests.support.project import Project
 
 from tailrace.confinement import landlock
-from tailrace.demo.loans import simulate
 from tailrace.kit.connection import running_addresses
 from tailrace.kit.credentials import APPLICATION, HTTP, KAFKA, Credentials
 from tailrace.kit.credentials import SERVICES as SERVICES_TOKEN
-from tailrace.kit.data import data_dir
 from tailrace.kit.doors import make_tokens
 from tailrace.kit.kafka_access import ADMIN, USERS
 from tailrace.local.environment import program_environment
@@ -97,33 +94,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
                 attempt(Prepared(path, home.root), name, "pass") == DONE
             )  # its folders are there from now on
         yield Prepared(path, home.root)
-
-
-@pytest.fixture(scope="module")
-def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A model that was trained, answered, was trained again by the trainer, and whose labels were joined and stored."""
-    with running_project(tmp_path_factory.mktemp("confined") / "project") as project:
-        contract = project.path / "credit.yaml"
-        text = (data_dir("contracts", "models") / "credit.yaml").read_text()
-        # Two days of loans are to be enough for windows whose horizon has passed.
-        for pattern, quick in (
-            (r"min_labels: \d+", "min_labels: 100"),
-            (r"horizon: \w+", "horizon: 6h"),
-            (r"window: 10d", "window: 6h"),
-            (r"judge_at: \[.*\]", "judge_at: [6h]"),
-        ):
-            text = re.sub(pattern, quick, text)
-        contract.write_text(text)
-        simulate(rows=3_000, seed=1).write_csv(project.path / "loans.csv")
-        project.run("apply", str(contract))
-        project.run("train", "credit", "--data", "loans.csv", "--where", "TRUE")
-        project.wait_for_champion("credit", 1)
-        project.run("replay", "loans.csv", "--model", "credit", "--label-delay", "2h")
-        # Refused until enough of what was joined has been counted.
-        project.wait(
-            lambda: project.run("retrain", "credit", check=False).returncode == 0, "enough labels", 120
-        )
-        yield project
 
 
 def attempt(at: Prepared, name: str, code: str, **more: str) -> str:

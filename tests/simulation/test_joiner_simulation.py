@@ -326,7 +326,7 @@ class PausingScenario(JoinerScenario):
 
 
 def test_outcomes_are_what_the_log_says() -> None:
-    simulate(JoinerScenario, 110)
+    simulate(JoinerScenario, 80, long=500)
 
 
 def test_reading_pauses_where_too_much_waits_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

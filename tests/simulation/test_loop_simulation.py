@@ -211,11 +211,11 @@ class EagerEchoScenario(EchoScenario):
 
 
 def test_every_request_is_answered_once_whatever_happens() -> None:
-    simulate(EchoScenario, 1_000, long=5_000)
+    simulate(EchoScenario, 500, long=5_000)
 
 
 def test_the_same_where_batches_are_processed_ahead() -> None:
-    simulate(AheadEchoScenario, 700, long=5_000)
+    simulate(AheadEchoScenario, 400, long=5_000)
 
 
 def test_the_same_with_partitions_that_are_given_up_at_each_rebalance() -> None:

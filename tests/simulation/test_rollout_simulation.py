@@ -826,4 +826,4 @@ def takes_back(expected: Expected, told: dict[str, Any]) -> tuple[str, int] | No
 
 
 def test_every_command_and_version_is_decided_once() -> None:
-    simulate(RolloutScenario, 80)
+    simulate(RolloutScenario, 50, long=500)

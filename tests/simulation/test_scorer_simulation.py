@@ -388,8 +388,8 @@ class ShadowScenario(ScorerScenario):
 
 
 def test_every_request_is_answered_once_by_the_right_version() -> None:
-    simulate(ScorerScenario, 350, long=2_000)
+    simulate(ScorerScenario, 200, long=2_000)
 
 
 def test_shadows_score_what_the_champion_answers() -> None:
-    simulate(ShadowScenario, 200, long=1_000)
+    simulate(ShadowScenario, 110, long=1_000)

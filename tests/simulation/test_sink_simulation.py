@@ -295,7 +295,7 @@ def test_schemas_and_contracts_may_come_late() -> None:
 
 
 def test_rows_are_records_whatever_happens() -> None:
-    simulate(Storing, 800, long=5_000)
+    simulate(Storing, 400, long=5_000)
 
 
 def test_the_schedules_reach_what_they_are_about() -> None:

@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from tailrace.contracts.lanes import CONTROL_TOPICS, Lane
 from tailrace.kit.credentials import KAFKA, Credentials
 from tailrace.kit.kafka_access import ADMIN, USERS
-from tailrace.kit.kafka_acls import grant_lane
+from tailrace.kit.kafka_acls import grant_lanes
 from tailrace.local.kafka import LocalKafka
 from tailrace.services import SCHEMAS
 
@@ -34,7 +34,7 @@ def secured_kafka(home: Path) -> Iterator[LocalKafka]:
     )
     kafka.start()
     try:
-        assert grant_lane(kafka.options("owner"), LANE.name)
+        assert grant_lanes(kafka.options("owner"), [LANE.name])
         _fill(kafka.options(ADMIN))
         yield kafka
     finally:

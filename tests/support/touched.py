@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
+import fastavro
+
 from tailrace.joiner.forward import Forwarded
 from tailrace.kit import dead_letters
-from tailrace.kit.codec import Codec
+from tailrace.kit.avro_types import plain
+from tailrace.kit.codec import HEADER, Codec, read_schema_id
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.messages import Message, Source
-from tailrace.verify.heads import Heads
+
+_IDS = ("prediction_id", "outcome_id")
 
 
 class Touched:
@@ -23,7 +28,8 @@ class Touched:
     """
 
     def __init__(self, forged: Iterable[Source], messages: Iterable[Message], codec: Codec) -> None:
-        self._codec, self._heads = codec, Heads(codec)
+        self._codec = codec
+        self._beginnings: dict[int, list[Any]] = {}
         self._messages = {Source.of(message): message for message in messages}
         self._forged: set[Hashable] = set()
         for place in forged:
@@ -35,7 +41,7 @@ class Touched:
         return not self._forged.isdisjoint(self._said(place))
 
     def _said(self, place: Source) -> set[Hashable]:
-        """Where a record is, which records it names, and the id of its prediction."""
+        """Where a record is, which records it names, and the ids of its prediction and its outcome."""
         said: set[Hashable] = {place}
         message = self._messages.get(place)
         if message is None:
@@ -44,11 +50,33 @@ class Touched:
             said.add(Source(*Forwarded.of(message)[:3]))
         with suppress(ValueError):
             said.add(dead_letters.parse(message).source)
-        # As verify does: of a prediction that is cut off, it reads the beginning.
-        for read in (lambda value: self._codec.decode(value).record, self._heads.read):
-            with suppress(BadRecord):
-                said |= set(_named(read(message.value())))
+        with suppress(BadRecord):
+            said |= set(_named(self._beginning(message.value())))
         return said
+
+    def _beginning(self, value: bytes | None) -> dict[str, Any]:
+        """As many of a record's first fields as can be read: verify reads no more of some records than it needs."""
+        schema_id = read_schema_id(value)
+        assert value is not None
+        if schema_id not in self._beginnings:
+            shorter = _shorter(plain(self._codec.writer_schema(schema_id)))
+            self._beginnings[schema_id] = [fastavro.parse_schema(schema) for schema in shorter]
+        for schema in self._beginnings[schema_id]:
+            with suppress(Exception):
+                found = fastavro.schemaless_reader(io.BytesIO(value[HEADER.size :]), schema, None)
+                if isinstance(found, dict):
+                    return found
+        return {}
+
+
+def _shorter(schema: Any) -> Iterator[Any]:
+    """The schema of a record, then schemas of ever fewer of its first fields, also of those of its last field."""
+    fields = schema.get("fields", []) if isinstance(schema, dict) else []
+    for count in range(len(fields), 0, -1):
+        yield {**schema, "fields": fields[:count]}
+        last = fields[count - 1]
+        for inner in _shorter(last["type"]):
+            yield {**schema, "fields": [*fields[: count - 1], {**last, "type": inner}]}
 
 
 def _named(value: Any) -> Iterator[Hashable]:
@@ -58,7 +86,6 @@ def _named(value: Any) -> Iterator[Hashable]:
     if isinstance(value, dict):
         if value.keys() == {"topic", "partition", "offset"}:
             yield Source(**value)
-        if "prediction_id" in value:
-            yield value["prediction_id"]
+        yield from (value[name] for name in _IDS if name in value)
         for inner in value.values():
             yield from _named(inner)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,11 +161,11 @@ def apply(
 
     Args:
         contracts: what is in force; what is applied is added.
-        say: told of what is not as it should be, and could not be changed.
+        say: told of what is not as it should be and could not be changed, and, of many contracts, what is done.
 
     Raises:
         IncompatibleSchema: the registry holds schemas that the new ones break; nothing is applied.
-        Outrun: another contract of a model came first.
+        Outrun: other contracts of some of the models came first; those of the others are in force.
         Retry: Kafka, the registry or ClickHouse cannot be reached.
     """
     registry = RegistryClient(connection.registry, connection.registry_auth)
@@ -171,90 +173,113 @@ def apply(
     refused = [reason for each in needed for reason in incompatibilities(registry, each.contract)]
     if refused:
         raise IncompatibleSchema("the registry refuses: " + "\n".join(refused))
-    for each in needed:
-        _topics(connection, each.contract, contracts, say)
-        register_schemas(registry, each.contract)
-        if connection.clickhouse is None:
-            say(f"warning: CLICKHOUSE_URL is not set: {each.contract.model} has no tables there")
-        else:
-            _tables(connection, each.contract)
-        _publish(connection, ControlRecords.of(connection, OWNER), each, contracts)
+    if not needed:
+        return
+    _topics(connection, [each.contract for each in needed], contracts, say)
+    with _tables(connection) as make_tables:
+        if make_tables is None:
+            say("warning: CLICKHOUSE_URL is not set: no tables are made there")
+        for number, each in enumerate(needed, 1):
+            if len(needed) > 1:
+                say(f"schemas and tables of {each.contract.model} ({number} of {len(needed)})")
+            register_schemas(registry, each.contract)
+            if make_tables is not None:
+                make_tables(each.contract)
+    _publish(connection, ControlRecords.of(connection, OWNER), needed, contracts)
 
 
 def _topics(
-    connection: Connection, contract: ModelContract, contracts: Contracts, say: Callable[[str], None]
+    connection: Connection,
+    new: Sequence[ModelContract],
+    contracts: Contracts,
+    say: Callable[[str], None],
 ) -> None:
-    from tailrace.kit.kafka_acls import grant_lane
+    """Rights and topics of all lanes at once: what a cluster is asked for one by one, it also waits for one by one."""
+    from tailrace.kit.kafka_acls import grant_lanes
     from tailrace.kit.topics import ensure_topics, lane_topics, settle
 
-    if not grant_lane(connection.kafka, contract.lane):
+    lanes_of = sorted({contract.lane for contract in new})
+    if not grant_lanes(connection.kafka, lanes_of):
         say(
-            f"warning: this Kafka user may not say what others may do: have the rights of lane {contract.lane} granted "
-            "by `tailrace run kafka-users` under a user who may"
+            "warning: this Kafka user may not say what others may do: have the rights of "
+            f"{', '.join(lanes_of)} granted by `tailrace run kafka-users` under a user who may"
         )
-    on_lane = [
-        applied.contract for applied in contracts.on_lane(contract.lane) if applied.model != contract.model
-    ]
-    topics = lane_topics(contract.lane, keep_ms([*on_lane, contract]))
+    models = {contract.model for contract in new}
+    topics = []
+    for lane in lanes_of:
+        stay = [applied.contract for applied in contracts.on_lane(lane) if applied.model not in models]
+        come = [contract for contract in new if contract.lane == lane]
+        topics += lane_topics(lane, keep_ms([*stay, *come]))
+    if len(lanes_of) > 1:
+        say(f"topics of {len(lanes_of)} lanes ({len(topics)})")
     for difference in settle(connection.kafka, ensure_topics(connection.kafka, topics)):
         say(f"warning: {difference}")
 
 
-def _tables(connection: Connection, contract: ModelContract) -> None:
+@contextmanager
+def _tables(connection: Connection) -> Iterator[Callable[[ModelContract], object] | None]:
+    """What makes a contract's tables; None without a ClickHouse."""
     from tailrace.kit.clickhouse import ClickHouse
     from tailrace.kit.tables import ensure_tables
 
+    if connection.clickhouse is None:
+        yield None
+        return
     clickhouse = ClickHouse.connect(connection)
     try:
         clickhouse.create_database()
-        ensure_tables(clickhouse, contract)
+        yield partial(ensure_tables, clickhouse)
     finally:
         clickhouse.close()
 
 
-def _publish(connection: Connection, records: ControlRecords, each: Plan, contracts: Contracts) -> None:
-    """Writes the record, then reads on until it comes by, and sees whether it was the first of its kind."""
+def _publish(
+    connection: Connection, records: ControlRecords, needed: Sequence[Plan], contracts: Contracts
+) -> None:
+    """Writes the records, then reads on until they come by, and sees whether each was the first of its kind."""
     from tailrace.kit.reading import read_all
 
-    model = each.contract.model
-    record = each.record(applied_by(), int(time.time() * 1000))
-    offset = _produce(connection, records.record("Contract", record))
+    by, now_ms = applied_by(), int(time.time() * 1000)
+    offsets = _produce(connection, [records.record("Contract", each.record(by, now_ms)) for each in needed])
     fresh = Contracts()
     state = ControlState(records, {lanes.CONTRACTS: fresh.apply})
-    taken = state.take(read_all(connection, state.topics))
-    won = any(each.came and each.message.offset() == offset for each in taken)
+    came = {taken.message.offset() for taken in state.take(read_all(connection, state.topics)) if taken.came}
     contracts.__dict__.update(fresh.__dict__)
-    if not won:
-        first = fresh.current[model]
-        raise Outrun(
-            f"{each.file}: {first.applied_by} applied another contract of {model!r} at the same time and was "
-            f"first (revision {first.revision}): run `tailrace apply` again to see what yours changes in it"
-        )
+    outrun = [
+        f"{each.file}: {first.applied_by} applied another contract of {each.contract.model!r} at the same time and was "
+        f"first (revision {first.revision}): run `tailrace apply` again to see what yours changes in it"
+        for each, offset in zip(needed, offsets, strict=True)
+        if offset not in came
+        for first in [fresh.current[each.contract.model]]
+    ]
+    if outrun:
+        raise Outrun("\n".join(outrun))
 
 
-def _produce(connection: Connection, record: Record) -> int:
+def _produce(connection: Connection, records: Sequence[Record]) -> list[int]:
+    """Where the records are, once all of them are written."""
     from confluent_kafka import KafkaException
 
     from tailrace.kit.errors import Retry
     from tailrace.kit.kafka_clients import sending
 
-    outcome: list[Any] = []
+    outcomes: dict[int, Any] = {}
     with sending({**connection.kafka, "enable.idempotence": True, "acks": "all", "log_level": 0}) as producer:
-        producer.produce(
-            record.topic,
-            record.value,
-            record.key,
-            headers=list(record.headers),
-            on_delivery=lambda *given: outcome.append(given),
-        )
+        for number, record in enumerate(records):
+
+            def delivered(error: Any, message: Any, number: int = number) -> None:
+                outcomes[number] = error, message
+
+            producer.produce(
+                record.topic, record.value, record.key, headers=list(record.headers), on_delivery=delivered
+            )
         producer.flush(30)
-        delivered = list(outcome)
-    if not delivered:
+    if len(outcomes) < len(records):
         raise Retry("Kafka does not answer")
-    error, message = delivered[0]
-    if error is not None:
-        raise TailraceError(f"Kafka did not take the contract: {KafkaException(error)}")
-    return int(message.offset())
+    for error, _ in outcomes.values():
+        if error is not None:
+            raise TailraceError(f"Kafka did not take the contract: {KafkaException(error)}")
+    return [int(outcomes[number][1].offset()) for number in range(len(records))]
 
 
 def applied_by() -> str:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import time
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +28,10 @@ _MOST_REPLICAS = 3
 _DAY_MS = 86_400_000
 _FOREVER = -1
 _TIMEOUT = 15.0
+_MAKING = 60.0
+"""Seconds in which a cluster that makes many topics has to have made one more."""
+_AT_ONCE = 2_000
+"""Partitions made by one request: Kafka's controller writes at most 10,000 records for one, two or so for each."""
 
 
 @dataclass(frozen=True)
@@ -242,21 +248,27 @@ def _create(admin: Any, topics: Sequence[Topic]) -> None:
         )
         for t in topics
     ]
-    for done in admin.create_topics(new, operation_timeout=_TIMEOUT).values():
-        try:
-            done.result(_TIMEOUT)
-        except KafkaException as error:
-            # Somebody else who saw it missing was quicker.
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise
+    while new:
+        count = bisect_right(list(accumulate(topic.num_partitions for topic in new)), _AT_ONCE) or 1
+        for done in admin.create_topics(new[:count], operation_timeout=_TIMEOUT).values():
+            try:
+                done.result(_TIMEOUT)
+            except KafkaException as error:
+                # Somebody else who saw it missing was quicker.
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise
+        new = new[count:]
 
 
 def _wait_for(names: Sequence[str], admin: Any) -> dict[str, int]:
-    # The controller has them; the broker that answers may hear of it a moment later.
-    deadline = time.monotonic() + _TIMEOUT
-    while not (found := _partitions(admin)).keys() >= set(names):
+    # The controller has them; the broker that answers may hear of it a moment later, of many one after the other.
+    wanted, missing, deadline = set(names), len(names), time.monotonic() + _MAKING
+    while not (found := _partitions(admin)).keys() >= wanted:
+        if len(wanted - found.keys()) < missing:
+            missing, deadline = len(wanted - found.keys()), time.monotonic() + _MAKING
         if time.monotonic() > deadline:
-            raise Retry(f"Kafka has not made {', '.join(set(names) - found.keys())} within {_TIMEOUT:.0f} s")
+            some = ", ".join(sorted(wanted - found.keys())[:3])
+            raise Retry(f"Kafka has not made {missing} topics ({some} ...) within {_MAKING:.0f} s")
         time.sleep(0.05)
     return found
 
