@@ -84,13 +84,6 @@ def baseline(train: Array, rows: int, contract: ModelContract) -> Predictions:
     return _of_probabilities(np.tile(shares, (rows, 1)), contract.classes, contract)
 
 
-def gain(metric: str, value: float, than: float) -> float:
-    """How much better a value is than another one; positive is better whatever the metric."""
-    if metric in ("auc", "accuracy", "balanced_accuracy", "f1"):
-        return value - than
-    return abs(than) - abs(value) if metric == "bias" else than - value
-
-
 def interval(metric: str, predictions: Predictions, truth: Array, contract: ModelContract) -> Interval:
     """The 95 % interval of a metric that is defined on these rows."""
     if metric in ("rmse", "mae", "bias"):

@@ -15,7 +15,7 @@ from tailrace.models.columns import Array
 from tailrace.models.load import LoadedModel, Predictions
 from tailrace.models.metrics import holdout_metrics
 from tailrace.models.rows import Rows, imputed
-from tailrace.trainer.evaluate import gain
+from tailrace.trainer.gain import gain
 
 LEAST_ROWS = 30
 """A slice with fewer rows is not judged."""

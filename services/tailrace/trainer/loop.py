@@ -40,9 +40,9 @@ from tailrace.trainer.decide import (
     decide,
     expecting,
 )
-from tailrace.trainer.evaluate import gain
 from tailrace.trainer.events import TOPICS, Events, record_of, refusal_of
 from tailrace.trainer.faust_app import make_app
+from tailrace.trainer.gain import gain
 from tailrace.trainer.processes import Later, Limits, Said, Workers
 
 log = logging.getLogger(__name__)
