@@ -11,7 +11,8 @@ from tests.support.training import contract_text
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.models.columns import Array
 from tailrace.models.load import Predictions
-from tailrace.trainer.evaluate import baseline, evaluations, gain, interval
+from tailrace.trainer.evaluate import baseline, evaluations, interval
+from tailrace.trainer.gain import gain
 
 TEXT = contract_text("credit")
 BINARY = load_contract(TEXT)
