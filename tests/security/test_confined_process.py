@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.support.landlock import needs_landlock, needs_ports
 
 from tailrace.confinement import landlock
 from tailrace.confinement.landlock import Limits, confine
@@ -18,11 +19,6 @@ from tailrace.kit.errors import TailraceError
 from tailrace.local.health import ask
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
-
-needs_landlock = pytest.mark.skipif(
-    not landlock.version(), reason="this kernel has no Landlock: docs/security.md says what that means"
-)
-needs_ports = pytest.mark.skipif(landlock.version() < 4, reason="this kernel has no Landlock rules for TCP")
 
 # Signals of others are out of reach since version 6 of Landlock.
 KILLED = "refused 1" if landlock.version() >= 6 else "done"

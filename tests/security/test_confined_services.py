@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
+from tests.support.landlock import needs_landlock, needs_ports
 from tests.support.project import Project
 
 from tailrace.confinement import landlock
@@ -33,12 +34,7 @@ from tailrace.local.ports import HOST, free_port
 from tailrace.services import SERVICES, TABLE
 from tailrace.signing.trust import make_keys
 
-pytestmark = pytest.mark.skipif(
-    not landlock.version(), reason="this kernel has no Landlock: docs/security.md says what that means"
-)
-needs_ports = pytest.mark.skipif(
-    landlock.version() < landlock.NETWORK_SINCE, reason="this kernel has no Landlock rules for TCP"
-)
+pytestmark = needs_landlock
 
 AS_SERVICE = """
 import os, socket, subprocess, sys
