@@ -147,8 +147,8 @@ def ensure_table(store: Store, table: str, columns: Sequence[Column]) -> list[st
         if column.name in there and not fits(column.type, there[column.name]):
             raise TableConflict(
                 f"ClickHouse's {table}.{column.name} is {there[column.name]}, and {column.type} is needed: "
-                "give the field another name, or drop the column with "
-                f"ALTER TABLE {table} DROP COLUMN {column.name}"
+                "give the field another name, or have whoever administers ClickHouse run "
+                f"ALTER TABLE {table} DROP COLUMN {column.name} (the ClickHouse of `tailrace up` lets nobody)"
             )
     missing = [column for column in columns if column.name not in there]
     if not missing:
