@@ -199,7 +199,7 @@ def test_control_topics_are_waited_for_and_read_before_the_first_batch() -> None
     producer.produce([Record("rules", b"b")])
     for _ in range(5):
         loop.step()
-    assert loop.waiting == "reading the control topics"
+    assert loop.waiting == "reading the control topics (records so far: 1)"
     assert logic.batches == []
     producer.commit()
     bench.turn(loop, bench.all_done)
@@ -679,6 +679,35 @@ def test_a_record_that_kills_the_process_is_quarantined_after_two_deaths_alone()
     ]
     assert bench.answers() == values(*(n for n in range(30) if n != 13))
     assert bench.log.committed("group")[FIRST].metadata == "facts"
+
+
+def test_a_full_disk_is_waited_for_and_no_record_is_blamed_for_it() -> None:
+    bench = Bench(messages=30)
+
+    def full(batch: Sequence[Message], output: Output) -> None:
+        if any(m.value() == b"13" for m in batch):
+            raise Exception("IO error: No space left on device: While appending to file: 000012.sst")
+
+    def poison(batch: Sequence[Message], output: Output) -> None:
+        if any(m.value() == b"13" for m in batch):
+            raise ZeroDivisionError
+
+    for _ in range(4):  # one more death, and the record that is then taken alone would be quarantined
+        logic = Passing()
+        logic.do = poison
+        loop = bench.loop(logic)
+        with pytest.raises(ZeroDivisionError):
+            bench.turn(loop, bench.all_done, turns=2_000)
+        loop.close()
+    logic = Passing()
+    logic.do = full
+    loop = bench.loop(logic)
+    bench.turn(loop, lambda: logic.batches.count([b"13"]) > 3, turns=2_000)
+    assert loop.waiting == "lane.requests waits: No space left on device: free some of the disk or the quota"
+    logic.do = lambda batch, output: None
+    bench.turn(loop, bench.all_done)
+    assert bench.answers() == values(*range(30))
+    assert letters_of(bench) == []
 
 
 def test_a_record_whose_output_is_refused_is_quarantined() -> None:

@@ -18,6 +18,7 @@ from tailrace.cli.output import JsonOption, emit, say
 from tailrace.kit.connection import home_dir
 from tailrace.kit.errors import UsageError
 from tailrace.kit.private import keep_private
+from tailrace.kit.shortages import remedy
 
 if TYPE_CHECKING:
     from tailrace.local.home import Home
@@ -91,6 +92,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
     where = _home(home)
     found = ask_everything(where)
+    _say_what_is_wrong(found)
     try:
         found["models"] = models_in_force(connect({}, where.root))
     except (Retry, TailraceError) as away:  # what is away is what one wants to see here
@@ -106,6 +108,22 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
         print()
         # All topics of a model are in its lane; the whole list is in the JSON.
         emit([{**one, **_told(one)} for one in found["models"]])
+
+
+def _say_what_is_wrong(found: Mapping[str, Any]) -> None:
+    """What a person has to know first: nobody keeps it running, something is full, something dies again and again."""
+    from tailrace.local.deaths import sentence
+
+    if not found["kept"]:
+        say(
+            "nobody brings back what dies here: the `tailrace up` that started it was killed. `tailrace up --detach` "
+            "takes over, `tailrace down` ends everything"
+        )
+    for short in found["short"]:
+        say(f"{short['text']}: {remedy(short['kind'])}, and everything comes back by itself")
+    for one in [*({"name": n, **found[n]} for n in ("kafka", "registry", "clickhouse")), *found["services"]]:
+        if (one.get("deaths") or {}).get("lately"):
+            say(sentence(one["name"], one["deaths"]))
 
 
 def _told(model: Mapping[str, Any]) -> dict[str, str]:

@@ -20,6 +20,7 @@ def run() -> None:
         )
         sys.exit(1)
     from tailrace.kit.errors import Retry, TailraceError, UsageError
+    from tailrace.kit.shortages import shortage
 
     try:
         app()
@@ -34,3 +35,8 @@ def run() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if (short := shortage(error)) is None:
+            raise
+        print(f"tailrace: {short} ({error})", file=sys.stderr)
+        sys.exit(1)

@@ -39,8 +39,10 @@ from tailrace.kit.log import (
 )
 from tailrace.kit.logic import Logic, NamesInFlight, Output, Suspect
 from tailrace.kit.messages import Hold, Message, Record, TopicPartition
+from tailrace.kit.reasons import listed, waiting_for
+from tailrace.kit.shortages import shortage
 from tailrace.kit.trials import MAX_FACTS_BYTES, Trial, pack, unpack
-from tailrace.kit.turns import Turns, names
+from tailrace.kit.turns import Turns, names, so_far
 
 log = logging.getLogger(__name__)
 
@@ -95,12 +97,14 @@ class _Restoring:
         partitions: those partitions.
         reader: where reading has begun.
         messages: what was read and the logic has not taken yet.
+        taken: how many it has taken.
     """
 
     partitions: frozenset[TopicPartition]
     history: History
     reader: Reader | None = None
     messages: list[Message] = field(default_factory=list)
+    taken: int = 0
 
 
 @dataclass(slots=True)
@@ -320,7 +324,8 @@ class BatchLoop(Turns):
     def _restore(self, consumer: Consumer) -> None:
         """Reads some history and hands it to the logic; meanwhile this stays a member, and consumes nothing."""
         task = self._restoring[0]
-        self.waiting = f"reading again what {', '.join(names(task.partitions)[:3])} stand for"
+        about = listed(names(task.partitions))
+        self.waiting = f"reading again what {about} stand for{so_far(task.taken)}"
         new = self._owned.keys() - self._paused
         if new:
             consumer.pause(new)
@@ -343,6 +348,7 @@ class BatchLoop(Turns):
             except Retry as away:
                 self._wait(str(away), HOLD_WAIT_S[0])
                 return
+            task.taken += len(task.messages)
             task.messages = []
         elif task.reader.caught_up():
             task.reader.close()
@@ -595,6 +601,9 @@ class BatchLoop(Turns):
             self._settle()
             return self._hold_all(str(away), last)
         except Exception as error:
+            if (short := shortage(error)) is not None:  # says nothing about the records
+                self._settle()
+                return self._hold_all(short, last)
             if alone is None or alone.culprit is not None:
                 raise
             log.exception("a record is quarantined")
@@ -791,10 +800,8 @@ class BatchLoop(Turns):
         not_in_place = self._not_in_place(self._logic.topics())
         if not_in_place is not None:
             return not_in_place
-        held = {f"{tp.topic} waits: {p.hold}" for tp, p in self._owned.items() if p.hold is not None}
-        if held:
-            return "; ".join(sorted(held))
-        return self._logic.waiting()
+        held = waiting_for((tp.topic, p.hold) for tp, p in self._owned.items() if p.hold is not None)
+        return held or self._logic.waiting()
 
     def _count(self, batch: _Batch) -> None:
         messages, last, output = batch.messages, batch.last, batch.output

@@ -21,10 +21,33 @@ UNKNOWN_TABLE = 60
 UNKNOWN_DATABASE = 81
 _AUTHENTICATION_FAILED = 516
 
-# What passes by itself: time-outs, full queues and disks, replicas and keepers that are away.
+# What passes by itself: time-outs, full queues and disks, files that cannot be opened, read or written for the moment,
+# replicas and keepers that are away.
 _PASSING = frozenset(
     {
-        *(159, 198, 202, 203, 209, 210, 225, 241, 242, 243, 252, 279, 285, 286, 319, 394, 425, 439),
+        *(
+            74,
+            75,
+            76,
+            159,
+            198,
+            202,
+            203,
+            209,
+            210,
+            225,
+            241,
+            242,
+            243,
+            252,
+            279,
+            285,
+            286,
+            319,
+            394,
+            425,
+            439,
+        ),
         *(473, 999),
     }
 )

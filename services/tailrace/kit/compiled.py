@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tailrace.kit.private import write_private
+from tailrace.kit.shortages import shortage
 
 _FOLDER = "NUMBA_CACHE_DIR"
 _SUFFIXES = (".nbc", ".nbi")  # code before the index that names it
@@ -69,4 +70,9 @@ def _copy(place: Path, folder: Path) -> None:
         for file in place.glob(f"*{suffix}"):
             copy, changed = folder / file.name, file.stat().st_mtime_ns
             if not copy.exists() or copy.stat().st_mtime_ns < changed:
-                write_private(copy, file.read_bytes(), changed_ns=changed)
+                try:
+                    write_private(copy, file.read_bytes(), changed_ns=changed)
+                except OSError as error:
+                    if shortage(error) is None:
+                        raise
+                    return  # without it the service compiles for itself, which takes longer

@@ -42,7 +42,7 @@ def kernel(signature: str) -> Callable[[Function], Function]:
     def compiled(function: Function) -> Function:
         try:
             found: Function = numba.njit(signature, cache=True)(function)
-        except RuntimeError:  # there is nowhere to keep it
+        except (RuntimeError, OSError):  # there is nowhere to keep it, or no room
             found = numba.njit(signature)(function)
         return found
 

@@ -27,6 +27,7 @@ from tailrace.kit.memory import settle_memory
 from tailrace.kit.messages import DeadLetter, Message, Record, Source
 from tailrace.kit.registry import RegistryClient
 from tailrace.kit.settings import Settings, read_settings
+from tailrace.kit.shortages import shortage
 from tailrace.kit.sources import record_id
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,10 @@ def run_service(name: str, make: Callable[[Service], Runnable]) -> None:
         log.critical("this process cannot go on and is to be started afresh", extra={"reason": str(error)})
         raise SystemExit(1) from error
     except Exception as error:
-        log.critical("a bug stopped the service; nothing of the batch is committed", exc_info=True)
+        if (short := shortage(error)) is not None:
+            log.critical(short, extra={"reason": str(error)})
+        else:
+            log.critical("a bug stopped the service; nothing of the batch is committed", exc_info=True)
         raise SystemExit(1) from error
 
 

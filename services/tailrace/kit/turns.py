@@ -21,6 +21,7 @@ from tailrace.kit.log import (
     Retriable,
 )
 from tailrace.kit.messages import Message, TopicPartition
+from tailrace.kit.reasons import listed, plain
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ class Turns(RebalanceListener):
         try:
             self._turn()
         except Retriable as error:
-            self._wait(f"waiting for Kafka: {error}", 0.1)
+            self._wait(f"waiting for Kafka: {plain(str(error))}", 0.1)
         except Stopping:
             pass
         except OutOfRange as gone:
@@ -157,7 +158,7 @@ class Turns(RebalanceListener):
                 self.alive_ns = self._clock.perf_ns()
                 if self.alive_ns >= give_up:
                     raise
-                self._wait(f"waiting for Kafka: {error}", pause)
+                self._wait(f"waiting for Kafka: {plain(str(error))}", pause)
                 pause = min(2 * pause, 0.5)
 
     # What is committed ---
@@ -203,12 +204,12 @@ class Turns(RebalanceListener):
         if self._reader is None:
             missing = sorted(set(topics) - self._backend.topics().keys())
             if missing:
-                self._wait(f"waiting for the topics {', '.join(missing)}", LOOK_FOR_TOPICS_S)
+                self._wait(f"waiting for the topics {listed(missing)}", LOOK_FOR_TOPICS_S)
                 return False
             self._reader = self._backend.reader(topics)
         self._control += self._reader.poll(0 if self._primed else 0.1)
         if not self._primed and not self._reader.caught_up():
-            self.waiting = "reading the control topics"
+            self.waiting = "reading the control topics" + so_far(len(self._control))
             return False
         return True
 
@@ -229,7 +230,7 @@ class Turns(RebalanceListener):
         """Why the group does not read yet; None when it does."""
         missing = wanted - self._subscribed
         if missing:
-            return f"waiting for the topics {', '.join(sorted(missing))}"
+            return f"waiting for the topics {listed(sorted(missing))}"
         return "joining the consumer group" if self._subscribed and not self._member else None
 
     def _rewind(self, consumer: Consumer) -> None:
@@ -263,6 +264,11 @@ class Turns(RebalanceListener):
                 metrics.LAG.remove(self._group, *map(str, tp))
             with suppress(KeyError):
                 metrics.WATERMARK.remove(*map(str, tp))
+
+
+def so_far(records: int) -> str:
+    """How much has been read, for a reason to wait, so that it is seen whether it goes on."""
+    return f" (records so far: {records:,})" if records else ""
 
 
 def names(partitions: Collection[TopicPartition]) -> list[str]:

@@ -8,6 +8,8 @@ import re
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from tailrace.kit.reasons import plain
+
 
 class Answer(NamedTuple):
     """``status`` is None where nobody answered; ``text`` then says why."""
@@ -37,13 +39,13 @@ def ask(url: str, path: str, timeout: float = 2) -> Answer:
 
 
 def reason(answer: Answer) -> str | None:
-    """What a /readyz that is not ready says, None where it is ready."""
+    """What a /readyz that is not ready says, in one sentence; None where it is ready."""
     if answer.ok:
         return None
     try:
-        return str(json.loads(answer.text)["reason"])
+        return plain(str(json.loads(answer.text)["reason"]))
     except (ValueError, KeyError, TypeError):
-        return answer.text.strip() or f"HTTP {answer.status}"
+        return plain(answer.text) or f"HTTP {answer.status}"
 
 
 def starting(why: str) -> bool:

@@ -25,7 +25,7 @@ from typing import Any
 from tailrace.kit.connection import ADDRESSES
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.home_identity import home_id
-from tailrace.kit.private import make_private
+from tailrace.kit.private import make_private, write_private
 
 CONTRACTS = Path("contracts", "models")
 
@@ -107,9 +107,7 @@ class Home:
 
     def write(self, file: Path, content: Mapping[str, Any]) -> None:
         """Replaces one of the home's JSON files, whole or not at all."""
-        scratch = file.with_name(f"{file.name}.{os.getpid()}")
-        scratch.write_text(json.dumps(content, indent=2) + "\n")
-        scratch.replace(file)
+        write_private(file, json.dumps(content, indent=2) + "\n")
 
 
 class HomeLock:
@@ -123,9 +121,14 @@ class HomeLock:
                 f"Tailrace already runs in {home} (process {home.holder()}): see it with `tailrace status`, "
                 "end it with `tailrace down`, or start a second one beside it with `tailrace up --home OTHER`"
             )
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
+        try:
+            self._file.truncate(0)
+            self._file.write(str(os.getpid()))
+            self._file.flush()
+        except OSError as error:
+            raise TailraceError(
+                f"the home {home} cannot be written ({error.strerror}): free the disk"
+            ) from error
 
     def _take(self) -> bool:
         for _ in range(10):  # whoever asks for the holder has the lock for a moment

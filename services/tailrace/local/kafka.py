@@ -20,6 +20,7 @@ from tailrace.kit.kafka_acls import settle_acls
 from tailrace.kit.private import write_private
 from tailrace.local import kafka_security as security
 from tailrace.local.java import cache_dir, jars, java, java_version
+from tailrace.local.patience import Patience, processor_time
 from tailrace.local.ports import HOST, free_port, is_free, require_free
 from tailrace.local.process import Process
 
@@ -134,6 +135,9 @@ class LocalKafka:
     def start(self, timeout: float = 60) -> None:
         """Starts the broker and returns when topics can be created.
 
+        Args:
+            timeout: seconds without any progress; a broker that looks through its files takes as long as it takes.
+
         Raises:
             TailraceError: no Java, no jars, port taken, folder not writable, or the broker does not come up.
         """
@@ -155,7 +159,7 @@ class LocalKafka:
                 command[1:1] = [*_SNAPSHOT, f"-XX:AOTCacheOutput={self._trial}"]
             self._process = Process([*command, "kafka.Kafka", str(config)], self.log, self._env)
             self._process.launch()
-            if self._answers(time.monotonic() + timeout):
+            if self._answers(Patience(timeout)):
                 self._settle_users()
                 return
             self._process.kill()
@@ -167,6 +171,10 @@ class LocalKafka:
     def wait(self, timeout: float | None = None) -> int | None:
         """The exit status of the broker once it has ended; None after ``timeout`` seconds."""
         return self._process.wait(timeout) if self._process else None
+
+    def last_life(self) -> list[str]:
+        """What the broker has written since it was started last; see `Process.last_life`."""
+        return self._process.last_life() if self._process else []
 
     def stop(self, timeout: float = 20) -> None:
         """Ends the broker in good order; kills it where that takes longer than ``timeout`` seconds."""
@@ -268,12 +276,12 @@ class LocalKafka:
         if status != 0:
             raise TailraceError(f"Kafka's data folder could not be made:\n{process.last_words()}")
 
-    def _answers(self, deadline: float) -> bool:
-        """True once a client sees the broker; False when its process has ended or it is too late."""
+    def _answers(self, patience: Patience) -> bool:
+        """True once a client sees the broker; False when its process has ended or makes no progress."""
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
 
-        while self.running() and time.monotonic() < deadline:
+        while self.running() and patience.look(processor_time(self.pid)):
             if is_free(self.port):
                 time.sleep(0.02)
                 continue

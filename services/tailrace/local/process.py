@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from tailrace.local.watchdog import watchdog
 
 _LOG_LIMIT = 20 * 1024 * 1024
+_LAST_BYTES = 64 * 1024
 
 
 class Process:
@@ -22,6 +24,7 @@ class Process:
         self.command = list(command)
         self.log = log
         self._env = dict(env)
+        self._began_at = 0
         self._popen: subprocess.Popen[bytes] | None = None
 
     @property
@@ -36,6 +39,7 @@ class Process:
         if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT:
             self.log.replace(self.log.with_name(self.log.name + ".1"))
         with self.log.open("ab") as log:
+            self._began_at = log.seek(0, os.SEEK_END)
             self._popen = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
@@ -70,6 +74,15 @@ class Process:
         if self._popen is not None:
             self._popen.kill()
         self.wait()
+
+    def last_life(self) -> list[str]:
+        """The last lines that the program has written since it was launched; none where they cannot be read."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(max(self._began_at, log.seek(0, os.SEEK_END) - _LAST_BYTES))
+                return log.read().decode(errors="replace").splitlines()
+        except OSError:
+            return []
 
     def last_words(self, lines: int = 15) -> str:
         """The end of the log."""

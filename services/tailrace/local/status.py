@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tailrace.kit.connection import Connection, connect
 from tailrace.kit.errors import TailraceError
+from tailrace.local.deaths import report
 from tailrace.local.health import ask, lag, reason
 from tailrace.local.home import Home
+from tailrace.local.leftovers import is_running, left_running
+from tailrace.local.room import advice, shortages
 from tailrace.services import SERVICES
 
 
@@ -17,18 +21,23 @@ def status(home: Home) -> dict[str, Any]:
     """Asks everything that runs in a home.
 
     Returns:
-        ``home``, ``ready``, then ``kafka``, ``registry`` and ``clickhouse``, each with address, healthy and
-        (where it runs here) pid and restarts; ``services``, a list with name, pid, healthy, waiting, lag,
-        restarts and address. ``waiting`` says why a service is not ready, None where it is; ``lag`` counts
-        records still to be read, None where the service does not say.
+        ``home``, ``ready``, ``kept``, ``short``, then ``kafka``, ``registry`` and ``clickhouse``, each with address,
+        healthy and (where it runs here) pid, restarts and deaths; ``services``, a list with name, pid, healthy,
+        waiting, lag, restarts, deaths and address. ``waiting`` says why a service is not ready, None where it is;
+        ``lag`` counts records still to be read, None where the service does not say. ``deaths`` are those of
+        `deaths.report`; what is in a crash loop is not healthy. ``short`` lists what the machine is short of, as
+        `room.Shortage`. ``kept`` is False where nobody brings back what dies: the supervisor was killed.
 
     Raises:
         TailraceError: nothing runs in this home.
     """
-    if home.holder() is None:
+    kept = home.holder() is not None
+    if not kept and not left_running(home):
         raise TailraceError(f"nothing runs in {home}: start everything with `tailrace up --detach`")
+    short = shortages(home.root, _pids(home))
     if not home.addresses.exists():
-        raise TailraceError(f"Tailrace is starting in {home}, or stopping: ask again in a moment")
+        full = f". {advice(short)}" if short else ""
+        raise TailraceError(f"Tailrace is starting in {home}, or stopping: ask again in a moment{full}")
     state = home.read(home.state)
     ours = {process["name"]: process for process in state.get("processes", [])}
     connection = connect(env={}, home=home.root)
@@ -40,11 +49,20 @@ def status(home: Home) -> dict[str, Any]:
     return {
         "home": str(home.root),
         "ready": state.get("ready", False),
+        "kept": kept,
+        "short": [each.record() for each in short],
         "kafka": kafka.result(),
         "registry": registry.result(),
         "clickhouse": clickhouse.result(),
         "services": services,
     }
+
+
+def _pids(home: Home) -> dict[str, int]:
+    """Of the supervisor and of all that it has started, by name."""
+    state = home.read(home.state)
+    pids = {process["name"]: process["pid"] for process in state.get("processes", []) if is_running(process)}
+    return pids | ({"supervisor": holder} if (holder := home.holder()) else {})
 
 
 def _kafka(connection: Connection, ours: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,14 +74,14 @@ def _kafka(connection: Connection, ours: Mapping[str, Any]) -> dict[str, Any]:
             brokers = admin.list_topics(timeout=3).brokers
     except KafkaException:
         brokers = {}
-    return {"address": connection.bootstrap, "healthy": bool(brokers)} | _process(ours)
+    return {"address": connection.bootstrap} | _process(ours, bool(brokers))
 
 
 def _server(address: str, path: str, ours: Mapping[str, Any]) -> dict[str, Any]:
     answer = ask(address, path)
     # A server that is given may want a credential even for this, or not know it; then that it answers says enough.
     healthy = answer.ok if ours else answer.status is not None and answer.status < 500
-    return {"address": address, "healthy": healthy} | _process(ours)
+    return {"address": address} | _process(ours, healthy)
 
 
 def _service(ours: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,14 +89,16 @@ def _service(ours: Mapping[str, Any]) -> dict[str, Any]:
     alive = ask(address, "/livez")
     return {
         "name": ours["name"],
-        "pid": ours["pid"],
-        "healthy": alive.ok,
-        "waiting": reason(ask(address, "/readyz")) if alive.ok else alive.text,
+        "waiting": reason(ask(address, "/readyz") if alive.ok else alive),
         "lag": lag(ask(address, "/metrics").text) if alive.ok else None,
-        "restarts": ours["restarts"],
         "address": address,
-    }
+    } | _process(ours, alive.ok)
 
 
-def _process(ours: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: ours[name] for name in ("pid", "restarts") if name in ours}
+def _process(ours: Mapping[str, Any], answers: bool) -> dict[str, Any]:
+    """What is known of a process; one that is not ours is healthy where it answers."""
+    if not ours:
+        return {"healthy": answers}
+    deaths = report(ours["deaths"], time.time())
+    healthy = answers and not (deaths and deaths["crash_loop"])
+    return {"healthy": healthy, "pid": ours["pid"], "restarts": ours["restarts"], "deaths": deaths}

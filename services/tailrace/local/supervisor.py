@@ -5,15 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
-
-import psutil
 
 from tailrace.confinement import landlock
 from tailrace.kit.addresses import without_credentials
@@ -23,9 +17,12 @@ from tailrace.kit.doors import close_door, make_tokens
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.kafka_access import ADMIN, USERS
 from tailrace.local import kafka_security
-from tailrace.local.health import ask, reason, starting
+from tailrace.local.health import Answer, ask, reason, starting
 from tailrace.local.home import Home
 from tailrace.local.kafka import LocalKafka, is_first_start
+from tailrace.local.keeper import Keeper, Kept
+from tailrace.local.leftovers import stop_leftovers
+from tailrace.local.patience import Patience, processor_time
 from tailrace.local.ports import HOST, free_port, is_free
 from tailrace.local.process import Process
 from tailrace.services import SERVICES
@@ -34,37 +31,9 @@ LANE_PARTITIONS = 6
 """Partitions of a lane's topics on one machine; production's default is in kit/topics."""
 
 _ANSWER = 10.0  # seconds for a cluster that is there to say something
-_PATIENCE = 60.0  # seconds for anything to come up
-_GRACE = 10.0  # seconds for a service to finish its batch and leave
-_STABLE = 5.0  # a life shorter than this counts as a failed start
-_LONGEST_PAUSE = 10.0
+_STILL = 60.0  # seconds without any progress of something that is to come up
 
 Say = Callable[[str], None]
-
-
-class Program(Protocol):
-    """What can be kept running: `Process`, `LocalKafka`."""
-
-    @property
-    def pid(self) -> int | None: ...
-    @property
-    def log(self) -> Path: ...
-    def running(self) -> bool: ...
-    def wait(self, timeout: float | None = None) -> int | None: ...
-    def stop(self, timeout: float) -> None: ...
-
-
-@dataclass
-class Kept:
-    """One program that is kept running, and what is known of it."""
-
-    name: str
-    program: Program
-    start: Callable[[], None]
-    address: str
-    started: float = 0.0
-    restarts: int = 0
-    thread: threading.Thread | None = None
 
 
 class Supervisor:
@@ -88,11 +57,8 @@ class Supervisor:
         self._env = {k: v for k, v in (os.environ if env is None else env).items() if v}
         self._env |= {"TAILRACE_HOME": str(home.root), "PYTHONUNBUFFERED": "1"}
         self._ports: dict[str, int] = home.read(home.ports)
-        self._kept: list[Kept] = []
+        self._keeper = Keeper(home)
         self._addresses: dict[str, str] = {}
-        self._stopping = threading.Event()
-        self._writing = threading.Lock()
-        self._ready = False
 
     def start(self) -> None:
         """Returns when requests can be sent.
@@ -100,34 +66,23 @@ class Supervisor:
         Raises:
             TailraceError: something does not come up; what had been started is stopped again.
         """
-        self._clear_leftovers()
+        if left := stop_leftovers(self._home):
+            self._say(f"stopped what an earlier `tailrace up` had left running: {', '.join(left)}")
         try:
+            self._keeper.write(pid=os.getpid(), ready=False, project=str(self._project))
             self._start_infrastructure()
             self._initialise()
             self._start_services()
         except BaseException:
             self.stop()
             raise
-        self._ready = True
-        self._write_state()
+        self._keeper.write(ready=True)
 
     def stop(self) -> None:
         """Ends the services, each with ten seconds to finish, then what they stand on."""
-        self._stopping.set()
         self._home.addresses.unlink(missing_ok=True)
-        for stage in (set(SERVICES), {"registry", "clickhouse"}, {"kafka"}):
-            stopping = [
-                threading.Thread(target=kept.program.stop, args=(_GRACE,))
-                for kept in self._kept
-                if kept.name in stage
-            ]
-            for thread in stopping:
-                thread.start()
-            for thread in stopping:
-                thread.join()
-        for kept in self._kept:
-            if kept.thread:
-                kept.thread.join()
+        self._keeper.stop()
+        for kept in self._keeper.kept:
             close_door(self._home.root, kept.name)
         self._home.state.unlink(missing_ok=True)
 
@@ -154,7 +109,7 @@ class Supervisor:
             )
             if is_first_start(self._env):
                 self._say("kafka         first start on this machine: fetching and preparing it")
-            self._keep(Kept("kafka", kafka, kafka.start, kafka.bootstrap))
+            self._keeper.keep(Kept("kafka", kafka, kafka.start, kafka.bootstrap))
             self._addresses |= {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap, **kafka_security.CLIENTS}
             self._addresses["TAILRACE_LANE_PARTITIONS"] = str(LANE_PARTITIONS)
             self._say(f"{'kafka':<13} {kafka.bootstrap}  ({time.monotonic() - began:.1f} s)")
@@ -194,8 +149,8 @@ class Supervisor:
         self._launch(name, self._addresses[variable], {"TAILRACE_PORT": str(port)})
 
     def _await_server(self, name: str, address: str, path: str) -> None:
-        deadline = time.monotonic() + _PATIENCE
-        mine = self._find(name)
+        patience = Patience(_STILL)
+        mine = self._keeper.find(name)
         while not (answer := ask(address, path)).ok:
             if mine is None:
                 if answer.status is not None:
@@ -204,7 +159,7 @@ class Supervisor:
                     f"the {name} set in the environment, {address}, does not answer ({answer.text}): "
                     "start it, or unset its variable to have one started here"
                 )
-            self._check(mine, deadline, answer.text)
+            self._check(mine, patience, answer)
             time.sleep(0.05)
         self._say(f"{name:<13} {address}")
 
@@ -235,70 +190,38 @@ class Supervisor:
             self._launch(
                 name, f"http://{HOST}:{port}", {"TAILRACE_HEALTH_PORT": str(port), "TAILRACE_INSTANCE": "0"}
             )
-        deadline = time.monotonic() + _PATIENCE
         for name in SERVICES:
-            kept = self._find(name)
+            kept = self._keeper.find(name)
             assert kept is not None
-            while why := self._not_started(kept):
-                self._check(kept, deadline, why)
+            patience = Patience(_STILL)
+            while not self._has_started(answer := ask(kept.address, "/readyz")):
+                self._check(kept, patience, answer)
                 time.sleep(0.05)
             self._say(f"{name:<13} {kept.address}")
 
-    def _not_started(self, kept: Kept) -> str | None:
-        """None once a service is at its work; a scorer that waits for its first model is."""
-        answer = ask(kept.address, "/readyz")
+    @staticmethod
+    def _has_started(answer: Answer) -> bool:
+        """Whether a service is at its work; a scorer that waits for its first model is."""
         why = reason(answer)
-        return why if why and (answer.status is None or starting(why)) else None
+        return why is None or (answer.status is not None and not starting(why))
 
-    def _check(self, kept: Kept, deadline: float, answer: str) -> None:
-        """Raises where waiting for a program any longer makes no sense."""
+    def _check(self, kept: Kept, patience: Patience, answer: Answer) -> None:
+        """Raises where waiting for a program any longer makes no sense: it dies, or makes no progress. Until it
+        answers, progress is that it computes; from then on it says itself how far it is.
+        """
         log = kept.program.log
         if kept.restarts > 1:
             raise TailraceError(f"{kept.name} does not stay up:\n{_tail(log)}\nAll of it: {log}")
-        if time.monotonic() > deadline:
+        computed = processor_time(kept.program.pid) if answer.status is None else None
+        if not patience.look(answer, computed):
             raise TailraceError(
-                f"{kept.name} did not come up at {kept.address} within {_PATIENCE:.0f} s ({answer}); "
-                f"its log: {log}"
+                f"{kept.name} does not come up at {kept.address}: no progress for {patience.still_s:.0f} s "
+                f"({reason(answer)}); its log: {log}"
             )
 
     def _launch(self, name: str, address: str, extra: Mapping[str, str]) -> None:
         process = Process(_cli("run", name), self._home.log(name), self._env_for(extra))
-        self._keep(Kept(name, process, process.launch, address))
-
-    def _keep(self, kept: Kept) -> None:
-        self._kept.append(kept)
-        kept.started = time.time()
-        kept.start()
-        kept.thread = threading.Thread(
-            target=self._guard, args=(kept,), name=f"keep {kept.name}", daemon=True
-        )
-        kept.thread.start()
-        self._write_state()
-
-    def _guard(self, kept: Kept) -> None:
-        """Restarts a program when it ends: at once, or after growing pauses where it does not stay up."""
-        short_lives = 0
-        while True:
-            kept.program.wait()
-            lived = time.time() - kept.started
-            short_lives = short_lives + 1 if lived < _STABLE else 0
-            pause = min(_LONGEST_PAUSE, 0.25 * 2 ** (short_lives - 1)) if short_lives else 0
-            if self._stopping.wait(pause):
-                return
-            kept.restarts += 1
-            kept.started = time.time()
-            try:
-                kept.start()
-            except TailraceError as error:
-                with kept.program.log.open("a") as file:
-                    file.write(f"{error}\n")
-            if self._stopping.is_set():
-                kept.program.stop(_GRACE)
-                return
-            self._write_state()
-
-    def _find(self, name: str) -> Kept | None:
-        return next((kept for kept in self._kept if kept.name == name), None)
+        self._keeper.keep(Kept(name, process, process.launch, address))
 
     def _port(self, name: str) -> int:
         """The port of the last time where it is still free, so that addresses last; else another."""
@@ -311,51 +234,6 @@ class Supervisor:
 
     def _env_for(self, extra: Mapping[str, str]) -> dict[str, str]:
         return {**self._addresses, **self._env, **extra}
-
-    def _write_state(self) -> None:
-        with self._writing:
-            if self._stopping.is_set():
-                return
-            self._home.write(
-                self._home.state,
-                {
-                    "pid": os.getpid(),
-                    "ready": self._ready,
-                    "project": str(self._project),
-                    "processes": [
-                        {
-                            "name": kept.name,
-                            "pid": kept.program.pid,
-                            "address": kept.address,
-                            "port": int(kept.address.rpartition(":")[2]),
-                            "started": datetime.fromtimestamp(kept.started, UTC).isoformat(),
-                            "created": _created(kept.program.pid),
-                            "restarts": kept.restarts,
-                        }
-                        for kept in self._kept
-                    ],
-                },
-            )
-
-    def _clear_leftovers(self) -> None:
-        """Ends what a supervisor that was killed together with its watchdog has left running in this home."""
-        for left in self._home.read(self._home.state).get("processes", []):
-            try:
-                process = psutil.Process(left["pid"])
-                # A process id is given to another in time; that one began later.
-                if process.create_time() == left["created"]:
-                    process.kill()
-                    process.wait(10)
-            except psutil.Error:
-                continue
-
-
-def _created(pid: int | None) -> float | None:
-    """When the system says that a process began; None where it is gone already."""
-    try:
-        return psutil.Process(pid).create_time() if pid else None
-    except psutil.Error:
-        return None
 
 
 def _cli(*arguments: str) -> list[str]:

@@ -19,6 +19,7 @@ from types import FrameType
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.private import keep_private
 from tailrace.local.home import Home
+from tailrace.local.leftovers import left_running, stop_leftovers
 from tailrace.local.supervisor import Supervisor
 
 _READY = "ready"
@@ -100,7 +101,7 @@ def down(home: Home, say: Say) -> bool:
     """Ends what runs in this home; returns when all of it has ended. False where nothing ran."""
     holder = home.holder()
     if holder is None:
-        return False
+        return _down_unkept(home, say)
     say(f"stopping what runs in {home} (process {holder})")
     os.kill(holder, signal.SIGTERM)
     deadline = time.monotonic() + _LONGEST_STOP
@@ -110,6 +111,20 @@ def down(home: Home, say: Say) -> bool:
             os.kill(holder, signal.SIGKILL)
             deadline += _LONGEST_STOP
         time.sleep(0.05)
+    return True
+
+
+def _down_unkept(home: Home, say: Say) -> bool:
+    """Ends what goes on without its supervisor, which was killed."""
+    left = left_running(home)
+    if not left:
+        return False
+    say(f"stopping what was left running in {home} by an earlier `tailrace up`, which was killed")
+    lock = home.lock()  # nobody else starts or stops anything meanwhile
+    try:
+        stop_leftovers(home)
+    finally:
+        lock.release()
     return True
 
 

@@ -21,25 +21,45 @@ class Watchdog:
     """The parent's side. One per process is enough: see `watchdog`."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C in the terminal is for the parent alone
-        )
         self._lock = threading.Lock()
+        self._pids: set[int] = set()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.tend()
 
     def watch(self, pid: int) -> None:
-        self._tell(f"+{pid}\n")
+        with self._lock:
+            self._pids.add(pid)
+            self._tell(f"+{pid}\n")
 
     def forget(self, pid: int) -> None:
-        self._tell(f"-{pid}\n")
+        with self._lock:
+            self._pids.discard(pid)
+            self._tell(f"-{pid}\n")
 
-    def _tell(self, line: str) -> None:
-        assert self._process.stdin is not None
-        # Without a watchdog (somebody killed it) everything still works; only a crash would leave orphans.
-        with self._lock, contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(line.encode())
+    def tend(self) -> None:
+        """Starts another where somebody has killed it. Where none can be started, everything still works; only a crash
+        of the parent would leave orphans then.
+        """
+        with self._lock, contextlib.suppress(OSError):
+            if self._process is not None and self._process.poll() is None:
+                return
+            if self._process is not None and self._process.stdin is not None:
+                with contextlib.suppress(OSError):
+                    self._process.stdin.close()
+            self._process = None
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", __file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C in the terminal is for the parent alone
+            )
+            self._tell("".join(f"+{pid}\n" for pid in sorted(self._pids)))
+
+    def _tell(self, lines: str) -> None:
+        if self._process is None or self._process.stdin is None:
+            return
+        with contextlib.suppress(OSError):
+            self._process.stdin.write(lines.encode())
             self._process.stdin.flush()
 
 

@@ -136,7 +136,10 @@ class Examiner:
                 pipe.close()  # type: ignore[union-attr]
 
     def _examined(self, package: Verified, contract: ModelContract) -> PackageRefused | None:
-        process = self._started()
+        try:
+            process = self._started()
+        except OSError as error:
+            raise Retry(f"no process that examines packages can be started: {error}") from error
         # The child ends itself in time, by a signal that it cannot miss. This is for an examiner that was stopped.
         last = threading.Timer(_WALL * self._limits.seconds + _START_S, _kill, [process])
         last.daemon = True

@@ -38,6 +38,7 @@ from tailrace.kit.errors import Retry
 from tailrace.kit.log import Committed, History
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.messages import Hold, Message, Record, Source, TopicPartition
+from tailrace.kit.reasons import one_of
 from tailrace.models.catalog import LEAP, Catalog
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
@@ -238,7 +239,7 @@ class RolloutLogic:
         self._reports |= draft.reports
 
     def waiting(self) -> str | None:
-        return "; ".join(sorted(set(self._holding.values()))) or None
+        return one_of(sorted(set(self._holding.values())))
 
     # What happens ---
 

@@ -22,6 +22,7 @@ from tailrace.kit.codec import Codec
 from tailrace.kit.log import Committed
 from tailrace.kit.logic import Clock, Output, Suspect
 from tailrace.kit.messages import DeadLetter, Message, Record, Runs, TopicPartition
+from tailrace.kit.reasons import one_of
 from tailrace.models.catalog import Catalog, Verify
 from tailrace.models.fingerprint import runtime_versions
 from tailrace.models.rollout_fold import Rollouts
@@ -241,7 +242,7 @@ class ScorerLogic:
     def waiting(self) -> str | None:
         if not self._contracts.current:
             return "no contract has been applied yet: `tailrace apply`"
-        return "; ".join(sorted(self._holds.reasons())) or None
+        return one_of(sorted(self._holds.reasons()))
 
     def as_logged(self, served_cause: str | None) -> None:
         """For whoever scores logged requests again: the cause for which the next ones were answered, whatever is

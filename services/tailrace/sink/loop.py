@@ -22,6 +22,7 @@ from tailrace.kit.clock import WaitingClock
 from tailrace.kit.errors import BadRecord, Retry
 from tailrace.kit.log import Abortable, Backend, Committed, Consumer, LogError
 from tailrace.kit.messages import Message, TopicPartition
+from tailrace.kit.reasons import waiting_for
 from tailrace.kit.tables import UNREADABLE
 from tailrace.kit.turns import Stopping, Turns
 from tailrace.sink.plan import Plan, make_plan
@@ -486,5 +487,4 @@ class Sink(Turns):
         not_in_place = self._not_in_place(self._rows.topics())
         if not_in_place is not None:
             return not_in_place
-        troubles = {partition.trouble for partition in self._owned.values() if partition.trouble}
-        return "; ".join(sorted(troubles)) or None
+        return waiting_for((tp.topic, p.trouble) for tp, p in self._owned.items() if p.trouble)

@@ -25,6 +25,7 @@ from tailrace.kit.metrics import LAG, RECORDS
 from tailrace.kit.own_folders import cache_folder
 from tailrace.kit.reading import Ends
 from tailrace.kit.service import Service
+from tailrace.kit.turns import so_far
 from tailrace.signing.trust import TrustStore
 from tailrace.trainer.decide import (
     FAILED,
@@ -222,7 +223,7 @@ class TrainerLoop:
             self._target_folded = folded
         if not self._is_read(self._target):
             if not self._decided:
-                self._waiting = "reading what has been decided so far"
+                self._waiting = "reading what has been decided so far" + so_far(self._folded)
             return False
         if self._folded != self._target_folded:
             self._target = None

@@ -1,0 +1,65 @@
+"""What a machine runs out of and has again later: room on a disk, a quota, descriptors of open files.
+
+None of it is a bug, and none of it says anything about a record. Whoever meets one waits and tries again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+
+DISK, DESCRIPTORS = "disk", "descriptors"
+_KINDS = {
+    errno.ENOSPC: DISK,
+    errno.EDQUOT: DISK,
+    errno.EMFILE: DESCRIPTORS,
+    errno.ENFILE: DESCRIPTORS,
+}
+# Libraries in C++, Rust and Java pass the system's words on, and not its number.
+_TEXTS = {os.strerror(number): number for number in _KINDS}
+_IN_TEXT = re.compile("|".join(map(re.escape, sorted(_TEXTS, key=len, reverse=True))), re.IGNORECASE)
+_BY_TEXT = {text.lower(): number for text, number in _TEXTS.items()}
+
+_REMEDIES = {
+    DISK: "free some of the disk or the quota",
+    DESCRIPTORS: "raise the limit of open files (`ulimit -n`) or close what holds so many",
+}
+
+
+def shortage(error: BaseException) -> str | None:
+    """What is short, in words, where an error comes of a shortage; None for every other error.
+
+    Looks through what the error was raised from.
+    """
+    cause: BaseException | None = error
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        number = (
+            cause.errno if isinstance(cause, OSError) and cause.errno in _KINDS else _number_in(str(cause))
+        )
+        if number is not None:
+            return _words(number)
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def shortage_in(text: str) -> str | None:
+    """As `shortage`, of what a program has written."""
+    number = _number_in(text)
+    return None if number is None else _words(number)
+
+
+def remedy(kind: str) -> str:
+    """What a person does about a shortage of this kind."""
+    return _REMEDIES[kind]
+
+
+def _number_in(text: str) -> int | None:
+    match = _IN_TEXT.search(text)
+    return None if match is None else _BY_TEXT[match.group().lower()]
+
+
+def _words(number: int) -> str:
+    return f"{os.strerror(number)}: {_REMEDIES[_KINDS[number]]}"
