@@ -135,6 +135,30 @@ def test_when_its_parent_is_killed_nothing_is_left_and_the_next_goes_on_where_it
     assert [model["contract"] for model in project.status()["models"]] == [1]
 
 
+def test_what_goes_on_without_its_supervisor_is_seen_and_ended(project: Project) -> None:
+    """The supervisor and its watchdog are killed together."""
+    pids = _pids(project)
+    supervisor = psutil.Process(int((project.home / "run" / "lock").read_text()))
+    supervisor.suspend()  # or it would start another watchdog
+    [watchdog] = [child for child in supervisor.children() if "watchdog.py" in " ".join(child.cmdline())]
+    watchdog.kill()
+    supervisor.kill()
+    _until(lambda: not supervisor.is_running(), "the supervisor has ended")
+    status = project.status()
+    assert not status["kept"]
+    assert {one["name"] for one in status["services"] if one["healthy"]} == set(SERVICES)
+    assert all(psutil.pid_exists(pid) for pid in pids.values())
+    said = project.run("status").stderr
+    assert "tailrace up --detach" in said
+    assert "tailrace down" in said
+    ended = project.run("down").stderr
+    assert "left running" in ended
+    assert not any(psutil.pid_exists(pid) for pid in pids.values())
+    assert "nothing runs" in project.run("status", check=False).stderr
+    project.run("up", "--detach")
+    assert project.status()["kept"]
+
+
 def test_down_ends_everything(project: Project) -> None:
     pids = _pids(project)
     project.run("down")

@@ -26,7 +26,10 @@ from tailrace.local import supervisor as module
 from tailrace.local.environment import program_environment
 from tailrace.local.health import ask
 from tailrace.local.home import Home
+from tailrace.local.keeper import Kept
+from tailrace.local.leftovers import created
 from tailrace.local.ports import HOST, free_port
+from tailrace.local.process import Process
 from tailrace.local.status import status
 from tailrace.local.supervisor import Supervisor
 
@@ -60,10 +63,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     lock = made.lock()
     patch = pytest.MonkeyPatch()
     patch.setattr(module, "SERVICES", ())
-    supervisor = Supervisor(made, root, said.append, ENV)
-    supervisor.start()
+    running.append(Supervisor(made, root, said.append, ENV))
+    running[0].start()
     yield made
-    supervisor.stop()
+    running[0].stop()
     patch.undo()
     lock.release()
     taken.close()
@@ -74,6 +77,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 
 
 said: list[str] = []
+running: list[Supervisor] = []
+
+
+@pytest.fixture
+def supervisor(home: Home) -> Supervisor:
+    return running[0]
 
 
 def _process(home: Home, name: str) -> dict[str, Any]:
@@ -176,12 +185,64 @@ def test_what_is_given_is_used_and_left_alone(tmp_path: Path, home: Home) -> Non
     assert status(home)["kafka"]["healthy"]
 
 
-def test_nothing_outlives_a_parent_that_crashed(tmp_path: Path) -> None:
+def test_a_crash_loop_is_said_with_its_reason_and_what_to_do(home: Home, supervisor: Supervisor) -> None:
+    program = "import sys; sys.exit('tailrace: the folders of drift cannot be made: correct its rights')"
+    process = Process([sys.executable, "-c", program], home.log("drift"), {})
+    kept = Kept("drift", process, process.launch, f"http://{HOST}:{free_port()}")
+    supervisor._keeper.keep(kept)
+    try:
+        drift = _until(
+            lambda: next(s for s in status(home)["services"] if (s["deaths"] or {}).get("lately", 0) > 2),
+            "three deaths were counted",
+        )
+    finally:
+        process.command[-1] = "import time; time.sleep(600)"
+    assert not drift["healthy"]
+    assert drift["deaths"]["times"] == drift["deaths"]["lately"] >= 3
+    assert drift["deaths"]["crash_loop"]
+    assert drift["deaths"]["why"] == ("exit code 1: the folders of drift cannot be made: correct its rights")
+    assert "tailrace logs drift" in drift["deaths"]["remedy"]
+    _until(process.running, "what stays up is not started again and again")
+
+
+def test_what_an_earlier_one_left_running_is_ended_in_order_before_a_start(
+    tmp_path: Path, home: Home
+) -> None:
+    mine = Home(tmp_path / "home")
+    mine.prepare()
+    program = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(print(time.time()))); time.sleep(600)"
+    left = {}
+    for name in ("kafka", "clickhouse", "scorer"):
+        left[name] = Process([sys.executable, "-uc", program], mine.log(name), {})
+        left[name].launch()
+    time.sleep(0.5)
+    another = {"name": "sink", "pid": os.getpid(), "created": 1.0}  # has had this process id, before us
+    entries = [{"name": n, "pid": p.pid, "created": created(p.pid)} for n, p in left.items()]
+    mine.write(mine.state, {"processes": [*entries, another]})
+    reports: list[str] = []
+    dead = {
+        "KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:{free_port()}",
+        "CLICKHOUSE_URL": f"http://{HOST}:{free_port()}",
+    }
+    # It does not come to more than that: there is no Kafka to start with.
+    with pytest.raises(TailraceError, match="does not answer"):
+        Supervisor(mine, tmp_path, reports.append, ENV | dead | {"KAFKA_SASL_USERNAME": ""}).start()
+    assert reports[0].endswith("had left running: kafka, clickhouse, scorer")
+    assert not any(process.running() for process in left.values())
+    ends = [float(mine.log(name).read_text()) for name in ("scorer", "clickhouse", "kafka")]
+    assert ends == sorted(ends)
+
+
+@pytest.mark.parametrize("guarded", [True, False], ids=["watchdog", "another watchdog"])
+def test_nothing_outlives_a_parent_that_crashed(tmp_path: Path, guarded: bool) -> None:
     script = (
         "import sys, time; from pathlib import Path; from tailrace.local.process import Process; "
         "child = Process([sys.executable, '-c', 'import time; time.sleep(600)'], Path(sys.argv[1]), {}); "
-        "child.launch(); print(child.pid, flush=True); time.sleep(600)"
+        "child.launch(); from tailrace.local.watchdog import watchdog; dog = watchdog(); "
     )
+    if not guarded:
+        script += "dog._process.kill(); dog._process.wait(); dog.tend(); "
+    script += "print(child.pid, flush=True); time.sleep(600)"
     with subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path / "log")], stdout=subprocess.PIPE, text=True
     ) as parent:

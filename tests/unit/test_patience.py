@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from tailrace.local.patience import Patience, processor_time
+from tailrace.kit.patience import Patience
+from tailrace.local.process import processor_time
 
 
 class Clock:

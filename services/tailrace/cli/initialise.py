@@ -13,8 +13,10 @@ from pathlib import Path
 from tailrace.kit.compiled import uncompiled
 from tailrace.kit.connection import connect, home_dir
 from tailrace.kit.errors import Retry, TailraceError
+from tailrace.kit.patience import Patience
+from tailrace.kit.reasons import plain
 
-_PATIENCE = 30.0  # seconds for Kafka, registry or ClickHouse to come back
+_STILL = 60.0  # seconds for which Kafka, registry or ClickHouse may be away for one and the same reason
 
 
 def main() -> None:
@@ -23,13 +25,13 @@ def main() -> None:
         TailraceError: a contract is refused, or something stays away.
     """
     _compile()
-    deadline = time.monotonic() + _PATIENCE
+    patience = Patience(_STILL)
     while True:
         try:
             return _initialise()
         except Retry as away:
-            if time.monotonic() > deadline:
-                raise TailraceError(f"gave up after {_PATIENCE:.0f} s: {away}") from away
+            if not patience.look(plain(str(away))):
+                raise TailraceError(f"gave up after {_STILL:.0f} s without progress: {away}") from away
             time.sleep(0.5)
 
 

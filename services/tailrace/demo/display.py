@@ -11,6 +11,7 @@ from tailrace.demo.accuracy import Point
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _PLAIN_EVERY_S = 5.0
+_WAITS_EVERY_S = 10.0
 
 
 def sparkline(values: Sequence[float], width: int = 60) -> str:
@@ -47,6 +48,7 @@ class Display:
         self._live: Any = None
         self._rates: list[float] = []
         self._spoke = 0.0
+        self._waited = 0.0
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -54,6 +56,12 @@ class Display:
             self._live.console.print(text, highlight=False, markup=False)
         else:
             print(text, file=sys.stderr, flush=True)
+
+    def waits(self, text: str) -> None:
+        """A line about what is waited for, at most every ten seconds."""
+        if time.monotonic() - self._waited >= _WAITS_EVERY_S:
+            self._waited = time.monotonic()
+            self.say(f"waiting for {text}")
 
     def command(self, *words: str) -> None:
         """A command that the demo runs, as a person would type it."""

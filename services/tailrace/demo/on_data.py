@@ -19,19 +19,18 @@ from tailrace.demo import accuracy
 from tailrace.demo.beats import FIRST, day
 from tailrace.demo.data_sets import DataSet, find_file, write_phishing
 from tailrace.demo.display import Display
+from tailrace.demo.pacing import STILL_S, Pacing, behind
 from tailrace.demo.prequential import compare, first_version_answers
 from tailrace.demo.project import DemoProject
 from tailrace.demo.seen import Report, Seen
 from tailrace.demo.sender import Sender
 from tailrace.demo.watch import Watcher
 from tailrace.kit.clickhouse import ClickHouse
+from tailrace.kit.patience import Patience
 from tailrace.replay.schedule import NOTHING
 from tailrace.replay.send import Replay, labels_after
 from tailrace.replay.trained import champion_manifest
 
-_PATIENCE_S = 60.0
-"""After the replay, until the last reports are in."""
-_LONGEST_TRAINING_S = 120.0
 _BLOCK_MS = 7 * 86_400_000
 
 
@@ -128,22 +127,28 @@ class DataStory:
         sender.start()
         seen, told, steps, shown, before, kept = watcher.seen, set[str](), 0, 0, 0, False
         began = time.monotonic()
-        ended: float | None = None
-        trained = 0.0
         last = int(rows[contract.event_time.name][-1])
-        while ended is None or not self._settled(contract, seen, len(rows), last):
+        # A training takes seconds, which are weeks of the world that is replayed.
+        pacing, end = Pacing(usual_s=0), Patience(STILL_S)
+        while True:
+            sending = sender.is_alive()
+            waits = None if sending else self._waits_for(contract, seen, len(rows), last)
+            if not sending and waits is None:
+                break
             watcher.check()
             elapsed = time.monotonic() - began
-            if not seen.training():
-                trained = elapsed
-            if trained < elapsed < trained + _LONGEST_TRAINING_S:
-                sender.replay.hold()  # it takes seconds, which are weeks of the world that is replayed
-            else:
-                sender.replay.go_on()
-            if ended is None and not sender.is_alive():
-                ended = elapsed
-            if ended is not None and elapsed > ended + _PATIENCE_S:
+            if waits is None:
+                reason = behind(seen, sender.replay.sent.requests, self._rate)
+                if pacing.holds(reason, *seen.progress()):
+                    sender.replay.hold()
+                    self._display.waits(f"{reason}; meanwhile no time passes")
+                else:
+                    sender.replay.go_on()
+            elif not end.look(*seen.progress()):
+                self._found.missing.append(f"an end (it waited for {waits})")
                 break
+            else:
+                self._display.waits(waits)
             for alert in list(seen.alerts.values()):
                 about = f"{alert['kind']} {alert['version']}"  # the first of its kind says enough
                 if about not in told and not alert["detail"].get("segment"):
@@ -166,18 +171,22 @@ class DataStory:
         sender.check()
         return seen
 
-    def _settled(self, contract: ModelContract, seen: Seen, rows: int, last_ms: int) -> bool:
-        """All is answered, and the last window that could be judged has been."""
-        if len(seen.answers) + seen.dead_letters < rows:
-            return False
+    def _waits_for(self, contract: ModelContract, seen: Seen, rows: int, last_ms: int) -> str | None:
+        """What is to come after the replay; None once all is answered, and the last window that could be judged has
+        been.
+        """
+        unanswered = rows - len(seen.answers) - seen.dead_letters
+        if unanswered > 0:
+            return f"answers to {unanswered:,} requests"
 
         def judged(reports: list[Report], window_ms: int) -> bool:
             return any(r["window_end"] == last_ms // window_ms * window_ms for r in reports)
 
-        drift, quality = contract.drift.window_ms, contract.quality.window_ms
-        return judged(list(seen.drift.values()), drift) and (
-            self._data.label_delay_ms is None or judged(seen.judged(), quality)
-        )
+        if not judged(list(seen.drift.values()), contract.drift.window_ms):
+            return "the drift report on the last window"
+        if self._data.label_delay_ms is not None and not judged(seen.judged(), contract.quality.window_ms):
+            return "the performance report on the last window"
+        return None
 
     def _judge(self, seen: Seen) -> None:
         found = self._found
@@ -200,9 +209,9 @@ class DataStory:
         store = ClickHouse.connect(self._project.connection)
         model, target = self._data.model, contract.target.name
         answer = "request_id, version, predicted_class"
-        deadline = time.monotonic() + _PATIENCE_S
+        patience = Patience(STILL_S)
         predictions: list[dict[str, Any]] = []
-        while len(predictions) < len(seen.answers) and time.monotonic() < deadline:
+        while len(predictions) < len(seen.answers) and patience.look(len(predictions)):
             predictions = store.select(
                 f"SELECT {answer}, toUnixTimestamp64Milli(event_time) AS at FROM {model}_predictions ORDER BY at"  # noqa: S608
             )

@@ -13,9 +13,11 @@ from typing import Any
 
 from tailrace.contracts.model_contract import ModelContract, load_contract
 from tailrace.demo.display import Display
+from tailrace.demo.pacing import STILL_S
 from tailrace.kit.connection import Connection, connect
 from tailrace.kit.data import data_dir
 from tailrace.kit.errors import TailraceError
+from tailrace.kit.patience import Patience
 
 
 class DemoProject:
@@ -48,17 +50,20 @@ class DemoProject:
         return next(int(s["pid"]) for s in self.status()["services"] if s["name"] == service)
 
     def wait_for_champion(self, model: str, version: int) -> None:
-        """Raises TailraceError when this version does not answer within a minute."""
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if any(
-                m["model"] == model and m["champion"] == version for m in self.status().get("models") or []
-            ):
+        """Raises TailraceError when this version does not come to answer, and nothing makes progress any more."""
+        patience = Patience(STILL_S)
+        while True:
+            status = self.status()
+            if any(m["model"] == model and m["champion"] == version for m in status.get("models") or []):
                 return
+            services = [(s["name"], s["waiting"], s["lag"], s["restarts"]) for s in status["services"]]
+            if not patience.look(*services):
+                raise TailraceError(
+                    f"version {version} of {model} is not champion, and nothing has changed for {STILL_S:.0f} s: see "
+                    "`tailrace logs rollout`"
+                )
+            self._display.waits(f"version {version} to become champion")
             time.sleep(0.2)
-        raise TailraceError(
-            f"version {version} of {model} is not champion after 60 s: see `tailrace logs rollout`"
-        )
 
     def verify(self) -> dict[str, Any]:
         """What ``tailrace verify`` found, without its account by topic; its problems are told."""

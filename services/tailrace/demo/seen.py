@@ -83,6 +83,12 @@ class Seen:
             "twice": self.twice,
         }
 
+    def progress(self) -> tuple[int, ...]:
+        """How much of everything there was; where none of it grows, nothing happens."""
+        records = (self.requests, len(self.answers), self.dead_letters, self.labels, self.outcomes)
+        decisions = (self.alerts, self.resolved, self.drift, self.performance, self.run_steps, self.steps)
+        return (*records, *map(len, decisions))
+
     def versions(self) -> dict[str, int]:
         """How many answers were each version's."""
         found = Counter(answer.version for answer in self.answers)

@@ -20,12 +20,14 @@ from tailrace.contracts.model_contract import ModelContract
 from tailrace.demo import accuracy
 from tailrace.demo.beats import FIRST, LEAST_PAIRED, beats, day, drift_alerts, successor
 from tailrace.demo.display import Display, chart
+from tailrace.demo.pacing import STILL_S, TIMES, Pacing, behind, unjudged
 from tailrace.demo.project import DemoProject
 from tailrace.demo.seen import Answer, Report, Seen
 from tailrace.demo.sender import Sender
 from tailrace.demo.timeline import Timeline, timeline
 from tailrace.demo.watch import Watcher
 from tailrace.kit.clickhouse import ClickHouse
+from tailrace.kit.patience import Patience
 from tailrace.replay.claim import tell
 from tailrace.replay.send import Replay
 
@@ -34,7 +36,7 @@ _KILL_AFTER_DAYS = 14.0
 _LEAST_RECOVERY = 0.05
 """By so much the accuracy has to be better with the loop than without it."""
 _LONGEST_WAIT_MS = 1_000
-_PATIENCE_S = 45.0
+_USUAL_END_S = 10.0
 """After the stream, until the last reports are in."""
 _TABLES = ("requests", "predictions", "shadow_predictions", "actions", "labels", "outcomes")
 _DAY_MS = 86_400_000
@@ -124,9 +126,22 @@ class Story:
         seen, shown, before = watcher.seen, 0, 0
         began = time.monotonic()
         kept = False
-        while sender.is_alive() or not self._settled(contract, plan, seen, sender):
+        pacing, end = Pacing(), Patience(STILL_S)
+        while True:
+            sending = sender.is_alive()
+            waits = None if sending else self._waits_for(contract, plan, seen, sender)
+            if not sending and waits is None:
+                break
             watcher.check()
             elapsed = time.monotonic() - began
+            too_long = elapsed > TIMES * (self._seconds + _USUAL_END_S)
+            if waits is None:
+                self._pace(pacing, contract, plan, seen, sender, too_long)
+            elif too_long or not end.look(*seen.progress()):
+                self._happened.missing.append(f"an end (it waited for {waits})")
+                break
+            else:
+                self._display.waits(waits)
             if not self._killed_ms and seen.event_ms > plan.start_ms + _KILL_AFTER_DAYS * _DAY_MS:
                 self._kill(scorer)
             for beat in list(untold):
@@ -142,8 +157,6 @@ class Story:
                 before = len(seen.answers)
                 points = accuracy.line(seen.judged(), FIRST)
                 self._display.tick(elapsed, _figures(seen), rate, points)
-            if elapsed > self._seconds + _PATIENCE_S:
-                break
             time.sleep(0.1)
         watcher.stop()
         sender.check()
@@ -151,14 +164,37 @@ class Story:
         self._happened.counts["sent"] = sender.replay.sent.requests
         return seen
 
-    def _settled(self, contract: ModelContract, plan: Timeline, seen: Seen, sender: Sender) -> bool:
-        """All is answered, and the last window that can be mature has been judged."""
-        if len(seen.answers) + seen.dead_letters < sender.replay.sent.requests:
-            return False
+    def _pace(
+        self,
+        pacing: Pacing,
+        contract: ModelContract,
+        plan: Timeline,
+        seen: Seen,
+        sender: Sender,
+        too_long: bool,
+    ) -> None:
+        """Holds the stream where services are behind, so that it is not over before they are."""
+        window = max(contract.drift.window_ms, contract.quality.window_ms)
+        reason = behind(seen, sender.replay.sent.requests, self._rate)
+        reason = reason or unjudged(seen, plan.start_ms, window)
+        if pacing.holds(reason, *seen.progress()) and not too_long:
+            sender.replay.hold()
+            self._display.waits(f"{reason}; meanwhile no time passes")
+        else:
+            sender.replay.go_on()
+
+    def _waits_for(self, contract: ModelContract, plan: Timeline, seen: Seen, sender: Sender) -> str | None:
+        """What is to come after the stream; None once all is answered, and the last window that can be mature has been
+        judged.
+        """
+        unanswered = sender.replay.sent.requests - len(seen.answers) - seen.dead_letters
+        if unanswered > 0:
+            return f"answers to {unanswered:,} requests"
         window, (_, age, *_rest) = contract.quality.window_ms, contract.quality.judge_at_ms
         last = (plan.end_ms - age) // window * window
-        reports = accuracy.latest(seen.judged())
-        return {"champion", "shadow"} <= {r["role"] for r in reports if r["window_end"] == last}
+        judged = {r["role"] for r in accuracy.latest(seen.judged()) if r["window_end"] == last}
+        missing = [role for role in ("champion", "shadow") if role not in judged]
+        return f"a report on the {' and the '.join(missing)} until {day(last)}" if missing else None
 
     def _kill(self, pid: int) -> None:
         self._display.say(f"$ kill -9 {pid}        # the scorer, in the middle of a batch")
@@ -256,10 +292,13 @@ class Story:
             self._happened.missing.append("a loan that could be followed")
             return
         way: dict[str, list[dict[str, Any]]] = {}
-        deadline = time.monotonic() + 30
+        patience = Patience(STILL_S)
         store = ClickHouse.connect(self._project.connection)
-        while "outcomes" not in way and time.monotonic() < deadline:
+        while "outcomes" not in way:
+            stored = store.select(f"SELECT count() AS rows FROM {MODEL}_outcomes")  # noqa: S608
             way = self._way(store, one.request_id)
+            if not patience.look(stored[0]["rows"]):
+                break
             time.sleep(0.2)
         self._display.say(f"\nOne loan's way, {one.request_id}:")
         for table, rows in way.items():

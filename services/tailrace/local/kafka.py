@@ -17,12 +17,12 @@ from tailrace.kit.credentials import OWNER
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.kafka_access import ADMIN
 from tailrace.kit.kafka_acls import settle_acls
+from tailrace.kit.patience import Patience
 from tailrace.kit.private import write_private
 from tailrace.local import kafka_security as security
 from tailrace.local.java import cache_dir, jars, java, java_version
-from tailrace.local.patience import Patience, processor_time
 from tailrace.local.ports import HOST, free_port, is_free, require_free
-from tailrace.local.process import Process
+from tailrace.local.process import Process, processor_time
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Producer

@@ -7,10 +7,15 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 from tailrace.local.watchdog import watchdog
 
 _LOG_LIMIT = 20 * 1024 * 1024
 _LAST_BYTES = 64 * 1024
+_MOST_CPU_S = 600
+"""Processor time counts as progress up to here, ten times the most that anything has needed to come up."""
+_CPU_STEP_S = 3
 
 
 class Process:
@@ -87,3 +92,15 @@ class Process:
     def last_words(self, lines: int = 15) -> str:
         """The end of the log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def processor_time(pid: int | None) -> int:
+    """How much processor time a process and its ended children have had, in steps of three seconds. A process that
+    starts takes such a step in a minute also where twenty want its core; one that idles does not, and one that turns
+    in circles has some time had all that counts.
+    """
+    try:
+        times = psutil.Process(pid).cpu_times() if pid else None
+    except psutil.Error:
+        times = None
+    return 0 if times is None else int(min(_MOST_CPU_S, sum(times[:4])) / _CPU_STEP_S)

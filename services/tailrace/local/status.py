@@ -85,11 +85,14 @@ def _server(address: str, path: str, ours: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _service(ours: Mapping[str, Any]) -> dict[str, Any]:
-    address = ours["address"]
+    address, deaths = ours["address"], ours["deaths"]
     alive = ask(address, "/livez")
+    waiting = reason(ask(address, "/readyz") if alive.ok else alive)
+    if alive.status is None and deaths and not is_running(ours):
+        waiting = deaths["why"]  # says more than that nobody listens at its address
     return {
         "name": ours["name"],
-        "waiting": reason(ask(address, "/readyz") if alive.ok else alive),
+        "waiting": waiting,
         "lag": lag(ask(address, "/metrics").text) if alive.ok else None,
         "address": address,
     } | _process(ours, alive.ok)

@@ -16,15 +16,15 @@ from tailrace.kit.credentials import KAFKA, Credentials
 from tailrace.kit.doors import close_door, make_tokens
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.kafka_access import ADMIN, USERS
+from tailrace.kit.patience import Patience
 from tailrace.local import kafka_security
 from tailrace.local.health import Answer, ask, reason, starting
 from tailrace.local.home import Home
 from tailrace.local.kafka import LocalKafka, is_first_start
 from tailrace.local.keeper import Keeper, Kept
 from tailrace.local.leftovers import stop_leftovers
-from tailrace.local.patience import Patience, processor_time
 from tailrace.local.ports import HOST, free_port, is_free
-from tailrace.local.process import Process
+from tailrace.local.process import Process, processor_time
 from tailrace.services import SERVICES
 
 LANE_PARTITIONS = 6

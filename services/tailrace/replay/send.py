@@ -26,6 +26,7 @@ from tailrace.kit.kafka_clients import end
 from tailrace.kit.marks import mark
 from tailrace.kit.messages import Record
 from tailrace.kit.murmur2 import partition_of
+from tailrace.kit.patience import Patience
 from tailrace.kit.registry import RegistryClient
 from tailrace.kit.sources import key_text
 from tailrace.replay.claim import Claim, tell
@@ -205,12 +206,14 @@ class Replay:
             self._failures.append(f"{message.key()!r} ({error.str()})")
 
     def _flush(self) -> None:
-        left = self._producer.flush(60)
+        patience = Patience(60)
+        while patience.look(left := self._producer.flush(1)) and left:
+            pass
         if self._failures:
             raise DeliveryFailed("see below", self._failures)
         if left:
             raise TailraceError(
-                f"Kafka at {self._connection.bootstrap} has not taken {left} records in a minute"
+                f"Kafka at {self._connection.bootstrap} has taken none of the last {left} records in a minute"
             )
 
 

@@ -26,6 +26,7 @@ from tailrace.kit.errors import BadRecord, UsageError
 from tailrace.kit.marks import mark_time
 from tailrace.kit.messages import Message, Source
 from tailrace.kit.messages import TopicPartition as Partition
+from tailrace.kit.patience import Patience
 from tailrace.kit.registry import RegistryClient
 from tailrace.kit.sources import prediction_id
 from tailrace.kit.topics import LANE, topics_read_by
@@ -79,7 +80,7 @@ class Verification:
         connection: where things are; without ClickHouse, rows are not compared.
         model: one model's lane only; default: every lane that has a contract.
         group: the scorer's consumer group, whose committed offsets say what it claims to be done with.
-        wait_s: how long the sink may take to catch up with what was read.
+        wait_s: how long the sink may store nothing before it has caught up with what was read.
         deep: how many predictions to score again.
         home: where packages are cached and keys trusted, for scoring again.
     """
@@ -383,11 +384,11 @@ class Verification:
         ranges = {p: r for p, r in self._ranges.items() if _general(p.topic) in stored}
         events = {p: self._events[p].array() for p in ranges}
         wanted = {p: Digest.of(offsets) for p, offsets in events.items()}
-        deadline = time.monotonic() + self._wait_s
+        patience = Patience(self._wait_s)
         while True:
             found = rows.digests(ranges)
             behind = [p for p in ranges if found.get(p, NOTHING) != wanted[p]]
-            if not behind or time.monotonic() > deadline:
+            if not behind or not patience.look(sum(digest.rows for digest in found.values())):
                 break
             time.sleep(_POLL_S)
         for partition in ranges:

@@ -5,12 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable
 
-import psutil
-
-MOST_CPU_S = 600
-"""Processor time counts as progress up to here, ten times the most that anything has needed to come up."""
-_CPU_STEP_S = 3
-
 
 class Patience:
     """Ends when nothing has changed for ``still_s`` seconds.
@@ -31,15 +25,3 @@ class Patience:
             self._last = signs
             self._since = self._now()
         return self._now() - self._since <= self.still_s
-
-
-def processor_time(pid: int | None) -> int:
-    """How much processor time a process and its ended children have had, in steps of three seconds. A process that
-    starts takes such a step in a minute also where twenty want its core; one that idles does not, and one that turns
-    in circles has some time had all that counts.
-    """
-    try:
-        times = psutil.Process(pid).cpu_times() if pid else None
-    except psutil.Error:
-        times = None
-    return 0 if times is None else int(min(MOST_CPU_S, sum(times[:4])) / _CPU_STEP_S)
