@@ -192,7 +192,9 @@ def test_a_crash_loop_is_said_with_its_reason_and_what_to_do(home: Home, supervi
     supervisor._keeper.keep(kept)
     try:
         drift = _until(
-            lambda: next(s for s in status(home)["services"] if (s["deaths"] or {}).get("lately", 0) > 2),
+            lambda: next(
+                (s for s in status(home)["services"] if (s["deaths"] or {}).get("lately", 0) > 2), None
+            ),
             "three deaths were counted",
         )
     finally:
