@@ -85,7 +85,7 @@ def _server(address: str, path: str, ours: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _service(ours: Mapping[str, Any]) -> dict[str, Any]:
-    address, deaths = ours["address"], ours["deaths"]
+    address, deaths = ours["address"], ours.get("deaths")
     alive = ask(address, "/livez")
     waiting = reason(ask(address, "/readyz") if alive.ok else alive)
     if alive.status is None and deaths and not is_running(ours):
@@ -102,6 +102,6 @@ def _process(ours: Mapping[str, Any], answers: bool) -> dict[str, Any]:
     """What is known of a process; one that is not ours is healthy where it answers."""
     if not ours:
         return {"healthy": answers}
-    deaths = report(ours["deaths"], time.time())
+    deaths = report(ours.get("deaths"), time.time())
     healthy = answers and not (deaths and deaths["crash_loop"])
     return {"healthy": healthy, "pid": ours["pid"], "restarts": ours["restarts"], "deaths": deaths}

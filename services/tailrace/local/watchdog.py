@@ -64,14 +64,16 @@ class Watchdog:
 
 
 _watchdog: tuple[int, Watchdog] | None = None
+_making = threading.Lock()
 
 
 def watchdog() -> Watchdog:
     """This process's watchdog, started at first use (a forked child gets one of its own)."""
     global _watchdog
-    if _watchdog is None or _watchdog[0] != os.getpid():
-        _watchdog = (os.getpid(), Watchdog())
-    return _watchdog[1]
+    with _making:  # one that is made and given up at once would end what it has been told of
+        if _watchdog is None or _watchdog[0] != os.getpid():
+            _watchdog = (os.getpid(), Watchdog())
+        return _watchdog[1]
 
 
 def _serve() -> None:
