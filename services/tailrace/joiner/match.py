@@ -203,13 +203,6 @@ def find_champion(request: Request, shadow: Prediction, rules_of: RulesOf) -> Pr
     return next((p for p in request.predictions if is_champion_of(p, shadow, rules_of)), None)
 
 
-def is_open(request: Request, prediction: Prediction, now: int, rules: Rules) -> bool:
-    """Whether an outcome of the prediction would be due, if all else were known."""
-    return now >= prediction.time + rules.horizon or any(
-        matches(prediction, truth, rules) for truth in request.truths
-    )
-
-
 def fold(prediction: Prediction, truths: Sequence[Truth], rules: Rules) -> list[Revision]:
     """What further truths, in their order, make of a prediction. An identical repeat makes no revision; an action
     makes none before there is a label.
