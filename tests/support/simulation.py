@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from tailrace.kit.batch_loop import BatchLoop
+from tailrace.kit.bounds import STEP
 from tailrace.kit.log import Abortable, Backend, Committed, Fatal, Indefinite, Retriable
 from tailrace.kit.logic import Logic, Output
 from tailrace.kit.memory_log import Fault, MemoryClock, MemoryLog
@@ -39,6 +40,7 @@ class Scenario:
     partitions = 3
     co_partitioned = False
     max_batch = 7
+    bounds = STEP
     _still: tuple[Mapping[TopicPartition, Committed] | None, int] = None, 0
 
     def setup(self, log: MemoryLog, rng: random.Random) -> None:
@@ -67,6 +69,7 @@ class Scenario:
             quarantine=quarantine,
             max_batch=self.max_batch,
             co_partitioned=self.co_partitioned,
+            bounds=self.bounds,
         )
 
     def done(self, log: MemoryLog) -> bool:

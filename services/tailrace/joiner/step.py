@@ -167,7 +167,7 @@ class Step:
                     return
                 self._begun = True
                 last = spot(item)
-                self._budget.take(1, 0)
+                self._budget.visit()
                 yield item
 
     def _load(self, keys: Sequence[bytes]) -> None:

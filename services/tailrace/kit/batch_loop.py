@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 MAX_BATCH = 5_000
-FIRST_BATCH = 500
+FIRST_BATCH = 100
 """Records in a process's first batch, at most: what a record costs is not known before."""
 STAY_S = 1.0
 """How often a process that fetches nothing for now says that it is still a member of its group."""

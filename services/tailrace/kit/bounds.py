@@ -36,17 +36,23 @@ class Budget:
     """What is left of the bounds of one step. Whoever works off what is due asks it after each item."""
 
     def __init__(self, bounds: Bounds = STEP, clock: _Clock | None = None) -> None:
-        self._records, self._size, self._clock = bounds.records, bounds.size, clock
+        self._records, self._items = bounds.records, bounds.records
+        self._size, self._clock = bounds.size, clock
         self._until = 0 if clock is None else clock.perf_ns() + int(bounds.seconds * 1e9)
 
+    def visit(self) -> None:
+        """One item was looked at, whatever comes of it."""
+        self._items -= 1
+
     def take(self, records: int, size: int) -> None:
+        """Something was made to be written."""
         self._records -= records
         self._size -= size
 
     @property
     def spent(self) -> bool:
         late = self._clock is not None and self._clock.perf_ns() >= self._until
-        return self._records <= 0 or self._size <= 0 or late
+        return late or min(self._records, self._items, self._size) <= 0
 
 
 def size_of(records: Iterable[Record]) -> int:

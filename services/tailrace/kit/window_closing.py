@@ -189,7 +189,7 @@ class ModelWindows:
                 for left in due[at:]:
                     self.judged_to.setdefault(_stretch(left.key), left.closes_at - 1)
                 break
-            budget.take(1, 0)
+            budget.visit()
             window = self.windows[key]
             if min(window.sums) <= age:
                 contract = _contract(kind, key.contract_digest)
