@@ -104,10 +104,8 @@ class Standing:
 
     def floor(self) -> int:
         """No request that is known later than this is affected by what has been applied and read."""
-        closed = self.progress.closed[0]
         return min(
             self.progress.applied[0],
-            closed if closed == NEVER else closed - 1,
             self.clocks[PREDICTIONS],
             self.clocks[SHADOWS],
             *(known for known, *_ in self.blocked.values()),

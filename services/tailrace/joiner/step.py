@@ -160,15 +160,25 @@ class Step:
         last: object = None
         items = iter(items)
         while some := list(islice(items, _AT_ONCE)):
-            self._load([request(item) for item in some])
-            for item in some:
-                if self._begun and self._budget.spent and spot(item) != last:
+            keys = [request(item) for item in some]
+            new = [key not in self._requests for key in keys]
+            if not self._begun or not self._budget.is_visited:
+                self._load(keys)
+            for item, key, is_new in zip(some, keys, new, strict=True):
+                if self._begun and spot(item) != last and self._is_spent(is_new):
                     self._stopped = self._more = True
                     return
+                if key not in self._requests:
+                    self._load([key])
                 self._begun = True
                 last = spot(item)
-                self._budget.visit()
+                if is_new:
+                    self._budget.visit()
                 yield item
+
+    def _is_spent(self, is_new: bool) -> bool:
+        """Whether the budget is. What is done with a request costs little beside reading and writing it."""
+        return self._budget.spent or (is_new and self._budget.is_visited)
 
     def _load(self, keys: Sequence[bytes]) -> None:
         missing = [key for key in dict.fromkeys(keys) if key not in self._requests]
@@ -340,11 +350,11 @@ class Step:
         due = self._looks_between(progress.swept, target)
         for look in self._each(due, lambda look: look.request, lambda look: look.spot):
             progress.swept = (look.time, look.digest + 1)
-            self._forget(look)
+            self._forget(look, target[0])
         if not self._stopped:
             progress.swept = target
 
-    def _forget(self, look: Look) -> None:
+    def _forget(self, look: Look, until: int) -> None:
         lane, request, name = self._lane, self._requests[look.request], look.key()
         self._deletes.append(name)
         self._visited.add(name)
@@ -356,6 +366,10 @@ class Step:
         # Predictions, and truths that came before one, have a look of their own ahead of them.
         if request.truths:
             due = match.due(request, lane.horizon, lane.rules)
+            if due < until and not request.predictions and all(t.fate == MATCHED for t in request.truths):
+                # They would only be looked at in this same sweep, and nothing would be said of them.
+                request.truths = []
+                return
             self._looks.append(Look(due, look.digest, look.request))
 
     def _drop(self, truth: Truth) -> None:
@@ -388,9 +402,12 @@ class Step:
         # What is to be looked at has to lie ahead of where looking has come to.
         swept = self._progress.swept
         for look in self._looks:
-            if look.request in puts and look.key() not in self._visited:
-                ahead = look if look.spot >= swept else look._replace(time=swept[0] + 1)
-                puts[ahead.key()] = b""
+            if look.request in puts:
+                if look.spot < swept:
+                    if look.key() in self._visited:
+                        continue
+                    look = look._replace(time=swept[0] + 1)
+                puts[look.key()] = b""
         return puts
 
     def _mark(self) -> None:
@@ -425,7 +442,7 @@ class Step:
 
     def _facts(self, name: str) -> str:
         standing, lane = self._standing, self._lane
-        floor = min(standing.floor(), self._progress.swept[0] + lane.lateness)
+        floor = min(standing.floor(), self._progress.closed[0] - 1, self._progress.swept[0] + lane.lateness)
         before = NEVER if standing.floor() == NEVER else floor - 2 * lane.horizon - lane.lateness
         clock, start = standing.restart(name, before)
         sources = standing.sources if name == PREDICTIONS else {}

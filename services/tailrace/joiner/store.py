@@ -38,7 +38,8 @@ class Look(NamedTuple):
         return self.time, self.digest
 
     def key(self) -> bytes:
-        return look_bound(self.spot) + self.request
+        time, within, request = self
+        return LOOK + (time + _SHIFT).to_bytes(8, "big") + within.to_bytes(7, "big") + request
 
     @classmethod
     def of_key(cls, key: bytes) -> Look:

@@ -52,7 +52,12 @@ class Budget:
     @property
     def spent(self) -> bool:
         late = self._clock is not None and self._clock.perf_ns() >= self._until
-        return late or min(self._records, self._items, self._size) <= 0
+        return late or min(self._records, self._size) <= 0
+
+    @property
+    def is_visited(self) -> bool:
+        """Whether no further item is to be looked at."""
+        return self._items <= 0
 
 
 def size_of(records: Iterable[Record]) -> int:

@@ -185,7 +185,7 @@ class ModelWindows:
         due = sorted(self._due(kind))
         self.judged_to = {}
         for at, (closes_at, _, _, age, key) in enumerate(due):
-            if budget.spent and (at == 0 or due[at - 1].closes_at != closes_at):
+            if (budget.spent or budget.is_visited) and (at == 0 or due[at - 1].closes_at != closes_at):
                 for left in due[at:]:
                     self.judged_to.setdefault(_stretch(left.key), left.closes_at - 1)
                 break
