@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -177,11 +177,11 @@ def records(made: JoinedLane, pairs: int) -> Iterator[Record]:
         yield from (mark(topic, p, end) for p in range(PARTITIONS))
 
 
-def fill(kafka: Broker, made: JoinedLane, pairs: int) -> None:
+def produce(kafka: Broker, some: Iterable[Record]) -> None:
     producer = confluent_kafka.Producer(
         {**kafka.connection.kafka, "partitioner": "murmur2_random", "linger.ms": 20}
     )
-    for record in records(made, pairs):
+    for record in some:
         where: Any = {} if record.partition is None else {"partition": record.partition}
         while True:
             try:
@@ -204,7 +204,7 @@ def main() -> None:
         made = JoinedLane(TEXT, MemoryRegistry())
         ensure_topics(kafka.connection.kafka, lane_topics("credit", partitions=PARTITIONS))
         say(f"writing {given.pairs:,} predictions and labels")
-        fill(kafka, made, given.pairs)
+        produce(kafka, records(made, given.pairs))
         # As every service does when it starts.
         gc.collect()
         gc.freeze()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+import time
 import uuid
 from pathlib import Path
 
 import psutil
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from tailrace.kit.errors import TailraceError
+from tailrace.kit.kafka_clients import is_unknown, sending
 from tailrace.local.java import java, java_version
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import HOST, free_port
@@ -66,6 +69,69 @@ def test_a_transaction_survives_a_killed_broker(tmp_path: Path) -> None:
         assert sorted(_read(address, topic, 2)) == [b"after", b"before"]
     finally:
         broker.stop()
+
+
+def test_a_sender_says_of_each_record_what_became_of_it_though_the_broker_is_killed_five_times(
+    tmp_path: Path,
+) -> None:
+    """Whatever it says is delivered is there once; what it does not know may be there, once; and it comes to an end."""
+    broker = LocalKafka(tmp_path / "kafka")
+    broker.start()
+    said: dict[bytes, KafkaError | None] = {}
+    stop = threading.Event()
+    options = {"bootstrap.servers": broker.bootstrap, "enable.idempotence": True, "log_level": 0}
+    sent = 0
+    try:
+        topic = _create(broker.bootstrap)
+        with sending(options, patience_s=20) as sender:
+
+            def send() -> None:
+                nonlocal sent
+                while not stop.wait(0.002):
+                    value = b"%d" % sent
+                    sender.produce(
+                        topic, value, on_delivery=lambda e, _, value=value: said.update({value: e})
+                    )
+                    sender.poll(0)
+                    sent += 1
+
+            sending_on = threading.Thread(target=send)
+            sending_on.start()
+            for _ in range(5):
+                time.sleep(1)
+                broker.kill()
+                time.sleep(1)
+                broker.start()
+            stop.set()
+            sending_on.join()
+            assert sender.flush(40) == 0
+        assert len(said) == sent
+        delivered = {value for value, error in said.items() if error is None}
+        unknown = {value for value, error in said.items() if error is not None and is_unknown(error)}
+        assert delivered | unknown == set(said)
+        _write(broker.bootstrap, topic, [b"last"])
+        found = _read_until(broker.bootstrap, topic, b"last")
+        assert len(found) == len(set(found)), "a record twice"
+        assert delivered <= set(found) <= delivered | unknown
+        assert len(delivered) > sent / 2
+        print(f"{sent:,} sent, {len(unknown):,} unknown")
+    finally:
+        stop.set()
+        broker.stop()
+
+
+def _read_until(bootstrap: str, topic: str, last: bytes) -> list[bytes]:
+    options = {"bootstrap.servers": bootstrap, "group.id": uuid.uuid4().hex, "auto.offset.reset": "earliest"}
+    found: list[bytes] = []
+    with Consumer(options) as consumer:
+        number = len(consumer.list_topics(topic, 30).topics[topic].partitions)
+        consumer.assign([TopicPartition(topic, at, OFFSET_BEGINNING) for at in range(number)])
+        quiet = 0
+        while quiet < 3:
+            some = [m.value() for m in consumer.consume(10_000, 1.0) if not m.error()]
+            quiet = 0 if some or last not in found + some else quiet + 1
+            found += some
+    return [value for value in found if value != last]
 
 
 def test_the_settings_that_services_rely_on(kafka: LocalKafka) -> None:

@@ -18,7 +18,7 @@ from tailrace.kit.log import Committed, Membership
 from tailrace.kit.messages import Record, TopicPartition
 from tailrace.kit.reading import read_all
 
-LATE_S = 1.5
+LATE_S = 2.5
 REQUESTS = TopicPartition("astray.requests", 0)
 
 

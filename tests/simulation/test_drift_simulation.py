@@ -98,7 +98,11 @@ class DriftScenario(Scenario):
 
         windows = DriftWindows(self.world.control.by("drift"), self.world.open_reference, anybody, catch_up)
         return WindowedLogic(
-            windows, self.world.control.codec, lambda topic: self.log.topics()[topic], keep_after=20
+            windows,
+            self.world.control.codec,
+            lambda topic: self.log.topics()[topic],
+            keep_after=20,
+            bounds=self.bounds,
         )
 
     def done(self, log: MemoryLog) -> bool:

@@ -21,7 +21,6 @@ from tailrace.contracts.lanes import (
     WINDOW_STATE,
 )
 from tailrace.kit.batch_loop import BatchLoop
-from tailrace.kit.logic import Logic
 from tailrace.kit.marks import mark
 from tailrace.kit.memory_log import MemoryClock, MemoryLog
 from tailrace.kit.messages import Record
@@ -157,10 +156,14 @@ class EvaluatorScenario(Scenario):
             self.write([mark(topic, partition, until) for topic in COUNTED[:2]])
             self.write([mark(LAB.lane.outcomes, partition, until, stream=stream) for stream in STREAMS])
 
-    def logic(self) -> Logic:
+    def logic(self) -> WindowedLogic:
         topics = self.log.topics()
         return WindowedLogic(
-            LAB.windows(know=False), LAB.control.codec, lambda topic: topics[topic], keep_after=5
+            LAB.windows(know=False),
+            LAB.control.codec,
+            lambda topic: topics[topic],
+            keep_after=5,
+            bounds=self.bounds,
         )
 
     def done(self, log: MemoryLog) -> bool:
@@ -192,9 +195,10 @@ class EvaluatorScenario(Scenario):
             )
         producer.commit()
         log, self.log = self.log, other
+        logic = self.logic()
         loop = BatchLoop(
             other.backend("one"),
-            self.logic(),
+            logic,
             service="service",
             group=self.group,
             transactional_id="one",
@@ -203,7 +207,7 @@ class EvaluatorScenario(Scenario):
             max_batch=100_000,
         )
         self.log = log
-        while not self.done(other):
+        while not self.done(other) or logic.due():
             loop.step()
         return other
 

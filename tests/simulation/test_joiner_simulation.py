@@ -20,6 +20,7 @@ from tailrace.joiner import partition as joiner_partition
 from tailrace.joiner.logic import JoinerLogic
 from tailrace.joiner.store import MemoryStore
 from tailrace.kit import dead_letters
+from tailrace.kit.bounds import STEP
 from tailrace.kit.logic import Logic
 from tailrace.kit.marks import mark, mark_stream, mark_time
 from tailrace.kit.memory_log import MemoryLog
@@ -64,6 +65,8 @@ class JoinerScenario(Scenario):
         self.asked: list[list[Asked]] = [[] for _ in range(self.partitions)]
         # How many of each partition's requests each scorer has answered.
         self.answered = {shadow: [0] * self.partitions for shadow in (False, True)}
+        # Of what is due, a step may do all, or a few.
+        self.bounds = STEP._replace(records=rng.choice([STEP.records, 1, 2, 5]))
         self.disks: dict[tuple[str, int], list[MemoryStore]] = defaultdict(list)
         log.create_topic("tailrace.contracts")
         for suffix in (*INPUTS, "rekeyed", "outcomes", "dead-letters"):
@@ -185,6 +188,7 @@ class JoinerScenario(Scenario):
             self._open,
             lambda topic: self.partitions,
             lambda: self.log.messages("tailrace.contracts"),
+            self.bounds,
         )
 
     def _open(self, lane: str, number: int) -> MemoryStore:
@@ -198,7 +202,9 @@ class JoinerScenario(Scenario):
 
     def done(self, log: MemoryLog) -> bool:
         topics = [f"credit.{suffix}" for suffix in (*INPUTS, "rekeyed")]
-        return drained(log, self.group, topics)
+        if not drained(log, self.group, topics):
+            return False
+        return self.is_still(log)
 
     # What ought to be ---
 

@@ -503,15 +503,19 @@ class RolloutScenario(Scenario):
     def process(self, backend: Backend, clock: MemoryClock, transactional_id: str) -> BatchLoop:
         return BatchLoop(
             backend,
-            self._rollout(away=0.1),
+            self.logic(),
             service="rollout",
             group=self.group,
             transactional_id=transactional_id,
             clock=clock,
             quarantine=quarantine,
-            max_batch=5,
+            max_batch=self.max_batch,
             co_partitioned=True,
+            bounds=self.bounds,
         )
+
+    def logic(self) -> RolloutLogic:
+        return self._rollout(away=0.1)
 
     def _rollout(self, away: float) -> RolloutLogic:
         def opened(record: Any, contract: ModelContract, newer_than: int) -> LoadedModel:

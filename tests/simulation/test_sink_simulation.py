@@ -146,7 +146,7 @@ class Storing(Scenario):
             group=self.group,
             clock=clock,
             linger_s=0.02,
-            max_rows=7,
+            max_rows=self.max_batch,
         )
 
     def done(self, log: MemoryLog) -> bool:

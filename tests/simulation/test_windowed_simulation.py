@@ -20,6 +20,7 @@ from tests.support.toy_windows import (
 )
 
 from tailrace.contracts.lanes import WINDOW_PARTS
+from tailrace.kit.bounds import STEP
 from tailrace.kit.logic import Logic
 from tailrace.kit.memory_log import MemoryLog
 from tailrace.kit.messages import Record
@@ -31,6 +32,8 @@ class WindowedScenario(Scenario):
 
     def setup(self, log: MemoryLog, rng: random.Random) -> None:
         self.log = log
+        # Of what is due, a step may do all, or a little.
+        self.bounds = STEP._replace(records=rng.choice([STEP.records, 1, 3]))
         create_topics(log, self.partitions)
         self.producer = log.backend(OUTSIDE).producer("toy")
         self.producer.init()
@@ -54,10 +57,14 @@ class WindowedScenario(Scenario):
 
     def logic(self) -> Logic:
         topics = self.log.topics()
-        return WindowedLogic(ToyWindows(), CODEC, lambda topic: topics[topic], keep_after=self.keep_after)
+        return WindowedLogic(
+            ToyWindows(), CODEC, lambda topic: topics[topic], keep_after=self.keep_after, bounds=self.bounds
+        )
 
     def done(self, log: MemoryLog) -> bool:
-        return drained(log, self.group, [*COUNTED, WINDOW_PARTS])
+        if not drained(log, self.group, [*COUNTED, WINDOW_PARTS]):
+            return False
+        return self.is_still(log)
 
     def check(self, log: MemoryLog) -> None:
         assert reports(log) == expected_reports(log)

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CLIENTS = ("Producer", "Consumer", "AdminClient", "producer", "kafka.producer")
+CLIENTS = ("Producer", "Consumer", "AdminClient", "Sender", "producer", "kafka.producer")
 """What makes them; the last two are of tailrace/client/kafka.py."""
 FACTORIES = {
     "services/tailrace/client/kafka.py": "producer",
     "services/tailrace/kit/kafka_log.py": "_new",
     "services/tailrace/kit/topics.py": "_admin",
+    "tests/unit/test_kafka_sender.py": "sender",
 }
 """Functions whose callers end what they give back."""
 FILES = sorted(

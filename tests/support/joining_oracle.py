@@ -223,6 +223,7 @@ def _revisions(world: World, event: dict[str, Any], truths: list[_Truth], over: 
     found: list[dict[str, Any]] = []
     label: _Truth | None = None
     action: _Truth | None = None
+    since = {"labels": FAR_PAST, "actions": FAR_PAST}
 
     def revise(cause: str, known_at: int, state: str, value: Any) -> None:
         last = found[-1] if found else None
@@ -248,6 +249,9 @@ def _revisions(world: World, event: dict[str, Any], truths: list[_Truth], over: 
 
     for truth in truths:
         now = label if truth.kind == "labels" else action
+        if truth.time < since[truth.kind]:
+            continue
+        since[truth.kind] = truth.time
         if now is not None and now.value == truth.value:
             continue
         if truth.kind == "labels":
@@ -256,6 +260,11 @@ def _revisions(world: World, event: dict[str, Any], truths: list[_Truth], over: 
             action = truth
         if label is not None:
             revise(truth.source, truth.effective, "labelled", label.value)
+    # The later event time wins, whatever came when and where.
+    for kind, counts in (("labels", label), ("actions", action)):
+        ever = [truth for truth in truths if truth.kind == kind]
+        last = max(ever, key=lambda t: (t.time, t.effective, t.partition, t.offset), default=None)
+        assert (counts and counts.value) == (last and last.value)
     if over and label is None:
         taken = event["action"] if action is None else action.value
         assumed = world.assume if not world.known_only_for or taken in world.known_only_for else None

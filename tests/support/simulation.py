@@ -13,11 +13,12 @@ import contextlib
 import logging
 import os
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from tailrace.kit.batch_loop import BatchLoop
-from tailrace.kit.log import Abortable, Backend, Fatal, Indefinite, Retriable
+from tailrace.kit.bounds import STEP
+from tailrace.kit.log import Abortable, Backend, Committed, Fatal, Indefinite, Retriable
 from tailrace.kit.logic import Logic, Output
 from tailrace.kit.memory_log import Fault, MemoryClock, MemoryLog
 from tailrace.kit.messages import DeadLetter, Message, TopicPartition
@@ -39,6 +40,8 @@ class Scenario:
     partitions = 3
     co_partitioned = False
     max_batch = 7
+    bounds = STEP
+    _still: tuple[Mapping[TopicPartition, Committed] | None, int] = None, 0
 
     def setup(self, log: MemoryLog, rng: random.Random) -> None:
         """Creates topics."""
@@ -66,11 +69,24 @@ class Scenario:
             quarantine=quarantine,
             max_batch=self.max_batch,
             co_partitioned=self.co_partitioned,
+            bounds=self.bounds,
         )
 
     def done(self, log: MemoryLog) -> bool:
         """Whether everything that was fed is worked off."""
         raise NotImplementedError
+
+    def is_still(self, log: MemoryLog) -> bool:
+        """Whether nothing has been committed for longer than a session, so that nothing is due that was read: each of
+        its steps commits something.
+        """
+        log.pass_time(500)
+        before, since = self._still
+        now = log.committed(self.group)
+        if now != before:
+            self._still = now, log.now_ms
+            return False
+        return log.now_ms - since > 20_000
 
     def check(self, log: MemoryLog) -> None:
         """Compares what is in the log with what ought to be."""

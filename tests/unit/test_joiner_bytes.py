@@ -19,9 +19,10 @@ from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.match import ACTION, CHAMPION, LABEL, NOBODY, SHADOW, Prediction, Request, Said, Truth
 from tailrace.joiner.outcome import encode
 from tailrace.joiner.packing import pack, unpack
+from tailrace.joiner.progress import NEVER, Progress
 from tailrace.joiner.read_predictions import read_predictions
 from tailrace.joiner.read_truths import Place
-from tailrace.joiner.standing import NEVER, Facts, Standing
+from tailrace.joiner.standing import Facts, Standing
 from tailrace.kit import avro_bytes
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.log import Committed
@@ -256,14 +257,18 @@ def test_state_comes_back_as_it_was_packed() -> None:
     truth = Truth(5, LABEL, said, match.UNMATCHED, (None, b"v", [("h", b"c")], 7))
     request = Request([prediction], [truth])
     assert unpack(pack(request)) == request
+    progress = Progress((200, 1, 2, 3), (201, 77), (90, 0, 4), (150, 5), {0: 2, 7: 4})
     standing = Standing(
-        offsets={"labels": 3}, blocked={(b"r", b"p"): (1, 2, 3, 4)}, others={"labels/1": (5, 6)}
+        progress=progress,
+        offsets={"labels": 3},
+        blocked={(b"r", b"p"): (1, 2, 3, 4)},
+        others={"labels/1": (5, 6)},
     )
     assert Standing.unpack(standing.pack()) == standing
     assert Standing.unpack(b"nonsense") is None
-    facts = Facts(5, 100, 200, {0: 3, 7: 4})
+    facts = Facts(5, 100, progress, {0: 3, 7: 4})
     assert Facts.of(Committed(9, facts.to_metadata())) == facts
-    assert Facts.of(Committed(9)) == Facts(9, NEVER, NEVER, {})
+    assert Facts.of(Committed(9)) == Facts(9, NEVER, Progress(), {})
 
 
 @given(st.none() | st.binary(), st.booleans())

@@ -15,6 +15,7 @@ from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.partition import LanePartition
 from tailrace.joiner.standing import INPUTS, Facts
 from tailrace.joiner.store import MemoryStore, Store
+from tailrace.kit.bounds import Budget
 from tailrace.kit.log import Committed
 from tailrace.kit.marks import mark
 from tailrace.kit.messages import Message, PlainMessage, Record, Source
@@ -65,7 +66,8 @@ def outcomes(records: Sequence[Record]) -> list[str]:
 
 def run(own: LanePartition, **inputs: list[Message]) -> tuple[list[str], dict[str, Committed]]:
     """Processes and applies a batch; the outcomes, and what would be committed."""
-    result = own.process(inputs)
+    result = own.process(inputs, Budget())
+    assert result is not None
     own.apply(result)
     ends = {name: some[-1].offset() + 1 for name, some in inputs.items()}
     return outcomes(result.records), {n: Committed(ends[n], m) for n, m in result.metadata.items()}
@@ -114,7 +116,7 @@ def test_what_was_said_before_a_restart_is_not_said_again() -> None:
         again = opened(store or MemoryStore(), {name: Committed(0) for name in INPUTS} | committed)
         by_name = {"predictions": p, "labels": told, "actions": messages(ends)}
         for name, (start, end) in again.history.items():
-            again.restore(name, by_name[name][start:end])
+            again.restore(name, by_name[name][start:end], Budget())
         later = messages([mark("credit.actions", 0, NOW + 9_000)], start=1)
         more = messages([mark("credit.labels", 0, NOW + 9_000)], start=4)
         made, _ = run(again, actions=later, labels=more)
@@ -131,7 +133,7 @@ def test_a_record_of_the_history_that_stops_processes_is_left_out(monkeypatch: p
         take(self, name, some)
 
     monkeypatch.setattr(Intake, "take", failing)
-    own.restore("labels", messages(labels(4)))
+    own.restore("labels", messages(labels(4)), Budget())
     monkeypatch.undo()
     time = [mark("credit.actions", 0, NOW + 9_000)]
     more = messages([mark("credit.labels", 0, NOW + 9_000)], start=4)
@@ -154,7 +156,9 @@ def test_the_dead_letter_of_a_label_that_nobody_asked_for_is_of_the_message_that
     (said,) = messages([labels(1)[0]._replace(headers=(("trace", b"\xff"),))])
     run(own, labels=[said])
     far = {name: messages([mark(f"credit.{name}", 0, NOW + 10_000_000)], start=1) for name in INPUTS[:4]}
-    (letter,) = own.process(far).letters
+    result = own.process(far, Budget())
+    assert result is not None
+    (letter,) = result.letters
     found = letter.message
     assert letter.code == "no-request"
     assert Source.of(found) == Source.of(said)

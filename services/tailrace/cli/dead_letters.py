@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError
 
 from tailrace.cli.control import contracts
 from tailrace.client import kafka
@@ -16,7 +16,7 @@ from tailrace.kit import dead_letters
 from tailrace.kit.connection import Connection
 from tailrace.kit.dead_letters import DeadLetterInfo
 from tailrace.kit.errors import TailraceError, UsageError
-from tailrace.kit.kafka_clients import end
+from tailrace.kit.kafka_clients import Sender
 from tailrace.kit.messages import Message, Source
 from tailrace.kit.reading import read_all, read_at
 
@@ -96,7 +96,7 @@ def resend(connection: Connection, letters: Iterable[Found], again: bool = False
     try:
         left = _send(producer, chosen, before, outcome, failed)
     finally:
-        end(producer)
+        producer.close()
     if failed:
         raise DeliveryFailed("refused by Kafka", failed)
     if left:
@@ -105,7 +105,7 @@ def resend(connection: Connection, letters: Iterable[Found], again: bool = False
 
 
 def _send(
-    producer: Producer,
+    producer: Sender,
     chosen: list[Found],
     before: set[str],
     outcome: dict[Source, str | None],

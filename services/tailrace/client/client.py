@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ from tailrace.kit.codec import Codec
 from tailrace.kit.connection import Connection, connect
 from tailrace.kit.credentials import APPLICATION
 from tailrace.kit.errors import BadRecord, Retry, TailraceError, UsageError
-from tailrace.kit.kafka_clients import end
+from tailrace.kit.kafka_clients import is_unknown
 from tailrace.kit.messages import Source
 from tailrace.kit.reading import read_all
 from tailrace.kit.registry import RegistryClient
@@ -56,7 +56,7 @@ class Client:
         self._facts: dict[str, ModelFacts] = {}
         self._schema_ids: dict[str, int] = {}
         self._answers: dict[str, Answers] = {}
-        self._failures: list[tuple[str, str]] = []
+        self._failures: list[tuple[str, KafkaError]] = []
         self._producer = kafka.producer(self._connection)
         self._closed = threading.Event()
         self._reporting = threading.Thread(
@@ -126,7 +126,7 @@ class Client:
             if error is None:
                 waiter.delivered(Source.of(message))
             else:
-                waiter.failed(DeliveryFailed(error.str(), [draft.request_id]))
+                waiter.failed(_failed([(draft.request_id, error)]))
 
         try:
             self._produce(facts, "requests", draft, delivered)
@@ -209,7 +209,7 @@ class Client:
         finally:
             self._closed.set()
             self._reporting.join()
-            end(self._producer)
+            self._producer.close()
             for answers in self._answers.values():
                 answers.close()
 
@@ -265,7 +265,7 @@ class Client:
         def delivered(error: KafkaError | None, _: Any) -> None:
             if error is not None:
                 with self._lock:
-                    self._failures.append((draft.request_id or draft.key, error.str()))
+                    self._failures.append((draft.request_id or draft.key, error))
 
         self._produce(facts, kind, draft, delivered)
 
@@ -278,15 +278,10 @@ class Client:
     ) -> None:
         topic = f"{facts.lane.name}.{kind}"
         value = self._encode(facts, topic, draft.record)
-        while True:
-            try:
-                self._producer.produce(topic, value, draft.key.encode(), on_delivery=delivered)
-            except BufferError:  # the local queue is full: let deliveries make room
-                time.sleep(0.01)
-            except KafkaException as error:
-                raise DeliveryFailed(error.args[0].str(), [draft.request_id or draft.key]) from error
-            else:
-                return
+        try:
+            self._producer.produce(topic, value, draft.key.encode(), on_delivery=delivered)
+        except KafkaException as error:
+            raise DeliveryFailed(error.args[0].str(), [draft.request_id or draft.key]) from error
 
     def _encode(self, facts: ModelFacts, topic: str, record: dict[str, Any]) -> bytes:
         schema_subject = subject(topic, facts.model, facts.lane.name)
@@ -341,4 +336,9 @@ class Client:
         with self._lock:
             failures, self._failures = self._failures, []
         if failures:
-            raise DeliveryFailed(failures[0][1], [name for name, _ in failures])
+            raise _failed(failures)
+
+
+def _failed(failures: Sequence[tuple[str, KafkaError]]) -> DeliveryFailed:
+    unknown = [name for name, error in failures if is_unknown(error)]
+    return DeliveryFailed(failures[0][1].str(), [name for name, _ in failures], unknown)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tailrace.kit.errors import TailraceError
 
 
@@ -24,9 +26,20 @@ class Timeout(TailraceError, TimeoutError):
 
 
 class DeliveryFailed(TailraceError):
-    """Kafka did not take some of the records that were sent before; ``ids`` names their request ids."""
+    """Kafka did not take some of the records that were sent before, or has not said whether it did.
 
-    def __init__(self, reason: str, ids: list[str]) -> None:
+    Attributes:
+        ids: their request ids.
+        unknown: those of which nobody knows. Labels and actions may be sent again: saying the same twice changes
+            nothing. A request that is sent again under its id, and was there already, is answered twice; the second
+            answer's outcome says ``duplicate_of``.
+    """
+
+    def __init__(self, reason: str, ids: list[str], unknown: Sequence[str] = ()) -> None:
         shown = ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
-        super().__init__(f"{len(ids)} records were not delivered ({reason}): {shown}; send them again")
-        self.ids = ids
+        what = "send them again"
+        if unknown:
+            what = f"of {len(unknown)} it is not known whether Kafka has them: a request that is sent again may be "
+            what += "answered twice"
+        super().__init__(f"{len(ids)} records were not delivered ({reason}): {shown}; {what}")
+        self.ids, self.unknown = ids, list(unknown)

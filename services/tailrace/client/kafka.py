@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
+from tailrace.kit.kafka_clients import Sender
 from tailrace.kit.messages import Message
 
 _WAIT_S = 10.0
@@ -52,12 +53,12 @@ def _ends(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
     return low, end
 
 
-def producer(connection: Connection) -> Producer:
+def producer(connection: Connection) -> Sender:
     """Idempotent, acknowledged by all in-sync replicas, partitioned as by Java and the services.
 
-    Whoever asks for it ends it (`tailrace.kit.kafka_clients.end`).
+    Whoever asks for it closes it.
     """
-    return Producer(
+    return Sender(
         {
             **connection.kafka,
             "client.id": "tailrace-client",

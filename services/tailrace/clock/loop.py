@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaException
 
 from tailrace.clock.logic import Silence, Traffic
 from tailrace.contracts.fold import Contracts
@@ -17,7 +17,7 @@ from tailrace.contracts.state.fold import ControlState
 from tailrace.kit.clock import WaitingClock
 from tailrace.kit.codec import Codec, is_json
 from tailrace.kit.errors import BadRecord, Retry, TailraceError
-from tailrace.kit.kafka_clients import end
+from tailrace.kit.kafka_clients import Sender
 from tailrace.kit.kafka_errors import kind
 from tailrace.kit.log import Fatal, LogError
 from tailrace.kit.marks import mark
@@ -45,14 +45,14 @@ class ClockLoop:
         self._requests: TopicReader | None = None
         self._watched: frozenset[str] = frozenset()
         self._ends = Ends(service.connection)
-        self._producer = Producer(
+        self._producer = Sender(
             {
                 **service.connection.kafka,
                 "enable.idempotence": True,
                 "client.id": service.instance,
                 "linger.ms": 5,
-            },
-            logger=log,
+                "logger": log,
+            }
         )
         self.waiting: str | None = "reading the contracts"
         self.alive_ns = clock.perf_ns()
@@ -78,7 +78,7 @@ class ClockLoop:
         for reader in (self._control, self._requests, self._ends):
             if reader is not None:
                 reader.close()
-        end(self._producer)
+        self._producer.close()
 
     def _tick(self) -> None:
         self._read_control()
@@ -156,10 +156,12 @@ class ClockLoop:
                 record.value,
                 record.key,
                 partition=-1 if record.partition is None else record.partition,
-                headers=list(record.headers),
+                headers=record.headers,
                 on_delivery=lambda error, _: failed.append(error) if error is not None else None,
             )
         if records and self._producer.flush(_FLUSH_S):
-            raise Retry("Kafka has not taken the marks yet")
+            # They may arrive all the same; the next ones say the same and more.
+            self._producer.renew()
+            raise Retry(f"Kafka has not taken the marks within {_FLUSH_S:.0f} s")
         if failed:
             raise Retry(f"Kafka did not take {len(failed)} marks: {failed[0]}")

@@ -9,13 +9,13 @@ from tailrace.joiner.forward import HEADER as FORWARDED
 from tailrace.joiner.forward import Forwarded
 from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.match import ACTION, CHAMPION, LABEL, SHADOW, Original, Prediction, Said
+from tailrace.joiner.progress import NEVER, Order
 from tailrace.joiner.read_predictions import Answer, read_predictions
 from tailrace.joiner.read_truths import Place
 from tailrace.joiner.standing import (
     ACTIONS,
     CHECKPOINTS,
     LABELS,
-    NEVER,
     PREDICTIONS,
     REKEYED,
     SHADOWS,
@@ -34,13 +34,12 @@ class Held(NamedTuple):
     """A label or action that waits until all of its time and before are known.
 
     Attributes:
-        order: effective time, kind, partition, offset; topics of a lane are in the order of their kinds.
         request: key in the store.
         original: of the message.
         input: where it was read, ``offset`` at which, ``before`` which clock before it.
     """
 
-    order: tuple[int, int, int, int]
+    order: Order
     request: bytes
     said: Said
     original: Original
@@ -66,7 +65,7 @@ class Intake:
     """
 
     def __init__(
-        self, lane: LaneContracts, number: int, partitions: int, standing: Standing, skip_before: int
+        self, lane: LaneContracts, number: int, partitions: int, standing: Standing, skip_before: Order
     ) -> None:
         self._lane = lane
         self._topics = lane.lane
@@ -174,9 +173,8 @@ class Intake:
                 about = Forwarded(topic, number, offset, appended, clock, said.late, message.key())
                 headers = [about.header(), *(message.headers() or ())]
                 self.records.append(Record(self._topics.rekeyed, value, key, headers, belongs))
-            elif clock >= self._skip_before:
+            elif (order := (clock, kind, number, offset)) >= self._skip_before:
                 original = message.key(), value, message.headers(), appended
-                order = clock, kind, number, offset
                 self.held.append(Held(order, request, said, original, name, offset, before))
         self._standing.clocks[name] = clock
 
@@ -208,10 +206,10 @@ class Intake:
             raise one
         clocks = self._standing.clocks
         before, clocks[REKEYED] = clocks[REKEYED], max(clocks[REKEYED], about.effective)
-        if about.effective >= self._skip_before:
+        order = about.effective, kind, about.partition, about.offset
+        if order >= self._skip_before:
             headers = [(name, content) for name, content in message.headers() or () if name != FORWARDED]
             original = about.key, value, headers or None, about.appended
-            order = about.effective, kind, about.partition, about.offset
             said = one.said._replace(late=about.late)
             self.held.append(Held(order, one.request, said, original, REKEYED, message.offset(), before))
 

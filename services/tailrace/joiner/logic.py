@@ -12,9 +12,10 @@ from tailrace.contracts.state.records import ControlRecords
 from tailrace.joiner.contract_plan import ContractPlan
 from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.partition import LanePartition
-from tailrace.joiner.standing import INPUTS
+from tailrace.joiner.standing import INPUTS, PREDICTIONS
 from tailrace.joiner.step import Result
 from tailrace.joiner.store import Store
+from tailrace.kit.bounds import STEP, Bounds, Budget
 from tailrace.kit.codec import Codec
 from tailrace.kit.errors import Retry
 from tailrace.kit.log import Committed, History
@@ -33,6 +34,7 @@ class JoinerLogic:
         partitions: how many a topic has.
         catch_up: everything that is on the control topics by now. A prediction is written after the contract that it
             names; where that has not come this way yet, it is looked for there.
+        bounds: of one step.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class JoinerLogic:
         open_store: Callable[[str, int], Store],
         partitions: Callable[[str], int],
         catch_up: Callable[[], Sequence[Message]],
+        bounds: Bounds = STEP,
     ) -> None:
         self._registry = records.registry
         self._codec = Codec(records.registry)
@@ -51,6 +54,8 @@ class JoinerLogic:
         self._state = ControlState(records, {CONTRACTS: self._contracts.apply})
         self._lanes: dict[str, LaneContracts] = {}
         self._own: dict[tuple[str, int], LanePartition] = {}
+        self._bounds = bounds
+        self._restored: set[LanePartition] = set()
         self._told: tuple[Output, list[tuple[LanePartition, Result]]] | None = None
 
     # The seam to the loop ---
@@ -93,10 +98,17 @@ class JoinerLogic:
                 history[TopicPartition(f"{lane}.{name}", number)] = stretch
         return history or None
 
-    def restore(self, messages: Sequence[Message]) -> None:
-        for (lane, number), inputs in _by_partition(messages).items():
+    def restore(self, messages: Sequence[Message]) -> bool:
+        budget = Budget(self._bounds)
+        if not messages:
+            return any(own.restore(PREDICTIONS, (), budget) for own in self._restored)
+        self._restored = set()
+        more = False
+        for at, inputs in _by_partition(messages).items():
             for name, some in inputs.items():
-                self._own[lane, number].restore(name, some)
+                more |= self._own[at].restore(name, some, budget)
+                self._restored.add(self._own[at])
+        return more
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
         for topic, number in partitions:
@@ -104,28 +116,40 @@ class JoinerLogic:
             if own is not None:
                 own.close()
 
+    def due(self) -> bool:
+        return any(own.due() for own in self._own.values())
+
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         self._codec.begin_batch()
+        budget = Budget(self._bounds, clock)
         records: list[Record] = []
         output = Output(records)
-        results = []
-        for (lane, number), inputs in _by_partition(batch).items():
-            own = self._own[lane, number]
+        results: list[tuple[LanePartition, Result]] = []
+        away: Retry | None = None
+        by_partition = _by_partition(batch)
+        for lane, number in by_partition or [at for at, own in self._own.items() if own.due()]:
+            own, inputs = self._own[lane, number], by_partition.get((lane, number), {})
             holds = {name: why for name, why in own.ahead().items() if name in inputs}
             some = {name: messages for name, messages in inputs.items() if name not in holds}
             try:
-                result = own.process(some)
-            except Retry as away:
+                result = own.process(some, budget)
+            except Retry as error:
                 # Other partitions need not wait for what this one needs.
-                holds |= dict.fromkeys(some, str(away))
+                holds |= dict.fromkeys(some, str(error))
+                away = error
             else:
-                results.append((own, result))
-                records += result.records
-                output.dead_letters += result.letters
-                for name, metadata in result.metadata.items():
-                    output.metadata_of[TopicPartition(f"{lane}.{name}", number)] = metadata
+                if result is not None:
+                    results.append((own, result))
+                    records += result.records
+                    output.dead_letters += result.letters
+                    for name, metadata in result.metadata.items():
+                        output.metadata_of[TopicPartition(f"{lane}.{name}", number)] = metadata
             for name, why in holds.items():
                 output.holds[TopicPartition(f"{lane}.{name}", number)] = Hold(inputs[name][0].offset(), why)
+            if not batch and budget.spent:
+                break
+        if away is not None and not batch and not results:
+            raise away
         self._told = output, results
         return output
 

@@ -47,12 +47,14 @@ class Said(NamedTuple):
         late: its own time was behind its partition's clock by more than the lateness.
         source: its coordinates as text.
         written: what else an outcome says of it, in Avro.
+        time: when by its own account; of what was said again, the last time.
     """
 
     value: bytes
     late: bool
     source: str
     written: bytes
+    time: int = 0
 
 
 Original = tuple[bytes | None, bytes | None, Any, int]
@@ -203,16 +205,9 @@ def find_champion(request: Request, shadow: Prediction, rules_of: RulesOf) -> Pr
     return next((p for p in request.predictions if is_champion_of(p, shadow, rules_of)), None)
 
 
-def is_open(request: Request, prediction: Prediction, now: int, rules: Rules) -> bool:
-    """Whether an outcome of the prediction would be due, if all else were known."""
-    return now >= prediction.time + rules.horizon or any(
-        matches(prediction, truth, rules) for truth in request.truths
-    )
-
-
 def fold(prediction: Prediction, truths: Sequence[Truth], rules: Rules) -> list[Revision]:
-    """What further truths, in their order, make of a prediction. An identical repeat makes no revision; an action
-    makes none before there is a label.
+    """What further truths, in their order, make of a prediction. An identical repeat makes no revision, nor does what
+    was true at an earlier time than what counts; an action makes none before there is a label.
     """
     found = []
     for truth in truths:
@@ -220,12 +215,18 @@ def fold(prediction: Prediction, truths: Sequence[Truth], rules: Rules) -> list[
             continue
         said = truth.said
         if truth.kind == LABEL:
+            if prediction.label is not None and said.time < prediction.label.time:
+                continue
             if prediction.label is not None and prediction.label.value == said.value:
+                prediction.label = prediction.label._replace(time=said.time)
                 continue
             before = _before(prediction)
             prediction.label = said
         else:
+            if prediction.action is not None and said.time < prediction.action.time:
+                continue
             if prediction.action is not None and prediction.action.value == said.value:
+                prediction.action = prediction.action._replace(time=said.time)
                 continue
             before = _before(prediction)
             prediction.action = said

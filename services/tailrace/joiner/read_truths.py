@@ -134,7 +134,7 @@ class TruthReader:
             if is_label:
                 written = SOME + long(time) + written + who
             found[at] = Told(
-                plan, prefix + request_id, key, time, Said(value, False, f"{begin}{offset}", written)
+                plan, prefix + request_id, key, time, Said(value, False, f"{begin}{offset}", written, time)
             )
 
     def _writer_is(self, kind: int, header: bytes) -> ContractPlan | None:
@@ -189,7 +189,7 @@ class TruthReader:
             if not action:
                 raise BadRecord("missing", "action is missing: what was done", ACTION_FIELD)
             found, written = action.encode(), source
-        said = Said(found, False, f"{topic}/{partition}/{offset}", written)
+        said = Said(found, False, f"{topic}/{partition}/{offset}", written, time)
         return Told(plan, request_key(plan.model, request_id.encode()), key.encode(), time, said)
 
     def _record(self, kind: int, value: bytes) -> tuple[ContractPlan, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from rocksdict import (
     WriteOptions,
 )
 
-from tailrace.joiner.store import LOOK, look_bound
+from tailrace.joiner.progress import Spot
+from tailrace.joiner.store import LOOK, Look, look_bound
 
 _LOCK_ATTEMPTS = 8
 _CACHE_BYTES = 64 << 20
@@ -49,14 +50,13 @@ class RocksStore:
         found: Any = self._db.get(list(keys)) if keys else []
         return list(found)
 
-    def looks(self, begin: int, end: int) -> list[tuple[bytes, bytes]]:
-        found, last = [], look_bound(end)
+    def looks(self, begin: Spot, end: Spot) -> Iterator[Look]:
+        last = look_bound(end)
         at = self._db.iter()
         at.seek(look_bound(begin))
         while at.valid() and (key := at.key()) < last and key.startswith(LOOK):
-            found.append((key, key[9:]))
+            yield Look.of_key(key)
             at.next()
-        return found
 
     def write(self, puts: Mapping[bytes, bytes], deletes: Collection[bytes]) -> None:
         batch = WriteBatch(raw_mode=True)

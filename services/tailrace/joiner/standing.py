@@ -12,10 +12,8 @@ from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 from tailrace.joiner.packing import FORMAT
+from tailrace.joiner.progress import NEVER, Progress
 from tailrace.kit.log import Committed
-
-NEVER = -(1 << 62)
-"""Before all times: the clock of what has not been heard of."""
 
 PREDICTIONS, SHADOWS = "predictions", "shadow-predictions"
 LABELS, ACTIONS, REKEYED = "labels", "actions", "rekeyed"
@@ -42,9 +40,7 @@ class Standing:
         others: the clocks of the label and action partitions of other numbers, as marks in rekeyed have said them,
             by ``labels/3``; with the offset of the mark.
         sources: up to where, including, the champion's answers have come, by partition of the requests.
-        applied: truths of earlier effective times have been applied.
-        closed: requests whose horizon was over before this have been looked at.
-        swept: requests that were to be looked at before this have been.
+        progress: how far what is due has been worked off.
         announced: clocks of this partition's labels and actions as told to the other partitions.
         marked: by stream, what the last mark in the outcomes said.
         blocked: by key of the request and id of the prediction.
@@ -55,9 +51,7 @@ class Standing:
     clocks: dict[str, int] = field(default_factory=lambda: dict.fromkeys(INPUTS, NEVER))
     others: dict[str, tuple[int, int]] = field(default_factory=dict)
     sources: dict[int, int] = field(default_factory=dict)
-    applied: int = NEVER
-    closed: int = NEVER
-    swept: int = NEVER
+    progress: Progress = field(default_factory=Progress)
     announced: dict[str, int] = field(default_factory=lambda: dict.fromkeys((LABELS, ACTIONS), NEVER))
     marked: dict[str, int] = field(default_factory=lambda: dict.fromkeys((PREDICTIONS, SHADOWS), NEVER))
     blocked: dict[tuple[bytes, bytes], Blocked] = field(default_factory=dict)
@@ -71,9 +65,7 @@ class Standing:
             dict(self.clocks),
             dict(self.others),
             dict(self.sources),
-            self.applied,
-            self.closed,
-            self.swept,
+            self.progress.copy(),
             dict(self.announced),
             dict(self.marked),
             dict(self.blocked),
@@ -81,7 +73,9 @@ class Standing:
         )
 
     def pack(self) -> bytes:
-        return marshal.dumps((FORMAT, [getattr(self, each.name) for each in fields(self)]))
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        own = [getattr(self.progress, each.name) for each in fields(Progress)]
+        return marshal.dumps((FORMAT, [*(values | {"progress": own}).values()]))
 
     @classmethod
     def unpack(cls, data: bytes) -> Standing | None:
@@ -90,7 +84,11 @@ class Standing:
             version, values = marshal.loads(data)  # noqa: S302 - a file of our own
         except (ValueError, EOFError, TypeError):
             return None
-        return cls(*values) if version == FORMAT and len(values) == len(fields(cls)) else None
+        if version != FORMAT or len(values) != len(fields(cls)):
+            return None
+        found = cls(*values)
+        found.progress = Progress(*values[_PROGRESS])
+        return found
 
     def watermark(self, partitions: int) -> int:
         """Before this, all truths of this partition are known, whatever partition they came in."""
@@ -107,7 +105,7 @@ class Standing:
     def floor(self) -> int:
         """No request that is known later than this is affected by what has been applied and read."""
         return min(
-            self.applied,
+            self.progress.applied[0],
             self.clocks[PREDICTIONS],
             self.clocks[SHADOWS],
             *(known for known, *_ in self.blocked.values()),
@@ -131,28 +129,33 @@ class Standing:
         return found[0], min([found[1], *(offset for _, offset in self.others.values())])
 
 
+_PROGRESS = [each.name for each in fields(Standing)].index("progress")
+
+
 class Facts(NamedTuple):
     """What is stored with an input's committed offset: where to read from if there is nothing else.
 
     Attributes:
         start, clock: offset, and the input's clock before it.
-        applied: see `Standing`.
+        progress: see `Standing`; of what is released, with the predictions only.
         sources: see `Standing`; with the predictions only.
     """
 
     start: int
     clock: int = NEVER
-    applied: int = NEVER
+    progress: Progress = Progress()
     sources: Mapping[int, int] = {}
 
     def to_metadata(self) -> str:
         sources = [[partition, offset] for partition, offset in sorted(self.sources.items())]
-        return json.dumps([self.start, self.clock, self.applied, sources], separators=(",", ":"))
+        progress = self.progress.to_json(self.sources)
+        return json.dumps([self.start, self.clock, progress, sources], separators=(",", ":"))
 
     @classmethod
     def of(cls, committed: Committed) -> Facts:
         """What an earlier owner left; of a partition that none has had, its beginning."""
         if not committed.metadata:
             return cls(committed.offset)
-        start, clock, applied, sources = json.loads(committed.metadata)
-        return cls(start, clock, applied, dict(sources))
+        start, clock, progress, sources = json.loads(committed.metadata)
+        sources = dict(sources)
+        return cls(start, clock, Progress.of_json(progress, sources), sources)

@@ -1,15 +1,19 @@
 """One step of a partition: from where it stands, and a batch, to where it stands then.
 
-A step takes in everything of its batch before anything is decided, and then decides everything that can be. So what
-has been written by the end of a step depends on what has been read by then, and on nothing else; and the same
-history, read again in other steps, leads to the same standing.
+A step takes in everything of its batch before anything is decided, and then decides what is due, in one order, as far
+as its budget goes (docs/adr/0199). What has been written by the end of a step depends on what has been read by then,
+on how far that has come (`progress`), and on nothing else; and the same history, read again in other steps, leads to
+the same standing.
 """
 
 from __future__ import annotations
 
+import heapq
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TypeVar
 
 from tailrace.joiner import match, outcome
 from tailrace.joiner.answered import answered, policy_action
@@ -27,27 +31,37 @@ from tailrace.joiner.match import (
     Truth,
 )
 from tailrace.joiner.packing import pack, unpack
+from tailrace.joiner.progress import NEVER, Order, Progress, Spot, digest
 from tailrace.joiner.standing import (
     ACTIONS,
     LABELS,
-    NEVER,
     PREDICTIONS,
     SHADOWS,
+    Blocked,
     Facts,
     Standing,
 )
-from tailrace.joiner.store import STANDING, Store, look_key
+from tailrace.joiner.store import STANDING, Look, Store
+from tailrace.kit.bounds import Budget
 from tailrace.kit.errors import BadRecord
 from tailrace.kit.marks import mark
 from tailrace.kit.messages import DeadLetter, Message, PlainMessage, Record
 
 MARK_EVERY_MS = 1_000
 """Marks are written when a clock has moved on by so much: event time, not wall time."""
+_AT_ONCE = 256
+"""So many requests are read from the store at once."""
+
+Item = TypeVar("Item")
+_Waiting = tuple[tuple[bytes, bytes], Blocked]
 
 
 @dataclass(slots=True)
 class Result:
-    """What a step comes to; it takes effect when it is committed."""
+    """What a step comes to; it takes effect when it is committed.
+
+    ``more`` says that more is due than its budget was for.
+    """
 
     standing: Standing
     held: list[Held]
@@ -56,6 +70,7 @@ class Result:
     records: list[Record]
     letters: list[DeadLetter]
     metadata: dict[str, str]
+    more: bool
 
 
 class Step:
@@ -64,8 +79,8 @@ class Step:
     Args:
         number: of the partition.
         partitions: how many the lane has.
-        skip_before: truths of history from before this have been applied.
-        applied: how far truths have been applied, where that is known from elsewhere.
+        until: while history is read again: how far what is due was worked off by who read it before.
+        is_all_read: there is no more history to come.
     """
 
     def __init__(
@@ -76,26 +91,34 @@ class Step:
         store: Store,
         standing: Standing,
         held: Sequence[Held],
+        budget: Budget,
         *,
-        skip_before: int = NEVER,
-        applied: int = NEVER,
+        skip_before: Order = (NEVER, 0, 0, 0),
+        until: Progress | None = None,
+        is_all_read: bool = False,
     ) -> None:
         self._lane = lane
         self._topics = lane.lane
         self._number = number
         self._partitions = partitions
         self._store = store
+        self._before = standing
         self._standing = standing.copy()
+        self._progress = self._standing.progress
         self._held = held
-        self._applied = applied
+        self._budget = budget
+        self._until = until
+        self._is_all_read = is_all_read
         self._intake = Intake(lane, number, partitions, self._standing, skip_before)
 
         self._requests: dict[bytes, Request] = {}
-        self._resolved: list[bytes] = []
-        self._looks: list[tuple[int, bytes]] = []
+        self._looks: list[Look] = []
+        self._visited: set[bytes] = set()
         self._deletes: list[bytes] = []
         self._records = self._intake.records
         self._letters = self._intake.letters
+        self._begun = False
+        self._more = False
 
     def run(self, inputs: Mapping[str, Sequence[Message]]) -> Result:
         """Takes the messages of each input, each in order.
@@ -106,15 +129,12 @@ class Step:
         for name, messages in inputs.items():
             self._intake.take(name, messages)
         standing = self._standing
-        standing.applied = max(standing.applied, self._applied, standing.watermark(self._partitions))
-        ready, held = self._ready()
-        self._load([request for request, _ in self._intake.arrived] + [one.request for one in ready])
-        self._arrive()
-        for one in ready:
-            self._apply(one)
+        new = self._arrive()
+        is_released = self._release()
+        self._settle_all(new)
+        held = self._apply()
         self._close()
-        self._unblock()
-        self._sweep()
+        self._sweep(is_released)
         puts = self._puts()
         self._mark()
         return Result(
@@ -124,151 +144,233 @@ class Step:
             self._deletes,
             self._records,
             self._letters,
-            {name: self._facts(name) for name in inputs},
+            {name: self._facts(name) for name in self._names(inputs)},
+            self._more,
         )
 
-    # Deciding ---
+    # What is due, as far as the budget goes ---
 
-    def _ready(self) -> tuple[list[Held], list[Held]]:
-        """What can be applied now, in order, and what has to wait."""
-        waiting = sorted([*self._held, *self._intake.held])
-        applied = self._standing.applied
-        ready = bisect_left(waiting, applied, key=lambda one: one.order[0])
-        return waiting[:ready], waiting[ready:]
+    def _each(
+        self, items: Iterable[Item], request: Callable[[Item], bytes], spot: Callable[[Item], object]
+    ) -> Iterator[Item]:
+        """The items of which the requests are loaded; those of one spot all or not at all. ``_stopped`` afterwards says
+        whether there are more.
+        """
+        self._stopped = False
+        last: object = None
+        items = iter(items)
+        while some := list(islice(items, _AT_ONCE)):
+            keys = [request(item) for item in some]
+            new = [key not in self._requests for key in keys]
+            if not self._begun or not self._budget.is_visited:
+                self._load(keys)
+            for item, key, is_new in zip(some, keys, new, strict=True):
+                if self._begun and spot(item) != last and self._is_spent(is_new):
+                    self._stopped = self._more = True
+                    return
+                if key not in self._requests:
+                    self._load([key])
+                self._begun = True
+                last = spot(item)
+                if is_new:
+                    self._budget.visit()
+                yield item
+
+    def _is_spent(self, is_new: bool) -> bool:
+        """Whether the budget is. What is done with a request costs little beside reading and writing it."""
+        return self._budget.spent or (is_new and self._budget.is_visited)
 
     def _load(self, keys: Sequence[bytes]) -> None:
         missing = [key for key in dict.fromkeys(keys) if key not in self._requests]
         for key, data in zip(missing, self._store.get_many(missing), strict=True):
             self._requests[key] = Request() if data is None else unpack(data)
 
-    def _arrive(self) -> None:
+    def _looks_between(self, begin: Spot, end: Spot) -> Iterator[Look]:
+        new = sorted(look for look in self._looks if begin <= look.spot < end)
+        return heapq.merge(self._store.looks(begin, end), new)
+
+    # Deciding ---
+
+    def _arrive(self) -> list[tuple[bytes, Prediction]]:
         rules = self._lane.rules
+        self._load([request for request, _ in self._intake.arrived])
         new = [
             (key, prediction)
             for key, prediction in self._intake.arrived
             if match.add_prediction(self._requests[key], prediction, rules)
         ]
+        for key, prediction in new:
+            self._looks.append(Look(prediction.time + rules[prediction.contract].horizon, digest(key), key))
+        return new
+
+    def _settle_all(self, new: Sequence[tuple[bytes, Prediction]]) -> None:
         # Only when all are there: a shadow may have come before the champion of the same batch.
         for key, prediction in new:
             request = self._requests[key]
-            self._looks.append((prediction.time + rules[prediction.contract].horizon, key))
-            if request.truths or prediction.champion is None:
+            if request.truths or prediction.champion is None or self._is_over(key, prediction):
                 self._settle(key, request, prediction, request.truths)
 
-    def _apply(self, one: Held) -> None:
+    def _release(self) -> bool:
+        """Tells shadow predictions who answered; whether all that is known by now has been told."""
+        standing, progress = self._standing, self._progress
+        sources, clock = dict(standing.sources), standing.clocks[PREDICTIONS]
+        waited = progress.waited if clock == NEVER else max(progress.waited, (clock + 1, 0, 0))
+        if self._until is not None:
+            told = self._until.released
+            sources = {p: min(offset, told.get(p, -1)) for p, offset in sources.items()}
+            waited = min(waited, self._until.waited)
+        free = [one for one in standing.blocked.items() if sources.get(one[1][1], -1) >= one[1][2]]
+        for one in self._waiting(free, lambda one: one[1][1:3]):
+            _, partition, offset, _ = one[1]
+            progress.released[partition] = offset
+            self._free(one)
+        if self._stopped:
+            return False
+        for partition, offset in sources.items():
+            progress.released[partition] = max(offset, progress.released.get(partition, -1))
+        late = [one for one in standing.blocked.items() if (one[1][3], *one[1][1:3]) < waited]
+        for one in self._waiting(late, lambda one: (one[1][3], *one[1][1:3])):
+            _, partition, offset, until = one[1]
+            progress.waited = (until, partition, offset + 1)
+            self._free(one)
+        if self._stopped:
+            return False
+        progress.waited = waited
+        return True
+
+    def _waiting(
+        self, some: Iterable[_Waiting], spot: Callable[[_Waiting], tuple[int, ...]]
+    ) -> Iterator[_Waiting]:
+        return self._each(sorted(some, key=spot), lambda one: one[0][0], spot)
+
+    def _free(self, one: _Waiting) -> None:
+        key, prediction_id = one[0]
+        request = self._requests[key]
+        for prediction in request.predictions:
+            if prediction.id == prediction_id:
+                self._settle(key, request, prediction, ())
+
+    def _apply(self) -> list[Held]:
+        """Applies what can be applied now, in order; gives what has to wait."""
+        progress, waiting = self._progress, sorted([*self._held, *self._intake.held])
+        target = self._target((self._standing.watermark(self._partitions), 0, 0, 0))
+        ready = bisect_left(waiting, target, key=lambda one: one.order)
+        done = 0
+        for one in self._each(waiting[:ready], lambda one: one.request, lambda one: one.order):
+            self._apply_one(one)
+            done += 1
+        progress.applied = waiting[done].order if self._stopped else target
+        return waiting[done:]
+
+    def _target(self, known: Order) -> Order:
+        if self._until is not None:
+            known = self._until.applied if self._is_all_read else min(known, self._until.applied)
+        return max(known, self._progress.applied)
+
+    def _apply_one(self, one: Held) -> None:
         key = one.request
         request = self._requests[key]
         truth = Truth(one.order[0], one.order[1], one.said, UNMATCHED, one.original)
         match.add_truth(request, truth, self._lane.rules)
         if truth.fate != MATCHED:
-            self._looks.append((truth.effective + self._lane.horizon, key))
+            self._looks.append(Look(truth.effective + self._lane.horizon, digest(key), key))
         for prediction in request.predictions:
             self._settle(key, request, prediction, (truth,))
 
     def _settle(self, key: bytes, request: Request, prediction: Prediction, truths: Sequence[Truth]) -> None:
-        """Writes what further truths make of a prediction; of a shadow's, once it is known who answered."""
+        """Writes what further truths, and the end of its horizon, make of a prediction; of a shadow's, once it is known
+        who answered.
+        """
         rules = self._lane.rules[prediction.contract]
+        is_over = self._is_over(key, prediction)
         if prediction.champion is None:
-            if not match.is_open(request, prediction, self._standing.applied, rules):
+            if not is_over and not any(match.matches(prediction, truth, rules) for truth in request.truths):
                 return
             if not self._find_champion(request, prediction):
                 until = prediction.time + rules.horizon
                 self._standing.blocked[key, prediction.id] = (prediction.known, *prediction.source, until)
                 return
             self._standing.blocked.pop((key, prediction.id), None)
-            self._resolved.append(key)
             truths = request.truths
         for revision in match.fold(prediction, truths, rules):
             self._write(revision)
+        if is_over and not prediction.closed:
+            plan = self._lane.plan(prediction.contract)
+            action = policy_action(self._lane.codec, plan, prediction) if rules.known_only_for else ""
+            end = match.close(prediction, rules, action)
+            if end is not None:
+                self._write(end)
+
+    def _is_over(self, key: bytes, prediction: Prediction) -> bool:
+        return self._progress.is_over(prediction.time + self._lane.rules[prediction.contract].horizon, key)
 
     def _find_champion(self, request: Request, shadow: Prediction) -> bool:
-        """Whether it is known by now who answered the request that was scored in shadow."""
-        standing, rules = self._standing, self._lane.rules
+        """Whether it has been told by now who answered the request that was scored in shadow."""
+        rules = self._lane.rules
+        if not self._progress.covers(shadow.source, shadow.time + rules[shadow.contract].horizon):
+            return False
         champion = match.find_champion(request, shadow, rules)
-        if champion is not None:
-            plan = self._lane.plan(champion.contract)
-            shadow.champion = answered(self._lane.codec, plan, champion)
-            return True
-        partition, offset = shadow.source
-        if (
-            standing.sources.get(partition, -1) >= offset
-            or standing.clocks[PREDICTIONS] >= shadow.time + rules[shadow.contract].horizon
-        ):
+        if champion is None:
             shadow.champion = NOBODY
-            return True
-        return False
+        else:
+            shadow.champion = answered(self._lane.codec, self._lane.plan(champion.contract), champion)
+        return True
 
     def _close(self) -> None:
         """Ends the waiting for labels whose horizon is over."""
-        standing = self._standing
-        if standing.applied == NEVER:
+        progress, time = self._progress, self._progress.applied[0]
+        if time == NEVER:
             return
-        # Whatever was due before was closed then, or came in this batch.
-        due = [key for _, key in self._store.looks(standing.closed, standing.applied + 1)]
-        standing.closed = standing.applied + 1
-        self._load(due)
-        rules = self._lane.rules
-        over = [
-            key
-            for key, one in self._intake.arrived
-            if one.time + rules[one.contract].horizon <= standing.applied
-        ]
-        for key in dict.fromkeys([*due, *over, *self._resolved]):
-            request = self._requests[key]
-            for prediction in request.predictions:
-                self._close_one(key, request, prediction)
-
-    def _close_one(self, key: bytes, request: Request, prediction: Prediction) -> None:
-        plan = self._lane.plan(prediction.contract)
-        if prediction.closed or self._standing.applied < prediction.time + plan.rules.horizon:
+        target = (time + 1, 0)
+        if self._until is not None:
+            target = min(target, self._until.closed)
+        if target <= progress.closed:
             return
-        if prediction.champion is None:
-            self._settle(key, request, prediction, ())
-            if prediction.champion is None:
-                return
-        action = policy_action(self._lane.codec, plan, prediction) if plan.rules.known_only_for else ""
-        revision = match.close(prediction, plan.rules, action)
-        if revision is not None:
-            self._write(revision)
-
-    def _unblock(self) -> None:
-        standing = self._standing
-        free = [
-            key
-            for key, (_, partition, offset, until) in standing.blocked.items()
-            if standing.sources.get(partition, -1) >= offset or standing.clocks[PREDICTIONS] >= until
-        ]
-        self._load([key for key, _ in free])
-        for key, prediction_id in free:
-            request = self._requests[key]
+        due = self._looks_between(progress.closed, target)
+        for look in self._each(due, lambda look: look.request, lambda look: look.spot):
+            progress.closed = (look.time, look.digest + 1)
+            request = self._requests[look.request]
             for prediction in request.predictions:
-                if prediction.id == prediction_id:
-                    self._settle(key, request, prediction, ())
-                    self._close_one(key, request, prediction)
+                if not prediction.closed and self._is_over(look.request, prediction):
+                    self._settle(look.request, request, prediction, ())
+        if not self._stopped:
+            progress.closed = target
 
-    def _sweep(self) -> None:
+    def _sweep(self, is_released: bool) -> None:
         """Forgets what nothing can match any more; truths that never matched become dead letters."""
-        standing, lane = self._standing, self._lane
-        floor = standing.floor()
-        now = floor - lane.lateness
-        if floor == NEVER or now < standing.swept:
+        progress, lane = self._progress, self._lane
+        floor = self._standing.floor()
+        target = (NEVER, 0) if floor == NEVER else (floor - lane.lateness + 1, 0)
+        if self._until is not None:
+            is_exact = self._is_all_read and self._until.is_exact
+            target = self._until.swept if is_exact else min(target, self._until.swept)
+        target = min(target, progress.closed)
+        if target <= progress.swept or not is_released:
             return
-        looks = self._store.looks(standing.swept, now + 1)
-        standing.swept = now + 1
-        self._deletes += [look for look, _ in looks]
-        keys = [key for _, key in looks] + [key for time, key in self._looks if time <= now]
-        self._looks = [(time, key) for time, key in self._looks if time > now]
-        self._load(keys)
-        for key in dict.fromkeys(keys):
-            request = self._requests[key]
-            for prediction in request.predictions:
-                if prediction.champion is None:
-                    self._find_champion(request, prediction)
-            for truth in match.prune(request, now, lane.horizon, lane.rules):
-                self._drop(truth)
-            # Predictions, and truths that came before one, have a look of their own ahead of them.
-            if request.truths:
-                self._looks.append((match.due(request, lane.horizon, lane.rules), key))
+        due = self._looks_between(progress.swept, target)
+        for look in self._each(due, lambda look: look.request, lambda look: look.spot):
+            progress.swept = (look.time, look.digest + 1)
+            self._forget(look, target[0])
+        if not self._stopped:
+            progress.swept = target
+
+    def _forget(self, look: Look, until: int) -> None:
+        lane, request, name = self._lane, self._requests[look.request], look.key()
+        self._deletes.append(name)
+        self._visited.add(name)
+        for prediction in request.predictions:
+            if prediction.champion is None:
+                self._find_champion(request, prediction)
+        for truth in match.prune(request, look.time, lane.horizon, lane.rules):
+            self._drop(truth)
+        # Predictions, and truths that came before one, have a look of their own ahead of them.
+        if request.truths:
+            due = match.due(request, lane.horizon, lane.rules)
+            if due < until and not request.predictions and all(t.fate == MATCHED for t in request.truths):
+                # They would only be looked at in this same sweep, and nothing would be said of them.
+                request.truths = []
+                return
+            self._looks.append(Look(due, look.digest, look.request))
 
     def _drop(self, truth: Truth) -> None:
         what = "label" if truth.kind == LABEL else "action"
@@ -288,6 +390,7 @@ class Step:
         prediction = revision.prediction
         value = outcome.encode(self._lane.plans[prediction.contract].outcome_header, revision)
         self._records.append(Record(self._topics.outcomes, value, prediction.key, (), self._number))
+        self._budget.take(1, len(value))
 
     def _puts(self) -> dict[bytes, bytes]:
         puts = {}
@@ -297,10 +400,14 @@ class Step:
             else:
                 self._deletes.append(key)
         # What is to be looked at has to lie ahead of where looking has come to.
-        swept = self._standing.swept
-        for time, key in self._looks:
-            if key in puts:
-                puts[look_key(max(time, swept), key)] = b""
+        swept = self._progress.swept
+        for look in self._looks:
+            if look.request in puts:
+                if look.spot < swept:
+                    if look.key() in self._visited:
+                        continue
+                    look = look._replace(time=swept[0] + 1)
+                puts[look.key()] = b""
         return puts
 
     def _mark(self) -> None:
@@ -318,20 +425,29 @@ class Step:
                 ]
         waiting = [known for known, *_ in standing.blocked.values()]
         for name in (PREDICTIONS, SHADOWS):
-            time = min(standing.applied, standing.clocks[name])
+            time = min(self._progress.time, standing.clocks[name])
             if name == SHADOWS:
                 time = min([time, *waiting])
             if time >= standing.marked[name] + MARK_EVERY_MS:
                 standing.marked[name] = time
                 self._records.append(mark(self._topics.outcomes, self._number, time, stream=name))
 
+    def _names(self, inputs: Mapping[str, Sequence[Message]]) -> set[str]:
+        """The inputs with whose offsets something is to be committed."""
+        before, progress, names = self._before.progress, self._progress, set(inputs)
+        is_news = before != progress or bool(self._records or self._letters)
+        if before.released != progress.released or (not inputs and is_news):
+            names.add(PREDICTIONS)
+        return names
+
     def _facts(self, name: str) -> str:
         standing, lane = self._standing, self._lane
-        floor = standing.floor()
-        before = NEVER if floor == NEVER else floor - 2 * lane.horizon - lane.lateness
+        floor = min(standing.floor(), self._progress.closed[0] - 1, self._progress.swept[0] + lane.lateness)
+        before = NEVER if standing.floor() == NEVER else floor - 2 * lane.horizon - lane.lateness
         clock, start = standing.restart(name, before)
         sources = standing.sources if name == PREDICTIONS else {}
-        return Facts(start, clock, standing.applied, sources).to_metadata()
+        progress = self._progress if name == PREDICTIONS else replace(self._progress, released={})
+        return Facts(start, clock, progress, sources).to_metadata()
 
 
 def _restartable(standing: Standing, held: Sequence[Held]) -> bytes:

@@ -8,8 +8,10 @@ the store is at one of the last standings, and the log has the rest.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from tailrace.joiner.progress import Spot
 
 STANDING = b"s"
 REQUEST = b"r"
@@ -21,13 +23,35 @@ def request_key(model: str, request_id: bytes) -> bytes:
     return REQUEST + model.encode() + b"\0" + request_id
 
 
-def look_key(time: int, request: bytes) -> bytes:
-    """The key that orders by time, and after it names a request's key."""
-    return LOOK + (time + _SHIFT).to_bytes(8, "big") + request
+_HEAD = len(LOOK) + 8 + 7
 
 
-def look_bound(time: int) -> bytes:
-    return LOOK + (min(max(time, -_SHIFT), _SHIFT - 1) + _SHIFT).to_bytes(8, "big")
+class Look(NamedTuple):
+    """A request that is to be looked at, and when; in order of time, and within it of the request's digest."""
+
+    time: int
+    digest: int
+    request: bytes
+
+    @property
+    def spot(self) -> Spot:
+        return self.time, self.digest
+
+    def key(self) -> bytes:
+        time, within, request = self
+        return LOOK + (time + _SHIFT).to_bytes(8, "big") + within.to_bytes(7, "big") + request
+
+    @classmethod
+    def of_key(cls, key: bytes) -> Look:
+        time, within = int.from_bytes(key[1:9], "big") - _SHIFT, int.from_bytes(key[9:_HEAD], "big")
+        return cls(time, within, key[_HEAD:])
+
+
+def look_bound(spot: Spot) -> bytes:
+    """Before the keys of all looks from there on."""
+    time, within = spot
+    time = min(max(time, -_SHIFT), _SHIFT - 1)
+    return LOOK + (time + _SHIFT).to_bytes(8, "big") + within.to_bytes(7, "big")
 
 
 class Store(Protocol):
@@ -37,8 +61,8 @@ class Store(Protocol):
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]: ...
 
-    def looks(self, begin: int, end: int) -> list[tuple[bytes, bytes]]:
-        """Look keys of times from ``begin`` up to, not including, ``end``, by time; each with its request's key."""
+    def looks(self, begin: Spot, end: Spot) -> Iterator[Look]:
+        """From ``begin`` up to, not including, ``end``, in order, as the store is now."""
         ...
 
     def write(self, puts: Mapping[bytes, bytes], deletes: Collection[bytes]) -> None:
@@ -63,9 +87,9 @@ class MemoryStore:
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         return [self.content.get(key) for key in keys]
 
-    def looks(self, begin: int, end: int) -> list[tuple[bytes, bytes]]:
-        first, last = (bisect_left(self._looks, look_bound(time)) for time in (begin, end))
-        return [(key, key[9:]) for key in self._looks[first:last]]
+    def looks(self, begin: Spot, end: Spot) -> Iterator[Look]:
+        first, last = (bisect_left(self._looks, look_bound(spot)) for spot in (begin, end))
+        return map(Look.of_key, self._looks[first:last])
 
     def write(self, puts: Mapping[bytes, bytes], deletes: Collection[bytes]) -> None:
         for key, value in puts.items():

@@ -4,6 +4,10 @@ Each turn takes what is new on the control topics, then one batch: consume, proc
 write the outputs and dead letters and commit the offsets. Whatever fails is either repeated, or aborted and
 taken again from the committed offsets, or ends the process with nothing committed.
 
+Each step is bounded in records, bytes and time (docs/adr/0198): what is consumed is cut to the bounds; a batch that
+comes to more is taken again in halves; and a logic that has more due than that says so and is asked again before new
+messages are fetched.
+
 Where the log holds another full batch, and the logic allows it, a commit is waited for only when that batch is
 processed (docs/adr/0157). Before anything else is done, and whenever partitions move, it is settled.
 """
@@ -19,6 +23,7 @@ from threading import Event
 from typing import TypeVar
 
 from tailrace.kit import dead_letters, metrics
+from tailrace.kit.bounds import STEP, Bounds, prefix, size_of
 from tailrace.kit.clock import WaitingClock
 from tailrace.kit.errors import Retry, TailraceError
 from tailrace.kit.log import (
@@ -37,10 +42,10 @@ from tailrace.kit.log import (
     Retriable,
     TransactionalProducer,
 )
-from tailrace.kit.logic import Logic, NamesInFlight, Output, Suspect
+from tailrace.kit.logic import HasDue, Logic, NamesInFlight, Output, Suspect
 from tailrace.kit.messages import Hold, Message, Record, TopicPartition
 from tailrace.kit.reasons import listed, waiting_for
-from tailrace.kit.shortages import shortage
+from tailrace.kit.shortages import shortage_of
 from tailrace.kit.trials import MAX_FACTS_BYTES, Trial, pack, unpack
 from tailrace.kit.turns import Turns, names, so_far
 
@@ -49,6 +54,10 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 MAX_BATCH = 5_000
+FIRST_BATCH = 100
+"""Records in a process's first batch, at most: what a record costs is not known before."""
+STAY_S = 1.0
+"""How often a process that fetches nothing for now says that it is still a member of its group."""
 IDLE_WAIT_S = 0.01
 FILL_WAIT_S = 0.05
 """How long a batch is waited for when the log is known to hold a full one."""
@@ -98,6 +107,7 @@ class _Restoring:
         reader: where reading has begun.
         messages: what was read and the logic has not taken yet.
         taken: how many it has taken.
+        more: what it has taken makes more due than one step may be.
     """
 
     partitions: frozenset[TopicPartition]
@@ -105,6 +115,7 @@ class _Restoring:
     reader: Reader | None = None
     messages: list[Message] = field(default_factory=list)
     taken: int = 0
+    more: bool = False
 
 
 @dataclass(slots=True)
@@ -140,6 +151,7 @@ class BatchLoop(Turns):
         max_batch: records in a batch, at most.
         co_partitioned: the partitions of one number, of all topics of a lane, belong to one instance.
         linger_s: how long a batch that has begun is waited for to fill; for services that nobody waits for.
+        bounds: of one step.
     """
 
     def __init__(
@@ -156,16 +168,22 @@ class BatchLoop(Turns):
         max_batch: int = MAX_BATCH,
         co_partitioned: bool = False,
         linger_s: float = 0.0,
+        bounds: Bounds = STEP,
     ) -> None:
         super().__init__(backend, group=group, clock=clock, stop=stop, co_partitioned=co_partitioned)
         self._logic = logic
         self._named = logic if isinstance(logic, NamesInFlight) else None
+        self._has_due = logic if isinstance(logic, HasDue) else None
         self._survived: set[str] = set()
         self._service = service
         self._transactional_id = transactional_id
         self._quarantine = quarantine
         self._max_batch = max_batch
         self._linger_s = linger_s
+        self._bounds = bounds
+        self._limit = min(max_batch, FIRST_BATCH)
+        self._stay_at: int | None = None
+        self._took_ns = 0
 
         self._producer: TransactionalProducer | None = None
         self._begun = False
@@ -202,6 +220,8 @@ class BatchLoop(Turns):
             return
         if self._restoring:
             self._restore(self._consumer)
+            return
+        if self._work_off(self._consumer):
             return
         self._pause_all_but_first(self._consumer)
         self._offer_held(self._consumer)
@@ -326,6 +346,29 @@ class BatchLoop(Turns):
         task = self._restoring[0]
         about = listed(names(task.partitions))
         self.waiting = f"reading again what {about} stand for{so_far(task.taken)}"
+        self._stay(consumer)
+        if task not in self._restoring:
+            return
+        if task.reader is None:
+            log.info("reading history", extra={"of": names(task.history)})
+            task.reader = self._backend.history(task.history)
+        if not task.messages and not task.more:
+            task.messages = list(task.reader.poll(IDLE_WAIT_S))
+        if task.messages or task.more:
+            some = prefix(task.messages, self._bounds.size)
+            try:
+                task.more = bool(self._logic.restore(some))
+            except Retry as away:
+                self._wait(str(away), HOLD_WAIT_S[0])
+                return
+            task.taken += len(some)
+            del task.messages[: len(some)]
+        elif task.reader.caught_up():
+            task.reader.close()
+            self._restoring.remove(task)
+
+    def _stay(self, consumer: Consumer) -> None:
+        """Stays a member, and consumes nothing."""
         new = self._owned.keys() - self._paused
         if new:
             consumer.pause(new)
@@ -335,24 +378,34 @@ class BatchLoop(Turns):
         finally:
             # Partitions that have just come are not paused yet.
             self._rewinding.update(self._owned)
-        if task not in self._restoring:
-            return
-        if task.reader is None:
-            log.info("reading history", extra={"of": names(task.history)})
-            task.reader = self._backend.history(task.history)
-        if not task.messages:
-            task.messages = list(task.reader.poll(IDLE_WAIT_S))
-        if task.messages:
+
+    # What is due ---
+
+    def _work_off(self, consumer: Consumer) -> bool:
+        """One step of what is due from what was read before; False where nothing is, or not now."""
+        if self._has_due is None or self._away is not None or not self._owned or not self._has_due.due():
+            self._stay_at = None
+            return False
+        self.waiting = self._reason()
+        now = self._clock.perf_ns()
+        if self._stay_at is not None and now >= self._stay_at:
+            self._stay(consumer)
+        if self._stay_at is None or now >= self._stay_at:
+            self._stay_at = now + int(STAY_S * 1e9)
+        if self._restoring:
+            return True
+        membership = consumer.membership()
+        if not membership.member_id or membership.member_id != self._member:
+            return False
+        self._settle_somehow()
+        if self._has_due.due():
             try:
-                self._logic.restore(task.messages)
+                self._run_batch(consumer, membership, (), {})
             except Retry as away:
                 self._wait(str(away), HOLD_WAIT_S[0])
-                return
-            task.taken += len(task.messages)
-            task.messages = []
-        elif task.reader.caught_up():
-            task.reader.close()
-            self._restoring.remove(task)
+                return False
+        self._measure(consumer)
+        return True
 
     def _pause_all_but_first(self, consumer: Consumer) -> None:
         """Lets the partitions that processes have died on come before the others, for a while. Otherwise each process
@@ -388,7 +441,7 @@ class BatchLoop(Turns):
 
     def _fetch(self, consumer: Consumer) -> Sequence[Message]:
         """A large batch when the log holds one, else what there is, else the first that comes in a few ms."""
-        limit = 1 if any(p.trial.alone for p in self._owned.values()) else self._max_batch
+        limit = 1 if any(p.trial.alone for p in self._owned.values()) else self._limit
         self._rebalanced = False
         try:
             messages = consumer.consume(limit, FILL_WAIT_S if self._backlog(consumer) >= limit else 0)
@@ -419,8 +472,8 @@ class BatchLoop(Turns):
             end = consumer.end(tp)
             if end is not None and partition.hold is None:
                 backlog += max(0, end - (under_way[tp].offset if tp in under_way else partition.position))
-                if backlog >= self._max_batch:
-                    return self._max_batch
+                if backlog >= self._limit:
+                    return self._limit
         return backlog
 
     def _take(self, consumer: Consumer, messages: Sequence[Message]) -> None:
@@ -446,8 +499,14 @@ class BatchLoop(Turns):
         if unwanted:
             messages = [m for m in messages if (m.topic(), m.partition()) not in unwanted]
             last = {tp: message for tp, message in last.items() if tp not in unwanted}
+        some = prefix(messages, self._bounds.size)
+        if len(some) < len(messages):
+            last = {TopicPartition(m.topic(), m.partition()): m for m in some}
         if messages:
-            self._run_batch(consumer, membership, messages, last)
+            self._run_batch(consumer, membership, some, last)
+        for message in messages[len(some) :]:
+            self._rewinding.add(TopicPartition(message.topic(), message.partition()))
+        self._rewinding &= self._owned.keys()
 
     def _run_batch(
         self,
@@ -468,8 +527,9 @@ class BatchLoop(Turns):
             self._ahead = output.ahead
             offsets = self._offsets(output, last)
             batch = _Batch(messages, last, in_flight, output, offsets)
+            letters = [dead_letters.to_record(letter, self._service) for letter in output.dead_letters]
+            self._keep_within_bounds(messages, output, letters)
             if offsets:
-                letters = [dead_letters.to_record(letter, self._service) for letter in output.dead_letters]
                 self._write(consumer, membership, output.records, letters)
                 if self._may_go_ahead(consumer, batch):
                     assert self._producer is not None
@@ -491,13 +551,33 @@ class BatchLoop(Turns):
         else:
             self._finish(consumer, batch)
 
+    def _keep_within_bounds(
+        self, messages: Sequence[Message], output: Output, letters: Sequence[Record]
+    ) -> None:
+        """Learns from a batch how many records the next may have.
+
+        Raises:
+            Abortable: it comes to more than one transaction may be, and is to be taken again in halves.
+        """
+        count, size = len(output.records) + len(letters), size_of(output.records) + size_of(letters)
+        if not self._bounds.hold(count, size):
+            if len(messages) > 1:
+                self._limit = len(messages) // 2
+                raise Abortable(f"{len(messages)} messages come to {count} records of {size} bytes: too many")
+            log.warning("a large step", extra={"records": count, "bytes": size})
+        took = self._took_ns / 1e9
+        if took > self._bounds.seconds and len(messages) > 1:
+            self._limit = max(1, int(len(messages) * self._bounds.seconds / took / 2))
+        elif len(messages) >= self._limit and self._bounds.half().hold(count, size, took):
+            self._limit = min(self._max_batch, 2 * self._limit)
+
     def _may_go_ahead(self, consumer: Consumer, batch: _Batch) -> bool:
         """Whether the next batch may be taken before this one is known to be committed: when a full one waits, and not
         for a few records, which are sooner answered together with those that come until then.
         """
         if not batch.output.ahead or batch.output.holds or not self._plain(batch.last):
             return False
-        return self._backlog(consumer, batch.offsets) >= self._max_batch
+        return self._backlog(consumer, batch.offsets) >= self._limit
 
     def _plain(self, last: Mapping[TopicPartition, Message]) -> bool:
         """Whether a batch of these partitions is like those before it, so that it needs not wait for their commit."""
@@ -544,6 +624,7 @@ class BatchLoop(Turns):
             self._advance(partition, committed)
         if batch.offsets:
             self._count(batch)
+        if batch.offsets or not batch.messages:
             self._logic.committed(batch.output)
         if not batch.output.holds:
             self._survived.update(batch.in_flight)
@@ -599,10 +680,15 @@ class BatchLoop(Turns):
             return self._logic.process(messages, self._clock)
         except Retry as away:
             self._settle()
+            if not messages:
+                raise
             return self._hold_all(str(away), last)
         except Exception as error:
-            if (short := shortage(error)) is not None:  # says nothing about the records
+            # By its number alone: the words of an error may be a record's.
+            if isinstance(error, OSError) and (short := shortage_of(error)) is not None:
                 self._settle()
+                if not messages:
+                    raise Retry(short) from error
                 return self._hold_all(short, last)
             if alone is None or alone.culprit is not None:
                 raise
@@ -610,7 +696,8 @@ class BatchLoop(Turns):
             alone.culprit = f"{type(error).__name__}: {error}"
             return self._hold_all(alone.culprit, last)
         finally:
-            metrics.PROCESS_SECONDS.observe((self._clock.perf_ns() - started) / 1e9)
+            self._took_ns = self._clock.perf_ns() - started
+            metrics.PROCESS_SECONDS.observe(self._took_ns / 1e9)
 
     def _hold_all(self, reason: str, last: Mapping[TopicPartition, Message]) -> Output:
         return Output(holds={tp: Hold(self._owned[tp].position, reason) for tp in last})
@@ -637,6 +724,8 @@ class BatchLoop(Turns):
             # Where nothing was processed, nothing is known about it either.
             trial = partition.trial if offset == partition.position else partition.trial.after(offset)
             offsets[tp] = Committed(offset, _packed(trial, facts))
+        if not offsets and (output.records or output.dead_letters):
+            raise ValueError("records without any fact to be committed with them")
         return offsets
 
     def _transact(
@@ -814,7 +903,9 @@ class BatchLoop(Turns):
             ends = {tp: partition.position for tp, partition in self._owned.items()}
             done = [m for m in messages if m.offset() < ends[TopicPartition(m.topic(), m.partition())]]
         topics = {tp.topic for tp in last}
-        counts = Counter(m.topic() for m in done) if len(topics) > 1 else {next(iter(topics)): len(done)}
+        counts = {topic: len(done) for topic in topics}
+        if len(topics) > 1:
+            counts = Counter(m.topic() for m in done)
         for topic, count in counts.items():
             metrics.RECORDS.labels(topic).inc(count)
         for tp, message in last.items():

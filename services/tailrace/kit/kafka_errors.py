@@ -42,6 +42,7 @@ _PASSING = frozenset(
         KafkaError.NOT_COORDINATOR,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError._NOENT,  # no leaders found, where ends of partitions are asked for
         # A broker that comes back and its clients learn of the new epoch one after the other.
         KafkaError.FENCED_LEADER_EPOCH,
         KafkaError.UNKNOWN_LEADER_EPOCH,

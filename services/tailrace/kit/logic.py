@@ -73,9 +73,12 @@ class Logic(Protocol):
         """
         ...
 
-    def restore(self, messages: Sequence[Message]) -> None:
+    def restore(self, messages: Sequence[Message]) -> bool | None:
         """Some of the history, each partition in order. It may be over before the end, by ``revoked`` of the
         partitions for which it was asked for; those that stay are assigned once more. May raise ``Retry``.
+
+        True where more follows from it than one step may be: it is then called again, with nothing, before more is
+        read.
         """
         ...
 
@@ -87,6 +90,18 @@ class Logic(Protocol):
 
     def waiting(self) -> str | None:
         """Why the service is not ready, for /readyz; None when it is."""
+        ...
+
+
+@runtime_checkable
+class HasDue(Protocol):
+    """A logic of which what it has read may make more due than one step may be (`kit.bounds`)."""
+
+    def due(self) -> bool:
+        """Whether something is due. Then ``process`` is called with an empty batch, again and again, and no new
+        messages are fetched before nothing is. How far that has come is part of the metadata: each of these steps
+        is committed by itself.
+        """
         ...
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from tailrace.kit.log import (
@@ -58,10 +58,28 @@ Hook = Callable[[str, str], Fault | None]
 """Called with the client's name and the call's (``consume``, ``commit_transaction``, ...)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What no client of a bounded log may exceed: the records and bytes of a transaction, how long it is open, and how
+    long a member of a group consumes nothing.
+    """
+
+    records: int
+    size: int
+    open_ms: int
+    poll_ms: int
+
+
+class Exceeded(AssertionError):
+    """A client went beyond the log's limits."""
+
+
 class _Transaction:
     """One transaction, from its first record to its last marker."""
 
     def __init__(self, started_ms: int) -> None:
+        self.records = 0
+        self.size = 0
         self.started_ms = started_ms
         self.committed: bool | None = None  # None: undecided
         self.partitions: dict[TopicPartition, int] = {}  # first offset of each that has no marker yet
@@ -125,6 +143,7 @@ class MemoryLog:
         session_timeout_ms: a group member that made no call for so long is taken for dead.
         transaction_timeout_ms: a transaction that is undecided for so long is aborted and its producer
         fenced. max_message_bytes: what a partition takes, key and value together.
+        limits: raises `Exceeded` where a client goes beyond them.
     """
 
     def __init__(
@@ -136,7 +155,10 @@ class MemoryLog:
         transaction_timeout_ms: int = TRANSACTION_TIMEOUT_MS,
         max_message_bytes: int = 4 * 1024 * 1024,
         start_ms: int = 1_700_000_000_000,
+        limits: Limits | None = None,
     ) -> None:
+        self._limits = limits
+        self.largest = Limits(0, 0, 0, 0)
         self.hook = hook
         self.now_ms = start_ms
         self._forgotten: dict[str, tuple[Mapping[TopicPartition, Committed], int]] = {}
@@ -205,6 +227,14 @@ class MemoryLog:
 
     def backend(self, name: str = "client") -> MemoryBackend:
         return MemoryBackend(self, name)
+
+    def observe(self, **what: int) -> None:
+        """Takes note of the largest that clients came to, and refuses what is beyond the limits."""
+        for name, value in what.items():
+            if value > getattr(self.largest, name):
+                self.largest = replace(self.largest, **{name: value})
+            if self._limits is not None and value > getattr(self._limits, name):
+                raise Exceeded(f"{name}: {value}, of at most {getattr(self._limits, name)}")
 
     # Time -------------------------------------------------------------------------------------------------
 
@@ -312,14 +342,20 @@ class MemoryLog:
         self._open[identity.transaction] = identity
 
     def produce(self, identity: _Identity, record: Record) -> None:
-        assert identity.transaction is not None
-        self._append(record, identity.transaction)
+        transaction = identity.transaction
+        assert transaction is not None
+        transaction.records += 1
+        transaction.size += len(record.value or b"")
+        self._append(record, transaction)
+        self.observe(records=transaction.records, size=transaction.size)
 
     def decide(self, identity: _Identity, *, committed: bool, marker_delay_ms: int = 0) -> None:
         """Commits or aborts; the markers come in one by one, after the delay, and only then it shows."""
         transaction = identity.transaction
         assert transaction is not None
         transaction.committed = committed
+        if committed:
+            self.observe(open_ms=self.now_ms - transaction.started_ms)
         self._open.pop(transaction, None)
         markers: list[Callable[[], None]] = [
             *(partial(self._mark, transaction, tp) for tp in transaction.partitions),
@@ -469,6 +505,7 @@ class MemoryConsumer:
         self._listener: RebalanceListener | None = None
         self._member: _Member | None = None
         self._noticed = False
+        self._polled_ms: int | None = None
         self._positions: dict[TopicPartition, int] = {}
         self._paused: set[TopicPartition] = set()
 
@@ -482,12 +519,16 @@ class MemoryConsumer:
 
     def consume(self, limit: int, timeout_s: float) -> Sequence[Message]:
         fault = self._call("consume")
+        if self._polled_ms is not None:
+            self._log.observe(poll_ms=self._log.now_ms - self._polled_ms)
+        self._polled_ms = self._log.now_ms
         # What was fetched before the group moved may be handed over in the same call as what came after.
         found = self._read(limit // 2) if self._log.by_chance() else []
         self._follow_group()
         found += self._read(limit - len(found))
         if not found and timeout_s:
             self._log.pass_time(int(timeout_s * 1000))
+            self._polled_ms = self._log.now_ms
         # A client that fails in the middle of it has let go of what it had fetched.
         _raise(fault)
         return found

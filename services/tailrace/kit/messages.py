@@ -27,6 +27,10 @@ class Message(Protocol):
     def key(self) -> bytes | None: ...
     def value(self) -> bytes | None: ...
     def headers(self) -> list[tuple[str, bytes]] | None: ...
+    def __len__(self) -> int:
+        """Bytes of the value."""
+        ...
+
     def timestamp(self) -> tuple[int, int]:
         """``(type, milliseconds)``; with LogAppendTime, which every Tailrace topic uses, the broker's time."""
         ...
@@ -72,6 +76,12 @@ class PlainMessage:
 
     def headers(self) -> list[tuple[str, bytes]] | None:
         return self._headers
+
+    def __len__(self) -> int:
+        return 0 if self._value is None else len(self._value)
+
+    def __bool__(self) -> bool:
+        return True
 
     def timestamp(self) -> tuple[int, int]:
         return _LOG_APPEND_TIME, self._timestamp

@@ -36,13 +36,17 @@ def shortage(error: BaseException) -> str | None:
     seen: set[int] = set()
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
-        number = (
-            cause.errno if isinstance(cause, OSError) and cause.errno in _KINDS else _number_in(str(cause))
-        )
-        if number is not None:
-            return _words(number)
+        short = shortage_of(cause) if isinstance(cause, OSError) else None
+        short = short or shortage_in(str(cause))
+        if short is not None:
+            return short
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+def shortage_of(error: OSError) -> str | None:
+    """As `shortage`, of the error's number alone."""
+    return _words(error.errno) if error.errno in _KINDS else None
 
 
 def shortage_in(text: str) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 from tailrace.contracts.fold import AppliedContract
 from tailrace.contracts.lanes import WINDOW_PARTS, WINDOW_STATE
 from tailrace.kit import metrics
+from tailrace.kit.bounds import Budget, size_of
 from tailrace.kit.errors import BadRecord, Retry
 from tailrace.kit.messages import Record
 from tailrace.kit.windows import NO_TIME, Cell, Closed, Judged, Windows
@@ -25,6 +26,14 @@ class WindowKey(NamedTuple):
     stream: str
     contract_digest: str
     start: int
+
+
+class _Due(NamedTuple):
+    closes_at: int
+    start: int
+    contract_digest: str
+    age: int
+    key: WindowKey
 
 
 class Place(NamedTuple):
@@ -101,6 +110,7 @@ class ModelWindows:
         memory: what the kind remembers, by stream.
         kept_to, changed_at: as of a window, of claims and memory.
         over: windows that were kept and are to be taken away.
+        judged_to: by stream and contract, where not all that is due has been judged: up to which time of closing.
     """
 
     windows: dict[WindowKey, Window] = field(default_factory=dict)
@@ -110,6 +120,7 @@ class ModelWindows:
     kept_to: int = 0
     changed_at: Place | None = None
     over: list[WindowKey] = field(default_factory=list)
+    judged_to: dict[str, int] = field(default_factory=dict)
 
     def copy(self) -> ModelWindows:
         return replace(
@@ -119,6 +130,7 @@ class ModelWindows:
             partitions=dict(self.partitions),
             memory=dict(self.memory),
             over=list(self.over),
+            judged_to=dict(self.judged_to),
         )
 
     # Counting ---
@@ -165,10 +177,19 @@ class ModelWindows:
 
     # Judging ---
 
-    def close(self, kind: Windows, model: str) -> list[Record]:
-        """Judges what can be judged, in an order that does not depend on how it came to be."""
+    def close(self, kind: Windows, model: str, budget: Budget) -> list[Record]:
+        """Judges what can be judged, in an order that does not depend on how it came to be; as far as the budget goes,
+        and all that closes at one time, or nothing.
+        """
         records: list[Record] = []
-        for _, _, _, age, key in sorted(self._due(kind)):
+        due = sorted(self._due(kind))
+        self.judged_to = {}
+        for at, (closes_at, _, _, age, key) in enumerate(due):
+            if (budget.spent or budget.is_visited) and (at == 0 or due[at - 1].closes_at != closes_at):
+                for left in due[at:]:
+                    self.judged_to.setdefault(_stretch(left.key), left.closes_at - 1)
+                break
+            budget.visit()
             window = self.windows[key]
             if min(window.sums) <= age:
                 contract = _contract(kind, key.contract_digest)
@@ -176,16 +197,20 @@ class ModelWindows:
                 memory = json.loads(json.dumps(self.memory.get(key.stream, {})))
                 judged = _judge(kind, closed, memory)
                 records += judged.records
+                budget.take(len(judged.records), size_of(judged.records))
                 self.memory[key.stream] = judged.memory
             self._judged(kind, key, age)
         return records
 
     def forget_judged(self, kind: Windows) -> None:
-        """After history: everything that can be judged by these claims has been judged before."""
-        for _, _, _, age, key in sorted(self._due(kind)):
-            self._judged(kind, key, age)
+        """After history: everything that can be judged by these claims has been judged before, or the rest of it is
+        told by ``judged_to``.
+        """
+        for closes_at, _, _, age, key in sorted(self._due(kind)):
+            if closes_at <= self.judged_to.get(_stretch(key), closes_at):
+                self._judged(kind, key, age)
 
-    def _due(self, kind: Windows) -> list[tuple[int, int, str, int, WindowKey]]:
+    def _due(self, kind: Windows) -> list[_Due]:
         due = []
         for key, window in self.windows.items():
             contract = _contract(kind, key.contract_digest)
@@ -194,7 +219,7 @@ class ModelWindows:
                 closes_at = kind.closes_at(contract, key.start, age)
                 if closes_at > frontier:
                     break
-                due.append((closes_at, key.start, key.contract_digest, age, key))
+                due.append(_Due(closes_at, key.start, key.contract_digest, age, key))
         return due
 
     def _judged(self, kind: Windows, key: WindowKey, age: int) -> None:
@@ -213,8 +238,11 @@ class ModelWindows:
         changed = [self.changed_at, *(window.changed_at for window in self.windows.values())]
         return min((at for at in changed if at is not None), default=None)
 
-    def keep(self, kind: Windows, offset: int, *, before: Place, all_memory: bool) -> dict[str, bytes | None]:
-        """What is to be written down, by name, so that no part before ``before``, by offset or time, is needed again.
+    def keep(
+        self, kind: Windows, offset: int, budget: Budget, *, before: Place, all_memory: bool
+    ) -> dict[str, bytes | None]:
+        """What is to be written down, by name, so that no part before ``before``, by offset or time, is needed again;
+        as far as the budget goes.
 
         Args:
             offset: parts before this one are taken in.
@@ -226,7 +254,10 @@ class ModelWindows:
         self.over = []
         for key, window in self.windows.items():
             if window.changed_at is not None and is_before(window.changed_at, before):
-                kept["/".join(map(str, key))] = window.to_json(kind, offset)
+                if budget.spent:
+                    break
+                kept["/".join(map(str, key))] = written = window.to_json(kind, offset)
+                budget.take(1, len(written))
                 self.windows[key] = replace(window, kept_to=offset, changed_at=None)
         if all_memory or (self.changed_at is not None and is_before(self.changed_at, before)):
             claims = [[*where, time] for where, time in sorted(self.claims.items())]
@@ -236,6 +267,8 @@ class ModelWindows:
                 "claims": claims,
                 "memory": self.memory,
             }
+            if self.judged_to:
+                state["judged_to"] = self.judged_to
             kept[""] = json.dumps(state).encode()
             self.kept_to, self.changed_at = offset, None
         return kept
@@ -265,7 +298,13 @@ class ModelWindows:
         claims = {Claim(*where): int(time) for *where, time in known["claims"]}
         kept_to, partitions = int(known["kept_to"]), {str(k): int(v) for k, v in known["partitions"].items()}
         self.memory = {str(stream): dict(memory) for stream, memory in known["memory"].items()}
+        self.judged_to = {str(name): int(time) for name, time in known.get("judged_to", {}).items()}
         self.kept_to, self.partitions, self.claims = kept_to, partitions, claims
+
+
+def _stretch(key: WindowKey) -> str:
+    """The windows that are closed by the same clocks."""
+    return f"{key.stream}/{key.contract_digest}"
 
 
 def is_before(place: Place, other: Place) -> bool:

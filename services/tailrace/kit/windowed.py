@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from tailrace.contracts.fold import AppliedContract
 from tailrace.contracts.lanes import WINDOW_PARTS, WINDOW_STATE
+from tailrace.kit.bounds import STEP, Bounds, Budget
 from tailrace.kit.codec import ControlCodec
 from tailrace.kit.errors import Retry
 from tailrace.kit.log import Committed, History, Retriable
@@ -44,6 +45,8 @@ class _Draft(NamedTuple):
     clocks: dict[tuple[TopicPartition, str], int]
     told: dict[tuple[TopicPartition, str], int]
     windows: _Open
+    ends: dict[int, Place]
+    more: dict[int, bool]
 
 
 class WindowedLogic:
@@ -54,6 +57,7 @@ class WindowedLogic:
         codec: writes and reads parts.
         partitions: how many partitions a topic has.
         keep_after: see `KEEP_AFTER`.
+        bounds: of one step.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class WindowedLogic:
         partitions: Callable[[str], int],
         *,
         keep_after: int = KEEP_AFTER,
+        bounds: Bounds = STEP,
     ) -> None:
         self._kind = windows
         self._codec = codec
@@ -73,7 +78,11 @@ class WindowedLogic:
         self._clocks: dict[tuple[TopicPartition, str], int] = {}
         # For how many contracts of the lane a clock was told last.
         self._told: dict[tuple[TopicPartition, str], int] = {}
+        self._bounds = bounds
         self._open: _Open = {}
+        # By partition of the parts: up to where they were taken in, and whether more can be made of them.
+        self._ends: dict[int, Place] = {}
+        self._more: dict[int, bool] = {}
         # What was read again and not put together yet.
         self._kept: dict[int, dict[str, bytes | None]] = {}
         self._parts: dict[int, list[Message]] = {}
@@ -98,6 +107,7 @@ class WindowedLogic:
                 self._clocks.update({(tp, stream): time for stream, time in facts.items()})
                 continue
             self._open[tp.partition] = {}
+            self._ends[tp.partition] = Place(offset, 0)
             if facts:
                 history[tp] = facts["from"], offset
                 history[TopicPartition(WINDOW_STATE, tp.partition)] = 0, None
@@ -123,20 +133,28 @@ class WindowedLogic:
         for tp in gone:
             if tp.topic == WINDOW_PARTS:
                 self._open.pop(tp.partition, None)
+                self._ends.pop(tp.partition, None)
+                self._more.pop(tp.partition, None)
                 self._kept.pop(tp.partition, None)
                 self._parts.pop(tp.partition, None)
+
+    def due(self) -> bool:
+        return bool(self._kept) or any(self._more.values())
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         self._put_together()
         records: list[Record] = []
-        draft = _Draft(Output(records), records, {}, {}, {})
+        draft = _Draft(Output(records), records, {}, {}, {}, {}, {})
+        budget = Budget(self._bounds, clock)
         self._count([message for message in batch if message.topic() != WINDOW_PARTS], draft)
         by_partition: dict[int, list[Message]] = defaultdict(list)
         for message in batch:
             if message.topic() == WINDOW_PARTS:
                 by_partition[message.partition()].append(message)
+        if not batch:
+            by_partition = {partition: [] for partition, more in self._more.items() if more}
         for partition, messages in by_partition.items():
-            self._close(partition, messages, draft)
+            self._close(partition, messages, draft, budget)
         self._drafted = draft
         return draft.output
 
@@ -146,6 +164,9 @@ class WindowedLogic:
             self._told.update(self._drafted.told)
             for partition, models in self._drafted.windows.items():
                 self._open[partition].update(models)
+            self._ends.update(self._drafted.ends)
+            self._more.update(self._drafted.more)
+            self._drafted = None
 
     def waiting(self) -> str | None:
         return None if self._kind.topics() else "no contract has been applied yet: `tailrace apply`"
@@ -217,10 +238,12 @@ class WindowedLogic:
 
     # Closing ---
 
-    def _close(self, partition: int, messages: Sequence[Message], draft: _Draft) -> None:
+    def _close(self, partition: int, messages: Sequence[Message], draft: _Draft, budget: Budget) -> None:
         models = self._open[partition]
-        touched: dict[str, ModelWindows] = {}
-        end = messages[-1].offset() + 1
+        touched = {model: windows.copy() for model, windows in models.items() if windows.judged_to}
+        end, appended = self._ends[partition]
+        if messages:
+            end, appended = messages[-1].offset() + 1, messages[-1].timestamp()[1]
         for message in messages:
             if not _is_of(self._kind, message):
                 continue
@@ -235,18 +258,22 @@ class WindowedLogic:
                 end = message.offset()
                 draft.output.holds[TopicPartition(WINDOW_PARTS, partition)] = Hold(end, str(away))
                 break
-        before = Place(end - self._keep_after, messages[-1].timestamp()[1] - KEEP_AFTER_MS)
+        before = Place(end - self._keep_after, appended - KEEP_AFTER_MS)
         for model, windows in models.items():
             needs = windows.needs()
             if model not in touched and needs is not None and is_before(needs, before):
                 touched[model] = windows.copy()
         for model, windows in sorted(touched.items()):
-            remembered = dict(windows.memory)
-            draft.records.extend(windows.close(self._kind, model))
-            kept = windows.keep(self._kind, end, before=before, all_memory=windows.memory != remembered)
+            remembered = dict(windows.memory), windows.judged_to
+            draft.records.extend(windows.close(self._kind, model, budget))
+            is_news = remembered != (windows.memory, windows.judged_to)
+            kept = windows.keep(self._kind, end, budget, before=before, all_memory=is_news)
             draft.records.extend(self._state(partition, model, *item) for item in kept.items())
-        draft.windows[partition] = touched
+        draft.windows[partition], draft.ends[partition] = touched, Place(end, appended)
         needed = [at for windows in {**models, **touched}.values() if (at := windows.needs()) is not None]
+        draft.more[partition] = any(windows.judged_to for windows in touched.values()) or any(
+            is_before(at, before) for at in needed
+        )
         facts = {"from": min((place.offset for place in needed), default=end)}
         draft.output.metadata_of[TopicPartition(WINDOW_PARTS, partition)] = json.dumps(facts)
 
@@ -272,6 +299,7 @@ class WindowedLogic:
             for windows in models.values():
                 windows.forget_judged(self._kind)
             self._open[partition] = models
+            self._more[partition] = any(windows.judged_to for windows in models.values())
             del self._kept[partition], self._parts[partition]
 
 

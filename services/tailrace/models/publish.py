@@ -30,6 +30,7 @@ CHUNK_BYTES = 512 << 10
 # A publisher that is killed holds back those who read manifests for as long as this.
 _TRANSACTION_MS = 20_000
 _TIMEOUT_S = 30.0
+_NOT_TAKEN = f"Kafka has not taken all chunks within {_TIMEOUT_S:.0f} s: nothing was published"
 
 
 @dataclass(frozen=True)
@@ -268,6 +269,7 @@ def _produce_chunks(producer: Any, package: Package) -> list[dict[str, Any]]:
 
     written: dict[tuple[str, int], Any] = {}
     pieces = chunks_of_package(package)
+    until = time.monotonic() + _TIMEOUT_S
     for part, index, data in pieces:
 
         def delivered(error: Any, message: Any, at: tuple[str, int] = (part, index)) -> None:
@@ -279,12 +281,14 @@ def _produce_chunks(producer: Any, package: Package) -> list[dict[str, Any]]:
                 producer.produce(lanes.CHUNKS, data, key.encode(), on_delivery=delivered)
                 break
             except BufferError:
+                if time.monotonic() > until:
+                    raise TailraceError(_NOT_TAKEN) from None
                 producer.poll(0.1)
     producer.flush(_TIMEOUT_S)
     chunks = []
     for part, index, data in pieces:
         if (part, index) not in written:
-            raise TailraceError(f"Kafka took no chunks within {_TIMEOUT_S:.0f} s: nothing was published")
+            raise TailraceError(_NOT_TAKEN)
         error, message = written[part, index]
         if error is not None:
             raise KafkaException(error)

@@ -6,11 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import polars as pl
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from tailrace.client.errors import DeliveryFailed
@@ -22,7 +23,7 @@ from tailrace.contracts.schemas import subject
 from tailrace.kit.codec import Codec
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
-from tailrace.kit.kafka_clients import end
+from tailrace.kit.kafka_clients import Sender
 from tailrace.kit.marks import mark
 from tailrace.kit.messages import Record
 from tailrace.kit.murmur2 import partition_of
@@ -92,7 +93,7 @@ class Replay:
         self._pace = Pace(self.plan.time, rate, speed)
         self._clock = LaneClock(inputs, _partitions(connection, self._lane.requests))
         self._partition_count = len(self._clock.partitions) // len(inputs)
-        self._producer: Producer
+        self._producer: Sender
         self._held = threading.Event()
 
     def hold(self) -> None:
@@ -119,7 +120,7 @@ class Replay:
             try:
                 return self._run(progress)
             finally:
-                end(self._producer)
+                self._producer.close()
 
     def _run(self, progress: Callable[[int], None]) -> Sent:
         plan, sent, ticked = self.plan, 0, 0
@@ -184,26 +185,21 @@ class Replay:
 
     def _produce(self, record: Record) -> None:
         assert record.partition is not None
-        while True:
-            try:
-                self._producer.produce(
-                    record.topic,
-                    record.value,
-                    record.key,
-                    partition=record.partition,
-                    headers=list(record.headers),
-                    on_delivery=self._delivered,
-                )
-            except BufferError:
-                self._producer.poll(0.05)
-            except KafkaException as error:
-                raise DeliveryFailed(error.args[0].str(), [str(record.key)]) from error
-            else:
-                return
+        try:
+            self._producer.produce(
+                record.topic,
+                record.value,
+                record.key,
+                partition=record.partition,
+                headers=record.headers,
+                on_delivery=partial(self._delivered, record.key),
+            )
+        except KafkaException as error:
+            raise DeliveryFailed(error.args[0].str(), [str(record.key)]) from error
 
-    def _delivered(self, error: KafkaError | None, message: Any) -> None:
+    def _delivered(self, key: bytes | None, error: KafkaError | None, _: Any) -> None:
         if error is not None:
-            self._failures.append(f"{message.key()!r} ({error.str()})")
+            self._failures.append(f"{key!r} ({error.str()})")
 
     def _flush(self) -> None:
         patience = Patience(60)

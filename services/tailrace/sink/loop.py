@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 MAX_ROWS = 20_000
 """Records in one block, at most: far below where ClickHouse would split it."""
 MAX_BYTES = 32 * 1024 * 1024
+MOST_BYTES = 4 * MAX_BYTES
+"""Of all partitions together, before nothing more is read."""
+STEP_S = 5.0
+"""After so long in one turn, what is due of further partitions is left to the next."""
 LINGER_S = 1.0
 """How long a record waits for company. ClickHouse likes few large blocks; people like to see what happens."""
 IDLE_WAIT_S = 0.05
@@ -212,6 +216,9 @@ class Sink(Turns):
 
     def _pause_full(self, consumer: Consumer) -> None:
         full = {tp for tp, partition in self._owned.items() if partition.is_full()}
+        if sum(partition.size for partition in self._owned.values()) >= MOST_BYTES:
+            # What is planned has to be read to its end.
+            full |= {tp for tp, partition in self._owned.items() if partition.plan is None}
         if full - self._paused:
             consumer.pause(full - self._paused)
         if self._paused - full:
@@ -244,9 +251,10 @@ class Sink(Turns):
     # Plan, insert, commit ---
 
     def _due(self) -> list[TopicPartition]:
-        """Partitions of which something can be inserted now, in order."""
+        """Partitions of which something can be inserted now; first what waits for longest."""
         now = self._clock.perf_ns()
-        return sorted(tp for tp, partition in self._owned.items() if self._is_due(partition, now))
+        due = [tp for tp, partition in self._owned.items() if self._is_due(partition, now)]
+        return sorted(due, key=lambda tp: (self._owned[tp].since_ns, tp))
 
     def _is_due(self, partition: _Partition, now: int) -> bool:
         if not partition.messages or now < partition.retry_at:
@@ -262,7 +270,13 @@ class Sink(Turns):
             return
         self._rows.begin()
         plans: dict[TopicPartition, Plan] = {}
-        for tp in due:
+        until = self._clock.perf_ns() + int(STEP_S * 1e9)
+        size = 0
+        for at, tp in enumerate(due):
+            size += self._owned[tp].size
+            if at and (size > MOST_BYTES or self._clock.perf_ns() > until):
+                due = due[:at]
+                break
             try:
                 self._prepare(tp, plans)
             except Retry as away:
@@ -274,7 +288,9 @@ class Sink(Turns):
             for tp, plan in plans.items():
                 self._owned[tp].plan = plan
         ends: dict[TopicPartition, int] = {}
-        for tp in due:
+        for at, tp in enumerate(due):
+            if at and self._clock.perf_ns() > until:
+                break
             try:
                 end = self._insert(tp)
             except Retry as away:
