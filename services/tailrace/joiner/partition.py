@@ -10,7 +10,7 @@ from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.standing import ACTIONS, LABELS, NEVER, PREDICTIONS, Facts, Standing
 from tailrace.joiner.step import MARK_EVERY_MS, Result, Step
 from tailrace.joiner.store import STANDING, Store
-from tailrace.kit.errors import Retry
+from tailrace.kit.errors import Retry, StateLost, TailraceError
 from tailrace.kit.log import Committed
 from tailrace.kit.messages import Message
 
@@ -60,7 +60,10 @@ class LanePartition:
 
     def _left(self, facts: Mapping[str, Facts], committed: Mapping[str, Committed]) -> Standing | None:
         """Where the store stands, if the log leads on from there to what is committed."""
-        data = self._store.get(STANDING)
+        try:
+            data = self._store.get(STANDING)
+        except StateLost:
+            return None
         found = None if data is None else Standing.unpack(data)
         if found is None or found.offsets.keys() != committed.keys():
             return None
@@ -73,11 +76,11 @@ class LanePartition:
         """Takes history of one input; what comes of it was written by who read it first.
 
         Raises:
-            Retry: as `Step.run`.
+            Retry, StateLost: as `Step.run`.
         """
         try:
             self.apply(self._step().run({name: messages}))
-        except Retry:
+        except (Retry, StateLost, TailraceError):
             raise
         except Exception:
             # One of them stopped a process before and was quarantined: there was nothing else to make of it.
@@ -101,7 +104,7 @@ class LanePartition:
         return {name: why for name, clock in clocks.items() if clock >= reached}
 
     def process(self, inputs: Mapping[str, Sequence[Message]]) -> Result:
-        """What a batch comes to; `apply` it when it is committed. Raises `Retry`."""
+        """What a batch comes to; `apply` it when it is committed. Raises `Retry`, `StateLost`."""
         if self._is_restoring:
             for partition, offset in self._sources.items():
                 known = self._standing.sources.get(partition, -1)

@@ -31,7 +31,10 @@ def look_bound(time: int) -> bytes:
 
 
 class Store(Protocol):
-    """Bytes by key."""
+    """Bytes by key.
+
+    Each method but ``close`` raises `StateLost` where it finds the store damaged, and leaves it empty then.
+    """
 
     def get(self, key: bytes) -> bytes | None: ...
 
@@ -46,6 +49,10 @@ class Store(Protocol):
         ...
 
     def wipe(self) -> None: ...
+
+    def throw_away(self, why: str) -> None:
+        """Empties it since it is damaged, and says so in the log."""
+        ...
 
     def close(self) -> None: ...
 
@@ -79,6 +86,9 @@ class MemoryStore:
     def wipe(self) -> None:
         self.content.clear()
         self._looks.clear()
+
+    def throw_away(self, why: str) -> None:
+        self.wipe()
 
     def close(self) -> None:
         pass

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from tailrace.kit import dead_letters, metrics
 from tailrace.kit.clock import WaitingClock
-from tailrace.kit.errors import Retry, TailraceError
+from tailrace.kit.errors import Retry, StateLost, TailraceError
 from tailrace.kit.log import (
     TRANSACTION_TIMEOUT_MS,
     Abortable,
@@ -343,6 +343,9 @@ class BatchLoop(Turns):
             except Retry as away:
                 self._wait(str(away), HOLD_WAIT_S[0])
                 return
+            except StateLost as lost:
+                self._start_anew(lost)
+                return
             task.messages = []
         elif task.reader.caught_up():
             task.reader.close()
@@ -482,8 +485,28 @@ class BatchLoop(Turns):
             self._abort(str(reason))
         except Indefinite as reason:
             self._replace_producer(str(reason))
+        except StateLost as lost:
+            self._settle()
+            self._start_anew(lost)
+        except TailraceError:
+            self._blame_nobody(consumer, membership, last)
+            raise
         else:
             self._finish(consumer, batch)
+
+    def _blame_nobody(
+        self, consumer: Consumer, membership: Membership, last: Mapping[TopicPartition, Message]
+    ) -> None:
+        """Takes back what was announced: the process ends, and not of a record."""
+        with suppress(LogError, _Dropped):
+            self._settle()
+            trials = {
+                tp: Committed(p.position, pack(p.trial, p.metadata))
+                for tp in last
+                if (p := self._owned[tp]).announced == p.position
+            }
+            if trials and not self._begun:
+                self._transact(consumer, membership, trials, ())
 
     def _may_go_ahead(self, consumer: Consumer, batch: _Batch) -> bool:
         """Whether the next batch may be taken before this one is known to be committed: when a full one waits, and not
@@ -538,7 +561,10 @@ class BatchLoop(Turns):
             self._advance(partition, committed)
         if batch.offsets:
             self._count(batch)
-            self._logic.committed(batch.output)
+            try:
+                self._logic.committed(batch.output)
+            except StateLost as lost:
+                self._start_anew(lost)
         if not batch.output.holds:
             self._survived.update(batch.in_flight)
         self._hold(consumer, batch.output.holds)
@@ -594,6 +620,8 @@ class BatchLoop(Turns):
         except Retry as away:
             self._settle()
             return self._hold_all(str(away), last)
+        except (StateLost, TailraceError):
+            raise
         except Exception as error:
             if alone is None or alone.culprit is not None:
                 raise
@@ -773,6 +801,12 @@ class BatchLoop(Turns):
                 partition.proven = True
             elif committed is not None:
                 partition.metadata = unpack(committed.metadata)[1]
+        self._rewinding.update(self._owned)
+        self._assign_anew()
+
+    def _start_anew(self, lost: StateLost) -> None:
+        """After the logic has lost what it keeps."""
+        log.warning("state is read again from the log", extra={"reason": str(lost)})
         self._rewinding.update(self._owned)
         self._assign_anew()
 

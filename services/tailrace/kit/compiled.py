@@ -14,7 +14,7 @@ from pathlib import Path
 from tailrace.kit.private import write_private
 
 _FOLDER = "NUMBA_CACHE_DIR"
-_SUFFIXES = (".nbc", ".nbi")  # code before the index that names it
+_SUFFIXES = (".nbc", ".nbi", ".sums")  # code before the index that names it, their sums last
 
 
 def keep_compiled_in(folder: Path) -> None:
