@@ -27,6 +27,9 @@ GRANTS = {
         *(f"GRANT TABLE ENGINE ON {engine}" for engine in _ENGINES),
     ),
 }
+TAG = "chdb_client_name"
+"""The setting that carries the client's id of a query: it is shown to other servers, and there are none."""
+
 ROLES = {user: f"tailrace_{user}" for user in GRANTS}
 """The role of each HTTP user."""
 
@@ -53,7 +56,7 @@ def write_configuration(folder: Path) -> Path:
 
 def _profiles() -> str:
     off = "".join(f"<{name}>0</{name}>" for name in _OFF)
-    constant = "".join(f"<{name}><const/></{name}>" for name in sorted(names("settings_refused")))
+    constant = "".join(f"<{name}><const/></{name}>" for name in sorted(names("settings_refused") - {TAG}))
     return f"<profiles><default>{off}<constraints>{constant}</constraints></default></profiles>"
 
 
