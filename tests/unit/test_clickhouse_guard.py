@@ -113,6 +113,9 @@ def test_passed(sql: str, user: str) -> None:
         ),
         "CREATE VIEW IF NOT EXISTS v AS SELECT 1",
         "ALTER TABLE t (ADD COLUMN IF NOT EXISTS `a` Decimal(1, 2)), (ADD COLUMN IF NOT EXISTS `b` Int8)",
+        "ALTER TABLE t (MODIFY COMMENT 'rebuilt 2026-11-30 09:01:12')",
+        "ALTER TABLE t (DETACH PART 'all_1_1_0')",
+        "CHECK TABLE t SETTINGS check_query_single_value_result = 0",
     ],
 )
 def test_services_write_and_ops_do_not(sql: str) -> None:
@@ -137,6 +140,12 @@ def test_services_write_and_ops_do_not(sql: str) -> None:
         "CREATE DATABASE d ENGINE = MySQL('x')",
         "ALTER TABLE t (ADD COLUMN `a` Int8), (DROP COLUMN b)",
         "ALTER TABLE t (DELETE WHERE 1)",
+        "ALTER TABLE t (DETACH PARTITION tuple())",
+        "ALTER TABLE t (DROP PART 'all_1_1_0')",
+        "ALTER TABLE t (DETACH PART 'all_1_1_0'), (DELETE WHERE 1)",
+        "ALTER TABLE t (MODIFY COMMENT 'it\\'s'), (DROP COLUMN a)",
+        "ALTER TABLE t (MODIFY COMMENT 'x'), (DETACH PARTITION ALL)",
+        "CHECK TABLE t",
         "DROP TABLE t",
         "TRUNCATE TABLE t",
     ],

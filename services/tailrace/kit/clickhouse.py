@@ -21,6 +21,9 @@ UNKNOWN_TABLE = 60
 UNKNOWN_DATABASE = 81
 _AUTHENTICATION_FAILED = 516
 
+DAMAGED = frozenset({32, 33, 40, 75, 107, 226, 228, 246, 271, 740})
+"""Codes of files that are not as they were written: sums, ends, codecs, and files that are gone."""
+
 # What passes by itself: time-outs, full queues and disks, replicas and keepers that are away.
 _PASSING = frozenset(
     {

@@ -15,6 +15,8 @@ import email.policy
 import os
 import re
 import sys
+import threading
+import time
 import uuid
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -39,6 +41,7 @@ from tailrace.local.clickhouse_refused import NO_SESSION
 from tailrace.local.ports import HOST, listening
 
 NOT_IMPLEMENTED = 48
+_LOOK_S = 1.0
 UNKNOWN_COMPRESSION = 89
 _CORRUPT: tuple[type[Exception], ...] = (zlib.error, RuntimeError, ValueError, EOFError, zstd.ZstdError)
 _MISTAKES = {6, 26, 27, 36, 38, 41, 42, 43, 44, 53, 62, 72, 115, 117, 130, 386, 457}
@@ -341,9 +344,22 @@ def serve(home: Path, port: int) -> None:
             config = uvicorn.Config(
                 behind_door(Bridge(engine).app, home), log_level="warning", access_log=False, lifespan="off"
             )
+            threading.Thread(target=_watch, args=(engine, path), daemon=True).start()
             uvicorn.Server(config).run(sockets=[server])
         finally:
             engine.close()
+
+
+def _watch(engine: Engine, path: Path) -> None:
+    """Ends the process where its folder is gone: started again, it makes the folder anew."""
+    while engine.is_in_place():
+        time.sleep(_LOOK_S)
+    print(
+        f"{path} was removed while ClickHouse had it open: it is made anew, empty",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
 
 
 def main() -> None:

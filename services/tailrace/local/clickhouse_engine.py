@@ -24,6 +24,7 @@ from typing import IO, Any, NamedTuple, Protocol
 
 from tailrace.kit.credentials import OPS
 from tailrace.kit.errors import TailraceError
+from tailrace.local.clickhouse_damage import set_aside
 from tailrace.local.clickhouse_guard import Guard, Parse
 from tailrace.local.clickhouse_kinds import KILL
 from tailrace.local.clickhouse_limits import limits_of
@@ -147,10 +148,14 @@ class Engine:
             ) from error
         from chdb.state.sqlitelike import Connection
 
+        self._path = path
         self._connect = Connection
         self._opening = threading.Lock()
         # The engine lives as long as one handle does.
-        self._anchor = self._open()
+        try:
+            self._anchor = self._open()
+        except RuntimeError as error:
+            raise TailraceError(set_aside(path / "engine", str(error))) from error
         self._forms: OrderedDict[str, str] = OrderedDict()
         self._running: dict[str, _Running] = {}
         self._known_settings = frozenset(self._names("SELECT name FROM system.settings"))
@@ -165,6 +170,14 @@ class Engine:
     def close(self) -> None:
         self._anchor.close()
         self._lock.close()
+
+    def is_in_place(self) -> bool:
+        """Whether the folder is still the one that was opened; what is removed under the engine is lost."""
+        try:
+            here = (self._path / "lock").stat()
+            return (self._path / "engine").is_dir() and os.path.samestat(here, os.fstat(self._lock.fileno()))
+        except OSError:
+            return False
 
     def run(
         self, sql: str, session: Session, default_format: str = "TabSeparated", out: int | None = None

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from tailrace.kit.clickhouse import ClickHouse
 from tailrace.kit.connection import Connection, connect
-from tailrace.kit.errors import TailraceError
+from tailrace.kit.errors import Retry, TailraceError
+from tailrace.kit.history import lacking
 from tailrace.local.health import ask, lag, reason
 from tailrace.local.home import Home
 from tailrace.services import SERVICES
@@ -18,7 +20,8 @@ def status(home: Home) -> dict[str, Any]:
 
     Returns:
         ``home``, ``ready``, then ``kafka``, ``registry`` and ``clickhouse``, each with address, healthy and
-        (where it runs here) pid and restarts; ``services``, a list with name, pid, healthy, waiting, lag,
+        (where it runs here) pid and restarts, and ClickHouse with the tables that lack rows, and why;
+        ``services``, a list with name, pid, healthy, waiting, lag,
         restarts and address. ``waiting`` says why a service is not ready, None where it is; ``lag`` counts
         records still to be read, None where the service does not say.
 
@@ -35,7 +38,7 @@ def status(home: Home) -> dict[str, Any]:
     with ThreadPoolExecutor(8) as pool:
         kafka = pool.submit(_kafka, connection, ours.get("kafka", {}))
         registry = pool.submit(_server, connection.registry, "/readyz", ours.get("registry", {}))
-        clickhouse = pool.submit(_server, connection.clickhouse or "", "/ping", ours.get("clickhouse", {}))
+        clickhouse = pool.submit(_clickhouse, connection, ours.get("clickhouse", {}))
         services = list(pool.map(_service, (ours[name] for name in SERVICES if name in ours)))
     return {
         "home": str(home.root),
@@ -64,6 +67,20 @@ def _server(address: str, path: str, ours: Mapping[str, Any]) -> dict[str, Any]:
     # A server that is given may want a credential even for this, or not know it; then that it answers says enough.
     healthy = answer.ok if ours else answer.status is not None and answer.status < 500
     return {"address": address, "healthy": healthy} | _process(ours)
+
+
+def _clickhouse(connection: Connection, ours: Mapping[str, Any]) -> dict[str, Any]:
+    found = _server(connection.clickhouse or "", "/ping", ours)
+    if not found["healthy"]:
+        return found
+    try:
+        lacks = lacking(ClickHouse(connection.clickhouse or "", 3.0, connection.clickhouse_auth))
+    except (Retry, TailraceError) as away:
+        return found | {"waiting": str(away)}
+    said = [
+        f"{table} lacks rows, since {why}: `tailrace rebuild {table}`" for table, why in sorted(lacks.items())
+    ]
+    return found | {"lacking": lacks, "waiting": "; ".join(said) or None}
 
 
 def _service(ours: Mapping[str, Any]) -> dict[str, Any]:
