@@ -23,16 +23,26 @@ def rebuild(
 
     Example: tailrace rebuild credit_predictions
     """
+    from tailrace.contracts.lanes import CONTRACTS
     from tailrace.contracts.state.records import ControlRecords
     from tailrace.kit.clickhouse import ClickHouse
-    from tailrace.kit.group_offsets import SINK_GROUP, stored_by
+    from tailrace.kit.clock import SystemClock
+    from tailrace.kit.group_offsets import SINK_GROUP, progress_of, stored_by
+    from tailrace.kit.reading import HistoryReader, everything_on
     from tailrace.sink.rebuild import Rebuild
     from tailrace.sink.rows import RowReader
 
     at = connection()
     clickhouse = ClickHouse.connect(at)
     rows = RowReader(ControlRecords.of(at, OWNER), clickhouse, stored=stored_by(at, SINK_GROUP))
-    work = Rebuild(at, clickhouse, rows)
+    rows.control(everything_on(at, (CONTRACTS,)))
+    work = Rebuild(
+        clickhouse,
+        rows,
+        lambda: progress_of(at, SINK_GROUP),
+        lambda stretches: HistoryReader(at, stretches),
+        SystemClock(),
+    )
     total = sum(each.committed - each.earliest for each in work.offsets(table).values())
     with progress(f"rebuild {table}", total, "offsets") as bar:
         done = work.run(table, bar.update)

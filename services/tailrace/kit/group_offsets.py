@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from tailrace.kit.connection import Connection
@@ -41,7 +41,12 @@ def progress_of(connection: Connection, group: str) -> dict[TopicPartition, Prog
             answers = admin.list_consumer_group_offsets(
                 [ConsumerGroupTopicPartitions(group)], request_timeout=_TIMEOUT_S
             )
-            places = answers[group].result().topic_partitions or []
+            try:
+                places = answers[group].result().topic_partitions or []
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
+                    raise
+                places = []
             known = admin.list_topics(timeout=_TIMEOUT_S).topics
             committed = {
                 TopicPartition(place.topic, place.partition): place.offset

@@ -11,22 +11,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
-from tailrace.contracts.lanes import CONTRACTS
 from tailrace.kit.clickhouse import ClickHouse, quoted
-from tailrace.kit.clock import SystemClock
-from tailrace.kit.connection import Connection
+from tailrace.kit.clock import WaitingClock
 from tailrace.kit.errors import BadRecord, UsageError
-from tailrace.kit.group_offsets import SINK_GROUP, Progress, progress_of
+from tailrace.kit.group_offsets import Progress
 from tailrace.kit.history import mark_rebuilt
+from tailrace.kit.log import History, Reader
 from tailrace.kit.messages import Message, TopicPartition
 from tailrace.kit.migrations import migrate
-from tailrace.kit.reading import HistoryReader, everything_on
 from tailrace.kit.tables import UNREADABLE
 from tailrace.kit.topics import control_topics
 from tailrace.sink.insert import Inserter
-from tailrace.sink.rows import Row, RowReader, blocks, unreadable
+from tailrace.sink.rows import Row, blocks, unreadable
 
 BLOCK_OFFSETS = 10_000
 MAX_BYTES = 32 << 20
@@ -52,22 +50,37 @@ class Rebuilt:
     compacted: list[str] = field(default_factory=list)
 
 
+class Rows(Protocol):
+    """What reads messages as rows: `rows.RowReader`."""
+
+    def tables(self) -> Mapping[str, Sequence[str]]: ...
+    def restore_tables(self) -> None: ...
+    def begin(self) -> None: ...
+    def read(self, message: Message) -> Row | None: ...
+
+
 class Rebuild:
     """
     Args:
-        rows: reads messages as rows; it has had no contracts yet.
+        rows: knows all contracts.
+        progress: how far the sink's group has come.
+        history: reads stretches of partitions.
     """
 
     def __init__(
-        self, connection: Connection, clickhouse: ClickHouse, rows: RowReader, group: str = SINK_GROUP
+        self,
+        clickhouse: ClickHouse,
+        rows: Rows,
+        progress: Callable[[], Mapping[TopicPartition, Progress]],
+        history: Callable[[History], Reader],
+        clock: WaitingClock,
     ) -> None:
-        self._connection = connection
         self._clickhouse = clickhouse
         self._rows = rows
-        self._group = group
-        self._inserter = Inserter(clickhouse, SystemClock())
-        rows.control(everything_on(connection, (CONTRACTS,)))
-        self.tables: Mapping[str, Sequence[str]] = rows.tables()
+        self._progress = progress
+        self._history = history
+        self._inserter = Inserter(clickhouse, clock)
+        self.tables = rows.tables()
 
     def offsets(self, table: str) -> dict[TopicPartition, Progress]:
         """What there is to read for a table.
@@ -80,11 +93,7 @@ class Rebuild:
                 f"no topic is stored in a table {table!r}; those that can be rebuilt are "
                 + ", ".join(sorted(self.tables))
             )
-        return {
-            tp: each
-            for tp, each in sorted(progress_of(self._connection, self._group).items())
-            if tp.topic in self.tables[table]
-        }
+        return {tp: each for tp, each in sorted(self._progress().items()) if tp.topic in self.tables[table]}
 
     def run(self, table: str, tell: Callable[[int], None]) -> Rebuilt:
         """
@@ -97,7 +106,7 @@ class Rebuild:
         """
         done = Rebuilt(table)
         places = self.offsets(table)
-        topics = {tp.topic for tp, each in places.items() if each.committed > each.earliest}
+        topics = {tp.topic for tp, each in self._progress().items() if each.committed > each.earliest}
         migrate(self._clickhouse, stored=topics.__contains__)
         self._rows.restore_tables()
         done.damaged_parts = self._set_damage_aside(table)
@@ -145,7 +154,7 @@ class Rebuild:
 
     def _read(self, tp: TopicPartition, progress: Progress) -> Iterator[list[Message]]:
         """The records of a partition in blocks, as they are cut."""
-        reader = HistoryReader(self._connection, {tp: progress})
+        reader = self._history({tp: progress})
         block: list[Message] = []
         size = 0
         try:
