@@ -139,11 +139,7 @@ class Rebuild:
     def _set_damage_aside(self, table: str) -> list[str]:
         if not self._clickhouse.columns(table):
             return []
-        checked = self._clickhouse.query(
-            f"CHECK TABLE {quoted(table)} SETTINGS check_query_single_value_result = 0"
-        ).rows
-        # The client takes CHECK for a command, and gives its lines as they are written; none for an empty table.
-        damaged = [str(line[0]) for line in checked if len(line) > 1 and str(line[1]) not in ("1", "True")]
+        damaged = self._clickhouse.damaged_parts(table)
         for part in damaged:
             self._clickhouse.command(f"ALTER TABLE {quoted(table)} DETACH PART '{part}'")
         return damaged
