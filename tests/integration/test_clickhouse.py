@@ -10,7 +10,6 @@ import math
 import os
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +18,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import clickhouse_connect
 import lz4.frame
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
+from tests.support.clickhouse_server import LOGINS, connected, start, token_of
 from tests.support.clickhouse_walls import amend
 from tests.support.examples import CONTRACT, SCHEMAS, examples
 from tests.support.memory_registry import MemoryRegistry
@@ -34,7 +33,6 @@ from tailrace.contracts.registration import register_schemas
 from tailrace.contracts.schemas import lane_schemas
 from tailrace.kit.clickhouse import ClickHouse, QueryFailed
 from tailrace.kit.codec import Codec
-from tailrace.kit.credentials import HTTP, SERVICES, Credentials
 from tailrace.kit.data import data_dir
 from tailrace.kit.errors import Retry
 from tailrace.kit.log import Committed
@@ -50,40 +48,11 @@ from tailrace.kit.tables import (
     few_values_of,
     model_tables,
 )
-from tailrace.local.health import ask
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 from tailrace.sink.loop import Sink
 from tailrace.sink.plan import Plan
 from tailrace.sink.rows import UNREADABLE_LAYOUT, Layout, Row, RowReader, blocks
-
-LOGINS: dict[int, str] = {}
-"""By port, with what a service comes in."""
-
-
-def token_of(port: int) -> str:
-    return LOGINS[port].partition(":")[2]
-
-
-def connected(port: int, **options: Any) -> Any:
-    return clickhouse_connect.get_client(
-        host=HOST, port=port, username=SERVICES, password=token_of(port), **options
-    )
-
-
-def start(home: Path, port: int) -> Process:
-    env = os.environ | {"TAILRACE_HOME": str(home), "TAILRACE_PORT": str(port)}
-    LOGINS[port] = f"{SERVICES}:{Credentials(home).make(HTTP, SERVICES)}"
-    process = Process(
-        [sys.executable, "-m", "tailrace.cli", "run", "clickhouse"], home / "clickhouse.log", env
-    )
-    process.launch()
-    deadline = time.monotonic() + 30
-    while not ask(f"http://{HOST}:{port}", "/ping").ok:
-        assert process.running(), process.last_words()
-        assert time.monotonic() < deadline, process.last_words()
-        time.sleep(0.02)
-    return process
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +229,9 @@ def test_what_looks_like_a_refused_name_in_data_passes(client: Any) -> None:
 
 
 def test_settings_and_readonly_do_not_leak(client: Any) -> None:
-    assert client.query("SELECT getSetting('max_threads')", settings={"max_threads": 3}).result_rows == [(3,)]
+    assert client.query(
+        "SELECT getSetting('max_block_size')", settings={"max_block_size": 3}
+    ).result_rows == [(3,)]
     assert client.query("SELECT 1", settings={"readonly": 1}).result_rows == [(1,)]
     with pytest.raises(DatabaseError) as refused:
         client.command(

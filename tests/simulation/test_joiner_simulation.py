@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pytest
@@ -21,6 +22,7 @@ from tailrace.joiner.logic import JoinerLogic
 from tailrace.joiner.store import MemoryStore
 from tailrace.kit import dead_letters
 from tailrace.kit.bounds import STEP
+from tailrace.kit.errors import StateLost
 from tailrace.kit.logic import Logic
 from tailrace.kit.marks import mark, mark_stream, mark_time
 from tailrace.kit.memory_log import MemoryLog
@@ -194,11 +196,14 @@ class JoinerScenario(Scenario):
     def _open(self, lane: str, number: int) -> MemoryStore:
         """An empty store, or one as an earlier owner left it, perhaps long ago."""
         disks = self.disks[lane, number]
-        store = MemoryStore()
+        store = self._store()
         if disks and self.rng.random() < 0.6:
-            store.write(self.rng.choice(disks[-3:]).content, ())
+            MemoryStore.write(store, self.rng.choice(disks[-3:]).content, ())
         disks.append(store)
         return store
+
+    def _store(self) -> MemoryStore:
+        return MemoryStore()
 
     def done(self, log: MemoryLog) -> bool:
         topics = [f"credit.{suffix}" for suffix in (*INPUTS, "rekeyed")]
@@ -331,8 +336,54 @@ class PausingScenario(JoinerScenario):
         return True
 
 
+class DamagedStore(MemoryStore):
+    """A store that turns out to be damaged now and then, whatever is asked of it."""
+
+    def __init__(self, scenario: DamagedScenario) -> None:
+        super().__init__()
+        self.scenario = scenario
+
+    def _look_at_the_sums(self) -> None:
+        if self.scenario.rng.random() < self.scenario.damage:
+            self.throw_away("a sum is wrong")
+            raise StateLost("a sum is wrong")
+
+    def get(self, key: bytes) -> bytes | None:
+        self._look_at_the_sums()
+        return super().get(key)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        self._look_at_the_sums()
+        return super().get_many(keys)
+
+    def looks(self, begin: int, end: int) -> list[tuple[bytes, bytes]]:
+        self._look_at_the_sums()
+        return super().looks(begin, end)
+
+    def write(self, puts: Mapping[bytes, bytes], deletes: Collection[bytes]) -> None:
+        self._look_at_the_sums()
+        super().write(puts, deletes)
+
+
+class DamagedScenario(JoinerScenario):
+    """What is kept of the log is lost again and again, until the end comes."""
+
+    damage = 0.04
+
+    def finish(self, log: MemoryLog, rng: random.Random) -> None:
+        self.damage = 0.0
+        super().finish(log, rng)
+
+    def _store(self) -> MemoryStore:
+        return DamagedStore(self)
+
+
 def test_outcomes_are_what_the_log_says() -> None:
     simulate(JoinerScenario, 80, long=500)
+
+
+def test_damaged_stores_change_nothing() -> None:
+    simulate(DamagedScenario, 40)
 
 
 def test_reading_pauses_where_too_much_waits_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

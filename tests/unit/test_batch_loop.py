@@ -11,7 +11,7 @@ from tests.support.simulation import Crash, drained, quarantine
 
 from tailrace.kit import dead_letters
 from tailrace.kit.batch_loop import DECIDE_S, BatchLoop
-from tailrace.kit.errors import Retry, TailraceError
+from tailrace.kit.errors import Retry, StateLost, TailraceError
 from tailrace.kit.log import Abortable, Committed, Fenced, History, Indefinite, Refused, Retriable
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.memory_log import Fault, MemoryClock, MemoryLog
@@ -455,6 +455,68 @@ def test_a_batch_lingers_for_company_where_it_may(linger_s: float) -> None:
 
 
 # Failing ---
+
+
+@pytest.mark.parametrize("when", ["process", "committed", "restore"])
+def test_a_logic_that_has_lost_its_state_is_given_its_partitions_anew(when: str) -> None:
+    bench = Bench(partitions=2, messages=5)
+    logic = Passing()
+    loop = bench.loop(logic)
+    bench.turn(loop, bench.all_done)
+    taken_over: list[Mapping[TopicPartition, Committed]] = []
+    lost = [StateLost("a file is damaged")]
+
+    def assigned(partitions: Mapping[TopicPartition, Committed]) -> History:
+        assert not logic.owned.keys() & partitions.keys()
+        logic.owned.update(partitions)
+        taken_over.append(partitions)
+        return {FIRST: (0, 3)}
+
+    def fail_once(*_: object) -> None:
+        if lost:
+            raise lost.pop()
+
+    logic.assigned = assigned  # type: ignore[method-assign]
+    if when == "restore":
+        lost.append(StateLost("another is, too"))
+    if when == "committed":
+        logic.committed = fail_once  # type: ignore[method-assign]
+    else:
+        logic.do = fail_once
+        restore = logic.restore
+
+        def restoring(messages: Sequence[Message]) -> None:
+            fail_once()
+            restore(messages)
+
+        logic.restore = restoring  # type: ignore[method-assign]
+    bench.append(5)
+    bench.turn(loop, bench.all_done)
+    bench.turn(loop, lambda: len(logic.restored) >= 3)
+    assert bench.answers() == values(*range(6))
+    assert logic.restored == values(0, 1, 2)
+    assert len(taken_over) == (2 if when == "restore" else 1)
+    assert taken_over[-1][FIRST].offset == (6 if when == "committed" else 5)
+    assert logic.owned.keys() == {FIRST, TopicPartition(REQUESTS, 1)}
+
+
+def test_where_a_person_has_to_see_to_it_no_record_is_blamed() -> None:
+    bench = Bench(messages=3)
+
+    def fail(batch: Sequence[Message], output: Output) -> None:
+        raise TailraceError("the disk cannot be read: look at it")
+
+    for _ in range(7):
+        logic = Passing()
+        logic.do = fail
+        loop = bench.loop(logic)
+        with pytest.raises(TailraceError, match="look at it"):
+            bench.turn(loop, bench.all_done)
+        loop.close()
+    last = bench.loop(Passing())
+    bench.turn(last, bench.all_done)
+    assert bench.answers() == values(0, 1, 2)
+    assert bench.log.messages(LETTERS) == []
 
 
 def test_a_bug_in_the_logic_stops_the_service_with_nothing_committed() -> None:

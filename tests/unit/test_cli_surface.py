@@ -19,7 +19,7 @@ COMMANDS = {
     "credentials renew",
     *("promote", "rollback", "shadow", "reject", "freeze", "unfreeze", "off", "on", "retrain"),
     "experiment",
-    *("replay", "clock", "predict", "tail", "query", "dlq list", "dlq show", "dlq resend"),
+    *("replay", "clock", "predict", "tail", "query", "rebuild", "dlq list", "dlq show", "dlq resend"),
     *("demo", "verify", "reproduce", "explain"),
 }
 # These report something, so machines may ask too.

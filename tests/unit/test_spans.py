@@ -75,7 +75,7 @@ def test_a_list_with_a_null_makes_no_spans() -> None:
 def test_a_kernel_works_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     real = numba.njit
 
-    def nowhere(signature: str, cache: bool = False) -> Any:
+    def nowhere(signature: str | None = None, cache: bool = False) -> Any:
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
         return real(signature)

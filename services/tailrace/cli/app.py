@@ -26,6 +26,7 @@ for _module in (
     "experiment",
     "traffic",
     "look",
+    "rebuild",
     "verify",
     "explain",
     "demo",

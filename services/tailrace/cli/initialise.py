@@ -47,6 +47,7 @@ def _initialise() -> None:
     from tailrace.cli.control import contracts, features_in_service
     from tailrace.contracts.apply import apply, plan
     from tailrace.kit.clickhouse import ClickHouse
+    from tailrace.kit.group_offsets import SINK_GROUP, stored_by
     from tailrace.kit.migrations import migrate
     from tailrace.kit.topics import control_topics, ensure_topics
     from tailrace.local.home import contract_files
@@ -57,7 +58,7 @@ def _initialise() -> None:
     topics = control_topics()
     for difference in ensure_topics(connection.kafka, topics):
         _say(f"warning: {difference}")
-    migrations = migrate(ClickHouse.connect(connection))
+    migrations = migrate(ClickHouse.connect(connection), stored=stored_by(connection, SINK_GROUP))
     _say(f"init          {len(topics)} control topics, {len(migrations)} new migrations, key {key.key_id}")
     in_force = contracts(connection)
     plans = plan(contract_files(Path.cwd()), in_force, features_in_service(connection, home_dir()))

@@ -173,11 +173,10 @@ def apply(
     refused = [reason for each in needed for reason in incompatibilities(registry, each.contract)]
     if refused:
         raise IncompatibleSchema("the registry refuses: " + "\n".join(refused))
-    if not needed:
-        return
-    _topics(connection, [each.contract for each in needed], contracts, say)
-    with _tables(connection) as make_tables:
-        if make_tables is None:
+    if needed:
+        _topics(connection, [each.contract for each in needed], contracts, say)
+    with _tables(connection, plans, say) as make_tables:
+        if make_tables is None and needed:
             say("warning: CLICKHOUSE_URL is not set: no tables are made there")
         for number, each in enumerate(needed, 1):
             if len(needed) > 1:
@@ -185,7 +184,8 @@ def apply(
             register_schemas(registry, each.contract)
             if make_tables is not None:
                 make_tables(each.contract)
-    _publish(connection, ControlRecords.of(connection, OWNER), needed, contracts)
+    if needed:
+        _publish(connection, ControlRecords.of(connection, OWNER), needed, contracts)
 
 
 def _topics(
@@ -217,10 +217,16 @@ def _topics(
 
 
 @contextmanager
-def _tables(connection: Connection) -> Iterator[Callable[[ModelContract], object] | None]:
-    """What makes a contract's tables; None without a ClickHouse."""
+def _tables(
+    connection: Connection, plans: Sequence[Plan], say: Callable[[str], None]
+) -> Iterator[Callable[[ModelContract], object] | None]:
+    """What makes a contract's tables; None without a ClickHouse. Tables of contracts in force that are gone are made
+    again, and what lacks rows is said in the end.
+    """
     from tailrace.kit.clickhouse import ClickHouse
-    from tailrace.kit.tables import ensure_tables
+    from tailrace.kit.group_offsets import SINK_GROUP, stored_by
+    from tailrace.kit.history import lacking, names_of_tables
+    from tailrace.kit.tables import ensure_tables, model_tables
 
     if connection.clickhouse is None:
         yield None
@@ -228,7 +234,16 @@ def _tables(connection: Connection) -> Iterator[Callable[[ModelContract], object
     clickhouse = ClickHouse.connect(connection)
     try:
         clickhouse.create_database()
-        yield partial(ensure_tables, clickhouse)
+        make = partial(ensure_tables, clickhouse, stored=stored_by(connection, SINK_GROUP))
+        present = names_of_tables(clickhouse)
+        for each in plans:
+            if not each.is_needed and not present.issuperset(model_tables(each.contract).values()):
+                make(each.contract)
+        yield make
+        own = {table for each in plans for table in model_tables(each.contract).values()}
+        for table, why in sorted(lacking(clickhouse).items()):
+            if table in own:
+                say(f"warning: ClickHouse's {table} lacks rows, since {why}: `tailrace rebuild {table}`")
     finally:
         clickhouse.close()
 

@@ -42,6 +42,10 @@ def pack(request: Request) -> bytes:
 
 
 def unpack(data: bytes) -> Request:
+    """
+    Raises:
+        ValueError, EOFError, TypeError: it is not what `pack` has made.
+    """
     predictions, truths = marshal.loads(data)  # noqa: S302 - a file of our own
     found = Request([Prediction(*fields) for fields in predictions])
     for prediction in found.predictions:

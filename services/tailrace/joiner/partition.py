@@ -12,7 +12,7 @@ from tailrace.joiner.standing import ACTIONS, LABELS, PREDICTIONS, Facts, Standi
 from tailrace.joiner.step import MARK_EVERY_MS, Result, Step
 from tailrace.joiner.store import STANDING, Store
 from tailrace.kit.bounds import Budget
-from tailrace.kit.errors import Retry
+from tailrace.kit.errors import DiskFailed, Retry, StateLost
 from tailrace.kit.log import Committed
 from tailrace.kit.messages import Message
 
@@ -64,7 +64,10 @@ class LanePartition:
 
     def _left(self, facts: Mapping[str, Facts], committed: Mapping[str, Committed]) -> Standing | None:
         """Where the store stands, if the log leads on from there to what is committed."""
-        data = self._store.get(STANDING)
+        try:
+            data = self._store.get(STANDING)
+        except StateLost:
+            return None
         found = None if data is None else Standing.unpack(data)
         if found is None or found.offsets.keys() != committed.keys():
             return None
@@ -77,11 +80,11 @@ class LanePartition:
         """Takes history of one input; what comes of it was written by who read it first. Whether more is due of it.
 
         Raises:
-            Retry: as `Step.run`.
+            Retry, StateLost: as `Step.run`.
         """
         try:
             self.apply(self._step(budget, until=self._until).run({name: messages} if messages else {}))
-        except Retry:
+        except (Retry, StateLost, DiskFailed):
             raise
         except Exception:
             # One of them stopped a process before and was quarantined: there was nothing else to make of it.
@@ -117,7 +120,7 @@ class LanePartition:
         None where all that could be done was to do again what is committed.
 
         Raises:
-            Retry: as `Step.run`.
+            Retry, StateLost: as `Step.run`.
         """
         while self._is_restoring:
             self._catch_up(budget)

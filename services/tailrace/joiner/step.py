@@ -43,7 +43,7 @@ from tailrace.joiner.standing import (
 )
 from tailrace.joiner.store import STANDING, Look, Store
 from tailrace.kit.bounds import Budget
-from tailrace.kit.errors import BadRecord
+from tailrace.kit.errors import BadRecord, StateLost
 from tailrace.kit.marks import mark
 from tailrace.kit.messages import DeadLetter, Message, PlainMessage, Record
 
@@ -183,7 +183,14 @@ class Step:
     def _load(self, keys: Sequence[bytes]) -> None:
         missing = [key for key in dict.fromkeys(keys) if key not in self._requests]
         for key, data in zip(missing, self._store.get_many(missing), strict=True):
-            self._requests[key] = Request() if data is None else unpack(data)
+            self._requests[key] = Request() if data is None else self._unpack(data)
+
+    def _unpack(self, data: bytes) -> Request:
+        try:
+            return unpack(data)
+        except (ValueError, EOFError, TypeError) as error:
+            self._store.throw_away(f"a request cannot be read: {error}")
+            raise StateLost("a request in the store could not be read") from error
 
     def _looks_between(self, begin: Spot, end: Spot) -> Iterator[Look]:
         new = sorted(look for look in self._looks if begin <= look.spot < end)

@@ -55,7 +55,10 @@ def look_bound(spot: Spot) -> bytes:
 
 
 class Store(Protocol):
-    """Bytes by key."""
+    """Bytes by key.
+
+    Each method but ``close`` raises `StateLost` where it finds the store damaged, and leaves it empty then.
+    """
 
     def get(self, key: bytes) -> bytes | None: ...
 
@@ -70,6 +73,10 @@ class Store(Protocol):
         ...
 
     def wipe(self) -> None: ...
+
+    def throw_away(self, why: str) -> None:
+        """Empties it since it is damaged, and says so in the log."""
+        ...
 
     def close(self) -> None: ...
 
@@ -103,6 +110,9 @@ class MemoryStore:
     def wipe(self) -> None:
         self.content.clear()
         self._looks.clear()
+
+    def throw_away(self, why: str) -> None:
+        self.wipe()
 
     def close(self) -> None:
         pass

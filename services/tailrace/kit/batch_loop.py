@@ -25,7 +25,7 @@ from typing import TypeVar
 from tailrace.kit import dead_letters, metrics
 from tailrace.kit.bounds import STEP, Bounds, prefix, size_of
 from tailrace.kit.clock import WaitingClock
-from tailrace.kit.errors import Retry, TailraceError
+from tailrace.kit.errors import DiskFailed, Retry, StateLost, TailraceError
 from tailrace.kit.log import (
     TRANSACTION_TIMEOUT_MS,
     Abortable,
@@ -361,6 +361,9 @@ class BatchLoop(Turns):
             except Retry as away:
                 self._wait(str(away), HOLD_WAIT_S[0])
                 return
+            except StateLost as lost:
+                self._start_anew(lost)
+                return
             task.taken += len(some)
             del task.messages[: len(some)]
         elif task.reader.caught_up():
@@ -404,6 +407,8 @@ class BatchLoop(Turns):
             except Retry as away:
                 self._wait(str(away), HOLD_WAIT_S[0])
                 return False
+            except StateLost as lost:
+                self._start_anew(lost)
         self._measure(consumer)
         return True
 
@@ -548,6 +553,12 @@ class BatchLoop(Turns):
             self._abort(str(reason))
         except Indefinite as reason:
             self._replace_producer(str(reason))
+        except StateLost as lost:
+            self._settle()
+            self._start_anew(lost)
+        except DiskFailed:
+            self._blame_nobody(consumer, membership, last)
+            raise
         else:
             self._finish(consumer, batch)
 
@@ -570,6 +581,20 @@ class BatchLoop(Turns):
             self._limit = max(1, int(len(messages) * self._bounds.seconds / took / 2))
         elif len(messages) >= self._limit and self._bounds.half().hold(count, size, took):
             self._limit = min(self._max_batch, 2 * self._limit)
+
+    def _blame_nobody(
+        self, consumer: Consumer, membership: Membership, last: Mapping[TopicPartition, Message]
+    ) -> None:
+        """Takes back what was announced: the process ends, and not of a record."""
+        with suppress(LogError, _Dropped):
+            self._settle()
+            trials = {
+                tp: Committed(p.position, pack(p.trial, p.metadata))
+                for tp in last
+                if (p := self._owned[tp]).announced == p.position
+            }
+            if trials and not self._begun:
+                self._transact(consumer, membership, trials, ())
 
     def _may_go_ahead(self, consumer: Consumer, batch: _Batch) -> bool:
         """Whether the next batch may be taken before this one is known to be committed: when a full one waits, and not
@@ -625,7 +650,10 @@ class BatchLoop(Turns):
         if batch.offsets:
             self._count(batch)
         if batch.offsets or not batch.messages:
-            self._logic.committed(batch.output)
+            try:
+                self._logic.committed(batch.output)
+            except StateLost as lost:
+                self._start_anew(lost)
         if not batch.output.holds:
             self._survived.update(batch.in_flight)
         self._hold(consumer, batch.output.holds)
@@ -683,6 +711,8 @@ class BatchLoop(Turns):
             if not messages:
                 raise
             return self._hold_all(str(away), last)
+        except (StateLost, DiskFailed):
+            raise
         except Exception as error:
             # By its number alone: the words of an error may be a record's.
             if isinstance(error, OSError) and (short := shortage_of(error)) is not None:
@@ -871,6 +901,12 @@ class BatchLoop(Turns):
                 partition.proven = True
             elif committed is not None:
                 partition.metadata = unpack(committed.metadata)[1]
+        self._rewinding.update(self._owned)
+        self._assign_anew()
+
+    def _start_anew(self, lost: StateLost) -> None:
+        """After the logic has lost what it keeps."""
+        log.warning("state is read again from the log", extra={"reason": str(lost)})
         self._rewinding.update(self._owned)
         self._assign_anew()
 

@@ -21,6 +21,9 @@ UNKNOWN_TABLE = 60
 UNKNOWN_DATABASE = 81
 _AUTHENTICATION_FAILED = 516
 
+DAMAGED = frozenset({32, 33, 40, 107, 226, 228, 246, 271, 740})
+"""Codes of files that are not as they were written: sums, ends, codecs, and files that are gone."""
+
 # What passes by itself: time-outs, full queues and disks, files that cannot be opened, read or written for the moment,
 # replicas and keepers that are away.
 _PASSING = frozenset(
@@ -210,6 +213,16 @@ class ClickHouse:
             {"topic": topic, "partition": partition, "start": start, "end": end},
         )
         return {int(offset) for (offset,) in found.rows}
+
+    def damaged_parts(self, table: str) -> list[str]:
+        """The names of the table's parts of which a file does not have its sum; all files are read."""
+        with self._errors():
+            statement = f"CHECK TABLE {quoted(table)} SETTINGS check_query_single_value_result = 0"
+            answer = self._do(lambda client: client.command(statement))
+        # The client takes CHECK for a command: it splits what comes at tabs alone.
+        text = "\t".join(answer) if isinstance(answer, list) else str(answer)
+        lines = [line.split("\t") for line in text.split("\n")]
+        return [line[0] for line in lines if len(line) > 1 and line[1] == "0"]
 
     def is_replicated(self, table: str) -> bool:
         """Whether the table's blocks and their tokens are kept together, by a Keeper."""

@@ -15,7 +15,7 @@ from tailrace.kit.private import write_private
 from tailrace.kit.shortages import shortage
 
 _FOLDER = "NUMBA_CACHE_DIR"
-_SUFFIXES = (".nbc", ".nbi")  # code before the index that names it
+_SUFFIXES = (".nbc", ".nbi", ".sums")  # code before the index that names it, their sums last
 
 
 def keep_compiled_in(folder: Path) -> None:

@@ -29,6 +29,16 @@ class Retry(Exception):
     """Something needed is away for the moment (registry, ClickHouse); the same batch is to be offered again."""
 
 
+class DiskFailed(TailraceError):
+    """A disk lets something not be read or written; no record is to be blamed for it."""
+
+
+class StateLost(Exception):
+    """What a logic keeps of the log could not be read any more and was thrown away: the logic has to be given its
+    partitions anew, from what is committed.
+    """
+
+
 def _text(text: str, most: int = 500) -> str:
     short = text if len(text) <= most else text[:most] + "..."
     return short.encode("utf-8", "backslashreplace").decode()

@@ -52,7 +52,10 @@ class Logic(Protocol):
     applied in ``committed``.
 
     ``process`` raises ``kit.errors.Retry`` when something that it needs is away for the moment (a registry); the
-    loop waits and offers the batch again. Any other exception is a bug: the process stops, uncommitted.
+    loop waits and offers the batch again. ``process``, ``restore`` and ``committed`` raise ``kit.errors.StateLost``
+    when what the logic keeps turns out to be damaged: all partitions are revoked and assigned again, with what is
+    committed. A ``kit.errors.DiskFailed`` ends the process, and no record is blamed for it. Any other exception is a
+    bug: the process stops, uncommitted.
     """
 
     def control_topics(self) -> Sequence[str]:

@@ -9,22 +9,31 @@ has no transactions: two services that start at once, or one that dies midway, m
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tailrace.contracts.lanes import CONTRACTS
 from tailrace.kit.clickhouse import ClickHouse
 from tailrace.kit.data import data_dir
 from tailrace.kit.errors import TailraceError
+from tailrace.kit.history import marked_lost, names_of_tables
+from tailrace.kit.tables import CONTROL_TABLES
+
+log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 _REPEATABLE = re.compile(
     r"CREATE (TABLE|VIEW|MATERIALIZED VIEW) IF NOT EXISTS\b"
     r"|ALTER TABLE \S+ (ADD (COLUMN|INDEX) IF NOT EXISTS|MODIFY)\b"
 )
+
+_MADE = re.compile(r"CREATE (?:TABLE|VIEW|MATERIALIZED VIEW) IF NOT EXISTS `?(\w+)")
+_TABLE_MADE = re.compile(r"CREATE TABLE IF NOT EXISTS `?(\w+)")
 
 _TABLE = """CREATE TABLE IF NOT EXISTS schema_migrations (
     version UInt32,
@@ -62,8 +71,16 @@ def read_migrations(folder: Path | None = None) -> list[Migration]:
     return found
 
 
-def migrate(clickhouse: ClickHouse, migrations: Sequence[Migration] | None = None) -> list[str]:
-    """Makes the database and applies what was not applied; gives back the names of what was.
+def migrate(
+    clickhouse: ClickHouse,
+    migrations: Sequence[Migration] | None = None,
+    stored: Callable[[str], bool] = lambda topic: False,
+) -> list[str]:
+    """Makes the database and applies what was not applied; gives back the names of what was. Where a table that
+    was made is gone, all is applied again.
+
+    Args:
+        stored: of a topic, whether records of it had been stored; a table of it that is made then lacks them.
 
     Raises:
         MigrationError: a file that was applied has changed or is gone.
@@ -90,14 +107,42 @@ def migrate(clickhouse: ClickHouse, migrations: Sequence[Migration] | None = Non
                 f"{known[version].name} has changed since it was applied to ClickHouse's database "
                 f"{clickhouse.database}: put it back as it was, and add what is new as a new file"
             )
+    missing = _missing(clickhouse, migrations)
+    gone = {
+        name
+        for migration in migrations
+        for name in _made_by(migration) & missing
+        if migration.version in applied or _had_rows(name, stored)
+    }
+    if gone:
+        names = ", ".join(sorted(gone))
+        log.warning(f"{names} were gone from ClickHouse and are made again, empty: `tailrace rebuild TABLE`")
     done = []
     for migration in migrations:
-        if migration.version not in applied:
+        if migration.version not in applied or gone:
             for statement in migration.statements:
-                clickhouse.command(statement)
+                table = _TABLE_MADE.match(statement)
+                clickhouse.command(marked_lost(statement) if table and table[1] in gone else statement)
+        if migration.version not in applied:
             _record(clickhouse, migration)
             done.append(migration.name)
     return done
+
+
+def _missing(clickhouse: ClickHouse, migrations: Sequence[Migration]) -> set[str]:
+    """What migrations make and is not there."""
+    made = {name for migration in migrations for name in _made_by(migration)}
+    return made - names_of_tables(clickhouse)
+
+
+def _made_by(migration: Migration) -> set[str]:
+    return {made[1] for statement in migration.statements if (made := _MADE.match(statement))}
+
+
+def _had_rows(table: str, stored: Callable[[str], bool]) -> bool:
+    topics = [topic for topic, name in CONTROL_TABLES.items() if name == table]
+    # What services refused, and what cannot be read, may be of any topic: contracts are where every project begins.
+    return any(map(stored, topics or [CONTRACTS]))
 
 
 def _record(clickhouse: ClickHouse, migration: Migration) -> None:

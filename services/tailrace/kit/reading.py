@@ -213,7 +213,7 @@ def earliest_ms(connection: Connection, topics: Sequence[str]) -> int | None:
     def ask() -> int | None:
         try:
             with AdminClient(dict(connection.kafka), logger=log) as admin:
-                places = _asked(admin, _partitions(admin, topics), OffsetSpec.for_timestamp(0))
+                places = ask_offsets(admin, _partitions(admin, topics), OffsetSpec.for_timestamp(0))
         except KafkaException as error:
             raise kind(error) from error
         return min((place.timestamp for place in places.values() if place.offset >= 0), default=None)
@@ -309,10 +309,12 @@ def _partitions(admin: AdminClient, topics: Sequence[str]) -> list[TopicPartitio
 def _ends(admin: AdminClient, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
     """Where each partition ends."""
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    return {tp: place.offset for tp, place in _asked(admin, partitions, latest).items()}
+    return {tp: place.offset for tp, place in ask_offsets(admin, partitions, latest).items()}
 
 
-def _asked(admin: AdminClient, partitions: Sequence[TopicPartition], what: Any) -> dict[TopicPartition, Any]:
+def ask_offsets(
+    admin: AdminClient, partitions: Sequence[TopicPartition], what: Any
+) -> dict[TopicPartition, Any]:
     """An offset of each partition, and its time. One that was made or moved a moment ago may have no leader yet."""
     asked = {Place(*tp): what for tp in partitions}
     give_up = time.monotonic() + _TIMEOUT_S

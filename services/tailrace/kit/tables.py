@@ -14,6 +14,7 @@ beside the outer one's, after them and under their own names; where a name is ta
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
@@ -34,9 +35,12 @@ from tailrace.contracts.names import avro_name
 from tailrace.contracts.schemas import AvroSchema, lane_schemas
 from tailrace.kit.clickhouse import Store, quoted
 from tailrace.kit.errors import TailraceError
+from tailrace.kit.history import marked_lost
 
 if TYPE_CHECKING:
     from tailrace.contracts.model_contract import ModelContract
+
+log = logging.getLogger(__name__)
 
 UNREADABLE = "unreadable"
 DEAD_LETTERS = "dead_letters"
@@ -107,8 +111,13 @@ def model_tables(contract: ModelContract) -> dict[str, str]:
     }
 
 
-def ensure_tables(store: Store, contract: ModelContract) -> list[str]:
+def ensure_tables(
+    store: Store, contract: ModelContract, stored: Callable[[str], bool] = lambda topic: False
+) -> list[str]:
     """Creates the model's tables, or adds the columns that they lack. Gives back what was run.
+
+    Args:
+        stored: of a topic, whether records of it had been stored; a table of it that is created then lacks them.
 
     Raises:
         TableConflict: a column is there with another type.
@@ -117,7 +126,7 @@ def ensure_tables(store: Store, contract: ModelContract) -> list[str]:
     tables = model_tables(contract)
     done = []
     for topic, schema in lane_schemas(contract).items():
-        done += ensure_table(store, tables[topic], columns_of(schema, few))
+        done += ensure_table(store, tables[topic], columns_of(schema, few), partial(stored, topic))
     return done
 
 
@@ -132,8 +141,13 @@ def few_values_of(contract: ModelContract) -> set[str]:
     return few
 
 
-def ensure_table(store: Store, table: str, columns: Sequence[Column]) -> list[str]:
+def ensure_table(
+    store: Store, table: str, columns: Sequence[Column], stored: Callable[[], bool] = lambda: False
+) -> list[str]:
     """Creates a table with these columns, or adds those that it lacks. Gives back what was run.
+
+    Args:
+        stored: whether records for it had been stored; asked where it is created.
 
     Raises:
         TableConflict: a column is there with another type.
@@ -141,6 +155,11 @@ def ensure_table(store: Store, table: str, columns: Sequence[Column]) -> list[st
     there = store.columns(table)
     if not there:
         statement = create_table(table, columns)
+        if stored():
+            statement = marked_lost(statement)
+            log.warning(
+                f"{table} was gone from ClickHouse and is made again, empty: `tailrace rebuild {table}`"
+            )
         store.command(statement)
         return [statement]
     for column in columns:

@@ -4,19 +4,19 @@ Understands what clients send: the statement in the URL or the body, data after 
 any input format), compressed bodies and answers (lz4, zstd, gzip, deflate), ``param_x`` values in the URL or
 a form, settings and ``database`` in the URL, GET as read-only. Who may ask at all is the door's to say (see
 `clickhouse_door`), which puts the user into the request's scope. There are no sessions: ``session_id`` alone is
-accepted, ``session_check`` is an error. An answer is complete before its first byte is sent, so that an error is
-always a status.
+accepted, ``session_check`` is an error. Answers are sent as they come (see `clickhouse_answer`), and a statement ends
+when its client has gone.
 """
 
 from __future__ import annotations
 
 import email.parser
 import email.policy
-import gzip
-import json
 import os
 import re
 import sys
+import threading
+import time
 import uuid
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -27,7 +27,6 @@ import lz4.frame  # type: ignore[import-untyped]
 import uvicorn
 from backports import zstd
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -35,12 +34,14 @@ from starlette.routing import Route
 from tailrace.confinement.profiles import clickhouse_limits, hold
 from tailrace.kit.connection import home_dir
 from tailrace.kit.doors import CLICKHOUSE, open_door
+from tailrace.local.clickhouse_answer import Answer, Turns, summary
 from tailrace.local.clickhouse_door import behind_door
 from tailrace.local.clickhouse_engine import Engine, EngineError, Result, Session
 from tailrace.local.clickhouse_refused import NO_SESSION
 from tailrace.local.ports import HOST, listening
 
 NOT_IMPLEMENTED = 48
+_LOOK_S = 1.0
 UNKNOWN_COMPRESSION = 89
 _CORRUPT: tuple[type[Exception], ...] = (zlib.error, RuntimeError, ValueError, EOFError, zstd.ZstdError)
 _MISTAKES = {6, 26, 27, 36, 38, 41, 42, 43, 44, 53, 62, 72, 115, 117, 130, 386, 457}
@@ -119,6 +120,7 @@ class Bridge:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._turns = Turns()
         self.app = Starlette(
             routes=[
                 Route("/ping", self._ping, methods=["GET", "HEAD"]),
@@ -129,21 +131,14 @@ class Bridge:
     async def _ping(self, request: Request) -> Response:
         return PlainTextResponse("Ok.\n")
 
-    async def _statement(self, request: Request) -> Response:
+    async def _statement(self, request: Request) -> Response | Answer:
         query_id = request.query_params.get("query_id") or str(uuid.uuid4())
         try:
-            result, answer_format = await self._answer(request)
-            body, encoding = await run_in_threadpool(_compress, result.body, request)
+            return await self._answer(request, query_id)
         except EngineError as error:
             return self._error(error, query_id)
-        headers = self._headers(query_id) | {"X-ClickHouse-Summary": _summary(result)}
-        if encoding:
-            headers["Content-Encoding"] = encoding
-        if answer_format:
-            headers["X-ClickHouse-Format"] = answer_format
-        return Response(body, headers=headers, media_type="application/octet-stream")
 
-    async def _answer(self, request: Request) -> tuple[Result, str | None]:
+    async def _answer(self, request: Request, query_id: str) -> Response | Answer:
         parameters = dict(request.query_params)
         content_type = request.headers.get("content-type", "")
         if content_type.startswith("multipart/form-data"):
@@ -163,7 +158,9 @@ class Bridge:
             )
         if parameters.get("session_check") == "1":
             raise _error(NO_SESSION, "there are no sessions here", "SESSION_NOT_FOUND")
-        session = _session(parameters, readonly=request.method == "GET", user=str(request.scope["user"]))
+        session = _session(
+            parameters, readonly=request.method == "GET", user=str(request.scope["user"]), query_id=query_id
+        )
 
         head = bytearray()
         if parameters.get("query"):
@@ -172,13 +169,14 @@ class Bridge:
             head += piece
             if len(head) >= _HEAD:
                 break
+        headers = self._headers(query_id)
         if not head.strip():
-            return Result(b"Ok.\n"), None
+            return PlainTextResponse("Ok.\n", headers=headers)
         # Splitting sees the first part only: data may be gigabytes.
         found = split_insert(bytes(head[:_HEAD]))
         if found is not None:
             result = await self._insert(found, bytes(head[found.data_at :]), pieces, session)
-            return result, None
+            return Response(b"", headers=headers | {"X-ClickHouse-Summary": summary(result, 0)})
         async for piece in pieces:
             head += piece
         try:
@@ -187,23 +185,37 @@ class Bridge:
             raise _error(62, f"the statement is not UTF-8: {error}", "SYNTAX_ERROR") from None
         sql = sql.rstrip().rstrip(";")
         default = parameters.get("default_format", "TabSeparated")
-        result = await run_in_threadpool(self._engine.run, sql, session, default)
-        return result, _format_of(sql, default)
+        if answer_format := _format_of(sql, default):
+            headers["X-ClickHouse-Format"] = answer_format
+        return Answer(
+            self._engine,
+            self._turns,
+            request,
+            (sql, session, default),
+            headers,
+            lambda error: self._error(error, query_id),
+        )
 
     async def _insert(
         self, insert: Insert, first: bytes, rest: AsyncIterator[bytes], session: Session
     ) -> Result:
-        stream = await run_in_threadpool(self._engine.insert, insert.statement, insert.data_format, session)
+        turn = await self._turns.take(session.user)
+        in_thread = self._turns.in_thread
         try:
-            if first:
-                await run_in_threadpool(stream.append, first)
-            async for piece in rest:
-                if piece:
-                    await run_in_threadpool(stream.append, piece)
-            return await run_in_threadpool(stream.finish)
+            stream = await in_thread(self._engine.insert, insert.statement, insert.data_format, session)
+            try:
+                if first:
+                    await in_thread(stream.append, first)
+                async for piece in rest:
+                    if piece:
+                        await in_thread(stream.append, piece)
+                result: Result = await in_thread(stream.finish)
+                return result
+            finally:
+                # After an error, or a client that went away, nothing of its half-sent data is kept.
+                await in_thread(stream.close)
         finally:
-            # After an error, or a client that went away, nothing of its half-sent data is kept.
-            await run_in_threadpool(stream.close)
+            turn.release()
 
     def _headers(self, query_id: str) -> dict[str, str]:
         return {
@@ -220,7 +232,7 @@ class Bridge:
         )
 
 
-def _session(parameters: Mapping[str, str], readonly: bool, user: str) -> Session:
+def _session(parameters: Mapping[str, str], readonly: bool, user: str, query_id: str) -> Session:
     return Session(
         database=parameters.get("database"),
         settings={
@@ -235,6 +247,7 @@ def _session(parameters: Mapping[str, str], readonly: bool, user: str) -> Sessio
         },
         readonly=readonly,
         user=user,
+        query_id=query_id,
     )
 
 
@@ -285,23 +298,6 @@ def _decoder(encoding: str) -> Callable[[bytes], bytes]:
     raise _error(UNKNOWN_COMPRESSION, f"unknown Content-Encoding {encoding!r}", "UNKNOWN_COMPRESSION_METHOD")
 
 
-def _compress(body: bytes, request: Request) -> tuple[bytes, str | None]:
-    accepted = [
-        e.split(";")[0].strip() for e in request.headers.get("accept-encoding", "").lower().split(",")
-    ]
-    if request.query_params.get("enable_http_compression") != "1" or len(body) < 1024:
-        return body, None
-    if "lz4" in accepted:
-        return lz4.frame.compress(body), "lz4"
-    if "zstd" in accepted:
-        return zstd.compress(body, 1), "zstd"
-    if "gzip" in accepted:
-        return gzip.compress(body, compresslevel=1), "gzip"
-    if "deflate" in accepted:
-        return zlib.compress(body, level=1), "deflate"
-    return body, None
-
-
 def _form(content_type: str, body: bytes) -> dict[str, str]:
     message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(
         b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + body
@@ -327,21 +323,6 @@ def _format_of(sql: str, default: str) -> str | None:
     return found.group(1) if found else default
 
 
-def _summary(result: Result) -> str:
-    return json.dumps(
-        {
-            "read_rows": str(result.rows),
-            "read_bytes": str(result.bytes_read),
-            "written_rows": str(result.rows_written),
-            "written_bytes": str(result.bytes_written),
-            "total_rows_to_read": "0",
-            "result_rows": str(result.rows),
-            "result_bytes": str(len(result.body)),
-            "elapsed_ns": str(int(result.seconds * 1e9)),
-        }
-    )
-
-
 def _error(code: int, message: str, name: str) -> EngineError:
     return EngineError(code, f"Code: {code}. DB::Exception: {message}. ({name})")
 
@@ -363,9 +344,22 @@ def serve(home: Path, port: int) -> None:
             config = uvicorn.Config(
                 behind_door(Bridge(engine).app, home), log_level="warning", access_log=False, lifespan="off"
             )
+            threading.Thread(target=_watch, args=(engine, path), daemon=True).start()
             uvicorn.Server(config).run(sockets=[server])
         finally:
             engine.close()
+
+
+def _watch(engine: Engine, path: Path) -> None:
+    """Ends the process where its folder is gone: started again, it makes the folder anew."""
+    while engine.is_in_place():
+        time.sleep(_LOOK_S)
+    print(
+        f"{path} was removed while ClickHouse had it open: it is made anew, empty",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
 
 
 def main() -> None:

@@ -2,31 +2,43 @@
 
 A handle costs 0.2 ms and carries everything that leaks between statements otherwise: settings, ``readonly``,
 the current database, and the partial output of a query that failed. So none is ever used twice.
+
+What a query answers is written into a pipe by the engine, as it comes, in whatever format: the engine's own stream
+of results would format each block as an answer of its own. The engine gives each query an id of its own; the client's
+is in a setting that has no effect here and that no client can set, and by that a query is killed.
 """
 
 from __future__ import annotations
 
 import fcntl
+import os
 import re
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 from tailrace.kit.credentials import OPS
 from tailrace.kit.errors import TailraceError
+from tailrace.local.clickhouse_damage import set_aside
 from tailrace.local.clickhouse_guard import Guard, Parse
 from tailrace.local.clickhouse_kinds import KILL
+from tailrace.local.clickhouse_limits import limits_of
 from tailrace.local.clickhouse_refused import Refused
-from tailrace.local.clickhouse_users import ROLES, write_configuration
+from tailrace.local.clickhouse_tokens import Tokens
+from tailrace.local.clickhouse_users import ROLES, TAG, write_configuration
 
 _CODE = re.compile(r"Code: (\d+)\.")
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0", "\b": "\\b", "\f": "\\f"}
 
 UNKNOWN_SETTING = 115
+SAME_ID = 216
+
+_KILL_AGAIN_S = 0.1
 
 # Canonical forms that are kept: services send the same few statements again and again.
 _KEPT_FORMS, _LONGEST_KEPT = 1024, 16 * 1024
@@ -45,7 +57,8 @@ class Session:
     """What surrounds one statement: database, settings, and the values of its ``{name:Type}`` parameters.
 
     Attributes:
-        user: the HTTP user who sends it: it runs in that user's role.
+        user: the HTTP user who sends it: it runs in that user's role, and within that user's limits.
+        query_id: by which it can be killed; empty where it cannot.
     """
 
     database: str | None = None
@@ -53,10 +66,13 @@ class Session:
     parameters: Mapping[str, str] = field(default_factory=dict)
     readonly: bool = False
     user: str = OPS
+    query_id: str = ""
 
 
 @dataclass(frozen=True)
 class Result:
+    """``body`` is the answer, where it was not written into a pipe."""
+
     body: bytes
     rows: int = 0
     bytes_read: int = 0
@@ -68,9 +84,10 @@ class Result:
 class Insertion:
     """Data on its way into a table; nothing of it is there before ``finish`` returns."""
 
-    def __init__(self, handle: Any, stream: Any) -> None:
+    def __init__(self, handle: Any, stream: Any, end: Callable[[], object]) -> None:
         self._handle = handle
         self._stream = stream
+        self._end = end
 
     def append(self, data: bytes) -> None:
         with _engine_errors():
@@ -90,6 +107,14 @@ class Insertion:
                 self._stream.cancel()
         finally:
             self._handle.close()
+            self._end()
+
+
+class _Running(NamedTuple):
+    """A statement that runs, in canonical form, and whose it is."""
+
+    user: str
+    sql: str
 
 
 class Judge(Protocol):
@@ -123,11 +148,16 @@ class Engine:
             ) from error
         from chdb.state.sqlitelike import Connection
 
+        self._path = path
         self._connect = Connection
         self._opening = threading.Lock()
         # The engine lives as long as one handle does.
-        self._anchor = self._open()
+        try:
+            self._anchor = self._open()
+        except RuntimeError as error:
+            raise TailraceError(set_aside(path / "engine", str(error))) from error
         self._forms: OrderedDict[str, str] = OrderedDict()
+        self._running: dict[str, _Running] = {}
         self._known_settings = frozenset(self._names("SELECT name FROM system.settings"))
         self._guard = guard(
             self._names(
@@ -141,23 +171,41 @@ class Engine:
         self._anchor.close()
         self._lock.close()
 
-    def run(self, sql: str, session: Session, default_format: str = "TabSeparated") -> Result:
+    def is_in_place(self) -> bool:
+        """Whether the folder is still the one that was opened; what is removed under the engine is lost."""
+        try:
+            here = (self._path / "lock").stat()
+            return (self._path / "engine").is_dir() and os.path.samestat(here, os.fstat(self._lock.fileno()))
+        except OSError:
+            return False
+
+    def run(
+        self, sql: str, session: Session, default_format: str = "TabSeparated", out: int | None = None
+    ) -> Result:
         """Runs one statement that carries no data.
 
+        Args:
+            out: the writing end of a pipe, into which the answer goes; who reads it may take their time.
+
         Raises:
-            EngineError: it is refused or failed.
+            EngineError: it is refused, failed, or was killed. Part of the answer may be in the pipe.
         """
         with closing(self._open()) as handle, _engine_errors():
             canonical = self._check(handle, sql, session)
             with _refusals():
                 self._guard.check_format(default_format)
-            self._enter(handle, session)
             if killing := KILL.fullmatch(canonical):
-                # Queries have ids of the engine's own: none is the one that a client gave its query.
-                sql = f"{killing[1]} TEST{killing[2] or ''}"
-            done = handle.query(sql, default_format, params=dict(session.parameters))
+                return self._kill_asked(handle, killing, session, default_format, out)
+            piped = None if out is None else self._into(handle, canonical, default_format, out)
+            with self._named(session, canonical):
+                self._enter(handle, session)
+                done = handle.query(piped or sql, default_format, params=dict(session.parameters))
+            body = done.bytes() or b""
+            if out is not None:
+                _write(out, body)
+                body = b""
             return Result(
-                body=done.bytes() or b"",
+                body=body,
                 rows=done.rows_read(),
                 bytes_read=done.bytes_read(),
                 rows_written=done.rows_written(),
@@ -172,14 +220,86 @@ class Engine:
             EngineError: it is refused, or there is no such table.
         """
         handle = self._open()
+        end: Callable[[], object] = lambda: None  # noqa: E731
         try:
             with _engine_errors():
-                self._check(handle, f"{statement} FORMAT {data_format}", session)
+                canonical = self._check(handle, f"{statement} FORMAT {data_format}", session)
+                end = self._begin(session, canonical)
                 self._enter(handle, session)
-                return Insertion(handle, handle.send_insert(statement, data_format))
+                return Insertion(handle, handle.send_insert(statement, data_format), end)
         except BaseException:
             handle.close()
+            end()
             raise
+
+    def kill(self, query_id: str) -> None:
+        """Ends the statement of that id; it is over some milliseconds later, or not there. May be repeated: the
+        engine knows a statement only a moment after it was begun.
+        """
+        with closing(self._open()) as handle, _engine_errors():
+            handle.query(f"KILL QUERY WHERE Settings['{TAG}'] = {_text(query_id)} ASYNC")
+
+    def _kill_asked(
+        self, handle: Any, killing: re.Match[str], session: Session, default_format: str, out: int | None
+    ) -> Result:
+        """Kills a statement of the user's own, and answers as ClickHouse does: with a line for what is killed."""
+        literal, sync, answer_format = killing[1], killing[2] == "SYNC", killing[3] or default_format
+        query_id = handle.query(f"SELECT {literal}", "TSVRaw").bytes().decode().removesuffix("\n")
+        with self._opening:
+            killed = self._running.get(query_id)
+        is_own = killed is not None and killed.user == session.user
+        while is_own and killing[2] != "TEST" and self._running.get(query_id) is killed:
+            self.kill(query_id)
+            if not sync:
+                break
+            time.sleep(_KILL_AGAIN_S)
+        row = {
+            "kill_status": "finished" if sync else "waiting",
+            "query_id": query_id,
+            "user": session.user,
+            "query": killed.sql if killed is not None else "",
+        }
+        columns = ", ".join(f"{_text(value)} AS {name}" for name, value in row.items())
+        done = handle.query(f"SELECT {columns}{'' if is_own else ' WHERE 0'}", answer_format)
+        body = done.bytes() or b""
+        if out is not None:
+            _write(out, body)
+            body = b""
+        return Result(body, rows=int(is_own))
+
+    @contextmanager
+    def _named(self, session: Session, canonical: str) -> Iterator[None]:
+        end = self._begin(session, canonical)
+        try:
+            yield
+        finally:
+            end()
+
+    def _begin(self, session: Session, canonical: str) -> Callable[[], object]:
+        """Takes note of a statement; gives back what is to be called at its end."""
+        if not session.query_id:
+            return lambda: None
+        with self._opening:
+            if session.query_id in self._running:
+                raise EngineError(
+                    SAME_ID,
+                    f"Code: {SAME_ID}. DB::Exception: Query with id = {session.query_id} is already running. "
+                    "(QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING)",
+                )
+            self._running[session.query_id] = _Running(session.user, canonical)
+        return lambda: self._running.pop(session.query_id, None)
+
+    def _into(self, handle: Any, canonical: str, default_format: str, out: int) -> str | None:
+        """The query with its answer going into a pipe; None for a statement that is no query."""
+        if not _QUERY.match(canonical):
+            return None
+        for before, after in _ways_to_end(canonical, default_format):
+            piped = f"{before} INTO OUTFILE '/proc/self/fd/{out}' APPEND{after}"
+            with suppress(Exception):
+                # The parser decides where it belongs.
+                if self._formatted(handle, piped) == piped:
+                    return piped
+        return None
 
     def _check(self, handle: Any, sql: str, session: Session) -> str:
         """The statement in canonical form: exactly one, and one that its user may send, with these settings."""
@@ -203,15 +323,19 @@ class Engine:
             if sql in self._forms:
                 self._forms.move_to_end(sql)
                 return self._forms[sql]
-        escaped = "".join(_ESCAPES.get(c, c) for c in sql)
-        parsed = handle.query("SELECT formatQuerySingleLine({q:String})", "TSVRaw", params={"q": escaped})
-        canonical: str = parsed.bytes().decode(errors="replace").rstrip("\n")
+        canonical = self._formatted(handle, sql)
         if len(sql) <= _LONGEST_KEPT:
             with self._opening:
                 self._forms[sql] = canonical
                 if len(self._forms) > _KEPT_FORMS:
                     self._forms.popitem(last=False)
         return canonical
+
+    def _formatted(self, handle: Any, sql: str) -> str:
+        escaped = "".join(_ESCAPES.get(c, c) for c in sql)
+        parsed = handle.query("SELECT formatQuerySingleLine({q:String})", "TSVRaw", params={"q": escaped})
+        text: str = parsed.bytes().decode(errors="replace")
+        return text.rstrip("\n")
 
     def _parse(self, expression: str) -> str:
         """The canonical form of the statement that an expression of literals gives."""
@@ -224,13 +348,14 @@ class Engine:
         handle.query(f"SET ROLE {ROLES[session.user]}")
         if session.database:
             handle.query(f"USE {_identifier(session.database)}")
-        assignments = [f"{name} = {_text(value)}" for name, value in session.settings.items()]
+        limits = limits_of(session.user)
+        settings = limits.defaults() | {TAG: session.query_id} | limits.within(session.settings)
+        assignments = [f"{name} = {_text(value)}" for name, value in settings.items()]
         if session.readonly and not any(a.startswith("readonly ") for a in assignments):
             assignments.append("readonly = 2")
         # Once `readonly` holds nothing else can be set.
         assignments.sort(key=lambda a: a.startswith("readonly "))
-        if assignments:
-            handle.query("SET " + ", ".join(assignments))
+        handle.query("SET " + ", ".join(assignments))
 
     def _open(self) -> Any:
         with self._opening:
@@ -239,6 +364,25 @@ class Engine:
     def _names(self, sql: str) -> list[str]:
         found: bytes = self._anchor.query(sql, "TSVRaw").bytes()
         return found.decode().split()
+
+
+_QUERY = re.compile(r"\(*(?:SELECT|WITH)\b")
+
+
+def _ways_to_end(canonical: str, default_format: str) -> Iterator[tuple[str, str]]:
+    """Where the part of a query may begin that says what becomes of its answer: the text before, and from there on."""
+    tokens = Tokens(canonical)
+    for place in reversed(range(len(tokens))):
+        if tokens[place].text == "FORMAT" and tokens[place].kind == "word" and tokens[place + 1].is_name:
+            yield canonical[: tokens[place].start - 1], " " + canonical[tokens[place].start :]
+    yield canonical, f" FORMAT {default_format}"
+
+
+def _write(out: int, data: bytes) -> None:
+    rest = memoryview(data)
+    with suppress(BrokenPipeError):  # nobody wants it any more
+        while rest:
+            rest = rest[os.write(out, rest) :]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from tailrace.local.clickhouse_allowed import names
 from tailrace.local.clickhouse_kinds import TABLE_SETTINGS, check_kind, check_set
+from tailrace.local.clickhouse_limits import limits_of
 from tailrace.local.clickhouse_refused import Refused
 from tailrace.local.clickhouse_tokens import Token, Tokens
 
@@ -97,6 +98,8 @@ class Guard:
                 assigned = self._assigned(tokens, place + 1)
                 for name, value in assigned.items():
                     self._check_assigned(name, value, of_table)
+                    if not (tokens[place].text == "SET" and place == 0):  # which is forgotten
+                        limits_of(user).check(name, value)
                 if tokens[place].text == "SET" and place == 0:
                     check_set(list(assigned))
 

@@ -14,20 +14,25 @@ _SHOWN = (
     "TABLES|FULL TABLES|DATABASES|DICTIONARIES|COLUMNS|FULL COLUMNS|EXTENDED COLUMNS|EXTENDED FULL COLUMNS|INDEXES"
     "|CREATE (?:TABLE|VIEW|DATABASE)|PROCESSLIST|SETTINGS|CHANGED SETTINGS|SETTING|FUNCTIONS|ENGINES|GRANTS|MERGES"
 )
-KILL = re.compile(r"(KILL QUERY WHERE query_id = '(?:[^'\\]|\\.)*') (?:A?SYNC|TEST)( FORMAT \w+)?")
+KILL = re.compile(r"KILL QUERY WHERE query_id = ('(?:[^'\\]|\\.)*') (A?SYNC|TEST)(?: FORMAT (\w+))?")
 
 _READING = re.compile(
     rf"\(*(?:SELECT|WITH)\b|(?:DESCRIBE TABLE|EXPLAIN {_EXPLAINED}(?:SELECT|WITH))\b"
     rf"|SHOW (?:{_SHOWN})\b|EXISTS (?:TABLE|VIEW|DATABASE|DICTIONARY) |USE {_NAME}$|SET \w+ = |{KILL.pattern}$"
 )
-# What sink, `tailrace apply` and migrations send.
+# What sink, `tailrace apply`, `tailrace rebuild` and migrations send.
 _WRITING = re.compile(
     rf"INSERT INTO {_NAME}(?: \([^()]*\))?(?: SETTINGS .*)? FORMAT \w+$"
     rf"|CREATE DATABASE (?:IF NOT EXISTS )?{_NAME}$"
     rf"|CREATE TABLE (?:IF NOT EXISTS )?{_NAME} \("
     rf"|CREATE VIEW (?:IF NOT EXISTS )?{_NAME} AS (?:SELECT|WITH)\b"
     rf"|ALTER TABLE {_NAME} \(ADD COLUMN "
+    # A table that was made again says so, and what is damaged is set aside.
+    rf"|ALTER TABLE {_NAME} \(MODIFY COMMENT '[\w :-]*'\)$"
+    rf"|ALTER TABLE {_NAME} \(DETACH PART '\w+'\)$"
+    rf"|CHECK TABLE {_NAME} SETTINGS check_query_single_value_result = 0$"
 )
+_ALONE = re.compile(r" \((?:MODIFY COMMENT '[\w :-]*'|DETACH PART '\w+')\)$")
 _WRITERS = {OPS: (), SERVICES: (_WRITING,)}
 
 # Pairs of words that only statements have which nobody may send, wherever they stand.
@@ -65,7 +70,7 @@ def check_kind(canonical: str, tokens: Tokens, user: str) -> None:
     if tokens[0].text == "CREATE" and tokens[1].text == "TABLE":
         _check_table(tokens)
     if tokens[0].text == "ALTER":
-        _check_alteration(tokens)
+        _check_alteration(canonical, tokens)
 
 
 def check_set(names: list[str]) -> None:
@@ -93,7 +98,9 @@ def _check_table(tokens: Tokens) -> None:
         raise Refused("CREATE TABLE is refused without columns and engine of its own")
 
 
-def _check_alteration(tokens: Tokens) -> None:
+def _check_alteration(canonical: str, tokens: Tokens) -> None:
+    if _ALONE.search(canonical):
+        return
     for place, token in enumerate(tokens):
         opens = token.text == "(" and not token.adjacent and token.kind == "mark"
         first = tokens[place - 1].text == "," or place < 6

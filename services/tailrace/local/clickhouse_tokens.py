@@ -25,6 +25,8 @@ class Token(NamedTuple):
     text: str
     adjacent: bool
     """Whether nothing stands between it and the token before."""
+    start: int = 0
+    """Where in the statement it begins."""
 
     @property
     def is_name(self) -> bool:
@@ -112,5 +114,5 @@ def _split(text: str) -> Iterator[Token]:
         if match.lastgroup == "space":
             adjacent = False
             continue
-        yield Token(match.lastgroup, match.group(), adjacent)
+        yield Token(match.lastgroup, match.group(), adjacent, match.start())
         adjacent = True

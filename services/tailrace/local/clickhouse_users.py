@@ -24,9 +24,14 @@ GRANTS = {
     SERVICES: (
         _READING,
         "GRANT INSERT, CREATE DATABASE, CREATE TABLE, CREATE VIEW, ALTER ADD COLUMN ON *.*",
+        # `tailrace rebuild`; to set a part aside is a kind of deleting to the engine.
+        "GRANT CHECK, ALTER MODIFY COMMENT, ALTER DELETE ON *.*",
         *(f"GRANT TABLE ENGINE ON {engine}" for engine in _ENGINES),
     ),
 }
+TAG = "chdb_client_name"
+"""The setting that carries the client's id of a query: it is shown to other servers, and there are none."""
+
 ROLES = {user: f"tailrace_{user}" for user in GRANTS}
 """The role of each HTTP user."""
 
@@ -53,7 +58,7 @@ def write_configuration(folder: Path) -> Path:
 
 def _profiles() -> str:
     off = "".join(f"<{name}>0</{name}>" for name in _OFF)
-    constant = "".join(f"<{name}><const/></{name}>" for name in sorted(names("settings_refused")))
+    constant = "".join(f"<{name}><const/></{name}>" for name in sorted(names("settings_refused") - {TAG}))
     return f"<profiles><default>{off}<constraints>{constant}</constraints></default></profiles>"
 
 

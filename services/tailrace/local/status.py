@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from tailrace.kit.clickhouse import ClickHouse
 from tailrace.kit.connection import Connection, connect
-from tailrace.kit.errors import TailraceError
+from tailrace.kit.errors import Retry, TailraceError
+from tailrace.kit.history import lacking
 from tailrace.local.deaths import report
 from tailrace.local.health import ask, lag, reason
 from tailrace.local.home import Home
@@ -22,11 +24,12 @@ def status(home: Home) -> dict[str, Any]:
 
     Returns:
         ``home``, ``ready``, ``kept``, ``short``, then ``kafka``, ``registry`` and ``clickhouse``, each with address,
-        healthy and (where it runs here) pid, restarts and deaths; ``services``, a list with name, pid, healthy,
-        waiting, lag, restarts, deaths and address. ``waiting`` says why a service is not ready, None where it is;
-        ``lag`` counts records still to be read, None where the service does not say. ``deaths`` are those of
-        `deaths.report`; what is in a crash loop is not healthy. ``short`` lists what the machine is short of, as
-        `room.Shortage`. ``kept`` is False where nobody brings back what dies: the supervisor was killed.
+        healthy and (where it runs here) pid, restarts and deaths, and ClickHouse with the tables that lack rows, and
+        why; ``services``, a list with name, pid, healthy, waiting, lag, restarts, deaths and address. ``waiting`` says
+        why a service is not ready, None where it is; ``lag`` counts records still to be read, None where the service
+        does not say. ``deaths`` are those of `deaths.report`; what is in a crash loop is not healthy. ``short`` lists
+        what the machine is short of, as `room.Shortage`. ``kept`` is False where nobody brings back what dies: the
+        supervisor was killed.
 
     Raises:
         TailraceError: nothing runs in this home.
@@ -44,7 +47,7 @@ def status(home: Home) -> dict[str, Any]:
     with ThreadPoolExecutor(8) as pool:
         kafka = pool.submit(_kafka, connection, ours.get("kafka", {}))
         registry = pool.submit(_server, connection.registry, "/readyz", ours.get("registry", {}))
-        clickhouse = pool.submit(_server, connection.clickhouse or "", "/ping", ours.get("clickhouse", {}))
+        clickhouse = pool.submit(_clickhouse, connection, ours.get("clickhouse", {}))
         services = list(pool.map(_service, (ours[name] for name in SERVICES if name in ours)))
     return {
         "home": str(home.root),
@@ -82,6 +85,20 @@ def _server(address: str, path: str, ours: Mapping[str, Any]) -> dict[str, Any]:
     # A server that is given may want a credential even for this, or not know it; then that it answers says enough.
     healthy = answer.ok if ours else answer.status is not None and answer.status < 500
     return {"address": address} | _process(ours, healthy)
+
+
+def _clickhouse(connection: Connection, ours: Mapping[str, Any]) -> dict[str, Any]:
+    found = _server(connection.clickhouse or "", "/ping", ours)
+    if not found["healthy"]:
+        return found
+    try:
+        lacks = lacking(ClickHouse(connection.clickhouse or "", 3.0, connection.clickhouse_auth))
+    except (Retry, TailraceError) as away:
+        return found | {"waiting": str(away)}
+    said = [
+        f"{table} lacks rows, since {why}: `tailrace rebuild {table}`" for table, why in sorted(lacks.items())
+    ]
+    return found | {"lacking": lacks, "waiting": "; ".join(said) or None}
 
 
 def _service(ours: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tailrace.contracts.lanes import CONTRACTS
 from tailrace.kit.clickhouse import ClickHouse
 from tailrace.kit.clock import SystemClock
+from tailrace.kit.group_offsets import stored_by
 from tailrace.kit.log import Backend
 from tailrace.kit.messages import Message
 from tailrace.kit.migrations import migrate
@@ -23,13 +24,23 @@ def main() -> None:
 def make_sink(service: Service) -> Sink:
     backend = service.kafka
     clickhouse = ClickHouse.connect(service.connection, timeout=CLICKHOUSE_TIMEOUT_S)
+
+    def stored(topic: str) -> bool:
+        return stored_by(service.connection, service.group)(topic)
+
+    rows = RowReader(service.records, clickhouse, lambda: all_contracts(backend), stored)
+
+    def restore() -> None:
+        migrate(clickhouse, stored=stored_by(service.connection, service.group))
+        rows.restore_tables()
+
     return Sink(
         backend,
-        RowReader(service.records, clickhouse, lambda: all_contracts(backend)),
+        rows,
         clickhouse,
         group=service.group,
         clock=SystemClock(),
-        restore=lambda: migrate(clickhouse),
+        restore=restore,
         stop=service.stop,
     )
 

@@ -11,13 +11,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from threading import Event
 from typing import Protocol
 
 from tailrace.contracts.lanes import CONTRACTS
 from tailrace.kit import metrics
-from tailrace.kit.clickhouse import NO_SUCH_COLUMN, UNKNOWN_DATABASE, UNKNOWN_TABLE, QueryFailed, Store
+from tailrace.kit.clickhouse import (
+    DAMAGED,
+    NO_SUCH_COLUMN,
+    UNKNOWN_DATABASE,
+    UNKNOWN_TABLE,
+    QueryFailed,
+    Store,
+)
 from tailrace.kit.clock import WaitingClock
 from tailrace.kit.errors import BadRecord, Retry
 from tailrace.kit.log import Abortable, Backend, Committed, Consumer, LogError
@@ -25,6 +31,7 @@ from tailrace.kit.messages import Message, TopicPartition
 from tailrace.kit.reasons import waiting_for
 from tailrace.kit.tables import UNREADABLE
 from tailrace.kit.turns import Stopping, Turns
+from tailrace.sink.insert import Inserter
 from tailrace.sink.plan import Plan, make_plan
 from tailrace.sink.rows import Block, Row, blocks, unreadable
 
@@ -40,8 +47,6 @@ STEP_S = 5.0
 LINGER_S = 1.0
 """How long a record waits for company. ClickHouse likes few large blocks; people like to see what happens."""
 IDLE_WAIT_S = 0.05
-SETTLE_S = 0.5
-"""How long a block is waited for of which ClickHouse has the token and not the rows."""
 RETRY_S = (0.2, 5.0)
 """How long is waited before what failed is tried again: at first, and at most, doubling."""
 
@@ -100,7 +105,7 @@ class Sink(Turns):
     """Brings every topic that ``rows`` names into ``store``.
 
     Args:
-        restore: makes the fixed tables, where they are missing.
+        restore: makes tables that are missing; called once all contracts are known.
         stop: set when the process is to end; whatever waits then gives up.
     """
 
@@ -125,7 +130,7 @@ class Sink(Turns):
         self._max_rows = max_rows
 
         self._restored = False
-        self._types: dict[str, dict[str, str]] = {}
+        self._inserter = Inserter(store, clock)
         self._owned: dict[TopicPartition, _Partition] = {}
         self._paused: set[TopicPartition] = set()
 
@@ -141,11 +146,11 @@ class Sink(Turns):
             self._start_over()
 
     def _take_turn(self) -> None:
+        if not self._take_contracts():
+            return
         if not self._restored:
             self._restore()
             self._restored = True
-        if not self._take_contracts():
-            return
         self._subscribe(self._rows.topics())
         if self._consumer is None:
             self._wait(self._reason(), IDLE_WAIT_S)
@@ -397,65 +402,24 @@ class Sink(Turns):
         return partition.plan.end
 
     def _dropped(self, partition: _Partition, table: str, failed: QueryFailed) -> Exception:
-        """What to raise: what somebody dropped is made again, as the rows are read again."""
+        """What to raise: what somebody dropped is made again, as the rows are read again; what is damaged waits."""
+        if failed.code in DAMAGED:
+            return Retry(f"ClickHouse's {table} is damaged, `tailrace rebuild {table}` helps: {failed}")
         if failed.code not in (NO_SUCH_COLUMN, UNKNOWN_TABLE, UNKNOWN_DATABASE):
             return failed
         partition.blocks = None
         partition.is_repeat = True
         partition.stored.clear()
-        self._types.clear()
+        self._inserter.forget_tables()
         self._rows.forget_tables()
         self._restored = False
         return Retry(f"ClickHouse has lost what {table} needs: {failed}")
 
     def _insert_block(self, tp: TopicPartition, plan: Plan, table: str, block: Block) -> None:
         if self._owned[tp].is_repeat or self._stored(tp, table) >= plan.start:
-            self._insert_missing(tp, plan, table, block)
+            self._inserter.insert_missing(table, block, tp, plan.token(tp))
         else:
-            self._send(table, block, plan.token(tp))
-
-    def _insert_missing(self, tp: TopicPartition, plan: Plan, table: str, block: Block) -> None:
-        """Inserts a block of which rows may be there already, and looks whether all are there in the end.
-
-        The token alone does not do: a ClickHouse that is killed while it takes a block can remember the token
-        and not have the rows, since it writes the token first. What is still missing then goes in under the
-        next token; the tokens follow each other, so that whoever repeats the plan once more tries the same ones.
-        """
-        for attempt in count():
-            missing = self._missing(tp, plan, table, block)
-            if missing and attempt:
-                # Not while the server may be between token and rows.
-                self._clock.sleep(SETTLE_S)
-                missing = self._missing(tp, plan, table, block)
-            if not missing:
-                return
-            token = plan.token(tp) + (f"/{attempt}" if attempt else "")
-            self._send(table, missing, token)
-            if self._store.is_replicated(table):
-                # Tokens and rows are one there; and a replica may not show yet what another has taken.
-                return
-
-    def _send(self, table: str, block: Block, token: str) -> None:
-        types = self._types_of(table, block)
-        started = self._clock.perf_ns()
-        self._store.insert(table, block, types, token)
-        metrics.INSERT_SECONDS.observe((self._clock.perf_ns() - started) / 1e9)
-
-    def _missing(self, tp: TopicPartition, plan: Plan, table: str, block: Block) -> Block:
-        """What of the block has no row; empty where nothing is missing."""
-        there = self._store.offsets(table, *tp, plan.start, plan.end)
-        missing = [index for index, offset in enumerate(block["_offset"]) if offset not in there]
-        if len(missing) == len(block["_offset"]):
-            return block
-        return {name: [values[i] for i in missing] for name, values in block.items()} if missing else {}
-
-    def _types_of(self, table: str, columns: Collection[str]) -> dict[str, str]:
-        types = self._types.get(table, {})
-        if not types.keys() >= set(columns):
-            types = self._types[table] = self._store.columns(table)
-        if missing := set(columns) - types.keys():
-            raise QueryFailed(f"{table} lacks {', '.join(sorted(missing))}", NO_SUCH_COLUMN, None)
-        return types
+            self._inserter.insert(table, block, plan.token(tp))
 
     def _commit(self, consumer: Consumer, offsets: Mapping[TopicPartition, Committed]) -> None:
         """Commits as the member that took the partitions over; raises ``Abortable`` where it is that no more."""

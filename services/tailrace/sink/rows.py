@@ -9,6 +9,7 @@ and contract revisions are only ever added.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
@@ -36,7 +37,9 @@ from tailrace.kit.tables import (
     TableConflict,
     columns_of,
     ensure_table,
+    ensure_tables,
     few_values_of,
+    model_tables,
     table_name,
 )
 
@@ -102,15 +105,21 @@ class RowReader:
         store: where the tables are; a column or table that a schema needs and that is not there is made.
         contracts: reads the contracts' topic from its start to its present end. Asked for what seems to be
             ahead of the contracts that are known.
+        stored: of a topic, whether records of it had been stored; a table of it that is made then lacks them.
     """
 
     def __init__(
-        self, records: ControlRecords, store: Store, contracts: Callable[[], Iterable[Message]] = lambda: ()
+        self,
+        records: ControlRecords,
+        store: Store,
+        contracts: Callable[[], Iterable[Message]] = lambda: (),
+        stored: Callable[[str], bool] = lambda topic: False,
     ) -> None:
         self._codec = Codec(records.registry)
         self._control = records.codec
         self._store = store
         self._all_contracts = contracts
+        self._stored = stored
         self._contracts = Contracts()
         self._state = ControlState(records, {CONTRACTS: self._contracts.apply})
         self._refreshed = False
@@ -126,6 +135,26 @@ class RowReader:
         """Every topic that is stored: control topics, and those of each lane that ever had a contract."""
         lanes = {Lane(applied.contract.lane) for applied in self._contracts.by_digest.values()}
         return frozenset(CONTROL_TABLES) | {t for lane in lanes for t in lane.topics if t != lane.rekeyed}
+
+    def tables(self) -> dict[str, list[str]]:
+        """Every table, with the topics whose records it has."""
+        lanes = {Lane(applied.contract.lane) for applied in self._contracts.by_digest.values()}
+        tables = {table: [topic] for topic, table in CONTROL_TABLES.items()}
+        tables[DEAD_LETTERS] = sorted(lane.dead_letters for lane in lanes)
+        tables[UNREADABLE] = sorted(self.topics())
+        for applied in self._contracts.by_digest.values():
+            for topic, table in model_tables(applied.contract).items():
+                topics = tables.setdefault(table, [])
+                if topic not in topics:
+                    topics.append(topic)
+        return tables
+
+    def restore_tables(self) -> None:
+        """Makes tables of models that are gone."""
+        for applied in self._contracts.current.values():
+            # A column of another type is met, and said, where a record needs it.
+            with suppress(TableConflict):
+                ensure_tables(self._store, applied.contract, self._stored)
 
     def begin(self) -> None:
         """Before a batch: contracts may have come since the last one."""
@@ -179,7 +208,7 @@ class RowReader:
             model = self._model_of(schema, lane, suffix)
             if model is None:
                 return None
-            found = self._layouts[key] = self._make(table_name(model, suffix), schema, model)
+            found = self._layouts[key] = self._make(table_name(model, suffix), schema, model, topic)
         if isinstance(found, BadRecord):
             raise found
         return found
@@ -252,7 +281,9 @@ class RowReader:
         found = self._layouts.get(key)
         if found is None:
             table = table_name(contract.model, suffix)
-            found = self._layouts[key] = self._make(table, schema, contract.model)
+            found = self._layouts[key] = self._make(
+                table, schema, contract.model, f"{contract.lane}.{suffix}"
+            )
         if isinstance(found, BadRecord):
             raise found
         return found
@@ -279,11 +310,11 @@ class RowReader:
         assert isinstance(found, Layout)
         return found
 
-    def _make(self, table: str, schema: AvroSchema, model: str) -> Layout | BadRecord:
+    def _make(self, table: str, schema: AvroSchema, model: str, topic: str) -> Layout | BadRecord:
         newest = self._contracts.current.get(model)
         columns = columns_of(schema, few_values_of(newest.contract) if newest else ())
         try:
-            ensure_table(self._store, table, columns)
+            ensure_table(self._store, table, columns, lambda: self._stored(topic))
         except TableConflict as conflict:
             return BadRecord("type-conflict", str(conflict))
         return Layout(table, tuple(columns))

@@ -1,0 +1,303 @@
+"""The answer to a query over HTTP, sent as it comes; and the query's end where its client has gone.
+
+The first bytes are held back for a moment, so that what fails at once fails with a status, and a short answer has its
+length and summary. A query that fails later breaks its answer off: its last chunk never comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import zlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any
+
+import anyio.to_thread
+import lz4.frame  # type: ignore[import-untyped]
+from backports import zstd
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from tailrace.local.clickhouse_engine import Engine, EngineError, Result, Session
+from tailrace.local.clickhouse_limits import limits_of
+
+TOO_MANY_STATEMENTS = 202
+TOO_LARGE = 396
+
+PIECE = 256 << 10
+HELD_BYTES = 1 << 20
+HELD_S = 0.25
+"""So much of an answer is held back, and for so long after its first byte."""
+MOST_HELD = 64 << 20
+"""Of an answer that the client wants complete or not at all (``wait_end_of_query``)."""
+QUEUE_S = 20.0
+"""How long a statement waits for others of its user."""
+_KILL_AGAIN_S = 0.1
+_SMALL = 1024
+
+Failed = Callable[[EngineError], Response]
+
+
+class Turns:
+    """Lets each user have so many statements running at once."""
+
+    def __init__(self) -> None:
+        self._turns: dict[str, asyncio.Semaphore] = {}
+        self._threads: anyio.CapacityLimiter | None = None
+
+    async def take(self, user: str) -> asyncio.Semaphore:
+        """A turn, to be given back by its ``release``.
+
+        Raises:
+            EngineError: none has come for a while.
+        """
+        turns = self._turns.setdefault(user, asyncio.Semaphore(limits_of(user).statements))
+        try:
+            await asyncio.wait_for(turns.acquire(), QUEUE_S)
+        except TimeoutError:
+            raise EngineError(
+                TOO_MANY_STATEMENTS,
+                f"Code: {TOO_MANY_STATEMENTS}. DB::Exception: {limits_of(user).statements} statements of {user} have "
+                f"been running for {QUEUE_S:.0f} s: wait for one of them, or end it with KILL QUERY. "
+                "(TOO_MANY_SIMULTANEOUS_QUERIES)",
+            ) from None
+        return turns
+
+    async def in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Runs a call in a thread of which there are as many as statements may run."""
+        if self._threads is None:
+            self._threads = anyio.CapacityLimiter(256)
+        return await anyio.to_thread.run_sync(call, *arguments, limiter=self._threads)
+
+
+class Answer:
+    """A response that runs its statement. It is over when the statement is."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        turns: Turns,
+        request: Request,
+        statement: tuple[str, Session, str],
+        headers: dict[str, str],
+        failed: Failed,
+    ) -> None:
+        self._engine = engine
+        self._turns = turns
+        self._request = request
+        self._statement = statement
+        self._headers = headers
+        self._failed = failed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        session = self._statement[1]
+        gone = asyncio.ensure_future(_gone(receive))
+        try:
+            turn = await _unless(gone, self._turns.take(session.user))
+            try:
+                await self._run(scope, receive, send, gone)
+            finally:
+                turn.release()
+        except EngineError as error:
+            await self._failed(error)(scope, receive, send)
+        except ConnectionError:
+            pass
+        finally:
+            gone.cancel()
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send, gone: asyncio.Future[None]) -> None:
+        reading, writing = os.pipe()
+        running = asyncio.ensure_future(self._turns.in_thread(self._write, writing))
+        reader = asyncio.StreamReader(limit=PIECE)
+        pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb")
+        )
+        try:
+            await self._send(scope, receive, send, _Pieces(reader, gone), running)
+        finally:
+            pipe.close()
+            while not running.done():
+                await asyncio.shield(self._turns.in_thread(self._engine.kill, self._statement[1].query_id))
+                await asyncio.wait({running}, timeout=_KILL_AGAIN_S)
+            with suppress(EngineError):
+                running.result()
+
+    def _write(self, writing: int) -> Result:
+        sql, session, default_format = self._statement
+        try:
+            return self._engine.run(sql, session, default_format, writing)
+        finally:
+            os.close(writing)
+
+    async def _send(
+        self, scope: Scope, receive: Receive, send: Send, pieces: _Pieces, running: asyncio.Future[Result]
+    ) -> None:
+        waits = self._request.query_params.get("wait_end_of_query") == "1"
+        held = await pieces.first(MOST_HELD if waits else HELD_BYTES, None if waits else HELD_S)
+        if pieces.ended:
+            result: Result = await running
+            headers = self._headers | {"X-ClickHouse-Summary": summary(result, len(held))}
+            encoding, encode = _encoder(self._request) if len(held) >= _SMALL else ("", _plain)
+            body = await self._turns.in_thread(_whole, encode, bytes(held))
+            await _response(headers, encoding, body)(scope, receive, send)
+            return
+        if waits:
+            raise EngineError(
+                TOO_LARGE,
+                f"Code: {TOO_LARGE}. DB::Exception: the answer is larger than {MOST_HELD >> 20} MiB: ask for it "
+                "without wait_end_of_query. (TOO_MANY_ROWS_OR_BYTES)",
+            )
+        encoding, encode = _encoder(self._request)
+        start = _response(self._headers, encoding, None)
+        await send({"type": "http.response.start", "status": 200, "headers": start.raw_headers})
+        first = bytes(held)
+        held.clear()
+        await self._send_piece(send, encode, first)
+        async for piece in pieces:
+            await self._send_piece(send, encode, piece)
+        try:
+            await running
+        except EngineError as error:
+            print(f"an answer was broken off: {error}", flush=True)
+            raise ConnectionAbortedError from error
+        await send({"type": "http.response.body", "body": encode(None)})
+
+    async def _send_piece(self, send: Send, encode: _Encode, piece: bytes) -> None:
+        body = piece if encode is _plain else await self._turns.in_thread(encode, piece)
+        if body:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+class _Pieces:
+    """What comes through the pipe.
+
+    Raises, wherever it is asked for more:
+        ConnectionError: the client has gone.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, gone: asyncio.Future[None]) -> None:
+        self._reader = reader
+        self._gone = gone
+        self.ended = False
+
+    async def first(self, most: int, for_s: float | None) -> bytearray:
+        """The first bytes: until the end, or until there are ``most``, or ``for_s`` seconds after the first."""
+        held = bytearray(await self._read())
+        give_up = None if for_s is None else asyncio.get_running_loop().time() + for_s
+        while not self.ended and len(held) < most:
+            try:
+                async with asyncio.timeout_at(give_up):
+                    held += await self._read()
+            except TimeoutError:
+                break
+        return held
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while not self.ended:
+            if piece := await self._read():
+                yield piece
+
+    async def _read(self) -> bytes:
+        piece: bytes = await _unless(self._gone, self._reader.read(PIECE))
+        self.ended = not piece
+        return piece
+
+
+async def _gone(receive: Receive) -> None:
+    """Returns when the client has closed its connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _unless(gone: asyncio.Future[None], call: Any) -> Any:
+    """What the call gives.
+
+    Raises:
+        ConnectionError: the client has gone.
+    """
+    task = asyncio.ensure_future(call)
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ConnectionResetError("the client has gone")
+        return task.result()
+    finally:
+        task.cancel()
+
+
+_Encode = Callable[[bytes | None], bytes]
+"""From a piece to what is sent of it by now; None is the end."""
+
+
+def _plain(piece: bytes | None) -> bytes:
+    return piece or b""
+
+
+def _whole(encode: _Encode, body: bytes) -> bytes:
+    return encode(body) + encode(None)
+
+
+def _encoder(request: Request) -> tuple[str, _Encode]:
+    accepted = [
+        e.split(";")[0].strip() for e in request.headers.get("accept-encoding", "").lower().split(",")
+    ]
+    if request.query_params.get("enable_http_compression") == "1":
+        for name, make in _ENCODERS.items():
+            if name in accepted:
+                return name, make()
+    return "", _plain
+
+
+def _lz4() -> _Encode:
+    frame = lz4.frame.LZ4FrameCompressor(auto_flush=True)
+    begin: list[bytes] = [frame.begin()]
+
+    def encode(piece: bytes | None) -> bytes:
+        head = begin.pop() if begin else b""
+        rest: bytes = frame.flush() if piece is None else frame.compress(piece)
+        return head + rest
+
+    return encode
+
+
+def _with(compressor: Any) -> _Encode:
+    def encode(piece: bytes | None) -> bytes:
+        done: bytes = compressor.flush() if piece is None else compressor.compress(piece)
+        return done
+
+    return encode
+
+
+_ENCODERS: dict[str, Callable[[], _Encode]] = {
+    "lz4": _lz4,
+    "zstd": lambda: _with(zstd.ZstdCompressor(1)),
+    "gzip": lambda: _with(zlib.compressobj(1, wbits=31)),
+    "deflate": lambda: _with(zlib.compressobj(1)),
+}
+
+
+def _response(headers: dict[str, str], encoding: str, body: bytes | None) -> Response:
+    if encoding:
+        headers = headers | {"Content-Encoding": encoding}
+    response = Response(body or b"", headers=headers, media_type="application/octet-stream")
+    if body is None:
+        del response.headers["content-length"]
+    return response
+
+
+def summary(result: Result, size: int) -> str:
+    return json.dumps(
+        {
+            "read_rows": str(result.rows),
+            "read_bytes": str(result.bytes_read),
+            "written_rows": str(result.rows_written),
+            "written_bytes": str(result.bytes_written),
+            "total_rows_to_read": "0",
+            "result_rows": str(result.rows),
+            "result_bytes": str(size),
+            "elapsed_ns": str(int(result.seconds * 1e9)),
+        }
+    )

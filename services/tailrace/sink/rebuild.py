@@ -1,0 +1,198 @@
+"""Fills a table in from the topics, as far as they still hold it, while the sink goes on.
+
+The sink inserts what is beyond the offsets that its group has committed; what is before them is inserted here, where it
+has no row. So nobody inserts what the other does. Blocks are cut at fixed offsets and bear tokens made of these, so
+that two who rebuild at once insert the same blocks, of which ClickHouse takes each once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, Protocol
+
+from tailrace.kit.clickhouse import ClickHouse, quoted
+from tailrace.kit.clock import WaitingClock
+from tailrace.kit.errors import BadRecord, UsageError
+from tailrace.kit.group_offsets import Progress
+from tailrace.kit.history import mark_rebuilt
+from tailrace.kit.log import History, Reader
+from tailrace.kit.messages import Message, TopicPartition
+from tailrace.kit.migrations import migrate
+from tailrace.kit.tables import UNREADABLE
+from tailrace.kit.topics import control_topics
+from tailrace.sink.insert import Inserter
+from tailrace.sink.rows import Row, blocks, unreadable
+
+BLOCK_OFFSETS = 10_000
+MAX_BYTES = 32 << 20
+
+
+@dataclass
+class Rebuilt:
+    """What came of it.
+
+    Attributes:
+        records: how many were looked at.
+        filled: rows that were missing, by table: a topic's records may be in several.
+        damaged_parts: parts of the table that were set aside.
+        gone: stretches of offsets that a partition holds no longer, with how many rows of them the table has.
+        compacted: topics that keep the newest record of each key only.
+    """
+
+    table: str
+    records: int = 0
+    filled: Counter[str] = field(default_factory=Counter)
+    damaged_parts: list[str] = field(default_factory=list)
+    gone: list[dict[str, Any]] = field(default_factory=list)
+    compacted: list[str] = field(default_factory=list)
+
+
+class Rows(Protocol):
+    """What reads messages as rows: `rows.RowReader`."""
+
+    def tables(self) -> Mapping[str, Sequence[str]]: ...
+    def restore_tables(self) -> None: ...
+    def begin(self) -> None: ...
+    def read(self, message: Message) -> Row | None: ...
+
+
+class Rebuild:
+    """
+    Args:
+        rows: knows all contracts.
+        progress: how far the sink's group has come.
+        history: reads stretches of partitions.
+    """
+
+    def __init__(
+        self,
+        clickhouse: ClickHouse,
+        rows: Rows,
+        progress: Callable[[], Mapping[TopicPartition, Progress]],
+        history: Callable[[History], Reader],
+        clock: WaitingClock,
+    ) -> None:
+        self._clickhouse = clickhouse
+        self._rows = rows
+        self._progress = progress
+        self._history = history
+        self._inserter = Inserter(clickhouse, clock)
+        self.tables = rows.tables()
+
+    def offsets(self, table: str) -> dict[TopicPartition, Progress]:
+        """What there is to read for a table.
+
+        Raises:
+            UsageError: there is no such table.
+        """
+        if table not in self.tables:
+            raise UsageError(
+                f"no topic is stored in a table {table!r}; those that can be rebuilt are "
+                + ", ".join(sorted(self.tables))
+            )
+        return {tp: each for tp, each in sorted(self._progress().items()) if tp.topic in self.tables[table]}
+
+    def run(self, table: str, tell: Callable[[int], None]) -> Rebuilt:
+        """
+        Args:
+            tell: told how many offsets were passed.
+
+        Raises:
+            UsageError: there is no such table.
+            Retry: Kafka, registry or ClickHouse is away. It may be run again.
+        """
+        done = Rebuilt(table)
+        places = self.offsets(table)
+        topics = {tp.topic for tp, each in self._progress().items() if each.committed > each.earliest}
+        migrate(self._clickhouse, stored=topics.__contains__)
+        self._rows.restore_tables()
+        done.damaged_parts = self._set_damage_aside(table)
+        done.gone = [self._gone(table, tp, each.earliest) for tp, each in places.items() if each.earliest]
+        self._fill_all(places, done, tell)
+        # Where the table was lost between an insert of the sink and its commit, its rows are missing just behind.
+        later = self.offsets(table)
+        behind = {
+            tp: Progress(each.committed, later[tp].committed) for tp, each in places.items() if tp in later
+        }
+        self._fill_all(behind, done, lambda _: None)
+        compacted = {topic.name for topic in control_topics() if topic.cleanup == "compact"}
+        done.compacted = sorted(compacted.intersection(self.tables[table]))
+        if self._clickhouse.columns(table):
+            mark_rebuilt(self._clickhouse, table)
+        return done
+
+    def _fill_all(
+        self, places: Mapping[TopicPartition, Progress], done: Rebuilt, tell: Callable[[int], None]
+    ) -> None:
+        offsets = 0
+        for tp, each in places.items():
+            for messages in self._read(tp, each):
+                self._fill(tp, messages, done)
+                done.records += len(messages)
+                tell(offsets + messages[-1].offset() + 1 - each.earliest)
+            offsets += max(0, each.committed - each.earliest)
+            tell(offsets)
+
+    def _set_damage_aside(self, table: str) -> list[str]:
+        if not self._clickhouse.columns(table):
+            return []
+        damaged = self._clickhouse.damaged_parts(table)
+        for part in damaged:
+            self._clickhouse.command(f"ALTER TABLE {quoted(table)} DETACH PART '{part}'")
+        return damaged
+
+    def _gone(self, table: str, tp: TopicPartition, earliest: int) -> dict[str, Any]:
+        kept = self._clickhouse.offsets(table, *tp, 0, earliest) if self._clickhouse.columns(table) else ()
+        return {**tp._asdict(), "from": 0, "to": earliest - 1, "rows_kept": len(kept)}
+
+    def _read(self, tp: TopicPartition, progress: Progress) -> Iterator[list[Message]]:
+        """The records of a partition in blocks, as they are cut."""
+        reader = self._history({tp: progress})
+        block: list[Message] = []
+        size = 0
+        try:
+            while not reader.caught_up():
+                for number, some in groupby(reader.poll(0.2), lambda m: m.offset() // BLOCK_OFFSETS):
+                    for message in some:
+                        if block and (size >= MAX_BYTES or block[0].offset() // BLOCK_OFFSETS != number):
+                            yield block
+                            block, size = [], 0
+                        block.append(message)
+                        size += len(message.value() or b"")
+        finally:
+            reader.close()
+        if block:
+            yield block
+
+    def _fill(self, tp: TopicPartition, messages: Sequence[Message], done: Rebuilt) -> None:
+        first, last = messages[0].offset(), messages[-1].offset()
+        self._rows.begin()
+        once = self._clickhouse.offsets(UNREADABLE, *tp, first, last + 1)
+        rows: list[Row] = []
+        for message in messages:
+            try:
+                if message.offset() in once:
+                    continue
+                row = self._rows.read(message)
+            except BadRecord as error:
+                row = unreadable(message, error)
+            if row is not None:
+                rows.append(row)
+        for table, block in blocks(self._without_what_was_readable(tp, rows, first, last)).items():
+            token = f"rebuild/{tp.topic}/{tp.partition}/{first}/{last}"
+            done.filled[table] += self._inserter.insert_missing(table, block, tp, token)
+
+    def _without_what_was_readable(
+        self, tp: TopicPartition, rows: list[Row], first: int, last: int
+    ) -> list[Row]:
+        """A record that cannot be read now and could when it was stored has its row elsewhere."""
+        if all(row.layout.table != UNREADABLE for row in rows):
+            return rows
+        stored: set[int] = set()
+        for table, topics in self.tables.items():
+            if tp.topic in topics and table != UNREADABLE and self._clickhouse.columns(table):
+                stored |= self._clickhouse.offsets(table, *tp, first, last + 1)
+        return [row for row in rows if row.layout.table != UNREADABLE or row.message.offset() not in stored]
