@@ -125,7 +125,7 @@ class Sender:
     def close(self) -> None:
         """Ends at once; what has not been delivered is given up, without a report."""
         self._on_their_way = {}
-        _end(self._producer)
+        end(self._producer)
 
     def _report(self, ticket: int, error: KafkaError | None, message: Any) -> None:
         found = self._on_their_way.pop(ticket, None)
@@ -145,7 +145,7 @@ class Sender:
                 return
             self._producer = self._make(dict(self._options))
             given_up, self._on_their_way = self._on_their_way, {}
-        Thread(target=_end, args=(producer,), daemon=True).start()
+        Thread(target=end, args=(producer,), daemon=True).start()
         error = KafkaError(KafkaError._MSG_TIMED_OUT, "Kafka has not said whether it has it")
         for one in given_up.values():
             if one.delivered is not None:
@@ -167,7 +167,7 @@ def sending(options: Mapping[str, Any], *, patience_s: float = PATIENCE_S) -> It
         sender.close()
 
 
-def _end(producer: Any) -> None:
+def end(producer: Any) -> None:
     """Ends a producer, and does not wait for one that does not come back."""
 
     def ending() -> None:
