@@ -260,7 +260,7 @@ def test_poisoned(scored: Scored, trial: Trials) -> None:
             time.sleep(100 / RATE if LONG else 0.1)  # the short form is worse than one in a hundred
             kind = kinds[number % len(kinds)]
             at = hurt.chance.randrange(PARTITIONS)
-            producer.produce(REQUESTS, kind.value, b"L1", at, on_delivery=partial(delivered, kind))
+            producer.produce(REQUESTS, kind.value, b"L1", partition=at, on_delivery=partial(delivered, kind))
             producer.poll(0)
     letters = {}
     for record in scored.observer.read("credit.dead-letters"):

@@ -41,7 +41,7 @@ class KafkaWorld:
             created.result()
 
     def append(self, topic: str, value: bytes, key: bytes | None = None, partition: int = 0) -> None:
-        self.producer.produce(topic, value, key, partition)
+        self.producer.produce(topic, value, key, partition=partition)
         self.producer.flush()
 
     def delete_records(self, topic: str, partition: int, before: int) -> None:
