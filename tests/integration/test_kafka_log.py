@@ -42,7 +42,7 @@ class KafkaWorld:
 
     def append(self, topic: str, value: bytes, key: bytes | None = None, partition: int = 0) -> None:
         self.producer.produce(topic, value, key, partition=partition)
-        self.producer.flush()
+        assert self.producer.flush(30) == 0
 
     def delete_records(self, topic: str, partition: int, before: int) -> None:
         place = confluent_kafka.TopicPartition(topic, partition, before)

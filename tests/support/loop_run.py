@@ -190,7 +190,7 @@ class Feeder:
                 self._produce(topic, None, None, partition, list(said.headers))
 
     def _produce(
-        self, topic: str, value: bytes | None, key: bytes | None, partition: int, headers: Any = None
+        self, topic: str, value: bytes | None, key: bytes | None, partition: int, headers: Any = ()
     ) -> None:
         self._producer.produce(topic, value, key, partition=partition, headers=headers)
         self._producer.poll(0)
