@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException
 
 from tailrace.kit import dead_letters
 from tailrace.kit.connection import Connection, connect
 from tailrace.kit.errors import Retry, TailraceError
+from tailrace.kit.kafka_clients import sending
 from tailrace.kit.reading import read_all
 from tailrace.local import keeper as keeper_module
 from tailrace.local import status as status_module
@@ -112,17 +113,16 @@ class Sender(threading.Thread):
         self.sent: list[tuple[int, int, float]] = []
         self.refused: list[KafkaError] = []
         self.stop = threading.Event()
-        self._producer = Producer(
-            {**connection.kafka, "enable.idempotence": True, "message.timeout.ms": 300_000, "log_level": 0}
-        )
+        self._options = {**connection.kafka, "enable.idempotence": True, "log_level": 0}
 
     def run(self) -> None:
         number = 0
-        while not self.stop.is_set():
-            self._producer.produce("pumps.requests", b"no request", f"{number}", on_delivery=self._delivered)
-            self._producer.poll(0.02)
-            number += 1
-        assert self._producer.flush(120) == 0
+        with sending(self._options, patience_s=300) as producer:
+            while not self.stop.is_set():
+                producer.produce("pumps.requests", b"no request", b"%d" % number, on_delivery=self._delivered)
+                producer.poll(0.02)
+                number += 1
+            assert producer.flush(120) == 0
 
     def _delivered(self, error: KafkaError | None, message: Any) -> None:
         if error is not None:
