@@ -321,6 +321,8 @@ class RolloutLogic:
             if draft.refusals.count(MANIFESTS, appended).is_told:
                 draft.records.append(self._alerts.package_refused(record, refused, source, appended))
             return None
+        # What reads the control topics may have come no further than a stranger's manifest of the same version.
+        self._catalog.apply(record)
         if applied is None:
             # Whoever is trusted has published under a contract that was applied, so it is on its way.
             return f"version {version} of {model} is published, and its contract has not been read yet"
