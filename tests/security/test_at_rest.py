@@ -1,9 +1,7 @@
-"""What lies on the disk: a home is its owner's alone, and no password of an address is in it, or shown to anybody."""
+"""What lies on the disk: no password of an address is in it, or shown to anybody."""
 
 from __future__ import annotations
 
-import os
-import stat
 import subprocess
 from pathlib import Path
 
@@ -18,48 +16,7 @@ from tailrace.kit.registry import RegistryClient
 from tailrace.local.home import Home
 from tailrace.local.ports import free_port
 
-NOBODY = 65534
 SECRETS = {"CLICKHOUSE_URL": "Blackbird-at-dawn", "SCHEMA_REGISTRY_URL": "Nightingale-at-dusk"}
-
-
-def exposed(folder: Path) -> list[str]:
-    """What group or others can do anything with, below a folder and the folder itself."""
-    paths = [folder, *folder.rglob("*")]
-    modes = {path: path.lstat().st_mode for path in paths if not path.is_symlink()}
-    return [f"{stat.filemode(mode)} {path}" for path, mode in modes.items() if mode & 0o077]
-
-
-def test_a_used_home_has_nothing_for_group_or_others(used: Project) -> None:
-    assert not exposed(used.home)
-    kinds = {path.relative_to(used.home).parts[0] for path in used.home.rglob("*") if path.is_file()}
-    assert kinds >= {"data", "run", "keys", "cache", "home.json"}, "the walk has missed something"
-
-
-def test_what_the_umask_of_a_shell_leaves_open_is_seen(tmp_path: Path) -> None:
-    (tmp_path / "open").touch(0o640)
-    tmp_path.chmod(0o700)
-    assert len(exposed(tmp_path)) == 1
-
-
-@pytest.mark.parametrize("what", ["keys/signing.key", "run/addresses.json", "run/kafka.log", "home.json"])
-def test_another_user_reads_no_file_of_the_home(used: Project, what: str) -> None:
-    if os.geteuid() != 0:
-        assert os.environ.get("CI") != "true", "this test has to be root to become another user"
-        pytest.skip("only root can become another user")
-    file = used.home / what
-    open_to_all = used.path.parent / "open"
-    open_to_all.touch(0o644)
-    assert file.exists()
-    assert _read_by_nobody(open_to_all).returncode == 0, "that one it can read, and the home's it cannot"
-    refused = _read_by_nobody(file)
-    assert refused.returncode != 0
-    assert "Permission denied" in refused.stderr
-
-
-def _read_by_nobody(file: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["cat", str(file)], user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True, text=True
-    )
 
 
 def _supervisor(project: Project) -> int:

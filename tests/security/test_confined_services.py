@@ -14,12 +14,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import psutil
 import pytest
 from tests.support.landlock import needs_landlock, needs_ports
-from tests.support.project import Project
 
 from tailrace.confinement import landlock
 from tailrace.kit.connection import running_addresses
@@ -110,39 +108,6 @@ def attempt(at: Prepared, name: str, code: str, **more: str) -> str:
 def environment() -> dict[str, str]:
     foreign = ("KAFKA_", "SCHEMA_REGISTRY_", "CLICKHOUSE_", "TAILRACE_")
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-
-
-def test_all_that_services_do_is_done(used: Project) -> None:
-    """Answers are given, labels joined, rows stored; the trainer's process reads, trains and says how it ended."""
-    found = used.json("verify", "--model", "credit", "--deep", check=False)
-    assert found["ok"], found["problems"]
-    assert found["requests"] == found["predictions"] > 0
-
-    def ended() -> list[dict[str, Any]]:
-        return list(used.json("query", "SELECT state FROM training_runs WHERE state != 'running'"))
-
-    used.wait(ended, "the end of a training run", 120)
-    assert used.json("query", "SELECT count() AS n FROM credit_outcomes")[0]["n"] > 0
-    assert list((used.home / "cache" / "rollout" / "examined").iterdir())
-    assert not (used.home / "cache" / "scorer" / "examined").exists(), "rollout's word is not taken"
-    assert {service["restarts"] for service in used.status()["services"]} == {0}, used.logs()
-
-
-@pytest.mark.parametrize("name", [*TABLE, "clickhouse"])
-def test_every_thread_of_every_service_is_confined_and_its_log_says_so(used: Project, name: str) -> None:
-    service = psutil.Process(used.pid(name))
-    for process in (service, *service.children(recursive=True)):  # examiners and workers too
-        for thread in process.threads():
-            status = Path(f"/proc/{process.pid}/task/{thread.id}/status").read_text()
-            assert "NoNewPrivs:\t1" in status, process.cmdline()
-    assert "confined by Landlock" in Home(used.home).log(name).read_text()
-
-
-def test_what_services_write_is_in_folders_of_their_own(used: Project) -> None:
-    caches = {folder.name for folder in (used.home / "cache").iterdir()}
-    assert caches - {"owner"} == set(TABLE)  # owner: the commands, such as verify
-    assert {folder.name for folder in (used.home / "state").iterdir()} == {"joiner"}
-    assert {path.name for path in used.path.iterdir()} == {".tailrace", "credit.yaml", "loans.csv"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -311,13 +276,3 @@ assert connect(user=name).kafka["sasl.username"] == name, connect(user=name).kaf
     env = {name: value for name, value in login.items() if name.startswith("KAFKA_")}
     assert env["KAFKA_SASL_USERNAME"] == "application"
     assert attempt(prepared, "scorer", code, **env) == DONE
-
-
-def test_nothing_compiles_for_itself_what_is_compiled(used: Project) -> None:
-    """Numba reads only where it may write: each service has a copy, in which nothing is newer than what was copied."""
-    own = used.home / "cache" / "scorer" / "numba"
-    copies = list(own.rglob("*.nbc"))
-    assert copies
-    sources = {file.name: file for file in Path(landlock.__file__).parent.parent.glob("*/__pycache__/*.nbc")}
-    for copy in copies:
-        assert copy.read_bytes() == sources[copy.name].read_bytes(), copy
