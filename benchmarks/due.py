@@ -11,7 +11,6 @@ import json
 import shutil
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,9 @@ from tests.support.joining import CONTRACT, JoinedLane
 from tests.support.memory_registry import MemoryRegistry
 
 from benchmarks.harness import Broker, broker, say
-from benchmarks.join import PARTITIONS, START, Joiner, _no_quarantine, produce
+from benchmarks.join import PARTITIONS, START, Joiner, joining, produce
 from tailrace.kit import metrics
-from tailrace.kit.batch_loop import BatchLoop
-from tailrace.kit.clock import SystemClock
-from tailrace.kit.kafka_log import KafkaBackend, KafkaConsumer
+from tailrace.kit.kafka_log import KafkaConsumer
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.marks import mark
 from tailrace.kit.messages import Message, Record, Source
@@ -79,18 +76,8 @@ def passing(made: JoinedLane) -> list[Record]:
 
 def run(kafka: Broker, made: JoinedLane, count: int, give_up_s: float) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(prefix="tailrace-benchmark-due-"))
-    logic, group = Watched(made, folder), f"due-{uuid.uuid4().hex[:8]}"
-    loop = BatchLoop(
-        KafkaBackend(kafka.connection, group),
-        logic,
-        service="joiner",
-        group=group,
-        transactional_id=group,
-        clock=SystemClock(),
-        quarantine=_no_quarantine,
-        co_partitioned=True,
-        linger_s=0.05,
-    )
+    logic = Watched(made, folder)
+    loop = joining(kafka, logic)
     polled, longest, consume = time.monotonic(), 0.0, KafkaConsumer.consume
 
     def watched(self: KafkaConsumer, limit: int, timeout_s: float) -> Sequence[Message]:

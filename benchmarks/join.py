@@ -28,7 +28,7 @@ from tests.support.signed import message_of
 from benchmarks.harness import Broker, Measured, Stopwatch, arguments, broker, interleave, say, show, summary
 from tailrace.joiner.logic import JoinerLogic
 from tailrace.joiner.rocks_store import open_store
-from tailrace.kit.batch_loop import BatchLoop
+from tailrace.kit.batch_loop import MAX_BATCH, BatchLoop
 from tailrace.kit.clock import SystemClock
 from tailrace.kit.kafka_log import KafkaBackend
 from tailrace.kit.logic import Clock, Output
@@ -77,13 +77,10 @@ class Joiner(JoinerLogic):
         self.outcomes += sum(record.value is not None for record in output.records)
 
 
-def join(kafka: Broker, made: JoinedLane, pairs: int, batch: int) -> Measured:
-    """Joins everything that is in the lane's inputs, from the first batch to the last commit."""
-    renew(kafka, made.lane.outcomes, made.lane.rekeyed)
-    folder = Path(tempfile.mkdtemp(prefix="tailrace-benchmark-joiner-"))
-    logic = Joiner(made, folder)
+def joining(kafka: Broker, logic: JoinerLogic, max_batch: int = MAX_BATCH) -> BatchLoop:
+    """The joiner's loop, as the service has it, under a group of its own."""
     group = f"joiner-{uuid.uuid4().hex[:8]}"
-    loop = BatchLoop(
+    return BatchLoop(
         KafkaBackend(kafka.connection, group),
         logic,
         service="joiner",
@@ -91,10 +88,18 @@ def join(kafka: Broker, made: JoinedLane, pairs: int, batch: int) -> Measured:
         transactional_id=group,
         clock=SystemClock(),
         quarantine=_no_quarantine,
-        max_batch=batch,
+        max_batch=max_batch,
         co_partitioned=True,
         linger_s=0.05,
     )
+
+
+def join(kafka: Broker, made: JoinedLane, pairs: int, batch: int) -> Measured:
+    """Joins everything that is in the lane's inputs, from the first batch to the last commit."""
+    renew(kafka, made.lane.outcomes, made.lane.rekeyed)
+    folder = Path(tempfile.mkdtemp(prefix="tailrace-benchmark-joiner-"))
+    logic = Joiner(made, folder)
+    loop = joining(kafka, logic, batch)
     while logic.outcomes < pairs:
         loop.step()
     assert logic.watch is not None
