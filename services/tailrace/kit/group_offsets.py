@@ -13,10 +13,11 @@ from tailrace.kit.errors import Retry
 from tailrace.kit.log import LogError
 from tailrace.kit.messages import TopicPartition
 from tailrace.kit.reading import ask_offsets
+from tailrace.services import TABLE
 
 _TIMEOUT_S = 10.0
 
-SINK_GROUP = "tailrace.sink"
+(SINK_GROUP,) = TABLE["sink"].groups
 
 
 class Progress(NamedTuple):
