@@ -407,8 +407,6 @@ class BatchLoop(Turns):
             except Retry as away:
                 self._wait(str(away), HOLD_WAIT_S[0])
                 return False
-            except StateLost as lost:
-                self._start_anew(lost)
         self._measure(consumer)
         return True
 
