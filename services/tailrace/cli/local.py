@@ -18,7 +18,6 @@ from tailrace.cli.output import JsonOption, emit, say
 from tailrace.kit.connection import home_dir
 from tailrace.kit.errors import UsageError
 from tailrace.kit.private import keep_private
-from tailrace.kit.shortages import remedy
 
 if TYPE_CHECKING:
     from tailrace.local.home import Home
@@ -113,6 +112,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
 def _say_what_is_wrong(found: Mapping[str, Any]) -> None:
     """What a person has to know first: nobody keeps it running, something is full, something dies again and again."""
     from tailrace.local.deaths import sentence
+    from tailrace.local.room import Shortage, advice
 
     if not found["kept"]:
         say(
@@ -120,7 +120,7 @@ def _say_what_is_wrong(found: Mapping[str, Any]) -> None:
             "takes over, `tailrace down` ends everything"
         )
     for short in found["short"]:
-        say(f"{short['text']}: {remedy(short['kind'])}, and everything comes back by itself")
+        say(advice([Shortage(**short)]))
     for one in [*({"name": n, **found[n]} for n in ("kafka", "registry", "clickhouse")), *found["services"]]:
         if (one.get("deaths") or {}).get("lately"):
             say(sentence(one["name"], one["deaths"]))

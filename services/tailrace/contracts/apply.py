@@ -225,7 +225,7 @@ def _tables(
     """
     from tailrace.kit.clickhouse import ClickHouse
     from tailrace.kit.group_offsets import SINK_GROUP, stored_by
-    from tailrace.kit.history import lacking, names_of_tables
+    from tailrace.kit.history import lacking, names_of_tables, remedies
     from tailrace.kit.tables import ensure_tables, model_tables
 
     if connection.clickhouse is None:
@@ -241,9 +241,9 @@ def _tables(
                 make(each.contract)
         yield make
         own = {table for each in plans for table in model_tables(each.contract).values()}
-        for table, why in sorted(lacking(clickhouse).items()):
-            if table in own:
-                say(f"warning: ClickHouse's {table} lacks rows, since {why}: `tailrace rebuild {table}`")
+        lacks = {table: why for table, why in lacking(clickhouse).items() if table in own}
+        for sentence in remedies(lacks):
+            say(f"warning: ClickHouse's {sentence}")
     finally:
         clickhouse.close()
 

@@ -8,6 +8,7 @@ ClickHouse found damaged when it started are set aside by it.
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 
 from tailrace.kit.clickhouse import ClickHouse, Store, quoted
 
@@ -41,6 +42,13 @@ def lacking(clickhouse: ClickHouse) -> dict[str, str]:
         if comments.get(table, "").removeprefix(_REBUILT) <= last:
             lacks.setdefault(table, f"{parts} of its parts are damaged and set aside")
     return lacks
+
+
+def remedies(lacks: Mapping[str, str]) -> list[str]:
+    """What `lacking` has found, a sentence for each table, for people."""
+    return [
+        f"{table} lacks rows, since {why}: `tailrace rebuild {table}`" for table, why in sorted(lacks.items())
+    ]
 
 
 def _comments(clickhouse: ClickHouse) -> dict[str, str]:

@@ -200,12 +200,8 @@ class Engine:
             with self._named(session, canonical):
                 self._enter(handle, session)
                 done = handle.query(piped or sql, default_format, params=dict(session.parameters))
-            body = done.bytes() or b""
-            if out is not None:
-                _write(out, body)
-                body = b""
             return Result(
-                body=body,
+                body=_delivered(done, out),
                 rows=done.rows_read(),
                 bytes_read=done.bytes_read(),
                 rows_written=done.rows_written(),
@@ -261,11 +257,7 @@ class Engine:
         }
         columns = ", ".join(f"{_text(value)} AS {name}" for name, value in row.items())
         done = handle.query(f"SELECT {columns}{'' if is_own else ' WHERE 0'}", answer_format)
-        body = done.bytes() or b""
-        if out is not None:
-            _write(out, body)
-            body = b""
-        return Result(body, rows=int(is_own))
+        return Result(_delivered(done, out), rows=int(is_own))
 
     @contextmanager
     def _named(self, session: Session, canonical: str) -> Iterator[None]:
@@ -378,11 +370,16 @@ def _ways_to_end(canonical: str, default_format: str) -> Iterator[tuple[str, str
     yield canonical, f" FORMAT {default_format}"
 
 
-def _write(out: int, data: bytes) -> None:
-    rest = memoryview(data)
+def _delivered(done: Any, out: int | None) -> bytes:
+    """The answer; nothing of it where it goes into a pipe."""
+    body: bytes = done.bytes() or b""
+    if out is None:
+        return body
+    rest = memoryview(body)
     with suppress(BrokenPipeError):  # nobody wants it any more
         while rest:
             rest = rest[os.write(out, rest) :]
+    return b""
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 from tailrace.kit.clickhouse import ClickHouse
 from tailrace.kit.connection import Connection, connect
 from tailrace.kit.errors import Retry, TailraceError
-from tailrace.kit.history import lacking
+from tailrace.kit.history import lacking, remedies
 from tailrace.local.deaths import report
 from tailrace.local.health import ask, lag, reason
 from tailrace.local.home import Home
@@ -95,10 +95,7 @@ def _clickhouse(connection: Connection, ours: Mapping[str, Any]) -> dict[str, An
         lacks = lacking(ClickHouse(connection.clickhouse or "", 3.0, connection.clickhouse_auth))
     except (Retry, TailraceError) as away:
         return found | {"waiting": str(away)}
-    said = [
-        f"{table} lacks rows, since {why}: `tailrace rebuild {table}`" for table, why in sorted(lacks.items())
-    ]
-    return found | {"lacking": lacks, "waiting": "; ".join(said) or None}
+    return found | {"lacking": lacks, "waiting": "; ".join(remedies(lacks)) or None}
 
 
 def _service(ours: Mapping[str, Any]) -> dict[str, Any]:

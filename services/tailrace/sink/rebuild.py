@@ -88,12 +88,18 @@ class Rebuild:
         Raises:
             UsageError: there is no such table.
         """
+        self._check(table)
+        return self._of(table, self._progress())
+
+    def _check(self, table: str) -> None:
         if table not in self.tables:
             raise UsageError(
                 f"no topic is stored in a table {table!r}; those that can be rebuilt are "
                 + ", ".join(sorted(self.tables))
             )
-        return {tp: each for tp, each in sorted(self._progress().items()) if tp.topic in self.tables[table]}
+
+    def _of(self, table: str, progress: Mapping[TopicPartition, Progress]) -> dict[TopicPartition, Progress]:
+        return {tp: each for tp, each in sorted(progress.items()) if tp.topic in self.tables[table]}
 
     def run(self, table: str, tell: Callable[[int], None]) -> Rebuilt:
         """
@@ -105,8 +111,10 @@ class Rebuild:
             Retry: Kafka, registry or ClickHouse is away. It may be run again.
         """
         done = Rebuilt(table)
-        places = self.offsets(table)
-        topics = {tp.topic for tp, each in self._progress().items() if each.committed > each.earliest}
+        self._check(table)
+        progress = self._progress()
+        places = self._of(table, progress)
+        topics = {tp.topic for tp, each in progress.items() if each.committed > each.earliest}
         migrate(self._clickhouse, stored=topics.__contains__)
         self._rows.restore_tables()
         done.damaged_parts = self._set_damage_aside(table)
