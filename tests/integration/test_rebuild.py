@@ -15,7 +15,7 @@ from tests.support.simulation import drained
 
 from tailrace.kit.clickhouse import ClickHouse
 from tailrace.kit.errors import BadRecord, UsageError
-from tailrace.kit.group_offsets import Progress
+from tailrace.kit.group_offsets import GroupProgress
 from tailrace.kit.history import lacking
 from tailrace.kit.log import Committed
 from tailrace.kit.memory_log import MemoryClock, MemoryLog
@@ -100,9 +100,9 @@ class World:
             amend(self.home, *statements)
         self.server = start(self.home, self.port)
 
-    def progress(self) -> dict[TopicPartition, Progress]:
+    def progress(self) -> dict[TopicPartition, GroupProgress]:
         return {
-            tp: Progress(self.log.partition(tp).start, committed.offset)
+            tp: GroupProgress(self.log.partition(tp).start, committed.offset)
             for tp, committed in self.log.committed("sink").items()
         }
 

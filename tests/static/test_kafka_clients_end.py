@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CLIENTS = ("Producer", "Consumer", "AdminClient", "Sender", "producer", "kafka.producer")
+CLIENTS = ("Producer", "Consumer", "AdminClient", "BoundedProducer", "producer", "kafka.producer")
 """What makes them; the last two are of tailrace/client/kafka.py."""
 FACTORIES = {
     "services/tailrace/client/kafka.py": "producer",

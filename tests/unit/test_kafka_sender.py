@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 
 from tailrace.client.errors import DeliveryFailed
-from tailrace.kit.kafka_clients import Sender, is_unknown
+from tailrace.kit.kafka_clients import BoundedProducer, is_unknown
 
 SOON_S = 0.1
 
@@ -57,14 +57,14 @@ class Failed(Silent):
         raise KafkaException(KafkaError(KafkaError._FATAL, "fenced", True))
 
 
-def sender(*kinds: type[Silent]) -> tuple[Sender, list[Silent]]:
+def sender(*kinds: type[Silent]) -> tuple[BoundedProducer, list[Silent]]:
     made: list[Silent] = []
 
     def make(options: dict[str, Any]) -> Silent:
         made.append(kinds[min(len(made), len(kinds) - 1)](options))
         return made[-1]
 
-    return Sender({"linger.ms": 1}, patience_s=SOON_S, make=make), made
+    return BoundedProducer({"linger.ms": 1}, patience_s=SOON_S, make=make), made
 
 
 def test_what_a_silent_producer_had_is_reported_as_unknown_and_never_sent_again() -> None:

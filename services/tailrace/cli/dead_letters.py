@@ -16,7 +16,7 @@ from tailrace.kit import dead_letters
 from tailrace.kit.connection import Connection
 from tailrace.kit.dead_letters import DeadLetterInfo
 from tailrace.kit.errors import TailraceError, UsageError
-from tailrace.kit.kafka_clients import Sender
+from tailrace.kit.kafka_clients import BoundedProducer
 from tailrace.kit.messages import Message, Source
 from tailrace.kit.reading import read_all, read_at
 
@@ -105,7 +105,7 @@ def resend(connection: Connection, letters: Iterable[Found], again: bool = False
 
 
 def _send(
-    producer: Sender,
+    producer: BoundedProducer,
     chosen: list[Found],
     before: set[str],
     outcome: dict[Source, str | None],

@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
-from tailrace.kit.kafka_clients import Sender
+from tailrace.kit.kafka_clients import BoundedProducer
 from tailrace.kit.messages import Message
 
 _WAIT_S = 10.0
@@ -53,12 +53,12 @@ def _ends(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
     return low, end
 
 
-def producer(connection: Connection) -> Sender:
+def producer(connection: Connection) -> BoundedProducer:
     """Idempotent, acknowledged by all in-sync replicas, partitioned as by Java and the services.
 
     Whoever asks for it closes it.
     """
-    return Sender(
+    return BoundedProducer(
         {
             **connection.kafka,
             "client.id": "tailrace-client",

@@ -17,7 +17,7 @@ from tailrace.contracts.state.fold import ControlState
 from tailrace.kit.clock import WaitingClock
 from tailrace.kit.codec import Codec, is_json
 from tailrace.kit.errors import BadRecord, Retry, TailraceError
-from tailrace.kit.kafka_clients import Sender
+from tailrace.kit.kafka_clients import BoundedProducer
 from tailrace.kit.kafka_errors import kind
 from tailrace.kit.log import Fatal, LogError
 from tailrace.kit.marks import mark
@@ -45,7 +45,7 @@ class ClockLoop:
         self._requests: TopicReader | None = None
         self._watched: frozenset[str] = frozenset()
         self._ends = Ends(service.connection)
-        self._producer = Sender(
+        self._producer = BoundedProducer(
             {
                 **service.connection.kafka,
                 "enable.idempotence": True,

@@ -20,7 +20,7 @@ _TIMEOUT_S = 10.0
 (SINK_GROUP,) = TABLE["sink"].groups
 
 
-class Progress(NamedTuple):
+class GroupProgress(NamedTuple):
     """
     Attributes:
         earliest: the first offset that the partition still holds.
@@ -31,7 +31,7 @@ class Progress(NamedTuple):
     committed: int
 
 
-def progress_of(connection: Connection, group: str) -> dict[TopicPartition, Progress]:
+def progress_of(connection: Connection, group: str) -> dict[TopicPartition, GroupProgress]:
     """By partition of which the group has committed something, and which still exists.
 
     Raises:
@@ -59,7 +59,7 @@ def progress_of(connection: Connection, group: str) -> dict[TopicPartition, Prog
             earliest = ask_offsets(admin, list(committed), OffsetSpec.earliest())  # type: ignore[no-untyped-call]
     except (KafkaException, LogError) as error:
         raise Retry(f"Kafka does not say how far group {group} has come: {error}") from error
-    return {tp: Progress(earliest[tp].offset, offset) for tp, offset in committed.items()}
+    return {tp: GroupProgress(earliest[tp].offset, offset) for tp, offset in committed.items()}
 
 
 def stored_by(connection: Connection, group: str) -> Callable[[str], bool]:

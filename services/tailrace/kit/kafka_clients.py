@@ -2,9 +2,9 @@
 
 One that outlives its broker says so on stderr for as long as its process lives. ``AdminClient`` and ``Consumer`` are
 context managers that end at once. A producer's own ``close`` waits: for what is undelivered, minutes where the broker
-is gone, and for the end of a transaction, without limit there. So one that writes without transactions is a `Sender`; a
-transactional one is dropped (``del``), which ends it at once and leaves its transaction to its timeout or to the next
-producer of its id.
+is gone, and for the end of a transaction, without limit there. So one that writes without transactions is a
+`BoundedProducer`; a transactional one is dropped (``del``), which ends it at once and leaves its transaction to its
+timeout or to the next producer of its id.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _OnItsWay(NamedTuple):
     delivered: Delivered | None
 
 
-class Sender:
+class BoundedProducer:
     """A producer without transactions; of each record it says what became of it within ``patience_s`` (docs/adr/0200).
 
     librdkafka promises the same, and has been seen to keep silent for ever after its broker was killed several times.
@@ -158,9 +158,9 @@ def is_unknown(error: KafkaError) -> bool:
 
 
 @contextmanager
-def sending(options: Mapping[str, Any], *, patience_s: float = PATIENCE_S) -> Iterator[Sender]:
+def sending(options: Mapping[str, Any], *, patience_s: float = PATIENCE_S) -> Iterator[BoundedProducer]:
     """A producer without transactions, for the block. What has not been delivered at its end, is not any more."""
-    sender = Sender(options, patience_s=patience_s)
+    sender = BoundedProducer(options, patience_s=patience_s)
     try:
         yield sender
     finally:

@@ -23,7 +23,7 @@ from tailrace.contracts.schemas import subject
 from tailrace.kit.codec import Codec
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
-from tailrace.kit.kafka_clients import Sender
+from tailrace.kit.kafka_clients import BoundedProducer
 from tailrace.kit.marks import mark
 from tailrace.kit.messages import Record
 from tailrace.kit.murmur2 import partition_of
@@ -93,7 +93,7 @@ class Replay:
         self._pace = Pace(self.plan.time, rate, speed)
         self._clock = LaneClock(inputs, _partitions(connection, self._lane.requests))
         self._partition_count = len(self._clock.partitions) // len(inputs)
-        self._producer: Sender
+        self._producer: BoundedProducer
         self._held = threading.Event()
 
     def hold(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from tailrace.kit.clickhouse import ClickHouse, quoted
 from tailrace.kit.clock import WaitingClock
 from tailrace.kit.errors import BadRecord, UsageError
-from tailrace.kit.group_offsets import Progress
+from tailrace.kit.group_offsets import GroupProgress
 from tailrace.kit.history import mark_rebuilt
 from tailrace.kit.log import History, Reader
 from tailrace.kit.messages import Message, TopicPartition
@@ -71,7 +71,7 @@ class Rebuild:
         self,
         clickhouse: ClickHouse,
         rows: Rows,
-        progress: Callable[[], Mapping[TopicPartition, Progress]],
+        progress: Callable[[], Mapping[TopicPartition, GroupProgress]],
         history: Callable[[History], Reader],
         clock: WaitingClock,
     ) -> None:
@@ -82,7 +82,7 @@ class Rebuild:
         self._inserter = Inserter(clickhouse, clock)
         self.tables = rows.tables()
 
-    def offsets(self, table: str) -> dict[TopicPartition, Progress]:
+    def offsets(self, table: str) -> dict[TopicPartition, GroupProgress]:
         """What there is to read for a table.
 
         Raises:
@@ -98,7 +98,9 @@ class Rebuild:
                 + ", ".join(sorted(self.tables))
             )
 
-    def _of(self, table: str, progress: Mapping[TopicPartition, Progress]) -> dict[TopicPartition, Progress]:
+    def _of(
+        self, table: str, progress: Mapping[TopicPartition, GroupProgress]
+    ) -> dict[TopicPartition, GroupProgress]:
         return {tp: each for tp, each in sorted(progress.items()) if tp.topic in self.tables[table]}
 
     def run(self, table: str, tell: Callable[[int], None]) -> Rebuilt:
@@ -123,7 +125,9 @@ class Rebuild:
         # Where the table was lost between an insert of the sink and its commit, its rows are missing just behind.
         later = self.offsets(table)
         behind = {
-            tp: Progress(each.committed, later[tp].committed) for tp, each in places.items() if tp in later
+            tp: GroupProgress(each.committed, later[tp].committed)
+            for tp, each in places.items()
+            if tp in later
         }
         self._fill_all(behind, done, lambda _: None)
         compacted = {topic.name for topic in control_topics() if topic.cleanup == "compact"}
@@ -133,7 +137,7 @@ class Rebuild:
         return done
 
     def _fill_all(
-        self, places: Mapping[TopicPartition, Progress], done: Rebuilt, tell: Callable[[int], None]
+        self, places: Mapping[TopicPartition, GroupProgress], done: Rebuilt, tell: Callable[[int], None]
     ) -> None:
         offsets = 0
         for tp, each in places.items():
@@ -156,7 +160,7 @@ class Rebuild:
         kept = self._clickhouse.offsets(table, *tp, 0, earliest) if self._clickhouse.columns(table) else ()
         return {**tp._asdict(), "from": 0, "to": earliest - 1, "rows_kept": len(kept)}
 
-    def _read(self, tp: TopicPartition, progress: Progress) -> Iterator[list[Message]]:
+    def _read(self, tp: TopicPartition, progress: GroupProgress) -> Iterator[list[Message]]:
         """The records of a partition in blocks, as they are cut."""
         reader = self._history({tp: progress})
         block: list[Message] = []
