@@ -41,22 +41,22 @@ _SMALL = 1024
 Failed = Callable[[EngineError], Response]
 
 
-class Turns:
+class StatementSlots:
     """Lets each user have so many statements running at once."""
 
     def __init__(self) -> None:
-        self._turns: dict[str, asyncio.Semaphore] = {}
+        self._slots: dict[str, asyncio.Semaphore] = {}
         self._threads: anyio.CapacityLimiter | None = None
 
     async def take(self, user: str) -> asyncio.Semaphore:
-        """A turn, to be given back by its ``release``.
+        """A slot, to be given back by its ``release``.
 
         Raises:
             EngineError: none has come for a while.
         """
-        turns = self._turns.setdefault(user, asyncio.Semaphore(limits_of(user).statements))
+        slots = self._slots.setdefault(user, asyncio.Semaphore(limits_of(user).statements))
         try:
-            await asyncio.wait_for(turns.acquire(), QUEUE_S)
+            await asyncio.wait_for(slots.acquire(), QUEUE_S)
         except TimeoutError:
             raise EngineError(
                 TOO_MANY_STATEMENTS,
@@ -64,7 +64,7 @@ class Turns:
                 f"been running for {QUEUE_S:.0f} s: wait for one of them, or end it with KILL QUERY. "
                 "(TOO_MANY_SIMULTANEOUS_QUERIES)",
             ) from None
-        return turns
+        return slots
 
     async def in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """Runs a call in a thread of which there are as many as statements may run."""
@@ -73,20 +73,20 @@ class Turns:
         return await anyio.to_thread.run_sync(call, *arguments, limiter=self._threads)
 
 
-class Answer:
+class StreamedAnswer:
     """A response that runs its statement. It is over when the statement is."""
 
     def __init__(
         self,
         engine: Engine,
-        turns: Turns,
+        slots: StatementSlots,
         request: Request,
         statement: tuple[str, Session, str],
         headers: dict[str, str],
         failed: Failed,
     ) -> None:
         self._engine = engine
-        self._turns = turns
+        self._slots = slots
         self._request = request
         self._statement = statement
         self._headers = headers
@@ -96,11 +96,11 @@ class Answer:
         session = self._statement[1]
         gone = asyncio.ensure_future(_gone(receive))
         try:
-            turn = await _unless(gone, self._turns.take(session.user))
+            slot = await _unless(gone, self._slots.take(session.user))
             try:
                 await self._run(scope, receive, send, gone)
             finally:
-                turn.release()
+                slot.release()
         except EngineError as error:
             await self._failed(error)(scope, receive, send)
         except ConnectionError:
@@ -110,7 +110,7 @@ class Answer:
 
     async def _run(self, scope: Scope, receive: Receive, send: Send, gone: asyncio.Future[None]) -> None:
         reading, writing = os.pipe()
-        running = asyncio.ensure_future(self._turns.in_thread(self._write, writing))
+        running = asyncio.ensure_future(self._slots.in_thread(self._write, writing))
         reader = asyncio.StreamReader(limit=PIECE)
         pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb")
@@ -120,7 +120,7 @@ class Answer:
         finally:
             pipe.close()
             while not running.done():
-                await asyncio.shield(self._turns.in_thread(self._engine.kill, self._statement[1].query_id))
+                await asyncio.shield(self._slots.in_thread(self._engine.kill, self._statement[1].query_id))
                 await asyncio.wait({running}, timeout=_KILL_AGAIN_S)
             with suppress(EngineError):
                 running.result()
@@ -141,7 +141,7 @@ class Answer:
             result: Result = await running
             headers = self._headers | {"X-ClickHouse-Summary": summary(result, len(held))}
             encoding, encode = _encoder(self._request) if len(held) >= _SMALL else ("", _plain)
-            body = await self._turns.in_thread(_whole, encode, bytes(held))
+            body = await self._slots.in_thread(_whole, encode, bytes(held))
             await _response(headers, encoding, body)(scope, receive, send)
             return
         if waits:
@@ -166,7 +166,7 @@ class Answer:
         await send({"type": "http.response.body", "body": encode(None)})
 
     async def _send_piece(self, send: Send, encode: _Encode, piece: bytes) -> None:
-        body = piece if encode is _plain else await self._turns.in_thread(encode, piece)
+        body = piece if encode is _plain else await self._slots.in_thread(encode, piece)
         if body:
             await send({"type": "http.response.body", "body": body, "more_body": True})
 

@@ -34,7 +34,7 @@ from starlette.routing import Route
 from tailrace.confinement.profiles import clickhouse_limits, hold
 from tailrace.kit.connection import home_dir
 from tailrace.kit.doors import CLICKHOUSE, open_door
-from tailrace.local.clickhouse_answer import Answer, Turns, summary
+from tailrace.local.clickhouse_answer import StatementSlots, StreamedAnswer, summary
 from tailrace.local.clickhouse_door import behind_door
 from tailrace.local.clickhouse_engine import Engine, EngineError, Result, Session
 from tailrace.local.clickhouse_refused import NO_SESSION
@@ -120,7 +120,7 @@ class Bridge:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._turns = Turns()
+        self._slots = StatementSlots()
         self.app = Starlette(
             routes=[
                 Route("/ping", self._ping, methods=["GET", "HEAD"]),
@@ -131,14 +131,14 @@ class Bridge:
     async def _ping(self, request: Request) -> Response:
         return PlainTextResponse("Ok.\n")
 
-    async def _statement(self, request: Request) -> Response | Answer:
+    async def _statement(self, request: Request) -> Response | StreamedAnswer:
         query_id = request.query_params.get("query_id") or str(uuid.uuid4())
         try:
             return await self._answer(request, query_id)
         except EngineError as error:
             return self._error(error, query_id)
 
-    async def _answer(self, request: Request, query_id: str) -> Response | Answer:
+    async def _answer(self, request: Request, query_id: str) -> Response | StreamedAnswer:
         parameters = dict(request.query_params)
         content_type = request.headers.get("content-type", "")
         if content_type.startswith("multipart/form-data"):
@@ -187,9 +187,9 @@ class Bridge:
         default = parameters.get("default_format", "TabSeparated")
         if answer_format := _format_of(sql, default):
             headers["X-ClickHouse-Format"] = answer_format
-        return Answer(
+        return StreamedAnswer(
             self._engine,
-            self._turns,
+            self._slots,
             request,
             (sql, session, default),
             headers,
@@ -199,8 +199,8 @@ class Bridge:
     async def _insert(
         self, insert: Insert, first: bytes, rest: AsyncIterator[bytes], session: Session
     ) -> Result:
-        turn = await self._turns.take(session.user)
-        in_thread = self._turns.in_thread
+        slot = await self._slots.take(session.user)
+        in_thread = self._slots.in_thread
         try:
             stream = await in_thread(self._engine.insert, insert.statement, insert.data_format, session)
             try:
@@ -215,7 +215,7 @@ class Bridge:
                 # After an error, or a client that went away, nothing of its half-sent data is kept.
                 await in_thread(stream.close)
         finally:
-            turn.release()
+            slot.release()
 
     def _headers(self, query_id: str) -> dict[str, str]:
         return {
