@@ -17,6 +17,7 @@ from tailrace.joiner.standing import INPUTS
 from tailrace.joiner.step import Result
 from tailrace.joiner.store import MemoryStore
 from tailrace.kit import marks
+from tailrace.kit.bounds import Budget
 from tailrace.kit.log import Committed
 from tailrace.kit.marks import mark, mark_offset, mark_stream, mark_time
 from tailrace.kit.messages import Message, PlainMessage, Record, Source
@@ -40,7 +41,8 @@ def appended(records: Sequence[Record], at: int = NOW, start: int = 0) -> list[M
 
 
 def take(own: LanePartition, **inputs: list[Message]) -> Result:
-    result = own.process(inputs)
+    result = own.process(inputs, Budget())
+    assert result is not None
     own.apply(result)
     return result
 
