@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 
 import hypothesis
@@ -77,8 +76,7 @@ def stack(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def _await(server: Process, address: str, path: str) -> None:
-    deadline = time.monotonic() + 60
-    while not ask(address, path).ok:
-        assert server.running(), server.last_words()
-        assert time.monotonic() < deadline, f"{address} does not answer:\n{server.last_words()}"
-        time.sleep(0.05)
+    from tests.support.waiting import until  # as above
+
+    until(lambda: ask(address, path).ok or not server.running(), server.last_words)
+    assert server.running(), server.last_words()

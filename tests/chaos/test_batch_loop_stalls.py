@@ -16,6 +16,7 @@ from pathlib import Path
 
 import confluent_kafka
 from confluent_kafka.admin import AdminClient, NewTopic
+from tests.support.waiting import PATIENCE_S
 
 from tailrace.kit.connection import Connection
 from tailrace.kit.kafka_clients import end
@@ -112,7 +113,7 @@ def test_a_process_that_stood_still_doubles_and_loses_nothing(kafka: LocalKafka,
     answers: list[bytes | None] = []
 
     def answered(count: int) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while len(answers) < count:
             assert time.monotonic() < deadline, f"{len(answers)} answers to {count} requests"
             answers.extend(message.value() for message in reader.poll(0.1))

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.training import TrainingLane, alert, eventually
+from tests.support.training import TrainingLane, alert
+from tests.support.waiting import until
 
 from tailrace.kit.connection import Connection
 from tailrace.local.kafka import LocalKafka
@@ -31,17 +32,17 @@ def test_a_run_goes_on_when_the_broker_comes_back(
         return len(lane.ended()) >= runs
 
     try:
-        eventually(lambda: {"training"} <= {record["state"] for record in lane.runs()})
+        until(lambda: {"training"} <= {record["state"] for record in lane.runs()})
         kafka.kill()
         kafka.start()
-        eventually(lambda: ended(1))
+        until(lambda: ended(1))
         # And the next one, by whichever is in its place now.
         lane.days(range(105, 107))
         lane.write([lane.record("Alert", alert(lane.contract, 106, "quality-drop"))])
         lane.days(range(107, 110))
         kafka.kill()
         kafka.start()
-        eventually(lambda: ended(2))
+        until(lambda: ended(2))
     finally:
         for trainer in trainers:
             trainer.stop(10)

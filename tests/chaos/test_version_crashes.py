@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.cluster import LANE, Cluster, Traffic, running_cluster, until
+from tests.support.cluster import LANE, Cluster, Traffic, running_cluster
+from tests.support.waiting import until
 
 from tailrace.kit.codec import ControlCodec
 from tailrace.kit.registry import RegistryClient
@@ -70,21 +71,21 @@ def test_a_version_that_crashes_twice_is_quarantined_and_the_one_before_it_answe
             return rollouts(cluster.connection, codec).state("credit")
 
         cluster.publish(1)
-        until("the first version is let in", lambda: state().champion == 1)
+        until(lambda: state().champion == 1, "the first version is let in")
         cluster.publish(CRASHING, "forest")
-        until("the second is let in", lambda: CRASHING in state().shadow)
+        until(lambda: CRASHING in state().shadow, "the second is let in")
         answers = cluster.answering()
         with Traffic(cluster) as traffic:
-            until("version 1 answers", answers)
+            until(answers, "version 1 answers")
             assert ask(cluster.connection, cluster.home, "promote", "credit", CRASHING).step is not None
-            until("it is taken back", lambda: CRASHING in state().rolled_back)
+            until(lambda: CRASHING in state().rolled_back, "it is taken back")
             revision = state().revision
             until(
-                "version 1 answers again", lambda: any(e["rollout_revision"] >= revision for e in answers())
+                lambda: any(e["rollout_revision"] >= revision for e in answers()), "version 1 answers again"
             )
-            until("some more", lambda: traffic.count >= 300)
+            until(lambda: traffic.count >= 300, "some more")
         asked = {s.at for s in cluster.observer.read(LANE.requests)}
-        until("everything is answered", lambda: len(cluster.events()) >= len(asked))
+        until(lambda: len(cluster.events()) >= len(asked), "everything is answered")
         seen = [s for s in cluster.observer.read(LANE.predictions) if s.value is not None]
         events = [(s.appended_ms, cluster.observer.decode(s.value)) for s in seen]
         alerts = [a for a in cluster.alerts() if a["kind"] == "version-quarantined"]

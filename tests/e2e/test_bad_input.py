@@ -11,7 +11,7 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 from onnx import TensorProto, helper
 from tests.support.project import Project
+from tests.support.waiting import until
 
 from tailrace.kit import dead_letters
 from tailrace.kit.codec import Codec
@@ -260,12 +261,12 @@ def _send(connection: Connection, cases: Mapping[str, Case], good: bytes) -> dic
 
 def _settled(project: Project) -> dict[str, Any]:
     """What `verify` says once nothing is in flight."""
-    deadline = time.monotonic() + 60
-    while True:
+
+    def account() -> dict[str, Any] | None:
         found: dict[str, Any] = project.json("verify", "--model", "gate", "--deep", check=False)
-        if found["in_flight"] == 0 or time.monotonic() > deadline:
-            return found
-        time.sleep(0.5)
+        return found if found["in_flight"] == 0 else None
+
+    return dict(until(account, "nothing is in flight"))
 
 
 @pytest.fixture(scope="module")
@@ -370,7 +371,7 @@ def test_too_many_dead_letters_are_told_by_an_alert_that_people_can_read_and_que
     for _ in range(1_000):
         producer.produce("gate.requests", good, b"k", partition=partition)
     assert producer.flush(30) == 0
-    (alert,) = _until(lambda: _alerts(connection, "dead-letter-share"))
+    (alert,) = until(lambda: _alerts(connection, "dead-letter-share"))
     there = [name for name, source in outcome.sent.items() if source.partition == partition]
     dead = [name for name in there if outcome.sent[name] in outcome.letters]
     assert (alert["state"], alert["severity"], alert["model"]) == ("raised", "warning", "gate")
@@ -379,7 +380,7 @@ def test_too_many_dead_letters_are_told_by_an_alert_that_people_can_read_and_que
     assert alert["detail"]["first"] == f"gate.requests/{partition}/{first}"
     assert (alert["source"]["topic"], alert["source"]["partition"]) == ("gate.requests", partition)
     sql = "SELECT alert_id, state, severity, summary, detail['found'] AS found FROM alerts "
-    rows = _until(lambda: project.json("query", sql + "WHERE kind = 'dead-letter-share'"))
+    rows = until(lambda: project.json("query", sql + "WHERE kind = 'dead-letter-share'"))
     stored = {name: alert[name] for name in ("alert_id", "state", "severity", "summary")}
     assert rows == [stored | {"found": str(len(dead))}]
 
@@ -394,12 +395,3 @@ def _alerts(connection: Connection, kind: str) -> list[dict[str, Any]]:
     schema = fastavro.parse_schema(latest.schema)  # type: ignore[arg-type]
     found: list[Any] = [fastavro.schemaless_reader(io.BytesIO(value[5:]), schema, None) for value in values]
     return [alert for alert in found if alert["kind"] == kind]
-
-
-def _until(found: Callable[[], list[Any]]) -> list[Any]:
-    """What is found, once something is."""
-    deadline = time.monotonic() + 30
-    while not (some := found()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return some

@@ -8,13 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Producer
 from tests.support.java_program import compile_java, run_java
 from tests.support.project import Project
+from tests.support.waiting import until
 
 from tailrace.kit.connection import connect
 from tailrace.kit.credentials import APPLICATION
@@ -35,12 +35,8 @@ def _predictions(project: Project, key: str) -> list[dict[str, Any]]:
 
 
 def _until_answered(project: Project, key: str) -> dict[str, Any]:
-    deadline = time.monotonic() + 60
-    while not (found := _predictions(project, key)):
-        assert time.monotonic() < deadline, f"no answer to {key}\n{project.logs()}"
-        time.sleep(0.2)
-    (event,) = found
-    return event
+    (event,) = until(lambda: _predictions(project, key), lambda: f"an answer to {key}\n{project.logs()}")
+    return dict(event)
 
 
 def test_python(credit: Project) -> None:
@@ -108,11 +104,8 @@ def test_kcat(credit: Project) -> None:
     event = _until_answered(credit, "K-1")
     assert (event["request_id"], event["request"]["amount"]) == ("K-1", 9000.0)
     _sh(credit, label)
-    rows: list[dict[str, Any]] = []
-    deadline = time.monotonic() + 60
-    while not rows:
-        assert time.monotonic() < deadline, credit.logs()
-        rows = credit.json("query", "SELECT defaulted FROM credit_labels WHERE loan_id = 'K-1'")
+    stored = "SELECT defaulted FROM credit_labels WHERE loan_id = 'K-1'"
+    rows = until(lambda: credit.json("query", stored), credit.logs)
     assert [bool(row["defaulted"]) for row in rows] == [False]
     assert "isolation.level=read_committed" in read
     if (

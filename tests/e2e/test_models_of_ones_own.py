@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from tests.support import models
 from tests.support.project import Project
+from tests.support.waiting import until
 
 import tailrace
 from tailrace.contracts import lanes
@@ -131,34 +131,31 @@ def test_models_of_ones_own(project: Project) -> None:
 
 def wait_for_states(connection: Connection, project: Project, wanted: list[str]) -> list[str]:
     """The versions' digests, once their states are these."""
-    deadline = time.monotonic() + 30
-    while True:
-        found = published_versions(connection, project.home, "pumps")
-        if [v["state"] for v in found] == wanted:
-            return [v["digest"] for v in found]
-        assert time.monotonic() < deadline, found
-        time.sleep(0.2)
+
+    def so() -> list[str] | None:
+        versions = published_versions(connection, project.home, "pumps")
+        return [v["digest"] for v in versions] if [v["state"] for v in versions] == wanted else None
+
+    return list(until(so, f"the states {wanted}"))
 
 
 def answered_by(project: Project, version: int, row: dict[str, Any]) -> dict[str, Any]:
     """A prediction of this version, once the scorer has taken it up."""
-    deadline = time.monotonic() + 30
     with tailrace.Client(connect(home=project.home)) as client:
-        while True:
-            event = client.predict("pumps", {**row, "pump": "p1"}, timeout=20)
-            if event["version"] == version:
-                return event
-            assert time.monotonic() < deadline, event
-            time.sleep(0.1)
+
+        def event() -> dict[str, Any] | None:
+            answer = client.predict("pumps", {**row, "pump": "p1"}, timeout=20)
+            return answer if answer["version"] == version else None
+
+        return dict(until(event, f"an answer by version {version}"))
 
 
 def arms_that_answer(project: Project, revision: int, row: dict[str, Any]) -> set[tuple[str, int]]:
     """Arm and version of the answers to many pumps, once the scorer has taken the revision up."""
-    deadline = time.monotonic() + 30
     with tailrace.Client(connect(home=project.home)) as client:
-        while client.predict("pumps", {**row, "pump": "p1"}, timeout=20)["rollout_revision"] < revision:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until(
+            lambda: client.predict("pumps", {**row, "pump": "p1"}, timeout=20)["rollout_revision"] >= revision
+        )
         events = [client.predict("pumps", {**row, "pump": f"p{n}"}, timeout=20) for n in range(30)]
     assert {event["role"] for event in events} == {"arm"}
     assert all(event["arm_propensity"] == pytest.approx(1 / 3, abs=1e-6) for event in events)
@@ -177,11 +174,9 @@ def forge(connection: Connection, version: int) -> None:
 
 def wait_for_alert(connection: Connection, model: str, version: int) -> dict[str, Any]:
     codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
-    deadline = time.monotonic() + 30
-    while True:
-        for message in read_all(connection, [lanes.ALERTS]):
-            alert = codec.decode("Alert", message.value())
-            if (alert["model"], alert["version"]) == (model, version):
-                return alert
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+
+    def alert() -> dict[str, Any] | None:
+        alerts = (codec.decode("Alert", m.value()) for m in read_all(connection, [lanes.ALERTS]))
+        return next((a for a in alerts if (a["model"], a["version"]) == (model, version)), None)
+
+    return dict(until(alert, f"an alert about version {version}"))

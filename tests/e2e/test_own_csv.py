@@ -225,7 +225,7 @@ def test_verify_sees_what_is_wrong_with_the_rows(project: Project, replayed: Any
         f"INSERT INTO tailrace.{table} SELECT * FROM tailrace.{table} WHERE request_id = 'electricity-0000222'",
         f"ALTER TABLE tailrace.{table} DELETE WHERE request_id = 'electricity-0000011' SETTINGS mutations_sync = 1",
     )
-    project.run("up", "--detach", timeout=120)
+    project.run("up", "--detach")
     found = project.json("verify", "--model", "electricity", "--wait", "1", check=False)
     assert not found["ok"]
     assert (found["lost"], found["duplicated"]) == (0, 0)

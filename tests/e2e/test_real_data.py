@@ -6,7 +6,6 @@ import csv
 import datetime
 import json
 import random
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from sklearn import metrics as sk
 from tests.support.project import Project
 from tests.support.real_data import real_data
+from tests.support.waiting import until
 
 REPO = Path(__file__).parents[2]
 ROWS = 4_000
@@ -51,15 +51,14 @@ def _apply(project: Project, name: str, called: str) -> None:
     project.run("apply", str(project.path / "contracts" / "models" / f"{called}.yaml"))
 
 
-def _query_until(project: Project, sql: str, enough: int, seconds: float = 90) -> list[dict[str, Any]]:
+def _query_until(project: Project, sql: str, enough: int) -> list[dict[str, Any]]:
     """The rows of a query, once there are so many."""
-    deadline = time.monotonic() + seconds
-    while True:
-        rows: list[dict[str, Any]] = project.json("query", sql)
-        if len(rows) >= enough:
-            return rows
-        assert time.monotonic() < deadline, f"{len(rows)} of {enough} rows:\n{sql}\n{project.logs()}"
-        time.sleep(1)
+
+    def rows() -> list[dict[str, Any]] | None:
+        so_far = project.json("query", sql)
+        return so_far if len(so_far) >= enough else None
+
+    return list(until(rows, lambda: f"{enough} rows:\n{sql}\n{project.logs()}"))
 
 
 def test_metrics_in_clickhouse_are_scikit_learns_on_the_csv(project: Project) -> None:

@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 from tests.support.project import Project, running_project
+from tests.support.waiting import until
 
 from tailrace.services import SERVICES
 
@@ -25,14 +25,6 @@ features:
   pressure: {type: number}
 target: {name: failed, type: boolean}
 """
-
-
-def _until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.1)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +86,7 @@ def test_a_killed_scorer_is_back_at_once(project: Project) -> None:
     before = project.service("scorer")
     os.kill(before["pid"], signal.SIGKILL)
     began = time.monotonic()
-    after = _until(
+    after = until(
         lambda: (
             (now := project.service("scorer"))["restarts"] > before["restarts"] and now["healthy"] and now
         ),
@@ -127,7 +119,7 @@ def test_when_its_parent_is_killed_nothing_is_left_and_the_next_goes_on_where_it
     before = project.json("env")
     pids = _pids(project)
     os.kill(int((project.home / "run" / "lock").read_text()), signal.SIGKILL)
-    _until(lambda: not any(psutil.pid_exists(pid) for pid in pids.values()), "all have ended", 30)
+    until(lambda: not any(psutil.pid_exists(pid) for pid in pids.values()), "all have ended")
     assert "nothing runs" in project.run("status", check=False).stderr
     _in_a_terminal_that_is_closed(project, "up", "--detach")
     assert project.status()["ready"]
@@ -143,7 +135,7 @@ def test_what_goes_on_without_its_supervisor_is_seen_and_ended(project: Project)
     [watchdog] = [child for child in supervisor.children() if "watchdog.py" in " ".join(child.cmdline())]
     watchdog.kill()
     supervisor.kill()
-    _until(lambda: not supervisor.is_running(), "the supervisor has ended")
+    until(lambda: not supervisor.is_running(), "the supervisor has ended")
     status = project.status()
     assert not status["kept"]
     assert {one["name"] for one in status["services"] if one["healthy"]} == set(SERVICES)

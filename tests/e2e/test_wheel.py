@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.bare_environment import ROOT, build_wheel, make_environment
+from tests.support.waiting import PATIENCE_S
 
 from tailrace.services import PROGRAMS
 
@@ -34,7 +35,7 @@ def _run(scripts: Path, cwd: Path, *command: str, check: bool = True) -> subproc
         env=_env(scripts),
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=PATIENCE_S,
     )
     if check and done.returncode:
         logs = [

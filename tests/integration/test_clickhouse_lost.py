@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tests.support.lane import HandmadeLane
 from tests.support.observer import Observer
 from tests.support.signed import home_with_keys
 from tests.support.stored import coordinates
+from tests.support.waiting import until
 
 from tailrace.kit.clickhouse import ClickHouse
 from tailrace.kit.connection import Connection
@@ -77,7 +78,7 @@ class Project:
         process.launch()
         self.processes[name] = process
         if name == "clickhouse":
-            wait_for(lambda: ask(f"http://{HOST}:{self.port}", "/ping").ok or not process.running(), 30)
+            until(lambda: ask(f"http://{HOST}:{self.port}", "/ping").ok or not process.running())
         return process
 
     def events(self) -> set[tuple[str, int, int]]:
@@ -90,7 +91,11 @@ class Project:
 
     def wait_until_stored(self) -> None:
         events = self.events()
-        wait_for(lambda: set(self.rows()) >= events, 60, lambda: self.processes["sink"].last_words())
+        until(
+            lambda: set(self.rows()) >= events,
+            lambda: self.processes["sink"].last_words(),
+            ignoring=(Exception,),
+        )
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -116,20 +121,6 @@ class Project:
         assert set(rows) == self.events()
 
 
-def wait_for(condition: Callable[[], Any], seconds: float, what: Callable[[], str] = lambda: "") -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if condition():
-                return
-        except Exception as error:  # what is away, or not made yet
-            last = str(error)
-        else:
-            last = ""
-        assert time.monotonic() < deadline, f"{last}\n{what()}"
-        time.sleep(0.1)
-
-
 @pytest.fixture(scope="module")
 def project(stack: Connection, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     project = Project(stack, tmp_path_factory.mktemp("lost"))
@@ -148,7 +139,7 @@ def test_a_table_dropped_under_a_running_sink(project: Project) -> None:
     project.start("clickhouse")
     before = time.monotonic()
     project.send(100)  # so that the sink meets it
-    wait_for(lambda: len(project.rows()) >= 100, 60, project.processes["sink"].last_words)
+    until(lambda: len(project.rows()) >= 100, project.processes["sink"].last_words, ignoring=(Exception,))
     print(f"made again {time.monotonic() - before:.1f} s after the next record")
     assert set(lacking(project.clickhouse)) >= {project.requests, "unreadable"}
     # The sink goes on while what is missing is filled in.
@@ -166,7 +157,7 @@ def test_the_whole_folder_removed_with_the_server_stopped(project: Project) -> N
     shutil.rmtree(project.home / "data" / "clickhouse")
     project.start("clickhouse")
     project.send(50)
-    wait_for(lambda: len(project.rows()) >= 50, 60, project.processes["sink"].last_words)
+    until(lambda: len(project.rows()) >= 50, project.processes["sink"].last_words, ignoring=(Exception,))
     lacks = lacking(project.clickhouse)
     assert set(lacks) >= {project.requests, "contracts", "rollouts", "unreadable"}
     report = project.rebuild(project.requests)
@@ -181,11 +172,11 @@ def test_the_whole_folder_removed_with_the_server_stopped(project: Project) -> N
 def test_the_folder_removed_under_the_running_server(project: Project) -> None:
     server = project.processes["clickhouse"]
     shutil.rmtree(project.home / "data" / "clickhouse")
-    assert server.wait(10) == 1
+    assert server.wait(60) == 1
     assert "was removed while ClickHouse had it open" in server.last_words()
     project.start("clickhouse")
     project.send(20)
-    wait_for(lambda: len(project.rows()) >= 20, 60, project.processes["sink"].last_words)
+    until(lambda: len(project.rows()) >= 20, project.processes["sink"].last_words, ignoring=(Exception,))
     project.rebuild(project.requests)
     project.check()
 
@@ -193,7 +184,7 @@ def test_the_folder_removed_under_the_running_server(project: Project) -> None:
 def parts(project: Project) -> list[Path]:
     """The files of the largest part of the requests' table, once nothing is being merged."""
     merges = f"SELECT count() FROM system.merges WHERE table = '{project.requests}'"
-    wait_for(lambda: project.clickhouse.query(merges).rows == [(0,)], 20)
+    until(lambda: project.clickhouse.query(merges).rows == [(0,)])
     sql = (
         f"SELECT path FROM system.parts WHERE table = '{project.requests}' AND active "
         "ORDER BY rows DESC LIMIT 1"
@@ -225,10 +216,10 @@ def test_a_damaged_description_of_a_table(project: Project) -> None:
     (description,) = (project.home / "data" / "clickhouse" / "engine").glob(f"**/{project.requests}.sql")
     description.write_bytes(b"\0" * 100)
     process = project.start("clickhouse")
-    assert process.wait(10) == 1
+    assert process.wait(60) == 1
     assert f"the description of {project.requests} is damaged" in process.last_words()
     project.start("clickhouse")
-    assert project.clickhouse.query("SELECT count() > 0 FROM contracts").rows == [(True,)]
+    assert project.clickhouse.query("SELECT count() >= 1 FROM unreadable").rows == [(1,)]  # others are whole
     project.rebuild(project.requests)
     project.check()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from scipy import stats
 from tests.support import models
 from tests.support.environment import environment
 from tests.support.signed import home_with_keys
+from tests.support.waiting import until
 
 from tailrace.contracts import lanes
 from tailrace.contracts.apply import apply, plan
@@ -168,13 +168,13 @@ def test_windows_are_judged_once_though_the_service_is_killed(
         world.producer.flush(30)
         if window in (1, 3):
             # Wherever it is: before, amid or after the last window's parts.
-            _until(lambda seen=window - 1: len(world.reports()) >= seen)
+            until(lambda seen=window - 1: len(world.reports()) >= seen)
             service.kill()
             service = start()
     for partition in range(PARTITIONS):
         world.write(mark(LANE.predictions, partition, START + len(SHIFTS) * WINDOW + 1_000))
     world.producer.flush(30)
-    _until(lambda: len(world.reports()) >= len(SHIFTS))
+    until(lambda: len(world.reports()) >= len(SHIFTS))
 
     reports = world.reports()
     assert [report["window_start"] for report in reports] == sorted(incomes)
@@ -194,10 +194,3 @@ def test_windows_are_judged_once_though_the_service_is_killed(
     assert [message.value() for message in read_all(stack, [LANE.dead_letters])] == [b"nonsense"] * len(
         SHIFTS
     )
-
-
-def _until(condition: Callable[..., bool], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "not within a minute"
-        time.sleep(0.05)

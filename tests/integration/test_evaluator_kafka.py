@@ -16,8 +16,9 @@ import pytest
 from confluent_kafka import Producer
 from sklearn import metrics as sk
 from tests.support import models
-from tests.support.cluster import broker_with_registry, until
+from tests.support.cluster import broker_with_registry
 from tests.support.signed import home_with_keys
+from tests.support.waiting import until
 
 from tailrace.contracts import lanes
 from tailrace.contracts.apply import apply, plan
@@ -215,7 +216,7 @@ def test_windows_are_judged_once_at_each_age_though_the_service_is_killed(world:
     def missing() -> set[tuple[Any, ...]]:
         return wanted - {_of(report) for report in world.reports() if not report["segment"]}
 
-    until("all reports", lambda: not missing())
+    until(lambda: not missing(), "all reports")
 
     reports = world.reports()
     assert len({report["report_id"] for report in reports}) == len(reports)

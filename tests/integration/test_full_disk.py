@@ -9,13 +9,14 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
+from tests.support.waiting import until
 
 from tailrace.kit import dead_letters
 from tailrace.kit.connection import Connection, connect
@@ -135,14 +136,6 @@ def _process(home: Home, name: str) -> dict[str, Any]:
     return next(p for p in home.read(home.state)["processes"] if p["name"] == name)
 
 
-def _until(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.1)
-    return result
-
-
 def _answers(connection: Connection) -> list[tuple[int, int, float]]:
     """Partition and offset of each request that has an answer, and when that was written; none while Kafka is away."""
     try:
@@ -180,27 +173,27 @@ def _hurt(home: Home, disk: Mounted | Injected) -> None:
     connection = connect(env={}, home=home.root)
     sender = Sender(connection)
     sender.start()
-    _until(lambda: len(_answers(connection)) > 100, "requests are answered")
+    until(lambda: len(_answers(connection)) > 100, "requests are answered")
     print(f"\n{disk.how}: {_used_mib(disk.folder):.0f} MiB are used before it is filled")
     before = status(home)
     assert not before["short"]
     disk.fill(home)
     filled = time.time()
-    now = _until(lambda: (s := status(home))["short"] and not s["kafka"]["healthy"] and s, "status says it")
+    now = until(lambda: (s := status(home))["short"] and not s["kafka"]["healthy"] and s, "status says it")
     print(f"status after {time.time() - filled:.1f} s: {now['short'][0]['text']}")
     assert now["short"][0]["kind"] == "disk"
     assert now["short"][0]["missing"] > 0
     time.sleep(max(0.0, filled + FULL_S - time.time()))
     disk.free()
     freed = time.time()
-    _until(lambda: any(at > freed for *_, at in sender.sent), "Kafka takes requests again")
-    _until(lambda: (s := status(home)) and s["kafka"]["healthy"] and not s["short"], "status says so")
+    until(lambda: any(at > freed for *_, at in sender.sent), "Kafka takes requests again")
+    until(lambda: (s := status(home)) and s["kafka"]["healthy"] and not s["short"], "status says so")
     first = next(at for *_, at in sender.sent if at > freed)
-    _until(lambda: any(at > first for *_, at in _answers(connection)), "requests are answered again")
+    until(lambda: any(at > first for *_, at in _answers(connection)), "requests are answered again")
     sender.stop.set()
     sender.join()
     wanted = {(partition, offset) for partition, offset, _ in sender.sent}
-    _until(lambda: wanted <= {tuple(a[:2]) for a in _answers(connection)}, "all requests are answered")
+    until(lambda: wanted <= {tuple(a[:2]) for a in _answers(connection)}, "all requests are answered")
     answers = _answers(connection)
     counts = Counter(answer[:2] for answer in answers)
     recovery = min(at for *_, at in answers if at > freed) - freed
@@ -217,5 +210,5 @@ def _hurt(home: Home, disk: Mounted | Injected) -> None:
     assert {source for source, times in counts.items() if times > 1} == set(), "twice"
     assert deaths["kafka"] >= 1, "the disk was full for the broker, too"
     print(f"kafka: {after['kafka']['deaths']['why']}. {after['kafka']['deaths']['remedy']}")
-    _until(lambda: all(status(home)[n]["healthy"] for n in ("registry", "clickhouse")), "all is well")
+    until(lambda: all(status(home)[n]["healthy"] for n in ("registry", "clickhouse")), "all is well")
     assert recovery < 60

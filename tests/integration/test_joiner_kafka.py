@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from tests.support.cluster import broker_with_registry, until
+from tests.support.cluster import broker_with_registry
 from tests.support.joining import CONTRACT, JoinedLane
 from tests.support.joining_oracle import World, expected
+from tests.support.waiting import until
 
 from tailrace.kit import dead_letters
 from tailrace.kit.connection import Connection
@@ -86,7 +87,7 @@ class Joining:
             [sys.executable, "-m", "tailrace.cli", "run", "joiner"], self.home / "joiner.log", env
         )
         self.joiner.launch()
-        until("the joiner is ready", lambda: ask(f"http://{HOST}:{self.port}", "/readyz").ok)
+        until(lambda: ask(f"http://{HOST}:{self.port}", "/readyz").ok, "the joiner is ready")
 
     def kill(self) -> None:
         assert self.joiner is not None
@@ -108,7 +109,7 @@ class Joining:
 
         world = World("credit", messages, decode, 60_000, 5_000, 300_000, "loan_id", "at", "bad")
         wanted, letters = expected(world)
-        until("all outcomes", lambda: len(self.outcomes()) >= len(wanted))
+        until(lambda: len(self.outcomes()) >= len(wanted), "all outcomes")
         found = self.outcomes()
         assert Counter(o["outcome_id"] for o in found) == Counter(wanted.keys())
         for outcome in found:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.support.lane import PARTITIONS, HandmadeLane
 from tests.support.signed import home_with_keys
+from tests.support.waiting import PATIENCE_S
 
 from tailrace.clock.logic import SILENT_MS
 from tailrace.clock.loop import ClockLoop
@@ -75,7 +76,7 @@ def test_silent_partitions_of_a_lane_in_wall_time_are_told_the_time_and_no_other
     tell(stack, wall.lane.name, "wall", began)
     tell(stack, replayed.lane.name, "replay", 0)
     inputs = [wall.lane.requests, wall.lane.labels, wall.lane.actions]
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while len(found := marks(stack, inputs)) < 3 * PARTITIONS or min(map(len, found.values())) < 2:
         assert time.monotonic() < deadline, (found, running.waiting)
         time.sleep(0.1)

@@ -20,7 +20,8 @@ import pytest
 from confluent_kafka import OFFSET_END, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from tests.support import hostile
-from tests.support.cluster import LANE, REQUEST, Cluster, Traffic, running_cluster, until
+from tests.support.cluster import LANE, REQUEST, Cluster, Traffic, running_cluster
+from tests.support.waiting import until
 from typer.testing import CliRunner
 
 from tailrace.cli.app import app
@@ -59,9 +60,9 @@ def calm_cluster(tmp_path: Path) -> Iterator[Cluster]:
     """Another one, in which nobody has been refused: of many that are, not each is told."""
     with _cluster(tmp_path) as found:
         found.publish(1)
-        until("version 1 answers", lambda: steps(found) and found.health("scorer", "/readyz").ok)
+        until(lambda: steps(found) and found.health("scorer", "/readyz").ok, "version 1 answers")
         second = found.publish(kind="forest")
-        until("it waits", lambda: steps(found)[-1]["version"] == second)
+        until(lambda: steps(found)[-1]["version"] == second, "it waits")
         promoted(found, second)
         assert ask(found.connection, found.home, "rollback", "credit").step is not None
         yield found
@@ -101,7 +102,7 @@ def waits_ms(cluster: Cluster, began_ms: float, ended_ms: float) -> list[int]:
                 found[at] = seen.appended_ms - asked.get(at, 0)
         return wanted <= found.keys()
 
-    until("every request is answered", answered)
+    until(answered, "every request is answered")
     return [found[at] for at in wanted]
 
 
@@ -147,7 +148,7 @@ def test_hostile_packages_load_nothing_run_nothing_and_delay_nobody(
     cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     cluster.publish(1)
-    until("the scorer is ready", lambda: cluster.health("scorer", "/readyz").ok)
+    answered_by(cluster, 1)
     hostile.trust_keys(cluster.home)
     # What was fetched is kept by digest, and the good package has the parts that bad ones were made from: with a file
     # in the place of these folders everything is read from the topic.
@@ -179,7 +180,7 @@ def test_hostile_packages_load_nothing_run_nothing_and_delay_nobody(
         for case, sealed in zip(CASES, packages, strict=True):
             expected[sealed[0]["version"]] = case
             attacker.publish(sealed)
-        until("each is refused", lambda: alerts().keys() >= signed, 120)
+        until(lambda: alerts().keys() >= signed, "each is refused")
         times.append(time.time() * 1000)
         time.sleep(2)
         times.append(time.time() * 1000)
@@ -216,8 +217,8 @@ def run(cluster: Cluster, *command: str) -> Any:
 def promoted(cluster: Cluster, version: int) -> None:
     """Once the version answers."""
     answer = until(
-        f"{version} is promoted",
         lambda: ask(cluster.connection, cluster.home, "promote", "credit", version).step,
+        f"{version} is promoted",
     )
     assert answer["champion"] == version
     answered_by(cluster, version)
@@ -230,7 +231,7 @@ def answered_by(cluster: Cluster, version: int) -> None:
         cluster.send(REQUEST)
         return any(event["version"] == version for event in answers())
 
-    until(f"version {version} answers", answered)
+    until(answered, f"version {version} answers")
 
 
 def whole(cluster: Cluster, version: int) -> bool:
@@ -269,15 +270,15 @@ def compact_now(cluster: Cluster) -> None:
 
 def test_pruning_removes_what_nothing_needs_and_everything_goes_on(cluster: Cluster) -> None:
     second = cluster.publish()
-    until("it waits", lambda: steps(cluster)[-1]["version"] == second)
+    until(lambda: steps(cluster)[-1]["version"] == second, "it waits")
     promoted(cluster, second)
     third = cluster.publish(kind="forest")
-    until("it waits", lambda: steps(cluster)[-1]["version"] == third)
+    until(lambda: steps(cluster)[-1]["version"] == third, "it waits")
     promoted(cluster, third)
-    left = until("1 is out", lambda: ask(cluster.connection, cluster.home, "reject", "credit", 1).step)
+    left = until(lambda: ask(cluster.connection, cluster.home, "reject", "credit", 1).step, "1 is out")
     assert left["previous"] == second
     waiting = cluster.publish(kind="forest")
-    until("it waits", lambda: waiting in {*steps(cluster)[-1]["shadow"], *steps(cluster)[-1]["candidates"]})
+    until(lambda: waiting in {*steps(cluster)[-1]["shadow"], *steps(cluster)[-1]["candidates"]}, "it waits")
     producer = Producer({**cluster.connection.kafka, "transactional.id": "interrupted"})
     producer.init_transactions(20)
     for number, ends in ((9998, producer.abort_transaction), (9999, producer.commit_transaction)):
@@ -322,7 +323,7 @@ def test_pruning_removes_what_nothing_needs_and_everything_goes_on(cluster: Clus
             run(cluster, command, "credit", "1")
 
     compact_now(cluster)
-    until("the broker has forgotten version 1", lambda: not whole(cluster, 1))
+    until(lambda: not whole(cluster, 1), "the broker has forgotten version 1")
     assert all(whole(cluster, version) for version in (second, third, waiting))
     for name in ("scorer", "rollout"):
         cluster.processes[name].kill()
@@ -333,7 +334,7 @@ def test_pruning_removes_what_nothing_needs_and_everything_goes_on(cluster: Clus
     back = ask(cluster.connection, cluster.home, "rollback", "credit").step
     assert back is not None
     answered_by(cluster, second)
-    until("the trainer is ready", lambda: cluster.health("trainer", "/readyz").ok)
+    until(lambda: cluster.health("trainer", "/readyz").ok, "the trainer is ready")
     cluster.processes["trainer"].stop(10)
     verified = run(cluster, "verify", "--deep", "--wait", "0")
     assert verified["ok"], verified["problems"][:5]
@@ -358,7 +359,7 @@ def test_what_a_revoked_key_has_signed_is_taken_up_no_more_and_goes_on_where_it_
             cluster.send(REQUEST)  # the scorer tells with its answers
             return [a for a in cluster.alerts() if (a["version"], a["service"]) == (version, service)]
 
-        return until(f"{service} tells of {version}", told)[-1]
+        return until(told, f"{service} tells of {version}")[-1]
 
     assert alert(late, "rollout")["detail"]["check"] == "signature"
     assert "revoked" in alert(late, "rollout")["summary"]
@@ -376,9 +377,9 @@ def test_what_a_revoked_key_has_signed_is_taken_up_no_more_and_goes_on_where_it_
     cluster.processes["scorer"].kill()
     cluster.run("scorer")
     cluster.send(*[REQUEST] * 5)
-    until("it waits and says why", lambda: "revoked" in cluster.health("scorer", "/readyz").text)
+    until(lambda: "revoked" in cluster.health("scorer", "/readyz").text, "it waits and says why")
     new = cluster.publish()
-    until("it waits", lambda: steps(cluster)[-1]["version"] == new)
+    until(lambda: steps(cluster)[-1]["version"] == new, "it waits")
     run(cluster, "promote", "credit", str(new))
     answered_by(cluster, new)
     verified = run(cluster, "verify", "--deep", "--wait", "0")
@@ -393,7 +394,7 @@ def test_what_a_revoked_key_has_signed_is_taken_up_no_more_and_goes_on_where_it_
     cluster.processes["scorer"].kill()
     cluster.run("scorer")
     cluster.send(REQUEST)
-    until("it waits and says why", lambda: "revoked" in cluster.health("scorer", "/readyz").text)
+    until(lambda: "revoked" in cluster.health("scorer", "/readyz").text, "it waits and says why")
     run(cluster, "keys", "new")
     run(cluster, "promote", "credit", str(reopened))
     answered_by(cluster, reopened)

@@ -9,6 +9,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from tests.support.log_conformance import Echo
 from tests.support.simulation import quarantine
+from tests.support.waiting import PATIENCE_S
 
 from tailrace.kit.batch_loop import BatchLoop
 from tailrace.kit.clock import SystemClock
@@ -72,7 +73,7 @@ def test_who_reads_history_stays_a_member(kafka: LocalKafka) -> None:
     assert (logic.assignments, logic.gone, logic.restored) == (1, [], [])
     assert loop.waiting == "reading again what restore.requests/0 stand for"
     holding.commit_transaction()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while not [m.value() for m in read_all(connection, TARGET)]:
         assert time.monotonic() < deadline, loop.waiting
         loop.step()

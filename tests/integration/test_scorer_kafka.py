@@ -23,9 +23,10 @@ from confluent_kafka import Producer
 from onnx import TensorProto, helper
 from prometheus_client.parser import text_string_to_metric_families
 from tests.support import models
-from tests.support.cluster import LANE, REQUEST, Cluster, Traffic, running_cluster, until
+from tests.support.cluster import LANE, REQUEST, Cluster, Traffic, running_cluster
 from tests.support.hostile import burden
 from tests.support.reports import alert, report
+from tests.support.waiting import until
 
 from tailrace.contracts import lanes
 from tailrace.contracts.state.records import ControlRecords
@@ -77,15 +78,15 @@ def computed(package: Any, request: dict[str, Any]) -> float:
 def test_requests_wait_for_the_first_version_and_then_each_is_answered_once(cluster: Cluster) -> None:
     sent = requests(200, seed=1)
     cluster.send(*sent)
-    until("the scorer is alive", lambda: cluster.health("scorer", "/livez").ok)
+    until(lambda: cluster.health("scorer", "/livez").ok, "the scorer is alive")
     until(
-        "/readyz names the model that has no version",
         lambda: "credit has no version in service" in cluster.health("scorer", "/readyz").text,
+        "/readyz names the model that has no version",
     )
     assert cluster.events() == []
     cluster.publish(1)
-    until("everything is answered", lambda: len(cluster.events()) == len(sent))
-    until("the scorer is ready", lambda: cluster.health("scorer", "/readyz").ok)
+    until(lambda: len(cluster.events()) == len(sent), "everything is answered")
+    until(lambda: cluster.health("scorer", "/readyz").ok, "the scorer is ready")
     package = models.package()
     by_id = {f"r{number}": request for number, request in enumerate(sent, 1)}
     for event in cluster.events():
@@ -116,10 +117,10 @@ def test_bad_input_goes_to_the_dead_letters_and_json_without_a_key_is_answered(c
         cluster.raw(value, b"bad")
     cluster.raw(json.dumps(REQUEST).encode())
     cluster.flush()
-    until("the good one is answered", lambda: len(cluster.events()) == before + 1)
+    until(lambda: len(cluster.events()) == before + 1, "the good one is answered")
     letters = until(
-        "all bad ones are dead letters",
         lambda: len(found := cluster.observer.read(LANE.dead_letters)) == len(BAD) and found,
+        "all bad ones are dead letters",
     )
     codes = Counter(letter.headers["tailrace-code"].decode() for letter in letters)
     assert codes == Counter(code for _, code in BAD.values())
@@ -140,7 +141,7 @@ def answered_whole(cluster: Cluster) -> list[dict[str, Any]]:
     def left() -> set[tuple[str, int, int]]:
         return asked - refused - {place(e) for e in cluster.events()}
 
-    until("everything is answered", lambda: not left())
+    until(lambda: not left(), "everything is answered")
     events = cluster.events()
     assert len(events) == len({place(e) for e in events}) == len(asked - refused)
     return events
@@ -177,11 +178,11 @@ def test_a_scrape_says_what_was_answered_and_what_was_not(cluster: Cluster) -> N
 def test_a_new_policy_takes_effect_under_traffic(cluster: Cluster) -> None:
     first = cluster.contracts.current["credit"].digest
     with Traffic(cluster) as traffic:
-        until("some requests", lambda: traffic.count >= 50)
+        until(lambda: traffic.count >= 50, "some requests")
         answers = cluster.answering()
         second = cluster.apply(0.99).digest
         until(
-            "answers under the new contract", lambda: any(e["contract_digest"] == second for e in answers())
+            lambda: any(e["contract_digest"] == second for e in answers()), "answers under the new contract"
         )
     thresholds = {first: 0.5, second: 0.99}
     last: dict[int, str] = {}
@@ -195,15 +196,15 @@ def test_a_new_policy_takes_effect_under_traffic(cluster: Cluster) -> None:
 def test_a_promotion_swaps_versions_and_no_request_waits(cluster: Cluster) -> None:
     cluster.publish(2, "forest")
     with Traffic(cluster) as traffic:
-        until("some requests", lambda: traffic.count >= 50)
+        until(lambda: traffic.count >= 50, "some requests")
         answers = cluster.answering()
         started = time.time() * 1000
         step = until(
-            "it is promoted", lambda: ask(cluster.connection, cluster.home, "promote", "credit", 2).step
+            lambda: ask(cluster.connection, cluster.home, "promote", "credit", 2).step, "it is promoted"
         )
         assert step["champion"] == 2
-        until("answers of version 2", lambda: any(e["version"] == 2 for e in answers()))
-        until("some more", lambda: traffic.count >= 150)
+        until(lambda: any(e["version"] == 2 for e in answers()), "answers of version 2")
+        until(lambda: traffic.count >= 150, "some more")
     events = answered_whole(cluster)
     seen: dict[int, list[int]] = defaultdict(list)
     for event in events:
@@ -229,8 +230,8 @@ def test_a_promotion_swaps_versions_and_no_request_waits(cluster: Cluster) -> No
 def test_a_version_signed_by_a_stranger_changes_nothing(cluster: Cluster) -> None:
     cluster.publish(3, key=SigningKey.generate())
     alert = until(
-        "an alert names the check",
         lambda: next((a for a in cluster.alerts() if a["kind"] == "package-refused"), None),
+        "an alert names the check",
     )
     assert (alert["version"], alert["detail"]["check"]) == (3, "signature")
     refused = ask(cluster.connection, cluster.home, "promote", "credit", 3)
@@ -248,8 +249,8 @@ def test_a_shadow_scores_the_same_requests_from_the_start(cluster: Cluster) -> N
     cluster.run("shadow-scorer")
     answers = {(e["source"]["partition"], e["source"]["offset"]): e for e in cluster.events()}
     shadows = until(
-        "all are scored in shadow",
         lambda: len(found := cluster.events(LANE.shadow_predictions)) == len(answers) and found,
+        "all are scored in shadow",
     )
     for event in shadows:
         answer_of = answers.pop((event["source"]["partition"], event["source"]["offset"]))
@@ -262,25 +263,25 @@ def test_a_shadow_scores_the_same_requests_from_the_start(cluster: Cluster) -> N
 
 def test_after_a_kill_the_scorer_goes_on_where_it_was(cluster: Cluster) -> None:
     with Traffic(cluster) as traffic:
-        until("some requests", lambda: traffic.count >= 50)
+        until(lambda: traffic.count >= 50, "some requests")
         cluster.processes["scorer"].kill()
         cluster.run("scorer")
-        until("the scorer is back", lambda: cluster.health("scorer", "/readyz").ok)
-        until("some more", lambda: traffic.count >= 100)
+        until(lambda: cluster.health("scorer", "/readyz").ok, "the scorer is back")
+        until(lambda: traffic.count >= 100, "some more")
     events = answered_whole(cluster)
     assert events[-1]["version"] == 2
 
 
 def test_switched_off_a_person_answers_and_on_again_the_champion(cluster: Cluster) -> None:
     with Traffic(cluster) as traffic:
-        until("some requests", lambda: traffic.count >= 50)
+        until(lambda: traffic.count >= 50, "some requests")
         answers = cluster.answering()
         off = ask(cluster.connection, cluster.home, "off", "credit").step
         assert off is not None
-        until("a person answers", lambda: any(e["served_by"] == "person" for e in answers()))
+        until(lambda: any(e["served_by"] == "person" for e in answers()), "a person answers")
         on = ask(cluster.connection, cluster.home, "on", "credit").step
         assert on is not None
-        until("the champion again", lambda: any(e["rollout_revision"] == on["revision"] for e in answers()))
+        until(lambda: any(e["rollout_revision"] == on["revision"] for e in answers()), "the champion again")
     for event in answered_whole(cluster):
         stands_in = event["rollout_revision"] == off["revision"]
         assert event["served_by"] == ("person" if stands_in else "model")
@@ -307,7 +308,7 @@ def test_a_version_is_tried_promoted_and_taken_back_by_itself_though_the_rollout
         return [codec.decode("Rollout", message.value()) for message in found]
 
     cluster.publish(3)  # the stranger has taken no number
-    until("it is in shadow", lambda: 3 in steps()[-1]["shadow"])
+    until(lambda: 3 in steps()[-1]["shadow"], "it is in shadow")
     known = len(steps())
     better = [0.25, 0.5] * 150
     write(lanes.PERFORMANCE_REPORTS, "PerformanceReport", report(3, 2, 0), report(3, 2, 1, better))
@@ -315,11 +316,11 @@ def test_a_version_is_tried_promoted_and_taken_back_by_itself_though_the_rollout
         cluster.processes["rollout"].kill()
         cluster.run("rollout")
         write(lanes.PERFORMANCE_REPORTS, "PerformanceReport", report(3, 2, day, better))
-    until("it is promoted", lambda: steps()[-1]["champion"] == 3)
+    until(lambda: steps()[-1]["champion"] == 3, "it is promoted")
     cluster.processes["rollout"].kill()
     cluster.run("rollout")
     write(lanes.ALERTS, "Alert", alert(3, 1), alert(3, 3), alert(3, 3))
-    until("it is taken back", lambda: steps()[-1]["champion"] == 2)
+    until(lambda: steps()[-1]["champion"] == 2, "it is taken back")
     ask(cluster.connection, cluster.home, "freeze", "credit")  # all before it is folded by now
     later = steps()[known:]
     assert [step["step"] for step in later] == ["promote", "rollback", "freeze"]  # 1 was asked for
@@ -361,7 +362,7 @@ def test_everything_that_was_answered_is_reproduced_to_the_bit(cluster: Cluster)
         cluster.send(*burst)
         goal = count + len(burst)
         while count < goal:
-            count += len(until("the burst is answered", answers))
+            count += len(until(answers, "the burst is answered"))
     logged = [
         e for topic in (LANE.predictions, LANE.shadow_predictions) for e in cluster.observer.read(topic)
     ]
@@ -452,10 +453,10 @@ def test_a_shadow_that_sleeps_falls_behind_or_crashes_changes_and_delays_no_answ
     shadow = cluster.processes.get("shadow-scorer") or cluster.run("shadow-scorer")
     for version in (bad, good):
         until(
-            "it is in shadow",
             lambda version=version: ask(cluster.connection, cluster.home, "shadow", "credit", version).step,
+            "it is in shadow",
         )
-    until("the shadow scorer is ready", lambda: cluster.health("shadow-scorer", "/readyz").ok)
+    until(lambda: cluster.health("shadow-scorer", "/readyz").ok, "the shadow scorer is ready")
     spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
 
     def measure(what: str) -> None:
@@ -466,9 +467,9 @@ def test_a_shadow_that_sleeps_falls_behind_or_crashes_changes_and_delays_no_answ
     def scored() -> list[dict[str, Any]]:
         return [e for e in cluster.events(LANE.shadow_predictions) if e["version"] == good]
 
-    until("it scores", lambda: cluster.send(REQUEST) or scored())
+    until(lambda: cluster.send(REQUEST) or scored(), "it scores")
     with Traffic(cluster) as traffic:
-        until("some requests", lambda: traffic.count >= 50)
+        until(lambda: traffic.count >= 50, "some requests")
         measure("raises")
         os.kill(shadow.pid or 0, signal.SIGSTOP)
         measure("sleeps")
@@ -485,7 +486,7 @@ def test_a_shadow_that_sleeps_falls_behind_or_crashes_changes_and_delays_no_answ
     cluster.run("shadow-scorer")
     began = spans["raises"][0][0]
     during = {s.at for s in cluster.observer.read(LANE.requests) if s.appended_ms >= began}
-    until("the shadow has caught up", lambda: during <= {place(e) for e in scored()})
+    until(lambda: during <= {place(e) for e in scored()}, "the shadow has caught up")
     events = [e for e in cluster.events() if place(e) in during]
     assert len(events) == len(during) == len({place(e) for e in events})
     appended = {s.at: s.appended_ms for s in cluster.observer.read(LANE.requests)}

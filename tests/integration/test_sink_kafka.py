@@ -20,6 +20,7 @@ from tests.support.lane import HandmadeLane
 from tests.support.observer import Observer
 from tests.support.signed import home_with_keys
 from tests.support.stored import Stored, coordinates, count_by_topic
+from tests.support.waiting import until
 
 from tailrace.contracts.schemas import lane_schemas
 from tailrace.kit import dead_letters
@@ -33,13 +34,6 @@ from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 
 DEATHS = [("plan", 2), ("planned", 2), ("inserted", 4), ("lost", 3), ("committed", 1)]
-
-
-def wait_for(condition: Callable[[], bool], seconds: float, what: Callable[[], str]) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.1)
 
 
 def refused(source: Source) -> Message:
@@ -125,12 +119,11 @@ def test_killed_between_any_two_steps(stack: Connection, lane: HandmadeLane, tmp
         second = launch(stack, tmp_path, name, name, "never", 0)
         clickhouse = ClickHouse(f"{stack.clickhouse}/{name}", auth=stack.clickhouse_auth)
         try:
-            wait_for(
+            until(
                 lambda: all(
                     count_by_topic(clickhouse).get(topic, Stored(0, 0)).records == len(found)
                     for topic, found in expected.items()
                 ),
-                60,
                 lambda: f"{step}: {count_by_topic(clickhouse)}\n{second.last_words()}",
             )
         finally:
@@ -187,7 +180,7 @@ def test_clickhouse_away_and_a_contract_applied_live(
         answer = ask(f"http://{HOST}:{health}", "/readyz")
         return json.loads(answer.text)["reason"] if answer.status == 503 else None
 
-    wait_for(lambda: "ClickHouse" in (reason() or ""), 30, process.last_words)
+    until(lambda: "ClickHouse" in (reason() or ""), process.last_words)
     bridge = start_bridge(tmp_path, port)
     clickhouse = ClickHouse(f"http://{SERVICES}:{token}@{HOST}:{port}/live")
     try:
@@ -197,9 +190,7 @@ def test_clickhouse_away_and_a_contract_applied_live(
             found = count_by_topic(clickhouse) if bridge.running() else {}
             return all(found.get(topic) == Stored(n, n) for topic, n in counts.items() if n)
 
-        wait_for(
-            lambda: stored(expected), 60, lambda: f"{count_by_topic(clickhouse)}\n{process.last_words()}"
-        )
+        until(lambda: stored(expected), lambda: f"{count_by_topic(clickhouse)}\n{process.last_words()}")
         row = clickhouse.select(
             f"SELECT * FROM {lane.model}_predictions WHERE (source_topic, source_partition, source_offset) IN "
             f"(SELECT _topic, _partition, _offset FROM {lane.model}_requests WHERE request_id = 'r7')"
@@ -214,16 +205,16 @@ def test_clickhouse_away_and_a_contract_applied_live(
         # A model that nobody had heard of when the sink started; and ClickHouse dies in between.
         late = HandmadeLane(stack, f"l{uuid.uuid4().hex[:8]}")
         late.write(late.request(n) for n in range(500))
-        wait_for(lambda: stored({late.lane.requests: 500}), 60, process.last_words)
+        until(lambda: stored({late.lane.requests: 500}), process.last_words)
         for kill in range(3):
             start = 500 * (kill + 1)
             late.write(late.request(n) for n in range(start, start + 500))
             time.sleep(random.Random(kill).uniform(0.0, 0.4))
             os.kill(bridge.pid or 0, signal.SIGKILL)
-            bridge.wait(10)
+            bridge.wait(60)
             bridge = start_bridge(tmp_path, port)
-            wait_for(lambda n=start + 500: stored({late.lane.requests: n}), 60, process.last_words)
-        wait_for(lambda: "ClickHouse" not in (reason() or ""), 30, process.last_words)
+            until(lambda n=start + 500: stored({late.lane.requests: n}), process.last_words)
+        until(lambda: "ClickHouse" not in (reason() or ""), process.last_words)
         assert stored(expected)
     finally:
         bridge.stop(10)
@@ -234,8 +225,6 @@ def start_bridge(home: Path, port: int) -> Process:
     (home / "bridge").mkdir(exist_ok=True)
     process = Process([sys.executable, "-m", "tailrace.cli", "run", "clickhouse"], home / "bridge.log", env)
     process.launch()
-    wait_for(
-        lambda: ask(f"http://{HOST}:{port}", "/ping").ok or not process.running(), 30, process.last_words
-    )
+    until(lambda: ask(f"http://{HOST}:{port}", "/ping").ok or not process.running(), process.last_words)
     assert process.running(), process.last_words()
     return process

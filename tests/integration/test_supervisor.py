@@ -9,12 +9,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from tests.support.waiting import until
 
 from tailrace.kit.clickhouse import ClickHouse
 from tailrace.kit.connection import connect
@@ -38,14 +39,6 @@ ENV = {
     for name, value in os.environ.items()
     if not name.startswith(("KAFKA_BOOTSTRAP", "SCHEMA_REGISTRY_", "CLICKHOUSE_", "TAILRACE_HOME"))
 }
-
-
-def _until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.05)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -129,11 +122,11 @@ def test_a_port_that_is_taken_by_now_is_replaced(home: Home) -> None:
 def test_what_is_killed_comes_back_at_its_address(home: Home, name: str, path: str | None) -> None:
     before = _process(home, name)
     os.kill(before["pid"], signal.SIGKILL)
-    _until(lambda: _process(home, name)["restarts"] == before["restarts"] + 1, f"{name} was started again")
+    until(lambda: _process(home, name)["restarts"] == before["restarts"] + 1, f"{name} was started again")
     after = _process(home, name)
     assert after["address"] == before["address"]
     assert after["pid"] != before["pid"]
-    _until(lambda: status(home)[name]["healthy"], f"{name} answers again")
+    until(lambda: status(home)[name]["healthy"], f"{name} answers again")
 
 
 def _given(home: Home) -> dict[str, str]:
@@ -191,7 +184,7 @@ def test_a_crash_loop_is_said_with_its_reason_and_what_to_do(home: Home, supervi
     kept = Kept("drift", process, process.launch, f"http://{HOST}:{free_port()}")
     supervisor._keeper.keep(kept)
     try:
-        drift = _until(
+        drift = until(
             lambda: next(
                 (s for s in status(home)["services"] if (s["deaths"] or {}).get("lately", 0) > 2), None
             ),
@@ -204,7 +197,7 @@ def test_a_crash_loop_is_said_with_its_reason_and_what_to_do(home: Home, supervi
     assert drift["deaths"]["crash_loop"]
     assert drift["deaths"]["why"] == ("exit code 1: the folders of drift cannot be made: correct its rights")
     assert "tailrace logs drift" in drift["deaths"]["remedy"]
-    _until(process.running, "what stays up is not started again and again")
+    until(process.running, "what stays up is not started again and again")
 
 
 def test_what_an_earlier_one_left_running_is_ended_in_order_before_a_start(
@@ -251,4 +244,4 @@ def test_nothing_outlives_a_parent_that_crashed(tmp_path: Path, guarded: bool) -
         assert parent.stdout
         child = int(parent.stdout.readline())
         parent.kill()
-    _until(lambda: not psutil.pid_exists(child), "the child has ended", 20)
+    until(lambda: not psutil.pid_exists(child), "the child has ended")

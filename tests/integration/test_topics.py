@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
-from tests.support.cluster import until
+from tests.support.waiting import until
 
 from tailrace.kit.errors import Retry
 from tailrace.kit.topics import control_topics, ensure_topics, lane_topics, settle
@@ -50,7 +50,7 @@ def test_what_differs_is_said_and_only_settled_where_asked(kafka: LocalKafka) ->
     assert {d.setting for d in left} == {"partitions"}
     settled = lane_topics("lane-other", partitions=2)
     # The controller has them, and the broker hears of it.
-    until("the settings are as wanted", lambda: not ensure_topics(options, settled))
+    until(lambda: not ensure_topics(options, settled), "the settings are as wanted")
 
 
 def test_no_broker_is_a_retry() -> None:

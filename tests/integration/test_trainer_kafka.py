@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from tests.support.environment import environment
-from tests.support.training import DAY, TrainingLane, alert, eventually
+from tests.support.training import DAY, TrainingLane, alert
+from tests.support.waiting import until
 
 from tailrace.contracts import lanes
 from tailrace.kit.connection import Connection
@@ -67,14 +68,14 @@ def test_an_alert_leads_to_one_version_whenever_the_trainer_is_killed(lane: Trai
     trainer = lane.trainer(lane.home / "trainer.log")
     try:
         for state in ("planned", "trained"):
-            eventually(lambda state=state: state in {r["state"] for r in lane.runs()})
+            until(lambda state=state: state in {r["state"] for r in lane.runs()})
             if state == "trained":
                 # It is stopped, its worker is not: the version is published, and nobody has written that down.
                 os.kill(trainer.pid or 0, signal.SIGSTOP)
-                eventually(lambda: manifests(lane))
+                until(lambda: manifests(lane))
             trainer.kill()
             trainer.launch()
-        (end,) = eventually(lane.ended)
+        (end,) = until(lane.ended)
     finally:
         trainer.stop(10)
     states = Counter(record["state"] for record in lane.runs())
@@ -119,16 +120,16 @@ def test_an_aborted_alert_starts_nothing_and_only_signed_commands_are_heard(lane
     lane.write([lane.record("Command", sign_command(home_id(lane.home), signed, lane.key))])
     trainer = lane.trainer(lane.home / "trainer.log")
     try:
-        (end,) = eventually(lane.ended)
+        (end,) = until(lane.ended)
         # The version answers now, and the world changes: the next candidate has to beat it.
         lane.write([lane.record("Rollout", first_champion(lane))])
         lane.days(range(106, 107), flipped=True)
         lane.write([lane.record("Alert", alert(lane.contract, 106, "quality-drop"))])
         lane.days(range(107, 110), flipped=True)
-        _, beaten = eventually(lambda: lane.ended()[1:] and lane.ended())
+        _, beaten = until(lambda: lane.ended()[1:] and lane.ended())
     finally:
         os.kill(trainer.pid or 0, signal.SIGTERM)
-        assert trainer.wait(10) == 0
+        assert trainer.wait(60) == 0
     auc = {
         e["who"]: e["value"] for e in beaten["evaluations"] if e["metric"] == "auc" and e["who"] != "other"
     }

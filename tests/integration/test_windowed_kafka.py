@@ -22,6 +22,7 @@ from tests.support.toy_windows import (
     expected_reports,
     reports,
 )
+from tests.support.waiting import PATIENCE_S
 
 from tailrace.contracts.lanes import CONTRACTS, WINDOW_PARTS, WINDOW_STATE
 from tailrace.kit.connection import Connection
@@ -88,7 +89,7 @@ def test_reports_equal_a_computation_over_the_whole_log(broker: LocalKafka, tmp_
     try:
         for kill in range(KILLS):
             written = len(Everything(connection).messages(REPORTS))
-            deadline = time.monotonic() + 40
+            deadline = time.monotonic() + PATIENCE_S
             while len(Everything(connection).messages(REPORTS)) < written + 20:
                 write(producer, feeder.some())
                 assert time.monotonic() < deadline, instances[0].last_words()
@@ -97,7 +98,7 @@ def test_reports_equal_a_computation_over_the_whole_log(broker: LocalKafka, tmp_
             victim.launch()
         write(producer, feeder.tick(1_000_000))
         expected = expected_reports(Everything(connection))
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + PATIENCE_S
         while len(reports(Everything(connection))) < len(expected):
             assert time.monotonic() < deadline, instances[0].last_words()
             time.sleep(0.1)

@@ -44,7 +44,7 @@ def test_passwords_of_addresses_are_in_no_file_argument_or_message(stack: Connec
     project.env |= given
     said: list[subprocess.CompletedProcess[str]] = []
     try:
-        said.append(project.run("up", "--detach", timeout=120))
+        said.append(project.run("up", "--detach"))
         said += [
             project.run(*command, check=False) for command in (["env"], ["status"], ["status", "--json"])
         ]
@@ -54,7 +54,7 @@ def test_passwords_of_addresses_are_in_no_file_argument_or_message(stack: Connec
             assert_no_secret(" ".join(process.cmdline()), token)
         assert token in psutil.Process(pids[0]).environ()["CLICKHOUSE_URL"]
     finally:
-        said.append(project.run("down", timeout=60, check=False))
+        said.append(project.run("down", check=False))
     for done in said:
         assert_no_secret(done.stdout + done.stderr, token)
     files = [path for path in project.home.rglob("*") if path.is_file()]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import http.client
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+from tests.support.waiting import until
 
 from tailrace.local.health import ask
 from tailrace.local.ports import HOST, free_port
@@ -30,10 +30,7 @@ class Bridge:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.clickhouse_walls", str(home), "--http", str(self.port)]
         )
-        deadline = time.monotonic() + 60
-        while not ask(f"http://{HOST}:{self.port}", "/ping").ok:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: ask(f"http://{HOST}:{self.port}", "/ping").ok)
 
     def post(
         self, sql: str, user: str = "ops", form: bool = False, **parameters: str

@@ -7,11 +7,11 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 from tests.support.landlock import needs_landlock, needs_ports
+from tests.support.waiting import until
 
 from tailrace.confinement import landlock
 from tailrace.confinement.landlock import Limits, confine
@@ -28,6 +28,7 @@ import os, socket, subprocess, sys
 from pathlib import Path
 from tailrace.confinement.landlock import Limits, confine
 from tailrace.confinement.system import DEVICES, system_paths
+from tests.support.waiting import until
 home, connect, bind = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 confine(Limits((home / "own", *DEVICES), system_paths(), frozenset([connect]), frozenset([bind])))
 try:
@@ -132,11 +133,8 @@ def test_the_local_clickhouse_is_confined_whole(tmp_path: Path) -> None:
     process = Process([sys.executable, "-m", "tailrace.cli", "run", "clickhouse"], tmp_path / "log", env)
     process.launch()
     try:
-        deadline = time.monotonic() + 30
-        while not ask(f"http://{HOST}:{port}", "/ping").ok:
-            assert process.running(), process.last_words()
-            assert time.monotonic() < deadline, process.last_words()
-            time.sleep(0.05)
+        until(lambda: ask(f"http://{HOST}:{port}", "/ping").ok or not process.running(), process.last_words)
+        assert process.running(), process.last_words()
         assert "confined by Landlock" in process.last_words()
         threads = list(Path(f"/proc/{process.pid}/task").iterdir())
         assert len(threads) > 3

@@ -165,8 +165,8 @@ class Fuzz:
     def goes_on(self, names: list[str]) -> None:
         """Honest requests are answered, and their labels joined."""
         wanted = set(names)
-        self.project.wait(lambda: wanted <= self._ids(LANE.predictions), "answers", timeout=90)
-        self.project.wait(lambda: wanted <= self._ids(LANE.outcomes), "outcomes", timeout=90)
+        self.project.wait(lambda: wanted <= self._ids(LANE.predictions), "answers")
+        self.project.wait(lambda: wanted <= self._ids(LANE.outcomes), "outcomes")
 
     def _ids(self, topic: str) -> set[str]:
         codec, found = Codec(self.registry), set()

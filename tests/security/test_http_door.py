@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -20,6 +20,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from tests.support.registry_server import registry_server
+from tests.support.waiting import until
 
 from tailrace.kit.clickhouse import ClickHouse
 from tailrace.kit.connection import connect
@@ -98,7 +99,7 @@ def doors() -> Iterator[Doors]:
             log.cached().apply(json.dumps(key).encode(), json.dumps(value).encode())
             found = Doors(home, registry, f"http://{HOST}:{port}")
             try:
-                _until(lambda: _pings(found.clickhouse), bridge)
+                until(lambda: _pings(found.clickhouse), bridge.last_words)
                 _keep_a_row(found)
                 yield found
             finally:
@@ -114,14 +115,6 @@ def _keep_a_row(doors: Doors) -> None:
     )
     clickhouse.insert("kept", {"a": [1]}, {"a": "Int64"}, "first")
     clickhouse.close()
-
-
-def _until(condition: Callable[[], bool], process: Process) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.running(), process.last_words()
-        assert time.monotonic() < deadline, process.last_words()
-        time.sleep(0.05)
 
 
 def _pings(url: str) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from tests.support.cluster import LANE, REQUEST, Cluster, running_cluster, until
+from tests.support.cluster import LANE, REQUEST, Cluster, running_cluster
+from tests.support.waiting import until
 
 from tailrace.contracts import lanes
 from tailrace.kit.codec import ControlCodec
@@ -33,13 +34,13 @@ def refused(cluster: Cluster) -> list[str]:
 def answer(cluster: Cluster) -> dict[str, Any]:
     before = len(cluster.events())
     cluster.send(REQUEST)
-    until("it is answered", lambda: len(cluster.events()) > before)
+    until(lambda: len(cluster.events()) > before, "it is answered")
     return max(cluster.events(), key=lambda event: int(event["request_id"][1:]))
 
 
 def test_forged_records_of_every_kind_change_nothing_and_are_told_once_each(cluster: Cluster) -> None:
     cluster.publish(1)
-    until("the scorer is ready", lambda: cluster.health("scorer", "/readyz").ok)
+    until(lambda: cluster.health("scorer", "/readyz").ok, "the scorer is ready")
     assert answer(cluster)["version"] == 1
     codec = ControlCodec(RegistryClient(cluster.connection.registry, cluster.connection.registry_auth))
     place = {"topic": lanes.COMMANDS, "partition": 0, "offset": 0}
@@ -70,7 +71,7 @@ def test_forged_records_of_every_kind_change_nothing_and_are_told_once_each(clus
         producer.produce(topics[name], b"rubbish", b"credit", partition=0)
     assert producer.flush(30) == 0
     expected = sorted(topics[name] for name, records in forged.items() for _ in [*records, b"rubbish"])
-    until("each is told", lambda: len(refused(cluster)) >= len(expected))
+    until(lambda: len(refused(cluster)) >= len(expected), "each is told")
     event = answer(cluster)
     assert (event["version"], event["served_by"]) == (1, "model")
     time.sleep(1)
@@ -90,7 +91,7 @@ def test_a_key_is_replaced_while_the_services_run_and_what_was_decided_stays(clu
     for name in ("scorer", "rollout"):
         cluster.processes[name].stop(10)
         cluster.run(name)
-    until("the scorer is ready", lambda: cluster.health("scorer", "/readyz").ok)
+    until(lambda: cluster.health("scorer", "/readyz").ok, "the scorer is ready")
     assert answer(cluster)["version"] == 1
     assert ask(cluster.connection, cluster.home, "unfreeze", "credit").step is not None
     assert len(refused(cluster)) == 9, "nothing of what the old key had signed is told of again"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import clickhouse_connect
+from tests.support.waiting import until
 
 from tailrace.kit.credentials import HTTP, SERVICES, Credentials
 from tailrace.local.health import ask
@@ -36,9 +36,6 @@ def start(home: Path, port: int) -> Process:
         [sys.executable, "-m", "tailrace.cli", "run", "clickhouse"], home / "clickhouse.log", env
     )
     process.launch()
-    deadline = time.monotonic() + 30
-    while not ask(f"http://{HOST}:{port}", "/ping").ok:
-        assert process.running(), process.last_words()
-        assert time.monotonic() < deadline, process.last_words()
-        time.sleep(0.02)
+    until(lambda: ask(f"http://{HOST}:{port}", "/ping").ok or not process.running(), process.last_words)
+    assert process.running(), process.last_words()
     return process

@@ -17,6 +17,7 @@ from confluent_kafka import Producer
 from tests.support import models
 from tests.support.observer import Observer
 from tests.support.signed import home_with_keys
+from tests.support.waiting import until
 
 from tailrace.contracts import lanes
 from tailrace.contracts.apply import apply, plan
@@ -46,14 +47,6 @@ policy:
 """
 CONTRACT = models.CONTRACT.replace("TARGET", models.TARGETS["binary"]) + POLICY
 REQUEST = {"income": 40_000.0, "debt_ratio": 0.5, "age": 40, "purpose": "car"}
-
-
-def until(what: str, condition: Callable[[], Any], timeout: float = 60) -> Any:
-    deadline = time.monotonic() + timeout
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
-        time.sleep(0.05)
-    return found
 
 
 @dataclass
@@ -190,7 +183,7 @@ def broker_with_registry(folder: Path, **settings: str) -> Iterator[tuple[Connec
     server = Process(command, home / "registry.log", env | {"TAILRACE_PORT": str(port)})
     server.launch()
     try:
-        until("the registry answers", lambda: ask_health(registry, "/readyz").ok)
+        until(lambda: ask_health(registry, "/readyz").ok, "the registry answers")
         home_with_keys(home)
         connection = connect(env, home)
         ensure_topics(connection.kafka, control_topics())

@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import KafkaException
+from tests.support.waiting import PATIENCE_S, until
 
 from tailrace.local.home import Home
 
@@ -31,7 +31,9 @@ class Project:
             if kept in os.environ:
                 self.env[kept] = os.environ[kept]
 
-    def run(self, *args: str, timeout: float = 180, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *args: str, timeout: float = PATIENCE_S, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         """Runs ``tailrace ARGS``; a failing command fails the test with what it printed."""
         done = subprocess.run(
             [sys.executable, "-m", "tailrace.cli", *args],
@@ -52,7 +54,7 @@ class Project:
         """The command that runs one of the services."""
         return [sys.executable, "-m", "tailrace.cli", "run", name]
 
-    def json(self, *args: str, timeout: float = 180, check: bool = True) -> Any:
+    def json(self, *args: str, timeout: float = PATIENCE_S, check: bool = True) -> Any:
         """Runs ``tailrace ARGS --json`` and parses what it put on stdout."""
         done = self.run(*args, "--json", timeout=timeout, check=check)
         assert done.stdout, f"{' '.join(args)} printed nothing:\n{done.stderr}"
@@ -64,12 +66,12 @@ class Project:
     def service(self, name: str) -> dict[str, Any]:
         return next(s for s in self.status()["services"] if s["name"] == name)
 
-    def wait_for_champion(self, model: str, version: int, timeout: float = 60) -> None:
+    def wait_for_champion(self, model: str, version: int) -> None:
         """Until this version of the model answers."""
-        deadline = time.monotonic() + timeout
-        while not any(m["model"] == model and m["champion"] == version for m in self.status()["models"]):
-            assert time.monotonic() < deadline, f"{model} {version} is not champion:\n{self.logs()}"
-            time.sleep(0.2)
+        self.wait(
+            lambda: any(m["model"] == model and m["champion"] == version for m in self.status()["models"]),
+            f"{model} {version} to be champion",
+        )
 
     def pid(self, name: str) -> int:
         """Of what runs in this home, as it was written down last."""
@@ -77,15 +79,9 @@ class Project:
         processes = home.read(home.state)["processes"]
         return next(int(process["pid"]) for process in processes if process["name"] == name)
 
-    def wait(self, condition: Callable[[], Any], what: str, timeout: float = 60) -> None:
+    def wait(self, condition: Callable[[], Any], what: str) -> None:
         """Until the condition holds; while a killed broker or registry does not answer, it does not."""
-        deadline = time.monotonic() + timeout
-        while True:
-            with suppress(KafkaException, OSError):
-                if condition():
-                    return
-            assert time.monotonic() < deadline, f"waited {timeout} s for {what}\n{self.logs()}"
-            time.sleep(0.05)
+        until(condition, lambda: f"{what}\n{self.logs()}", ignoring=(KafkaException, OSError))
 
     def logs(self) -> str:
         """The end of every log of the home, for a failing test's message."""
@@ -102,10 +98,10 @@ def running_project(path: Path, **env: str) -> Iterator[Project]:
     project = Project(path)
     project.env |= env
     try:
-        project.run("up", "--detach", timeout=120)
+        project.run("up", "--detach")
         yield project
     finally:
-        project.run("down", "--purge", timeout=60, check=False)
+        project.run("down", "--purge", check=False)
 
 
 def _telling(log: Path) -> list[str]:

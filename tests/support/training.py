@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -266,15 +265,6 @@ class TrainingLane:
         )
         process.launch()
         return process
-
-
-def eventually(what: Callable[[], Any], seconds: float = 60.0, every: float = 0.2) -> Any:
-    """What the call gives, once it gives something."""
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it did not come to that in time"
-        time.sleep(every)
-    return found
 
 
 def states(records: Iterable[dict[str, Any]]) -> Iterator[tuple[str, str]]:

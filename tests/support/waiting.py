@@ -1,0 +1,33 @@
+"""Waiting for what must come to be, on a machine that may have ten times its usual work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+PATIENCE_S = 200.0
+
+
+def until(
+    condition: Callable[[], Any],
+    what: str | Callable[[], str] = "",
+    ignoring: tuple[type[Exception], ...] = (),
+) -> Any:
+    """What the condition gives, once it gives something.
+
+    ``what`` it is that is waited for, or what those say that it is waited for, is what a failing test prints.
+    An error of a kind in ``ignoring`` is a condition that does not hold yet.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        last: Exception | None = None
+        try:
+            if result := condition():
+                return result
+        except ignoring as error:
+            last = error
+        if time.monotonic() > deadline:
+            words = what if isinstance(what, str) else what()
+            raise AssertionError(f"not within {PATIENCE_S:.0f} s: {words}") from last
+        time.sleep(0.05)
