@@ -38,7 +38,8 @@ test-fast: setup
 	$(BIN)/python -m pytest tests/unit tests/contract
 
 chaos: setup
-	TAILRACE_CHAOS=long $(BIN)/python -m pytest $(ALONE) tests/simulation tests/security -s
+	TAILRACE_CHAOS=long $(BIN)/python -m pytest $(ALONE) tests/simulation tests/security $(LONGER) -s
+LONGER = $(shell grep -rlE --include='test_*.py' 'TAILRACE_CHAOS|import LONG' tests/integration)
 
 bench: setup
 	$(BIN)/python -m benchmarks.scorer --json

@@ -13,12 +13,15 @@ import psutil
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from tests.support.simulation import LONG
 
 from tailrace.kit.errors import TailraceError
 from tailrace.kit.kafka_clients import is_unknown, sending
 from tailrace.local.java import java, java_version
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import HOST, free_port
+
+KILLS = 5 if LONG else 2
 
 
 def _create(bootstrap: str, partitions: int = 2) -> str:
@@ -71,9 +74,7 @@ def test_a_transaction_survives_a_killed_broker(tmp_path: Path) -> None:
         broker.stop()
 
 
-def test_a_sender_says_of_each_record_what_became_of_it_though_the_broker_is_killed_five_times(
-    tmp_path: Path,
-) -> None:
+def test_a_sender_says_of_each_record_what_became_of_it_though_the_broker_is_killed(tmp_path: Path) -> None:
     """Whatever it says is delivered is there once; what it does not know may be there, once; and it comes to an end."""
     broker = LocalKafka(tmp_path / "kafka")
     broker.start()
@@ -97,7 +98,7 @@ def test_a_sender_says_of_each_record_what_became_of_it_though_the_broker_is_kil
 
             sending_on = threading.Thread(target=send)
             sending_on.start()
-            for _ in range(5):
+            for _ in range(KILLS):
                 time.sleep(1)
                 broker.kill()
                 time.sleep(1)

@@ -19,6 +19,7 @@ from tests.support.environment import environment
 from tests.support.lane import HandmadeLane
 from tests.support.observer import Observer
 from tests.support.signed import home_with_keys
+from tests.support.stack import running_stack
 from tests.support.stored import Stored, coordinates, count_by_topic
 from tests.support.waiting import until
 
@@ -30,6 +31,7 @@ from tailrace.kit.credentials import HTTP, SERVICES, Credentials
 from tailrace.kit.marks import mark
 from tailrace.kit.messages import DeadLetter, Message, PlainMessage, Record, Source
 from tailrace.local.health import ask
+from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 
@@ -39,6 +41,18 @@ DEATHS = [("plan", 2), ("planned", 2), ("inserted", 4), ("lost", 3), ("committed
 def refused(source: Source) -> Message:
     """A request that a scorer refused."""
     return PlainMessage(*source, b"\x05\xff", b"key", [("trace", b"\xff\x00")])
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
+    """Of this module alone: a sink stores all that a broker holds, for which five sinks should not have to."""
+    broker = LocalKafka(tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    try:
+        with running_stack(broker, tmp_path_factory.mktemp("stack")) as connection:
+            yield connection
+    finally:
+        broker.stop()
 
 
 @pytest.fixture(scope="module")

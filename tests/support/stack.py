@@ -1,0 +1,56 @@
+"""A registry and ClickHouse beside a broker, as `tailrace up` starts them; no services."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.signed import home_with_keys
+from tests.support.waiting import until
+
+from tailrace.kit.connection import Connection, connect
+from tailrace.local.health import ask
+from tailrace.local.kafka import LocalKafka
+from tailrace.local.ports import HOST, free_port
+from tailrace.local.process import Process
+
+
+@contextmanager
+def running_stack(kafka: LocalKafka, home: Path) -> Iterator[Connection]:
+    """Their connection, with the keys of a home in this folder, which is removed in the end."""
+    ports = {"registry": free_port(), "clickhouse": free_port()}
+    registry, clickhouse = (f"http://{HOST}:{port}" for port in ports.values())
+    env = os.environ | {
+        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
+        "SCHEMA_REGISTRY_URL": registry,
+        "CLICKHOUSE_URL": clickhouse,
+        "TAILRACE_HOME": str(home),
+    }
+    servers = {
+        name: Process(
+            [sys.executable, "-m", "tailrace.cli", "run", name],
+            home / f"{name}.log",
+            env | {"TAILRACE_PORT": str(port)},
+        )
+        for name, port in ports.items()
+    }
+    for server in servers.values():
+        server.launch()
+    try:
+        _await(servers["registry"], registry, "/readyz")
+        _await(servers["clickhouse"], clickhouse, "/ping")
+        home_with_keys(home)
+        yield connect(env, home)
+    finally:
+        for server in servers.values():
+            server.stop(10)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _await(server: Process, address: str, path: str) -> None:
+    until(lambda: ask(address, path).ok or not server.running(), server.last_words)
+    assert server.running(), server.last_words()
