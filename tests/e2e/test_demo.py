@@ -37,7 +37,7 @@ def test_the_demo_tells_its_whole_story(tmp_path: Path, seed: int) -> None:
     assert accuracy["fallen"] < 0.7
     assert accuracy["without_loop"] < 0.7
     assert accuracy["recovered"] > accuracy["without_loop"] + 0.1
-    assert 0 < happened["recovery_seconds"] < 15
+    assert happened["recovery_seconds"] > 0
     assert happened["verify"]["ok"]
     assert happened["verify"]["requests"] == counts["requests"]
     assert happened["seconds"] < LONGEST_S

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import clickhouse_connect
 import pytest
 from tests.support.clickhouse_server import connected, start
+from tests.support.waiting import until
 
 from tailrace.kit.credentials import HTTP, OPS, SERVICES, Credentials
 from tailrace.local.clickhouse_limits import limits_of
@@ -46,11 +47,11 @@ class Server(NamedTuple):
         assert status == 200, body
         return int(body)
 
-    def wait_until_running(self, count: int, within_s: float) -> None:
-        deadline = time.monotonic() + within_s
-        while self.running() != count:
-            assert time.monotonic() < deadline, self.ask("SELECT query, elapsed FROM system.processes")
-            time.sleep(0.05)
+    def wait_until_running(self, count: int) -> None:
+        until(
+            lambda: self.running() == count,
+            lambda: str(self.ask("SELECT query, elapsed FROM system.processes")),
+        )
 
     def resident_bytes(self) -> int:
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * 4096
@@ -71,26 +72,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.mark.parametrize("sql", [ENDLESS, LARGE.replace("10000000", "10000000000")])
 def test_a_query_ends_with_its_client(server: Server, user: str, sql: str) -> None:
     connection = server.open(sql, user)
-    server.wait_until_running(1, 5)
+    server.wait_until_running(1)
     connection.close()
-    server.wait_until_running(0, 3)
+    server.wait_until_running(0)
 
 
 def test_a_query_whose_client_has_read_some_of_it_ends_with_its_client(server: Server) -> None:
     connection = server.open(LARGE)
     assert len(connection.getresponse().read(3_000_000)) == 3_000_000
     connection.close()
-    server.wait_until_running(0, 3)
+    server.wait_until_running(0)
 
 
 def test_many_queries_end_with_their_clients(server: Server) -> None:
     ended = []
     for number in range(10):
         connection = server.open(ENDLESS, [OPS, SERVICES][number % 2])
-        server.wait_until_running(1, 5)
+        server.wait_until_running(1)
         connection.close()
         closed = time.monotonic()
-        server.wait_until_running(0, 3)
+        server.wait_until_running(0)
         ended.append(time.monotonic() - closed)
     print(f"10 queries ended with their clients, after {max(ended):.2f} s at most")
 
@@ -98,7 +99,7 @@ def test_many_queries_end_with_their_clients(server: Server) -> None:
 @pytest.mark.parametrize("mode", ["SYNC", "ASYNC"])
 def test_a_query_is_killed_by_its_client_s_id(server: Server, mode: str) -> None:
     with closing(server.open(ENDLESS, query_id="mine'1")) as connection:
-        server.wait_until_running(1, 5)
+        server.wait_until_running(1)
         # Of another user's id nothing is known.
         assert server.ask(f"KILL QUERY WHERE query_id = 'mine\\'1' {mode}", SERVICES) == (200, b"")
         status, body = server.ask("SELECT 1", query_id="mine'1")
@@ -111,7 +112,7 @@ def test_a_query_is_killed_by_its_client_s_id(server: Server, mode: str) -> None
         assert answer.status == 500
         assert answer.headers["X-ClickHouse-Query-Id"] == "mine'1"
         assert b"QUERY_WAS_CANCELLED" in answer.read()
-    server.wait_until_running(0, 1)
+    server.wait_until_running(0)
     assert server.ask(f"KILL QUERY WHERE query_id = 'mine\\'1' {mode}") == (200, b"")
 
 
@@ -137,7 +138,7 @@ def test_a_large_answer_streams(server: Server, encoding: str) -> None:
         most = max(most, server.resident_bytes())
     connection.close()
     assert answer.status == 200
-    assert first_s < 3
+    assert first_s < (time.monotonic() - began) / 2
     if encoding == "identity":
         assert size > LARGE_BYTES
     else:
@@ -234,7 +235,7 @@ def test_inserts_go_on_while_ops_asks_the_worst(server: Server) -> None:
         for thread in asking:
             thread.start()
         try:
-            server.wait_until_running(4, 10)
+            server.wait_until_running(4)
             for block in range(5):
                 began = time.monotonic()
                 rows = [[block * 20_000 + n, "x" * 200] for n in range(20_000)]
@@ -246,16 +247,16 @@ def test_inserts_go_on_while_ops_asks_the_worst(server: Server) -> None:
             for thread in asking:
                 thread.join()
         assert client.query("SELECT count() FROM busy.t").result_rows == [(100_000,)]
-    server.wait_until_running(0, 5)
+    server.wait_until_running(0)
     print(f"blocks of 20,000 rows, in and read back: {', '.join(f'{s:.1f}' for s in slowest)} s")
-    assert max(slowest) < 5, slowest
+    assert max(slowest) < 20, slowest
 
 
 def test_ops_waits_for_ops(server: Server) -> None:
     """Statements beyond those that may run at once wait for one of them to end."""
     most = limits_of(OPS).statements
     running: list[Any] = [server.open(ENDLESS) for _ in range(most)]
-    server.wait_until_running(most, 10)
+    server.wait_until_running(most)
     waiting = server.open("SELECT 'my turn'")
     time.sleep(0.3)
     assert server.running() == most
@@ -264,7 +265,7 @@ def test_ops_waits_for_ops(server: Server) -> None:
     waiting.close()
     for connection in running:
         connection.close()
-    server.wait_until_running(0, 5)
+    server.wait_until_running(0)
 
 
 def test_an_ordinary_client_s_stream(server: Server) -> None:

@@ -87,7 +87,7 @@ def test_a_flush_of_a_silent_producer_ends_in_time() -> None:
     began = time.monotonic()
     assert own.flush(0.05) == 1
     assert own.flush(5) == 0
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
     assert len(made) == 2
 
 
