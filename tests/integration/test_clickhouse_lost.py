@@ -110,8 +110,8 @@ class Project:
     def rebuild(self, table: str) -> dict[str, Any]:
         done = self.command("rebuild", table, "--json")
         assert done.returncode == 0, done.stderr
-        report: dict[str, Any] = json.loads(done.stdout)
-        return report
+        (report,) = json.loads(done.stdout)
+        return dict(report)
 
     def check(self) -> None:
         """A row for each record, each once."""

@@ -28,7 +28,6 @@ import os, socket, subprocess, sys
 from pathlib import Path
 from tailrace.confinement.landlock import Limits, confine
 from tailrace.confinement.system import DEVICES, system_paths
-from tests.support.waiting import until
 home, connect, bind = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 confine(Limits((home / "own", *DEVICES), system_paths(), frozenset([connect]), frozenset([bind])))
 try:

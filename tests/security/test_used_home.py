@@ -55,7 +55,7 @@ def _use(project: Project) -> None:
     project.wait_for_champion("credit", 1)
     project.run("replay", "loans.csv", "--model", "credit", "--label-delay", "2h")
     # Refused until enough of what was joined has been counted.
-    project.wait(lambda: project.run("retrain", "credit", check=False).returncode == 0, "enough labels", 120)
+    project.wait(lambda: project.run("retrain", "credit", check=False).returncode == 0, "enough labels")
 
 
 def exposed(folder: Path) -> list[str]:
@@ -107,7 +107,7 @@ def test_all_that_services_do_is_done(used: Project) -> None:
     def ended() -> list[dict[str, Any]]:
         return list(used.json("query", "SELECT state FROM training_runs WHERE state != 'running'"))
 
-    used.wait(ended, "the end of a training run", 120)
+    used.wait(ended, "the end of a training run")
     assert used.json("query", "SELECT count() AS n FROM credit_outcomes")[0]["n"] > 0
     assert list((used.home / "cache" / "rollout" / "examined").iterdir())
     assert not (used.home / "cache" / "scorer" / "examined").exists(), "rollout's word is not taken"

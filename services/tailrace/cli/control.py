@@ -14,6 +14,7 @@ from tailrace.contracts.state.records import ControlRecords
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import UsageError
 from tailrace.kit.reading import read_all
+from tailrace.kit.tables import model_tables
 from tailrace.models.catalog import Catalog
 from tailrace.models.manifest import Manifest
 from tailrace.models.package import verified_manifest
@@ -44,7 +45,7 @@ def contract_of(connection: Connection, model: str) -> ModelContract:
 
 
 def models_in_force(connection: Connection) -> list[dict[str, Any]]:
-    """Each model with a contract: its lane's topics, and the version that answers (None where none does)."""
+    """Each model with a contract: its topics and tables, and the version that answers (None where none does)."""
     applied, rollouts = Contracts(), Rollouts()
     _fold(connection, {lanes.CONTRACTS: applied.apply, lanes.ROLLOUTS: rollouts.apply})
     return [
@@ -60,6 +61,7 @@ def models_in_force(connection: Connection) -> list[dict[str, Any]]:
             "off": state.off,
             "contract": each.revision,
             "topics": list(lanes.Lane(each.contract.lane).topics),
+            "tables": sorted(model_tables(each.contract).values()),
         }
         for model, each in sorted(applied.current.items())
     ]

@@ -85,18 +85,19 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     Example: tailrace status --json
     """
     from tailrace.cli.control import models_in_force
-    from tailrace.kit.connection import connect
+    from tailrace.kit.connection import Connection
     from tailrace.kit.errors import Retry, TailraceError
     from tailrace.local.status import status as ask_everything
 
-    where = _home(home)
-    found = ask_everything(where)
+    def ask_models(connection: Connection) -> list[dict[str, Any]] | None:
+        try:
+            return models_in_force(connection)
+        except (Retry, TailraceError) as away:  # what is away is what one wants to see here
+            say(f"models: {away}")
+            return None
+
+    found = ask_everything(_home(home), ask_models)
     _say_what_is_wrong(found)
-    try:
-        found["models"] = models_in_force(connect({}, where.root))
-    except (Retry, TailraceError) as away:  # what is away is what one wants to see here
-        say(f"models: {away}")
-        found["models"] = None
     if as_json:
         emit(found, as_json=True)
         return

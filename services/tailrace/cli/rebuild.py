@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,15 +10,23 @@ from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, connection, emit, progress, say
 from tailrace.kit.credentials import OWNER
 
+if TYPE_CHECKING:
+    from tailrace.sink.rebuild import Rebuilt
+
 
 @app.command()
 def rebuild(
-    table: Annotated[str, typer.Argument(help="A table of ClickHouse that lacks rows.")],
+    tables: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TABLE]...", help="Tables of ClickHouse; all that lack rows, where none is given."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fill a table of ClickHouse in from the topics, as far as they still hold it.
+    """Fill tables of ClickHouse in from the topics, as far as they still hold the records.
 
-    It is made again where it is gone, parts that are damaged are set aside, and each record that has no row gets
+    A table is made again where it is gone, parts that are damaged are set aside, and each record that has no row gets
     one. The sink may run meanwhile. Offsets that topics hold no longer are named. It may be run again at any time.
 
     Example: tailrace rebuild credit_predictions
@@ -28,6 +36,7 @@ def rebuild(
     from tailrace.kit.clickhouse import ClickHouse
     from tailrace.kit.clock import SystemClock
     from tailrace.kit.group_offsets import SINK_GROUP, progress_of, stored_by
+    from tailrace.kit.history import lacking
     from tailrace.kit.reading import HistoryReader, everything_on
     from tailrace.sink.rebuild import Rebuild
     from tailrace.sink.rows import RowReader
@@ -43,25 +52,35 @@ def rebuild(
         lambda stretches: HistoryReader(at, stretches),
         SystemClock(),
     )
-    total = sum(each.committed - each.earliest for each in work.offsets(table).values())
-    with progress(f"rebuild {table}", total, "offsets") as bar:
-        done = work.run(table, bar.update)
+    reports = []
+    for table in tables or sorted(lacking(clickhouse, work.tables)):
+        total = sum(each.committed - each.earliest for each in work.offsets(table).values())
+        with progress(f"rebuild {table}", total, "offsets") as bar:
+            reports.append(work.run(table, bar.update))
+    if not reports:
+        say("no table lacks rows")
     if as_json:
-        emit(vars(done), as_json=True)
+        emit([vars(report) for report in reports], as_json=True)
     else:
         emit(
-            [{"table": name, "rows filled in": count} for name, count in sorted(done.filled.items())]
-            or [{"table": table, "rows filled in": 0}]
+            [
+                {"table": name, "rows filled in": count}
+                for report in reports
+                for name, count in sorted({report.table: 0, **report.filled}.items())
+            ]
         )
-        if done.gone:
-            print()
-            emit(done.gone)
-    if done.damaged_parts:
-        say(f"set aside as damaged: {', '.join(done.damaged_parts)} (in the table's folder `detached`)")
-    for stretch in done.gone:
+    for report in reports:
+        _say(report)
+
+
+def _say(report: Rebuilt) -> None:
+    """What was not filled in, and why."""
+    if report.damaged_parts:
+        say(f"set aside as damaged: {', '.join(report.damaged_parts)} (in the table's folder `detached`)")
+    for stretch in report.gone:
         say(
             f"{stretch['topic']}/{stretch['partition']} holds offsets {stretch['from']} to {stretch['to']} no longer: "
-            f"{table} has {stretch['rows_kept']:,} rows of them"
+            f"{report.table} has {stretch['rows_kept']:,} rows of them"
         )
-    for topic in done.compacted:
+    for topic in report.compacted:
         say(f"{topic} keeps the newest record of each key: older ones are not filled in")

@@ -136,6 +136,17 @@ class ClickHouse:
             statement = f"CREATE DATABASE IF NOT EXISTS {quoted(self.database)}"
             self._do(lambda client: client.command(statement, use_database=False))
 
+    def has_database(self) -> bool:
+        statement = "SELECT count() FROM system.databases WHERE name = {name:String}"
+        with self._errors():
+            return bool(
+                self._do(
+                    lambda client: client.command(
+                        statement, parameters={"name": self.database}, use_database=False
+                    )
+                )
+            )
+
     def columns(self, table: str) -> dict[str, str]:
         """The table's columns and their types, in order; empty where there is no such table."""
         found = self.query(

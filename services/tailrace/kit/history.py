@@ -8,11 +8,12 @@ ClickHouse found damaged when it started are set aside by it.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from tailrace.kit.clickhouse import ClickHouse, Store, quoted
 
 LOST = "history lost"
+GONE = "it is gone"
 _REBUILT = "rebuilt "
 
 
@@ -30,10 +31,19 @@ def names_of_tables(clickhouse: ClickHouse) -> set[str]:
     return set(_comments(clickhouse))
 
 
-def lacking(clickhouse: ClickHouse) -> dict[str, str]:
-    """By table that lacks rows, why it does."""
+def lacking(clickhouse: ClickHouse, tables: Collection[str] = ()) -> dict[str, str]:
+    """By table that lacks rows, why it does.
+
+    Args:
+        tables: that should be there; the sink makes one that is not when it next has a row for it.
+    """
+    if not clickhouse.has_database():
+        return dict.fromkeys(tables, GONE)
     comments = _comments(clickhouse)
-    lacks = {table: "it was gone and is made again" for table, comment in comments.items() if comment == LOST}
+    lacks = {table: GONE for table in tables if table not in comments}
+    lacks |= {
+        table: "it was gone and is made again" for table, comment in comments.items() if comment == LOST
+    }
     for table, parts, last in clickhouse.query(
         "SELECT table, count(), toString(max(modification_time), 'UTC') FROM system.detached_parts"
         " WHERE database = {database:String} AND startsWith(coalesce(reason, ''), 'broken') GROUP BY table",

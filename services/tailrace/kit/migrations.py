@@ -129,6 +129,12 @@ def migrate(
     return done
 
 
+def tables_of(migrations: Sequence[Migration]) -> set[str]:
+    """The tables that migrations make, without the views."""
+    statements = [statement for migration in migrations for statement in migration.statements]
+    return {made[1] for statement in statements if (made := _TABLE_MADE.match(statement))}
+
+
 def _missing(clickhouse: ClickHouse, migrations: Sequence[Migration]) -> set[str]:
     """What migrations make and is not there."""
     made = {name for migration in migrations for name in _made_by(migration)}

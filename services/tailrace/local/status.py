@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,6 +11,7 @@ from tailrace.kit.clickhouse import ClickHouse
 from tailrace.kit.connection import Connection, connect
 from tailrace.kit.errors import Retry, TailraceError
 from tailrace.kit.history import lacking, remedies
+from tailrace.kit.migrations import read_migrations, tables_of
 from tailrace.local.deaths import report
 from tailrace.local.health import ask, lag, reason
 from tailrace.local.home import Home
@@ -19,8 +20,13 @@ from tailrace.local.room import advice, shortages
 from tailrace.services import SERVICES
 
 
-def status(home: Home) -> dict[str, Any]:
+def status(
+    home: Home, ask_models: Callable[[Connection], list[dict[str, Any]] | None] = lambda _: None
+) -> dict[str, Any]:
     """Asks everything that runs in a home.
+
+    Args:
+        ask_models: gives the models in force, each with its ``tables``; None where nobody can say.
 
     Returns:
         ``home``, ``ready``, ``kept``, ``short``, then ``kafka``, ``registry`` and ``clickhouse``, each with address,
@@ -29,7 +35,7 @@ def status(home: Home) -> dict[str, Any]:
         why a service is not ready, None where it is; ``lag`` counts records still to be read, None where the service
         does not say. ``deaths`` are those of `deaths.report`; what is in a crash loop is not healthy. ``short`` lists
         what the machine is short of, as `room.Shortage`. ``kept`` is False where nobody brings back what dies: the
-        supervisor was killed.
+        supervisor was killed. ``models`` are those that were asked for.
 
     Raises:
         TailraceError: nothing runs in this home.
@@ -47,8 +53,10 @@ def status(home: Home) -> dict[str, Any]:
     with ThreadPoolExecutor(8) as pool:
         kafka = pool.submit(_kafka, connection, ours.get("kafka", {}))
         registry = pool.submit(_server, connection.registry, "/readyz", ours.get("registry", {}))
-        clickhouse = pool.submit(_clickhouse, connection, ours.get("clickhouse", {}))
+        asked = pool.submit(ask_models, connection)
         services = list(pool.map(_service, (ours[name] for name in SERVICES if name in ours)))
+        models = asked.result()
+        clickhouse = _clickhouse(connection, ours.get("clickhouse", {}), models or [])
     return {
         "home": str(home.root),
         "ready": state.get("ready", False),
@@ -56,8 +64,9 @@ def status(home: Home) -> dict[str, Any]:
         "short": [each.record() for each in short],
         "kafka": kafka.result(),
         "registry": registry.result(),
-        "clickhouse": clickhouse.result(),
+        "clickhouse": clickhouse,
         "services": services,
+        "models": models,
     }
 
 
@@ -87,12 +96,15 @@ def _server(address: str, path: str, ours: Mapping[str, Any]) -> dict[str, Any]:
     return {"address": address} | _process(ours, healthy)
 
 
-def _clickhouse(connection: Connection, ours: Mapping[str, Any]) -> dict[str, Any]:
+def _clickhouse(
+    connection: Connection, ours: Mapping[str, Any], models: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     found = _server(connection.clickhouse or "", "/ping", ours)
     if not found["healthy"]:
         return found
     try:
-        lacks = lacking(ClickHouse(connection.clickhouse or "", 3.0, connection.clickhouse_auth))
+        tables = {*tables_of(read_migrations()), *(table for model in models for table in model["tables"])}
+        lacks = lacking(ClickHouse(connection.clickhouse or "", 3.0, connection.clickhouse_auth), tables)
     except (Retry, TailraceError) as away:
         return found | {"waiting": str(away)}
     return found | {"lacking": lacks, "waiting": "; ".join(remedies(lacks)) or None}
