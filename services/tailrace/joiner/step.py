@@ -157,43 +157,44 @@ class Step:
         whether there are more.
         """
         self._stopped = False
-        last: object = None
+        budget, requests = self._budget, self._requests
+        last: Item | None = None
         items = iter(items)
         while some := list(islice(items, _AT_ONCE)):
             keys = [request(item) for item in some]
-            new = [key not in self._requests for key in keys]
-            if not self._begun or not self._budget.is_visited:
+            new = [key not in requests for key in keys]
+            if not self._begun or not budget.is_visited:
                 self._load(keys)
             for item, key, is_new in zip(some, keys, new, strict=True):
-                if self._begun and spot(item) != last and self._is_spent(is_new):
+                # What is done with a request costs little beside reading and writing it.
+                is_spent = budget.spent or (is_new and budget.is_visited)
+                if is_spent and self._begun and (last is None or spot(item) != spot(last)):
                     self._stopped = self._more = True
                     return
-                if key not in self._requests:
+                if key not in requests:
                     self._load([key])
                 self._begun = True
-                last = spot(item)
+                last = item
                 if is_new:
-                    self._budget.visit()
+                    budget.visit()
                 yield item
 
-    def _is_spent(self, is_new: bool) -> bool:
-        """Whether the budget is. What is done with a request costs little beside reading and writing it."""
-        return self._budget.spent or (is_new and self._budget.is_visited)
-
     def _load(self, keys: Sequence[bytes]) -> None:
-        missing = [key for key in dict.fromkeys(keys) if key not in self._requests]
-        for key, data in zip(missing, self._store.get_many(missing), strict=True):
-            self._requests[key] = Request() if data is None else self._unpack(data)
-
-    def _unpack(self, data: bytes) -> Request:
+        requests = self._requests
+        missing = [key for key in dict.fromkeys(keys) if key not in requests]
+        values = self._store.get_many(missing)
         try:
-            return unpack(data)
+            requests |= {
+                key: Request() if data is None else unpack(data)
+                for key, data in zip(missing, values, strict=True)
+            }
         except (ValueError, EOFError, TypeError) as error:
             self._store.throw_away(f"a request cannot be read: {error}")
             raise StateLost("a request in the store could not be read") from error
 
     def _looks_between(self, begin: Spot, end: Spot) -> Iterator[Look]:
-        new = sorted(look for look in self._looks if begin <= look.spot < end)
+        first, last = begin[0], end[0]
+        new = sorted(look for look in self._looks if first <= look.time <= last and begin <= look.spot < end)
         return heapq.merge(self._store.looks(begin, end), new)
 
     # Deciding ---
@@ -289,7 +290,7 @@ class Step:
         who answered.
         """
         rules = self._lane.rules[prediction.contract]
-        is_over = self._is_over(key, prediction)
+        is_over = self._progress.is_over(prediction.time + rules.horizon, key)
         if prediction.champion is None:
             if not is_over and not any(match.matches(prediction, truth, rules) for truth in request.truths):
                 return
@@ -410,7 +411,7 @@ class Step:
         swept = self._progress.swept
         for look in self._looks:
             if look.request in puts:
-                if look.spot < swept:
+                if look.time <= swept[0] and look.spot < swept:
                     if look.key() in self._visited:
                         continue
                     look = look._replace(time=swept[0] + 1)
