@@ -15,7 +15,7 @@ from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.partition import LanePartition
 from tailrace.joiner.standing import INPUTS, Facts
 from tailrace.joiner.store import MemoryStore, Store
-from tailrace.kit.bounds import Budget
+from tailrace.kit.bounds import Bounds, Budget, size_of
 from tailrace.kit.log import Committed
 from tailrace.kit.marks import mark
 from tailrace.kit.messages import Message, PlainMessage, Record, Source
@@ -164,3 +164,22 @@ def test_the_dead_letter_of_a_label_that_nobody_asked_for_is_of_the_message_that
     assert Source.of(found) == Source.of(said)
     assert (found.key(), found.value(), found.headers()) == (said.key(), said.value(), said.headers())
     assert found.timestamp() == said.timestamp()
+
+
+@pytest.mark.parametrize("bounds", [Bounds(records=40), Bounds(size=20_000)])
+def test_what_is_due_leaves_room_for_what_else_its_step_writes(bounds: Bounds) -> None:
+    """A batch that comes to more than the bounds is taken again in halves: in vain, where it is one mark."""
+    own = opened(MemoryStore())
+    run(own, predictions=messages(predictions(200)), labels=messages(labels(200)))
+    inputs = {
+        name: messages([mark(f"credit.{name}", 0, NOW + 200_000)], 200) for name in ("labels", "actions")
+    }
+    made: list[str] = []
+    while inputs or own.due():
+        result = own.process(inputs, Budget(bounds))
+        assert result is not None
+        assert bounds.hold(len(result.records) + len(result.letters), size_of(result.records))
+        own.apply(result)
+        made += outcomes(result.records)
+        inputs = {}
+    assert made == [f"r{number}" for number in range(200)]

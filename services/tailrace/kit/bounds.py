@@ -33,11 +33,15 @@ class _Clock(Protocol):
 
 
 class Budget:
-    """What is left of the bounds of one step. Whoever works off what is due asks it after each item."""
+    """What is left of the bounds of one step for what is due. Whoever works that off asks it after each item.
+
+    A quarter of the bounds is kept for what the last item brings, and for what else the step writes: a batch that comes
+    to more than the bounds is given up and taken again in halves, though what is due would be as much with one record.
+    """
 
     def __init__(self, bounds: Bounds = STEP, clock: _Clock | None = None) -> None:
-        self._records, self._items = bounds.records, bounds.records
-        self._size, self._clock = bounds.size, clock
+        self._records, self._items = max(1, bounds.records * 3 // 4), bounds.records
+        self._size, self._clock = bounds.size * 3 // 4, clock
         self._until = 0 if clock is None else clock.perf_ns() + int(bounds.seconds * 1e9)
 
     def visit(self) -> None:
