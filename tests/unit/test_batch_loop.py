@@ -855,3 +855,41 @@ def test_deaths_without_a_culprit_cost_no_record() -> None:
     bench.turn(bench.loop(Passing()), bench.all_done, turns=2_000)
     assert bench.answers() == values(*range(20))
     assert letters_of(bench) == []
+
+
+class Naming(Passing):
+    """Says what is in flight, and holds everything for as long as it is to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.waits = False
+        self.announced: list[str] = []
+        self.log: MemoryLog | None = None
+
+    def in_flight(self, topics: Collection[str], suspects: Mapping[TopicPartition, object]) -> Sequence[str]:
+        return self.names
+
+    def process(self, batch: Sequence[Message], clock: Clock) -> Output:
+        assert self.log is not None
+        self.announced.append(self.log.committed("group")[FIRST].metadata)
+        if self.waits:
+            return Output(holds={FIRST: Hold(batch[0].offset(), "the package is not there yet")})
+        return super().process(batch, clock)
+
+
+def test_what_was_in_flight_while_a_batch_waited_is_announced_again_when_it_runs() -> None:
+    bench, logic = Bench(messages=1), Naming()
+    logic.log = bench.log
+    loop = bench.loop(logic)
+    bench.turn(loop, bench.all_done)  # the partition is known to be worked off, with nothing in flight
+    logic.names, logic.waits = ["credit/2"], True
+    bench.append(1)
+    bench.turn(loop, lambda: len(logic.announced) > 1)
+    logic.waits = False
+    bench.turn(loop, bench.all_done, turns=2_000)
+    bench.append(2)
+    bench.turn(loop, bench.all_done)
+    before, *held, ran, after = ["credit/2" in announced for announced in logic.announced]
+    assert (before, all(held), ran, after) == (False, True, True, False)
+    assert bench.answers() == values(0, 1, 2)

@@ -28,7 +28,9 @@ from tailrace.kit.log import Committed
 from tailrace.kit.marks import mark
 from tailrace.kit.memory_log import MemoryClock, MemoryLog
 from tailrace.kit.messages import Record, TopicPartition
+from tailrace.kit.window_counting import parts
 from tailrace.kit.windowed import KEEP_AFTER_MS, WindowedLogic
+from tailrace.kit.windows import Cell
 
 PARTITIONS = 2
 PARTS = TopicPartition(WINDOW_PARTS, 0)
@@ -163,8 +165,10 @@ def test_reports_do_not_depend_on_batches_instances_or_crashes(
     assert reports(log) == expected_reports(log)
 
 
-def prediction(time: int, topic: str = LANE.predictions, partition: int = 0) -> Record:
-    return Record(topic, json.dumps({"t": time, "v": 1, "d": DIGESTS[0]}).encode(), None, (), partition)
+def prediction(
+    time: int, topic: str = LANE.predictions, partition: int = 0, digest: str = DIGESTS[0]
+) -> Record:
+    return Record(topic, json.dumps({"t": time, "v": 1, "d": digest}).encode(), None, (), partition)
 
 
 def test_a_window_is_judged_when_the_last_partition_has_been_counted_far_enough() -> None:
@@ -218,3 +222,43 @@ def test_little_is_read_again_however_long_a_window_is_open() -> None:
     kept = {message.key(): message.value() for message in log.messages(WINDOW_STATE)}
     assert [value is None for key, value in kept.items() if (key or b"").count(b"/") > 1] == [True]
     assert len(log.messages(REPORTS)) == 2
+
+
+def test_a_restart_reads_the_parts_of_a_model_that_the_last_batch_had_none_of() -> None:
+    log = filled([])
+    instances = Instances(log, 1, keep_after=1_000)
+    for digest in DIGESTS[1::-1]:  # of two models, the first part in the log before the second's
+        log.append(*prediction(3, digest=digest))
+        instances.finish()
+    assert log.messages(WINDOW_STATE) == []
+    instances.restart(0)
+    for record in passing_time(1_000):
+        log.append(*record)
+    instances.finish()
+    assert len(reports(log)) == 4
+    assert reports(log) == expected_reports(log)
+
+
+def test_what_was_kept_of_a_window_goes_when_it_is_over_without_a_restart_between() -> None:
+    log = filled([])
+    instances = Instances(log, 1, keep_after=10)
+    for number in range(40):
+        log.append(*prediction(number % 10))
+        instances.finish()
+    windows = {
+        message.key() for message in log.messages(WINDOW_STATE) if (message.key() or b"").count(b"/") > 1
+    }
+    assert len(windows) == 1
+    for record in passing_time(1_000):
+        log.append(*record)
+    instances.finish()
+    last = {message.key(): message.value() for message in log.messages(WINDOW_STATE)}
+    assert [last[key] for key in windows] == [None]
+
+
+def test_a_large_part_says_how_far_was_counted_only_at_its_end() -> None:
+    cells = [Cell("predictions", DIGESTS[0], 10 * number, 0, "", b"c" * 400_000) for number in range(6)]
+    claimed = {(TopicPartition(LANE.predictions, 0), "predictions"): 77}
+    made = parts("toy", "toy", "toy", PARTITIONS, cells, claimed)
+    assert [len(part["cells"]) for part in made] == [2, 2, 2]
+    assert [[claim["time"] for claim in part["claims"]] for part in made] == [[], [], [77]]
