@@ -52,8 +52,8 @@ def labels(count: int) -> list[Record]:
     ]
 
 
-def opened(store: Store, committed: dict[str, Committed] | None = None) -> LanePartition:
-    return LanePartition(lane(), 0, 1, store, committed or {name: Committed(0) for name in INPUTS})
+def opened(store: Store, committed: dict[str, Committed] | None = None, partitions: int = 1) -> LanePartition:
+    return LanePartition(lane(), 0, partitions, store, committed or {name: Committed(0) for name in INPUTS})
 
 
 def outcomes(records: Sequence[Record]) -> list[str]:
@@ -164,3 +164,21 @@ def test_the_dead_letter_of_a_label_that_nobody_asked_for_is_of_the_message_that
     assert Source.of(found) == Source.of(said)
     assert (found.key(), found.value(), found.headers()) == (said.key(), said.value(), said.headers())
     assert found.timestamp() == said.timestamp()
+
+
+def test_on_a_lane_that_has_been_idle_a_restart_finds_the_clocks_of_the_other_partitions() -> None:
+    """They were told once, and a partition to which nothing comes tells nothing more."""
+    far = NOW + 50_000
+    told = messages([mark("credit.rekeyed", 0, far, stream=f"{name}/1") for name in ("labels", "actions")])
+    first = opened(MemoryStore(), partitions=2)
+    committed = {name: Committed(0) for name in INPUTS}
+    by_name = {"rekeyed": told, "predictions": messages(predictions(4)[3:])}
+    for name, some in by_name.items():
+        committed |= run(first, **{name: some})[1]
+    again = opened(MemoryStore(), committed, partitions=2)
+    for name, (start, end) in again.history.items():
+        again.restore(name, by_name[name][start:end], Budget())
+    ends = messages([mark("credit.actions", 0, far)])
+    label = labels(4)[3]  # whose key is of this partition
+    made, _ = run(again, labels=messages([label, mark("credit.labels", 0, far)]), actions=ends)
+    assert made == ["r3"]
