@@ -123,6 +123,13 @@ def test_an_altered_input_shows(world: World) -> None:
     assert "request.amount: 2.0 / 1000.0" in detail
 
 
+def test_another_key_shows(world: World) -> None:
+    one = world.predictions[9]
+    moved = PlainMessage(one.topic(), 0, 9, one.value(), b"somebody else", (), NOW)
+    ((offset, detail),) = world.problems([moved])
+    assert (offset, "its key: b'somebody else' / b'l9'" in detail) == (9, True)
+
+
 def test_latency_is_not_compared(world: World) -> None:
     assert world.problems([world.altered(4, lambda event: event.update(latency_ms=99.0))]) == []
 
