@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import datetime
 import json
+import time
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -66,7 +68,7 @@ def test_a_request_without_the_contracts_key_says_what_to_give() -> None:
 
 
 @pytest.mark.parametrize(
-    "time",
+    "moment",
     [
         1_000,
         "1970-01-01T00:00:01Z",
@@ -76,8 +78,27 @@ def test_a_request_without_the_contracts_key_says_what_to_give() -> None:
         datetime.datetime(1970, 1, 1, 0, 0, 1, tzinfo=datetime.UTC),
     ],
 )
-def test_times_are_utc_where_they_name_no_zone(time: records.Time) -> None:
-    assert records.to_ms(time) == 1_000
+def test_times_are_utc_where_they_name_no_zone(moment: records.Time) -> None:
+    assert records.to_ms(moment) == 1_000
+
+
+@pytest.fixture
+def far_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose clock shows another time than UTC."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Kolkata")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_zone")
+def test_the_zone_of_the_machine_is_nothing_to_them() -> None:
+    east = datetime.timezone(datetime.timedelta(hours=5, minutes=30))
+    assert records.to_ms("1970-01-01T00:00:01") == 1_000
+    assert records.to_ms(datetime.datetime(1970, 1, 1, 0, 0, 1)) == 1_000
+    assert records.to_ms(datetime.datetime(1970, 1, 1, 5, 30, 1, tzinfo=east)) == 1_000
+    assert records.to_ms("1970-01-01T05:30:01+05:30") == 1_000
 
 
 def test_times_before_1970_round_down_to_the_millisecond() -> None:
