@@ -94,6 +94,16 @@ def test_what_was_found_before_it_answered_does_not_count_again() -> None:
     assert len(found.steps) == 4
 
 
+def test_a_window_that_it_began_in_does_not_count_against_it() -> None:
+    found = begun()  # at the end of day 1, which is where day 2 begins
+    found.reports(report(day=2, gains=WORSE))
+    half = {"window_start": 3 * DAY // 2, "window_end": 5 * DAY // 2}
+    found.reports(report(gains=WORSE, **half), own(2, 500, **half))
+    assert len(found.steps) == 4
+    found.reports(report(day=3, gains=WORSE))
+    assert now(found)[0] == "reject"
+
+
 def test_a_severe_alert_about_it_takes_it_back_and_the_champion_goes_on() -> None:
     found = begun()
     found.alert(2, 1)

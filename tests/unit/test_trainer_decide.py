@@ -238,3 +238,12 @@ def test_a_run_is_expected_where_windows_are_judged_and_there_are_triggers() -> 
 def test_models_do_not_concern_each_other() -> None:
     other = Alerted("other", alerted(8).trigger)
     assert after(applied(), FIRST, other, *(window(day) for day in range(8, 12)))[1] == []
+
+
+def test_what_candidates_were_worth_stays_with_a_run_whose_later_steps_do_not_say() -> None:
+    facts = [applied(), FIRST, alerted(8), *(window(day) for day in range(8, 30))]
+    run, worth = the_plan(*facts), ({"candidate": 1},)
+    trained = [*facts, RunStep(run), RunStep(replace(run, state="trained", evaluations=worth))]
+    (state, _) = after(*trained, RunStep(replace(run, state=PUBLISHED, version=2)))
+    (known,) = state.runs
+    assert (known.state, known.version, known.evaluations) == (PUBLISHED, 2, worth)
