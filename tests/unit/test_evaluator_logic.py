@@ -215,6 +215,18 @@ def test_a_late_label_is_told_once_though_an_action_comes_later() -> None:
     assert e.report()["late_labels"] == 1
 
 
+def test_a_late_label_was_late_whatever_corrects_it() -> None:
+    for corrected_late, late in ((False, 1), (True, 2)):
+        e = credit()
+        made = e.lab.prediction(score=0.8, predicted_class="true")
+        e.predict(made)
+        e.learn(e.lab.outcome(made, label=True, known_at=5, late=True))
+        before = {"state": "labelled", "label": True}
+        e.learn(e.lab.outcome(made, label=False, known_at=6, late=corrected_late, revision=2, before=before))
+        report = e.report()
+        assert (report["late_labels"], report["labelled"]) == (late, 1)
+
+
 def test_assumed_labels_count_as_labels_and_are_named() -> None:
     e = credit()
     made = [e.lab.prediction(prediction_id=str(i), score=0.2, predicted_class="false") for i in range(2)]

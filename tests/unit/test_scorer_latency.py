@@ -46,6 +46,13 @@ def test_more_is_not_given_up_than_is_saved() -> None:
     assert len(too_many(ages((10, 175.0), (630, 0.0)), 200.0, 2.0, 20.0)) == 0
 
 
+def test_where_nobody_would_be_in_time_the_model_is_left_what_it_has() -> None:
+    # A block takes longer than anybody has; to ask nobody but the fallback would leave the version unmeasured.
+    assert len(too_many(ages((640, 190.0)), 200.0, 20.0, 0.0)) == 0
+    by_fallback = too_many(ages((640, 175.0)), 200.0, 20.0, 0.0)
+    assert by_fallback.tolist() == list(range(64, 640))
+
+
 def test_a_single_pause_says_nothing() -> None:
     pace = Pace()
     for took in (10.0, 10.0, 900.0, 10.0, 10.0):
