@@ -352,6 +352,24 @@ def test_what_was_stored_as_unreadable_has_no_second_row_where_the_group_is_set_
     assert stored("after") == expected | {"second": 1}
 
 
+def test_where_the_group_is_set_back_by_one_record_that_has_no_second_row() -> None:
+    log = MemoryLog()
+    store = MemoryStore({name: ["value"] for name in TABLES} | {UNREADABLE: []})
+    log.create_topic(CONTRACTS, 1)
+    log.create_topic("one.requests", 1)
+    log.append(CONTRACTS, b"one.requests")
+    for round_ in range(3):
+        log.append("one.requests", b"first")
+        sink = sink_of(log, store, GrowingRows(Registry(random.Random(0))), f"sink-{round_}")
+        for _ in range(300):
+            sink.step()
+        sink.close()
+        assert [offset for _, _, offset in store.coordinates("first")] == list(range(round_ + 1))
+        back = log.backend("stranger").consumer("sink")
+        back.commit({TopicPartition("one.requests", 0): Committed(round_)})
+        back.close()
+
+
 class FailingOnce(GrowingRows):
     """Kafka is away when a record of the last partition is read for the first time."""
 

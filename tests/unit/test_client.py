@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError
-from tests.support.joining import JoinedLane
+from tests.support.joining import CONTRACT, JoinedLane
 
-from tailrace.client import Client, DeliveryFailed
+from tailrace.client import Client, DeliveryFailed, Rejected
 from tailrace.client import client as module
 from tailrace.kit.connection import Connection
 from tailrace.kit.errors import TailraceError
-from tailrace.kit.messages import Message, PlainMessage
+from tailrace.kit.messages import Message, PlainMessage, Source
 
-LANE = JoinedLane()
 REFUSED, SILENT = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), KafkaError(KafkaError._MSG_TIMED_OUT)
 SOON_S = 5.0
 
@@ -27,6 +26,8 @@ class Broker:
     def __init__(self) -> None:
         self.error: KafkaError | None = None
         self.sent: list[tuple[str, bytes | None]] = []
+        self.values: list[bytes] = []
+        self.contracts: list[Message] = []
         self.reports: list[Callable[[], None]] = []
         self.is_silent = False
 
@@ -34,6 +35,7 @@ class Broker:
         self, topic: str, value: bytes, key: bytes | None, *, on_delivery: Callable[..., None]
     ) -> None:
         self.sent.append((topic, key))
+        self.values.append(value)
         error = self.error
         self.reports.append(lambda: on_delivery(error, None))
 
@@ -50,12 +52,21 @@ class Broker:
 
 
 @pytest.fixture
-def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
+def lane() -> JoinedLane:
+    return JoinedLane()
+
+
+def said(lane: JoinedLane, follows: int = 0) -> Message:
+    record = lane.contract_record(follows)
+    return PlainMessage(record.topic, 0, follows, record.value, record.key)
+
+
+@pytest.fixture
+def broker(lane: JoinedLane, monkeypatch: pytest.MonkeyPatch) -> Broker:
     found = Broker()
-    record = LANE.contract_record()
-    contracts: list[Message] = [PlainMessage(record.topic, 0, 0, record.value, record.key)]
-    monkeypatch.setattr(module, "RegistryClient", lambda *_: LANE.registry)
-    monkeypatch.setattr(module, "read_all", lambda *_: contracts)
+    found.contracts.append(said(lane))
+    monkeypatch.setattr(module, "RegistryClient", lambda *_: lane.registry)
+    monkeypatch.setattr(module, "read_all", lambda *_: found.contracts)
     monkeypatch.setattr(module.kafka, "producer", lambda _: found)
     return found
 
@@ -154,3 +165,41 @@ def test_a_request_that_is_not_delivered_fails_for_who_waits(
         client.predict("credit", {"x": 1.0, "loan_id": "k1"}, request_id="r1", timeout=SOON_S)
     assert failed.value.ids == ["r1"]
     client.flush()
+
+
+def test_a_field_that_the_contract_has_gained_is_sent_by_who_began_before(
+    client: Client, broker: Broker, lane: JoinedLane
+) -> None:
+    send(client, "r1")
+    changed = CONTRACT.replace("x: {type: number}", "x: {type: number}, y: {type: number}")
+    later = JoinedLane(changed, lane.registry)  # whose schemas are registered
+    broker.contracts.append(said(later, follows=1))
+    client.send("credit", {"x": 1.0, "y": 2.5, "loan_id": "k1"}, request_id="r2")
+    client.flush()
+    first, second = (lane.codec.decode(value).record for value in broker.values)
+    assert ("y" in first, second["y"]) == (False, 2.5)
+    with pytest.raises(Rejected, match="no field z"):
+        client.send("credit", {"x": 1.0, "z": 2.5, "loan_id": "k1"})
+
+
+def test_who_follows_a_model_gets_its_events_and_no_others_of_the_lane(
+    client: Client, lane: JoinedLane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = ("credit", "other", "credit")
+    events = [
+        lane.prediction(Source("credit.requests", 0, at), f"r{at}", "k", at, model=model).value
+        for at, model in enumerate(models)
+    ]
+    left: list[Message] = [PlainMessage("credit.predictions", 0, at, v) for at, v in enumerate(events)]
+
+    class Following:
+        def __init__(self, *_: Any) -> None: ...
+
+        def poll(self, timeout: float) -> Message | None:
+            return left.pop(0) if left else None
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(module.kafka, "Follower", Following)
+    found = list(client.predictions("credit", from_start=True, idle=0.05))
+    assert [event["request_id"] for event in found] == ["r0", "r2"]

@@ -45,6 +45,15 @@ def test_request_carries_ids_time_and_fields() -> None:
     assert len(draft.request_id) == 32
 
 
+def test_what_the_caller_names_goes_before_what_the_row_says() -> None:
+    row = {"age": 40, "loan_id": 7, "request_id": "r1", "applied_at": 5}
+    by_row = records.request(FACTS, row)
+    assert (by_row.key, by_row.request_id, by_row.record["applied_at"]) == ("7", "r1", 5)
+    named = records.request(FACTS, row, key=8, request_id="r2", event_time=9)
+    assert (named.key, named.request_id, named.record["applied_at"]) == ("8", "r2", 9)
+    assert named.record["loan_id"] == 8
+
+
 def test_request_ids_differ_and_a_given_one_is_kept() -> None:
     first, second = (records.request(BY_ID, {"age": 40}) for _ in range(2))
     assert first.request_id != second.request_id

@@ -484,6 +484,20 @@ def test_an_alert_about_a_version_that_answers_no_more_is_resolved_and_none_is_r
     assert e.judge(0, 2)[1] == []
 
 
+def test_who_answered_in_a_window_under_either_of_its_contracts_answers_still() -> None:
+    e = credit()
+    (raised,) = window(e, 0, 0.5, version=1)
+    # The same window once more, as it is judged under another contract, under which version 2 answered.
+    e.cells = []
+    made, _ = answers(e.lab, 100, 0.9, version=2)
+    e.predict(*made)
+    assert e.judge(0, 0)[1] == []
+    assert e.memory["answers"]["versions"] == [1, 2]
+    (resolved,) = window(e, 1, 0.9, version=1)
+    assert (resolved["alert_id"], resolved["state"]) == (raised["alert_id"], "resolved")
+    assert "as good as it was" in resolved["summary"]
+
+
 def test_in_an_experiment_over_all_keys_the_champions_arm_raises_alerts_and_no_other() -> None:
     e = credit()
     assert window(e, 0, 0.5, role="arm", arm="b", version=2) == []

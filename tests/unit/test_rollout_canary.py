@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.support.reports import DAY, report
 from tests.support.scoring import CONTRACT
-from tests.unit.test_rollout_logic import BETTER, WORSE, Desk, desk
+from tests.unit.test_rollout_logic import BETTER, DOWN, WORSE, Desk, desk
 
 from tailrace.models.rollout_fold import Rollouts
 from tailrace.rollout.paired_reports import PairedReports
@@ -86,6 +86,15 @@ def test_one_that_is_worse_on_a_slice_goes() -> None:
     found.reports(report(day=4, gains=BETTER[:100]), report(day=4, gains=WORSE[:50], segment="region=north"))
     assert now(found)[:3] == ("reject", 1, None)
     assert "region=north" in found.steps[-1]["reason"]
+
+
+def test_one_that_may_be_worse_by_chance_stays() -> None:
+    gates = "gates: {not_worse_on: {slices: [region], metric: log_loss, tolerance: 0.01}}\n"
+    found = begun(CANARY + gates)
+    found.reports(report(day=4, gains=DOWN), report(day=4, gains=DOWN[:50], segment="region=north"))
+    assert len(found.steps) == 4
+    found.reports(own(5))
+    assert now(found) == ("canary", 1, 2, 0.5, 2)
 
 
 def test_what_was_found_before_it_answered_does_not_count_again() -> None:
@@ -280,6 +289,16 @@ def test_a_champion_that_does_so_is_taken_back_once_and_not_for_what_was_before(
     assert now(found)[:3] == ("rollback", 1, None)
     found.reports(report(2, None, day=5, **bad), report(1, None, day=5, **bad))
     assert found.names()[4:] == ["promote", "rollback"]
+
+
+def test_the_window_that_begins_with_a_promotion_counts_and_the_one_before_it_does_not() -> None:
+    found = begun(RELIES)
+    found.happens(found.command("promote", 2))  # at the end of day 1
+    bad: dict[str, Any] = {"predictions": 1000, "fallbacks": 100}
+    found.reports(report(2, None, day=1, **bad))
+    assert found.names()[4:] == ["promote"]
+    found.reports(report(2, None, day=2, **bad))
+    assert now(found)[:3] == ("rollback", 1, None)
 
 
 def test_frozen_it_is_borne() -> None:

@@ -155,6 +155,15 @@ def test_alerts_about_a_version_that_is_being_replaced_start_nothing() -> None:
     assert the_plan(*facts, stepped("promote", 2, 2), alerted(11, version=2)).cut == 13 * DAY
 
 
+def test_an_alert_is_answered_by_the_run_whose_cut_it_came_by() -> None:
+    facts = published([applied(), FIRST, alerted(8), *(window(day) for day in range(8, 30))])
+    assert after(*facts, alerted(9, version=None))[1] == [], "at the cut itself"
+    assert the_plan(*facts, alerted(10, version=None)).triggers[0].id == "drift-10"
+    # About the version that is being replaced, up to the end of the cool-down.
+    assert after(*facts, alerted(12))[1] == []
+    assert the_plan(*facts, alerted(13)).triggers[0].id == "drift-13"
+
+
 def test_what_is_refused_is_tried_again_when_it_has_cooled_down() -> None:
     base = [applied(), FIRST, alerted(8), *(window(day) for day in range(8, 30))]
     run = the_plan(*base)
@@ -226,6 +235,14 @@ def test_a_command_that_cannot_be_carried_out_is_refused_once(facts: list[Event]
 def test_a_command_that_nobody_trusted_signed_is_refused() -> None:
     (refuse,) = after(applied(), window(8, 500), asked("c", "no trusted key"))[1]
     assert refuse == Refuse(asked("c", "no trusted key"), "no trusted key")
+
+
+def test_of_two_commands_under_one_id_the_first_counts() -> None:
+    facts = [applied(), FIRST, *(window(day) for day in range(8, 11))]
+    (refuse,) = after(*facts, asked("c", "no trusted key"), asked("c"))[1]
+    assert refuse == Refuse(asked("c", "no trusted key"), "no trusted key")
+    (plan,) = after(*facts, asked("c"), asked("c", "no trusted key"))[1]
+    assert isinstance(plan, Plan)
 
 
 def test_a_run_is_expected_where_windows_are_judged_and_there_are_triggers() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from tests.support.scoring import NOW, REQUEST, Bench, Publisher, formula_model
 
+from tailrace.kit import dead_letters
 from tailrace.kit.connection import Connection
-from tailrace.kit.messages import Message, PlainMessage, Record, TopicPartition
+from tailrace.kit.messages import DeadLetter, Message, PlainMessage, Record, TopicPartition
 from tailrace.models.manifest import Manifest
 from tailrace.verify import verify as module
 from tailrace.verify.log import Range
@@ -126,6 +127,21 @@ def test_what_retention_deleted_on_one_side_is_not_missed_on_another(
     # Whether shadows are kept is nothing to the account of the answers.
     left = {REQUESTS: COUNT - 7, PREDICTIONS: COUNT - 8, SHADOWS: COUNT}[topic]
     assert report.topics[REQUESTS].requests == left
+
+
+def test_where_retention_deleted_more_of_one_topic_than_of_another_the_later_one_decides(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lane = Lane()
+    letters = "credit.dead-letters"
+    request = lane.log.messages[place(REQUESTS)][0]
+    for _ in range(2):  # of another service: they are no answers
+        letter = DeadLetter(letters, request, "no-request", "nobody asked")
+        lane.log.append(dead_letters.to_record(letter, "joiner"), NOW + 1)
+    lane.log.lows |= {place(letters): 1, place(PREDICTIONS): 7}
+    report = lane.verified(monkeypatch, tmp_path)
+    assert report.problems == []
+    assert report.topics[REQUESTS].requests == COUNT - 8
 
 
 def test_a_request_is_missed_though_shadow_predictions_are_deleted(
