@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -89,16 +87,6 @@ def test_a_request_without_the_contracts_key_says_what_to_give() -> None:
 )
 def test_times_are_utc_where_they_name_no_zone(moment: records.Time) -> None:
     assert records.to_ms(moment) == 1_000
-
-
-@pytest.fixture
-def far_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine whose clock shows another time than UTC."""
-    with monkeypatch.context() as patch:
-        patch.setenv("TZ", "Asia/Kolkata")
-        time.tzset()
-        yield
-    time.tzset()
 
 
 @pytest.mark.usefixtures("far_zone")
