@@ -189,7 +189,7 @@ ENDING = {
     "type": "record",
     "name": "Ending",
     "fields": [
-        {"name": "some", "type": {"type": "array", "items": "long"}},
+        {"name": "items", "type": {"type": "array", "items": "long"}},
         {"name": "last", "type": "long"},
     ],
 }

@@ -56,30 +56,30 @@ def lane() -> JoinedLane:
     return JoinedLane()
 
 
-def said(lane: JoinedLane, follows: int = 0) -> Message:
+def contract_message(lane: JoinedLane, follows: int = 0) -> Message:
     record = lane.contract_record(follows)
     return PlainMessage(record.topic, 0, follows, record.value, record.key)
 
 
 @pytest.fixture
 def broker(lane: JoinedLane, monkeypatch: pytest.MonkeyPatch) -> Broker:
-    found = Broker()
-    found.contracts.append(said(lane))
+    broker = Broker()
+    broker.contracts.append(contract_message(lane))
     monkeypatch.setattr(module, "RegistryClient", lambda *_: lane.registry)
-    monkeypatch.setattr(module, "read_all", lambda *_: found.contracts)
-    monkeypatch.setattr(module.kafka, "producer", lambda _: found)
-    return found
+    monkeypatch.setattr(module, "read_all", lambda *_: broker.contracts)
+    monkeypatch.setattr(module.kafka, "producer", lambda _: broker)
+    return broker
 
 
 @pytest.fixture
 def client(broker: Broker) -> Iterator[Client]:
-    found = Client(Connection({"bootstrap.servers": "nowhere:1"}, "http://nowhere"))
-    yield found
+    client = Client(Connection({"bootstrap.servers": "nowhere:1"}, "http://nowhere"))
+    yield client
     broker.error, broker.is_silent = None, False
     try:
-        found.close()
+        client.close()
     except DeliveryFailed:
-        found.close()
+        client.close()
 
 
 def send(client: Client, name: str) -> str:
@@ -173,7 +173,7 @@ def test_a_field_that_the_contract_has_gained_is_sent_by_who_began_before(
     send(client, "r1")
     changed = CONTRACT.replace("x: {type: number}", "x: {type: number}, y: {type: number}")
     later = JoinedLane(changed, lane.registry)  # whose schemas are registered
-    broker.contracts.append(said(later, follows=1))
+    broker.contracts.append(contract_message(later, follows=1))
     client.send("credit", {"x": 1.0, "y": 2.5, "loan_id": "k1"}, request_id="r2")
     client.flush()
     first, second = (lane.codec.decode(value).record for value in broker.values)
@@ -201,5 +201,5 @@ def test_who_follows_a_model_gets_its_events_and_no_others_of_the_lane(
         def close(self) -> None: ...
 
     monkeypatch.setattr(module.kafka, "Follower", Following)
-    found = list(client.predictions("credit", from_start=True, idle=0.05))
-    assert [event["request_id"] for event in found] == ["r0", "r2"]
+    followed = list(client.predictions("credit", from_start=True, idle=0.05))
+    assert [event["request_id"] for event in followed] == ["r0", "r2"]

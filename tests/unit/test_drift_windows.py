@@ -192,8 +192,8 @@ def test_what_the_contract_allows_and_training_never_saw_is_told_when_it_comes(
     rows = [row | {feature: usual} for row in draw(300, np.random.default_rng(5))]
     quiet, _, _ = judged(of, rows)
     rows[::3] = [row | {feature: other} for row in rows[::3]]
-    found, _, _ = judged(of, rows)
-    for report, drifted in ((quiet[""], False), (found[""], True)):
+    changed, _, _ = judged(of, rows)
+    for report, drifted in ((quiet[""], False), (changed[""], True)):
         (test,) = [t for t in report["tests"] if (t["feature"], t["test"]) == (feature, "unseen")]
         assert (test["drifted"], test["histogram"][0]["count"]) == (drifted, 100 if drifted else 0)
 

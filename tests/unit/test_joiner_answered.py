@@ -43,11 +43,11 @@ def test_so_it_is_with_the_value_of_a_regression(cause: str | None, value: float
     assert read_back(lane, **served)["value"] == value
 
 
-def read_back(lane: JoinedLane, **said: Any) -> dict[str, Any]:
+def read_back(lane: JoinedLane, **fields: Any) -> dict[str, Any]:
     """What the outcome's field says, by the reference."""
     contract = lane.contract
     applied = AppliedContract("credit", 1, contract.digest, contract.resolved_json, "", "test", 0)
-    record = lane.prediction(Source("credit.requests", 0, 7), "r", "k", 5, **said)
+    record = lane.prediction(Source("credit.requests", 0, 7), "r", "k", 5, **fields)
     assert record.value is not None
     champion = Prediction(
         CHAMPION, 1, b"id", b"k", 5, 5, (0, 7), contract.digest, record.value[HEADER.size :]

@@ -293,9 +293,9 @@ def test_what_names_another_model_is_of_none_here_whatever_schema_it_has(kind: i
 
     for named in (None, "credit"):
         assert not isinstance(read(named), BadRecord)
-    found = read("another")
-    assert isinstance(found, BadRecord)
-    assert (found.code, found.field) == ("unknown-model", "model")
+    refusal = read("another")
+    assert isinstance(refusal, BadRecord)
+    assert (refusal.code, refusal.field) == ("unknown-model", "model")
 
 
 def test_all_partitions_have_to_tell_how_far_labels_and_actions_are() -> None:
@@ -303,7 +303,7 @@ def test_all_partitions_have_to_tell_how_far_labels_and_actions_are() -> None:
     standing.clocks |= {"labels": 50, "actions": 60}
     assert standing.watermark(1) == 50
     clocks = {"labels/1": 40, "labels/2": 70, "actions/1": 30, "actions/2": 80}
-    for told, (stream, clock) in enumerate(clocks.items()):
-        assert standing.watermark(3) == NEVER, f"only {told} have"
-        standing.others[stream] = clock, told
+    for number, (stream, clock) in enumerate(clocks.items()):
+        assert standing.watermark(3) == NEVER, f"only {number} have"
+        standing.others[stream] = clock, number
     assert standing.watermark(3) == 30

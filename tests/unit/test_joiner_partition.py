@@ -170,12 +170,12 @@ def test_the_dead_letter_of_a_label_that_nobody_asked_for_is_of_the_message_that
 def test_on_a_lane_that_has_been_idle_a_restart_finds_the_clocks_of_the_other_partitions() -> None:
     """They were told once, and a partition to which nothing comes tells nothing more."""
     far = NOW + 50_000
-    told = messages([mark("credit.rekeyed", 0, far, stream=f"{name}/1") for name in ("labels", "actions")])
+    clocks = messages([mark("credit.rekeyed", 0, far, stream=f"{name}/1") for name in ("labels", "actions")])
     first = opened(MemoryStore(), partitions=2)
     committed = {name: Committed(0) for name in INPUTS}
-    by_name = {"rekeyed": told, "predictions": messages(predictions(4)[3:])}
-    for name, some in by_name.items():
-        committed |= run(first, **{name: some})[1]
+    by_name = {"rekeyed": clocks, "predictions": messages(predictions(4)[3:])}
+    for name, batch in by_name.items():
+        committed |= run(first, **{name: batch})[1]
     again = opened(MemoryStore(), committed, partitions=2)
     for name, (start, end) in again.history.items():
         again.restore(name, by_name[name][start:end], Budget())
@@ -199,8 +199,8 @@ def test_a_mark_of_shadows_does_not_pass_one_that_waits_for_the_champions_answer
     def marked(result: Result | None) -> dict[str | None, int | None]:
         assert result is not None
         own.apply(result)
-        some = [m for m in messages(result.records) if m.topic() == MADE.lane.outcomes and m.value() is None]
-        return {mark_stream(m): mark_time(m) for m in some}
+        marks = [m for m in messages(result.records) if m.topic() == MADE.lane.outcomes and m.value() is None]
+        return {mark_stream(m): mark_time(m) for m in marks}
 
     assert marked(own.process(inputs, Budget())) == {"predictions": far, "shadow-predictions": NOW}
     champion = messages([predictions(1)[0]], start=1)

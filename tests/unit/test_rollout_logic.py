@@ -520,9 +520,9 @@ def test_a_new_owner_reads_again_what_is_needed_and_decides_the_same() -> None:
 
 
 def test_a_version_that_may_be_better_by_chance_is_not_promoted() -> None:
-    found = desk(2)
-    found.reports(report(day=0), report(day=1, gains=UP))
-    step = found.steps[-1]
+    rollout = desk(2)
+    rollout.reports(report(day=0), report(day=1, gains=UP))
+    step = rollout.steps[-1]
     assert (step["step"], step["version"], step["champion"]) == ("reject", 2, 1)
     assert "all of the interval has to be above" in step["reason"]
     assert float(step["evidence"]["gain"]) > 0 > float(step["evidence"]["gain_low"])
@@ -531,7 +531,7 @@ def test_a_version_that_may_be_better_by_chance_is_not_promoted() -> None:
 def test_a_slice_on_which_a_version_may_be_worse_by_chance_does_not_hold_it_back() -> None:
     gates = "gates: {not_worse_on: {slices: [region], metric: log_loss, tolerance: 0.01}}\n"
     for gains, step in ((DOWN[:100], "promote"), (WORSE[:100], "reject")):
-        found = desk(2, CONTRACT + gates)
+        rollout = desk(2, CONTRACT + gates)
         of_slice = report(day=1, gains=gains, segment="region=north")
-        found.reports(report(day=0), of_slice, report(day=1, gains=BETTER))
-        assert (found.steps[-1]["step"], found.steps[-1]["version"]) == (step, 2)
+        rollout.reports(report(day=0), of_slice, report(day=1, gains=BETTER))
+        assert (rollout.steps[-1]["step"], rollout.steps[-1]["version"]) == (step, 2)

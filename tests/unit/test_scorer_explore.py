@@ -103,8 +103,8 @@ target: {name: y, type: boolean}
 policy: [{when: "debt_ratio > 5", do: person}, {when: "income < 0", do: "true"}, {when: "income < -9", do: "false"}]
 explore: {share: 30%, from: "true", do: "false"}
 """
-    found = bench(contract)
-    events = found.events(found.requests(*[{"income": 0.0, "debt_ratio": 6.0}] * 100))
+    scorer = bench(contract)
+    events = scorer.events(scorer.requests(*[{"income": 0.0, "debt_ratio": 6.0}] * 100))
     assert {(e["predicted_class"], e["action"], e["action_propensity"]) for e in events} == {
         ("true", "person", 1.0)
     }

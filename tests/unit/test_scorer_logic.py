@@ -587,8 +587,8 @@ def test_what_finds_no_room_in_the_metadata_is_demanded_in_full() -> None:
 def test_of_two_owners_before_the_next_demands_what_either_had(turned: bool) -> None:
     fold = Rollouts()
     one, other = Handover(contracts=7, rollouts=2, behind={"a": 1}), Handover(contracts=3, rollouts=9)
-    found = other.joined(one, fold) if turned else one.joined(other, fold)
-    assert (found.contracts, found.rollouts) == (7, 9)
+    joined = other.joined(one, fold) if turned else one.joined(other, fold)
+    assert (joined.contracts, joined.rollouts) == (7, 9)
     both = Handover(rollouts=5, behind={"a": 4}), Handover(rollouts=5, behind={"a": 6})
     first, second = reversed(both) if turned else both
     assert first.joined(second, fold).behind == {"a": 6}

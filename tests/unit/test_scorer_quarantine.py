@@ -262,12 +262,12 @@ def test_what_kills_again_after_it_was_put_in_its_place_anew_is_quarantined_agai
     for offset, champion in enumerate((1, 2, 1, 2)):
         step = publisher.rollout(champion=champion)
         assert rollouts.apply(publisher.control.decode("Rollout", step.value), offset)
-    found = Quarantine("champion", rollouts)
-    found.add([Quarantined("credit", 2, 2)])
-    found.add([Quarantined("credit", 2, 4)])  # by the last owner of another partition
-    found.add([Quarantined("credit", 2, 2)])  # an older one says nothing new
-    assert found.holds("credit/2")
-    assert found.all() == [Quarantined("credit", 2, 4)]
+    quarantine = Quarantine("champion", rollouts)
+    quarantine.add([Quarantined("credit", 2, 2)])
+    quarantine.add([Quarantined("credit", 2, 4)])  # by the last owner of another partition
+    quarantine.add([Quarantined("credit", 2, 2)])  # an older one says nothing new
+    assert quarantine.holds("credit/2")
+    assert quarantine.all() == [Quarantined("credit", 2, 4)]
     before = Quarantine("champion", rollouts)
     before.add([Quarantined("credit", 2, 2)])
     assert not before.holds("credit/2")

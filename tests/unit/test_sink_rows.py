@@ -314,10 +314,10 @@ def test_one_block_a_table_whatever_the_schemas(world: World) -> None:
 def test_a_column_that_a_row_does_not_have_is_empty_after_its_kind(world: World) -> None:
     kinds = {"list": "Array(String)", "map": "Map(String, Float64)", "number": "Nullable(Float64)"}
     layouts = [Layout("t", (Column(name, kind, itemgetter(name)),)) for name, kind in kinds.items()]
-    said: list[Any] = [["a"], {"b": 1.0}, 2.0]
+    contents: list[Any] = [["a"], {"b": 1.0}, 2.0]
     rows = [
         Row(world.message("t", b""), layout, {name: value})
-        for layout, name, value in zip(layouts, kinds, said, strict=True)
+        for layout, name, value in zip(layouts, kinds, contents, strict=True)
     ]
     block = blocks(rows)["t"]
     assert [block[name] for name in kinds] == [

@@ -148,7 +148,7 @@ def test_too_few_rows_are_an_error_that_says_what_was_left_out() -> None:
 def test_a_correction_is_counted_and_is_what_counts_whichever_is_read_first(later_first: bool) -> None:
     outcomes = plain()
     corrected = outcomes[3] | {"revision": 2, "label": not outcomes[3]["label"]}
-    found = rows_of([corrected, *outcomes] if later_first else [*outcomes, corrected])
-    assert found.left_out == {"corrected": 1}
-    assert found.frame["defaulted"].to_list()[3] is corrected["label"]
-    assert len(found) == len(outcomes)
+    data = rows_of([corrected, *outcomes] if later_first else [*outcomes, corrected])
+    assert data.left_out == {"corrected": 1}
+    assert data.frame["defaulted"].to_list()[3] is corrected["label"]
+    assert len(data) == len(outcomes)

@@ -17,7 +17,7 @@ from tailrace.trainer.gates import LEAST_ROWS, Judged, failed_gates
 SLICE = "{not_worse_on: {slices: ['income > 0'], metric: log_loss, tolerance: 0.0}}"
 
 
-def said(scores: Any) -> Predictions:
+def predictions(scores: Any) -> Predictions:
     return Predictions(np.column_stack([1 - scores, scores]), scores, None, ("false", "true"))
 
 
@@ -26,15 +26,15 @@ def judged(gates: str, candidate: Any, income: Any, champion: float = 0.6) -> li
     rows = len(income)
     truth = np.array(["true"] * rows, dtype=object)
     frame = pl.DataFrame({"income": income, "purpose": ["car"] * rows, "region": ["north"] * rows})
-    found = Judged(
+    held_back = Judged(
         load_contract(contract_text("credit", gates=gates)),
         cast(Any, None),  # no gate here asks the model itself
         Rows({}, truth),
         frame,
-        {"candidate": said(candidate), "champion": said(np.full(rows, champion))},
+        {"candidate": predictions(candidate), "champion": predictions(np.full(rows, champion))},
         {},
     )
-    return [why.partition(":")[0] for why in failed_gates(found)]
+    return [why.partition(":")[0] for why in failed_gates(held_back)]
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ class Kept:
 
 
 class Lane:
-    """Requests, each answered a second later by version 1, and scored in shadow by version 2."""
+    """Requests, each answered a millisecond later by version 1, and scored in shadow by version 2."""
 
     def __init__(self) -> None:
         self.publisher = Publisher()
@@ -100,7 +100,7 @@ class Lane:
             return Verification(Connection({"bootstrap.servers": "nowhere:1"}, "", home=home)).run()
 
 
-def found(report: Report) -> set[tuple[str, int]]:
+def offences(report: Report) -> set[tuple[str, int]]:
     return {(problem.check, problem.offset) for problem in report.problems}
 
 
@@ -151,7 +151,7 @@ def test_a_request_is_missed_though_shadow_predictions_are_deleted(
     answers = lane.log.messages[place(PREDICTIONS)]
     answers[2] = PlainMessage(PREDICTIONS, 0, 2, None, b"l2", (("tailrace-mark", b"1"),), NOW)
     lane.log.lows[place(SHADOWS)] = 15
-    assert ("lost", 2) in found(lane.verified(monkeypatch, tmp_path))
+    assert ("lost", 2) in offences(lane.verified(monkeypatch, tmp_path))
 
 
 def test_shadow_predictions_are_accounted_for_from_the_first_request_that_is_kept(
@@ -161,12 +161,12 @@ def test_shadow_predictions_are_accounted_for_from_the_first_request_that_is_kep
     shadows = lane.log.messages[place(SHADOWS)]
     again = [PlainMessage(SHADOWS, 0, COUNT + n, shadows[n].value(), shadows[n].key()) for n in (3, 12)]
     shadows.extend(again)
-    assert found(lane.verified(monkeypatch, tmp_path)) == {
+    assert offences(lane.verified(monkeypatch, tmp_path)) == {
         ("shadow-duplicated", 3),
         ("shadow-duplicated", 12),
     }
     lane.log.lows[place(REQUESTS)] = 7
-    assert found(lane.verified(monkeypatch, tmp_path)) == {("shadow-duplicated", 12)}
+    assert offences(lane.verified(monkeypatch, tmp_path)) == {("shadow-duplicated", 12)}
 
 
 def test_what_nobody_claims_to_be_done_with_is_in_flight(
@@ -178,7 +178,7 @@ def test_what_nobody_claims_to_be_done_with_is_in_flight(
     report = lane.verified(monkeypatch, tmp_path)
     assert (report.problems, report.topics[REQUESTS].in_flight) == ([], 1)
     lane.log.done[place(REQUESTS)] = COUNT + 1
-    assert found(lane.verified(monkeypatch, tmp_path)) == {("lost", COUNT)}
+    assert offences(lane.verified(monkeypatch, tmp_path)) == {("lost", COUNT)}
 
 
 def test_answers_without_a_request_and_shadows_of_versions_that_are_none_show(
@@ -190,6 +190,6 @@ def test_answers_without_a_request_and_shadows_of_versions_that_are_none_show(
         schema_id, event = lane.publisher.codec.decode(answer.value())
         event["source"]["offset"] = 100
         lane.log.append(Record(topic, lane.publisher.codec.encode(schema_id, event), answer.key()))
-    checks = found(lane.verified(monkeypatch, tmp_path))
+    checks = offences(lane.verified(monkeypatch, tmp_path))
     assert {("unasked", 100), ("shadow-unasked", 100)} < checks
     assert {check for check, _ in checks} == {"unasked", "shadow-unasked", "misnamed"}

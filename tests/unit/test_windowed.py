@@ -288,8 +288,8 @@ def test_a_model_that_comes_later_is_told_the_clocks_of_partitions_that_are_sile
     for record in (m for m in passing_time(5_000) if m.partition == 0):
         log.append(*record)
     instances.finish()
-    found = [report["id"] for report in reports(log)]
-    assert [each for each in found if each[0] == "other"] == [
+    identities = [report["id"] for report in reports(log)]
+    assert [each for each in identities if each[0] == "other"] == [
         ["other", "predictions", DIGESTS[1], 105, age] for age in (0, 1)
     ]
 
