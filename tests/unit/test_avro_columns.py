@@ -185,6 +185,12 @@ def test_texts_at_the_edges_of_utf8(data: bytes, good: bool) -> None:
     assert by_columns(["string"], [body]) == [{"f0": data.decode()} if good else None]
 
 
+@pytest.mark.parametrize(("byte", "value"), [(0, False), (1, True), (2, None), (128, None), (255, None)])
+def test_a_boolean_is_0_or_1(byte: int, value: bool | None) -> None:
+    body = b"\x02" + bytes([byte])
+    assert by_columns(["boolean"], [body]) == [None if value is None else {"f0": value}]
+
+
 ENDING = {
     "type": "record",
     "name": "Ending",

@@ -65,18 +65,20 @@ def test_a_correction_makes_a_revision_and_a_repeat_makes_none() -> None:
 
 def test_what_was_true_earlier_than_the_last_time_that_it_was_said_again_makes_no_revision() -> None:
     p = prediction()
-    labels = [truth(1, YES, time=10), truth(2, YES, time=30), truth(3, NO, time=20), truth(4, NO, time=30)]
-    assert told(fold(p, labels, RULES)) == [(1, YES, None, None), (2, NO, None, ("labelled", YES, None))]
+    earlier = [truth(1, YES, time=10), truth(2, YES, time=30), truth(3, NO, time=20)]
+    assert told(fold(p, earlier, RULES)) == [(1, YES, None, None)]
+    assert told(fold(p, [truth(4, NO, time=30)], RULES)) == [(2, NO, None, ("labelled", YES, None))]
     acted = prediction()
     actions = [
-        truth(at, value, ACTION, time=time)
-        for at, value, time in [(2, b"a", 10), (3, b"a", 30), (4, b"b", 20), (5, b"b", 30)]
+        truth(2, b"a", ACTION, time=10),
+        truth(3, b"a", ACTION, time=30),
+        truth(4, b"b", ACTION, time=20),
     ]
-    assert [r.action and r.action.value for r in fold(acted, [truth(1), *actions], RULES)] == [
-        None,
-        b"a",
-        b"b",
-    ]
+    made = fold(acted, [truth(1), *actions], RULES)
+    assert [revision.action and revision.action.value for revision in made] == [None, b"a"]
+    (last,) = fold(acted, [truth(5, b"b", ACTION, time=30)], RULES)
+    assert last.action is not None
+    assert last.action.value == b"b"
 
 
 def test_an_action_waits_for_the_label_and_is_in_its_outcome() -> None:

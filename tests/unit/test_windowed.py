@@ -318,3 +318,16 @@ def test_of_windows_that_close_at_one_time_all_are_judged_in_a_step_or_none() ->
     made = again.close(kind, "toy", Budget())
     assert [json.loads(record.value or b"")["id"][3:] for record in made] == [[25, 1], [40, 1]]
     assert again.judged_to == {}
+
+
+def test_a_restart_judges_nothing_again_of_a_window_that_is_open_still() -> None:
+    log = filled([prediction(3), *passing_time(20)])
+    instances = Instances(log, 1, keep_after=1_000)
+    instances.finish()
+    assert [report["id"][3:] for report in reports(log)] == [[0, 0]], "at the first of two ages"
+    instances.restart(0)
+    for until in (30, 1_000):
+        for record in passing_time(until):
+            log.append(*record)
+        instances.finish()
+    assert [report["id"][3:] for report in reports(log)] == [[0, 0], [0, 1]]
