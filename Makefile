@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo test test-fast test-services test-projects test-without-data chaos bench lock licences sbom
+.PHONY: setup demo test test-fast test-services test-projects test-without-data chaos mutants bench lock licences sbom
 
 setup: $(READY)
 
@@ -40,6 +40,10 @@ test-fast: setup
 chaos: setup
 	TAILRACE_CHAOS=long $(BIN)/python -m pytest $(ALONE) tests/simulation tests/security $(LONGER) -s
 LONGER = $(shell grep -rlE --include='test_*.py' 'TAILRACE_CHAOS|import LONG' tests/integration)
+
+# Whether the tests notice faults, each put into a copy of the tree: some minutes. One part: make mutants FAULTS=joiner
+mutants: setup
+	$(BIN)/python -m tools.mutants $(FAULTS)
 
 bench: setup
 	$(BIN)/python -m benchmarks.scorer --json

@@ -352,6 +352,24 @@ def test_what_was_stored_as_unreadable_has_no_second_row_where_the_group_is_set_
     assert stored("after") == expected | {"second": 1}
 
 
+def test_where_the_group_is_set_back_by_one_record_that_has_no_second_row() -> None:
+    log = MemoryLog()
+    store = MemoryStore({name: ["value"] for name in TABLES} | {UNREADABLE: []})
+    log.create_topic(CONTRACTS, 1)
+    log.create_topic("one.requests", 1)
+    log.append(CONTRACTS, b"one.requests")
+    for round_ in range(3):
+        log.append("one.requests", b"first")
+        sink = sink_of(log, store, GrowingRows(Registry(random.Random(0))), f"sink-{round_}")
+        for _ in range(300):
+            sink.step()
+        sink.close()
+        assert [offset for _, _, offset in store.coordinates("first")] == list(range(round_ + 1))
+        back = log.backend("stranger").consumer("sink")
+        back.commit({TopicPartition("one.requests", 0): Committed(round_)})
+        back.close()
+
+
 class FailingOnce(GrowingRows):
     """Kafka is away when a record of the last partition is read for the first time."""
 
@@ -397,3 +415,24 @@ def test_what_kafka_has_forgotten_is_not_read_and_inserted_again() -> None:
     log.forget("sink", {}, log.now_ms + 30_000)
     log.pass_time(10_000)
     assert stored_after(2) == 2
+
+
+def test_a_plan_that_its_metadata_cuts_short_stores_each_record_once() -> None:
+    """So many unreadable records, each for itself, that one commit's metadata cannot name them."""
+    log = MemoryLog()
+    store = MemoryStore(
+        {name: ["value"] for name in TABLES}
+        | {UNREADABLE: [column.name for column in UNREADABLE_LAYOUT.columns]}
+    )
+    log.create_topic(CONTRACTS, 1)
+    log.create_topic("one.requests", 1)
+    log.append(CONTRACTS, b"one.requests")
+    for number in range(4_000):
+        log.append("one.requests", b"first" if number % 2 else b"never")
+    sink = sink_of(log, store, GrowingRows(Registry(random.Random(0))))
+    for _ in range(400):
+        sink.step()
+    assert len(store.tokens["first"]) > 1, "one plan would have held them all"
+    for table, odd in (("first", 1), (UNREADABLE, 0)):
+        offsets = [offset for _, _, offset in store.coordinates(table)]
+        assert sorted(offsets) == list(range(odd, 4_000, 2))

@@ -15,6 +15,7 @@ from tests.support.contracts import contract
 
 from tailrace.contracts.schemas import prediction_schema
 from tailrace.kit.avro_columns import ColumnDecoder
+from tailrace.kit.avro_kernels import is_utf8
 from tailrace.kit.avro_types import plain
 
 KINDS: dict[str, Any] = {
@@ -141,6 +142,93 @@ def test_hostile_text_is_refused(body: bytes) -> None:
     good = b"\x02\x02a"
     assert by_columns(["string"], [good, body, good]) == [{"f0": "a"}, None, {"f0": "a"}]
     assert by_columns(["string"], [body]) == [None]
+
+
+def is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def test_text_is_what_python_takes_for_it() -> None:
+    """Each first byte with each edge of what may be second, cut anywhere and with something wrong in it."""
+    edges = (0x00, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xFF)
+    tails = (b"", b"\x80", b"\x80\x80", b"\xbf\xbf", b"\x80\x7f", b"\xc0\x80", b"\x80\x80\x80", b"\x80\xc0")
+    for first in range(256):
+        for data in (bytes([first]), *(bytes([first, edge]) + tail for edge in edges for tail in tails)):
+            values = np.frombuffer(data, dtype=np.uint8)
+            assert is_utf8(values, 0, len(values)) == is_text(data), data.hex()
+
+
+@pytest.mark.parametrize(
+    ("data", "good"),
+    [
+        (b"\xed\xa0\x80", False),  # half a pair of surrogates
+        (b"\xed\xbf\xbf", False),
+        (b"\xed\x9f\xbf", True),
+        (b"\xe0\x80\x80", False),  # three bytes where one is enough
+        (b"\xe0\x9f\xbf", False),
+        (b"\xe0\xa0\x80", True),
+        (b"\xf0\x80\x80\x80", False),
+        (b"\xf0\x8f\xbf\xbf", False),
+        (b"\xf0\x90\x80\x80", True),
+        (b"\xf4\x90\x80\x80", False),  # past U+10FFFF
+        (b"\xf4\x8f\xbf\xbf", True),
+        (b"\xc1\xbf", False),
+        (b"\xf5\x80\x80\x80", False),
+    ],
+)
+def test_texts_at_the_edges_of_utf8(data: bytes, good: bool) -> None:
+    body = b"\x02" + bytes([2 * len(data)]) + data
+    assert by_columns(["string"], [body]) == [{"f0": data.decode()} if good else None]
+
+
+@pytest.mark.parametrize(("byte", "value"), [(0, False), (1, True), (2, None), (128, None), (255, None)])
+def test_a_boolean_is_0_or_1(byte: int, value: bool | None) -> None:
+    body = b"\x02" + bytes([byte])
+    assert by_columns(["boolean"], [body]) == [None if value is None else {"f0": value}]
+
+
+ENDING = {
+    "type": "record",
+    "name": "Ending",
+    "fields": [
+        {"name": "items", "type": {"type": "array", "items": "long"}},
+        {"name": "last", "type": "long"},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("body", "last"),
+    [
+        (b"\x02\x0a\x00\x08", 4),
+        (b"\x00\x08", 4),
+        (b"\x02\x0a\x06\x08", None),  # ends with 3
+        (b"\x02\x0a\x01\x08", None),
+        (b"\x02\x0a\x02\x0c\x00\x08", None),  # in two blocks: not what the reference writes
+        (b"\x01\x02\x0a\x00\x08", None),
+    ],
+)
+def test_an_array_is_one_block_and_ends_with_nothing(body: bytes, last: int | None) -> None:
+    columns, good, _ = ColumnDecoder(ENDING, read=("last",)).decode([HEADER + body, HEADER + b"\x00\x02"])
+    assert (good is None) == (last is not None)
+    if last is not None:
+        assert columns["last"].values.tolist() == [last, 1]
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_rows_that_are_taken_are_there_where_they_were(kind: str) -> None:
+    parsed = fastavro.parse_schema(schema([kind]))
+    one = {"double": 1.5, "long": 7, "boolean": True, "string": "a"}[kind]
+    bodies = [encoded(parsed, {"f0": value}) for value in (one, None, None, one)]
+    column = ColumnDecoder(schema([kind])).decode([HEADER + body for body in bodies]).columns["f0"]
+    taken = column.take(np.array([3, 1]))
+    assert taken.present is not None
+    assert taken.present.tolist() == [True, False]
+    assert len(taken.values) == 2
 
 
 def test_a_value_shorter_than_its_header_is_refused() -> None:

@@ -7,18 +7,20 @@ import os
 import re
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import pairwise
 
 import pytest
 from tests.support.simulation import Crash, drained, quarantine
 
 from tailrace.kit import dead_letters
-from tailrace.kit.batch_loop import DECIDE_S, BatchLoop
+from tailrace.kit.batch_loop import DECIDE_S, HOLD_WAIT_S, BatchLoop
+from tailrace.kit.bounds import STEP, Bounds
 from tailrace.kit.errors import DiskFailed, Retry, StateLost, TailraceError
 from tailrace.kit.log import Abortable, Committed, Fenced, History, Indefinite, Refused, Retriable
 from tailrace.kit.logic import Clock, Output
 from tailrace.kit.memory_log import Fault, MemoryClock, MemoryLog
 from tailrace.kit.messages import Hold, Message, Record, TopicPartition
-from tailrace.kit.trials import MAX_FACTS_BYTES, Trial, pack
+from tailrace.kit.trials import ALONE_AFTER, MAX_FACTS_BYTES, NO_TRIAL, Trial, pack, unpack
 
 REQUESTS, ANSWERS, LETTERS = "lane.requests", "lane.answers", "lane.dead-letters"
 FIRST = TopicPartition(REQUESTS, 0)
@@ -99,6 +101,7 @@ class Bench:
         co_partitioned: bool = False,
         linger_s: float = 0.0,
         number: int = 0,
+        bounds: Bounds = STEP,
     ) -> BatchLoop:
         return BatchLoop(
             self.log.backend(),
@@ -112,6 +115,7 @@ class Bench:
             max_batch=max_batch,
             co_partitioned=co_partitioned,
             linger_s=linger_s,
+            bounds=bounds,
         )
 
     def turn(self, loop: BatchLoop, until: Callable[[], object], turns: int = 200) -> None:
@@ -855,3 +859,95 @@ def test_deaths_without_a_culprit_cost_no_record() -> None:
     bench.turn(bench.loop(Passing()), bench.all_done, turns=2_000)
     assert bench.answers() == values(*range(20))
     assert letters_of(bench) == []
+
+
+class Naming(Passing):
+    """Says what is in flight, and holds everything for as long as it is to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.waits = False
+        self.announced: list[str] = []
+        self.log: MemoryLog | None = None
+
+    def in_flight(self, topics: Collection[str], suspects: Mapping[TopicPartition, object]) -> Sequence[str]:
+        return self.names
+
+    def process(self, batch: Sequence[Message], clock: Clock) -> Output:
+        assert self.log is not None
+        self.announced.append(self.log.committed("group")[FIRST].metadata)
+        if self.waits:
+            return Output(holds={FIRST: Hold(batch[0].offset(), "the package is not there yet")})
+        return super().process(batch, clock)
+
+
+def test_what_was_in_flight_while_a_batch_waited_is_announced_again_when_it_runs() -> None:
+    bench, logic = Bench(messages=1), Naming()
+    logic.log = bench.log
+    loop = bench.loop(logic)
+    bench.turn(loop, bench.all_done)  # the partition is known to be worked off, with nothing in flight
+    logic.names, logic.waits = ["credit/2"], True
+    bench.append(1)
+    bench.turn(loop, lambda: len(logic.announced) > 1)
+    logic.waits = False
+    bench.turn(loop, bench.all_done, turns=2_000)
+    bench.append(2)
+    bench.turn(loop, bench.all_done)
+    before, *held, ran, after = ["credit/2" in announced for announced in logic.announced]
+    assert (before, all(held), ran, after) == (False, True, True, False)
+    assert bench.answers() == values(0, 1, 2)
+
+
+def test_a_partition_that_waits_for_long_is_offered_as_often_as_at_first_it_was_not() -> None:
+    bench = Bench(messages=1)
+    logic, offered = Passing(), []
+
+    def wait(batch: Sequence[Message], output: Output) -> None:
+        offered.append(bench.log.now_ms)
+        output.records = []
+        output.holds[FIRST] = Hold(0, "not yet")
+
+    logic.do = wait
+    loop = bench.loop(logic)
+    bench.turn(loop, lambda: len(offered) >= 20, turns=5_000)
+    waits = [after - before for before, after in pairwise(offered)]
+    assert waits[0] < waits[2] < waits[-1]
+    assert max(waits) < 1_000 * HOLD_WAIT_S[1] + 200
+
+
+def test_a_batch_that_comes_to_too_much_is_taken_in_halves() -> None:
+    bench, logic = Bench(messages=64), Passing()
+    loop = bench.loop(logic, max_batch=64, bounds=STEP._replace(records=10))
+    bench.turn(loop, bench.all_done)
+    assert [len(batch) for batch in logic.batches[:5]] == [64, 32, 16, 8, 8]
+    assert max(map(len, logic.batches[3:])) <= 10
+    assert bench.answers() == values(*range(64))
+
+
+def test_a_batch_that_only_waited_leaves_what_processes_died_on_as_it_was() -> None:
+    bench, logic = Bench(messages=3), Passing()
+
+    def wait(batch: Sequence[Message], output: Output) -> None:
+        output.records = []
+        output.holds[FIRST] = Hold(0, "not yet")
+
+    logic.do = wait
+    stranger = bench.log.backend().consumer("group")
+    stranger.commit({FIRST: Committed(0, pack(Trial(2, 1), "facts"))})
+    stranger.close()
+    loop = bench.loop(logic)
+    bench.turn(loop, lambda: logic.batches)
+    bench.turn(loop, lambda: bench.log.committed("group")[FIRST].metadata == pack(Trial(2, 1), "facts"))
+    logic.do = lambda batch, output: None
+    bench.turn(loop, bench.all_done, turns=2_000)
+    assert unpack(bench.log.committed("group")[FIRST].metadata) == (NO_TRIAL, "facts")
+
+
+def test_a_trial_is_over_when_the_last_record_of_it_is_committed_and_no_sooner() -> None:
+    trial = Trial(ALONE_AFTER, 9)
+    assert trial.after(9) == trial, "record 9 is still to come"
+    assert trial.after(10) == NO_TRIAL
+    # A shorter batch that is announced later does not shorten it.
+    assert Trial(1, 9).announced(4, ()) == Trial(2, 9)
+    assert Trial(1, 9).announced(12, ()) == Trial(2, 12)

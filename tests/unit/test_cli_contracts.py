@@ -6,11 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.support.contracts import manifest_record
+from tests.support.scoring import CONTRACT, Publisher, formula_model
 from typer.testing import CliRunner
 
 from tailrace.cli.app import app
+from tailrace.cli.control import features_needed
 from tailrace.contracts.model_contract import load_contract
 from tailrace.kit.errors import TailraceError, UsageError
+from tailrace.models.catalog import Catalog
+from tailrace.models.manifest import Input
+from tailrace.models.rollout_fold import Rollouts
 
 GIVEN = Path(__file__).parents[1] / "contract" / "model_contracts"
 
@@ -96,3 +102,23 @@ def test_show_resolved_prints_all_defaults_as_a_contract(project: Path) -> None:
 def test_show_of_a_model_needs_what_runs(project: Path) -> None:
     with pytest.raises(TailraceError, match="tailrace up"):
         run("contracts", "show", "credit")
+
+
+def test_a_version_is_in_service_that_answers_stands_by_is_an_arm_or_in_shadow() -> None:
+    """What no one would run counts for nothing: what waits, was refused, or is published by nobody."""
+    contract, catalog, rollouts = load_contract(CONTRACT), Catalog(None), Rollouts()
+    for version in range(1, 8):
+        inputs = (Input(name=f"of-{version}", type="number", categories=()),)
+        manifest = formula_model(contract, version, inputs=inputs, impute={}).manifest
+        record = manifest_record("credit", version, manifest.digest) | {"manifest": manifest.to_bytes()}
+        catalog.apply(record)
+    publisher = Publisher()
+    arms = [{"arm": name, "version": v, "probability": 0.5} for name, v in (("a", 1), ("b", 3))]
+    step = {
+        "champion": 1, "previous": 2, "shadow": [4, 9], "candidates": [5], "rejected": [6],
+        "experiment": "fixed", "experiment_share": 1.0, "experiment_salt": "s", "arms": arms,
+    }  # fmt: skip
+    record = publisher.control.decode("Rollout", publisher.rollout(**step).value)
+    assert rollouts.apply(record, 0)
+    needed = features_needed(catalog, rollouts)
+    assert needed == {"credit": {version: [f"of-{version}"] for version in (1, 2, 3, 4)}}

@@ -43,6 +43,15 @@ def test_request_carries_ids_time_and_fields() -> None:
     assert len(draft.request_id) == 32
 
 
+def test_what_the_caller_names_goes_before_what_the_row_says() -> None:
+    row = {"age": 40, "loan_id": 7, "request_id": "r1", "applied_at": 5}
+    by_row = records.request(FACTS, row)
+    assert (by_row.key, by_row.request_id, by_row.record["applied_at"]) == ("7", "r1", 5)
+    named = records.request(FACTS, row, key=8, request_id="r2", event_time=9)
+    assert (named.key, named.request_id, named.record["applied_at"]) == ("8", "r2", 9)
+    assert named.record["loan_id"] == 8
+
+
 def test_request_ids_differ_and_a_given_one_is_kept() -> None:
     first, second = (records.request(BY_ID, {"age": 40}) for _ in range(2))
     assert first.request_id != second.request_id
@@ -66,7 +75,7 @@ def test_a_request_without_the_contracts_key_says_what_to_give() -> None:
 
 
 @pytest.mark.parametrize(
-    "time",
+    "moment",
     [
         1_000,
         "1970-01-01T00:00:01Z",
@@ -76,8 +85,17 @@ def test_a_request_without_the_contracts_key_says_what_to_give() -> None:
         datetime.datetime(1970, 1, 1, 0, 0, 1, tzinfo=datetime.UTC),
     ],
 )
-def test_times_are_utc_where_they_name_no_zone(time: records.Time) -> None:
-    assert records.to_ms(time) == 1_000
+def test_times_are_utc_where_they_name_no_zone(moment: records.Time) -> None:
+    assert records.to_ms(moment) == 1_000
+
+
+@pytest.mark.usefixtures("far_zone")
+def test_the_zone_of_the_machine_is_nothing_to_them() -> None:
+    east = datetime.timezone(datetime.timedelta(hours=5, minutes=30))
+    assert records.to_ms("1970-01-01T00:00:01") == 1_000
+    assert records.to_ms(datetime.datetime(1970, 1, 1, 0, 0, 1)) == 1_000
+    assert records.to_ms(datetime.datetime(1970, 1, 1, 5, 30, 1, tzinfo=east)) == 1_000
+    assert records.to_ms("1970-01-01T05:30:01+05:30") == 1_000
 
 
 def test_times_before_1970_round_down_to_the_millisecond() -> None:

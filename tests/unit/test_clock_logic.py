@@ -82,3 +82,6 @@ def test_of_a_lane_the_last_clock_counts() -> None:
     assert not clocks.apply(record_of("a", LaneClock("wall", "clock", 1)))  # the first, once more
     assert not clocks.apply(record_of("a", LaneClock("wall", "clock", 3, 4)))
     assert clocks.current["a"] == LaneClock("replay", "ada", 2, 2)
+    leaping = record_of("a", LaneClock("wall", "clock", 3, 3)) | {"revision": 9}
+    assert not clocks.apply(leaping), "nothing could follow it"
+    assert clocks.apply(record_of("a", LaneClock("wall", "clock", 3, 3)))

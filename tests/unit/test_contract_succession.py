@@ -120,6 +120,24 @@ def test_what_may_not_change(was: str, is_: str, reason: str) -> None:
     assert reason in reasons(BASE, BASE.replace(was, is_))
 
 
+@pytest.mark.parametrize(
+    ("target", "other", "path"),
+    [
+        (
+            "{name: t, categories: [x, y], positive: x}",
+            "{name: t, categories: [x, y], positive: y}",
+            "positive",
+        ),
+        ("{name: t, categories: [x, y, z]}", "{name: t, categories: [x, y, w]}", "categories"),
+        ("{name: t, categories: [x, y, z]}", "{name: t, categories: [x, z, y]}", "categories"),
+    ],
+)
+def test_what_a_score_is_about_may_not_change(target: str, other: str, path: str) -> None:
+    was, is_ = (BASE.replace("{name: t, type: boolean}", text) for text in (target, other))
+    assert reasons(was, was) == []
+    assert [reason.split(":")[0] for reason in reasons(was, is_)] == [f"target.{path}"]
+
+
 def test_a_field_that_went_may_not_come_back_as_something_else() -> None:
     without = BASE.replace("  i: {type: integer}\n", "")
     back_as_other = BASE.replace("i: {type: integer}", "i: {type: boolean}")

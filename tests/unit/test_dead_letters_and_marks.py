@@ -55,3 +55,11 @@ def test_other_messages_are_no_marks() -> None:
     far = b"%d" % 2**62  # more than a clock can hold
     assert marks.mark_time(PlainMessage("l.requests", 0, 0, None, headers=[(marks.HEADER, far)])) is None
     assert marks.mark_time(PlainMessage("l.requests", 0, 0, b"v", headers=[(marks.HEADER, b"1")])) is None
+
+
+def test_what_says_two_times_is_no_mark_and_two_streams_are_none() -> None:
+    two = [(marks.HEADER, b"5"), (marks.HEADER, b"6")]
+    assert marks.mark_time(PlainMessage("l.requests", 0, 0, None, headers=two)) is None
+    record = marks.mark("l.outcomes", 0, 5, stream="predictions", offset=3)
+    again = PlainMessage("l.outcomes", 0, 0, None, headers=[*record.headers, *record.headers[1:]])
+    assert (marks.mark_time(again), marks.mark_stream(again), marks.mark_offset(again)) == (5, None, None)

@@ -176,6 +176,28 @@ def test_three_rows_are_too_few_but_are_reported() -> None:
     assert alerts == []
 
 
+@pytest.mark.parametrize(("rows", "verdict"), [(19, "too-few-rows"), (20, "quiet"), (21, "quiet")])
+def test_as_many_rows_as_the_contract_asks_for_are_enough(rows: int, verdict: str) -> None:
+    assert judged(world(), draw(rows, np.random.default_rng(5)))[0][""]["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("feature", "usual", "other"), [("purpose", "car", "home"), ("employed", True, False)]
+)
+def test_what_the_contract_allows_and_training_never_saw_is_told_when_it_comes(
+    feature: str, usual: Any, other: Any
+) -> None:
+    trained = [row | {feature: usual} for row in TRAINED]
+    of = world(CONTRACT.replace("unseen: other, missing: pass", "unseen: reject, missing: pass"), trained)
+    rows = [row | {feature: usual} for row in draw(300, np.random.default_rng(5))]
+    quiet, _, _ = judged(of, rows)
+    rows[::3] = [row | {feature: other} for row in rows[::3]]
+    changed, _, _ = judged(of, rows)
+    for report, drifted in ((quiet[""], False), (changed[""], True)):
+        (test,) = [t for t in report["tests"] if (t["feature"], t["test"]) == (feature, "unseen")]
+        assert (test["drifted"], test["histogram"][0]["count"]) == (drifted, 100 if drifted else 0)
+
+
 def test_a_constant_feature_is_quiet_and_a_change_of_it_is_found() -> None:
     trained = [{**row, "income": 7.0, "purpose": "car"} for row in TRAINED]
     of = world(trained=trained)

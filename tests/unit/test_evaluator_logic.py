@@ -215,6 +215,18 @@ def test_a_late_label_is_told_once_though_an_action_comes_later() -> None:
     assert e.report()["late_labels"] == 1
 
 
+def test_a_late_label_was_late_whatever_corrects_it() -> None:
+    for corrected_late, late in ((False, 1), (True, 2)):
+        e = credit()
+        made = e.lab.prediction(score=0.8, predicted_class="true")
+        e.predict(made)
+        e.learn(e.lab.outcome(made, label=True, known_at=5, late=True))
+        before = {"state": "labelled", "label": True}
+        e.learn(e.lab.outcome(made, label=False, known_at=6, late=corrected_late, revision=2, before=before))
+        report = e.report()
+        assert (report["late_labels"], report["labelled"]) == (late, 1)
+
+
 def test_assumed_labels_count_as_labels_and_are_named() -> None:
     e = credit()
     made = [e.lab.prediction(prediction_id=str(i), score=0.2, predicted_class="false") for i in range(2)]
@@ -470,6 +482,20 @@ def test_an_alert_about_a_version_that_answers_no_more_is_resolved_and_none_is_r
     assert (resolved["alert_id"], resolved["version"]) == (raised["alert_id"], 1)
     assert "answers no more" in resolved["summary"]
     assert e.judge(0, 2)[1] == []
+
+
+def test_who_answered_in_a_window_under_either_of_its_contracts_answers_still() -> None:
+    e = credit()
+    (raised,) = window(e, 0, 0.5, version=1)
+    # The same window once more, as it is judged under another contract, under which version 2 answered.
+    e.cells = []
+    made, _ = answers(e.lab, 100, 0.9, version=2)
+    e.predict(*made)
+    assert e.judge(0, 0)[1] == []
+    assert e.memory["answers"]["versions"] == [1, 2]
+    (resolved,) = window(e, 1, 0.9, version=1)
+    assert (resolved["alert_id"], resolved["state"]) == (raised["alert_id"], "resolved")
+    assert "as good as it was" in resolved["summary"]
 
 
 def test_in_an_experiment_over_all_keys_the_champions_arm_raises_alerts_and_no_other() -> None:

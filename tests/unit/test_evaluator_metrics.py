@@ -234,3 +234,14 @@ def test_the_form_is_json_and_numbers() -> None:
     assert head["tallies"] == {"labelled": 1}
     assert head["table"] == [[1, 0, 1]]
     assert head["sums"]["brier"] == [1, 9, 1074 - 4, 81, 1074 - 8, 0]
+
+
+def test_the_variance_of_an_rmse_is_that_of_the_mean_square_by_the_delta_method() -> None:
+    rng = np.random.default_rng(5)
+    errors = rng.normal(size=400)
+    rmse = estimates(LABS["number"], [({"value": float(e)}, 0.0) for e in errors])["rmse"]
+    squares = errors**2
+    assert rmse.variance == pytest.approx(squares.var(ddof=1) / 400 / (4 * squares.mean()), rel=1e-9)
+    # And it is what drawing again and again comes to.
+    drawn = np.sqrt((rng.normal(size=(4_000, 400)) ** 2).mean(axis=1))
+    assert rmse.variance == pytest.approx(drawn.var(), rel=0.3)

@@ -7,7 +7,7 @@ from typing import Any
 
 import fastavro
 import pytest
-from tests.support.joining import JoinedLane
+from tests.support.joining import CONTRACT, JoinedLane
 
 from tailrace.contracts.fold import AppliedContract
 from tailrace.joiner.answered import answered
@@ -32,10 +32,22 @@ NOTHING = SAID | {"score": None, "predicted_class": None}
 def test_what_stands_in_for_a_champion_that_is_off_is_no_answer_of_its(
     served: dict[str, Any], said: dict[str, Any]
 ) -> None:
-    lane = JoinedLane()
+    read = read_back(JoinedLane(), action="refer", **served)
+    assert read == {"prediction_id": "id", "action": "refer", **said}
+
+
+@pytest.mark.parametrize(("cause", "value"), [(None, 3.5), ("guardrail", 3.5), ("off", None)])
+def test_so_it_is_with_the_value_of_a_regression(cause: str | None, value: float | None) -> None:
+    lane = JoinedLane(CONTRACT.replace("{name: bad, type: boolean}", "{name: bad, type: number}"))
+    served = {"score": None, "predicted_class": None, "value": 3.5, "served_cause": cause}
+    assert read_back(lane, **served)["value"] == value
+
+
+def read_back(lane: JoinedLane, **fields: Any) -> dict[str, Any]:
+    """What the outcome's field says, by the reference."""
     contract = lane.contract
     applied = AppliedContract("credit", 1, contract.digest, contract.resolved_json, "", "test", 0)
-    record = lane.prediction(Source("credit.requests", 0, 7), "r", "k", 5, action="refer", **served)
+    record = lane.prediction(Source("credit.requests", 0, 7), "r", "k", 5, **fields)
     assert record.value is not None
     champion = Prediction(
         CHAMPION, 1, b"id", b"k", 5, 5, (0, 7), contract.digest, record.value[HEADER.size :]
@@ -43,5 +55,6 @@ def test_what_stands_in_for_a_champion_that_is_off_is_no_answer_of_its(
     written = io.BytesIO(answered(lane.codec, ContractPlan(applied, lane.codec, lane.registry), champion))
     (schema,) = [field["type"] for field in lane.outcome_schema["fields"] if field["name"] == "champion"]
     read = fastavro.schemaless_reader(written, fastavro.parse_schema(schema), None)
-    assert read == {"prediction_id": "id", "action": "refer", **said}
     assert written.read() == b""
+    assert isinstance(read, dict)
+    return read

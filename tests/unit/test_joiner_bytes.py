@@ -279,3 +279,31 @@ def test_a_forwarded_record_says_where_it_comes_from(key: bytes | None, late: bo
     for header in ([], [(about.header()[0], b"[1]")]):
         with pytest.raises(BadRecord):
             Forwarded.of(PlainMessage("credit.rekeyed", 0, 0, b"v", b"k", header))
+
+
+@pytest.mark.parametrize("kind", [LABEL, ACTION])
+def test_what_names_another_model_is_of_none_here_whatever_schema_it_has(kind: int) -> None:
+    lane = LANES["boolean"]
+
+    def read(model: str | None) -> Any:
+        fields: dict[str, Any] = {"request_id": "r", "loan_id": "k", "at": 5, "model": model}
+        record = lane.label(**fields, bad=True) if kind == LABEL else lane.action(**fields, action="go")
+        (one,) = lane.read(kind, record.value or b"")
+        return one
+
+    for named in (None, "credit"):
+        assert not isinstance(read(named), BadRecord)
+    refusal = read("another")
+    assert isinstance(refusal, BadRecord)
+    assert (refusal.code, refusal.field) == ("unknown-model", "model")
+
+
+def test_all_partitions_have_to_tell_how_far_labels_and_actions_are() -> None:
+    standing = Standing()
+    standing.clocks |= {"labels": 50, "actions": 60}
+    assert standing.watermark(1) == 50
+    clocks = {"labels/1": 40, "labels/2": 70, "actions/1": 30, "actions/2": 80}
+    for number, (stream, clock) in enumerate(clocks.items()):
+        assert standing.watermark(3) == NEVER, f"only {number} have"
+        standing.others[stream] = clock, number
+    assert standing.watermark(3) == 30

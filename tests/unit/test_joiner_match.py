@@ -43,9 +43,9 @@ def prediction(time: int = 0, known: int | None = None, name: bytes = b"p", **fi
     return Prediction(**given_)  # type: ignore[arg-type]
 
 
-def truth(effective: int, value: bytes = YES, kind: int = LABEL, offset: int = 0) -> Truth:
+def truth(effective: int, value: bytes = YES, kind: int = LABEL, offset: int = 0, time: int = 0) -> Truth:
     topic = "labels" if kind == LABEL else "actions"
-    said = Said(value, False, f"m.{topic}/0/{offset}", b"")
+    said = Said(value, False, f"m.{topic}/0/{offset}", b"", time)
     return Truth(effective, kind, said, UNMATCHED, (None, b"", None, 0))
 
 
@@ -61,6 +61,24 @@ def test_a_correction_makes_a_revision_and_a_repeat_makes_none() -> None:
         (2, NO, None, ("labelled", YES, None)),
         (3, YES, None, ("labelled", NO, None)),
     ]
+
+
+def test_what_was_true_earlier_than_the_last_time_that_it_was_said_again_makes_no_revision() -> None:
+    p = prediction()
+    earlier = [truth(1, YES, time=10), truth(2, YES, time=30), truth(3, NO, time=20)]
+    assert told(fold(p, earlier, RULES)) == [(1, YES, None, None)]
+    assert told(fold(p, [truth(4, NO, time=30)], RULES)) == [(2, NO, None, ("labelled", YES, None))]
+    acted = prediction()
+    actions = [
+        truth(2, b"a", ACTION, time=10),
+        truth(3, b"a", ACTION, time=30),
+        truth(4, b"b", ACTION, time=20),
+    ]
+    made = fold(acted, [truth(1), *actions], RULES)
+    assert [revision.action and revision.action.value for revision in made] == [None, b"a"]
+    (last,) = fold(acted, [truth(5, b"b", ACTION, time=30)], RULES)
+    assert last.action is not None
+    assert last.action.value == b"b"
 
 
 def test_an_action_waits_for_the_label_and_is_in_its_outcome() -> None:
@@ -86,6 +104,9 @@ def test_what_is_known_when() -> None:
     ended = close(prediction(50), RULES, "")
     assert ended is not None
     assert (early.known_at, late.known_at, ended.known_at) == (50, 80, 150)
+    behind = close(prediction(50, known=400), RULES, "")
+    assert behind is not None
+    assert behind.known_at == 400, "nothing is known of a prediction before it is"
 
 
 def test_without_a_label_the_horizon_says_so_once() -> None:
@@ -205,3 +226,15 @@ def test_nothing_that_is_forgotten_could_still_have_mattered(
             assert prediction(now, now).known >= p.time + RULES.horizon
     if request.predictions or request.truths:
         assert due(request, RULES.horizon, OF) > now
+
+
+def test_what_answered_a_horizon_apart_from_a_shadow_is_not_its_champion() -> None:
+    for champion, shadow, is_there in (
+        (prediction(0), prediction(0, known=99, stream=SHADOW), True),
+        (prediction(0), prediction(0, known=100, stream=SHADOW), False),
+        (prediction(0, known=99), prediction(0, stream=SHADOW), True),
+        (prediction(0, known=100), prediction(0, stream=SHADOW), False),
+    ):
+        request = Request()
+        add_prediction(request, champion, OF)
+        assert (find_champion(request, shadow, OF) is not None) == is_there

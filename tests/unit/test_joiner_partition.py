@@ -14,10 +14,11 @@ from tailrace.joiner.intake import Intake
 from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.partition import LanePartition
 from tailrace.joiner.standing import INPUTS, Facts
+from tailrace.joiner.step import Result
 from tailrace.joiner.store import MemoryStore, Store
 from tailrace.kit.bounds import Bounds, Budget, size_of
 from tailrace.kit.log import Committed
-from tailrace.kit.marks import mark
+from tailrace.kit.marks import mark, mark_stream, mark_time
 from tailrace.kit.messages import Message, PlainMessage, Record, Source
 
 NOW = 1_600_000_000_000
@@ -52,8 +53,8 @@ def labels(count: int) -> list[Record]:
     ]
 
 
-def opened(store: Store, committed: dict[str, Committed] | None = None) -> LanePartition:
-    return LanePartition(lane(), 0, 1, store, committed or {name: Committed(0) for name in INPUTS})
+def opened(store: Store, committed: dict[str, Committed] | None = None, partitions: int = 1) -> LanePartition:
+    return LanePartition(lane(), 0, partitions, store, committed or {name: Committed(0) for name in INPUTS})
 
 
 def outcomes(records: Sequence[Record]) -> list[str]:
@@ -183,3 +184,69 @@ def test_what_is_due_leaves_room_for_what_else_its_step_writes(bounds: Bounds) -
         made += outcomes(result.records)
         inputs = {}
     assert made == [f"r{number}" for number in range(200)]
+
+
+def test_on_a_lane_that_has_been_idle_a_restart_finds_the_clocks_of_the_other_partitions() -> None:
+    """They were told once, and a partition to which nothing comes tells nothing more."""
+    far = NOW + 50_000
+    clocks = messages([mark("credit.rekeyed", 0, far, stream=f"{name}/1") for name in ("labels", "actions")])
+    first = opened(MemoryStore(), partitions=2)
+    committed = {name: Committed(0) for name in INPUTS}
+    by_name = {"rekeyed": clocks, "predictions": messages(predictions(4)[3:])}
+    for name, batch in by_name.items():
+        committed |= run(first, **{name: batch})[1]
+    again = opened(MemoryStore(), committed, partitions=2)
+    for name, (start, end) in again.history.items():
+        again.restore(name, by_name[name][start:end], Budget())
+    ends = messages([mark("credit.actions", 0, far)])
+    label = labels(4)[3]  # whose key is of this partition
+    made, _ = run(again, labels=messages([label, mark("credit.labels", 0, far)]), actions=ends)
+    assert made == ["r3"]
+
+
+def test_a_mark_of_shadows_does_not_pass_one_that_waits_for_the_champions_answer() -> None:
+    far = NOW + 40_000
+    shadow = MADE.prediction(Source("credit.requests", 0, 0), "r0", "k0", NOW, shadow=True)
+    own = opened(MemoryStore())
+    inputs = {
+        "shadow-predictions": messages([shadow, mark("credit.shadow-predictions", 0, far)]),
+        "predictions": messages([mark("credit.predictions", 0, far)]),
+        "labels": messages([*labels(1), mark("credit.labels", 0, far)]),
+        "actions": messages([mark("credit.actions", 0, far)]),
+    }
+
+    def marked(result: Result | None) -> dict[str | None, int | None]:
+        assert result is not None
+        own.apply(result)
+        marks = [m for m in messages(result.records) if m.topic() == MADE.lane.outcomes and m.value() is None]
+        return {mark_stream(m): mark_time(m) for m in marks}
+
+    assert marked(own.process(inputs, Budget())) == {"predictions": far, "shadow-predictions": NOW}
+    champion = messages([predictions(1)[0]], start=1)
+    assert marked(own.process({"predictions": champion}, Budget())) == {"shadow-predictions": far}
+
+
+@pytest.mark.parametrize(("behind", "late"), [(4_999, False), (5_000, False), (5_001, True)])
+def test_a_label_is_late_that_is_more_than_the_lateness_behind_its_partition(behind: int, late: bool) -> None:
+    own = opened(MemoryStore())
+    clock = NOW + 10_000
+    label = MADE.label(request_id="r0", loan_id="k0", at=clock - behind, bad=True)
+    ends = [mark("credit.actions", 0, clock + 1), mark("credit.labels", 0, clock + 1)]
+    result = own.process(
+        {
+            "predictions": messages(predictions(1)),
+            "labels": messages([mark("credit.labels", 0, clock), label, ends[1]]),
+            "actions": messages(ends[:1]),
+        },
+        Budget(),
+    )
+    assert result is not None
+    (outcome,) = [MADE.outcome(r) for r in result.records if r.value and r.topic == MADE.lane.outcomes]
+    assert outcome["late"] is late
+
+
+def test_up_to_where_requests_were_read_never_goes_back() -> None:
+    own = opened(MemoryStore())
+    answers = [*predictions(8), mark("credit.predictions", 0, NOW + 9_000, offset=3)]
+    _, committed = run(own, predictions=messages(answers))
+    assert Facts.of(committed["predictions"]).sources == {0: 7}

@@ -176,6 +176,12 @@ def test_a_time_without_offset_is_utc(text: str, milliseconds: int) -> None:
     assert parse(json.dumps({"applied_at": text}))["applied_at"] == milliseconds
 
 
+@pytest.mark.usefixtures("far_zone")
+def test_so_it_is_on_a_machine_in_another_zone() -> None:
+    for text in ("1970-01-01T00:00:01", "1970-01-01T05:30:01+05:30", "1970-01-01T00:00:01Z"):
+        assert parse(json.dumps({"applied_at": text}))["applied_at"] == 1_000
+
+
 def test_whole_floats_are_integers_as_json_has_one_kind_of_number() -> None:
     found = parse('{"age": 35.0, "income": 1, "applied_at": 5.0}')
     assert (found["age"], found["income"], found["applied_at"]) == (35, 1.0, 5)

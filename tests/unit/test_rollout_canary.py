@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.support.reports import DAY, report
 from tests.support.scoring import CONTRACT
-from tests.unit.test_rollout_logic import BETTER, WORSE, Desk, desk
+from tests.unit.test_rollout_logic import BETTER, DOWN, WORSE, Desk, desk
 
 from tailrace.models.rollout_fold import Rollouts
 from tailrace.rollout.paired_reports import PairedReports
@@ -88,10 +88,29 @@ def test_one_that_is_worse_on_a_slice_goes() -> None:
     assert "region=north" in found.steps[-1]["reason"]
 
 
+def test_one_that_may_be_worse_by_chance_stays() -> None:
+    gates = "gates: {not_worse_on: {slices: [region], metric: log_loss, tolerance: 0.01}}\n"
+    rollout = begun(CANARY + gates)
+    rollout.reports(report(day=4, gains=DOWN), report(day=4, gains=DOWN[:50], segment="region=north"))
+    assert len(rollout.steps) == 4
+    rollout.reports(own(5))
+    assert now(rollout) == ("canary", 1, 2, 0.5, 2)
+
+
 def test_what_was_found_before_it_answered_does_not_count_again() -> None:
     found = begun()
     found.reports(report(day=1, gains=WORSE, age=DAY))
     assert len(found.steps) == 4
+
+
+def test_a_window_that_it_began_in_does_not_count_against_it() -> None:
+    rollout = begun()  # at the end of day 1, which is where day 2 begins
+    rollout.reports(report(day=2, gains=WORSE))
+    half = {"window_start": 3 * DAY // 2, "window_end": 5 * DAY // 2}
+    rollout.reports(report(gains=WORSE, **half), own(2, 500, **half))
+    assert len(rollout.steps) == 4
+    rollout.reports(report(day=3, gains=WORSE))
+    assert now(rollout)[0] == "reject"
 
 
 def test_a_severe_alert_about_it_takes_it_back_and_the_champion_goes_on() -> None:
@@ -270,6 +289,16 @@ def test_a_champion_that_does_so_is_taken_back_once_and_not_for_what_was_before(
     assert now(found)[:3] == ("rollback", 1, None)
     found.reports(report(2, None, day=5, **bad), report(1, None, day=5, **bad))
     assert found.names()[4:] == ["promote", "rollback"]
+
+
+def test_the_window_that_begins_with_a_promotion_counts_and_the_one_before_it_does_not() -> None:
+    rollout = begun(RELIES)
+    rollout.happens(rollout.command("promote", 2))  # at the end of day 1
+    bad: dict[str, Any] = {"predictions": 1000, "fallbacks": 100}
+    rollout.reports(report(2, None, day=1, **bad))
+    assert rollout.names()[4:] == ["promote"]
+    rollout.reports(report(2, None, day=2, **bad))
+    assert now(rollout)[:3] == ("rollback", 1, None)
 
 
 def test_frozen_it_is_borne() -> None:

@@ -28,6 +28,8 @@ REPORTS = TopicPartition(lanes.PERFORMANCE_REPORTS, 0)
 ALERTS = TopicPartition(lanes.ALERTS, 0)
 INPUTS = (COMMANDS, MANIFESTS, REPORTS, ALERTS)
 BETTER, WORSE = [0.25, 0.5] * 300, [-0.25, -0.5] * 300
+UP, DOWN = [1.0, -0.9] * 300, [-1.0, 0.9] * 300
+"""Better and worse in the mean, by no more than chance may be."""
 
 
 class Desk:
@@ -515,3 +517,21 @@ def test_a_new_owner_reads_again_what_is_needed_and_decides_the_same() -> None:
     second.reports(last)
     assert second.steps[-1] == found.steps[-1]
     assert second.steps[-1]["step"] == "promote"
+
+
+def test_a_version_that_may_be_better_by_chance_is_not_promoted() -> None:
+    rollout = desk(2)
+    rollout.reports(report(day=0), report(day=1, gains=UP))
+    step = rollout.steps[-1]
+    assert (step["step"], step["version"], step["champion"]) == ("reject", 2, 1)
+    assert "all of the interval has to be above" in step["reason"]
+    assert float(step["evidence"]["gain"]) > 0 > float(step["evidence"]["gain_low"])
+
+
+def test_a_slice_on_which_a_version_may_be_worse_by_chance_does_not_hold_it_back() -> None:
+    gates = "gates: {not_worse_on: {slices: [region], metric: log_loss, tolerance: 0.01}}\n"
+    for gains, step in ((DOWN[:100], "promote"), (WORSE[:100], "reject")):
+        rollout = desk(2, CONTRACT + gates)
+        of_slice = report(day=1, gains=gains, segment="region=north")
+        rollout.reports(report(day=0), of_slice, report(day=1, gains=BETTER))
+        assert (rollout.steps[-1]["step"], rollout.steps[-1]["version"]) == (step, 2)

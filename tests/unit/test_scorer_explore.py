@@ -94,6 +94,22 @@ explore: {share: 30%, from: "true", do: "false"}
     assert {(e["action"], e["action_propensity"]) for e in events[300:]} == {("false", 1.0)}
 
 
+def test_a_row_whose_action_a_rule_names_is_not_turned_for_its_class() -> None:
+    contract = """
+model: credit
+owner: {team: t}
+features: {income: {type: number}, debt_ratio: {type: number}}
+target: {name: y, type: boolean}
+policy: [{when: "debt_ratio > 5", do: person}, {when: "income < 0", do: "true"}, {when: "income < -9", do: "false"}]
+explore: {share: 30%, from: "true", do: "false"}
+"""
+    scorer = bench(contract)
+    events = scorer.events(scorer.requests(*[{"income": 0.0, "debt_ratio": 6.0}] * 100))
+    assert {(e["predicted_class"], e["action"], e["action_propensity"]) for e in events} == {
+        ("true", "person", 1.0)
+    }
+
+
 @pytest.mark.parametrize("explore", ["", "explore: {share: 50%, from: approve, do: approve}\n"])
 def test_where_nothing_can_be_turned_every_action_is_certain(explore: str) -> None:
     plain, found = bench(CONTRACT), bench(CONTRACT + explore)

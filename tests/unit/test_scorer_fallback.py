@@ -152,3 +152,25 @@ def test_without_a_chain_a_row_that_fails_is_a_dead_letter_as_before() -> None:
     made = bench("{}", runner=Fails(2))
     output = made.requests(REQUEST)
     assert [letter.code for letter in output.dead_letters] == ["model-failed"]
+
+
+def test_each_row_keeps_its_own_notes_whichever_step_answers_it() -> None:
+    made = bench('{score: {max: 0.7}, fallback: [{rule: "CASE WHEN age > 50 THEN 0.1 END"}, {do: person}]}')
+    ages, ratios = (60, 40, 61, 41, 62), (1.0, 1.1, 1.2, 1.3, 1.4)
+    requests = [REQUEST | {"age": age, "debt_ratio": r} for age, r in zip(ages, ratios, strict=True)]
+    events = made.events(made.requests(*requests))
+    assert [event["served_by"] for event in events] == ["rule", "person", "rule", "person", "rule"]
+    for event, request in zip(events, requests, strict=True):
+        (finding,) = event["guardrails"]
+        assert finding["detail"].startswith(f"{Formula(2).score(request):.9g} "), event["request_id"]
+
+
+def test_a_constant_behind_a_rule_keeps_the_notes_of_its_own_rows() -> None:
+    made = bench(
+        '{score: {max: 0.7}, fallback: [{rule: "CASE WHEN age > 50 THEN 0.1 END"}, {constant: 0.2}]}'
+    )
+    requests = [REQUEST | {"age": age, "debt_ratio": age / 30} for age in (60, 41, 42)]
+    events = made.events(made.requests(*requests))
+    assert [event["score"] for event in events] == [0.1, 0.2, 0.2]
+    details = [event["guardrails"][0]["detail"].split()[0] for event in events]
+    assert details == [f"{Formula(2).score(request):.9g}" for request in requests]

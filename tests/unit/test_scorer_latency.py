@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,13 @@ def test_who_is_too_late_already_is_left_to_the_model() -> None:
 def test_more_is_not_given_up_than_is_saved() -> None:
     # Ten requests have 5 ms left, and nine blocks would have to go without the model for them.
     assert len(too_many(ages((10, 175.0), (630, 0.0)), 200.0, 2.0, 20.0)) == 0
+
+
+def test_where_nobody_would_be_in_time_the_model_is_left_what_it_has() -> None:
+    # A block takes longer than anybody has; to ask nobody but the fallback would leave the version unmeasured.
+    assert len(too_many(ages((640, 190.0)), 200.0, 20.0, 0.0)) == 0
+    by_fallback = too_many(ages((640, 175.0)), 200.0, 20.0, 0.0)
+    assert by_fallback.tolist() == list(range(64, 640))
 
 
 def test_a_single_pause_says_nothing() -> None:
@@ -118,6 +126,27 @@ def test_what_a_canary_takes_is_in_the_champions_way() -> None:
     began = bench.log.now_ms
     assert ("constant", "latency") in bench.wave(960)  # of 20 ms for each 64, by one after the other
     assert bench.log.now_ms - began <= 200
+
+
+def test_of_two_versions_each_takes_what_the_other_leaves_time_for_and_no_less() -> None:
+    """Each of them is given what is left once the other has taken all that goes to it, whichever comes first."""
+    bench = Hurried(CHAIN + LEVEL)
+    slow = formula_model(bench.publisher.contracts["credit"][-1], 3, Slow(3, bench.log))
+    canary = {"canary": 3, "canary_share": 0.5, "canary_salt": "pepper", "canary_step": 1}
+    bench.control(
+        bench.publisher.manifest(3, slow), bench.publisher.rollout(champion=2, previous=1, **canary)
+    )
+    bench.wave(256, age_ms=60_000)  # both are measured
+    at = bench.log.now_ms
+    values = [bench.publisher.request_value(REQUEST | {"loan_id": f"l{n}"}) for n in range(600)]
+    output = bench.process([bench.message(Record("credit.requests", value), at) for value in values])
+    events = bench.events(output, output.records[0].topic)
+    asked = Counter(e["role"] for e in events)
+    by_model = Counter(e["role"] for e in events if e["served_by"] == "model")
+    for role, other in (("champion", "canary"), ("canary", "champion")):
+        blocks = (200 - 20 * -(-asked[other] // 64)) // 20
+        assert (by_model[role], asked[role] > by_model[role]) == (64 * blocks, True)
+        assert blocks > 2
 
 
 def test_a_backlog_after_an_outage_is_worked_off_by_the_model() -> None:

@@ -32,6 +32,7 @@ from tailrace.kit.memory_log import MemoryClock, MemoryLog
 from tailrace.kit.messages import Hold, Record, Source, TopicPartition
 from tailrace.kit.sources import prediction_id
 from tailrace.models.errors import PackageRefused
+from tailrace.models.rollout_fold import Rollouts
 from tailrace.scorer.handover import Handover
 from tailrace.scorer.versions import Role
 
@@ -580,6 +581,17 @@ def test_what_finds_no_room_in_the_metadata_is_demanded_in_full() -> None:
     few = Handover(1, 2, {"a": 3})
     assert Handover.from_metadata(few.to_metadata()) == few
     assert Handover.from_metadata("") == Handover()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_two_owners_before_the_next_demands_what_either_had(turned: bool) -> None:
+    fold = Rollouts()
+    one, other = Handover(contracts=7, rollouts=2, behind={"a": 1}), Handover(contracts=3, rollouts=9)
+    joined = other.joined(one, fold) if turned else one.joined(other, fold)
+    assert (joined.contracts, joined.rollouts) == (7, 9)
+    both = Handover(rollouts=5, behind={"a": 4}), Handover(rollouts=5, behind={"a": 6})
+    first, second = reversed(both) if turned else both
+    assert first.joined(second, fold).behind == {"a": 6}
 
 
 def test_metadata_of_another_program_is_no_reason_to_stop() -> None:

@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 from tests.support.dying import Dies, DyingScorer
-from tests.support.scoring import CONTRACT, REQUEST, Formula, serving
+from tests.support.scoring import CONTRACT, REQUEST, Formula, Publisher, serving
 
 from tailrace.kit.log import Committed
 from tailrace.kit.logic import NamesInFlight, Suspect
 from tailrace.kit.messages import Record, Source, TopicPartition
 from tailrace.kit.sources import prediction_id
 from tailrace.models.columns import Array, Columns
+from tailrace.models.rollout_fold import Rollouts
 from tailrace.scorer.handover import Handover
-from tailrace.scorer.quarantine import Quarantined
+from tailrace.scorer.quarantine import Quarantine, Quarantined
 
 SALT = {"canary_share": 0.5, "canary_salt": "pepper", "canary_step": 1}
 MANY: list[dict[str, Any]] = [{"income": 1_000.0 * at} for at in range(1, 21)]
@@ -254,6 +255,22 @@ def test_an_instance_that_has_answered_long_takes_a_quarantine_over_with_a_parti
     bench.logic.assigned({TopicPartition("credit.requests", 1): Committed(0, left)})
     (event,) = bench.events(bench.requests(REQUEST))
     assert (event["version"], event["served_by"], event["served_cause"]) == (2, "previous", "quarantined")
+
+
+def test_what_kills_again_after_it_was_put_in_its_place_anew_is_quarantined_again() -> None:
+    publisher, rollouts = Publisher(), Rollouts()
+    for offset, champion in enumerate((1, 2, 1, 2)):
+        step = publisher.rollout(champion=champion)
+        assert rollouts.apply(publisher.control.decode("Rollout", step.value), offset)
+    quarantine = Quarantine("champion", rollouts)
+    quarantine.add([Quarantined("credit", 2, 2)])
+    quarantine.add([Quarantined("credit", 2, 4)])  # by the last owner of another partition
+    quarantine.add([Quarantined("credit", 2, 2)])  # an older one says nothing new
+    assert quarantine.holds("credit/2")
+    assert quarantine.all() == [Quarantined("credit", 2, 4)]
+    before = Quarantine("champion", rollouts)
+    before.add([Quarantined("credit", 2, 2)])
+    assert not before.holds("credit/2")
 
 
 def test_nobody_is_to_blame_for_a_record_that_still_waits() -> None:

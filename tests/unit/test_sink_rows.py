@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ from tailrace.kit.codec import Codec
 from tailrace.kit.errors import BadRecord, Retry
 from tailrace.kit.marks import mark
 from tailrace.kit.messages import DeadLetter, PlainMessage
-from tailrace.sink.rows import RowReader, blocks, unreadable
+from tailrace.kit.tables import Column
+from tailrace.sink.rows import Layout, Row, RowReader, blocks, unreadable
 
 CONTRACT = """
 model: {model}
@@ -181,6 +183,16 @@ def test_a_contract_that_was_not_heard_of_is_looked_up(world: World) -> None:
     )
 
 
+def test_what_several_revisions_fit_is_read_by_the_newest_and_what_none_fits_is_told_by_it(
+    world: World,
+) -> None:
+    world.apply(contract(field="debt", kind="number"))
+    _, row = world.read(world.json("credit.requests", {"income": 1}))
+    assert ("debt" in row, "age" in row) == (True, False)
+    assert world.refusal(world.json("credit.requests", {"age": "many"})) == "unknown-field"
+    assert world.refusal(world.json("credit.requests", {"debt": "much"})) == "wrong-type"
+
+
 def test_models_that_share_a_lane_have_tables_of_their_own(world: World) -> None:
     second = contract("second-model", "credit", "height", "number")
     world.apply(second)
@@ -297,3 +309,35 @@ def test_one_block_a_table_whatever_the_schemas(world: World) -> None:
     by_offset = {o: (a, d) for o, a, d in zip(block["_offset"], block["age"], block["debt"], strict=True)}
     assert [by_offset[message.offset()] for message in messages[:3]] == [(1, None), (None, 2.0), (3, None)]
     assert {len(values) for values in block.values()} == {3}
+
+
+def test_a_column_that_a_row_does_not_have_is_empty_after_its_kind(world: World) -> None:
+    kinds = {"list": "Array(String)", "map": "Map(String, Float64)", "number": "Nullable(Float64)"}
+    layouts = [Layout("t", (Column(name, kind, itemgetter(name)),)) for name, kind in kinds.items()]
+    contents: list[Any] = [["a"], {"b": 1.0}, 2.0]
+    rows = [
+        Row(world.message("t", b""), layout, {name: value})
+        for layout, name, value in zip(layouts, kinds, contents, strict=True)
+    ]
+    block = blocks(rows)["t"]
+    assert [block[name] for name in kinds] == [
+        [["a"], [], []],
+        [{}, {"b": 1.0}, {}],
+        [None, None, 2.0],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "fits"),
+    [(2**31 - 1, True), (2**31, False), (-(2**31), True), (-(2**31) - 1, False), (None, True)],
+)
+def test_a_number_that_its_column_cannot_hold_is_refused_with_its_record(
+    world: World, monkeypatch: pytest.MonkeyPatch, number: int | None, fits: bool
+) -> None:
+    layout = Layout("t", (Column("n", "Nullable(Int32)", itemgetter("n")),))
+    monkeypatch.setattr(world.reader, "_row", lambda message: Row(message, layout, {"n": number}))
+    message = world.message("t", b"")
+    if fits:
+        assert world.reader.read(message) is not None
+    else:
+        assert world.refusal(message) == "out-of-range"

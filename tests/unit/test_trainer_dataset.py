@@ -142,3 +142,13 @@ def test_reading_stops_where_the_plan_says() -> None:
 def test_too_few_rows_are_an_error_that_says_what_was_left_out() -> None:
     with pytest.raises(TailraceError, match=r"3 labelled rows are too few .*'outside the window': 20"):
         rows_of([*plain((10,), 3), *plain((9,))])
+
+
+@pytest.mark.parametrize("later_first", [False, True])
+def test_a_correction_is_counted_and_is_what_counts_whichever_is_read_first(later_first: bool) -> None:
+    outcomes = plain()
+    corrected = outcomes[3] | {"revision": 2, "label": not outcomes[3]["label"]}
+    data = rows_of([corrected, *outcomes] if later_first else [*outcomes, corrected])
+    assert data.left_out == {"corrected": 1}
+    assert data.frame["defaulted"].to_list()[3] is corrected["label"]
+    assert len(data) == len(outcomes)

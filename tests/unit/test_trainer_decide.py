@@ -155,6 +155,15 @@ def test_alerts_about_a_version_that_is_being_replaced_start_nothing() -> None:
     assert the_plan(*facts, stepped("promote", 2, 2), alerted(11, version=2)).cut == 13 * DAY
 
 
+def test_an_alert_is_answered_by_the_run_whose_cut_it_came_by() -> None:
+    facts = published([applied(), FIRST, alerted(8), *(window(day) for day in range(8, 30))])
+    assert after(*facts, alerted(9, version=None))[1] == [], "at the cut itself"
+    assert the_plan(*facts, alerted(10, version=None)).triggers[0].id == "drift-10"
+    # About the version that is being replaced, up to the end of the cool-down.
+    assert after(*facts, alerted(12))[1] == []
+    assert the_plan(*facts, alerted(13)).triggers[0].id == "drift-13"
+
+
 def test_what_is_refused_is_tried_again_when_it_has_cooled_down() -> None:
     base = [applied(), FIRST, alerted(8), *(window(day) for day in range(8, 30))]
     run = the_plan(*base)
@@ -228,6 +237,14 @@ def test_a_command_that_nobody_trusted_signed_is_refused() -> None:
     assert refuse == Refuse(asked("c", "no trusted key"), "no trusted key")
 
 
+def test_of_two_commands_under_one_id_the_first_counts() -> None:
+    facts = [applied(), FIRST, *(window(day) for day in range(8, 11))]
+    (refuse,) = after(*facts, asked("c", "no trusted key"), asked("c"))[1]
+    assert refuse == Refuse(asked("c", "no trusted key"), "no trusted key")
+    (plan,) = after(*facts, asked("c"), asked("c", "no trusted key"))[1]
+    assert isinstance(plan, Plan)
+
+
 def test_a_run_is_expected_where_windows_are_judged_and_there_are_triggers() -> None:
     assert expecting(after(applied(), window(8))[0])
     assert not expecting(after(applied("[]"), window(8))[0])
@@ -238,3 +255,12 @@ def test_a_run_is_expected_where_windows_are_judged_and_there_are_triggers() -> 
 def test_models_do_not_concern_each_other() -> None:
     other = Alerted("other", alerted(8).trigger)
     assert after(applied(), FIRST, other, *(window(day) for day in range(8, 12)))[1] == []
+
+
+def test_what_candidates_were_worth_stays_with_a_run_whose_later_steps_do_not_say() -> None:
+    facts = [applied(), FIRST, alerted(8), *(window(day) for day in range(8, 30))]
+    run, worth = the_plan(*facts), ({"candidate": 1},)
+    trained = [*facts, RunStep(run), RunStep(replace(run, state="trained", evaluations=worth))]
+    (state, _) = after(*trained, RunStep(replace(run, state=PUBLISHED, version=2)))
+    (known,) = state.runs
+    assert (known.state, known.version, known.evaluations) == (PUBLISHED, 2, worth)

@@ -53,6 +53,15 @@ def test_the_first_that_follows_is_in_force_and_a_loser_is_not(decisions: Decisi
     assert ("credit", 4) not in decisions.revisions
 
 
+def test_each_role_is_that_of_the_revision(decisions: Decisions) -> None:
+    roles = {"champion": 1, "shadow": 2, "canary": 3, "arm": 4}
+    record = step(1, 1, shadow=[2], canary=3, arms=[{"version": 4}])
+    assert checks(decisions.rollout(at(0), record)) == []
+    for role, own in roles.items():
+        for version in roles.values():
+            assert decisions.answers("credit", 1, role, version) == (version == own), (role, version)
+
+
 def test_steps_that_cannot_be(decisions: Decisions) -> None:
     found = [
         *decisions.rollout(at(0), step(1, 1)),

@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.toy_windows import (
+    AGES,
     CODEC,
     COUNTED,
     DIGESTS,
@@ -24,11 +25,15 @@ from tests.support.toy_windows import (
 )
 
 from tailrace.contracts.lanes import CONTRACTS, WINDOW_PARTS, WINDOW_STATE
+from tailrace.kit.bounds import STEP, Budget
 from tailrace.kit.log import Committed
 from tailrace.kit.marks import mark
 from tailrace.kit.memory_log import MemoryClock, MemoryLog
 from tailrace.kit.messages import Record, TopicPartition
+from tailrace.kit.window_closing import ModelWindows, Place
+from tailrace.kit.window_counting import parts
 from tailrace.kit.windowed import KEEP_AFTER_MS, WindowedLogic
+from tailrace.kit.windows import Cell
 
 PARTITIONS = 2
 PARTS = TopicPartition(WINDOW_PARTS, 0)
@@ -61,6 +66,12 @@ class Instances:
             found = self.log.messages(tp.topic, tp.partition)
             end = self.log.partition(tp).end if end is None else end
             self.logics[number].restore([m for m in found if start <= m.offset() < end])
+
+    def apply(self, contract: Record) -> None:
+        """All of them hear of another contract."""
+        self.log.append(*contract)
+        for logic in self.logics:
+            logic.control(self.log.messages(CONTRACTS)[-1:])
 
     def restart(self, number: int) -> None:
         self.logics[number] = self._start()
@@ -163,8 +174,10 @@ def test_reports_do_not_depend_on_batches_instances_or_crashes(
     assert reports(log) == expected_reports(log)
 
 
-def prediction(time: int, topic: str = LANE.predictions, partition: int = 0) -> Record:
-    return Record(topic, json.dumps({"t": time, "v": 1, "d": DIGESTS[0]}).encode(), None, (), partition)
+def prediction(
+    time: int, topic: str = LANE.predictions, partition: int = 0, digest: str = DIGESTS[0]
+) -> Record:
+    return Record(topic, json.dumps({"t": time, "v": 1, "d": digest}).encode(), None, (), partition)
 
 
 def test_a_window_is_judged_when_the_last_partition_has_been_counted_far_enough() -> None:
@@ -218,3 +231,103 @@ def test_little_is_read_again_however_long_a_window_is_open() -> None:
     kept = {message.key(): message.value() for message in log.messages(WINDOW_STATE)}
     assert [value is None for key, value in kept.items() if (key or b"").count(b"/") > 1] == [True]
     assert len(log.messages(REPORTS)) == 2
+
+
+def test_a_restart_reads_the_parts_of_a_model_that_the_last_batch_had_none_of() -> None:
+    log = filled([])
+    instances = Instances(log, 1, keep_after=1_000)
+    for digest in DIGESTS[1::-1]:  # of two models, the first part in the log before the second's
+        log.append(*prediction(3, digest=digest))
+        instances.finish()
+    assert log.messages(WINDOW_STATE) == []
+    instances.restart(0)
+    for record in passing_time(1_000):
+        log.append(*record)
+    instances.finish()
+    assert len(reports(log)) == 4
+    assert reports(log) == expected_reports(log)
+
+
+def test_what_was_kept_of_a_window_goes_when_it_is_over_without_a_restart_between() -> None:
+    log = filled([])
+    instances = Instances(log, 1, keep_after=10)
+    for number in range(40):
+        log.append(*prediction(number % 10))
+        instances.finish()
+    windows = {
+        message.key() for message in log.messages(WINDOW_STATE) if (message.key() or b"").count(b"/") > 1
+    }
+    assert len(windows) == 1
+    for record in passing_time(1_000):
+        log.append(*record)
+    instances.finish()
+    last = {message.key(): message.value() for message in log.messages(WINDOW_STATE)}
+    assert [last[key] for key in windows] == [None]
+
+
+def test_a_large_part_says_how_far_was_counted_only_at_its_end() -> None:
+    cells = [Cell("predictions", DIGESTS[0], 10 * number, 0, "", b"c" * 400_000) for number in range(6)]
+    claimed = {(TopicPartition(LANE.predictions, 0), "predictions"): 77}
+    made = parts("toy", "toy", "toy", PARTITIONS, cells, claimed)
+    assert [len(part["cells"]) for part in made] == [2, 2, 2]
+    assert [[claim["time"] for claim in part["claims"]] for part in made] == [[], [], [77]]
+
+
+def test_a_model_that_comes_later_is_told_the_clocks_of_partitions_that_are_silent_since() -> None:
+    log = MemoryLog()
+    create_topics(log, PARTITIONS)
+    first, other, _ = contract_records()
+    log.append(*first)
+    instances = Instances(log, 1)
+    ahead, behind = ([m for m in passing_time(t) if m.partition == p] for t, p in ((5_000, 1), (100, 0)))
+    for record in (*ahead, *behind, prediction(101)):
+        log.append(*record)
+    instances.finish()
+    instances.apply(other)
+    log.append(*prediction(110, digest=DIGESTS[1]))
+    for record in (m for m in passing_time(5_000) if m.partition == 0):
+        log.append(*record)
+    instances.finish()
+    identities = [report["id"] for report in reports(log)]
+    assert [each for each in identities if each[0] == "other"] == [
+        ["other", "predictions", DIGESTS[1], 105, age] for age in (0, 1)
+    ]
+
+
+def test_of_windows_that_close_at_one_time_all_are_judged_in_a_step_or_none() -> None:
+    """Where a restart goes on is a time of closing, so that it must not be in the middle of one."""
+    kind = ToyWindows()
+    kind.control(filled([]).messages(CONTRACTS))
+    windows = ModelWindows()
+    cells = [
+        Cell("predictions", digest, start, 0, '{"v": 1}', b'{"rows": 1}')._asdict()
+        for digest, start in ((DIGESTS[0], 40), (DIGESTS[2], 25))  # both end at 50
+    ]
+    windows.add(kind, {"lane": "toy", "partitions": 1, "cells": cells, "claims": []}, Place(0, 0))
+    claims = [
+        {"topic": topic, "partition": 0, "stream": "predictions", "time": 1_000}
+        for topic in (LANE.predictions, LANE.outcomes)
+    ]
+    windows.add(kind, {"lane": "toy", "partitions": 1, "cells": [], "claims": claims}, Place(1, 0))
+    made = windows.close(kind, "toy", Budget(STEP._replace(records=1)))
+    assert [json.loads(record.value or b"")["id"][3:] for record in made] == [[25, 0], [40, 0]]
+    assert set(windows.judged_to.values()) == {50 + AGES[1] - 1}
+    # A restart takes for judged what was, and nothing else.
+    again = windows.copy()
+    again.forget_judged(kind)
+    made = again.close(kind, "toy", Budget())
+    assert [json.loads(record.value or b"")["id"][3:] for record in made] == [[25, 1], [40, 1]]
+    assert again.judged_to == {}
+
+
+def test_a_restart_judges_nothing_again_of_a_window_that_is_open_still() -> None:
+    log = filled([prediction(3), *passing_time(20)])
+    instances = Instances(log, 1, keep_after=1_000)
+    instances.finish()
+    assert [report["id"][3:] for report in reports(log)] == [[0, 0]], "at the first of two ages"
+    instances.restart(0)
+    for until in (30, 1_000):
+        for record in passing_time(until):
+            log.append(*record)
+        instances.finish()
+    assert [report["id"][3:] for report in reports(log)] == [[0, 0], [0, 1]]

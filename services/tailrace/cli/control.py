@@ -76,6 +76,11 @@ def features_in_service(connection: Connection, home: Path) -> dict[str, dict[in
     trust = TrustStore(home / "keys", past=True)
     catalog, rollouts = Catalog(lambda record: verified_manifest(record, trust)), Rollouts()
     _fold(connection, {lanes.MANIFESTS: catalog.apply, lanes.ROLLOUTS: rollouts.apply})
+    return features_needed(catalog, rollouts)
+
+
+def features_needed(catalog: Catalog, rollouts: Rollouts) -> dict[str, dict[int, list[str]]]:
+    """As `features_in_service`, of what was folded."""
     needed: dict[str, dict[int, list[str]]] = {}
     for model, state in rollouts.current.items():
         arms = () if state.experiment is None else state.experiment.versions
