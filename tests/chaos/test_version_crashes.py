@@ -13,8 +13,6 @@ from pathlib import Path
 from tests.support.cluster import LANE, Cluster, Traffic, running_cluster
 from tests.support.waiting import until
 
-from tailrace.kit.codec import ControlCodec
-from tailrace.kit.registry import RegistryClient
 from tailrace.local.ports import free_port
 from tailrace.local.process import Process
 from tailrace.models.commands import ask, rollouts
@@ -65,10 +63,9 @@ def test_a_version_that_crashes_twice_is_quarantined_and_the_one_before_it_answe
     tmp_path: Path, tell: Callable[[str], None]
 ) -> None:
     with running_cluster(tmp_path, "rollout") as cluster, Supervisor(cluster) as supervisor:
-        codec = ControlCodec(RegistryClient(cluster.connection.registry, cluster.connection.registry_auth))
 
         def state() -> RolloutState:
-            return rollouts(cluster.connection, codec).state("credit")
+            return rollouts(cluster.connection).state("credit")
 
         cluster.publish(1)
         until(lambda: state().champion == 1, "the first version is let in")

@@ -126,12 +126,12 @@ class Loop:
 
     # --- killing
 
-    def kill(self, name: str, timeout: float = 60) -> None:
+    def kill(self, name: str) -> None:
         """SIGKILL, wherever in its life it is; comes back when its successor has started."""
         before = self.project.pid(name)
         with suppress(ProcessLookupError):  # it ended by itself a moment ago
             os.kill(before, signal.SIGKILL)
-        self.project.wait(lambda: self.project.pid(name) != before, f"{name} to be started again", timeout)
+        self.project.wait(lambda: self.project.pid(name) != before, f"{name} to be started again")
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def copy(records: list[Seen], revision_of: Mapping[Coordinates, int], loop: Loop
         if revision_of.get(record.at, 0) > revision:
             assert producer.flush(120) == 0
             revision = revision_of[record.at]
-            loop.project.wait(partial(_has_revision, loop, revision), f"rollout revision {revision}", 120)
+            loop.project.wait(partial(_has_revision, loop, revision), f"rollout revision {revision}")
             due = time.monotonic()
         due += 1 / rate
         while time.monotonic() < due:

@@ -120,20 +120,18 @@ class Scored:
         topics = [f"{LANE}.{name}" for name in ("requests", "predictions", "dead-letters")]
         return {place: end for topic in topics for place, end in self.observer.ends(topic).items()}
 
-    def caught_up(self, timeout: float = 60) -> None:
+    def caught_up(self) -> None:
         """Until what has been asked up to now is answered."""
         asked: dict[tuple[str, int], int] = {}
-        self.project.wait(
-            lambda: asked.update(self.observer.ends(f"{LANE}.requests")) or True, "the broker", timeout
-        )
+        self.project.wait(lambda: asked.update(self.observer.ends(f"{LANE}.requests")) or True, "the broker")
 
         def answered() -> bool:
             places = self._group.committed([TopicPartition(*place) for place in asked], timeout=5)
             return all(place.offset >= asked[place.topic, place.partition] for place in places)
 
-        self.project.wait(answered, "the answers", timeout)
+        self.project.wait(answered, "the answers")
 
-    def members(self, count: int, timeout: float = 60) -> None:
+    def members(self, count: int) -> None:
         """Until so many scorers share the partitions."""
         # A new client: one that has seen the broker die may go on asking for what was before.
         admin = AdminClient({**self.connection.kafka, "log_level": 0})
@@ -143,7 +141,7 @@ class Scored:
             owned = [len(member.assignment.topic_partitions) for member in found]
             return len(owned) == count and min(owned) > 0 and sum(owned) == PARTITIONS
 
-        self.project.wait(shared, f"{count} scorers that share the partitions", timeout)
+        self.project.wait(shared, f"{count} scorers that share the partitions")
 
     def account(self, since: dict[tuple[str, int], int]) -> Account:
         return account(self.observer, self.logs, GROUP, LANE, since)
