@@ -22,6 +22,8 @@ from tailrace.local.ports import HOST, free_port
 
 ENDLESS = "SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 1"
 LARGE = "SELECT number, toString(number) AS text, sipHash64(number) FROM numbers(10000000) FORMAT CSV"
+ENDLESS_ANSWER = LARGE.replace("10000000", "10000000000")
+"""It goes on for longer than a test waits."""
 LARGE_BYTES = 380_000_000
 
 
@@ -69,7 +71,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("user", [OPS, SERVICES])
-@pytest.mark.parametrize("sql", [ENDLESS, LARGE.replace("10000000", "10000000000")])
+@pytest.mark.parametrize("sql", [ENDLESS, ENDLESS_ANSWER])
 def test_a_query_ends_with_its_client(server: Server, user: str, sql: str) -> None:
     connection = server.open(sql, user)
     server.wait_until_running(1)
@@ -78,7 +80,7 @@ def test_a_query_ends_with_its_client(server: Server, user: str, sql: str) -> No
 
 
 def test_a_query_whose_client_has_read_some_of_it_ends_with_its_client(server: Server) -> None:
-    connection = server.open(LARGE)
+    connection = server.open(ENDLESS_ANSWER)
     assert len(connection.getresponse().read(3_000_000)) == 3_000_000
     connection.close()
     server.wait_until_running(0)
