@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -118,6 +119,32 @@ def test_a_sender_says_of_each_record_what_became_of_it_though_the_broker_is_kil
         print(f"{sent:,} sent, {len(unknown):,} unknown")
     finally:
         stop.set()
+        broker.stop()
+
+
+def test_a_broker_that_stood_still_for_longer_than_its_session_takes_every_record(tmp_path: Path) -> None:
+    broker = LocalKafka(tmp_path / "kafka")
+    broker.start()
+    assert broker.pid is not None
+    reports: list[KafkaError | None] = []
+    try:
+        topic = _create(broker.bootstrap)
+        producer = Producer({"bootstrap.servers": broker.bootstrap, "enable.idempotence": True})
+        values = [b"%d" % number for number in range(300)]
+        for number, value in enumerate(values):
+            if number == 100:
+                os.kill(broker.pid, signal.SIGSTOP)
+            producer.produce(topic, value, on_delivery=lambda error, _: reports.append(error))
+            producer.poll(0.01)
+        time.sleep(2)  # beside the two seconds that sending has taken
+        os.kill(broker.pid, signal.SIGCONT)
+        went_on = time.monotonic()
+        assert producer.flush(60) == 0
+        print(f"the last was acknowledged {time.monotonic() - went_on:.2f} s after the broker went on")
+        assert reports == [None] * len(values)
+        assert sorted(_read(broker.bootstrap, topic, len(values))) == sorted(values)
+    finally:
+        os.kill(broker.pid, signal.SIGCONT)
         broker.stop()
 
 
