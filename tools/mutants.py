@@ -27,10 +27,8 @@ FAULTS = ROOT / "tests" / "mutants"
 KILLED, LIVED, STALE = "killed", "lived", "no longer applies"
 
 _LEFT_OUT = shutil.ignore_patterns(".*", "dist", "node_modules", "*.egg-info")
-_TESTS_FAILED, _INTERRUPTED = (
-    1,
-    2,
-)  # pytest's exit codes; the second is also that of a module that cannot be imported
+# Exit codes of pytest; the second is also that of a module that cannot be imported.
+_TESTS_FAILED, _INTERRUPTED = 1, 2
 _LONGEST_S = 600
 """How long the tests of one fault may take: a fault that never ends is noticed."""
 

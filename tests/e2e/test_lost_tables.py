@@ -35,10 +35,10 @@ def test_what_was_lost_is_said_by_status_and_apply_and_made_good_by_rebuild(cred
     warned = credit.run("apply", "contracts/models/credit.yaml").stderr
     tables = credit.status()["clickhouse"]["lacking"]
     assert {"credit_requests", "credit_predictions", "contracts", "rollouts"} <= tables.keys()
-    said = credit.run("status").stdout
+    printed = credit.run("status").stdout
     for table in tables:
-        assert f"{table} lacks rows" in said
-        assert f"tailrace rebuild {table}" in said
+        assert f"{table} lacks rows" in printed
+        assert f"tailrace rebuild {table}" in printed
     assert "credit_predictions lacks rows" in warned
     assert credit.json("query", "SELECT count() AS n FROM credit_predictions") == [{"n": 0}]
 

@@ -21,7 +21,7 @@ from tests.support.observer import Observer
 from tests.support.signed import home_with_keys
 from tests.support.stack import running_stack
 from tests.support.stored import Stored, coordinates, count_by_topic
-from tests.support.waiting import until
+from tests.support.waiting import until, until_answers
 
 from tailrace.contracts.schemas import lane_schemas
 from tailrace.kit import dead_letters
@@ -239,6 +239,5 @@ def start_bridge(home: Path, port: int) -> Process:
     (home / "bridge").mkdir(exist_ok=True)
     process = Process([sys.executable, "-m", "tailrace.cli", "run", "clickhouse"], home / "bridge.log", env)
     process.launch()
-    until(lambda: ask(f"http://{HOST}:{port}", "/ping").ok or not process.running(), process.last_words)
-    assert process.running(), process.last_words()
+    until_answers(process, f"http://{HOST}:{port}")
     return process

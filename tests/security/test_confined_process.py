@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 from tests.support.landlock import needs_landlock, needs_ports
-from tests.support.waiting import until
+from tests.support.waiting import until_answers
 
 from tailrace.confinement import landlock
 from tailrace.confinement.landlock import Limits, confine
 from tailrace.kit.errors import TailraceError
-from tailrace.local.health import ask
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 
@@ -132,8 +131,7 @@ def test_the_local_clickhouse_is_confined_whole(tmp_path: Path) -> None:
     process = Process([sys.executable, "-m", "tailrace.cli", "run", "clickhouse"], tmp_path / "log", env)
     process.launch()
     try:
-        until(lambda: ask(f"http://{HOST}:{port}", "/ping").ok or not process.running(), process.last_words)
-        assert process.running(), process.last_words()
+        until_answers(process, f"http://{HOST}:{port}")
         assert "confined by Landlock" in process.last_words()
         threads = list(Path(f"/proc/{process.pid}/task").iterdir())
         assert len(threads) > 3

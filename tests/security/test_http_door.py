@@ -99,7 +99,8 @@ def doors() -> Iterator[Doors]:
             log.cached().apply(json.dumps(key).encode(), json.dumps(value).encode())
             found = Doors(home, registry, f"http://{HOST}:{port}")
             try:
-                until(lambda: _pings(found.clickhouse), bridge.last_words)
+                until(lambda: _pings(found.clickhouse) or not bridge.running(), bridge.last_words)
+                assert bridge.running(), bridge.last_words()
                 _keep_a_row(found)
                 yield found
             finally:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import clickhouse_connect
-from tests.support.waiting import until
+from tests.support.waiting import until_answers
 
 from tailrace.kit.credentials import HTTP, SERVICES, Credentials
-from tailrace.local.health import ask
 from tailrace.local.ports import HOST
 from tailrace.local.process import Process
 
@@ -36,6 +35,5 @@ def start(home: Path, port: int) -> Process:
         [sys.executable, "-m", "tailrace.cli", "run", "clickhouse"], home / "clickhouse.log", env
     )
     process.launch()
-    until(lambda: ask(f"http://{HOST}:{port}", "/ping").ok or not process.running(), process.last_words)
-    assert process.running(), process.last_words()
+    until_answers(process, f"http://{HOST}:{port}")
     return process

@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.signed import home_with_keys
-from tests.support.waiting import until
+from tests.support.waiting import until_answers
 
 from tailrace.kit.connection import Connection, connect
-from tailrace.local.health import ask
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
@@ -41,16 +40,11 @@ def running_stack(kafka: LocalKafka, home: Path) -> Iterator[Connection]:
     for server in servers.values():
         server.launch()
     try:
-        _await(servers["registry"], registry, "/readyz")
-        _await(servers["clickhouse"], clickhouse, "/ping")
+        until_answers(servers["registry"], registry, "/readyz")
+        until_answers(servers["clickhouse"], clickhouse)
         home_with_keys(home)
         yield connect(env, home)
     finally:
         for server in servers.values():
             server.stop(10)
         shutil.rmtree(home, ignore_errors=True)
-
-
-def _await(server: Process, address: str, path: str) -> None:
-    until(lambda: ask(address, path).ok or not server.running(), server.last_words)
-    assert server.running(), server.last_words()

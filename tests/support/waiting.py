@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from tailrace.local.health import ask
+from tailrace.local.process import Process
+
 PATIENCE_S = 200.0
 
 
@@ -31,3 +34,9 @@ def until(
             words = what if isinstance(what, str) else what()
             raise AssertionError(f"not within {PATIENCE_S:.0f} s: {words}") from last
         time.sleep(0.05)
+
+
+def until_answers(server: Process, address: str, path: str = "/ping") -> None:
+    """Until the server answers there; one that has ended is not waited for, and fails the test with its last words."""
+    until(lambda: ask(address, path).ok or not server.running(), server.last_words)
+    assert server.running(), server.last_words()

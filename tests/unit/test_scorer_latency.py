@@ -115,7 +115,8 @@ def test_more_than_the_model_can_answer_in_time_is_left_to_the_fallback_and_no_m
     assert set(bench.wave(640)) == {("model", None)}
 
 
-def test_what_a_canary_takes_is_in_the_champions_way() -> None:
+def with_a_canary() -> Hurried:
+    """The champion and a canary that answers half of the requests, both measured."""
     bench = Hurried(CHAIN + LEVEL)
     slow = formula_model(bench.publisher.contracts["credit"][-1], 3, Slow(3, bench.log))
     canary = {"canary": 3, "canary_share": 0.5, "canary_salt": "pepper", "canary_step": 1}
@@ -123,6 +124,11 @@ def test_what_a_canary_takes_is_in_the_champions_way() -> None:
         bench.publisher.manifest(3, slow), bench.publisher.rollout(champion=2, previous=1, **canary)
     )
     bench.wave(256, age_ms=60_000)  # both are measured
+    return bench
+
+
+def test_what_a_canary_takes_is_in_the_champions_way() -> None:
+    bench = with_a_canary()
     began = bench.log.now_ms
     assert ("constant", "latency") in bench.wave(960)  # of 20 ms for each 64, by one after the other
     assert bench.log.now_ms - began <= 200
@@ -130,13 +136,7 @@ def test_what_a_canary_takes_is_in_the_champions_way() -> None:
 
 def test_of_two_versions_each_takes_what_the_other_leaves_time_for_and_no_less() -> None:
     """Each of them is given what is left once the other has taken all that goes to it, whichever comes first."""
-    bench = Hurried(CHAIN + LEVEL)
-    slow = formula_model(bench.publisher.contracts["credit"][-1], 3, Slow(3, bench.log))
-    canary = {"canary": 3, "canary_share": 0.5, "canary_salt": "pepper", "canary_step": 1}
-    bench.control(
-        bench.publisher.manifest(3, slow), bench.publisher.rollout(champion=2, previous=1, **canary)
-    )
-    bench.wave(256, age_ms=60_000)  # both are measured
+    bench = with_a_canary()
     at = bench.log.now_ms
     values = [bench.publisher.request_value(REQUEST | {"loan_id": f"l{n}"}) for n in range(600)]
     output = bench.process([bench.message(Record("credit.requests", value), at) for value in values])
