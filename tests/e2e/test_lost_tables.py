@@ -36,10 +36,10 @@ def test_what_was_lost_is_said_by_status_and_apply_and_made_good_by_rebuild(cred
     tables = credit.status()["clickhouse"]["lacking"]
     assert {"credit_requests", "credit_predictions", "contracts", "rollouts"} <= tables.keys()
     printed = credit.run("status").stdout
-    for table in tables:
-        assert f"{table} lacks rows" in printed
-        assert f"tailrace rebuild {table}" in printed
-    assert "credit_predictions lacks rows" in warned
+    assert "more tables lack rows" in printed
+    assert "`tailrace rebuild` fills them in" in printed
+    assert "credit_predictions" in warned
+    assert "lack rows" in warned
     assert credit.json("query", "SELECT count() AS n FROM credit_predictions") == [{"n": 0}]
 
     assert {report["table"] for report in credit.json("rebuild")} == tables.keys()

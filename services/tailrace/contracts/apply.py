@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import getpass
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +28,9 @@ from tailrace.kit.errors import TailraceError
 from tailrace.kit.messages import Record
 from tailrace.kit.registry import IncompatibleSchema, RegistryClient
 from tailrace.signing.signers import OWNER
+
+_AT_ONCE = 4
+"""Lanes whose schemas and tables are made at the same time: mostly they wait for answers."""
 
 
 class Outrun(TailraceError):
@@ -170,22 +175,48 @@ def apply(
     """
     registry = RegistryClient(connection.registry, connection.registry_auth)
     needed = [each for each in plans if each.is_needed]
-    refused = [reason for each in needed for reason in incompatibilities(registry, each.contract)]
-    if refused:
-        raise IncompatibleSchema("the registry refuses: " + "\n".join(refused))
-    if needed:
-        _topics(connection, [each.contract for each in needed], contracts, say)
-    with _tables(connection, plans, say) as make_tables:
+    lanes_of: dict[str, list[ModelContract]] = {}
+    for each in needed:
+        lanes_of.setdefault(each.contract.lane, []).append(each.contract)
+    with _tables(connection, plans, say) as make_tables, ThreadPoolExecutor(_AT_ONCE) as pool:
+        refused = pool.map(partial(incompatibilities, registry), [each.contract for each in needed])
+        if reasons := [reason for found in refused for reason in found]:
+            raise IncompatibleSchema("the registry refuses: " + "\n".join(reasons))
         if make_tables is None and needed:
             say("warning: CLICKHOUSE_URL is not set: no tables are made there")
-        for number, each in enumerate(needed, 1):
-            if len(needed) > 1:
-                say(f"schemas and tables of {each.contract.model} ({number} of {len(needed)})")
-            register_schemas(registry, each.contract)
-            if make_tables is not None:
-                make_tables(each.contract)
+
+        failed = threading.Event()
+
+        def make_lane(lane: str) -> None:
+            # Contracts of one lane share subjects; those of different lanes share nothing.
+            with _set_where_it_fails(failed):
+                for contract in lanes_of[lane]:
+                    if failed.is_set():
+                        return
+                    register_schemas(registry, contract)
+                    if make_tables is not None:
+                        make_tables(contract)
+
+        # Kafka, the registry and ClickHouse do not wait for one another.
+        work = {pool.submit(make_lane, lane): lane for lane in lanes_of}
+        with _set_where_it_fails(failed):
+            if needed:
+                _topics(connection, [each.contract for each in needed], contracts, say)
+            for number, done in enumerate(as_completed(work), 1):
+                done.result()
+                if len(work) > 1:
+                    say(f"schemas and tables of {work[done]} ({number} of {len(work)})")
     if needed:
         _publish(connection, ControlRecords.of(connection, OWNER), needed, contracts)
+
+
+@contextmanager
+def _set_where_it_fails(failed: threading.Event) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        failed.set()
+        raise
 
 
 def _topics(
@@ -234,13 +265,13 @@ def _tables(
     clickhouse = ClickHouse.connect(connection)
     try:
         clickhouse.create_database()
-        make = partial(ensure_tables, clickhouse, stored=stored_by(connection, SINK_GROUP))
-        present = names_of_tables(clickhouse)
+        own = {table for each in plans for table in model_tables(each.contract).values()}
+        absent = own - names_of_tables(clickhouse)
+        make = partial(ensure_tables, clickhouse, stored=stored_by(connection, SINK_GROUP), absent=absent)
         for each in plans:
-            if not each.is_needed and not present.issuperset(model_tables(each.contract).values()):
+            if not each.is_needed and not absent.isdisjoint(model_tables(each.contract).values()):
                 make(each.contract)
         yield make
-        own = {table for each in plans for table in model_tables(each.contract).values()}
         lacks = {table: why for table, why in lacking(clickhouse).items() if table in own}
         for sentence in remedies(lacks):
             say(f"warning: ClickHouse's {sentence}")

@@ -15,6 +15,8 @@ from tailrace.kit.clickhouse import ClickHouse, Store, quoted
 LOST = "history lost"
 GONE = "it is gone"
 _REBUILT = "rebuilt "
+_NAMED = 3
+"""Tables that a sentence names: all twenty of a home make no sentence."""
 
 
 def marked_lost(statement: str) -> str:
@@ -55,10 +57,20 @@ def lacking(clickhouse: ClickHouse, tables: Collection[str] = ()) -> dict[str, s
 
 
 def remedies(lacks: Mapping[str, str]) -> list[str]:
-    """What `lacking` has found, a sentence for each table, for people."""
+    """What `lacking` has found, for people: a sentence for each reason, with the first tables that it holds for."""
+    tables_by_reason: dict[str, list[str]] = {}
+    for table, why in sorted(lacks.items()):
+        tables_by_reason.setdefault(why, []).append(table)
     return [
-        f"{table} lacks rows, since {why}: `tailrace rebuild {table}`" for table, why in sorted(lacks.items())
+        f"{tables[0]} lacks rows, since {why}: `tailrace rebuild {tables[0]}`"
+        if len(tables) == 1
+        else f"{', '.join(tables[:_NAMED])}{_others(tables)} lack rows (each: {why}): `tailrace rebuild` fills them in"
+        for why, tables in tables_by_reason.items()
     ]
+
+
+def _others(tables: Collection[str]) -> str:
+    return f" and {len(tables) - _NAMED} more tables" if len(tables) > _NAMED else ""
 
 
 def _comments(clickhouse: ClickHouse) -> dict[str, str]:

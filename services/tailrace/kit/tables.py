@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -112,12 +112,16 @@ def model_tables(contract: ModelContract) -> dict[str, str]:
 
 
 def ensure_tables(
-    store: Store, contract: ModelContract, stored: Callable[[str], bool] = lambda topic: False
+    store: Store,
+    contract: ModelContract,
+    stored: Callable[[str], bool] = lambda topic: False,
+    absent: Collection[str] = (),
 ) -> list[str]:
     """Creates the model's tables, or adds the columns that they lack. Gives back what was run.
 
     Args:
         stored: of a topic, whether records of it had been stored; a table of it that is created then lacks them.
+        absent: tables that are known not to be there, which spares a question each.
 
     Raises:
         TableConflict: a column is there with another type.
@@ -126,7 +130,9 @@ def ensure_tables(
     tables = model_tables(contract)
     done = []
     for topic, schema in lane_schemas(contract).items():
-        done += ensure_table(store, tables[topic], columns_of(schema, few), partial(stored, topic))
+        table = tables[topic]
+        there = {} if table in absent else store.columns(table)
+        done += _ensure(store, table, there, columns_of(schema, few), partial(stored, topic))
     return done
 
 
@@ -152,7 +158,16 @@ def ensure_table(
     Raises:
         TableConflict: a column is there with another type.
     """
-    there = store.columns(table)
+    return _ensure(store, table, store.columns(table), columns, stored)
+
+
+def _ensure(
+    store: Store,
+    table: str,
+    there: Mapping[str, str],
+    columns: Sequence[Column],
+    stored: Callable[[], bool],
+) -> list[str]:
     if not there:
         statement = create_table(table, columns)
         if stored():

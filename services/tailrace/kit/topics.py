@@ -263,13 +263,16 @@ def _create(admin: Any, topics: Sequence[Topic]) -> None:
 def _wait_for(names: Sequence[str], admin: Any) -> dict[str, int]:
     # The controller has them; the broker that answers may hear of it a moment later, of many one after the other.
     wanted, missing, deadline = set(names), len(names), time.monotonic() + _MAKING
+    pause = 0.05
     while not (found := _partitions(admin)).keys() >= wanted:
         if len(wanted - found.keys()) < missing:
             missing, deadline = len(wanted - found.keys()), time.monotonic() + _MAKING
         if time.monotonic() > deadline:
             some = ", ".join(sorted(wanted - found.keys())[:3])
             raise Retry(f"Kafka has not made {missing} topics ({some} ...) within {_MAKING:.0f} s")
-        time.sleep(0.05)
+        time.sleep(pause)
+        # To list thousands of partitions costs the broker, which is busy making them.
+        pause = min(2 * pause, 1.0)
     return found
 
 
