@@ -29,8 +29,8 @@ from confluent_kafka.admin import (
 
 from benchmarks.empty_loop import PARTITIONS, VALUE_BYTES, empty_loop
 from benchmarks.harness import Broker, Measured, arguments, interleave, say, show, spread, summary
-from tailrace.kit.kafka_access import ADMIN, USERS
-from tailrace.kit.kafka_acls import grant_lanes
+from tailrace.kafka_access.acls import grant_lanes
+from tailrace.kafka_access.grants import ADMIN, USERS
 from tailrace.local.kafka import LocalKafka
 
 OPEN, SECURED = "open", "with users"

@@ -29,21 +29,21 @@ from tests.support.signed import Control, message_of
 
 from benchmarks.harness import Measured, Stopwatch, arguments, interleave, say, show, summary
 from benchmarks.scorer_cases import VALUES, features
-from tailrace.contracts.fold import AppliedContract
-from tailrace.contracts.lanes import Lane
-from tailrace.contracts.model_contract import ModelContract, load_contract
-from tailrace.contracts.schemas import prediction_schema, subject
+from tailrace.avro.codec import Codec
+from tailrace.avro.columns.decoder import Column
+from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.records.schemas import prediction_schema, subject
+from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.drift.count import Subject
 from tailrace.drift.counts import Counts
 from tailrace.drift.judge import Report, Window, judge
-from tailrace.drift.ks import p_value
 from tailrace.drift.layout import Layout, Numbers
 from tailrace.drift.logic import DriftWindows
-from tailrace.kit.avro_columns import Column
-from tailrace.kit.codec import Codec
-from tailrace.kit.messages import PlainMessage
-from tailrace.kit.windows import NO_TIME, Closed
-from tailrace.models.reference import Reference, category_profile, feature_profiles, number_profile
+from tailrace.models.package.reference import Reference, category_profile, feature_profiles, number_profile
+from tailrace.statistics.ks import p_value
+from tailrace.streaming.records import PlainMessage
+from tailrace.windows.kinds import NO_TIME, Closed
 
 EVIDENTLY = ["evidently==0.7.23", "pandas<3", "pyarrow"]
 NUMBERS = [f"number_{i}" for i in range(25)]

@@ -20,13 +20,13 @@ from tests.support.memory_registry import MemoryRegistry
 
 from benchmarks.harness import Broker, broker, say
 from benchmarks.join import PARTITIONS, START, Joiner, joining, produce
-from tailrace.kit import metrics
-from tailrace.kit.kafka_log import KafkaConsumer
-from tailrace.kit.logic import Clock, Output
-from tailrace.kit.marks import mark
-from tailrace.kit.messages import Message, Record, Source
-from tailrace.kit.murmur2 import partition_of
-from tailrace.kit.topics import ensure_topics, lane_topics
+from tailrace.streaming.backends.kafka.backend import KafkaConsumer
+from tailrace.streaming.backends.kafka.topics import ensure_topics, lane_topics
+from tailrace.streaming.partitioner import partition_of
+from tailrace.streaming.processor import Clock, Output
+from tailrace.streaming.records import Message, Record, Source
+from tailrace.streaming.watermark_records import mark
+from tailrace.telemetry import metrics
 
 
 class Watched(Joiner):

@@ -16,12 +16,12 @@ from typing import Any
 import confluent_kafka
 
 from benchmarks.harness import Broker, Measured, Stopwatch, arguments, broker, interleave, show, summary
-from tailrace.kit.batch_loop import BatchLoop
-from tailrace.kit.clock import SystemClock
-from tailrace.kit.kafka_log import KafkaBackend
-from tailrace.kit.log import Committed
-from tailrace.kit.logic import Clock, Logic, Output
-from tailrace.kit.messages import Message, Record, TopicPartition
+from tailrace.streaming.backends.abstract import Committed
+from tailrace.streaming.backends.kafka.backend import KafkaBackend
+from tailrace.streaming.processor import Clock, Logic, Output
+from tailrace.streaming.records import Message, Record, TopicPartition
+from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.time_source import SystemClock
 
 PARTITIONS = 6
 VALUE_BYTES = 300

@@ -18,9 +18,9 @@ from sklearn import metrics as sk
 from tests.support.evaluating import BINARY, Lab, written
 
 from benchmarks.harness import Measured, Stopwatch, arguments, interleave, say, show, summary
-from tailrace.contracts.lanes import PERFORMANCE_REPORTS
-from tailrace.kit.messages import Message
-from tailrace.kit.windows import NO_TIME, Closed
+from tailrace.contracts.records.lanes import PERFORMANCE_REPORTS
+from tailrace.streaming.records import Message
+from tailrace.windows.kinds import NO_TIME, Closed
 
 BATCH = 5_000
 WINDOW = 10_000

@@ -27,7 +27,7 @@ from typing import Any
 import confluent_kafka
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tailrace.kit.connection import Connection
+from tailrace.connection import Connection
 from tailrace.local.kafka import LocalKafka
 
 

@@ -28,15 +28,15 @@ from tests.support.signed import message_of
 from benchmarks.harness import Broker, Measured, Stopwatch, arguments, broker, interleave, say, show, summary
 from tailrace.joiner.logic import JoinerLogic
 from tailrace.joiner.rocks_store import open_store
-from tailrace.kit.batch_loop import MAX_BATCH, BatchLoop
-from tailrace.kit.clock import SystemClock
-from tailrace.kit.kafka_log import KafkaBackend
-from tailrace.kit.logic import Clock, Output
-from tailrace.kit.marks import mark
-from tailrace.kit.messages import Message, Record, Source
-from tailrace.kit.murmur2 import partition_of
-from tailrace.kit.topics import ensure_topics, lane_topics
 from tailrace.local.java import jars, java
+from tailrace.streaming.backends.kafka.backend import KafkaBackend
+from tailrace.streaming.backends.kafka.topics import ensure_topics, lane_topics
+from tailrace.streaming.partitioner import partition_of
+from tailrace.streaming.processor import Clock, Output
+from tailrace.streaming.records import Message, Record, Source
+from tailrace.streaming.runner import MAX_BATCH, BatchLoop
+from tailrace.streaming.time_source import SystemClock
+from tailrace.streaming.watermark_records import mark
 
 PARTITIONS = 6
 FEATURES = 12

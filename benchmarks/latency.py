@@ -32,7 +32,7 @@ from benchmarks.figures import percentile
 from benchmarks.harness import Broker, arguments, broker, say, spread
 from benchmarks.pass_on_loops import BATCH, EMPTY, STREAMS, STREAMS_10, pass_on_loop
 from benchmarks.running import PARTITIONS, Loop, Requests, Running, running, wait_for_loop
-from tailrace.kit.reading import TopicReader
+from tailrace.streaming.backends.kafka.reading import TopicReader
 
 CASES = ("no service", EMPTY, BATCH, "scorer", STREAMS, STREAMS_10)
 BASE = EMPTY

@@ -24,11 +24,11 @@ from typing import Any
 import psutil
 
 from tailrace.client import Client
-from tailrace.contracts.lanes import Lane
+from tailrace.connection import connect
+from tailrace.contracts.records.lanes import Lane
 from tailrace.demo.loans import simulate
 from tailrace.demo.watch import Watcher
-from tailrace.kit.connection import connect
-from tailrace.kit.data import data_dir
+from tailrace.package_data import data_dir
 
 
 def say(text: str) -> None:

@@ -13,13 +13,13 @@ import confluent_kafka
 
 from benchmarks.harness import Broker
 from benchmarks.running import Requests, Running, until
-from tailrace.contracts import lanes
+from tailrace.avro.codec import Codec
+from tailrace.contracts.records import lanes
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.kit.codec import Codec
-from tailrace.kit.messages import Message
-from tailrace.kit.reading import TopicReader
 from tailrace.signing.records import sign_command
 from tailrace.signing.trust import own_key
+from tailrace.streaming.backends.kafka.reading import TopicReader
+from tailrace.streaming.records import Message
 
 
 class SteadyLoad(threading.Thread):

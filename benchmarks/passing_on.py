@@ -13,9 +13,9 @@ import confluent_kafka
 
 from benchmarks.empty_loop import PassOn, pass_on_batch
 from benchmarks.harness import Broker
-from tailrace.kit.batch_loop import BatchLoop
-from tailrace.kit.clock import SystemClock
-from tailrace.kit.kafka_log import KafkaBackend
+from tailrace.streaming.backends.kafka.backend import KafkaBackend
+from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.time_source import SystemClock
 
 BATCH = 5_000
 POLL_S = 0.005

@@ -22,26 +22,26 @@ import psutil
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from benchmarks.harness import Broker, Measured
-from tailrace.contracts.apply import apply, plan
-from tailrace.contracts.fold import Contracts
-from tailrace.contracts.lanes import MANIFESTS, Lane
-from tailrace.contracts.model_contract import load_contract
-from tailrace.contracts.schemas import request_schema, subject
+from tailrace.avro.codec import Codec
+from tailrace.avro.registry import RegistryClient
+from tailrace.connection import Connection, connect
+from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.records.lanes import MANIFESTS, Lane
+from tailrace.contracts.records.schemas import request_schema, subject
+from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.records import ControlRecords
+from tailrace.control.apply import apply, plan
+from tailrace.control.publish import Publication, publish_package
 from tailrace.demo.loans import simulate
-from tailrace.kit.codec import Codec
-from tailrace.kit.connection import Connection, connect
-from tailrace.kit.data import data_dir
-from tailrace.kit.registry import RegistryClient
-from tailrace.kit.topics import control_topics, ensure_topics, lane_topics
 from tailrace.local.health import ask
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
-from tailrace.models.build import Package, build_package
-from tailrace.models.publish import Publication, publish_package
-from tailrace.models.train import frame_of, template
+from tailrace.models.package.build import Package, build_package
+from tailrace.models.templates.train import frame_of, template
+from tailrace.package_data import data_dir
 from tailrace.signing.signers import ROLLOUT
 from tailrace.signing.trust import make_keys
+from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics, lane_topics
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTITIONS = 6

@@ -18,10 +18,10 @@ from tests.support.memory_registry import MemoryRegistry
 from benchmarks.empty_loop import PARTITIONS, batch_loop, empty_loop
 from benchmarks.harness import Broker, Measured, arguments, broker, interleave, say, show, summary
 from benchmarks.scorer_cases import CASES, Case, Prepared
-from tailrace.kit.clock import SystemClock
-from tailrace.kit.memory import settle_memory
-from tailrace.kit.messages import PlainMessage
-from tailrace.kit.topics import ensure_topics, lane_topics
+from tailrace.runtime.memory import settle_memory
+from tailrace.streaming.backends.kafka.topics import ensure_topics, lane_topics
+from tailrace.streaming.records import PlainMessage
+from tailrace.streaming.time_source import SystemClock
 
 TRANSACTIONS = 200
 """In each run of small batches; of larger ones there are fewer."""

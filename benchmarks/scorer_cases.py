@@ -28,12 +28,12 @@ from tests.support.memory_registry import MemoryRegistry
 from tests.support.models import sealed
 from tests.support.signed import Control, make_home, message_of
 
-from tailrace.contracts.lanes import MANIFESTS, Lane
-from tailrace.contracts.model_contract import ModelContract, load_contract
-from tailrace.contracts.schemas import request_schema, subject
-from tailrace.kit.codec import Codec
-from tailrace.models.build import build_package
-from tailrace.models.package import Fetch, open_package
+from tailrace.avro.codec import Codec
+from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.records.lanes import MANIFESTS, Lane
+from tailrace.contracts.records.schemas import request_schema, subject
+from tailrace.models.package.build import build_package
+from tailrace.models.package.open import Fetch, open_package
 from tailrace.scorer.logic import ScorerLogic
 from tailrace.scorer.one_thread import use_one_thread
 from tailrace.signing.keys import SigningKey

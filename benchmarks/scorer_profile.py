@@ -19,14 +19,14 @@ from tests.support.memory_registry import MemoryRegistry
 from benchmarks.empty_loop import PARTITIONS
 from benchmarks.harness import arguments, say
 from benchmarks.scorer_cases import CASES, Case
-from tailrace.kit.avro_columns import ColumnDecoder
-from tailrace.kit.clock import SystemClock
-from tailrace.kit.memory import settle_memory
-from tailrace.kit.messages import PlainMessage
+from tailrace.avro.columns.decoder import ColumnDecoder
+from tailrace.runtime.memory import settle_memory
 from tailrace.scorer import answer, event, logic, splice
 from tailrace.scorer.explore import Exploration
 from tailrace.scorer.policy import Policy
 from tailrace.scorer.work import Work
+from tailrace.streaming.records import PlainMessage
+from tailrace.streaming.time_source import SystemClock
 
 REST = "all else"
 STEPS: list[tuple[str, Any, str]] = [

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-from tailrace.kit.connection import Connection
+from tailrace.connection import Connection
 from tailrace.local.kafka import LocalKafka
 
 pytest.register_assert_rewrite("tests.support")

@@ -29,10 +29,10 @@ from benchmarks.harness import Broker, Measured, arguments, broker, interleave, 
 from benchmarks.pass_on_loops import EMPTY, STREAMS, loop_of, pass_on_loop
 from benchmarks.peers.environment import python_of
 from benchmarks.running import Loop, Requests, Running, running, wait_for_loop, work_off
-from tailrace.contracts.schemas import prediction_schema, request_schema
-from tailrace.kit.codec import Codec
-from tailrace.kit.messages import TopicPartition
-from tailrace.kit.reading import Ends, TopicReader
+from tailrace.avro.codec import Codec
+from tailrace.contracts.records.schemas import prediction_schema, request_schema
+from tailrace.streaming.backends.kafka.reading import Ends, TopicReader
+from tailrace.streaming.records import TopicPartition
 
 HERE = Path(__file__).parent
 WARM_UP = 500

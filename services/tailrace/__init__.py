@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tailrace.client import Client, DeliveryFailed, Rejected, Timeout
-    from tailrace.models.publish import publish
+    from tailrace.control.publish import publish
 
 __all__ = ["Client", "DeliveryFailed", "Rejected", "Timeout", "publish"]
 
 _HOMES = dict.fromkeys(("Client", "DeliveryFailed", "Rejected", "Timeout"), "tailrace.client") | {
-    "publish": "tailrace.models.publish"
+    "publish": "tailrace.control.publish"
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tailrace.contracts import lanes
+from tailrace.contracts.records import lanes
 
 _LANE = lanes.Lane("LANE")
 PUBLISHING = "tailrace-publish-*"

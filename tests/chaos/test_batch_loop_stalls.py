@@ -18,11 +18,11 @@ import confluent_kafka
 from confluent_kafka.admin import AdminClient, NewTopic
 from tests.support.waiting import PATIENCE_S
 
-from tailrace.kit.connection import Connection
-from tailrace.kit.kafka_clients import end
-from tailrace.kit.kafka_log import SESSION_TIMEOUT_MS
-from tailrace.kit.reading import TopicReader, read_all
+from tailrace.connection import Connection
 from tailrace.local.kafka import LocalKafka
+from tailrace.streaming.backends.kafka.backend import SESSION_TIMEOUT_MS
+from tailrace.streaming.backends.kafka.clients import end
+from tailrace.streaming.backends.kafka.reading import TopicReader, read_all
 
 LONG = os.environ.get("TAILRACE_CHAOS") == "long"
 SEED = int(os.environ.get("TAILRACE_SEED", random.SystemRandom().randrange(2**31)))

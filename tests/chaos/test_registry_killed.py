@@ -10,9 +10,9 @@ import threading
 import time
 from pathlib import Path
 
-from tailrace.kit.connection import connect
-from tailrace.kit.errors import Retry
-from tailrace.kit.registry import RegistryClient, Schema
+from tailrace.avro.registry import RegistryClient, Schema
+from tailrace.connection import connect
+from tailrace.errors import Retry
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import free_port
 

@@ -29,10 +29,10 @@ from tests.support.poison import Poison, loan, poisons
 from tests.support.scored import PARTITIONS, RATE, Load, Scored, scored_project
 from tests.support.tcp_proxy import COMMITTING, Harm
 
+from tailrace.avro.registry import RegistryClient
 from tailrace.client import Client
 from tailrace.client.errors import DeliveryFailed
-from tailrace.kit.kafka_clients import sending
-from tailrace.kit.registry import RegistryClient
+from tailrace.streaming.backends.kafka.clients import sending
 
 LONG = os.environ.get("TAILRACE_CHAOS") == "long"
 SEED = int(os.environ.get("TAILRACE_SEED", random.SystemRandom().randrange(2**31)))

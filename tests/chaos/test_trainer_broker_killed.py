@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.support.training import TrainingLane, alert
 from tests.support.waiting import until
 
-from tailrace.kit.connection import Connection
+from tailrace.connection import Connection
 from tailrace.local.kafka import LocalKafka
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from tests.support.cluster import LANE, Cluster, Traffic, running_cluster
 from tests.support.waiting import until
 
+from tailrace.control.commands import ask, rollouts
 from tailrace.local.ports import free_port
 from tailrace.local.process import Process
-from tailrace.models.commands import ask, rollouts
-from tailrace.models.rollout_fold import RolloutState
+from tailrace.models.rollout_state.fold import RolloutState
 
 CRASHING = 2
 PAUSES_S = (0.0, 0.25, 0.5, 1.0)

@@ -12,10 +12,10 @@ import avro.schema
 import pytest
 import yaml
 
-from tailrace.contracts.asyncapi import document, to_yaml
-from tailrace.contracts.model_contract import load_contract
-from tailrace.kit.data import data_dir
-from tailrace.kit.topics import topic_files
+from tailrace.contracts.language.model_contract import load_contract
+from tailrace.control.asyncapi import document, to_yaml
+from tailrace.package_data import data_dir
+from tailrace.streaming.backends.kafka.topics import topic_files
 
 with warnings.catch_warnings(
     action="ignore"
@@ -28,7 +28,7 @@ DOCUMENT: dict[str, Any] = yaml.safe_load(to_yaml(document(CREDIT)))
 
 
 def test_the_file_is_what_would_be_generated_now() -> None:
-    command = "python -m tailrace.contracts.asyncapi contracts/models/credit.yaml > contracts/asyncapi.yaml"
+    command = "python -m tailrace.control.asyncapi contracts/models/credit.yaml > contracts/asyncapi.yaml"
     assert PATH.read_text() == to_yaml(document(CREDIT)), f"generate it again: {command}"
 
 

@@ -10,16 +10,16 @@ from urllib.parse import urlsplit
 import pytest
 from ruamel.yaml import YAML
 
-from tailrace.kit import connection as connection_module
-from tailrace.kit.connection import connect
-from tailrace.kit.credentials import OWNER
-from tailrace.kit.kafka_access import ADMIN, USERS
-from tailrace.kit.settings import Settings
-from tailrace.kit.topics import LANE_PARTITIONS, topic_files
+from tailrace import connection as connection_module
+from tailrace.access.credentials import OWNER
+from tailrace.connection import connect
+from tailrace.kafka_access.grants import ADMIN, USERS
 from tailrace.local import kafka_security
 from tailrace.local.java import JarLock
 from tailrace.local.kafka import LOCK, SETTINGS
 from tailrace.services import PROGRAMS, SERVICES
+from tailrace.settings import Settings
+from tailrace.streaming.backends.kafka.topics import LANE_PARTITIONS, topic_files
 
 ROOT = Path(__file__).parents[2]
 Compose = dict[str, Any]

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tailrace.contracts.data_file import DataMapping
-from tailrace.contracts.json_schema import json_schema
-from tailrace.contracts.model_contract import load_contract
+from tailrace.contracts.language.data_file import DataMapping
+from tailrace.contracts.language.json_schema import json_schema
+from tailrace.contracts.language.model_contract import load_contract
 
 DOC = (Path(__file__).parents[2] / "docs" / "contract.md").read_text()
 

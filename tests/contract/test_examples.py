@@ -12,17 +12,17 @@ from tests.support.memory_registry import MemoryRegistry
 from tests.support.scoring import Bench, Publisher, codes
 from tests.support.signed import Control
 
+from tailrace.avro.codec import CONTROL_RECORDS, Codec
 from tailrace.client import records
 from tailrace.client.facts import ModelFacts
-from tailrace.contracts.json_input import JsonInput, Kind
-from tailrace.contracts.registration import register_schemas
-from tailrace.contracts.schemas import subject
-from tailrace.kit import dead_letters
-from tailrace.kit.codec import CONTROL_RECORDS, Codec
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.messages import DeadLetter, PlainMessage, Record
-from tailrace.kit.topics import topic_files, topics_read_by
+from tailrace.contracts.records.json_input import JsonInput, Kind
+from tailrace.contracts.records.schemas import subject
+from tailrace.control.registration import register_schemas
+from tailrace.errors import BadRecord
 from tailrace.sink.rows import RowReader
+from tailrace.streaming import dead_letters
+from tailrace.streaming.backends.kafka.topics import topic_files, topics_read_by
+from tailrace.streaming.records import DeadLetter, PlainMessage, Record
 
 ALL = examples()
 NOW = 1_767_261_601_000  # a second after most of the requests happened

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.support.examples import examples
 
-from tailrace.kit.dead_letters import HEADERS
+from tailrace.streaming.dead_letters import HEADERS
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "formats.md").read_text()

@@ -9,11 +9,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tailrace.contracts.data_file import find_mapping
-from tailrace.contracts.json_schema import schema_text
-from tailrace.contracts.model_contract import ModelContract, load_contract
-from tailrace.contracts.problems import ContractError
-from tailrace.contracts.yaml_file import read_yaml
+from tailrace.contracts.language.data_file import find_mapping
+from tailrace.contracts.language.json_schema import schema_text
+from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.problems import ContractError
+from tailrace.contracts.language.yaml_file import read_yaml
 
 REPO = Path(__file__).parents[2]
 GIVEN = sorted((Path(__file__).parent / "model_contracts").glob("*.yaml"))
@@ -51,7 +51,7 @@ def test_editors_accept_it_as_written_and_resolved(path: Path) -> None:
 
 def test_the_editors_schema_is_current() -> None:
     current = SCHEMA_FILE.read_text() == schema_text()
-    assert current, f"python -m tailrace.contracts.json_schema > {SCHEMA_FILE.relative_to(REPO)}"
+    assert current, f"python -m tailrace.contracts.language.json_schema > {SCHEMA_FILE.relative_to(REPO)}"
 
 
 @pytest.mark.parametrize(

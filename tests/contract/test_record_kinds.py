@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tailrace.contracts.lanes import CONTROL_TOPICS, LANE_SUFFIXES
+from tailrace.avro.codec import CONTROL_RECORDS
+from tailrace.contracts.records.lanes import CONTROL_TOPICS, LANE_SUFFIXES
 from tailrace.contracts.state.document import tables
 from tailrace.contracts.state.kinds import ALERT_SIGNERS, BY_ACCESS_ALONE, COMMAND_LINE, KIND_OF_TOPIC, KINDS
-from tailrace.kit.codec import CONTROL_RECORDS
-from tailrace.kit.topics import topic_files
 from tailrace.signing.signers import SERVICES, SIGNERS
+from tailrace.streaming.backends.kafka.topics import topic_files
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "keys.md"
 WRITERS = {"apply": "owner", "replay": "owner", "publish": "owner", "people": "owner"}

@@ -11,16 +11,16 @@ from tests.support import avro_oracle as oracle
 from tests.support.contracts import CREDIT, contract
 from tests.support.memory_registry import MemoryRegistry
 
-from tailrace.contracts.compatibility import breaks
-from tailrace.contracts.json_input import JsonInput
-from tailrace.contracts.lanes import CONTROL_TOPICS, Lane
-from tailrace.contracts.model_contract import load_contract
-from tailrace.contracts.registration import incompatibilities, register_schemas
-from tailrace.contracts.schemas import lane_schemas, request_schema, subject
-from tailrace.kit.codec import CONTROL_RECORDS, Codec, control_schema
-from tailrace.kit.data import data_dir
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.registry import IncompatibleSchema
+from tailrace.avro.codec import CONTROL_RECORDS, Codec, control_schema
+from tailrace.avro.registry import IncompatibleSchema
+from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.records.compatibility import breaks
+from tailrace.contracts.records.json_input import JsonInput
+from tailrace.contracts.records.lanes import CONTROL_TOPICS, Lane
+from tailrace.contracts.records.schemas import lane_schemas, request_schema, subject
+from tailrace.control.registration import incompatibilities, register_schemas
+from tailrace.errors import BadRecord
+from tailrace.package_data import data_dir
 
 CONTRACT = contract()
 SHIPPED = sorted(data_dir("contracts", "models").glob("*.yaml"))

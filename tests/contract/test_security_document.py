@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tailrace.kit.data import data_dir
+from tailrace.package_data import data_dir
 
 ROOT = data_dir("contracts", "models").parents[1]
 ROW = re.compile(r"^\| (?P<claim>[^|]+) \| (?P<proof>[^|]*`[\w/]*test_\w+\.py`[^|]*) \|$", re.MULTILINE)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tailrace.kit.kafka_matrix import page
-from tailrace.kit.topics import topic_files
+from tailrace.kafka_access.matrix import page
 from tailrace.services import PROGRAMS, SERVICES, TABLE
+from tailrace.streaming.backends.kafka.topics import topic_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,5 +29,5 @@ def test_every_program_is_a_module() -> None:
 
 
 def test_the_page_on_users_is_current() -> None:
-    command = "python -m tailrace.kit.kafka_matrix > docs/kafka-users.md"
+    command = "python -m tailrace.kafka_access.matrix > docs/kafka-users.md"
     assert (ROOT / "docs" / "kafka-users.md").read_text() == page(), f"run {command}"

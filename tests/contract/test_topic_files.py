@@ -10,23 +10,30 @@ from tests.support.contracts import contract
 from tests.support.memory_store import MemoryStore
 from tests.support.scoring import REFUSED, REQUEST, Bench, Publisher
 
-from tailrace.contracts.lanes import CHUNKS, CONTROL_TOPICS, LANE_SUFFIXES, MANIFESTS, WINDOW_STATE, Lane
-from tailrace.contracts.schemas import lane_schemas
-from tailrace.contracts.sections import Keep
+from tailrace.avro.codec import CONTROL_RECORDS
+from tailrace.clickhouse.tables import CONTROL_TABLES
+from tailrace.contracts.language.sections import Keep
+from tailrace.contracts.records.lanes import (
+    CHUNKS,
+    CONTROL_TOPICS,
+    LANE_SUFFIXES,
+    MANIFESTS,
+    WINDOW_STATE,
+    Lane,
+)
+from tailrace.contracts.records.schemas import lane_schemas
 from tailrace.drift.logic import DriftWindows
+from tailrace.errors import UsageError
 from tailrace.evaluator.logic import PerformanceWindows
 from tailrace.joiner.logic import JoinerLogic
-from tailrace.kit.codec import CONTROL_RECORDS
-from tailrace.kit.errors import UsageError
-from tailrace.kit.kafka_log import MAX_MESSAGE_BYTES
-from tailrace.kit.logic import Logic
-from tailrace.kit.messages import PlainMessage, Record
-from tailrace.kit.tables import CONTROL_TABLES
-from tailrace.kit.topics import control_topics, lane_topics, topic_files, topics_read_by
-from tailrace.kit.windowed import WindowedLogic
 from tailrace.rollout.logic import RolloutLogic
 from tailrace.sink.rows import RowReader
+from tailrace.streaming.backends.kafka.backend import MAX_MESSAGE_BYTES
+from tailrace.streaming.backends.kafka.topics import control_topics, lane_topics, topic_files, topics_read_by
+from tailrace.streaming.processor import Logic
+from tailrace.streaming.records import PlainMessage, Record
 from tailrace.trainer import events as trainer_events
+from tailrace.windows.processor import WindowedLogic
 
 MIB = 1024 * 1024
 

@@ -19,7 +19,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 def credit(project: Project) -> Project:
     """The project with the credit model in service, trained on simulated loans."""
     from tailrace.demo.loans import simulate
-    from tailrace.kit.data import data_dir
+    from tailrace.package_data import data_dir
 
     contract = project.path / "contracts" / "models" / "credit.yaml"
     contract.parent.mkdir(parents=True, exist_ok=True)

@@ -24,13 +24,13 @@ from onnx import TensorProto, helper
 from tests.support.project import Project
 from tests.support.waiting import until
 
-from tailrace.kit import dead_letters
-from tailrace.kit.codec import Codec
-from tailrace.kit.connection import Connection, connect
-from tailrace.kit.dead_letters import DeadLetterInfo
-from tailrace.kit.messages import Source
-from tailrace.kit.reading import read_all
-from tailrace.kit.registry import RegistryClient
+from tailrace.avro.codec import Codec
+from tailrace.avro.registry import RegistryClient
+from tailrace.connection import Connection, connect
+from tailrace.streaming import dead_letters
+from tailrace.streaming.backends.kafka.reading import read_all
+from tailrace.streaming.dead_letters import DeadLetterInfo
+from tailrace.streaming.records import Source
 
 CONTRACT = """
 model: gate

@@ -16,8 +16,8 @@ from tests.support.java_program import compile_java, run_java
 from tests.support.project import Project
 from tests.support.waiting import until
 
-from tailrace.kit.connection import connect
-from tailrace.kit.credentials import APPLICATION
+from tailrace.access.credentials import APPLICATION
+from tailrace.connection import connect
 from tailrace.local.java import jars
 
 PAGE = Path(__file__).parents[2] / "docs" / "integrate.md"

@@ -7,7 +7,7 @@ import shutil
 from tests.support.project import Project
 
 import tailrace
-from tailrace.kit.connection import connect
+from tailrace.connection import connect
 
 LOAN = {
     "income": 41000,

@@ -16,14 +16,14 @@ from tests.support.project import Project
 from tests.support.waiting import until
 
 import tailrace
-from tailrace.contracts import lanes
-from tailrace.kit.codec import ControlCodec
-from tailrace.kit.connection import Connection, connect
-from tailrace.kit.reading import read_all
-from tailrace.kit.registry import RegistryClient
-from tailrace.models.commands import ask
-from tailrace.models.versions import published_versions
+from tailrace.avro.codec import ControlCodec
+from tailrace.avro.registry import RegistryClient
+from tailrace.connection import Connection, connect
+from tailrace.contracts.records import lanes
+from tailrace.control.commands import ask
+from tailrace.control.versions import published_versions
 from tailrace.signing.keys import SigningKey
+from tailrace.streaming.backends.kafka.reading import read_all
 
 CONTRACT = """
 model: pumps

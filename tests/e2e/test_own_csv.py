@@ -19,8 +19,8 @@ from tests.support.clickhouse_walls import amend
 from tests.support.project import Project
 from tests.support.real_data import real_data
 
-from tailrace.kit.clickhouse import ClickHouse
-from tailrace.kit.connection import connect
+from tailrace.clickhouse.client import ClickHouse
+from tailrace.connection import connect
 
 ROWS = 12_000
 EVERY = datetime.timedelta(minutes=30)

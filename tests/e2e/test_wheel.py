@@ -76,7 +76,7 @@ def test_two_extras_are_all_that_a_container_needs(wheel: Path, tmp_path: Path) 
     scripts = make_environment(tmp_path / "env", wheel, extras={"services", "train"})
     programs = [module for name, module in PROGRAMS.items() if name != "clickhouse"]
     # What these import when they get to work.
-    later = ["tailrace.contracts.apply", "tailrace.kit.migrations", "tailrace.models.run_skops"]
+    later = ["tailrace.control.apply", "tailrace.clickhouse.migrations", "tailrace.models.formats.skops.run"]
     _run(scripts, tmp_path, "python", "-c", f"import {', '.join([*programs, *later])}")
     assert "registry" in _run(scripts, tmp_path, "tailrace", "run", "--help").stdout
 
@@ -112,7 +112,7 @@ def test_with_its_extras_it_runs_everything_in_an_empty_folder(wheel: Path, tmp_
         hot = {"temperature": 110.0, "humidity": 0.9, "machine": "A"}
         answer = _run(scripts, folder, "tailrace", "predict", "machines", json.dumps(hot), "--json")
         assert json.loads(answer.stdout)["score"] > 0.5
-        origin = "import tailrace.kit.data as d; print(d.data_dir('schemas', 'avro'))"
+        origin = "import tailrace.package_data as d; print(d.data_dir('schemas', 'avro'))"
         assert str(tmp_path) in _run(scripts, folder, "python", "-c", origin).stdout
     finally:
         _run(scripts, folder, "tailrace", "down", "--purge", check=False)

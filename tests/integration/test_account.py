@@ -12,9 +12,9 @@ from tests.support.account import Account, account
 from tests.support.lane import HandmadeLane
 from tests.support.observer import Observer
 
-from tailrace.kit.connection import Connection
-from tailrace.kit.messages import Source
+from tailrace.connection import Connection
 from tailrace.local.kafka import LocalKafka
+from tailrace.streaming.records import Source
 
 _NAMES = count(1)
 

@@ -11,15 +11,15 @@ from tests.support import models
 from tests.support.signed import home_with_keys, signed_at
 
 import tailrace
+from tailrace.avro.registry import RegistryClient
 from tailrace.cli.control import contracts, features_in_service
-from tailrace.contracts import lanes
-from tailrace.contracts.apply import Outrun, apply, plan
-from tailrace.contracts.fold import Contracts
-from tailrace.kit.clickhouse import ClickHouse
-from tailrace.kit.connection import Connection
-from tailrace.kit.errors import TailraceError
-from tailrace.kit.registry import RegistryClient
-from tailrace.kit.topics import control_topics, ensure_topics, lane_topics
+from tailrace.clickhouse.client import ClickHouse
+from tailrace.connection import Connection
+from tailrace.contracts.records import lanes
+from tailrace.contracts.state.contracts import Contracts
+from tailrace.control.apply import Outrun, apply, plan
+from tailrace.errors import TailraceError
+from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics, lane_topics
 
 TEXT = """\
 model: MODEL

@@ -28,18 +28,10 @@ from tests.support.memory_registry import MemoryRegistry
 from tests.support.signed import Control, message_of
 from tests.support.stored import Stored, count_by_topic
 
-from tailrace.contracts.model_contract import load_contract
-from tailrace.contracts.registration import register_schemas
-from tailrace.contracts.schemas import lane_schemas
-from tailrace.kit.clickhouse import ClickHouse, QueryFailed
-from tailrace.kit.codec import Codec
-from tailrace.kit.data import data_dir
-from tailrace.kit.errors import Retry
-from tailrace.kit.log import Committed
-from tailrace.kit.memory_log import MemoryClock, MemoryLog
-from tailrace.kit.messages import Message, PlainMessage, TopicPartition
-from tailrace.kit.migrations import MigrationError, migrate, read_migrations
-from tailrace.kit.tables import (
+from tailrace.avro.codec import Codec
+from tailrace.clickhouse.client import ClickHouse, QueryFailed
+from tailrace.clickhouse.migrations import MigrationError, migrate, read_migrations
+from tailrace.clickhouse.tables import (
     CONTROL_TABLES,
     Column,
     columns_of,
@@ -48,11 +40,19 @@ from tailrace.kit.tables import (
     few_values_of,
     model_tables,
 )
+from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.records.schemas import lane_schemas
+from tailrace.control.registration import register_schemas
+from tailrace.errors import Retry
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
+from tailrace.package_data import data_dir
 from tailrace.sink.loop import Sink
 from tailrace.sink.plan import Plan
 from tailrace.sink.rows import UNREADABLE_LAYOUT, Layout, Row, RowReader, blocks
+from tailrace.streaming.backends.abstract import Committed
+from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.records import Message, PlainMessage, TopicPartition
 
 
 @pytest.fixture(scope="module")

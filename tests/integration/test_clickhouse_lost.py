@@ -24,14 +24,14 @@ from tests.support.signed import home_with_keys
 from tests.support.stored import coordinates
 from tests.support.waiting import until
 
-from tailrace.kit.clickhouse import ClickHouse
-from tailrace.kit.connection import Connection
-from tailrace.kit.credentials import HTTP, SERVICES, Credentials
-from tailrace.kit.history import lacking
-from tailrace.kit.messages import Record
+from tailrace.access.credentials import HTTP, SERVICES, Credentials
+from tailrace.clickhouse.client import ClickHouse
+from tailrace.clickhouse.history import lacking
+from tailrace.connection import Connection
 from tailrace.local.health import ask
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
+from tailrace.streaming.records import Record
 
 RECORDS = 1_200
 

@@ -16,7 +16,7 @@ import pytest
 from tests.support.clickhouse_server import connected, start
 from tests.support.waiting import until
 
-from tailrace.kit.credentials import HTTP, OPS, SERVICES, Credentials
+from tailrace.access.credentials import HTTP, OPS, SERVICES, Credentials
 from tailrace.local.clickhouse_limits import limits_of
 from tailrace.local.ports import HOST, free_port
 

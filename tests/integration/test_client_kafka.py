@@ -10,14 +10,14 @@ import pytest
 from confluent_kafka import Consumer
 from tests.support.lane import HandmadeLane
 
+from tailrace.avro.codec import ControlCodec
+from tailrace.avro.registry import RegistryClient
 from tailrace.client import Client, DeliveryFailed, Rejected, Timeout
-from tailrace.contracts.lanes import ALERTS
-from tailrace.kit import dead_letters
-from tailrace.kit.codec import ControlCodec
-from tailrace.kit.connection import Connection
-from tailrace.kit.errors import UsageError
-from tailrace.kit.messages import DeadLetter, Record, Source
-from tailrace.kit.registry import RegistryClient
+from tailrace.connection import Connection
+from tailrace.contracts.records.lanes import ALERTS
+from tailrace.errors import UsageError
+from tailrace.streaming import dead_letters
+from tailrace.streaming.records import DeadLetter, Record, Source
 
 
 class Answering(threading.Thread):

@@ -18,11 +18,11 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from ruamel.yaml import YAML
 
-from tailrace.kit.kafka_access import USERS
-from tailrace.kit.topics import control_topics, ensure_topics
+from tailrace.kafka_access.grants import USERS
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.kafka_security import client_options
 from tailrace.local.ports import HOST, free_port
+from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics
 
 ROOT = Path(__file__).parents[2]
 

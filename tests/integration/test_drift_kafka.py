@@ -18,26 +18,26 @@ from tests.support.environment import environment
 from tests.support.signed import home_with_keys
 from tests.support.waiting import until
 
-from tailrace.contracts import lanes
-from tailrace.contracts.apply import apply, plan
-from tailrace.contracts.fold import Contracts
-from tailrace.contracts.lanes import Lane
-from tailrace.contracts.model_contract import load_contract
-from tailrace.contracts.schemas import prediction_schema
-from tailrace.kit.codec import Codec, ControlCodec
-from tailrace.kit.connection import Connection
-from tailrace.kit.kafka_clients import end
-from tailrace.kit.marks import mark
-from tailrace.kit.messages import Record
-from tailrace.kit.reading import read_all
-from tailrace.kit.registry import RegistryClient
-from tailrace.kit.topics import control_topics, ensure_topics
+from tailrace.avro.codec import Codec, ControlCodec
+from tailrace.avro.registry import RegistryClient
+from tailrace.connection import Connection
+from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.records import lanes
+from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.records.schemas import prediction_schema
+from tailrace.contracts.state.contracts import Contracts
+from tailrace.control.apply import apply, plan
+from tailrace.control.publish import publish_package
 from tailrace.local.ports import free_port
 from tailrace.local.process import Process
-from tailrace.models.build import build_package
-from tailrace.models.publish import publish_package
-from tailrace.models.reference import NumberProfile, Reference
+from tailrace.models.package.build import build_package
+from tailrace.models.package.reference import NumberProfile, Reference
 from tailrace.signing.trust import own_key
+from tailrace.streaming.backends.kafka.clients import end
+from tailrace.streaming.backends.kafka.reading import read_all
+from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics
+from tailrace.streaming.records import Record
+from tailrace.streaming.watermark_records import mark
 
 MODEL = "drifting"
 LANE = Lane(MODEL)

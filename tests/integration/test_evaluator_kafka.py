@@ -20,25 +20,25 @@ from tests.support.cluster import broker_with_registry
 from tests.support.signed import home_with_keys
 from tests.support.waiting import until
 
-from tailrace.contracts import lanes
-from tailrace.contracts.apply import apply, plan
-from tailrace.contracts.fold import Contracts
-from tailrace.contracts.lanes import Lane
-from tailrace.contracts.model_contract import load_contract
-from tailrace.contracts.schemas import label_schema, prediction_schema
-from tailrace.kit.codec import Codec, ControlCodec
-from tailrace.kit.connection import Connection
-from tailrace.kit.kafka_clients import end
-from tailrace.kit.marks import mark
-from tailrace.kit.messages import Record
-from tailrace.kit.murmur2 import partition_of
-from tailrace.kit.reading import read_all
-from tailrace.kit.registry import RegistryClient
+from tailrace.avro.codec import Codec, ControlCodec
+from tailrace.avro.registry import RegistryClient
+from tailrace.connection import Connection
+from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.records import lanes
+from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.records.schemas import label_schema, prediction_schema
+from tailrace.contracts.state.contracts import Contracts
+from tailrace.control.apply import apply, plan
+from tailrace.control.publish import publish_package
 from tailrace.local.ports import free_port
 from tailrace.local.process import Process
-from tailrace.models.build import build_package
-from tailrace.models.publish import publish_package
+from tailrace.models.package.build import build_package
 from tailrace.signing.trust import own_key
+from tailrace.streaming.backends.kafka.clients import end
+from tailrace.streaming.backends.kafka.reading import read_all
+from tailrace.streaming.partitioner import partition_of
+from tailrace.streaming.records import Record
+from tailrace.streaming.watermark_records import mark
 
 MODEL = "credit"
 LANE = Lane(MODEL)

@@ -19,11 +19,8 @@ from confluent_kafka import KafkaError, KafkaException
 from tests.support.simulation import LONG
 from tests.support.waiting import until
 
-from tailrace.kit import dead_letters
-from tailrace.kit.connection import Connection, connect
-from tailrace.kit.errors import Retry, TailraceError
-from tailrace.kit.kafka_clients import sending
-from tailrace.kit.reading import read_all
+from tailrace.connection import Connection, connect
+from tailrace.errors import Retry, TailraceError
 from tailrace.local import keeper as keeper_module
 from tailrace.local import status as status_module
 from tailrace.local import supervisor as supervisor_module
@@ -32,6 +29,9 @@ from tailrace.local.process import Process
 from tailrace.local.room import Shortage
 from tailrace.local.status import status
 from tailrace.local.supervisor import Supervisor
+from tailrace.streaming import dead_letters
+from tailrace.streaming.backends.kafka.clients import sending
+from tailrace.streaming.backends.kafka.reading import read_all
 
 CONTRACT = """\
 model: pumps

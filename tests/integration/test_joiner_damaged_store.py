@@ -17,15 +17,15 @@ from tests.support.memory_registry import MemoryRegistry
 from tests.support.signed import records
 from tests.support.simulation import drained, quarantine
 
+from tailrace.errors import TailraceError
 from tailrace.joiner.logic import JoinerLogic
 from tailrace.joiner.rocks_store import RocksStore, open_store
 from tailrace.joiner.standing import INPUTS
 from tailrace.joiner.store import request_key
-from tailrace.kit.batch_loop import BatchLoop
-from tailrace.kit.errors import TailraceError
-from tailrace.kit.marks import mark, mark_time
-from tailrace.kit.memory_log import MemoryClock, MemoryLog
-from tailrace.kit.messages import Record, Source
+from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.records import Record, Source
+from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.watermark_records import mark, mark_time
 
 REGISTRY = MemoryRegistry()
 MADE = JoinedLane(CONTRACT, REGISTRY)

@@ -16,16 +16,16 @@ from tests.support.joining import CONTRACT, JoinedLane
 from tests.support.joining_oracle import World, expected
 from tests.support.waiting import until
 
-from tailrace.kit import dead_letters
-from tailrace.kit.connection import Connection
-from tailrace.kit.marks import mark, mark_time
-from tailrace.kit.messages import Message, Record, Source
-from tailrace.kit.reading import read_all
-from tailrace.kit.registry import RegistryClient
-from tailrace.kit.topics import ensure_topics, lane_topics
+from tailrace.avro.registry import RegistryClient
+from tailrace.connection import Connection
 from tailrace.local.health import ask
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
+from tailrace.streaming import dead_letters
+from tailrace.streaming.backends.kafka.reading import read_all
+from tailrace.streaming.backends.kafka.topics import ensure_topics, lane_topics
+from tailrace.streaming.records import Message, Record, Source
+from tailrace.streaming.watermark_records import mark, mark_time
 
 PARTITIONS = 3
 START = 1_600_000_000_000

@@ -9,12 +9,12 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from tests.support.log_conformance import LogConformance
 
-from tailrace.kit.clock import SystemClock
-from tailrace.kit.connection import Connection
-from tailrace.kit.kafka_clients import sending
-from tailrace.kit.kafka_log import KafkaBackend, KafkaProducer
-from tailrace.kit.log import Backend, TransactionalProducer
+from tailrace.connection import Connection
 from tailrace.local.kafka import LocalKafka
+from tailrace.streaming.backends.abstract import Backend, TransactionalProducer
+from tailrace.streaming.backends.kafka.backend import KafkaBackend, KafkaProducer
+from tailrace.streaming.backends.kafka.clients import sending
+from tailrace.streaming.time_source import SystemClock
 
 
 class KafkaWorld:

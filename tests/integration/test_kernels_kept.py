@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 SOURCE = """
-from tailrace.kit.kernels import kernel
+from tailrace.kernels.compiler import kernel
 
 @kernel("int64(int64)")
 def twice(number):

@@ -12,18 +12,18 @@ from tests.support.lane import PARTITIONS, HandmadeLane
 from tests.support.signed import home_with_keys
 from tests.support.waiting import PATIENCE_S
 
+from tailrace.avro.registry import RegistryClient
 from tailrace.clock.logic import SILENT_MS
 from tailrace.clock.loop import ClockLoop
-from tailrace.kit.clock import SystemClock
-from tailrace.kit.connection import Connection
-from tailrace.kit.errors import UsageError
-from tailrace.kit.marks import mark_time
-from tailrace.kit.messages import Message
-from tailrace.kit.reading import read_all
-from tailrace.kit.registry import RegistryClient
-from tailrace.kit.service import Service
-from tailrace.kit.settings import Settings
+from tailrace.connection import Connection
+from tailrace.errors import UsageError
 from tailrace.replay.claim import Claim, clocks, tell
+from tailrace.runtime.service import Service
+from tailrace.settings import Settings
+from tailrace.streaming.backends.kafka.reading import read_all
+from tailrace.streaming.records import Message
+from tailrace.streaming.time_source import SystemClock
+from tailrace.streaming.watermark_records import mark_time
 
 SPEED = 20
 

@@ -16,11 +16,11 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, To
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 from tests.support.simulation import LONG
 
-from tailrace.kit.errors import TailraceError
-from tailrace.kit.kafka_clients import is_unknown, sending
+from tailrace.errors import TailraceError
 from tailrace.local.java import java, java_version
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import HOST, free_port
+from tailrace.streaming.backends.kafka.clients import is_unknown, sending
 
 KILLS = 5 if LONG else 2
 

@@ -13,22 +13,22 @@ from tests.support import models
 from tests.support.signed import home_with_keys
 
 import tailrace
-from tailrace.contracts import lanes
-from tailrace.contracts.apply import apply, plan
-from tailrace.contracts.fold import Contracts
-from tailrace.kit.codec import ControlCodec
-from tailrace.kit.connection import Connection
-from tailrace.kit.errors import TailraceError, UsageError
-from tailrace.kit.reading import read_all
-from tailrace.kit.registry import RegistryClient
-from tailrace.kit.topics import control_topics, ensure_topics
-from tailrace.models.commands import ask
-from tailrace.models.errors import PackageRefused
-from tailrace.models.fetch import KafkaChunks, PackageFetcher
-from tailrace.models.package import Chunk, chunks_of, open_package
-from tailrace.models.publish import contract_in_force, publish_package
-from tailrace.models.versions import published_versions
+from tailrace.avro.codec import ControlCodec
+from tailrace.avro.registry import RegistryClient
+from tailrace.connection import Connection
+from tailrace.contracts.records import lanes
+from tailrace.contracts.state.contracts import Contracts
+from tailrace.control.apply import apply, plan
+from tailrace.control.commands import ask
+from tailrace.control.publish import contract_in_force, publish_package
+from tailrace.control.versions import published_versions
+from tailrace.errors import TailraceError, UsageError
+from tailrace.models.package.errors import PackageRefused
+from tailrace.models.package.fetch import KafkaChunks, PackageFetcher
+from tailrace.models.package.open import Chunk, chunks_of, open_package
 from tailrace.signing.trust import TrustStore, own_key
+from tailrace.streaming.backends.kafka.reading import read_all
+from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics
 
 
 @pytest.fixture(scope="module")

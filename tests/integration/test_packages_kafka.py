@@ -24,17 +24,17 @@ from tests.support.cluster import LANE, REQUEST, Cluster, Traffic, running_clust
 from tests.support.waiting import until
 from typer.testing import CliRunner
 
+from tailrace.avro.codec import ControlCodec
+from tailrace.avro.registry import RegistryClient
 from tailrace.cli.app import app
-from tailrace.contracts import lanes
-from tailrace.kit.codec import ControlCodec
-from tailrace.kit.errors import TailraceError
-from tailrace.kit.kafka_clients import end
-from tailrace.kit.reading import read_all, read_at
-from tailrace.kit.registry import RegistryClient
-from tailrace.models.commands import ask
-from tailrace.models.errors import PackageRefused
-from tailrace.models.package import chunks_of, verified_manifest
+from tailrace.contracts.records import lanes
+from tailrace.control.commands import ask
+from tailrace.errors import TailraceError
+from tailrace.models.package.errors import PackageRefused
+from tailrace.models.package.open import chunks_of, verified_manifest
 from tailrace.signing.trust import TrustStore, own_key
+from tailrace.streaming.backends.kafka.clients import end
+from tailrace.streaming.backends.kafka.reading import read_all, read_at
 
 MORE = """
 labels: {horizon: 1s}

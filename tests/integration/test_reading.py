@@ -6,12 +6,12 @@ import confluent_kafka
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tailrace.kit.connection import Connection
-from tailrace.kit.errors import TailraceError
-from tailrace.kit.kafka_log import KafkaBackend
-from tailrace.kit.messages import Record, TopicPartition
-from tailrace.kit.reading import TopicReader, read_all, read_at
+from tailrace.connection import Connection
+from tailrace.errors import TailraceError
 from tailrace.local.kafka import LocalKafka
+from tailrace.streaming.backends.kafka.backend import KafkaBackend
+from tailrace.streaming.backends.kafka.reading import TopicReader, read_all, read_at
+from tailrace.streaming.records import Record, TopicPartition
 
 
 @pytest.fixture

@@ -13,15 +13,11 @@ from tests.support.clickhouse_server import LOGINS, start
 from tests.support.clickhouse_walls import amend
 from tests.support.simulation import drained
 
-from tailrace.kit.clickhouse import ClickHouse
-from tailrace.kit.errors import BadRecord, UsageError
-from tailrace.kit.group_offsets import GroupProgress
-from tailrace.kit.history import lacking
-from tailrace.kit.log import Committed
-from tailrace.kit.memory_log import MemoryClock, MemoryLog
-from tailrace.kit.messages import Message, TopicPartition
-from tailrace.kit.migrations import migrate
-from tailrace.kit.tables import Column, ensure_table
+from tailrace.clickhouse.client import ClickHouse
+from tailrace.clickhouse.history import lacking
+from tailrace.clickhouse.migrations import migrate
+from tailrace.clickhouse.tables import Column, ensure_table
+from tailrace.errors import BadRecord, UsageError
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 from tailrace.sink import rebuild as module
@@ -29,6 +25,10 @@ from tailrace.sink.loop import Sink
 from tailrace.sink.plan import make_plan
 from tailrace.sink.rebuild import Rebuild, Rebuilt
 from tailrace.sink.rows import Layout, Row
+from tailrace.streaming.backends.abstract import Committed
+from tailrace.streaming.backends.kafka.group_offsets import GroupProgress
+from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.records import Message, TopicPartition
 
 PARTITIONS = 3
 

@@ -15,8 +15,8 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from tests.support.registry_server import LOGIN, registry_server
 
-from tailrace.kit.errors import Retry
-from tailrace.kit.registry import IncompatibleSchema, RegistryClient, UnknownSchema
+from tailrace.avro.registry import IncompatibleSchema, RegistryClient, UnknownSchema
+from tailrace.errors import Retry
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import free_port
 from tailrace.local.registry_log import TOPIC, RegistryLog

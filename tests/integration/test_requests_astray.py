@@ -12,11 +12,11 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from tests.support.proxied_kafka import ProxiedKafka
 from tests.support.tcp_proxy import ARRIVES_S, END_TXN, TXN_OFFSET_COMMIT, Harm
 
-from tailrace.kit.connection import Connection
-from tailrace.kit.kafka_log import KafkaBackend, KafkaProducer
-from tailrace.kit.log import Committed, Membership
-from tailrace.kit.messages import Record, TopicPartition
-from tailrace.kit.reading import read_all
+from tailrace.connection import Connection
+from tailrace.streaming.backends.abstract import Committed, Membership
+from tailrace.streaming.backends.kafka.backend import KafkaBackend, KafkaProducer
+from tailrace.streaming.backends.kafka.reading import read_all
+from tailrace.streaming.records import Record, TopicPartition
 
 LATE_S = 2.5
 REQUESTS = TopicPartition("astray.requests", 0)

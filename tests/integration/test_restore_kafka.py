@@ -11,14 +11,14 @@ from tests.support.log_conformance import Echo
 from tests.support.simulation import quarantine
 from tests.support.waiting import PATIENCE_S
 
-from tailrace.kit.batch_loop import BatchLoop
-from tailrace.kit.clock import SystemClock
-from tailrace.kit.connection import Connection
-from tailrace.kit.kafka_log import SESSION_TIMEOUT_MS, KafkaBackend
-from tailrace.kit.log import Committed, History
-from tailrace.kit.messages import Message, TopicPartition
-from tailrace.kit.reading import read_all
+from tailrace.connection import Connection
 from tailrace.local.kafka import LocalKafka
+from tailrace.streaming.backends.abstract import Committed, History
+from tailrace.streaming.backends.kafka.backend import SESSION_TIMEOUT_MS, KafkaBackend
+from tailrace.streaming.backends.kafka.reading import read_all
+from tailrace.streaming.records import Message, TopicPartition
+from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.time_source import SystemClock
 
 SOURCE, TARGET, STATE = "restore.requests", "restore.answers", "restore.state"
 

@@ -28,19 +28,19 @@ from tests.support.hostile import burden
 from tests.support.reports import alert, report
 from tests.support.waiting import until
 
-from tailrace.contracts import lanes
+from tailrace.avro.codec import ControlCodec
+from tailrace.avro.registry import RegistryClient
+from tailrace.contracts.records import lanes
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.kit.codec import ControlCodec
-from tailrace.kit.errors import TailraceError, UsageError
-from tailrace.kit.reading import read_all
-from tailrace.kit.registry import RegistryClient
-from tailrace.models.build import Package
-from tailrace.models.commands import ask
-from tailrace.models.load import LoadedModel, load_model
-from tailrace.models.manifest import Part, sha256
-from tailrace.models.publish import publish_package
+from tailrace.control.commands import ask
+from tailrace.control.publish import publish_package
+from tailrace.errors import TailraceError, UsageError
+from tailrace.models.formats.load import LoadedModel, load_model
+from tailrace.models.package.build import Package
+from tailrace.models.package.manifest import Part, sha256
 from tailrace.signing.keys import SigningKey
 from tailrace.signing.trust import own_key
+from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.verify.explained import explain_logged
 from tailrace.verify.logged import Span
 from tailrace.verify.reproduce import reproduce

@@ -23,17 +23,17 @@ from tests.support.stack import running_stack
 from tests.support.stored import Stored, coordinates, count_by_topic
 from tests.support.waiting import until, until_answers
 
-from tailrace.contracts.schemas import lane_schemas
-from tailrace.kit import dead_letters
-from tailrace.kit.clickhouse import ClickHouse
-from tailrace.kit.connection import Connection
-from tailrace.kit.credentials import HTTP, SERVICES, Credentials
-from tailrace.kit.marks import mark
-from tailrace.kit.messages import DeadLetter, Message, PlainMessage, Record, Source
+from tailrace.access.credentials import HTTP, SERVICES, Credentials
+from tailrace.clickhouse.client import ClickHouse
+from tailrace.connection import Connection
+from tailrace.contracts.records.schemas import lane_schemas
 from tailrace.local.health import ask
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
+from tailrace.streaming import dead_letters
+from tailrace.streaming.records import DeadLetter, Message, PlainMessage, Record, Source
+from tailrace.streaming.watermark_records import mark
 
 DEATHS = [("plan", 2), ("planned", 2), ("inserted", 4), ("lost", 3), ("committed", 1)]
 

@@ -17,12 +17,12 @@ import psutil
 import pytest
 from tests.support.waiting import until
 
-from tailrace.kit.clickhouse import ClickHouse
-from tailrace.kit.connection import connect
-from tailrace.kit.credentials import APPLICATION, HTTP, KAFKA, OWNER, SERVICES, Credentials
-from tailrace.kit.doors import with_userinfo
-from tailrace.kit.errors import TailraceError
-from tailrace.kit.registry import RegistryClient
+from tailrace.access.credentials import APPLICATION, HTTP, KAFKA, OWNER, SERVICES, Credentials
+from tailrace.access.home_servers import with_userinfo
+from tailrace.avro.registry import RegistryClient
+from tailrace.clickhouse.client import ClickHouse
+from tailrace.connection import connect
+from tailrace.errors import TailraceError
 from tailrace.local import supervisor as module
 from tailrace.local.environment import program_environment
 from tailrace.local.health import ask

@@ -15,11 +15,11 @@ from tests.support.environment import environment
 from tests.support.lane import HandmadeLane
 
 from tailrace.cli.dead_letters import RESENT
-from tailrace.kit import dead_letters
-from tailrace.kit.connection import Connection
-from tailrace.kit.marks import mark
-from tailrace.kit.messages import DeadLetter, Message, Record, Source
-from tailrace.kit.reading import read_all, read_at
+from tailrace.connection import Connection
+from tailrace.streaming import dead_letters
+from tailrace.streaming.backends.kafka.reading import read_all, read_at
+from tailrace.streaming.records import DeadLetter, Message, Record, Source
+from tailrace.streaming.watermark_records import mark
 
 
 class Shell:

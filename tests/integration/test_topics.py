@@ -6,10 +6,10 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from tests.support.waiting import until
 
-from tailrace.kit.errors import Retry
-from tailrace.kit.topics import control_topics, ensure_topics, lane_topics, settle
+from tailrace.errors import Retry
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import free_port
+from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics, lane_topics, settle
 
 
 def test_what_is_missing_is_made_and_a_second_look_finds_nothing_to_say(kafka: LocalKafka) -> None:

@@ -15,13 +15,13 @@ from tests.support.environment import environment
 from tests.support.training import DAY, TrainingLane, alert
 from tests.support.waiting import until
 
-from tailrace.contracts import lanes
-from tailrace.kit.connection import Connection
-from tailrace.kit.home_identity import home_id
-from tailrace.kit.reading import read_all
-from tailrace.models.evaluations import evaluations
-from tailrace.models.manifest import Manifest
+from tailrace.access.home_identity import home_id
+from tailrace.connection import Connection
+from tailrace.contracts.records import lanes
+from tailrace.control.evaluations import evaluations
+from tailrace.models.package.manifest import Manifest
 from tailrace.signing.records import sign_command
+from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.trainer.events import record_of, run_of
 from tailrace.trainer.processes import Limits, Workers
 

@@ -14,11 +14,11 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from tests.support.lane import PARTITIONS, HandmadeLane
 
-from tailrace.kit import dead_letters
-from tailrace.kit.connection import Connection
-from tailrace.kit.marks import mark
-from tailrace.kit.messages import DeadLetter, PlainMessage, Record, Source
-from tailrace.kit.sources import record_id
+from tailrace.connection import Connection
+from tailrace.streaming import dead_letters
+from tailrace.streaming.ids import record_id
+from tailrace.streaming.records import DeadLetter, PlainMessage, Record, Source
+from tailrace.streaming.watermark_records import mark
 from tailrace.verify.report import Report
 from tailrace.verify.verify import Verification
 

@@ -24,12 +24,12 @@ from tests.support.toy_windows import (
 )
 from tests.support.waiting import PATIENCE_S
 
-from tailrace.contracts.lanes import CONTRACTS, WINDOW_PARTS, WINDOW_STATE
-from tailrace.kit.connection import Connection
-from tailrace.kit.messages import Message, Record
-from tailrace.kit.reading import read_all
+from tailrace.connection import Connection
+from tailrace.contracts.records.lanes import CONTRACTS, WINDOW_PARTS, WINDOW_STATE
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.process import Process
+from tailrace.streaming.backends.kafka.reading import read_all
+from tailrace.streaming.records import Message, Record
 
 PARTITIONS = 3
 KILLS = 3

@@ -9,10 +9,10 @@ import psutil
 import pytest
 from tests.support.project import Project
 
-from tailrace.kit.connection import Connection
-from tailrace.kit.doors import login, with_userinfo
-from tailrace.kit.errors import Retry, UsageError
-from tailrace.kit.registry import RegistryClient
+from tailrace.access.home_servers import login, with_userinfo
+from tailrace.avro.registry import RegistryClient
+from tailrace.connection import Connection
+from tailrace.errors import Retry, UsageError
 from tailrace.local.home import Home
 from tailrace.local.ports import free_port
 

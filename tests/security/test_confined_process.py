@@ -15,7 +15,7 @@ from tests.support.waiting import until_answers
 
 from tailrace.confinement import landlock
 from tailrace.confinement.landlock import Limits, confine
-from tailrace.kit.errors import TailraceError
+from tailrace.errors import TailraceError
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 

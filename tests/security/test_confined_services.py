@@ -19,12 +19,12 @@ from typing import NamedTuple
 import pytest
 from tests.support.landlock import needs_landlock, needs_ports
 
+from tailrace.access.credentials import APPLICATION, HTTP, KAFKA, Credentials
+from tailrace.access.credentials import SERVICES as SERVICES_TOKEN
+from tailrace.access.home_servers import make_tokens
 from tailrace.confinement import landlock
-from tailrace.kit.connection import running_addresses
-from tailrace.kit.credentials import APPLICATION, HTTP, KAFKA, Credentials
-from tailrace.kit.credentials import SERVICES as SERVICES_TOKEN
-from tailrace.kit.doors import make_tokens
-from tailrace.kit.kafka_access import ADMIN, USERS
+from tailrace.connection import running_addresses
+from tailrace.kafka_access.grants import ADMIN, USERS
 from tailrace.local.environment import program_environment
 from tailrace.local.home import Home
 from tailrace.local.kafka_security import CLIENTS
@@ -225,7 +225,7 @@ def test_the_word_of_rollout_is_read_and_not_written(prepared: Prepared) -> None
 def test_an_examiner_limits_the_memory_of_packages(prepared: Prepared) -> None:
     """On top of what it has itself, which it reads in /proc, as a child of the service."""
     code = """
-from tailrace.models.examiner import Limits, _take_limits
+from tailrace.models.package.examiner import Limits, _take_limits
 if os.fork() == 0:
     _take_limits(Limits(memory_bytes=64 << 20))
     bytearray(32 << 20)
@@ -270,7 +270,7 @@ def test_an_applications_login_in_the_environment_is_not_the_services(prepared: 
     """`eval "$(tailrace env)" && tailrace run scorer`: it comes as itself, and cannot read the other's password."""
     login = program_environment(Home(prepared.home), APPLICATION)
     code = """
-from tailrace.kit.connection import connect
+from tailrace.connection import connect
 assert connect(user=name).kafka["sasl.username"] == name, connect(user=name).kafka["sasl.username"]
 """
     env = {name: value for name, value in login.items() if name.startswith("KAFKA_")}

@@ -23,18 +23,18 @@ from tests.support.project import Project, running_project
 from tests.support.simulation import LONG
 from tests.support.touched import Touched
 
-from tailrace.contracts import lanes
-from tailrace.contracts.lanes import Lane
+from tailrace.avro.codec import Codec
+from tailrace.avro.registry import RegistryClient
+from tailrace.connection import Connection, connect
+from tailrace.contracts.records import lanes
+from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.kit.codec import Codec
-from tailrace.kit.connection import Connection, connect
-from tailrace.kit.kafka_access import ADMIN
-from tailrace.kit.kafka_clients import sending
-from tailrace.kit.marks import mark_time
-from tailrace.kit.messages import Record, Source
-from tailrace.kit.reading import read_all
-from tailrace.kit.registry import RegistryClient
+from tailrace.kafka_access.grants import ADMIN
 from tailrace.signing.signers import OWNER, SERVICES
+from tailrace.streaming.backends.kafka.clients import sending
+from tailrace.streaming.backends.kafka.reading import read_all
+from tailrace.streaming.records import Record, Source
+from tailrace.streaming.watermark_records import mark_time
 
 LANE = Lane("pumps")
 COUNTED = [lanes.WINDOW_PARTS, lanes.WINDOW_STATE]

@@ -17,9 +17,9 @@ from tests.support.hostile_signers import Forger
 from tests.support.simulation import LONG
 from tests.support.small_loop import LANE, SERVICES, SmallLoop
 
-from tailrace.contracts import lanes
-from tailrace.kit.marks import mark_time
-from tailrace.kit.messages import Record
+from tailrace.contracts.records import lanes
+from tailrace.streaming.records import Record
+from tailrace.streaming.watermark_records import mark_time
 
 GIVEN = os.environ.get("TAILRACE_SEED")
 SEEDS = [int(GIVEN)] if GIVEN else list(range(40 if LONG else 2))

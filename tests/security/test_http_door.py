@@ -22,11 +22,11 @@ import pytest
 from tests.support.registry_server import registry_server
 from tests.support.waiting import until
 
-from tailrace.kit.clickhouse import ClickHouse
-from tailrace.kit.connection import connect
-from tailrace.kit.credentials import APPLICATION, HTTP, HTTP_USERS, OPS, SERVICES, Credentials
-from tailrace.kit.errors import Retry, TailraceError
-from tailrace.kit.registry import RegistryClient
+from tailrace.access.credentials import APPLICATION, HTTP, HTTP_USERS, OPS, SERVICES, Credentials
+from tailrace.avro.registry import RegistryClient
+from tailrace.clickhouse.client import ClickHouse
+from tailrace.connection import connect
+from tailrace.errors import Retry, TailraceError
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 

@@ -23,8 +23,8 @@ from confluent_kafka.admin import (
 from tests.support.another_user import as_another_user, readable
 from tests.support.secured_kafka import LANE, quiet, secured_kafka
 
-from tailrace.kit.credentials import APPLICATION, KAFKA, OPS, Credentials
-from tailrace.kit.kafka_access import ADMIN, USERS
+from tailrace.access.credentials import APPLICATION, KAFKA, OPS, Credentials
+from tailrace.kafka_access.grants import ADMIN, USERS
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.kafka_security import client_options
 from tailrace.local.ports import HOST

@@ -31,7 +31,7 @@ from confluent_kafka.admin import (
 )
 from tests.support.secured_kafka import FOREIGN, LANE, TOPICS, quiet, secured_kafka
 
-from tailrace.kit.kafka_access import CLUSTER, GROUP, TOPIC, TRANSACTIONAL_ID, USERS, grants
+from tailrace.kafka_access.grants import CLUSTER, GROUP, TOPIC, TRANSACTIONAL_ID, USERS, grants
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.kafka_security import set_passwords
 from tailrace.services import TABLE

@@ -9,18 +9,18 @@ import pytest
 from tests.support.joining import JoinedLane
 from tests.support.small_loop import LANE, SmallLoop
 
-from tailrace.contracts.fold import AppliedContract
+from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.joiner.contract_plan import ContractPlan
 from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.partition import LanePartition
 from tailrace.joiner.standing import INPUTS
 from tailrace.joiner.step import Result
 from tailrace.joiner.store import MemoryStore
-from tailrace.kit import marks
-from tailrace.kit.bounds import Budget
-from tailrace.kit.log import Committed
-from tailrace.kit.marks import mark, mark_offset, mark_stream, mark_time
-from tailrace.kit.messages import Message, PlainMessage, Record, Source
+from tailrace.streaming import watermark_records as marks
+from tailrace.streaming.backends.abstract import Committed
+from tailrace.streaming.bounds import Budget
+from tailrace.streaming.records import Message, PlainMessage, Record, Source
+from tailrace.streaming.watermark_records import mark, mark_offset, mark_stream, mark_time
 
 MADE = JoinedLane()
 NOW, MINUTE, DAY = 1_700_000_000_000, 60_000, 86_400_000

@@ -10,7 +10,7 @@ from pathlib import Path
 from onnx import TensorProto, helper
 
 OPENED_BY = {
-    "tailrace": "from tailrace.models.run_onnx import session; session(data)",
+    "tailrace": "from tailrace.models.formats.onnx.run import session; session(data)",
     "plain": "import onnxruntime; onnxruntime.InferenceSession(data)",
 }
 # It is silent by itself where these are set, as on machines that run tests.

@@ -11,17 +11,17 @@ from tests.support.memory_registry import MemoryRegistry
 from tests.support.reports import alert, report
 from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Publisher, serving
 from tests.support.signed import Control, message_of, records
-from tests.unit.test_rollout_logic import BETTER, Desk, desk
+from tests.unit.rollout.test_rollout_logic import BETTER, Desk, desk
 
-from tailrace.contracts import lanes
-from tailrace.contracts.lane_clocks import LaneClock, record_of
+from tailrace.access.home_identity import home_id
+from tailrace.contracts.records import lanes
+from tailrace.contracts.state.lane_clocks import LaneClock, record_of
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.kit.home_identity import home_id
-from tailrace.kit.messages import Record
 from tailrace.signing.keys import KeyFile, SigningKey, key_path
 from tailrace.signing.records import HEADER, sign_command, sign_record
 from tailrace.signing.signers import OWNER, ROLLOUT, SERVICES
 from tailrace.signing.trust import TrustStore, make_keys, new_signing_key, own_key
+from tailrace.streaming.records import Record
 from tailrace.trainer.events import Events
 
 KINDS = {

@@ -11,14 +11,14 @@ from confluent_kafka import Producer
 from tests.support.cluster import LANE, REQUEST, Cluster, running_cluster
 from tests.support.waiting import until
 
-from tailrace.contracts import lanes
-from tailrace.kit.codec import ControlCodec
-from tailrace.kit.reading import Ends, read_all
-from tailrace.kit.registry import RegistryClient
-from tailrace.models.commands import ask
+from tailrace.avro.codec import ControlCodec
+from tailrace.avro.registry import RegistryClient
+from tailrace.contracts.records import lanes
+from tailrace.control.commands import ask
 from tailrace.signing.keys import KeyFile
 from tailrace.signing.signers import ROLLOUT
 from tailrace.signing.trust import TrustStore, new_signing_key
+from tailrace.streaming.backends.kafka.reading import Ends, read_all
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,15 @@ from tests.support import models
 from tests.support.hostile import CONTRACT, HOME, REVOKED, STRANGER, package, trust_keys
 from tests.support.scoring import Bench, Publisher
 
-from tailrace.contracts import lanes
-from tailrace.kit.log import Committed
-from tailrace.kit.messages import Record, TopicPartition
-from tailrace.models.catalog import LEAP, Catalog
-from tailrace.models.manifest import canonical_json, sha256
-from tailrace.models.package import verified_manifest, verified_package
-from tailrace.models.publish import _next_numbers
+from tailrace.contracts.records import lanes
+from tailrace.control.publish import _next_numbers
+from tailrace.models.package.catalog import LEAP, Catalog
+from tailrace.models.package.manifest import canonical_json, sha256
+from tailrace.models.package.open import verified_manifest, verified_package
 from tailrace.rollout.logic import RolloutLogic
 from tailrace.signing.trust import TrustStore
+from tailrace.streaming.backends.abstract import Committed
+from tailrace.streaming.records import Record, TopicPartition
 
 FAR = 2**63 - 2
 

@@ -18,8 +18,8 @@ from tests.support.project import Project, running_project
 
 from tailrace.confinement import landlock
 from tailrace.demo.loans import simulate
-from tailrace.kit.data import data_dir
 from tailrace.local.home import Home
+from tailrace.package_data import data_dir
 from tailrace.services import TABLE
 
 NOBODY = 65534

@@ -20,13 +20,13 @@ from tests.simulation.test_scorer_simulation import ScorerScenario, ShadowScenar
 from tests.simulation.test_sink_simulation import Storing
 from tests.support.simulation import Scenario
 
-from tailrace.kit.bounds import Bounds
-from tailrace.kit.log import Backend
-from tailrace.kit.logic import Clock, HasDue, Logic, Output
-from tailrace.kit.memory_log import Exceeded, Limits, MemoryClock, MemoryLog
-from tailrace.kit.messages import Message
 from tailrace.sink import loop
 from tailrace.sink.loop import Sink
+from tailrace.streaming.backends.abstract import Backend
+from tailrace.streaming.backends.memory.log import Exceeded, Limits, MemoryClock, MemoryLog
+from tailrace.streaming.bounds import Bounds
+from tailrace.streaming.processor import Clock, HasDue, Logic, Output
+from tailrace.streaming.records import Message
 
 BOUNDS = Bounds(records=40, size=40_000, seconds=0.2)
 LIMITS = Limits(records=80, size=120_000, open_ms=1_000, poll_ms=2_500)

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tailrace.contracts.fold import AppliedContract
-from tailrace.contracts.model_contract import load_contract
+from tailrace.avro.columns.decoder import Column
+from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.drift.alerts import tell
 from tailrace.drift.count import Subject
 from tailrace.drift.counts import Counts
 from tailrace.drift.judge import Window, judge
 from tailrace.drift.layout import Layout
-from tailrace.kit.avro_columns import Column
-from tailrace.models.reference import (
+from tailrace.models.package.reference import (
     CategoryProfile,
     NumberProfile,
     Reference,

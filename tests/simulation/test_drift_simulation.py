@@ -16,15 +16,22 @@ from tests.support.contracts import anybody
 from tests.support.drifting import CONTRACT, DriftWorld, draw, expected_tests
 from tests.support.simulation import OUTSIDE, Scenario, drained, quarantine, simulate
 
-from tailrace.contracts.lanes import ALERTS, CONTRACTS, DRIFT_REPORTS, MANIFESTS, WINDOW_PARTS, WINDOW_STATE
+from tailrace.contracts.records.lanes import (
+    ALERTS,
+    CONTRACTS,
+    DRIFT_REPORTS,
+    MANIFESTS,
+    WINDOW_PARTS,
+    WINDOW_STATE,
+)
 from tailrace.drift.logic import DriftWindows
-from tailrace.kit.batch_loop import BatchLoop
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.logic import Logic
-from tailrace.kit.marks import mark, mark_time
-from tailrace.kit.memory_log import MemoryClock, MemoryLog
-from tailrace.kit.messages import Message, Record
-from tailrace.kit.windowed import WindowedLogic
+from tailrace.errors import BadRecord
+from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.processor import Logic
+from tailrace.streaming.records import Message, Record
+from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.watermark_records import mark, mark_time
+from tailrace.windows.processor import WindowedLogic
 
 TOPICS = {"credit.predictions": "champion", "credit.shadow-predictions": "shadow"}
 SECOND = 1_000

@@ -11,7 +11,7 @@ from tests.simulation.test_joiner_simulation import REGISTRY, SECOND, JoinerScen
 from tests.support.signed import Control
 from tests.support.simulation import drained, simulate
 
-from tailrace.contracts.lanes import (
+from tailrace.contracts.records.lanes import (
     ALERTS,
     CONTRACTS,
     MANIFESTS,
@@ -20,10 +20,10 @@ from tailrace.contracts.lanes import (
     WINDOW_STATE,
 )
 from tailrace.evaluator.logic import PerformanceWindows
-from tailrace.kit.batch_loop import BatchLoop
-from tailrace.kit.marks import mark, mark_time
-from tailrace.kit.memory_log import MemoryClock, MemoryLog
-from tailrace.kit.windowed import WindowedLogic
+from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.watermark_records import mark, mark_time
+from tailrace.windows.processor import WindowedLogic
 
 CONTROL = Control(REGISTRY)
 CODEC = CONTROL.codec

@@ -12,7 +12,7 @@ from tests.support.evaluating import ARTIFACT, BINARY, Lab
 from tests.support.evaluating_batch import STREAMS, expected_reports, key_of
 from tests.support.simulation import OUTSIDE, Scenario, drained, simulate
 
-from tailrace.contracts.lanes import (
+from tailrace.contracts.records.lanes import (
     ALERTS,
     CONTRACTS,
     MANIFESTS,
@@ -20,12 +20,12 @@ from tailrace.contracts.lanes import (
     WINDOW_PARTS,
     WINDOW_STATE,
 )
-from tailrace.kit.batch_loop import BatchLoop
-from tailrace.kit.marks import mark
-from tailrace.kit.memory_log import MemoryClock, MemoryLog
-from tailrace.kit.messages import Record
-from tailrace.kit.windowed import WindowedLogic
-from tailrace.models.manifest import Holdout
+from tailrace.models.package.manifest import Holdout
+from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.records import Record
+from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.watermark_records import mark
+from tailrace.windows.processor import WindowedLogic
 
 TEXT = BINARY.replace(
     "labels: {horizon: 100s}", "labels: {horizon: 100s, known_only_for: [approve], never: {assume: false}}"

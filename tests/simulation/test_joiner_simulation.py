@@ -17,17 +17,17 @@ from tests.support.memory_registry import MemoryRegistry
 from tests.support.signed import records
 from tests.support.simulation import Scenario, drained, simulate
 
+from tailrace.errors import StateLost
 from tailrace.joiner import partition as joiner_partition
 from tailrace.joiner.logic import JoinerLogic
 from tailrace.joiner.store import MemoryStore
-from tailrace.kit import dead_letters
-from tailrace.kit.bounds import STEP
-from tailrace.kit.errors import StateLost
-from tailrace.kit.logic import Logic
-from tailrace.kit.marks import mark, mark_stream, mark_time
-from tailrace.kit.memory_log import MemoryLog
-from tailrace.kit.messages import Message, Record, Source
-from tailrace.kit.murmur2 import partition_of
+from tailrace.streaming import dead_letters
+from tailrace.streaming.backends.memory.log import MemoryLog
+from tailrace.streaming.bounds import STEP
+from tailrace.streaming.partitioner import partition_of
+from tailrace.streaming.processor import Logic
+from tailrace.streaming.records import Message, Record, Source
+from tailrace.streaming.watermark_records import mark, mark_stream, mark_time
 
 REGISTRY = MemoryRegistry()
 START = 1_600_000_000_000

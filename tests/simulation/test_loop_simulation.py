@@ -9,10 +9,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 from tests.support.simulation import OUTSIDE, Scenario, drained, simulate
 
-from tailrace.kit.log import Committed
-from tailrace.kit.logic import Clock, Output
-from tailrace.kit.memory_log import MemoryLog
-from tailrace.kit.messages import DeadLetter, Hold, Message, Record, Source, TopicPartition
+from tailrace.streaming.backends.abstract import Committed
+from tailrace.streaming.backends.memory.log import MemoryLog
+from tailrace.streaming.processor import Clock, Output
+from tailrace.streaming.records import DeadLetter, Hold, Message, Record, Source, TopicPartition
 
 RULES = "tailrace.rules"
 FIRST, SECOND = "one.requests", "two.requests"

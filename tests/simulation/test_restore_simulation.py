@@ -8,8 +8,8 @@ import random
 from tests.support.simulation import OUTSIDE, Scenario, drained, simulate
 from tests.support.summing import Summing, expected_sums
 
-from tailrace.kit.memory_log import MemoryLog
-from tailrace.kit.messages import Record
+from tailrace.streaming.backends.memory.log import MemoryLog
+from tailrace.streaming.records import Record
 
 NUMBERS, SUMS, COUNTS = "lane.numbers", "lane.sums", "lane.counts"
 

@@ -24,16 +24,16 @@ from tests.support.scoring import Publisher, formula_model
 from tests.support.signed import records
 from tests.support.simulation import Scenario, drained, quarantine, simulate
 
-from tailrace.contracts import lanes
-from tailrace.contracts.model_contract import ModelContract, load_contract
-from tailrace.kit.batch_loop import BatchLoop
-from tailrace.kit.errors import Retry
-from tailrace.kit.log import Backend, Committed
-from tailrace.kit.memory_log import MemoryClock, MemoryLog
-from tailrace.kit.messages import Message, TopicPartition
-from tailrace.models.errors import PackageRefused
-from tailrace.models.load import LoadedModel
+from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.records import lanes
+from tailrace.errors import Retry
+from tailrace.models.formats.load import LoadedModel
+from tailrace.models.package.errors import PackageRefused
 from tailrace.rollout.logic import RolloutLogic
+from tailrace.streaming.backends.abstract import Backend, Committed
+from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.records import Message, TopicPartition
+from tailrace.streaming.runner import BatchLoop
 
 MODELS = ("one", "two", "three")
 NEEDED, MARGIN, TOLERANCE = 40, 0.05, 0.1

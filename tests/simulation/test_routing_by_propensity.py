@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from tests.support.reports import earned
 from tests.support.scoring import formula_model
 
-from tailrace.contracts.model_contract import load_contract
-from tailrace.models.load import Predictions
-from tailrace.models.rollout_fold import Canary, Experiment, RolloutState
+from tailrace.contracts.language.model_contract import load_contract
+from tailrace.models.formats.load import Predictions
+from tailrace.models.rollout_state.fold import Canary, Experiment, RolloutState
 from tailrace.rollout.decide import begin_experiment
 from tailrace.rollout.judge import move
 from tailrace.rollout.paired_reports import PairedReports

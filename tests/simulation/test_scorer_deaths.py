@@ -13,18 +13,18 @@ from tests.support.memory_registry import MemoryRegistry
 from tests.support.scoring import Publisher, formula_model
 from tests.support.simulation import Crash, Scenario, drained, simulate
 
-from tailrace.contracts import lanes
-from tailrace.contracts.model_contract import load_contract
-from tailrace.contracts.schemas import prediction_schema
-from tailrace.kit import dead_letters
-from tailrace.kit.errors import Retry
-from tailrace.kit.logic import Logic
-from tailrace.kit.marks import mark_time
-from tailrace.kit.memory_log import MemoryLog
-from tailrace.kit.messages import Record, Source
-from tailrace.models.columns import Array, Columns
-from tailrace.models.load import LoadedModel
+from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.records import lanes
+from tailrace.contracts.records.schemas import prediction_schema
+from tailrace.errors import Retry
+from tailrace.models.formats.columns import Array, Columns
+from tailrace.models.formats.load import LoadedModel
 from tailrace.scorer.logic import ScorerLogic
+from tailrace.streaming import dead_letters
+from tailrace.streaming.backends.memory.log import MemoryLog
+from tailrace.streaming.processor import Logic
+from tailrace.streaming.records import Record, Source
+from tailrace.streaming.watermark_records import mark_time
 
 WITH_CHAIN = load_contract(TEXT.format(policy="[]"))
 WITHOUT = load_contract(TEXT.format(policy="[]").partition("guardrails")[0])

@@ -19,22 +19,22 @@ from tests.support.memory_registry import MemoryRegistry
 from tests.support.scoring import Publisher, formula_model
 from tests.support.simulation import Scenario, drained, simulate
 
-from tailrace.contracts.model_contract import load_contract
-from tailrace.contracts.schemas import prediction_schema
-from tailrace.kit import dead_letters
-from tailrace.kit.codec import Codec
-from tailrace.kit.errors import Retry
-from tailrace.kit.hashing import key_positions
-from tailrace.kit.logic import Clock, Logic, Output
-from tailrace.kit.marks import mark, mark_time
-from tailrace.kit.memory_log import MemoryLog
-from tailrace.kit.messages import Message, Record, Source
-from tailrace.kit.sources import prediction_id
-from tailrace.models.columns import Array, Columns
-from tailrace.models.errors import PackageRefused
-from tailrace.models.load import LoadedModel
+from tailrace.avro.codec import Codec
+from tailrace.avro.columns.hashing import key_positions
+from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.records.schemas import prediction_schema
+from tailrace.errors import Retry
+from tailrace.models.formats.columns import Array, Columns
+from tailrace.models.formats.load import LoadedModel
+from tailrace.models.package.errors import PackageRefused
 from tailrace.scorer.logic import ScorerLogic
 from tailrace.scorer.versions import Role
+from tailrace.streaming import dead_letters
+from tailrace.streaming.backends.memory.log import MemoryLog
+from tailrace.streaming.ids import prediction_id
+from tailrace.streaming.processor import Clock, Logic, Output
+from tailrace.streaming.records import Message, Record, Source
+from tailrace.streaming.watermark_records import mark, mark_time
 
 TEXT = """
 model: credit

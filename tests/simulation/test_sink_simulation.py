@@ -14,19 +14,19 @@ from tests.support.memory_store import MemoryStore, StoreClient
 from tests.support.signed import Control
 from tests.support.simulation import Scenario, drained, simulate
 
-from tailrace.contracts.lanes import CONTRACTS, Lane
-from tailrace.contracts.model_contract import load_contract
-from tailrace.contracts.schemas import lane_schemas
-from tailrace.kit.codec import Codec, control_schema
-from tailrace.kit.errors import BadRecord, Retry
-from tailrace.kit.log import Backend, Committed, Retriable
-from tailrace.kit.marks import mark, mark_time
-from tailrace.kit.memory_log import MemoryClock, MemoryLog
-from tailrace.kit.messages import Message, Record, Source, TopicPartition
-from tailrace.kit.tables import CONTROL_TABLES, UNREADABLE, Column, columns_of
+from tailrace.avro.codec import Codec, control_schema
+from tailrace.clickhouse.tables import CONTROL_TABLES, UNREADABLE, Column, columns_of
+from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.records.lanes import CONTRACTS, Lane
+from tailrace.contracts.records.schemas import lane_schemas
+from tailrace.errors import BadRecord, Retry
 from tailrace.sink.app import all_contracts
 from tailrace.sink.loop import Sink
 from tailrace.sink.rows import DEAD_LETTER_LAYOUT, UNREADABLE_LAYOUT, Layout, Row, RowReader
+from tailrace.streaming.backends.abstract import Backend, Committed, Retriable
+from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.records import Message, Record, Source, TopicPartition
+from tailrace.streaming.watermark_records import mark, mark_time
 
 TOPICS = ("one.requests", "one.predictions", "two.requests")
 TABLES = ("contracts", "first", "second")

@@ -19,12 +19,12 @@ from tests.support.toy_windows import (
     reports,
 )
 
-from tailrace.contracts.lanes import WINDOW_PARTS
-from tailrace.kit.bounds import STEP
-from tailrace.kit.logic import Logic
-from tailrace.kit.memory_log import MemoryLog
-from tailrace.kit.messages import Record
-from tailrace.kit.windowed import WindowedLogic
+from tailrace.contracts.records.lanes import WINDOW_PARTS
+from tailrace.streaming.backends.memory.log import MemoryLog
+from tailrace.streaming.bounds import STEP
+from tailrace.streaming.processor import Logic
+from tailrace.streaming.records import Record
+from tailrace.windows.processor import WindowedLogic
 
 
 class WindowedScenario(Scenario):

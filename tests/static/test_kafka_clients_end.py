@@ -13,9 +13,9 @@ CLIENTS = ("Producer", "Consumer", "AdminClient", "BoundedProducer", "producer",
 """What makes them; the last two are of tailrace/client/kafka.py."""
 FACTORIES = {
     "services/tailrace/client/kafka.py": "producer",
-    "services/tailrace/kit/kafka_log.py": "_new",
-    "services/tailrace/kit/topics.py": "_admin",
-    "tests/unit/test_kafka_sender.py": "sender",
+    "services/tailrace/streaming/backends/kafka/backend.py": "_new",
+    "services/tailrace/streaming/backends/kafka/topics.py": "_admin",
+    "tests/unit/streaming/backends/test_kafka_sender.py": "sender",
 }
 """Functions whose callers end what they give back."""
 FILES = sorted(
@@ -67,7 +67,7 @@ def _ends(call: ast.Call, parents: Parents, tree: ast.AST, strict: bool) -> bool
 
 
 def _ended(tree: ast.AST) -> set[str]:
-    """What is closed, dropped on purpose, or ended by tailrace/kit/kafka_clients.py."""
+    """What is closed, dropped on purpose, or ended by tailrace/streaming/backends/kafka/clients.py."""
     return {ast.unparse(each) for node in ast.walk(tree) for each in _ended_by(node)}
 
 
@@ -111,7 +111,7 @@ def test_every_client_is_ended_where_it_is_made(file: str) -> None:
     left = lasting((ROOT / file).read_text(), strict=strict, factory=FACTORIES.get(file))
     assert not left, (
         f"in {file}: use `with AdminClient(...)`, `with Consumer(...)` or `with sending(...)` "
-        "(tailrace/kit/kafka_clients.py), or close it in the same file:\n" + "\n".join(left)
+        "(tailrace/streaming/backends/kafka/clients.py), or close it in the same file:\n" + "\n".join(left)
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import clickhouse_connect
 from tests.support.waiting import until_answers
 
-from tailrace.kit.credentials import HTTP, SERVICES, Credentials
+from tailrace.access.credentials import HTTP, SERVICES, Credentials
 from tailrace.local.ports import HOST
 from tailrace.local.process import Process
 

@@ -19,25 +19,25 @@ from tests.support.observer import Observer
 from tests.support.signed import home_with_keys
 from tests.support.waiting import until
 
-from tailrace.contracts import lanes
-from tailrace.contracts.apply import apply, plan
-from tailrace.contracts.fold import Contracts
-from tailrace.contracts.lanes import Lane
-from tailrace.contracts.model_contract import ModelContract, load_contract
-from tailrace.contracts.schemas import request_schema
-from tailrace.kit.codec import Codec
-from tailrace.kit.connection import Connection, connect
-from tailrace.kit.kafka_clients import end
-from tailrace.kit.reading import TopicReader
-from tailrace.kit.registry import RegistryClient
-from tailrace.kit.topics import control_topics, ensure_topics
+from tailrace.avro.codec import Codec
+from tailrace.avro.registry import RegistryClient
+from tailrace.connection import Connection, connect
+from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.records import lanes
+from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.records.schemas import request_schema
+from tailrace.contracts.state.contracts import Contracts
+from tailrace.control.apply import apply, plan
+from tailrace.control.publish import publish_package
 from tailrace.local.health import ask as ask_health
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
-from tailrace.models.publish import publish_package
 from tailrace.signing.keys import SigningKey
 from tailrace.signing.trust import own_key
+from tailrace.streaming.backends.kafka.clients import end
+from tailrace.streaming.backends.kafka.reading import TopicReader
+from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics
 
 LANE = Lane("credit")
 POLICY = """

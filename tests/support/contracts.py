@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tailrace.contracts.apply import Plan
-from tailrace.contracts.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.control.apply import Plan
 
 CREDIT = """
 model: credit

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from tailrace.models.columns import Array, Columns
-from tailrace.models.load import LoadedModel
+from tailrace.models.formats.columns import Array, Columns
+from tailrace.models.formats.load import LoadedModel
 from tailrace.scorer import app
 
 

@@ -15,15 +15,15 @@ from tests.support.memory_registry import MemoryRegistry
 from tests.support.scoring import formula_model
 from tests.support.signed import Control
 
-from tailrace.contracts.lanes import Lane
-from tailrace.contracts.model_contract import ModelContract, load_contract
-from tailrace.contracts.schemas import prediction_schema, subject
+from tailrace.avro.codec import Codec
+from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.records.schemas import prediction_schema, subject
 from tailrace.drift.logic import DriftWindows
-from tailrace.kit.codec import Codec
-from tailrace.kit.messages import Message, PlainMessage, Record
-from tailrace.models.errors import PackageRefused
-from tailrace.models.manifest import Manifest
-from tailrace.models.reference import Reference, category_profile, feature_profiles, number_profile
+from tailrace.models.package.errors import PackageRefused
+from tailrace.models.package.manifest import Manifest
+from tailrace.models.package.reference import Reference, category_profile, feature_profiles, number_profile
+from tailrace.streaming.records import Message, PlainMessage, Record
 
 DAY = 86_400_000
 NOW = 20_000 * DAY

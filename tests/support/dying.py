@@ -9,12 +9,12 @@ import numpy as np
 from tests.support.scoring import CONTRACT, REQUEST, Formula, Publisher, formula_model
 from tests.support.simulation import Crash, drained, quarantine
 
-from tailrace.contracts import lanes
-from tailrace.kit.batch_loop import BatchLoop
-from tailrace.kit.memory_log import MemoryClock, MemoryLog
-from tailrace.kit.messages import Record
-from tailrace.models.columns import Array, Columns
+from tailrace.contracts.records import lanes
+from tailrace.models.formats.columns import Array, Columns
 from tailrace.scorer.versions import Role
+from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.records import Record
+from tailrace.streaming.runner import BatchLoop
 
 REQUESTS = "credit.requests"
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tailrace.kit.service import Service, run_service
+from tailrace.runtime.service import Service, run_service
 from tailrace.sink.app import make_sink
 from tailrace.sink.loop import Sink
 

@@ -8,10 +8,10 @@ import sys
 from tests.support.log_conformance import Echo
 from tests.support.simulation import quarantine
 
-from tailrace.kit.batch_loop import BatchLoop
-from tailrace.kit.clock import SystemClock
-from tailrace.kit.kafka_log import KafkaBackend
-from tailrace.kit.service import Service, run_service
+from tailrace.runtime.service import Service, run_service
+from tailrace.streaming.backends.kafka.backend import KafkaBackend
+from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.time_source import SystemClock
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from clickhouse_connect.driver.insert import InsertContext
 from clickhouse_connect.driver.transform import NativeTransform
 from tests.support.memory_store import MemoryStore, StoreClient
 
-from tailrace.kit.tables import COORDINATES, Column
+from tailrace.clickhouse.tables import COORDINATES, Column
 
 
 def typed_store(layouts: Mapping[str, Sequence[Column]]) -> MemoryStore:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tailrace.kit.connection import Connection
-from tailrace.kit.doors import login, with_userinfo
+from tailrace.access.home_servers import login, with_userinfo
+from tailrace.connection import Connection
 
 
 def environment(connection: Connection, database: str | None = None) -> dict[str, str]:

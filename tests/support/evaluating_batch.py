@@ -15,8 +15,8 @@ from scipy import stats
 from sklearn import metrics as sk
 from tests.support.evaluating import Lab
 
-from tailrace.kit.marks import mark_stream, mark_time
-from tailrace.kit.memory_log import MemoryLog
+from tailrace.streaming.backends.memory.log import MemoryLog
+from tailrace.streaming.watermark_records import mark_stream, mark_time
 
 STREAMS = ("predictions", "shadow-predictions")
 Report = dict[str, Any]

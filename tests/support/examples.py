@@ -10,10 +10,10 @@ from typing import Any
 from ruamel.yaml import YAML
 from tests.support import avro_oracle
 
-from tailrace.contracts.model_contract import load_contract
-from tailrace.contracts.schemas import lane_schemas
-from tailrace.kit.codec import CONTROL_RECORDS, control_schema
-from tailrace.kit.data import data_dir
+from tailrace.avro.codec import CONTROL_RECORDS, control_schema
+from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.records.schemas import lane_schemas
+from tailrace.package_data import data_dir
 
 ROOT = data_dir("contracts", "models").parent / "examples"
 CONTRACT = load_contract(data_dir("contracts", "models", "credit.yaml"))

@@ -10,11 +10,11 @@ from typing import Any
 
 import fastavro
 
-from tailrace.kit import marks
-from tailrace.kit.avro_types import plain
-from tailrace.kit.codec import HEADER, MAGIC, Codec
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.messages import Headers, Record
+from tailrace.avro.codec import HEADER, MAGIC, Codec
+from tailrace.avro.strict_types import plain
+from tailrace.errors import BadRecord
+from tailrace.streaming import watermark_records as marks
+from tailrace.streaming.records import Headers, Record
 
 Headed = tuple[str, Any]
 

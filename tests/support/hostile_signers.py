@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from tailrace.contracts.state.kinds import KIND_OF_TOPIC, RecordKind
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.messages import Record
+from tailrace.errors import BadRecord
 from tailrace.signing.records import HEADER
 from tailrace.signing.signers import OWNER, SERVICES
+from tailrace.streaming.records import Record
 
 BySigner = Callable[[str], ControlRecords]
 """Writes as this signer."""

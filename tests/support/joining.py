@@ -8,13 +8,13 @@ from tests.support.contracts import contract_record
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.signed import Control
 
-from tailrace.contracts.lanes import Lane
-from tailrace.contracts.model_contract import ModelContract, load_contract
-from tailrace.contracts.schemas import lane_schemas, outcome_schema, subject
-from tailrace.kit.codec import Codec
-from tailrace.kit.messages import Message, Record, Source
-from tailrace.kit.registry import Registry
-from tailrace.kit.sources import prediction_id
+from tailrace.avro.codec import Codec
+from tailrace.avro.registry import Registry
+from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.records.schemas import lane_schemas, outcome_schema, subject
+from tailrace.streaming.ids import prediction_id
+from tailrace.streaming.records import Message, Record, Source
 
 CONTRACT = """
 model: credit

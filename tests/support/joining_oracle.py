@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tailrace.kit.messages import Message
-from tailrace.kit.murmur2 import partition_of
+from tailrace.streaming.partitioner import partition_of
+from tailrace.streaming.records import Message
 
 FAR_PAST = -(10**18)
 

@@ -13,18 +13,18 @@ from tests.support import models
 from tests.support.contracts import contract_record
 from tests.support.signed import signed_at
 
-from tailrace.contracts import lanes
-from tailrace.contracts.lanes import Lane
-from tailrace.contracts.model_contract import ModelContract, load_contract
-from tailrace.contracts.schemas import lane_schemas, subject
-from tailrace.kit.codec import Codec
-from tailrace.kit.connection import Connection
-from tailrace.kit.messages import Record, Source
-from tailrace.kit.registry import RegistryClient
-from tailrace.kit.sources import prediction_id
-from tailrace.kit.topics import control_topics, ensure_topics, lane_topics
-from tailrace.models.build import Package
+from tailrace.avro.codec import Codec
+from tailrace.avro.registry import RegistryClient
+from tailrace.connection import Connection
+from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.records import lanes
+from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.records.schemas import lane_schemas, subject
+from tailrace.models.package.build import Package
 from tailrace.signing.trust import own_key
+from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics, lane_topics
+from tailrace.streaming.ids import prediction_id
+from tailrace.streaming.records import Record, Source
 
 PARTITIONS = 3
 

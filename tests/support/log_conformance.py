@@ -17,9 +17,8 @@ import pytest
 from tests.support.simulation import quarantine
 from tests.support.summing import Summing, expected_sums
 
-from tailrace.kit.batch_loop import BatchLoop
-from tailrace.kit.clock import WaitingClock
-from tailrace.kit.log import (
+from tailrace.avro.columns.bytes_column import NULL, Spans
+from tailrace.streaming.backends.abstract import (
     MAX_METADATA_BYTES,
     Abortable,
     Backend,
@@ -32,10 +31,11 @@ from tailrace.kit.log import (
     Retriable,
     TransactionalProducer,
 )
-from tailrace.kit.logic import Clock, Logic, Output
-from tailrace.kit.messages import Message, Record, Records, Runs, TopicPartition
-from tailrace.kit.murmur2 import partition_of
-from tailrace.kit.spans import NULL, Spans
+from tailrace.streaming.partitioner import partition_of
+from tailrace.streaming.processor import Clock, Logic, Output
+from tailrace.streaming.records import Message, Record, Records, Runs, TopicPartition
+from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.time_source import WaitingClock
 
 Answer = TypeVar("Answer")
 

@@ -19,16 +19,16 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from tests.support.observer import Coordinates, Observer, Seen
 from tests.support.project import Project, running_project
 
-from tailrace.contracts.lanes import Lane
-from tailrace.contracts.model_contract import load_contract
+from tailrace.avro.codec import Codec
+from tailrace.avro.registry import RegistryClient
+from tailrace.connection import Connection, connect
+from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.records.lanes import Lane
 from tailrace.demo.timeline import Timeline, timeline
-from tailrace.kit.codec import Codec
-from tailrace.kit.connection import Connection, connect
-from tailrace.kit.data import data_dir
-from tailrace.kit.kafka_clients import sending
-from tailrace.kit.marks import mark
-from tailrace.kit.murmur2 import partition_of
-from tailrace.kit.registry import RegistryClient
+from tailrace.package_data import data_dir
+from tailrace.streaming.backends.kafka.clients import sending
+from tailrace.streaming.partitioner import partition_of
+from tailrace.streaming.watermark_records import mark
 
 CREDIT = data_dir("contracts", "models", "credit.yaml")
 LANE = Lane("credit")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from tailrace.contracts.compatibility import breaks
-from tailrace.kit.errors import Retry
-from tailrace.kit.registry import IncompatibleSchema, Registered, Schema, UnknownSchema, schema_text
+from tailrace.avro.registry import IncompatibleSchema, Registered, Schema, UnknownSchema, schema_text
+from tailrace.contracts.records.compatibility import breaks
+from tailrace.errors import Retry
 
 
 class MemoryRegistry:

@@ -6,9 +6,9 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tailrace.kit.clickhouse import NO_SUCH_COLUMN, UNKNOWN_TABLE, QueryFailed
-from tailrace.kit.errors import Retry
-from tailrace.kit.memory_log import MemoryLog
+from tailrace.clickhouse.client import NO_SUCH_COLUMN, UNKNOWN_TABLE, QueryFailed
+from tailrace.errors import Retry
+from tailrace.streaming.backends.memory.log import MemoryLog
 
 COORDINATES = ("_topic", "_partition", "_offset")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import uvicorn
 
-from tailrace.kit.credentials import HTTP, SERVICES, Credentials
-from tailrace.kit.doors import REGISTRY, open_door
+from tailrace.access.credentials import HTTP, SERVICES, Credentials
+from tailrace.access.home_servers import REGISTRY, open_door
 from tailrace.local.ports import free_port
 from tailrace.local.registry_log import RegistryLog
 from tailrace.local.registry_server import application

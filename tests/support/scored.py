@@ -21,11 +21,11 @@ from tests.support.proxied_kafka import ProxiedKafka
 from tests.support.signed import signed_at
 
 from tailrace.client import Client
+from tailrace.connection import connect
+from tailrace.control.commands import ask
 from tailrace.demo.loans import simulate
-from tailrace.kit.connection import connect
-from tailrace.kit.data import data_dir
 from tailrace.local.process import Process
-from tailrace.models.commands import ask
+from tailrace.package_data import data_dir
 
 MODEL = LANE = "credit"
 SCORER, GROUP = "scorer", "tailrace.scorer"

@@ -18,22 +18,22 @@ from tests.support.contracts import contract_record, manifest_record
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.signed import Control
 
-from tailrace.contracts import lanes
-from tailrace.contracts.lanes import Lane
-from tailrace.contracts.model_contract import ModelContract, load_contract
-from tailrace.contracts.schemas import request_schema, subject
-from tailrace.kit.codec import Codec
-from tailrace.kit.inline import Inline
-from tailrace.kit.log import Committed
-from tailrace.kit.logic import Logic, Output
-from tailrace.kit.memory_log import MemoryClock, MemoryLog
-from tailrace.kit.messages import DeadLetter, PlainMessage, Record, TopicPartition
-from tailrace.models.columns import Array, Columns
-from tailrace.models.errors import PackageRefused
-from tailrace.models.load import LoadedModel
-from tailrace.models.manifest import Holdout, Input, Lineage, Manifest, Part, Tolerance
+from tailrace.avro.codec import Codec
+from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.records import lanes
+from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.records.schemas import request_schema, subject
+from tailrace.models.formats.columns import Array, Columns
+from tailrace.models.formats.load import LoadedModel
+from tailrace.models.package.errors import PackageRefused
+from tailrace.models.package.manifest import Holdout, Input, Lineage, Manifest, Part, Tolerance
 from tailrace.scorer.logic import ScorerLogic
 from tailrace.scorer.versions import Role
+from tailrace.streaming.backends.abstract import Committed
+from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.inline_executor import Inline
+from tailrace.streaming.processor import Logic, Output
+from tailrace.streaming.records import DeadLetter, PlainMessage, Record, TopicPartition
 
 NOW = 1_700_000_000_000
 

@@ -11,10 +11,10 @@ from typing import Any
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tailrace.contracts.lanes import CONTROL_TOPICS, Lane
-from tailrace.kit.credentials import KAFKA, Credentials
-from tailrace.kit.kafka_access import ADMIN, USERS
-from tailrace.kit.kafka_acls import grant_lanes
+from tailrace.access.credentials import KAFKA, Credentials
+from tailrace.contracts.records.lanes import CONTROL_TOPICS, Lane
+from tailrace.kafka_access.acls import grant_lanes
+from tailrace.kafka_access.grants import ADMIN, USERS
 from tailrace.local.kafka import LocalKafka
 from tailrace.services import SCHEMAS
 

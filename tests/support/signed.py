@@ -10,18 +10,18 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tailrace.access.home_identity import FORMAT
+from tailrace.access.private_files import write_private_once
+from tailrace.avro.codec import CONTROL_RECORDS
+from tailrace.avro.registry import Registry
+from tailrace.connection import Connection
 from tailrace.contracts.state.kinds import KINDS
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.kit.codec import CONTROL_RECORDS
-from tailrace.kit.connection import Connection
-from tailrace.kit.home_identity import FORMAT
-from tailrace.kit.messages import Headers, PlainMessage, Record
-from tailrace.kit.private import write_private_once
-from tailrace.kit.registry import Registry
 from tailrace.signing.errors import SignatureRefused
 from tailrace.signing.keys import SigningKey, key_path, verifies, write_private_key_once
 from tailrace.signing.signers import OWNER, SERVICES, SIGNERS
 from tailrace.signing.trust import Place, TrustStore, make_keys
+from tailrace.streaming.records import Headers, PlainMessage, Record
 
 HOME = "0123456789abcdef0123456789abcdef"
 # The same in every process, so that what one test home has signed counts in another.

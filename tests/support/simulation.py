@@ -16,12 +16,12 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from tailrace.kit.batch_loop import BatchLoop
-from tailrace.kit.bounds import STEP
-from tailrace.kit.log import Abortable, Backend, Committed, Fatal, Indefinite, Retriable
-from tailrace.kit.logic import Logic, Output
-from tailrace.kit.memory_log import Fault, MemoryClock, MemoryLog
-from tailrace.kit.messages import DeadLetter, Message, TopicPartition
+from tailrace.streaming.backends.abstract import Abortable, Backend, Committed, Fatal, Indefinite, Retriable
+from tailrace.streaming.backends.memory.log import Fault, MemoryClock, MemoryLog
+from tailrace.streaming.bounds import STEP
+from tailrace.streaming.processor import Logic, Output
+from tailrace.streaming.records import DeadLetter, Message, TopicPartition
+from tailrace.streaming.runner import BatchLoop
 
 LONG = os.environ.get("TAILRACE_CHAOS") == "long"
 

@@ -14,27 +14,19 @@ from tests.support.scoring import NOW, Publisher, formula_model
 from tests.support.signed import HOME, Held, Trusting
 from tests.support.simulation import Process, quarantine
 
-from tailrace.contracts import lanes
-from tailrace.contracts.lane_clocks import LaneClock, record_of
-from tailrace.contracts.lanes import Lane
-from tailrace.contracts.schemas import lane_schemas, subject
+from tailrace.avro.codec import CONTROL_NAMES, control_schema
+from tailrace.clickhouse.tables import CONTROL_TABLES, columns_of
+from tailrace.contracts.records import lanes
+from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.records.schemas import lane_schemas, subject
+from tailrace.contracts.state.lane_clocks import LaneClock, record_of
 from tailrace.drift.logic import DriftWindows
 from tailrace.evaluator.logic import PerformanceWindows
 from tailrace.joiner.logic import JoinerLogic
 from tailrace.joiner.store import MemoryStore
-from tailrace.kit.batch_loop import BatchLoop
-from tailrace.kit.codec import CONTROL_NAMES, control_schema
-from tailrace.kit.inline import Inline
-from tailrace.kit.logic import Logic
-from tailrace.kit.memory_log import MemoryClock, MemoryLog
-from tailrace.kit.messages import Message, Record
-from tailrace.kit.tables import CONTROL_TABLES, columns_of
-from tailrace.kit.topics import control_topics
-from tailrace.kit.windowed import WindowedLogic
-from tailrace.kit.windows import Windows
-from tailrace.models.columns import Array, Columns
-from tailrace.models.errors import PackageRefused
-from tailrace.models.manifest import Manifest
+from tailrace.models.formats.columns import Array, Columns
+from tailrace.models.package.errors import PackageRefused
+from tailrace.models.package.manifest import Manifest
 from tailrace.rollout.logic import RolloutLogic
 from tailrace.scorer.logic import ScorerLogic
 from tailrace.signing.errors import SignatureRefused
@@ -44,9 +36,17 @@ from tailrace.signing.trust import Place
 from tailrace.sink.app import all_contracts
 from tailrace.sink.loop import Sink
 from tailrace.sink.rows import DEAD_LETTER_LAYOUT, UNREADABLE_LAYOUT, RowReader
+from tailrace.streaming.backends.kafka.topics import control_topics
+from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.inline_executor import Inline
+from tailrace.streaming.processor import Logic
+from tailrace.streaming.records import Message, Record
+from tailrace.streaming.runner import BatchLoop
 from tailrace.trainer.decide import CaughtUp, Run, State, Trigger, decide, run_id
 from tailrace.trainer.events import TOPICS, Events
 from tailrace.trainer.events import record_of as training_run
+from tailrace.windows.kinds import Windows
+from tailrace.windows.processor import WindowedLogic
 
 CONTRACT = (
     drifting.CONTRACT.replace("lateness: 1h", "lateness: 1s, skew: 5min")

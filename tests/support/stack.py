@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.support.signed import home_with_keys
 from tests.support.waiting import until_answers
 
-from tailrace.kit.connection import Connection, connect
+from tailrace.connection import Connection, connect
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tailrace.kit.clickhouse import ClickHouse
+from tailrace.clickhouse.client import ClickHouse
 
 Coordinates = tuple[str, int, int]
 

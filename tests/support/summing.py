@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 
-from tailrace.kit.log import Committed, History
-from tailrace.kit.logic import Clock, Output
-from tailrace.kit.messages import Message, Record, Source, TopicPartition
+from tailrace.streaming.backends.abstract import Committed, History
+from tailrace.streaming.processor import Clock, Output
+from tailrace.streaming.records import Message, Record, Source, TopicPartition
 
 LAST = 4
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import fastavro
 
+from tailrace.avro.codec import HEADER, Codec, read_schema_id
+from tailrace.avro.strict_types import plain
+from tailrace.errors import BadRecord
 from tailrace.joiner.forward import Forwarded
-from tailrace.kit import dead_letters
-from tailrace.kit.avro_types import plain
-from tailrace.kit.codec import HEADER, Codec, read_schema_id
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.messages import Message, Source
+from tailrace.streaming import dead_letters
+from tailrace.streaming.records import Message, Source
 
 _IDS = ("prediction_id", "outcome_id")
 

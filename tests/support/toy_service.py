@@ -8,11 +8,11 @@ import sys
 from tests.support.simulation import quarantine
 from tests.support.toy_windows import CODEC, ToyWindows
 
-from tailrace.kit.batch_loop import BatchLoop
-from tailrace.kit.clock import SystemClock
-from tailrace.kit.kafka_log import KafkaBackend
-from tailrace.kit.service import Service, run_service
-from tailrace.kit.windowed import WindowedLogic
+from tailrace.runtime.service import Service, run_service
+from tailrace.streaming.backends.kafka.backend import KafkaBackend
+from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.time_source import SystemClock
+from tailrace.windows.processor import WindowedLogic
 
 
 def main() -> None:

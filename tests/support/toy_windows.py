@@ -18,15 +18,15 @@ import polars as pl
 from tests.support.contracts import contract_record
 from tests.support.memory_registry import MemoryRegistry
 
-from tailrace.contracts.fold import AppliedContract, Contracts
-from tailrace.contracts.lanes import CONTRACTS, WINDOW_PARTS, WINDOW_STATE, Lane
-from tailrace.contracts.model_contract import load_contract
-from tailrace.kit.codec import CONTROL_RECORDS, ControlCodec, control_schema
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.marks import mark, mark_stream, mark_time
-from tailrace.kit.memory_log import MemoryLog
-from tailrace.kit.messages import Message, Record
-from tailrace.kit.windows import NO_TIME, Cell, Closed, Judged, Rows, Times
+from tailrace.avro.codec import CONTROL_RECORDS, ControlCodec, control_schema
+from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.records.lanes import CONTRACTS, WINDOW_PARTS, WINDOW_STATE, Lane
+from tailrace.contracts.state.contracts import AppliedContract, Contracts
+from tailrace.errors import BadRecord
+from tailrace.streaming.backends.memory.log import MemoryLog
+from tailrace.streaming.records import Message, Record
+from tailrace.streaming.watermark_records import mark, mark_stream, mark_time
+from tailrace.windows.kinds import NO_TIME, Cell, Closed, Judged, Rows, Times
 
 LANE = Lane("toy")
 REPORTS = "toy.reports"

@@ -15,19 +15,19 @@ from tests.support.contracts import contract_record
 from tests.support.environment import environment
 from tests.support.signed import home_with_keys, signed_at
 
-from tailrace.contracts import lanes
-from tailrace.contracts.lanes import Lane
-from tailrace.contracts.model_contract import ModelContract, load_contract
-from tailrace.contracts.schemas import lane_schemas, subject
-from tailrace.kit.codec import Codec, ControlCodec
-from tailrace.kit.connection import Connection
-from tailrace.kit.messages import Record, Source
-from tailrace.kit.reading import read_all
-from tailrace.kit.registry import RegistryClient
-from tailrace.kit.sources import prediction_id
-from tailrace.kit.topics import control_topics, ensure_topics, lane_topics
+from tailrace.avro.codec import Codec, ControlCodec
+from tailrace.avro.registry import RegistryClient
+from tailrace.connection import Connection
+from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.records import lanes
+from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.records.schemas import lane_schemas, subject
 from tailrace.local.process import Process
 from tailrace.signing.trust import own_key
+from tailrace.streaming.backends.kafka.reading import read_all
+from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics, lane_topics
+from tailrace.streaming.ids import prediction_id
+from tailrace.streaming.records import Record, Source
 
 DAY = 86_400_000
 PARTITIONS = 2

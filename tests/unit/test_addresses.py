@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tailrace.kit.addresses import credentials_in, without_credentials
-from tailrace.kit.clickhouse import ClickHouse
-from tailrace.kit.connection import connect
-from tailrace.kit.errors import UsageError
-from tailrace.kit.registry import RegistryClient
+from tailrace.addresses import credentials_in, without_credentials
+from tailrace.avro.registry import RegistryClient
+from tailrace.clickhouse.client import ClickHouse
+from tailrace.connection import connect
+from tailrace.errors import UsageError
 
 SECRET = "hunter2"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tailrace.kit.connection import ADDRESSES, connect, environment
-from tailrace.kit.credentials import APPLICATION, KAFKA, OPS, OWNER, Credentials
-from tailrace.kit.errors import TailraceError
+from tailrace.access.credentials import APPLICATION, KAFKA, OPS, OWNER, Credentials
+from tailrace.connection import ADDRESSES, connect, environment
+from tailrace.errors import TailraceError
 from tailrace.local.kafka_security import CLIENTS
 
 HERE = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "SCHEMA_REGISTRY_URL": "http://127.0.0.1:2"}

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from tailrace.kit.shortages import shortage, shortage_in
+from tailrace.shortages import shortage, shortage_in
 
 SHORT = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 

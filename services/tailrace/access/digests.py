@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from tailrace.kit.credentials import DIGEST_SUFFIX, DIGESTS, HTTP_USERS, digest
+from tailrace.access.credentials import DIGEST_SUFFIX, DIGESTS, HTTP_USERS, digest
 
 _Fingerprint = tuple[int, int, int, int]
 

@@ -9,11 +9,11 @@ import typer
 
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, connection, emit, say
-from tailrace.kit.connection import home_dir
-from tailrace.kit.errors import UsageError
+from tailrace.connection import home_dir
+from tailrace.errors import UsageError
 
 if TYPE_CHECKING:
-    from tailrace.contracts.apply import Plan
+    from tailrace.control.apply import Plan
 
 contracts_app = typer.Typer(no_args_is_help=True, help="Check and show model contracts.")
 app.add_typer(contracts_app, name="contracts")
@@ -44,9 +44,9 @@ def init(
     """
     import time as clock
 
-    from tailrace.contracts.apply import applied_by
-    from tailrace.contracts.durations import parse_duration
-    from tailrace.contracts.init import draft, write
+    from tailrace.contracts.language.durations import parse_duration
+    from tailrace.control.apply import applied_by
+    from tailrace.control.draft_contract import draft, write
 
     try:
         every_ms = None if every is None else parse_duration(every)
@@ -97,9 +97,9 @@ def apply(
     Example: tailrace apply contracts/models/credit.yaml --dry-run
     """
     from tailrace.cli.control import contracts, features_in_service
-    from tailrace.contracts.apply import apply as bring_into_force
-    from tailrace.contracts.apply import contract_files, plan
-    from tailrace.kit.topics import control_topics, ensure_topics
+    from tailrace.control.apply import apply as bring_into_force
+    from tailrace.control.apply import contract_files, plan
+    from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics
 
     files = contract_files(paths or [], Path())
     where = connection()
@@ -133,9 +133,9 @@ def check(
 
     Example: tailrace contracts check contracts/models/credit.yaml
     """
-    from tailrace.contracts.apply import contract_files
-    from tailrace.contracts.model_contract import load_contract
-    from tailrace.contracts.problems import ContractError
+    from tailrace.contracts.language.model_contract import load_contract
+    from tailrace.contracts.language.problems import ContractError
+    from tailrace.control.apply import contract_files
 
     problems = []
     found = []
@@ -171,8 +171,8 @@ def show(
 
     Example: tailrace contracts show credit --resolved
     """
-    from tailrace.contracts.model_contract import load_contract
-    from tailrace.contracts.show import annotated
+    from tailrace.contracts.language.model_contract import load_contract
+    from tailrace.contracts.language.show import annotated
 
     facts: dict[str, Any] = {}
     path = Path(what)

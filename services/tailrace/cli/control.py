@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tailrace.contracts import lanes
-from tailrace.contracts.fold import Contracts
-from tailrace.contracts.model_contract import ModelContract
+from tailrace.clickhouse.tables import model_tables
+from tailrace.connection import Connection
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records import lanes
+from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import Apply, ControlState
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.kit.connection import Connection
-from tailrace.kit.errors import UsageError
-from tailrace.kit.reading import read_all
-from tailrace.kit.tables import model_tables
-from tailrace.models.catalog import Catalog
-from tailrace.models.manifest import Manifest
-from tailrace.models.package import verified_manifest
-from tailrace.models.rollout_fold import Rollouts
+from tailrace.errors import UsageError
+from tailrace.models.package.catalog import Catalog
+from tailrace.models.package.manifest import Manifest
+from tailrace.models.package.open import verified_manifest
+from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.signing.trust import TrustStore
+from tailrace.streaming.backends.kafka.reading import read_all
 
 
 def contracts(connection: Connection) -> Contracts:

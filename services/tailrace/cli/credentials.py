@@ -9,7 +9,7 @@ import typer
 
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, emit, say
-from tailrace.kit.connection import home_dir
+from tailrace.connection import home_dir
 
 credentials = typer.Typer(help="What lets programs in.", no_args_is_help=True)
 app.add_typer(credentials, name="credentials")
@@ -39,8 +39,8 @@ def renew(
 
     Example: tailrace credentials renew application
     """
-    from tailrace.kit.credentials import GRACE_S, HTTP, Credentials
-    from tailrace.kit.errors import TailraceError
+    from tailrace.access.credentials import GRACE_S, HTTP, Credentials
+    from tailrace.errors import TailraceError
 
     home = home_dir()
     store = Credentials(home)

@@ -11,14 +11,14 @@ from confluent_kafka import KafkaError
 from tailrace.cli.control import contracts
 from tailrace.client import kafka
 from tailrace.client.errors import DeliveryFailed
-from tailrace.contracts.lanes import Lane
-from tailrace.kit import dead_letters
-from tailrace.kit.connection import Connection
-from tailrace.kit.dead_letters import DeadLetterInfo
-from tailrace.kit.errors import TailraceError, UsageError
-from tailrace.kit.kafka_clients import BoundedProducer
-from tailrace.kit.messages import Message, Source
-from tailrace.kit.reading import read_all, read_at
+from tailrace.connection import Connection
+from tailrace.contracts.records.lanes import Lane
+from tailrace.errors import TailraceError, UsageError
+from tailrace.streaming import dead_letters
+from tailrace.streaming.backends.kafka.clients import BoundedProducer
+from tailrace.streaming.backends.kafka.reading import read_all, read_at
+from tailrace.streaming.dead_letters import DeadLetterInfo
+from tailrace.streaming.records import Message, Source
 
 RESENT = "tailrace-resent"
 """Header of a record that was sent again: the coordinates of its dead letter."""

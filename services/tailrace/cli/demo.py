@@ -10,7 +10,7 @@ import typer
 
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, emit, say
-from tailrace.kit.errors import UsageError
+from tailrace.errors import UsageError
 
 
 @app.command()

@@ -11,7 +11,7 @@ import typer
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, connection, emit, say
 from tailrace.cli.rollout import ModelArgument, ReasonOption, ask_for
-from tailrace.kit.errors import UsageError
+from tailrace.errors import UsageError
 
 _WIDTH = 32
 
@@ -53,7 +53,7 @@ def experiment(
 
 
 def _show(model: str, as_json: bool) -> None:
-    from tailrace.models.experiment_report import experiment_report
+    from tailrace.control.experiment_report import experiment_report
 
     report = experiment_report(connection(), model)
     if as_json:

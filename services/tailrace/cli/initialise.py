@@ -10,11 +10,11 @@ import importlib
 import time
 from pathlib import Path
 
-from tailrace.kit.compiled import uncompiled
-from tailrace.kit.connection import connect, home_dir
-from tailrace.kit.errors import Retry, TailraceError
-from tailrace.kit.patience import Patience
-from tailrace.kit.reasons import plain
+from tailrace.connection import connect, home_dir
+from tailrace.errors import Retry, TailraceError
+from tailrace.kernels.compiled import uncompiled
+from tailrace.runtime.patience import Patience
+from tailrace.telemetry.reasons import plain
 
 _STILL = 60.0  # seconds for which Kafka, registry or ClickHouse may be away for one and the same reason
 
@@ -45,13 +45,13 @@ def _compile() -> None:
 
 def _initialise() -> None:
     from tailrace.cli.control import contracts, features_in_service
-    from tailrace.contracts.apply import apply, plan
-    from tailrace.kit.clickhouse import ClickHouse
-    from tailrace.kit.group_offsets import SINK_GROUP, stored_by
-    from tailrace.kit.migrations import migrate
-    from tailrace.kit.topics import control_topics, ensure_topics
+    from tailrace.clickhouse.client import ClickHouse
+    from tailrace.clickhouse.migrations import migrate
+    from tailrace.control.apply import apply, plan
     from tailrace.local.home import contract_files
     from tailrace.signing.trust import make_keys
+    from tailrace.streaming.backends.kafka.group_offsets import SINK_GROUP, stored_by
+    from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics
 
     key = make_keys(home_dir())
     connection = connect()

@@ -11,9 +11,9 @@ import typer
 
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, emit, say
-from tailrace.contracts.names import MODEL_PATTERN
-from tailrace.kit.connection import home_dir
-from tailrace.kit.errors import TailraceError, UsageError
+from tailrace.connection import home_dir
+from tailrace.contracts.language.names import MODEL_PATTERN
+from tailrace.errors import TailraceError, UsageError
 from tailrace.signing.signers import OWNER, PUBLISHER, SERVICES
 
 keys = typer.Typer(help="Whose packages and commands count in this home.", no_args_is_help=True)
@@ -162,9 +162,9 @@ def _offsets(given: list[str] | None) -> dict[str, int]:
 
 def _ends() -> dict[str, int]:
     """Up to where the control topics have come."""
+    from tailrace.connection import connect
     from tailrace.contracts.state.kinds import KIND_OF_TOPIC
-    from tailrace.kit.connection import connect
-    from tailrace.kit.reading import Ends
+    from tailrace.streaming.backends.kafka.reading import Ends
 
     try:
         return {at.topic: end for at, end in Ends(connect()).of([*KIND_OF_TOPIC]).items()}

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tailrace.access.private_files import keep_private
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, emit, say
-from tailrace.kit.connection import home_dir
-from tailrace.kit.errors import UsageError
-from tailrace.kit.private import keep_private
+from tailrace.connection import home_dir
+from tailrace.errors import UsageError
 
 if TYPE_CHECKING:
     from tailrace.local.home import Home
@@ -40,8 +40,8 @@ def up(
 
     Example: tailrace up --detach
     """
-    from tailrace.contracts.apply import plan
-    from tailrace.contracts.fold import Contracts
+    from tailrace.contracts.state.contracts import Contracts
+    from tailrace.control.apply import plan
     from tailrace.local import updown
     from tailrace.local.home import contract_files
 
@@ -85,8 +85,8 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     Example: tailrace status --json
     """
     from tailrace.cli.control import models_in_force
-    from tailrace.kit.connection import Connection
-    from tailrace.kit.errors import Retry, TailraceError
+    from tailrace.connection import Connection
+    from tailrace.errors import Retry, TailraceError
     from tailrace.local.status import status as ask_everything
 
     def ask_models(connection: Connection) -> list[dict[str, Any]] | None:

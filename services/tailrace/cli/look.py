@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from tailrace.access.credentials import OPS
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, connection, emit, say
-from tailrace.kit.credentials import OPS
-from tailrace.kit.errors import UsageError
+from tailrace.errors import UsageError
 
 dlq = typer.Typer(help="Dead letters: records that were refused, and why.", no_args_is_help=True)
 app.add_typer(dlq, name="dlq")
@@ -28,7 +28,7 @@ def query(
 
     Example: tailrace query "SELECT action, count() FROM credit_predictions GROUP BY action"
     """
-    from tailrace.kit.clickhouse import ClickHouse
+    from tailrace.clickhouse.client import ClickHouse
 
     clickhouse = ClickHouse.connect(connection(OPS))  # who only reads
     emit(clickhouse.select(sql), as_json)
@@ -76,10 +76,10 @@ def dlq_show(
 
     Example: tailrace dlq show credit.dead-letters/0/17
     """
+    from tailrace.avro.codec import Codec
+    from tailrace.avro.registry import RegistryClient
     from tailrace.cli.dead_letters import coordinates, one
     from tailrace.cli.records import shown
-    from tailrace.kit.codec import Codec
-    from tailrace.kit.registry import RegistryClient
 
     at = connection()
     found = one(at, coordinates(dead_letter))

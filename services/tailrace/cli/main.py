@@ -19,8 +19,8 @@ def run() -> None:
             file=sys.stderr,
         )
         sys.exit(1)
-    from tailrace.kit.errors import Retry, TailraceError, UsageError
-    from tailrace.kit.shortages import shortage
+    from tailrace.errors import Retry, TailraceError, UsageError
+    from tailrace.shortages import shortage
 
     try:
         app()

@@ -11,12 +11,12 @@ import typer
 
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, connection, emit, say
-from tailrace.kit.connection import home_dir
-from tailrace.kit.errors import UsageError
+from tailrace.connection import home_dir
+from tailrace.errors import UsageError
 
 if TYPE_CHECKING:
-    from tailrace.kit.connection import Connection
-    from tailrace.models.publish import Publication
+    from tailrace.connection import Connection
+    from tailrace.control.publish import Publication
 
 
 @app.command()
@@ -40,9 +40,9 @@ def train(
     Example: tailrace train electricity --data electricity.csv
     """
     from tailrace.cli.control import contract_of
-    from tailrace.contracts.data_file import find_mapping, parse_time
-    from tailrace.models.publish import publish_package
-    from tailrace.models.train import train as train_package
+    from tailrace.contracts.language.data_file import find_mapping, parse_time
+    from tailrace.control.publish import publish_package
+    from tailrace.models.templates.train import train as train_package
     from tailrace.signing.trust import own_key
 
     try:
@@ -81,10 +81,10 @@ def publish(
     Example: tailrace publish model.onnx --model credit --holdout labelled.csv
     """
     from tailrace.cli.control import contract_of
-    from tailrace.contracts.data_file import find_mapping
-    from tailrace.models.onnx_files import onnx_bytes
-    from tailrace.models.publish import publish_onnx
-    from tailrace.models.train import frame_of, labelled_rows
+    from tailrace.contracts.language.data_file import find_mapping
+    from tailrace.control.publish import publish_onnx
+    from tailrace.models.formats.onnx.files import onnx_bytes
+    from tailrace.models.templates.train import frame_of, labelled_rows
 
     data = onnx_bytes(file)
     where_is = connection()
@@ -124,8 +124,8 @@ def models(
 
     Example: tailrace models credit
     """
-    from tailrace.models.evaluations import evaluations
-    from tailrace.models.versions import published_versions
+    from tailrace.control.evaluations import evaluations
+    from tailrace.control.versions import published_versions
 
     where_is = connection()
     if prune:
@@ -146,7 +146,7 @@ def models(
 
 def _prune(where_is: Connection, model: str | None, *, dry_run: bool, yes: bool, as_json: bool) -> None:
     from tailrace.cli.control import contract_of
-    from tailrace.models.prune import find_unneeded, remove
+    from tailrace.control.prune import find_unneeded, remove
 
     if model is None:
         raise UsageError("--prune needs a model: `tailrace models MODEL --prune`")

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Self
 
 import typer
 
-from tailrace.kit.connection import Connection, connect
-from tailrace.kit.credentials import OWNER
+from tailrace.access.credentials import OWNER
+from tailrace.connection import Connection, connect
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tailrace.access.credentials import OWNER
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, connection, emit, progress, say
-from tailrace.kit.credentials import OWNER
 
 if TYPE_CHECKING:
     from tailrace.sink.rebuild import Rebuilt
@@ -31,15 +31,15 @@ def rebuild(
 
     Example: tailrace rebuild credit_predictions
     """
-    from tailrace.contracts.lanes import CONTRACTS
+    from tailrace.clickhouse.client import ClickHouse
+    from tailrace.clickhouse.history import lacking
+    from tailrace.contracts.records.lanes import CONTRACTS
     from tailrace.contracts.state.records import ControlRecords
-    from tailrace.kit.clickhouse import ClickHouse
-    from tailrace.kit.clock import SystemClock
-    from tailrace.kit.group_offsets import SINK_GROUP, progress_of, stored_by
-    from tailrace.kit.history import lacking
-    from tailrace.kit.reading import HistoryReader, everything_on
     from tailrace.sink.rebuild import Rebuild
     from tailrace.sink.rows import RowReader
+    from tailrace.streaming.backends.kafka.group_offsets import SINK_GROUP, progress_of, stored_by
+    from tailrace.streaming.backends.kafka.reading import HistoryReader, everything_on
+    from tailrace.streaming.time_source import SystemClock
 
     at = connection()
     clickhouse = ClickHouse.connect(at)

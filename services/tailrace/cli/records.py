@@ -7,15 +7,15 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from tailrace.avro.codec import Codec, is_json
+from tailrace.avro.registry import RegistryClient
 from tailrace.cli.output import to_json
-from tailrace.contracts import lanes
-from tailrace.kit import dead_letters
-from tailrace.kit.codec import Codec, is_json
-from tailrace.kit.connection import Connection
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.marks import mark_time
-from tailrace.kit.messages import Message
-from tailrace.kit.registry import RegistryClient
+from tailrace.connection import Connection
+from tailrace.contracts.records import lanes
+from tailrace.errors import BadRecord
+from tailrace.streaming import dead_letters
+from tailrace.streaming.records import Message
+from tailrace.streaming.watermark_records import mark_time
 
 _LONGEST = 2_000  # characters of an undecodable value that are shown
 

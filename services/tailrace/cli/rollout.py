@@ -9,8 +9,8 @@ import typer
 
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, connection, emit
-from tailrace.kit.connection import home_dir
-from tailrace.kit.errors import TailraceError
+from tailrace.connection import home_dir
+from tailrace.errors import TailraceError
 
 ModelArgument = Annotated[str, typer.Argument(help="Logical model.")]
 ReasonOption = Annotated[str, typer.Option(help="Why, for the record.")]
@@ -139,7 +139,7 @@ def ask_for(
         TailraceError: it was refused, or nobody answered.
     """
     from tailrace.cli.control import contract_of
-    from tailrace.models.commands import ask
+    from tailrace.control.commands import ask
 
     where_is = connection()
     contract_of(where_is, model)

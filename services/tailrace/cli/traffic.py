@@ -11,8 +11,8 @@ import typer
 
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, connection, emit, progress, say, to_json
-from tailrace.kit.connection import home_dir
-from tailrace.kit.errors import UsageError
+from tailrace.connection import home_dir
+from tailrace.errors import UsageError
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="Logical model.")]
 
@@ -55,8 +55,8 @@ def replay(
     Example: tailrace replay electricity.csv --model electricity --label-delay 1d
     """
     from tailrace.cli.control import contract_of
-    from tailrace.contracts.data_file import find_mapping, read_rows
-    from tailrace.contracts.durations import parse_duration
+    from tailrace.contracts.language.data_file import find_mapping, read_rows
+    from tailrace.contracts.language.durations import parse_duration
     from tailrace.replay.schedule import NOTHING
     from tailrace.replay.send import Replay, labels_after
     from tailrace.replay.trained import champion_manifest, count_trained
@@ -123,7 +123,7 @@ def clock(
     Example: tailrace clock electricity wall
     """
     from tailrace.cli.control import contract_of
-    from tailrace.contracts.lane_clocks import WALL
+    from tailrace.contracts.state.lane_clocks import WALL
     from tailrace.replay.claim import Claim, clocks, tell
 
     if owner not in (None, WALL):

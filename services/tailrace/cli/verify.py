@@ -8,7 +8,7 @@ import typer
 
 from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, connection, emit, progress, say
-from tailrace.kit.errors import UsageError
+from tailrace.errors import UsageError
 
 if TYPE_CHECKING:
     from tailrace.verify.logged import Span
@@ -106,7 +106,7 @@ def span_of(since: str | None, until: str | None) -> Span:
 
 
 def _ms(option: str, time: str | None) -> int | None:
-    from tailrace.contracts.data_file import parse_time
+    from tailrace.contracts.language.data_file import parse_time
 
     try:
         return None if time is None else parse_time(time)

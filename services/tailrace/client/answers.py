@@ -9,11 +9,11 @@ from typing import Any
 
 from tailrace.client.errors import Rejected, Timeout
 from tailrace.client.kafka import Follower
-from tailrace.contracts.lanes import Lane
-from tailrace.kit import dead_letters
-from tailrace.kit.connection import Connection
-from tailrace.kit.errors import BadRecord, Retry, TailraceError
-from tailrace.kit.messages import Message, Source
+from tailrace.connection import Connection
+from tailrace.contracts.records.lanes import Lane
+from tailrace.errors import BadRecord, Retry, TailraceError
+from tailrace.streaming import dead_letters
+from tailrace.streaming.records import Message, Source
 
 
 class Waiter:

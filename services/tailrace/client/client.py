@@ -12,21 +12,21 @@ from typing import Any, Self, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
+from tailrace.access.credentials import APPLICATION
+from tailrace.avro.codec import Codec
+from tailrace.avro.registry import RegistryClient
 from tailrace.client import kafka, records
 from tailrace.client.answers import Answers
 from tailrace.client.errors import DeliveryFailed, Rejected
 from tailrace.client.facts import ModelFacts, contracts_in_force
 from tailrace.client.records import Draft, Time
-from tailrace.contracts import lanes
-from tailrace.contracts.schemas import subject
-from tailrace.kit.codec import Codec
-from tailrace.kit.connection import Connection, connect
-from tailrace.kit.credentials import APPLICATION
-from tailrace.kit.errors import BadRecord, Retry, TailraceError, UsageError
-from tailrace.kit.kafka_clients import is_unknown
-from tailrace.kit.messages import Source
-from tailrace.kit.reading import read_all
-from tailrace.kit.registry import RegistryClient
+from tailrace.connection import Connection, connect
+from tailrace.contracts.records import lanes
+from tailrace.contracts.records.schemas import subject
+from tailrace.errors import BadRecord, Retry, TailraceError, UsageError
+from tailrace.streaming.backends.kafka.clients import is_unknown
+from tailrace.streaming.backends.kafka.reading import read_all
+from tailrace.streaming.records import Source
 
 T = TypeVar("T")
 

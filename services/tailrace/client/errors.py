@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tailrace.kit.errors import TailraceError
+from tailrace.errors import TailraceError
 
 
 class Rejected(TailraceError):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tailrace.contracts.lanes import Lane
+from tailrace.contracts.records.lanes import Lane
 
 
 @dataclass(frozen=True)

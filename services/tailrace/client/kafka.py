@@ -7,10 +7,10 @@ from typing import Any, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from tailrace.kit.connection import Connection
-from tailrace.kit.errors import TailraceError
-from tailrace.kit.kafka_clients import BoundedProducer
-from tailrace.kit.messages import Message
+from tailrace.connection import Connection
+from tailrace.errors import TailraceError
+from tailrace.streaming.backends.kafka.clients import BoundedProducer
+from tailrace.streaming.records import Message
 
 _WAIT_S = 10.0
 _LARGEST = 1024 * 1024  # of a request, as its topic has it; librdkafka's own limit is a little lower

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from tailrace.client.errors import Rejected
 from tailrace.client.facts import ModelFacts
-from tailrace.kit.errors import UsageError
+from tailrace.errors import UsageError
 
 Time = datetime.datetime | int | str
 

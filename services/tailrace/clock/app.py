@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tailrace.clock.loop import ClockLoop
-from tailrace.kit.clock import SystemClock
-from tailrace.kit.service import run_service
+from tailrace.runtime.service import run_service
+from tailrace.streaming.time_source import SystemClock
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tailrace.kit.messages import TopicPartition
+from tailrace.streaming.records import TopicPartition
 
 SILENT_MS = 5_000
 """A partition into which nothing came for so long is told the time."""

@@ -8,22 +8,22 @@ from typing import Any
 
 from confluent_kafka import KafkaException
 
+from tailrace.avro.codec import Codec, is_json
 from tailrace.clock.logic import Silence, Traffic
-from tailrace.contracts.fold import Contracts
-from tailrace.contracts.json_input import JsonInput
-from tailrace.contracts.lane_clocks import WALL, LaneClock, LaneClocks, record_of
-from tailrace.contracts.lanes import CLOCKS, CONTRACTS, Lane
+from tailrace.contracts.records.json_input import JsonInput
+from tailrace.contracts.records.lanes import CLOCKS, CONTRACTS, Lane
+from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
-from tailrace.kit.clock import WaitingClock
-from tailrace.kit.codec import Codec, is_json
-from tailrace.kit.errors import BadRecord, Retry, TailraceError
-from tailrace.kit.kafka_clients import BoundedProducer
-from tailrace.kit.kafka_errors import kind
-from tailrace.kit.log import Fatal, LogError
-from tailrace.kit.marks import mark
-from tailrace.kit.messages import Message, Record
-from tailrace.kit.reading import Ends, TopicReader
-from tailrace.kit.service import Service
+from tailrace.contracts.state.lane_clocks import WALL, LaneClock, LaneClocks, record_of
+from tailrace.errors import BadRecord, Retry, TailraceError
+from tailrace.runtime.service import Service
+from tailrace.streaming.backends.abstract import Fatal, LogError
+from tailrace.streaming.backends.kafka.clients import BoundedProducer
+from tailrace.streaming.backends.kafka.errors import kind
+from tailrace.streaming.backends.kafka.reading import Ends, TopicReader
+from tailrace.streaming.records import Message, Record
+from tailrace.streaming.time_source import WaitingClock
+from tailrace.streaming.watermark_records import mark
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tailrace.kit.errors import UsageError
+from tailrace.errors import UsageError
 
 HOUR_MS = 3_600_000
 

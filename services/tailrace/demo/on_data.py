@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tailrace.contracts.data_file import find_mapping, read_rows
-from tailrace.contracts.lanes import Lane
-from tailrace.contracts.model_contract import ModelContract
+from tailrace.clickhouse.client import ClickHouse
+from tailrace.contracts.language.data_file import find_mapping, read_rows
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records.lanes import Lane
 from tailrace.demo import accuracy
 from tailrace.demo.beats import FIRST, day
 from tailrace.demo.data_sets import DataSet, find_file, write_phishing
@@ -25,11 +26,10 @@ from tailrace.demo.project import DemoProject
 from tailrace.demo.seen import Report, Seen
 from tailrace.demo.sender import Sender
 from tailrace.demo.watch import Watcher
-from tailrace.kit.clickhouse import ClickHouse
-from tailrace.kit.patience import Patience
 from tailrace.replay.schedule import NOTHING
 from tailrace.replay.send import Replay, labels_after
 from tailrace.replay.trained import champion_manifest
+from tailrace.runtime.patience import Patience
 
 _BLOCK_MS = 7 * 86_400_000
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 
 from tailrace.demo.beats import day
 from tailrace.demo.seen import Seen
-from tailrace.kit.patience import Patience
+from tailrace.runtime.patience import Patience
 
 TIMES = 10
 """How many times as long as usual the demo may take."""

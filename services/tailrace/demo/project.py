@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tailrace.contracts.model_contract import ModelContract, load_contract
+from tailrace.connection import Connection, connect
+from tailrace.contracts.language.model_contract import ModelContract, load_contract
 from tailrace.demo.display import Display
 from tailrace.demo.pacing import STILL_S
-from tailrace.kit.connection import Connection, connect
-from tailrace.kit.data import data_dir
-from tailrace.kit.errors import TailraceError
-from tailrace.kit.patience import Patience
+from tailrace.errors import TailraceError
+from tailrace.package_data import data_dir
+from tailrace.runtime.patience import Patience
 
 
 class DemoProject:

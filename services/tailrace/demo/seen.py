@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tailrace.kit.messages import Source
-from tailrace.models.rollout_fold import Rollouts, RolloutState
+from tailrace.models.rollout_state.fold import Rollouts, RolloutState
+from tailrace.streaming.records import Source
 
 Report = Mapping[str, Any]
 

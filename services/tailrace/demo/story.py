@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tailrace.contracts.lane_clocks import WALL
-from tailrace.contracts.lanes import Lane
-from tailrace.contracts.model_contract import ModelContract
+from tailrace.clickhouse.client import ClickHouse
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.state.lane_clocks import WALL
 from tailrace.demo import accuracy
 from tailrace.demo.beats import FIRST, LEAST_PAIRED, beats, day, drift_alerts, successor
 from tailrace.demo.display import Display, chart
@@ -26,10 +27,9 @@ from tailrace.demo.seen import Answer, Report, Seen
 from tailrace.demo.sender import Sender
 from tailrace.demo.timeline import Timeline, timeline
 from tailrace.demo.watch import Watcher
-from tailrace.kit.clickhouse import ClickHouse
-from tailrace.kit.patience import Patience
 from tailrace.replay.claim import tell
 from tailrace.replay.send import Replay
+from tailrace.runtime.patience import Patience
 
 MODEL = "credit"
 _KILL_AFTER_DAYS = 14.0

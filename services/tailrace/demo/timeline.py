@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from tailrace.contracts.model_contract import ModelContract
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.demo.loans import DAY_MS, known_at, simulate
 from tailrace.replay.schedule import Later
 

@@ -7,14 +7,14 @@ from typing import cast
 
 from confluent_kafka import Consumer, TopicPartition
 
-from tailrace.contracts import lanes
-from tailrace.contracts.lanes import Lane
+from tailrace.avro.codec import CONTROL_NAMES, Codec
+from tailrace.avro.registry import RegistryClient
+from tailrace.connection import Connection
+from tailrace.contracts.records import lanes
+from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.demo.seen import Seen
-from tailrace.kit.codec import CONTROL_NAMES, Codec
-from tailrace.kit.connection import Connection
-from tailrace.kit.messages import Message, Source
-from tailrace.kit.registry import RegistryClient
+from tailrace.streaming.records import Message, Source
 
 _CONTROL = (
     lanes.ALERTS,

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from tailrace.contracts.durations import format_duration
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.contracts.sections import match_alert
+from tailrace.alerts.lasting import lasts
+from tailrace.contracts.language.durations import format_duration
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.language.sections import match_alert
 from tailrace.drift.judge import DRIFT, QUIET, Report, Window
 from tailrace.drift.segments import segment_names
-from tailrace.kit.lasting import lasts
-from tailrace.kit.sources import record_id
+from tailrace.streaming.ids import record_id
 
 CHAMPION = "champion"
 _MOST_NAMES = 5

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tailrace.access.own_folders import packages_folder
 from tailrace.drift.logic import DriftWindows
-from tailrace.kit.own_folders import packages_folder
-from tailrace.kit.service import Service
-from tailrace.kit.windowed_service import CatchUp, run_windows
-from tailrace.models.fetch import KafkaChunks, PackageFetcher
-from tailrace.models.manifest import Manifest
-from tailrace.models.package import open_reference, verified_manifest
-from tailrace.models.reference import Reference
+from tailrace.models.package.fetch import KafkaChunks, PackageFetcher
+from tailrace.models.package.manifest import Manifest
+from tailrace.models.package.open import open_reference, verified_manifest
+from tailrace.models.package.reference import Reference
+from tailrace.runtime.service import Service
+from tailrace.runtime.windowed_service import CatchUp, run_windows
 from tailrace.signing.trust import TrustStore
 
 

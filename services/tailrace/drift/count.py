@@ -8,15 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tailrace.contracts.model_contract import ModelContract
+from tailrace.avro.columns.decoder import Column, Mask
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.drift.counts import Counts
 from tailrace.drift.layout import PREDICTED_CLASS, SCORE, Layout
 from tailrace.drift.read_predictions import Identity, Predictions
-from tailrace.drift.result import Ints
 from tailrace.drift.segments import ALL, Split, splits
-from tailrace.kit.avro_columns import Column, Mask
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.windows import Times, window_starts
+from tailrace.errors import BadRecord
+from tailrace.statistics.result import Ints
+from tailrace.windows.kinds import Times, window_starts
 
 _DENSE_CELLS = 1 << 22
 """Up to this many counters are held for a batch at a time."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tailrace.drift.result import Ints
-from tailrace.kit.errors import BadRecord
+from tailrace.errors import BadRecord
+from tailrace.statistics.result import Ints
 
 _HEAD = struct.Struct("<BBqqI")
 _DENSE, _SPARSE = 0, 1

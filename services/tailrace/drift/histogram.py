@@ -7,7 +7,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from tailrace.drift.result import Floats, Ints
+from tailrace.statistics.result import Floats, Ints
 
 BINS = 10
 """Of numbers; of categories there are at most twice as many, the rest in one."""

@@ -6,20 +6,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tailrace.contracts.fields import Feature
-from tailrace.contracts.fold import AppliedContract
-from tailrace.contracts.model_contract import ModelContract
+from tailrace.contracts.language.fields import Feature
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.drift import false_alerts
-from tailrace.drift.chi_squared import chi_squared_test
 from tailrace.drift.count import Subject
 from tailrace.drift.counts import Counts
 from tailrace.drift.histogram import Bin, category_histogram, number_histogram
-from tailrace.drift.ks import ks_test
 from tailrace.drift.layout import MISSING, UNSEEN, Categories, Field, Layout, Numbers
-from tailrace.drift.result import Ints, Result
 from tailrace.drift.segments import segment_names
-from tailrace.drift.shares import share_test
-from tailrace.kit.sources import record_id
+from tailrace.statistics.chi_squared import chi_squared_test
+from tailrace.statistics.fisher import share_test
+from tailrace.statistics.ks import ks_test
+from tailrace.statistics.result import Ints, Result
+from tailrace.streaming.ids import record_id
 
 QUIET, DRIFT, TOO_FEW_ROWS, NO_REFERENCE = "quiet", "drift", "too-few-rows", "no-reference"
 

@@ -13,10 +13,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tailrace.drift.ks import slots_of
-from tailrace.drift.result import Floats, Ints
-from tailrace.kit.avro_columns import Column
-from tailrace.models.reference import CategoryProfile, NumberProfile, Reference
+from tailrace.avro.columns.decoder import Column
+from tailrace.models.package.reference import CategoryProfile, NumberProfile, Reference
+from tailrace.statistics.ks import slots_of
+from tailrace.statistics.result import Floats, Ints
 
 SCORE, PREDICTED_CLASS = "score", "predicted_class"
 MISSING, UNSEEN = 0, 1

@@ -1,4 +1,4 @@
-"""Drift as a kind of windows: what is read, counted and judged of predictions. See kit/windows.py."""
+"""Drift as a kind of windows: what is read, counted and judged of predictions. See windows/kinds.py."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tailrace.contracts.fold import AppliedContract, Contracts
-from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, Lane
+from tailrace.avro.codec import Codec
+from tailrace.contracts.records.lanes import CONTRACTS, MANIFESTS, Lane
+from tailrace.contracts.state.contracts import AppliedContract, Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.drift.alerts import tell
@@ -18,12 +19,11 @@ from tailrace.drift.counts import Counts
 from tailrace.drift.judge import Window, judge
 from tailrace.drift.read_predictions import PredictionReader, Predictions
 from tailrace.drift.references import OpenReference, References
-from tailrace.kit.codec import Codec
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.marks import EARLIEST_MS
-from tailrace.kit.messages import Message
-from tailrace.kit.windows import Cell, Closed, Judged, Rows, Times
-from tailrace.models.catalog import Catalog, Verify
+from tailrace.errors import BadRecord
+from tailrace.models.package.catalog import Catalog, Verify
+from tailrace.streaming.records import Message
+from tailrace.streaming.watermark_records import EARLIEST_MS
+from tailrace.windows.kinds import Cell, Closed, Judged, Rows, Times
 
 log = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import fastavro
 import numpy as np
 
-from tailrace.contracts.schemas import RESERVED
-from tailrace.drift.result import Ints
-from tailrace.kit.avro_columns import Column, ColumnDecoder
-from tailrace.kit.avro_types import plain
-from tailrace.kit.codec import HEADER, Codec, read_schema_id
-from tailrace.kit.errors import BadRecord
-from tailrace.models.rollout_fold import CHAMPIONS_ARM
+from tailrace.avro.codec import HEADER, Codec, read_schema_id
+from tailrace.avro.columns.decoder import Column, ColumnDecoder
+from tailrace.avro.strict_types import plain
+from tailrace.contracts.records.schemas import RESERVED
+from tailrace.errors import BadRecord
+from tailrace.models.rollout_state.fold import CHAMPIONS_ARM
+from tailrace.statistics.result import Ints
 
 EVENT_TIME = "event_time"
 _OUTPUTS = ("score", "predicted_class", "value")

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.drift.result import Ints
-from tailrace.kit.avro_columns import Column
+from tailrace.avro.columns.decoder import Column
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.statistics.result import Ints
 
 ALL = ""
 """The segment of all rows."""

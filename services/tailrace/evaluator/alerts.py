@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
-from tailrace.contracts.durations import format_duration
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.contracts.sections import match_alert
+from tailrace.alerts.lasting import lasts
+from tailrace.contracts.language.durations import format_duration
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.language.sections import match_alert
 from tailrace.evaluator.counts import Counts
 from tailrace.evaluator.report import Record, Window, dropped
-from tailrace.kit.lasting import lasts
-from tailrace.kit.sources import record_id
+from tailrace.streaming.ids import record_id
 
 KIND = "quality-drop"
 

@@ -24,11 +24,11 @@ import numpy as np
 
 from tailrace.evaluator.contributions import Contributions, contributions
 from tailrace.evaluator.counts import Counts, Sum
-from tailrace.evaluator.exact_sum import exact_sums
 from tailrace.evaluator.plan import Plan
 from tailrace.evaluator.rows import Answers, Floats, Ints, Mask, Outcomes, Predicted
 from tailrace.evaluator.score_counts import count_scores, score_keys
 from tailrace.evaluator.subject import Subject
+from tailrace.statistics.exact_sum import exact_sums
 
 
 class Counted(NamedTuple):

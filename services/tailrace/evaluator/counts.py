@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tailrace.evaluator.exact_sum import SCALE, nearest
+from tailrace.errors import BadRecord
 from tailrace.evaluator.score_counts import Ints, ScoreCounts
-from tailrace.kit.errors import BadRecord
+from tailrace.statistics.exact_sum import SCALE, nearest
 
 _EXPONENT = SCALE.bit_length() - 1
 _KINDS = ("<i1", "<i2", "<i4", "<i8")

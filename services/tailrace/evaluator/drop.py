@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from tailrace.evaluator.intervals import upper_tail
 from tailrace.evaluator.metrics import Estimate, better_by
-from tailrace.models.manifest import Holdout
+from tailrace.models.package.manifest import Holdout
+from tailrace.statistics.intervals import upper_tail
 
 SIGNIFICANT = 0.01
 """Most probability of a drop by chance at which a report's verdict is a drop, shared among the metrics watched."""

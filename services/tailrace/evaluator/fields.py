@@ -15,11 +15,11 @@ import fastavro
 import numpy as np
 from fastavro.schema import SchemaParseException
 
-from tailrace.kit.avro_columns import Column, ColumnDecoder
-from tailrace.kit.avro_types import plain
-from tailrace.kit.codec import Codec, read_schema_id
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.messages import Message
+from tailrace.avro.codec import Codec, read_schema_id
+from tailrace.avro.columns.decoder import Column, ColumnDecoder
+from tailrace.avro.strict_types import plain
+from tailrace.errors import BadRecord
+from tailrace.streaming.records import Message
 
 Fields = Mapping[str, list[Any]]
 """By name, those within records with a dot between: a value of each row, None where there is none."""

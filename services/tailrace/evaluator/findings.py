@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tailrace.evaluator.rows import Floats, Mask
-from tailrace.models.prediction_sets import (
+from tailrace.models.guards.prediction_sets import (
     DOMAIN,
     INTERVAL,
     PROBABILITIES,

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tailrace.contracts.durations import format_duration, parse_share
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.contracts.sections import match_alert
+from tailrace.alerts.lasting import Open, lasts
+from tailrace.contracts.language.durations import format_duration, parse_share
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.language.sections import match_alert
 from tailrace.evaluator.counts import Counts
 from tailrace.evaluator.report import Record, Window
-from tailrace.kit.lasting import Open, lasts
-from tailrace.kit.shares import is_more
-from tailrace.kit.sources import record_id
+from tailrace.statistics.binomial import is_more
+from tailrace.streaming.ids import record_id
 
 FALLBACK, LATENCY = "fallback-share", "latency-level"
 SLOWEST = 0.01

@@ -1,4 +1,4 @@
-"""Performance as a kind of windows: what is read, counted and judged. See kit/windows.py."""
+"""Performance as a kind of windows: what is read, counted and judged. See windows/kinds.py."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tailrace.contracts.fold import AppliedContract, Contracts
-from tailrace.contracts.lanes import CONTRACTS, MANIFESTS, Lane
+from tailrace.avro.codec import Codec
+from tailrace.contracts.records.lanes import CONTRACTS, MANIFESTS, Lane
+from tailrace.contracts.state.contracts import AppliedContract, Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
+from tailrace.errors import BadRecord
 from tailrace.evaluator.alerts import tell
 from tailrace.evaluator.champions import champions
 from tailrace.evaluator.count import count_outcomes, count_predictions
@@ -20,10 +22,8 @@ from tailrace.evaluator.plan import Plan
 from tailrace.evaluator.read import OfContract, Reader
 from tailrace.evaluator.report import Window, reports
 from tailrace.evaluator.subject import Subject
-from tailrace.kit.codec import Codec
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.messages import Message
-from tailrace.kit.windows import Cell, Closed, Judged, Rows, Times
+from tailrace.streaming.records import Message
+from tailrace.windows.kinds import Cell, Closed, Judged, Rows, Times
 
 log = logging.getLogger(__name__)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.contracts.sections import METRICS_OF
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.language.sections import METRICS_OF
 from tailrace.evaluator.class_metrics import class_metric, overlap, recalls, variance
 from tailrace.evaluator.counts import Counts, Sum
-from tailrace.evaluator.intervals import UNKNOWN, Bounds, mean_of_shares, normal, student, wilson
 from tailrace.evaluator.score_counts import LIMIT
+from tailrace.statistics.intervals import UNKNOWN, Bounds, mean_of_shares, normal, student, wilson
 
 HIGHER_IS_BETTER = frozenset({"accuracy", "balanced_accuracy", "f1", "auc", "value"})
 """Of the others less is better; of ``bias``, less of its size."""

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from tailrace.evaluator.class_metrics import class_metric, variance
 from tailrace.evaluator.counts import Counts, Sum
-from tailrace.evaluator.exact_sum import SCALE
-from tailrace.evaluator.intervals import normal, student, two_sided
 from tailrace.evaluator.metrics import SUM_OF, better_by
+from tailrace.statistics.exact_sum import SCALE
+from tailrace.statistics.intervals import normal, student, two_sided
 
 SIDES = ("version", "against")
 

@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from tailrace.contracts.expressions import (
+from tailrace.contracts.expressions.compiler import (
     ColumnType,
     Expression,
     compile_expression,
     request_columns,
     value_columns,
 )
-from tailrace.contracts.fold import AppliedContract
-from tailrace.contracts.model_contract import ModelContract
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.evaluator.rows import Answers, Floats, Ints, Mask
 
 FLAGS = ("uncertain", "guarded")

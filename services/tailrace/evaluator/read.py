@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tailrace.avro.codec import Codec
+from tailrace.errors import BadRecord
 from tailrace.evaluator.fields import FieldReader, Fields
 from tailrace.evaluator.findings import findings_of
 from tailrace.evaluator.plan import Plan
 from tailrace.evaluator.rows import Answers, Mask, Outcomes, Predicted, Truth
 from tailrace.evaluator.types import wrong_types
-from tailrace.kit.codec import Codec
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.marks import EARLIEST_MS
-from tailrace.kit.messages import Message
-from tailrace.models.rollout_fold import CHAMPIONS_ARM
+from tailrace.models.rollout_state.fold import CHAMPIONS_ARM
+from tailrace.streaming.records import Message
+from tailrace.streaming.watermark_records import EARLIEST_MS
 
 ANSWER = ("score", "predicted_class", "value", "action")
 HEAD = (

@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tailrace.contracts.fold import AppliedContract
-from tailrace.contracts.model_contract import ModelContract
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.evaluator.counts import Counts, Sum
 from tailrace.evaluator.drop import SIGNIFICANT, Drop, drop
 from tailrace.evaluator.metrics import Estimate, coverage, estimate, metrics_of, positive_index
 from tailrace.evaluator.paired import gain
 from tailrace.evaluator.subject import Subject
-from tailrace.kit.sources import record_id
-from tailrace.models.manifest import Holdout, Manifest
+from tailrace.models.package.manifest import Holdout, Manifest
+from tailrace.streaming.ids import record_id
 
 LEAST_LABELLED = 30
 """No verdict on fewer labelled outcomes."""

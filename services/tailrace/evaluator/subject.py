@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import NamedTuple, Self
 
-from tailrace.kit.errors import BadRecord
+from tailrace.errors import BadRecord
 
 
 class Subject(NamedTuple):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tailrace.errors import BadRecord
 from tailrace.evaluator.fields import Fields
-from tailrace.kit.errors import BadRecord
 
 _NONE = type(None)
 _SCALARS = frozenset({int, float, bool, str, _NONE})

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tailrace.avro.codec import HEADER, MAGIC, Codec
+from tailrace.avro.encoding import NULL, SOME, double, long, sized, text
+from tailrace.errors import BadRecord
 from tailrace.joiner.contract_plan import ContractPlan
 from tailrace.joiner.match import NOBODY, Prediction
-from tailrace.kit.avro_bytes import NULL, SOME, double, long, sized, text
-from tailrace.kit.codec import HEADER, MAGIC, Codec
-from tailrace.kit.errors import BadRecord
 
 OFF = "off"
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tailrace.contracts.lanes import CONTRACTS
+from tailrace.access.own_folders import state_folder
+from tailrace.contracts.records.lanes import CONTRACTS
 from tailrace.joiner.logic import JoinerLogic
 from tailrace.joiner.rocks_store import open_store
 from tailrace.joiner.store import Store
-from tailrace.kit.log import Retriable
-from tailrace.kit.messages import Message
-from tailrace.kit.own_folders import state_folder
-from tailrace.kit.reading import everything_on
-from tailrace.kit.service import Service, run_logic
+from tailrace.runtime.service import Service, run_logic
+from tailrace.streaming.backends.abstract import Retriable
+from tailrace.streaming.backends.kafka.reading import everything_on
+from tailrace.streaming.records import Message
 
 LINGER_S = 0.05
 """Nobody waits for an outcome by the millisecond; a larger batch costs less."""

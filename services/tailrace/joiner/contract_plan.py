@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from tailrace.contracts.fold import AppliedContract
-from tailrace.contracts.json_input import JsonInput
-from tailrace.contracts.lanes import Lane
-from tailrace.contracts.schemas import (
+from tailrace.avro.codec import HEADER, MAGIC, Codec
+from tailrace.avro.columns.decoder import ColumnDecoder
+from tailrace.avro.registry import Registry
+from tailrace.contracts.records.json_input import JsonInput
+from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.records.schemas import (
     action_schema,
     label_schema,
     namespace,
@@ -16,11 +18,9 @@ from tailrace.contracts.schemas import (
     prediction_schema,
     subject,
 )
+from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.joiner.label_value import encode_label
 from tailrace.joiner.match import Rules
-from tailrace.kit.avro_columns import ColumnDecoder
-from tailrace.kit.codec import HEADER, MAGIC, Codec
-from tailrace.kit.registry import Registry
 
 
 class ContractPlan:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.messages import Message
+from tailrace.errors import BadRecord
+from tailrace.streaming.records import Message
 
 HEADER = "tailrace-rekeyed"
 

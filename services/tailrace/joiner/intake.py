@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tailrace.errors import BadRecord
 from tailrace.joiner.forward import HEADER as FORWARDED
 from tailrace.joiner.forward import Forwarded
 from tailrace.joiner.lane_contracts import LaneContracts
@@ -21,10 +22,9 @@ from tailrace.joiner.standing import (
     SHADOWS,
     Standing,
 )
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.marks import EARLIEST_MS, mark_offset, mark_stream, mark_time
-from tailrace.kit.messages import DeadLetter, Message, Record
-from tailrace.kit.murmur2_columns import partitions_of
+from tailrace.streaming.partitioner_columns import partitions_of
+from tailrace.streaming.records import DeadLetter, Message, Record
+from tailrace.streaming.watermark_records import EARLIEST_MS, mark_offset, mark_stream, mark_time
 
 _STREAMS = {PREDICTIONS: CHAMPION, SHADOWS: SHADOW}
 _KINDS = {LABELS: LABEL, ACTIONS: ACTION}

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tailrace.contracts.fields import Target
-from tailrace.kit.avro_bytes import SOME, double, sized
-from tailrace.kit.avro_columns import Column
-from tailrace.kit.errors import BadRecord
+from tailrace.avro.columns.decoder import Column
+from tailrace.avro.encoding import SOME, double, sized
+from tailrace.contracts.language.fields import Target
+from tailrace.errors import BadRecord
 
 
 def encode_label(target: Target, value: Any) -> bytes:

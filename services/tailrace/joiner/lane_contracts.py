@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tailrace.contracts.lanes import Lane
+from tailrace.avro.codec import Codec
+from tailrace.avro.columns.decoder import ColumnDecoder
+from tailrace.contracts.records.lanes import Lane
+from tailrace.errors import BadRecord
 from tailrace.joiner.contract_plan import ContractPlan
 from tailrace.joiner.match import Rules
 from tailrace.joiner.read_truths import TruthReader
-from tailrace.kit.avro_columns import ColumnDecoder
-from tailrace.kit.codec import Codec
-from tailrace.kit.errors import BadRecord
 
 COMMON = ("model", "version", "artifact_digest", "contract_digest")
 """Fields of a prediction that follow one another and are the same in many."""

@@ -5,22 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from tailrace.contracts.fold import Contracts
-from tailrace.contracts.lanes import CONTRACTS, Lane
+from tailrace.avro.codec import Codec
+from tailrace.contracts.records.lanes import CONTRACTS, Lane
+from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
+from tailrace.errors import Retry
 from tailrace.joiner.contract_plan import ContractPlan
 from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.partition import LanePartition
 from tailrace.joiner.standing import INPUTS, PREDICTIONS
 from tailrace.joiner.step import Result
 from tailrace.joiner.store import Store
-from tailrace.kit.bounds import STEP, Bounds, Budget
-from tailrace.kit.codec import Codec
-from tailrace.kit.errors import Retry
-from tailrace.kit.log import Committed, History
-from tailrace.kit.logic import Clock, Output
-from tailrace.kit.messages import Hold, Message, Record, TopicPartition
+from tailrace.streaming.backends.abstract import Committed, History
+from tailrace.streaming.bounds import STEP, Bounds, Budget
+from tailrace.streaming.processor import Clock, Output
+from tailrace.streaming.records import Hold, Message, Record, TopicPartition
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 
+from tailrace.avro.encoding import NULL, SOME, long, sized, text
 from tailrace.joiner.match import Revision
-from tailrace.kit.avro_bytes import NULL, SOME, long, sized, text
 
 FIELDS = (
     "outcome_id",

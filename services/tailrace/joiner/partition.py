@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
+from tailrace.errors import DiskFailed, Retry, StateLost
 from tailrace.joiner.intake import Held
 from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.progress import NEVER, Order, Progress
 from tailrace.joiner.standing import ACTIONS, LABELS, PREDICTIONS, Facts, Standing
 from tailrace.joiner.step import MARK_EVERY_MS, Result, Step
 from tailrace.joiner.store import STANDING, Store
-from tailrace.kit.bounds import Budget
-from tailrace.kit.errors import DiskFailed, Retry, StateLost
-from tailrace.kit.log import Committed
-from tailrace.kit.messages import Message
+from tailrace.streaming.backends.abstract import Committed
+from tailrace.streaming.bounds import Budget
+from tailrace.streaming.records import Message
 
 log = logging.getLogger(__name__)
 

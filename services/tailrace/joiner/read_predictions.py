@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from tailrace.avro.codec import HEADER, MAGIC
+from tailrace.avro.encoding import read_long, read_text
+from tailrace.errors import BadRecord
 from tailrace.joiner.lane_contracts import READ, LaneContracts
 from tailrace.joiner.match import Prediction
 from tailrace.joiner.store import request_key
-from tailrace.kit.avro_bytes import read_long, read_text
-from tailrace.kit.codec import HEADER, MAGIC
-from tailrace.kit.errors import BadRecord
 
 Answer = tuple[bytes, Prediction]
 """A request's key in the store, and a prediction; known from its event time, as far as it can be said without its

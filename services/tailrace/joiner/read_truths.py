@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tailrace.contracts.json_input import parse_object
+from tailrace.avro.codec import HEADER, MAGIC, Codec, is_json, read_schema_id
+from tailrace.avro.encoding import NULL, SOME, long, sized, text
+from tailrace.contracts.records.json_input import parse_object
+from tailrace.errors import BadRecord
 from tailrace.joiner.contract_plan import ContractPlan
 from tailrace.joiner.label_value import encode_label, encode_labels
 from tailrace.joiner.match import LABEL, Said
 from tailrace.joiner.store import request_key
-from tailrace.kit.avro_bytes import NULL, SOME, long, sized, text
-from tailrace.kit.codec import HEADER, MAGIC, Codec, is_json, read_schema_id
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.sources import REQUEST_ID, truth_key
+from tailrace.streaming.ids import REQUEST_ID, truth_key
 
 MODEL, LABELLED_BY, ACTION_FIELD = "model", "labelled_by", "action"
 

@@ -27,9 +27,9 @@ from rocksdict import (
     WriteOptions,
 )
 
+from tailrace.errors import DiskFailed, StateLost
 from tailrace.joiner.progress import Spot
 from tailrace.joiner.store import LOOK, Look, look_bound
-from tailrace.kit.errors import DiskFailed, StateLost
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from tailrace.joiner.packing import FORMAT
 from tailrace.joiner.progress import NEVER, Progress
-from tailrace.kit.log import Committed
+from tailrace.streaming.backends.abstract import Committed
 
 PREDICTIONS, SHADOWS = "predictions", "shadow-predictions"
 LABELS, ACTIONS, REKEYED = "labels", "actions", "rekeyed"

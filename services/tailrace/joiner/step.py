@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
+from tailrace.errors import BadRecord, StateLost
 from tailrace.joiner import match, outcome
 from tailrace.joiner.answered import answered, policy_action
 from tailrace.joiner.intake import Held, Intake
@@ -42,10 +43,9 @@ from tailrace.joiner.standing import (
     Standing,
 )
 from tailrace.joiner.store import STANDING, Look, Store
-from tailrace.kit.bounds import Budget
-from tailrace.kit.errors import BadRecord, StateLost
-from tailrace.kit.marks import mark
-from tailrace.kit.messages import DeadLetter, Message, PlainMessage, Record
+from tailrace.streaming.bounds import Budget
+from tailrace.streaming.records import DeadLetter, Message, PlainMessage, Record
+from tailrace.streaming.watermark_records import mark
 
 MARK_EVERY_MS = 1_000
 """Marks are written when a clock has moved on by so much: event time, not wall time."""

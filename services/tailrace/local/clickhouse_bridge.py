@@ -31,9 +31,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from tailrace.access.home_servers import CLICKHOUSE, open_door
 from tailrace.confinement.profiles import clickhouse_limits, hold
-from tailrace.kit.connection import home_dir
-from tailrace.kit.doors import CLICKHOUSE, open_door
+from tailrace.connection import home_dir
 from tailrace.local.clickhouse_answer import StatementSlots, StreamedAnswer, summary
 from tailrace.local.clickhouse_door import behind_door
 from tailrace.local.clickhouse_engine import Engine, EngineError, Result, Session

@@ -7,9 +7,9 @@ from pathlib import Path
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
+from tailrace.access.credentials import OPS, SERVICES
 from tailrace.access.door import UNAUTHENTICATED, Door, Rules
 from tailrace.access.pages import host_names
-from tailrace.kit.credentials import OPS, SERVICES
 
 _AUTHENTICATION_FAILED = (516, "AUTHENTICATION_FAILED")
 _ACCESS_DENIED = (497, "ACCESS_DENIED")

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
-from tailrace.kit.credentials import OPS
-from tailrace.kit.errors import TailraceError
+from tailrace.access.credentials import OPS
+from tailrace.errors import TailraceError
 from tailrace.local.clickhouse_damage import set_aside
 from tailrace.local.clickhouse_guard import Guard, Parse
 from tailrace.local.clickhouse_kinds import KILL

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tailrace.kit.credentials import OPS, SERVICES
+from tailrace.access.credentials import OPS, SERVICES
 from tailrace.local.clickhouse_refused import NO_SESSION, Refused
 from tailrace.local.clickhouse_tokens import Tokens
 

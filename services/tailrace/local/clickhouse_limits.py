@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
 
-from tailrace.kit.credentials import SERVICES
+from tailrace.access.credentials import SERVICES
 from tailrace.local.clickhouse_refused import Refused
 from tailrace.local.clickhouse_tokens import Token
 

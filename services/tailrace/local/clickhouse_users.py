@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from tailrace.kit.credentials import OPS, SERVICES
+from tailrace.access.credentials import OPS, SERVICES
 from tailrace.local.clickhouse_allowed import names
 
 # The table function `format` asks for the right to temporary tables, which end with their handle.

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tailrace.access.credentials import DIGESTS, HTTP, KAFKA, SERVICES, Credentials
+from tailrace.access.home_identity import home_id
+from tailrace.access.own_folders import cache_folder, examined_folder, state_folder
+from tailrace.access.private_files import make_private
 from tailrace.confinement.capabilities import give_up_looking_into_others
 from tailrace.confinement.landlock import Limits
 from tailrace.confinement.profiles import hold, scratch
 from tailrace.confinement.system import DEVICES, system_paths
-from tailrace.kit.compiled import keep_compiled_in
-from tailrace.kit.connection import ADDRESSES, come_as_oneself, home_dir, running_addresses
-from tailrace.kit.credentials import DIGESTS, HTTP, KAFKA, SERVICES, Credentials
-from tailrace.kit.errors import TailraceError
-from tailrace.kit.home_identity import home_id
-from tailrace.kit.own_folders import cache_folder, examined_folder, state_folder
-from tailrace.kit.private import make_private
+from tailrace.connection import ADDRESSES, come_as_oneself, home_dir, running_addresses
+from tailrace.errors import TailraceError
+from tailrace.kernels.compiled import keep_compiled_in
 from tailrace.local.home import Home
 from tailrace.local.ports import HOST
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from tailrace.kit.reasons import plain
-from tailrace.kit.shortages import shortage_in
+from tailrace.shortages import shortage_in
+from tailrace.telemetry.reasons import plain
 
 LOOP_DEATHS = 3
 LOOP_S = 300.0

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tailrace.kit.clickhouse import DATABASE
-from tailrace.kit.connection import environment
-from tailrace.kit.credentials import HTTP, OPS, Credentials
-from tailrace.kit.doors import CLICKHOUSE, REGISTRY, is_own, with_userinfo
-from tailrace.kit.errors import TailraceError
+from tailrace.access.credentials import HTTP, OPS, Credentials
+from tailrace.access.home_servers import CLICKHOUSE, REGISTRY, is_own, with_userinfo
+from tailrace.clickhouse.client import DATABASE
+from tailrace.connection import environment
+from tailrace.errors import TailraceError
 from tailrace.local.home import Home
 
 

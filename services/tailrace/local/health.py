@@ -8,7 +8,7 @@ import re
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from tailrace.kit.reasons import plain
+from tailrace.telemetry.reasons import plain
 
 
 class Answer(NamedTuple):

@@ -22,10 +22,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tailrace.kit.connection import ADDRESSES
-from tailrace.kit.errors import TailraceError
-from tailrace.kit.home_identity import home_id
-from tailrace.kit.private import make_private, write_private
+from tailrace.access.home_identity import home_id
+from tailrace.access.private_files import make_private, write_private
+from tailrace.connection import ADDRESSES
+from tailrace.errors import TailraceError
 
 CONTRACTS = Path("contracts", "models")
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tailrace.kit.errors import TailraceError
+from tailrace.errors import TailraceError
 
 OLDEST_JAVA = 17
 _INSTALL = "pip install 'tailrace[local]'"

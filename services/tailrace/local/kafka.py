@@ -13,16 +13,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tailrace.kit.credentials import OWNER
-from tailrace.kit.errors import TailraceError
-from tailrace.kit.kafka_access import ADMIN
-from tailrace.kit.kafka_acls import settle_acls
-from tailrace.kit.patience import Patience
-from tailrace.kit.private import write_private
+from tailrace.access.credentials import OWNER
+from tailrace.access.private_files import write_private
+from tailrace.errors import TailraceError
+from tailrace.kafka_access.acls import settle_acls
+from tailrace.kafka_access.grants import ADMIN
 from tailrace.local import kafka_security as security
 from tailrace.local.java import cache_dir, jars, java, java_version
 from tailrace.local.ports import HOST, free_port, is_free, require_free
 from tailrace.local.process import Process, processor_time
+from tailrace.runtime.patience import Patience
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Producer
@@ -88,7 +88,7 @@ class LocalKafka:
 
     Args:
         users: passwords by user, the broker's own `ADMIN` among them. Who is not one of them cannot connect, and each
-            may do what `tailrace.kit.kafka_access` grants. Without it anybody may do anything.
+            may do what `tailrace.kafka_access.grants` grants. Without it anybody may do anything.
 
     Attributes:
         port: where clients connect. Chosen at the first start where not given, and then kept.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tailrace.kit.kafka_access import ADMIN
+from tailrace.kafka_access.grants import ADMIN
 
 MECHANISM = "SCRAM-SHA-256"
 CLIENTS = {"KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SASL_MECHANISM": MECHANISM}

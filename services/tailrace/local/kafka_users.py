@@ -11,11 +11,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from tailrace.kit.connection import connect, home_dir
-from tailrace.kit.credentials import KAFKA, Credentials
-from tailrace.kit.errors import TailraceError
-from tailrace.kit.kafka_access import ADMIN, USERS
-from tailrace.kit.kafka_acls import settle_acls
+from tailrace.access.credentials import KAFKA, Credentials
+from tailrace.connection import connect, home_dir
+from tailrace.errors import TailraceError
+from tailrace.kafka_access.acls import settle_acls
+from tailrace.kafka_access.grants import ADMIN, USERS
 from tailrace.local.kafka_security import set_passwords
 
 

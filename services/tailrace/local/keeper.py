@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from tailrace.kit.errors import TailraceError
+from tailrace.errors import TailraceError
 from tailrace.local.deaths import Deaths
 from tailrace.local.home import Home
 from tailrace.local.leftovers import GRACE_S, created, stop_in_order

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from tailrace.kit.doors import close_door
+from tailrace.access.home_servers import close_door
 from tailrace.local.home import Home
 from tailrace.services import SERVICES
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 
-from tailrace.kit.errors import TailraceError
+from tailrace.errors import TailraceError
 
 HOST = "127.0.0.1"
 

@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tailrace.access.credentials import APPLICATION, OPS, SERVICES
 from tailrace.access.door import Rules
 from tailrace.access.pages import host_names
-from tailrace.kit.credentials import APPLICATION, OPS, SERVICES
-from tailrace.kit.registry import CONTENT_TYPE
+from tailrace.avro.registry import CONTENT_TYPE
 from tailrace.local.registry_requests import ApiError, error_answer
 
 READING = frozenset({SERVICES, APPLICATION, OPS})

@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tailrace.kit.errors import Retry
-from tailrace.kit.topics import Topic, ensure_topics
+from tailrace.errors import Retry
 from tailrace.local.registry_state import LogRecord, RegistryState
 from tailrace.services import REGISTRY, SCHEMAS
+from tailrace.streaming.backends.kafka.topics import Topic, ensure_topics
 
 TOPIC = Topic(
     name=SCHEMAS,

@@ -9,8 +9,8 @@ from urllib.parse import unquote
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tailrace.contracts.compatibility import invalid
-from tailrace.kit.registry import CONTENT_TYPE
+from tailrace.avro.registry import CONTENT_TYPE
+from tailrace.contracts.records.compatibility import invalid
 
 _LARGEST_BODY = 4 * 1024 * 1024
 

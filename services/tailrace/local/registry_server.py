@@ -27,12 +27,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tailrace.access.door import Door
+from tailrace.access.home_servers import REGISTRY, open_door
+from tailrace.avro.registry import CONTENT_TYPE
 from tailrace.confinement.profiles import hold
-from tailrace.contracts.compatibility import LEVELS, breaks
-from tailrace.kit.connection import connect, home_dir
-from tailrace.kit.doors import REGISTRY, open_door
-from tailrace.kit.errors import Retry
-from tailrace.kit.registry import CONTENT_TYPE
+from tailrace.connection import connect, home_dir
+from tailrace.contracts.records.compatibility import LEVELS, breaks
+from tailrace.errors import Retry
 from tailrace.local.confined import registry_limits
 from tailrace.local.ports import require_free
 from tailrace.local.registry_door import ADMINISTERING, REGISTERING, route, rules

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tailrace.contracts.compatibility import LEVELS
+from tailrace.contracts.records.compatibility import LEVELS
 
 log = logging.getLogger(__name__)
 

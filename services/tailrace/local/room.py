@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from tailrace.kit.shortages import DESCRIPTORS, DISK, remedy, shortage
+from tailrace.shortages import DESCRIPTORS, DISK, remedy, shortage
 
 NEEDED_BYTES = 32 * 1024 * 1024
 """What has to be free on each file system of a home: less than this, and it is called full."""

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tailrace.kit.clickhouse import ClickHouse
-from tailrace.kit.connection import Connection, connect
-from tailrace.kit.errors import Retry, TailraceError
-from tailrace.kit.history import lacking, remedies
-from tailrace.kit.migrations import read_migrations, tables_of
+from tailrace.clickhouse.client import ClickHouse
+from tailrace.clickhouse.history import lacking, remedies
+from tailrace.clickhouse.migrations import read_migrations, tables_of
+from tailrace.connection import Connection, connect
+from tailrace.errors import Retry, TailraceError
 from tailrace.local.deaths import report
 from tailrace.local.health import ask, lag, reason
 from tailrace.local.home import Home

@@ -9,14 +9,13 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tailrace.access.credentials import KAFKA, Credentials
+from tailrace.access.home_servers import close_door, make_tokens
+from tailrace.addresses import without_credentials
 from tailrace.confinement import landlock
-from tailrace.kit.addresses import without_credentials
-from tailrace.kit.connection import connect, kafka_login_names
-from tailrace.kit.credentials import KAFKA, Credentials
-from tailrace.kit.doors import close_door, make_tokens
-from tailrace.kit.errors import TailraceError
-from tailrace.kit.kafka_access import ADMIN, USERS
-from tailrace.kit.patience import Patience
+from tailrace.connection import connect, kafka_login_names
+from tailrace.errors import TailraceError
+from tailrace.kafka_access.grants import ADMIN, USERS
 from tailrace.local import kafka_security
 from tailrace.local.health import Answer, ask, reason, starting
 from tailrace.local.home import Home
@@ -25,10 +24,11 @@ from tailrace.local.keeper import Keeper, Kept
 from tailrace.local.leftovers import stop_leftovers
 from tailrace.local.ports import HOST, free_port, is_free
 from tailrace.local.process import Process, processor_time
+from tailrace.runtime.patience import Patience
 from tailrace.services import SERVICES
 
 LANE_PARTITIONS = 6
-"""Partitions of a lane's topics on one machine; production's default is in kit/topics."""
+"""Partitions of a lane's topics on one machine; production's default is in streaming/backends/kafka/topics.py."""
 
 _ANSWER = 10.0  # seconds for a cluster that is there to say something
 _STILL = 60.0  # seconds without any progress of something that is to come up

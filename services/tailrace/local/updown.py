@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from tailrace.kit.errors import TailraceError
-from tailrace.kit.private import keep_private
+from tailrace.access.private_files import keep_private
+from tailrace.errors import TailraceError
 from tailrace.local.home import Home
 from tailrace.local.leftovers import left_running, stop_leftovers
 from tailrace.local.supervisor import Supervisor

@@ -12,17 +12,17 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from tailrace.contracts import lanes
-from tailrace.contracts.apply import applied_by
-from tailrace.contracts.lane_clocks import LaneClock, LaneClocks, Owner, record_of
+from tailrace.connection import Connection
+from tailrace.contracts.records import lanes
 from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.lane_clocks import LaneClock, LaneClocks, Owner, record_of
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.kit.connection import Connection
-from tailrace.kit.errors import TailraceError, UsageError
-from tailrace.kit.kafka_clients import sending
-from tailrace.kit.messages import Record
-from tailrace.kit.reading import read_all
+from tailrace.control.apply import applied_by
+from tailrace.errors import TailraceError, UsageError
 from tailrace.signing.signers import OWNER
+from tailrace.streaming.backends.kafka.clients import sending
+from tailrace.streaming.backends.kafka.reading import read_all
+from tailrace.streaming.records import Record
 
 _JOIN_S = 15.0
 _SESSION_MS = 6_000

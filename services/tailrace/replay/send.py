@@ -14,24 +14,24 @@ import polars as pl
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from tailrace.avro.codec import Codec
+from tailrace.avro.registry import RegistryClient
 from tailrace.client.errors import DeliveryFailed
 from tailrace.client.kafka import producer
-from tailrace.contracts.lane_clocks import REPLAY
-from tailrace.contracts.lanes import Lane
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.contracts.schemas import subject
-from tailrace.kit.codec import Codec
-from tailrace.kit.connection import Connection
-from tailrace.kit.errors import TailraceError
-from tailrace.kit.kafka_clients import BoundedProducer
-from tailrace.kit.marks import mark
-from tailrace.kit.messages import Record
-from tailrace.kit.murmur2 import partition_of
-from tailrace.kit.patience import Patience
-from tailrace.kit.registry import RegistryClient
-from tailrace.kit.sources import key_text
+from tailrace.connection import Connection
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.records.schemas import subject
+from tailrace.contracts.state.lane_clocks import REPLAY
+from tailrace.errors import TailraceError
 from tailrace.replay.claim import Claim, tell
 from tailrace.replay.schedule import LABEL, NOTHING, REQUEST, LaneClock, Later, Pace, schedule
+from tailrace.runtime.patience import Patience
+from tailrace.streaming.backends.kafka.clients import BoundedProducer
+from tailrace.streaming.ids import key_text
+from tailrace.streaming.partitioner import partition_of
+from tailrace.streaming.records import Record
+from tailrace.streaming.watermark_records import mark
 
 _CHUNK = 1_000
 _TICK_S = 0.25

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import polars as pl
 
-from tailrace.contracts import lanes
-from tailrace.contracts.data_file import DataMapping, read_rows
-from tailrace.contracts.model_contract import ModelContract
+from tailrace.connection import Connection
+from tailrace.contracts.language.data_file import DataMapping, read_rows
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records import lanes
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.kit.connection import Connection
-from tailrace.kit.errors import TailraceError
-from tailrace.kit.reading import read_all
-from tailrace.models.catalog import Catalog
-from tailrace.models.manifest import Manifest, TrainedOn
-from tailrace.models.package import verified_manifest
-from tailrace.models.rollout_fold import Rollouts
+from tailrace.errors import TailraceError
+from tailrace.models.package.catalog import Catalog
+from tailrace.models.package.manifest import Manifest, TrainedOn
+from tailrace.models.package.open import verified_manifest
+from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.signing.trust import TrustStore
+from tailrace.streaming.backends.kafka.reading import read_all
 
 
 def champion_manifest(connection: Connection, home: Path, model: str) -> Manifest | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tailrace.contracts.lanes import ALERTS
+from tailrace.contracts.records.lanes import ALERTS
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.kit.messages import Message, Record, Source
-from tailrace.kit.sources import record_id
-from tailrace.models.errors import PackageRefused
-from tailrace.models.rollout_fold import EVENT_TIME, RolloutState
+from tailrace.models.package.errors import PackageRefused
+from tailrace.models.rollout_state.fold import EVENT_TIME, RolloutState
 from tailrace.rollout.judge import Move
 from tailrace.rollout.refusals import EACH, Count
+from tailrace.streaming.ids import record_id
+from tailrace.streaming.records import Message, Record, Source
 
 
 class Alerts:

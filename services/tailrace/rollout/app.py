@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.own_folders import examined_folder, packages_folder
-from tailrace.kit.service import Service, run_logic
-from tailrace.models.examiner import Examiner, Limits
-from tailrace.models.fetch import KafkaChunks, PackageFetcher
-from tailrace.models.package import Verified, verified_manifest, verified_package
+from tailrace.access.own_folders import examined_folder, packages_folder
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.models.package.examiner import Examiner, Limits
+from tailrace.models.package.fetch import KafkaChunks, PackageFetcher
+from tailrace.models.package.open import Verified, verified_manifest, verified_package
 from tailrace.rollout.logic import RolloutLogic
+from tailrace.runtime.service import Service, run_logic
 from tailrace.signing.trust import TrustStore
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.models.bandit import in_units
-from tailrace.models.rollout_fold import CHAMPIONS_ARM, PRUNE, Arm, Canary, Experiment, RolloutState
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.models.rollout_state.bandit import in_units
+from tailrace.models.rollout_state.fold import CHAMPIONS_ARM, PRUNE, Arm, Canary, Experiment, RolloutState
 
 BY_ITSELF = "rollout"
 EXPERIMENT = "experiment"

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.shares import is_more
-from tailrace.models.bandit import assigned, probability_of_best
-from tailrace.models.rollout_fold import Arm, Canary, Experiment, RolloutState
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.models.rollout_state.bandit import assigned, probability_of_best
+from tailrace.models.rollout_state.fold import Arm, Canary, Experiment, RolloutState
 from tailrace.rollout.decide import (
     Step,
     back,
@@ -26,6 +25,7 @@ from tailrace.rollout.decide import (
     retire,
 )
 from tailrace.rollout.paired_reports import Gain, Judged, PairedReports, Window, of_segment
+from tailrace.statistics.binomial import is_more
 
 QUARANTINED = "version-quarantined"
 """The kind of the alert that a version makes processes die."""

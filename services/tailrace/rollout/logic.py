@@ -17,8 +17,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tailrace.contracts.fold import Contracts
-from tailrace.contracts.lanes import (
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records.lanes import (
     ALERTS,
     CLOCKS,
     COMMANDS,
@@ -29,20 +29,16 @@ from tailrace.contracts.lanes import (
     ROLLOUTS,
     TRAINING_RUNS,
 )
-from tailrace.contracts.model_contract import ModelContract
+from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.copies import Copies
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.kinds import KIND_OF_TOPIC
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.kit.errors import Retry
-from tailrace.kit.log import Committed, History
-from tailrace.kit.logic import Clock, Output
-from tailrace.kit.messages import Hold, Message, Record, Source, TopicPartition
-from tailrace.kit.reasons import one_of
-from tailrace.models.catalog import LEAP, Catalog
-from tailrace.models.errors import PackageRefused
-from tailrace.models.manifest import Manifest
-from tailrace.models.rollout_fold import (
+from tailrace.errors import Retry
+from tailrace.models.package.catalog import LEAP, Catalog
+from tailrace.models.package.errors import PackageRefused
+from tailrace.models.package.manifest import Manifest
+from tailrace.models.rollout_state.fold import (
     EVENT_TIME,
     SEQUENCE,
     Rollouts,
@@ -56,6 +52,10 @@ from tailrace.rollout.paired_reports import PairedReports
 from tailrace.rollout.refusals import Refusals
 from tailrace.rollout.step_fields import canary_fields, experiment_fields, folded_facts
 from tailrace.signing.trust import Place
+from tailrace.streaming.backends.abstract import Committed, History
+from tailrace.streaming.processor import Clock, Output
+from tailrace.streaming.records import Hold, Message, Record, Source, TopicPartition
+from tailrace.telemetry.reasons import one_of
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-from tailrace.models.rewards import Rewards
+from tailrace.models.rollout_state.rewards import Rewards
 
 CONFIDENCE = 0.95
 _Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tailrace.kit.messages import Source
-from tailrace.models.rollout_fold import Canary, Experiment
+from tailrace.models.rollout_state.fold import Canary, Experiment
+from tailrace.streaming.records import Source
 
 
 def canary_fields(canary: Canary | None) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.kit.messages import Record, Source
-from tailrace.kit.sources import record_id
 from tailrace.scorer.quarantine import Quarantined
 from tailrace.scorer.versions import Refusal, Role
+from tailrace.streaming.ids import record_id
+from tailrace.streaming.records import Record, Source
 
 
 class Alerts:

@@ -11,14 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from tailrace.kit.avro_columns import Column, Ints
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.logic import Clock
-from tailrace.kit.messages import Source
-from tailrace.kit.sources import REQUEST_ID, id_role
-from tailrace.kit.spans import Spans
-from tailrace.models.columns import Array
-from tailrace.models.load import Predictions
+from tailrace.avro.columns.bytes_column import Spans
+from tailrace.avro.columns.decoder import Column, Ints
+from tailrace.errors import BadRecord
+from tailrace.models.formats.columns import Array
+from tailrace.models.formats.load import Predictions
 from tailrace.scorer.calibrate import calibrate
 from tailrace.scorer.domain_guard import note_domain
 from tailrace.scorer.event import Answers, Identity, encode_events
@@ -33,6 +30,9 @@ from tailrace.scorer.score import score
 from tailrace.scorer.uncertainty import note_uncertainty
 from tailrace.scorer.versions import Named, Serving, Version
 from tailrace.scorer.work import Work
+from tailrace.streaming.ids import REQUEST_ID, id_role
+from tailrace.streaming.processor import Clock
+from tailrace.streaming.records import Source
 
 
 def check(work: Work, requests: Requests) -> Rows:

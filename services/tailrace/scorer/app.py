@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.own_folders import examined_folder, packages_folder
-from tailrace.kit.service import Service, run_logic
-from tailrace.models.examiner import Examiner, Limits
-from tailrace.models.fetch import KafkaChunks, PackageFetcher
-from tailrace.models.load import LoadedModel
-from tailrace.models.package import open_package, verified_manifest
+from tailrace.access.own_folders import examined_folder, packages_folder
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.models.formats.load import LoadedModel
+from tailrace.models.package.examiner import Examiner, Limits
+from tailrace.models.package.fetch import KafkaChunks, PackageFetcher
+from tailrace.models.package.open import open_package, verified_manifest
+from tailrace.runtime.service import Service, run_logic
 from tailrace.scorer.logic import ScorerLogic
 from tailrace.scorer.one_thread import use_one_thread
 from tailrace.scorer.versions import Role

@@ -1,9 +1,9 @@
 """From what the model says to probabilities that mean it, by the map that the package brings (see
-models/calibration.py)."""
+models/guards/calibration.py)."""
 
 from __future__ import annotations
 
-from tailrace.models.load import LoadedModel, Predictions
+from tailrace.models.formats.load import LoadedModel, Predictions
 
 
 def calibrate(outputs: Predictions, model: LoadedModel) -> Predictions:

@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tailrace.contracts.expression_values import Arrays
-from tailrace.contracts.expressions import compile_expression, request_columns
-from tailrace.contracts.fields import ContextField, Feature
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.avro_columns import Column, Ints, Mask
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.marks import EARLIEST_MS
-from tailrace.kit.spans import Spans
-from tailrace.kit.texts import UNKNOWN, Texts
-from tailrace.models.columns import Array, Coded
+from tailrace.avro.columns.bytes_column import Spans
+from tailrace.avro.columns.categorical_column import UNKNOWN, Texts
+from tailrace.avro.columns.decoder import Column, Ints, Mask
+from tailrace.contracts.expressions.compiler import compile_expression, request_columns
+from tailrace.contracts.expressions.values import Arrays
+from tailrace.contracts.language.fields import ContextField, Feature
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.errors import BadRecord
+from tailrace.models.formats.columns import Array, Coded
 from tailrace.scorer.rows import Replaced
+from tailrace.streaming.watermark_records import EARLIEST_MS
 
 _MOST = float(np.finfo(np.float64).max)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from tailrace.contracts.fold import AppliedContract
-from tailrace.contracts.json_input import JsonInput
-from tailrace.contracts.lanes import Lane
-from tailrace.contracts.schemas import namespace, prediction_schema, request_schema, subject
-from tailrace.kit.avro_columns import ColumnDecoder
-from tailrace.kit.codec import Codec
-from tailrace.kit.registry import Registry
-from tailrace.models.errors import PackageRefused
-from tailrace.models.package import check_schema
+from tailrace.avro.codec import Codec
+from tailrace.avro.columns.decoder import ColumnDecoder
+from tailrace.avro.registry import Registry
+from tailrace.contracts.records.json_input import JsonInput
+from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.records.schemas import namespace, prediction_schema, request_schema, subject
+from tailrace.contracts.state.contracts import AppliedContract
+from tailrace.models.package.errors import PackageRefused
+from tailrace.models.package.open import check_schema
 from tailrace.scorer.check_input import InputCheck
 from tailrace.scorer.explanations import Explanations
 from tailrace.scorer.explore import Exploration

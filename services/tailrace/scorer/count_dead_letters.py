@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tailrace.kit.messages import Hold, TopicPartition
 from tailrace.scorer.dead_letter_share import Count, Level, count
 from tailrace.scorer.work import Work
+from tailrace.streaming.records import Hold, TopicPartition
 
 
 def count_dead_letters(

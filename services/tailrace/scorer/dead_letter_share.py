@@ -11,14 +11,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tailrace.contracts.durations import parse_share
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.contracts.sections import match_alert
-from tailrace.kit.avro_columns import Ints, Mask
-from tailrace.kit.lasting import Open, lasts
-from tailrace.kit.messages import TopicPartition
-from tailrace.kit.shares import is_more
-from tailrace.kit.sources import record_id
+from tailrace.alerts.lasting import Open, lasts
+from tailrace.avro.columns.decoder import Ints, Mask
+from tailrace.contracts.language.durations import parse_share
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.language.sections import match_alert
+from tailrace.statistics.binomial import is_more
+from tailrace.streaming.ids import record_id
+from tailrace.streaming.records import TopicPartition
 
 KIND = "dead-letter-share"
 REQUESTS = 1_000
@@ -38,7 +38,7 @@ class Level:
 class Count:
     """Of the requests since the last judgement: how many there were, how many are dead letters, the first one's offset.
 
-    ``open`` holds the alert, where one is open (see kit/lasting.py).
+    ``open`` holds the alert, where one is open (see alerts/lasting.py).
     """
 
     asked: int = 0

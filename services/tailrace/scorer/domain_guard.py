@@ -1,14 +1,14 @@
 """Is a row like anything that the model was trained on? By the distance that travels with the package (see
-models/domain.py), with as many false alarms as the contract allows."""
+models/guards/domain.py), with as many false alarms as the contract allows."""
 
 from __future__ import annotations
 
 import numpy as np
 
-import tailrace.models.domain_kernels  # noqa: F401 - at start, so that no request waits for it
-from tailrace.contracts.sections import Domain
-from tailrace.models.load import LoadedModel
-from tailrace.models.prediction_sets import DOMAIN
+import tailrace.models.guards.domain_kernels  # noqa: F401 - at start, so that no request waits for it
+from tailrace.contracts.language.sections import Domain
+from tailrace.models.formats.load import LoadedModel
+from tailrace.models.guards.prediction_sets import DOMAIN
 from tailrace.scorer.notes import Finding, Notes
 from tailrace.scorer.rows import Rows
 

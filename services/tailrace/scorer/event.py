@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tailrace.kit.avro_bytes import NULL, SOME, double, long, text
-from tailrace.kit.avro_columns import Ints
-from tailrace.kit.codec import HEADER, MAGIC
-from tailrace.kit.messages import Records
-from tailrace.kit.numbering import distinct_numbers
-from tailrace.kit.spans import Spans
-from tailrace.models.columns import Array
-from tailrace.models.load import Predictions
+from tailrace.avro.codec import HEADER, MAGIC
+from tailrace.avro.columns.bytes_column import Spans
+from tailrace.avro.columns.decoder import Ints
+from tailrace.avro.columns.numbering import distinct_numbers
+from tailrace.avro.encoding import NULL, SOME, double, long, text
+from tailrace.models.formats.columns import Array
+from tailrace.models.formats.load import Predictions
 from tailrace.scorer.id_kernels import ID_DIGITS, write_ids
 from tailrace.scorer.notes import Contribution, Finding, Notes
 from tailrace.scorer.policy import Choice, Unscored
 from tailrace.scorer.rows import Replaced
 from tailrace.scorer.splice import Matrix, Splice
+from tailrace.streaming.records import Records
 
 FIELDS = [
     "prediction_id",

@@ -18,10 +18,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tailrace.kit.avro_columns import Ints
-from tailrace.models.calibration import elementwise
-from tailrace.models.columns import Array, Coded, Columns, plain
-from tailrace.models.load import LoadedModel
+from tailrace.avro.columns.decoder import Ints
+from tailrace.models.formats.columns import Array, Coded, Columns, plain
+from tailrace.models.formats.load import LoadedModel
+from tailrace.models.guards.calibration import elementwise
 from tailrace.scorer.notes import Contribution
 
 LEAST_PROBABILITY = 1e-9

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.avro_columns import Ints
-from tailrace.kit.hashing import source_positions
-from tailrace.models.columns import Coded
-from tailrace.models.load import LoadedModel
+from tailrace.avro.columns.decoder import Ints
+from tailrace.avro.columns.hashing import source_positions
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.models.formats.columns import Coded
+from tailrace.models.formats.load import LoadedModel
 from tailrace.scorer.event import Answers
 from tailrace.scorer.explain import explain
 from tailrace.scorer.notes import Contribution

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.avro_columns import Ints
-from tailrace.kit.hashing import source_positions
-from tailrace.models.columns import Array
-from tailrace.models.load import Predictions
+from tailrace.avro.columns.decoder import Ints
+from tailrace.avro.columns.hashing import source_positions
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.models.formats.columns import Array
+from tailrace.models.formats.load import Predictions
 from tailrace.scorer.policy import Choice
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from tailrace.kit.texts import Texts
-from tailrace.models.load import LoadedModel
+from tailrace.avro.columns.categorical_column import Texts
+from tailrace.models.formats.load import LoadedModel
 from tailrace.scorer.rows import Replaced, Rows
 
 

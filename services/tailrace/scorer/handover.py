@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tailrace.contracts.fold import Contracts
-from tailrace.models.rollout_fold import Rollouts
+from tailrace.contracts.state.contracts import Contracts
+from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.scorer.quarantine import Quarantined
 from tailrace.scorer.versions import Versions
 

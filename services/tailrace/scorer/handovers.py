@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tailrace.contracts.fold import Contracts
-from tailrace.kit.messages import TopicPartition
-from tailrace.models.rollout_fold import Rollouts
+from tailrace.contracts.state.contracts import Contracts
+from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.scorer.handover import Handover
 from tailrace.scorer.lane_plans import LanePlans
 from tailrace.scorer.quarantine import Quarantine, Quarantined
 from tailrace.scorer.versions import Versions
+from tailrace.streaming.records import TopicPartition
 
 
 class Handovers:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tailrace.kit.messages import Hold, TopicPartition
-from tailrace.models.rollout_fold import Rollouts
+from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.scorer.contract_plan import ContractPlan
 from tailrace.scorer.handovers import Handovers
 from tailrace.scorer.in_flight import InFlight
 from tailrace.scorer.versions import Role, Versions
 from tailrace.scorer.work import Work
+from tailrace.streaming.records import Hold, TopicPartition
 
 
 class Holds:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tailrace.kit.kernels import kernel
+from tailrace.kernels.compiler import kernel
 
 _BYTES = "Array(uint8, 1, 'C', readonly=True)"
 _INTS = "Array(int64, 1, 'A', readonly=True)"

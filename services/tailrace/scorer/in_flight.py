@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from tailrace.kit.logic import Suspect
-from tailrace.kit.messages import Hold, TopicPartition
-from tailrace.models.catalog import Catalog
+from tailrace.models.package.catalog import Catalog
 from tailrace.scorer.contract_plan import ContractPlan
 from tailrace.scorer.lane_plans import LanePlans
 from tailrace.scorer.quarantine import Quarantine, Quarantined, name_of
 from tailrace.scorer.stand_in import StandIns
 from tailrace.scorer.versions import Version, Versions
 from tailrace.scorer.work import Work
+from tailrace.streaming.processor import Suspect
+from tailrace.streaming.records import Hold, TopicPartition
 
 
 class _Named(NamedTuple):

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tailrace.kit.logic import Clock
 from tailrace.scorer.latency import Pace, blocks, too_many
 from tailrace.scorer.notes import Finding
 from tailrace.scorer.route import Route
 from tailrace.scorer.rows import Rows
 from tailrace.scorer.work import Work
+from tailrace.streaming.processor import Clock
 
 TOO_SLOW = Finding("latency", None, "the version would have answered too late")
 

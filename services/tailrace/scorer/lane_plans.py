@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from tailrace.contracts.fold import AppliedContract
-from tailrace.contracts.lanes import Lane
-from tailrace.kit.codec import Codec
-from tailrace.kit.registry import Registry
+from tailrace.avro.codec import Codec
+from tailrace.avro.registry import Registry
+from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.scorer.contract_plan import ContractPlan
 from tailrace.scorer.dead_letter_share import Level, level_of
 from tailrace.scorer.tell_time import step_ms

@@ -13,8 +13,8 @@ from statistics import median
 
 import numpy as np
 
-from tailrace.kit.avro_columns import Ints
-from tailrace.models.columns import Array
+from tailrace.avro.columns.decoder import Ints
+from tailrace.models.formats.columns import Array
 
 BLOCK = 64
 """Rows that a model takes at a time, at least."""

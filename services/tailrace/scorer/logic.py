@@ -13,19 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tailrace.contracts.fold import Contracts
-from tailrace.contracts.lane_clocks import LaneClocks
-from tailrace.contracts.lanes import CLOCKS, CONTRACTS, MANIFESTS, ROLLOUTS
+from tailrace.avro.codec import Codec
+from tailrace.contracts.records.lanes import CLOCKS, CONTRACTS, MANIFESTS, ROLLOUTS
+from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.lane_clocks import LaneClocks
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.kit.codec import Codec
-from tailrace.kit.log import Committed
-from tailrace.kit.logic import Clock, Output, Suspect
-from tailrace.kit.messages import DeadLetter, Message, Record, Runs, TopicPartition
-from tailrace.kit.reasons import one_of
-from tailrace.models.catalog import Catalog, Verify
-from tailrace.models.fingerprint import runtime_versions
-from tailrace.models.rollout_fold import Rollouts
+from tailrace.models.package.catalog import Catalog, Verify
+from tailrace.models.package.fingerprint import runtime_versions
+from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.scorer.alerts import Alerts
 from tailrace.scorer.answer import answer, answer_off, check
 from tailrace.scorer.count_dead_letters import count_dead_letters
@@ -47,6 +43,10 @@ from tailrace.scorer.stand_in import StandIns
 from tailrace.scorer.tell_time import pass_on, refuse_marks_ahead, tell_time
 from tailrace.scorer.versions import OpenVersion, Role, Serving, Versions
 from tailrace.scorer.work import Work
+from tailrace.streaming.backends.abstract import Committed
+from tailrace.streaming.processor import Clock, Output, Suspect
+from tailrace.streaming.records import DeadLetter, Message, Record, Runs, TopicPartition
+from tailrace.telemetry.reasons import one_of
 
 log = logging.getLogger(__name__)
 

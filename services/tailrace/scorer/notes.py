@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from tailrace.kit.avro_columns import Ints, Mask
-from tailrace.kit.numbering import distinct_numbers
+from tailrace.avro.columns.decoder import Ints, Mask
+from tailrace.avro.columns.numbering import distinct_numbers
 
 Flag = Literal["uncertain", "guarded"]
 

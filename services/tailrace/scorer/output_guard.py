@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tailrace.contracts.sections import Range
-from tailrace.models.load import Predictions
-from tailrace.models.prediction_sets import PROBABILITIES, SCORE
+from tailrace.contracts.language.sections import Range
+from tailrace.models.formats.load import Predictions
+from tailrace.models.guards.prediction_sets import PROBABILITIES, SCORE
 from tailrace.scorer.notes import Finding
 
 SLACK = 1e-3

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tailrace.contracts.expression_values import Arrays
-from tailrace.contracts.expressions import compile_expression, policy_columns
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.avro_columns import Mask
-from tailrace.kit.texts import UNKNOWN, Texts
-from tailrace.models.columns import Array, Coded
-from tailrace.models.load import Predictions
+from tailrace.avro.columns.categorical_column import UNKNOWN, Texts
+from tailrace.avro.columns.decoder import Mask
+from tailrace.contracts.expressions.compiler import compile_expression, policy_columns
+from tailrace.contracts.expressions.values import Arrays
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.models.formats.columns import Array, Coded
+from tailrace.models.formats.load import Predictions
 
 DEFAULT_ACTION = "none"
 """What is done about a value where the policy is silent; about a class it is the class."""

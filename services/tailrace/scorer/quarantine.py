@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
-from tailrace.kit.logic import Suspect
-from tailrace.kit.messages import TopicPartition
-from tailrace.models.rollout_fold import Rollouts, RolloutState
+from tailrace.models.rollout_state.fold import Rollouts, RolloutState
 from tailrace.scorer.versions import Role
+from tailrace.streaming.processor import Suspect
+from tailrace.streaming.records import TopicPartition
 
 
 class Quarantined(NamedTuple):

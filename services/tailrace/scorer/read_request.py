@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tailrace.contracts.json_input import parse_object
-from tailrace.kit.avro_columns import Ints
-from tailrace.kit.avro_kernels import schema_ids
-from tailrace.kit.codec import is_json, read_schema_id
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.marks import mark_time
-from tailrace.kit.messages import Message
-from tailrace.kit.spans import UNKNOWN, Spans
+from tailrace.avro.codec import is_json, read_schema_id
+from tailrace.avro.columns.bytes_column import UNKNOWN, Spans
+from tailrace.avro.columns.decoder import Ints
+from tailrace.avro.columns.decoder_kernels import schema_ids
+from tailrace.contracts.records.json_input import parse_object
+from tailrace.errors import BadRecord
 from tailrace.scorer.contract_plan import ContractPlan
 from tailrace.scorer.rows import Requests
+from tailrace.streaming.records import Message
+from tailrace.streaming.watermark_records import mark_time
 
 MODEL = "model"
 

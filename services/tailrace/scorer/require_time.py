@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tailrace.kit.errors import BadRecord
+from tailrace.errors import BadRecord
 from tailrace.scorer.work import Work
 
 

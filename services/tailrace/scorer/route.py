@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tailrace.kit.avro_columns import Ints
-from tailrace.kit.hashing import key_positions
+from tailrace.avro.columns.decoder import Ints
+from tailrace.avro.columns.hashing import key_positions
 from tailrace.scorer.versions import Serving, Version
 
 

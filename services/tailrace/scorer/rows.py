@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tailrace.kit.avro_columns import Column, Ints, Mask
-from tailrace.kit.spans import Spans
-from tailrace.models.columns import Coded, taken
+from tailrace.avro.columns.bytes_column import Spans
+from tailrace.avro.columns.decoder import Column, Ints, Mask
+from tailrace.models.formats.columns import Coded, taken
 
 if TYPE_CHECKING:
     from tailrace.scorer.contract_plan import ContractPlan

@@ -8,11 +8,11 @@ from collections.abc import Set
 import numpy as np
 import prometheus_client
 
-from tailrace.kit import metrics
-from tailrace.models.columns import Array
+from tailrace.models.formats.columns import Array
 from tailrace.scorer.event import Answers
 from tailrace.scorer.policy import Unscored
 from tailrace.scorer.work import Work
+from tailrace.telemetry import metrics
 
 _LABELLED = (metrics.REQUESTS, metrics.ACTIONS, metrics.FINDINGS, metrics.FALLBACKS, metrics.LATENCY)
 

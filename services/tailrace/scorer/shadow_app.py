@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tailrace.kit.service import run_logic
+from tailrace.runtime.service import run_logic
 from tailrace.scorer.app import make_logic
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.kit.avro_columns import Ints
-from tailrace.kit.spans import Data, Spans
+from tailrace.avro.columns.bytes_column import Data, Spans
+from tailrace.avro.columns.decoder import Ints
 from tailrace.scorer.event_kernels import MOST_VARINT, splice, write_longs
 
 Matrix = NDArray[np.uint8]

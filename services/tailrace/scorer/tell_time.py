@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.marks import mark
-from tailrace.kit.messages import Record, TopicPartition
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.errors import BadRecord
 from tailrace.scorer.rows import Requests
 from tailrace.scorer.work import Work
+from tailrace.streaming.records import Record, TopicPartition
+from tailrace.streaming.watermark_records import mark
 
 STEPS = 24
 """In the shortest window."""

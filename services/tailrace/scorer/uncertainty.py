@@ -1,6 +1,6 @@
 """How sure an answer is: the classes, or the interval, that hold the truth at the contract's coverage.
 
-Split conformal prediction by the quantiles that the package brings (see models/conformal.py). A set of one class is
+Split conformal prediction by the quantiles that the package brings (models/guards/conformal.py). A set of one class is
 certain; one of several, or of none (every class is less likely than the true ones were), is not. An interval has the
 same width for every row, so that none is less certain than another.
 """
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tailrace.kit.span_kernels import distinct
-from tailrace.models.load import LoadedModel, Predictions
-from tailrace.models.prediction_sets import INTERVAL, UNCERTAIN, interval_text, set_text
+from tailrace.avro.columns.bytes_kernels import distinct
+from tailrace.models.formats.load import LoadedModel, Predictions
+from tailrace.models.guards.prediction_sets import INTERVAL, UNCERTAIN, interval_text, set_text
 from tailrace.scorer.notes import Finding, Notes
 
 

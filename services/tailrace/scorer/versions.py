@@ -12,13 +12,13 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from tailrace.contracts.fold import Contracts
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.errors import Retry
-from tailrace.models.catalog import Catalog, Verify
-from tailrace.models.errors import PackageRefused
-from tailrace.models.load import LoadedModel
-from tailrace.models.rollout_fold import Canary, Experiment, Rollouts, RolloutState
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.state.contracts import Contracts
+from tailrace.errors import Retry
+from tailrace.models.formats.load import LoadedModel
+from tailrace.models.package.catalog import Catalog, Verify
+from tailrace.models.package.errors import PackageRefused
+from tailrace.models.rollout_state.fold import Canary, Experiment, Rollouts, RolloutState
 
 Role = Literal["champion", "shadow"]
 OpenVersion = Callable[[Mapping[str, Any], ModelContract], LoadedModel]

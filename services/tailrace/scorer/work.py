@@ -8,12 +8,12 @@ from functools import cached_property
 
 import numpy as np
 
-from tailrace.kit.avro_columns import Ints, Mask
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.messages import Hold, Message, Record, Records, Runs, Source, TopicPartition
-from tailrace.kit.spans import Spans
+from tailrace.avro.columns.bytes_column import Spans
+from tailrace.avro.columns.decoder import Ints, Mask
+from tailrace.errors import BadRecord
 from tailrace.scorer.event import Answers, Identity
 from tailrace.scorer.rows import Requests
+from tailrace.streaming.records import Hold, Message, Record, Records, Runs, Source, TopicPartition
 
 _FEW = 32
 """Rows that are not worth a call of their own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tailrace.kit.errors import TailraceError
+from tailrace.errors import TailraceError
 
 
 class SignatureRefused(TailraceError):

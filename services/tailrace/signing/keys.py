@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from tailrace.kit.errors import TailraceError, UsageError
-from tailrace.kit.private import write_private, write_private_once
+from tailrace.access.private_files import write_private, write_private_once
+from tailrace.errors import TailraceError, UsageError
 from tailrace.signing.signers import OWNER
 
 

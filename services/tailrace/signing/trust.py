@@ -20,9 +20,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from tailrace.kit.errors import TailraceError, UsageError
-from tailrace.kit.home_identity import home_id
-from tailrace.kit.private import write_private
+from tailrace.access.home_identity import home_id
+from tailrace.access.private_files import write_private
+from tailrace.errors import TailraceError, UsageError
 from tailrace.signing.errors import SignatureRefused
 from tailrace.signing.keys import (
     KeyFile,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from tailrace.contracts.lanes import CONTRACTS
-from tailrace.kit.clickhouse import ClickHouse
-from tailrace.kit.clock import SystemClock
-from tailrace.kit.group_offsets import stored_by
-from tailrace.kit.log import Backend
-from tailrace.kit.messages import Message
-from tailrace.kit.migrations import migrate
-from tailrace.kit.service import Service, run_service
+from tailrace.clickhouse.client import ClickHouse
+from tailrace.clickhouse.migrations import migrate
+from tailrace.contracts.records.lanes import CONTRACTS
+from tailrace.runtime.service import Service, run_service
 from tailrace.sink.loop import Sink
 from tailrace.sink.rows import RowReader
+from tailrace.streaming.backends.abstract import Backend
+from tailrace.streaming.backends.kafka.group_offsets import stored_by
+from tailrace.streaming.records import Message
+from tailrace.streaming.time_source import SystemClock
 
 CLICKHOUSE_TIMEOUT_S = 10.0
 """Of one call: a sink that waits for longer than a consumer may be silent loses its partitions."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from itertools import count
 
-from tailrace.kit import metrics
-from tailrace.kit.clickhouse import NO_SUCH_COLUMN, QueryFailed, Store
-from tailrace.kit.clock import WaitingClock
-from tailrace.kit.messages import TopicPartition
+from tailrace.clickhouse.client import NO_SUCH_COLUMN, QueryFailed, Store
 from tailrace.sink.rows import Block
+from tailrace.streaming.records import TopicPartition
+from tailrace.streaming.time_source import WaitingClock
+from tailrace.telemetry import metrics
 
 SETTLE_S = 0.5
 """How long a block is waited for of which ClickHouse has the token and not the rows."""

@@ -14,9 +14,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Protocol
 
-from tailrace.contracts.lanes import CONTRACTS
-from tailrace.kit import metrics
-from tailrace.kit.clickhouse import (
+from tailrace.clickhouse.client import (
     DAMAGED,
     NO_SUCH_COLUMN,
     UNKNOWN_DATABASE,
@@ -24,16 +22,18 @@ from tailrace.kit.clickhouse import (
     QueryFailed,
     Store,
 )
-from tailrace.kit.clock import WaitingClock
-from tailrace.kit.errors import BadRecord, Retry
-from tailrace.kit.log import Abortable, Backend, Committed, Consumer, LogError
-from tailrace.kit.messages import Message, TopicPartition
-from tailrace.kit.reasons import waiting_for
-from tailrace.kit.tables import UNREADABLE
-from tailrace.kit.turns import Stopping, Turns
+from tailrace.clickhouse.tables import UNREADABLE
+from tailrace.contracts.records.lanes import CONTRACTS
+from tailrace.errors import BadRecord, Retry
 from tailrace.sink.insert import Inserter
 from tailrace.sink.plan import Plan, make_plan
 from tailrace.sink.rows import Block, Row, blocks, unreadable
+from tailrace.streaming.backends.abstract import Abortable, Backend, Committed, Consumer, LogError
+from tailrace.streaming.consumer_loop import Stopping, Turns
+from tailrace.streaming.records import Message, TopicPartition
+from tailrace.streaming.time_source import WaitingClock
+from tailrace.telemetry import metrics
+from tailrace.telemetry.reasons import waiting_for
 
 log = logging.getLogger(__name__)
 

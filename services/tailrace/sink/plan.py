@@ -12,8 +12,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from tailrace.kit.log import MAX_METADATA_BYTES
-from tailrace.kit.messages import TopicPartition
+from tailrace.streaming.backends.abstract import MAX_METADATA_BYTES
+from tailrace.streaming.records import TopicPartition
 
 
 class Plan(NamedTuple):

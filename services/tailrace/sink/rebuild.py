@@ -13,18 +13,18 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Protocol
 
-from tailrace.kit.clickhouse import ClickHouse, quoted
-from tailrace.kit.clock import WaitingClock
-from tailrace.kit.errors import BadRecord, UsageError
-from tailrace.kit.group_offsets import GroupProgress
-from tailrace.kit.history import mark_rebuilt
-from tailrace.kit.log import History, Reader
-from tailrace.kit.messages import Message, TopicPartition
-from tailrace.kit.migrations import migrate
-from tailrace.kit.tables import UNREADABLE
-from tailrace.kit.topics import control_topics
+from tailrace.clickhouse.client import ClickHouse, quoted
+from tailrace.clickhouse.history import mark_rebuilt
+from tailrace.clickhouse.migrations import migrate
+from tailrace.clickhouse.tables import UNREADABLE
+from tailrace.errors import BadRecord, UsageError
 from tailrace.sink.insert import Inserter
 from tailrace.sink.rows import Row, blocks, unreadable
+from tailrace.streaming.backends.abstract import History, Reader
+from tailrace.streaming.backends.kafka.group_offsets import GroupProgress
+from tailrace.streaming.backends.kafka.topics import control_topics
+from tailrace.streaming.records import Message, TopicPartition
+from tailrace.streaming.time_source import WaitingClock
 
 BLOCK_OFFSETS = 10_000
 MAX_BYTES = 32 << 20

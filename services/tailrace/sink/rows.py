@@ -15,21 +15,9 @@ from functools import cached_property
 from operator import itemgetter
 from typing import Any, NamedTuple, cast
 
-from tailrace.contracts.fold import Contracts
-from tailrace.contracts.json_input import JsonInput, Kind, parse_object
-from tailrace.contracts.lanes import CONTRACTS, Lane
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.contracts.names import avro_name
-from tailrace.contracts.schemas import LANE_RECORDS, AvroSchema, lane_schemas
-from tailrace.contracts.state.fold import ControlState
-from tailrace.contracts.state.records import ControlRecords
-from tailrace.kit import dead_letters
-from tailrace.kit.clickhouse import Store
-from tailrace.kit.codec import CONTROL_NAMES, Codec, control_schema, is_json, read_schema_id
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.marks import mark_time
-from tailrace.kit.messages import Message
-from tailrace.kit.tables import (
+from tailrace.avro.codec import CONTROL_NAMES, Codec, control_schema, is_json, read_schema_id
+from tailrace.clickhouse.client import Store
+from tailrace.clickhouse.tables import (
     CONTROL_TABLES,
     DEAD_LETTERS,
     UNREADABLE,
@@ -42,6 +30,18 @@ from tailrace.kit.tables import (
     model_tables,
     table_name,
 )
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.language.names import avro_name
+from tailrace.contracts.records.json_input import JsonInput, Kind, parse_object
+from tailrace.contracts.records.lanes import CONTRACTS, Lane
+from tailrace.contracts.records.schemas import LANE_RECORDS, AvroSchema, lane_schemas
+from tailrace.contracts.state.contracts import Contracts
+from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.records import ControlRecords
+from tailrace.errors import BadRecord
+from tailrace.streaming import dead_letters
+from tailrace.streaming.records import Message
+from tailrace.streaming.watermark_records import mark_time
 
 _JSON_KINDS: dict[str, Kind] = {"requests": "requests", "labels": "labels", "actions": "actions"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tailrace.kit.service import run_service
+from tailrace.runtime.service import run_service
 from tailrace.trainer.loop import TrainerLoop
 
 

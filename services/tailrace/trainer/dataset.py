@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tailrace.contracts.fields import ContextField, Feature
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.contracts.schemas import outcome_schema, prediction_schema
-from tailrace.kit.codec import Codec
-from tailrace.kit.errors import BadRecord, TailraceError
-from tailrace.kit.messages import Message
-from tailrace.models.build import HOLDOUT_SHARE, LEAST_ROWS
-from tailrace.models.columns import Array
-from tailrace.models.rows import Rows
-from tailrace.models.table import class_text, columns_of, data_digest, inputs_of, target_of
-from tailrace.models.train import frame_of
+from tailrace.avro.codec import Codec
+from tailrace.contracts.language.fields import ContextField, Feature
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records.schemas import outcome_schema, prediction_schema
+from tailrace.errors import BadRecord, TailraceError
+from tailrace.models.formats.columns import Array
+from tailrace.models.package.build import HOLDOUT_SHARE, LEAST_ROWS
+from tailrace.models.package.rows import Rows
+from tailrace.models.package.table import class_text, columns_of, data_digest, inputs_of, target_of
+from tailrace.models.templates.train import frame_of
+from tailrace.streaming.records import Message
 from tailrace.trainer.decide import Run
 
 _OUTCOME = ("revision", "state", "duplicate_of", "known_at", "label")

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
-from tailrace.contracts.durations import format_duration
-from tailrace.contracts.fold import AppliedContract
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.sources import record_id
+from tailrace.contracts.language.durations import format_duration
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.state.contracts import AppliedContract
+from tailrace.streaming.ids import record_id
 
 Kind = Literal["drift", "quality", "every", "labels", "command"]
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.contracts.sections import METRICS_OF, Template
-from tailrace.models.columns import Array
-from tailrace.models.load import Predictions
-from tailrace.models.metrics import holdout_metrics
-from tailrace.models.table import class_text, target_of
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.language.sections import METRICS_OF, Template
+from tailrace.models.formats.columns import Array
+from tailrace.models.formats.load import Predictions
+from tailrace.models.package.holdout_metrics import holdout_metrics
+from tailrace.models.package.table import class_text, target_of
 
 Z = 1.959963984540054
 DRAWS = 2_000

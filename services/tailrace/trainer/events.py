@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from tailrace.contracts import lanes
-from tailrace.contracts.fold import AppliedContract, Contracts
+from tailrace.contracts.records import lanes
+from tailrace.contracts.state.contracts import AppliedContract, Contracts
 from tailrace.contracts.state.copies import Copies
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.kit.messages import Message
-from tailrace.kit.sources import record_id
-from tailrace.models.rollout_fold import Rollouts
+from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.signing.trust import Place
+from tailrace.streaming.ids import record_id
+from tailrace.streaming.records import Message
 from tailrace.trainer.decide import (
     Alerted,
     Answered,

@@ -19,10 +19,10 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.transport.drivers import aiokafka as driver
 
-from tailrace.kit.connection import Connection
-from tailrace.kit.errors import UsageError
-from tailrace.kit.messages import Message, PlainMessage
-from tailrace.kit.private import make_private
+from tailrace.access.private_files import make_private
+from tailrace.connection import Connection
+from tailrace.errors import UsageError
+from tailrace.streaming.records import Message, PlainMessage
 
 SESSION_S = 6.0
 _FETCH_WAIT_MS = 100

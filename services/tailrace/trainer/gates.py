@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from tailrace.contracts.expressions import compile_expression, request_columns
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.contracts.sections import Direction
-from tailrace.models.columns import Array
-from tailrace.models.load import LoadedModel, Predictions
-from tailrace.models.metrics import holdout_metrics
-from tailrace.models.rows import Rows, imputed
+from tailrace.contracts.expressions.compiler import compile_expression, request_columns
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.language.sections import Direction
+from tailrace.models.formats.columns import Array
+from tailrace.models.formats.load import LoadedModel, Predictions
+from tailrace.models.package.holdout_metrics import holdout_metrics
+from tailrace.models.package.rows import Rows, imputed
 from tailrace.trainer.gain import gain
 
 LEAST_ROWS = 30

@@ -16,17 +16,17 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tailrace.contracts.lanes import Lane
-from tailrace.kit.errors import Retry, TailraceError
-from tailrace.kit.kafka_log import KafkaProducer
-from tailrace.kit.log import Fatal, LogError
-from tailrace.kit.messages import Message, Record, TopicPartition
-from tailrace.kit.metrics import LAG, RECORDS
-from tailrace.kit.own_folders import cache_folder
-from tailrace.kit.reading import Ends
-from tailrace.kit.service import Service
-from tailrace.kit.turns import so_far
+from tailrace.access.own_folders import cache_folder
+from tailrace.contracts.records.lanes import Lane
+from tailrace.errors import Retry, TailraceError
+from tailrace.runtime.service import Service
 from tailrace.signing.trust import TrustStore
+from tailrace.streaming.backends.abstract import Fatal, LogError
+from tailrace.streaming.backends.kafka.backend import KafkaProducer
+from tailrace.streaming.backends.kafka.reading import Ends
+from tailrace.streaming.consumer_loop import so_far
+from tailrace.streaming.records import Message, Record, TopicPartition
+from tailrace.telemetry.metrics import LAG, RECORDS
 from tailrace.trainer.decide import (
     FAILED,
     PUBLISHED,

@@ -11,17 +11,17 @@ from typing import Any, get_args
 
 import numpy as np
 
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.contracts.sections import Template
-from tailrace.kit.codec import Codec
-from tailrace.kit.errors import TailraceError
-from tailrace.kit.messages import Message
-from tailrace.models.build import Package, build_package
-from tailrace.models.calibration import calibration_rows
-from tailrace.models.columns import Array
-from tailrace.models.load import LoadedModel, Predictions, load_model
-from tailrace.models.rows import Rows, imputed
-from tailrace.models.train import fitted
+from tailrace.avro.codec import Codec
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.language.sections import Template
+from tailrace.errors import TailraceError
+from tailrace.models.formats.columns import Array
+from tailrace.models.formats.load import LoadedModel, Predictions, load_model
+from tailrace.models.guards.calibration import calibration_rows
+from tailrace.models.package.build import Package, build_package
+from tailrace.models.package.rows import Rows, imputed
+from tailrace.models.templates.train import fitted
+from tailrace.streaming.records import Message
 from tailrace.trainer.dataset import Dataset, dataset, days
 from tailrace.trainer.decide import Run
 from tailrace.trainer.evaluate import baseline, evaluations, predictions_of

@@ -17,13 +17,13 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from tailrace.contracts import lanes
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.codec import Codec
-from tailrace.kit.connection import Connection, connect, home_dir
-from tailrace.kit.errors import Retry, TailraceError
-from tailrace.kit.log import LogError
-from tailrace.kit.registry import RegistryClient
+from tailrace.avro.codec import Codec
+from tailrace.avro.registry import RegistryClient
+from tailrace.connection import Connection, connect, home_dir
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records import lanes
+from tailrace.errors import Retry, TailraceError
+from tailrace.streaming.backends.abstract import LogError
 from tailrace.trainer.decide import FAILED, PUBLISHED, REJECTED, Run
 from tailrace.trainer.events import run_of
 
@@ -36,10 +36,10 @@ _LIBRARIES = (
     "sklearn.linear_model",
     "river.linear_model",
     "river.preprocessing",
-    "tailrace.kit.reading",
-    "tailrace.models.package",
-    "tailrace.models.publish",
-    "tailrace.models.run_onnx",
+    "tailrace.streaming.backends.kafka.reading",
+    "tailrace.models.package.open",
+    "tailrace.control.publish",
+    "tailrace.models.formats.onnx.run",
     "tailrace.trainer.work",
 )
 
@@ -82,7 +82,7 @@ def load_libraries() -> None:
 
 
 def _work(job: Mapping[str, Any], tell: Any) -> None:
-    from tailrace.models.publish import publish_package
+    from tailrace.control.publish import publish_package
     from tailrace.signing.signers import TRAINER
     from tailrace.signing.trust import own_key
     from tailrace.trainer.work import gather, train
@@ -123,7 +123,7 @@ def _work(job: Mapping[str, Any], tell: Any) -> None:
 
 def _outcomes(connection: Connection, contract: ModelContract, run: Run) -> Any:
     """The messages of the lane's outcomes, up to where the plan says that reading may stop."""
-    from tailrace.kit.reading import read_all
+    from tailrace.streaming.backends.kafka.reading import read_all
 
     waiting = {partition for partition, offset in run.offsets if offset > 0}
     until = dict(run.offsets)
@@ -140,16 +140,16 @@ def _outcomes(connection: Connection, contract: ModelContract, run: Run) -> Any:
 
 def _champion(connection: Connection, registry: RegistryClient, contract: ModelContract, version: int) -> Any:
     """The champion, loaded from its package; None where it does not fit the contract any more."""
+    from tailrace.access.own_folders import packages_folder
     from tailrace.contracts.state.fold import ControlState
     from tailrace.contracts.state.records import ControlRecords
-    from tailrace.kit.own_folders import packages_folder
-    from tailrace.kit.reading import read_all
-    from tailrace.models.catalog import Catalog
-    from tailrace.models.errors import PackageRefused
-    from tailrace.models.fetch import KafkaChunks, PackageFetcher
-    from tailrace.models.package import open_package, verified_manifest
+    from tailrace.models.package.catalog import Catalog
+    from tailrace.models.package.errors import PackageRefused
+    from tailrace.models.package.fetch import KafkaChunks, PackageFetcher
+    from tailrace.models.package.open import open_package, verified_manifest
     from tailrace.signing.signers import TRAINER
     from tailrace.signing.trust import TrustStore
+    from tailrace.streaming.backends.kafka.reading import read_all
 
     home = home_dir()
     trust = TrustStore(home / "keys", past=True)

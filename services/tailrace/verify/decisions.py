@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tailrace.contracts.fold import Contracts
-from tailrace.kit.messages import Source
+from tailrace.contracts.state.contracts import Contracts
+from tailrace.streaming.records import Source
 from tailrace.verify.check import Problem
 
 ENDS = frozenset({"published", "rejected", "failed"})

@@ -9,22 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from tailrace.contracts import lanes
-from tailrace.contracts.lanes import Lane
+from tailrace.avro.codec import Codec
+from tailrace.connection import Connection, home_dir
+from tailrace.contracts.records import lanes
+from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.fold import ControlState
-from tailrace.kit.codec import Codec
-from tailrace.kit.connection import Connection, home_dir
-from tailrace.kit.errors import TailraceError
-from tailrace.kit.messages import Message, Source
-from tailrace.models.catalog import Catalog
-from tailrace.models.columns import Columns, plain
-from tailrace.models.load import LoadedModel
+from tailrace.errors import TailraceError
+from tailrace.models.formats.columns import Columns, plain
+from tailrace.models.formats.load import LoadedModel
+from tailrace.models.package.catalog import Catalog
 from tailrace.scorer.answer import check
 from tailrace.scorer.contract_plan import ContractPlan
 from tailrace.scorer.explain import explained_output, said, shapley
 from tailrace.scorer.fill_missing import fill_missing
 from tailrace.scorer.read_request import read_requests
 from tailrace.scorer.work import Work
+from tailrace.streaming.records import Message, Source
 from tailrace.verify.logged import ALWAYS, Logged, LoggedPredictions, Span, known_to, packages
 from tailrace.verify.received import received
 from tailrace.verify.rescore import is_here

@@ -7,9 +7,9 @@ from typing import Any
 
 import fastavro
 
-from tailrace.kit.avro_types import plain
-from tailrace.kit.codec import HEADER, Codec, read_schema_id
-from tailrace.kit.errors import BadRecord
+from tailrace.avro.codec import HEADER, Codec, read_schema_id
+from tailrace.avro.strict_types import plain
+from tailrace.errors import BadRecord
 
 _LAST = "served_cause"
 

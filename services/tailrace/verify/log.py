@@ -17,9 +17,9 @@ from confluent_kafka import (
 from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType
 
-from tailrace.kit.connection import Connection
-from tailrace.kit.errors import Retry, TailraceError
-from tailrace.kit.messages import Message, TopicPartition
+from tailrace.connection import Connection
+from tailrace.errors import Retry, TailraceError
+from tailrace.streaming.records import Message, TopicPartition
 
 _EARLIEST, _LATEST = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _ANSWER_S = 20.0

@@ -7,27 +7,27 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tailrace.contracts import lanes
-from tailrace.contracts.fold import Contracts
-from tailrace.contracts.lanes import Lane
-from tailrace.contracts.model_contract import ModelContract
+from tailrace.access.own_folders import packages_folder
+from tailrace.avro.codec import Codec
+from tailrace.avro.registry import RegistryClient
+from tailrace.connection import Connection
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records import lanes
+from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.kit.codec import Codec
-from tailrace.kit.connection import Connection
-from tailrace.kit.errors import BadRecord, UsageError
-from tailrace.kit.marks import mark_time
-from tailrace.kit.messages import Message, Source, TopicPartition
-from tailrace.kit.own_folders import packages_folder
-from tailrace.kit.reading import read_at
-from tailrace.kit.registry import RegistryClient
-from tailrace.models.fetch import KafkaChunks, PackageFetcher
-from tailrace.models.load import LoadedModel
-from tailrace.models.manifest import Manifest
-from tailrace.models.package import open_package, verified_manifest
+from tailrace.errors import BadRecord, UsageError
+from tailrace.models.formats.load import LoadedModel
+from tailrace.models.package.fetch import KafkaChunks, PackageFetcher
+from tailrace.models.package.manifest import Manifest
+from tailrace.models.package.open import open_package, verified_manifest
 from tailrace.scorer.versions import OpenVersion
 from tailrace.signing.signers import OWNER
 from tailrace.signing.trust import TrustStore
+from tailrace.streaming.backends.kafka.reading import read_at
+from tailrace.streaming.records import Message, Source, TopicPartition
+from tailrace.streaming.watermark_records import mark_time
 from tailrace.verify.heads import Heads
 from tailrace.verify.log import Log, Range
 

@@ -16,15 +16,15 @@ import fastavro
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.contracts.json_input import JsonInput, Kind
-from tailrace.contracts.lanes import Lane
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.kit.avro_types import plain
-from tailrace.kit.codec import HEADER, Codec, is_json, read_schema_id
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.messages import Message, Source
-from tailrace.kit.messages import TopicPartition as Partition
-from tailrace.kit.sources import prediction_id
+from tailrace.avro.codec import HEADER, Codec, is_json, read_schema_id
+from tailrace.avro.strict_types import plain
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records.json_input import JsonInput, Kind
+from tailrace.contracts.records.lanes import Lane
+from tailrace.errors import BadRecord
+from tailrace.streaming.ids import prediction_id
+from tailrace.streaming.records import Message, Source
+from tailrace.streaming.records import TopicPartition as Partition
 from tailrace.verify.check import Problem, differences
 
 Hashes = NDArray[np.int64]

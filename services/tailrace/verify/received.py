@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tailrace.contracts.lanes import Lane
-from tailrace.contracts.schemas import subject
-from tailrace.kit.codec import Codec
-from tailrace.kit.messages import Message, PlainMessage, Source
-from tailrace.kit.registry import Registry
+from tailrace.avro.codec import Codec
+from tailrace.avro.registry import Registry
+from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.records.schemas import subject
+from tailrace.streaming.records import Message, PlainMessage, Source
 
 
 def received(prediction: Message, codec: Codec, registry: Registry) -> Message:

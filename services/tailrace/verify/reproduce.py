@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tailrace.kit.connection import Connection, home_dir
-from tailrace.kit.messages import Source
-from tailrace.models.fingerprint import runtime_versions
+from tailrace.connection import Connection, home_dir
+from tailrace.models.package.fingerprint import runtime_versions
+from tailrace.streaming.records import Source
 from tailrace.verify.logged import ALWAYS, Logged, LoggedPredictions, Span, known_to, messages_at, packages
 from tailrace.verify.rescore import Rescored, Rescorer, is_here
 

@@ -15,21 +15,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
-from tailrace.contracts import lanes
-from tailrace.contracts.model_contract import ModelContract
+from tailrace.avro.codec import HEADER, Codec
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records import lanes
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.kit.codec import HEADER, Codec
-from tailrace.kit.errors import BadRecord, Retry
-from tailrace.kit.inline import Inline
-from tailrace.kit.messages import Message, Record, Source
-from tailrace.kit.sources import prediction_id
-from tailrace.models.catalog import Verify
-from tailrace.models.errors import PackageRefused
-from tailrace.models.fingerprint import runtime_versions
-from tailrace.models.load import LoadedModel
-from tailrace.models.manifest import Tolerance
+from tailrace.errors import BadRecord, Retry
+from tailrace.models.formats.load import LoadedModel
+from tailrace.models.package.catalog import Verify
+from tailrace.models.package.errors import PackageRefused
+from tailrace.models.package.fingerprint import runtime_versions
+from tailrace.models.package.manifest import Tolerance
 from tailrace.scorer.logic import ScorerLogic
 from tailrace.scorer.versions import OpenVersion, Role
+from tailrace.streaming.ids import prediction_id
+from tailrace.streaming.inline_executor import Inline
+from tailrace.streaming.records import Message, Record, Source
 from tailrace.verify.check import Problem, differences
 from tailrace.verify.heads import Heads
 from tailrace.verify.received import received

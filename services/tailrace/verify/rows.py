@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tailrace.kit.clickhouse import ClickHouse, quoted
-from tailrace.kit.messages import TopicPartition as Partition
+from tailrace.clickhouse.client import ClickHouse, quoted
+from tailrace.streaming.records import TopicPartition as Partition
 from tailrace.verify.check import Offsets
 from tailrace.verify.log import Range
 

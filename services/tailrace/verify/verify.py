@@ -12,25 +12,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tailrace.contracts import lanes
-from tailrace.contracts.fold import Contracts
-from tailrace.contracts.lanes import Lane
+from tailrace.avro.codec import Codec
+from tailrace.avro.registry import RegistryClient
+from tailrace.clickhouse.client import ClickHouse
+from tailrace.connection import Connection, home_dir
+from tailrace.contracts.records import lanes
+from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.copies import Copies
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.kit import dead_letters
-from tailrace.kit.clickhouse import ClickHouse
-from tailrace.kit.codec import Codec
-from tailrace.kit.connection import Connection, home_dir
-from tailrace.kit.errors import BadRecord, UsageError
-from tailrace.kit.marks import mark_time
-from tailrace.kit.messages import Message, Source
-from tailrace.kit.messages import TopicPartition as Partition
-from tailrace.kit.patience import Patience
-from tailrace.kit.registry import RegistryClient
-from tailrace.kit.sources import prediction_id
-from tailrace.kit.topics import LANE, topics_read_by
-from tailrace.models.errors import PackageRefused
+from tailrace.errors import BadRecord, UsageError
+from tailrace.models.package.errors import PackageRefused
+from tailrace.runtime.patience import Patience
+from tailrace.streaming import dead_letters
+from tailrace.streaming.backends.kafka.topics import LANE, topics_read_by
+from tailrace.streaming.ids import prediction_id
+from tailrace.streaming.records import Message, Source
+from tailrace.streaming.records import TopicPartition as Partition
+from tailrace.streaming.watermark_records import mark_time
 from tailrace.verify.check import Growing, Offsets, Problem, account, compare_rows
 from tailrace.verify.decisions import Decisions, Published
 from tailrace.verify.heads import Heads

@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tailrace.contracts.model_contract import ModelContract
-from tailrace.contracts.names import MODEL_LENGTH, MODEL_PATTERN
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.language.names import MODEL_LENGTH, MODEL_PATTERN
 from tailrace.contracts.state.kinds import ALERT_SIGNERS
-from tailrace.kit.errors import TailraceError
+from tailrace.errors import TailraceError
 
 
 class RecordRefused(Exception):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 
-from tailrace.kit.messages import Message, Source
 from tailrace.signing.canonical import framed
 from tailrace.signing.records import HEADER
+from tailrace.streaming.records import Message, Source
 
 
 class Copies:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.kit.messages import Message
+from tailrace.streaming.records import Message
 
 Apply = Callable[[Mapping[str, Any], int], bool]
 """Takes a decoded record and its offset; says whether it came into force."""

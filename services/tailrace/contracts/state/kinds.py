@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tailrace.contracts import lanes
+from tailrace.contracts.records import lanes
 from tailrace.signing.signers import (
     CLOCK,
     DRIFT,

@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from tailrace.access.home_identity import home_id
+from tailrace.avro.codec import CONTROL_NAMES, ControlCodec
+from tailrace.avro.registry import Registry, RegistryClient
+from tailrace.connection import Connection, home_dir
 from tailrace.contracts.state.checks import RecordRefused, check_record
 from tailrace.contracts.state.kinds import KIND_OF_TOPIC, KINDS, RecordKind
-from tailrace.kit.codec import CONTROL_NAMES, ControlCodec
-from tailrace.kit.connection import Connection, home_dir
-from tailrace.kit.errors import BadRecord
-from tailrace.kit.home_identity import home_id
-from tailrace.kit.messages import Headers, Message, Record, Source
-from tailrace.kit.registry import Registry, RegistryClient
+from tailrace.errors import BadRecord
 from tailrace.signing.errors import SignatureRefused
 from tailrace.signing.keys import KeyFile, SigningKey
 from tailrace.signing.records import Signature, record_bytes, sign_record
 from tailrace.signing.trust import Place, TrustStore
+from tailrace.streaming.records import Headers, Message, Record, Source
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,303 @@
+"""Avro in Confluent's wire format: a zero byte, the schema's id in four bytes, the body.
+
+This is the plain path and the reference: one record at a time by fastavro. What is faster is tested against
+it, byte for byte. Timestamps are whole milliseconds in our records, both ways: the registered schema names
+the logical type, so that ClickHouse and others see a time; here nothing is turned into datetimes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import struct
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import fastavro
+from fastavro.schema import to_parsing_canonical_form
+
+from tailrace.avro.limits import check_limits
+from tailrace.avro.registry import Registry, Schema
+from tailrace.avro.strict_types import conforms, logical_types, plain
+from tailrace.errors import BadRecord
+from tailrace.package_data import data_dir
+from tailrace.streaming.records import Headers, Message, Record, Source
+
+log = logging.getLogger(__name__)
+
+HEADER = struct.Struct(">bI")
+MAGIC = 0
+
+
+class Decoded(NamedTuple):
+    """A record and the schema that it was written with."""
+
+    schema_id: int
+    record: dict[str, Any]
+
+
+class _Parsed(NamedTuple):
+    schema: Schema
+    """As registered."""
+    plain: Any
+    """Parsed by fastavro, without logical types."""
+    check: Callable[[Any], None]
+    """Raises BadRecord naming the field where a value is not of its type."""
+
+
+class Codec:
+    """Encodes and decodes by schema id: `BadRecord` for bad data, `Retry` while the registry is away.
+
+    Schemas are parsed once; decoding touches the registry only for an id never seen before. A schema given as
+    a dict is recognised by identity: keep it, do not build it anew for every record, and do not change it.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._writers: dict[int, _Parsed] = {}
+        self._readers: dict[int, _Parsed] = {}
+        # Pairs of (writer id, reader) that resolve; None where reader and writer are the same and nothing is
+        # to do.
+        self._resolved: dict[tuple[int, int], Any] = {}
+        self._copies: dict[tuple[int, int], bool] = {}
+        self._unknown: dict[int, BadRecord] | None = None
+
+    def begin_batch(self) -> None:
+        """From now on, an id that the registry does not know is asked for once, until the next batch begins.
+
+        That holds within a batch: its records were all written before it was read, so that an id unknown now was
+        unknown to their writers. Beyond it an unknown id may become known any moment.
+        """
+        self._unknown = {}
+
+    def writer_schema(self, schema_id: int) -> Schema:
+        """The registered schema. Raises `UnknownSchema`, `Retry`."""
+        return self._writer(schema_id).schema
+
+    def encode(self, schema_id: int, record: dict[str, Any]) -> bytes:
+        """The record's wire format.
+
+        Values must be of the schema's types exactly (an integer where a double stands is fine); a field that
+        is missing takes its default.
+
+        Raises:
+            BadRecord: ``wrong-type``, ``out-of-range``, ``unknown-field``, ``missing-field`` or ``not-
+                unicode``, with the field.
+        """
+        parsed = self._writer(schema_id)
+        parsed.check(record)
+        buffer = io.BytesIO()
+        buffer.write(HEADER.pack(MAGIC, schema_id))
+        fastavro.schemaless_writer(buffer, parsed.plain, record)
+        return buffer.getvalue()
+
+    def decode(self, value: bytes | None, reader_schema: Schema | None = None) -> Decoded:
+        """The record in this wire format; with a reader schema, resolved to it from its writer's.
+
+        Raises:
+            BadRecord: ``empty``, ``wrong-magic``, ``truncated``, ``trailing-bytes``, ``corrupt``,
+                ``unknown-schema``, ``unsupported-schema``, ``incompatible-schema``.
+        """
+        schema_id = read_schema_id(value)
+        assert value is not None
+        writer = self._writer(schema_id)
+        reader = None if reader_schema is None else self._resolve(schema_id, writer, reader_schema)
+        buffer = io.BytesIO(value)
+        buffer.seek(HEADER.size)
+        try:
+            record = fastavro.schemaless_reader(buffer, writer.plain, reader)
+        except EOFError as error:
+            raise BadRecord("truncated", f"the Avro body ends early: {error or 'no bytes left'}") from error
+        except fastavro.read.SchemaResolutionError as error:
+            reason = f"what schema {schema_id} wrote cannot be read as what is expected: {error}"
+            raise BadRecord("incompatible-schema", reason) from error
+        except Exception as error:
+            # Both schemas were parsed before: whatever else fails here fails because of the bytes. Where they
+            # end within a number, fastavro stumbles over an empty string.
+            if isinstance(error, IndexError) and "string" in str(error):
+                raise BadRecord("truncated", "the Avro body ends within a number") from error
+            raise BadRecord("corrupt", f"the Avro body cannot be read: {error!r}") from error
+        if (rest := len(value) - buffer.tell()) != 0:
+            raise BadRecord("trailing-bytes", f"{rest} bytes follow the Avro body")
+        if not isinstance(record, dict):
+            raise BadRecord("unsupported-schema", f"schema {schema_id} is not of a record")
+        return Decoded(schema_id, record)
+
+    def copies(self, schema_id: int, reader_schema: Schema) -> bool:
+        """Whether a body written with this schema id is, byte for byte, a body of the reader schema.
+
+        Where it is, a request's body may stand as it is for the nested request of its prediction. Field
+        names, order, types and logical types must agree; documentation and defaults do not matter.
+        """
+        pair = (schema_id, id(reader_schema))
+        if (found := self._copies.get(pair)) is None:
+            writer, reader = self._writer(schema_id), self._reader(reader_schema)
+            found = self._copies[pair] = to_parsing_canonical_form(writer.plain) == to_parsing_canonical_form(
+                reader.plain
+            ) and logical_types(writer.schema) == logical_types(reader.schema)
+        return found
+
+    def _writer(self, schema_id: int) -> _Parsed:
+        found = self._writers.get(schema_id)
+        if found is None:
+            schema = self._ask(schema_id)
+            try:
+                found = _parse(schema)
+            except Exception as error:
+                reason = f"schema {schema_id} is no Avro schema that can be used: {error}"
+                raise BadRecord("unsupported-schema", reason) from error
+            self._writers[schema_id] = found
+        return found
+
+    def _ask(self, schema_id: int) -> Schema:
+        if self._unknown is None:
+            return self._registry.schema(schema_id)
+        if (unknown := self._unknown.get(schema_id)) is not None:
+            raise unknown.with_traceback(None)
+        try:
+            return self._registry.schema(schema_id)
+        except BadRecord as error:
+            self._unknown[schema_id] = error
+            raise
+
+    def _reader(self, schema: Schema) -> _Parsed:
+        # The entry keeps the schema alive, so that its id() stays its own.
+        found = self._readers.get(id(schema))
+        if found is None:
+            found = self._readers[id(schema)] = _parse(schema)
+        return found
+
+    def _resolve(self, schema_id: int, writer: _Parsed, reader_schema: Schema) -> Any:
+        pair = (schema_id, id(reader_schema))
+        try:
+            return self._resolved[pair]
+        except KeyError:
+            reader = self._reader(reader_schema)
+            _same_logical_types(schema_id, writer.schema, reader.schema)
+            same = self.copies(schema_id, reader_schema)
+            resolved = self._resolved[pair] = None if same else reader.plain
+            return resolved
+
+
+def read_schema_id(value: bytes | None) -> int:
+    """The schema id that a message's value names.
+
+    Raises:
+        BadRecord: ``empty``, ``wrong-magic``, ``truncated``.
+    """
+    if not value:
+        raise BadRecord("empty", "the message has no value")
+    if value[0] != MAGIC:
+        raise BadRecord(
+            "wrong-magic", f"the first byte is 0x{value[0]:02x}: neither Avro (0x00) nor JSON (0x7b)"
+        )
+    if len(value) < HEADER.size:
+        raise BadRecord("truncated", f"{len(value)} bytes are too few for a schema id")
+    schema_id: int = HEADER.unpack_from(value)[1]
+    return schema_id
+
+
+def is_json(value: bytes | None) -> bool:
+    """Whether the value is a JSON object rather than Avro: its first byte is an opening brace."""
+    return value is not None and value[:1] == b"{"
+
+
+def _same_logical_types(schema_id: int, writer: Schema, reader: Schema) -> None:
+    # Avro resolves schemas without regard to logical types, so that microseconds would pass for milliseconds.
+    written, read = logical_types(writer), logical_types(reader)
+    for path in written.keys() & read.keys():
+        if written[path] != read[path]:
+            reason = f"schema {schema_id} writes {path} as {written[path]}, it is to be {read[path]}"
+            raise BadRecord("incompatible-schema", reason, path)
+
+
+class ControlCodec:
+    """Encodes and decodes the records of the control topics, by the schemas in schemas/avro.
+
+    Args:
+        registry: where the schemas are registered, each when it is first needed, under the topic's usual
+            subject.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._codec = Codec(registry)
+        self._ids: dict[str, int] = {}
+
+    def encode(self, name: str, record: dict[str, Any]) -> bytes:
+        """The wire format of a record of the schema called so, e.g. ``encode("Rollout", {...})``."""
+        schema_id = self._ids.get(name)
+        if schema_id is None:
+            schema_id = self._registry.register(f"{CONTROL_RECORDS[name]}-value", control_schema(name))
+            self._ids[name] = schema_id
+        return self._codec.encode(schema_id, record)
+
+    def decode(self, name: str, value: bytes | None) -> dict[str, Any]:
+        """The record, resolved to the schema called so. Raises `BadRecord` and `Retry` as `Codec.decode`.
+
+        What could not be written again is bad too: Avro's bytes hold an int of 64 bits as well as one of 32.
+        """
+        record = self._codec.decode(value, control_schema(name)).record
+        _conforms(name)(record)
+        return record
+
+    def record(self, name: str, record: dict[str, Any], headers: Headers = ()) -> Record:
+        """The record as it is produced to the topic of its kind, under its model's name."""
+        return Record(CONTROL_RECORDS[name], self.encode(name, record), record["model"].encode(), headers)
+
+    def read(self, message: Message) -> dict[str, Any] | None:
+        """The record in a message of a control topic; None for a tombstone, and for what cannot be read.
+
+        A control record that cannot be read stops nobody: it is skipped, with a line in the log that says where it
+        is. Raises `Retry` while the registry is away.
+        """
+        if message.value() is None:
+            return None
+        try:
+            return self.decode(CONTROL_NAMES[message.topic()], message.value())
+        except BadRecord as bad:
+            log.warning("skipped a control record", extra={"at": str(Source.of(message)), "why": str(bad)})
+            return None
+
+
+CONTROL_RECORDS = {
+    "Contract": "tailrace.contracts",
+    "ModelManifest": "tailrace.model-manifests",
+    "Rollout": "tailrace.rollouts",
+    "Command": "tailrace.commands",
+    "Alert": "tailrace.alerts",
+    "WindowPart": "tailrace.window-parts",
+    "DriftReport": "tailrace.drift-reports",
+    "PerformanceReport": "tailrace.performance-reports",
+    "TrainingRun": "tailrace.training-runs",
+    "Clock": "tailrace.clocks",
+}
+"""The control records and the topic that each of them is on."""
+
+CONTROL_NAMES = {topic: name for name, topic in CONTROL_RECORDS.items()}
+"""The control topics and the record that is on each of them."""
+
+
+@cache
+def control_schema(name: str) -> Schema:
+    """The schema of a control record, as in schemas/avro; the same object each time."""
+    return _avsc()[name]
+
+
+@cache
+def _conforms(name: str) -> Callable[[Any], None]:
+    return conforms(control_schema(name))
+
+
+@cache
+def _avsc() -> dict[str, Schema]:
+    schemas = [json.loads(path.read_text()) for path in sorted(data_dir("schemas", "avro").glob("*.avsc"))]
+    return {schema["name"]: schema for schema in schemas}
+
+
+def _parse(schema: Schema) -> _Parsed:
+    parsed = fastavro.parse_schema(plain(schema))
+    check_limits(schema)
+    return _Parsed(schema, parsed, conforms(schema))

@@ -1,0 +1,155 @@
+"""What expressions are worked out in: columns of numbers, truths and texts, in numpy, in each of which a value may be
+unknown. Anything may also be a single value, which is the same in every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tailrace.avro.columns.categorical_column import UNKNOWN, Texts
+
+Floats: TypeAlias = NDArray[np.float64]
+Mask: TypeAlias = NDArray[np.bool_]
+
+
+class Truth(NamedTuple):
+    """Where something holds and where it does not; where neither is so, it is unknown (Kleene's logic, as in SQL)."""
+
+    yes: Mask
+    no: Mask
+
+    def __and__(self, other: Truth) -> Truth:
+        return Truth(self.yes & other.yes, self.no | other.no)
+
+    def __or__(self, other: Truth) -> Truth:
+        return Truth(self.yes | other.yes, self.no & other.no)
+
+    def __invert__(self) -> Truth:
+        return Truth(self.no, self.yes)
+
+
+Value: TypeAlias = Floats | Truth | Texts
+
+
+class Columns(Protocol):
+    """Where an expression finds its columns, by name; numbers are finite, or NaN where unknown."""
+
+    rows: int
+
+    def number(self, name: str) -> Floats: ...
+
+    def truth(self, name: str) -> Truth: ...
+
+    def text(self, name: str) -> Texts: ...
+
+
+class Arrays:
+    """Columns in numpy: float64 for numbers and truths (NaN where unknown), masks, objects (None where unknown), and
+    `Texts`. Each text column is looked at once, however many expressions read it.
+    """
+
+    def __init__(self, columns: Mapping[str, Any], rows: int) -> None:
+        self.rows = rows
+        self._columns = columns
+        self._texts: dict[str, Texts] = {}
+
+    def number(self, name: str) -> Floats:
+        return finite(self._columns[name])
+
+    def truth(self, name: str) -> Truth:
+        values = self._columns[name]
+        if values.dtype == np.bool_:
+            return Truth(values, ~values)
+        return Truth(values == 1.0, values == 0.0)
+
+    def text(self, name: str) -> Texts:
+        values = self._columns[name]
+        if isinstance(values, Texts):
+            return values
+        if name not in self._texts:
+            self._texts[name] = Texts.of(values.tolist())
+        return self._texts[name]
+
+
+class FrameColumns:
+    """The columns of a data frame. Raises polars.exceptions.ColumnNotFoundError for one that is not there."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self.rows = frame.height
+        self._frame = frame
+
+    def number(self, name: str) -> Floats:
+        found: Any = self._frame.get_column(name).cast(pl.Float64).to_numpy()
+        return finite(found)
+
+    def truth(self, name: str) -> Truth:
+        values = self._frame.get_column(name).cast(pl.Boolean)
+        yes, no = (side.fill_null(False).to_numpy() for side in (values, ~values))
+        return Truth(yes, no)
+
+    def text(self, name: str) -> Texts:
+        return Texts.of(self._frame.get_column(name).cast(pl.String).to_list())
+
+
+def finite(numbers: Floats) -> Floats:
+    """The numbers with NaN for what is none."""
+    found: Floats = np.where(np.isfinite(numbers), numbers, np.nan)
+    return found
+
+
+def known(value: Value) -> Mask:
+    """Where a value is known."""
+    match value:
+        case Truth():
+            return value.yes | value.no
+        case Texts():
+            return value.codes >= 0
+    found: Mask = ~np.isnan(value)
+    return found
+
+
+def where(condition: Mask, value: Value, other: Value) -> Value:
+    """The one value where the condition is true, and the other elsewhere; both are of one kind."""
+    if isinstance(value, Truth):
+        assert isinstance(other, Truth)
+        return Truth(np.where(condition, value.yes, other.yes), np.where(condition, value.no, other.no))
+    if isinstance(value, Texts):
+        assert isinstance(other, Texts)
+        both = tuple(dict.fromkeys(value.known + other.known))
+        return Texts(np.where(condition, value.in_terms_of(both), other.in_terms_of(both)), both)
+    assert not isinstance(other, Truth | Texts)
+    return np.where(condition, value, other)
+
+
+def equal(value: Value, other: Value) -> Truth:
+    """Where both are the same; unknown where one of them is."""
+    if isinstance(value, Truth):
+        assert isinstance(other, Truth)
+        return (value & other) | (~value & ~other)
+    if isinstance(value, Texts):
+        assert isinstance(other, Texts)
+        codes = other.in_terms_of(value.known)
+        there = (value.codes != UNKNOWN) & (codes != UNKNOWN)
+        same = value.codes == codes
+        return Truth(same & there, ~same & there)
+    assert not isinstance(other, Truth | Texts)
+    return Truth(value == other, (value < other) | (value > other))
+
+
+def series(value: Value, rows: int) -> pl.Series:
+    """The value of every row: Float64, Boolean or String, null where unknown."""
+    there = pl.Series(np.broadcast_to(known(value), rows))
+    match value:
+        case Truth():
+            found = pl.Series(np.broadcast_to(value.yes, rows))
+        case Texts():
+            texts = np.array([*value.known, None], dtype=np.object_)
+            return pl.Series(np.broadcast_to(texts[value.codes], rows).tolist(), dtype=pl.String)
+        case _:
+            found = pl.Series(np.broadcast_to(value, rows))
+    return pl.select(pl.when(there).then(found)).to_series()

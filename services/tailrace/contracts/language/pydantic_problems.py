@@ -1,0 +1,78 @@
+"""What pydantic finds wrong in a file, said for people."""
+
+from __future__ import annotations
+
+import types
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from tailrace.contracts.language.problems import FieldPath, Finding, did_you_mean
+
+
+def explain(details: ErrorDetails, model: type[BaseModel]) -> Finding:
+    """What pydantic found, said for people."""
+    path: FieldPath = tuple(part for part in details["loc"] if part != "[key]")
+    value = details["input"]
+    context: dict[str, Any] = details.get("ctx") or {}
+    kind = details["type"]
+    if kind == "missing":
+        return Finding(path, "is missing", f"add {path[-1]!r}")
+    if kind == "extra_forbidden":
+        return Finding(
+            path, "is no field of a contract here", did_you_mean(str(path[-1]), _known(model, path[:-1]))
+        )
+    if kind in ("value_error", "assertion_error"):
+        what, _, remedy = details["msg"].removeprefix("Value error, ").partition("; ")
+        return Finding(path, what, remedy)
+    if kind == "literal_error":
+        choices = [choice.strip(" '") for choice in context["expected"].replace(" or ", ", ").split(",")]
+        return Finding(path, f"{value!r} is not allowed", did_you_mean(str(value), choices))
+    if kind == "string_type":
+        remedy = f'write it in quotes: "{value}"' if isinstance(value, bool | int | float) else ""
+        return Finding(path, f"must be text, not {_called(value)}", remedy)
+    if kind == "string_pattern_mismatch":
+        return Finding(path, f"{value!r} is no valid name", f"it must match {context['pattern']}")
+    if kind in ("model_type", "dict_type", "model_attributes_type"):
+        return Finding(path, f"must be a mapping, not {_called(value)}", "write {name: value, ...}")
+    if kind == "list_type":
+        return Finding(path, f"must be a list, not {_called(value)}", "write [a, b, ...]")
+    if kind in ("float_type", "int_type", "bool_type", "int_from_float"):
+        wanted = {"float_type": "a number", "bool_type": "true or false"}.get(kind, "a whole number")
+        return Finding(path, f"must be {wanted}, not {_called(value)}", "")
+    return Finding(path, details["msg"][:1].lower() + details["msg"][1:], "")
+
+
+def _called(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    return f"the text {value!r}" if isinstance(value, str) else repr(value)
+
+
+def _known(model: type[BaseModel], path: FieldPath) -> list[str]:
+    """The keys that are allowed at a place."""
+    kind: Any = model
+    for part in path:
+        models = [k for k in _flat(kind) if isinstance(k, type) and issubclass(k, BaseModel)]
+        if models:
+            fields = {field.alias or name: field.annotation for name, field in models[0].model_fields.items()}
+            kind = fields.get(str(part))
+        else:
+            inner = [get_args(k)[-1] for k in _flat(kind) if get_origin(k) in (list, dict)]
+            kind = inner[0] if inner else None
+    models = [k for k in _flat(kind) if isinstance(k, type) and issubclass(k, BaseModel)]
+    return [field.alias or name for name, field in models[0].model_fields.items()] if models else []
+
+
+def _flat(kind: Any) -> list[Any]:
+    """The members of a union, annotations taken off."""
+    if hasattr(kind, "__metadata__"):
+        return _flat(kind.__origin__)
+    if get_origin(kind) in (Union, types.UnionType):
+        return [member for choice in get_args(kind) for member in _flat(choice)]
+    return [kind]

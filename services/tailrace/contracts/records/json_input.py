@@ -1,0 +1,168 @@
+"""Requests, labels and actions as JSON objects, for producers without Avro: checked against the contract.
+
+A field that is not there, or null, is null. Numbers are JSON numbers, times are ISO 8601 text (UTC where it
+names no offset) or whole milliseconds since 1970. Everything else that is not of the field's type is refused:
+nothing is guessed. Whether values are in range and known is judged later, alike for JSON and Avro.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from tailrace.contracts.records.schemas import AvroSchema, action_schema, label_schema, request_schema
+from tailrace.errors import BadRecord
+
+if TYPE_CHECKING:
+    from tailrace.contracts.language.model_contract import ModelContract
+
+Kind = Literal["requests", "labels", "actions"]
+
+_SCHEMAS: dict[Kind, Callable[[ModelContract], AvroSchema]] = {
+    "requests": request_schema,
+    "labels": label_schema,
+    "actions": action_schema,
+}
+JSON_KINDS: dict[str, Kind] = {kind: kind for kind in _SCHEMAS}
+"""The lane topics whose records may be JSON, by suffix."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LOWEST, _HIGHEST = -(2**63), 2**63 - 1
+
+
+class JsonInput:
+    """Reads the JSON form of one kind of record of one contract; build it once and keep it."""
+
+    def __init__(self, contract: ModelContract, kind: Kind) -> None:
+        fields = avro_schema(contract, kind)["fields"]
+        self._readers = {field["name"]: _reader(field["type"]) for field in fields}
+        self._nothing: dict[str, Any] = dict.fromkeys(self._readers)
+
+    def parse(self, value: bytes) -> dict[str, Any]:
+        """The record, with every field of the schema, as the codec would give it.
+
+        Raises:
+            BadRecord: ``not-json``, ``not-unicode``, ``duplicate-field``, ``unknown-field``, ``wrong-type``,
+                ``not-finite``, ``out-of-range``.
+        """
+        record = dict(self._nothing)
+        for name, given in parse_object(value).items():
+            reader = self._readers.get(name)
+            if reader is None:
+                raise BadRecord("unknown-field", f"the contract has no field {name}", name)
+            if given is not None:
+                record[name] = reader(name, given)
+        return record
+
+
+def avro_schema(contract: ModelContract, kind: Kind) -> AvroSchema:
+    """The schema that records of this kind have in Avro, and so their fields in JSON."""
+    return _SCHEMAS[kind](contract)
+
+
+def parse_json(contract: ModelContract, kind: Kind, value: bytes) -> dict[str, Any]:
+    """One JSON record; for many of one contract, keep a `JsonInput`."""
+    return JsonInput(contract, kind).parse(value)
+
+
+def parse_object(value: bytes) -> dict[str, Any]:
+    """A JSON object by the letter of the standard: no NaN, no name twice, UTF-8."""
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRecord("not-unicode", f"the JSON is not UTF-8: {error}") from error
+    try:
+        found = json.loads(text, object_pairs_hook=_object, parse_constant=_not_finite)
+    except (ValueError, RecursionError) as error:
+        raise BadRecord("not-json", f"this is no JSON object: {error}") from error
+    if not isinstance(found, dict):
+        raise BadRecord("not-json", f"this is no JSON object but {type(found).__name__}")
+    return found
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise BadRecord("duplicate-field", f"{name} is there twice", name)
+        found[name] = value
+    return found
+
+
+def _not_finite(word: str) -> Any:
+    raise BadRecord("not-finite", f"{word} is no JSON number")
+
+
+def _reader(union: Any) -> Callable[[str, Any], Any]:
+    kind = next(branch for branch in union if branch != "null")
+    return _READERS["timestamp" if isinstance(kind, dict) else kind]
+
+
+def _wrong(name: str, expected: str, value: Any) -> BadRecord:
+    return BadRecord("wrong-type", f"{name} is to be {expected}, this is {_shown(value)}", name)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:40] + "..."
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong(name, "a number", value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise BadRecord("out-of-range", f"{name} is beyond what a number holds", name)
+    return number
+
+
+def _integer(name: str, value: Any) -> int:
+    # JSON knows one kind of number: 35 and 35.0 are the same.
+    if isinstance(value, float) and math.isinf(value):
+        raise BadRecord("out-of-range", f"{name} is beyond what an integer holds", name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise _wrong(name, "an integer", value)
+    if not _LOWEST <= value <= _HIGHEST:
+        raise BadRecord("out-of-range", f"{name} is beyond 64 bits", name)
+    return int(value)
+
+
+def _boolean(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(name, "true or false", value)
+    return value
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _wrong(name, "text", value)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadRecord("not-unicode", f"{name} has half of a surrogate pair", name) from error
+    return value
+
+
+def _time(name: str, value: Any) -> int:
+    if not isinstance(value, str):
+        return _integer(name, value)
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise _wrong(name, "a time such as 2026-03-01T12:00:00Z", value) from error
+    since = (time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
+
+
+_READERS: dict[str, Callable[[str, Any], Any]] = {
+    "double": _number,
+    "long": _integer,
+    "boolean": _boolean,
+    "string": _text,
+    "timestamp": _time,
+}

@@ -1,0 +1,74 @@
+"""The fold of ``tailrace.contracts``: which contract is in force for each model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tailrace.contracts.language.model_contract import ModelContract
+
+
+@dataclass(frozen=True)
+class AppliedContract:
+    """A contract that was applied."""
+
+    model: str
+    revision: int
+    digest: str
+    resolved: str
+    source_text: str
+    applied_by: str
+    applied_at: int
+    """Milliseconds since the epoch, by the applier's clock."""
+
+    @cached_property
+    def contract(self) -> ModelContract:
+        return ModelContract.from_resolved(self.resolved)
+
+
+class Contracts:
+    """Folds the records of ``tailrace.contracts`` in the topic's order.
+
+    Of several records that follow the same revision the first wins; the others count for nothing.
+
+    Attributes:
+        current: the contract in force of each model.
+        history: all that ever were in force, the oldest first, of each model.
+        by_digest: all that ever were in force, by digest.
+    """
+
+    def __init__(self) -> None:
+        self.current: dict[str, AppliedContract] = {}
+        self.history: dict[str, list[AppliedContract]] = {}
+        self.by_digest: dict[str, AppliedContract] = {}
+
+    def revision(self, model: str) -> int:
+        """The revision in force; 0 where there is none."""
+        applied = self.current.get(model)
+        return applied.revision if applied else 0
+
+    def apply(self, record: Mapping[str, Any], offset: int = 0) -> bool:
+        """Takes one decoded record (schema ``contract.avsc``); says whether it came into force."""
+        model = record["model"]
+        revision = self.revision(model)
+        if record["follows"] != revision or record["revision"] != revision + 1:
+            return False
+        applied = AppliedContract(
+            model=model,
+            revision=record["revision"],
+            digest=record["digest"],
+            resolved=record["resolved"],
+            source_text=record["source_text"],
+            applied_by=record["applied_by"],
+            applied_at=record["applied_at"],
+        )
+        self.current[model] = applied
+        self.history.setdefault(model, []).append(applied)
+        self.by_digest[applied.digest] = applied
+        return True
+
+    def on_lane(self, lane: str) -> list[AppliedContract]:
+        """The contracts in force whose models share a lane, by model name."""
+        return [applied for _, applied in sorted(self.current.items()) if applied.contract.lane == lane]

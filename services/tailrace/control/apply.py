@@ -1,0 +1,336 @@
+"""``tailrace apply``: what a contract would change, whether it may, and how it comes into force."""
+
+from __future__ import annotations
+
+import getpass
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tailrace.avro.registry import IncompatibleSchema, RegistryClient
+from tailrace.connection import Connection
+from tailrace.contracts.language.diff import Change, changes
+from tailrace.contracts.language.model_contract import ModelContract, check_contract_file
+from tailrace.contracts.language.problems import ContractError, Finding
+from tailrace.contracts.language.succession import check_succession
+from tailrace.contracts.language.yaml_file import YamlFile, read_yaml
+from tailrace.contracts.records import lanes
+from tailrace.contracts.state.contracts import Contracts
+from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.records import ControlRecords
+from tailrace.control.registration import incompatibilities, register_schemas
+from tailrace.errors import TailraceError
+from tailrace.signing.signers import OWNER
+from tailrace.streaming.records import Record
+
+_AT_ONCE = 4
+"""Lanes whose schemas and tables are made at the same time: mostly they wait for answers."""
+
+
+class Outrun(TailraceError):
+    """Somebody else applied another contract of the model at the same time and was first."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What applying one contract comes to.
+
+    Attributes:
+        file: where it was read from.
+        follows: the revision in force; 0 where there is none.
+        changes: field by field; none where the same contract is in force already.
+    """
+
+    file: str
+    contract: ModelContract
+    source_text: str
+    follows: int
+    changes: list[Change]
+
+    @property
+    def is_needed(self) -> bool:
+        return self.follows == 0 or bool(self.changes)
+
+    def record(self, by: str, now_ms: int) -> dict[str, Any]:
+        """The record for ``tailrace.contracts`` (schema ``contract.avsc``)."""
+        return {
+            "model": self.contract.model,
+            "revision": self.follows + 1,
+            "follows": self.follows,
+            "digest": self.contract.digest,
+            "source_text": self.source_text,
+            "resolved": self.contract.resolved_json,
+            "applied_by": by,
+            "applied_at": now_ms,
+        }
+
+
+def contract_files(paths: Sequence[Path], project: Path) -> list[Path]:
+    """The files that are meant: those named, those in folders named, or else the project's contracts/models.
+
+    Raises:
+        TailraceError: there is none.
+    """
+    asked = paths or [project / "contracts" / "models"]
+    files = [file for path in asked for file in (sorted(path.glob("*.yaml")) if path.is_dir() else [path])]
+    if not files:
+        where = ", ".join(str(path) for path in asked)
+        raise TailraceError(
+            f"no contract in {where}: write one with `tailrace init FILE.csv --target COLUMN --name M`"
+        )
+    return files
+
+
+def plan(
+    files: Sequence[Path],
+    contracts: Contracts,
+    in_service: Mapping[str, Mapping[int, Collection[str]]] | None = None,
+) -> list[Plan]:
+    """Reads and checks contract files, each also against what is in force and against those before it.
+
+    Args:
+        files: YAML files.
+        contracts: what is in force; left as it is.
+        in_service: by model, the versions that answer or stand by, with the features that each needs.
+
+    Raises:
+        ContractError: lists every problem of every file. Nothing may be applied then.
+    """
+    plans: list[Plan] = []
+    problems = []
+    planned: dict[str, Plan] = {}
+    for file in files:
+        try:
+            yaml = read_yaml(file)
+            contract = check_contract_file(yaml)
+            if contract.model in planned:
+                what = f"{planned[contract.model].file} has the same model"
+                yaml.refuse([Finding(("model",), what, "give each model one file")])
+            found = _plan_one(yaml, contract, contracts, planned, (in_service or {}).get(contract.model))
+        except ContractError as error:
+            problems += error.problems
+        else:
+            planned[contract.model] = found
+            plans.append(found)
+    if problems:
+        raise ContractError(problems)
+    return plans
+
+
+def _plan_one(
+    yaml: YamlFile,
+    contract: ModelContract,
+    contracts: Contracts,
+    planned: Mapping[str, Plan],
+    in_service: Mapping[int, Collection[str]] | None,
+) -> Plan:
+    model = contract.model
+    earlier = [applied.contract for applied in contracts.history.get(model, [])]
+    others = {name: applied.contract for name, applied in contracts.current.items()}
+    others |= {name: other.contract for name, other in planned.items()}
+    neighbours = [
+        other for name, other in sorted(others.items()) if name != model and other.lane == contract.lane
+    ]
+    before = earlier[-1].to_dict() if earlier else {}
+    same = bool(earlier) and earlier[-1].digest == contract.digest
+    if not same:
+        yaml.refuse(check_succession(contract, earlier, neighbours, in_service))
+    return Plan(
+        file=yaml.name,
+        contract=contract,
+        source_text=yaml.text,
+        follows=contracts.revision(model),
+        changes=[] if same else changes(before, contract.to_dict()),
+    )
+
+
+def keep_ms(contracts: Collection[ModelContract]) -> dict[str, int]:
+    """How long a lane's topics are kept: as long as any of its contracts asks, by field of ``keep``."""
+    names = ("requests", "predictions", "labels", "outcomes", "dead_letters")
+    return {name: max(getattr(contract.keep, f"{name}_ms") for contract in contracts) for name in names}
+
+
+def apply(
+    connection: Connection, plans: Sequence[Plan], contracts: Contracts, say: Callable[[str], None]
+) -> None:
+    """Brings planned contracts into force: topics, schemas and tables first, then the record that says so.
+
+    Every step may be repeated. What is done before a later step fails is harmless: topics, schemas and tables
+    that nothing uses yet.
+
+    Args:
+        contracts: what is in force; what is applied is added.
+        say: told of what is not as it should be and could not be changed, and, of many contracts, what is done.
+
+    Raises:
+        IncompatibleSchema: the registry holds schemas that the new ones break; nothing is applied.
+        Outrun: other contracts of some of the models came first; those of the others are in force.
+        Retry: Kafka, the registry or ClickHouse cannot be reached.
+    """
+    registry = RegistryClient(connection.registry, connection.registry_auth)
+    needed = [each for each in plans if each.is_needed]
+    lanes_of: dict[str, list[ModelContract]] = {}
+    for each in needed:
+        lanes_of.setdefault(each.contract.lane, []).append(each.contract)
+    with _tables(connection, plans, say) as make_tables, ThreadPoolExecutor(_AT_ONCE) as pool:
+        refused = pool.map(partial(incompatibilities, registry), [each.contract for each in needed])
+        if reasons := [reason for found in refused for reason in found]:
+            raise IncompatibleSchema("the registry refuses: " + "\n".join(reasons))
+        if make_tables is None and needed:
+            say("warning: CLICKHOUSE_URL is not set: no tables are made there")
+
+        failed = threading.Event()
+
+        def make_lane(lane: str) -> None:
+            # Contracts of one lane share subjects; those of different lanes share nothing.
+            with _set_where_it_fails(failed):
+                for contract in lanes_of[lane]:
+                    if failed.is_set():
+                        return
+                    register_schemas(registry, contract)
+                    if make_tables is not None:
+                        make_tables(contract)
+
+        # Kafka, the registry and ClickHouse do not wait for one another.
+        work = {pool.submit(make_lane, lane): lane for lane in lanes_of}
+        with _set_where_it_fails(failed):
+            if needed:
+                _topics(connection, [each.contract for each in needed], contracts, say)
+            for number, done in enumerate(as_completed(work), 1):
+                done.result()
+                if len(work) > 1:
+                    say(f"schemas and tables of {work[done]} ({number} of {len(work)})")
+    if needed:
+        _publish(connection, ControlRecords.of(connection, OWNER), needed, contracts)
+
+
+@contextmanager
+def _set_where_it_fails(failed: threading.Event) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        failed.set()
+        raise
+
+
+def _topics(
+    connection: Connection,
+    new: Sequence[ModelContract],
+    contracts: Contracts,
+    say: Callable[[str], None],
+) -> None:
+    """Rights and topics of all lanes at once: what a cluster is asked for one by one, it also waits for one by one."""
+    from tailrace.kafka_access.acls import grant_lanes
+    from tailrace.streaming.backends.kafka.topics import ensure_topics, lane_topics, settle
+
+    lanes_of = sorted({contract.lane for contract in new})
+    if not grant_lanes(connection.kafka, lanes_of):
+        say(
+            "warning: this Kafka user may not say what others may do: have the rights of "
+            f"{', '.join(lanes_of)} granted by `tailrace run kafka-users` under a user who may"
+        )
+    models = {contract.model for contract in new}
+    topics = []
+    for lane in lanes_of:
+        stay = [applied.contract for applied in contracts.on_lane(lane) if applied.model not in models]
+        come = [contract for contract in new if contract.lane == lane]
+        topics += lane_topics(lane, keep_ms([*stay, *come]))
+    if len(lanes_of) > 1:
+        say(f"topics of {len(lanes_of)} lanes ({len(topics)})")
+    for difference in settle(connection.kafka, ensure_topics(connection.kafka, topics)):
+        say(f"warning: {difference}")
+
+
+@contextmanager
+def _tables(
+    connection: Connection, plans: Sequence[Plan], say: Callable[[str], None]
+) -> Iterator[Callable[[ModelContract], object] | None]:
+    """What makes a contract's tables; None without a ClickHouse. Tables of contracts in force that are gone are made
+    again, and what lacks rows is said in the end.
+    """
+    from tailrace.clickhouse.client import ClickHouse
+    from tailrace.clickhouse.history import lacking, names_of_tables, remedies
+    from tailrace.clickhouse.tables import ensure_tables, model_tables
+    from tailrace.streaming.backends.kafka.group_offsets import SINK_GROUP, stored_by
+
+    if connection.clickhouse is None:
+        yield None
+        return
+    clickhouse = ClickHouse.connect(connection)
+    try:
+        clickhouse.create_database()
+        own = {table for each in plans for table in model_tables(each.contract).values()}
+        absent = own - names_of_tables(clickhouse)
+        make = partial(ensure_tables, clickhouse, stored=stored_by(connection, SINK_GROUP), absent=absent)
+        for each in plans:
+            if not each.is_needed and not absent.isdisjoint(model_tables(each.contract).values()):
+                make(each.contract)
+        yield make
+        lacks = {table: why for table, why in lacking(clickhouse).items() if table in own}
+        for sentence in remedies(lacks):
+            say(f"warning: ClickHouse's {sentence}")
+    finally:
+        clickhouse.close()
+
+
+def _publish(
+    connection: Connection, records: ControlRecords, needed: Sequence[Plan], contracts: Contracts
+) -> None:
+    """Writes the records, then reads on until they come by, and sees whether each was the first of its kind."""
+    from tailrace.streaming.backends.kafka.reading import read_all
+
+    by, now_ms = applied_by(), int(time.time() * 1000)
+    offsets = _produce(connection, [records.record("Contract", each.record(by, now_ms)) for each in needed])
+    fresh = Contracts()
+    state = ControlState(records, {lanes.CONTRACTS: fresh.apply})
+    came = {taken.message.offset() for taken in state.take(read_all(connection, state.topics)) if taken.came}
+    contracts.__dict__.update(fresh.__dict__)
+    outrun = [
+        f"{each.file}: {first.applied_by} applied another contract of {each.contract.model!r} at the same time and was "
+        f"first (revision {first.revision}): run `tailrace apply` again to see what yours changes in it"
+        for each, offset in zip(needed, offsets, strict=True)
+        if offset not in came
+        for first in [fresh.current[each.contract.model]]
+    ]
+    if outrun:
+        raise Outrun("\n".join(outrun))
+
+
+def _produce(connection: Connection, records: Sequence[Record]) -> list[int]:
+    """Where the records are, once all of them are written."""
+    from confluent_kafka import KafkaException
+
+    from tailrace.errors import Retry
+    from tailrace.streaming.backends.kafka.clients import sending
+
+    outcomes: dict[int, Any] = {}
+    with sending({**connection.kafka, "enable.idempotence": True, "acks": "all", "log_level": 0}) as producer:
+        for number, record in enumerate(records):
+
+            def delivered(error: Any, message: Any, number: int = number) -> None:
+                outcomes[number] = error, message
+
+            producer.produce(
+                record.topic, record.value, record.key, headers=list(record.headers), on_delivery=delivered
+            )
+        producer.flush(30)
+    if len(outcomes) < len(records):
+        raise Retry("Kafka does not answer")
+    for error, _ in outcomes.values():
+        if error is not None:
+            raise TailraceError(f"Kafka did not take the contract: {KafkaException(error)}")
+    return [int(outcomes[number][1].offset()) for number in range(len(records))]
+
+
+def applied_by() -> str:
+    """Who runs this, for the record."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        return "unknown"

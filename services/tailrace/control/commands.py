@@ -1,0 +1,161 @@
+"""Asks the loop for something, signed by the home's key, and waits for the answer of who carries it out."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tailrace.connection import Connection
+from tailrace.contracts.records import lanes
+from tailrace.contracts.state.fold import ControlState, Taken
+from tailrace.contracts.state.records import ControlRecords
+from tailrace.control.apply import applied_by
+from tailrace.errors import TailraceError
+from tailrace.models.rollout_state.fold import PRUNE, Rollouts
+from tailrace.signing.records import sign_command
+from tailrace.signing.trust import own_key
+from tailrace.streaming.backends.kafka.clients import sending
+from tailrace.streaming.backends.kafka.reading import TopicReader, read_all
+
+ANSWER_S = 30.0
+RETRAIN = "retrain"
+# What these ask for is right or wrong whatever else was decided meanwhile.
+_FOLLOW_ANY = (RETRAIN, PRUNE)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a command: the rollout step that it led to, the training run, or why it was refused."""
+
+    command_id: str
+    step: Mapping[str, Any] | None = None
+    refusal: str | None = None
+    run: Mapping[str, Any] | None = None
+
+
+class Wanted(NamedTuple):
+    """What to ask for."""
+
+    command: str
+    version: int | None = None
+    reason: str = ""
+    arms: Sequence[int] = ()
+
+
+def ask(
+    connection: Connection,
+    home: Path,
+    command: str,
+    model: str,
+    version: int | None = None,
+    reason: str = "",
+    timeout_s: float = ANSWER_S,
+    arms: Sequence[int] = (),
+) -> Answer:
+    """Writes a command that follows the rollout as it stands, and waits for the answer: the trainer's to ``retrain``,
+    the rollout service's to everything else.
+
+    Raises:
+        TailraceError: no answer came in time, or Kafka does not take the command.
+    """
+    (answer,) = ask_each(connection, home, model, [Wanted(command, version, reason, arms)], timeout_s)
+    return answer
+
+
+def ask_each(
+    connection: Connection, home: Path, model: str, wanted: Sequence[Wanted], timeout_s: float = ANSWER_S
+) -> list[Answer]:
+    """As ``ask``, for several commands that do not depend on each other. Their answers, in the same order."""
+    from confluent_kafka import KafkaException
+
+    key = own_key(home)
+    records = ControlRecords.of(connection)
+    reader = TopicReader(connection, [lanes.ROLLOUTS, lanes.ALERTS, lanes.TRAINING_RUNS])
+    try:
+        fold = Rollouts()
+        state = ControlState(records, {lanes.ROLLOUTS: fold.apply})
+        while not reader.caught_up():
+            state.take(message for message in reader.poll(0.2) if message.topic() == lanes.ROLLOUTS)
+        asked = [
+            {
+                "command_id": str(uuid.uuid4()),
+                "model": model,
+                "command": each.command,
+                "version": each.version,
+                "arms": [*each.arms],
+                "follows": None if each.command in _FOLLOW_ANY else fold.state(model).revision,
+                "by": applied_by(),
+                "reason": each.reason or f"tailrace {each.command}",
+                "issued_at": int(time.time() * 1000),
+            }
+            for each in wanted
+        ]
+        failed: list[Any] = []
+        options = {"enable.idempotence": True, "partitioner": "murmur2_random", "log_level": 0}
+        with sending({**connection.kafka, **options}) as producer:
+            for command in asked:
+                producer.produce(
+                    lanes.COMMANDS,
+                    records.codec.encode("Command", sign_command(records.home, command, key)),
+                    model.encode(),
+                    on_delivery=lambda error, _: failed.append(error) if error else None,
+                )
+            if producer.flush(timeout_s) or failed:
+                what = KafkaException(failed[0]) if failed else "no answer"
+                raise TailraceError(f"Kafka did not take the command: {what}")
+        return _answers(reader, state, asked, timeout_s)
+    finally:
+        reader.close()
+
+
+def rollouts(connection: Connection) -> Rollouts:
+    """The rollouts as they stand."""
+    fold = Rollouts()
+    state = ControlState(ControlRecords.of(connection), {lanes.ROLLOUTS: fold.apply})
+    state.take(read_all(connection, state.topics))
+    return fold
+
+
+def _answers(
+    reader: TopicReader,
+    state: ControlState,
+    asked: Sequence[Mapping[str, Any]],
+    timeout_s: float,
+) -> list[Answer]:
+    """The steps that came into force, the runs that were planned, or the alerts, that name the commands."""
+    found: dict[str, Answer] = {}
+    waiting = {command["command_id"] for command in asked}
+    deadline = time.monotonic() + timeout_s
+    while waiting and time.monotonic() < deadline:
+        for message in reader.poll(0.2):
+            for answer in (each for taken in state.take([message]) for each in _answers_in(taken)):
+                if answer.command_id in waiting:
+                    waiting.remove(answer.command_id)
+                    found[answer.command_id] = answer
+                    deadline = time.monotonic() + timeout_s
+    if waiting:
+        service = "trainer" if asked[0]["command"] == RETRAIN else "rollout"
+        raise TailraceError(
+            f"the {service} did not answer within {timeout_s:.0f} s; the command {min(waiting)} stands and will be "
+            f"carried out when it comes back: see `tailrace status` and `tailrace logs {service}`"
+        )
+    return [found[command["command_id"]] for command in asked]
+
+
+def _answers_in(taken: Taken) -> Iterator[Answer]:
+    """Whose answers a record is."""
+    record = taken.record
+    if record is None:
+        return
+    if taken.topic == lanes.ROLLOUTS:
+        if taken.came and record["command_id"] is not None:
+            yield Answer(record["command_id"], step=record)
+    elif taken.topic == lanes.TRAINING_RUNS:
+        for trigger in record["triggers"]:
+            yield Answer(trigger["id"], run=record)
+    elif "command_id" in record["detail"]:
+        yield Answer(record["detail"]["command_id"], refusal=record["summary"])

@@ -1,0 +1,83 @@
+"""What the arms of an experiment earned, recomputed from the log: for ``tailrace experiment``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tailrace.connection import Connection
+from tailrace.contracts.records import lanes
+from tailrace.contracts.state.copies import Copies
+from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.records import ControlRecords
+from tailrace.errors import TailraceError
+from tailrace.models.rollout_state.bandit import probability_of_best
+from tailrace.models.rollout_state.fold import Rollouts, RolloutState
+from tailrace.models.rollout_state.rewards import Rewards
+from tailrace.streaming.backends.kafka.reading import read_all
+
+
+def experiment_report(connection: Connection, model: str) -> dict[str, Any]:
+    """The model's experiment, the one before where none is running.
+
+    Raises:
+        TailraceError: there was none, or the topics cannot be read.
+    """
+    records = ControlRecords.of(connection)
+    fold, last = Rollouts(), RolloutState(model)
+    state = ControlState(records, {lanes.ROLLOUTS: fold.apply})
+    for message in read_all(connection, [lanes.ROLLOUTS]):
+        state.take([message])
+        last = last if fold.state(model).experiment is None else fold.state(model)
+    if last.experiment is None:
+        raise TailraceError(
+            f"{model} has had no experiment: `tailrace experiment {model} start --arm VERSION`"
+        )
+    copies = Copies()
+    reports = (
+        report
+        for message in read_all(connection, [lanes.PERFORMANCE_REPORTS])
+        if not copies.is_copy(message) and (report := records.read(message)) is not None
+    )
+    running = fold.state(model).experiment is not None
+    return {"model": model, "running": running, **described(last, reports)}
+
+
+def described(state: RolloutState, reports: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """An experiment by these reports: by arm its ``probability``, and of the closed windows that count ``requests``,
+    ``outcomes``, the ``value`` of a request with its 95 % interval, and the probability that the arm is the ``best``;
+    null while no window counts.
+    """
+    now = state.experiment
+    assert now is not None
+    rewards = Rewards()
+    for offset, report in enumerate(reports):
+        if report["model"] == state.model:
+            rewards.apply(report, offset)
+    worth = rewards.worth([arm.version for arm in now.arms], state.experiment_began)
+    arms: list[dict[str, Any]] = [
+        {"arm": arm.arm, "version": arm.version, "probability": arm.probability} for arm in now.arms
+    ]
+    best = [None for _ in arms] if worth is None else _best([(w.mean, w.deviation) for w in worth])
+    for at, arm in enumerate(arms):
+        known = None if worth is None else worth[at]
+        low, high = (None, None) if known is None else known.interval
+        arm |= {
+            "requests": 0 if known is None else known.requests,
+            "outcomes": 0 if known is None else known.labelled,
+            "value": None if known is None else known.mean,
+            "low": low,
+            "high": high,
+            "best": best[at],
+        }
+    return {
+        "assign": now.assign,
+        "share": now.share,
+        "began": state.experiment_began,
+        "windows": 0 if worth is None else worth[0].windows,
+        "arms": arms,
+    }
+
+
+def _best(known: list[tuple[float, float]]) -> list[float | None]:
+    return [*probability_of_best([mean for mean, _ in known], [deviation for _, deviation in known])]

@@ -1,0 +1,305 @@
+"""Publishes a package: chunks and manifest in one Kafka transaction, so that all is there or nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tailrace.connection import Connection, connect, home_dir
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records import lanes
+from tailrace.contracts.state.contracts import Contracts
+from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.records import ControlRecords
+from tailrace.control.apply import applied_by
+from tailrace.errors import TailraceError, UsageError
+from tailrace.models.formats.foreign import refuse_object
+from tailrace.models.package.build import Package, build_from_onnx, build_package
+from tailrace.models.package.catalog import given
+from tailrace.models.package.manifest import Manifest, sha256
+from tailrace.models.package.open import MANIFEST_BYTES, PACKAGE_BYTES, verified_manifest
+from tailrace.signing.keys import SigningKey, verifies
+from tailrace.signing.records import manifest_bytes
+from tailrace.signing.trust import TrustStore, own_key
+
+CHUNK_BYTES = 512 << 10
+
+# A publisher that is killed holds back those who read manifests for as long as this.
+_TRANSACTION_MS = 20_000
+_TIMEOUT_S = 30.0
+_NOT_TAKEN = f"Kafka has not taken all chunks within {_TIMEOUT_S:.0f} s: nothing was published"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What was published: a version of a model, under the digest that its predictions will name."""
+
+    manifest: Manifest
+    digest: str
+    size: int
+
+    @property
+    def model(self) -> str:
+        return self.manifest.model
+
+    @property
+    def version(self) -> int:
+        return self.manifest.version
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """On the holdout."""
+        return self.manifest.holdout.metrics
+
+    def to_dict(self) -> dict[str, Any]:
+        conversion = self.manifest.conversion
+        return {
+            "model": self.model,
+            "version": self.version,
+            "digest": self.digest,
+            "format": self.manifest.format,
+            "conversion": conversion.note if conversion else "as it came",
+            "bytes": self.size,
+            "rows": self.manifest.lineage.rows,
+            "holdout_rows": self.manifest.holdout.rows,
+            "metrics": dict(self.manifest.holdout.metrics),
+        }
+
+
+def publish(
+    estimator: Any,
+    X: Any,  # noqa: N803 (scikit-learn's names)
+    y: Any,
+    *,
+    model: str,
+    holdout: tuple[Any, Any] | None = None,
+    connection: Connection | None = None,
+    home: str | Path | None = None,
+) -> Publication:
+    """Publishes a scikit-learn estimator as the next version of a model.
+
+    The estimator is carried as data: as ONNX where that gives the same outputs, else as a skops archive. The
+    first version goes into service once its checks pass; later ones wait for ``tailrace promote``.
+
+    Args:
+        estimator: a classifier with ``predict_proba`` or a regressor; fitted here where it is not.
+        X: the rows it is fitted on, in the order of time: a data frame with columns named after features of
+            the contract, or a matrix of all of them in the contract's order.
+        y: the truth by row.
+        model: the logical model; its contract must have been applied.
+        holdout: ``(X, y)`` that the estimator has not seen; by default the last fifth of the rows.
+        connection: where Kafka and the registry are; by default as the environment or the running home say.
+        home: whose key signs; by default ``TAILRACE_HOME`` or ``./.tailrace``.
+
+    Raises:
+        TailraceError: it does not fit the contract or cannot be carried as data; says why and what to do.
+
+    Example:
+        >>> tailrace.publish(pipeline, frame, frame_of_labels, model="credit")  # doctest: +SKIP
+    """
+    refuse_object(estimator)
+    folder = Path(home or home_dir())
+    where, key = connection or connect(home=folder), own_key(folder)
+    package = build_package(estimator, X, y, contract_in_force(where, model), holdout=holdout)
+    return publish_package(where, package, key, folder)
+
+
+def publish_onnx(
+    data: bytes, x: Any, y: Any, contract: ModelContract, connection: Connection, home: Path, selection: str
+) -> Publication:
+    """Publishes an ONNX model made elsewhere, judged on rows that it has not seen."""
+    key = own_key(home)
+    package = build_from_onnx(data, x, y, contract, selection=selection)
+    return publish_package(connection, package, key, home)
+
+
+def publish_package(
+    connection: Connection, package: Package, key: SigningKey, home: Path, *, once: bool = False
+) -> Publication:
+    """Publishes the package as the model's next version.
+
+    Publishers of one model share a transactional id: whoever comes later ends the other's transaction before
+    it looks for the next number, so that no number is given twice.
+
+    Args:
+        home: what its keys have signed, revoked ones too, has taken its numbers; nothing else has.
+        once: where this key has published the same content before, that publication is returned and nothing is
+            written. So a publisher may be repeated after a crash.
+
+    Raises:
+        TailraceError: Kafka does not take it, or another publisher of the model came in between.
+    """
+    from confluent_kafka import KafkaException, Producer
+
+    model = package.manifest.model
+    size = sum(len(data) for data in package.parts.values())
+    if size > PACKAGE_BYTES - MANIFEST_BYTES:
+        raise TailraceError(
+            f"the package has {size:,} bytes, and scorers let in {PACKAGE_BYTES:,}: fewer or shallower trees, or a "
+            "smaller network"
+        )
+    records = ControlRecords.of(connection)
+    producer = Producer(
+        {
+            **connection.kafka,
+            "transactional.id": f"tailrace-publish-{model}",
+            "transaction.timeout.ms": _TRANSACTION_MS,
+            "partitioner": "murmur2_random",
+            "message.max.bytes": 2 * CHUNK_BYTES,
+            "linger.ms": 0,
+            "log_level": 0,
+        }
+    )
+    try:
+        producer.init_transactions(_TIMEOUT_S)
+        there = _manifests(connection, records, model)
+        before = _of_content(package, there, key, records.home) if once else None
+        if before is not None:
+            return Publication(before, before.digest, size + len(before.to_bytes()))
+        numbered = package.numbered(*_next_numbers(there, TrustStore(home / "keys", past=True)))
+        producer.begin_transaction()
+        chunks = _produce_chunks(producer, numbered)
+        record = manifest_record(
+            numbered, chunks, key, records.home, published_by=applied_by(), at_ms=int(time.time() * 1000)
+        )
+        producer.produce(
+            lanes.MANIFESTS,
+            records.codec.encode("ModelManifest", record),
+            f"{model}/{record['version']}".encode(),
+        )
+        producer.commit_transaction(_TIMEOUT_S)
+    except KafkaException as failed:
+        error = failed.args[0]
+        if error.fatal():
+            raise TailraceError(
+                f"another publisher of {model} came in between, nothing was published: try again"
+            ) from None
+        raise TailraceError(f"Kafka did not take the package: {error.str()}") from failed
+    finally:
+        del producer
+    return Publication(numbered.manifest, record["digest"], size + len(record["manifest"]))
+
+
+def _manifests(connection: Connection, control: ControlRecords, model: str) -> list[dict[str, Any]]:
+    """The model's records of ``tailrace.model-manifests``, whoever has signed them."""
+    from tailrace.streaming.backends.kafka.reading import read_all
+
+    messages = read_all(connection, [lanes.MANIFESTS])
+    records = (control.read(message) for message in messages)
+    return [record for record in records if record is not None and record["model"] == model]
+
+
+def _next_numbers(records: list[dict[str, Any]], trust: TrustStore) -> tuple[int, int]:
+    """The next version and sequence: beyond those of every manifest that is verified."""
+    numbers = given(records, lambda record: verified_manifest(record, trust))
+    return numbers.version + 1, numbers.sequence + 1
+
+
+def _of_content(
+    package: Package, records: list[dict[str, Any]], key: SigningKey, home: str
+) -> Manifest | None:
+    """The manifest under which this key has published the same content."""
+    for record in records:
+        signed = manifest_bytes(home, record["manifest"])
+        if record["key_id"] == key.key_id and verifies(key.public, record["signature"], signed):
+            manifest = Manifest.from_bytes(record["manifest"])
+            if manifest.content_digest == package.manifest.content_digest:
+                return manifest
+    return None
+
+
+def manifest_record(
+    package: Package,
+    chunks: list[dict[str, Any]],
+    key: SigningKey,
+    home: str,
+    *,
+    published_by: str,
+    at_ms: int,
+) -> dict[str, Any]:
+    """The record of ``tailrace.model-manifests``, signed for the home with this id."""
+    manifest = package.manifest.to_bytes()
+    return {
+        "model": package.manifest.model,
+        "version": package.manifest.version,
+        "manifest": manifest,
+        "digest": sha256(manifest),
+        "signature": key.sign(manifest_bytes(home, manifest)),
+        "key_id": key.key_id,
+        "chunks": chunks,
+        "published_at": at_ms,
+        "published_by": published_by,
+    }
+
+
+def chunks_of_package(package: Package) -> list[tuple[str, int, bytes]]:
+    """Part, index and bytes of each chunk, in order."""
+    return [
+        (part, index, data[start : start + CHUNK_BYTES])
+        for part, data in package.parts.items()
+        for index, start in enumerate(range(0, len(data), CHUNK_BYTES))
+    ]
+
+
+def contract_in_force(connection: Connection, model: str) -> ModelContract:
+    """The contract in force.
+
+    Raises:
+        UsageError: none of this model was applied.
+    """
+    from tailrace.streaming.backends.kafka.reading import read_all
+
+    contracts = Contracts()
+    state = ControlState(ControlRecords.of(connection), {lanes.CONTRACTS: contracts.apply})
+    state.take(read_all(connection, state.topics))
+    if model not in contracts.current:
+        known = ", ".join(sorted(contracts.current)) or "none yet"
+        raise UsageError(
+            f"no contract of a model {model!r} is applied (known: {known}): `tailrace apply FILE`"
+        )
+    return contracts.current[model].contract
+
+
+def _produce_chunks(producer: Any, package: Package) -> list[dict[str, Any]]:
+    """Writes the chunks and waits for their offsets, which the manifest is to name."""
+    from confluent_kafka import KafkaException
+
+    written: dict[tuple[str, int], Any] = {}
+    pieces = chunks_of_package(package)
+    until = time.monotonic() + _TIMEOUT_S
+    for part, index, data in pieces:
+
+        def delivered(error: Any, message: Any, at: tuple[str, int] = (part, index)) -> None:
+            written[at] = (error, message)
+
+        key = f"{package.manifest.model}/{package.manifest.version}/{part}/{index}"
+        while True:
+            try:
+                producer.produce(lanes.CHUNKS, data, key.encode(), on_delivery=delivered)
+                break
+            except BufferError:
+                if time.monotonic() > until:
+                    raise TailraceError(_NOT_TAKEN) from None
+                producer.poll(0.1)
+    producer.flush(_TIMEOUT_S)
+    chunks = []
+    for part, index, data in pieces:
+        if (part, index) not in written:
+            raise TailraceError(_NOT_TAKEN)
+        error, message = written[part, index]
+        if error is not None:
+            raise KafkaException(error)
+        chunks.append(
+            {
+                "part": part,
+                "index": index,
+                "partition": message.partition(),
+                "offset": message.offset(),
+                "size": len(data),
+                "sha256": sha256(data),
+            }
+        )
+    return chunks

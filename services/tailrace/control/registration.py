@@ -1,0 +1,53 @@
+"""A contract's schemas in the registry: whether they may follow what is there, and putting them there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tailrace.avro.registry import Registry
+from tailrace.contracts.records.schemas import AvroSchema, lane_schemas, subject
+
+if TYPE_CHECKING:
+    from tailrace.contracts.language.model_contract import ModelContract
+
+LEVEL = "FULL_TRANSITIVE"
+"""Logs are kept for years, consumers are updated one by one: everyone reads what anyone wrote."""
+
+
+def incompatibilities(registry: Registry, contract: ModelContract) -> list[str]:
+    """What the contract would break for who reads or writes its topics; empty where nothing.
+
+    Changes nothing.
+
+    Raises:
+        Retry: the registry cannot be reached.
+    """
+    found = []
+    for name, schema in _subjects(contract).items():
+        compatible, reasons = registry.check_compatible(name, schema)
+        if not compatible:
+            found += [f"{name}: {reason}" for reason in reasons or ["incompatible"]]
+    return found
+
+
+def register_schemas(registry: Registry, contract: ModelContract) -> dict[str, int]:
+    """Registers the contract's schemas; their ids by subject. What is there already stays as it is.
+
+    Raises:
+        IncompatibleSchema: a schema breaks what is there; subjects before it have theirs by then.
+        Retry: the registry cannot be reached.
+    """
+    ids = {}
+    for name, schema in _subjects(contract).items():
+        # The level comes first: from the first version on, each is held to it.
+        if registry.latest(name) is None:
+            registry.set_level(name, LEVEL)
+        ids[name] = registry.register(name, schema)
+    return ids
+
+
+def _subjects(contract: ModelContract) -> dict[str, AvroSchema]:
+    return {
+        subject(topic, contract.model, contract.lane): schema
+        for topic, schema in lane_schemas(contract).items()
+    }

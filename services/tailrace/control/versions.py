@@ -1,0 +1,102 @@
+"""What is published, and what became of it: for ``tailrace models``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tailrace.connection import Connection
+from tailrace.contracts.records import lanes
+from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.records import ControlRecords
+from tailrace.control.commands import rollouts
+from tailrace.models.package.catalog import Catalog
+from tailrace.models.package.errors import PackageRefused
+from tailrace.models.package.open import verified_manifest
+from tailrace.models.rollout_state.fold import RolloutState
+from tailrace.signing.trust import TrustStore
+from tailrace.streaming.backends.kafka.reading import read_all
+
+
+def published_versions(connection: Connection, home: Path, model: str | None = None) -> list[dict[str, Any]]:
+    """Every version on the topic, by model and number, with its state in the rollout.
+
+    A version whose signature is not trusted in this home (``trusted`` false, ``refused`` says why) shows nothing of
+    what it says about itself, but it may answer: a champion goes on when its key is revoked.
+    """
+    records = ControlRecords.of(connection)
+    trust = TrustStore(home / "keys")
+    fold = rollouts(connection)
+    past = TrustStore(home / "keys", past=True)
+    catalog = Catalog(lambda record: verified_manifest(record, past))
+    state = ControlState(records, {lanes.MANIFESTS: catalog.apply})
+    state.take(read_all(connection, state.topics))
+    claimed = [(name, version) for name, version in catalog.claimed() if model in (None, name)]
+    published = [record for at in claimed if (record := catalog.record(*at)) is not None]
+    return [_described(record, fold.state(record["model"]), trust) for record in published]
+
+
+def state_of(version: int, rollout: RolloutState) -> str:
+    """``champion``, ``canary``, ``arm``, ``previous``, ``shadow``, ``candidate``, ``rejected``, ``rolled back``,
+    ``retired``; ``pruned`` where its package was removed, ``published`` where no step names it.
+    """
+    if version in rollout.pruned:
+        return "pruned"
+    if version == rollout.champion:
+        return "champion"
+    if rollout.canary is not None and version == rollout.canary.version:
+        return "canary"
+    if rollout.experiment is not None and version in rollout.experiment.versions:
+        return "arm"
+    if version == rollout.previous:
+        return "previous"
+    for state, versions in (
+        ("shadow", rollout.shadow),
+        ("candidate", rollout.candidates),
+        ("rejected", rollout.rejected),
+        ("rolled back", rollout.rolled_back),
+        ("retired", rollout.retired),
+    ):
+        if version in versions:
+            return state
+    return "published"
+
+
+def _time(ms: int) -> str | None:
+    """None where it is beyond all dates: nobody has signed it."""
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _described(record: Mapping[str, Any], rollout: RolloutState, trust: TrustStore) -> dict[str, Any]:
+    envelope = {
+        "model": record["model"],
+        "version": record["version"],
+        "state": state_of(record["version"], rollout),
+        "digest": record["digest"],
+        "key_id": record["key_id"],
+        "published_at": _time(record["published_at"]),
+        "published_by": record["published_by"],
+    }
+    try:
+        manifest = verified_manifest(record, trust)
+    except PackageRefused as refused:
+        nothing: dict[str, Any] = {"format": None, "rows": None, "metrics": {}, "refused": str(refused)}
+        return {**envelope, "trusted": False, **nothing}
+    said = manifest.model_dump(mode="json")
+    return {
+        **envelope,
+        "trusted": True,
+        "format": manifest.format,
+        "rows": manifest.lineage.rows,
+        "metrics": dict(manifest.holdout.metrics),
+        "holdout_rows": manifest.holdout.rows,
+        "inputs": [i.name for i in manifest.inputs],
+        "conversion": said["conversion"],
+        "lineage": said["lineage"],
+        "contract_digest": manifest.contract_digest,
+    }

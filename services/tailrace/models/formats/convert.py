@@ -1,0 +1,129 @@
+"""Turns an estimator into the bytes of a model part: ONNX where that is faithful, else skops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import skops.io
+
+from tailrace.errors import TailraceError
+from tailrace.models.formats.columns import Array, Columns, padded
+from tailrace.models.formats.load import load_model
+from tailrace.models.formats.onnx.boosters import boosters
+from tailrace.models.formats.onnx.to_onnx import first_line, onnx_forms
+from tailrace.models.formats.original import Original
+from tailrace.models.formats.skops.archive import canonical
+from tailrace.models.package.errors import PackageRefused
+from tailrace.models.package.manifest import Conversion, Input, Manifest, Tolerance
+
+# A conversion that is further off than this (probabilities; values: see `compare`) is not taken.
+FAITHFUL = 1e-5
+
+DOUBLE = Tolerance(absolute=1e-9, relative=1e-9)
+SINGLE = Tolerance(absolute=1e-5, relative=1e-5)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A model part, and how it is run."""
+
+    data: bytes
+    format: Literal["onnx", "skops"]
+    feed: Literal["columns", "matrix"]
+    inputs: tuple[Input, ...]
+    missing_category: Literal["empty", "none", "nan"]
+    output: str
+    tolerance: Tolerance
+    conversion: Conversion | None = None
+
+
+def convert(
+    original: Original, columns: Columns, rows: int, as_manifest: Callable[[Converted], Manifest]
+) -> Converted:
+    """The first form that gives what the estimator gives, on the rows given.
+
+    ``as_manifest`` makes the manifest under which a form is run.
+
+    Raises:
+        TailraceError: neither ONNX nor skops can carry the estimator; says why.
+    """
+    expected = original.run(columns, rows)
+    why: list[str] = []
+    for form in onnx_forms(original, why):
+        tolerance = DOUBLE if form.double else SINGLE
+        converted = Converted(form.data, "onnx", form.feed, form.inputs, "empty", form.output, tolerance)
+        try:
+            found = _run(as_manifest(converted), form.data, columns, rows, expected.shape[1])
+        except Exception as error:  # whatever the runtime raises, the next form may do
+            why.append(f"{form.precision}: {first_line(error)}")
+            continue
+        difference, agreement = compare(found, expected, original.task)
+        if difference <= FAITHFUL:
+            note = f"ONNX in {form.precision} precision"
+            return _compared(converted, rows, difference, agreement, note)
+        why.append(f"in {form.precision} precision it differs by up to {difference:.2g}")
+    return _skops(original, columns, rows, expected, as_manifest, why[-1] if why else "no converter")
+
+
+def compare(found: Array, expected: Array, task: str) -> tuple[float, float]:
+    """Largest difference and share of rows with the same class.
+
+    The difference of values is relative to the largest of the value, the values' standard deviation and 1: a value near
+    zero is a sum of larger ones, and as far off as those.
+    """
+    if not np.isfinite(found).all():
+        return float("inf"), 0.0
+    if task == "regression":
+        scale = np.maximum(max(1.0, float(expected.std())), np.abs(expected))
+        return float(np.max(np.abs(found - expected) / scale)), 1.0
+    same = np.mean(found.argmax(axis=1) == expected.argmax(axis=1))
+    return float(np.max(np.abs(found - expected))), float(same)
+
+
+def _skops(
+    original: Original,
+    columns: Columns,
+    rows: int,
+    expected: Array,
+    as_manifest: Callable[[Converted], Manifest],
+    reason: str,
+) -> Converted:
+    if libraries := boosters(original.estimator):
+        raise TailraceError(
+            f"{original.name} can be published as ONNX only, as all of {' and '.join(libraries)}, and {reason}: change "
+            "that, or export it to ONNX yourself and `tailrace publish model.onnx`"
+        )
+    neither = f"{original.name} can be published neither as ONNX ({reason}) nor as skops"
+    try:
+        data = canonical(skops.io.dumps(original.estimator))
+        converted = Converted(
+            data, "skops", original.feed, original.inputs, original.missing_category, original.method, DOUBLE
+        )
+        found = _run(as_manifest(converted), data, columns, rows, expected.shape[1])
+    except PackageRefused as refused:
+        raise TailraceError(
+            f"{neither} ({refused.reason}): use transformers and estimators of scikit-learn itself, or "
+            "export it to ONNX yourself and `tailrace publish model.onnx`"
+        ) from None
+    except Exception as error:
+        raise TailraceError(f"{neither} ({first_line(error)})") from error
+    difference, agreement = compare(found, expected, original.task)
+    if difference > 0:
+        raise TailraceError(f"{neither} (the archive gives outputs that differ by up to {difference:.2g})")
+    return _compared(converted, rows, 0.0, agreement, f"skops, not ONNX: {reason}")
+
+
+def _run(manifest: Manifest, data: bytes, columns: Columns, rows: int, width: int) -> Array:
+    lengthened, total = padded({i.name: columns[i.name] for i in manifest.inputs}, rows)
+    found = load_model(manifest, data).run(lengthened, total)[:rows]
+    if found.shape[1] != width:
+        raise ValueError(f"{found.shape[1]} outputs a row where the estimator has {width}")
+    return found
+
+
+def _compared(converted: Converted, rows: int, difference: float, agreement: float, note: str) -> Converted:
+    conversion = Conversion(rows=rows, max_abs_difference=difference, class_agreement=agreement, note=note)
+    return Converted(**{**vars(converted), "conversion": conversion})

@@ -1,0 +1,170 @@
+"""Runs an ONNX model with ONNX Runtime, on one thread."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from tailrace.models.formats.columns import Array, Coded, missing, plain
+from tailrace.models.formats.onnx.categories import number_texts, numbers
+from tailrace.models.package.errors import PackageRefused
+from tailrace.models.package.manifest import Manifest
+
+_DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
+_TYPES: Mapping[str, type[Any]] = {
+    "tensor(double)": np.float64,
+    "tensor(float)": np.float32,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(bool)": np.bool_,
+    "tensor(string)": np.object_,
+}
+
+
+class OnnxModel:
+    """An ONNX model behind an ONNX Runtime session.
+
+    Attributes:
+        coded: inputs that may be given as `Texts`, which saves making the texts.
+
+    Raises:
+        PackageRefused: the file is not an ONNX model, asks for files or operators from outside, or does not
+        have
+            the inputs and the output that the manifest says.
+    """
+
+    def __init__(self, data: bytes, manifest: Manifest) -> None:
+        model = parse(data)
+        check_self_contained(model)
+        self._categories = number_texts(model)
+        self.coded = frozenset(self._categories)
+        self._session = session(model.SerializeToString() if self.coded else data)
+        self._output = manifest.output
+        self._matrix = manifest.feed == "matrix"
+        self._names = [i.name for i in manifest.inputs]
+        found = {i.name: _type(i) for i in self._session.get_inputs()}
+        if self._matrix:
+            if len(found) != 1 or next(iter(found.values())) not in (np.float64, np.float32):
+                raise PackageRefused(
+                    "schema", f"one matrix of floats was expected as input, not {_said(found)}"
+                )
+            self._matrix_name, self._matrix_type = next(iter(found.items()))
+            width = self._session.get_inputs()[0].shape[-1]
+            if isinstance(width, int) and width != len(self._names):
+                raise PackageRefused(
+                    "schema", f"the model reads {width} columns, the manifest names {len(self._names)}"
+                )
+        elif set(found) != set(self._names):
+            raise PackageRefused(
+                "schema", f"the model reads {sorted(found)}, the manifest names {sorted(self._names)}"
+            )
+        self._types = found
+        if self._output not in [o.name for o in self._session.get_outputs()]:
+            raise PackageRefused("schema", f"the model has no output {self._output}")
+
+    def run(self, columns: Mapping[str, Coded], rows: int) -> Array:
+        """The raw output, one row each."""
+        if self._matrix:
+            matrix = np.empty((rows, len(self._names)), dtype=self._matrix_type)
+            for at, name in enumerate(self._names):
+                matrix[:, at] = columns[name]
+            feed = {self._matrix_name: matrix}
+        else:
+            feed = {name: self._tensor(name, columns[name]) for name in self._names}
+        (output,) = self._session.run([self._output], feed)
+        return np.asarray(output, dtype=np.float64).reshape(rows, -1)
+
+    def _tensor(self, name: str, column: Coded) -> Array:
+        """A column as the [rows, 1] tensor that the model reads; a missing category is the empty text."""
+        if name in self._categories:
+            return numbers(column, self._categories[name]).reshape(-1, 1)
+        values, dtype = plain(column), self._types[name]
+        if dtype is np.object_:
+            values = values.copy()
+            values[missing(values)] = ""
+            return values.reshape(-1, 1)
+        if dtype in (np.int64, np.int32, np.bool_) and np.isnan(values).any():
+            raise ValueError(
+                f"{name} is missing, and the model reads it as a type that has no missing values"
+            )
+        return np.ascontiguousarray(values, dtype=dtype).reshape(-1, 1)
+
+
+def session(data: bytes) -> Any:
+    """An ONNX Runtime session on one thread.
+
+    Raises:
+        PackageRefused: ONNX Runtime does not take the model.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        # Without its fallback, which would print to stdout and try the same thing again.
+        return onnxruntime.InferenceSession(
+            data, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+    except Exception as error:  # the runtime's exceptions have no common type
+        raise PackageRefused("model", f"ONNX Runtime does not load the model: {_line(error)}") from None
+
+
+def parse(data: bytes) -> Any:
+    """The model's protobuf. Raises PackageRefused where the bytes are none."""
+    try:
+        return onnx.load_from_string(data)
+    except Exception as error:
+        raise PackageRefused("model", f"the model is not ONNX: {_line(error)}") from None
+
+
+def check_self_contained(model: Any) -> None:
+    """Raises PackageRefused where the model reads other files or needs operators that are not ONNX's own."""
+    foreign = {o.domain for o in model.opset_import} - _DOMAINS
+    if foreign:
+        raise PackageRefused(
+            "model", f"the model needs operators of {sorted(foreign)}, which are not ONNX's own"
+        )
+    inside = (tensor for function in model.functions for tensor in _node_tensors(function.node))
+    for tensor in itertools.chain(_tensors(model.graph), inside):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+            raise PackageRefused(
+                "model",
+                f"the model keeps {tensor.name} in another file: save it as one file (external data off)",
+            )
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Iterable[Any]) -> Iterator[Any]:
+    for node in nodes:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _tensors(graph)
+
+
+def _type(found: Any) -> type[Any]:
+    try:
+        return _TYPES[found.type]
+    except KeyError:
+        raise PackageRefused("schema", f"input {found.name} is a {found.type}, which no feature is") from None
+
+
+def _said(types: Mapping[str, type[Any]]) -> str:
+    return ", ".join(f"{name}: {kind.__name__}" for name, kind in types.items())
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -1,0 +1,149 @@
+"""How far a row is from those that a model was trained on.
+
+Numbers are standardised, and a missing one stands at its mean with a mark of its own; a category is a mark for each
+value that may come. The distance is Mahalanobis' in the correlations of the training rows, shrunk towards none (Ledoit
+and Wolf, "A Well-Conditioned Estimator for Large-Dimensional Covariance Matrices", 2004), so that values are far that
+are usual each by itself but never came together. What counts as far is a quantile of the distances of rows that were
+held out, whatever the distribution (see models/guards/conformal.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from functools import cached_property, partial
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from tailrace.models.formats.columns import Array, Coded, Columns, coded, plain, taken
+from tailrace.models.guards.conformal import Finite, Quantiles, conformal_quantiles
+from tailrace.models.package.manifest import Input
+
+MOST_ROWS = 20_000
+MOST_CORRELATED = 64
+"""With more columns than this each is taken by itself: the package would grow with their square."""
+LEAST_SHRINKAGE = 0.01
+MOST_DEVIATIONS = 1e6
+
+NULL = -1
+"""The code of a missing category."""
+ABSENT, NUMBER = -3, -4
+"""What an encoded column may hold beside a mark for a code: a mark for a missing number, and the number itself."""
+
+
+class Domain(BaseModel):
+    """Where training rows lie: by encoded column, ``centre`` and ``scale``; ``whiten`` takes standardised rows to ones
+    whose length is the distance, None for the columns as they are. ``marked`` names numbers that may be missing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    marked: tuple[str, ...]
+    centre: tuple[Finite, ...]
+    scale: tuple[Finite, ...]
+    whiten: tuple[tuple[Finite, ...], ...] | None
+    distances: Quantiles
+
+    @model_validator(mode="after")
+    def _whole(self) -> Domain:
+        width = len(self.centre)
+        if len(self.scale) != width:
+            raise ValueError("centre and scale must be of the same columns")
+        if self.whiten is not None and (
+            [len(row) for row in self.whiten] != [width] * width
+            or any(any(row[at + 1 :]) for at, row in enumerate(self.whiten))
+        ):
+            raise ValueError("whiten must be a lower triangle of the columns of centre")
+        return self
+
+    def measure(
+        self, columns: Mapping[str, Coded], rows: int, inputs: tuple[Input, ...]
+    ) -> tuple[Array, Array]:
+        """Each row's distance, and the number of the input that is furthest off in one of its encoded columns.
+
+        A distance has the same bits in whatever batch the row is.
+        """
+        layout = _layout(inputs, self.marked)
+        if len(layout) != len(self.centre):  # the kernel does not look where it reads
+            raise ValueError(f"the domain has {len(self.centre)} columns, these inputs make {len(layout)}")
+        return self._kernel(_values(columns, rows, inputs), layout)
+
+    @cached_property
+    def _kernel(self) -> Callable[[Array, Array], tuple[Array, Array]]:
+        """From values and layout to what ``measure`` says."""
+        from tailrace.models.guards.domain_kernels import measure
+
+        whiten = np.empty((0, 0)) if self.whiten is None else np.array(self.whiten)
+        return partial(measure, np.array(self.centre), 1.0 / np.array(self.scale), MOST_DEVIATIONS, whiten)
+
+
+def fit_domain(
+    train: Columns, held: Columns, inputs: tuple[Input, ...], marked: Collection[str], *levels: float
+) -> Domain:
+    """The domain of training rows, judged by held rows that have no part in it."""
+    from sklearn.covariance import ledoit_wolf
+
+    names = tuple(i.name for i in inputs if i.name in marked and i.type != "category")
+    layout = _layout(inputs, names)
+    count = len(next(iter(train.values())))
+    chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_ROWS)).astype(np.int64))
+    encoded = _encoded(_values(taken(train, chosen), len(chosen), inputs), layout)
+    known = ~np.isnan(encoded)
+    counts = np.maximum(known.sum(axis=0), 1)
+    centre = np.where(known, encoded, 0.0).sum(axis=0) / counts
+    off = np.where(known, encoded - centre, 0.0)  # the mean stands for what is missing
+    scale = np.maximum(np.sqrt((off**2).sum(axis=0) / counts), _least_scale(centre, len(chosen), layout))
+    whiten = None
+    if len(centre) <= MOST_CORRELATED:
+        away = np.clip(off / scale, -MOST_DEVIATIONS, MOST_DEVIATIONS)
+        covariance, shrinkage = ledoit_wolf(away, assume_centered=True)
+        more = max(0.0, LEAST_SHRINKAGE - shrinkage)
+        covariance = (1.0 - more) * covariance + more * np.eye(len(centre))
+        whiten = np.linalg.cholesky(np.linalg.inv(covariance))
+    unjudged = Domain(
+        marked=names,
+        centre=tuple(centre.tolist()),
+        scale=tuple(scale.tolist()),
+        whiten=None if whiten is None else tuple(map(tuple, whiten.tolist())),
+        distances=conformal_quantiles(np.empty(0)),
+    )
+    distances, _ = unjudged.measure(held, len(next(iter(held.values()))), inputs)
+    return unjudged.model_copy(update={"distances": conformal_quantiles(distances, *levels)})
+
+
+def _layout(inputs: tuple[Input, ...], marked: Collection[str]) -> Array:
+    """[columns, 2]: by encoded column, its input's number, and the code that it marks, ``ABSENT`` or ``NUMBER``."""
+    found: list[tuple[int, int]] = []
+    for number, i in enumerate(inputs):
+        if i.type == "category":
+            found += [(number, code) for code in (*range(len(i.categories)), NULL)]
+        else:
+            found += [(number, NUMBER), (number, ABSENT)][: 1 + (i.name in marked)]
+    return np.array(found, dtype=np.int64)
+
+
+def _values(columns: Mapping[str, Coded], rows: int, inputs: tuple[Input, ...]) -> Array:
+    """[inputs, rows]: numbers as they are, categories as codes."""
+    found = np.empty((len(inputs), rows))
+    for values, i in zip(found, inputs, strict=True):
+        column = columns[i.name]
+        # NULL where a category is missing, below that where it is none of them.
+        values[:] = coded(column).in_terms_of(i.categories) if i.type == "category" else plain(column)
+    return found
+
+
+def _encoded(values: Array, layout: Array) -> Array:
+    """[rows, columns]; NaN where a number is missing."""
+    found: list[Array] = []
+    for number, holds in layout.tolist():
+        value = values[number]
+        found.append(value if holds == NUMBER else np.isnan(value) if holds == ABSENT else value == holds)
+    return np.column_stack(found).astype(np.float64)
+
+
+def _least_scale(centre: Array, rows: int, layout: Array) -> Array:
+    """What never varied in training varies by as little as so many rows can tell."""
+    rare = 1.0 / (rows + 2)
+    least = 1e-6 * np.maximum(1.0, np.abs(centre))
+    found: Array = np.where(layout[:, 1] == NUMBER, least, np.sqrt(rare * (1.0 - rare)))
+    return found

@@ -1,0 +1,184 @@
+"""Reads what users have (a data frame, a matrix, records) as the contract's columns."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.errors import TailraceError
+from tailrace.models.formats.columns import Array, Columns
+from tailrace.models.package.manifest import Input
+
+
+def feature_names(table: Any, contract: ModelContract) -> list[str]:
+    """The columns that the table gives, in its order.
+
+    Raises:
+        TailraceError: a column is not a feature of the contract, or a matrix has another width than the
+        contract.
+    """
+    names = list(table.columns) if hasattr(table, "columns") else None
+    if names is None:
+        width = np.asarray(table).shape[1] if np.asarray(table).ndim == 2 else None
+        names = list(contract.features)
+        if width != len(names):
+            raise TailraceError(
+                f"X is a matrix of {width} columns, the contract has {len(names)} features "
+                f"({', '.join(names)}): pass a data frame whose columns are named after the features"
+            )
+        return names
+    foreign = [n for n in names if n not in contract.features]
+    if foreign:
+        raise TailraceError(
+            f"X has columns that are not features of {contract.model}: {', '.join(map(str, foreign))}; drop "
+            "them, or add them to the contract and `tailrace apply` it"
+        )
+    return [str(n) for n in names]
+
+
+def inputs_of(names: Sequence[str], table: Any, contract: ModelContract) -> tuple[Input, ...]:
+    return tuple(
+        Input(
+            name=name,
+            type=contract.features[name].type,
+            categories=tuple(contract.features[name].categories or ()),
+            levels=_levels(table, name),
+        )
+        for name in names
+    )
+
+
+def columns_of(table: Any, inputs: Sequence[Input]) -> dict[str, Array]:
+    """The table as the columns that models are given.
+
+    Raises:
+        TailraceError: a value is not of its feature's type, is infinite, or is a category that the contract
+        has not.
+    """
+    columns = {}
+    for at, wanted in enumerate(inputs):
+        values = _values(table, wanted.name, at)
+        columns[wanted.name] = (
+            _categories(values, wanted) if wanted.type == "category" else _floats(values, wanted)
+        )
+    return columns
+
+
+def target_of(values: Any, contract: ModelContract) -> Array:
+    """The truth by row: class texts as the contract spells them, or float64 of a regression.
+
+    Raises:
+        TailraceError: a value is missing or not one of the contract's classes.
+    """
+    listed = values.to_list() if hasattr(values, "to_list") else np.asarray(values).ravel().tolist()
+    if contract.task == "regression":
+        found = np.array([float(v) for v in listed], dtype=np.float64)
+        if not np.isfinite(found).all():
+            raise TailraceError(
+                f"{contract.target.name} is missing or infinite in {int((~np.isfinite(found)).sum())} rows"
+            )
+        return found
+    texts = [class_text(v, contract) for v in listed]
+    unknown = sorted({t for t in texts if t not in contract.classes})
+    if unknown:
+        raise TailraceError(
+            f"{contract.target.name} is {', '.join(unknown[:5])} in some rows; the contract's classes are "
+            f"{', '.join(contract.classes)}"
+            + (
+                " (numbers stand for them only where they are in the alphabet's order, as LabelEncoder numbers them)"
+                if all(text.isdecimal() for text in unknown)
+                else ""
+            )
+        )
+    return np.array(texts, dtype=np.object_)
+
+
+def class_text(value: Any, contract: ModelContract) -> str:
+    """A class as the contract spells it: 1, 1.0, True and "1" are ``true`` where the target is boolean, and where its
+    classes are texts in the order of the alphabet their numbers stand for them.
+    """
+    text = str(value.item() if hasattr(value, "item") else value)
+    if contract.target.type == "boolean":
+        return {
+            "1": "true",
+            "1.0": "true",
+            "true": "true",
+            "0": "false",
+            "0.0": "false",
+            "false": "false",
+        }.get(text.lower(), text)
+    if text in contract.classes:
+        return text
+    text = text.removesuffix(".0")
+    return contract.classes[int(text)] if text.isdecimal() and int(text) < _codes(contract) else text
+
+
+def _codes(contract: ModelContract) -> int:
+    """How many numbers stand for classes: as many as there are where they are in the order of the alphabet, in which
+    scikit-learn's LabelEncoder numbers them, and none is called a number itself.
+    """
+    classes = contract.classes
+    named = classes == sorted(classes) and not any(name.isdecimal() for name in classes)
+    return len(classes) if named else 0
+
+
+def data_digest(columns: Columns, truth: Array) -> str:
+    """SHA-256 (hex) of the rows: names, bits of the numbers, texts, in order."""
+    found = hashlib.sha256()
+    for name, column in [*columns.items(), ("", truth)]:
+        found.update(f"{name}\x00{len(column)}\x00".encode())
+        if column.dtype == np.object_:
+            found.update("\x1f".join("\x00" if v is None else str(v) for v in column).encode())
+        else:
+            found.update(np.where(np.isnan(column), np.nan, column).astype("<f8").tobytes())
+    return found.hexdigest()
+
+
+def _values(table: Any, name: str, at: int) -> list[Any]:
+    if hasattr(table, "columns"):
+        column = table[name]
+        listed: list[Any] = column.to_list() if hasattr(column, "to_list") else list(column)
+    else:
+        listed = np.asarray(table)[:, at].tolist()
+    return listed
+
+
+def _floats(values: list[Any], wanted: Input) -> Array:
+    try:
+        column = np.array([np.nan if _absent(v) else float(v) for v in values], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TailraceError(
+            f"{wanted.name} is a {wanted.type}, and X holds something else: {error}"
+        ) from None
+    if np.isinf(column).any():
+        raise TailraceError(f"{wanted.name} is infinite in {int(np.isinf(column).sum())} rows of X")
+    return column
+
+
+def _categories(values: list[Any], wanted: Input) -> Array:
+    column = np.empty(len(values), dtype=np.object_)
+    column[:] = [None if _absent(v) else str(v) for v in values]
+    unknown = sorted({v for v in column if v is not None} - set(wanted.categories))
+    if unknown:
+        raise TailraceError(
+            f"{wanted.name} has categories in X that the contract has not: {', '.join(unknown[:5])}; add "
+            "them to the contract and `tailrace apply` it, or leave those rows out"
+        )
+    return column
+
+
+def _absent(value: Any) -> bool:
+    """None, NaN and pandas' NA are all 'missing'."""
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
+
+
+def _levels(table: Any, name: str) -> tuple[str, ...] | None:
+    if not hasattr(table, "columns"):
+        return None
+    dtype = table[name].dtype
+    levels = getattr(dtype, "categories", None)
+    return None if levels is None else tuple(str(v) for v in levels)

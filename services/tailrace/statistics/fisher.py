@@ -1,0 +1,30 @@
+"""Fisher's exact test of a share: of values that are missing, or that the reference has never seen.
+
+Such values are often none at all in the reference, where the chi-squared test finds a change in everything.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from scipy import stats
+
+from tailrace.statistics.chi_squared import cramers_v
+from tailrace.statistics.result import Result
+
+
+@lru_cache(maxsize=1 << 16)
+def share_test(some: int, n: int, reference_some: int, m: int) -> Result | None:
+    """The two-sided test, equal to ``scipy.stats.fisher_exact``, of ``some`` of n against ``reference_some`` of m.
+
+    Returns:
+        statistic is the share in the window, effect Cramer's V (see chi_squared.py); None where n or m is 0.
+    """
+    if n == 0 or m == 0:
+        return None
+    if some == reference_some == 0:
+        return Result(0.0, 1.0, 0.0)
+    table = np.array([[some, n - some], [reference_some, m - reference_some]])
+    p_value = float(stats.fisher_exact(table).pvalue)
+    return Result(some / n, p_value, cramers_v(table[0], table[1]))

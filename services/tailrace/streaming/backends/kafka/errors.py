@@ -1,0 +1,87 @@
+"""librdkafka's errors as the kinds that a caller can act on."""
+
+from __future__ import annotations
+
+from confluent_kafka import KafkaError, KafkaException
+
+from tailrace.streaming.backends.abstract import (
+    Abortable,
+    Fatal,
+    Fenced,
+    Indefinite,
+    LogError,
+    Refused,
+    Retriable,
+)
+
+_REFUSED = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.INVALID_RECORD,
+    }
+)
+_FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
+_NOT_A_MEMBER = frozenset(
+    {
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError._ASSIGNMENT_LOST,
+    }
+)
+# What passes by itself, though librdkafka does not mark every one of them as retriable.
+_PASSING = frozenset(
+    {
+        KafkaError._TIMED_OUT,
+        KafkaError._TIMED_OUT_QUEUE,
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._RESOLVE,
+        KafkaError._WAIT_COORD,
+        KafkaError._IN_PROGRESS,
+        KafkaError._PREV_IN_PROGRESS,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError._NOENT,  # no leaders found, where ends of partitions are asked for
+        # A broker that comes back and its clients learn of the new epoch one after the other.
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.UNSTABLE_OFFSET_COMMIT,
+        KafkaError.CONCURRENT_TRANSACTIONS,
+    }
+)
+
+
+def kind(raised: KafkaError | KafkaException) -> LogError:
+    """What ``raised`` means to a caller; what is not known to pass or to be abortable is fatal."""
+    error: KafkaError = raised.args[0] if isinstance(raised, KafkaException) else raised
+    text = error.str()
+    if error.code() in _REFUSED:
+        return Refused(text)
+    if error.code() in _FENCED:
+        return Fenced(
+            f"{text}. Another process uses the same transactional id, or this one stood still for longer than its "
+            f"transaction may take; give each instance its own TAILRACE_INSTANCE"
+        )
+    if error.code() == KafkaError.INVALID_TXN_STATE:
+        # The broker has ended the transaction already, as it does with one that was open for too long, or knows of none
+        # because the request that opens it was lost. The library gives its producer up; a new one may go on.
+        return Indefinite(text)
+    if error.fatal():
+        return Fatal(text)
+    if error.txn_requires_abort() or error.code() in _NOT_A_MEMBER:
+        return Abortable(text)
+    if error.retriable() or error.code() in _PASSING:
+        return Retriable(text)
+    return Fatal(text)

@@ -1,0 +1,129 @@
+"""The seam between a service's logic and the batch loop that runs it exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from tailrace.streaming.backends.abstract import Committed, History
+from tailrace.streaming.records import DeadLetter, Hold, Message, Record, TopicPartition
+
+
+class Clock(Protocol):
+    """Wall time; only for what describes the processing itself (latency), never for a decision."""
+
+    def now_ms(self) -> int: ...
+    def perf_ns(self) -> int: ...
+
+
+@dataclass(slots=True)
+class Output:
+    """What one batch came to. Committed as a whole with the batch's offsets, or not at all.
+
+    ``holds`` names partitions whose messages from an offset on were not processed; the loop commits up to there,
+    pauses the partition and offers the same messages again after the next control message or a short while.
+    ``metadata`` is stored with the committed offset of each partition of the batch (at most ``MAX_FACTS_BYTES``) and
+    handed to the partition's next owner; empty leaves what is stored there. ``metadata_of`` says it of single
+    partitions, and goes before ``metadata``; they may be any that this instance owns.
+
+    ``ahead`` lets the loop offer the next batch before it knows that this one is committed. What later batches depend
+    on has then been applied in ``process``; where nothing comes of the commit, all partitions are revoked and assigned
+    again, with what is committed. ``committed`` may come after the next ``process``, never after the second.
+    """
+
+    records: Sequence[Record] = ()
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    holds: dict[TopicPartition, Hold] = field(default_factory=dict)
+    metadata: str = ""
+    metadata_of: dict[TopicPartition, str] = field(default_factory=dict)
+    ahead: bool = False
+
+
+class Logic(Protocol):
+    """A service's logic: from (state, batch) to (records, dead letters). Imports no client library.
+
+    The loop calls, from one thread: ``control`` with everything on the control topics before the first batch and
+    with what is new before each batch; ``assigned``/``revoked`` as partitions come and go; ``restore`` with the history
+    that ``assigned`` asked for, before anything is processed; ``process`` with a batch;
+    ``committed`` once that batch's transaction is known to be committed (also with outputs of the loop's own, such as
+    a quarantined record, which ``process`` did not make). ``process`` leaves the state that later
+    batches depend on alone, unless its output is ``ahead``: the batch may be aborted and come again; what it changes is
+    applied in ``committed``.
+
+    ``process`` raises ``kit.errors.Retry`` when something that it needs is away for the moment (a registry); the
+    loop waits and offers the batch again. ``process``, ``restore`` and ``committed`` raise ``kit.errors.StateLost``
+    when what the logic keeps turns out to be damaged: all partitions are revoked and assigned again, with what is
+    committed. A ``kit.errors.DiskFailed`` ends the process, and no record is blamed for it. Any other exception is a
+    bug: the process stops, uncommitted.
+    """
+
+    def control_topics(self) -> Sequence[str]:
+        """Topics that every instance reads whole, from their start, outside the consumer group."""
+        ...
+
+    def topics(self) -> frozenset[str]:
+        """Topics consumed in the group. May change after ``control``; the loop then subscribes anew."""
+        ...
+
+    def control(self, messages: Sequence[Message]) -> None: ...
+
+    def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> History | None:
+        """Partitions that are now this instance's, each with its committed offset and the metadata of it.
+
+        What it returns is history to be read again, also of topics that are not consumed, such as a compacted
+        one that holds state. Nothing is processed before all of it has been handed to ``restore``.
+        """
+        ...
+
+    def restore(self, messages: Sequence[Message]) -> bool | None:
+        """Some of the history, each partition in order. It may be over before the end, by ``revoked`` of the
+        partitions for which it was asked for; those that stay are assigned once more. May raise ``Retry``.
+
+        True where more follows from it than one step may be: it is then called again, with nothing, before more is
+        read.
+        """
+        ...
+
+    def revoked(self, partitions: Collection[TopicPartition]) -> None: ...
+
+    def process(self, batch: Sequence[Message], clock: Clock) -> Output: ...
+
+    def committed(self, output: Output) -> None: ...
+
+    def waiting(self) -> str | None:
+        """Why the service is not ready, for /readyz; None when it is."""
+        ...
+
+
+@runtime_checkable
+class HasDue(Protocol):
+    """A logic of which what it has read may make more due than one step may be (`kit.bounds`)."""
+
+    def due(self) -> bool:
+        """Whether something is due. Then ``process`` is called with an empty batch, again and again, and no new
+        messages are fetched before nothing is. How far that has come is part of the metadata: each of these steps
+        is committed by itself.
+        """
+        ...
+
+
+class Suspect(NamedTuple):
+    """What was in flight when processes died on the records of a partition up to, and including, ``until``."""
+
+    name: str
+    until: int
+
+
+@runtime_checkable
+class NamesInFlight(Protocol):
+    """A logic that runs what may kill its process, and that can do without some of it."""
+
+    def in_flight(self, topics: Collection[str], suspects: Mapping[TopicPartition, Suspect]) -> Sequence[str]:
+        """Called before each batch, with the topics of its messages: what it will run that may kill the process and
+        that can be done without, by name, the most suspicious first.
+
+        ``suspects`` are, by partition that this instance owns, what the batch is to be worked off without, whatever
+        partition its messages are of. Once the messages up to ``until`` are committed without it, it was to blame.
+        """
+        ...

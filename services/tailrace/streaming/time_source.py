@@ -1,0 +1,25 @@
+"""Wall time, elapsed time and waiting, behind one seam so that simulations own them."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from tailrace.streaming.processor import Clock
+
+
+class WaitingClock(Clock, Protocol):
+    """A clock that the batch loop can also wait on."""
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+class SystemClock:
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def perf_ns(self) -> int:
+        return time.perf_counter_ns()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)

@@ -1,0 +1,172 @@
+"""The first stage of windows: partition clocks, and what a batch adds to which window."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tailrace.contracts.state.contracts import AppliedContract
+from tailrace.streaming.records import DeadLetter, Message, TopicPartition
+from tailrace.streaming.watermark_records import mark_stream, mark_time
+from tailrace.windows.kinds import NO_TIME, Cell, Rows, Times, Windows
+
+Clocks = Mapping[tuple[TopicPartition, str], int]
+"""The clock of each stream in each partition."""
+
+_MOST_BYTES = 1024 * 1024
+"""Of counts in one part."""
+
+
+class Counted(NamedTuple):
+    """What a batch comes to: cells by lane and model, clocks that moved, and messages that cannot be read."""
+
+    cells: dict[tuple[str, str], list[Cell]]
+    clocks: dict[tuple[TopicPartition, str], int]
+    dead_letters: list[DeadLetter]
+
+
+def count(windows: Windows, batch: Sequence[Message], clocks: Clocks) -> Counted:
+    """Counts a batch of the lanes' topics, given the clocks before it."""
+    counted = Counted(defaultdict(list), {}, [])
+    by_topic: dict[str, list[Message]] = defaultdict(list)
+    for message in batch:
+        by_topic[message.topic()].append(message)
+    for topic, messages in by_topic.items():
+        _count_topic(windows, topic, messages, clocks, counted)
+    return counted
+
+
+def _count_topic(
+    windows: Windows, topic: str, messages: Sequence[Message], clocks: Clocks, counted: Counted
+) -> None:
+    messages = _honest(windows, topic, messages, counted)
+    if not messages:
+        return
+    stream = windows.stream_of(topic)
+    is_row = np.array([message.value() is not None for message in messages], dtype=np.bool_)
+    rows = [message for message in messages if message.value() is not None]
+    read = windows.read(topic, rows) if rows else Rows(np.empty(0, dtype=np.int64), {}, None)
+    lane = topic.rpartition(".")[0]
+    counted.dead_letters.extend(
+        DeadLetter(f"{lane}.dead-letters", rows[at], bad.code, bad.reason, bad.field)
+        for at, bad in sorted(read.bad.items())
+    )
+    if stream is None:
+        before = np.full(len(messages), NO_TIME, dtype=np.int64)
+        streams = {own for other in windows.topics() if (own := windows.stream_of(other)) is not None}
+        _move_by_marks(messages, is_row, clocks, counted, streams)
+    else:
+        before = _move(
+            stream, topic, messages, _times(messages, is_row, read.times, read.bad), clocks, counted
+        )
+    if rows:
+        for model, cell in windows.count(topic, read, before[is_row]):
+            counted.cells[lane, model].append(cell)
+
+
+def _honest(windows: Windows, topic: str, messages: Sequence[Message], counted: Counted) -> Sequence[Message]:
+    """The messages without those that have neither a value nor a mark, or a mark further ahead than any honest one."""
+    lane = topic.rpartition(".")[0]
+    applied = (each for history in windows.contracts().history.values() for each in history)
+    ahead = max((a.contract.event_time.ahead_ms for a in applied if a.contract.lane == lane), default=0)
+    kept = []
+    for message in messages:
+        if message.value() is None:
+            time, appended = mark_time(message), message.timestamp()[1]
+            if time is None or time > appended + ahead:
+                code = "empty" if time is None else "event-time-ahead"
+                reason = "neither a value nor a mark, or a mark far ahead of its append time"
+                counted.dead_letters.append(DeadLetter(f"{lane}.dead-letters", message, code, reason))
+                continue
+        kept.append(message)
+    return kept
+
+
+def _times(
+    messages: Sequence[Message],
+    is_row: np.ndarray[Any, np.dtype[np.bool_]],
+    row_times: Times,
+    bad: Iterable[int],
+) -> Times:
+    """What each message says of the time; what cannot be read says nothing."""
+    told = row_times.copy()
+    told[list(bad)] = NO_TIME
+    times = np.full(len(messages), NO_TIME, dtype=np.int64)
+    times[is_row] = told
+    for at in np.flatnonzero(~is_row).tolist():
+        time = mark_time(messages[at])
+        if time is not None:
+            times[at] = time
+    return times
+
+
+def _move(
+    stream: str, topic: str, messages: Sequence[Message], times: Times, clocks: Clocks, counted: Counted
+) -> Times:
+    """Moves the clocks of a stream's topic; returns what they were before each message."""
+    before = np.empty(len(messages), dtype=np.int64)
+    partitions = np.array([message.partition() for message in messages])
+    for partition in np.unique(partitions).tolist():
+        at = np.flatnonzero(partitions == partition)
+        key = TopicPartition(topic, partition), stream
+        clock = clocks.get(key, NO_TIME)
+        told = np.maximum.accumulate(np.concatenate(([clock], times[at])))
+        before[at] = told[:-1]
+        if told[-1] > clock:
+            counted.clocks[key] = int(told[-1])
+    return before
+
+
+def _move_by_marks(
+    messages: Sequence[Message],
+    is_row: np.ndarray[Any, np.dtype[np.bool_]],
+    clocks: Clocks,
+    counted: Counted,
+    streams: Collection[str],
+) -> None:
+    for at in np.flatnonzero(~is_row).tolist():
+        message = messages[at]
+        time, stream = mark_time(message), mark_stream(message)
+        if time is None or stream is None or stream not in streams:
+            continue
+        key = TopicPartition(message.topic(), message.partition()), stream
+        if time > max(clocks.get(key, NO_TIME), counted.clocks.get(key, NO_TIME)):
+            counted.clocks[key] = time
+
+
+def crosses(windows: Windows, contracts: Sequence[AppliedContract], before: int, after: int) -> bool:
+    """Whether a clock that moves passes a time at which windows of these contracts are judged."""
+    for contract in contracts:
+        length = windows.length_ms(contract)
+        for age in range(windows.ages(contract)):
+            first = windows.closes_at(contract, 0, age)
+            if (after - first) // length > (before - first) // length:
+                return True
+    return False
+
+
+def parts(
+    kind: str, model: str, lane: str, partitions: int, cells: Sequence[Cell], clocks: Clocks
+) -> list[dict[str, Any]]:
+    """A model's cells and claims as records (schema ``WindowPart``).
+
+    The claims come last, since they say that all before is counted.
+    """
+    claims = [
+        {"topic": tp.topic, "partition": tp.partition, "stream": stream, "time": time}
+        for (tp, stream), time in sorted(clocks.items())
+    ]
+    head = {"kind": kind, "model": model, "lane": lane, "partitions": partitions}
+    found: list[dict[str, Any]] = []
+    some: list[dict[str, Any]] = []
+    size = 0
+    for cell in sorted(cells):
+        if some and size + len(cell.counts) > _MOST_BYTES:
+            found.append({**head, "claims": [], "cells": some})
+            some, size = [], 0
+        some.append(cell._asdict())
+        size += len(cell.counts)
+    return [*found, {**head, "claims": claims, "cells": some}]

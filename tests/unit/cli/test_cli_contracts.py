@@ -1,0 +1,124 @@
+"""init, contracts check and contracts show on the command line; apply is in the integration tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.support.contracts import manifest_record
+from tests.support.scoring import CONTRACT, Publisher, formula_model
+from typer.testing import CliRunner
+
+from tailrace.cli.app import app
+from tailrace.cli.control import features_needed
+from tailrace.contracts.language.model_contract import load_contract
+from tailrace.errors import TailraceError, UsageError
+from tailrace.models.package.catalog import Catalog
+from tailrace.models.package.manifest import Input
+from tailrace.models.rollout_state.fold import Rollouts
+
+GIVEN = Path(__file__).parents[2] / "contract" / "model_contracts"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL", "TAILRACE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    rows = "\n".join(f"{i},{i % 7},{i % 2}" for i in range(50))
+    (tmp_path / "f.csv").write_text(f"size,weight,label\n{rows}\n")
+    return tmp_path
+
+
+def run(*args: str) -> str:
+    result = CliRunner().invoke(app, list(args), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_init_writes_a_contract_that_check_accepts(project: Path) -> None:
+    printed = run("init", "f.csv", "--target", "label", "--name", "mine", "--every", "30min")
+    path = project / "contracts" / "models" / "mine.yaml"
+    assert printed.strip() == path.read_text().strip()
+    assert (project / "contracts" / "data" / "mine.yaml").exists()
+    digest = load_contract(path).digest
+    assert run("contracts", "check").strip() == f"contracts/models/mine.yaml: ok, mine {digest[:12]}"
+
+
+def test_init_as_json_and_its_errors(project: Path) -> None:
+    said = json.loads(run("init", "f.csv", "--target", "size > 9", "--name", "mine", "--json"))
+    assert said["contract"] == "contracts/models/mine.yaml"
+    with pytest.raises(UsageError, match="is there already"):
+        run("init", "f.csv", "--target", "label", "--name", "mine")
+    with pytest.raises(UsageError, match="--every: '30' is not a duration"):
+        run("init", "f.csv", "--target", "label", "--name", "other", "--every", "30")
+    with pytest.raises(UsageError, match="--name 'Mine': write it in small letters"):
+        run("init", "f.csv", "--target", "label", "--name", "Mine")
+
+
+def test_check_tells_all_problems_and_fails(project: Path) -> None:
+    folder = project / "contracts" / "models"
+    folder.mkdir(parents=True)
+    with pytest.raises(TailraceError, match="write one with `tailrace init"):
+        run("contracts", "check")
+    (folder / "a.yaml").write_text((GIVEN / "minimal.yaml").read_text())
+    (folder / "b.yaml").write_text((GIVEN / "minimal.yaml").read_text().replace("owner", "ownr"))
+    with pytest.raises(TailraceError, match=r"contracts/models/b.yaml:3: ownr: .* did you mean 'owner'\?"):
+        run("contracts", "check")
+    result = CliRunner().invoke(app, ["contracts", "check", "--json"])
+    said = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert said["ok"] is False
+    assert [contract["file"] for contract in said["contracts"]] == ["contracts/models/a.yaml"]
+    assert {"file", "line", "field", "what", "remedy"} == set(said["problems"][0])
+
+
+def test_show_marks_what_has_no_effect_yet_and_leaves_the_rest_alone(project: Path) -> None:
+    text = (GIVEN / "everything.yaml").read_text()
+    shown = run("contracts", "show", str(GIVEN / "everything.yaml"))
+    for before, after in zip(text.splitlines(), shown.splitlines(), strict=True):
+        assert after == before or "# no effect yet" in after
+    marked = {line.split(":")[0] for line in shown.splitlines() if line.endswith("# no effect yet")}
+    assert {"  selection_ratio"} <= marked | {
+        line.split(":")[0] for line in shown.splitlines() if "# no effect yet;" in line
+    }
+    assert not {"labels", "keep"} & marked
+    # Remarks are comments: what is shown is the same contract.
+    assert load_contract(shown).digest == load_contract(text).digest
+
+
+def test_show_resolved_prints_all_defaults_as_a_contract(project: Path) -> None:
+    path = GIVEN / "minimal.yaml"
+    shown = run("contracts", "show", str(path), "--resolved")
+    assert load_contract(shown).digest == load_contract(path).digest
+    for section in load_contract(path).to_dict():
+        assert f"\n{section}:" in f"\n{shown}"
+    said = json.loads(run("contracts", "show", str(path), "--json"))
+    assert said["contract"] == load_contract(path).to_dict()
+    assert said["no_effect_yet"] == load_contract(path).no_effect_yet()
+
+
+def test_show_of_a_model_needs_what_runs(project: Path) -> None:
+    with pytest.raises(TailraceError, match="tailrace up"):
+        run("contracts", "show", "credit")
+
+
+def test_a_version_is_in_service_that_answers_stands_by_is_an_arm_or_in_shadow() -> None:
+    """What no one would run counts for nothing: what waits, was refused, or is published by nobody."""
+    contract, catalog, rollouts = load_contract(CONTRACT), Catalog(None), Rollouts()
+    for version in range(1, 8):
+        inputs = (Input(name=f"of-{version}", type="number", categories=()),)
+        manifest = formula_model(contract, version, inputs=inputs, impute={}).manifest
+        record = manifest_record("credit", version, manifest.digest) | {"manifest": manifest.to_bytes()}
+        catalog.apply(record)
+    publisher = Publisher()
+    arms = [{"arm": name, "version": v, "probability": 0.5} for name, v in (("a", 1), ("b", 3))]
+    step = {
+        "champion": 1, "previous": 2, "shadow": [4, 9], "candidates": [5], "rejected": [6],
+        "experiment": "fixed", "experiment_share": 1.0, "experiment_salt": "s", "arms": arms,
+    }  # fmt: skip
+    record = publisher.control.decode("Rollout", publisher.rollout(**step).value)
+    assert rollouts.apply(record, 0)
+    needed = features_needed(catalog, rollouts)
+    assert needed == {"credit": {version: [f"of-{version}"] for version in (1, 2, 3, 4)}}

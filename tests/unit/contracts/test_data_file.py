@@ -1,0 +1,356 @@
+"""Rows of CSV files as requests and labels, and contracts drafted from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tailrace.contracts.language.data_file import (
+    DataMapping,
+    find_mapping,
+    load_mapping,
+    mapping_path,
+    parse_time,
+    read_rows,
+    save_mapping,
+)
+from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.problems import ContractError
+from tailrace.control.draft_contract import Drafted, draft, write
+from tailrace.errors import TailraceError, UsageError
+
+NOW = 1_700_000_000_000
+MINUTE = 60_000
+
+CONTRACT = load_contract("""\
+model: m
+owner: {team: t}
+key: {name: customer, type: integer}
+event_time: {name: at}
+features:
+  size: {type: number, missing: impute}
+  count: {type: integer}
+  open: {type: boolean}
+  colour: {categories: ["1", "2"]}
+context:
+  note: {type: string}
+target: {name: good, type: boolean}
+labels: {horizon: 1d}
+""")
+HEADER = "at,customer,size,count,open,Colour,note,grade\n"
+ROWS = HEADER + (
+    "2024-01-01T00:02:00Z,7,1.5,2,yes,1,a,8\n"
+    "2024-01-01T00:01:00Z,8,,3,0,2,,5\n"
+    "2024-01-01T00:01:00Z,9,3,4,true,1,c,\n"
+)
+MAPPING = DataMapping.model_validate(
+    {"model": "m", "target": "grade >= 7", "time": "at", "columns": {"colour": "Colour"}}
+)
+
+
+def rows(
+    tmp_path: Path, text: str = ROWS, mapping: DataMapping | None = MAPPING, **options: Any
+) -> pl.DataFrame:
+    csv = tmp_path / "f.csv"
+    csv.write_text(text)
+    return read_rows(csv, mapping, CONTRACT, **options)
+
+
+def test_rows_are_typed_named_by_the_contract_and_in_order_of_time(tmp_path: Path) -> None:
+    found = rows(tmp_path)
+    first = parse_time("2024-01-01T00:01:00Z")
+    expected = pl.DataFrame(
+        {
+            "request_id": ["m-0000001", "m-0000002", "m-0000000"],
+            "customer": [8, 9, 7],
+            "at": [first, first, first + MINUTE],
+            "size": [None, 3.0, 1.5],
+            "count": [3, 4, 2],
+            "open": [False, True, True],
+            "colour": ["2", "1", "1"],
+            "note": [None, "c", "a"],
+            "good": [False, None, True],
+        }
+    )
+    assert found.schema == expected.schema
+    assert found.equals(expected)
+
+
+def test_a_row_keeps_its_id_whatever_is_selected(tmp_path: Path) -> None:
+    everything = rows(tmp_path)
+    some = rows(tmp_path, where="count >= 3 AND open = 'true'")
+    assert some["request_id"].to_list() == ["m-0000002"]
+    assert rows(tmp_path, limit=2).equals(everything.head(2))
+
+
+def test_where_is_checked_and_unknown_is_left_out(tmp_path: Path) -> None:
+    assert rows(tmp_path, where="size > 1")["size"].to_list() == [3.0, 1.5]
+    with pytest.raises(
+        UsageError, match="--where 'sise > 1': there is no field 'sise' here; did you mean 'size'"
+    ):
+        rows(tmp_path, where="sise > 1")
+    with pytest.raises(UsageError, match="is a number, where true or false is needed"):
+        rows(tmp_path, where="size")
+
+
+@pytest.mark.parametrize(
+    ("was", "is_", "complaint"),
+    [
+        ("1.5", "big", "row 1, column 'size': 'big' is not of type number"),
+        (",2,yes", ",2.5,yes", r"row 1, column 'count': 2.5 is not of type integer"),
+        ("true", "maybe", "row 3, column 'open': 'maybe' is not of type boolean"),
+        ("2024-01-01T00:02:00Z", "yesterday", "row 1, column 'at': 'yesterday' is not a time as"),
+        ("2024-01-01T00:02:00Z", "", "row 1, column 'at': None is no time"),
+    ],
+)
+def test_a_cell_of_another_type_is_named(tmp_path: Path, was: str, is_: str, complaint: str) -> None:
+    assert was in ROWS
+    with pytest.raises(TailraceError, match=complaint):
+        rows(tmp_path, ROWS.replace(was, is_, 1))
+
+
+def test_a_missing_column_is_named_unless_it_is_context(tmp_path: Path) -> None:
+    with pytest.raises(TailraceError, match="has no column 'count'; did you mean 'county'"):
+        rows(tmp_path, ROWS.replace("count", "county"))
+    found = rows(tmp_path, ROWS.replace("note", "remark"))
+    assert found["note"].to_list() == [None, None, None]
+    assert found["note"].dtype == pl.String
+
+
+@pytest.mark.parametrize(
+    ("given", "milliseconds"),
+    [
+        ("1970-01-02", 86_400_000),
+        ("1970-01-02 00:00:00", 86_400_000),
+        ("1970-01-02T02:00:00+02:00", 86_400_000),
+        ("1970-01-02T00:00:00.250Z", 86_400_250),
+    ],
+)
+def test_times_without_a_zone_are_utc(given: str, milliseconds: int) -> None:
+    assert parse_time(given) == milliseconds
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("seconds", 1), ("milliseconds", 1000)])
+def test_times_as_numbers(tmp_path: Path, unit: str, scale: int) -> None:
+    text = ROWS
+    for minute in (1, 2):
+        text = text.replace(f"2024-01-01T00:0{minute}:00Z", str((1_704_067_200 + 60 * minute) * scale))
+    assert rows(tmp_path, text).equals(rows(tmp_path))
+
+
+def test_rows_without_times_are_evenly_apart(tmp_path: Path) -> None:
+    mapping = MAPPING.model_validate(
+        {
+            **MAPPING.model_dump(by_alias=True, exclude_none=True),
+            "time": None,
+            "every": "30min",
+            "start": "1996-05-07T00:00:00Z",
+        }
+    )
+    start = parse_time("1996-05-07")
+    found = rows(tmp_path, mapping=mapping)
+    assert found["at"].to_list() == [start, start + 30 * MINUTE, start + 60 * MINUTE]
+    assert found["request_id"].to_list() == ["m-0000000", "m-0000001", "m-0000002"]
+
+
+def test_without_a_mapping_the_names_must_fit(tmp_path: Path) -> None:
+    text = (
+        ROWS.replace("Colour", "colour")
+        .replace("grade", "good")
+        .replace(",8\n", ",true\n")
+        .replace(",5\n", ",no\n")
+    )
+    assert rows(tmp_path, text, None)["good"].to_list() == [False, None, True]
+    with pytest.raises(TailraceError, match="has no column 'at'"):
+        rows(tmp_path, text.replace("at,", "when,", 1), None)
+
+
+def test_a_mapping_is_written_and_read_back(tmp_path: Path) -> None:
+    save_mapping(MAPPING, mapping_path(tmp_path, "m"))
+    assert load_mapping(mapping_path(tmp_path, "m")) == MAPPING
+    assert find_mapping(tmp_path, "m") == MAPPING
+    assert find_mapping(tmp_path, "n") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("model: m\n", "write either time: COLUMN or every: 30min"),
+        ("model: m\nevery: 1min\n", "write both or neither"),
+        ("model: m\ntime: t\nkeys: k\n", "keys: is no field of a contract here; did you mean 'key'"),
+        ("model: m\nevery: 1min\nstart: soon\n", "'soon' is not a time"),
+    ],
+)
+def test_a_wrong_mapping_says_what_to_do(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text(text)
+    with pytest.raises(ContractError, match=complaint):
+        load_mapping(path)
+
+
+# --- init
+
+CSV = (
+    "When,Customer ID,order,colour,city,const,debt %,Score,label\n"
+    + "\n".join(
+        f"2024-01-0{1 + i % 9},c{i},{i - 3},{'red' if i % 3 else 'no'},town {i},1,{i / 10},{i},{i % 2}"
+        for i in range(60)
+    )
+    + "\n"
+)
+
+
+def drafted(tmp_path: Path, target: str, text: str = CSV, **options: Any) -> Drafted:
+    csv = tmp_path / "f.csv"
+    csv.write_text(text)
+    return draft(csv, "m", target, team="t", now_ms=NOW, **options)
+
+
+def test_a_drafted_contract_is_minimal_valid_and_reads_its_file(tmp_path: Path) -> None:
+    found = drafted(tmp_path, "label", time="When", key="Customer ID", context=["city"])
+    assert (
+        found.contract_text
+        == """\
+# Drafted from f.csv: `tailrace contracts show m --resolved` prints all defaults.
+model: m
+owner: {team: t}
+key: {name: Customer_ID, type: string}
+event_time: {name: When}
+features:
+  order: {type: integer}
+  colour: {categories: ['no', red]}
+  debt: {type: number, min: 0}
+  Score: {type: integer, min: 0}
+context:
+  city: {type: string}
+target: {name: label, type: boolean}
+labels: {horizon: 30d}
+""".replace("'no'", "no")
+    )
+    assert found.mapping.columns == {"debt": "debt %"}
+    assert "'const' is left out: it has the same value in every row" in found.notes
+    frame = read_rows(tmp_path / "f.csv", found.mapping, found.contract)
+    assert frame.height == 60
+    assert frame["label"].sum() == 30
+    assert frame["Customer_ID"][0] == "c0"
+
+
+def test_text_of_many_values_is_no_feature(tmp_path: Path) -> None:
+    found = drafted(tmp_path, "label")
+    assert "city" not in found.contract.features
+    assert "'city' is left out: more than 50 different texts are no categories" in found.notes
+
+
+@pytest.mark.parametrize(
+    ("values", "task", "note"),
+    [
+        (("no", "yes"), "binary", "the probability of 'yes'"),
+        (("Y", "N"), "binary", "the probability of 'Y'"),
+        (("stays", "leaves"), "multiclass", "`--positive stays`"),
+    ],
+)
+def test_a_target_of_two_texts(tmp_path: Path, values: tuple[str, str], task: str, note: str) -> None:
+    path = tmp_path / "f.csv"
+    path.write_text("x,y\n" + "".join(f"{row},{values[row % 2]}\n" for row in range(60)))
+    found = draft(path, "m", "y", team="t", now_ms=0)
+    assert found.contract.task == task
+    assert [said for said in found.notes if note in said]
+    first = read_rows(path, found.mapping, found.contract)["y"][0]
+    assert first == {"no": False, "Y": True, "stays": "stays"}[values[0]]
+
+
+def test_a_column_of_times_that_is_not_named_is_pointed_at(tmp_path: Path) -> None:
+    path = tmp_path / "f.csv"
+    days = [f"2024-0{1 + row // 28}-{1 + row % 28:02}" for row in range(60)]
+    path.write_text("x,seen,y\n" + "".join(f"{row},{day},{row % 2}\n" for row, day in enumerate(days)))
+    found = draft(path, "m", "y", team="t", now_ms=0)
+    assert [note for note in found.notes if "add `--time seen`" in note]
+    assert not [
+        note for note in draft(path, "m", "y", team="t", time="seen", now_ms=0).notes if "--time" in note
+    ]
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "name", "kind", "task", "first"),
+    [
+        ("label", {}, "label", "boolean", "binary", False),
+        ("label", {"positive": "0"}, "label", "boolean", "binary", True),
+        ("colour", {}, "colour", "category", "multiclass", "no"),
+        ("colour", {"positive": "no"}, "colour", "boolean", "binary", True),
+        ("order", {}, "order", "number", "regression", -3.0),
+        ("order >= -3", {}, "order_at_least_minus_3", "boolean", "binary", True),
+        ("order * 2", {}, "order_2", "number", "regression", -6.0),
+        ("CASE WHEN order > 0 THEN 'up' ELSE 'down' END", {}, None, "category", "multiclass", "down"),
+    ],
+)
+def test_targets(
+    tmp_path: Path, target: str, options: Any, name: str | None, kind: str, task: str, first: Any
+) -> None:
+    found = drafted(tmp_path, target, **options)
+    contract: ModelContract = found.contract
+    assert contract.target.name == name or name is None
+    assert (contract.target.type, contract.task) == (kind, task)
+    assert found.mapping.target is not None
+    assert not any(column in contract.features for column in ("label", "colour", "order") if column in target)
+    frame = read_rows(tmp_path / "f.csv", found.mapping, contract)
+    assert frame[contract.target.name][0] == first
+
+
+def test_reserved_names_are_changed_and_request_ids_are_kept(tmp_path: Path) -> None:
+    text = "request_id,value,action,y\n" + "".join(f"r{i},{i},{i % 3},{i % 2}\n" for i in range(9))
+    found = drafted(tmp_path, "y", text, key="request_id")
+    assert list(found.contract.features) == ["value_2", "action_2"]
+    assert found.contract.key.name == "request_id"
+    frame = read_rows(tmp_path / "f.csv", found.mapping, found.contract)
+    assert frame["request_id"].to_list() == [f"r{i}" for i in range(9)]
+    assert frame["value_2"].to_list() == list(range(9))
+
+
+def test_a_file_without_times_ends_about_now(tmp_path: Path) -> None:
+    found = drafted(tmp_path, "label", every_ms=30 * MINUTE)
+    times = read_rows(tmp_path / "f.csv", found.mapping, found.contract)["event_time"]
+    assert NOW - 31 * MINUTE <= times[-1] <= NOW
+    assert times[1] - times[0] == 30 * MINUTE
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "complaint"),
+    [
+        (
+            "lable",
+            {},
+            "'lable' is neither a column nor an expression: there is no field 'lable' here; did you mean",
+        ),
+        ("label", {"time": "Wen"}, "--time 'Wen': .* has no such column; did you mean 'When'"),
+        ("label", {"context": ["town"]}, "--context 'town'"),
+        ("label", {"positive": "2"}, "--positive '2': no row has it"),
+        ("label", {"time": "When", "every_ms": 5}, "--every is for files without times"),
+        ("order > 3", {"positive": "1"}, "say it in the expression instead"),
+        ("city", {}, "has 60 different values"),
+    ],
+)
+def test_options_that_make_no_sense(tmp_path: Path, target: str, options: Any, complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        drafted(tmp_path, target, **options)
+
+
+def test_a_file_that_gives_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TailraceError, match="has no rows"):
+        drafted(tmp_path, "a", "a,b\n")
+    with pytest.raises(TailraceError, match="cannot be read as CSV"):
+        draft(tmp_path / "missing.csv", "m", "a", team="t", now_ms=NOW)
+    with pytest.raises(TailraceError, match="no column is left to be a feature"):
+        drafted(tmp_path, "a", "a,b\n1,1\n0,1\n")
+
+
+def test_writing_never_overwrites_by_accident(tmp_path: Path) -> None:
+    found = drafted(tmp_path, "label")
+    contract_path, data_path = write(found, tmp_path)
+    assert load_contract(contract_path) == found.contract
+    assert load_mapping(data_path) == found.mapping
+    with pytest.raises(UsageError, match="is there already"):
+        write(found, tmp_path)
+    write(found, tmp_path, overwrite=True)

@@ -1,0 +1,50 @@
+"""What a health answer says."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from tailrace.errors import TailraceError
+from tailrace.local.health import Answer, ask, lag, reason, starting
+from tailrace.local.ports import HOST, free_port, require_free
+
+
+def test_nobody_there_is_an_answer_too() -> None:
+    answer = ask(f"http://{HOST}:{free_port()}", "/livez")
+    assert answer.status is None
+    assert not answer.ok
+    assert "refused" in answer.text
+
+
+def test_the_reason_of_a_service_that_is_not_ready() -> None:
+    assert reason(Answer(200, "{}")) is None
+    assert reason(Answer(503, '{"ready": false, "reason": "no model for credit"}')) == "no model for credit"
+    assert reason(Answer(503, "")) == "HTTP 503"
+
+
+def test_lag_is_summed_over_partitions() -> None:
+    metrics = (
+        "# TYPE kafka_consumergroup_lag gauge\n"
+        'kafka_consumergroup_lag{topic="t",partition="0"} 3.0\n'
+        'kafka_consumergroup_lag{topic="t",partition="1"} 1e+02\n'
+    )
+    assert lag(metrics) == 103
+    assert lag("up 1\n") is None
+
+
+def test_a_taken_port_is_said_before_a_server_is_started() -> None:
+    port = free_port()
+    require_free(port, "the schema registry")
+    with socket.socket() as other:
+        other.bind((HOST, port))
+        other.listen()
+        with pytest.raises(TailraceError, match=f"port {port} for the schema registry is taken"):
+            require_free(port, "the schema registry")
+
+
+def test_a_service_that_waits_for_a_model_has_started() -> None:
+    assert starting("starting")
+    assert starting("reading the control topics")
+    assert not starting("credit has no version in service")

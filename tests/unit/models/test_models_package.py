@@ -1,0 +1,61 @@
+"""Packages: built, signed, opened, predicted with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.support import models, signed
+
+from tailrace.models.package.open import open_package
+from tailrace.signing.keys import SigningKey
+from tailrace.signing.trust import TrustStore, signing_key
+
+KINDS = [
+    ("logistic", "binary", "onnx"),
+    ("forest", "binary", "onnx"),
+    ("boosting", "binary", "skops"),
+    ("logistic", "multiclass", "onnx"),
+    ("forest", "multiclass", "onnx"),
+    ("linear", "regression", "onnx"),
+]
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> SigningKey:
+    return signing_key(tmp_path)
+
+
+@pytest.fixture
+def trust(tmp_path: Path) -> TrustStore:
+    return TrustStore(signed.make_home(tmp_path) / "keys")
+
+
+@pytest.mark.parametrize(("kind", "task", "form"), KINDS)
+def test_a_package_predicts_what_the_estimator_did(
+    kind: str, task: str, form: str, key: SigningKey, trust: TrustStore
+) -> None:
+    built = models.package(kind, task)
+    record, fetch = models.sealed(built, key)
+    model = open_package(record, fetch, trust, models.contract(task))
+    assert model.manifest.format == form
+    assert model.digest == record["digest"]
+
+    frame, truth = models.rows(task)
+    fitted = models.estimator(kind).fit(frame, truth)
+    fresh, _ = models.rows(task, 200, seed=1)
+    found = model.predict(models.columns_of_frame(fresh), len(fresh))
+    limit = 1e-12 if form == "skops" or kind in ("logistic", "linear") else 1e-5
+    if task == "regression":
+        assert found.value == pytest.approx(fitted.predict(fresh), rel=limit)
+        assert found.score is found.predicted_class is found.probabilities is None
+        return
+    expected = fitted.predict_proba(fresh)
+    assert found.probabilities is not None
+    assert np.abs(found.probabilities - expected).max() < limit
+    assert found.predicted_class is not None
+    assert list(found.predicted_class) == [str(c).lower() for c in fitted.predict(fresh)]
+    if task == "binary":
+        assert found.score is not None
+        assert (found.score == found.probabilities[:, 1]).all()

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from tailrace.streaming.backends.abstract import Indefinite, Membership
+from tailrace.streaming.backends.kafka import backend as kafka_log
+from tailrace.streaming.backends.kafka.backend import KafkaProducer
+from tailrace.streaming.backends.kafka.lasting_calls import LastingCalls, NeverReturned
+
+
+def test_a_call_is_made_with_its_arguments_and_raises_what_it_raises() -> None:
+    calls = LastingCalls("test")
+    made: list[tuple[int, int]] = []
+    calls.begin(lambda *arguments: made.append(arguments), 1, 2)
+    calls.end(5)
+    assert made == [(1, 2)]
+    calls.begin(lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        calls.end(5)
+    calls.begin(made.clear)
+    calls.end(5)
+    assert made == []
+
+
+def test_a_call_that_does_not_return_is_left_alone() -> None:
+    returning, returned = threading.Event(), threading.Event()
+
+    def last() -> None:
+        returning.wait(10)
+        returned.set()
+
+    calls = LastingCalls("test")
+    calls.begin(last)
+    with pytest.raises(NeverReturned):
+        calls.end(0.02)
+    assert not returned.is_set()
+    returning.set()
+    assert returned.wait(10)
+    calls.close()
+
+
+def test_offsets_whose_sending_does_not_return_are_of_unknown_outcome(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kafka_log, "_LASTING_S", 0.02)
+    returning = threading.Event()
+
+    class Stuck:
+        def send_offsets_to_transaction(self, *_: Any) -> None:
+            returning.wait(10)
+
+    producer = KafkaProducer({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, "stuck")
+    producer._producer = Stuck()
+    with pytest.raises(Indefinite, match="has not come back"):
+        producer.send_offsets({}, Membership("member", None))
+    returning.set()
+    producer.close()

@@ -1,0 +1,151 @@
+"""Values are scikit-learn's, intervals those of the literature; oracles are other libraries and plain simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sk
+from tests.support.training import contract_text
+
+from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.models.formats.columns import Array
+from tailrace.models.formats.load import Predictions
+from tailrace.trainer.evaluate import baseline, evaluations, interval
+from tailrace.trainer.gain import gain
+
+TEXT = contract_text("credit")
+BINARY = load_contract(TEXT)
+CLASSES = load_contract(
+    TEXT.replace("{name: defaulted, type: boolean}", "{name: kind, categories: [a, b, c]}")
+)
+NUMBER = load_contract(TEXT.replace("{name: defaulted, type: boolean}", "{name: price, type: number}"))
+RNG = np.random.default_rng(5)
+N = 400
+
+
+def binary(n: int = N) -> tuple[Predictions, Array]:
+    truth = RNG.random(n) < 0.3
+    score = np.round(np.clip(0.3 + 0.25 * truth + RNG.normal(0, 0.2, n), 0.01, 0.99), 2)  # with ties
+    texts = np.where(truth, "true", "false").astype(object)
+    return Predictions(np.column_stack([1 - score, score]), score, None, ("false", "true")), texts
+
+
+def classes(n: int = N) -> tuple[Predictions, Array]:
+    known = RNG.integers(0, 3, n)
+    probabilities = RNG.dirichlet([1, 1, 1], n) + 0.7 * np.eye(3)[known]
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    return Predictions(probabilities, None, None, ("a", "b", "c")), np.array(["a", "b", "c"], object)[known]
+
+
+def number(n: int = N) -> tuple[Predictions, Array]:
+    truth = RNG.normal(10, 3, n)
+    return Predictions(None, None, truth + RNG.normal(0.2, 1, n), ()), truth
+
+
+CASES = [(BINARY, binary()), (CLASSES, classes()), (NUMBER, number())]
+
+
+@pytest.mark.parametrize(("contract", "case"), CASES)
+def test_every_metric_has_a_value_within_its_interval(
+    contract: ModelContract, case: tuple[Predictions, Array]
+) -> None:
+    found = evaluations("candidate", *case, contract, template="random-forest")
+    assert {e["metric"] for e in found} >= set(contract.quality.metrics)
+    for e in found:
+        assert e["low"] <= e["value"] <= e["high"], e
+        assert (e["who"], e["template"], e["version"], e["n"]) == ("candidate", "random-forest", None, N)
+
+
+def test_the_interval_of_a_mean_is_the_normal_one() -> None:
+    said, truth = binary()
+    assert said.score is not None
+    terms = (said.score - (truth == "true")) ** 2
+    expected = stats.norm.interval(0.95, terms.mean(), stats.sem(terms))
+    assert interval("brier", said, truth, BINARY) == pytest.approx(expected, rel=1e-12)
+    losses = [
+        sk.log_loss([t], [p], labels=["false", "true"])
+        for t, p in zip(truth, said.probabilities, strict=True)
+    ]
+    expected = stats.norm.interval(0.95, np.mean(losses), stats.sem(losses))
+    assert interval("log_loss", said, truth, BINARY) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_interval_of_accuracy_is_wilsons() -> None:
+    said, truth = classes()
+    right = int(np.sum(said.predicted_class == truth))
+    expected = stats.binomtest(right, N).proportion_ci(0.95, method="wilson")
+    assert interval("accuracy", said, truth, CLASSES) == pytest.approx(tuple(expected), rel=1e-12)
+
+
+def test_the_interval_of_an_auc_is_delongs() -> None:
+    said, truth = binary(120)
+    assert said.score is not None
+    ups, downs = said.score[truth == "true"], said.score[truth == "false"]
+    # By the definition: the structural components over all pairs.
+    pairs = (ups[:, None] > downs) + 0.5 * (ups[:, None] == downs)
+    variance = pairs.mean(axis=1).var(ddof=1) / len(ups) + pairs.mean(axis=0).var(ddof=1) / len(downs)
+    low, high = stats.norm.interval(0.95, pairs.mean(), np.sqrt(variance))
+    assert interval("auc", said, truth, BINARY) == pytest.approx((max(0, low), min(1, high)), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("metric", "case", "contract"),
+    [
+        ("f1", binary(), BINARY),
+        ("balanced_accuracy", binary(), BINARY),
+        ("f1", classes(), CLASSES),
+        ("balanced_accuracy", classes(), CLASSES),
+    ],
+)
+def test_the_interval_of_f1_and_balanced_accuracy_is_the_bootstraps(
+    metric: str, case: tuple[Predictions, Array], contract: ModelContract
+) -> None:
+    said, truth = case
+    called = said.predicted_class if said.score is None else np.where(said.score > 0.5, "true", "false")
+    average = {"pos_label": "true"} if said.score is not None else {"average": "macro"}
+    draws = []
+    for _ in range(400):
+        rows = RNG.integers(0, N, N)
+        if metric == "f1":
+            draws.append(sk.f1_score(truth[rows], called[rows], zero_division=0, **average))
+        else:
+            draws.append(sk.balanced_accuracy_score(truth[rows], called[rows]))
+    expected = np.quantile(draws, [0.025, 0.975])
+    found = interval(metric, said, truth, contract)
+    # Two bootstraps of some hundred draws differ by a fraction of the interval's width.
+    assert found == pytest.approx(tuple(expected), abs=0.2 * (expected[1] - expected[0]))
+
+
+def test_one_class_only_leaves_out_what_is_not_defined() -> None:
+    said, truth = binary(40)
+    truth[:] = "false"
+    found = {e["metric"]: e for e in evaluations("champion", said, truth, BINARY, version=3)}
+    assert found["auc"]["value"] is None
+    assert found["auc"]["low"] is None
+    assert found["accuracy"]["low"] <= found["accuracy"]["value"] <= found["accuracy"]["high"]
+
+
+def test_the_baseline_knows_the_distribution_only() -> None:
+    said = baseline(np.array([True, False, False, False]), 3, BINARY)
+    assert said.score is not None
+    assert said.score.tolist() == [0.25] * 3
+    assert said.predicted_class is not None
+    assert said.predicted_class.tolist() == ["false"] * 3
+    value = baseline(np.array([1.0, 2.0, 6.0]), 2, NUMBER).value
+    assert value is not None
+    assert value.tolist() == [3.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "than", "better"),
+    [
+        ("auc", 0.8, 0.7, True),
+        ("log_loss", 0.3, 0.4, True),
+        ("bias", -0.1, 0.3, True),
+        ("rmse", 2.0, 1.0, False),
+    ],
+)
+def test_gain_is_positive_where_better(metric: str, value: float, than: float, better: bool) -> None:
+    assert (gain(metric, value, than) > 0) is better
+    assert gain(metric, value, than) == pytest.approx(-gain(metric, than, value))
