@@ -160,6 +160,9 @@ SERVICES = tuple(_ENTRIES)
 TABLE: Mapping[str, ServiceEntry] = {**_ENTRIES, "registry": REGISTRY}
 """By the name that is also the Kafka user's; what has no user of its own at Kafka is not in it."""
 
+(SINK_GROUP,) = TABLE["sink"].groups
+"""The consumer group whose committed offsets say what ClickHouse holds."""
+
 PROGRAMS: Mapping[str, str] = {
     **{name: entry.module for name, entry in TABLE.items()},
     "clickhouse": "tailrace.local.clickhouse_bridge",

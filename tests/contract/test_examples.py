@@ -12,9 +12,10 @@ from tests.support.memory_registry import MemoryRegistry
 from tests.support.scoring import Bench, Publisher, codes
 from tests.support.signed import Control
 
-from tailrace.avro.codec import CONTROL_RECORDS, Codec
+from tailrace.avro.codec import Codec
 from tailrace.client import records
 from tailrace.client.facts import ModelFacts
+from tailrace.contracts.records.control_codec import CONTROL_RECORDS
 from tailrace.contracts.records.json_input import JsonInput, Kind
 from tailrace.contracts.records.schemas import subject
 from tailrace.control.registration import register_schemas

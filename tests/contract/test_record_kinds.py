@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tailrace.avro.codec import CONTROL_RECORDS
+from tailrace.contracts.records.control_codec import CONTROL_RECORDS
 from tailrace.contracts.records.lanes import CONTROL_TOPICS, LANE_SUFFIXES
 from tailrace.contracts.state.document import tables
 from tailrace.contracts.state.kinds import ALERT_SIGNERS, BY_ACCESS_ALONE, COMMAND_LINE, KIND_OF_TOPIC, KINDS

@@ -11,10 +11,11 @@ from tests.support import avro_oracle as oracle
 from tests.support.contracts import CREDIT, contract
 from tests.support.memory_registry import MemoryRegistry
 
-from tailrace.avro.codec import CONTROL_RECORDS, Codec, control_schema
+from tailrace.avro.codec import Codec
 from tailrace.avro.registry import IncompatibleSchema
 from tailrace.contracts.language.model_contract import load_contract
 from tailrace.contracts.records.compatibility import breaks
+from tailrace.contracts.records.control_codec import CONTROL_RECORDS, control_schema
 from tailrace.contracts.records.json_input import JsonInput
 from tailrace.contracts.records.lanes import CONTROL_TOPICS, Lane
 from tailrace.contracts.records.schemas import lane_schemas, request_schema, subject

@@ -10,9 +10,9 @@ from tests.support.contracts import contract
 from tests.support.memory_store import MemoryStore
 from tests.support.scoring import REFUSED, REQUEST, Bench, Publisher
 
-from tailrace.avro.codec import CONTROL_RECORDS
 from tailrace.clickhouse.tables import CONTROL_TABLES
 from tailrace.contracts.language.sections import Keep
+from tailrace.contracts.records.control_codec import CONTROL_RECORDS
 from tailrace.contracts.records.lanes import (
     CHUNKS,
     CONTROL_TOPICS,

@@ -16,10 +16,10 @@ from tests.support.project import Project
 from tests.support.waiting import until
 
 import tailrace
-from tailrace.avro.codec import ControlCodec
 from tailrace.avro.registry import RegistryClient
 from tailrace.connection import Connection, connect
 from tailrace.contracts.records import lanes
+from tailrace.contracts.records.control_codec import ControlCodec
 from tailrace.control.commands import ask
 from tailrace.control.versions import published_versions
 from tailrace.signing.keys import SigningKey

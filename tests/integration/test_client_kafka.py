@@ -10,10 +10,10 @@ import pytest
 from confluent_kafka import Consumer
 from tests.support.lane import HandmadeLane
 
-from tailrace.avro.codec import ControlCodec
 from tailrace.avro.registry import RegistryClient
 from tailrace.client import Client, DeliveryFailed, Rejected, Timeout
 from tailrace.connection import Connection
+from tailrace.contracts.records.control_codec import ControlCodec
 from tailrace.contracts.records.lanes import ALERTS
 from tailrace.errors import UsageError
 from tailrace.streaming import dead_letters

@@ -18,11 +18,12 @@ from tests.support.environment import environment
 from tests.support.signed import home_with_keys
 from tests.support.waiting import until
 
-from tailrace.avro.codec import Codec, ControlCodec
+from tailrace.avro.codec import Codec
 from tailrace.avro.registry import RegistryClient
 from tailrace.connection import Connection
 from tailrace.contracts.language.model_contract import load_contract
 from tailrace.contracts.records import lanes
+from tailrace.contracts.records.control_codec import ControlCodec
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import prediction_schema
 from tailrace.contracts.state.contracts import Contracts

@@ -13,10 +13,10 @@ from tests.support import models
 from tests.support.signed import home_with_keys
 
 import tailrace
-from tailrace.avro.codec import ControlCodec
 from tailrace.avro.registry import RegistryClient
 from tailrace.connection import Connection
 from tailrace.contracts.records import lanes
+from tailrace.contracts.records.control_codec import ControlCodec
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.control.apply import apply, plan
 from tailrace.control.commands import ask

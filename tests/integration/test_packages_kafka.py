@@ -24,10 +24,10 @@ from tests.support.cluster import LANE, REQUEST, Cluster, Traffic, running_clust
 from tests.support.waiting import until
 from typer.testing import CliRunner
 
-from tailrace.avro.codec import ControlCodec
 from tailrace.avro.registry import RegistryClient
 from tailrace.cli.app import app
 from tailrace.contracts.records import lanes
+from tailrace.contracts.records.control_codec import ControlCodec
 from tailrace.control.commands import ask
 from tailrace.errors import TailraceError
 from tailrace.models.package.errors import PackageRefused

@@ -28,9 +28,9 @@ from tests.support.hostile import burden
 from tests.support.reports import alert, report
 from tests.support.waiting import until
 
-from tailrace.avro.codec import ControlCodec
 from tailrace.avro.registry import RegistryClient
 from tailrace.contracts.records import lanes
+from tailrace.contracts.records.control_codec import ControlCodec
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.control.commands import ask
 from tailrace.control.publish import publish_package

@@ -11,9 +11,9 @@ from confluent_kafka import Producer
 from tests.support.cluster import LANE, REQUEST, Cluster, running_cluster
 from tests.support.waiting import until
 
-from tailrace.avro.codec import ControlCodec
 from tailrace.avro.registry import RegistryClient
 from tailrace.contracts.records import lanes
+from tailrace.contracts.records.control_codec import ControlCodec
 from tailrace.control.commands import ask
 from tailrace.signing.keys import KeyFile
 from tailrace.signing.signers import ROLLOUT

@@ -14,9 +14,10 @@ from tests.support.memory_store import MemoryStore, StoreClient
 from tests.support.signed import Control
 from tests.support.simulation import Scenario, drained, simulate
 
-from tailrace.avro.codec import Codec, control_schema
+from tailrace.avro.codec import Codec
 from tailrace.clickhouse.tables import CONTROL_TABLES, UNREADABLE, Column, columns_of
 from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.records.control_codec import control_schema
 from tailrace.contracts.records.lanes import CONTRACTS, Lane
 from tailrace.contracts.records.schemas import lane_schemas
 from tailrace.errors import BadRecord, Retry

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tailrace.access.home_identity import FORMAT
 from tailrace.access.private_files import write_private_once
-from tailrace.avro.codec import CONTROL_RECORDS
 from tailrace.avro.registry import Registry
 from tailrace.connection import Connection
+from tailrace.contracts.records.control_codec import CONTROL_RECORDS
 from tailrace.contracts.state.kinds import KINDS
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.signing.errors import SignatureRefused

@@ -14,9 +14,9 @@ from tests.support.scoring import NOW, Publisher, formula_model
 from tests.support.signed import HOME, Held, Trusting
 from tests.support.simulation import Process, quarantine
 
-from tailrace.avro.codec import CONTROL_NAMES, control_schema
 from tailrace.clickhouse.tables import CONTROL_TABLES, columns_of
 from tailrace.contracts.records import lanes
+from tailrace.contracts.records.control_codec import CONTROL_NAMES, control_schema
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import lane_schemas, subject
 from tailrace.contracts.state.lane_clocks import LaneClock, record_of

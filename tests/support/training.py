@@ -15,11 +15,12 @@ from tests.support.contracts import contract_record
 from tests.support.environment import environment
 from tests.support.signed import home_with_keys, signed_at
 
-from tailrace.avro.codec import Codec, ControlCodec
+from tailrace.avro.codec import Codec
 from tailrace.avro.registry import RegistryClient
 from tailrace.connection import Connection
 from tailrace.contracts.language.model_contract import ModelContract, load_contract
 from tailrace.contracts.records import lanes
+from tailrace.contracts.records.control_codec import ControlCodec
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import lane_schemas, subject
 from tailrace.local.process import Process

@@ -49,8 +49,9 @@ def _initialise() -> None:
     from tailrace.clickhouse.migrations import migrate
     from tailrace.control.apply import apply, plan
     from tailrace.local.home import contract_files
+    from tailrace.services import SINK_GROUP
     from tailrace.signing.trust import make_keys
-    from tailrace.streaming.backends.kafka.group_offsets import SINK_GROUP, stored_by
+    from tailrace.streaming.backends.kafka.group_offsets import stored_by
     from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics
 
     key = make_keys(home_dir())

@@ -35,9 +35,10 @@ def rebuild(
     from tailrace.clickhouse.history import lacking
     from tailrace.contracts.records.lanes import CONTRACTS
     from tailrace.contracts.state.records import ControlRecords
+    from tailrace.services import SINK_GROUP
     from tailrace.sink.rebuild import Rebuild
     from tailrace.sink.rows import RowReader
-    from tailrace.streaming.backends.kafka.group_offsets import SINK_GROUP, progress_of, stored_by
+    from tailrace.streaming.backends.kafka.group_offsets import progress_of, stored_by
     from tailrace.streaming.backends.kafka.reading import HistoryReader, everything_on
     from tailrace.streaming.time_source import SystemClock
 

@@ -257,7 +257,8 @@ def _tables(
     from tailrace.clickhouse.client import ClickHouse
     from tailrace.clickhouse.history import lacking, names_of_tables, remedies
     from tailrace.clickhouse.tables import ensure_tables, model_tables
-    from tailrace.streaming.backends.kafka.group_offsets import SINK_GROUP, stored_by
+    from tailrace.services import SINK_GROUP
+    from tailrace.streaming.backends.kafka.group_offsets import stored_by
 
     if connection.clickhouse is None:
         yield None

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tailrace.avro.codec import CONTROL_RECORDS, control_schema
+from tailrace.contracts.records.control_codec import CONTROL_RECORDS, control_schema
 from tailrace.contracts.records.json_form import json_form
 from tailrace.contracts.records.json_input import JSON_KINDS
 from tailrace.contracts.records.schemas import lane_schemas

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tailrace.avro.registry import Registry
+from tailrace.contracts.records.compatibility import LEVEL
 from tailrace.contracts.records.schemas import AvroSchema, lane_schemas, subject
 
 if TYPE_CHECKING:
     from tailrace.contracts.language.model_contract import ModelContract
-
-LEVEL = "FULL_TRANSITIVE"
-"""Logs are kept for years, consumers are updated one by one: everyone reads what anyone wrote."""
 
 
 def incompatibilities(registry: Registry, contract: ModelContract) -> list[str]:

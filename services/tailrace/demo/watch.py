@@ -7,10 +7,11 @@ from typing import cast
 
 from confluent_kafka import Consumer, TopicPartition
 
-from tailrace.avro.codec import CONTROL_NAMES, Codec
+from tailrace.avro.codec import Codec
 from tailrace.avro.registry import RegistryClient
 from tailrace.connection import Connection
 from tailrace.contracts.records import lanes
+from tailrace.contracts.records.control_codec import CONTROL_NAMES
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.demo.seen import Seen

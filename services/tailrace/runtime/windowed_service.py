@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tailrace.avro.codec import ControlCodec
+from tailrace.contracts.records.control_codec import ControlCodec
 from tailrace.runtime.service import Service, run_logic
 from tailrace.streaming.backends.kafka.reading import everything_on
 from tailrace.streaming.records import Message

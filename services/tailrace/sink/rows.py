@@ -15,7 +15,7 @@ from functools import cached_property
 from operator import itemgetter
 from typing import Any, NamedTuple, cast
 
-from tailrace.avro.codec import CONTROL_NAMES, Codec, control_schema, is_json, read_schema_id
+from tailrace.avro.codec import Codec, is_json, read_schema_id
 from tailrace.clickhouse.client import Store
 from tailrace.clickhouse.tables import (
     CONTROL_TABLES,
@@ -32,6 +32,7 @@ from tailrace.clickhouse.tables import (
 )
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.names import avro_name
+from tailrace.contracts.records.control_codec import CONTROL_NAMES, control_schema
 from tailrace.contracts.records.json_input import JsonInput, Kind, parse_object
 from tailrace.contracts.records.lanes import CONTRACTS, Lane
 from tailrace.contracts.records.schemas import LANE_RECORDS, AvroSchema, lane_schemas

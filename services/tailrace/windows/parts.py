@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tailrace.avro.codec import ControlCodec
+from tailrace.contracts.records.control_codec import ControlCodec
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.errors import BadRecord
 from tailrace.streaming.records import Message, Source

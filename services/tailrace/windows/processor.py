@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tailrace.avro.codec import ControlCodec
+from tailrace.contracts.records.control_codec import ControlCodec
 from tailrace.contracts.records.lanes import WINDOW_PARTS, WINDOW_STATE
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.errors import Retry

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tests.support import avro_oracle as oracle
 from tests.support.memory_registry import MemoryRegistry
 
-from tailrace.avro.codec import CONTROL_RECORDS, Codec, ControlCodec, control_schema, is_json
+from tailrace.avro.codec import Codec, is_json
+from tailrace.contracts.records.control_codec import CONTROL_RECORDS, ControlCodec, control_schema
 from tailrace.errors import BadRecord, Retry
 
 TIME = {"type": "long", "logicalType": "timestamp-millis"}

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from tailrace.avro.codec import CONTROL_RECORDS, control_schema
 from tailrace.clickhouse.migrations import MigrationError, read_migrations, split
 from tailrace.clickhouse.tables import (
     CONTROL_TABLES,
@@ -23,6 +22,7 @@ from tailrace.clickhouse.tables import (
     model_tables,
 )
 from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.records.control_codec import CONTROL_RECORDS, control_schema
 from tailrace.contracts.records.schemas import lane_schemas
 from tailrace.sink.rows import DEAD_LETTER_LAYOUT, UNREADABLE_LAYOUT
 

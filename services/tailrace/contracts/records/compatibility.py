@@ -23,6 +23,10 @@ LEVELS = (
 Against the last version; TRANSITIVE, against every version.
 """
 
+LEVEL = "FULL_TRANSITIVE"
+"""What the schemas of models are held to. Logs are kept for years and consumers are updated one by one: everyone reads
+what anyone wrote."""
+
 
 def invalid(text: str) -> str | None:
     """Why the text is no Avro schema, or None where it is one."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from tailrace.access.home_identity import home_id
-from tailrace.avro.codec import CONTROL_NAMES, ControlCodec
 from tailrace.avro.registry import Registry, RegistryClient
 from tailrace.connection import Connection, home_dir
+from tailrace.contracts.records.control_codec import CONTROL_NAMES, ControlCodec
 from tailrace.contracts.state.checks import RecordRefused, check_record
 from tailrace.contracts.state.kinds import KIND_OF_TOPIC, KINDS, RecordKind
 from tailrace.errors import BadRecord

@@ -10,14 +10,11 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from tailrace.connection import Connection
 from tailrace.errors import Retry
-from tailrace.services import TABLE
 from tailrace.streaming.backends.abstract import LogError
 from tailrace.streaming.backends.kafka.reading import ask_offsets
 from tailrace.streaming.records import TopicPartition
 
 _TIMEOUT_S = 10.0
-
-(SINK_GROUP,) = TABLE["sink"].groups
 
 
 class GroupProgress(NamedTuple):
