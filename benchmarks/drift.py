@@ -31,7 +31,8 @@ from benchmarks.harness import Measured, Stopwatch, arguments, interleave, say, 
 from benchmarks.scorer_cases import VALUES, features
 from tailrace.avro.codec import Codec
 from tailrace.avro.columns.decoder import Column
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import prediction_schema, subject
 from tailrace.contracts.state.contracts import AppliedContract
@@ -40,7 +41,7 @@ from tailrace.drift.counts import Counts
 from tailrace.drift.judge import Report, Window, judge
 from tailrace.drift.layout import Layout, Numbers
 from tailrace.drift.logic import DriftWindows
-from tailrace.models.package.reference import Reference, category_profile, feature_profiles, number_profile
+from tailrace.models.reference import Reference, category_profile, feature_profiles, number_profile
 from tailrace.statistics.ks import p_value
 from tailrace.streaming.records import PlainMessage
 from tailrace.windows.kinds import NO_TIME, Closed

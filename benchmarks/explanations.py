@@ -26,11 +26,11 @@ from sklearn.ensemble import GradientBoostingClassifier, RandomForestRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from benchmarks.harness import say
-from tailrace.contracts.language.model_contract import load_contract
-from tailrace.models.formats.columns import Array
+from tailrace.contracts.language.load import load_contract
+from tailrace.models.columns import Array
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.package.build import build_package
-from tailrace.models.package.reference import Reference
+from tailrace.models.reference import Reference
 from tailrace.scorer.explain import said, shapley
 from tailrace.verify.explained import DRAWS
 

@@ -25,7 +25,7 @@ from benchmarks.harness import Broker, Measured
 from tailrace.avro.codec import Codec
 from tailrace.avro.registry import RegistryClient
 from tailrace.connection import Connection, connect
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records.lanes import MANIFESTS, Lane
 from tailrace.contracts.records.schemas import request_schema, subject
 from tailrace.contracts.state.contracts import Contracts

@@ -29,7 +29,8 @@ from tests.support.models import sealed
 from tests.support.signed import Control, make_home, message_of
 
 from tailrace.avro.codec import Codec
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import MANIFESTS, Lane
 from tailrace.contracts.records.schemas import request_schema, subject
 from tailrace.models.package.build import build_package

@@ -12,7 +12,7 @@ import avro.schema
 import pytest
 import yaml
 
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.control.asyncapi import document, to_yaml
 from tailrace.package_data import data_dir
 from tailrace.streaming.backends.kafka.topics import topic_files

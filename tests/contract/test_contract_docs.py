@@ -8,7 +8,7 @@ from typing import Any
 
 from tailrace.contracts.language.data_file import DataMapping
 from tailrace.contracts.language.json_schema import json_schema
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 
 DOC = (Path(__file__).parents[2] / "docs" / "contract.md").read_text()
 

@@ -11,9 +11,10 @@ import pytest
 
 from tailrace.contracts.language.data_file import find_mapping
 from tailrace.contracts.language.json_schema import schema_text
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
-from tailrace.contracts.language.problems import ContractError
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.yaml_file import read_yaml
+from tailrace.contracts.problems import ContractError
 
 REPO = Path(__file__).parents[2]
 GIVEN = sorted((Path(__file__).parent / "model_contracts").glob("*.yaml"))

@@ -13,7 +13,7 @@ from tests.support.memory_registry import MemoryRegistry
 
 from tailrace.avro.codec import Codec
 from tailrace.avro.registry import IncompatibleSchema
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records.compatibility import breaks
 from tailrace.contracts.records.control_codec import CONTROL_RECORDS, control_schema
 from tailrace.contracts.records.json_input import JsonInput

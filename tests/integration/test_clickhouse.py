@@ -40,7 +40,7 @@ from tailrace.clickhouse.tables import (
     few_values_of,
     model_tables,
 )
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records.schemas import lane_schemas
 from tailrace.control.registration import register_schemas
 from tailrace.errors import Retry

@@ -21,7 +21,7 @@ from tests.support.waiting import until
 from tailrace.avro.codec import Codec
 from tailrace.avro.registry import RegistryClient
 from tailrace.connection import Connection
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records import lanes
 from tailrace.contracts.records.control_codec import ControlCodec
 from tailrace.contracts.records.lanes import Lane
@@ -32,7 +32,7 @@ from tailrace.control.publish import publish_package
 from tailrace.local.ports import free_port
 from tailrace.local.process import Process
 from tailrace.models.package.build import build_package
-from tailrace.models.package.reference import NumberProfile, Reference
+from tailrace.models.reference import NumberProfile, Reference
 from tailrace.signing.trust import own_key
 from tailrace.streaming.backends.kafka.clients import end
 from tailrace.streaming.backends.kafka.reading import read_all

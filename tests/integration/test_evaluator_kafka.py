@@ -23,7 +23,7 @@ from tests.support.waiting import until
 from tailrace.avro.codec import Codec
 from tailrace.avro.registry import RegistryClient
 from tailrace.connection import Connection
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records import lanes
 from tailrace.contracts.records.control_codec import ControlCodec
 from tailrace.contracts.records.lanes import Lane

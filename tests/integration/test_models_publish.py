@@ -23,7 +23,7 @@ from tailrace.control.commands import ask
 from tailrace.control.publish import contract_in_force, publish_package
 from tailrace.control.versions import published_versions
 from tailrace.errors import TailraceError, UsageError
-from tailrace.models.package.errors import PackageRefused
+from tailrace.models.errors import PackageRefused
 from tailrace.models.package.fetch import KafkaChunks, PackageFetcher
 from tailrace.models.package.open import Chunk, chunks_of, open_package
 from tailrace.signing.trust import TrustStore, own_key

@@ -30,7 +30,7 @@ from tailrace.contracts.records import lanes
 from tailrace.contracts.records.control_codec import ControlCodec
 from tailrace.control.commands import ask
 from tailrace.errors import TailraceError
-from tailrace.models.package.errors import PackageRefused
+from tailrace.models.errors import PackageRefused
 from tailrace.models.package.open import chunks_of, verified_manifest
 from tailrace.signing.trust import TrustStore, own_key
 from tailrace.streaming.backends.kafka.clients import end

@@ -36,8 +36,8 @@ from tailrace.control.commands import ask
 from tailrace.control.publish import publish_package
 from tailrace.errors import TailraceError, UsageError
 from tailrace.models.formats.load import LoadedModel, load_model
+from tailrace.models.manifest import Part, sha256
 from tailrace.models.package.build import Package
-from tailrace.models.package.manifest import Part, sha256
 from tailrace.signing.keys import SigningKey
 from tailrace.signing.trust import own_key
 from tailrace.streaming.backends.kafka.reading import read_all

@@ -19,7 +19,7 @@ from tailrace.access.home_identity import home_id
 from tailrace.connection import Connection
 from tailrace.contracts.records import lanes
 from tailrace.control.evaluations import evaluations
-from tailrace.models.package.manifest import Manifest
+from tailrace.models.manifest import Manifest
 from tailrace.signing.records import sign_command
 from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.trainer.events import record_of, run_of

@@ -12,8 +12,8 @@ from tests.support.scoring import Bench, Publisher
 
 from tailrace.contracts.records import lanes
 from tailrace.control.publish import _next_numbers
-from tailrace.models.package.catalog import LEAP, Catalog
-from tailrace.models.package.manifest import canonical_json, sha256
+from tailrace.models.catalog import LEAP, Catalog
+from tailrace.models.manifest import canonical_json, sha256
 from tailrace.models.package.open import verified_manifest, verified_package
 from tailrace.rollout.logic import RolloutLogic
 from tailrace.signing.trust import TrustStore

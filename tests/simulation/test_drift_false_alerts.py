@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from tailrace.avro.columns.decoder import Column
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.drift.alerts import tell
 from tailrace.drift.count import Subject
 from tailrace.drift.counts import Counts
 from tailrace.drift.judge import Window, judge
 from tailrace.drift.layout import Layout
-from tailrace.models.package.reference import (
+from tailrace.models.reference import (
     CategoryProfile,
     NumberProfile,
     Reference,

@@ -20,7 +20,7 @@ from tailrace.contracts.records.lanes import (
     WINDOW_PARTS,
     WINDOW_STATE,
 )
-from tailrace.models.package.manifest import Holdout
+from tailrace.models.manifest import Holdout
 from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
 from tailrace.streaming.records import Record
 from tailrace.streaming.runner import BatchLoop

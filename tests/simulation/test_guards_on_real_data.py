@@ -22,12 +22,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tests.support.real_data import real_data
 
-from tailrace.contracts.language.model_contract import load_contract
-from tailrace.models.formats.columns import Array, Columns
+from tailrace.contracts.language.load import load_contract
+from tailrace.models.columns import Array, Columns
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.guards.conformal import nonconformity
 from tailrace.models.package.build import Package, build_package
-from tailrace.models.package.reference import Reference
+from tailrace.models.reference import Reference
 
 RARELY = 1e-5
 ROWS = 12_000

@@ -24,11 +24,12 @@ from tests.support.scoring import Publisher, formula_model
 from tests.support.signed import records
 from tests.support.simulation import Scenario, drained, quarantine, simulate
 
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
 from tailrace.errors import Retry
+from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.load import LoadedModel
-from tailrace.models.package.errors import PackageRefused
 from tailrace.rollout.logic import RolloutLogic
 from tailrace.streaming.backends.abstract import Backend, Committed
 from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from tests.support.reports import earned
 from tests.support.scoring import formula_model
 
-from tailrace.contracts.language.model_contract import load_contract
-from tailrace.models.formats.load import Predictions
+from tailrace.contracts.language.load import load_contract
+from tailrace.models.predictions import Predictions
 from tailrace.models.rollout_state.fold import Canary, Experiment, RolloutState
 from tailrace.rollout.decide import begin_experiment
 from tailrace.rollout.judge import move

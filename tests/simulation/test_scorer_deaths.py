@@ -13,11 +13,11 @@ from tests.support.memory_registry import MemoryRegistry
 from tests.support.scoring import Publisher, formula_model
 from tests.support.simulation import Crash, Scenario, drained, simulate
 
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records import lanes
 from tailrace.contracts.records.schemas import prediction_schema
 from tailrace.errors import Retry
-from tailrace.models.formats.columns import Array, Columns
+from tailrace.models.columns import Array, Columns
 from tailrace.models.formats.load import LoadedModel
 from tailrace.scorer.logic import ScorerLogic
 from tailrace.streaming import dead_letters

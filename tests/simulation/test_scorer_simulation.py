@@ -21,12 +21,12 @@ from tests.support.simulation import Scenario, drained, simulate
 
 from tailrace.avro.codec import Codec
 from tailrace.avro.columns.hashing import key_positions
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records.schemas import prediction_schema
 from tailrace.errors import Retry
-from tailrace.models.formats.columns import Array, Columns
+from tailrace.models.columns import Array, Columns
+from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.load import LoadedModel
-from tailrace.models.package.errors import PackageRefused
 from tailrace.scorer.logic import ScorerLogic
 from tailrace.scorer.versions import Role
 from tailrace.streaming import dead_letters

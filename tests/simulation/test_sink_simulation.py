@@ -16,7 +16,7 @@ from tests.support.simulation import Scenario, drained, simulate
 
 from tailrace.avro.codec import Codec
 from tailrace.clickhouse.tables import CONTROL_TABLES, UNREADABLE, Column, columns_of
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records.control_codec import control_schema
 from tailrace.contracts.records.lanes import CONTRACTS, Lane
 from tailrace.contracts.records.schemas import lane_schemas

@@ -22,7 +22,8 @@ from tests.support.waiting import until
 from tailrace.avro.codec import Codec
 from tailrace.avro.registry import RegistryClient
 from tailrace.connection import Connection, connect
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import request_schema

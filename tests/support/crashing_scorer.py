@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from tailrace.models.formats.columns import Array, Columns
+from tailrace.models.columns import Array, Columns
 from tailrace.models.formats.load import LoadedModel
 from tailrace.scorer import app
 

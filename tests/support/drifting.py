@@ -16,13 +16,14 @@ from tests.support.scoring import formula_model
 from tests.support.signed import Control
 
 from tailrace.avro.codec import Codec
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import prediction_schema, subject
 from tailrace.drift.logic import DriftWindows
-from tailrace.models.package.errors import PackageRefused
-from tailrace.models.package.manifest import Manifest
-from tailrace.models.package.reference import Reference, category_profile, feature_profiles, number_profile
+from tailrace.models.errors import PackageRefused
+from tailrace.models.manifest import Manifest
+from tailrace.models.reference import Reference, category_profile, feature_profiles, number_profile
 from tailrace.streaming.records import Message, PlainMessage, Record
 
 DAY = 86_400_000

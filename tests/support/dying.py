@@ -10,7 +10,7 @@ from tests.support.scoring import CONTRACT, REQUEST, Formula, Publisher, formula
 from tests.support.simulation import Crash, drained, quarantine
 
 from tailrace.contracts.records import lanes
-from tailrace.models.formats.columns import Array, Columns
+from tailrace.models.columns import Array, Columns
 from tailrace.scorer.versions import Role
 from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
 from tailrace.streaming.records import Record

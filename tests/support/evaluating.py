@@ -11,13 +11,14 @@ from tests.support.memory_registry import MemoryRegistry
 from tests.support.signed import Control, message_of
 
 from tailrace.avro.codec import Codec
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import lane_schemas, subject
 from tailrace.evaluator.counts import Counts
 from tailrace.evaluator.logic import PerformanceWindows
 from tailrace.models.guards.conformal import Quantiles
-from tailrace.models.package.manifest import Holdout, Manifest
+from tailrace.models.manifest import Holdout, Manifest
 from tailrace.streaming.records import Message, PlainMessage, Record
 
 SECOND = 1000

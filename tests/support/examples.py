@@ -10,7 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from tests.support import avro_oracle
 
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records.control_codec import CONTROL_RECORDS, control_schema
 from tailrace.contracts.records.schemas import lane_schemas
 from tailrace.package_data import data_dir

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from onnx import TensorProto, helper
 from tests.support import models, signed
 
+from tailrace.models.manifest import PARTS, canonical_json, sha256
 from tailrace.models.package.build import Package
-from tailrace.models.package.manifest import PARTS, canonical_json, sha256
 from tailrace.signing.keys import SigningKey
 from tailrace.signing.records import manifest_bytes
 from tailrace.signing.trust import TrustStore

@@ -10,7 +10,8 @@ from tests.support.signed import Control
 
 from tailrace.avro.codec import Codec
 from tailrace.avro.registry import Registry
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import lane_schemas, outcome_schema, subject
 from tailrace.streaming.ids import prediction_id

@@ -22,7 +22,7 @@ from tests.support.project import Project, running_project
 from tailrace.avro.codec import Codec
 from tailrace.avro.registry import RegistryClient
 from tailrace.connection import Connection, connect
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records.lanes import Lane
 from tailrace.demo.timeline import Timeline, timeline
 from tailrace.package_data import data_dir

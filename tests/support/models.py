@@ -16,9 +16,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from tests.support import signed
 
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.models.manifest import Part, sha256
 from tailrace.models.package.build import Package, build_package
-from tailrace.models.package.manifest import Part, sha256
 from tailrace.models.package.open import Chunk
 from tailrace.signing.keys import SigningKey
 from tailrace.signing.records import manifest_bytes

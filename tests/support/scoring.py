@@ -19,14 +19,16 @@ from tests.support.memory_registry import MemoryRegistry
 from tests.support.signed import Control
 
 from tailrace.avro.codec import Codec
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import request_schema, subject
-from tailrace.models.formats.columns import Array, Columns
+from tailrace.models.columns import Array, Columns
+from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.load import LoadedModel
-from tailrace.models.package.errors import PackageRefused
-from tailrace.models.package.manifest import Holdout, Input, Lineage, Manifest, Part, Tolerance
+from tailrace.models.inputs import Input
+from tailrace.models.manifest import Holdout, Lineage, Manifest, Part, Tolerance
 from tailrace.scorer.logic import ScorerLogic
 from tailrace.scorer.versions import Role
 from tailrace.streaming.backends.abstract import Committed

@@ -24,9 +24,9 @@ from tailrace.drift.logic import DriftWindows
 from tailrace.evaluator.logic import PerformanceWindows
 from tailrace.joiner.logic import JoinerLogic
 from tailrace.joiner.store import MemoryStore
-from tailrace.models.formats.columns import Array, Columns
-from tailrace.models.package.errors import PackageRefused
-from tailrace.models.package.manifest import Manifest
+from tailrace.models.columns import Array, Columns
+from tailrace.models.errors import PackageRefused
+from tailrace.models.manifest import Manifest
 from tailrace.rollout.logic import RolloutLogic
 from tailrace.scorer.logic import ScorerLogic
 from tailrace.signing.errors import SignatureRefused

@@ -18,7 +18,7 @@ import polars as pl
 from tests.support.contracts import contract_record
 from tests.support.memory_registry import MemoryRegistry
 
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records.control_codec import CONTROL_RECORDS, ControlCodec, control_schema
 from tailrace.contracts.records.lanes import CONTRACTS, WINDOW_PARTS, WINDOW_STATE, Lane
 from tailrace.contracts.state.contracts import AppliedContract, Contracts

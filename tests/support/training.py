@@ -18,7 +18,8 @@ from tests.support.signed import home_with_keys, signed_at
 from tailrace.avro.codec import Codec
 from tailrace.avro.registry import RegistryClient
 from tailrace.connection import Connection
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
 from tailrace.contracts.records.control_codec import ControlCodec
 from tailrace.contracts.records.lanes import Lane

@@ -133,8 +133,8 @@ def check(
 
     Example: tailrace contracts check contracts/models/credit.yaml
     """
-    from tailrace.contracts.language.model_contract import load_contract
-    from tailrace.contracts.language.problems import ContractError
+    from tailrace.contracts.language.load import load_contract
+    from tailrace.contracts.problems import ContractError
     from tailrace.control.apply import contract_files
 
     problems = []
@@ -171,7 +171,7 @@ def show(
 
     Example: tailrace contracts show credit --resolved
     """
-    from tailrace.contracts.language.model_contract import load_contract
+    from tailrace.contracts.language.load import load_contract
     from tailrace.contracts.language.show import annotated
 
     facts: dict[str, Any] = {}

@@ -14,8 +14,8 @@ from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import Apply, ControlState
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.errors import UsageError
-from tailrace.models.package.catalog import Catalog
-from tailrace.models.package.manifest import Manifest
+from tailrace.models.catalog import Catalog
+from tailrace.models.manifest import Manifest
 from tailrace.models.package.open import verified_manifest
 from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.signing.trust import TrustStore

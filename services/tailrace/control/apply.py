@@ -16,14 +16,15 @@ from typing import Any
 from tailrace.avro.registry import IncompatibleSchema, RegistryClient
 from tailrace.connection import Connection
 from tailrace.contracts.language.diff import Change, changes
-from tailrace.contracts.language.model_contract import ModelContract, check_contract_file
-from tailrace.contracts.language.problems import ContractError, Finding
-from tailrace.contracts.language.succession import check_succession
+from tailrace.contracts.language.load import check_contract_file
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.yaml_file import YamlFile, read_yaml
+from tailrace.contracts.problems import ContractError, Finding
 from tailrace.contracts.records import lanes
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
+from tailrace.contracts.succession import check_succession
 from tailrace.control.registration import incompatibilities, register_schemas
 from tailrace.errors import TailraceError
 from tailrace.signing.signers import OWNER

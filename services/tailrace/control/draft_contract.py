@@ -24,9 +24,10 @@ from tailrace.contracts.language.data_file import (
     save_mapping,
 )
 from tailrace.contracts.language.durations import format_duration
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.names import MODEL_PATTERN, RESERVED_FIELDS
-from tailrace.contracts.language.problems import did_you_mean
+from tailrace.contracts.problems import did_you_mean
 from tailrace.errors import TailraceError, UsageError
 
 MOST_CATEGORIES = 50

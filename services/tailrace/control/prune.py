@@ -21,7 +21,7 @@ from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.control.commands import Wanted, ask_each, rollouts
 from tailrace.errors import TailraceError
-from tailrace.models.package.catalog import Catalog
+from tailrace.models.catalog import Catalog
 from tailrace.models.package.open import chunks_of, verified_manifest
 from tailrace.models.rollout_state.fold import PRUNE, Rollouts, RolloutState
 from tailrace.signing.trust import TrustStore

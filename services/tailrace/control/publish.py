@@ -16,10 +16,10 @@ from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.control.apply import applied_by
 from tailrace.errors import TailraceError, UsageError
+from tailrace.models.catalog import given
 from tailrace.models.formats.foreign import refuse_object
+from tailrace.models.manifest import Manifest, sha256
 from tailrace.models.package.build import Package, build_from_onnx, build_package
-from tailrace.models.package.catalog import given
-from tailrace.models.package.manifest import Manifest, sha256
 from tailrace.models.package.open import MANIFEST_BYTES, PACKAGE_BYTES, verified_manifest
 from tailrace.signing.keys import SigningKey, verifies
 from tailrace.signing.records import manifest_bytes

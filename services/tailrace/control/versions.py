@@ -12,8 +12,8 @@ from tailrace.contracts.records import lanes
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.control.commands import rollouts
-from tailrace.models.package.catalog import Catalog
-from tailrace.models.package.errors import PackageRefused
+from tailrace.models.catalog import Catalog
+from tailrace.models.errors import PackageRefused
 from tailrace.models.package.open import verified_manifest
 from tailrace.models.rollout_state.fold import RolloutState
 from tailrace.signing.trust import TrustStore

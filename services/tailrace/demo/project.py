@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tailrace.connection import Connection, connect
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.demo.display import Display
 from tailrace.demo.pacing import STILL_S
 from tailrace.errors import TailraceError

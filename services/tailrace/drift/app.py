@@ -7,10 +7,10 @@ from typing import Any
 
 from tailrace.access.own_folders import packages_folder
 from tailrace.drift.logic import DriftWindows
+from tailrace.models.manifest import Manifest
 from tailrace.models.package.fetch import KafkaChunks, PackageFetcher
-from tailrace.models.package.manifest import Manifest
 from tailrace.models.package.open import open_reference, verified_manifest
-from tailrace.models.package.reference import Reference
+from tailrace.models.reference import Reference
 from tailrace.runtime.service import Service
 from tailrace.runtime.windowed_service import CatchUp, run_windows
 from tailrace.signing.trust import TrustStore

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from tailrace.avro.columns.decoder import Column
-from tailrace.models.package.reference import CategoryProfile, NumberProfile, Reference
+from tailrace.models.reference import CategoryProfile, NumberProfile, Reference
 from tailrace.statistics.ks import slots_of
 from tailrace.statistics.result import Floats, Ints
 

@@ -20,7 +20,7 @@ from tailrace.drift.judge import Window, judge
 from tailrace.drift.read_predictions import PredictionReader, Predictions
 from tailrace.drift.references import OpenReference, References
 from tailrace.errors import BadRecord
-from tailrace.models.package.catalog import Catalog, Verify
+from tailrace.models.catalog import Catalog, Verify
 from tailrace.streaming.records import Message
 from tailrace.streaming.watermark_records import EARLIEST_MS
 from tailrace.windows.kinds import Cell, Closed, Judged, Rows, Times

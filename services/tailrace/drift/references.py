@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tailrace.drift.layout import Layout
-from tailrace.models.package.catalog import Catalog
-from tailrace.models.package.errors import PackageRefused
-from tailrace.models.package.manifest import Manifest
-from tailrace.models.package.reference import Reference
+from tailrace.models.catalog import Catalog
+from tailrace.models.errors import PackageRefused
+from tailrace.models.manifest import Manifest
+from tailrace.models.reference import Reference
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tailrace.evaluator.logic import PerformanceWindows
-from tailrace.models.package.manifest import Manifest
+from tailrace.models.manifest import Manifest
 from tailrace.models.package.open import verified_manifest
 from tailrace.runtime.service import Service
 from tailrace.runtime.windowed_service import CatchUp, run_windows

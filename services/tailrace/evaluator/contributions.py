@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tailrace.evaluator.arrays import Floats, Ints, Mask
 from tailrace.evaluator.losses import row_losses
 from tailrace.evaluator.plan import Plan
-from tailrace.evaluator.rows import Answers, Floats, Ints, Mask, Outcomes, Truth
+from tailrace.evaluator.rows import Answers, Outcomes, Truth
 
 KNOWN = ("labelled", "assumed")
 

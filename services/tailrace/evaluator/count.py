@@ -22,10 +22,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from tailrace.evaluator.arrays import Floats, Ints, Mask
 from tailrace.evaluator.contributions import Contributions, contributions
 from tailrace.evaluator.counts import Counts, Sum
 from tailrace.evaluator.plan import Plan
-from tailrace.evaluator.rows import Answers, Floats, Ints, Mask, Outcomes, Predicted
+from tailrace.evaluator.rows import Answers, Outcomes, Predicted
 from tailrace.evaluator.score_counts import count_scores, score_keys
 from tailrace.evaluator.subject import Subject
 from tailrace.statistics.exact_sum import exact_sums

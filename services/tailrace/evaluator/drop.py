@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from tailrace.evaluator.metrics import Estimate, better_by
-from tailrace.models.package.manifest import Holdout
+from tailrace.models.manifest import Holdout
 from tailrace.statistics.intervals import upper_tail
 
 SIGNIFICANT = 0.01

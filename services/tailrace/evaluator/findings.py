@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tailrace.evaluator.rows import Floats, Mask
+from tailrace.evaluator.arrays import Floats, Mask
 from tailrace.models.guards.prediction_sets import (
     DOMAIN,
     INTERVAL,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tailrace.evaluator.rows import Answers, Floats, Ints, Mask
+from tailrace.evaluator.arrays import Floats, Ints, Mask
+from tailrace.evaluator.rows import Answers
 
 _EPSILON = np.finfo(np.float64).eps
 

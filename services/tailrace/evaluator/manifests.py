@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tailrace.models.package.catalog import Catalog
-from tailrace.models.package.errors import PackageRefused
-from tailrace.models.package.manifest import Manifest
+from tailrace.models.catalog import Catalog
+from tailrace.models.errors import PackageRefused
+from tailrace.models.manifest import Manifest
 
 log = logging.getLogger(__name__)
 

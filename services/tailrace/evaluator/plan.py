@@ -9,16 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from tailrace.contracts.expressions.compiler import (
-    ColumnType,
-    Expression,
-    compile_expression,
-    request_columns,
-    value_columns,
-)
+from tailrace.contracts.expressions.compiler import ColumnType, Expression, compile_expression
+from tailrace.contracts.language.expression_columns import request_columns, value_columns
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.state.contracts import AppliedContract
-from tailrace.evaluator.rows import Answers, Floats, Ints, Mask
+from tailrace.evaluator.arrays import Floats, Ints, Mask
+from tailrace.evaluator.rows import Answers
 
 FLAGS = ("uncertain", "guarded")
 _DTYPES = {"number": pl.Float64, "boolean": pl.Boolean, "text": pl.String}

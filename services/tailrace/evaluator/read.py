@@ -15,10 +15,11 @@ import numpy as np
 
 from tailrace.avro.codec import Codec
 from tailrace.errors import BadRecord
+from tailrace.evaluator.arrays import Mask
 from tailrace.evaluator.fields import FieldReader, Fields
 from tailrace.evaluator.findings import findings_of
 from tailrace.evaluator.plan import Plan
-from tailrace.evaluator.rows import Answers, Mask, Outcomes, Predicted, Truth
+from tailrace.evaluator.rows import Answers, Outcomes, Predicted, Truth
 from tailrace.evaluator.types import wrong_types
 from tailrace.models.rollout_state.fold import CHAMPIONS_ARM
 from tailrace.streaming.records import Message

@@ -13,7 +13,7 @@ from tailrace.evaluator.drop import SIGNIFICANT, Drop, drop
 from tailrace.evaluator.metrics import Estimate, coverage, estimate, metrics_of, positive_index
 from tailrace.evaluator.paired import gain
 from tailrace.evaluator.subject import Subject
-from tailrace.models.package.manifest import Holdout, Manifest
+from tailrace.models.manifest import Holdout, Manifest
 from tailrace.streaming.ids import record_id
 
 LEAST_LABELLED = 30

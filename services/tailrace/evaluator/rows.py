@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from tailrace.evaluator.findings import Findings
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+from tailrace.evaluator.arrays import Floats, Ints, Mask
+from tailrace.evaluator.findings import Findings
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from tailrace.contracts.records import lanes
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.errors import TailraceError
-from tailrace.models.package.catalog import Catalog
-from tailrace.models.package.manifest import Manifest, TrainedOn
+from tailrace.models.catalog import Catalog
+from tailrace.models.manifest import Manifest, TrainedOn
 from tailrace.models.package.open import verified_manifest
 from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.signing.trust import TrustStore

@@ -7,7 +7,7 @@ from typing import Any
 
 from tailrace.contracts.records.lanes import ALERTS
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.models.package.errors import PackageRefused
+from tailrace.models.errors import PackageRefused
 from tailrace.models.rollout_state.fold import EVENT_TIME, RolloutState
 from tailrace.rollout.judge import Move
 from tailrace.rollout.refusals import EACH, Count

@@ -35,9 +35,9 @@ from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.kinds import KIND_OF_TOPIC
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.errors import Retry
-from tailrace.models.package.catalog import LEAP, Catalog
-from tailrace.models.package.errors import PackageRefused
-from tailrace.models.package.manifest import Manifest
+from tailrace.models.catalog import LEAP, Catalog
+from tailrace.models.errors import PackageRefused
+from tailrace.models.manifest import Manifest
 from tailrace.models.rollout_state.fold import (
     EVENT_TIME,
     SEQUENCE,

@@ -14,8 +14,8 @@ import numpy as np
 from tailrace.avro.columns.bytes_column import Spans
 from tailrace.avro.columns.decoder import Column, Ints
 from tailrace.errors import BadRecord
-from tailrace.models.formats.columns import Array
-from tailrace.models.formats.load import Predictions
+from tailrace.models.columns import Array
+from tailrace.models.predictions import Predictions
 from tailrace.scorer.calibrate import calibrate
 from tailrace.scorer.domain_guard import note_domain
 from tailrace.scorer.event import Answers, Identity, encode_events

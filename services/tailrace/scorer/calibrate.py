@@ -3,7 +3,8 @@ models/guards/calibration.py)."""
 
 from __future__ import annotations
 
-from tailrace.models.formats.load import LoadedModel, Predictions
+from tailrace.models.formats.load import LoadedModel
+from tailrace.models.predictions import Predictions
 
 
 def calibrate(outputs: Predictions, model: LoadedModel) -> Predictions:

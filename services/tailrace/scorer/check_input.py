@@ -15,12 +15,13 @@ import numpy as np
 from tailrace.avro.columns.bytes_column import Spans
 from tailrace.avro.columns.categorical_column import UNKNOWN, Texts
 from tailrace.avro.columns.decoder import Column, Ints, Mask
-from tailrace.contracts.expressions.compiler import compile_expression, request_columns
+from tailrace.contracts.expressions.compiler import compile_expression
 from tailrace.contracts.expressions.values import Arrays
+from tailrace.contracts.language.expression_columns import request_columns
 from tailrace.contracts.language.fields import ContextField, Feature
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import BadRecord
-from tailrace.models.formats.columns import Array, Coded
+from tailrace.models.columns import Array, Coded
 from tailrace.scorer.rows import Replaced
 from tailrace.streaming.watermark_records import EARLIEST_MS
 

@@ -12,7 +12,7 @@ from tailrace.contracts.records.json_input import JsonInput
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import namespace, prediction_schema, request_schema, subject
 from tailrace.contracts.state.contracts import AppliedContract
-from tailrace.models.package.errors import PackageRefused
+from tailrace.models.errors import PackageRefused
 from tailrace.models.package.open import check_schema
 from tailrace.scorer.check_input import InputCheck
 from tailrace.scorer.explanations import Explanations

@@ -17,8 +17,8 @@ from tailrace.avro.columns.bytes_column import Spans
 from tailrace.avro.columns.decoder import Ints
 from tailrace.avro.columns.numbering import distinct_numbers
 from tailrace.avro.encoding import NULL, SOME, double, long, text
-from tailrace.models.formats.columns import Array
-from tailrace.models.formats.load import Predictions
+from tailrace.models.columns import Array
+from tailrace.models.predictions import Predictions
 from tailrace.scorer.id_kernels import ID_DIGITS, write_ids
 from tailrace.scorer.notes import Contribution, Finding, Notes
 from tailrace.scorer.policy import Choice, Unscored

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tailrace.avro.columns.decoder import Ints
-from tailrace.models.formats.columns import Array, Coded, Columns, plain
+from tailrace.models.columns import Array, Coded, Columns, plain
 from tailrace.models.formats.load import LoadedModel
 from tailrace.models.guards.calibration import elementwise
 from tailrace.scorer.notes import Contribution

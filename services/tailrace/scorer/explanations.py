@@ -11,7 +11,7 @@ import numpy as np
 from tailrace.avro.columns.decoder import Ints
 from tailrace.avro.columns.hashing import source_positions
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.models.formats.columns import Coded
+from tailrace.models.columns import Coded
 from tailrace.models.formats.load import LoadedModel
 from tailrace.scorer.event import Answers
 from tailrace.scorer.explain import explain

@@ -15,8 +15,8 @@ import numpy as np
 from tailrace.avro.columns.decoder import Ints
 from tailrace.avro.columns.hashing import source_positions
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.models.formats.columns import Array
-from tailrace.models.formats.load import Predictions
+from tailrace.models.columns import Array
+from tailrace.models.predictions import Predictions
 from tailrace.scorer.policy import Choice
 
 

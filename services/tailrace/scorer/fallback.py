@@ -12,11 +12,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from tailrace.contracts.expressions.compiler import Kind, compile_expression, request_columns
+from tailrace.contracts.expressions.compiler import Kind, compile_expression
 from tailrace.contracts.expressions.values import Arrays
+from tailrace.contracts.language.expression_columns import request_columns
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.models.formats.columns import Array
-from tailrace.models.formats.load import Predictions
+from tailrace.models.columns import Array
+from tailrace.models.predictions import Predictions
 from tailrace.scorer.notes import Notes
 from tailrace.scorer.policy import Choice, Policy, Unscored
 from tailrace.scorer.rows import Rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from tailrace.models.package.catalog import Catalog
+from tailrace.models.catalog import Catalog
 from tailrace.scorer.contract_plan import ContractPlan
 from tailrace.scorer.lane_plans import LanePlans
 from tailrace.scorer.quarantine import Quarantine, Quarantined, name_of

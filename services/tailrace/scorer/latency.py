@@ -14,7 +14,7 @@ from statistics import median
 import numpy as np
 
 from tailrace.avro.columns.decoder import Ints
-from tailrace.models.formats.columns import Array
+from tailrace.models.columns import Array
 
 BLOCK = 64
 """Rows that a model takes at a time, at least."""

@@ -19,7 +19,7 @@ from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.lane_clocks import LaneClocks
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.models.package.catalog import Catalog, Verify
+from tailrace.models.catalog import Catalog, Verify
 from tailrace.models.package.fingerprint import runtime_versions
 from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.scorer.alerts import Alerts

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tailrace.contracts.language.sections import Range
-from tailrace.models.formats.load import Predictions
 from tailrace.models.guards.prediction_sets import PROBABILITIES, SCORE
+from tailrace.models.predictions import Predictions
 from tailrace.scorer.notes import Finding
 
 SLACK = 1e-3

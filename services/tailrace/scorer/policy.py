@@ -11,11 +11,12 @@ import numpy as np
 
 from tailrace.avro.columns.categorical_column import UNKNOWN, Texts
 from tailrace.avro.columns.decoder import Mask
-from tailrace.contracts.expressions.compiler import compile_expression, policy_columns
+from tailrace.contracts.expressions.compiler import compile_expression
 from tailrace.contracts.expressions.values import Arrays
+from tailrace.contracts.language.expression_columns import policy_columns
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.models.formats.columns import Array, Coded
-from tailrace.models.formats.load import Predictions
+from tailrace.models.columns import Array, Coded
+from tailrace.models.predictions import Predictions
 
 DEFAULT_ACTION = "none"
 """What is done about a value where the policy is silent; about a class it is the class."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from tailrace.avro.columns.bytes_column import Spans
 from tailrace.avro.columns.decoder import Column, Ints, Mask
-from tailrace.models.formats.columns import Coded, taken
+from tailrace.models.columns import Coded, taken
 
 if TYPE_CHECKING:
     from tailrace.scorer.contract_plan import ContractPlan

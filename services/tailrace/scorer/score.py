@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tailrace.models.formats.columns import Array, Coded, taken
-from tailrace.models.formats.load import LoadedModel, Predictions
+from tailrace.models.columns import Array, Coded, taken
+from tailrace.models.formats.load import LoadedModel
+from tailrace.models.predictions import Predictions
 
 
 @dataclass
@@ -22,7 +23,7 @@ class Scored:
 
 
 def score(model: LoadedModel, columns: Mapping[str, Coded], rows: int) -> Scored:
-    """Scores a batch. A row scores the same bits in whatever batch it is (see models/formats/columns.py)."""
+    """Scores a batch. A row scores the same bits in whatever batch it is (see models/columns.py)."""
     inputs = {name: columns[name] for name in model.input_names}
     failed: dict[int, str] = {}
     outputs = np.full((rows, len(model.manifest.classes) or 1), np.nan)

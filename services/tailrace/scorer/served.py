@@ -8,7 +8,7 @@ from collections.abc import Set
 import numpy as np
 import prometheus_client
 
-from tailrace.models.formats.columns import Array
+from tailrace.models.columns import Array
 from tailrace.scorer.event import Answers
 from tailrace.scorer.policy import Unscored
 from tailrace.scorer.work import Work

@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from tailrace.avro.columns.bytes_kernels import distinct
-from tailrace.models.formats.load import LoadedModel, Predictions
+from tailrace.models.formats.load import LoadedModel
 from tailrace.models.guards.prediction_sets import INTERVAL, UNCERTAIN, interval_text, set_text
+from tailrace.models.predictions import Predictions
 from tailrace.scorer.notes import Finding, Notes
 
 

@@ -15,9 +15,9 @@ from typing import Any, Literal, NamedTuple
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.errors import Retry
+from tailrace.models.catalog import Catalog, Verify
+from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.load import LoadedModel
-from tailrace.models.package.catalog import Catalog, Verify
-from tailrace.models.package.errors import PackageRefused
 from tailrace.models.rollout_state.fold import Canary, Experiment, Rollouts, RolloutState
 
 Role = Literal["champion", "shadow"]

@@ -22,10 +22,11 @@ from tailrace.contracts.language.fields import ContextField, Feature
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.schemas import outcome_schema, prediction_schema
 from tailrace.errors import BadRecord, TailraceError
-from tailrace.models.formats.columns import Array
+from tailrace.models.class_names import class_text
+from tailrace.models.columns import Array
 from tailrace.models.package.build import HOLDOUT_SHARE, LEAST_ROWS
 from tailrace.models.package.rows import Rows
-from tailrace.models.package.table import class_text, columns_of, data_digest, inputs_of, target_of
+from tailrace.models.package.table import columns_of, data_digest, inputs_of, target_of
 from tailrace.models.templates.train import frame_of
 from tailrace.streaming.records import Message
 from tailrace.trainer.decide import Run

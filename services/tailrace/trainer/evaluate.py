@@ -16,10 +16,11 @@ from scipy import stats
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.sections import METRICS_OF, Template
-from tailrace.models.formats.columns import Array
-from tailrace.models.formats.load import Predictions
+from tailrace.models.class_names import class_text
+from tailrace.models.columns import Array
 from tailrace.models.package.holdout_metrics import holdout_metrics
-from tailrace.models.package.table import class_text, target_of
+from tailrace.models.package.table import target_of
+from tailrace.models.predictions import Predictions
 
 Z = 1.959963984540054
 DRAWS = 2_000

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from tailrace.contracts.expressions.compiler import compile_expression, request_columns
+from tailrace.contracts.expressions.compiler import compile_expression
+from tailrace.contracts.language.expression_columns import request_columns
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.sections import Direction
-from tailrace.models.formats.columns import Array
-from tailrace.models.formats.load import LoadedModel, Predictions
+from tailrace.models.columns import Array
+from tailrace.models.formats.load import LoadedModel
 from tailrace.models.package.holdout_metrics import holdout_metrics
 from tailrace.models.package.rows import Rows, imputed
+from tailrace.models.predictions import Predictions
 from tailrace.trainer.gain import gain
 
 LEAST_ROWS = 30

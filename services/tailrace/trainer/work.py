@@ -15,11 +15,12 @@ from tailrace.avro.codec import Codec
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.sections import Template
 from tailrace.errors import TailraceError
-from tailrace.models.formats.columns import Array
-from tailrace.models.formats.load import LoadedModel, Predictions, load_model
+from tailrace.models.columns import Array
+from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.guards.calibration import calibration_rows
 from tailrace.models.package.build import Package, build_package
 from tailrace.models.package.rows import Rows, imputed
+from tailrace.models.predictions import Predictions
 from tailrace.models.templates.train import fitted
 from tailrace.streaming.records import Message
 from tailrace.trainer.dataset import Dataset, dataset, days

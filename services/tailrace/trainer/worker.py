@@ -143,8 +143,8 @@ def _champion(connection: Connection, registry: RegistryClient, contract: ModelC
     from tailrace.access.own_folders import packages_folder
     from tailrace.contracts.state.fold import ControlState
     from tailrace.contracts.state.records import ControlRecords
-    from tailrace.models.package.catalog import Catalog
-    from tailrace.models.package.errors import PackageRefused
+    from tailrace.models.catalog import Catalog
+    from tailrace.models.errors import PackageRefused
     from tailrace.models.package.fetch import KafkaChunks, PackageFetcher
     from tailrace.models.package.open import open_package, verified_manifest
     from tailrace.signing.signers import TRAINER

@@ -15,9 +15,9 @@ from tailrace.contracts.records import lanes
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.fold import ControlState
 from tailrace.errors import TailraceError
-from tailrace.models.formats.columns import Columns, plain
+from tailrace.models.catalog import Catalog
+from tailrace.models.columns import Columns, plain
 from tailrace.models.formats.load import LoadedModel
-from tailrace.models.package.catalog import Catalog
 from tailrace.scorer.answer import check
 from tailrace.scorer.contract_plan import ContractPlan
 from tailrace.scorer.explain import explained_output, said, shapley

@@ -19,8 +19,8 @@ from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.errors import BadRecord, UsageError
 from tailrace.models.formats.load import LoadedModel
+from tailrace.models.manifest import Manifest
 from tailrace.models.package.fetch import KafkaChunks, PackageFetcher
-from tailrace.models.package.manifest import Manifest
 from tailrace.models.package.open import open_package, verified_manifest
 from tailrace.scorer.versions import OpenVersion
 from tailrace.signing.signers import OWNER

@@ -20,11 +20,11 @@ from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.errors import BadRecord, Retry
+from tailrace.models.catalog import Verify
+from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.load import LoadedModel
-from tailrace.models.package.catalog import Verify
-from tailrace.models.package.errors import PackageRefused
+from tailrace.models.manifest import Tolerance
 from tailrace.models.package.fingerprint import runtime_versions
-from tailrace.models.package.manifest import Tolerance
 from tailrace.scorer.logic import ScorerLogic
 from tailrace.scorer.versions import OpenVersion, Role
 from tailrace.streaming.ids import prediction_id

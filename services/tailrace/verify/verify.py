@@ -23,7 +23,7 @@ from tailrace.contracts.state.copies import Copies
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.errors import BadRecord, UsageError
-from tailrace.models.package.errors import PackageRefused
+from tailrace.models.errors import PackageRefused
 from tailrace.runtime.patience import Patience
 from tailrace.streaming import dead_letters
 from tailrace.streaming.backends.kafka.topics import LANE, topics_read_by

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from tailrace.cli.app import app
 from tailrace.cli.control import features_needed
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.errors import TailraceError, UsageError
-from tailrace.models.package.catalog import Catalog
-from tailrace.models.package.manifest import Input
+from tailrace.models.catalog import Catalog
+from tailrace.models.inputs import Input
 from tailrace.models.rollout_state.fold import Rollouts
 
 GIVEN = Path(__file__).parents[2] / "contract" / "model_contracts"

@@ -21,7 +21,7 @@ from tailrace.clickhouse.tables import (
     fits,
     model_tables,
 )
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records.control_codec import CONTROL_RECORDS, control_schema
 from tailrace.contracts.records.schemas import lane_schemas
 from tailrace.sink.rows import DEAD_LETTER_LAYOUT, UNREADABLE_LAYOUT

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tailrace.contracts.language.model_contract import load_contract
-from tailrace.contracts.language.problems import ContractError
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.problems import ContractError
 from tailrace.errors import TailraceError
 
 VALID = """\

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tailrace.contracts.language.diff import changes
-from tailrace.contracts.language.model_contract import load_contract
-from tailrace.contracts.language.problems import ContractError
-from tailrace.contracts.language.succession import check_succession
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.problems import ContractError
 from tailrace.contracts.state.contracts import Contracts
+from tailrace.contracts.succession import check_succession
 from tailrace.control.apply import Plan, plan
 
 BASE = """\

@@ -17,8 +17,9 @@ from tailrace.contracts.language.data_file import (
     read_rows,
     save_mapping,
 )
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
-from tailrace.contracts.language.problems import ContractError
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.problems import ContractError
 from tailrace.control.draft_contract import Drafted, draft, write
 from tailrace.errors import TailraceError, UsageError
 

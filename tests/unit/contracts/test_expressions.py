@@ -19,11 +19,9 @@ from tailrace.contracts.expressions.compiler import (
     categories,
     compile_expression,
     frame_columns,
-    policy_columns,
-    request_columns,
-    value_columns,
 )
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.expression_columns import policy_columns, request_columns, value_columns
+from tailrace.contracts.language.load import load_contract
 
 COLUMNS = {
     "a": NUMBER,

@@ -14,12 +14,14 @@ from onnx import TensorProto, helper
 from sklearn.base import BaseEstimator
 from tests.support import models
 
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import TailraceError
+from tailrace.models.class_names import class_text
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.formats.onnx.boosters import boosters, no_converter, unnamed_features
 from tailrace.models.package.build import build_from_onnx, build_package
-from tailrace.models.package.table import class_text, target_of
+from tailrace.models.package.table import target_of
 
 NUMBERS = ["income", "debt_ratio", "age"]
 WITHOUT_CATEGORY = models.CONTRACT.replace(

@@ -11,7 +11,7 @@ from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
 
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.demo.loans import DAY_MS, PURPOSES
 from tailrace.demo.timeline import Timeline, timeline
 from tailrace.models.templates.train import frame_of, template

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from tailrace.avro.columns.decoder import Column
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.drift.count import Counted, count
 from tailrace.drift.counts import Counts
 from tailrace.drift.layout import Layout
 from tailrace.drift.read_predictions import Identity, Predictions
-from tailrace.models.package.reference import Reference, category_profile, number_profile
+from tailrace.models.reference import Reference, category_profile, number_profile
 from tailrace.windows.kinds import NO_TIME
 
 SECOND = 1_000

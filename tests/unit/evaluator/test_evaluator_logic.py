@@ -13,7 +13,7 @@ from tests.support.evaluating import ARTIFACT, BINARY, MULTICLASS, REGRESSION, S
 from tailrace.contracts.records.lanes import ALERTS, PERFORMANCE_REPORTS
 from tailrace.evaluator.logic import PerformanceWindows
 from tailrace.evaluator.subject import Subject
-from tailrace.models.package.manifest import Holdout
+from tailrace.models.manifest import Holdout
 from tailrace.windows.kinds import NO_TIME, Closed
 
 GOOD = Holdout(rows=500, metrics={"accuracy": 0.9, "auc": 0.9, "brier": 0.1})

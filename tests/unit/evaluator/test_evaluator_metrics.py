@@ -16,8 +16,8 @@ from tests.support.evaluating import BINARY, MULTICLASS, REGRESSION, Lab
 from tailrace.evaluator.counts import Counts
 from tailrace.evaluator.metrics import Estimate, estimate, metrics_of, positive_index
 from tailrace.evaluator.subject import Subject
-from tailrace.models.formats.load import Predictions
 from tailrace.models.package.holdout_metrics import holdout_metrics
+from tailrace.models.predictions import Predictions
 
 LABS = {name: Lab(text) for name, text in (("binary", BINARY), ("multi", MULTICLASS), ("number", REGRESSION))}
 KINDS = ["iris", "rose", "tulip"]

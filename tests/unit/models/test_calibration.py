@@ -13,14 +13,15 @@ from sklearn.pipeline import make_pipeline
 from tests.support import models
 from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher, formula_model
 
-from tailrace.models.formats.columns import Array
-from tailrace.models.formats.load import LoadedModel, Predictions, load_model
+from tailrace.models.columns import Array
+from tailrace.models.errors import PackageRefused
+from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.guards.calibration import Calibration, calibration_rows, elementwise, fit_calibration
 from tailrace.models.guards.conformal import nonconformity
+from tailrace.models.manifest import Manifest
 from tailrace.models.package.build import build_from_onnx, build_package
-from tailrace.models.package.errors import PackageRefused
 from tailrace.models.package.holdout_metrics import holdout_metrics
-from tailrace.models.package.manifest import Manifest
+from tailrace.models.predictions import Predictions
 
 
 def sigmoid(z: Array) -> Array:

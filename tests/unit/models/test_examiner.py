@@ -16,11 +16,11 @@ import pytest
 from onnx import TensorProto, helper
 from tests.support import models
 
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.errors import Retry
-from tailrace.models.package.errors import PackageRefused
+from tailrace.models.errors import PackageRefused
+from tailrace.models.manifest import Part, sha256
 from tailrace.models.package.examiner import Examiner, Limits
-from tailrace.models.package.manifest import Part, sha256
 from tailrace.models.package.open import Verified
 
 LIMITS = Limits(memory_bytes=512 << 20, seconds=3.0, batch_rows=1_000)

@@ -19,8 +19,8 @@ from tests.support.signed import records
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
+from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.skops.archive import check_archive
-from tailrace.models.package.errors import PackageRefused
 from tailrace.models.package.examiner import Examiner, Limits
 from tailrace.models.package.open import Verified, verified_manifest, verified_package
 from tailrace.rollout.logic import RolloutLogic

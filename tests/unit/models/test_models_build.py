@@ -30,13 +30,14 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from sklearn.svm import LinearSVC
 from tests.support import models
 
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import TailraceError
+from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.load import LoadedModel, load_model
+from tailrace.models.manifest import Manifest, canonical_json
 from tailrace.models.package.build import build_from_onnx, build_package
-from tailrace.models.package.errors import PackageRefused
-from tailrace.models.package.manifest import Manifest, canonical_json
-from tailrace.models.package.reference import Reference, category_profile, number_profile
+from tailrace.models.reference import Reference, category_profile, number_profile
 
 NUMERIC = """
 model: plain

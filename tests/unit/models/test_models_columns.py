@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tailrace.avro.columns.categorical_column import Texts
-from tailrace.models.formats.columns import BLOCK, padded, taken
+from tailrace.models.columns import BLOCK, padded, taken
 
 
 @pytest.mark.parametrize("rows", [1, 63, 64, 65, 100, 128, 129, 1_000])

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from tailrace.avro.columns import bytes_column as spans
 from tailrace.avro.columns import categorical_column as texts
-from tailrace.models.formats.columns import Array, Coded, Columns, column_of, taken
+from tailrace.models.columns import Array, Coded, Columns, column_of, taken
 from tailrace.models.guards import domain as under_test
 from tailrace.models.guards.conformal import conformal_quantiles
 from tailrace.models.guards.domain import MOST_DEVIATIONS, Domain, fit_domain
-from tailrace.models.package.manifest import Input
+from tailrace.models.inputs import Input
 
 NOTHING = conformal_quantiles(np.empty(0))
 

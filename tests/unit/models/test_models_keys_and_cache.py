@@ -11,10 +11,10 @@ import pytest
 
 from tailrace.access.home_identity import home_id
 from tailrace.errors import Retry, TailraceError
-from tailrace.models.package.errors import PackageRefused
+from tailrace.models.errors import PackageRefused
+from tailrace.models.manifest import sha256
 from tailrace.models.package.fetch import PackageFetcher
 from tailrace.models.package.fingerprint import cpu_fingerprint, runtime_versions
-from tailrace.models.package.manifest import sha256
 from tailrace.models.package.open import Chunk
 from tailrace.signing.keys import SigningKey, verifies
 from tailrace.signing.records import sign_command

@@ -18,16 +18,17 @@ from tests.support import signed as signing
 from typer.testing import CliRunner
 
 from tailrace.cli.app import app
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.control.publish import publish
 from tailrace.errors import TailraceError
-from tailrace.models.formats.columns import Array, Columns
+from tailrace.models.columns import Array, Columns
+from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.formats.skops.archive import check_archive
 from tailrace.models.formats.skops.tree_bounds import check_trees
-from tailrace.models.package.errors import PackageRefused
+from tailrace.models.manifest import canonical_json, sha256
 from tailrace.models.package.golden import check_golden
-from tailrace.models.package.manifest import canonical_json, sha256
 from tailrace.models.package.open import open_package
 from tailrace.signing.keys import SigningKey
 from tailrace.signing.records import manifest_bytes

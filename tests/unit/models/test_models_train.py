@@ -12,11 +12,12 @@ import pytest
 
 import tailrace
 from tailrace.contracts.language.data_file import parse_time
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import UsageError
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.package.build import build_package
-from tailrace.models.package.reference import CategoryProfile, Reference
+from tailrace.models.reference import CategoryProfile, Reference
 from tailrace.models.templates.train import frame_of, labelled_rows, train, training_rows
 
 CONTRACT = """

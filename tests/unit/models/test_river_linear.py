@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from tests.support.training import contract_text
 
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
-from tailrace.models.formats.columns import Array
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.models.columns import Array
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.package.build import build_package
 from tailrace.models.package.table import columns_of, inputs_of

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.replay.schedule import ACTION, LABEL, REQUEST, LaneClock, Later, Pace, schedule
 from tailrace.replay.send import labels_after, last_mark
 

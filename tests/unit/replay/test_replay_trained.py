@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from tailrace.contracts.language.data_file import DataMapping, read_rows
-from tailrace.contracts.language.model_contract import load_contract
-from tailrace.models.package.manifest import TrainedOn
+from tailrace.contracts.language.load import load_contract
+from tailrace.models.manifest import TrainedOn
 from tailrace.replay.trained import count_trained
 
 CONTRACT = load_contract(

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.scoring import CONTRACT
 
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.models.rollout_state.fold import Rollouts, RolloutState, state_after
 from tailrace.rollout import decide
 from tailrace.rollout.decide import CommandRefused, Step, admit, refuse

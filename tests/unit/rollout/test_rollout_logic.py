@@ -13,7 +13,7 @@ from tests.support.signed import records
 
 from tailrace.contracts.records import lanes
 from tailrace.errors import Retry
-from tailrace.models.package.errors import PackageRefused
+from tailrace.models.errors import PackageRefused
 from tailrace.rollout.logic import RolloutLogic
 from tailrace.signing.keys import SigningKey
 from tailrace.signing.records import sign_command

@@ -13,7 +13,7 @@ from tests.unit.rollout.test_rollout_canary import CANARY, own
 from tests.unit.rollout.test_rollout_experiment import plan
 from tests.unit.rollout.test_rollout_logic import BETTER, QUARANTINED, WORSE, Desk, desk
 
-from tailrace.models.package.errors import PackageRefused
+from tailrace.models.errors import PackageRefused
 
 FALLBACK = "rollout: {back_if: {fallback_share: 1%}}\n"
 

@@ -13,7 +13,8 @@ from tests.support.scoring import CONTRACT, NOW, REQUEST, avro
 
 from tailrace.avro.columns.decoder import ColumnDecoder
 from tailrace.avro.strict_types import plain
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.schemas import request_schema
 from tailrace.scorer.check_input import Checked, InputCheck
 

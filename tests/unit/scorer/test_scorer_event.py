@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from tailrace.avro.columns.bytes_column import Spans
 from tailrace.avro.encoding import long
 from tailrace.avro.strict_types import plain
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records.schemas import prediction_schema, request_schema
-from tailrace.models.formats.load import Predictions
+from tailrace.models.predictions import Predictions
 from tailrace.scorer.event import FIELDS, Answers, Identity, encode_events
 from tailrace.scorer.id_kernels import write_ids
 from tailrace.scorer.notes import Contribution, Finding, Notes

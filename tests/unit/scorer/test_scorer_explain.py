@@ -11,11 +11,11 @@ import pytest
 from tests.support import models
 from tests.support.scoring import CONTRACT, REQUEST, Bench, Formula, Publisher, formula_model
 
-from tailrace.contracts.language.model_contract import load_contract
-from tailrace.models.formats.columns import Array, Columns, column_of
+from tailrace.contracts.language.load import load_contract
+from tailrace.models.columns import Array, Columns, column_of
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.guards.calibration import Calibration
-from tailrace.models.package.reference import Reference
+from tailrace.models.reference import Reference
 from tailrace.scorer.explain import explain, shapley
 from tailrace.verify.explained import DRAWS
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher
 
-from tailrace.contracts.language.model_contract import load_contract
-from tailrace.models.formats.load import Predictions
+from tailrace.contracts.language.load import load_contract
+from tailrace.models.predictions import Predictions
 from tailrace.scorer.explore import Exploration
 from tailrace.scorer.policy import Policy
 

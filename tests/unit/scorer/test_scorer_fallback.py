@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from tests.support.scoring import CONTRACT, REQUEST, Bench, Formula, Later, Publisher, formula_model
 
-from tailrace.contracts.language.model_contract import load_contract
-from tailrace.models.formats.columns import Array, Columns
+from tailrace.contracts.language.load import load_contract
+from tailrace.models.columns import Array, Columns
 from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.records import Source
 

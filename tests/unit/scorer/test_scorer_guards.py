@@ -13,13 +13,14 @@ from sklearn.covariance import LedoitWolf
 from tests.support import models
 from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher, formula_model
 
-from tailrace.contracts.language.model_contract import load_contract
-from tailrace.models.formats.columns import Array
-from tailrace.models.formats.load import LoadedModel, Predictions
+from tailrace.contracts.language.load import load_contract
+from tailrace.models.columns import Array
+from tailrace.models.formats.load import LoadedModel
 from tailrace.models.guards.domain import LEAST_SHRINKAGE, Domain, fit_domain
+from tailrace.models.inputs import Input
 from tailrace.models.package.build import build_package
-from tailrace.models.package.manifest import Input
-from tailrace.models.package.reference import Reference
+from tailrace.models.predictions import Predictions
+from tailrace.models.reference import Reference
 from tailrace.scorer.output_guard import broken_outputs
 
 # --- domain

@@ -10,7 +10,7 @@ import pytest
 from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Formula, Publisher, formula_model
 
 from tailrace.contracts.state.lane_clocks import LaneClock, record_of
-from tailrace.models.formats.columns import Array, Columns
+from tailrace.models.columns import Array, Columns
 from tailrace.scorer.latency import Pace, too_many
 from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
 from tailrace.streaming.records import Record

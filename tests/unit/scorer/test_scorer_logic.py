@@ -23,10 +23,10 @@ from tests.support.scoring import (
     serving,
 )
 
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.state.lane_clocks import LaneClock, record_of
 from tailrace.errors import Retry
-from tailrace.models.package.errors import PackageRefused
+from tailrace.models.errors import PackageRefused
 from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.scorer.handover import Handover
 from tailrace.scorer.versions import Role

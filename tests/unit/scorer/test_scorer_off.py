@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher, serving
 
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 
 RULE = "CASE WHEN debt_ratio > 2 THEN 0.9 WHEN income > 50000 THEN 7.5 ELSE 0.2 END"
 

@@ -8,7 +8,7 @@ import pytest
 from tests.support.dying import Dies, DyingScorer
 from tests.support.scoring import CONTRACT, REQUEST, Formula, Publisher, serving
 
-from tailrace.models.formats.columns import Array, Columns
+from tailrace.models.columns import Array, Columns
 from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.scorer.handover import Handover
 from tailrace.scorer.quarantine import Quarantine, Quarantined

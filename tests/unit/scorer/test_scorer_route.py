@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support.scoring import CONTRACT, REQUEST, Bench, Formula, Publisher, formula_model, serving
 
 from tailrace.avro.columns.hashing import key_positions
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.models.rollout_state.fold import Arm, Experiment
 from tailrace.scorer.route import route
 from tailrace.scorer.versions import Serving, Version

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from tests.support.scoring import CONTRACT, REQUEST, formula_model
 
-from tailrace.contracts.language.model_contract import load_contract
-from tailrace.models.formats.columns import Array, Columns
-from tailrace.models.formats.load import Predictions
+from tailrace.contracts.language.load import load_contract
+from tailrace.models.columns import Array, Columns
 from tailrace.models.formats.onnx.run import OnnxModel
+from tailrace.models.predictions import Predictions
 from tailrace.scorer.policy import Policy
 from tailrace.scorer.score import score
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from tests.support import models
 from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher, formula_model
 
-from tailrace.contracts.language.model_contract import load_contract
-from tailrace.models.formats.load import LoadedModel, Predictions, load_model
+from tailrace.contracts.language.load import load_contract
+from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.guards.conformal import Quantiles, conformal_quantiles, nonconformity
+from tailrace.models.manifest import Manifest
 from tailrace.models.package.build import build_package
-from tailrace.models.package.manifest import Manifest
+from tailrace.models.predictions import Predictions
 from tailrace.scorer.notes import Notes
 from tailrace.scorer.uncertainty import note_uncertainty
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.support.scoring import REFUSED, REQUEST, Bench, Publisher, formula_model
 
-from tailrace.models.formats.columns import Array, Columns
+from tailrace.models.columns import Array, Columns
 
 REQUESTS = [{**REQUEST, "request_id": f"r{n}"} for n in range(200)]
 

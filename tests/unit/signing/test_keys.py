@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from tailrace.cli.app import app
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.errors import TailraceError, UsageError
-from tailrace.models.package.errors import PackageRefused
+from tailrace.models.errors import PackageRefused
 from tailrace.scorer.logic import ScorerLogic
 from tailrace.signing.keys import SigningKey
 from tailrace.signing.records import sign_command

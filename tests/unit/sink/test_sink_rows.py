@@ -13,7 +13,8 @@ from tests.support.signed import Control
 
 from tailrace.avro.codec import Codec
 from tailrace.clickhouse.tables import Column
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import CONTRACTS, ROLLOUTS
 from tailrace.contracts.records.schemas import lane_schemas, subject
 from tailrace.errors import BadRecord, Retry

@@ -10,7 +10,7 @@ from tests.support.memory_registry import MemoryRegistry
 from tests.support.training import DAY, contract_text, event
 
 from tailrace.avro.codec import Codec
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records.schemas import outcome_schema
 from tailrace.errors import TailraceError
 from tailrace.streaming.records import PlainMessage

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.support.training import DAY, contract_text
 
-from tailrace.contracts.language.model_contract import load_contract
+from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.trainer.decide import (
     PUBLISHED,

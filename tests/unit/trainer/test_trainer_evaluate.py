@@ -8,9 +8,10 @@ from scipy import stats
 from sklearn import metrics as sk
 from tests.support.training import contract_text
 
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
-from tailrace.models.formats.columns import Array
-from tailrace.models.formats.load import Predictions
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.models.columns import Array
+from tailrace.models.predictions import Predictions
 from tailrace.trainer.evaluate import baseline, evaluations, interval
 from tailrace.trainer.gain import gain
 

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 from tests.support.training import contract_text
 
-from tailrace.contracts.language.model_contract import load_contract
-from tailrace.models.formats.load import Predictions
+from tailrace.contracts.language.load import load_contract
 from tailrace.models.package.rows import Rows
+from tailrace.models.predictions import Predictions
 from tailrace.trainer.gates import LEAST_ROWS, Judged, failed_gates
 
 SLICE = "{not_worse_on: {slices: ['income > 0'], metric: log_loss, tolerance: 0.0}}"

@@ -11,7 +11,8 @@ import pytest
 from tests.support.training import contract_text
 from tests.unit.trainer.test_trainer_dataset import CODEC, CONTRACT, RUN, messages, plain
 
-from tailrace.contracts.language.model_contract import ModelContract, load_contract
+from tailrace.contracts.language.load import load_contract
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import TailraceError
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.package.holdout_metrics import holdout_metrics

@@ -10,7 +10,7 @@ import pytest
 from tests.support.scoring import NOW, REQUEST, Bench, Publisher, formula_model
 
 from tailrace.connection import Connection
-from tailrace.models.package.manifest import Manifest
+from tailrace.models.manifest import Manifest
 from tailrace.streaming import dead_letters
 from tailrace.streaming.records import DeadLetter, Message, PlainMessage, Record, TopicPartition
 from tailrace.verify import verify as module

@@ -8,8 +8,8 @@ import pytest
 from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Publisher, formula_model
 
 from tailrace.errors import Retry
-from tailrace.models.package.errors import PackageRefused
-from tailrace.models.package.manifest import Tolerance
+from tailrace.models.errors import PackageRefused
+from tailrace.models.manifest import Tolerance
 from tailrace.streaming.records import Message, PlainMessage, Record, Source
 from tailrace.verify.rescore import Rescorer, Sample
 

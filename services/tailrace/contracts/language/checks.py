@@ -5,21 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping
 
-from tailrace.contracts.expressions.compiler import (
-    ColumnType,
-    ExpressionError,
-    Kind,
-    compile_expression,
-    policy_columns,
-    request_columns,
-    value_columns,
-)
+from tailrace.contracts.expressions.compiler import ColumnType, ExpressionError, Kind, compile_expression
 from tailrace.contracts.language.durations import format_duration, parse_duration, parse_share
+from tailrace.contracts.language.expression_columns import policy_columns, request_columns, value_columns
 from tailrace.contracts.language.fields import ContextField, Feature
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.names import RESERVED_FIELDS, RESERVED_MODEL_SUFFIX, RESERVED_MODELS
-from tailrace.contracts.language.problems import FieldPath, Finding, did_you_mean
 from tailrace.contracts.language.sections import ALERT_PHRASES, METRICS_OF, match_alert
+from tailrace.contracts.problems import FieldPath, Finding, did_you_mean
 
 Findings = Iterator[Finding]
 

@@ -18,9 +18,9 @@ from tailrace.contracts.expressions.compiler import ExpressionError, compile_exp
 from tailrace.contracts.language.durations import Duration
 from tailrace.contracts.language.fields import FieldName, Section
 from tailrace.contracts.language.model_contract import ModelContract, ModelName
-from tailrace.contracts.language.problems import did_you_mean
 from tailrace.contracts.language.sections import Expression
 from tailrace.contracts.language.yaml_file import read_yaml
+from tailrace.contracts.problems import did_you_mean
 from tailrace.errors import TailraceError, UsageError
 
 _HEADER = "# How rows of a CSV file become requests and labels of this model: for `train` and `replay`.\n"

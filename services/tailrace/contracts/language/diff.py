@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tailrace.contracts.language.problems import FieldPath, format_path
+from tailrace.contracts.problems import FieldPath, format_path
 
 _NOTHING = object()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
@@ -46,7 +45,7 @@ from tailrace.contracts.language.sections import (
 from tailrace.errors import TailraceError
 
 if TYPE_CHECKING:
-    from tailrace.contracts.language.yaml_file import YamlFile
+    pass
 
 ModelName = Annotated[str, StringConstraints(pattern=MODEL_PATTERN, max_length=MODEL_LENGTH)]
 Task = Literal["binary", "multiclass", "regression"]
@@ -219,25 +218,6 @@ class ModelContract(Section):
                 f"this version of Tailrace cannot read the contract of {data.get('model')!r} that is in force; "
                 f"use the version that applied it, or a later one: {error.errors(include_url=False)[:3]}"
             ) from error
-
-
-def load_contract(source: Path | str) -> ModelContract:
-    """Reads and checks a contract: a file where a Path is given, YAML text where a str is.
-
-    Raises:
-        ContractError: lists every problem with file, line, field, what is wrong and what to do.
-        TailraceError: the file cannot be read.
-    """
-    from tailrace.contracts.language.yaml_file import read_yaml
-
-    return check_contract_file(read_yaml(source))
-
-
-def check_contract_file(file: YamlFile) -> ModelContract:
-    """As :func:`load_contract`, for a file that was read."""
-    from tailrace.contracts.language.checks import check_contract
-
-    return file.parse(ModelContract, check_contract)
 
 
 def _whole_days(milliseconds: int) -> int:

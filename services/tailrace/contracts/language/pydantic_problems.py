@@ -8,7 +8,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from tailrace.contracts.language.problems import FieldPath, Finding, did_you_mean
+from tailrace.contracts.problems import FieldPath, Finding, did_you_mean
 
 
 def explain(details: ErrorDetails, model: type[BaseModel]) -> Finding:

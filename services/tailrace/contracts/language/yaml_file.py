@@ -12,8 +12,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from tailrace.contracts.language.problems import ContractError, FieldPath, Finding, Problem, format_path
 from tailrace.contracts.language.pydantic_problems import explain
+from tailrace.contracts.problems import ContractError, FieldPath, Finding, Problem, format_path
 from tailrace.errors import TailraceError
 
 M = TypeVar("M", bound=BaseModel)

@@ -3,41 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import skops.io
 
 from tailrace.errors import TailraceError
-from tailrace.models.formats.columns import Array, Columns, padded
+from tailrace.models.columns import Array, Columns, padded
+from tailrace.models.errors import PackageRefused
+from tailrace.models.formats.converted import DOUBLE, SINGLE, Converted
 from tailrace.models.formats.load import load_model
 from tailrace.models.formats.onnx.boosters import boosters
 from tailrace.models.formats.onnx.to_onnx import first_line, onnx_forms
 from tailrace.models.formats.original import Original
 from tailrace.models.formats.skops.archive import canonical
-from tailrace.models.package.errors import PackageRefused
-from tailrace.models.package.manifest import Conversion, Input, Manifest, Tolerance
+from tailrace.models.manifest import Conversion, Manifest
 
 # A conversion that is further off than this (probabilities; values: see `compare`) is not taken.
 FAITHFUL = 1e-5
-
-DOUBLE = Tolerance(absolute=1e-9, relative=1e-9)
-SINGLE = Tolerance(absolute=1e-5, relative=1e-5)
-
-
-@dataclass(frozen=True)
-class Converted:
-    """A model part, and how it is run."""
-
-    data: bytes
-    format: Literal["onnx", "skops"]
-    feed: Literal["columns", "matrix"]
-    inputs: tuple[Input, ...]
-    missing_category: Literal["empty", "none", "nan"]
-    output: str
-    tolerance: Tolerance
-    conversion: Conversion | None = None
 
 
 def convert(

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 
 from tailrace.errors import TailraceError
-from tailrace.models.formats.columns import Array, Columns, padded
+from tailrace.models.columns import Array, Columns, padded
 from tailrace.models.formats.skops.run import EstimatorRunner
-from tailrace.models.package.manifest import Input
+from tailrace.models.inputs import Input
 
 
 class Original:

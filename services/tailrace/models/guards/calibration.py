@@ -10,15 +10,13 @@ one-sided paired t-test at ``SIGNIFICANCE``: most models need none, and a map th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from tailrace.models.formats.columns import BLOCK, Array
-
-if TYPE_CHECKING:
-    from tailrace.models.formats.load import Predictions
+from tailrace.models.columns import BLOCK, Array
+from tailrace.models.predictions import Predictions
 
 SIGNIFICANCE = 0.05
 LEAST_ROWS = 200

@@ -9,15 +9,13 @@ World", 2005; Lei et al., "Distribution-Free Predictive Inference for Regression
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tailrace.models.formats.columns import Array
-
-if TYPE_CHECKING:
-    from tailrace.models.formats.load import Predictions
+from tailrace.models.columns import Array
+from tailrace.models.predictions import Predictions
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 

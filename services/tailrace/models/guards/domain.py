@@ -15,20 +15,16 @@ from functools import cached_property, partial
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from tailrace.models.formats.columns import Array, Coded, Columns, coded, plain, taken
+from tailrace.models.columns import Array, Coded, Columns, taken
 from tailrace.models.guards.conformal import Finite, Quantiles, conformal_quantiles
-from tailrace.models.package.manifest import Input
+from tailrace.models.guards.domain_layout import ABSENT, NUMBER, encoded_values, layout_of
+from tailrace.models.inputs import Input
 
 MOST_ROWS = 20_000
 MOST_CORRELATED = 64
 """With more columns than this each is taken by itself: the package would grow with their square."""
 LEAST_SHRINKAGE = 0.01
 MOST_DEVIATIONS = 1e6
-
-NULL = -1
-"""The code of a missing category."""
-ABSENT, NUMBER = -3, -4
-"""What an encoded column may hold beside a mark for a code: a mark for a missing number, and the number itself."""
 
 
 class Domain(BaseModel):
@@ -63,10 +59,10 @@ class Domain(BaseModel):
 
         A distance has the same bits in whatever batch the row is.
         """
-        layout = _layout(inputs, self.marked)
+        layout = layout_of(inputs, self.marked)
         if len(layout) != len(self.centre):  # the kernel does not look where it reads
             raise ValueError(f"the domain has {len(self.centre)} columns, these inputs make {len(layout)}")
-        return self._kernel(_values(columns, rows, inputs), layout)
+        return self._kernel(encoded_values(columns, rows, inputs), layout)
 
     @cached_property
     def _kernel(self) -> Callable[[Array, Array], tuple[Array, Array]]:
@@ -84,10 +80,10 @@ def fit_domain(
     from sklearn.covariance import ledoit_wolf
 
     names = tuple(i.name for i in inputs if i.name in marked and i.type != "category")
-    layout = _layout(inputs, names)
+    layout = layout_of(inputs, names)
     count = len(next(iter(train.values())))
     chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_ROWS)).astype(np.int64))
-    encoded = _encoded(_values(taken(train, chosen), len(chosen), inputs), layout)
+    encoded = _encoded(encoded_values(taken(train, chosen), len(chosen), inputs), layout)
     known = ~np.isnan(encoded)
     counts = np.maximum(known.sum(axis=0), 1)
     centre = np.where(known, encoded, 0.0).sum(axis=0) / counts
@@ -109,27 +105,6 @@ def fit_domain(
     )
     distances, _ = unjudged.measure(held, len(next(iter(held.values()))), inputs)
     return unjudged.model_copy(update={"distances": conformal_quantiles(distances, *levels)})
-
-
-def _layout(inputs: tuple[Input, ...], marked: Collection[str]) -> Array:
-    """[columns, 2]: by encoded column, its input's number, and the code that it marks, ``ABSENT`` or ``NUMBER``."""
-    found: list[tuple[int, int]] = []
-    for number, i in enumerate(inputs):
-        if i.type == "category":
-            found += [(number, code) for code in (*range(len(i.categories)), NULL)]
-        else:
-            found += [(number, NUMBER), (number, ABSENT)][: 1 + (i.name in marked)]
-    return np.array(found, dtype=np.int64)
-
-
-def _values(columns: Mapping[str, Coded], rows: int, inputs: tuple[Input, ...]) -> Array:
-    """[inputs, rows]: numbers as they are, categories as codes."""
-    found = np.empty((len(inputs), rows))
-    for values, i in zip(found, inputs, strict=True):
-        column = columns[i.name]
-        # NULL where a category is missing, below that where it is none of them.
-        values[:] = coded(column).in_terms_of(i.categories) if i.type == "category" else plain(column)
-    return found
 
 
 def _encoded(values: Array, layout: Array) -> Array:

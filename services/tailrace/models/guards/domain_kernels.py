@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tailrace.kernels.compiler import kernel
-from tailrace.models.guards.domain import ABSENT, NUMBER
+from tailrace.models.guards.domain_layout import ABSENT, NUMBER
 
 BLOCK = 64
 """Rows that are worked on at once: as many as fit into the nearest cache with their columns."""
@@ -28,7 +28,7 @@ def measure(centre: Any, steps: Any, most: Any, whiten: Any, values: Any, layout
         most: standard deviations that a column counts as at most.
         whiten: [columns, columns], lower triangular; [0, 0] for the columns as they are.
         values: [inputs, rows], numbers, NaN where one is missing, and codes of categories.
-        layout: [columns, 2], by encoded column its input and what it holds of it (see models/guards/domain.py).
+        layout: [columns, 2], by encoded column its input and what it holds of it (see models/guards/domain_layout.py).
     """
     rows, width = values.shape[1], len(layout)
     distances = np.empty(rows)

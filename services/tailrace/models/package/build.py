@@ -14,32 +14,29 @@ import numpy as np
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import TailraceError
-from tailrace.models.formats.columns import Array, Columns, values_of
-from tailrace.models.formats.convert import Converted, convert
+from tailrace.models.class_names import class_text
+from tailrace.models.columns import Array, Columns, values_of
+from tailrace.models.errors import PackageRefused
+from tailrace.models.formats.convert import convert
+from tailrace.models.formats.converted import Converted
 from tailrace.models.formats.foreign import refuse_object
-from tailrace.models.formats.load import LoadedModel, Predictions, load_model
+from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.formats.onnx.read import read_onnx
 from tailrace.models.formats.original import Original
 from tailrace.models.guards.calibration import Calibration, fit_calibration
 from tailrace.models.guards.conformal import conformal_quantiles, nonconformity
 from tailrace.models.guards.domain import Domain, fit_domain
+from tailrace.models.inputs import Input
+from tailrace.models.manifest import PARTS, Holdout, Lineage, Manifest, Part, TrainedOn, sha256
 from tailrace.models.package.card import model_card
-from tailrace.models.package.errors import PackageRefused
 from tailrace.models.package.fingerprint import library_versions
 from tailrace.models.package.golden import check_golden, golden_bytes
 from tailrace.models.package.golden_rows import golden_rows, rows_between
 from tailrace.models.package.holdout_metrics import holdout_metrics
-from tailrace.models.package.manifest import PARTS, Holdout, Input, Lineage, Manifest, Part, TrainedOn, sha256
-from tailrace.models.package.reference import Reference, category_profile, feature_profiles, number_profile
 from tailrace.models.package.rows import Rows, impute_values, imputed, servable
-from tailrace.models.package.table import (
-    class_text,
-    columns_of,
-    data_digest,
-    feature_names,
-    inputs_of,
-    target_of,
-)
+from tailrace.models.package.table import columns_of, data_digest, feature_names, inputs_of, target_of
+from tailrace.models.predictions import Predictions
+from tailrace.models.reference import Reference, category_profile, feature_profiles, number_profile
 
 HOLDOUT_SHARE = 0.2
 LEAST_ROWS = 10

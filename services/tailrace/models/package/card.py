@@ -4,7 +4,7 @@ Reporting", 2019)."""
 from __future__ import annotations
 
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.models.package.manifest import Manifest
+from tailrace.models.manifest import Manifest
 
 
 def model_card(manifest: Manifest, contract: ModelContract) -> str:

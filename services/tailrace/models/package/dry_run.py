@@ -7,9 +7,9 @@ import time
 import numpy as np
 
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.models.formats.columns import taken
+from tailrace.models.columns import taken
+from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.load import LoadedModel
-from tailrace.models.package.errors import PackageRefused
 from tailrace.models.package.golden import read_golden
 
 RUNS = 100

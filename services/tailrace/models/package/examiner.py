@@ -27,9 +27,9 @@ from typing import IO, Any, NamedTuple, NoReturn
 from tailrace.access.private_files import make_private
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import Retry
-from tailrace.models.package.errors import PackageRefused
+from tailrace.models.errors import PackageRefused
+from tailrace.models.manifest import Manifest
 from tailrace.models.package.fingerprint import runtime_versions
-from tailrace.models.package.manifest import Manifest
 from tailrace.models.package.open import Verified
 from tailrace.settings import Settings
 

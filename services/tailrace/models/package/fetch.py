@@ -10,8 +10,8 @@ from tailrace.access.private_files import write_private
 from tailrace.connection import Connection
 from tailrace.contracts.records import lanes
 from tailrace.errors import Retry, TailraceError
-from tailrace.models.package.errors import PackageRefused
-from tailrace.models.package.manifest import sha256
+from tailrace.models.errors import PackageRefused
+from tailrace.models.manifest import sha256
 from tailrace.models.package.open import Chunk
 from tailrace.streaming.backends.kafka.reading import read_at
 

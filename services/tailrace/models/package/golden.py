@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from tailrace.models.formats.columns import Array, Columns, column_of, taken, values_of
+from tailrace.models.columns import Array, Columns, column_of, taken, values_of
+from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.load import LoadedModel
-from tailrace.models.package.errors import PackageRefused
-from tailrace.models.package.manifest import Input, Tolerance
+from tailrace.models.inputs import Input
+from tailrace.models.manifest import Tolerance
 from tailrace.signing.canonical import canonical_json
 
 MOST_ROWS = 256

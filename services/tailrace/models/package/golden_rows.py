@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.models.formats.columns import Array, Columns
-from tailrace.models.package.manifest import Input
+from tailrace.models.columns import Array, Columns
+from tailrace.models.inputs import Input
 from tailrace.models.package.rows import absent
 
 ROWS = 64

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from sklearn import metrics as sk
 
-from tailrace.models.formats.columns import Array
-from tailrace.models.formats.load import Predictions
+from tailrace.models.columns import Array
+from tailrace.models.predictions import Predictions
 
 
 def holdout_metrics(predictions: Predictions, truth: Array, positive: str | None) -> dict[str, float]:

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.state.kinds import signers_of
+from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.load import LoadedModel, load_model
-from tailrace.models.package.errors import PackageRefused
+from tailrace.models.manifest import Manifest, sha256
 from tailrace.models.package.golden import check_golden
-from tailrace.models.package.manifest import Manifest, sha256
-from tailrace.models.package.reference import Reference
+from tailrace.models.reference import Reference
 from tailrace.signing.errors import SignatureRefused
 from tailrace.signing.records import manifest_bytes
 from tailrace.signing.trust import TrustStore

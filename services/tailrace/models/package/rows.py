@@ -9,8 +9,8 @@ import numpy as np
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import TailraceError
-from tailrace.models.formats.columns import Array, Columns, missing, taken
-from tailrace.models.package.manifest import Input
+from tailrace.models.columns import Array, Columns, missing, taken
+from tailrace.models.inputs import Input
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import TailraceError
-from tailrace.models.formats.columns import Array
+from tailrace.models.columns import Array
 
 RATE = 0.05
 MOST_DEVIATIONS = 10.0
@@ -127,7 +127,7 @@ def fit_river_linear(x: Any, y: Array, contract: ModelContract) -> Any:
     from sklearn.linear_model import LinearRegression, LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    from tailrace.models.templates.train import scaled
+    from tailrace.models.templates.scaled_columns import scaled
 
     classes = [] if contract.task == "regression" else sorted(set(y.tolist()))
     learner = RiverLinear(contract, classes)

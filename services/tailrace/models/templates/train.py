@@ -15,10 +15,11 @@ from tailrace.contracts.language.data_file import DataMapping, read_rows
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.sections import Template
 from tailrace.errors import UsageError
-from tailrace.models.formats.columns import Array, column_of
+from tailrace.models.columns import Array, column_of
+from tailrace.models.manifest import TrainedOn
 from tailrace.models.package.build import HOLDOUT_SHARE, LEAST_ROWS, Package, build_package
-from tailrace.models.package.manifest import TrainedOn
 from tailrace.models.templates.river_linear import fit_river_linear
+from tailrace.models.templates.scaled_columns import numbers_and_texts, scaled
 
 EARLIEST_SHARE = 0.2
 SEED = 0
@@ -148,37 +149,14 @@ def template(contract: ModelContract, name: Template | None = None, seed: int = 
     return make_pipeline(scaled(contract), Ridge() if number else LogisticRegression(max_iter=1000))
 
 
-def scaled(contract: ModelContract) -> Any:
-    """Numbers imputed and standardised, then one column per category; unfitted."""
-    from sklearn.compose import ColumnTransformer
-    from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder, StandardScaler
-
-    numbers, texts = _names(contract)
-    steps: list[tuple[str, Any, list[str]]] = []
-    if numbers:
-        filled = SimpleImputer(strategy="median", keep_empty_features=True)
-        steps.append(("numbers", make_pipeline(filled, StandardScaler()), numbers))
-    if texts:
-        known = [contract.features[n].categories or [] for n in texts]
-        steps.append(("categories", OneHotEncoder(categories=known, handle_unknown="ignore"), texts))
-    return ColumnTransformer(steps)
-
-
 def _ordinal(contract: ModelContract) -> Any:
     from sklearn.compose import ColumnTransformer
     from sklearn.preprocessing import OrdinalEncoder
 
-    numbers, texts = _names(contract)
+    numbers, texts = numbers_and_texts(contract)
     known = [contract.features[n].categories or [] for n in texts]
     codes = OrdinalEncoder(categories=known, handle_unknown="use_encoded_value", unknown_value=np.nan)
     return ColumnTransformer([("numbers", "passthrough", numbers), ("categories", codes, texts)])
-
-
-def _names(contract: ModelContract) -> tuple[list[str], list[str]]:
-    numbers = [n for n, f in contract.features.items() if f.type != "category"]
-    return numbers, [n for n, f in contract.features.items() if f.type == "category"]
 
 
 def frame_of(rows: pl.DataFrame, contract: ModelContract) -> Any:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
 from tailrace.avro.columns.numbering import distinct_numbers
-from tailrace.models.formats.load import Predictions
+from tailrace.models.predictions import Predictions
 
 
 @given(st.lists(st.integers(0, 5) | st.integers(0, 2**62), max_size=20))

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from tailrace.avro.columns.categorical_column import UNKNOWN
-from tailrace.models.formats.columns import Coded, coded
+from tailrace.models.columns import Coded, coded
 
 Categories = tuple[str, ...]
 

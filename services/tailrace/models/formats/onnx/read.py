@@ -7,11 +7,11 @@ from typing import Any, Literal
 import onnx
 
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.models.formats.convert import DOUBLE, SINGLE, Converted
+from tailrace.models.class_names import class_text
+from tailrace.models.errors import PackageRefused
+from tailrace.models.formats.converted import DOUBLE, SINGLE, Converted
 from tailrace.models.formats.onnx.run import check_self_contained, parse, session
-from tailrace.models.package.errors import PackageRefused
-from tailrace.models.package.manifest import Input
-from tailrace.models.package.table import class_text
+from tailrace.models.inputs import Input
 
 _FLOATS = {"tensor(double)", "tensor(float)"}
 

@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from tailrace.models.formats.columns import Array, Coded, missing, plain
+from tailrace.models.columns import Array, Coded, missing, plain
+from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.onnx.categories import number_texts, numbers
-from tailrace.models.package.errors import PackageRefused
-from tailrace.models.package.manifest import Manifest
+from tailrace.models.manifest import Manifest
 
 _DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
 _TYPES: Mapping[str, type[Any]] = {

@@ -23,7 +23,7 @@ from tailrace.models.formats.onnx.boosters import (
     unnamed_features,
 )
 from tailrace.models.formats.original import Original, parts_of
-from tailrace.models.package.manifest import Input
+from tailrace.models.inputs import Input
 
 
 class OnnxForm(NamedTuple):

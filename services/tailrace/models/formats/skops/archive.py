@@ -8,8 +8,8 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
+from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.skops.types import ALLOWED_LOADERS, ALLOWED_TYPES
-from tailrace.models.package.errors import PackageRefused
 
 _SCHEMA = "schema.json"
 _NO_TIME = (1980, 1, 1, 0, 0, 0)

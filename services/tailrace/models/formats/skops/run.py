@@ -9,12 +9,13 @@ import numpy as np
 import skops.io
 from threadpoolctl import ThreadpoolController
 
-from tailrace.models.formats.columns import Array, Columns, missing
+from tailrace.models.columns import Array, Columns, missing
+from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.skops.archive import check_archive
 from tailrace.models.formats.skops.tree_bounds import check_trees
 from tailrace.models.formats.skops.types import ALLOWED_TYPES
-from tailrace.models.package.errors import PackageRefused
-from tailrace.models.package.manifest import Input, Manifest
+from tailrace.models.inputs import Input
+from tailrace.models.manifest import Manifest
 
 _MISSING: dict[str, Any] = {"empty": "", "none": None, "nan": np.nan}
 

@@ -13,8 +13,8 @@ import numpy as np
 from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
 from sklearn.tree._tree import Tree
 
-from tailrace.models.formats.columns import Array
-from tailrace.models.package.errors import PackageRefused
+from tailrace.models.columns import Array
+from tailrace.models.errors import PackageRefused
 
 
 def check_trees(estimator: Any) -> None:

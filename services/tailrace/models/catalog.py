@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from tailrace.models.package.errors import PackageRefused
-from tailrace.models.package.manifest import Manifest
+from tailrace.models.errors import PackageRefused
+from tailrace.models.manifest import Manifest
 
 Verify = Callable[[Mapping[str, Any]], object]
 """Checks whose manifest a record of ``tailrace.model-manifests`` carries; raises PackageRefused."""

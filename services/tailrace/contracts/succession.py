@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from tailrace.avro.registry import schema_text
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.contracts.language.problems import FieldPath, Finding
+from tailrace.contracts.problems import FieldPath, Finding
 from tailrace.contracts.records.compatibility import LEVEL, breaks
 from tailrace.contracts.records.schemas import avro_type, lane_schemas
 

@@ -11,13 +11,13 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tailrace.models.errors import PackageRefused
 from tailrace.models.guards.calibration import Calibration
 from tailrace.models.guards.conformal import Quantiles
-from tailrace.models.package.errors import PackageRefused
+from tailrace.models.inputs import Input
 from tailrace.signing.canonical import canonical_json
 
 Task = Literal["binary", "multiclass", "regression"]
-InputType = Literal["number", "integer", "boolean", "category"]
 PartName = Literal["model", "golden", "reference", "card"]
 
 PARTS: tuple[PartName, ...] = get_args(PartName)
@@ -36,20 +36,6 @@ class Part(_Frozen):
 
     sha256: Digest
     size: Annotated[int, Field(ge=0)]
-
-
-class Input(_Frozen):
-    """A feature that the model reads.
-
-    ``categories`` are those of the contract that the version was built under, in its order (empty for other
-    types); ``levels`` those of the categorical column that an estimator was fitted on, None where it was a
-    column of text.
-    """
-
-    name: str
-    type: InputType
-    categories: tuple[str, ...] = ()
-    levels: tuple[str, ...] | None = None
 
 
 class Tolerance(_Frozen):

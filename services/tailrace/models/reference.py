@@ -16,10 +16,11 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tailrace.models.formats.columns import Array, Columns, column_of
+from tailrace.models.columns import Array, Columns, column_of
+from tailrace.models.errors import PackageRefused
 from tailrace.models.guards.domain import Domain
-from tailrace.models.package.errors import PackageRefused
-from tailrace.models.package.manifest import Finite, Input
+from tailrace.models.inputs import Input
+from tailrace.models.manifest import Finite
 from tailrace.signing.canonical import canonical_json
 
 POINTS = 1000
