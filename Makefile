@@ -13,7 +13,7 @@ $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	$(BIN)/python -c 'import tailrace.scorer.logic'  # compiles what looks at every byte, once for all services
+	$(BIN)/python -c 'import tailrace.scorer.processor'  # compiles what looks at every byte, once for all services
 	@touch $@
 
 demo: setup

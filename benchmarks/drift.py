@@ -36,11 +36,11 @@ from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import prediction_schema, subject
 from tailrace.contracts.state.contracts import AppliedContract
-from tailrace.drift.count import Subject
-from tailrace.drift.counts import Counts
-from tailrace.drift.judge import Report, Window, judge
-from tailrace.drift.layout import Layout, Numbers
-from tailrace.drift.logic import DriftWindows
+from tailrace.drift.count import DriftSubject
+from tailrace.drift.counts import DriftCounts
+from tailrace.drift.judge import DriftReport, DriftWindow, judge
+from tailrace.drift.layout import NumberSlots, SlotLayout
+from tailrace.drift.windows import DriftWindows
 from tailrace.models.reference import Reference, category_profile, feature_profiles, number_profile
 from tailrace.statistics.ks import p_value
 from tailrace.streaming.records import PlainMessage
@@ -87,14 +87,14 @@ class World:
             score=number_profile(scores),
             predicted_class=category_profile(np.where(scores > 0.5, "true", "false"), ("false", "true")),
         )
-        self.layout = Layout.of(self.reference, [i.name for i in self.manifest.inputs])
+        self.layout = SlotLayout.of(self.reference, [i.name for i in self.manifest.inputs])
         # Windows of a stream differ in size, so that their p-values are not those of the one before.
         self.frames = [rows(window_rows - 7 * number, 100 + number) for number in range(windows)]
         self.columns = [_columns(frame) for frame in self.frames]
         self.samples = {
             field.name: np.repeat(field.points, field.reference)
             for field in self.layout.fields
-            if isinstance(field, Numbers)
+            if isinstance(field, NumberSlots)
         }
         self.registry = MemoryRegistry()
         self.messages = [self._messages(number, frame) for number, frame in enumerate(self.frames)]
@@ -187,7 +187,7 @@ def through_the_service(world: World) -> Measured:
 
 
 def by_statistics(
-    world: World, *, warm: bool = False, keep: Callable[[Report], None] | None = None
+    world: World, *, warm: bool = False, keep: Callable[[DriftReport], None] | None = None
 ) -> Measured:
     if not warm:
         p_value.cache_clear()
@@ -195,9 +195,9 @@ def by_statistics(
     for number, columns in enumerate(world.columns):
         n = len(columns[NUMBERS[0]].values)
         slots = np.concatenate(world.layout.slots(columns, n))
-        counts = Counts(n, 0, np.bincount(slots, minlength=world.layout.width))
-        window = Window("benchmark", world.applied, number * DAY)
-        report = judge(window, Subject(1, "", "champion", ""), counts, world.layout)
+        counts = DriftCounts(n, 0, np.bincount(slots, minlength=world.layout.width))
+        window = DriftWindow("benchmark", world.applied, number * DAY)
+        report = judge(window, DriftSubject(1, "", "champion", ""), counts, world.layout)
         if keep is not None:
             keep(report)
     return watch.stop(world.rows)
@@ -247,7 +247,7 @@ def evidently(world: World, folder: Path) -> Callable[[], Measured]:
 
 def largest_difference(world: World) -> float:
     """Between any two p-values of the same test of ours and of scipy."""
-    reports: list[Report] = []
+    reports: list[DriftReport] = []
     others: list[dict[str, float]] = []
     by_statistics(world, keep=reports.append)
     by_scipy(world, world.samples, keep=others.append)

@@ -24,7 +24,7 @@ from tailrace.streaming.backends.kafka.backend import KafkaConsumer
 from tailrace.streaming.backends.kafka.topics import ensure_topics, lane_topics
 from tailrace.streaming.partitioner import partition_of
 from tailrace.streaming.processor import Clock, Output
-from tailrace.streaming.records import Message, Record, Source
+from tailrace.streaming.records import Message, Record, RecordRef
 from tailrace.streaming.watermark_records import mark
 from tailrace.telemetry import metrics
 
@@ -48,7 +48,7 @@ class Watched(Joiner):
 
 def records(made: JoinedLane, count: int, same_time: bool) -> Iterator[Record]:
     lane = made.lane
-    first = made.prediction(Source(lane.requests, 0, 0), "r", "k", START)
+    first = made.prediction(RecordRef(lane.requests, 0, 0), "r", "k", START)
     event = made.codec.decode(first.value).record
     for number in range(count):
         key, request_id = f"loan-{number:08d}", f"request-{number:08d}"

@@ -18,9 +18,9 @@ import confluent_kafka
 from benchmarks.harness import Broker, Measured, Stopwatch, arguments, broker, interleave, show, summary
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.backends.kafka.backend import KafkaBackend
-from tailrace.streaming.processor import Clock, Logic, Output
+from tailrace.streaming.processor import Clock, Output, Processor
 from tailrace.streaming.records import Message, Record, TopicPartition
-from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.time_source import SystemClock
 
 PARTITIONS = 6
@@ -78,13 +78,13 @@ def empty_loop(
     return measured
 
 
-def batch_loop(kafka: Broker, logic: Logic, group: str, records: int, batch: int) -> Measured:
+def batch_loop(kafka: Broker, logic: Processor, group: str, records: int, batch: int) -> Measured:
     """Runs ``logic`` on the batch loop until it has committed ``records`` records of its topics.
 
     Time is taken from when the first batch is handed to the logic.
     """
     counter = _Counting(logic)
-    loop = BatchLoop(
+    loop = ExactlyOnceRunner(
         KafkaBackend(kafka.connection, group),
         counter,
         service="benchmark",
@@ -105,7 +105,7 @@ def batch_loop(kafka: Broker, logic: Logic, group: str, records: int, batch: int
 class _Counting:
     """Counts what is committed of what a logic processes."""
 
-    def __init__(self, logic: Logic) -> None:
+    def __init__(self, logic: Processor) -> None:
         self._logic = logic
         self._taken: deque[tuple[Output, int]] = deque(
             maxlen=2
@@ -128,7 +128,7 @@ class _Counting:
 
     def committed(self, output: Output) -> None:
         self._logic.committed(output)
-        if not output.holds:
+        if not output.paused:
             self.done += sum(count for taken, count in self._taken if taken is output)
 
 

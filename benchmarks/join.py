@@ -26,15 +26,15 @@ from tests.support.memory_registry import MemoryRegistry
 from tests.support.signed import message_of
 
 from benchmarks.harness import Broker, Measured, Stopwatch, arguments, broker, interleave, say, show, summary
-from tailrace.joiner.logic import JoinerLogic
+from tailrace.joiner.processor import JoiningProcessor
 from tailrace.joiner.rocks_store import open_store
 from tailrace.local.java import jars, java
 from tailrace.streaming.backends.kafka.backend import KafkaBackend
 from tailrace.streaming.backends.kafka.topics import ensure_topics, lane_topics
 from tailrace.streaming.partitioner import partition_of
 from tailrace.streaming.processor import Clock, Output
-from tailrace.streaming.records import Message, Record, Source
-from tailrace.streaming.runner import MAX_BATCH, BatchLoop
+from tailrace.streaming.records import Message, Record, RecordRef
+from tailrace.streaming.runner import MAX_BATCH, ExactlyOnceRunner
 from tailrace.streaming.time_source import SystemClock
 from tailrace.streaming.watermark_records import mark
 
@@ -50,7 +50,7 @@ TEXT = CONTRACT.replace("horizon: 60s", "horizon: 60d").replace(
 )
 
 
-class Joiner(JoinerLogic):
+class Joiner(JoiningProcessor):
     """The joiner of one lane, told of its contract beforehand, with a count of the outcomes that are committed."""
 
     def __init__(self, made: JoinedLane, folder: Path) -> None:
@@ -77,10 +77,10 @@ class Joiner(JoinerLogic):
         self.outcomes += sum(record.value is not None for record in output.records)
 
 
-def joining(kafka: Broker, logic: JoinerLogic, max_batch: int = MAX_BATCH) -> BatchLoop:
+def joining(kafka: Broker, logic: JoiningProcessor, max_batch: int = MAX_BATCH) -> ExactlyOnceRunner:
     """The joiner's loop, as the service has it, under a group of its own."""
     group = f"joiner-{uuid.uuid4().hex[:8]}"
-    return BatchLoop(
+    return ExactlyOnceRunner(
         KafkaBackend(kafka.connection, group),
         logic,
         service="joiner",
@@ -151,7 +151,7 @@ def records(made: JoinedLane, pairs: int) -> Iterator[Record]:
     lane = made.lane
     labels: list[tuple[int, int, Record]] = []
     request = {f"x{number}": draw.gauss(0, 1) for number in range(FEATURES)}
-    first = made.prediction(Source(lane.requests, 0, 0), "r", "k", START, request=request)
+    first = made.prediction(RecordRef(lane.requests, 0, 0), "r", "k", START, request=request)
     event = made.codec.decode(first.value).record
     for number in range(pairs):
         time_ms, key, request_id = START + 10 * number, f"loan-{number:08d}", f"{draw.getrandbits(64):016x}"

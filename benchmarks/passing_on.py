@@ -2,7 +2,7 @@
 
     python -m benchmarks.passing_on empty|batch BOOTSTRAP SOURCE TARGET GROUP
 
-``empty`` is raw confluent-kafka and nothing else; ``batch`` is the kit's batch loop.
+``empty`` is raw confluent-kafka and nothing else; ``batch`` is the exactly-once runner.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import confluent_kafka
 from benchmarks.empty_loop import PassOn, pass_on_batch
 from benchmarks.harness import Broker
 from tailrace.streaming.backends.kafka.backend import KafkaBackend
-from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.time_source import SystemClock
 
 BATCH = 5_000
@@ -51,7 +51,7 @@ def empty(bootstrap: str, source: str, target: str, group: str) -> None:
 
 
 def batch(bootstrap: str, source: str, target: str, group: str) -> None:
-    BatchLoop(
+    ExactlyOnceRunner(
         KafkaBackend(Broker(bootstrap).connection, group),
         PassOn(source, target),
         service="benchmark",

@@ -35,8 +35,8 @@ from tailrace.contracts.records.lanes import MANIFESTS, Lane
 from tailrace.contracts.records.schemas import request_schema, subject
 from tailrace.models.package.build import build_package
 from tailrace.models.package.open import Fetch, open_package
-from tailrace.scorer.logic import ScorerLogic
 from tailrace.scorer.one_thread import use_one_thread
+from tailrace.scorer.processor import ScoringProcessor
 from tailrace.signing.keys import SigningKey
 from tailrace.signing.trust import TrustStore
 
@@ -95,7 +95,7 @@ explore: {{share: 5%, from: refuse, do: approve}}
 """
 
 
-class Prepared(ScorerLogic):
+class Prepared(ScoringProcessor):
     """A scorer that was told of contract, versions and rollout beforehand."""
 
     def control_topics(self) -> tuple[str, ...]:

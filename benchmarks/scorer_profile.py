@@ -21,16 +21,18 @@ from benchmarks.harness import arguments, say
 from benchmarks.scorer_cases import CASES, Case
 from tailrace.avro.columns.decoder import ColumnDecoder
 from tailrace.runtime.memory import settle_memory
-from tailrace.scorer import answer, event, logic, splice
+from tailrace.scorer import event, splice
+from tailrace.scorer import pipeline as answer
+from tailrace.scorer import processor as logic
+from tailrace.scorer.batch import Batch
 from tailrace.scorer.explore import Exploration
 from tailrace.scorer.policy import Policy
-from tailrace.scorer.work import Work
 from tailrace.streaming.records import PlainMessage
 from tailrace.streaming.time_source import SystemClock
 
 REST = "all else"
 STEPS: list[tuple[str, Any, str]] = [
-    ("take the messages' coordinates", Work, "of"),
+    ("take the messages' coordinates", Batch, "of"),
     ("read: join the values, tell schemas apart", logic, "read_requests"),
     ("read: decode Avro (kernel)", ColumnDecoder, "decode"),
     ("check the input", logic, "check"),

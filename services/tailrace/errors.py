@@ -25,7 +25,7 @@ class BadRecord(Exception):
         super().__init__(f"{code}: {self.reason}" + (f" (field {self.field})" if field else ""))
 
 
-class Retry(Exception):
+class Unavailable(Exception):
     """Something needed is away for the moment (registry, ClickHouse); the same batch is to be offered again."""
 
 

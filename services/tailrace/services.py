@@ -42,7 +42,7 @@ class ServiceEntry:
 def _on_batch_loop(
     name: str, module: str, reads: tuple[str, ...], writes: tuple[str, ...]
 ) -> tuple[str, ServiceEntry]:
-    """A service on the kit's batch loop: its group and its instances' transactional ids bear its name."""
+    """A service on the exactly-once runner: its group and its instances' transactional ids bear its name."""
     group = f"tailrace.{name}"
     return name, ServiceEntry(module, reads, writes, groups=(group,), transactional_ids=(f"{group}.*",))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tailrace.avro.registry import RegistryClient, Schema
 from tailrace.connection import connect
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import free_port
 
@@ -47,7 +47,7 @@ def test_what_was_acknowledged_survives_sigkill(kafka: LocalKafka, tmp_path: Pat
         while not done.is_set():
             try:
                 ids[len(ids)] = client.register(f"killed-{len(ids)}", schema(len(ids)))
-            except Retry:
+            except Unavailable:
                 time.sleep(0.02)
 
     writer = threading.Thread(target=write)

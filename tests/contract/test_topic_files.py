@@ -22,18 +22,18 @@ from tailrace.contracts.records.lanes import (
     Lane,
 )
 from tailrace.contracts.records.schemas import lane_schemas
-from tailrace.drift.logic import DriftWindows
+from tailrace.drift.windows import DriftWindows
 from tailrace.errors import UsageError
-from tailrace.evaluator.logic import PerformanceWindows
-from tailrace.joiner.logic import JoinerLogic
-from tailrace.rollout.logic import RolloutLogic
+from tailrace.evaluator.windows import PerformanceWindows
+from tailrace.joiner.processor import JoiningProcessor
+from tailrace.rollout.processor import RolloutProcessor
 from tailrace.sink.rows import RowReader
 from tailrace.streaming.backends.kafka.backend import MAX_MESSAGE_BYTES
 from tailrace.streaming.backends.kafka.topics import control_topics, lane_topics, topic_files, topics_read_by
-from tailrace.streaming.processor import Logic
+from tailrace.streaming.processor import Processor
 from tailrace.streaming.records import PlainMessage, Record
 from tailrace.trainer import events as trainer_events
-from tailrace.windows.processor import WindowedLogic
+from tailrace.windows.processor import WindowedProcessor
 
 MIB = 1024 * 1024
 
@@ -117,7 +117,9 @@ def test_files_say_what_the_services_read_and_write() -> None:
         assert (own in read) is ("scorer" in topic.read_by), own
         assert (own in written) is ("scorer" in topic.written_by), own
 
-    rollout = RolloutLogic(publisher.control.by("rollout"), lambda *_: None, publisher.open, lambda *_: None)
+    rollout = RolloutProcessor(
+        publisher.control.by("rollout"), lambda *_: None, publisher.open, lambda *_: None
+    )
     read = {*rollout.control_topics(), *rollout.topics(), "tailrace.model-chunks"}
     assert read == topics_read_by("rollout")
     assert topics_read_by("sink") & set(CONTROL_TOPICS) == set(CONTROL_TABLES)
@@ -127,7 +129,7 @@ def as_message(record: Record) -> PlainMessage:
     return PlainMessage(record.topic, 0, 0, record.value, record.key, record.headers)
 
 
-def read_by(logic: Logic, publisher: Publisher) -> set[str]:
+def read_by(logic: Processor, publisher: Publisher) -> set[str]:
     """The topics that it reads once the contract is known; LANE for the lane."""
     logic.control([as_message(publisher.contract(follows=0))])
     topics = {*logic.control_topics(), *logic.topics()}
@@ -139,9 +141,9 @@ def test_files_say_what_the_services_of_the_loop_read() -> None:
     by = publisher.control.by("joiner")
     codec = by.codec
     nothing: Any = None
-    drift = WindowedLogic(DriftWindows(by, nothing, nothing, list), codec, lambda topic: 1)
-    evaluator = WindowedLogic(PerformanceWindows(by, nothing, list), codec, lambda topic: 1)
-    joiner = JoinerLogic(by, nothing, lambda topic: 1, list)
+    drift = WindowedProcessor(DriftWindows(by, nothing, nothing, list), codec, lambda topic: 1)
+    evaluator = WindowedProcessor(PerformanceWindows(by, nothing, list), codec, lambda topic: 1)
+    joiner = JoiningProcessor(by, nothing, lambda topic: 1, list)
     remembered = {WINDOW_STATE}  # read to its end by whoever takes partitions over
     assert read_by(joiner, publisher) == topics_read_by("joiner")
     assert read_by(drift, publisher) | remembered | {CHUNKS} == topics_read_by("drift")

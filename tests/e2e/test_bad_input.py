@@ -30,7 +30,7 @@ from tailrace.connection import Connection, connect
 from tailrace.streaming import dead_letters
 from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.streaming.dead_letters import DeadLetterInfo
-from tailrace.streaming.records import Source
+from tailrace.streaming.records import RecordRef
 
 CONTRACT = """
 model: gate
@@ -181,11 +181,13 @@ def _cases(write: Writer) -> dict[str, Case]:
 class Outcome:
     """What came of each case, by name."""
 
-    def __init__(self, connection: Connection, cases: Mapping[str, Case], sent: Mapping[str, Source]) -> None:
+    def __init__(
+        self, connection: Connection, cases: Mapping[str, Case], sent: Mapping[str, RecordRef]
+    ) -> None:
         self.cases, self.sent = cases, sent
         codec = Codec(RegistryClient(connection.registry, connection.registry_auth))
-        self.events: dict[Source, dict[str, Any]] = {}
-        self.letters: dict[Source, tuple[DeadLetterInfo, bytes | None]] = {}
+        self.events: dict[RecordRef, dict[str, Any]] = {}
+        self.letters: dict[RecordRef, tuple[DeadLetterInfo, bytes | None]] = {}
         for message in read_all(connection, ["gate.predictions", "gate.dead-letters"]):
             if message.topic() == "gate.dead-letters":
                 letter = dead_letters.parse(message)
@@ -193,7 +195,7 @@ class Outcome:
                 self.letters[letter.source] = letter, message.key()
             elif message.value() is not None:
                 event = codec.decode(message.value()).record
-                source = Source(**event["source"])
+                source = RecordRef(**event["source"])
                 assert source not in self.events
                 self.events[source] = event
 
@@ -231,14 +233,14 @@ def _in_service(project: Project) -> None:
     project.wait_for_champion("gate", 1)
 
 
-def _send(connection: Connection, cases: Mapping[str, Case], good: bytes) -> dict[str, Source]:
+def _send(connection: Connection, cases: Mapping[str, Case], good: bytes) -> dict[str, RecordRef]:
     """Each case between good requests of its partition; the cases' coordinates."""
     producer = Producer({**connection.kafka, "message.max.bytes": 8 * LIMIT})
-    sent: dict[str, Source] = {}
+    sent: dict[str, RecordRef] = {}
 
     def delivered(name: str, error: Any, message: Any) -> None:
         assert error is None, f"{name}: {error}"
-        sent[name] = Source.of(message)
+        sent[name] = RecordRef.of(message)
 
     for partition, (name, case) in zip(itertools.cycle(range(3)), cases.items(), strict=False):
         for label, value, key, headers in (

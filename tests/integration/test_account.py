@@ -14,7 +14,7 @@ from tests.support.observer import Observer
 
 from tailrace.connection import Connection
 from tailrace.local.kafka import LocalKafka
-from tailrace.streaming.records import Source
+from tailrace.streaming.records import RecordRef
 
 _NAMES = count(1)
 
@@ -35,7 +35,7 @@ class Bench:
         self._group.close()
         del self._producer
 
-    def batch(self, end: int, *answers: tuple[Source, dict[str, object]], abort: bool = False) -> None:
+    def batch(self, end: int, *answers: tuple[RecordRef, dict[str, object]], abort: bool = False) -> None:
         """One transaction: answers to requests, with what is otherwise about them; commits offsets up to ``end``."""
         self._producer.begin_transaction()
         for source, changed in answers:

@@ -33,7 +33,7 @@ from tailrace.clickhouse.client import ClickHouse, QueryFailed
 from tailrace.clickhouse.migrations import MigrationError, migrate, read_migrations
 from tailrace.clickhouse.tables import (
     CONTROL_TABLES,
-    Column,
+    TableColumn,
     columns_of,
     create_table,
     ensure_tables,
@@ -43,13 +43,13 @@ from tailrace.clickhouse.tables import (
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records.schemas import lane_schemas
 from tailrace.control.registration import register_schemas
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 from tailrace.package_data import data_dir
 from tailrace.sink.loop import Sink
-from tailrace.sink.plan import Plan
-from tailrace.sink.rows import UNREADABLE_LAYOUT, Layout, Row, RowReader, blocks
+from tailrace.sink.plan import InsertPlan
+from tailrace.sink.rows import UNREADABLE_LAYOUT, Row, RowReader, TableLayout, blocks
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
 from tailrace.streaming.records import Message, PlainMessage, TopicPartition
@@ -349,7 +349,7 @@ def test_the_wrapper_tells_errors_apart(port: int, database: str) -> None:
     assert (failed.value.code, failed.value.name) == (60, "UNKNOWN_TABLE")
     with pytest.raises(QueryFailed):
         clickhouse.query("CREATE TABLE t (a Int64) ENGINE = ReplacingMergeTree ORDER BY a")
-    with pytest.raises(Retry):
+    with pytest.raises(Unavailable):
         ClickHouse(f"http://{HOST}:1/x", timeout=2).query("SELECT 1")
     assert clickhouse.columns("nowhere") == {}
     assert clickhouse.select("SELECT 1 AS a, 'x' AS b") == [{"a": 1, "b": "x"}]
@@ -535,7 +535,7 @@ def plain_value(value: Any, rows: bool = False) -> Any:
 class Lines:
     """Every message is a row of the table ``lines``."""
 
-    layout = Layout("lines", (Column("value", "String", itemgetter("value")),))
+    layout = TableLayout("lines", (TableColumn("value", "String", itemgetter("value")),))
 
     def control(self, messages: Sequence[Message]) -> None: ...
 
@@ -574,7 +574,7 @@ def test_what_is_there_is_not_inserted_and_what_is_missing_is(tmp_path: Path) ->
         }
         clickhouse.insert("lines", block, clickhouse.columns("lines"), token)
 
-    plan = Plan(2, 8)
+    plan = InsertPlan(2, 8)
     group = log.group("sink")
     # 0: planned, and ClickHouse was killed between the token and the rows.
     store(0, range(2, 8), plan.token(TopicPartition("lines", 0)))

@@ -17,7 +17,7 @@ from tailrace.contracts.records.control_codec import ControlCodec
 from tailrace.contracts.records.lanes import ALERTS
 from tailrace.errors import UsageError
 from tailrace.streaming import dead_letters
-from tailrace.streaming.records import DeadLetter, Record, Source
+from tailrace.streaming.records import DeadLetter, Record, RecordRef
 
 
 class Answering(threading.Thread):
@@ -38,7 +38,7 @@ class Answering(threading.Thread):
             if message is None or message.error() is not None:
                 continue
             asked = self.lane.codec.decode(message.value()).record
-            source = Source.of(message)
+            source = RecordRef.of(message)
             if asked["income"] == 13:
                 continue
             if asked["income"] < 0:

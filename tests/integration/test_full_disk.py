@@ -20,7 +20,7 @@ from tests.support.simulation import LONG
 from tests.support.waiting import until
 
 from tailrace.connection import Connection, connect
-from tailrace.errors import Retry, TailraceError
+from tailrace.errors import TailraceError, Unavailable
 from tailrace.local import keeper as keeper_module
 from tailrace.local import status as status_module
 from tailrace.local import supervisor as supervisor_module
@@ -141,7 +141,7 @@ def _answers(connection: Connection) -> list[tuple[int, int, float]]:
     """Partition and offset of each request that has an answer, and when that was written; none while Kafka is away."""
     try:
         letters = list(read_all(connection, "pumps.dead-letters"))
-    except (TailraceError, Retry, KafkaException):
+    except (TailraceError, Unavailable, KafkaException):
         return []
     sources = [(dead_letters.parse(letter).source, letter.timestamp()[1] / 1000) for letter in letters]
     return [(source.partition, source.offset, at) for source, at in sources]

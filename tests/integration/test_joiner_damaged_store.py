@@ -18,13 +18,13 @@ from tests.support.signed import records
 from tests.support.simulation import drained, quarantine
 
 from tailrace.errors import TailraceError
-from tailrace.joiner.logic import JoinerLogic
+from tailrace.joiner.partition_state import INPUTS
+from tailrace.joiner.processor import JoiningProcessor
 from tailrace.joiner.rocks_store import RocksStore, open_store
-from tailrace.joiner.standing import INPUTS
 from tailrace.joiner.store import request_key
 from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
-from tailrace.streaming.records import Record, Source
-from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.records import Record, RecordRef
+from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.watermark_records import mark, mark_time
 
 REGISTRY = MemoryRegistry()
@@ -49,7 +49,7 @@ class Joined:
             self.log.append(record.topic, record.value, record.key, record.headers, 0)
 
     def predict(self) -> None:
-        sources = (Source("credit.requests", 0, n) for n in range(REQUESTS))
+        sources = (RecordRef("credit.requests", 0, n) for n in range(REQUESTS))
         self.append([MADE.prediction(s, f"r{s.offset}", f"k{s.offset}", START + s.offset) for s in sources])
 
     def tell(self) -> None:
@@ -59,11 +59,11 @@ class Joined:
     def pass_time(self, time: int) -> None:
         self.append([mark(f"credit.{name}", 0, time) for name in INPUTS[:4]])
 
-    def start(self) -> BatchLoop:
-        logic = JoinerLogic(
+    def start(self) -> ExactlyOnceRunner:
+        logic = JoiningProcessor(
             records(REGISTRY), self._open, lambda topic: 1, lambda: self.log.messages("tailrace.contracts")
         )
-        return BatchLoop(
+        return ExactlyOnceRunner(
             self.log.backend(),
             logic,
             service="joiner",
@@ -79,17 +79,17 @@ class Joined:
         self.stores.append(open_store(self.folder, f"{lane}-{number}"))
         return self.stores[-1]
 
-    def finish(self, loop: BatchLoop) -> None:
+    def finish(self, loop: ExactlyOnceRunner) -> None:
         self.until(loop, lambda: drained(self.log, "joiner", [f"credit.{name}" for name in INPUTS]))
 
-    def until(self, loop: BatchLoop, done: Callable[[], object]) -> None:
+    def until(self, loop: ExactlyOnceRunner, done: Callable[[], object]) -> None:
         for _ in range(2_000):
             if done():
                 return
             loop.step()
         raise AssertionError(f"the joiner does not get on: {loop.waiting}")
 
-    def stop(self, loop: BatchLoop) -> None:
+    def stop(self, loop: ExactlyOnceRunner) -> None:
         """With all that it has in files."""
         loop.close()
         while self.stores:
@@ -112,7 +112,7 @@ def first_half(folder: Path) -> Joined:
     return joined
 
 
-def second_half(joined: Joined, loop: BatchLoop) -> Counter[bytes]:
+def second_half(joined: Joined, loop: ExactlyOnceRunner) -> Counter[bytes]:
     joined.tell()
     joined.pass_time(START + 30_000)
     joined.finish(loop)

@@ -24,7 +24,7 @@ from tailrace.local.process import Process
 from tailrace.streaming import dead_letters
 from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.streaming.backends.kafka.topics import ensure_topics, lane_topics
-from tailrace.streaming.records import Message, Record, Source
+from tailrace.streaming.records import Message, Record, RecordRef
 from tailrace.streaming.watermark_records import mark, mark_time
 
 PARTITIONS = 3
@@ -61,7 +61,7 @@ class Joining:
             number, self.requests = self.requests, self.requests + 1
             self.now += 10
             ids.append(f"r{number}")
-            about = Source("credit.requests", 0, number), f"r{number}", f"loan-{number}", self.now
+            about = RecordRef("credit.requests", 0, number), f"r{number}", f"loan-{number}", self.now
             records += [
                 self.made.prediction(*about),
                 self.made.prediction(*about, version=2, shadow=True),

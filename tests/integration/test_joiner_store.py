@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tailrace.joiner.progress import digest
 from tailrace.joiner.rocks_store import RocksStore, open_store
-from tailrace.joiner.store import Look, MemoryStore, Store, request_key
+from tailrace.joiner.store import KeyValueStore, Look, MemoryStore, request_key
 
 KEYS = [request_key("m", b"%d" % number) for number in range(5)]
 
@@ -21,11 +21,11 @@ def look(time: int, key: bytes) -> Look:
 
 
 @pytest.fixture(params=["rocks", "memory"])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], KeyValueStore]:
     return MemoryStore if request.param == "memory" else lambda: RocksStore(tmp_path / "store")
 
 
-def test_what_was_written_is_there_until_it_is_deleted(make: Callable[[], Store]) -> None:
+def test_what_was_written_is_there_until_it_is_deleted(make: Callable[[], KeyValueStore]) -> None:
     store = make()
     store.write({KEYS[0]: b"a", KEYS[1]: b"b"}, [])
     store.write({KEYS[0]: b"c"}, [KEYS[1], KEYS[2]])
@@ -37,7 +37,7 @@ def test_what_was_written_is_there_until_it_is_deleted(make: Callable[[], Store]
     store.close()
 
 
-def test_looks_come_by_time_from_the_first_up_to_the_last(make: Callable[[], Store]) -> None:
+def test_looks_come_by_time_from_the_first_up_to_the_last(make: Callable[[], KeyValueStore]) -> None:
     store = make()
     times = [-5, 0, 3, 3, 10**15, -(10**15)]
     looks = [look(time, KEYS[at % 4]) for at, time in enumerate(times)]

@@ -13,11 +13,11 @@ from tests.support.signed import home_with_keys
 from tests.support.waiting import PATIENCE_S
 
 from tailrace.avro.registry import RegistryClient
-from tailrace.clock.logic import SILENT_MS
 from tailrace.clock.loop import ClockLoop
+from tailrace.clock.silence import SILENT_MS
 from tailrace.connection import Connection
 from tailrace.errors import UsageError
-from tailrace.replay.claim import Claim, clocks, tell
+from tailrace.replay.claim import LaneClaim, clocks, tell
 from tailrace.runtime.service import Service
 from tailrace.settings import Settings
 from tailrace.streaming.backends.kafka.reading import read_all
@@ -90,12 +90,12 @@ def test_silent_partitions_of_a_lane_in_wall_time_are_told_the_time_and_no_other
 
 def test_one_replay_holds_a_lane_until_it_is_over(stack: Connection) -> None:
     first, second = HandmadeLane(stack, "held-1"), HandmadeLane(stack, "held-2")
-    with Claim(stack, first.lane.name):
-        with pytest.raises(UsageError, match="another replay"), Claim(stack, first.lane.name):
+    with LaneClaim(stack, first.lane.name):
+        with pytest.raises(UsageError, match="another replay"), LaneClaim(stack, first.lane.name):
             pass
-        with Claim(stack, second.lane.name):
+        with LaneClaim(stack, second.lane.name):
             pass
-    with Claim(stack, first.lane.name):
+    with LaneClaim(stack, first.lane.name):
         tell(stack, first.lane.name, "replay", 17)
     clock = clocks(stack).current[first.lane.name]
     assert (clock.owner, clock.at) == ("replay", 17)

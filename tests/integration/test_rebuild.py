@@ -16,7 +16,7 @@ from tests.support.simulation import drained
 from tailrace.clickhouse.client import ClickHouse
 from tailrace.clickhouse.history import lacking
 from tailrace.clickhouse.migrations import migrate
-from tailrace.clickhouse.tables import Column, ensure_table
+from tailrace.clickhouse.tables import TableColumn, ensure_table
 from tailrace.errors import BadRecord, UsageError
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
@@ -24,7 +24,7 @@ from tailrace.sink import rebuild as module
 from tailrace.sink.loop import Sink
 from tailrace.sink.plan import make_plan
 from tailrace.sink.rebuild import Rebuild, Rebuilt
-from tailrace.sink.rows import Layout, Row
+from tailrace.sink.rows import Row, TableLayout
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.backends.kafka.group_offsets import GroupProgress
 from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
@@ -36,7 +36,7 @@ PARTITIONS = 3
 class Lines:
     """Every message is a row of ``lines``, but those that nobody can read."""
 
-    layout = Layout("lines", (Column("value", "String", itemgetter("value")),))
+    layout = TableLayout("lines", (TableColumn("value", "String", itemgetter("value")),))
 
     def __init__(self, clickhouse: ClickHouse) -> None:
         self.clickhouse = clickhouse

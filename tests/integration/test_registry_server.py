@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, TopicPartition
 from tests.support.registry_server import LOGIN, registry_server
 
 from tailrace.avro.registry import IncompatibleSchema, RegistryClient, UnknownSchema
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import free_port
 from tailrace.local.registry_log import TOPIC, RegistryLog
@@ -260,7 +260,7 @@ def test_without_kafka_known_ids_are_still_answered() -> None:
         assert call(url, "GET", "/schemas/ids/5") == (200, {"schema": '"long"'})
         status, answer = call(url, "GET", "/subjects")
         assert (status, answer["error_code"]) == (500, 50001)
-        with pytest.raises(Retry):
+        with pytest.raises(Unavailable):
             RegistryClient(url, LOGIN).register("s", record("a"))
         with pytest.raises(urllib.error.HTTPError, match="503"):
             urllib.request.urlopen(f"{url}/readyz", timeout=20)

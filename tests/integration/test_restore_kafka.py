@@ -17,7 +17,7 @@ from tailrace.streaming.backends.abstract import Committed, History
 from tailrace.streaming.backends.kafka.backend import SESSION_TIMEOUT_MS, KafkaBackend
 from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.streaming.records import Message, TopicPartition
-from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.time_source import SystemClock
 
 SOURCE, TARGET, STATE = "restore.requests", "restore.answers", "restore.state"
@@ -58,7 +58,7 @@ def test_who_reads_history_stays_a_member(kafka: LocalKafka) -> None:
 
     connection = Connection(kafka=servers, registry="")
     logic = Restoring()
-    loop = BatchLoop(
+    loop = ExactlyOnceRunner(
         KafkaBackend(connection, "restore", batch_s=SESSION_TIMEOUT_MS / 1000),
         logic,
         service="restore",

@@ -32,13 +32,13 @@ from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 from tailrace.streaming import dead_letters
-from tailrace.streaming.records import DeadLetter, Message, PlainMessage, Record, Source
+from tailrace.streaming.records import DeadLetter, Message, PlainMessage, Record, RecordRef
 from tailrace.streaming.watermark_records import mark
 
 DEATHS = [("plan", 2), ("planned", 2), ("inserted", 4), ("lost", 3), ("committed", 1)]
 
 
-def refused(source: Source) -> Message:
+def refused(source: RecordRef) -> Message:
     """A request that a scorer refused."""
     return PlainMessage(*source, b"\x05\xff", b"key", [("trace", b"\xff\x00")])
 

@@ -27,7 +27,7 @@ from tailrace.local import supervisor as module
 from tailrace.local.environment import program_environment
 from tailrace.local.health import ask
 from tailrace.local.home import Home
-from tailrace.local.keeper import Kept
+from tailrace.local.keeper import KeptProgram
 from tailrace.local.leftovers import created
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
@@ -181,7 +181,7 @@ def test_what_is_given_is_used_and_left_alone(tmp_path: Path, home: Home) -> Non
 def test_a_crash_loop_is_said_with_its_reason_and_what_to_do(home: Home, supervisor: Supervisor) -> None:
     program = "import sys; sys.exit('tailrace: the folders of drift cannot be made: correct its rights')"
     process = Process([sys.executable, "-c", program], home.log("drift"), {})
-    kept = Kept("drift", process, process.launch, f"http://{HOST}:{free_port()}")
+    kept = KeptProgram("drift", process, process.launch, f"http://{HOST}:{free_port()}")
     supervisor._keeper.keep(kept)
     try:
         drift = until(

@@ -18,7 +18,7 @@ from tailrace.cli.dead_letters import RESENT
 from tailrace.connection import Connection
 from tailrace.streaming import dead_letters
 from tailrace.streaming.backends.kafka.reading import read_all, read_at
-from tailrace.streaming.records import DeadLetter, Message, Record, Source
+from tailrace.streaming.records import DeadLetter, Message, Record, RecordRef
 from tailrace.streaming.watermark_records import mark
 
 
@@ -48,7 +48,7 @@ def lane(stack: Connection) -> HandmadeLane:
     return HandmadeLane(stack, f"d{uuid.uuid4().hex[:10]}")
 
 
-def _message(lane: HandmadeLane, source: Source) -> Message:
+def _message(lane: HandmadeLane, source: RecordRef) -> Message:
     return read_at(lane.connection, source.topic, [source[1:]])[source[1:]]
 
 

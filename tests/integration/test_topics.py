@@ -6,10 +6,10 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from tests.support.waiting import until
 
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import free_port
-from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics, lane_topics, settle
+from tailrace.streaming.backends.kafka.topics import align_topics, control_topics, ensure_topics, lane_topics
 
 
 def test_what_is_missing_is_made_and_a_second_look_finds_nothing_to_say(kafka: LocalKafka) -> None:
@@ -46,7 +46,7 @@ def test_what_differs_is_said_and_only_settled_where_asked(kafka: LocalKafka) ->
     )
     assert "lane-other.requests: partitions is 2, 4 is expected" in map(str, found)
 
-    left = settle(options, found)
+    left = align_topics(options, found)
     assert {d.setting for d in left} == {"partitions"}
     settled = lane_topics("lane-other", partitions=2)
     # The controller has them, and the broker hears of it.
@@ -54,5 +54,5 @@ def test_what_differs_is_said_and_only_settled_where_asked(kafka: LocalKafka) ->
 
 
 def test_no_broker_is_a_retry() -> None:
-    with pytest.raises(Retry, match="Kafka does not answer"):
+    with pytest.raises(Unavailable, match="Kafka does not answer"):
         ensure_topics({"bootstrap.servers": f"127.0.0.1:{free_port()}"}, control_topics(), timeout=0.3)

@@ -23,7 +23,7 @@ from tailrace.models.manifest import Manifest
 from tailrace.signing.records import sign_command
 from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.trainer.events import record_of, run_of
-from tailrace.trainer.processes import Limits, Workers
+from tailrace.trainer.processes import WorkerLimits, Workers
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_the_same_job_gives_the_same_candidate_and_is_published_once(
 
         record = plan | {"offsets": [{"partition": p, "offset": o} for p, o in offsets]}
         doing = {"run": record, "contract": lane.contract.resolved_json, "best": {}}
-        most = Limits(**{"memory_bytes": 16 << 30, "seconds": 60.0, **limits})
+        most = WorkerLimits(**{"memory_bytes": 16 << 30, "seconds": 60.0, **limits})
         return said, dict(asyncio.run(Workers(most, lane.home).work(doing, hear)))
 
     first, published = job([(0, 10_000), (1, 10_000)])

@@ -17,18 +17,18 @@ from tests.support.lane import PARTITIONS, HandmadeLane
 from tailrace.connection import Connection
 from tailrace.streaming import dead_letters
 from tailrace.streaming.ids import record_id
-from tailrace.streaming.records import DeadLetter, PlainMessage, Record, Source
+from tailrace.streaming.records import DeadLetter, PlainMessage, Record, RecordRef
 from tailrace.streaming.watermark_records import mark
-from tailrace.verify.report import Report
+from tailrace.verify.report import VerifyReport
 from tailrace.verify.verify import Verification
 
 REQUESTS, REFUSED, IN_FLIGHT = 60, 5, 4
 
 
-Change = Callable[[HandmadeLane, list[Record], Sequence[Source]], list[Record]]
+Change = Callable[[HandmadeLane, list[Record], Sequence[RecordRef]], list[Record]]
 
 
-def _settle(stack: Connection, change: Change = lambda lane, answers, sources: answers) -> Report:
+def _settle(stack: Connection, change: Change = lambda lane, answers, sources: answers) -> VerifyReport:
     """Builds a lane of its own whose answers are changed, and verifies it."""
     name = f"v{uuid.uuid4().hex[:10]}"
     lane = HandmadeLane(stack, name)
@@ -52,7 +52,7 @@ def _settle(stack: Connection, change: Change = lambda lane, answers, sources: a
     return Verification(replace(stack, clickhouse=None), name, group=f"{name}-scorer").run()
 
 
-def _found(report: Report) -> set[tuple[str, int, int]]:
+def _found(report: VerifyReport) -> set[tuple[str, int, int]]:
     assert not report.ok
     return {(p.check, p.partition, p.offset) for p in report.problems}
 
@@ -71,9 +71,9 @@ def test_a_lane_in_order(stack: Connection) -> None:
 
 
 def test_one_prediction_missing(stack: Connection) -> None:
-    gone: list[Source] = []
+    gone: list[RecordRef] = []
 
-    def change(lane: HandmadeLane, answers: list[Record], sources: Sequence[Source]) -> list[Record]:
+    def change(lane: HandmadeLane, answers: list[Record], sources: Sequence[RecordRef]) -> list[Record]:
         gone.append(sources[REFUSED + 7])
         return answers[:7] + answers[8:]
 
@@ -85,12 +85,12 @@ def test_one_prediction_missing(stack: Connection) -> None:
 def test_each_kind_of_trouble_is_named_where_it_is(stack: Connection) -> None:
     expected: set[tuple[str, int, int]] = set()
 
-    def change(lane: HandmadeLane, answers: list[Record], sources: Sequence[Source]) -> list[Record]:
-        def at(check: str, source: Source) -> None:
+    def change(lane: HandmadeLane, answers: list[Record], sources: Sequence[RecordRef]) -> list[Record]:
+        def at(check: str, source: RecordRef) -> None:
             expected.add((check, source.partition, source.offset))
 
         twice, both, shadowed = sources[REFUSED + 3], sources[0], sources[9]
-        nothing = Source(lane.lane.requests, 0, 100_000)
+        nothing = RecordRef(lane.lane.requests, 0, 100_000)
         shadow = lane.prediction(shadowed, topic=lane.lane.shadow_predictions)
         at("lost", sources[REFUSED - 1])
         at("duplicated", twice)
@@ -113,7 +113,7 @@ def test_predictions_that_name_what_does_not_exist(stack: Connection) -> None:
         "misnamed": {"prediction_id": "0" * 32},
     }
 
-    def change(lane: HandmadeLane, answers: list[Record], sources: Sequence[Source]) -> list[Record]:
+    def change(lane: HandmadeLane, answers: list[Record], sources: Sequence[RecordRef]) -> list[Record]:
         others = [lane.prediction(s, **c) for s, c in zip(sources[REFUSED:], altered.values(), strict=False)]
         return [*others, *answers[len(others) :], Record(lane.lane.predictions, b"\x00\x00", b"r")]
 
@@ -148,7 +148,7 @@ def test_outcomes_reports_and_runs_are_settled_too(stack: Connection) -> None:
         [
             lane.outcome(events[8] | {"score": 0.75}, labels[8], True),
             lane.outcome(events[9], labels[9], True),
-            lane.outcome(events[10], Source(lane.lane.labels, 0, 10_000), True),
+            lane.outcome(events[10], RecordRef(lane.lane.labels, 0, 10_000), True),
             lane.outcome(events[0] | {"prediction_id": "0" * 32}, labels[0], True),
             # Not the same to the byte: of copies the first counts, and the others are passed over.
             lane.control("DriftReport", _report(lane) | {"late": 1}),
@@ -198,7 +198,7 @@ def _delete(stack: Connection, ends: dict[tuple[str, int], int]) -> None:
 def test_what_retention_deleted_on_one_side_is_not_missed_on_the_other(stack: Connection, cut: str) -> None:
     name = f"v{uuid.uuid4().hex[:10]}"
     lane = HandmadeLane(stack, name)
-    sources: list[Source] = []
+    sources: list[RecordRef] = []
     ends: dict[tuple[str, int], int] = {}
     for round_ in range(3):
         asked = lane.write(lane.request(n, partition=n % PARTITIONS) for n in range(12))

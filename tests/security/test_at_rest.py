@@ -12,7 +12,7 @@ from tests.support.project import Project
 from tailrace.access.home_servers import login, with_userinfo
 from tailrace.avro.registry import RegistryClient
 from tailrace.connection import Connection
-from tailrace.errors import Retry, UsageError
+from tailrace.errors import Unavailable, UsageError
 from tailrace.local.home import Home
 from tailrace.local.ports import free_port
 
@@ -91,7 +91,7 @@ def test_a_clickhouse_that_does_not_answer_is_named_without_its_password(tmp_pat
 
 @pytest.mark.parametrize("url", NO_ANSWER)
 def test_a_registry_that_does_not_answer_is_named_without_its_password(url: str) -> None:
-    with pytest.raises((Retry, UsageError)) as failed:
+    with pytest.raises((Unavailable, UsageError)) as failed:
         RegistryClient(_at_a_closed_port(url, SECRETS["SCHEMA_REGISTRY_URL"])).latest("subject")
     assert "registry" in str(failed.value)
     assert_no_secret(f"{failed.value} {failed.value.__cause__}")

@@ -14,7 +14,7 @@ from tests.support.landlock import needs_landlock, needs_ports
 from tests.support.waiting import until_answers
 
 from tailrace.confinement import landlock
-from tailrace.confinement.landlock import Limits, confine
+from tailrace.confinement.landlock import AccessLimits, confine
 from tailrace.errors import TailraceError
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
@@ -109,7 +109,7 @@ def test_who_has_threads_is_told_and_stays_as_it_is() -> None:
     other.start()
     try:
         with pytest.raises(TailraceError, match="before it starts any"):
-            confine(Limits((), ()))
+            confine(AccessLimits((), ()))
     finally:
         done.set()
         other.join()
@@ -119,7 +119,7 @@ def test_without_landlock_nothing_is_confined_and_it_says_so(monkeypatch: pytest
     from tailrace.confinement.profiles import describe
 
     monkeypatch.setattr(landlock, "version", lambda: 0)
-    assert confine(Limits((), ())) == 0
+    assert confine(AccessLimits((), ())) == 0
     assert describe(0) == "not confined: this kernel has no Landlock"
 
 

@@ -33,7 +33,7 @@ from tailrace.kafka_access.grants import ADMIN
 from tailrace.signing.signers import OWNER, SERVICES
 from tailrace.streaming.backends.kafka.clients import sending
 from tailrace.streaming.backends.kafka.reading import read_all
-from tailrace.streaming.records import Record, Source
+from tailrace.streaming.records import Record, RecordRef
 from tailrace.streaming.watermark_records import mark_time
 
 LANE = Lane("pumps")
@@ -79,7 +79,7 @@ class Fuzz:
         self.hostile_connection = hostile_connection(project)
         self.rng = random.Random(0)
         self.asked = 0
-        self.hostile: set[Source] = set()
+        self.hostile: set[RecordRef] = set()
 
     def set_up(self) -> None:
         contract = self.project.path / "contracts" / "models" / "pumps.yaml"
@@ -127,7 +127,7 @@ class Fuzz:
 
         def delivered(error: Any, message: Any) -> None:
             if error is None:
-                self.hostile.add(Source.of(message))
+                self.hostile.add(RecordRef.of(message))
 
         try:
             self.producer.produce(

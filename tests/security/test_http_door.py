@@ -26,7 +26,7 @@ from tailrace.access.credentials import APPLICATION, HTTP, HTTP_USERS, OPS, SERV
 from tailrace.avro.registry import RegistryClient
 from tailrace.clickhouse.client import ClickHouse
 from tailrace.connection import connect
-from tailrace.errors import Retry, TailraceError
+from tailrace.errors import TailraceError, Unavailable
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 
@@ -376,7 +376,7 @@ def test_a_server_of_another_s_is_sent_no_token(doors: Doors) -> None:
     )
     with pytest.raises(Exception, match="knows no schema"):
         RegistryClient(connection.registry, connection.registry_auth).schema(5)
-    with pytest.raises((TailraceError, Retry)):
+    with pytest.raises((TailraceError, Unavailable)):
         ClickHouse.connect(connection, timeout=3).query("SELECT 1")
     assert heard
     assert not [lines for lines in heard if "authorization" in lines.lower()]

@@ -10,16 +10,16 @@ from tests.support.joining import JoinedLane
 from tests.support.small_loop import LANE, SmallLoop
 
 from tailrace.contracts.state.contracts import AppliedContract
-from tailrace.joiner.contract_plan import ContractPlan
+from tailrace.joiner.contract_plan import JoiningPlan
 from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.partition import LanePartition
-from tailrace.joiner.standing import INPUTS
-from tailrace.joiner.step import Result
+from tailrace.joiner.partition_state import INPUTS
+from tailrace.joiner.step import StepResult
 from tailrace.joiner.store import MemoryStore
 from tailrace.streaming import watermark_records as marks
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.bounds import Budget
-from tailrace.streaming.records import Message, PlainMessage, Record, Source
+from tailrace.streaming.records import Message, PlainMessage, Record, RecordRef
 from tailrace.streaming.watermark_records import mark, mark_offset, mark_stream, mark_time
 
 MADE = JoinedLane()
@@ -32,7 +32,7 @@ def partition(partitions: int = 1) -> LanePartition:
     contract = MADE.contract
     lane = LaneContracts(MADE.lane, MADE.codec)
     applied = AppliedContract(contract.model, 1, contract.digest, contract.resolved_json, "", "", 0)
-    lane.take(ContractPlan(applied, MADE.codec, MADE.registry))
+    lane.take(JoiningPlan(applied, MADE.codec, MADE.registry))
     return LanePartition(lane, 0, partitions, MemoryStore(), {name: Committed(0) for name in INPUTS})
 
 
@@ -40,7 +40,7 @@ def appended(records: Sequence[Record], at: int = NOW, start: int = 0) -> list[M
     return [PlainMessage(r.topic, 0, start + n, r.value, r.key, r.headers, at) for n, r in enumerate(records)]
 
 
-def take(own: LanePartition, **inputs: list[Message]) -> Result:
+def take(own: LanePartition, **inputs: list[Message]) -> StepResult:
     result = own.process(inputs, Budget())
     assert result is not None
     own.apply(result)
@@ -63,7 +63,7 @@ def test_a_mark_of_tomorrow_moves_no_clock_of_the_joiner(name: str) -> None:
 def test_joining_goes_on_after_a_mark_of_tomorrow() -> None:
     own = partition()
     take(own, labels=appended([mark("credit.labels", 0, NOW + DAY)]))
-    source = Source("credit.requests", 0, 0)
+    source = RecordRef("credit.requests", 0, 0)
     predicted = appended([MADE.prediction(source, "r", "k", NOW)])
     label = appended([MADE.label(request_id="r", loan_id="k", at=NOW + 1, bad=True)], start=1)
     later = [appended([mark(f"credit.{name}", 0, NOW + 2_000)], start=5) for name in ("labels", "actions")]
@@ -109,7 +109,7 @@ def test_a_mark_that_says_it_twice_says_nothing() -> None:
 def test_a_prediction_of_a_time_or_place_that_cannot_be_is_a_dead_letter(field: str) -> None:
     for hostile in (2**31 - 1, -1) if field == "partition" else (2**62, 2**63 - 1, -(2**63)):
         about = {"time": NOW, "partition": 0, "offset": 0} | {field: hostile}
-        source = Source("credit.requests", about["partition"], about["offset"])
+        source = RecordRef("credit.requests", about["partition"], about["offset"])
         result = take(partition(), predictions=appended([MADE.prediction(source, "r", "k", about["time"])]))
         assert [letter.code for letter in result.letters] == [
             "event-time-ahead" if field == "time" else "wrong-source"

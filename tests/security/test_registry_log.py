@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from tailrace.local.registry_state import RegistryState, Version, delete_subject_record, schema_record
+from tailrace.local.registry_state import RegistryState, SchemaVersion, delete_subject_record, schema_record
 
 FIRST, SECOND = '{"type": "long"}', '{"type": "string"}'
 
@@ -23,7 +23,10 @@ def _bytes(data: object) -> bytes | None:
     return data if data is None or isinstance(data, bytes) else json.dumps(data).encode()
 
 
-GOOD = [schema_record("s", Version(1, 1, FIRST, False)), schema_record("s", Version(2, 2, SECOND, False))]
+GOOD = [
+    schema_record("s", SchemaVersion(1, 1, FIRST, False)),
+    schema_record("s", SchemaVersion(2, 2, SECOND, False)),
+]
 
 
 def facts(state: RegistryState) -> object:

@@ -15,7 +15,7 @@ from tailrace.control.publish import _next_numbers
 from tailrace.models.catalog import LEAP, Catalog
 from tailrace.models.manifest import canonical_json, sha256
 from tailrace.models.package.open import verified_manifest, verified_package
-from tailrace.rollout.logic import RolloutLogic
+from tailrace.rollout.processor import RolloutProcessor
 from tailrace.signing.trust import TrustStore
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.records import Record, TopicPartition
@@ -83,7 +83,7 @@ def test_a_version_is_let_in_though_its_number_was_forged_before(tmp_path: Path)
 
     publisher = Publisher()
     records = publisher.control.by("rollout")
-    logic = RolloutLogic(records, lambda r: verified_manifest(r, trust), opened, lambda *_: None)
+    logic = RolloutProcessor(records, lambda r: verified_manifest(r, trust), opened, lambda *_: None)
     bench = Bench(logic, publisher)
     logic.assigned({TopicPartition(lanes.MANIFESTS, 0): Committed(0, "")})
     bench.control(publisher.contract(CONTRACT))

@@ -23,13 +23,13 @@ from tests.support.simulation import Scenario
 from tailrace.sink import loop
 from tailrace.sink.loop import Sink
 from tailrace.streaming.backends.abstract import Backend
-from tailrace.streaming.backends.memory.log import Exceeded, Limits, MemoryClock, MemoryLog
+from tailrace.streaming.backends.memory.log import Exceeded, LogLimits, MemoryClock, MemoryLog
 from tailrace.streaming.bounds import Bounds
-from tailrace.streaming.processor import Clock, HasDue, Logic, Output
+from tailrace.streaming.processor import Clock, HasDue, Output, Processor
 from tailrace.streaming.records import Message
 
 BOUNDS = Bounds(records=40, size=40_000, seconds=0.2)
-LIMITS = Limits(records=80, size=120_000, open_ms=1_000, poll_ms=2_500)
+LIMITS = LogLimits(records=80, size=120_000, open_ms=1_000, poll_ms=2_500)
 """What a single record comes to, or all windows that close at one time, is not split: so there is some room."""
 UNBOUNDED = Bounds(10**9, 10**12, 10**6)
 READ_MS, WRITTEN_MS = 4, 4
@@ -38,10 +38,10 @@ FEEDS_OF_ROLLOUT = 400
 """It reads little more than a few reports a day."""
 
 
-def costly(log: MemoryLog, make: Callable[[], Logic], alive: list[Logic]) -> Callable[[], Logic]:
+def costly(log: MemoryLog, make: Callable[[], Processor], alive: list[Processor]) -> Callable[[], Processor]:
     """A logic that takes its time; ``alive`` has the last one."""
 
-    def made() -> Logic:
+    def made() -> Processor:
         logic: Any = make()
         process, restore = logic.process, logic.restore
 
@@ -72,7 +72,7 @@ def work_off(scenario: Scenario, bounds: Bounds = BOUNDS) -> None:
         scenario.feed(log, rng)
     scenario.finish(log, rng)
     scenario.bounds = bounds
-    alive: list[Logic] = []
+    alive: list[Processor] = []
     scenario.logic = costly(log, scenario.logic, alive)  # type: ignore[method-assign]
     process = scenario.process(log.backend("first"), MemoryClock(log, "first"), "service-0")
     for turn in range(20_000):

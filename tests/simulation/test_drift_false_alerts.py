@@ -13,10 +13,10 @@ from tailrace.avro.columns.decoder import Column
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.drift.alerts import tell
-from tailrace.drift.count import Subject
-from tailrace.drift.counts import Counts
-from tailrace.drift.judge import Window, judge
-from tailrace.drift.layout import Layout
+from tailrace.drift.count import DriftSubject
+from tailrace.drift.counts import DriftCounts
+from tailrace.drift.judge import DriftWindow, judge
+from tailrace.drift.layout import SlotLayout
 from tailrace.models.reference import (
     CategoryProfile,
     NumberProfile,
@@ -68,7 +68,7 @@ def draw(rng: np.random.Generator, n: int, shift: float = 0.0) -> dict[str, Any]
     return columns
 
 
-def layout(columns: dict[str, Any]) -> Layout:
+def layout(columns: dict[str, Any]) -> SlotLayout:
     features: dict[str, NumberProfile | CategoryProfile] = {
         name: number_profile(columns[name]) for name in NUMBERS
     }
@@ -83,7 +83,7 @@ def layout(columns: dict[str, Any]) -> Layout:
         score=number_profile(columns["score"]),
         predicted_class=classes,
     )
-    return Layout.of(reference, [*NUMBERS, *CATEGORIES])
+    return SlotLayout.of(reference, [*NUMBERS, *CATEGORIES])
 
 
 def as_column(values: Any) -> Column:
@@ -102,9 +102,9 @@ def stream(seed: int, contract: AppliedContract, trained_on: int, shift_from: in
         shift = 0.5 if shift_from is not None and day >= shift_from else 0.0
         columns = {name: as_column(values) for name, values in draw(rng, ROWS, shift).items()}
         at = np.concatenate(slots.slots(columns, ROWS))
-        counts = Counts(ROWS, 0, np.bincount(at, minlength=slots.width))
-        window = Window("m", contract, day * DAY)
-        told = tell(window, [judge(window, Subject(1, "d", "champion", ""), counts, slots)], memory)
+        counts = DriftCounts(ROWS, 0, np.bincount(at, minlength=slots.width))
+        window = DriftWindow("m", contract, day * DAY)
+        told = tell(window, [judge(window, DriftSubject(1, "d", "champion", ""), counts, slots)], memory)
         memory = told.open
         for alert in told.records:
             raised.setdefault(alert["alert_id"], day)

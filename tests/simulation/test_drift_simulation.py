@@ -24,14 +24,14 @@ from tailrace.contracts.records.lanes import (
     WINDOW_PARTS,
     WINDOW_STATE,
 )
-from tailrace.drift.logic import DriftWindows
+from tailrace.drift.windows import DriftWindows
 from tailrace.errors import BadRecord
 from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
-from tailrace.streaming.processor import Logic
+from tailrace.streaming.processor import Processor
 from tailrace.streaming.records import Message, Record
-from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.watermark_records import mark, mark_time
-from tailrace.windows.processor import WindowedLogic
+from tailrace.windows.processor import WindowedProcessor
 
 TOPICS = {"credit.predictions": "champion", "credit.shadow-predictions": "shadow"}
 SECOND = 1_000
@@ -99,12 +99,12 @@ class DriftScenario(Scenario):
         if rng.random() < 0.5:
             self._write([mark(topic, p, 10_000_000) for topic in TOPICS for p in range(self.partitions)])
 
-    def logic(self) -> Logic:
+    def logic(self) -> Processor:
         def catch_up() -> list[Message]:
             return [message for topic in (CONTRACTS, MANIFESTS) for message in self.log.messages(topic)]
 
         windows = DriftWindows(self.world.control.by("drift"), self.world.open_reference, anybody, catch_up)
-        return WindowedLogic(
+        return WindowedProcessor(
             windows,
             self.world.control.codec,
             lambda topic: self.log.topics()[topic],
@@ -254,7 +254,7 @@ def written(seed: int, instances: int, batch: int) -> list[list[bytes | None]]:
     far = [mark(topic, p, 10_000_000) for topic in TOPICS for p in range(scenario.partitions)]
     scenario._write(far)
     loops = [
-        BatchLoop(
+        ExactlyOnceRunner(
             log.backend(f"instance-{number}"),
             scenario.logic(),
             service="drift",

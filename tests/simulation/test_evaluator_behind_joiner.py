@@ -19,11 +19,11 @@ from tailrace.contracts.records.lanes import (
     WINDOW_PARTS,
     WINDOW_STATE,
 )
-from tailrace.evaluator.logic import PerformanceWindows
+from tailrace.evaluator.windows import PerformanceWindows
 from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
-from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.watermark_records import mark, mark_time
-from tailrace.windows.processor import WindowedLogic
+from tailrace.windows.processor import WindowedProcessor
 
 CONTROL = Control(REGISTRY)
 CODEC = CONTROL.codec
@@ -59,9 +59,9 @@ class EvaluatedScenario(JoinerScenario):
                 )
         counts = other.topics()
         kind = PerformanceWindows(CONTROL.by("evaluator"), _nobody, lambda: other.messages(CONTRACTS))
-        loop = BatchLoop(
+        loop = ExactlyOnceRunner(
             other.backend("one"),
-            WindowedLogic(kind, CODEC, lambda topic: counts[topic]),
+            WindowedProcessor(kind, CODEC, lambda topic: counts[topic]),
             service="evaluator",
             group="evaluator",
             transactional_id="one",

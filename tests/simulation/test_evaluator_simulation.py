@@ -23,9 +23,9 @@ from tailrace.contracts.records.lanes import (
 from tailrace.models.manifest import Holdout
 from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
 from tailrace.streaming.records import Record
-from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.watermark_records import mark
-from tailrace.windows.processor import WindowedLogic
+from tailrace.windows.processor import WindowedProcessor
 
 TEXT = BINARY.replace(
     "labels: {horizon: 100s}", "labels: {horizon: 100s, known_only_for: [approve], never: {assume: false}}"
@@ -156,9 +156,9 @@ class EvaluatorScenario(Scenario):
             self.write([mark(topic, partition, until) for topic in COUNTED[:2]])
             self.write([mark(LAB.lane.outcomes, partition, until, stream=stream) for stream in STREAMS])
 
-    def logic(self) -> WindowedLogic:
+    def logic(self) -> WindowedProcessor:
         topics = self.log.topics()
-        return WindowedLogic(
+        return WindowedProcessor(
             LAB.windows(know=False),
             LAB.control.codec,
             lambda topic: topics[topic],
@@ -196,7 +196,7 @@ class EvaluatorScenario(Scenario):
         producer.commit()
         log, self.log = self.log, other
         logic = self.logic()
-        loop = BatchLoop(
+        loop = ExactlyOnceRunner(
             other.backend("one"),
             logic,
             service="service",

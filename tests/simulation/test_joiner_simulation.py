@@ -19,14 +19,14 @@ from tests.support.simulation import Scenario, drained, simulate
 
 from tailrace.errors import StateLost
 from tailrace.joiner import partition as joiner_partition
-from tailrace.joiner.logic import JoinerLogic
+from tailrace.joiner.processor import JoiningProcessor
 from tailrace.joiner.store import MemoryStore
 from tailrace.streaming import dead_letters
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.bounds import STEP
 from tailrace.streaming.partitioner import partition_of
-from tailrace.streaming.processor import Logic
-from tailrace.streaming.records import Message, Record, Source
+from tailrace.streaming.processor import Processor
+from tailrace.streaming.records import Message, Record, RecordRef
 from tailrace.streaming.watermark_records import mark, mark_stream, mark_time
 
 REGISTRY = MemoryRegistry()
@@ -50,7 +50,7 @@ INPUTS = ("predictions", "shadow-predictions", "labels", "actions")
 class Asked(NamedTuple):
     request_id: str
     key: str
-    source: Source
+    source: RecordRef
     time: int
 
 
@@ -108,7 +108,7 @@ class JoinerScenario(Scenario):
         number = rng.randrange(12)
         partition = rng.randrange(self.partitions)
         time = self.now - rng.choice([0, 0, 0, 2, 7, 30, 80]) * SECOND
-        source = Source("credit.requests", partition, len(self.asked[partition]))
+        source = RecordRef("credit.requests", partition, len(self.asked[partition]))
         self.asked[partition].append(Asked(f"r{number}", f"k{number}", source, time))
 
     def _answer(self, log: MemoryLog, rng: random.Random, shadow: bool, partition: int) -> None:
@@ -184,8 +184,8 @@ class JoinerScenario(Scenario):
     def always(self, rng: random.Random) -> bool:
         return rng.random() < 0.9
 
-    def logic(self) -> Logic:
-        return JoinerLogic(
+    def logic(self) -> Processor:
+        return JoiningProcessor(
             records(REGISTRY),
             self._open,
             lambda topic: self.partitions,

@@ -12,7 +12,7 @@ from tests.support.simulation import OUTSIDE, Scenario, drained, simulate
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.processor import Clock, Output
-from tailrace.streaming.records import DeadLetter, Hold, Message, Record, Source, TopicPartition
+from tailrace.streaming.records import DeadLetter, Message, PausedPartition, Record, RecordRef, TopicPartition
 
 RULES = "tailrace.rules"
 FIRST, SECOND = "one.requests", "two.requests"
@@ -74,13 +74,13 @@ class NumberedEcho:
         for message in batch:
             tp = TopicPartition(message.topic(), message.partition())
             needs = int((message.value() or b"0|").split(b"|")[0])
-            if tp in output.holds:
+            if tp in output.paused:
                 continue
             if self.revision < max(needs, self.floors[tp]):
-                output.holds[tp] = Hold(message.offset(), "revision not there yet")
+                output.paused[tp] = PausedPartition(message.offset(), "revision not there yet")
                 continue
             counts[tp] += 1
-            source = str(Source.of(message))
+            source = str(RecordRef.of(message))
             if b"bad" in (message.value() or b""):
                 output.dead_letters.append(DeadLetter(dead_letters_of(tp.topic), message, "bad", "as told"))
                 continue
@@ -94,15 +94,15 @@ class NumberedEcho:
         output.metadata = json.dumps(
             {"revision": self.revision, "counts": {f"{tp.topic}/{tp.partition}": counts[tp] for tp in seen}}
         )
-        if self.ahead and not output.holds:
-            output.ahead = True
+        if self.ahead and not output.paused:
+            output.pipelined = True
             self.counts = counts
         self.pending = [*self.pending[-1:], (output, counts)]
         return output
 
     def committed(self, output: Output) -> None:
         (counts,) = (counts for of, counts in self.pending if of is output)
-        if not output.ahead:
+        if not output.pipelined:
             assert output is self.pending[-1][0], "what is not ahead is committed before the next batch"
             self.counts = counts
 
@@ -166,9 +166,9 @@ class EchoScenario(Scenario):
             for partition in range(self.partitions):
                 for number, message in enumerate(log.messages(lane, partition), 1):
                     if b"bad" in (message.value() or b""):
-                        bad[str(Source.of(message))] += 1
+                        bad[str(RecordRef.of(message))] += 1
                     else:
-                        good[str(Source.of(message))] = number
+                        good[str(RecordRef.of(message))] = number
 
         answers = []
         for lane in ("one", "two"):

@@ -27,14 +27,14 @@ from tests.support.simulation import Scenario, drained, quarantine, simulate
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.load import LoadedModel
-from tailrace.rollout.logic import RolloutLogic
+from tailrace.rollout.processor import RolloutProcessor
 from tailrace.streaming.backends.abstract import Backend, Committed
 from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
 from tailrace.streaming.records import Message, TopicPartition
-from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.runner import ExactlyOnceRunner
 
 MODELS = ("one", "two", "three")
 NEEDED, MARGIN, TOLERANCE = 40, 0.05, 0.1
@@ -332,7 +332,7 @@ class RolloutScenario(Scenario):
         self.publisher = Publisher(REGISTRY)
         self.versions = dict.fromkeys(MODELS, 0)
         self.waited: list[tuple[str, int, str]] = []
-        self.taken_back = 0
+        self.rolled_back = 0
         self.salts: dict[str, list[str]] = {}
         together: tuple[tuple[tuple[str, ...], int], ...] = (
             *((MODELS, 9), (("one",), 15), (("one",), 25), (("three",), 15), (("three",), 40)),
@@ -501,8 +501,8 @@ class RolloutScenario(Scenario):
             if model not in self.publisher.contracts:
                 self._contract(log, model)
 
-    def process(self, backend: Backend, clock: MemoryClock, transactional_id: str) -> BatchLoop:
-        return BatchLoop(
+    def process(self, backend: Backend, clock: MemoryClock, transactional_id: str) -> ExactlyOnceRunner:
+        return ExactlyOnceRunner(
             backend,
             self.logic(),
             service="rollout",
@@ -515,14 +515,14 @@ class RolloutScenario(Scenario):
             bounds=self.bounds,
         )
 
-    def logic(self) -> RolloutLogic:
+    def logic(self) -> RolloutProcessor:
         return self._rollout(away=0.1)
 
-    def _rollout(self, away: float) -> RolloutLogic:
+    def _rollout(self, away: float) -> RolloutProcessor:
         def opened(record: Any, contract: ModelContract, newer_than: int) -> LoadedModel:
             model, version = record["model"], record["version"]
             if self.rng.random() < away:
-                raise Retry("chunks away")
+                raise Unavailable("chunks away")
             if broken(model, version):
                 raise PackageRefused("golden", "off")
             found = OPENED[model, version]
@@ -533,7 +533,7 @@ class RolloutScenario(Scenario):
         def distrust(command: Any, at: Any) -> str | None:
             return "mallory is not trusted" if command["by"] == "mallory" else None
 
-        return RolloutLogic(records(REGISTRY, "rollout"), lambda record: None, opened, distrust)
+        return RolloutProcessor(records(REGISTRY, "rollout"), lambda record: None, opened, distrust)
 
     def done(self, log: MemoryLog) -> bool:
         return drained(log, self.group, INPUTS)
@@ -711,7 +711,7 @@ class RolloutScenario(Scenario):
         self._check_arms(expected, step)
         for one in sorted(waited ^ expected.waiting):
             self.waited.append((model, one, "raised" if one in expected.waiting else "resolved"))
-        self.taken_back += command is None and (
+        self.rolled_back += command is None and (
             name == "rollback"
             or (name == "reject" and bool(before_canary) and expected.canary is None)
             or (name == "reject" and had_arms and not expected.arms)
@@ -754,7 +754,7 @@ class RolloutScenario(Scenario):
         told = [(a["model"], a["version"], a["state"]) for a in self._alerts("promotion-waits")]
         for model in MODELS:
             assert [t for t in told if t[0] == model] == [w for w in self.waited if w[0] == model]
-        assert len(self._alerts("rolled-back")) == self.taken_back
+        assert len(self._alerts("rolled-back")) == self.rolled_back
 
     def _check_canaries(self, steps: list[dict[str, Any]]) -> None:
         """The shares of the contract, one after the other, under one salt: so that no key goes back as they grow."""

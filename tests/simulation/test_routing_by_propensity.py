@@ -19,14 +19,14 @@ from tests.support.scoring import formula_model
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.models.predictions import Predictions
-from tailrace.models.rollout_state.fold import Canary, Experiment, RolloutState
+from tailrace.models.rollout_state.fold import CanaryState, ExperimentState, RolloutState
 from tailrace.rollout.decide import begin_experiment
 from tailrace.rollout.judge import move
 from tailrace.rollout.paired_reports import PairedReports
 from tailrace.scorer.explore import Exploration
 from tailrace.scorer.policy import Policy
 from tailrace.scorer.route import Route, route
-from tailrace.scorer.versions import Serving, Version
+from tailrace.scorer.versions import Serving, ServingVersion
 
 REQUESTS = 1_000_000
 EXPLORED = 0.05
@@ -55,13 +55,13 @@ BANDITS = {
     for assign in ("fixed", "epsilon-greedy", "thompson")
 }
 ARMS = 3
-MODELS = tuple(Version(number, formula_model(CONTRACT, number)) for number in range(1, ARMS + 1))
+MODELS = tuple(ServingVersion(number, formula_model(CONTRACT, number)) for number in range(1, ARMS + 1))
 Floats = NDArray[np.float64]
 
 
 def serving(share: float, salt: str) -> Serving:
-    versions = tuple(Version(number, formula_model(CONTRACT, number)) for number in (1, 2))
-    return Serving(1, versions, canary=Canary(2, share, salt, 1))
+    versions = tuple(ServingVersion(number, formula_model(CONTRACT, number)) for number in (1, 2))
+    return Serving(1, versions, canary=CanaryState(2, share, salt, 1))
 
 
 def near(estimate: Floats, truth: float) -> bool:
@@ -185,7 +185,7 @@ class Answered(NamedTuple):
 
     at: NDArray[np.int64]
     ways: list[Route]
-    experiment: Experiment
+    experiment: ExperimentState
 
 
 def played(assign: str, keys: Sequence[bytes], worth: Floats, windows: int, salt: str) -> Iterator[Answered]:

@@ -16,14 +16,14 @@ from tests.support.simulation import Crash, Scenario, drained, simulate
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records import lanes
 from tailrace.contracts.records.schemas import prediction_schema
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 from tailrace.models.columns import Array, Columns
 from tailrace.models.formats.load import LoadedModel
-from tailrace.scorer.logic import ScorerLogic
+from tailrace.scorer.processor import ScoringProcessor
 from tailrace.streaming import dead_letters
 from tailrace.streaming.backends.memory.log import MemoryLog
-from tailrace.streaming.processor import Logic
-from tailrace.streaming.records import Record, Source
+from tailrace.streaming.processor import Processor
+from tailrace.streaming.records import Record, RecordRef
 from tailrace.streaming.watermark_records import mark_time
 
 WITH_CHAIN = load_contract(TEXT.format(policy="[]"))
@@ -58,7 +58,7 @@ class DeadlyScenario(Scenario):
         self.publisher = Publisher(REGISTRY)
         self.contract = rng.choice([WITH_CHAIN, WITHOUT])
         self.states: list[dict[str, Any]] = []
-        self.requests: dict[Source, float] = {}
+        self.requests: dict[RecordRef, float] = {}
         for topic in (lanes.CONTRACTS, lanes.MANIFESTS, lanes.ROLLOUTS, lanes.CLOCKS, lanes.ALERTS):
             log.create_topic(topic)
         for suffix in ("requests", "predictions", "dead-letters"):
@@ -93,13 +93,13 @@ class DeadlyScenario(Scenario):
     def finish(self, log: MemoryLog, rng: random.Random) -> None:
         self._roll_out(log, champion=rng.choice([1, ALWAYS, SOMETIMES]), previous=2)
 
-    def logic(self) -> Logic:
+    def logic(self) -> Processor:
         def opened(record: Any, contract: Any) -> LoadedModel:
             if self.rng.random() < 0.1:
-                raise Retry("away")
+                raise Unavailable("away")
             return MODELS[record["version"]]
 
-        return ScorerLogic("champion", self.publisher.control.by("scorer"), opened, Slow(self.rng))
+        return ScoringProcessor("champion", self.publisher.control.by("scorer"), opened, Slow(self.rng))
 
     def done(self, log: MemoryLog) -> bool:
         return drained(log, self.group, ["credit.requests"])
@@ -108,7 +108,7 @@ class DeadlyScenario(Scenario):
         letters = [dead_letters.parse(message) for message in log.messages("credit.dead-letters")]
         messages = [m for m in log.messages("credit.predictions") if mark_time(m) is None]
         events = [self.publisher.codec.decode(m.value(), READER).record for m in messages]
-        sources = [Source(**event["source"]) for event in events]
+        sources = [RecordRef(**event["source"]) for event in events]
         assert Counter([*sources, *(letter.source for letter in letters)]) == Counter(self.requests.keys())
         assert {letter.code for letter in letters} <= {"quarantined"}
         for source, event in zip(sources, events, strict=True):

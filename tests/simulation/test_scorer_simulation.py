@@ -23,17 +23,17 @@ from tailrace.avro.codec import Codec
 from tailrace.avro.columns.hashing import key_positions
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records.schemas import prediction_schema
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 from tailrace.models.columns import Array, Columns
 from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.load import LoadedModel
-from tailrace.scorer.logic import ScorerLogic
+from tailrace.scorer.processor import ScoringProcessor
 from tailrace.scorer.versions import Role
 from tailrace.streaming import dead_letters
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.ids import prediction_id
-from tailrace.streaming.processor import Clock, Logic, Output
-from tailrace.streaming.records import Message, Record, Source
+from tailrace.streaming.processor import Clock, Output, Processor
+from tailrace.streaming.records import Message, Record, RecordRef
 from tailrace.streaming.watermark_records import mark, mark_time
 
 TEXT = """
@@ -99,7 +99,7 @@ class Slow(Executor):
         return Looked()
 
 
-class OneRevision(ScorerLogic):
+class OneRevision(ScoringProcessor):
     """All that comes of a batch is of one revision."""
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
@@ -117,7 +117,7 @@ class ScorerScenario(Scenario):
     def setup(self, log: MemoryLog, rng: random.Random) -> None:
         self.rng = rng
         self.publisher = Publisher(REGISTRY)
-        self.requests: dict[Source, float | None] = {}
+        self.requests: dict[RecordRef, float | None] = {}
         self.marks: list[list[int]] = [[] for _ in range(self.partitions)]
         self.states: list[dict[str, Any]] = []
         self.published: set[int] = set()
@@ -211,7 +211,7 @@ class ScorerScenario(Scenario):
             self._contract(log, "always")
         self._roll_out(log, 7, last=True)
 
-    def logic(self) -> Logic:
+    def logic(self) -> Processor:
         trusting = self.rng.random() < 0.5
 
         def opened(record: Any, contract: Any) -> LoadedModel:
@@ -219,7 +219,7 @@ class ScorerScenario(Scenario):
             if version == BROKEN or (version == DOUBTFUL and not trusting):
                 raise PackageRefused("signature", "not trusted here")
             if self.rng.random() < 0.1:
-                raise Retry("away")
+                raise Unavailable("away")
             return MODELS[version]
 
         return OneRevision(
@@ -253,15 +253,15 @@ class ScorerScenario(Scenario):
         self._check_revisions(answers)
         self._check_marks(log)
 
-    def _answers(self, log: MemoryLog) -> dict[Source, list[dict[str, Any]]]:
-        found: dict[Source, list[dict[str, Any]]] = defaultdict(list)
+    def _answers(self, log: MemoryLog) -> dict[RecordRef, list[dict[str, Any]]]:
+        found: dict[RecordRef, list[dict[str, Any]]] = defaultdict(list)
         for message in log.messages(self.output):
             if mark_time(message) is None:
                 event = CODEC.decode(message.value(), READER).record
-                found[Source(**event["source"])].append(event)
+                found[RecordRef(**event["source"])].append(event)
         return dict(found)
 
-    def _check_event(self, source: Source, x: float, event: dict[str, Any]) -> None:
+    def _check_event(self, source: RecordRef, x: float, event: dict[str, Any]) -> None:
         version = event["version"]
         state = self.states[event["rollout_revision"] - 1]
         if self.role == "champion":
@@ -296,7 +296,7 @@ class ScorerScenario(Scenario):
         assert version != BROKEN or off
         assert x != POISON or instead
 
-    def _check_route(self, source: Source, state: dict[str, Any], event: dict[str, Any]) -> None:
+    def _check_route(self, source: RecordRef, state: dict[str, Any], event: dict[str, Any]) -> None:
         """The version in whose stretch the key lies answers, and the champion where that is nobody's."""
         said = (event["version"], event["role"], event["arm"], pytest.approx(event["arm_propensity"]))
         if state["off"]:
@@ -322,7 +322,7 @@ class ScorerScenario(Scenario):
         else:
             assert said == expected
 
-    def _check_revisions(self, answers: dict[Source, list[dict[str, Any]]]) -> None:
+    def _check_revisions(self, answers: dict[RecordRef, list[dict[str, Any]]]) -> None:
         last: dict[int, int] = {}
         for source in sorted(answers):
             for event in answers[source]:
@@ -353,9 +353,9 @@ class ScorerScenario(Scenario):
         if time is not None:
             return ("mark", time)
         if message.topic() == "credit.requests":
-            return Source.of(message)
+            return RecordRef.of(message)
         event = CODEC.decode(message.value(), READER).record
-        return Source(**event["source"])
+        return RecordRef(**event["source"])
 
 
 READER = prediction_schema(CONTRACTS["class"])

@@ -15,18 +15,18 @@ from tests.support.signed import Control
 from tests.support.simulation import Scenario, drained, simulate
 
 from tailrace.avro.codec import Codec
-from tailrace.clickhouse.tables import CONTROL_TABLES, UNREADABLE, Column, columns_of
+from tailrace.clickhouse.tables import CONTROL_TABLES, UNREADABLE, TableColumn, columns_of
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records.control_codec import control_schema
 from tailrace.contracts.records.lanes import CONTRACTS, Lane
 from tailrace.contracts.records.schemas import lane_schemas
-from tailrace.errors import BadRecord, Retry
+from tailrace.errors import BadRecord, Unavailable
 from tailrace.sink.app import all_contracts
 from tailrace.sink.loop import Sink
-from tailrace.sink.rows import DEAD_LETTER_LAYOUT, UNREADABLE_LAYOUT, Layout, Row, RowReader
+from tailrace.sink.rows import DEAD_LETTER_LAYOUT, UNREADABLE_LAYOUT, Row, RowReader, TableLayout
 from tailrace.streaming.backends.abstract import Backend, Committed, Retriable
 from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
-from tailrace.streaming.records import Message, Record, Source, TopicPartition
+from tailrace.streaming.records import Message, Record, RecordRef, TopicPartition
 from tailrace.streaming.watermark_records import mark, mark_time
 
 TOPICS = ("one.requests", "one.predictions", "two.requests")
@@ -63,7 +63,7 @@ class GrowingRows:
         if mark_time(message) is not None:
             return None
         if self.registry.rng.random() < self.registry.away:
-            raise Retry("the registry is away")
+            raise Unavailable("the registry is away")
         value = message.value() or b""
         if message.topic() == CONTRACTS:
             return Row(message, LAYOUTS["contracts"], {"value": value})
@@ -72,7 +72,7 @@ class GrowingRows:
         return Row(message, LAYOUTS[value.decode()], {"value": value})
 
 
-LAYOUTS = {name: Layout(name, (Column("value", "String", itemgetter("value")),)) for name in TABLES}
+LAYOUTS = {name: TableLayout(name, (TableColumn("value", "String", itemgetter("value")),)) for name in TABLES}
 
 
 class Storing(Scenario):
@@ -87,7 +87,7 @@ class Storing(Scenario):
             {name: ["value"] for name in TABLES}
             | {UNREADABLE: [column.name for column in UNREADABLE_LAYOUT.columns]}
         )
-        self.fed: dict[Source, bytes] = {}
+        self.fed: dict[RecordRef, bytes] = {}
         self.clients: list[StoreClient] = []
         self.to_open = list(TOPICS)
         log.create_topic(CONTRACTS, 1)
@@ -156,10 +156,10 @@ class Storing(Scenario):
         ) >= len(self.fed)
 
     def check(self, log: MemoryLog) -> None:
-        stored: Counter[Source] = Counter()
+        stored: Counter[RecordRef] = Counter()
         for table, rows in self.store.tables.items():
             for row, coordinates in zip(rows, self.store.coordinates(table), strict=True):
-                source = Source(*coordinates)
+                source = RecordRef(*coordinates)
                 stored[source] += 1
                 value = self.fed[source]
                 assert table == value.decode() or (table == UNREADABLE and value in (b"second", b"never"))
@@ -208,7 +208,7 @@ class ReadingContracts(Storing):
             }
             | {"contracts": [column.name for column in columns_of(cast(Any, control_schema("Contract")))]}
         )
-        self.fed: dict[Source, bytes] = {}
+        self.fed: dict[RecordRef, bytes] = {}
         self.clients: list[StoreClient] = []
         self.to_apply = list(REVISIONS)
         for topic in CONTROL_TABLES:
@@ -283,11 +283,11 @@ class ReadingContracts(Storing):
         return drained(log, self.group, topics) and sum(map(len, self.store.tables.values())) >= len(self.fed)
 
     def check(self, log: MemoryLog) -> None:
-        stored: Counter[Source] = Counter()
+        stored: Counter[RecordRef] = Counter()
         for table in self.store.tables:
             for coordinates in self.store.coordinates(table):
-                stored[Source(*coordinates)] += 1
-                assert table in (self.fed[Source(*coordinates)].decode(), UNREADABLE)
+                stored[RecordRef(*coordinates)] += 1
+                assert table in (self.fed[RecordRef(*coordinates)].decode(), UNREADABLE)
         assert stored == Counter(dict.fromkeys(self.fed, 1)), "as many rows as records, each once"
 
 

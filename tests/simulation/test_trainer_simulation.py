@@ -29,13 +29,13 @@ from tailrace.trainer.decide import (
     CaughtUp,
     DriftJudged,
     Event,
-    Plan,
+    OpenTrigger,
     Run,
     RunStep,
+    StartRun,
     State,
-    Trigger,
     WindowJudged,
-    Work,
+    WritePlan,
     decide,
     run_id,
 )
@@ -126,7 +126,7 @@ def facts(rng: random.Random) -> Facts:
             records.append(("alerts", Alerted(MODEL, _alert("drift", day, day + 1))))
         rng.shuffle(records)
         found.drift.append(records)
-    last: Trigger | None = None
+    last: OpenTrigger | None = None
     for day in range(41):
         records = []
         for window, share in ((day, 0.5), (day - 1, 1.0)):
@@ -146,9 +146,9 @@ def facts(rng: random.Random) -> Facts:
     return found
 
 
-def _alert(kind: Any, changed: int, at: int) -> Trigger:
+def _alert(kind: Any, changed: int, at: int) -> OpenTrigger:
     # Which version it is about does not matter where the champion is not known; see the unit tests for that.
-    return Trigger(kind, f"{kind}-{at}", at * DAY, max(0, changed) * DAY, "", version=None)
+    return OpenTrigger(kind, f"{kind}-{at}", at * DAY, max(0, changed) * DAY, "", version=None)
 
 
 def _window(digest: str, window: int, judged: int, labelled: int, rng: random.Random) -> WindowJudged:
@@ -179,7 +179,7 @@ def expected(given: Facts) -> list[tuple[int, int, int, str]]:
     wanted = contract.training.triggers
     kinds = {k for t in wanted for k in ("drift", "quality") if getattr(t, k)}
     windows = given.all(WindowJudged)
-    first: dict[str, Trigger] = {}
+    first: dict[str, OpenTrigger] = {}
     for told in given.all(Alerted):
         first[told.trigger.id] = min(
             first.get(told.trigger.id, told.trigger), told.trigger, key=lambda t: t.at
@@ -288,9 +288,9 @@ class Trainer:
         self.state, actions = decide(self.state, CaughtUp())
         assert self.state == before
         for action in actions:
-            if isinstance(action, Plan):
+            if isinstance(action, WritePlan):
                 self.to_write.append([("runs", recorded(action.run))])
-            elif isinstance(action, Work) and self.working is None:
+            elif isinstance(action, StartRun) and self.working is None:
                 self.working = action.run
         if self.working is not None and not self.to_write:
             run, self.working = self.working, None
@@ -342,7 +342,7 @@ def play(seed: int) -> None:
 
 def _never(rng: random.Random) -> Alerted:
     """An alert that is aborted."""
-    return Alerted(MODEL, Trigger("drift", f"aborted-{rng.random()}", DAY, 0, ""))
+    return Alerted(MODEL, OpenTrigger("drift", f"aborted-{rng.random()}", DAY, 0, ""))
 
 
 def _idle(trainer: Trainer) -> bool:

@@ -22,9 +22,9 @@ from tests.support.toy_windows import (
 from tailrace.contracts.records.lanes import WINDOW_PARTS
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.bounds import STEP
-from tailrace.streaming.processor import Logic
+from tailrace.streaming.processor import Processor
 from tailrace.streaming.records import Record
-from tailrace.windows.processor import WindowedLogic
+from tailrace.windows.processor import WindowedProcessor
 
 
 class WindowedScenario(Scenario):
@@ -55,9 +55,9 @@ class WindowedScenario(Scenario):
         """In half of the schedules time passes everywhere until all windows are over."""
         self._write(self.feeder.tick(10_000 if rng.random() < 0.5 else self.feeder.latest))
 
-    def logic(self) -> Logic:
+    def logic(self) -> Processor:
         topics = self.log.topics()
-        return WindowedLogic(
+        return WindowedProcessor(
             ToyWindows(), CODEC, lambda topic: topics[topic], keep_after=self.keep_after, bounds=self.bounds
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.control.apply import Plan
+from tailrace.control.apply import ApplyPlan
 
 CREDIT = """
 model: credit
@@ -41,7 +41,7 @@ def contract(text: str = CREDIT, **replaced: str) -> ModelContract:
 
 def contract_record(contract: ModelContract, follows: int = 0, *, at: int = 0) -> dict[str, Any]:
     """The record of a contract that is applied behind this revision."""
-    return Plan("", contract, "", follows, []).record("test", at)
+    return ApplyPlan("", contract, "", follows, []).record("test", at)
 
 
 def anybody(record: Mapping[str, Any]) -> None:

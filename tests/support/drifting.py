@@ -20,7 +20,7 @@ from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import prediction_schema, subject
-from tailrace.drift.logic import DriftWindows
+from tailrace.drift.windows import DriftWindows
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
 from tailrace.models.reference import Reference, category_profile, feature_profiles, number_profile

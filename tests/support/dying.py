@@ -14,7 +14,7 @@ from tailrace.models.columns import Array, Columns
 from tailrace.scorer.versions import Role
 from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
 from tailrace.streaming.records import Record
-from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.runner import ExactlyOnceRunner
 
 REQUESTS = "credit.requests"
 
@@ -54,7 +54,7 @@ class DyingScorer:
             self._append(self.publisher.manifest(version, formula_model(contract, version, runner)))
         self.lives = 0
         self.asked = 0
-        self._loop: BatchLoop | None = None
+        self._loop: ExactlyOnceRunner | None = None
 
     def _append(self, record: Record) -> None:
         self.log.append(*record)
@@ -94,9 +94,9 @@ class DyingScorer:
             self._loop.close()
             self._loop = None
 
-    def _start(self) -> BatchLoop:
+    def _start(self) -> ExactlyOnceRunner:
         self.lives += 1
-        return BatchLoop(
+        return ExactlyOnceRunner(
             self.log.backend(),
             self.publisher.logic(self.role),
             service="scorer",

@@ -10,15 +10,15 @@ from tests.support.simulation import quarantine
 
 from tailrace.runtime.service import Service, run_service
 from tailrace.streaming.backends.kafka.backend import KafkaBackend
-from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.time_source import SystemClock
 
 
 def main() -> None:
     group, instance, source, target = sys.argv[1:]
 
-    def make(service: Service) -> BatchLoop:
-        return BatchLoop(
+    def make(service: Service) -> ExactlyOnceRunner:
+        return ExactlyOnceRunner(
             KafkaBackend(service.connection, instance),
             Echo(source, target),
             service=group,

@@ -10,10 +10,10 @@ from clickhouse_connect.driver.insert import InsertContext
 from clickhouse_connect.driver.transform import NativeTransform
 from tests.support.memory_store import MemoryStore, StoreClient
 
-from tailrace.clickhouse.tables import COORDINATES, Column
+from tailrace.clickhouse.tables import COORDINATES, TableColumn
 
 
-def typed_store(layouts: Mapping[str, Sequence[Column]]) -> MemoryStore:
+def typed_store(layouts: Mapping[str, Sequence[TableColumn]]) -> MemoryStore:
     """A store with these tables, whose columns have their types."""
     store = MemoryStore({table: [] for table in layouts})
     for table, columns in layouts.items():

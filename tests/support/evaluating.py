@@ -15,8 +15,8 @@ from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import lane_schemas, subject
-from tailrace.evaluator.counts import Counts
-from tailrace.evaluator.logic import PerformanceWindows
+from tailrace.evaluator.counts import PerformanceCounts
+from tailrace.evaluator.windows import PerformanceWindows
 from tailrace.models.guards.conformal import Quantiles
 from tailrace.models.manifest import Holdout, Manifest
 from tailrace.streaming.records import Message, PlainMessage, Record
@@ -164,7 +164,7 @@ class Lab:
 
     def counted(
         self, topic: str, records: Sequence[dict[str, Any]], windows: PerformanceWindows | None = None
-    ) -> dict[tuple[int, int, str], Counts]:
+    ) -> dict[tuple[int, int, str], PerformanceCounts]:
         """What records of a topic add, by window, age and subject; nothing may be bad. Clocks stand at the start."""
         import numpy as np
 
@@ -173,7 +173,7 @@ class Lab:
         rows = windows.read(topic, messages)
         assert not rows.bad
         before = np.full(len(messages), -(2**62), dtype=np.int64)
-        found: dict[tuple[int, int, str], Counts] = {}
+        found: dict[tuple[int, int, str], PerformanceCounts] = {}
         for _, cell in windows.count(topic, rows, before):
             key = cell.window_start, cell.age, cell.subject
             found[key] = windows.add(found.get(key), cell.counts)

@@ -15,7 +15,7 @@ from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import lane_schemas, outcome_schema, subject
 from tailrace.streaming.ids import prediction_id
-from tailrace.streaming.records import Message, Record, Source
+from tailrace.streaming.records import Message, Record, RecordRef
 
 CONTRACT = """
 model: credit
@@ -50,7 +50,7 @@ class JoinedLane:
 
     def prediction(
         self,
-        source: Source,
+        source: RecordRef,
         request_id: str,
         key: str,
         time: int,

@@ -25,7 +25,7 @@ from tailrace.models.package.build import Package
 from tailrace.signing.trust import own_key
 from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics, lane_topics
 from tailrace.streaming.ids import prediction_id
-from tailrace.streaming.records import Record, Source
+from tailrace.streaming.records import Record, RecordRef
 
 PARTITIONS = 3
 
@@ -103,13 +103,13 @@ class HandmadeLane:
         value = self.codec.encode(self.schema_ids[self.lane.requests], record)
         return Record(self.lane.requests, value, f"r{number}".encode(), partition=partition)
 
-    def prediction(self, source: Source, topic: str | None = None, **changed: Any) -> Record:
+    def prediction(self, source: RecordRef, topic: str | None = None, **changed: Any) -> Record:
         topic = topic or self.lane.predictions
         return Record(
             topic, self.codec.encode(self.schema_ids[topic], self.predicted(source, topic, **changed)), b"r"
         )
 
-    def predicted(self, source: Source, topic: str, **changed: Any) -> dict[str, Any]:
+    def predicted(self, source: RecordRef, topic: str, **changed: Any) -> dict[str, Any]:
         """The prediction as decoded."""
         role, version = ("shadow", 2) if topic == self.lane.shadow_predictions else ("champion", 1)
         return {
@@ -142,7 +142,7 @@ class HandmadeLane:
         value = self.codec.encode(self.schema_ids[self.lane.labels], record)
         return Record(self.lane.labels, value, f"r{number}".encode(), partition=partition)
 
-    def outcome(self, predicted: dict[str, Any], label: Source, defaulted: bool, **changed: Any) -> Record:
+    def outcome(self, predicted: dict[str, Any], label: RecordRef, defaulted: bool, **changed: Any) -> Record:
         """The first outcome of a prediction, which has a label."""
         event = {
             "outcome_id": f"o-{predicted['prediction_id']}",
@@ -157,7 +157,7 @@ class HandmadeLane:
         value = self.codec.encode(self.schema_ids[self.lane.outcomes], event)
         return Record(self.lane.outcomes, value, b"r")
 
-    def write(self, records: Iterable[Record], transactional_id: str | None = None) -> list[Source]:
+    def write(self, records: Iterable[Record], transactional_id: str | None = None) -> list[RecordRef]:
         """Writes records, in one transaction where an id is given; their coordinates, in the same order."""
         options: dict[str, Any] = {**self.connection.kafka, "partitioner": "murmur2_random"}
         if transactional_id is not None:
@@ -166,11 +166,11 @@ class HandmadeLane:
         if transactional_id is not None:
             producer.init_transactions(30)
             producer.begin_transaction()
-        written: dict[int, Source] = {}
+        written: dict[int, RecordRef] = {}
 
         def delivered(number: int, error: Any, message: Any) -> None:
             assert error is None, error
-            written[number] = Source.of(message)
+            written[number] = RecordRef.of(message)
 
         for number, record in enumerate(records):
             where = {} if record.partition is None else {"partition": record.partition}
@@ -188,7 +188,7 @@ class HandmadeLane:
         assert producer.flush(30) == 0
         return [written[number] for number in sorted(written)]
 
-    def commit(self, group: str, sources: Sequence[Source]) -> None:
+    def commit(self, group: str, sources: Sequence[RecordRef]) -> None:
         """Commits for a group what a scorer would have that had processed all of these."""
         ends: dict[int, int] = {}
         for source in sources:

@@ -17,7 +17,7 @@ import pytest
 from tests.support.simulation import quarantine
 from tests.support.summing import Summing, expected_sums
 
-from tailrace.avro.columns.bytes_column import NULL, Spans
+from tailrace.avro.columns.bytes_column import NULL, BytesColumn
 from tailrace.streaming.backends.abstract import (
     MAX_METADATA_BYTES,
     Abortable,
@@ -27,14 +27,14 @@ from tailrace.streaming.backends.abstract import (
     Fatal,
     History,
     OutOfRange,
-    Refused,
+    RecordRejected,
     Retriable,
     TransactionalProducer,
 )
 from tailrace.streaming.partitioner import partition_of
-from tailrace.streaming.processor import Clock, Logic, Output
+from tailrace.streaming.processor import Clock, Output, Processor
 from tailrace.streaming.records import Message, Record, Records, Runs, TopicPartition
-from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.time_source import WaitingClock
 
 Answer = TypeVar("Answer")
@@ -156,7 +156,7 @@ class LogConformance:
             self.world.create_topic(topic, 5)
         chance = random.Random(3)
         rows = [(chance.randbytes(chance.choice((0, 1, 600))), b"key-%d" % (n % 40)) for n in range(3_000)]
-        values, keys = (Spans.of(column) for column in zip(*rows, strict=True))
+        values, keys = (BytesColumn.of(column) for column in zip(*rows, strict=True))
         without = np.arange(0, 3_000, 100)
         values.begins[without] = NULL
         columns = Records(self.topic, values, keys)
@@ -230,17 +230,17 @@ class LogConformance:
         self.world.create_topic(self.topic, 1)
         producer = self.started()
         large = random.randbytes(limits * self.world.max_message_bytes + 1)
-        columns = Records(self.topic, Spans.of([b"a", large, b"c"]), Spans.of([b"1", b"2", b"3"]))
+        columns = Records(self.topic, BytesColumn.of([b"a", large, b"c"]), BytesColumn.of([b"1", b"2", b"3"]))
         kinds: list[type[Exception]] = []
-        while Refused not in kinds and len(kinds) < 2:
+        while RecordRejected not in kinds and len(kinds) < 2:
             producer.begin()
             try:
                 producer.produce(columns)
                 patiently(producer.commit)
-            except (Refused, Abortable) as error:
+            except (RecordRejected, Abortable) as error:
                 kinds.append(type(error))
             producer.abort()
-        assert kinds[-1] is Refused
+        assert kinds[-1] is RecordRejected
         producer.begin()
         producer.produce(columns[::2])
         producer.commit()
@@ -255,7 +255,7 @@ class LogConformance:
             producer.produce([Record(self.topic, random.randbytes(self.world.max_message_bytes + 1))])
             patiently(producer.commit)
 
-        with pytest.raises(Refused):
+        with pytest.raises(RecordRejected):
             write()
         producer.abort()
         assert self.read(self.topic) == []
@@ -561,7 +561,7 @@ class LogConformance:
         answers = self.world.backend().reader([self.other])
         found: list[bytes | None] = []
 
-        def answered(running: Sequence[BatchLoop], count: int) -> bool:
+        def answered(running: Sequence[ExactlyOnceRunner], count: int) -> bool:
             for loop in running:
                 loop.step()
             found.extend(message.value() for message in answers.poll(0))
@@ -587,7 +587,7 @@ class LogConformance:
         answers = self.world.backend().reader([self.other])
         found: list[Message] = []
 
-        def answered(running: Sequence[BatchLoop], count: int) -> bool:
+        def answered(running: Sequence[ExactlyOnceRunner], count: int) -> bool:
             for loop in running:
                 loop.step()
             found.extend(answers.poll(0))
@@ -613,8 +613,8 @@ class LogConformance:
             told = [json.loads(m.value() or b"") for m in found if m.partition() == partition]
             assert told == expected_sums([m for m in fed if m.partition() == partition])
 
-    def loop(self, number: int, logic: Logic | None = None) -> BatchLoop:
-        return BatchLoop(
+    def loop(self, number: int, logic: Processor | None = None) -> ExactlyOnceRunner:
+        return ExactlyOnceRunner(
             self.world.backend(),
             logic or Echo(self.topic, self.other),
             service="echo",

@@ -6,7 +6,7 @@ import json
 
 from tailrace.avro.registry import IncompatibleSchema, Registered, Schema, UnknownSchema, schema_text
 from tailrace.contracts.records.compatibility import breaks
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 
 
 class MemoryRegistry:
@@ -57,4 +57,4 @@ class MemoryRegistry:
 
     def _reach(self) -> None:
         if self.away:
-            raise Retry("the registry is away")
+            raise Unavailable("the registry is away")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tailrace.clickhouse.client import NO_SUCH_COLUMN, UNKNOWN_TABLE, QueryFailed
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 from tailrace.streaming.backends.memory.log import MemoryLog
 
 COORDINATES = ("_topic", "_partition", "_offset")
@@ -32,7 +32,7 @@ class MemoryStore:
         self.looked = 0  # times that somebody asked what is there
 
     def command(self, sql: str) -> None:
-        """Runs what ``kit.tables`` says: CREATE TABLE IF NOT EXISTS, and ALTER TABLE ADD COLUMN IF NOT EXISTS."""
+        """Runs what `clickhouse.tables` says: CREATE TABLE IF NOT EXISTS, and ALTER TABLE ADD COLUMN IF NOT EXISTS."""
         table, names = sql.split("`")[1], sql.split("`")[3::2]
         self.tables.setdefault(table, [])
         self.tokens.setdefault(table, [])
@@ -89,12 +89,12 @@ class StoreClient:
         if self._rng.random() < self.trouble / 4 and token not in self._store.tokens[table]:
             # The server is killed while it takes the block: it writes the token first.
             self._store.tokens[table].append(token)
-            raise Retry("ClickHouse was killed")
+            raise Unavailable("ClickHouse was killed")
         self._store.take(table, columns, token)
         if fault is not None:
             raise fault
         if self._rng.random() < self.trouble / 2:
-            raise Retry("the answer to the insert was lost")
+            raise Unavailable("the answer to the insert was lost")
 
     def last_offset(self, table: str, topic: str, partition: int) -> int:
         self._fail("last_offset")
@@ -112,5 +112,5 @@ class StoreClient:
     def _fail(self, call: str) -> BaseException | None:
         fault = self._log.call(self._name, call)
         if self._rng.random() < self.trouble / 2:
-            raise Retry(f"ClickHouse is away ({call})")
+            raise Unavailable(f"ClickHouse is away ({call})")
         return None if fault is None else fault.error

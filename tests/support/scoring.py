@@ -29,12 +29,12 @@ from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.load import LoadedModel
 from tailrace.models.inputs import Input
 from tailrace.models.manifest import Holdout, Lineage, Manifest, Part, Tolerance
-from tailrace.scorer.logic import ScorerLogic
+from tailrace.scorer.processor import ScoringProcessor
 from tailrace.scorer.versions import Role
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
 from tailrace.streaming.inline_executor import Inline
-from tailrace.streaming.processor import Logic, Output
+from tailrace.streaming.processor import Output, Processor
 from tailrace.streaming.records import DeadLetter, PlainMessage, Record, TopicPartition
 
 NOW = 1_700_000_000_000
@@ -225,8 +225,8 @@ class Publisher:
         )
         return self.codec.encode(schema_id, dict(request))
 
-    def logic(self, role: Role = "champion", executor: Executor | None = None) -> ScorerLogic:
-        return ScorerLogic(
+    def logic(self, role: Role = "champion", executor: Executor | None = None) -> ScoringProcessor:
+        return ScoringProcessor(
             role,
             self.control.by("scorer" if role == "champion" else "shadow-scorer"),
             self.open,
@@ -240,7 +240,9 @@ REFUSED = PackageRefused("golden", "off by one")
 class Bench:
     """Drives a logic by hand: a message's offset is its place in its partition."""
 
-    def __init__(self, logic: Logic, publisher: Publisher, assigned: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self, logic: Processor, publisher: Publisher, assigned: Mapping[int, str] | None = None
+    ) -> None:
         self.logic = logic
         self.publisher = publisher
         self._ends: dict[tuple[str, int], int] = {}

@@ -16,12 +16,19 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from tailrace.streaming.backends.abstract import Abortable, Backend, Committed, Fatal, Indefinite, Retriable
+from tailrace.streaming.backends.abstract import (
+    Abortable,
+    Backend,
+    Committed,
+    Fatal,
+    OutcomeUnknown,
+    Retriable,
+)
 from tailrace.streaming.backends.memory.log import Fault, MemoryClock, MemoryLog
 from tailrace.streaming.bounds import STEP
-from tailrace.streaming.processor import Logic, Output
+from tailrace.streaming.processor import Output, Processor
 from tailrace.streaming.records import DeadLetter, Message, TopicPartition
-from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.runner import ExactlyOnceRunner
 
 LONG = os.environ.get("TAILRACE_CHAOS") == "long"
 
@@ -54,12 +61,12 @@ class Scenario:
     def finish(self, log: MemoryLog, rng: random.Random) -> None:
         """Writes what has to be there for everything to be worked off."""
 
-    def logic(self) -> Logic:
+    def logic(self) -> Processor:
         raise NotImplementedError
 
     def process(self, backend: Backend, clock: MemoryClock, transactional_id: str) -> Process:
         """One instance of the service; by default ``logic`` on the batch loop."""
-        return BatchLoop(
+        return ExactlyOnceRunner(
             backend,
             self.logic(),
             service="service",
@@ -157,10 +164,15 @@ _ERRORS: dict[str, list[tuple[type[Exception], bool]]] = {
         (Retriable, False),
         (Retriable, True),
         (Abortable, False),
-        (Indefinite, False),
-        (Indefinite, True),
+        (OutcomeUnknown, False),
+        (OutcomeUnknown, True),
     ],
-    "abort_transaction": [(Retriable, False), (Retriable, True), (Indefinite, False), (Indefinite, True)],
+    "abort_transaction": [
+        (Retriable, False),
+        (Retriable, True),
+        (OutcomeUnknown, False),
+        (OutcomeUnknown, True),
+    ],
 }
 
 
@@ -300,7 +312,7 @@ class World:
             if what < 0.60:
                 return Fault(marker_delay_ms=delay)
             if what < 0.70:
-                return Fault(Indefinite(f"{call} has gone astray"), astray_ms=delay)
+                return Fault(OutcomeUnknown(f"{call} has gone astray"), astray_ms=delay)
         if what < 0.73:
             self.cut_off[client] = self.log.now_ms + self.rng.choice([100, 3_000, 10_000, 20_000])
             raise Retriable(f"{client} is cut off")

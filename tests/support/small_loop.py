@@ -20,15 +20,15 @@ from tailrace.contracts.records.control_codec import CONTROL_NAMES, control_sche
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import lane_schemas, subject
 from tailrace.contracts.state.lane_clocks import LaneClock, record_of
-from tailrace.drift.logic import DriftWindows
-from tailrace.evaluator.logic import PerformanceWindows
-from tailrace.joiner.logic import JoinerLogic
+from tailrace.drift.windows import DriftWindows
+from tailrace.evaluator.windows import PerformanceWindows
+from tailrace.joiner.processor import JoiningProcessor
 from tailrace.joiner.store import MemoryStore
 from tailrace.models.columns import Array, Columns
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
-from tailrace.rollout.logic import RolloutLogic
-from tailrace.scorer.logic import ScorerLogic
+from tailrace.rollout.processor import RolloutProcessor
+from tailrace.scorer.processor import ScoringProcessor
 from tailrace.signing.errors import SignatureRefused
 from tailrace.signing.records import command_bytes, sign_command
 from tailrace.signing.signers import OWNER
@@ -39,14 +39,14 @@ from tailrace.sink.rows import DEAD_LETTER_LAYOUT, UNREADABLE_LAYOUT, RowReader
 from tailrace.streaming.backends.kafka.topics import control_topics
 from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
 from tailrace.streaming.inline_executor import Inline
-from tailrace.streaming.processor import Logic
+from tailrace.streaming.processor import Processor
 from tailrace.streaming.records import Message, Record
-from tailrace.streaming.runner import BatchLoop
-from tailrace.trainer.decide import CaughtUp, Run, State, Trigger, decide, run_id
+from tailrace.streaming.runner import ExactlyOnceRunner
+from tailrace.trainer.decide import CaughtUp, OpenTrigger, Run, State, decide, run_id
 from tailrace.trainer.events import TOPICS, Events
 from tailrace.trainer.events import record_of as training_run
 from tailrace.windows.kinds import Windows
-from tailrace.windows.processor import WindowedLogic
+from tailrace.windows.processor import WindowedProcessor
 
 CONTRACT = (
     drifting.CONTRACT.replace("lateness: 1h", "lateness: 1s, skew: 5min")
@@ -129,7 +129,7 @@ class SmallLoop:
         signed = sign_command(by.home, command, Held(OWNER).key())
         run = Run(
             run_id=run_id("credit", NOW), model="credit", cut=NOW,
-            triggers=(Trigger("drift", "a1", NOW, NOW, "it drifts", 1),), changed_at=NOW, window_start=NOW - 9,
+            triggers=(OpenTrigger("drift", "a1", NOW, NOW, "it drifts", 1),), changed_at=NOW, window_start=NOW - 9,
             window_end=NOW, labels=9, contract_digest=self.contract.digest, champion=1, offsets=((0, 5),),
             state="failed",
         )  # fmt: skip
@@ -147,7 +147,7 @@ class SmallLoop:
             client: Any = EncodingClient(self.tables, self.log, name, self.rng, 0.0)
             rows = RowReader(self.publisher.control.by("sink"), client, lambda: all_contracts(backend))
             return Sink(backend, rows, client, group="sink", clock=clock)
-        return BatchLoop(
+        return ExactlyOnceRunner(
             backend,
             self._logic(name),
             service=name,
@@ -164,20 +164,20 @@ class SmallLoop:
         self.processes[name].close()
         self.processes[name] = self._start(name)
 
-    def _logic(self, name: str) -> Logic:
+    def _logic(self, name: str) -> Processor:
         by = self.publisher.control.by(name)
         if name in ("scorer", "shadow-scorer"):
             role: Any = "champion" if name == "scorer" else "shadow"
-            return ScorerLogic(role, by, self.publisher.open, Inline(), self._verify)
+            return ScoringProcessor(role, by, self.publisher.open, Inline(), self._verify)
         if name == "joiner":
-            return JoinerLogic(
+            return JoiningProcessor(
                 by,
                 lambda lane, number: MemoryStore(),
                 self._partitions,
                 lambda: self._control((lanes.CONTRACTS,)),
             )
         if name == "rollout":
-            return RolloutLogic(
+            return RolloutProcessor(
                 by,
                 self._verify,
                 lambda record, contract, newer_than: self.publisher.open(record, contract),
@@ -189,7 +189,7 @@ class SmallLoop:
             kind = DriftWindows(by, self._reference, self._verify, catch_up)
         else:
             kind = PerformanceWindows(by, self._verify, catch_up)
-        return WindowedLogic(kind, by.codec, self._partitions, keep_after=20)
+        return WindowedProcessor(kind, by.codec, self._partitions, keep_after=20)
 
     def _catch_up(self, topics: Callable[[], Sequence[str]]) -> Callable[[], Sequence[Message]]:
         return lambda: self._control(topics())

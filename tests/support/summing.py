@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from tailrace.streaming.backends.abstract import Committed, History
 from tailrace.streaming.processor import Clock, Output
-from tailrace.streaming.records import Message, Record, Source, TopicPartition
+from tailrace.streaming.records import Message, Record, RecordRef, TopicPartition
 
 LAST = 4
 
@@ -68,7 +68,7 @@ class Summing:
             at = message.partition()
             last[at] = [*last[at], (message.offset(), int(message.value() or b""))][-LAST:]
             counts[at] += 1
-            answer = [str(Source.of(message)), sum(number for _, number in last[at]), counts[at]]
+            answer = [str(RecordRef.of(message)), sum(number for _, number in last[at]), counts[at]]
             records.append(Record(self.sums, json.dumps(answer).encode(), None, (), at))
         for at in {message.partition() for message in batch}:
             records.append(Record(self.count_topic, b"%d" % counts[at], None, (), at))
@@ -89,6 +89,6 @@ def expected_sums(numbers: Sequence[Message]) -> list[list[object]]:
     """The answers to all numbers of one partition."""
     values = [int(message.value() or b"") for message in numbers]
     return [
-        [str(Source.of(message)), sum(values[max(0, at + 1 - LAST) : at + 1]), at + 1]
+        [str(RecordRef.of(message)), sum(values[max(0, at + 1 - LAST) : at + 1]), at + 1]
         for at, message in enumerate(numbers)
     ]

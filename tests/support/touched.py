@@ -12,9 +12,9 @@ import fastavro
 from tailrace.avro.codec import HEADER, Codec, read_schema_id
 from tailrace.avro.strict_types import plain
 from tailrace.errors import BadRecord
-from tailrace.joiner.forward import Forwarded
+from tailrace.joiner.repartition import Forwarded
 from tailrace.streaming import dead_letters
-from tailrace.streaming.records import Message, Source
+from tailrace.streaming.records import Message, RecordRef
 
 _IDS = ("prediction_id", "outcome_id")
 
@@ -27,27 +27,27 @@ class Touched:
         messages: all that is in the log.
     """
 
-    def __init__(self, forged: Iterable[Source], messages: Iterable[Message], codec: Codec) -> None:
+    def __init__(self, forged: Iterable[RecordRef], messages: Iterable[Message], codec: Codec) -> None:
         self._codec = codec
         self._beginnings: dict[int, list[Any]] = {}
-        self._messages = {Source.of(message): message for message in messages}
+        self._messages = {RecordRef.of(message): message for message in messages}
         self._forged: set[Hashable] = set()
         for place in forged:
             self._forged |= self._said(place)
 
     def is_accused(self, problem: dict[str, Any]) -> bool:
         """Whether a problem is about one of these."""
-        place = Source(problem["topic"], problem["partition"], problem["offset"])
+        place = RecordRef(problem["topic"], problem["partition"], problem["offset"])
         return not self._forged.isdisjoint(self._said(place))
 
-    def _said(self, place: Source) -> set[Hashable]:
+    def _said(self, place: RecordRef) -> set[Hashable]:
         """Where a record is, which records it names, and the ids of its prediction and its outcome."""
         said: set[Hashable] = {place}
         message = self._messages.get(place)
         if message is None:
             return said
         with suppress(BadRecord):
-            said.add(Source(*Forwarded.of(message)[:3]))
+            said.add(RecordRef(*Forwarded.of(message)[:3]))
         with suppress(ValueError):
             said.add(dead_letters.parse(message).source)
         with suppress(BadRecord):
@@ -85,7 +85,7 @@ def _named(value: Any) -> Iterator[Hashable]:
         value = dict(enumerate(value))
     if isinstance(value, dict):
         if value.keys() == {"topic", "partition", "offset"}:
-            yield Source(**value)
+            yield RecordRef(**value)
         yield from (value[name] for name in _IDS if name in value)
         for inner in value.values():
             yield from _named(inner)

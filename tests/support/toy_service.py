@@ -10,19 +10,19 @@ from tests.support.toy_windows import CODEC, ToyWindows
 
 from tailrace.runtime.service import Service, run_service
 from tailrace.streaming.backends.kafka.backend import KafkaBackend
-from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.time_source import SystemClock
-from tailrace.windows.processor import WindowedLogic
+from tailrace.windows.processor import WindowedProcessor
 
 
 def main() -> None:
     instance = sys.argv[1]
 
-    def make(service: Service) -> BatchLoop:
+    def make(service: Service) -> ExactlyOnceRunner:
         backend = KafkaBackend(service.connection, instance)
-        return BatchLoop(
+        return ExactlyOnceRunner(
             backend,
-            WindowedLogic(ToyWindows(), CODEC, lambda topic: backend.topics()[topic], keep_after=100),
+            WindowedProcessor(ToyWindows(), CODEC, lambda topic: backend.topics()[topic], keep_after=100),
             service="toy",
             group="toy",
             transactional_id=f"toy-{instance}",

@@ -26,7 +26,7 @@ from tailrace.errors import BadRecord
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Message, Record
 from tailrace.streaming.watermark_records import mark, mark_stream, mark_time
-from tailrace.windows.kinds import NO_TIME, Cell, Closed, Judged, Rows, Times
+from tailrace.windows.kinds import NO_TIME, Cell, Closed, ReadRows, Times, WindowVerdict
 
 LANE = Lane("toy")
 REPORTS = "toy.reports"
@@ -167,7 +167,7 @@ class ToyWindows:
     def sources(self, contract: AppliedContract, stream: str) -> Sequence[str]:
         return [*(topic for topic, of in STREAMS.items() if of == stream), LANE.outcomes]
 
-    def read(self, topic: str, messages: Sequence[Message]) -> Rows:
+    def read(self, topic: str, messages: Sequence[Message]) -> ReadRows:
         bad, data = {}, []
         for at, message in enumerate(messages):
             try:
@@ -175,9 +175,9 @@ class ToyWindows:
             except ValueError:
                 bad[at] = BadRecord("not-json", "not JSON")
                 data.append(None)
-        return Rows(np.array([row["t"] if row else 10**9 for row in data], dtype=np.int64), bad, data)
+        return ReadRows(np.array([row["t"] if row else 10**9 for row in data], dtype=np.int64), bad, data)
 
-    def count(self, topic: str, rows: Rows, before: Times) -> Sequence[tuple[str, Cell]]:
+    def count(self, topic: str, rows: ReadRows, before: Times) -> Sequence[tuple[str, Cell]]:
         sums: Counter[tuple[Any, ...]] = Counter()
         for at, row in enumerate(rows.data):
             if at in rows.bad:
@@ -220,13 +220,13 @@ class ToyWindows:
     def pack(self, total: Any) -> bytes:
         return json.dumps(total).encode()
 
-    def judge(self, closed: Closed, memory: dict[str, Any]) -> Judged:
+    def judge(self, closed: Closed, memory: dict[str, Any]) -> WindowVerdict:
         # Each report names all before it, so that their order shows.
         identity = [closed.model, closed.stream, closed.contract.digest, closed.window_start, closed.age]
         chain = hashlib.sha256(f"{memory.get('chain')}|{identity}".encode()).hexdigest()
         report = {"id": identity, "chain": chain, "subjects": closed.subjects}
         value = json.dumps(report, sort_keys=True).encode()
-        return Judged([Record(REPORTS, value, closed.model.encode())], {"chain": chain})
+        return WindowVerdict([Record(REPORTS, value, closed.model.encode())], {"chain": chain})
 
 
 def reports(log: Log) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from tailrace.signing.trust import own_key
 from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics, lane_topics
 from tailrace.streaming.ids import prediction_id
-from tailrace.streaming.records import Record, Source
+from tailrace.streaming.records import Record, RecordRef
 
 DAY = 86_400_000
 PARTITIONS = 2
@@ -74,7 +74,7 @@ def event(
     income = rng.gauss(0.0, 1.0)
     purpose = rng.choice(["car", "home"])
     truth = (income + (0.5 if purpose == "car" else 0.0) + rng.gauss(0.0, 0.3) > 0) != flipped
-    source = Source(f"{contract.lane}.requests", number % PARTITIONS, number)
+    source = RecordRef(f"{contract.lane}.requests", number % PARTITIONS, number)
     time_ms = day * DAY + number % 1000 * 1000
     role = changed.get("role", "champion")
     prediction = {

@@ -24,7 +24,7 @@ Refuse = Callable[[int, str], Response]
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="Tailrace", charset="UTF-8"'}
 
 
-class Rules(NamedTuple):
+class DoorRules(NamedTuple):
     """What a server asks of a request beside a token.
 
     Attributes:
@@ -47,7 +47,7 @@ class Rules(NamedTuple):
 class Door:
     """Answers what may not come in, and hands on the rest with the user's name in ``scope["user"]``."""
 
-    def __init__(self, app: ASGIApp, home: Path, rules: Rules) -> None:
+    def __init__(self, app: ASGIApp, home: Path, rules: DoorRules) -> None:
         self._app = app
         self._digests = Digests(home)
         self._rules = rules

@@ -24,7 +24,7 @@ HEADER = struct.Struct(">bI")
 MAGIC = 0
 
 
-class Decoded(NamedTuple):
+class DecodedRecord(NamedTuple):
     """A record and the schema that it was written with."""
 
     schema_id: int
@@ -86,7 +86,7 @@ class Codec:
         fastavro.schemaless_writer(buffer, parsed.plain, record)
         return buffer.getvalue()
 
-    def decode(self, value: bytes | None, reader_schema: Schema | None = None) -> Decoded:
+    def decode(self, value: bytes | None, reader_schema: Schema | None = None) -> DecodedRecord:
         """The record in this wire format; with a reader schema, resolved to it from its writer's.
 
         Raises:
@@ -116,7 +116,7 @@ class Codec:
             raise BadRecord("trailing-bytes", f"{rest} bytes follow the Avro body")
         if not isinstance(record, dict):
             raise BadRecord("unsupported-schema", f"schema {schema_id} is not of a record")
-        return Decoded(schema_id, record)
+        return DecodedRecord(schema_id, record)
 
     def copies(self, schema_id: int, reader_schema: Schema) -> bool:
         """Whether a body written with this schema id is, byte for byte, a body of the reader schema.

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 from tailrace.access.home_servers import Auth, login
 from tailrace.addresses import credentials_in, without_credentials
-from tailrace.errors import BadRecord, Retry, TailraceError, UsageError
+from tailrace.errors import BadRecord, TailraceError, Unavailable, UsageError
 
 CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
 
@@ -58,7 +58,7 @@ class Registry(Protocol):
 class RegistryClient:
     """One registry.
 
-    Every call raises `Retry` while the registry cannot be reached or answers that it is unwell, and
+    Every call raises `Unavailable` while the registry cannot be reached or answers that it is unwell, and
     `TailraceError` where it refuses for a reason that waiting does not cure (credentials, an address that is
     no registry).
 
@@ -170,7 +170,7 @@ class RegistryClient:
             self._login = renewed
             status, content = self._ask(method, path, data, renewed)
         if status >= 500 or status in (408, 429):
-            raise Retry(f"the schema registry at {self._url} answers {status}: {content[:200]!r}")
+            raise Unavailable(f"the schema registry at {self._url} answers {status}: {content[:200]!r}")
         try:
             answer = json.loads(content)
         except ValueError:
@@ -195,7 +195,7 @@ class RegistryClient:
             with error:
                 return error.code, error.read()
         except (OSError, http.client.HTTPException) as error:  # refused, reset, timed out, cut short
-            raise Retry(f"the schema registry at {self._url} cannot be reached: {error}") from error
+            raise Unavailable(f"the schema registry at {self._url} cannot be reached: {error}") from error
 
     def _refused(self, status: int, answer: dict[str, Any]) -> TailraceError:
         advice = {

@@ -13,7 +13,7 @@ from tailrace.connection import home_dir
 from tailrace.errors import UsageError
 
 if TYPE_CHECKING:
-    from tailrace.control.apply import Plan
+    from tailrace.control.apply import ApplyPlan
 
 contracts_app = typer.Typer(no_args_is_help=True, help="Check and show model contracts.")
 app.add_typer(contracts_app, name="contracts")
@@ -208,7 +208,7 @@ def show(
         emit(annotated(contract, None if resolved else text).rstrip())
 
 
-def _say_plan(plan: Plan) -> None:
+def _say_plan(plan: ApplyPlan) -> None:
     model = plan.contract.model
     if not plan.is_needed:
         say(f"{model}: nothing changes (revision {plan.follows})")
@@ -220,7 +220,7 @@ def _say_plan(plan: Plan) -> None:
             say(f"  {change}")
 
 
-def _plan_data(plan: Plan, dry_run: bool) -> dict[str, Any]:
+def _plan_data(plan: ApplyPlan, dry_run: bool) -> dict[str, Any]:
     return {
         "file": plan.file,
         "model": plan.contract.model,

@@ -18,22 +18,22 @@ from tailrace.streaming import dead_letters
 from tailrace.streaming.backends.kafka.clients import BoundedProducer
 from tailrace.streaming.backends.kafka.reading import read_all, read_at
 from tailrace.streaming.dead_letters import DeadLetterInfo
-from tailrace.streaming.records import Message, Source
+from tailrace.streaming.records import Message, RecordRef
 
 RESENT = "tailrace-resent"
 """Header of a record that was sent again: the coordinates of its dead letter."""
 
 
-class Found(NamedTuple):
+class StoredDeadLetter(NamedTuple):
     """A dead letter, its own coordinates and when it was appended (ms)."""
 
-    at: Source
+    at: RecordRef
     time_ms: int
     letter: DeadLetterInfo
     message: Message
 
 
-def find(connection: Connection, model: str | None = None) -> Iterator[Found]:
+def find(connection: Connection, model: str | None = None) -> Iterator[StoredDeadLetter]:
     """Every dead letter that is retained, of one model's lane or of all."""
     current = contracts(connection).current
     if model is not None and model not in current:
@@ -45,10 +45,10 @@ def find(connection: Connection, model: str | None = None) -> Iterator[Found]:
                 letter = dead_letters.parse(message)
             except ValueError:
                 continue  # somebody else's record; `tail` shows it
-            yield Found(Source.of(message), message.timestamp()[1], letter, message)
+            yield StoredDeadLetter(RecordRef.of(message), message.timestamp()[1], letter, message)
 
 
-def coordinates(text: str) -> Source:
+def coordinates(text: str) -> RecordRef:
     """Parses ``topic/partition/offset``.
 
     Raises:
@@ -57,10 +57,10 @@ def coordinates(text: str) -> Source:
     topic, partition, offset = [*text.rsplit("/", 2), "", ""][:3]
     if not (topic and partition.isdecimal() and offset.isdecimal()):
         raise UsageError(f"{text!r}: write topic/partition/offset, as `tailrace dlq list` prints them")
-    return Source(topic, int(partition), int(offset))
+    return RecordRef(topic, int(partition), int(offset))
 
 
-def one(connection: Connection, where: Source) -> Found:
+def one(connection: Connection, where: RecordRef) -> StoredDeadLetter:
     """The dead letter at these coordinates.
 
     Raises:
@@ -70,12 +70,14 @@ def one(connection: Connection, where: Source) -> Found:
     if message is None:
         raise UsageError(f"there is no record at {where}; `tailrace dlq list` shows what is there")
     try:
-        return Found(where, message.timestamp()[1], dead_letters.parse(message), message)
+        return StoredDeadLetter(where, message.timestamp()[1], dead_letters.parse(message), message)
     except ValueError as error:
         raise UsageError(str(error)) from None
 
 
-def resend(connection: Connection, letters: Iterable[Found], again: bool = False) -> dict[Source, str | None]:
+def resend(
+    connection: Connection, letters: Iterable[StoredDeadLetter], again: bool = False
+) -> dict[RecordRef, str | None]:
     """Sends the original bytes to the topic they came from, naming the dead letter in a header.
 
     Whether a dead letter was sent before is read from the log itself: from the records with that header.
@@ -90,7 +92,7 @@ def resend(connection: Connection, letters: Iterable[Found], again: bool = False
     if not chosen:
         return {}
     before = set() if again else _resent(connection, chosen)
-    outcome: dict[Source, str | None] = {}
+    outcome: dict[RecordRef, str | None] = {}
     failed: list[str] = []
     producer = kafka.producer(connection)
     try:
@@ -106,9 +108,9 @@ def resend(connection: Connection, letters: Iterable[Found], again: bool = False
 
 def _send(
     producer: BoundedProducer,
-    chosen: list[Found],
+    chosen: list[StoredDeadLetter],
     before: set[str],
-    outcome: dict[Source, str | None],
+    outcome: dict[RecordRef, str | None],
     failed: list[str],
 ) -> int:
     """Says in ``outcome`` what became of each; how many records Kafka has not taken."""
@@ -131,12 +133,12 @@ def _send(
     return producer.flush(30)
 
 
-def _delivered(failed: list[str], at: Source, error: KafkaError | None, _: Any) -> None:
+def _delivered(failed: list[str], at: RecordRef, error: KafkaError | None, _: Any) -> None:
     if error is not None:
         failed.append(f"{at} ({error.str()})")
 
 
-def _resent(connection: Connection, letters: list[Found]) -> set[str]:
+def _resent(connection: Connection, letters: list[StoredDeadLetter]) -> set[str]:
     """Coordinates of dead letters that records of the source topics name."""
     topics = sorted({found.letter.source.topic for found in letters})
     follower = kafka.Follower(connection, topics, kafka.since(min(found.time_ms for found in letters)))

@@ -43,7 +43,7 @@ def demo(
         return
     if file is not None:
         raise UsageError("--file is the CSV file of --data: say which set it is")
-    from tailrace.demo.story import Story
+    from tailrace.demo.scenario import Story
 
     happened = Story(folder, seconds, rate or 200, seed, keep).run()
     found = dataclasses.asdict(happened)
@@ -101,7 +101,7 @@ def _on_data(
 
 
 def _day(ms: int | None) -> str:
-    from tailrace.demo.beats import day
+    from tailrace.demo.milestones import day
 
     return "-" if ms is None else day(ms)
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from tailrace.connection import connect, home_dir
-from tailrace.errors import Retry, TailraceError
+from tailrace.errors import TailraceError, Unavailable
 from tailrace.kernels.compiled import uncompiled
 from tailrace.runtime.patience import Patience
 from tailrace.telemetry.reasons import plain
@@ -29,7 +29,7 @@ def main() -> None:
     while True:
         try:
             return _initialise()
-        except Retry as away:
+        except Unavailable as away:
             if not patience.look(plain(str(away))):
                 raise TailraceError(f"gave up after {_STILL:.0f} s without progress: {away}") from away
             time.sleep(0.5)

@@ -86,13 +86,13 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """
     from tailrace.cli.control import models_in_force
     from tailrace.connection import Connection
-    from tailrace.errors import Retry, TailraceError
+    from tailrace.errors import TailraceError, Unavailable
     from tailrace.local.status import status as ask_everything
 
     def ask_models(connection: Connection) -> list[dict[str, Any]] | None:
         try:
             return models_in_force(connection)
-        except (Retry, TailraceError) as away:  # what is away is what one wants to see here
+        except (Unavailable, TailraceError) as away:  # what is away is what one wants to see here
             say(f"models: {away}")
             return None
 

@@ -19,7 +19,7 @@ def run() -> None:
             file=sys.stderr,
         )
         sys.exit(1)
-    from tailrace.errors import Retry, TailraceError, UsageError
+    from tailrace.errors import TailraceError, Unavailable, UsageError
     from tailrace.shortages import shortage
 
     try:
@@ -30,7 +30,7 @@ def run() -> None:
     except TailraceError as error:
         print(f"tailrace: {error}", file=sys.stderr)
         sys.exit(1)
-    except Retry as error:
+    except Unavailable as error:
         print(f"tailrace: {error} (is it up? `tailrace status` says)", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

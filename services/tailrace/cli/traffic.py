@@ -124,7 +124,7 @@ def clock(
     """
     from tailrace.cli.control import contract_of
     from tailrace.contracts.state.lane_clocks import WALL
-    from tailrace.replay.claim import Claim, clocks, tell
+    from tailrace.replay.claim import LaneClaim, clocks, tell
 
     if owner not in (None, WALL):
         raise UsageError(f"{owner!r} cannot be given the clock: `wall`, or a replay takes it by itself")
@@ -133,7 +133,7 @@ def clock(
     if owner is None:
         found = clocks(where_is).current.get(lane)
     else:
-        with Claim(where_is, lane):
+        with LaneClaim(where_is, lane):
             found = tell(where_is, lane, WALL, int(time.time() * 1000))
     emit({"lane": lane, **(found._asdict() if found else {"owner": None, "by": None, "at": None})}, as_json)
 

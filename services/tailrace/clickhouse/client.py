@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from tailrace.access.home_servers import Auth, login
 from tailrace.addresses import credentials_in, without_credentials
 from tailrace.connection import Connection
-from tailrace.errors import Retry, TailraceError, UsageError
+from tailrace.errors import TailraceError, Unavailable, UsageError
 
 DATABASE = "tailrace"
 
@@ -43,14 +43,14 @@ class QueryFailed(TailraceError):
         self.name = name
 
 
-class Rows(NamedTuple):
+class QueryResult(NamedTuple):
     """A result: column names, and the rows as tuples in their order."""
 
     columns: tuple[str, ...]
     rows: Sequence[tuple[Any, ...]]
 
 
-class Store(Protocol):
+class RowStore(Protocol):
     """What keeps rows; `ClickHouse` is the one, tests have another."""
 
     def columns(self, table: str) -> dict[str, str]: ...
@@ -66,7 +66,7 @@ class Store(Protocol):
 class ClickHouse:
     """One ClickHouse server (or load balancer) and one database on it. May be shared between threads.
 
-    Every call raises `Retry` while the server cannot be reached or says that the trouble is passing, and
+    Every call raises `Unavailable` while the server cannot be reached or says that the trouble is passing, and
     `QueryFailed` where a statement is wrong.
 
     Args:
@@ -114,12 +114,12 @@ class ClickHouse:
             )
         return cls(connection.clickhouse, timeout, connection.clickhouse_auth)
 
-    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Rows:
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> QueryResult:
         """Runs a query that only reads; ``{name:Type}`` in it takes the parameter's value. Times know their zone."""
         with self._errors():
             given = dict(parameters or {})
             result = self._do(lambda client: client.query(sql, parameters=given, settings={"readonly": 2}))
-            return Rows(tuple(result.column_names), result.result_rows)
+            return QueryResult(tuple(result.column_names), result.result_rows)
 
     def select(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """`query`, each row as a mapping."""
@@ -267,12 +267,12 @@ class ClickHouse:
         except (ProgrammingError, DataError):
             raise
         except (HTTPError, OSError) as error:
-            raise Retry(f"ClickHouse at {self.address} cannot be reached: {error}") from error
+            raise Unavailable(f"ClickHouse at {self.address} cannot be reached: {error}") from error
         except Error as error:
             if error.code is None:
-                raise Retry(f"ClickHouse at {self.address} does not answer: {_short(error)}") from error
+                raise Unavailable(f"ClickHouse at {self.address} does not answer: {_short(error)}") from error
             if error.code in _PASSING:
-                raise Retry(f"ClickHouse at {self.address} is unwell: {_short(error)}") from error
+                raise Unavailable(f"ClickHouse at {self.address} is unwell: {_short(error)}") from error
             if error.code == _AUTHENTICATION_FAILED:
                 raise TailraceError(
                     f"ClickHouse at {self.address} refuses the user: check those in CLICKHOUSE_URL; for a home's own "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Collection, Mapping
 
-from tailrace.clickhouse.client import ClickHouse, Store, quoted
+from tailrace.clickhouse.client import ClickHouse, RowStore, quoted
 
 LOST = "history lost"
 GONE = "it is gone"
@@ -24,7 +24,7 @@ def marked_lost(statement: str) -> str:
     return f"{statement} COMMENT '{LOST}'"
 
 
-def mark_rebuilt(store: Store, table: str) -> None:
+def mark_rebuilt(store: RowStore, table: str) -> None:
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
     store.command(f"ALTER TABLE {quoted(table)} MODIFY COMMENT '{_REBUILT}{now}'")
 

@@ -20,7 +20,7 @@ from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tailrace.clickhouse.client import Store, quoted
+from tailrace.clickhouse.client import RowStore, quoted
 from tailrace.clickhouse.history import marked_lost
 from tailrace.contracts.language.names import avro_name
 from tailrace.contracts.records.lanes import (
@@ -86,7 +86,7 @@ _FEW_VALUES = frozenset(
 )
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """A column and how its value is found in a decoded record."""
 
     name: str
@@ -112,7 +112,7 @@ def model_tables(contract: ModelContract) -> dict[str, str]:
 
 
 def ensure_tables(
-    store: Store,
+    store: RowStore,
     contract: ModelContract,
     stored: Callable[[str], bool] = lambda topic: False,
     absent: Collection[str] = (),
@@ -148,7 +148,7 @@ def few_values_of(contract: ModelContract) -> set[str]:
 
 
 def ensure_table(
-    store: Store, table: str, columns: Sequence[Column], stored: Callable[[], bool] = lambda: False
+    store: RowStore, table: str, columns: Sequence[TableColumn], stored: Callable[[], bool] = lambda: False
 ) -> list[str]:
     """Creates a table with these columns, or adds those that it lacks. Gives back what was run.
 
@@ -162,10 +162,10 @@ def ensure_table(
 
 
 def _ensure(
-    store: Store,
+    store: RowStore,
     table: str,
     there: Mapping[str, str],
-    columns: Sequence[Column],
+    columns: Sequence[TableColumn],
     stored: Callable[[], bool],
 ) -> list[str]:
     if not there:
@@ -194,14 +194,14 @@ def _ensure(
     return [statement]
 
 
-def create_table(table: str, columns: Sequence[Column]) -> str:
+def create_table(table: str, columns: Sequence[TableColumn]) -> str:
     """The statement that creates the table."""
     lines = [*COORDINATES.items(), *((column.name, column.type) for column in columns)]
     body = ",\n".join(f"    {quoted(name)} {kind}" for name, kind in lines)
     return f"CREATE TABLE IF NOT EXISTS {quoted(table)} (\n{body}\n)\n{ENGINE}"
 
 
-def columns_of(schema: AvroSchema, few_values: Iterable[str] = ()) -> list[Column]:
+def columns_of(schema: AvroSchema, few_values: Iterable[str] = ()) -> list[TableColumn]:
     """The columns of a record's table, in order.
 
     Args:
@@ -210,7 +210,7 @@ def columns_of(schema: AvroSchema, few_values: Iterable[str] = ()) -> list[Colum
     """
     few = _FEW_VALUES | set(few_values)
     records = _named_records(schema)
-    columns: list[Column] = []
+    columns: list[TableColumn] = []
     taken: set[str] = set()
     path: tuple[str, ...] = ()
     record: Mapping[str, Any] | None = schema
@@ -312,7 +312,9 @@ _SCALARS = {
 }
 
 
-def _columns(name: str, kind: Any, path: tuple[str, ...], few: frozenset[str] | set[str]) -> list[Column]:
+def _columns(
+    name: str, kind: Any, path: tuple[str, ...], few: frozenset[str] | set[str]
+) -> list[TableColumn]:
     kind, nullable = _without_null(kind)
     if isinstance(kind, dict) and kind["type"] == "record":
         return [
@@ -333,13 +335,15 @@ def _columns(name: str, kind: Any, path: tuple[str, ...], few: frozenset[str] | 
         if scalar == "String" and kind != "bytes" and path[-1] in few:
             wrapped = f"LowCardinality({wrapped})"
         get = _getter(path)
-        return [Column(name, wrapped, partial(_within, get) if scalar == TIME else get)]
+        return [TableColumn(name, wrapped, partial(_within, get) if scalar == TIME else get)]
     get = _getter(path)
     if isinstance(kind, dict) and kind["type"] == "map" and (value := _element(kind["values"])):
-        return [Column(name, f"Map(LowCardinality(String), {value.type})", lambda record: get(record) or {})]
+        return [
+            TableColumn(name, f"Map(LowCardinality(String), {value.type})", lambda record: get(record) or {})
+        ]
     if isinstance(kind, dict) and kind["type"] == "array" and (element := _element(kind)):
-        return [Column(name, element.type, lambda record: element.of(get(record) or []))]
-    return [Column(name, "String", lambda record: json.dumps(get(record), default=repr))]
+        return [TableColumn(name, element.type, lambda record: element.of(get(record) or []))]
+    return [TableColumn(name, "String", lambda record: json.dumps(get(record), default=repr))]
 
 
 class _Element(NamedTuple):

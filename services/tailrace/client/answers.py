@@ -11,9 +11,9 @@ from tailrace.client.errors import Rejected, Timeout
 from tailrace.client.kafka import Follower
 from tailrace.connection import Connection
 from tailrace.contracts.records.lanes import Lane
-from tailrace.errors import BadRecord, Retry, TailraceError
+from tailrace.errors import BadRecord, TailraceError, Unavailable
 from tailrace.streaming import dead_letters
-from tailrace.streaming.records import Message, Source
+from tailrace.streaming.records import Message, RecordRef
 
 
 class Waiter:
@@ -24,11 +24,11 @@ class Waiter:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._source: Source | None = None
-        self._answers: dict[Source, dict[str, Any] | Rejected] = {}
+        self._source: RecordRef | None = None
+        self._answers: dict[RecordRef, dict[str, Any] | Rejected] = {}
         self._failure: TailraceError | None = None
 
-    def delivered(self, source: Source) -> None:
+    def delivered(self, source: RecordRef) -> None:
         with self._changed:
             self._source = source
             self._changed.notify_all()
@@ -38,7 +38,7 @@ class Waiter:
             self._failure = failure
             self._changed.notify_all()
 
-    def answered(self, source: Source, answer: dict[str, Any] | Rejected) -> None:
+    def answered(self, source: RecordRef, answer: dict[str, Any] | Rejected) -> None:
         with self._changed:
             self._answers.setdefault(source, answer)
             self._changed.notify_all()
@@ -70,7 +70,7 @@ class Waiter:
         return self._failure is not None or (self._source is not None and self._source in self._answers)
 
 
-class Answers:
+class AnswerReader:
     """The background reader of one lane. Made ready before a request is sent, so that no answer is missed.
 
     Only records whose message key somebody waits for are decoded: a lane may carry far more than this
@@ -140,15 +140,15 @@ class Answers:
         for waiter in waiters:
             waiter.answered(source, answer)
 
-    def _answer(self, message: Message) -> tuple[Source, dict[str, Any] | Rejected]:
+    def _answer(self, message: Message) -> tuple[RecordRef, dict[str, Any] | Rejected]:
         if message.topic() == self._lane.dead_letters:
             dead = dead_letters.parse(message)
             return dead.source, Rejected(dead.code, dead.reason, dead.field)
         while True:
             try:
                 event = self._decode(message.value())
-            except Retry:
+            except Unavailable:
                 if self._closed.wait(0.2):
                     raise
             else:
-                return Source(**event["source"]), event
+                return RecordRef(**event["source"]), event

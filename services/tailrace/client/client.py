@@ -16,17 +16,17 @@ from tailrace.access.credentials import APPLICATION
 from tailrace.avro.codec import Codec
 from tailrace.avro.registry import RegistryClient
 from tailrace.client import kafka, records
-from tailrace.client.answers import Answers
+from tailrace.client.answers import AnswerReader
 from tailrace.client.errors import DeliveryFailed, Rejected
 from tailrace.client.facts import ModelFacts, contracts_in_force
 from tailrace.client.records import Draft, Time
 from tailrace.connection import Connection, connect
 from tailrace.contracts.records import lanes
 from tailrace.contracts.records.schemas import subject
-from tailrace.errors import BadRecord, Retry, TailraceError, UsageError
+from tailrace.errors import BadRecord, TailraceError, Unavailable, UsageError
 from tailrace.streaming.backends.kafka.clients import is_unknown
 from tailrace.streaming.backends.kafka.reading import read_all
-from tailrace.streaming.records import Source
+from tailrace.streaming.records import RecordRef
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Client:
         self._lock = threading.RLock()
         self._facts: dict[str, ModelFacts] = {}
         self._schema_ids: dict[str, int] = {}
-        self._answers: dict[str, Answers] = {}
+        self._answers: dict[str, AnswerReader] = {}
         self._failures: list[tuple[str, KafkaError]] = []
         self._producer = kafka.producer(self._connection)
         self._closed = threading.Event()
@@ -124,7 +124,7 @@ class Client:
 
         def delivered(error: KafkaError | None, message: Any) -> None:
             if error is None:
-                waiter.delivered(Source.of(message))
+                waiter.delivered(RecordRef.of(message))
             else:
                 waiter.failed(_failed([(draft.request_id, error)]))
 
@@ -250,10 +250,10 @@ class Client:
                 self._read_contracts()
             return records.request(self.facts(model), row, key, request_id, event_time)
 
-    def _answers_of(self, facts: ModelFacts) -> Answers:
+    def _answers_of(self, facts: ModelFacts) -> AnswerReader:
         with self._lock:
             if facts.lane.name not in self._answers:
-                self._answers[facts.lane.name] = Answers(self._connection, facts.lane, self._decode)
+                self._answers[facts.lane.name] = AnswerReader(self._connection, facts.lane, self._decode)
             return self._answers[facts.lane.name]
 
     def _decode(self, value: bytes | None) -> dict[str, Any]:
@@ -324,7 +324,7 @@ class Client:
         while True:
             try:
                 return ask()
-            except Retry as away:
+            except Unavailable as away:
                 if time.monotonic() > deadline or self._closed.wait(0.2):
                     raise TailraceError(str(away)) from away
 

@@ -9,13 +9,13 @@ from typing import Any
 from confluent_kafka import KafkaException
 
 from tailrace.avro.codec import Codec, is_json
-from tailrace.clock.logic import Silence, Traffic
+from tailrace.clock.silence import Silence, Traffic
 from tailrace.contracts.records.json_input import JsonInput
 from tailrace.contracts.records.lanes import CLOCKS, CONTRACTS, Lane
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.lane_clocks import WALL, LaneClock, LaneClocks, record_of
-from tailrace.errors import BadRecord, Retry, TailraceError
+from tailrace.errors import BadRecord, TailraceError, Unavailable
 from tailrace.runtime.service import Service
 from tailrace.streaming.backends.abstract import Fatal, LogError
 from tailrace.streaming.backends.kafka.clients import BoundedProducer
@@ -62,7 +62,7 @@ class ClockLoop:
             try:
                 self._tick()
                 self.waiting = None
-            except (Retry, LogError, TailraceError) as away:
+            except (Unavailable, LogError, TailraceError) as away:
                 if isinstance(away, Fatal):
                     raise
                 self.waiting = str(away)
@@ -162,6 +162,6 @@ class ClockLoop:
         if records and self._producer.flush(_FLUSH_S):
             # They may arrive all the same; the next ones say the same and more.
             self._producer.renew()
-            raise Retry(f"Kafka has not taken the marks within {_FLUSH_S:.0f} s")
+            raise Unavailable(f"Kafka has not taken the marks within {_FLUSH_S:.0f} s")
         if failed:
-            raise Retry(f"Kafka did not take {len(failed)} marks: {failed[0]}")
+            raise Unavailable(f"Kafka did not take {len(failed)} marks: {failed[0]}")

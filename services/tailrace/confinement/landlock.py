@@ -49,7 +49,7 @@ class _PortRule(ctypes.Structure):
 
 
 @dataclass(frozen=True)
-class Limits:
+class AccessLimits:
     """What a process goes on being able to touch.
 
     Attributes:
@@ -74,7 +74,7 @@ def version() -> int:
         return 0
 
 
-def confine(limits: Limits) -> int:
+def confine(limits: AccessLimits) -> int:
     """From here on this process and its children touch nothing outside of the limits. Once is for good.
 
     Returns:

@@ -7,11 +7,11 @@ import tempfile
 from pathlib import Path
 
 from tailrace.confinement import landlock
-from tailrace.confinement.landlock import Limits, confine
+from tailrace.confinement.landlock import AccessLimits, confine
 from tailrace.confinement.system import DEVICES, system_paths
 
 
-def clickhouse_limits(home: Path) -> Limits:
+def clickhouse_limits(home: Path) -> AccessLimits:
     """The local ClickHouse's: its own folder and nobody's port. What is temporary is made in its folder from here on.
 
     The digests of tokens stay readable, since the door reads them anew as they change; tokens are not.
@@ -20,7 +20,7 @@ def clickhouse_limits(home: Path) -> Limits:
     scratch(folder / "tmp")
     # Rules are about what is there: digests that are made later are in a folder that must be there now.
     digests.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return Limits((folder, *DEVICES), (*system_paths(), digests))
+    return AccessLimits((folder, *DEVICES), (*system_paths(), digests))
 
 
 def scratch(folder: Path) -> None:
@@ -30,7 +30,7 @@ def scratch(folder: Path) -> None:
     tempfile.tempdir = None
 
 
-def hold(limits: Limits) -> str:
+def hold(limits: AccessLimits) -> str:
     """Confines this process, see `confine`; the line for its log, which `told` says again."""
     global _told
     _told = describe(confine(limits), ports=limits.connect is not None)

@@ -11,7 +11,7 @@ from tailrace.errors import TailraceError
 FieldPath = tuple[str | int, ...]
 
 
-class Finding(NamedTuple):
+class Violation(NamedTuple):
     """Something wrong in parsed data: where, what, and what to do about it."""
 
     path: FieldPath

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from tailrace.avro.registry import schema_text
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.contracts.problems import FieldPath, Finding
+from tailrace.contracts.problems import FieldPath, Violation
 from tailrace.contracts.records.compatibility import LEVEL, breaks
 from tailrace.contracts.records.schemas import avro_type, lane_schemas
 
@@ -18,7 +18,7 @@ def check_succession(
     earlier: Sequence[ModelContract],
     neighbours: Collection[ModelContract] = (),
     in_service: Mapping[int, Collection[str]] | None = None,
-) -> Iterator[Finding]:
+) -> Iterator[Violation]:
     """Yields every reason why ``new`` may not come into force.
 
     Args:
@@ -36,38 +36,38 @@ def check_succession(
     for neighbour in neighbours:
         if (new.key, new.event_time.name) != (neighbour.key, neighbour.event_time.name):
             what = f"differs from that of {neighbour.model!r}, which shares the lane {new.lane!r}"
-            yield Finding(("key",), what, "use the same key and event time, or a lane of its own")
+            yield Violation(("key",), what, "use the same key and event time, or a lane of its own")
 
 
-def _lane(current: ModelContract, new: ModelContract) -> Iterator[Finding]:
+def _lane(current: ModelContract, new: ModelContract) -> Iterator[Violation]:
     if new.lane != current.lane:
         what = f"{current.lane!r} -> {new.lane!r}: requests, labels and history would be on different topics"
-        yield Finding(("lane",), what, NEW_MODEL)
+        yield Violation(("lane",), what, NEW_MODEL)
 
 
-def _key(current: ModelContract, new: ModelContract) -> Iterator[Finding]:
+def _key(current: ModelContract, new: ModelContract) -> Iterator[Violation]:
     if new.key != current.key:
         was, is_ = (f"{key.name} ({key.type})" for key in (current.key, new.key))
         what = f"{was} -> {is_}: labels under the new key would never meet predictions under the old one"
-        yield Finding(("key",), what, NEW_MODEL)
+        yield Violation(("key",), what, NEW_MODEL)
 
 
-def _event_time(current: ModelContract, new: ModelContract) -> Iterator[Finding]:
+def _event_time(current: ModelContract, new: ModelContract) -> Iterator[Violation]:
     if new.event_time.name != current.event_time.name:
         was, is_ = current.event_time.name, new.event_time.name
         what = f"{was!r} -> {is_!r}: the records of producers that still send {was!r} would have no time"
-        yield Finding(("event_time", "name"), what, NEW_MODEL)
+        yield Violation(("event_time", "name"), what, NEW_MODEL)
 
 
-def _target(current: ModelContract, new: ModelContract) -> Iterator[Finding]:
+def _target(current: ModelContract, new: ModelContract) -> Iterator[Violation]:
     for name in ("name", "type", "categories", "positive"):
         was, is_ = getattr(current.target, name), getattr(new.target, name)
         if was != is_:
             what = f"{was!r} -> {is_!r}: labels and versions of the old target would mean something else"
-            yield Finding(("target", name), what, NEW_MODEL)
+            yield Violation(("target", name), what, NEW_MODEL)
 
 
-def _schemas(new: ModelContract, earlier: Sequence[ModelContract]) -> Iterator[Finding]:
+def _schemas(new: ModelContract, earlier: Sequence[ModelContract]) -> Iterator[Violation]:
     """Apache Avro's checker decides: every reader, old or new, must read every record, new or old."""
     on_lane = [contract for contract in earlier if contract.lane == new.lane]
     explained = set()
@@ -82,10 +82,10 @@ def _schemas(new: ModelContract, earlier: Sequence[ModelContract]) -> Iterator[F
             if path not in explained:
                 explained.add(path)
                 what = f"{was} -> {is_}: what has one type cannot be read as the other"
-                yield Finding(path, what, "leave it as it is and add a field under a new name")
+                yield Violation(path, what, "leave it as it is and add a field under a new name")
         if not fields and new.target == earlier[-1].target:
             for reason in reasons:
-                yield Finding((), f"{topic}: {reason}", NEW_MODEL)
+                yield Violation((), f"{topic}: {reason}", NEW_MODEL)
 
 
 def _changed_types(new: ModelContract, earlier: Sequence[ModelContract]) -> list[tuple[FieldPath, str, str]]:
@@ -100,14 +100,14 @@ def _changed_types(new: ModelContract, earlier: Sequence[ModelContract]) -> list
     return list(changed.values())
 
 
-def _features(new: ModelContract, in_service: Mapping[int, Collection[str]]) -> Iterator[Finding]:
+def _features(new: ModelContract, in_service: Mapping[int, Collection[str]]) -> Iterator[Violation]:
     for version, needed in sorted(in_service.items()):
         for name in sorted(set(needed) - set(new.features)):
             what = f"goes, and version {version}, which is in service, needs it"
-            yield Finding(("features", name), what, "keep it until no version in service uses it")
+            yield Violation(("features", name), what, "keep it until no version in service uses it")
 
 
-_IDENTITY: tuple[Callable[[ModelContract, ModelContract], Iterator[Finding]], ...] = (
+_IDENTITY: tuple[Callable[[ModelContract, ModelContract], Iterator[Violation]], ...] = (
     _lane,
     _key,
     _event_time,

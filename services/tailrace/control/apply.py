@@ -19,7 +19,7 @@ from tailrace.contracts.language.diff import Change, changes
 from tailrace.contracts.language.load import check_contract_file
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.yaml_file import YamlFile, read_yaml
-from tailrace.contracts.problems import ContractError, Finding
+from tailrace.contracts.problems import ContractError, Violation
 from tailrace.contracts.records import lanes
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
@@ -39,7 +39,7 @@ class Outrun(TailraceError):
 
 
 @dataclass(frozen=True)
-class Plan:
+class ApplyPlan:
     """What applying one contract comes to.
 
     Attributes:
@@ -92,7 +92,7 @@ def plan(
     files: Sequence[Path],
     contracts: Contracts,
     in_service: Mapping[str, Mapping[int, Collection[str]]] | None = None,
-) -> list[Plan]:
+) -> list[ApplyPlan]:
     """Reads and checks contract files, each also against what is in force and against those before it.
 
     Args:
@@ -103,16 +103,16 @@ def plan(
     Raises:
         ContractError: lists every problem of every file. Nothing may be applied then.
     """
-    plans: list[Plan] = []
+    plans: list[ApplyPlan] = []
     problems = []
-    planned: dict[str, Plan] = {}
+    planned: dict[str, ApplyPlan] = {}
     for file in files:
         try:
             yaml = read_yaml(file)
             contract = check_contract_file(yaml)
             if contract.model in planned:
                 what = f"{planned[contract.model].file} has the same model"
-                yaml.refuse([Finding(("model",), what, "give each model one file")])
+                yaml.refuse([Violation(("model",), what, "give each model one file")])
             found = _plan_one(yaml, contract, contracts, planned, (in_service or {}).get(contract.model))
         except ContractError as error:
             problems += error.problems
@@ -128,9 +128,9 @@ def _plan_one(
     yaml: YamlFile,
     contract: ModelContract,
     contracts: Contracts,
-    planned: Mapping[str, Plan],
+    planned: Mapping[str, ApplyPlan],
     in_service: Mapping[int, Collection[str]] | None,
-) -> Plan:
+) -> ApplyPlan:
     model = contract.model
     earlier = [applied.contract for applied in contracts.history.get(model, [])]
     others = {name: applied.contract for name, applied in contracts.current.items()}
@@ -142,7 +142,7 @@ def _plan_one(
     same = bool(earlier) and earlier[-1].digest == contract.digest
     if not same:
         yaml.refuse(check_succession(contract, earlier, neighbours, in_service))
-    return Plan(
+    return ApplyPlan(
         file=yaml.name,
         contract=contract,
         source_text=yaml.text,
@@ -158,7 +158,7 @@ def keep_ms(contracts: Collection[ModelContract]) -> dict[str, int]:
 
 
 def apply(
-    connection: Connection, plans: Sequence[Plan], contracts: Contracts, say: Callable[[str], None]
+    connection: Connection, plans: Sequence[ApplyPlan], contracts: Contracts, say: Callable[[str], None]
 ) -> None:
     """Brings planned contracts into force: topics, schemas and tables first, then the record that says so.
 
@@ -172,7 +172,7 @@ def apply(
     Raises:
         IncompatibleSchema: the registry holds schemas that the new ones break; nothing is applied.
         Outrun: other contracts of some of the models came first; those of the others are in force.
-        Retry: Kafka, the registry or ClickHouse cannot be reached.
+        Unavailable: Kafka, the registry or ClickHouse cannot be reached.
     """
     registry = RegistryClient(connection.registry, connection.registry_auth)
     needed = [each for each in plans if each.is_needed]
@@ -228,7 +228,7 @@ def _topics(
 ) -> None:
     """Rights and topics of all lanes at once: what a cluster is asked for one by one, it also waits for one by one."""
     from tailrace.kafka_access.acls import grant_lanes
-    from tailrace.streaming.backends.kafka.topics import ensure_topics, lane_topics, settle
+    from tailrace.streaming.backends.kafka.topics import align_topics, ensure_topics, lane_topics
 
     lanes_of = sorted({contract.lane for contract in new})
     if not grant_lanes(connection.kafka, lanes_of):
@@ -244,13 +244,13 @@ def _topics(
         topics += lane_topics(lane, keep_ms([*stay, *come]))
     if len(lanes_of) > 1:
         say(f"topics of {len(lanes_of)} lanes ({len(topics)})")
-    for difference in settle(connection.kafka, ensure_topics(connection.kafka, topics)):
+    for difference in align_topics(connection.kafka, ensure_topics(connection.kafka, topics)):
         say(f"warning: {difference}")
 
 
 @contextmanager
 def _tables(
-    connection: Connection, plans: Sequence[Plan], say: Callable[[str], None]
+    connection: Connection, plans: Sequence[ApplyPlan], say: Callable[[str], None]
 ) -> Iterator[Callable[[ModelContract], object] | None]:
     """What makes a contract's tables; None without a ClickHouse. Tables of contracts in force that are gone are made
     again, and what lacks rows is said in the end.
@@ -282,7 +282,7 @@ def _tables(
 
 
 def _publish(
-    connection: Connection, records: ControlRecords, needed: Sequence[Plan], contracts: Contracts
+    connection: Connection, records: ControlRecords, needed: Sequence[ApplyPlan], contracts: Contracts
 ) -> None:
     """Writes the records, then reads on until they come by, and sees whether each was the first of its kind."""
     from tailrace.streaming.backends.kafka.reading import read_all
@@ -308,7 +308,7 @@ def _produce(connection: Connection, records: Sequence[Record]) -> list[int]:
     """Where the records are, once all of them are written."""
     from confluent_kafka import KafkaException
 
-    from tailrace.errors import Retry
+    from tailrace.errors import Unavailable
     from tailrace.streaming.backends.kafka.clients import sending
 
     outcomes: dict[int, Any] = {}
@@ -323,7 +323,7 @@ def _produce(connection: Connection, records: Sequence[Record]) -> list[int]:
             )
         producer.flush(30)
     if len(outcomes) < len(records):
-        raise Retry("Kafka does not answer")
+        raise Unavailable("Kafka does not answer")
     for error, _ in outcomes.values():
         if error is not None:
             raise TailraceError(f"Kafka did not take the contract: {KafkaException(error)}")

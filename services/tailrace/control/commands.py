@@ -28,7 +28,7 @@ _FOLLOW_ANY = (RETRAIN, PRUNE)
 
 
 @dataclass(frozen=True)
-class Answer:
+class CommandAnswer:
     """What became of a command: the rollout step that it led to, the training run, or why it was refused."""
 
     command_id: str
@@ -55,7 +55,7 @@ def ask(
     reason: str = "",
     timeout_s: float = ANSWER_S,
     arms: Sequence[int] = (),
-) -> Answer:
+) -> CommandAnswer:
     """Writes a command that follows the rollout as it stands, and waits for the answer: the trainer's to ``retrain``,
     the rollout service's to everything else.
 
@@ -68,7 +68,7 @@ def ask(
 
 def ask_each(
     connection: Connection, home: Path, model: str, wanted: Sequence[Wanted], timeout_s: float = ANSWER_S
-) -> list[Answer]:
+) -> list[CommandAnswer]:
     """As ``ask``, for several commands that do not depend on each other. Their answers, in the same order."""
     from confluent_kafka import KafkaException
 
@@ -125,9 +125,9 @@ def _answers(
     state: ControlState,
     asked: Sequence[Mapping[str, Any]],
     timeout_s: float,
-) -> list[Answer]:
+) -> list[CommandAnswer]:
     """The steps that came into force, the runs that were planned, or the alerts, that name the commands."""
-    found: dict[str, Answer] = {}
+    found: dict[str, CommandAnswer] = {}
     waiting = {command["command_id"] for command in asked}
     deadline = time.monotonic() + timeout_s
     while waiting and time.monotonic() < deadline:
@@ -146,16 +146,16 @@ def _answers(
     return [found[command["command_id"]] for command in asked]
 
 
-def _answers_in(taken: Taken) -> Iterator[Answer]:
+def _answers_in(taken: Taken) -> Iterator[CommandAnswer]:
     """Whose answers a record is."""
     record = taken.record
     if record is None:
         return
     if taken.topic == lanes.ROLLOUTS:
         if taken.came and record["command_id"] is not None:
-            yield Answer(record["command_id"], step=record)
+            yield CommandAnswer(record["command_id"], step=record)
     elif taken.topic == lanes.TRAINING_RUNS:
         for trigger in record["triggers"]:
-            yield Answer(trigger["id"], run=record)
+            yield CommandAnswer(trigger["id"], run=record)
     elif "command_id" in record["detail"]:
-        yield Answer(record["detail"]["command_id"], refusal=record["summary"])
+        yield CommandAnswer(record["detail"]["command_id"], refusal=record["summary"])

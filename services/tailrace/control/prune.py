@@ -47,7 +47,7 @@ class Since:
     state: RolloutState
 
 
-class Kept(NamedTuple):
+class RetainedPredictions(NamedTuple):
     """Which predictions a lane keeps: for how long at least, and when the earliest that is there was written; None
     where there is none.
     """
@@ -88,7 +88,7 @@ def find_unneeded(connection: Connection, home: Path, contract: ModelContract) -
         if taken.came and taken.record is not None and taken.record["model"] == model:
             history.append(Since(message.timestamp()[1], fold.state(model)))
     records = {version: catalog.record(model, version) or {} for version in catalog.versions(model)}
-    kept = Kept(
+    kept = RetainedPredictions(
         contract.keep.predictions_ms, earliest_ms(connection, [lane.predictions, lane.shadow_predictions])
     )
     return unneeded(model, chunks, records, history, kept, int(time.time() * 1000))
@@ -113,7 +113,7 @@ def unneeded(
     chunks: Iterable[ChunkAt],
     records: Mapping[int, Mapping[str, Any]],
     history: Sequence[Since],
-    kept: Kept,
+    kept: RetainedPredictions,
     now_ms: int,
 ) -> list[Pruned]:
     """What can go of a model's chunks, by version.
@@ -151,7 +151,7 @@ def unneeded(
     ]
 
 
-def _past(version: int, history: Sequence[Since], kept: Kept, now_ms: int) -> str | None:
+def _past(version: int, history: Sequence[Since], kept: RetainedPredictions, now_ms: int) -> str | None:
     """Why a version is of the past and nothing of it is kept; None where it is needed."""
     if not history or version not in history[-1].state.known or version in history[-1].state.in_use:
         return None

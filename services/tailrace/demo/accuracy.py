@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from tailrace.demo.seen import Report
+from tailrace.demo.observed import Report
 
 
 class Share(NamedTuple):

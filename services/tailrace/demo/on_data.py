@@ -17,13 +17,13 @@ from tailrace.contracts.language.data_file import find_mapping, read_rows
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import Lane
 from tailrace.demo import accuracy
-from tailrace.demo.beats import FIRST, day
 from tailrace.demo.data_sets import DataSet, find_file, write_phishing
 from tailrace.demo.display import Display
+from tailrace.demo.milestones import FIRST, day
+from tailrace.demo.observed import Report, Seen
 from tailrace.demo.pacing import STILL_S, Pacing, behind
 from tailrace.demo.prequential import compare, first_version_answers
 from tailrace.demo.project import DemoProject
-from tailrace.demo.seen import Report, Seen
 from tailrace.demo.sender import Sender
 from tailrace.demo.watch import Watcher
 from tailrace.replay.schedule import NOTHING
@@ -35,7 +35,7 @@ _BLOCK_MS = 7 * 86_400_000
 
 
 @dataclass
-class Found:
+class DemoResult:
     """What came of it; all but ``missing`` as ``--json`` prints it.
 
     ``accuracy`` is prequential: of the answers as they were given, with the loop and as version 1 would have given
@@ -73,10 +73,10 @@ class DataStory:
         self._rate = data.rate if rate is None else rate
         self._display = Display()
         self._project = DemoProject(folder, self._display)
-        self._found = Found(data=data.model)
+        self._found = DemoResult(data=data.model)
         self._trained_until = -1
 
-    def run(self) -> Found:
+    def run(self) -> DemoResult:
         """Raises TailraceError when a command fails; what merely did not happen is in ``missing``."""
         began = time.monotonic()
         data, found, project = self._data, self._found, self._project

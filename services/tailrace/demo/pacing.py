@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable
 
-from tailrace.demo.beats import day
-from tailrace.demo.seen import Seen
+from tailrace.demo.milestones import day
+from tailrace.demo.observed import Seen
 from tailrace.runtime.patience import Patience
 
 TIMES = 10

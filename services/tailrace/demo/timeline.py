@@ -9,7 +9,7 @@ import polars as pl
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.demo.loans import DAY_MS, known_at, simulate
-from tailrace.replay.schedule import Later
+from tailrace.replay.schedule import LaterRecords
 
 QUIET_DAYS = 40
 LEAST_DAYS_AFTER = 145
@@ -37,8 +37,8 @@ class Timeline:
     speed: float
     history: pl.DataFrame
     loans: pl.DataFrame
-    labels: Later
-    actions: Later
+    labels: LaterRecords
+    actions: LaterRecords
     done: list[str]
 
 
@@ -72,7 +72,7 @@ def timeline(contract: ModelContract, seed: int, end_ms: int, seconds: float, ra
         speed=(end_ms - start) / 1000 / seconds,
         history=simulate(HISTORY_ROWS, seed + 10_000, history_start, HISTORY_DAYS * DAY_MS / HISTORY_ROWS),
         loans=loans,
-        labels=Later(labelled, known[labelled]),
-        actions=Later(acted, decided[acted]),
+        labels=LaterRecords(labelled, known[labelled]),
+        actions=LaterRecords(acted, decided[acted]),
         done=draw.choice(["approve", "refuse"], len(acted)).tolist(),
     )

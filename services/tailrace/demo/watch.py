@@ -14,8 +14,8 @@ from tailrace.contracts.records import lanes
 from tailrace.contracts.records.control_codec import CONTROL_NAMES
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.demo.seen import Seen
-from tailrace.streaming.records import Message, Source
+from tailrace.demo.observed import Seen
+from tailrace.streaming.records import Message, RecordRef
 
 _CONTROL = (
     lanes.ALERTS,
@@ -78,7 +78,7 @@ class Watcher(threading.Thread):
             raise self.error
 
     def _take(self, message: Message) -> None:
-        at, lane, seen = Source.of(message), self._lane, self.seen
+        at, lane, seen = RecordRef.of(message), self._lane, self.seen
         if at.topic == lane.requests:
             seen.request(at, message.timestamp()[1])
         elif at.topic == lane.predictions:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from tailrace.alerts.lasting import lasts
+from tailrace.alerts.open_alerts import lasts
 from tailrace.contracts.language.durations import format_duration
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.sections import match_alert
-from tailrace.drift.judge import DRIFT, QUIET, Report, Window
+from tailrace.drift.judge import DRIFT, QUIET, DriftReport, DriftWindow
 from tailrace.drift.segments import segment_names
 from tailrace.streaming.ids import record_id
 
@@ -21,14 +21,16 @@ CHAMPION = "champion"
 _MOST_NAMES = 5
 
 
-class Told(NamedTuple):
+class RaisedDriftAlerts(NamedTuple):
     """Alert records (schema ``alert.avsc``), and the alerts that are open after them."""
 
     records: list[dict[str, Any]]
     open: dict[str, Any]
 
 
-def tell(window: Window, reports: Sequence[Report], open_alerts: dict[str, Any]) -> Told:
+def tell(
+    window: DriftWindow, reports: Sequence[DriftReport], open_alerts: dict[str, Any]
+) -> RaisedDriftAlerts:
     """What a window's reports come to, given the alerts that were open.
 
     An open alert is told again when its severity changes, or when it lasts and the contract's silence is over.
@@ -64,7 +66,7 @@ def tell(window: Window, reports: Sequence[Report], open_alerts: dict[str, Any])
         elif segment not in segments:
             why = "the contract does not judge this segment any more"
             records.append(_resolved(window, key, open_after.pop(key), why))
-    return Told(records, open_after)
+    return RaisedDriftAlerts(records, open_after)
 
 
 def _severity(contract: ModelContract, drifted: Iterable[str]) -> str:
@@ -75,14 +77,14 @@ def _severity(contract: ModelContract, drifted: Iterable[str]) -> str:
     return "warning"
 
 
-def _alert_id(window: Window, report: Report) -> str:
+def _alert_id(window: DriftWindow, report: DriftReport) -> str:
     subject = report.subject
     return record_id(
         "drift", window.model, subject.version, subject.segment, window.start, window.applied.digest
     )
 
 
-def _raised(window: Window, report: Report, alert: dict[str, Any]) -> dict[str, Any]:
+def _raised(window: DriftWindow, report: DriftReport, alert: dict[str, Any]) -> dict[str, Any]:
     names = report.drifted
     named = ", ".join(names[:_MOST_NAMES]) + (
         f" and {len(names) - _MOST_NAMES} more" if names[_MOST_NAMES:] else ""
@@ -107,7 +109,7 @@ def _raised(window: Window, report: Report, alert: dict[str, Any]) -> dict[str, 
     }
 
 
-def _resolved(window: Window, key: str, alert: dict[str, Any], why: str) -> dict[str, Any]:
+def _resolved(window: DriftWindow, key: str, alert: dict[str, Any], why: str) -> dict[str, Any]:
     version, _, segment = key.partition("/")
     within = f" where {segment}" if segment else ""
     return {
@@ -124,7 +126,7 @@ def _resolved(window: Window, key: str, alert: dict[str, Any], why: str) -> dict
     }
 
 
-def _head(window: Window, version: int, segment: str, alert: dict[str, Any]) -> dict[str, Any]:
+def _head(window: DriftWindow, version: int, segment: str, alert: dict[str, Any]) -> dict[str, Any]:
     return {
         "alert_id": alert["id"],
         "kind": "drift",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tailrace.access.own_folders import packages_folder
-from tailrace.drift.logic import DriftWindows
+from tailrace.drift.windows import DriftWindows
 from tailrace.models.manifest import Manifest
 from tailrace.models.package.fetch import KafkaChunks, PackageFetcher
 from tailrace.models.package.open import open_reference, verified_manifest

@@ -10,9 +10,9 @@ import numpy as np
 
 from tailrace.avro.columns.decoder import Column, Mask
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.drift.counts import Counts
-from tailrace.drift.layout import PREDICTED_CLASS, SCORE, Layout
-from tailrace.drift.read_predictions import Identity, Predictions
+from tailrace.drift.counts import DriftCounts
+from tailrace.drift.layout import PREDICTED_CLASS, SCORE, SlotLayout
+from tailrace.drift.read_predictions import PredictionIdentity, PredictionRows
 from tailrace.drift.segments import ALL, Split, splits
 from tailrace.errors import BadRecord
 from tailrace.statistics.result import Ints
@@ -22,7 +22,7 @@ _DENSE_CELLS = 1 << 22
 """Up to this many counters are held for a batch at a time."""
 
 
-class Subject(NamedTuple):
+class DriftSubject(NamedTuple):
     """What within a window is counted for itself."""
 
     version: int
@@ -34,7 +34,7 @@ class Subject(NamedTuple):
         return json.dumps(self._asdict(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @classmethod
-    def read(cls, text: str) -> Subject:
+    def read(cls, text: str) -> DriftSubject:
         """Raises `BadRecord` where `to_text` writes no such text."""
         try:
             found = cls.from_text(text)
@@ -50,21 +50,21 @@ class Subject(NamedTuple):
         raise BadRecord("corrupt", f"{text[:200]!r} is no subject", "cells.subject")
 
     @classmethod
-    def from_text(cls, text: str) -> Subject:
+    def from_text(cls, text: str) -> DriftSubject:
         return cls(**json.loads(text))
 
 
-class Counted(NamedTuple):
+class CountedPredictions(NamedTuple):
     """What rows come to in one window."""
 
     window_start: int
-    subject: Subject
-    counts: Counts
+    subject: DriftSubject
+    counts: DriftCounts
 
 
 def count(
-    predictions: Predictions, contract: ModelContract, layout: Layout | None, before: Times
-) -> Iterator[Counted]:
+    predictions: PredictionRows, contract: ModelContract, layout: SlotLayout | None, before: Times
+) -> Iterator[CountedPredictions]:
     """Counts predictions of one identity.
 
     A row whose window had closed for its partition is late: it is a number in the window in which the partition's
@@ -94,14 +94,14 @@ def count(
             if groups[group] >= 0:
                 window, code = divmod(int(groups[group]), len(split.names))
                 subject = _subject(predictions.identity, split.names[code])
-                yield Counted(int(windows[window]), subject, counts)
+                yield CountedPredictions(int(windows[window]), subject, counts)
 
 
-def _subject(identity: Identity, segment: str) -> Subject:
-    return Subject(identity.version, identity.artifact_digest, identity.role, segment)
+def _subject(identity: PredictionIdentity, segment: str) -> DriftSubject:
+    return DriftSubject(identity.version, identity.artifact_digest, identity.role, segment)
 
 
-def _slots(predictions: Predictions, layout: Layout | None, rows: int) -> list[Ints]:
+def _slots(predictions: PredictionRows, layout: SlotLayout | None, rows: int) -> list[Ints]:
     if layout is None:
         return []
     columns: dict[str, Column] = dict(predictions.request)
@@ -117,8 +117,8 @@ def _slots(predictions: Predictions, layout: Layout | None, rows: int) -> list[I
 
 
 def _grouped(
-    slots: Sequence[Ints], group_at: Ints, late: Mask, groups: int, layout: Layout | None
-) -> Iterator[Counts]:
+    slots: Sequence[Ints], group_at: Ints, late: Mask, groups: int, layout: SlotLayout | None
+) -> Iterator[DriftCounts]:
     """What the rows of each group come to."""
     on_time = np.flatnonzero(~late)
     rows = np.bincount(group_at[on_time], minlength=groups)
@@ -136,4 +136,4 @@ def _grouped(
             found = np.bincount(at, minlength=some * field.width).reshape(some, field.width)
             table[:, field.first : field.first + field.width] = found
         for group in range(some):
-            yield Counts(int(rows[first + group]), int(lates[first + group]), table[group])
+            yield DriftCounts(int(rows[first + group]), int(lates[first + group]), table[group])

@@ -19,7 +19,7 @@ _MOST = 1 << 40
 
 
 @dataclass(frozen=True, eq=False)
-class Counts:
+class DriftCounts:
     """Rows of a window, rows that came too late for theirs while this one was open, and rows by slot.
 
     ``slots`` is empty where the package's reference was not to be had.
@@ -29,14 +29,14 @@ class Counts:
     late: int
     slots: Ints
 
-    def plus(self, other: Counts) -> Counts:
+    def plus(self, other: DriftCounts) -> DriftCounts:
         """The sum. Rows that were counted without a reference are in ``rows`` alone."""
         mine, theirs = self.slots, other.slots
         if len(mine) == len(theirs):
             slots: Ints = mine + theirs
         else:  # of one package all have as many; the widest count, so that the order does not matter
             slots = mine if len(mine) > len(theirs) else theirs
-        return Counts(self.rows + other.rows, self.late + other.late, slots)
+        return DriftCounts(self.rows + other.rows, self.late + other.late, slots)
 
     def to_bytes(self) -> bytes:
         """Small where few slots have anything: a batch has few rows, and often few windows' worth of them."""
@@ -51,7 +51,7 @@ class Counts:
         return _HEAD.pack(form, size, self.rows, self.late, len(self.slots)) + zlib.compress(body, 1)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Counts:
+    def from_bytes(cls, data: bytes) -> DriftCounts:
         """Raises `BadRecord` where `to_bytes` writes no such bytes."""
         try:
             form, size, rows, late, width = _HEAD.unpack_from(data)

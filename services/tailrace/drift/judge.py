@@ -10,21 +10,21 @@ from tailrace.contracts.language.fields import Feature
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.drift import false_alerts
-from tailrace.drift.count import Subject
-from tailrace.drift.counts import Counts
+from tailrace.drift.count import DriftSubject
+from tailrace.drift.counts import DriftCounts
 from tailrace.drift.histogram import Bin, category_histogram, number_histogram
-from tailrace.drift.layout import MISSING, UNSEEN, Categories, Field, Layout, Numbers
+from tailrace.drift.layout import MISSING, UNSEEN, Categories, Field, NumberSlots, SlotLayout
 from tailrace.drift.segments import segment_names
 from tailrace.statistics.chi_squared import chi_squared_test
 from tailrace.statistics.fisher import share_test
 from tailrace.statistics.ks import ks_test
-from tailrace.statistics.result import Ints, Result
+from tailrace.statistics.result import Ints, TestResult
 from tailrace.streaming.ids import record_id
 
 QUIET, DRIFT, TOO_FEW_ROWS, NO_REFERENCE = "quiet", "drift", "too-few-rows", "no-reference"
 
 
-class Window(NamedTuple):
+class DriftWindow(NamedTuple):
     """Whose window, half-open, in event time."""
 
     model: str
@@ -37,10 +37,10 @@ class Window(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Report:
+class DriftReport:
     """What came of it; ``record`` is the whole of it, as schema ``drift_report.avsc``."""
 
-    subject: Subject
+    subject: DriftSubject
     record: dict[str, Any]
 
     @property
@@ -58,14 +58,16 @@ class Report:
 class _Test(NamedTuple):
     feature: str
     test: str
-    result: Result | None
+    result: TestResult | None
     n: int
     reference_n: int
     floor: float
     histogram: list[Bin]
 
 
-def judge(window: Window, subject: Subject, counts: Counts, layout: Layout | None) -> Report:
+def judge(
+    window: DriftWindow, subject: DriftSubject, counts: DriftCounts, layout: SlotLayout | None
+) -> DriftReport:
     """The report of a window. Everything in it follows from the arguments."""
     contract = window.applied.contract
     budget = contract.drift.false_alerts
@@ -102,16 +104,16 @@ def judge(window: Window, subject: Subject, counts: Counts, layout: Layout | Non
         "verdict": verdict,
         "tests": entries,
     }
-    return Report(subject, record)
+    return DriftReport(subject, record)
 
 
-def report_id(window: Window, subject: Subject) -> str:
+def report_id(window: DriftWindow, subject: DriftSubject) -> str:
     """The same for the same window, however often it is judged."""
     parts = ("drift", window.model, *subject, window.start, window.applied.digest)
     return record_id(*parts)
 
 
-def _tests(contract: ModelContract, slots: Ints, layout: Layout) -> Iterator[_Test]:
+def _tests(contract: ModelContract, slots: Ints, layout: SlotLayout) -> Iterator[_Test]:
     for field in layout.fields:
         counts = slots[field.first : field.first + field.width]
         yield _distribution(contract, field, counts)
@@ -122,7 +124,7 @@ def _tests(contract: ModelContract, slots: Ints, layout: Layout) -> Iterator[_Te
 def _distribution(contract: ModelContract, field: Field, counts: Ints) -> _Test:
     floors = contract.drift.min_effect
     reference_n = int(field.reference.sum())
-    if isinstance(field, Numbers):
+    if isinstance(field, NumberSlots):
         values = counts[MISSING + 1 :]
         result = ks_test(values, field.reference)
         histogram = number_histogram(values, field.points, field.reference)

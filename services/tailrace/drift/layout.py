@@ -24,7 +24,7 @@ MISSING, UNSEEN = 0, 1
 
 
 @dataclass(frozen=True)
-class Numbers:
+class NumberSlots:
     """A number: slot 0 where it is missing, then those of `ks.slots_of`."""
 
     name: str
@@ -95,17 +95,17 @@ class Categories:
         return np.where(missing, MISSING, slots)
 
 
-Field: TypeAlias = Numbers | Categories
+Field: TypeAlias = NumberSlots | Categories
 
 
 @dataclass(frozen=True)
-class Layout:
+class SlotLayout:
     """The slots of one package."""
 
     fields: tuple[Field, ...]
 
     @classmethod
-    def of(cls, reference: Reference, inputs: Sequence[str]) -> Layout:
+    def of(cls, reference: Reference, inputs: Sequence[str]) -> SlotLayout:
         """Features in the order of the model's inputs, then its outputs."""
         profiles = [(name, False, reference.features[name]) for name in inputs if name in reference.features]
         outputs = ((SCORE, reference.score), (PREDICTED_CLASS, reference.predicted_class))
@@ -115,7 +115,7 @@ class Layout:
         for name, is_output, profile in profiles:
             field: Field
             if isinstance(profile, NumberProfile):
-                field = Numbers(name, is_output, first, profile)
+                field = NumberSlots(name, is_output, first, profile)
             else:
                 field = Categories(name, is_output, first, profile)
             fields.append(field)

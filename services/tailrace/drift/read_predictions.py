@@ -42,7 +42,7 @@ _IDENTITY = (
 """Consecutive fields of a prediction, the same for all that one version answered in a batch."""
 
 
-class Identity(NamedTuple):
+class PredictionIdentity(NamedTuple):
     """Whose predictions they are. What the champion answers as an arm of an experiment, it answers as champion."""
 
     model: str
@@ -59,7 +59,7 @@ class Identity(NamedTuple):
         return type(self.version) is int and all(isinstance(text, str) for text in texts)
 
 
-class Predictions(NamedTuple):
+class PredictionRows(NamedTuple):
     """Predictions of one identity.
 
     Attributes:
@@ -68,17 +68,17 @@ class Predictions(NamedTuple):
         outputs: ``score``, ``predicted_class`` and ``value``.
     """
 
-    identity: Identity
+    identity: PredictionIdentity
     at: Ints
     event_times: Ints
     request: dict[str, Column]
     outputs: dict[str, Column]
 
-    def take(self, rows: Ints) -> Predictions:
+    def take(self, rows: Ints) -> PredictionRows:
         """Some of them."""
         request = {name: column.take(rows) for name, column in self.request.items()}
         outputs = {name: column.take(rows) for name, column in self.outputs.items()}
-        return Predictions(self.identity, self.at[rows], self.event_times[rows], request, outputs)
+        return PredictionRows(self.identity, self.at[rows], self.event_times[rows], request, outputs)
 
 
 class PredictionReader:
@@ -88,13 +88,13 @@ class PredictionReader:
         self._codec = codec
         self._schemas: dict[int, _Schema] = {}
 
-    def read(self, values: Sequence[bytes | None]) -> tuple[list[Predictions], dict[int, BadRecord]]:
+    def read(self, values: Sequence[bytes | None]) -> tuple[list[PredictionRows], dict[int, BadRecord]]:
         """The predictions, and by position why others cannot be read.
 
         Raises:
             Retry: the registry is away, and a schema id was never seen before.
         """
-        found: list[Predictions] = []
+        found: list[PredictionRows] = []
         bad: dict[int, BadRecord] = {}
         self._codec.begin_batch()
         by_header: dict[bytes, tuple[list[int], list[bytes]]] = {}
@@ -118,7 +118,7 @@ class PredictionReader:
         schema_id: int,
         schema: _Schema,
         rows: Sequence[tuple[int, bytes]],
-        found: list[Predictions],
+        found: list[PredictionRows],
         bad: dict[int, BadRecord],
     ) -> None:
         """What the columnar way does not take: the plain codec says why, or puts it in the usual form."""
@@ -160,9 +160,9 @@ class _Schema:
         self._identity_schema = fastavro.parse_schema(
             plain({"type": "record", "name": "Identity", "fields": [fields[name] for name in _IDENTITY]})
         )
-        self._identities: dict[bytes, Identity | None] = {}
+        self._identities: dict[bytes, PredictionIdentity | None] = {}
 
-    def read(self, values: Sequence[bytes], at: Ints, found: list[Predictions]) -> list[int]:
+    def read(self, values: Sequence[bytes], at: Ints, found: list[PredictionRows]) -> list[int]:
         """Adds what can be read to ``found``; gives the rows that cannot."""
         columns, _, pieces = self._decoder.decode(values)
         left = np.flatnonzero(pieces.at < 0).tolist()
@@ -176,10 +176,10 @@ class _Schema:
                 some = columns if every else {name: column.take(rows) for name, column in columns.items()}
                 request = {name: some[f"{_REQUEST}.{name}"] for name in self._request}
                 outputs = {name: some[name] for name in _OUTPUTS}
-                found.append(Predictions(identity, at[rows], some[EVENT_TIME].values, request, outputs))
+                found.append(PredictionRows(identity, at[rows], some[EVENT_TIME].values, request, outputs))
         return sorted(left)
 
-    def _identity(self, piece: bytes) -> Identity | None:
+    def _identity(self, piece: bytes) -> PredictionIdentity | None:
         if piece not in self._identities:
             if len(self._identities) > 1000:
                 self._identities.clear()
@@ -187,7 +187,7 @@ class _Schema:
                 record: Any = fastavro.schemaless_reader(io.BytesIO(piece), self._identity_schema, None)
                 if record["arm"] == CHAMPIONS_ARM:
                     record["role"] = "champion"
-                identity = Identity(*(record[name] for name in Identity._fields))
+                identity = PredictionIdentity(*(record[name] for name in PredictionIdentity._fields))
                 self._identities[piece] = identity if identity.is_typed else None
             except UnicodeDecodeError:
                 self._identities[piece] = None

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tailrace.drift.layout import Layout
+from tailrace.drift.layout import SlotLayout
 from tailrace.models.catalog import Catalog
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
@@ -32,9 +32,9 @@ class References:
         self._catalog = catalog
         self._open = open_reference
         self._look_again = look_again
-        self._layouts: dict[tuple[str, int, str], Layout | None] = {}
+        self._layouts: dict[tuple[str, int, str], SlotLayout | None] = {}
 
-    def layout(self, model: str, version: int, artifact_digest: str) -> Layout | None:
+    def layout(self, model: str, version: int, artifact_digest: str) -> SlotLayout | None:
         """The slots of a package; None where there is no such package, or none that can be trusted.
 
         Raises:
@@ -45,7 +45,7 @@ class References:
             self._layouts[key] = self._layout(*key)
         return self._layouts[key]
 
-    def _layout(self, model: str, version: int, artifact_digest: str) -> Layout | None:
+    def _layout(self, model: str, version: int, artifact_digest: str) -> SlotLayout | None:
         record = self._record(model, version, artifact_digest)
         if record is None:
             self._look_again()
@@ -59,7 +59,7 @@ class References:
         except PackageRefused as refused:
             log.warning("a package was refused: no drift can be told", extra={**which, "why": str(refused)})
             return None
-        return Layout.of(reference, [i.name for i in manifest.inputs])
+        return SlotLayout.of(reference, [i.name for i in manifest.inputs])
 
     def _record(self, model: str, version: int, artifact_digest: str) -> Mapping[str, Any] | None:
         record = self._catalog.record(model, version)

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
-from tailrace.alerts.lasting import lasts
+from tailrace.alerts.open_alerts import lasts
 from tailrace.contracts.language.durations import format_duration
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.sections import match_alert
-from tailrace.evaluator.counts import Counts
-from tailrace.evaluator.report import Record, Window, dropped
+from tailrace.evaluator.counts import PerformanceCounts
+from tailrace.evaluator.report import JudgedWindow, Record, dropped
 from tailrace.streaming.ids import record_id
 
 KIND = "quality-drop"
@@ -26,7 +26,7 @@ Memory = dict[str, Any]
 versions that were champion in the latest window that was closed."""
 
 
-class Told(NamedTuple):
+class RaisedQualityAlerts(NamedTuple):
     """Alert records (schema ``alert.avsc``), and what is to be remembered."""
 
     records: list[Record]
@@ -34,8 +34,11 @@ class Told(NamedTuple):
 
 
 def tell(
-    window: Window, reports: Sequence[Record], champions: Mapping[int, Mapping[str, Counts]], memory: Memory
-) -> Told:
+    window: JudgedWindow,
+    reports: Sequence[Record],
+    champions: Mapping[int, Mapping[str, PerformanceCounts]],
+    memory: Memory,
+) -> RaisedQualityAlerts:
     """What a window's reports come to, given who was champion in it, and what was remembered.
 
     An open alert is told again when its severity changes, or when it lasts and the contract's silence is over.
@@ -62,10 +65,10 @@ def tell(
                 _resolved(window, version, open_alerts.pop(version), "the version answers no more")
             )
     kept = {version: start for version, start in judged.items() if int(version) in answers["versions"]}
-    return Told(records, {"open": open_alerts, "judged": kept, "answers": answers})
+    return RaisedQualityAlerts(records, {"open": open_alerts, "judged": kept, "answers": answers})
 
 
-def _answers(window: Window, versions: Set[int], known: dict[str, Any] | None) -> dict[str, Any]:
+def _answers(window: JudgedWindow, versions: Set[int], known: dict[str, Any] | None) -> dict[str, Any]:
     if known is None or window.start > known["start"]:
         return {"start": window.start, "versions": sorted(versions)} if versions or known is None else known
     if window.start == known["start"]:  # under another contract, or at another age
@@ -73,7 +76,7 @@ def _answers(window: Window, versions: Set[int], known: dict[str, Any] | None) -
     return known
 
 
-def _raise(window: Window, report: Record, open_alerts: dict[str, Any]) -> list[Record]:
+def _raise(window: JudgedWindow, report: Record, open_alerts: dict[str, Any]) -> list[Record]:
     version = str(report["version"])
     contract = window.contract
     fallen = [metric for metric in report["metrics"] if dropped(contract, metric)]
@@ -105,13 +108,18 @@ def _raise(window: Window, report: Record, open_alerts: dict[str, Any]) -> list[
     return [_alert(window, version, found, "raised", summary, detail)]
 
 
-def _resolved(window: Window, version: str, found: dict[str, Any], why: str) -> Record:
+def _resolved(window: JudgedWindow, version: str, found: dict[str, Any], why: str) -> Record:
     summary = f"The quality drop of version {version} of {window.model} is over: {why}"
     return _alert(window, version, found, "resolved", summary, {}) | {"at": window.judged_at}
 
 
 def _alert(
-    window: Window, version: str, found: dict[str, Any], state: str, summary: str, detail: dict[str, str]
+    window: JudgedWindow,
+    version: str,
+    found: dict[str, Any],
+    state: str,
+    summary: str,
+    detail: dict[str, str],
 ) -> Record:
     return {
         "alert_id": found["id"],

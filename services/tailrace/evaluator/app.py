@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tailrace.evaluator.logic import PerformanceWindows
+from tailrace.evaluator.windows import PerformanceWindows
 from tailrace.models.manifest import Manifest
 from tailrace.models.package.open import verified_manifest
 from tailrace.runtime.service import Service

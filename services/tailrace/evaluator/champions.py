@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tailrace.evaluator.counts import Counts
-from tailrace.evaluator.subject import Subject
+from tailrace.evaluator.counts import PerformanceCounts
+from tailrace.evaluator.subject import PerformanceSubject
 
 CHAMPION = "champion"
 
 
-def champions(subjects: Mapping[str, Counts]) -> dict[int, dict[str, Counts]]:
+def champions(subjects: Mapping[str, PerformanceCounts]) -> dict[int, dict[str, PerformanceCounts]]:
     """By version and role, what the champions of a window answered, on all rows: as champion, and then as an arm of an
     experiment. Of an experiment over all keys there is only the latter.
     """
-    found: dict[int, dict[str, Counts]] = {}
-    about = [(Subject.from_text(text), counts) for text, counts in subjects.items()]
+    found: dict[int, dict[str, PerformanceCounts]] = {}
+    about = [(PerformanceSubject.from_text(text), counts) for text, counts in subjects.items()]
     for subject, counts in sorted(about, key=lambda each: (each[0].version, each[0].role != CHAMPION)):
         champion = subject.role == CHAMPION or counts.tallies["champions_arm"] > 0
         if champion and not subject.segment and subject.against is None and counts.tallies["predictions"] > 0:
             roles = found.setdefault(subject.version, {})
-            roles[subject.role] = roles.get(subject.role, Counts()) + counts
+            roles[subject.role] = roles.get(subject.role, PerformanceCounts()) + counts
     return found

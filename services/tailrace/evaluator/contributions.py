@@ -12,8 +12,8 @@ import polars as pl
 
 from tailrace.evaluator.arrays import Floats, Ints, Mask
 from tailrace.evaluator.losses import row_losses
-from tailrace.evaluator.plan import Plan
-from tailrace.evaluator.rows import Answers, Outcomes, Truth
+from tailrace.evaluator.plan import EvaluationPlan
+from tailrace.evaluator.rows import GroundTruth, LoggedAnswers, OutcomeRows
 
 KNOWN = ("labelled", "assumed")
 
@@ -27,11 +27,11 @@ class Contributions:
     fields: of the requests, for the contract's value.
     """
 
-    plan: Plan
+    plan: EvaluationPlan
     at: Ints
     signs: Ints
-    truth: Truth
-    answers: Answers
+    truth: GroundTruth
+    answers: LoggedAnswers
     fields: pl.DataFrame
 
     def take(self, rows: Ints) -> Contributions:
@@ -78,7 +78,7 @@ class Contributions:
         found: Mask = self.classes == self.plan.positive
         return found
 
-    def quantities(self, answers: Answers, actions: list[str]) -> dict[str, Floats]:
+    def quantities(self, answers: LoggedAnswers, actions: list[str]) -> dict[str, Floats]:
         """Losses, and the contract's value where it has one, of these answers and actions; NaN where unknown."""
         found = row_losses(self.plan.contract.task, answers, self.classes, self.positive, self._numbers)
         worth = self.plan.worth(self.fields, answers, actions, self.truth.label)
@@ -86,7 +86,7 @@ class Contributions:
             found["value"] = worth
         return {name: np.where(self.known, values, np.nan) for name, values in found.items()}
 
-    def covered(self, answers: Answers) -> Floats:
+    def covered(self, answers: LoggedAnswers) -> Floats:
         """1 where the set or the interval of an answer holds the truth, 0 where not, NaN where either is not known."""
         if self.plan.contract.guardrails.coverage is None or answers.findings is None:
             return np.full(len(self.at), np.nan)
@@ -98,7 +98,7 @@ class Contributions:
         return np.where(self.known, found, np.nan)
 
 
-def contributions(plan: Plan, rows: Outcomes) -> Contributions:
+def contributions(plan: EvaluationPlan, rows: OutcomeRows) -> Contributions:
     """All that the outcomes say; those of repeated requests say nothing."""
     counting = np.flatnonzero(~rows.duplicate)
     replacing = np.flatnonzero(~rows.duplicate[rows.replacing])

@@ -24,24 +24,24 @@ import numpy as np
 
 from tailrace.evaluator.arrays import Floats, Ints, Mask
 from tailrace.evaluator.contributions import Contributions, contributions
-from tailrace.evaluator.counts import Counts, Sum
-from tailrace.evaluator.plan import Plan
-from tailrace.evaluator.rows import Answers, Outcomes, Predicted
+from tailrace.evaluator.counts import PerformanceCounts, Sum
+from tailrace.evaluator.plan import EvaluationPlan
+from tailrace.evaluator.rows import LoggedAnswers, OutcomeRows, Predicted
 from tailrace.evaluator.score_counts import count_scores, score_keys
-from tailrace.evaluator.subject import Subject
+from tailrace.evaluator.subject import PerformanceSubject
 from tailrace.statistics.exact_sum import exact_sums
 
 
-class Counted(NamedTuple):
+class CountedOutcomes(NamedTuple):
     """What is added to one subject of one window."""
 
     window_start: int
     age: int
-    subject: Subject
-    counts: Counts
+    subject: PerformanceSubject
+    counts: PerformanceCounts
 
 
-def count_predictions(plan: Plan, rows: Predicted, before: Ints) -> list[Counted]:
+def count_predictions(plan: EvaluationPlan, rows: Predicted, before: Ints) -> list[CountedOutcomes]:
     """``before``: each prediction's partition clock before it."""
     groups = _Groups(plan, rows, np.maximum(rows.event_times, before))
     everything = np.arange(len(before))
@@ -53,7 +53,7 @@ def count_predictions(plan: Plan, rows: Predicted, before: Ints) -> list[Counted
     )
 
 
-def count_outcomes(plan: Plan, rows: Outcomes) -> list[Counted]:
+def count_outcomes(plan: EvaluationPlan, rows: OutcomeRows) -> list[CountedOutcomes]:
     """What each outcome adds, less what the one that it replaces had added."""
     groups = _Groups(plan, rows.predicted, rows.known_at)
     repeats = np.flatnonzero(rows.duplicate & rows.first)
@@ -88,7 +88,7 @@ def _signed(signs: Ints, rows: Predicted, at: Ints) -> dict[str, Ints]:
 
 
 class _Counter(Protocol):
-    def __call__(self, rows: Ints, group: Ints, groups: int) -> list[Counts]:
+    def __call__(self, rows: Ints, group: Ints, groups: int) -> list[PerformanceCounts]:
         """Counts of each of ``groups`` groups, from these rows and the group of each."""
         ...
 
@@ -96,7 +96,7 @@ class _Counter(Protocol):
 class _Groups:
     """Which window, age and version each row is of, and in which slices it is."""
 
-    def __init__(self, plan: Plan, rows: Predicted, times: Ints) -> None:
+    def __init__(self, plan: EvaluationPlan, rows: Predicted, times: Ints) -> None:
         starts = rows.event_times // plan.window_ms * plan.window_ms
         ages = plan.age_of(starts + plan.window_ms, times)
         # What comes after the last age is never judged.
@@ -106,7 +106,7 @@ class _Groups:
         )
         self._segments = plan.segments(rows.fields, len(starts))
 
-    def counted(self, at: Ints, count: _Counter, against: Ints | None = None) -> list[Counted]:
+    def counted(self, at: Ints, count: _Counter, against: Ints | None = None) -> list[CountedOutcomes]:
         """What the counter counts of each subject; row i of its rows is of the message ``at[i]``."""
         if not len(at):
             return []
@@ -126,8 +126,8 @@ class _Groups:
             cells, group = _numbered(base[rows] * len(names) + codes[at][rows])
             for cell, counts in zip(cells.tolist(), count(rows, group, len(cells)), strict=True):
                 (start, age, version, role, artifact), other = heads[cell // len(names)]
-                about = Subject(version, role, artifact, names[cell % len(names)], other)
-                found.append(Counted(start, age, about, counts))
+                about = PerformanceSubject(version, role, artifact, names[cell % len(names)], other)
+                found.append(CountedOutcomes(start, age, about, counts))
         return found
 
 
@@ -148,8 +148,8 @@ class _Tallies:
     def __init__(self, numbers: Mapping[str, Ints]) -> None:
         self._numbers = numbers
 
-    def __call__(self, rows: Ints, group: Ints, groups: int) -> list[Counts]:
-        found = [Counts() for _ in range(groups)]
+    def __call__(self, rows: Ints, group: Ints, groups: int) -> list[PerformanceCounts]:
+        found = [PerformanceCounts() for _ in range(groups)]
         for name, numbers in self._numbers.items():
             totals = np.zeros(groups, dtype=np.int64)
             np.add.at(totals, group, numbers[rows])
@@ -187,7 +187,7 @@ class _Statistics:
         self._scored: Mask = (table[:, 0] >= 0) & ~np.isnan(scores).any(axis=1)
         self._keys = score_keys(np.nan_to_num(scores))
 
-    def __call__(self, rows: Ints, group: Ints, groups: int) -> list[Counts]:
+    def __call__(self, rows: Ints, group: Ints, groups: int) -> list[PerformanceCounts]:
         found = self._tallies(rows, group, groups)
         for name, values in self._quantities.items():
             self._add_sums(found, name, values[rows], self._signs[rows], group)
@@ -196,7 +196,9 @@ class _Statistics:
             return found
         return self._with_scores(found, rows[self._scored[rows]], group[self._scored[rows]], self._positive)
 
-    def _add_sums(self, found: list[Counts], name: str, values: Floats, signs: Ints, group: Ints) -> None:
+    def _add_sums(
+        self, found: list[PerformanceCounts], name: str, values: Floats, signs: Ints, group: Ints
+    ) -> None:
         there = ~np.isnan(values)
         values, signs, group = values[there], signs[there], group[there]
         n, beyond = np.zeros(len(found), dtype=np.int64), np.zeros(len(found), dtype=np.int64)
@@ -213,7 +215,7 @@ class _Statistics:
             if any(one):
                 counts.sums[name] = Sum(*one)
 
-    def _add_tables(self, found: list[Counts], rows: Ints, group: Ints) -> None:
+    def _add_tables(self, found: list[PerformanceCounts], rows: Ints, group: Ints) -> None:
         group, rows = group[self._tabled[rows]], rows[self._tabled[rows]]
         if not len(rows):
             return
@@ -229,18 +231,20 @@ class _Statistics:
                 of, *classes = np.unravel_index(cell, (len(found), *[wide] * table.shape[1]))
                 found[int(of)].table[tuple(map(int, classes))] = total
 
-    def _with_scores(self, found: list[Counts], rows: Ints, group: Ints, positive: Mask) -> list[Counts]:
+    def _with_scores(
+        self, found: list[PerformanceCounts], rows: Ints, group: Ints, positive: Mask
+    ) -> list[PerformanceCounts]:
         order = np.argsort(group, kind="stable")
         ends = np.searchsorted(group[order], np.arange(len(found) + 1))
         for of, counts in enumerate(found):
             some = rows[order[ends[of] : ends[of + 1]]]
             if len(some):
                 scores = count_scores(self._keys[some], positive[some], self._signs[some])
-                found[of] = Counts(counts.tallies, counts.table, counts.sums, scores)
+                found[of] = PerformanceCounts(counts.tallies, counts.table, counts.sums, scores)
         return found
 
 
-def _judged(said: Contributions, rows: Outcomes, pair: Ints) -> _Statistics:
+def _judged(said: Contributions, rows: OutcomeRows, pair: Ints) -> _Statistics:
     """A version's answers; ``pair`` is where in ``rows.champion`` the answer of the version is that answered instead
     of it, -1 where it answered itself.
     """
@@ -263,7 +267,7 @@ def _judged(said: Contributions, rows: Outcomes, pair: Ints) -> _Statistics:
     return _statistics(said, tallies, quantities, answers)
 
 
-def _paired(said: Contributions, rows: Outcomes, pair: Ints) -> _Statistics:
+def _paired(said: Contributions, rows: OutcomeRows, pair: Ints) -> _Statistics:
     """Two versions' answers to the same requests, by what the policy makes of either; for losses less is better."""
     versions = (said.answers, rows.champion.take(pair))
     version, against = (said.quantities(answers, answers.action) for answers in versions)
@@ -278,7 +282,7 @@ def _paired(said: Contributions, rows: Outcomes, pair: Ints) -> _Statistics:
     return _statistics(said, _states(said, rows), quantities, *versions)
 
 
-def _labelable(plan: Plan, roles: list[str], actions: list[str]) -> Mask:
+def _labelable(plan: EvaluationPlan, roles: list[str], actions: list[str]) -> Mask:
     """Whether the truth may become known, as far as a prediction says. What is done about a request in shadow is what
     the version that answered says, which is not known yet.
     """
@@ -288,7 +292,7 @@ def _labelable(plan: Plan, roles: list[str], actions: list[str]) -> Mask:
     return found
 
 
-def _states(said: Contributions, rows: Outcomes) -> dict[str, Ints]:
+def _states(said: Contributions, rows: OutcomeRows) -> dict[str, Ints]:
     return {
         "labelled": said.signs * said.known,
         "assumed": said.signs * said.in_state("assumed"),
@@ -298,7 +302,10 @@ def _states(said: Contributions, rows: Outcomes) -> dict[str, Ints]:
 
 
 def _statistics(
-    said: Contributions, tallies: Mapping[str, Ints], quantities: Mapping[str, Floats], *versions: Answers
+    said: Contributions,
+    tallies: Mapping[str, Ints],
+    quantities: Mapping[str, Floats],
+    *versions: LoggedAnswers,
 ) -> _Statistics:
     classes = np.where(said.known, said.classes, -1)
     return _Statistics(

@@ -59,7 +59,7 @@ class Sum(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Counts:
+class PerformanceCounts:
     """Additive counts. Adding is commutative and associative to the last bit.
 
     Attributes:
@@ -74,7 +74,7 @@ class Counts:
     sums: dict[str, Sum] = field(default_factory=dict)
     scores: ScoreCounts | None = None
 
-    def __add__(self, other: Counts) -> Counts:
+    def __add__(self, other: PerformanceCounts) -> PerformanceCounts:
         tallies, table, sums = Counter(self.tallies), Counter(self.table), dict(self.sums)
         tallies.update(other.tallies)
         table.update(other.table)
@@ -84,7 +84,7 @@ class Counts:
             scores = self.scores or other.scores
         else:
             scores = self.scores + other.scores
-        return Counts(tallies, table, sums, scores)
+        return PerformanceCounts(tallies, table, sums, scores)
 
     def to_bytes(self) -> bytes:
         """A line of JSON, then the scores' keys as little-endian 64-bit integers and their counts as the least that
@@ -107,7 +107,7 @@ class Counts:
         return json.dumps(head, separators=(",", ":")).encode() + b"\n" + body
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Counts:
+    def from_bytes(cls, data: bytes) -> PerformanceCounts:
         """Raises `BadRecord` where `to_bytes` writes no such bytes."""
         try:
             return cls._from_bytes(data)
@@ -115,7 +115,7 @@ class Counts:
             raise BadRecord("corrupt", f"counts that cannot be read: {error!r}", "cells.counts") from error
 
     @classmethod
-    def _from_bytes(cls, data: bytes) -> Counts:
+    def _from_bytes(cls, data: bytes) -> PerformanceCounts:
         line, _, body = data.partition(b"\n")
         head = json.loads(line)
         scores = None

@@ -21,7 +21,7 @@ from tailrace.models.guards.prediction_sets import (
 
 
 @dataclass(frozen=True)
-class Findings:
+class LoggedFindings:
     """Row by row.
 
     Attributes:
@@ -34,8 +34,10 @@ class Findings:
     guarded: Mask
     sets: list[str | None]
 
-    def take(self, rows: Any) -> Findings:
-        return Findings(self.uncertain[rows], self.guarded[rows], [self.sets[row] for row in rows.tolist()])
+    def take(self, rows: Any) -> LoggedFindings:
+        return LoggedFindings(
+            self.uncertain[rows], self.guarded[rows], [self.sets[row] for row in rows.tolist()]
+        )
 
     def covered(self, chosen: Sequence[str | None], truth: Sequence[str | float | None]) -> Floats:
         """1 where a row's set or interval holds the truth, 0 where not, NaN where either is not known.
@@ -67,7 +69,7 @@ def _covers(said: str | None, chosen: str | None, truth: str | float | None) -> 
 
 def findings_of(
     found: Sequence[Sequence[Mapping[str, Any]]], served_by: Sequence[str], with_classes: bool
-) -> Findings:
+) -> LoggedFindings:
     """The findings of events, given their guardrails and who answered.
 
     What a version said and could not be used is not about the answer of its fallback, which stands beside it.
@@ -83,4 +85,4 @@ def findings_of(
         )
         if by == "model":
             sets[row] = said.get(UNCERTAIN, "") if with_classes else said.get(INTERVAL)
-    return Findings(uncertain, guarded, sets)
+    return LoggedFindings(uncertain, guarded, sets)

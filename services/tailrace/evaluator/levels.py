@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tailrace.alerts.lasting import Open, lasts
+from tailrace.alerts.open_alerts import Open, lasts
 from tailrace.contracts.language.durations import format_duration, parse_share
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.sections import match_alert
-from tailrace.evaluator.counts import Counts
-from tailrace.evaluator.report import Record, Window
+from tailrace.evaluator.counts import PerformanceCounts
+from tailrace.evaluator.report import JudgedWindow, Record
 from tailrace.statistics.binomial import is_more
 from tailrace.streaming.ids import record_id
 
@@ -25,7 +25,7 @@ SLOWEST = 0.01
 """The share of answers that may take longer than ``service_levels.latency_p99``."""
 
 
-class Level(NamedTuple):
+class ServiceLevel(NamedTuple):
     """A share that is borne, and how severe it is if it is passed."""
 
     most: float
@@ -33,7 +33,7 @@ class Level(NamedTuple):
 
 
 def missed_levels(
-    window: Window, champions: Mapping[int, Mapping[str, Counts]], open_alerts: Open
+    window: JudgedWindow, champions: Mapping[int, Mapping[str, PerformanceCounts]], open_alerts: Open
 ) -> list[Record]:
     """What a window says of the levels, as alerts (schema ``alert.avsc``). Changes ``open_alerts``."""
     records: list[Record] = []
@@ -53,10 +53,10 @@ def missed_levels(
     return records
 
 
-def fallback_levels(contract: ModelContract) -> list[Level]:
+def fallback_levels(contract: ModelContract) -> list[ServiceLevel]:
     """The severe first: of ``alerts.severe``, ``rollout.back_if``, and what ``service_levels.answered`` leaves."""
     severe = [
-        Level(parse_share(places["share"]), "severe")
+        ServiceLevel(parse_share(places["share"]), "severe")
         for phrase in contract.alerts.severe
         for pattern, places in [match_alert(phrase) or ("", {})]
         if pattern.startswith("fallback share")
@@ -64,15 +64,15 @@ def fallback_levels(contract: ModelContract) -> list[Level]:
     borne = [contract.rollout.back_if.fallback_share]
     if contract.service_levels.answered is not None:
         borne.append(1 - contract.service_levels.answered)
-    return [*severe, *(Level(share, "warning") for share in borne if share is not None)]
+    return [*severe, *(ServiceLevel(share, "warning") for share in borne if share is not None)]
 
 
-def latency_levels(contract: ModelContract) -> list[Level]:
-    return [] if contract.service_levels.latency_p99_ms is None else [Level(SLOWEST, "warning")]
+def latency_levels(contract: ModelContract) -> list[ServiceLevel]:
+    return [] if contract.service_levels.latency_p99_ms is None else [ServiceLevel(SLOWEST, "warning")]
 
 
 def _judge(
-    window: Window, key: str, levels: list[Level], found: int, asked: int, open_alerts: Open
+    window: JudgedWindow, key: str, levels: list[ServiceLevel], found: int, asked: int, open_alerts: Open
 ) -> list[Record]:
     passed = [level for level in levels if is_more(found, asked, level.most)]
     if not passed:
@@ -106,14 +106,14 @@ def _judge(
     return [_alert(window, key, alert, "raised", summary, detail)]
 
 
-def _resolved(window: Window, key: str, alert: dict[str, Any], why: str) -> Record:
+def _resolved(window: JudgedWindow, key: str, alert: dict[str, Any], why: str) -> Record:
     kind, _, version = key.partition("/")
     summary = f"The {kind.replace('-', ' ')} of version {version} of {window.model} is well again: {why}"
     return _alert(window, key, alert, "resolved", summary, {}) | {"at": window.end}
 
 
 def _alert(
-    window: Window, key: str, alert: dict[str, Any], state: str, summary: str, detail: dict[str, str]
+    window: JudgedWindow, key: str, alert: dict[str, Any], state: str, summary: str, detail: dict[str, str]
 ) -> Record:
     kind, _, version = key.partition("/")
     return {

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from tailrace.evaluator.arrays import Floats, Ints, Mask
-from tailrace.evaluator.rows import Answers
+from tailrace.evaluator.rows import LoggedAnswers
 
 _EPSILON = np.finfo(np.float64).eps
 
 
 def row_losses(
-    task: str, answers: Answers, classes: Ints, positive: Mask, values: Floats
+    task: str, answers: LoggedAnswers, classes: Ints, positive: Mask, values: Floats
 ) -> dict[str, Floats]:
     """Losses by name and row, NaN where the answer has nothing to judge, infinite where one is beyond all floats.
 

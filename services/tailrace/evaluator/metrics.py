@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.sections import METRICS_OF
 from tailrace.evaluator.class_metrics import class_metric, overlap, recalls, variance
-from tailrace.evaluator.counts import Counts, Sum
+from tailrace.evaluator.counts import PerformanceCounts, Sum
 from tailrace.evaluator.score_counts import LIMIT
 from tailrace.statistics.intervals import UNKNOWN, Bounds, mean_of_shares, normal, student, wilson
 
@@ -49,7 +49,7 @@ def positive_index(contract: ModelContract) -> int | None:
     return None if positive is None else contract.classes.index(positive)
 
 
-def estimate(metric: str, counts: Counts, positive: int | None) -> Estimate:
+def estimate(metric: str, counts: PerformanceCounts, positive: int | None) -> Estimate:
     """The metric of these counts; ``positive`` is the number of the class that a binary score is about."""
     if metric == "auc":
         return _auc(counts)
@@ -58,7 +58,7 @@ def estimate(metric: str, counts: Counts, positive: int | None) -> Estimate:
     return _of_classes(metric, counts, positive)
 
 
-def coverage(counts: Counts) -> Estimate:
+def coverage(counts: PerformanceCounts) -> Estimate:
     """The share of outcomes whose truth the set or the interval behind the answer holds."""
     found = counts.sums.get("covered", Sum())
     if found.n <= 0:
@@ -73,7 +73,7 @@ def better_by(metric: str, value: float, than: float) -> float:
     return value - than if metric in HIGHER_IS_BETTER else than - value
 
 
-def _auc(counts: Counts) -> Estimate:
+def _auc(counts: PerformanceCounts) -> Estimate:
     n = counts.scores.n if counts.scores is not None else 0
     method = "delong" if counts.scores is None or not counts.scores.shift else f"delong-binned-{LIMIT}"
     found = counts.scores.auc() if counts.scores is not None else None
@@ -99,7 +99,7 @@ def _mean(metric: str, found: Sum) -> Estimate:
     return Estimate(math.sqrt(mean), low, high, found.n, "student-t-of-the-square", None, by_delta)
 
 
-def _of_classes(metric: str, counts: Counts, positive: int | None) -> Estimate:
+def _of_classes(metric: str, counts: PerformanceCounts, positive: int | None) -> Estimate:
     table = {(cell[0], cell[1]): n for cell, n in counts.table.items()}
     n = sum(table.values())
     found = class_metric(metric, table, positive)

@@ -11,7 +11,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from tailrace.evaluator.class_metrics import class_metric, variance
-from tailrace.evaluator.counts import Counts, Sum
+from tailrace.evaluator.counts import PerformanceCounts, Sum
 from tailrace.evaluator.metrics import SUM_OF, better_by
 from tailrace.statistics.exact_sum import SCALE
 from tailrace.statistics.intervals import normal, student, two_sided
@@ -19,7 +19,7 @@ from tailrace.statistics.intervals import normal, student, two_sided
 SIDES = ("version", "against")
 
 
-class Gain(NamedTuple):
+class PairedGain(NamedTuple):
     """How much better ``version`` is than ``against`` on the same ``n`` requests; positive is better.
 
     ``sum`` and ``sum_squares`` are of the gain of each request, where the metric is a mean over requests, so that
@@ -38,7 +38,7 @@ class Gain(NamedTuple):
     sum_squares: float | None = None
 
 
-def gain(metric: str, counts: Counts, positive: int | None) -> Gain:
+def gain(metric: str, counts: PerformanceCounts, positive: int | None) -> PairedGain:
     """The gain by these counts of pairs. Their sums are, by name, of the differences (positive: ``version`` is
     better), and by ``NAME.version`` and ``NAME.against`` of either.
     """
@@ -57,13 +57,13 @@ def gain(metric: str, counts: Counts, positive: int | None) -> Gain:
     return _mean(metric, differences, version, against)
 
 
-def _mean(metric: str, differences: Sum, version: Sum, against: Sum) -> Gain:
+def _mean(metric: str, differences: Sum, version: Sum, against: Sum) -> PairedGain:
     n, mean, spread = differences.n, differences.mean, differences.variance
     if mean is None:
-        return Gain(metric, n=max(n, 0))
+        return PairedGain(metric, n=max(n, 0))
     low, high = student(mean, spread, n)
     p_value = None if spread is None else two_sided(mean, math.sqrt(spread / n), n)
-    return Gain(
+    return PairedGain(
         metric,
         version.mean,
         against.mean,
@@ -77,20 +77,20 @@ def _mean(metric: str, differences: Sum, version: Sum, against: Sum) -> Gain:
     )
 
 
-def _right(counts: Counts, side: int) -> Sum:
+def _right(counts: PerformanceCounts, side: int) -> Sum:
     n = sum(counts.table.values())
     right = sum(rows for cell, rows in counts.table.items() if cell[0] == cell[side])
     return Sum(n, right * SCALE, right * SCALE)
 
 
-def _rights(counts: Counts) -> Sum:
+def _rights(counts: PerformanceCounts) -> Sum:
     found: Counter[int] = Counter()
     for (actual, chosen, other), rows in counts.table.items():
         found[(chosen == actual) - (other == actual)] += rows
     return Sum(sum(found.values()), (found[1] - found[-1]) * SCALE, (found[1] + found[-1]) * SCALE)
 
 
-def _of_classes(metric: str, counts: Counts, positive: int | None) -> Gain:
+def _of_classes(metric: str, counts: PerformanceCounts, positive: int | None) -> PairedGain:
     n = sum(counts.table.values())
     tables: list[Counter[tuple[int, int]]] = [Counter(), Counter()]
     for (actual, *chosen), rows in counts.table.items():
@@ -98,7 +98,7 @@ def _of_classes(metric: str, counts: Counts, positive: int | None) -> Gain:
             table[actual, one] += rows
     version, against = (class_metric(metric, table, positive) for table in tables)
     if version is None or against is None:
-        return Gain(metric, n=max(n, 0))
+        return PairedGain(metric, n=max(n, 0))
     spread = None
     if version.influence is not None and against.influence is not None:
         mine, theirs = version.influence, against.influence
@@ -110,11 +110,11 @@ def _of_classes(metric: str, counts: Counts, positive: int | None) -> Gain:
     return _normal(metric, version.value, against.value, spread, n)
 
 
-def _auc(counts: Counts) -> Gain:
+def _auc(counts: PerformanceCounts) -> PairedGain:
     scores = counts.scores
     version, against = (scores.auc(side) if scores is not None else None for side in (0, 1))
     if scores is None or version is None or against is None:
-        return Gain("auc", n=scores.n if scores is not None else 0)
+        return PairedGain("auc", n=scores.n if scores is not None else 0)
     spread = None
     if version.variance is not None and against.variance is not None:
         together = scores.auc_covariance()
@@ -123,11 +123,11 @@ def _auc(counts: Counts) -> Gain:
     return _normal("auc", version.value, against.value, spread, scores.n)
 
 
-def _of_residuals(metric: str, differences: Sum, version: Sum, against: Sum) -> Gain:
+def _of_residuals(metric: str, differences: Sum, version: Sum, against: Sum) -> PairedGain:
     """``rmse`` from squares, ``bias`` from residuals."""
     n, mine, theirs = differences.n, version.mean, against.mean
     if mine is None or theirs is None:
-        return Gain(metric, n=max(n, 0))
+        return PairedGain(metric, n=max(n, 0))
     if metric == "bias":
         slopes = math.copysign(1.0, mine), math.copysign(1.0, theirs)
         return _normal(metric, mine, theirs, _apart(slopes, differences, version, against), n)
@@ -148,8 +148,8 @@ def _apart(slopes: tuple[float, float], differences: Sum, version: Sum, against:
     return max(a * a * mine + b * b * theirs - 2 * a * b * together, 0.0) / differences.n
 
 
-def _normal(metric: str, version: float, against: float, spread: float | None, n: int) -> Gain:
+def _normal(metric: str, version: float, against: float, spread: float | None, n: int) -> PairedGain:
     found = better_by(metric, version, against)
     low, high = normal(found, spread)
     p_value = None if spread is None else two_sided(found, math.sqrt(spread))
-    return Gain(metric, version, against, found, low, high, p_value, n)
+    return PairedGain(metric, version, against, found, low, high, p_value, n)

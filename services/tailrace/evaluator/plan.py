@@ -14,7 +14,7 @@ from tailrace.contracts.language.expression_columns import request_columns, valu
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.evaluator.arrays import Floats, Ints, Mask
-from tailrace.evaluator.rows import Answers
+from tailrace.evaluator.rows import LoggedAnswers
 
 FLAGS = ("uncertain", "guarded")
 _DTYPES = {"number": pl.Float64, "boolean": pl.Boolean, "text": pl.String}
@@ -27,7 +27,7 @@ class Segments(NamedTuple):
     codes: Ints
 
 
-class Plan:
+class EvaluationPlan:
     """One contract, as the evaluator applies it."""
 
     def __init__(self, applied: AppliedContract) -> None:
@@ -127,7 +127,7 @@ class Plan:
         return Segments(names, codes)
 
     def worth(
-        self, fields: pl.DataFrame, answers: Answers, actions: list[str], labels: list[object]
+        self, fields: pl.DataFrame, answers: LoggedAnswers, actions: list[str], labels: list[object]
     ) -> Floats | None:
         """The contract's value by row, NaN where it is unknown; None where the contract has none.
 
@@ -143,7 +143,7 @@ class Plan:
         found: Floats = self.value.evaluate(frame).fill_null(np.nan).to_numpy()
         return found
 
-    def _said(self, answers: Answers, actions: list[str], labels: list[object]) -> dict[str, pl.Series]:
+    def _said(self, answers: LoggedAnswers, actions: list[str], labels: list[object]) -> dict[str, pl.Series]:
         target = self.contract.target
         kinds = value_columns(self.contract)
         said = {

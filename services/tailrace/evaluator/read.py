@@ -18,8 +18,8 @@ from tailrace.errors import BadRecord
 from tailrace.evaluator.arrays import Mask
 from tailrace.evaluator.fields import FieldReader, Fields
 from tailrace.evaluator.findings import findings_of
-from tailrace.evaluator.plan import Plan
-from tailrace.evaluator.rows import Answers, Outcomes, Predicted, Truth
+from tailrace.evaluator.plan import EvaluationPlan
+from tailrace.evaluator.rows import GroundTruth, LoggedAnswers, OutcomeRows, Predicted
 from tailrace.evaluator.types import wrong_types
 from tailrace.models.rollout_state.fold import CHAMPIONS_ARM
 from tailrace.streaming.records import Message
@@ -62,12 +62,12 @@ FINDINGS = PREDICTION + "guardrails"
 class OfContract(NamedTuple):
     """What a batch has of one contract; ``outcomes`` is None where it was read from predictions."""
 
-    plan: Plan
+    plan: EvaluationPlan
     predicted: Predicted
-    outcomes: Outcomes | None
+    outcomes: OutcomeRows | None
 
 
-class Read(NamedTuple):
+class ReadBatch(NamedTuple):
     """``times`` are event times by position in the batch; ``bad`` says by position what cannot be used."""
 
     found: list[OfContract]
@@ -75,7 +75,7 @@ class Read(NamedTuple):
     bad: dict[int, BadRecord]
 
 
-class Reader:
+class EventReader:
     """Reads messages of lanes.
 
     Args:
@@ -87,7 +87,7 @@ class Reader:
     def __init__(
         self,
         codec: Codec,
-        plan_of: Callable[[str], Plan | None],
+        plan_of: Callable[[str], EvaluationPlan | None],
         fields: Callable[[], frozenset[str]],
         findings: Callable[[], bool],
     ) -> None:
@@ -96,7 +96,7 @@ class Reader:
         self._fields = fields
         self._findings = findings
 
-    def read(self, messages: Sequence[Message], lane: str, *, outcomes: bool) -> Read:
+    def read(self, messages: Sequence[Message], lane: str, *, outcomes: bool) -> ReadBatch:
         """Reads outcomes, or predictions, of a lane. Raises `Retry` while schemas are not to be had."""
         prefix = PREDICTION if outcomes else ""
         names = [*(OUTCOME if outcomes else ()), *(prefix + name for name in HEAD)]
@@ -140,7 +140,7 @@ class Reader:
                 found.append(
                     OfContract(plan, predicted, _outcomes(plan, predicted, some) if outcomes else None)
                 )
-        return Read(found, times, bad)
+        return ReadBatch(found, times, bad)
 
 
 def _by_digest(digests: list[str]) -> list[tuple[str, list[int]]]:
@@ -156,7 +156,7 @@ def _take(fields: Fields, rows: list[int]) -> Fields:
     return {name: [column[row] for row in rows] for name, column in fields.items()}
 
 
-def _ahead(plan: Plan, event_times: list[int], appended: list[int]) -> dict[int, BadRecord]:
+def _ahead(plan: EvaluationPlan, event_times: list[int], appended: list[int]) -> dict[int, BadRecord]:
     """One time from the future would close every window, and make all that follows late; and there is a first year."""
     skew = plan.contract.event_time.skew_ms
     reason = "the event time is further ahead of the append time than the contract's skew"
@@ -167,7 +167,7 @@ def _ahead(plan: Plan, event_times: list[int], appended: list[int]) -> dict[int,
     }
 
 
-def _wrong_labels(plan: Plan, fields: Fields) -> dict[int, BadRecord]:
+def _wrong_labels(plan: EvaluationPlan, fields: Fields) -> dict[int, BadRecord]:
     target = plan.contract.target
     wrong = {}
     if target.type == "boolean":
@@ -183,7 +183,7 @@ def _wrong_labels(plan: Plan, fields: Fields) -> dict[int, BadRecord]:
     return wrong
 
 
-def _predicted(plan: Plan, at: list[int], fields: Fields, prefix: str) -> Predicted:
+def _predicted(plan: EvaluationPlan, at: list[int], fields: Fields, prefix: str) -> Predicted:
     request = {name: fields[f"{prefix}request.{name}"] for name in plan.fields}
     return Predicted(
         at=np.array(at, dtype=np.int64),
@@ -207,13 +207,13 @@ def _predicted(plan: Plan, at: list[int], fields: Fields, prefix: str) -> Predic
     )
 
 
-def _slow(plan: Plan, latency_ms: list[float]) -> Mask:
+def _slow(plan: EvaluationPlan, latency_ms: list[float]) -> Mask:
     level = plan.contract.service_levels.latency_p99_ms
     found: Mask = np.array(latency_ms, dtype=np.float64) > (math.inf if level is None else level)
     return found
 
 
-def _outcomes(plan: Plan, predicted: Predicted, fields: Fields) -> Outcomes:
+def _outcomes(plan: EvaluationPlan, predicted: Predicted, fields: Fields) -> OutcomeRows:
     def labels(given: list[Any]) -> list[Any]:
         if plan.contract.target.type != "boolean":
             return given
@@ -233,21 +233,21 @@ def _outcomes(plan: Plan, predicted: Predicted, fields: Fields) -> Outcomes:
         late[row] &= (
             state != "labelled" or label != fields["label"][row]
         )  # else it is only the action that is new
-    return Outcomes(
+    return OutcomeRows(
         predicted=predicted,
         known_at=np.array(fields["known_at"], dtype=np.int64),
         first=np.array([revision == 1 for revision in fields["revision"]], dtype=np.bool_),
         duplicate=np.array([other is not None for other in fields["duplicate_of"]], dtype=np.bool_),
         late=late,
-        truth=Truth(fields["state"], labels(fields["label"]), fields["action_taken"]),
+        truth=GroundTruth(fields["state"], labels(fields["label"]), fields["action_taken"]),
         replacing=np.array(replacing, dtype=np.int64),
-        before=Truth(before["state"], labels(before["label"]), before["action_taken"]),
+        before=GroundTruth(before["state"], labels(before["label"]), before["action_taken"]),
         against=against,
         champion=_answers(plan, fields, "champion.", answered),
     )
 
 
-def _answers(plan: Plan, fields: Fields, prefix: str, rows: Sequence[int]) -> Answers:
+def _answers(plan: EvaluationPlan, fields: Fields, prefix: str, rows: Sequence[int]) -> LoggedAnswers:
     def column(name: str) -> list[Any]:
         values = fields[prefix + name]
         return values if len(rows) == len(values) else [values[row] for row in rows]
@@ -258,7 +258,7 @@ def _answers(plan: Plan, fields: Fields, prefix: str, rows: Sequence[int]) -> An
         for row, said in enumerate(column("probabilities")):
             if said:
                 probabilities[row] = [said.get(name, 0.0) for name in classes]
-    return Answers(
+    return LoggedAnswers(
         score=np.array(column("score"), dtype=np.float64),  # NaN where None
         probabilities=probabilities,
         chosen=np.array(

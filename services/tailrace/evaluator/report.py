@@ -8,11 +8,11 @@ from typing import Any
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.state.contracts import AppliedContract
-from tailrace.evaluator.counts import Counts, Sum
+from tailrace.evaluator.counts import PerformanceCounts, Sum
 from tailrace.evaluator.drop import SIGNIFICANT, Drop, drop
 from tailrace.evaluator.metrics import Estimate, coverage, estimate, metrics_of, positive_index
 from tailrace.evaluator.paired import gain
-from tailrace.evaluator.subject import Subject
+from tailrace.evaluator.subject import PerformanceSubject
 from tailrace.models.manifest import Holdout, Manifest
 from tailrace.streaming.ids import record_id
 
@@ -25,7 +25,7 @@ ManifestOf = Callable[[str, int, str], Manifest | None]
 
 
 @dataclass(frozen=True)
-class Window:
+class JudgedWindow:
     """A closed window at one age."""
 
     model: str
@@ -46,11 +46,13 @@ class Window:
         return self.end + self.age_ms
 
 
-def reports(window: Window, subjects: Mapping[str, Counts], manifest_of: ManifestOf) -> list[Record]:
+def reports(
+    window: JudgedWindow, subjects: Mapping[str, PerformanceCounts], manifest_of: ManifestOf
+) -> list[Record]:
     """A record (schema ``performance_report.avsc``) for each subject, in their order, slices first: so whoever decides
     on what a window's report says of all rows has read what it says of the slices.
     """
-    about = [(Subject.from_text(text), counts) for text, counts in subjects.items()]
+    about = [(PerformanceSubject.from_text(text), counts) for text, counts in subjects.items()]
     return [
         _report(window, subject, counts, subjects, manifest_of)
         for subject, counts in sorted(about, key=lambda each: each[0].segment == "")
@@ -58,15 +60,19 @@ def reports(window: Window, subjects: Mapping[str, Counts], manifest_of: Manifes
 
 
 def _report(
-    window: Window,
-    subject: Subject,
-    counts: Counts,
-    subjects: Mapping[str, Counts],
+    window: JudgedWindow,
+    subject: PerformanceSubject,
+    counts: PerformanceCounts,
+    subjects: Mapping[str, PerformanceCounts],
     manifest_of: ManifestOf,
 ) -> Record:
     version, role, artifact, segment, against = subject
     # How many of a pair's labels are in is known of the version by itself: who answered is known of outcomes only.
-    own = counts if against is None else subjects.get(subject._replace(against=None).to_text(), Counts())
+    own = (
+        counts
+        if against is None
+        else subjects.get(subject._replace(against=None).to_text(), PerformanceCounts())
+    )
     share = _label_share(own)
     contract = window.contract
     mature = share is not None and share >= contract.quality.mature
@@ -125,7 +131,7 @@ def dropped(contract: ModelContract, metric: Mapping[str, Any]) -> bool:
     return bool(metric["drop"] > most and metric["p_value"] < SIGNIFICANT / len(contract.quality.drop))
 
 
-def _metric(name: str, counts: Counts, contract: ModelContract, holdout: Holdout | None) -> Record:
+def _metric(name: str, counts: PerformanceCounts, contract: ModelContract, holdout: Holdout | None) -> Record:
     return _as_record(name, estimate(name, counts, positive_index(contract)), holdout)
 
 
@@ -136,7 +142,7 @@ def _as_record(name: str, now: Estimate, holdout: Holdout | None) -> Record:
     return found
 
 
-def _label_share(counts: Counts) -> float | None:
+def _label_share(counts: PerformanceCounts) -> float | None:
     """Labelled among those that can ever be labelled; None where there are none."""
     possible = counts.tallies["labelable"]
     return min(counts.tallies["labelled"] / possible, 1.0) if possible > 0 else None
@@ -176,7 +182,7 @@ def _drop_text(metric: Mapping[str, Any]) -> str:
     )
 
 
-def _report_id(window: Window, subject: Subject) -> str:
+def _report_id(window: JudgedWindow, subject: PerformanceSubject) -> str:
     parts = [
         "performance",
         window.model,

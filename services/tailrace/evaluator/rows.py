@@ -8,11 +8,11 @@ from typing import Any
 import polars as pl
 
 from tailrace.evaluator.arrays import Floats, Ints, Mask
-from tailrace.evaluator.findings import Findings
+from tailrace.evaluator.findings import LoggedFindings
 
 
 @dataclass(frozen=True)
-class Answers:
+class LoggedAnswers:
     """What a version said, row by row.
 
     Attributes:
@@ -29,10 +29,10 @@ class Answers:
     chosen: Ints
     value: Floats
     action: list[str]
-    findings: Findings | None = None
+    findings: LoggedFindings | None = None
 
-    def take(self, rows: Ints) -> Answers:
-        return Answers(
+    def take(self, rows: Ints) -> LoggedAnswers:
+        return LoggedAnswers(
             self.score[rows],
             self.probabilities[rows],
             self.chosen[rows],
@@ -63,12 +63,12 @@ class Predicted:
     champions_arm: Mask
     slow: Mask
     fallback: Mask
-    answers: Answers
+    answers: LoggedAnswers
     fields: pl.DataFrame
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """What is known of rows.
 
     Attributes:
@@ -81,22 +81,22 @@ class Truth:
     label: list[Any]
     action_taken: list[str | None]
 
-    def take(self, rows: Ints) -> Truth:
+    def take(self, rows: Ints) -> GroundTruth:
         numbers = rows.tolist()
-        return Truth(
+        return GroundTruth(
             [self.state[row] for row in numbers],
             [self.label[row] for row in numbers],
             [self.action_taken[row] for row in numbers],
         )
 
-    def __add__(self, other: Truth) -> Truth:
-        return Truth(
+    def __add__(self, other: GroundTruth) -> GroundTruth:
+        return GroundTruth(
             self.state + other.state, self.label + other.label, self.action_taken + other.action_taken
         )
 
 
 @dataclass(frozen=True)
-class Outcomes:
+class OutcomeRows:
     """Outcomes of predictions made under one contract.
 
     Attributes:
@@ -114,8 +114,8 @@ class Outcomes:
     first: Mask
     duplicate: Mask
     late: Mask
-    truth: Truth
+    truth: GroundTruth
     replacing: Ints
-    before: Truth
+    before: GroundTruth
     against: Ints
-    champion: Answers
+    champion: LoggedAnswers

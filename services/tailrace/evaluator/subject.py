@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 from tailrace.errors import BadRecord
 
 
-class Subject(NamedTuple):
+class PerformanceSubject(NamedTuple):
     """A version in a role, on all rows or on a slice.
 
     Attributes:

@@ -8,13 +8,13 @@ from typing import Any
 from tailrace.avro.codec import HEADER, MAGIC, Codec
 from tailrace.avro.encoding import NULL, SOME, double, long, sized, text
 from tailrace.errors import BadRecord
-from tailrace.joiner.contract_plan import ContractPlan
+from tailrace.joiner.contract_plan import JoiningPlan
 from tailrace.joiner.match import NOBODY, Prediction
 
 OFF = "off"
 
 
-def answered(codec: Codec, plan: ContractPlan, champion: Prediction) -> bytes:
+def answered(codec: Codec, plan: JoiningPlan, champion: Prediction) -> bytes:
     """The outcome's ``champion`` in Avro.
 
     Of a champion that was switched off, the action alone: to do better than its stand-in proves nothing about it.
@@ -40,7 +40,7 @@ def answered(codec: Codec, plan: ContractPlan, champion: Prediction) -> bytes:
     )
 
 
-def policy_action(codec: Codec, plan: ContractPlan, prediction: Prediction) -> str:
+def policy_action(codec: Codec, plan: JoiningPlan, prediction: Prediction) -> str:
     """The action that the policy chose; empty where it cannot be read."""
     try:
         return str(_decoded(codec, plan, prediction)["action"])
@@ -48,7 +48,7 @@ def policy_action(codec: Codec, plan: ContractPlan, prediction: Prediction) -> s
         return ""
 
 
-def _decoded(codec: Codec, plan: ContractPlan, prediction: Prediction) -> dict[str, Any]:
+def _decoded(codec: Codec, plan: JoiningPlan, prediction: Prediction) -> dict[str, Any]:
     return codec.decode(HEADER.pack(MAGIC, plan.prediction_schema_id) + prediction.body).record
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from tailrace.access.own_folders import state_folder
 from tailrace.contracts.records.lanes import CONTRACTS
-from tailrace.joiner.logic import JoinerLogic
+from tailrace.joiner.processor import JoiningProcessor
 from tailrace.joiner.rocks_store import open_store
-from tailrace.joiner.store import Store
+from tailrace.joiner.store import KeyValueStore
 from tailrace.runtime.service import Service, run_logic
 from tailrace.streaming.backends.abstract import Retriable
 from tailrace.streaming.backends.kafka.reading import everything_on
@@ -24,10 +24,10 @@ def main() -> None:
     run_logic("joiner", make_logic, co_partitioned=True, linger_s=LINGER_S)
 
 
-def make_logic(service: Service) -> JoinerLogic:
+def make_logic(service: Service) -> JoiningProcessor:
     folder = state_folder(service.settings.home, service.name)
 
-    def opened(lane: str, number: int) -> Store:
+    def opened(lane: str, number: int) -> KeyValueStore:
         return open_store(folder, f"{lane}-{number}")
 
     def partitions(topic: str) -> int:
@@ -41,7 +41,7 @@ def make_logic(service: Service) -> JoinerLogic:
     def catch_up() -> Sequence[Message]:
         return everything_on(service.connection, (CONTRACTS,))
 
-    return JoinerLogic(service.records, opened, partitions, catch_up)
+    return JoiningProcessor(service.records, opened, partitions, catch_up)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ from tailrace.contracts.records.schemas import (
 )
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.joiner.label_value import encode_label
-from tailrace.joiner.match import Rules
+from tailrace.joiner.match import LabelRules
 
 
-class ContractPlan:
+class JoiningPlan:
     """One revision of a model's contract."""
 
     def __init__(self, applied: AppliedContract, codec: Codec, registry: Registry) -> None:
@@ -36,10 +36,10 @@ class ContractPlan:
         self._registry = registry
 
     @cached_property
-    def rules(self) -> Rules:
+    def rules(self) -> LabelRules:
         labels = self.contract.labels
         assume = None if labels.never is None else encode_label(self.contract.target, labels.never.assume)
-        return Rules(
+        return LabelRules(
             labels.horizon_ms,
             self.contract.event_time.lateness_ms,
             assume,

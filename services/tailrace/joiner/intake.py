@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tailrace.errors import BadRecord
-from tailrace.joiner.forward import HEADER as FORWARDED
-from tailrace.joiner.forward import Forwarded
 from tailrace.joiner.lane_contracts import LaneContracts
-from tailrace.joiner.match import ACTION, CHAMPION, LABEL, SHADOW, Original, Prediction, Said
-from tailrace.joiner.progress import NEVER, Order
-from tailrace.joiner.read_predictions import Answer, read_predictions
-from tailrace.joiner.read_truths import Place
-from tailrace.joiner.standing import (
+from tailrace.joiner.match import ACTION, CHAMPION, LABEL, SHADOW, FeedbackValue, Original, Prediction
+from tailrace.joiner.partition_state import (
     ACTIONS,
     CHECKPOINTS,
     LABELS,
     PREDICTIONS,
     REKEYED,
     SHADOWS,
-    Standing,
+    PartitionState,
 )
+from tailrace.joiner.progress import NEVER, Order
+from tailrace.joiner.read_feedback import FeedbackPlaces
+from tailrace.joiner.read_predictions import Answer, read_predictions
+from tailrace.joiner.repartition import HEADER as FORWARDED
+from tailrace.joiner.repartition import Forwarded
 from tailrace.streaming.partitioner_columns import partitions_of
 from tailrace.streaming.records import DeadLetter, Message, Record
 from tailrace.streaming.watermark_records import EARLIEST_MS, mark_offset, mark_stream, mark_time
@@ -30,7 +30,7 @@ _STREAMS = {PREDICTIONS: CHAMPION, SHADOWS: SHADOW}
 _KINDS = {LABELS: LABEL, ACTIONS: ACTION}
 
 
-class Held(NamedTuple):
+class PendingFeedback(NamedTuple):
     """A label or action that waits until all of its time and before are known.
 
     Attributes:
@@ -41,7 +41,7 @@ class Held(NamedTuple):
 
     order: Order
     request: bytes
-    said: Said
+    said: FeedbackValue
     original: Original
     input: str
     offset: int
@@ -65,7 +65,7 @@ class Intake:
     """
 
     def __init__(
-        self, lane: LaneContracts, number: int, partitions: int, standing: Standing, skip_before: Order
+        self, lane: LaneContracts, number: int, partitions: int, standing: PartitionState, skip_before: Order
     ) -> None:
         self._lane = lane
         self._topics = lane.lane
@@ -78,7 +78,7 @@ class Intake:
             f"{name}/{other}" for name in _KINDS for other in range(partitions) if other != number
         }
         self.arrived: list[Answer] = []
-        self.held: list[Held] = []
+        self.held: list[PendingFeedback] = []
         self.records: list[Record] = []
         self.letters: list[DeadLetter] = []
 
@@ -149,7 +149,7 @@ class Intake:
         some = [message for message in messages if message.value() is not None]
         offsets = [message.offset() for message in some]
         times = [message.timestamp()[1] for message in some]
-        where = Place(topic, number, offsets, times)
+        where = FeedbackPlaces(topic, number, offsets, times)
         told = self._lane.reader.read(kind, [message.value() or b"" for message in some], where)
         keys = [b"" if isinstance(one, BadRecord) else one.key for one in told]
         rows = zip(told, partitions_of(keys, self._partitions), offsets, times, strict=True)
@@ -175,7 +175,7 @@ class Intake:
                 self.records.append(Record(self._topics.rekeyed, value, key, headers, belongs))
             elif (order := (clock, kind, number, offset)) >= self._skip_before:
                 original = message.key(), value, message.headers(), appended
-                self.held.append(Held(order, request, said, original, name, offset, before))
+                self.held.append(PendingFeedback(order, request, said, original, name, offset, before))
         self._standing.clocks[name] = clock
 
     def _take_forwarded(self, messages: Sequence[Message]) -> None:
@@ -200,7 +200,7 @@ class Intake:
         about = self._forwarded(message)
         kind = LABEL if about.topic == self._topics.labels else ACTION
         (one,) = self._lane.reader.read(
-            kind, [value], Place(about.topic, about.partition, [about.offset], [about.appended])
+            kind, [value], FeedbackPlaces(about.topic, about.partition, [about.offset], [about.appended])
         )
         if isinstance(one, BadRecord):
             raise one
@@ -211,7 +211,9 @@ class Intake:
             headers = [(name, content) for name, content in message.headers() or () if name != FORWARDED]
             original = about.key, value, headers or None, about.appended
             said = one.said._replace(late=about.late)
-            self.held.append(Held(order, one.request, said, original, REKEYED, message.offset(), before))
+            self.held.append(
+                PendingFeedback(order, one.request, said, original, REKEYED, message.offset(), before)
+            )
 
     def _forwarded(self, message: Message) -> Forwarded:
         about = Forwarded.of(message)

@@ -10,9 +10,9 @@ from tailrace.avro.codec import Codec
 from tailrace.avro.columns.decoder import ColumnDecoder
 from tailrace.contracts.records.lanes import Lane
 from tailrace.errors import BadRecord
-from tailrace.joiner.contract_plan import ContractPlan
-from tailrace.joiner.match import Rules
-from tailrace.joiner.read_truths import TruthReader
+from tailrace.joiner.contract_plan import JoiningPlan
+from tailrace.joiner.match import LabelRules
+from tailrace.joiner.read_feedback import FeedbackReader
 
 COMMON = ("model", "version", "artifact_digest", "contract_digest")
 """Fields of a prediction that follow one another and are the same in many."""
@@ -37,18 +37,18 @@ class LaneContracts:
 
     lane: Lane
     codec: Codec
-    current: dict[str, ContractPlan] = field(default_factory=dict)
-    plans: dict[str, ContractPlan] = field(default_factory=dict)
-    rules: dict[str, Rules] = field(default_factory=dict)
+    current: dict[str, JoiningPlan] = field(default_factory=dict)
+    plans: dict[str, JoiningPlan] = field(default_factory=dict)
+    rules: dict[str, LabelRules] = field(default_factory=dict)
     horizon: int = 0
     lateness: int = 0
     ahead: int = 0
     look: Callable[[], None] = lambda: None
-    reader: TruthReader = field(init=False)
+    reader: FeedbackReader = field(init=False)
     _decoders: dict[int, ColumnDecoder] = field(default_factory=dict)
     _unknown: set[str] = field(default_factory=set)
 
-    def take(self, plan: ContractPlan) -> None:
+    def take(self, plan: JoiningPlan) -> None:
         """A contract that came into force."""
         self._unknown.discard(plan.applied.digest)
         self.current[plan.model] = plan
@@ -57,9 +57,9 @@ class LaneContracts:
         self.horizon = max(self.horizon, plan.rules.horizon)
         self.lateness = max(self.lateness, plan.rules.lateness)
         self.ahead = max(self.ahead, plan.contract.event_time.ahead_ms)
-        self.reader = TruthReader(self.codec, [plan for _, plan in sorted(self.current.items())])
+        self.reader = FeedbackReader(self.codec, [plan for _, plan in sorted(self.current.items())])
 
-    def plan(self, digest: str) -> ContractPlan:
+    def plan(self, digest: str) -> JoiningPlan:
         """The contract of a digest, looked for where it has not been heard of: who predicted under it was ahead of us.
 
         Raises:

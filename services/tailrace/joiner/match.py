@@ -23,7 +23,7 @@ NOBODY = b"\x00"
 """The champion of a shadow's request where none answered it: Avro's null."""
 
 
-class Rules(NamedTuple):
+class LabelRules(NamedTuple):
     """What a contract says about its labels.
 
     Attributes:
@@ -39,7 +39,7 @@ class Rules(NamedTuple):
     known_only_for: frozenset[str] = frozenset()
 
 
-class Said(NamedTuple):
+class FeedbackValue(NamedTuple):
     """What a label or an action said.
 
     Attributes:
@@ -62,7 +62,7 @@ Original = tuple[bytes | None, bytes | None, Any, int]
 
 
 @dataclass(slots=True)
-class Truth:
+class Feedback:
     """A label or an action about one request; ``fate`` is what came of it so far.
 
     ``original`` is what has to be kept of the message until it has matched: the dead letter of one that never does.
@@ -70,7 +70,7 @@ class Truth:
 
     effective: int
     kind: int
-    said: Said
+    said: FeedbackValue
     fate: int = UNMATCHED
     original: Original | None = None
 
@@ -103,8 +103,8 @@ class Prediction:
     body: bytes
     duplicate_of: bytes | None = None
     champion: bytes | None = None
-    label: Said | None = None
-    action: Said | None = None
+    label: FeedbackValue | None = None
+    action: FeedbackValue | None = None
     revision: int = 0
     outcome: bytes | None = None
     state: str | None = None
@@ -121,9 +121,9 @@ class Revision(NamedTuple):
     cause: str
     known_at: int
     state: str
-    label: Said | None
+    label: FeedbackValue | None
     assumed: bytes | None
-    action: Said | None
+    action: FeedbackValue | None
     number: int
     before: tuple[str, bytes | None, bytes | None] | None
 
@@ -133,14 +133,14 @@ class Request:
     """All that is known about one request id of a model: predictions as they came, truths in their order."""
 
     predictions: list[Prediction] = field(default_factory=list)
-    truths: list[Truth] = field(default_factory=list)
+    truths: list[Feedback] = field(default_factory=list)
 
 
-RulesOf = Mapping[str, Rules]
+RulesOf = Mapping[str, LabelRules]
 """By contract digest."""
 
 
-def matches(prediction: Prediction, truth: Truth, rules: Rules) -> bool:
+def matches(prediction: Prediction, truth: Feedback, rules: LabelRules) -> bool:
     """A truth counts up to the horizon after the prediction, and waits for a prediction as long."""
     return (
         truth.effective < prediction.time + rules.horizon
@@ -170,14 +170,14 @@ def add_prediction(request: Request, new: Prediction, rules_of: RulesOf) -> bool
     return True
 
 
-def add_truth(request: Request, truth: Truth, rules_of: RulesOf) -> None:
+def add_truth(request: Request, truth: Feedback, rules_of: RulesOf) -> None:
     """Takes the next truth in, by their order."""
     request.truths.append(truth)
     for prediction in request.predictions:
         _tell(truth, prediction, rules_of[prediction.contract])
 
 
-def _tell(truth: Truth, prediction: Prediction, rules: Rules) -> None:
+def _tell(truth: Feedback, prediction: Prediction, rules: LabelRules) -> None:
     """Works out a truth's fate."""
     if truth.fate == MATCHED:
         return
@@ -205,7 +205,7 @@ def find_champion(request: Request, shadow: Prediction, rules_of: RulesOf) -> Pr
     return next((p for p in request.predictions if is_champion_of(p, shadow, rules_of)), None)
 
 
-def fold(prediction: Prediction, truths: Sequence[Truth], rules: Rules) -> list[Revision]:
+def fold(prediction: Prediction, truths: Sequence[Feedback], rules: LabelRules) -> list[Revision]:
     """What further truths, in their order, make of a prediction. An identical repeat makes no revision, nor does what
     was true at an earlier time than what counts; an action makes none before there is a label.
     """
@@ -238,7 +238,7 @@ def fold(prediction: Prediction, truths: Sequence[Truth], rules: Rules) -> list[
     return found
 
 
-def close(prediction: Prediction, rules: Rules, action: str) -> Revision | None:
+def close(prediction: Prediction, rules: LabelRules, action: str) -> Revision | None:
     """The horizon is over: what became of a prediction that has no label. ``action`` is what its policy chose."""
     prediction.closed = True
     if prediction.label is not None:
@@ -281,7 +281,7 @@ def _revise(
     )
 
 
-def prune(request: Request, now: int, longest: int, rules_of: RulesOf) -> list[Truth]:
+def prune(request: Request, now: int, longest: int, rules_of: RulesOf) -> list[Feedback]:
     """Forgets what nothing can match any more; gives the truths that never matched.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import marshal
 import sys
 
-from tailrace.joiner.match import Prediction, Request, Said, Truth
+from tailrace.joiner.match import Feedback, FeedbackValue, Prediction, Request
 
 FORMAT = f"2/{sys.version_info.major}.{sys.version_info.minor}"
 """Stores of another format are wiped."""
@@ -50,11 +50,11 @@ def unpack(data: bytes) -> Request:
     found = Request([Prediction(*fields) for fields in predictions])
     for prediction in found.predictions:
         if prediction.label is not None:
-            prediction.label = Said(*prediction.label)
+            prediction.label = FeedbackValue(*prediction.label)
         if prediction.action is not None:
-            prediction.action = Said(*prediction.action)
+            prediction.action = FeedbackValue(*prediction.action)
     found.truths = [
-        Truth(effective, kind, Said(*said), fate, original)
+        Feedback(effective, kind, FeedbackValue(*said), fate, original)
         for effective, kind, said, fate, original in truths
     ]
     return found

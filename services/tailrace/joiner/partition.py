@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from tailrace.errors import DiskFailed, Retry, StateLost
-from tailrace.joiner.intake import Held
+from tailrace.errors import DiskFailed, StateLost, Unavailable
+from tailrace.joiner.intake import PendingFeedback
 from tailrace.joiner.lane_contracts import LaneContracts
+from tailrace.joiner.partition_state import ACTIONS, LABELS, PREDICTIONS, Facts, PartitionState
 from tailrace.joiner.progress import NEVER, Order, Progress
-from tailrace.joiner.standing import ACTIONS, LABELS, PREDICTIONS, Facts, Standing
-from tailrace.joiner.step import MARK_EVERY_MS, Result, Step
-from tailrace.joiner.store import STANDING, Store
+from tailrace.joiner.step import MARK_EVERY_MS, PartitionStep, StepResult
+from tailrace.joiner.store import STANDING, KeyValueStore
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.bounds import Budget
 from tailrace.streaming.records import Message
@@ -36,14 +36,14 @@ class LanePartition:
         lane: LaneContracts,
         number: int,
         partitions: int,
-        store: Store,
+        store: KeyValueStore,
         committed: Mapping[str, Committed],
     ) -> None:
         self.number = number
         self._lane = lane
         self._partitions = partitions
         self._store = store
-        self._held: list[Held] = []
+        self._held: list[PendingFeedback] = []
         facts = {name: Facts.of(found) for name, found in committed.items()}
         # So far had what is due been worked off, and champions been read, when all of the history was in.
         self._until = Progress.furthest(f.progress for f in facts.values())
@@ -62,13 +62,13 @@ class LanePartition:
         self._is_restoring = True
         self._more = True
 
-    def _left(self, facts: Mapping[str, Facts], committed: Mapping[str, Committed]) -> Standing | None:
+    def _left(self, facts: Mapping[str, Facts], committed: Mapping[str, Committed]) -> PartitionState | None:
         """Where the store stands, if the log leads on from there to what is committed."""
         try:
             data = self._store.get(STANDING)
         except StateLost:
             return None
-        found = None if data is None else Standing.unpack(data)
+        found = None if data is None else PartitionState.unpack(data)
         if found is None or found.offsets.keys() != committed.keys():
             return None
         for name, offset in found.offsets.items():
@@ -80,11 +80,11 @@ class LanePartition:
         """Takes history of one input; what comes of it was written by who read it first. Whether more is due of it.
 
         Raises:
-            Retry, StateLost: as `Step.run`.
+            Retry, StateLost: as `PartitionStep.run`.
         """
         try:
             self.apply(self._step(budget, until=self._until).run({name: messages} if messages else {}))
-        except (Retry, StateLost, DiskFailed):
+        except (Unavailable, StateLost, DiskFailed):
             raise
         except Exception:
             # One of them stopped a process before and was quarantined: there was nothing else to make of it.
@@ -114,13 +114,13 @@ class LanePartition:
         why = f"{len(self._held):,} labels and actions wait for the clock of {self._standing.slowest(self.number)}"
         return {name: why for name, clock in clocks.items() if clock >= reached}
 
-    def process(self, inputs: Mapping[str, Sequence[Message]], budget: Budget) -> Result | None:
+    def process(self, inputs: Mapping[str, Sequence[Message]], budget: Budget) -> StepResult | None:
         """What a batch comes to, or without one some of what is due; `apply` it when it is committed.
 
         None where all that could be done was to do again what is committed.
 
         Raises:
-            Retry, StateLost: as `Step.run`.
+            Retry, StateLost: as `PartitionStep.run`.
         """
         while self._is_restoring:
             self._catch_up(budget)
@@ -143,8 +143,10 @@ class LanePartition:
         self._standing.announced = dict.fromkeys(self._standing.announced, NEVER)
         self._standing.marked = dict.fromkeys(self._standing.marked, NEVER)
 
-    def _step(self, budget: Budget, *, until: Progress | None = None, is_all_read: bool = False) -> Step:
-        return Step(
+    def _step(
+        self, budget: Budget, *, until: Progress | None = None, is_all_read: bool = False
+    ) -> PartitionStep:
+        return PartitionStep(
             self._lane,
             self.number,
             self._partitions,
@@ -157,7 +159,7 @@ class LanePartition:
             is_all_read=is_all_read,
         )
 
-    def apply(self, result: Result) -> None:
+    def apply(self, result: StepResult) -> None:
         """Takes the step."""
         self._store.write(result.puts, result.deletes)
         self._standing = result.standing
@@ -168,9 +170,9 @@ class LanePartition:
         self._store.close()
 
 
-def _from(facts: Mapping[str, Facts]) -> Standing:
+def _from(facts: Mapping[str, Facts]) -> PartitionState:
     """Where to begin without a store."""
-    standing = Standing()
+    standing = PartitionState()
     for name, fact in facts.items():
         standing.offsets[name] = fact.start
         standing.clocks[name] = fact.clock

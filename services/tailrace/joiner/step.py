@@ -18,7 +18,7 @@ from typing import TypeVar
 from tailrace.errors import BadRecord, StateLost
 from tailrace.joiner import match, outcome
 from tailrace.joiner.answered import answered, policy_action
-from tailrace.joiner.intake import Held, Intake
+from tailrace.joiner.intake import Intake, PendingFeedback
 from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.match import (
     AFTER_HORIZON,
@@ -26,23 +26,23 @@ from tailrace.joiner.match import (
     MATCHED,
     NOBODY,
     UNMATCHED,
+    Feedback,
     Prediction,
     Request,
     Revision,
-    Truth,
 )
 from tailrace.joiner.packing import pack, unpack
-from tailrace.joiner.progress import NEVER, Order, Progress, Spot, digest
-from tailrace.joiner.standing import (
+from tailrace.joiner.partition_state import (
     ACTIONS,
     LABELS,
     PREDICTIONS,
     SHADOWS,
     Blocked,
     Facts,
-    Standing,
+    PartitionState,
 )
-from tailrace.joiner.store import STANDING, Look, Store
+from tailrace.joiner.progress import NEVER, Order, Progress, Spot, digest
+from tailrace.joiner.store import STANDING, KeyValueStore, Look
 from tailrace.streaming.bounds import Budget
 from tailrace.streaming.records import DeadLetter, Message, PlainMessage, Record
 from tailrace.streaming.watermark_records import mark
@@ -57,14 +57,14 @@ _Waiting = tuple[tuple[bytes, bytes], Blocked]
 
 
 @dataclass(slots=True)
-class Result:
+class StepResult:
     """What a step comes to; it takes effect when it is committed.
 
     ``more`` says that more is due than its budget was for.
     """
 
-    standing: Standing
-    held: list[Held]
+    standing: PartitionState
+    held: list[PendingFeedback]
     puts: dict[bytes, bytes]
     deletes: list[bytes]
     records: list[Record]
@@ -73,7 +73,7 @@ class Result:
     more: bool
 
 
-class Step:
+class PartitionStep:
     """Makes one step. Nothing that it is given is changed.
 
     Args:
@@ -88,9 +88,9 @@ class Step:
         lane: LaneContracts,
         number: int,
         partitions: int,
-        store: Store,
-        standing: Standing,
-        held: Sequence[Held],
+        store: KeyValueStore,
+        standing: PartitionState,
+        held: Sequence[PendingFeedback],
         budget: Budget,
         *,
         skip_before: Order = (NEVER, 0, 0, 0),
@@ -120,7 +120,7 @@ class Step:
         self._begun = False
         self._more = False
 
-    def run(self, inputs: Mapping[str, Sequence[Message]]) -> Result:
+    def run(self, inputs: Mapping[str, Sequence[Message]]) -> StepResult:
         """Takes the messages of each input, each in order.
 
         Raises:
@@ -137,7 +137,7 @@ class Step:
         self._sweep(is_released)
         puts = self._puts()
         self._mark()
-        return Result(
+        return StepResult(
             standing,
             held,
             puts | {STANDING: _restartable(standing, held)},
@@ -258,7 +258,7 @@ class Step:
             if prediction.id == prediction_id:
                 self._settle(key, request, prediction, ())
 
-    def _apply(self) -> list[Held]:
+    def _apply(self) -> list[PendingFeedback]:
         """Applies what can be applied now, in order; gives what has to wait."""
         progress, waiting = self._progress, sorted([*self._held, *self._intake.held])
         target = self._target((self._standing.watermark(self._partitions), 0, 0, 0))
@@ -275,17 +275,19 @@ class Step:
             known = self._until.applied if self._is_all_read else min(known, self._until.applied)
         return max(known, self._progress.applied)
 
-    def _apply_one(self, one: Held) -> None:
+    def _apply_one(self, one: PendingFeedback) -> None:
         key = one.request
         request = self._requests[key]
-        truth = Truth(one.order[0], one.order[1], one.said, UNMATCHED, one.original)
+        truth = Feedback(one.order[0], one.order[1], one.said, UNMATCHED, one.original)
         match.add_truth(request, truth, self._lane.rules)
         if truth.fate != MATCHED:
             self._looks.append(Look(truth.effective + self._lane.horizon, digest(key), key))
         for prediction in request.predictions:
             self._settle(key, request, prediction, (truth,))
 
-    def _settle(self, key: bytes, request: Request, prediction: Prediction, truths: Sequence[Truth]) -> None:
+    def _settle(
+        self, key: bytes, request: Request, prediction: Prediction, truths: Sequence[Feedback]
+    ) -> None:
         """Writes what further truths, and the end of its horizon, make of a prediction; of a shadow's, once it is known
         who answered.
         """
@@ -380,7 +382,7 @@ class Step:
                 return
             self._looks.append(Look(due, look.digest, look.request))
 
-    def _drop(self, truth: Truth) -> None:
+    def _drop(self, truth: Feedback) -> None:
         what = "label" if truth.kind == LABEL else "action"
         if truth.fate == AFTER_HORIZON:
             bad = BadRecord("after-horizon", f"the {what} came after its request's horizon")
@@ -458,7 +460,7 @@ class Step:
         return Facts(start, clock, progress, sources).to_metadata()
 
 
-def _restartable(standing: Standing, held: Sequence[Held]) -> bytes:
+def _restartable(standing: PartitionState, held: Sequence[PendingFeedback]) -> bytes:
     """The standing for the store. What is held is not stored: inputs are read again from the first that is."""
     found = standing.copy()
     for one in sorted(held, key=lambda one: -one.offset):
@@ -467,7 +469,7 @@ def _restartable(standing: Standing, held: Sequence[Held]) -> bytes:
     return found.pack()
 
 
-def _message(truth: Truth) -> Message:
+def _message(truth: Feedback) -> Message:
     """The message that a label or action came in, from what is kept of it."""
     topic, partition, offset = truth.said.source.rsplit("/", 2)
     assert truth.original is not None

@@ -54,7 +54,7 @@ def look_bound(spot: Spot) -> bytes:
     return LOOK + (time + _SHIFT).to_bytes(8, "big") + within.to_bytes(7, "big")
 
 
-class Store(Protocol):
+class KeyValueStore(Protocol):
     """Bytes by key.
 
     Each method but ``close`` raises `StateLost` where it finds the store damaged, and leaves it empty then.

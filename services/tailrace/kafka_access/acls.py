@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tailrace.contracts.records.lanes import LANE_SUFFIXES
-from tailrace.errors import Retry, TailraceError
+from tailrace.errors import TailraceError, Unavailable
 from tailrace.kafka_access.grants import USERS, Grant, grants, lane_grants
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def grant_lanes(kafka: Mapping[str, str], lanes: Iterable[str]) -> bool:
         False where the cluster lets this user grant nothing; whoever administers it has to.
 
     Raises:
-        Retry: the cluster cannot be reached.
+        Unavailable: the cluster cannot be reached.
         TailraceError: it refuses for another reason.
     """
     from confluent_kafka.admin import AdminClient
@@ -35,13 +35,13 @@ def grant_lanes(kafka: Mapping[str, str], lanes: Iterable[str]) -> bool:
     return True
 
 
-def settle_acls(kafka: Mapping[str, str]) -> None:
+def align_acls(kafka: Mapping[str, str]) -> None:
     """Brings the ACLs of Tailrace's users to what `grants` says for the lanes that there are, in at most two changes.
 
     ACLs of other users are left alone.
 
     Raises:
-        Retry: the cluster cannot be reached.
+        Unavailable: the cluster cannot be reached.
         TailraceError: it refuses.
     """
     from confluent_kafka.admin import AdminClient
@@ -72,7 +72,7 @@ def _finish(changes: Mapping[Any, Any]) -> None:
             if cause.code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
                 raise _NotAllowed(f"Kafka refuses: {cause.str()}") from error
             if cause.retriable() or cause.code() < 0:
-                raise Retry(f"Kafka does not answer: {cause.str()}") from error
+                raise Unavailable(f"Kafka does not answer: {cause.str()}") from error
             raise TailraceError(f"Kafka refuses: {cause.str()} ({cause.name()})") from error
 
 

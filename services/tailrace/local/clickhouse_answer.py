@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tailrace.local.clickhouse_engine import Engine, EngineError, Result, Session
+from tailrace.local.clickhouse_engine import Engine, EngineAnswer, EngineError, Session
 from tailrace.local.clickhouse_limits import limits_of
 
 TOO_MANY_STATEMENTS = 202
@@ -125,7 +125,7 @@ class StreamedAnswer:
             with suppress(EngineError):
                 running.result()
 
-    def _write(self, writing: int) -> Result:
+    def _write(self, writing: int) -> EngineAnswer:
         sql, session, default_format = self._statement
         try:
             return self._engine.run(sql, session, default_format, writing)
@@ -133,12 +133,17 @@ class StreamedAnswer:
             os.close(writing)
 
     async def _send(
-        self, scope: Scope, receive: Receive, send: Send, pieces: _Pieces, running: asyncio.Future[Result]
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        pieces: _Pieces,
+        running: asyncio.Future[EngineAnswer],
     ) -> None:
         waits = self._request.query_params.get("wait_end_of_query") == "1"
         held = await pieces.first(MOST_HELD if waits else HELD_BYTES, None if waits else HELD_S)
         if pieces.ended:
-            result: Result = await running
+            result: EngineAnswer = await running
             headers = self._headers | {"X-ClickHouse-Summary": summary(result, len(held))}
             encoding, encode = _encoder(self._request) if len(held) >= _SMALL else ("", _plain)
             body = await self._slots.in_thread(_whole, encode, bytes(held))
@@ -288,7 +293,7 @@ def _response(headers: dict[str, str], encoding: str, body: bytes | None) -> Res
     return response
 
 
-def summary(result: Result, size: int) -> str:
+def summary(result: EngineAnswer, size: int) -> str:
     return json.dumps(
         {
             "read_rows": str(result.rows),

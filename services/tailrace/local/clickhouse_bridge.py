@@ -36,7 +36,7 @@ from tailrace.confinement.profiles import clickhouse_limits, hold
 from tailrace.connection import home_dir
 from tailrace.local.clickhouse_answer import StatementSlots, StreamedAnswer, summary
 from tailrace.local.clickhouse_door import behind_door
-from tailrace.local.clickhouse_engine import Engine, EngineError, Result, Session
+from tailrace.local.clickhouse_engine import Engine, EngineAnswer, EngineError, Session
 from tailrace.local.clickhouse_refused import NO_SESSION
 from tailrace.local.ports import HOST, listening
 
@@ -198,7 +198,7 @@ class Bridge:
 
     async def _insert(
         self, insert: Insert, first: bytes, rest: AsyncIterator[bytes], session: Session
-    ) -> Result:
+    ) -> EngineAnswer:
         slot = await self._slots.take(session.user)
         in_thread = self._slots.in_thread
         try:
@@ -209,7 +209,7 @@ class Bridge:
                 async for piece in rest:
                     if piece:
                         await in_thread(stream.append, piece)
-                result: Result = await in_thread(stream.finish)
+                result: EngineAnswer = await in_thread(stream.finish)
                 return result
             finally:
                 # After an error, or a client that went away, nothing of its half-sent data is kept.

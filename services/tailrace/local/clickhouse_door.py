@@ -8,7 +8,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from tailrace.access.credentials import OPS, SERVICES
-from tailrace.access.door import UNAUTHENTICATED, Door, Rules
+from tailrace.access.door import UNAUTHENTICATED, Door, DoorRules
 from tailrace.access.pages import host_names
 
 _AUTHENTICATION_FAILED = (516, "AUTHENTICATION_FAILED")
@@ -29,7 +29,7 @@ def _refuse(status: int, sentence: str) -> Response:
     )
 
 
-_RULES = Rules(
+_RULES = DoorRules(
     refuse=_refuse,
     hosts=host_names(),
     users=frozenset({SERVICES, OPS}),

@@ -28,7 +28,7 @@ from tailrace.local.clickhouse_damage import set_aside
 from tailrace.local.clickhouse_guard import Guard, Parse
 from tailrace.local.clickhouse_kinds import KILL
 from tailrace.local.clickhouse_limits import limits_of
-from tailrace.local.clickhouse_refused import Refused
+from tailrace.local.clickhouse_refused import StatementRefused
 from tailrace.local.clickhouse_tokens import Tokens
 from tailrace.local.clickhouse_users import ROLES, TAG, write_configuration
 
@@ -70,7 +70,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Result:
+class EngineAnswer:
     """``body`` is the answer, where it was not written into a pipe."""
 
     body: bytes
@@ -93,10 +93,10 @@ class Insertion:
         with _engine_errors():
             self._stream.append(data)
 
-    def finish(self) -> Result:
+    def finish(self) -> EngineAnswer:
         with _engine_errors():
             done = self._stream.finish()
-        return Result(
+        return EngineAnswer(
             b"", rows_written=done.rows_written, bytes_written=done.bytes_written, seconds=done.elapsed
         )
 
@@ -118,7 +118,7 @@ class _Running(NamedTuple):
 
 
 class Judge(Protocol):
-    """What decides on statements: `Guard`. Each method raises `Refused`."""
+    """What decides on statements: `Guard`. Each method raises `StatementRefused`."""
 
     def check(self, canonical: str, user: str, parameters: Mapping[str, str]) -> None: ...
     def check_settings(self, settings: Mapping[str, str]) -> None: ...
@@ -181,7 +181,7 @@ class Engine:
 
     def run(
         self, sql: str, session: Session, default_format: str = "TabSeparated", out: int | None = None
-    ) -> Result:
+    ) -> EngineAnswer:
         """Runs one statement that carries no data.
 
         Args:
@@ -200,7 +200,7 @@ class Engine:
             with self._named(session, canonical):
                 self._enter(handle, session)
                 done = handle.query(piped or sql, default_format, params=dict(session.parameters))
-            return Result(
+            return EngineAnswer(
                 body=_delivered(done, out),
                 rows=done.rows_read(),
                 bytes_read=done.bytes_read(),
@@ -237,7 +237,7 @@ class Engine:
 
     def _kill_asked(
         self, handle: Any, killing: re.Match[str], session: Session, default_format: str, out: int | None
-    ) -> Result:
+    ) -> EngineAnswer:
         """Kills a statement of the user's own, and answers as ClickHouse does: with a line for what is killed."""
         literal, sync, answer_format = killing[1], killing[2] == "SYNC", killing[3] or default_format
         query_id = handle.query(f"SELECT {literal}", "TSVRaw").bytes().decode().removesuffix("\n")
@@ -257,7 +257,7 @@ class Engine:
         }
         columns = ", ".join(f"{_text(value)} AS {name}" for name, value in row.items())
         done = handle.query(f"SELECT {columns}{'' if is_own else ' WHERE 0'}", answer_format)
-        return Result(_delivered(done, out), rows=int(is_own))
+        return EngineAnswer(_delivered(done, out), rows=int(is_own))
 
     @contextmanager
     def _named(self, session: Session, canonical: str) -> Iterator[None]:
@@ -304,7 +304,7 @@ class Engine:
             )
         with _refusals():
             if session.user not in ROLES:
-                raise Refused(f"the user {session.user} has nothing to do with ClickHouse")
+                raise StatementRefused(f"the user {session.user} has nothing to do with ClickHouse")
             self._guard.check(canonical, session.user, session.parameters)
             self._guard.check_settings(session.settings)
         return canonical
@@ -403,7 +403,7 @@ def _engine_errors() -> Iterator[None]:
 def _refusals() -> Iterator[None]:
     try:
         yield
-    except Refused as refused:
+    except StatementRefused as refused:
         raise EngineError(
             refused.code, f"Code: {refused.code}. DB::Exception: {refused}. ({refused.name})"
         ) from None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from tailrace.local.clickhouse_allowed import names
 from tailrace.local.clickhouse_kinds import TABLE_SETTINGS, check_kind, check_set
 from tailrace.local.clickhouse_limits import limits_of
-from tailrace.local.clickhouse_refused import Refused
+from tailrace.local.clickhouse_refused import StatementRefused
 from tailrace.local.clickhouse_tokens import Token, Tokens
 
 Parse = Callable[[str], str]
@@ -86,7 +86,7 @@ class Guard:
             parameters: the values of its ``{name:Type}`` parameters.
 
         Raises:
-            Refused: something in it is not allowed to the user.
+            StatementRefused: something in it is not allowed to the user.
         """
         tokens = self._tokens(canonical)
         check_kind(canonical, tokens, user)
@@ -107,7 +107,7 @@ class Guard:
         """Settings that come beside the statement, as the text of their values.
 
         Raises:
-            Refused: one of them is not on the list, or holds an expression that is refused.
+            StatementRefused: one of them is not on the list, or holds an expression that is refused.
         """
         for name, value in settings.items():
             self._check_setting(name)
@@ -115,23 +115,25 @@ class Guard:
                 self._check_statement(f"concat('SELECT ', {_quoted(value)})")
             elif name == "additional_table_filters":
                 if not all(_MAP_AROUND.fullmatch(part) for part in _LITERAL.split(value)):
-                    raise Refused(f"{name} is refused: its value is no map of strings")
+                    raise StatementRefused(f"{name} is refused: its value is no map of strings")
                 for literal in _LITERAL.findall(value):
                     self._check_statement(f"concat('SELECT ', {literal})")
 
     def check_format(self, name: str) -> None:
         """
         Raises:
-            Refused: it is no format of the list.
+            StatementRefused: it is no format of the list.
         """
         if name.lower() not in self._formats:
-            raise Refused(f"the format {name} is refused: it needs files, schemas or hosts, or is unknown")
+            raise StatementRefused(
+                f"the format {name} is refused: it needs files, schemas or hosts, or is unknown"
+            )
 
     def _tokens(self, canonical: str) -> Tokens:
         try:
             return Tokens(canonical)
         except ValueError as error:
-            raise Refused(str(error)) from None
+            raise StatementRefused(str(error)) from None
 
     def _check_names(self, tokens: Tokens) -> None:
         engines = {place + 2 for place in range(len(tokens)) if tokens.words(place, 2) == ("ENGINE", "=")}
@@ -143,12 +145,12 @@ class Guard:
             elif token.text == "FORMAT" and token.kind == "word" and tokens[place + 1].is_name:
                 self.check_format(tokens[place + 1].name)
             elif token.kind == "quoted" and "/" in token.text and tokens[place - 1].text != "AS":
-                raise Refused(f"{token.text} is refused: a file is no table")
+                raise StatementRefused(f"{token.text} is refused: a file is no table")
 
     def _check_call(self, tokens: Tokens, place: int) -> None:
         name = tokens[place].name.lower()
         if not self._is_allowed(name):
-            raise Refused(
+            raise StatementRefused(
                 f"{tokens[place].name} is refused: it is not on the list of functions that stay within this "
                 "ClickHouse's tables (load files with `tailrace replay`)"
             )
@@ -179,13 +181,13 @@ class Guard:
     def _check_function_name(self, token: Token) -> None:
         """A function may be handed over by its name: ``arrayMap(file, ...)``."""
         if token.is_name and token.name.lower() in self._refused:
-            raise Refused(f"{token.name} is refused as a function")
+            raise StatementRefused(f"{token.name} is refused as a function")
 
     def _check_applied(self, tokens: Tokens, place: int) -> None:
         applied = tokens[place]
         is_lambda = tokens[place + 1].text == "->"
         if applied.is_name and not is_lambda and not self._is_allowed(applied.name.lower()):
-            raise Refused(f"{applied.name} is refused as a function")
+            raise StatementRefused(f"{applied.name} is refused as a function")
 
     def _check_structure(self, name: str, tokens: Tokens, arguments: list[list[Token]]) -> None:
         place = _STRUCTURE_AT[name]
@@ -201,7 +203,7 @@ class Guard:
         if len(argument) == 1 and argument[0].kind == "string":
             self._check_columns(argument[0].text)
         elif name == "format" or not (argument[0].kind == "number" or argument[0].text in ("(", "-", "NULL")):
-            raise Refused(f"{name} is refused but with its columns as one string")
+            raise StatementRefused(f"{name} is refused but with its columns as one string")
 
     def _is_text_function(self, arguments: list[list[Token]]) -> bool:
         """Whether it is the scalar function, ``format('{} of {}', a, b)``: no format has such a name."""
@@ -210,10 +212,10 @@ class Guard:
     def _check_format_argument(self, tokens: Tokens, arguments: list[list[Token]]) -> None:
         first = arguments[0] if arguments else []
         if len(first) != 1:
-            raise Refused("format is refused but with its first argument as one string or name")
+            raise StatementRefused("format is refused but with its first argument as one string or name")
         if first[0].is_name and sum(token.name == first[0].name for token in tokens if token.is_name) > 1:
             # `WITH 'Other' AS CSV` would make another format of it.
-            raise Refused(f"{first[0].name} is refused as a format and something else at once")
+            raise StatementRefused(f"{first[0].name} is refused as a format and something else at once")
         self.check_format(first[0].name.strip("'"))
 
     def _check_columns(self, literal: str) -> None:
@@ -222,16 +224,16 @@ class Guard:
         except Exception:
             if _PLAIN_STRING.fullmatch(literal):
                 return  # `values('a', 'b')`: a value, or an error
-            raise Refused("columns that the engine cannot read are refused") from None
+            raise StatementRefused("columns that the engine cannot read are refused") from None
         tokens = self._tokens(canonical)
         for place in range(len(tokens)):
             if tokens.is_call(place) and tokens[place].name.lower() not in _TYPES:
-                raise Refused(f"{tokens[place].name} is refused in a description of columns")
+                raise StatementRefused(f"{tokens[place].name} is refused in a description of columns")
 
     def _check_named(self, argument: list[Token]) -> None:
         name = re.match(r"'(\w+)", argument[0].text)
         if len(argument) != 1 or name is None or not self._is_aggregate(name[1].lower()):
-            raise Refused(f"{argument[0].text} is refused as the name of a function")
+            raise StatementRefused(f"{argument[0].text} is refused as the name of a function")
 
     def _check_parameters(self, tokens: Tokens, parameters: Mapping[str, str]) -> None:
         for place in range(len(tokens)):
@@ -240,13 +242,13 @@ class Guard:
                 value = parameters.get(name, "")
                 parts = {part.lower() for part in value.split(".")}
                 if not _PLAIN_IDENTIFIER.fullmatch(value) or parts & self._refused:
-                    raise Refused(f"{value!r} is refused as the identifier parameter {name}")
+                    raise StatementRefused(f"{value!r} is refused as the identifier parameter {name}")
 
     def _assigned(self, tokens: Tokens, place: int) -> dict[str, list[Token]]:
         """The settings of a clause: ``name = value, name = value``."""
         assigned: dict[str, list[Token]] = {}
         if tokens[place].text == "(":
-            raise Refused("settings in brackets are refused")
+            raise StatementRefused("settings in brackets are refused")
         while tokens[place].is_name and tokens[place + 1].text == "=":
             value = tokens.value(place + 2)
             assigned[tokens[place].name] = value
@@ -259,7 +261,7 @@ class Guard:
     def _check_assigned(self, name: str, value: list[Token], of_table: bool) -> None:
         if of_table:
             if name not in TABLE_SETTINGS:
-                raise Refused(f"the table setting {name} is refused")
+                raise StatementRefused(f"the table setting {name} is refused")
             return
         self._check_setting(name)
         if name in _EXPRESSIONS:
@@ -267,11 +269,11 @@ class Guard:
                 if token.kind == "string":
                     self._check_statement(f"concat('SELECT ', {token.text})")
                 elif token.kind != "mark":
-                    raise Refused(f"{name} is refused but with its expressions as strings")
+                    raise StatementRefused(f"{name} is refused but with its expressions as strings")
 
     def _check_setting(self, name: str) -> None:
         if name not in names("settings"):
-            raise Refused(
+            raise StatementRefused(
                 f"the setting {name} is refused: it is not on the list of what changes answers only"
             )
 

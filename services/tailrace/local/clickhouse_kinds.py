@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tailrace.access.credentials import OPS, SERVICES
-from tailrace.local.clickhouse_refused import NO_SESSION, Refused
+from tailrace.local.clickhouse_refused import NO_SESSION, StatementRefused
 from tailrace.local.clickhouse_tokens import Tokens
 
 _NAME = r"(?:\w+|`[^`]*`)(?:\.(?:\w+|`[^`]*`))?"
@@ -55,18 +55,20 @@ TABLE_SETTINGS = frozenset({"non_replicated_deduplication_window"})
 def check_kind(canonical: str, tokens: Tokens, user: str) -> None:
     """
     Raises:
-        Refused: the user may not send statements of this kind, or it needs a session.
+        StatementRefused: the user may not send statements of this kind, or it needs a session.
     """
     if canonical.startswith("CREATE TEMPORARY "):
-        raise Refused("temporary tables need a session, and there are none here", NO_SESSION)
+        raise StatementRefused("temporary tables need a session, and there are none here", NO_SESSION)
     if not any(kind.match(canonical) for kind in (_READING, *_WRITERS[user])):
         kind = " ".join(tokens.words(0, 1 if tokens[0].text == "INSERT" else 2))
         who = "this user only reads" if user == OPS else "this ClickHouse does what Tailrace's services need"
-        raise Refused(f"{kind} is refused: {who}")
+        raise StatementRefused(f"{kind} is refused: {who}")
     start = 1 if tokens[0].text == "INSERT" else 0
     for place in range(start, len(tokens)):
         if tokens.words(place, 2) in _NEVER:
-            raise Refused(f"{' '.join(tokens.words(place, 2))} is refused: it is no part of what reads")
+            raise StatementRefused(
+                f"{' '.join(tokens.words(place, 2))} is refused: it is no part of what reads"
+            )
     if tokens[0].text == "CREATE" and tokens[1].text == "TABLE":
         _check_table(tokens)
     if tokens[0].text == "ALTER":
@@ -76,11 +78,11 @@ def check_kind(canonical: str, tokens: Tokens, user: str) -> None:
 def check_set(names: list[str]) -> None:
     """
     Raises:
-        Refused: a setting changes what later statements give, and nothing keeps it until then.
+        StatementRefused: a setting changes what later statements give, and nothing keeps it until then.
     """
     for name in names:
         if name not in _WITHOUT_EFFECT:
-            raise Refused(
+            raise StatementRefused(
                 f"SET {name} needs a session, and there are none here: give it with the statement, "
                 "by SETTINGS or in the URL",
                 NO_SESSION,
@@ -93,9 +95,11 @@ def _check_table(tokens: Tokens) -> None:
     ]
     for engine in engines:
         if engine not in ENGINES:
-            raise Refused(f"the table engine {engine} is refused: it is one of {', '.join(sorted(ENGINES))}")
+            raise StatementRefused(
+                f"the table engine {engine} is refused: it is one of {', '.join(sorted(ENGINES))}"
+            )
     if not engines or ("AS",) in [tokens.words(place, 1) for place in range(len(tokens))]:
-        raise Refused("CREATE TABLE is refused without columns and engine of its own")
+        raise StatementRefused("CREATE TABLE is refused without columns and engine of its own")
 
 
 def _check_alteration(canonical: str, tokens: Tokens) -> None:
@@ -105,4 +109,4 @@ def _check_alteration(canonical: str, tokens: Tokens) -> None:
         opens = token.text == "(" and not token.adjacent and token.kind == "mark"
         first = tokens[place - 1].text == "," or place < 6
         if opens and first and tokens.words(place + 1, 2) != ("ADD", "COLUMN"):
-            raise Refused("ALTER TABLE is refused but for ADD COLUMN")
+            raise StatementRefused("ALTER TABLE is refused but for ADD COLUMN")

@@ -11,7 +11,7 @@ from functools import cache
 from typing import NamedTuple
 
 from tailrace.access.credentials import SERVICES
-from tailrace.local.clickhouse_refused import Refused
+from tailrace.local.clickhouse_refused import StatementRefused
 from tailrace.local.clickhouse_tokens import Token
 
 # Without these a limit of memory or threads would not be one; nobody changes them.
@@ -24,7 +24,7 @@ _FIXED = frozenset(
 )
 
 
-class Limits(NamedTuple):
+class QueryLimits(NamedTuple):
     """
     Attributes:
         settings: of the engine, with the largest value that a statement may ask for; 0, no limit, is more than any.
@@ -47,16 +47,16 @@ class Limits(NamedTuple):
         """A setting in the statement itself.
 
         Raises:
-            Refused: it would take more than the user may.
+            StatementRefused: it would take more than the user may.
         """
         if name in _FIXED:
-            raise Refused(f"the setting {name} is refused: it is fixed for each user")
+            raise StatementRefused(f"the setting {name} is refused: it is fixed for each user")
         most = self.settings.get(name)
         if most is None:
             return
         text = value[0].text if len(value) == 1 else ""
         if not (text.isdecimal() and 0 < int(text) <= most):
-            raise Refused(f"the setting {name} is refused but for a number from 1 to {most}")
+            raise StatementRefused(f"the setting {name} is refused but for a number from 1 to {most}")
 
     def _at_most(self, name: str, value: str) -> str:
         most = self.settings.get(name)
@@ -66,13 +66,15 @@ class Limits(NamedTuple):
 
 
 @cache
-def limits_of(user: str) -> Limits:
+def limits_of(user: str) -> QueryLimits:
     """Those of ops for everybody but the services."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     cores = os.cpu_count() or 1
     if user == SERVICES:
-        return Limits(_settings(memory // 2, 300, cores), priority=1, statements=32)
-    return Limits(_settings(min(memory // 16, 2 << 30), 60, max(1, cores // 2)), priority=10, statements=4)
+        return QueryLimits(_settings(memory // 2, 300, cores), priority=1, statements=32)
+    return QueryLimits(
+        _settings(min(memory // 16, 2 << 30), 60, max(1, cores // 2)), priority=10, statements=4
+    )
 
 
 def _settings(memory: int, seconds: int, threads: int) -> dict[str, int]:

@@ -12,7 +12,7 @@ from tailrace.access.home_identity import home_id
 from tailrace.access.own_folders import cache_folder, examined_folder, state_folder
 from tailrace.access.private_files import make_private
 from tailrace.confinement.capabilities import give_up_looking_into_others
-from tailrace.confinement.landlock import Limits
+from tailrace.confinement.landlock import AccessLimits
 from tailrace.confinement.profiles import hold, scratch
 from tailrace.confinement.system import DEVICES, system_paths
 from tailrace.connection import ADDRESSES, come_as_oneself, home_dir, running_addresses
@@ -52,7 +52,7 @@ def confine_service(name: str) -> None:
     hold(limits)
 
 
-def service_limits(home: Path, name: str, env: Mapping[str, str]) -> Limits:
+def service_limits(home: Path, name: str, env: Mapping[str, str]) -> AccessLimits:
     """What a service of `tailrace.services` that signs may touch. Makes what folders are missing, since rules are
     about what is there; what is temporary, and what is compiled, is kept in the service's own from here on.
 
@@ -73,7 +73,7 @@ def service_limits(home: Path, name: str, env: Mapping[str, str]) -> Limits:
     for folder in (*own, *read):
         make_private(folder)
     keep_compiled_in(cache_folder(home, name) / "numba")
-    return Limits(
+    return AccessLimits(
         (*own, *DEVICES),
         # Of /proc all: what this process starts has other folders there, and reads itself in them.
         (*system_paths(), Path("/proc"), home / "home.json", home / ADDRESSES, *_given(env), *read),
@@ -82,7 +82,7 @@ def service_limits(home: Path, name: str, env: Mapping[str, str]) -> Limits:
     )
 
 
-def registry_limits(home: Path, port: int, env: Mapping[str, str]) -> Limits:
+def registry_limits(home: Path, port: int, env: Mapping[str, str]) -> AccessLimits:
     """The registry's, once it has logged in: it signs nothing, and connects to Kafka alone."""
     own = _own_folders(home, "registry")
     for folder in (*own, home / DIGESTS):
@@ -90,7 +90,7 @@ def registry_limits(home: Path, port: int, env: Mapping[str, str]) -> Limits:
     kafka = _own_kafka(home, env)
     connect = None if kafka is None else frozenset({kafka})
     read = (*system_paths(), *_given(env), home / DIGESTS)
-    return Limits((*own, *DEVICES), read, connect, frozenset({port}))
+    return AccessLimits((*own, *DEVICES), read, connect, frozenset({port}))
 
 
 def _own_folders(home: Path, name: str) -> tuple[Path, ...]:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from tailrace.telemetry.reasons import plain
 
 
-class Answer(NamedTuple):
+class HealthAnswer(NamedTuple):
     """``status`` is None where nobody answered; ``text`` then says why."""
 
     status: int | None
@@ -22,7 +22,7 @@ class Answer(NamedTuple):
         return self.status == 200
 
 
-def ask(url: str, path: str, timeout: float = 2) -> Answer:
+def ask(url: str, path: str, timeout: float = 2) -> HealthAnswer:
     """GETs a path below a base URL. Never raises for what the other side does or fails to do."""
     parts = urlsplit(url)
     assert parts.hostname
@@ -31,14 +31,14 @@ def ask(url: str, path: str, timeout: float = 2) -> Answer:
     try:
         connection.request("GET", parts.path.rstrip("/") + path)
         response = connection.getresponse()
-        return Answer(response.status, response.read().decode(errors="replace"))
+        return HealthAnswer(response.status, response.read().decode(errors="replace"))
     except (OSError, http.client.HTTPException) as error:
-        return Answer(None, str(error) or type(error).__name__)
+        return HealthAnswer(None, str(error) or type(error).__name__)
     finally:
         connection.close()
 
 
-def reason(answer: Answer) -> str | None:
+def reason(answer: HealthAnswer) -> str | None:
     """What a /readyz that is not ready says, in one sentence; None where it is ready."""
     if answer.ok:
         return None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from tailrace.access.credentials import OWNER
 from tailrace.access.private_files import write_private
 from tailrace.errors import TailraceError
-from tailrace.kafka_access.acls import settle_acls
+from tailrace.kafka_access.acls import align_acls
 from tailrace.kafka_access.grants import ADMIN
 from tailrace.local import kafka_security as security
 from tailrace.local.java import cache_dir, jars, java, java_version
@@ -160,7 +160,7 @@ class LocalKafka:
             self._process = Process([*command, "kafka.Kafka", str(config)], self.log, self._env)
             self._process.launch()
             if self._answers(Patience(timeout)):
-                self._settle_users()
+                self._align_users()
                 return
             self._process.kill()
             words = self._process.last_words()
@@ -293,7 +293,7 @@ class LocalKafka:
                 time.sleep(0.05)
         return False
 
-    def _settle_users(self) -> None:
+    def _align_users(self) -> None:
         """Makes the users and their rights what they should be, once: the broker keeps them."""
         from confluent_kafka import KafkaException
 
@@ -304,7 +304,7 @@ class LocalKafka:
             security.set_passwords(admin, {u: p for u, p in self._users.items() if u != ADMIN})
         except KafkaException as error:
             raise TailraceError(f"Kafka does not take its users: {error.args[0].str()}") from error
-        settle_acls(admin)
+        align_acls(admin)
         self._settled = True
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tailrace.access.credentials import KAFKA, Credentials
 from tailrace.connection import connect, home_dir
 from tailrace.errors import TailraceError
-from tailrace.kafka_access.acls import settle_acls
+from tailrace.kafka_access.acls import align_acls
 from tailrace.kafka_access.grants import ADMIN, USERS
 from tailrace.local.kafka_security import set_passwords
 
@@ -33,7 +33,7 @@ def main() -> None:
         set_passwords(kafka, passwords)
     except KafkaException as error:
         raise TailraceError(f"Kafka does not take the users: {error.args[0].str()}") from error
-    settle_acls(kafka)
+    align_acls(kafka)
     print(f"kafka-users   {len(passwords)} users and their rights", flush=True)
 
 

@@ -39,7 +39,7 @@ class Program(Protocol):
 
 
 @dataclass
-class Kept:
+class KeptProgram:
     """One program that is kept running, and what is known of it."""
 
     name: str
@@ -60,7 +60,7 @@ class Keeper:
     """
 
     def __init__(self, home: Home) -> None:
-        self.kept: list[Kept] = []
+        self.kept: list[KeptProgram] = []
         self._home = home
         self._about: dict[str, Any] = {}
         self._stopping = threading.Event()
@@ -68,7 +68,7 @@ class Keeper:
         self._unwritten = False
         self._tender: threading.Thread | None = None
 
-    def keep(self, kept: Kept) -> None:
+    def keep(self, kept: KeptProgram) -> None:
         """Starts a program, and starts it again whenever it ends.
 
         Raises:
@@ -86,7 +86,7 @@ class Keeper:
         kept.thread.start()
         self.write()
 
-    def find(self, name: str) -> Kept | None:
+    def find(self, name: str) -> KeptProgram | None:
         return next((kept for kept in self.kept if kept.name == name), None)
 
     def stop(self) -> None:
@@ -112,7 +112,7 @@ class Keeper:
             except OSError:
                 self._unwritten = True
 
-    def _guard(self, kept: Kept) -> None:
+    def _guard(self, kept: KeptProgram) -> None:
         """Starts a program again when it ends: at once, or after growing pauses where it does not stay up."""
         short_lives = 0
         while True:
@@ -129,7 +129,7 @@ class Keeper:
                 return
             self.write()
 
-    def _start_again(self, kept: Kept, short_lives: int) -> bool:
+    def _start_again(self, kept: KeptProgram, short_lives: int) -> bool:
         """Starts a program after a pause. False where it cannot be started; True also where everything is to end."""
         pause = min(_LONGEST_PAUSE, 0.25 * 2 ** (short_lives - 1)) if short_lives else 0.0
         if self._pause(pause):
@@ -171,7 +171,7 @@ class Keeper:
                 self.write()
 
 
-def _entry(kept: Kept) -> dict[str, Any]:
+def _entry(kept: KeptProgram) -> dict[str, Any]:
     return {
         "name": kept.name,
         "pid": kept.program.pid,

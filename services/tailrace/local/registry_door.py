@@ -11,7 +11,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tailrace.access.credentials import APPLICATION, OPS, SERVICES
-from tailrace.access.door import Rules
+from tailrace.access.door import DoorRules
 from tailrace.access.pages import host_names
 from tailrace.avro.registry import CONTENT_TYPE
 from tailrace.local.registry_requests import ApiError, error_answer
@@ -27,13 +27,13 @@ _MEDIA_TYPES = frozenset({"application/json", "application/vnd.schemaregistry+js
 _REFUSALS = {401: 40101, 403: 40301}
 
 
-def rules(host: str | None) -> Rules:
+def rules(host: str | None) -> DoorRules:
     """What the registry asks of a request beside a token.
 
     Args:
         host: the name under which it listens, beside those of the loopback interface.
     """
-    return Rules(
+    return DoorRules(
         refuse=lambda status, sentence: error_answer(_REFUSALS.get(status, status), sentence),
         hosts=host_names(host),
         users=READING,

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 from tailrace.local.registry_state import LogRecord, RegistryState
 from tailrace.services import REGISTRY, SCHEMAS
 from tailrace.streaming.backends.kafka.topics import Topic, ensure_topics
@@ -63,7 +63,7 @@ class RegistryLog:
         return self._state
 
     def read(self) -> RegistryState:
-        """Everything written before this call. Raises `Retry` where Kafka does not answer."""
+        """Everything written before this call. Raises `Unavailable` where Kafka does not answer."""
         from confluent_kafka import KafkaException
 
         deadline = time.monotonic() + self._patience
@@ -82,7 +82,7 @@ class RegistryLog:
         """Writes what ``decide`` makes of the state, all or nothing; returns once reads show it.
 
         Where somebody else wrote meanwhile, ``decide`` is asked again with the new state. What it raises is
-        raised. Raises `Retry` where Kafka does not answer.
+        raised. Raises `Unavailable` where Kafka does not answer.
         """
         from confluent_kafka import KafkaException
 
@@ -156,7 +156,7 @@ class RegistryLog:
             message = self._consumer.poll(0.1)
             if message is None:
                 if time.monotonic() > deadline:
-                    raise Retry(
+                    raise Unavailable(
                         f"{TOPIC.name} is not readable up to offset {end} within {self._patience:.0f} s"
                     )
             elif message.error() is None:
@@ -217,4 +217,4 @@ class _as_retry:  # noqa: N801  (reads as a statement)
         from confluent_kafka import KafkaException
 
         if isinstance(error, KafkaException):
-            raise Retry(f"Kafka does not answer: {error.args[0].str()}") from error
+            raise Unavailable(f"Kafka does not answer: {error.args[0].str()}") from error

@@ -32,7 +32,7 @@ from tailrace.avro.registry import CONTENT_TYPE
 from tailrace.confinement.profiles import hold
 from tailrace.connection import connect, home_dir
 from tailrace.contracts.records.compatibility import LEVELS, breaks
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 from tailrace.local.confined import registry_limits
 from tailrace.local.ports import require_free
 from tailrace.local.registry_door import ADMINISTERING, REGISTERING, route, rules
@@ -51,7 +51,7 @@ from tailrace.local.registry_state import (
     MODES,
     LogRecord,
     RegistryState,
-    Version,
+    SchemaVersion,
     delete_subject_record,
     level_record,
     mode_record,
@@ -137,7 +137,7 @@ def application(log: RegistryLog, home: Path, host: str | None = None) -> Starle
         middleware=[Middleware(Door, home=home, rules=rules(host)), Middleware(_AsSent)],
         exception_handlers={
             ApiError: lambda request, error: error_answer(error.code, error.message),
-            Retry: lambda request, error: error_answer(50001, str(error)),
+            Unavailable: lambda request, error: error_answer(50001, str(error)),
             HTTPException: lambda request, error: error_answer(error.status_code, error.detail),
         },
     )
@@ -164,7 +164,7 @@ class _Api:
     def ready(self, request: Request) -> Response:
         try:
             self._log.read()
-        except Retry as reason:
+        except Unavailable as reason:
             return PlainTextResponse(f"{reason}\n", 503)
         return PlainTextResponse("ok\n")
 
@@ -214,7 +214,7 @@ class _Api:
         self._version(request)
         return _json([])
 
-    def _version(self, request: Request) -> Version:
+    def _version(self, request: Request) -> SchemaVersion:
         return _version(self._log.read(), request, flag(request, "deleted"))
 
     async def look_up(self, request: Request) -> Response:
@@ -235,7 +235,7 @@ class _Api:
         return await run_in_threadpool(lambda: self._register(subject_of(request), text))
 
     def _register(self, subject: str, text: str) -> Response:
-        registered: list[Version] = []
+        registered: list[SchemaVersion] = []
 
         def decide(state: RegistryState) -> list[LogRecord]:
             registered.clear()
@@ -250,7 +250,7 @@ class _Api:
                     f'Schema being registered is incompatible with an earlier schema for subject "{subject}"'
                 )
                 raise ApiError(409, f"{lead}, details: {found}")
-            version = Version(state.next_version(subject), state.id_of(text), text, False)
+            version = SchemaVersion(state.next_version(subject), state.id_of(text), text, False)
             registered.append(version)
             return [schema_record(subject, version)]
 
@@ -359,7 +359,7 @@ class _Api:
         return _json({"mode": before[0]})
 
 
-def _versions(state: RegistryState, subject: str, deleted: bool) -> list[Version]:
+def _versions(state: RegistryState, subject: str, deleted: bool) -> list[SchemaVersion]:
     found = list(state.versions(subject, deleted))
     if not found:
         if any(True for _ in state.versions(subject, True)):
@@ -368,7 +368,7 @@ def _versions(state: RegistryState, subject: str, deleted: bool) -> list[Version
     return found
 
 
-def _version(state: RegistryState, request: Request, deleted: bool) -> Version:
+def _version(state: RegistryState, request: Request, deleted: bool) -> SchemaVersion:
     text = request.path_params["version"]
     found = _versions(state, subject_of(request), deleted)
     if text in _LATEST:
@@ -395,7 +395,7 @@ def _refuse_permanent(request: Request) -> None:
         )
 
 
-def _shown(subject: str, version: Version) -> dict[str, Any]:
+def _shown(subject: str, version: SchemaVersion) -> dict[str, Any]:
     return {
         "subject": subject,
         "version": version.version,

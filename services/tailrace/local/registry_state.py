@@ -21,7 +21,7 @@ LogRecord = tuple[dict[str, Any], dict[str, Any] | None]
 """Key and value of a record of the log, as JSON objects; a null value deletes."""
 
 
-class Version(NamedTuple):
+class SchemaVersion(NamedTuple):
     version: int
     id: int
     schema: str
@@ -35,7 +35,7 @@ class RegistryState:
     schemas: dict[int, str] = field(default_factory=dict)
     levels: dict[str | None, str] = field(default_factory=dict)
     modes: dict[str | None, str] = field(default_factory=dict)
-    _subjects: dict[str, dict[int, Version]] = field(default_factory=dict)
+    _subjects: dict[str, dict[int, SchemaVersion]] = field(default_factory=dict)
     _ids: dict[str, int] = field(default_factory=dict)
 
     def apply(self, key: bytes | None, value: bytes | None) -> None:
@@ -63,7 +63,7 @@ class RegistryState:
     def subjects(self, deleted: bool = False) -> list[str]:
         return sorted(name for name in self._subjects if any(True for _ in self.versions(name, deleted)))
 
-    def versions(self, subject: str, deleted: bool = False) -> Iterator[Version]:
+    def versions(self, subject: str, deleted: bool = False) -> Iterator[SchemaVersion]:
         """The subject's versions, oldest first; with those that were deleted where asked for."""
         found = self._subjects.get(subject, {})
         return (found[n] for n in sorted(found) if deleted or not found[n].deleted)
@@ -91,7 +91,7 @@ class RegistryState:
             self._subjects.get(subject, {}).pop(number, None)
             return
         versions = self._subjects.setdefault(subject, {})
-        version = Version(number, _number(said["id"]), said["schema"], bool(said.get("deleted")))
+        version = SchemaVersion(number, _number(said["id"]), said["schema"], bool(said.get("deleted")))
         content = schema_key(version.schema)
         if schema_key(self.schemas.get(version.id, version.schema)) != content:
             raise ValueError(f"id {version.id} is of another schema")
@@ -108,7 +108,7 @@ class RegistryState:
                 versions[number] = version._replace(deleted=True)
 
 
-def schema_record(subject: str, version: Version) -> LogRecord:
+def schema_record(subject: str, version: SchemaVersion) -> LogRecord:
     key = {"keytype": "SCHEMA", "subject": subject, "version": version.version, "magic": 1}
     value = {"subject": subject, "version": version.version, "id": version.id, "schema": version.schema}
     return key, {**value, "deleted": version.deleted}

@@ -11,7 +11,7 @@ from tailrace.clickhouse.client import ClickHouse
 from tailrace.clickhouse.history import lacking, remedies
 from tailrace.clickhouse.migrations import read_migrations, tables_of
 from tailrace.connection import Connection, connect
-from tailrace.errors import Retry, TailraceError
+from tailrace.errors import TailraceError, Unavailable
 from tailrace.local.deaths import report
 from tailrace.local.health import ask, lag, reason
 from tailrace.local.home import Home
@@ -105,7 +105,7 @@ def _clickhouse(
     try:
         tables = {*tables_of(read_migrations()), *(table for model in models for table in model["tables"])}
         lacks = lacking(ClickHouse(connection.clickhouse or "", 3.0, connection.clickhouse_auth), tables)
-    except (Retry, TailraceError) as away:
+    except (Unavailable, TailraceError) as away:
         return found | {"waiting": str(away)}
     return found | {"lacking": lacks, "waiting": "; ".join(remedies(lacks)) or None}
 

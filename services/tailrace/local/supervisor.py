@@ -17,10 +17,10 @@ from tailrace.connection import connect, kafka_login_names
 from tailrace.errors import TailraceError
 from tailrace.kafka_access.grants import ADMIN, USERS
 from tailrace.local import kafka_security
-from tailrace.local.health import Answer, ask, reason, starting
+from tailrace.local.health import HealthAnswer, ask, reason, starting
 from tailrace.local.home import Home
 from tailrace.local.kafka import LocalKafka, is_first_start
-from tailrace.local.keeper import Keeper, Kept
+from tailrace.local.keeper import Keeper, KeptProgram
 from tailrace.local.leftovers import stop_leftovers
 from tailrace.local.ports import HOST, free_port, is_free
 from tailrace.local.process import Process, processor_time
@@ -109,7 +109,7 @@ class Supervisor:
             )
             if is_first_start(self._env):
                 self._say("kafka         first start on this machine: fetching and preparing it")
-            self._keeper.keep(Kept("kafka", kafka, kafka.start, kafka.bootstrap))
+            self._keeper.keep(KeptProgram("kafka", kafka, kafka.start, kafka.bootstrap))
             self._addresses |= {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap, **kafka_security.CLIENTS}
             self._addresses["TAILRACE_LANE_PARTITIONS"] = str(LANE_PARTITIONS)
             self._say(f"{'kafka':<13} {kafka.bootstrap}  ({time.monotonic() - began:.1f} s)")
@@ -200,12 +200,12 @@ class Supervisor:
             self._say(f"{name:<13} {kept.address}")
 
     @staticmethod
-    def _has_started(answer: Answer) -> bool:
+    def _has_started(answer: HealthAnswer) -> bool:
         """Whether a service is at its work; a scorer that waits for its first model is."""
         why = reason(answer)
         return why is None or (answer.status is not None and not starting(why))
 
-    def _check(self, kept: Kept, patience: Patience, answer: Answer) -> None:
+    def _check(self, kept: KeptProgram, patience: Patience, answer: HealthAnswer) -> None:
         """Raises where waiting for a program any longer makes no sense: it dies, or makes no progress. Until it
         answers, progress is that it computes; from then on it says itself how far it is.
         """
@@ -221,7 +221,7 @@ class Supervisor:
 
     def _launch(self, name: str, address: str, extra: Mapping[str, str]) -> None:
         process = Process(_cli("run", name), self._home.log(name), self._env_for(extra))
-        self._keeper.keep(Kept(name, process, process.launch, address))
+        self._keeper.keep(KeptProgram(name, process, process.launch, address))
 
     def _port(self, name: str) -> int:
         """The port of the last time where it is still free, so that addresses last; else another."""

@@ -71,7 +71,7 @@ class Catalog:
         return True
 
 
-class Numbers(NamedTuple):
+class HighestNumbers(NamedTuple):
     """The highest version and sequence of a model that were given."""
 
     version: int = 0
@@ -81,16 +81,18 @@ class Numbers(NamedTuple):
         """Whether numbers are further beyond these than any publisher's."""
         return version > self.version + LEAP or sequence > self.sequence + LEAP
 
-    def after(self, manifest: Manifest) -> Numbers:
+    def after(self, manifest: Manifest) -> HighestNumbers:
         """With those of one manifest more."""
         if self.leaps(manifest.version, manifest.sequence):
             return self
-        return Numbers(max(self.version, manifest.version), max(self.sequence, manifest.sequence))
+        return HighestNumbers(max(self.version, manifest.version), max(self.sequence, manifest.sequence))
 
 
-def given(records: Iterable[Mapping[str, Any]], verify: Callable[[Mapping[str, Any]], Manifest]) -> Numbers:
+def given(
+    records: Iterable[Mapping[str, Any]], verify: Callable[[Mapping[str, Any]], Manifest]
+) -> HighestNumbers:
     """The numbers that a model's manifest records, in the topic's order, have taken: verified ones, and no others."""
-    numbers = Numbers()
+    numbers = HighestNumbers()
     for record in records:
         try:
             numbers = numbers.after(verify(record))

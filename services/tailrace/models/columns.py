@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.avro.columns.categorical_column import Texts
+from tailrace.avro.columns.categorical_column import CategoricalColumn
 
 Array: TypeAlias = NDArray[Any]
 
@@ -16,7 +16,7 @@ Array: TypeAlias = NDArray[Any]
 Columns: TypeAlias = Mapping[str, Array]
 
 # The same on its way through the scorer, where categories are known by their codes.
-Coded: TypeAlias = Array | Texts
+Coded: TypeAlias = Array | CategoricalColumn
 
 Kind = TypeVar("Kind", Array, Coded)
 
@@ -36,8 +36,8 @@ def padded(columns: Mapping[str, Kind], rows: int) -> tuple[Mapping[str, Kind], 
 
 
 def _lengthened(column: Kind, more: int) -> Kind:
-    if isinstance(column, Texts):
-        return Texts(_lengthened(column.codes, more), column.known)
+    if isinstance(column, CategoricalColumn):
+        return CategoricalColumn(_lengthened(column.codes, more), column.known)
     return np.concatenate([column, np.repeat(column[-1:], more)])
 
 
@@ -54,12 +54,12 @@ def taken(columns: Mapping[str, Kind], rows: Array) -> dict[str, Kind]:
 
 def plain(column: Coded) -> Array:
     """A column as a model takes it."""
-    return column.objects() if isinstance(column, Texts) else column
+    return column.objects() if isinstance(column, CategoricalColumn) else column
 
 
-def coded(column: Coded) -> Texts:
+def coded(column: Coded) -> CategoricalColumn:
     """A column of categories as texts and codes."""
-    return column if isinstance(column, Texts) else Texts.of(column.tolist())
+    return column if isinstance(column, CategoricalColumn) else CategoricalColumn.of(column.tolist())
 
 
 def column_of(values: list[Any], kind: str) -> Array:

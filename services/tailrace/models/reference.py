@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tailrace.models.columns import Array, Columns, column_of
 from tailrace.models.errors import PackageRefused
-from tailrace.models.guards.domain import Domain
+from tailrace.models.guards.domain import TrainingDomain
 from tailrace.models.inputs import Input
 from tailrace.models.manifest import Finite
 from tailrace.signing.canonical import canonical_json
@@ -75,7 +75,7 @@ class Reference(_Frozen):
     output_rows: int
     score: NumberProfile | None
     predicted_class: CategoryProfile | None
-    domain: Domain | None = None
+    domain: TrainingDomain | None = None
     background: dict[str, tuple[Finite | str | None, ...]] | None = None
 
     def background_columns(self, inputs: tuple[Input, ...]) -> Columns:

@@ -29,7 +29,7 @@ _SESSION_MS = 6_000
 _LONGEST_MS = 24 * 3_600_000  # the client hands nothing over that would have to be taken in time
 
 
-class Claim:
+class LaneClaim:
     """Holds a lane while it is open; use it with ``with``.
 
     Raises:
@@ -42,7 +42,7 @@ class Claim:
         self._group = f"tailrace.replay.{lane}"
         self._consumer: Any = None
 
-    def __enter__(self) -> Claim:
+    def __enter__(self) -> LaneClaim:
         with AdminClient({**self._connection.kafka, "log_level": 0}) as admin:
             self._only(admin, 0)
             self._join(admin)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 REQUEST, LABEL, ACTION = 0, 1, 2
 
 
-class Later(NamedTuple):
+class LaterRecords(NamedTuple):
     """What becomes known about rows after their requests: labels, or what was really done.
 
     Attributes:
@@ -23,7 +23,7 @@ class Later(NamedTuple):
     time: NDArray[np.int64]
 
 
-NOTHING = Later(np.empty(0, np.int64), np.empty(0, np.int64))
+NOTHING = LaterRecords(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 class Schedule(NamedTuple):
@@ -43,7 +43,9 @@ class Schedule(NamedTuple):
         return len(self.row)
 
 
-def schedule(request_times: NDArray[np.int64], labels: Later = NOTHING, actions: Later = NOTHING) -> Schedule:
+def schedule(
+    request_times: NDArray[np.int64], labels: LaterRecords = NOTHING, actions: LaterRecords = NOTHING
+) -> Schedule:
     """Merges requests with what is known later by event time.
 
     Of records at one event time, requests come before labels, labels before actions, each in the order of rows.
@@ -57,7 +59,7 @@ def schedule(request_times: NDArray[np.int64], labels: Later = NOTHING, actions:
     return Schedule(kind[order], row[order], time[order])
 
 
-class Pace:
+class ReplayPace:
     """How many records of a schedule are due.
 
     Args:
@@ -89,7 +91,7 @@ class Pace:
         return max(0.0, ahead_ms / 1000 - elapsed_s)
 
 
-class LaneClock:
+class ReplayClock:
     """The lane's clock while a replay owns it: which input partitions fell silent."""
 
     def __init__(self, topics: Iterable[str], partitions: int) -> None:

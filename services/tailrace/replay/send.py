@@ -24,8 +24,8 @@ from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import subject
 from tailrace.contracts.state.lane_clocks import REPLAY
 from tailrace.errors import TailraceError
-from tailrace.replay.claim import Claim, tell
-from tailrace.replay.schedule import LABEL, NOTHING, REQUEST, LaneClock, Later, Pace, schedule
+from tailrace.replay.claim import LaneClaim, tell
+from tailrace.replay.schedule import LABEL, NOTHING, REQUEST, LaterRecords, ReplayClock, ReplayPace, schedule
 from tailrace.runtime.patience import Patience
 from tailrace.streaming.backends.kafka.clients import BoundedProducer
 from tailrace.streaming.ids import key_text
@@ -72,8 +72,8 @@ class Replay:
         connection: Connection,
         contract: ModelContract,
         rows: pl.DataFrame,
-        labels: Later = NOTHING,
-        actions: Later = NOTHING,
+        labels: LaterRecords = NOTHING,
+        actions: LaterRecords = NOTHING,
         done: Sequence[str] = (),
         rate: float | None = None,
         speed: float | None = None,
@@ -90,8 +90,8 @@ class Replay:
         self.sent = Sent()
         self._failures: list[str] = []
         self.plan = schedule(rows[contract.event_time.name].to_numpy(), labels, actions)
-        self._pace = Pace(self.plan.time, rate, speed)
-        self._clock = LaneClock(inputs, _partitions(connection, self._lane.requests))
+        self._pace = ReplayPace(self.plan.time, rate, speed)
+        self._clock = ReplayClock(inputs, _partitions(connection, self._lane.requests))
         self._partition_count = len(self._clock.partitions) // len(inputs)
         self._producer: BoundedProducer
         self._held = threading.Event()
@@ -113,7 +113,7 @@ class Replay:
             DeliveryFailed: Kafka refused some.
             UsageError: another replay sends into the lane.
         """
-        with Claim(self._connection, self._lane.name):
+        with LaneClaim(self._connection, self._lane.name):
             if len(self.plan):
                 tell(self._connection, self._lane.name, REPLAY, int(self.plan.time[0]))
             self._producer = producer(self._connection)
@@ -220,12 +220,12 @@ def last_mark(last_ms: int, lateness_ms: int, now_ms: int) -> int:
 
 def labels_after(
     rows: pl.DataFrame, contract: ModelContract, delay_ms: int, until_ms: int
-) -> tuple[Later, int]:
+) -> tuple[LaterRecords, int]:
     """Each known truth so long after its request; and how many are left out, known only after ``until_ms``."""
     due = rows[contract.event_time.name].to_numpy() + delay_ms
     known = rows[contract.target.name].is_not_null().to_numpy()
     sent = np.flatnonzero(known & (due <= until_ms))
-    return Later(sent, due[sent]), int(np.count_nonzero(known)) - len(sent)
+    return LaterRecords(sent, due[sent]), int(np.count_nonzero(known)) - len(sent)
 
 
 def _partitions(connection: Connection, topic: str) -> int:

@@ -10,12 +10,12 @@ from tailrace.contracts.state.records import ControlRecords
 from tailrace.models.errors import PackageRefused
 from tailrace.models.rollout_state.fold import EVENT_TIME, RolloutState
 from tailrace.rollout.judge import Move
-from tailrace.rollout.refusals import EACH, Count
+from tailrace.rollout.refusals import EACH, RefusalCount
 from tailrace.streaming.ids import record_id
-from tailrace.streaming.records import Message, Record, Source
+from tailrace.streaming.records import Message, Record, RecordRef
 
 
-class Alerts:
+class RolloutAlerts:
     """Writes alerts; the same thing said twice has the same alert id."""
 
     def __init__(self, records: ControlRecords) -> None:
@@ -38,14 +38,14 @@ class Alerts:
             alert = {"kind": "promotion-waits", "version": version, "summary": summary, **facts}
             state = "raised" if waits else "resolved"
             yield self._alert(f"promotion-waits|{model}|{version}", state=state, **alert)
-        gone = _taken_back(before, after, name, step["version"])
+        gone = _rolled_back(before, after, name, step["version"])
         if gone is not None and step["command_id"] is None:
             summary = f"version {after.champion} of {model} answers again, not {gone}: {step['reason']}"
             alert = {"kind": "rolled-back", "version": gone, "summary": summary, **facts}
             yield self._alert(f"rolled-back|{model}|{after.revision}", **alert)
 
     def package_refused(
-        self, record: Mapping[str, Any], refused: PackageRefused, source: Source, appended: int
+        self, record: Mapping[str, Any], refused: PackageRefused, source: RecordRef, appended: int
     ) -> Record:
         model, version = record["model"], record["version"]
         return self._alert(
@@ -61,7 +61,7 @@ class Alerts:
             at=min(max(record["published_at"], 0), appended),  # nobody has signed when it was published
         )
 
-    def record_refused(self, message: Message, why: str, counted: Count) -> Iterator[Record]:
+    def record_refused(self, message: Message, why: str, counted: RefusalCount) -> Iterator[Record]:
         """``model`` is None: what counts for nothing is about nobody, and no version is to be taken back for it.
 
         Args:
@@ -69,7 +69,7 @@ class Alerts:
         """
         if not counted.is_told:
             return
-        source = Source.of(message)
+        source = RecordRef.of(message)
         alert = {
             "alert_id": record_id("record-refused", source),
             "state": "raised",
@@ -89,7 +89,7 @@ class Alerts:
         yield self._records.signed("Alert", Record(ALERTS, value, source.topic.encode()))
 
     def rollback_refused(
-        self, cause: Mapping[str, Any], state: RolloutState, found: Move, why: str, source: Source
+        self, cause: Mapping[str, Any], state: RolloutState, found: Move, why: str, source: RecordRef
     ) -> Record:
         previous = found.step.version
         return self._alert(
@@ -105,7 +105,7 @@ class Alerts:
             at=cause["at"] if "at" in cause else cause["judged_at"],
         )
 
-    def command_refused(self, command: Mapping[str, Any], why: str, source: Source) -> Record:
+    def command_refused(self, command: Mapping[str, Any], why: str, source: RecordRef) -> Record:
         about = "" if command["version"] is None else f" {command['version']}"
         return self._alert(
             f"command-refused|{command['command_id']}",
@@ -129,7 +129,7 @@ class Alerts:
         return self._records.record("Alert", alert)
 
 
-def _of_how_many(counted: Count) -> str:
+def _of_how_many(counted: RefusalCount) -> str:
     if counted.records < EACH:
         return ""
     following = 1 << counted.records.bit_length()
@@ -138,7 +138,7 @@ def _of_how_many(counted: Count) -> str:
     )
 
 
-def _taken_back(before: RolloutState, after: RolloutState, step: str, about: int | None) -> int | None:
+def _rolled_back(before: RolloutState, after: RolloutState, step: str, about: int | None) -> int | None:
     """The version that a step took the answers from."""
     if step == "rollback":
         return before.champion

@@ -7,10 +7,10 @@ from typing import Any
 
 from tailrace.access.own_folders import examined_folder, packages_folder
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.models.package.examiner import Examiner, Limits
+from tailrace.models.package.examiner import ExaminationLimits, Examiner
 from tailrace.models.package.fetch import KafkaChunks, PackageFetcher
 from tailrace.models.package.open import Verified, verified_manifest, verified_package
-from tailrace.rollout.logic import RolloutLogic
+from tailrace.rollout.processor import RolloutProcessor
 from tailrace.runtime.service import Service, run_logic
 from tailrace.signing.trust import TrustStore
 
@@ -21,18 +21,18 @@ def main() -> None:
     run_logic("rollout", make_logic, co_partitioned=True)
 
 
-def make_logic(service: Service) -> RolloutLogic:
+def make_logic(service: Service) -> RolloutProcessor:
     home = service.settings.home
     fetch = PackageFetcher(packages_folder(home, service.name), KafkaChunks(service.connection))
     trust = TrustStore(home / "keys")
-    examine = Examiner(Limits.of(service.settings), examined_folder(home, service.name)).start()
+    examine = Examiner(ExaminationLimits.of(service.settings), examined_folder(home, service.name)).start()
 
     def opened(record: Mapping[str, Any], contract: ModelContract, newer_than: int) -> Verified:
         package = verified_package(record, fetch, trust, newer_than=newer_than)
         examine(package, contract)
         return package
 
-    return RolloutLogic(
+    return RolloutProcessor(
         service.records,
         lambda record: verified_manifest(record, trust),
         opened,

@@ -13,7 +13,14 @@ from typing import Any
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.models.rollout_state.bandit import in_units
-from tailrace.models.rollout_state.fold import CHAMPIONS_ARM, PRUNE, Arm, Canary, Experiment, RolloutState
+from tailrace.models.rollout_state.fold import (
+    CHAMPIONS_ARM,
+    PRUNE,
+    Arm,
+    CanaryState,
+    ExperimentState,
+    RolloutState,
+)
 
 BY_ITSELF = "rollout"
 EXPERIMENT = "experiment"
@@ -23,7 +30,7 @@ RETRAIN = "retrain"
 
 
 @dataclass(frozen=True)
-class Step:
+class RolloutStep:
     """The state that the step leads to, what it is called, which version it is about, and why."""
 
     state: RolloutState
@@ -36,26 +43,26 @@ class CommandRefused(Exception):
     """A command is not carried out; the message says why, for people."""
 
 
-def admit(state: RolloutState, version: int) -> Step:
+def register(state: RolloutState, version: int) -> RolloutStep:
     """A published version passed its checks: the first one answers, later ones have to prove themselves."""
     if state.champion is None and not state.frozen:
         return first_champion(state, version)
     after = next_state(state, candidates=(*state.candidates, version))
-    return Step(after, "candidate", version, "it passed its checks")
+    return RolloutStep(after, "candidate", version, "it passed its checks")
 
 
-def first_champion(state: RolloutState, version: int) -> Step:
+def first_champion(state: RolloutState, version: int) -> RolloutStep:
     """A version answers where none did."""
     after = next_state(_taken_out(state, version), champion=version)
-    return Step(after, "first-champion", version, "the first version of its model to pass its checks")
+    return RolloutStep(after, "first-champion", version, "the first version of its model to pass its checks")
 
 
-def refuse(state: RolloutState, version: int, why: str) -> Step:
+def refuse(state: RolloutState, version: int, why: str) -> RolloutStep:
     """A published version did not pass its checks."""
-    return Step(next_state(state, rejected=(*state.rejected, version)), "reject", version, why)
+    return RolloutStep(next_state(state, rejected=(*state.rejected, version)), "reject", version, why)
 
 
-def promote(state: RolloutState, version: int, reason: str) -> Step:
+def promote(state: RolloutState, version: int, reason: str) -> RolloutStep:
     """A version becomes the champion, and no other answers beside it. The one before it goes on in shadow, kept warm
     for a rollback.
     """
@@ -68,20 +75,20 @@ def promote(state: RolloutState, version: int, reason: str) -> Step:
         shadow=(*(v for v in state.shadow if v != version), *former),
         canary=None,
     )
-    return Step(after, "promote", version, reason)
+    return RolloutStep(after, "promote", version, reason)
 
 
-def canary(state: RolloutState, version: int, share: float, reason: str) -> Step:
+def canary(state: RolloutState, version: int, share: float, reason: str) -> RolloutStep:
     """A version in shadow answers a share of the requests as well, or a greater one than before."""
     before = state.canary
     if before is not None and before.version == version:
-        now = Canary(version, max(share, before.share), before.salt, before.step + 1)
+        now = CanaryState(version, max(share, before.share), before.salt, before.step + 1)
     else:
-        now = Canary(version, share, _salt(state, version), 1)
-    return Step(next_state(state, canary=now), "canary", version, reason)
+        now = CanaryState(version, share, _salt(state, version), 1)
+    return RolloutStep(next_state(state, canary=now), "canary", version, reason)
 
 
-def back(state: RolloutState, reason: str) -> Step:
+def back(state: RolloutState, reason: str) -> RolloutStep:
     """The previous version, which there is, answers again."""
     state = _without_experiment(state)
     assert state.previous is not None
@@ -92,33 +99,37 @@ def back(state: RolloutState, reason: str) -> Step:
         previous=None,
         rolled_back=(*state.rolled_back, state.champion),
     )
-    return Step(after, "rollback", state.previous, reason)
+    return RolloutStep(after, "rollback", state.previous, reason)
 
 
-def into_shadow(state: RolloutState, version: int, reason: str) -> Step:
+def into_shadow(state: RolloutState, version: int, reason: str) -> RolloutStep:
     """A version scores the requests that the champion answers."""
     taken_out = _taken_out(state, version)
     after = next_state(taken_out, shadow=(*taken_out.shadow, version), previous=state.previous)
-    return Step(after, "shadow", version, reason)
+    return RolloutStep(after, "shadow", version, reason)
 
 
-def reject(state: RolloutState, version: int, reason: str) -> Step:
+def reject(state: RolloutState, version: int, reason: str) -> RolloutStep:
     """A version is out, for good; where it was an arm, its experiment is over."""
     if state.experiment is not None and version in state.experiment.versions:
         state = _without_experiment(state)
     taken_out = _taken_out(state, version)
-    return Step(next_state(taken_out, rejected=(*taken_out.rejected, version)), "reject", version, reason)
+    return RolloutStep(
+        next_state(taken_out, rejected=(*taken_out.rejected, version)), "reject", version, reason
+    )
 
 
-def retire(state: RolloutState, version: int, reason: str) -> Step:
+def retire(state: RolloutState, version: int, reason: str) -> RolloutStep:
     """A version that answered once is kept warm no longer."""
     taken_out = _taken_out(state, version)
-    return Step(next_state(taken_out, retired=(*taken_out.retired, version)), "retire", version, reason)
+    return RolloutStep(
+        next_state(taken_out, retired=(*taken_out.retired, version)), "retire", version, reason
+    )
 
 
 def begin_experiment(
     state: RolloutState, versions: Sequence[int], assign: str, share: float, reason: str
-) -> Step:
+) -> RolloutStep:
     """Versions answer beside the champion, each as many keys as it does. They are in no list meanwhile, but for the
     version before the champion, which is kept warm.
     """
@@ -128,22 +139,26 @@ def begin_experiment(
         begun = begun if version == state.previous else _taken_out(begun, version)
     named = zip(ARM_NAMES, (state.champion, *versions), in_units([1.0] * (1 + len(versions))), strict=False)
     arms = tuple(Arm(name, version, probability) for name, version, probability in named)
-    now = Experiment(assign, share, _salt(state, EXPERIMENT), arms)
-    return Step(next_state(begun, experiment=now), EXPERIMENT, None, reason)
+    now = ExperimentState(assign, share, _salt(state, EXPERIMENT), arms)
+    return RolloutStep(next_state(begun, experiment=now), EXPERIMENT, None, reason)
 
 
-def change_arms(state: RolloutState, arms: tuple[Arm, ...], reason: str) -> Step:
+def change_arms(state: RolloutState, arms: tuple[Arm, ...], reason: str) -> RolloutStep:
     """An experiment goes on with other probabilities."""
     assert state.experiment is not None
-    return Step(next_state(state, experiment=replace(state.experiment, arms=arms)), "arms", None, reason)
+    return RolloutStep(
+        next_state(state, experiment=replace(state.experiment, arms=arms)), "arms", None, reason
+    )
 
 
-def end_experiment(state: RolloutState, reason: str) -> Step:
+def end_experiment(state: RolloutState, reason: str) -> RolloutStep:
     """The champion answers everything again."""
-    return Step(next_state(_without_experiment(state)), "end-experiment", None, reason)
+    return RolloutStep(next_state(_without_experiment(state)), "end-experiment", None, reason)
 
 
-def obey(state: RolloutState, command: Mapping[str, Any], contract: ModelContract | None) -> Step:
+def apply_command(
+    state: RolloutState, command: Mapping[str, Any], contract: ModelContract | None
+) -> RolloutStep:
     """Carries out a command, under the contract in force.
 
     Raises:
@@ -166,7 +181,7 @@ def obey(state: RolloutState, command: Mapping[str, Any], contract: ModelContrac
     return carry_out(state, command["version"], command["reason"])
 
 
-def _begin(state: RolloutState, command: Mapping[str, Any], contract: ModelContract | None) -> Step:
+def _begin(state: RolloutState, command: Mapping[str, Any], contract: ModelContract | None) -> RolloutStep:
     plan, arms, model = None if contract is None else contract.experiment, command["arms"], state.model
     if plan is None:
         raise CommandRefused(
@@ -194,7 +209,7 @@ def _begin(state: RolloutState, command: Mapping[str, Any], contract: ModelContr
     return begin_experiment(state, arms, plan.assign, plan.share, command["reason"])
 
 
-def _end(state: RolloutState, version: int | None, reason: str) -> Step:
+def _end(state: RolloutState, version: int | None, reason: str) -> RolloutStep:
     if state.experiment is None:
         raise CommandRefused("no experiment is running")
     if version is not None:
@@ -202,7 +217,7 @@ def _end(state: RolloutState, version: int | None, reason: str) -> Step:
     return end_experiment(state, reason)
 
 
-def _promote(state: RolloutState, version: int | None, reason: str) -> Step:
+def _promote(state: RolloutState, version: int | None, reason: str) -> RolloutStep:
     number = _known(state, version)
     _not_out(state, number)
     if number == state.champion:
@@ -210,7 +225,7 @@ def _promote(state: RolloutState, version: int | None, reason: str) -> Step:
     return promote(state, number, reason)
 
 
-def _rollback(state: RolloutState, version: int | None, reason: str) -> Step:
+def _rollback(state: RolloutState, version: int | None, reason: str) -> RolloutStep:
     if state.experiment is not None:
         return _end(state, version, reason)
     if state.canary is not None:
@@ -229,7 +244,7 @@ def _rollback(state: RolloutState, version: int | None, reason: str) -> Step:
     return back(state, reason)
 
 
-def _shadow(state: RolloutState, version: int | None, reason: str) -> Step:
+def _shadow(state: RolloutState, version: int | None, reason: str) -> RolloutStep:
     number = _known(state, version)
     _not_out(state, number)
     if number == state.champion:
@@ -241,7 +256,7 @@ def _shadow(state: RolloutState, version: int | None, reason: str) -> Step:
     return into_shadow(state, number, reason)
 
 
-def _reject(state: RolloutState, version: int | None, reason: str) -> Step:
+def _reject(state: RolloutState, version: int | None, reason: str) -> RolloutStep:
     number = _known(state, version)
     if number == state.champion:
         raise CommandRefused(f"version {number} is the champion: roll back or promote another one first")
@@ -250,28 +265,28 @@ def _reject(state: RolloutState, version: int | None, reason: str) -> Step:
     return reject(state, number, reason)
 
 
-def _prune(state: RolloutState, version: int | None, reason: str) -> Step:
+def _prune(state: RolloutState, version: int | None, reason: str) -> RolloutStep:
     """The package of a version may be removed: from now on nothing can bring it back."""
     number = _known(state, version)
     if number in state.in_use:
         raise CommandRefused(f"version {number} is in use: only what is of the past can be removed")
     if number in state.pruned:
         raise CommandRefused(f"the package of version {number} was removed already")
-    return Step(next_state(state), PRUNE, number, reason)
+    return RolloutStep(next_state(state), PRUNE, number, reason)
 
 
-def _switch(name: str, field: str, value: bool, already: str) -> Callable[..., Step]:
-    def step(state: RolloutState, version: int | None, reason: str) -> Step:
+def _switch(name: str, field: str, value: bool, already: str) -> Callable[..., RolloutStep]:
+    def step(state: RolloutState, version: int | None, reason: str) -> RolloutStep:
         if version is not None:
             raise CommandRefused(f"{name} concerns the whole model: leave version {version} out")
         if getattr(state, field) == value:
             raise CommandRefused(f"{state.model} is {already} already")
-        return Step(next_state(state, **{field: value}), name, None, reason)
+        return RolloutStep(next_state(state, **{field: value}), name, None, reason)
 
     return step
 
 
-_COMMANDS: dict[str, Callable[[RolloutState, int | None, str], Step]] = {
+_COMMANDS: dict[str, Callable[[RolloutState, int | None, str], RolloutStep]] = {
     "promote": _promote,
     "rollback": _rollback,
     "shadow": _shadow,
@@ -285,7 +300,7 @@ _COMMANDS: dict[str, Callable[[RolloutState, int | None, str], Step]] = {
 }
 
 
-def taken_up(before: RolloutState, step: Step) -> frozenset[int]:
+def newly_serving(before: RolloutState, step: RolloutStep) -> frozenset[int]:
     """The versions that a step makes champion, lets answer beside it, or puts into shadow to be compared."""
     after = step.state
     if step.name == "on":

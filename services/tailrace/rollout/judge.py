@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.models.rollout_state.bandit import assigned, probability_of_best
-from tailrace.models.rollout_state.fold import Arm, Canary, Experiment, RolloutState
+from tailrace.models.rollout_state.fold import Arm, CanaryState, ExperimentState, RolloutState
 from tailrace.rollout.decide import (
-    Step,
+    RolloutStep,
     back,
     canary,
     change_arms,
@@ -24,7 +24,13 @@ from tailrace.rollout.decide import (
     reject,
     retire,
 )
-from tailrace.rollout.paired_reports import Gain, Judged, PairedReports, Window, of_segment
+from tailrace.rollout.paired_reports import (
+    PairedReport,
+    PairedReports,
+    PairedWindow,
+    ReportedGain,
+    of_segment,
+)
 from tailrace.statistics.binomial import is_more
 
 QUARANTINED = "version-quarantined"
@@ -39,7 +45,7 @@ Distrust = Callable[[int], str | None]
 class Move(NamedTuple):
     """A step that nobody asked for, and what it rests on."""
 
-    step: Step
+    step: RolloutStep
     evidence: dict[str, str]
 
 
@@ -100,7 +106,7 @@ def move(
 
 
 def _experiment_move(
-    state: RolloutState, now: Experiment, contract: ModelContract, reports: PairedReports
+    state: RolloutState, now: ExperimentState, contract: ModelContract, reports: PairedReports
 ) -> Move | None:
     """Shares that follow from what the arms have earned so far, once enough is known of each."""
     plan = contract.experiment
@@ -126,7 +132,7 @@ def _experiment_move(
 
 
 def _canary_move(
-    state: RolloutState, now: Canary, contract: ModelContract, reports: PairedReports, distrust: Distrust
+    state: RolloutState, now: CanaryState, contract: ModelContract, reports: PairedReports, distrust: Distrust
 ) -> Move | None:
     """The canary's next step. Where the contract has no steps any more, a person decides."""
     plan = contract.rollout.canary
@@ -150,7 +156,7 @@ def _canary_move(
 
 
 def judge_canary(
-    state: RolloutState, now: Canary, contract: ModelContract, reports: PairedReports
+    state: RolloutState, now: CanaryState, contract: ModelContract, reports: PairedReports
 ) -> Verdict | None:
     """Whether a canary may take its next step, or has to go; None while too little is known.
 
@@ -224,7 +230,7 @@ def judge(
     return Verdict(True, f"{said}; more than {gate.by:g} was needed", evidence)
 
 
-def taken_back(state: RolloutState, contract: ModelContract, alert: Mapping[str, Any]) -> Move | None:
+def rolled_back(state: RolloutState, contract: ModelContract, alert: Mapping[str, Any]) -> Move | None:
     """The way back that a severe alert leads to; None where it leads to none.
 
     It has to be about the canary or an arm, or about the present champion and a window that began after its promotion.
@@ -314,7 +320,7 @@ def _before(start: str | None, since: int | None) -> bool:
     return start is not None and since is not None and int(start) < since
 
 
-def _housekeeping(state: RolloutState, distrust: Distrust) -> Step | None:
+def _housekeeping(state: RolloutState, distrust: Distrust) -> RolloutStep | None:
     """What follows from the state, and from who is trusted, alone."""
     for version in state.candidates:
         if distrust(version) is not None:
@@ -341,11 +347,13 @@ def _waits_for(state: RolloutState, version: int, approval: bool, distrust: Dist
     return distrust(version)
 
 
-def _wait(state: RolloutState, version: int, verdict: Verdict, why: str) -> Step:
-    return Step(next_state(state), "wait", version, f"{verdict.reason}; {why}")
+def _wait(state: RolloutState, version: int, verdict: Verdict, why: str) -> RolloutStep:
+    return RolloutStep(next_state(state), "wait", version, f"{verdict.reason}; {why}")
 
 
-def _worse(contract: ModelContract, trial: Mapping[Window, Judged], evidence: dict[str, str]) -> list[str]:
+def _worse(
+    contract: ModelContract, trial: Mapping[PairedWindow, PairedReport], evidence: dict[str, str]
+) -> list[str]:
     """The slices on which a version is worse than tolerated, for people. Adds what was looked at to the evidence."""
     gate = contract.gates.not_worse_on
     if gate is None:
@@ -364,7 +372,7 @@ def _worse(contract: ModelContract, trial: Mapping[Window, Judged], evidence: di
     return worse
 
 
-def _facts(gain: Gain) -> dict[str, str]:
+def _facts(gain: ReportedGain) -> dict[str, str]:
     return {
         "outcomes": str(gain.n),
         "gain": repr(gain.mean),
@@ -373,5 +381,5 @@ def _facts(gain: Gain) -> dict[str, str]:
     }
 
 
-def _interval(gain: Gain) -> str:
+def _interval(gain: ReportedGain) -> str:
     return f"{gain.mean:.4g} (95 % interval {gain.low:.4g} to {gain.high:.4g})"

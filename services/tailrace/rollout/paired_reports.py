@@ -18,7 +18,7 @@ CONFIDENCE = 0.95
 _Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 
-class Window(NamedTuple):
+class PairedWindow(NamedTuple):
     """What a report is about. Under a contract of its own, since predictions of one window may be of two."""
 
     version: int
@@ -29,7 +29,7 @@ class Window(NamedTuple):
     contract_digest: str
 
 
-class Judged(NamedTuple):
+class PairedReport(NamedTuple):
     """The latest report of a window. ``metrics`` are the paired ones, by name, as in the report."""
 
     offset: int
@@ -49,7 +49,7 @@ class Answering(NamedTuple):
     contract_digest: str
 
 
-class Answered(NamedTuple):
+class CanaryReport(NamedTuple):
     """The latest report on a canary's own answers in a window."""
 
     offset: int
@@ -71,10 +71,10 @@ class PairedReports:
         rewards: what arms of an experiment earned.
     """
 
-    windows: dict[Window, Judged] = field(default_factory=dict)
+    windows: dict[PairedWindow, PairedReport] = field(default_factory=dict)
     event_time: int | None = None
     event_time_offset: int = 0
-    answered: dict[Answering, Answered] = field(default_factory=dict)
+    answered: dict[Answering, CanaryReport] = field(default_factory=dict)
     rewards: Rewards = field(default_factory=Rewards)
 
     def apply(self, report: Mapping[str, Any], offset: int) -> None:
@@ -86,7 +86,7 @@ class PairedReports:
             self._answered(report, offset)
         if report["role"] != "shadow" or report["against"] is None:
             return
-        window = Window(
+        window = PairedWindow(
             report["version"],
             report["against"],
             report["segment"],
@@ -96,7 +96,7 @@ class PairedReports:
         )
         known = self.windows.get(window)
         if known is None or report["age"] >= known.age:
-            self.windows[window] = Judged(
+            self.windows[window] = PairedReport(
                 offset,
                 report["report_id"],
                 report["age"],
@@ -113,7 +113,7 @@ class PairedReports:
         )
         known = self.answered.get(about)
         if known is None or report["age"] >= known.age:
-            self.answered[about] = Answered(
+            self.answered[about] = CanaryReport(
                 offset, report["report_id"], report["age"], report["mature"], report["labelled"]
             )
 
@@ -138,7 +138,7 @@ class PairedReports:
         kept = (self.windows.values(), self.answered.values(), self.rewards.reports.values())
         return min([self.event_time_offset, *(each.offset for some in kept for each in some)])
 
-    def of_trial(self, version: int, against: int) -> dict[Window, Judged]:
+    def of_trial(self, version: int, against: int) -> dict[PairedWindow, PairedReport]:
         """The mature reports of a version beside a champion, of windows that began after its shadow did.
 
         The first window in which it was seen is the one in which its shadow began.
@@ -154,7 +154,7 @@ class PairedReports:
             and judged.mature
         }
 
-    def of_step(self, version: int, since: int | None) -> list[Answered]:
+    def of_step(self, version: int, since: int | None) -> list[CanaryReport]:
         """The mature reports on a canary's own answers, of windows that began after its step was taken."""
         return [
             found
@@ -163,7 +163,7 @@ class PairedReports:
         ]
 
 
-class Gain(NamedTuple):
+class ReportedGain(NamedTuple):
     """How much better one version was than another on the same ``n`` requests, with its 95 % interval."""
 
     mean: float
@@ -172,7 +172,7 @@ class Gain(NamedTuple):
     n: int
 
 
-def pooled(metrics: Iterable[Mapping[str, Any]]) -> Gain | None:
+def pooled(metrics: Iterable[Mapping[str, Any]]) -> ReportedGain | None:
     """The gain over windows together; None where nothing is known of how far it may be off.
 
     Metrics that are means over requests are pooled exactly, by their sums, with the normal interval of a mean
@@ -192,12 +192,12 @@ def pooled(metrics: Iterable[Mapping[str, Any]]) -> Gain | None:
         half = math.sqrt(math.fsum((m["n"] / n * (m["high"] - m["low"]) / 2) ** 2 for m in some))
     else:
         return None
-    return Gain(mean, mean - half, mean + half, n)
+    return ReportedGain(mean, mean - half, mean + half, n)
 
 
 def of_segment(
-    reports: Mapping[Window, Judged], segment: str, metric: str
-) -> tuple[Sequence[Judged], Gain | None]:
+    reports: Mapping[PairedWindow, PairedReport], segment: str, metric: str
+) -> tuple[Sequence[PairedReport], ReportedGain | None]:
     """The reports of a segment that have the metric, and what they come to together."""
     found = [judged for window, judged in reports.items() if window.segment == segment]
     found = [judged for judged in found if metric in judged.metrics]

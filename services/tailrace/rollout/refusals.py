@@ -13,7 +13,7 @@ EACH = 10
 """So many records of a topic are told of one by one within an hour; after them the 16th, the 32nd and so on."""
 
 
-class Count(NamedTuple):
+class RefusalCount(NamedTuple):
     """Of refused records of one topic. ``hour``: since 1970, by when they were appended."""
 
     hour: int = 0
@@ -27,16 +27,16 @@ class Count(NamedTuple):
 class Refusals:
     """Counts refused records by topic. What it has counted is committed with the offsets that it has counted up to."""
 
-    def __init__(self, counts: Mapping[str, Count] | None = None) -> None:
+    def __init__(self, counts: Mapping[str, RefusalCount] | None = None) -> None:
         self._counts = dict(counts or {})
 
     def copy(self) -> Refusals:
         return Refusals(self._counts)
 
-    def count(self, topic: str, appended_ms: int) -> Count:
+    def count(self, topic: str, appended_ms: int) -> RefusalCount:
         """Takes one more in."""
-        hour, last = appended_ms // HOUR_MS, self._counts.get(topic, Count())
-        counted = Count(hour, 1) if hour > last.hour else Count(last.hour, last.records + 1)
+        hour, last = appended_ms // HOUR_MS, self._counts.get(topic, RefusalCount())
+        counted = RefusalCount(hour, 1) if hour > last.hour else RefusalCount(last.hour, last.records + 1)
         self._counts[topic] = counted
         return counted
 
@@ -47,4 +47,4 @@ class Refusals:
     def restore(self, facts: Mapping[str, Sequence[int]]) -> None:
         """Takes up what was committed; of several commits, whatever has counted furthest."""
         for topic, (hour, records) in facts.items():
-            self._counts[topic] = max(self._counts.get(topic, Count()), Count(hour, records))
+            self._counts[topic] = max(self._counts.get(topic, RefusalCount()), RefusalCount(hour, records))

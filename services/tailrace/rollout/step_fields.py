@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tailrace.models.rollout_state.fold import Canary, Experiment
-from tailrace.streaming.records import Source
+from tailrace.models.rollout_state.fold import CanaryState, ExperimentState
+from tailrace.streaming.records import RecordRef
 
 
-def canary_fields(canary: Canary | None) -> dict[str, Any]:
+def canary_fields(canary: CanaryState | None) -> dict[str, Any]:
     """A step's fields about the canary after it."""
     if canary is None:
         return {"canary": None, "canary_share": 0.0, "canary_salt": "", "canary_step": 0}
@@ -20,7 +20,7 @@ def canary_fields(canary: Canary | None) -> dict[str, Any]:
     }
 
 
-def experiment_fields(experiment: Experiment | None) -> dict[str, Any]:
+def experiment_fields(experiment: ExperimentState | None) -> dict[str, Any]:
     """A step's fields about the experiment after it."""
     if experiment is None:
         return {"experiment": "", "experiment_share": 0.0, "experiment_salt": "", "arms": []}
@@ -32,7 +32,7 @@ def experiment_fields(experiment: Experiment | None) -> dict[str, Any]:
     }
 
 
-def folded_facts(positions: Mapping[str, int], source: Source) -> dict[str, str]:
+def folded_facts(positions: Mapping[str, int], source: RecordRef) -> dict[str, str]:
     """How far each input had been folded when a step was taken, its cause included: for whoever replays it."""
     reached = {**positions, source.topic: source.offset + 1}
     return {f"folded {topic}": str(offset) for topic, offset in sorted(reached.items())}

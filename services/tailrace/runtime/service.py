@@ -23,9 +23,9 @@ from tailrace.shortages import shortage
 from tailrace.streaming.backends.abstract import Fatal
 from tailrace.streaming.backends.kafka.backend import KafkaBackend
 from tailrace.streaming.ids import record_id
-from tailrace.streaming.processor import Logic, Output
-from tailrace.streaming.records import DeadLetter, Message, Record, Source
-from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.processor import Output, Processor
+from tailrace.streaming.records import DeadLetter, Message, Record, RecordRef
+from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.time_source import SystemClock
 from tailrace.telemetry.health import HealthServer, Status
 from tailrace.telemetry.logging import log_as_json
@@ -118,22 +118,22 @@ def run_service(name: str, make: Callable[[Service], Runnable]) -> None:
 
 def run_logic(
     name: str,
-    make_logic: Callable[[Service], Logic],
+    make_logic: Callable[[Service], Processor],
     *,
     co_partitioned: bool = False,
     linger_s: float = 0.0,
 ) -> None:
-    """Runs a service's logic on the batch loop against Kafka; see `BatchLoop` and `run_service`."""
+    """Runs a service's logic on the batch loop against Kafka; see `ExactlyOnceRunner` and `run_service`."""
 
-    def make(service: Service) -> BatchLoop:
-        return BatchLoop(
+    def make(service: Service) -> ExactlyOnceRunner:
+        return ExactlyOnceRunner(
             service.kafka,
             make_logic(service),
             service=name,
             group=service.group,
             transactional_id=service.instance,
             clock=SystemClock(),
-            quarantine=Quarantine(name, service.records),
+            quarantine=PoisonRecordQuarantine(name, service.records),
             stop=service.stop,
             max_batch=service.settings.max_batch,
             co_partitioned=co_partitioned,
@@ -143,7 +143,7 @@ def run_logic(
     run_service(name, make)
 
 
-class Quarantine:
+class PoisonRecordQuarantine:
     """What is written in place of a message that stops the process: a dead letter, and an alert for people.
 
     A message of a control topic has no dead-letter topic; it stays where it is, and the alert says where.
@@ -154,7 +154,7 @@ class Quarantine:
         self._records = records
 
     def __call__(self, message: Message, reason: str) -> Output:
-        source = Source.of(message)
+        source = RecordRef.of(message)
         alert = {
             "alert_id": record_id("quarantined", self._service, source),
             "state": "raised",

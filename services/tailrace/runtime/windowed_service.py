@@ -9,7 +9,7 @@ from tailrace.runtime.service import Service, run_logic
 from tailrace.streaming.backends.kafka.reading import everything_on
 from tailrace.streaming.records import Message
 from tailrace.windows.kinds import Windows
-from tailrace.windows.processor import WindowedLogic
+from tailrace.windows.processor import WindowedProcessor
 
 CatchUp = Callable[[], Sequence[Message]]
 LINGER_S = 0.2
@@ -25,12 +25,12 @@ def run_windows(name: str, make_windows: Callable[[Service, CatchUp], Windows]) 
             raises Retry where Kafka is away.
     """
 
-    def make_logic(service: Service) -> WindowedLogic:
+    def make_logic(service: Service) -> WindowedProcessor:
         def catch_up() -> Sequence[Message]:
             return everything_on(service.connection, windows.control_topics())
 
         windows = make_windows(service, catch_up)
         codec = ControlCodec(service.registry)
-        return WindowedLogic(windows, codec, lambda topic: service.kafka.topics()[topic])
+        return WindowedProcessor(windows, codec, lambda topic: service.kafka.topics()[topic])
 
     run_logic(name, make_logic, linger_s=LINGER_S)

@@ -8,10 +8,10 @@ from tailrace.contracts.state.records import ControlRecords
 from tailrace.scorer.quarantine import Quarantined
 from tailrace.scorer.versions import Refusal, Role
 from tailrace.streaming.ids import record_id
-from tailrace.streaming.records import Record, Source
+from tailrace.streaming.records import Record, RecordRef
 
 
-class Alerts:
+class ScorerAlerts:
     """Writes the alerts of one role; the same thing said twice has the same alert id."""
 
     def __init__(self, role: Role, records: ControlRecords) -> None:
@@ -30,7 +30,7 @@ class Alerts:
             at=refusal.published_at,
         )
 
-    def shadow_failed(self, model: str, version: int, reason: str, source: Source, at: int) -> Record:
+    def shadow_failed(self, model: str, version: int, reason: str, source: RecordRef, at: int) -> Record:
         return self._record(
             kind="shadow-failed",
             severity="warning",
@@ -41,7 +41,7 @@ class Alerts:
             at=at,
         )
 
-    def quarantined(self, found: Quarantined, source: Source, at: int) -> Record:
+    def quarantined(self, found: Quarantined, source: RecordRef, at: int) -> Record:
         """``source`` is the last of the records that the processes died on."""
         model, version, revision = found
         return self._record(

@@ -9,12 +9,12 @@ from typing import Any
 from tailrace.access.own_folders import examined_folder, packages_folder
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.models.formats.load import LoadedModel
-from tailrace.models.package.examiner import Examiner, Limits
+from tailrace.models.package.examiner import ExaminationLimits, Examiner
 from tailrace.models.package.fetch import KafkaChunks, PackageFetcher
 from tailrace.models.package.open import open_package, verified_manifest
 from tailrace.runtime.service import Service, run_logic
-from tailrace.scorer.logic import ScorerLogic
 from tailrace.scorer.one_thread import use_one_thread
+from tailrace.scorer.processor import ScoringProcessor
 from tailrace.scorer.versions import Role
 from tailrace.signing.trust import TrustStore
 
@@ -25,21 +25,21 @@ def main() -> None:
     run_logic("scorer", lambda service: make_logic(service, "champion"))
 
 
-def make_logic(service: Service, role: Role) -> ScorerLogic:
+def make_logic(service: Service, role: Role) -> ScoringProcessor:
     use_one_thread()
     home = service.settings.home
     fetch = PackageFetcher(packages_folder(home, service.name), KafkaChunks(service.connection))
     trust = TrustStore(home / "keys")
     # Not started ahead: where the rollout service runs on the same machine, what it let in is known.
     passed = examined_folder(home, service.name), examined_folder(home, ROLLOUT)
-    examine = Examiner(Limits.of(service.settings), *passed)
+    examine = Examiner(ExaminationLimits.of(service.settings), *passed)
 
     def opened(record: Mapping[str, Any], contract: ModelContract) -> LoadedModel:
         return open_package(record, fetch, trust, contract, examine=examine)
 
     # One thread: packages are opened one after the other, so that what serves keeps its core.
     executor = ThreadPoolExecutor(1, thread_name_prefix="open-package")
-    return ScorerLogic(
+    return ScoringProcessor(
         role, service.records, opened, executor, lambda record: verified_manifest(record, trust)
     )
 

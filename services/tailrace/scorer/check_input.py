@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tailrace.avro.columns.bytes_column import Spans
-from tailrace.avro.columns.categorical_column import UNKNOWN, Texts
+from tailrace.avro.columns.bytes_column import BytesColumn
+from tailrace.avro.columns.categorical_column import UNKNOWN, CategoricalColumn
 from tailrace.avro.columns.decoder import Column, Ints, Mask
 from tailrace.contracts.expressions.compiler import compile_expression
 from tailrace.contracts.expressions.values import Arrays
@@ -136,14 +136,14 @@ class _Text:
         self._missing = declared.missing
         self._categories = declared.categories
         known = tuple(declared.categories or ())
-        self._known, self._spans = known, Spans.of([c.encode() for c in known])
+        self._known, self._spans = known, BytesColumn.of([c.encode() for c in known])
         self._unseen = declared.unseen or "reject"
 
-    def check(self, column: Column, checked: Checked) -> Texts:
+    def check(self, column: Column, checked: Checked) -> CategoricalColumn:
         if self._categories is None:
-            texts = Texts.of([None if t is None else t.decode() for t in column.values])
+            texts = CategoricalColumn.of([None if t is None else t.decode() for t in column.values])
         else:
-            texts = Texts(column.values.codes(self._spans), self._known)
+            texts = CategoricalColumn(column.values.codes(self._spans), self._known)
         wanting = np.flatnonzero(texts.codes < 0)
         if len(wanting):
             self._look(texts.codes, wanting, column, checked)

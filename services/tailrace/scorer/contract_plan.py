@@ -19,10 +19,10 @@ from tailrace.scorer.explanations import Explanations
 from tailrace.scorer.explore import Exploration
 from tailrace.scorer.fallback import FallbackChain
 from tailrace.scorer.policy import Policy
-from tailrace.scorer.versions import Version
+from tailrace.scorer.versions import ServingVersion
 
 
-class ContractPlan:
+class ServingPlan:
     """One revision of a model's contract, ready to serve. ``topic`` is where its predictions go."""
 
     def __init__(self, applied: AppliedContract, topic: str, codec: Codec, registry: Registry) -> None:
@@ -86,7 +86,7 @@ class ContractPlan:
     def fallback(self) -> FallbackChain:
         return FallbackChain(self.contract, self.policy)
 
-    def misfit(self, version: Version) -> str | None:
+    def misfit(self, version: ServingVersion) -> str | None:
         """Why a version cannot serve under this contract, which may be newer than the version."""
         digest = version.model.digest
         if digest not in self._misfits:

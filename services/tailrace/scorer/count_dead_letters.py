@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from tailrace.scorer.dead_letter_share import Count, Level, count
-from tailrace.scorer.work import Work
-from tailrace.streaming.records import Hold, TopicPartition
+from tailrace.scorer.batch import Batch
+from tailrace.scorer.dead_letter_share import DeadLetterCount, DeadLetterLevel, count
+from tailrace.streaming.records import PausedPartition, TopicPartition
 
 
 def count_dead_letters(
-    work: Work,
-    before: Mapping[TopicPartition, Count],
-    levels: Mapping[str, Level],
-    holds: Mapping[TopicPartition, Hold],
-) -> tuple[dict[TopicPartition, Count], list[dict[str, Any]]]:
+    work: Batch,
+    before: Mapping[TopicPartition, DeadLetterCount],
+    levels: Mapping[str, DeadLetterLevel],
+    holds: Mapping[TopicPartition, PausedPartition],
+) -> tuple[dict[TopicPartition, DeadLetterCount], list[dict[str, Any]]]:
     """What each partition's next owner goes on counting from, and what there is to be told (schema ``alert.avsc``).
 
     Args:
@@ -25,7 +25,7 @@ def count_dead_letters(
         levels: the share that is borne, by topic; others are not counted.
         holds: what is held is not counted yet.
     """
-    counts: dict[TopicPartition, Count] = {}
+    counts: dict[TopicPartition, DeadLetterCount] = {}
     told: list[dict[str, Any]] = []
     if not levels:
         return counts, told
@@ -41,7 +41,7 @@ def count_dead_letters(
         if hold is not None:
             mine = mine[offsets[mine] < hold.offset]
         counts[partition], alerts = count(
-            before.get(partition, Count()),
+            before.get(partition, DeadLetterCount()),
             levels[partition.topic],
             partition,
             offsets[mine],

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tailrace.alerts.lasting import Open, lasts
+from tailrace.alerts.open_alerts import Open, lasts
 from tailrace.avro.columns.decoder import Ints, Mask
 from tailrace.contracts.language.durations import parse_share
 from tailrace.contracts.language.model_contract import ModelContract
@@ -26,7 +26,7 @@ REQUESTS = 1_000
 
 
 @dataclass(frozen=True)
-class Level:
+class DeadLetterLevel:
     """The share of dead letters that a contract bears; of several on a lane the least."""
 
     most: float
@@ -35,10 +35,10 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Count:
+class DeadLetterCount:
     """Of the requests since the last judgement: how many there were, how many are dead letters, the first one's offset.
 
-    ``open`` holds the alert, where one is open (see alerts/lasting.py).
+    ``open`` holds the alert, where one is open (see alerts/open_alerts.py).
     """
 
     asked: int = 0
@@ -50,22 +50,27 @@ class Count:
         return [self.asked, self.dead, self.first, self.open]
 
 
-def level_of(contracts: Iterable[ModelContract]) -> Level | None:
+def level_of(contracts: Iterable[ModelContract]) -> DeadLetterLevel | None:
     """What the contracts of a lane bear, by ``service_levels.answered`` and ``alerts.severe``; None where none says."""
     found = []
     for contract in contracts:
         if contract.service_levels.answered is not None:
-            found.append(Level(1 - contract.service_levels.answered, "warning", contract))
+            found.append(DeadLetterLevel(1 - contract.service_levels.answered, "warning", contract))
         for phrase in contract.alerts.severe:
             pattern, places = match_alert(phrase) or ("", {})
             if pattern.startswith("dead-letter share"):
-                found.append(Level(parse_share(places["share"]), "severe", contract))
+                found.append(DeadLetterLevel(parse_share(places["share"]), "severe", contract))
     return min(found, key=lambda level: level.most, default=None)
 
 
 def count(
-    before: Count, level: Level, partition: TopicPartition, offsets: Ints, appended: Ints, dead: Mask
-) -> tuple[Count, list[dict[str, Any]]]:
+    before: DeadLetterCount,
+    level: DeadLetterLevel,
+    partition: TopicPartition,
+    offsets: Ints,
+    appended: Ints,
+    dead: Mask,
+) -> tuple[DeadLetterCount, list[dict[str, Any]]]:
     """The count after some requests, and what there is to be told (schema ``alert.avsc``).
 
     Args:
@@ -76,18 +81,23 @@ def count(
     while at < len(offsets):
         upto = min(at + REQUESTS - now.asked, len(offsets))
         first = int(offsets[at]) if now.first < 0 else now.first
-        now = Count(now.asked + upto - at, now.dead + int(dead[at:upto].sum()), first, now.open)
+        now = DeadLetterCount(now.asked + upto - at, now.dead + int(dead[at:upto].sum()), first, now.open)
         if now.asked == REQUESTS:
             still_open = dict(now.open)
             last, when = int(offsets[upto - 1]), int(appended[upto - 1])
             alerts += _judge(now, level, partition, last, when, still_open)
-            now = Count(open=still_open)
+            now = DeadLetterCount(open=still_open)
         at = upto
     return now, alerts
 
 
 def _judge(
-    found: Count, level: Level, partition: TopicPartition, last: int, at: int, open_alerts: Open
+    found: DeadLetterCount,
+    level: DeadLetterLevel,
+    partition: TopicPartition,
+    last: int,
+    at: int,
+    open_alerts: Open,
 ) -> list[dict[str, Any]]:
     where = f"{partition.topic}/{partition.partition}"
     facts = {

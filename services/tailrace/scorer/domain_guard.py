@@ -9,11 +9,11 @@ import tailrace.models.guards.domain_kernels  # noqa: F401 - at start, so that n
 from tailrace.contracts.language.sections import Domain
 from tailrace.models.formats.load import LoadedModel
 from tailrace.models.guards.prediction_sets import DOMAIN
-from tailrace.scorer.notes import Finding, Notes
-from tailrace.scorer.rows import Rows
+from tailrace.scorer.findings import Finding, Findings
+from tailrace.scorer.rows import CheckedRows
 
 
-def note_domain(notes: Notes, rows: Rows, model: LoadedModel, rule: Domain | None) -> None:
+def note_domain(notes: Findings, rows: CheckedRows, model: LoadedModel, rule: Domain | None) -> None:
     """Notes each row that is further out than rows like those in training are, and the field that is furthest.
 
     Nothing is noted where the contract does not ask, or the package is of before it could know.

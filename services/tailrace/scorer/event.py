@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tailrace.avro.codec import HEADER, MAGIC
-from tailrace.avro.columns.bytes_column import Spans
+from tailrace.avro.columns.bytes_column import BytesColumn
 from tailrace.avro.columns.decoder import Ints
 from tailrace.avro.columns.numbering import distinct_numbers
 from tailrace.avro.encoding import NULL, SOME, double, long, text
 from tailrace.models.columns import Array
 from tailrace.models.predictions import Predictions
+from tailrace.scorer.findings import Contribution, Finding, Findings
 from tailrace.scorer.id_kernels import ID_DIGITS, write_ids
-from tailrace.scorer.notes import Contribution, Finding, Notes
 from tailrace.scorer.policy import Choice, Unscored
 from tailrace.scorer.rows import Replaced
 from tailrace.scorer.splice import Matrix, Splice
@@ -63,7 +63,7 @@ _END = b"\x00"
 
 
 @dataclass(frozen=True)
-class Identity:
+class AnswerIdentity:
     """What is the same for all events of a batch of one version. ``id_role`` goes into the ids.
 
     ``served_by`` is who answered in the version's place, and ``served_cause`` why. ``arm_propensity`` is the
@@ -87,7 +87,7 @@ class Identity:
 
 
 @dataclass
-class Answers:
+class ScoredAnswers:
     """Some requests of one model and what came of them, row by row.
 
     ``request_ids`` and ``keys`` are UTF-8, the effective ones; ``bodies`` are requests in wire format in the
@@ -98,25 +98,25 @@ class Answers:
     topic: str
     partitions: Ints
     offsets: Ints
-    request_ids: Spans
-    keys: Spans
+    request_ids: BytesColumn
+    keys: BytesColumn
     event_times: Ints
-    bodies: Spans
+    bodies: BytesColumn
     outputs: Predictions
     choices: Array
     options: Sequence[Choice]
     latency_ms: float
-    notes: Notes
+    notes: Findings
     replaced: Mapping[int, Sequence[Replaced]] = field(default_factory=dict)
     explanations: Mapping[int, Sequence[Contribution]] = field(default_factory=dict)
     propensities: Sequence[float] = ()
 
 
-def encode_events(of: Identity, answers: Answers) -> Records:
+def encode_events(of: AnswerIdentity, answers: ScoredAnswers) -> Records:
     """The prediction records, keyed by the canonical text of the contract's key field."""
     rows = len(answers.bodies)
     partitions, which = distinct_numbers(answers.partitions)
-    leads = Spans.of([f"{of.id_role}|{answers.topic}/{p}/".encode() for p in partitions.tolist()])
+    leads = BytesColumn.of([f"{of.id_role}|{answers.topic}/{p}/".encode() for p in partitions.tolist()])
     ids = np.empty((rows, ID_DIGITS), dtype=np.uint8)
     write_ids(leads.bytes, leads.begins, leads.ends, which, answers.offsets, ids)
     event = Splice(rows)
@@ -215,7 +215,7 @@ def _filled(between: Sequence[bytes], numbers: Array) -> Matrix:
     return found
 
 
-def _add_decisions(event: Splice, answers: Answers, arm_propensity: bytes) -> None:
+def _add_decisions(event: Splice, answers: ScoredAnswers, arm_propensity: bytes) -> None:
     """Adds predicted class, value, action, rule and both propensities."""
     options, outputs = answers.options, answers.outputs
     propensities = answers.propensities or [1.0] * len(options)

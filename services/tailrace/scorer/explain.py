@@ -22,7 +22,7 @@ from tailrace.avro.columns.decoder import Ints
 from tailrace.models.columns import Array, Coded, Columns, plain
 from tailrace.models.formats.load import LoadedModel
 from tailrace.models.guards.calibration import elementwise
-from tailrace.scorer.notes import Contribution
+from tailrace.scorer.findings import Contribution
 
 LEAST_PROBABILITY = 1e-9
 MOST_AT_ONCE = 65_536

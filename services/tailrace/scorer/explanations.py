@@ -13,9 +13,9 @@ from tailrace.avro.columns.hashing import source_positions
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.models.columns import Coded
 from tailrace.models.formats.load import LoadedModel
-from tailrace.scorer.event import Answers
+from tailrace.scorer.event import ScoredAnswers
 from tailrace.scorer.explain import explain
-from tailrace.scorer.notes import Contribution
+from tailrace.scorer.findings import Contribution
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Explanations:
         self._always = frozenset(contract.explain.always)
 
     def of(
-        self, model: LoadedModel, columns: Mapping[str, Coded], answers: Answers
+        self, model: LoadedModel, columns: Mapping[str, Coded], answers: ScoredAnswers
     ) -> Mapping[int, Sequence[Contribution]]:
         """The explanations by row. There are none of a package of before it had a background, nor where the model
         raises on a mixture of rows: an answer does not wait for its explanation.
@@ -56,7 +56,7 @@ class Explanations:
             )
             return {}
 
-    def _rows(self, answers: Answers) -> Ints:
+    def _rows(self, answers: ScoredAnswers) -> Ints:
         chosen = np.zeros(len(answers.bodies), dtype=np.bool_)
         if self._always:
             named = np.array([option.action in self._always for option in answers.options])

@@ -18,9 +18,9 @@ from tailrace.contracts.language.expression_columns import request_columns
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.models.columns import Array
 from tailrace.models.predictions import Predictions
-from tailrace.scorer.notes import Notes
+from tailrace.scorer.findings import Findings
 from tailrace.scorer.policy import Choice, Policy, Unscored
-from tailrace.scorer.rows import Rows
+from tailrace.scorer.rows import CheckedRows
 
 AT_LAST = "refer"
 """What is done where the contract's chain says nothing."""
@@ -28,30 +28,30 @@ AT_LAST = "refer"
 ServedBy = Literal["previous", "rule", "constant", "person"]
 
 
-class Said(NamedTuple):
+class VersionAnswer(NamedTuple):
     """What a version says about the rows that it was asked about.
 
     ``rows``, ``outputs`` and ``notes`` are those of the rows at ``at``, for which it has an answer that can be used.
     """
 
     at: Array
-    rows: Rows
+    rows: CheckedRows
     outputs: Predictions
-    notes: Notes
+    notes: Findings
 
 
-AskVersion = Callable[[Rows, Notes], Said]
+AskVersion = Callable[[CheckedRows, Findings], VersionAnswer]
 
 
-class Answered(NamedTuple):
+class FallbackAnswers(NamedTuple):
     """Some of the rows, and how they are answered: as with a model, ``choices`` index ``options``."""
 
-    rows: Rows
+    rows: CheckedRows
     served_by: ServedBy
     outputs: Predictions
     choices: Array
     options: list[Choice]
-    notes: Notes
+    notes: Findings
 
 
 class FallbackChain:
@@ -70,7 +70,9 @@ class FallbackChain:
         """Whether the contract says anything about who answers."""
         return bool(self._steps)
 
-    def answer(self, rows: Rows, notes: Notes, previous: AskVersion | None = None) -> Iterator[Answered]:
+    def answer(
+        self, rows: CheckedRows, notes: Findings, previous: AskVersion | None = None
+    ) -> Iterator[FallbackAnswers]:
         """Every row, in groups.
 
         Args:
@@ -87,7 +89,7 @@ class FallbackChain:
                     by = previous(rows.take(left), notes.take(left))
                     if len(by.at):
                         choices = self._choose(by.rows, by.outputs, by.notes)
-                        yield Answered(
+                        yield FallbackAnswers(
                             by.rows, "previous", by.outputs, choices, self._policy.choices, by.notes
                         )
                         left = np.delete(left, by.at)
@@ -102,15 +104,17 @@ class FallbackChain:
                 these, noted = rows.take(left[some]), notes.take(left[some])
                 served_by: ServedBy = "constant" if rule is None else "rule"
                 choices = self._choose(these, outputs, noted)
-                yield Answered(these, served_by, outputs, choices, self._policy.choices, noted)
+                yield FallbackAnswers(these, served_by, outputs, choices, self._policy.choices, noted)
             left = left[[row for row, what in enumerate(said) if not self._usable(what)]]
             if not len(left):
                 return
         last = next((step.do for step, _ in self._steps if step.do is not None), AT_LAST)
         nobody = np.zeros(len(left), dtype=np.int64)
-        yield Answered(rows.take(left), "person", _nothing(), nobody, [Choice(last, None)], notes.take(left))
+        yield FallbackAnswers(
+            rows.take(left), "person", _nothing(), nobody, [Choice(last, None)], notes.take(left)
+        )
 
-    def _choose(self, rows: Rows, outputs: Predictions, notes: Notes) -> Array:
+    def _choose(self, rows: CheckedRows, outputs: Predictions, notes: Findings) -> Array:
         return self._policy.choose(rows.columns, outputs, len(rows), notes.flags)
 
     def _usable(self, said: float | str | None) -> bool:

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from tailrace.avro.columns.categorical_column import Texts
+from tailrace.avro.columns.categorical_column import CategoricalColumn
 from tailrace.models.formats.load import LoadedModel
-from tailrace.scorer.rows import Replaced, Rows
+from tailrace.scorer.rows import CheckedRows, Replaced
 
 
-def fill_missing(rows: Rows, model: LoadedModel) -> Rows:
+def fill_missing(rows: CheckedRows, model: LoadedModel) -> CheckedRows:
     """The rows with the package's value wherever the contract says ``missing: impute``.
 
     A feature that this version does not read stays missing. The rows given are left as they are, since other
@@ -28,7 +28,7 @@ def fill_missing(rows: Rows, model: LoadedModel) -> Rows:
         column = columns[name]
         columns[name] = (
             column.filled(missing, str(value))
-            if isinstance(column, Texts)
+            if isinstance(column, CategoricalColumn)
             else np.where(missing, value, column)
         )
         text = value if isinstance(value, str) else repr(float(value))

@@ -10,7 +10,7 @@ from tailrace.contracts.state.contracts import Contracts
 from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.scorer.handover import Handover
 from tailrace.scorer.lane_plans import LanePlans
-from tailrace.scorer.quarantine import Quarantine, Quarantined
+from tailrace.scorer.quarantine import Quarantined, VersionQuarantine
 from tailrace.scorer.versions import Versions
 from tailrace.streaming.records import TopicPartition
 
@@ -28,7 +28,7 @@ class Handovers:
         contracts: Contracts,
         rollouts: Rollouts,
         versions: Versions,
-        quarantine: Quarantine,
+        quarantine: VersionQuarantine,
     ) -> None:
         self._plans = plans
         self._contracts = contracts

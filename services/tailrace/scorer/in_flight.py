@@ -6,14 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from tailrace.models.catalog import Catalog
-from tailrace.scorer.contract_plan import ContractPlan
+from tailrace.scorer.batch import Batch
+from tailrace.scorer.contract_plan import ServingPlan
 from tailrace.scorer.lane_plans import LanePlans
-from tailrace.scorer.quarantine import Quarantine, Quarantined, name_of
+from tailrace.scorer.quarantine import Quarantined, VersionQuarantine, name_of
 from tailrace.scorer.stand_in import StandIns
-from tailrace.scorer.versions import Version, Versions
-from tailrace.scorer.work import Work
+from tailrace.scorer.versions import ServingVersion, Versions
 from tailrace.streaming.processor import Suspect
-from tailrace.streaming.records import Hold, TopicPartition
+from tailrace.streaming.records import PausedPartition, TopicPartition
 
 
 class _Named(NamedTuple):
@@ -32,7 +32,7 @@ class InFlight:
         plans: LanePlans,
         versions: Versions,
         catalog: Catalog,
-        quarantine: Quarantine,
+        quarantine: VersionQuarantine,
         stand_ins: StandIns,
     ) -> None:
         self._plans = plans
@@ -69,12 +69,12 @@ class InFlight:
                     found.append((-record["published_at"] if record else 0, -version.number, name))
         return [name for *_, name in sorted(found)], without
 
-    def is_left_out(self, plan: ContractPlan, version: Version) -> bool:
+    def is_left_out(self, plan: ServingPlan, version: ServingVersion) -> bool:
         """Whether the batch is worked off without the version."""
         without = self._named.without
         return bool(without) and name_of(plan.model, version.number) in without
 
-    def to_blame(self, work: Work, holds: Mapping[TopicPartition, Hold]) -> list[Quarantined]:
+    def to_blame(self, work: Batch, holds: Mapping[TopicPartition, PausedPartition]) -> list[Quarantined]:
         """The versions that processes died with, as this batch shows: it is the last of the records that they died
         on, and worked off without them.
         """

@@ -8,10 +8,10 @@ from tailrace.avro.codec import Codec
 from tailrace.avro.registry import Registry
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.contracts import AppliedContract
-from tailrace.scorer.contract_plan import ContractPlan
-from tailrace.scorer.dead_letter_share import Level, level_of
-from tailrace.scorer.tell_time import step_ms
+from tailrace.scorer.contract_plan import ServingPlan
+from tailrace.scorer.dead_letter_share import DeadLetterLevel, level_of
 from tailrace.scorer.versions import Role
+from tailrace.scorer.watermarks import step_ms
 
 _REQUESTS = ".requests"
 
@@ -29,17 +29,17 @@ class LanePlans:
         self._role = role
         self._codec = codec
         self._registry = registry
-        self._plans: dict[str, ContractPlan] = {}
-        self.by_topic: Mapping[str, Sequence[ContractPlan]] = {}
-        self.levels: Mapping[str, Level] = {}
+        self._plans: dict[str, ServingPlan] = {}
+        self.by_topic: Mapping[str, Sequence[ServingPlan]] = {}
+        self.levels: Mapping[str, DeadLetterLevel] = {}
         self.changes = 0
 
     def take(self, applied: AppliedContract) -> None:
         """Takes a contract that has come into force."""
         topic = Lane(applied.contract.lane).requests
-        plan = ContractPlan(applied, self.predictions(topic), self._codec, self._registry)
+        plan = ServingPlan(applied, self.predictions(topic), self._codec, self._registry)
         self._plans[applied.model] = plan
-        by_topic: dict[str, list[ContractPlan]] = {}
+        by_topic: dict[str, list[ServingPlan]] = {}
         for _, plan in sorted(self._plans.items()):
             by_topic.setdefault(plan.lane.requests, []).append(plan)
         levels = {topic: level_of(plan.contract for plan in plans) for topic, plans in by_topic.items()}
@@ -47,7 +47,7 @@ class LanePlans:
         self.levels = {topic: level for topic, level in levels.items() if level is not None}
         self.changes += 1
 
-    def of(self, topics: Collection[str]) -> list[ContractPlan]:
+    def of(self, topics: Collection[str]) -> list[ServingPlan]:
         """The contracts of some topics."""
         return [plan for topic in topics for plan in self.by_topic.get(topic, ())]
 

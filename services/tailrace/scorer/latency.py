@@ -24,7 +24,7 @@ REMEMBERED = 9
 _NOBODY = np.empty(0, dtype=np.int64)
 
 
-class Pace:
+class LatencyEstimates:
     """What things have taken lately, in ms: a version for a block of rows, and a batch beside the versions."""
 
     def __init__(self) -> None:

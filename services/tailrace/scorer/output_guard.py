@@ -7,7 +7,7 @@ import numpy as np
 from tailrace.contracts.language.sections import Range
 from tailrace.models.guards.prediction_sets import PROBABILITIES, SCORE
 from tailrace.models.predictions import Predictions
-from tailrace.scorer.notes import Finding
+from tailrace.scorer.findings import Finding
 
 SLACK = 1e-3
 """By how much probabilities may miss 0, 1 and their sum: models compute in single precision, or in half."""

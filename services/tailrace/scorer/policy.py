@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tailrace.avro.columns.categorical_column import UNKNOWN, Texts
+from tailrace.avro.columns.categorical_column import UNKNOWN, CategoricalColumn
 from tailrace.avro.columns.decoder import Mask
 from tailrace.contracts.expressions.compiler import compile_expression
 from tailrace.contracts.expressions.values import Arrays
@@ -82,10 +82,13 @@ def _said(outputs: Predictions, regression: bool) -> dict[str, Coded]:
         if regression:
             return {"value": nothing}
         named = () if outputs.named is None else (outputs.named,)
-        return {"score": nothing, "predicted_class": Texts(np.array(0 if named else UNKNOWN), named)}
+        return {
+            "score": nothing,
+            "predicted_class": CategoricalColumn(np.array(0 if named else UNKNOWN), named),
+        }
     if outputs.value is not None:
         return {"value": outputs.value}
     assert outputs.probabilities is not None
     assert outputs.most_probable is not None
     score = outputs.score if outputs.score is not None else outputs.probabilities.max(axis=1)
-    return {"score": score, "predicted_class": Texts(outputs.most_probable, outputs.classes)}
+    return {"score": score, "predicted_class": CategoricalColumn(outputs.most_probable, outputs.classes)}

@@ -33,7 +33,7 @@ def name_of(model: str, version: int) -> str:
     return f"{model}/{version}"
 
 
-class Quarantine:
+class VersionQuarantine:
     """Which versions are not to be run by this instance."""
 
     def __init__(self, role: Role, rollouts: Rollouts) -> None:

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tailrace.avro.codec import is_json, read_schema_id
-from tailrace.avro.columns.bytes_column import UNKNOWN, Spans
+from tailrace.avro.columns.bytes_column import UNKNOWN, BytesColumn
 from tailrace.avro.columns.decoder import Ints
 from tailrace.avro.columns.decoder_kernels import schema_ids
 from tailrace.contracts.records.json_input import parse_object
 from tailrace.errors import BadRecord
-from tailrace.scorer.contract_plan import ContractPlan
+from tailrace.scorer.contract_plan import ServingPlan
 from tailrace.scorer.rows import Requests
 from tailrace.streaming.records import Message
 from tailrace.streaming.watermark_records import mark_time
@@ -42,7 +42,7 @@ class _Row(NamedTuple):
 
 
 def read_requests(
-    batch: Sequence[Message], topics: Sequence[str], lanes: Mapping[str, Sequence[ContractPlan]]
+    batch: Sequence[Message], topics: Sequence[str], lanes: Mapping[str, Sequence[ServingPlan]]
 ) -> Reading:
     """Reads a batch.
 
@@ -60,7 +60,7 @@ def read_requests(
     if None in given:
         at = np.array([place for place, value in enumerate(given) if value is not None], dtype=np.int64)
         _read_marks(reading, batch, given)
-    values = Spans.of([value for value in given if value is not None])
+    values = BytesColumn.of([value for value in given if value is not None])
     ids = schema_ids(values.bytes, values.begins, values.ends)
     plain: list[_Row] = []
     for topic, schema_id, rows in _groups(topics, at, ids):
@@ -100,7 +100,7 @@ def _groups(topics: Sequence[str], at: Ints, ids: Ints) -> Iterator[tuple[str, i
 
 
 def _read_columns(
-    reading: Reading, plans: Sequence[ContractPlan], schema_id: int, positions: Ints, values: Spans
+    reading: Reading, plans: Sequence[ServingPlan], schema_id: int, positions: Ints, values: BytesColumn
 ) -> Ints:
     """Reads the rows of one schema id column-wise; gives those that have to take the plain way."""
     plan = _writer_is(plans, schema_id)
@@ -109,7 +109,7 @@ def _read_columns(
     columns, good, _ = plan.decoder.decode(values)
     named = columns[MODEL]
     if named.present is None or named.present.any():
-        codes = named.values.codes(Spans.of([plan.model.encode()]))
+        codes = named.values.codes(BytesColumn.of([plan.model.encode()]))
         right = codes != UNKNOWN
         good = right if good is None else good & right
     requests = Requests(plan, positions, values, columns)
@@ -121,7 +121,7 @@ def _read_columns(
     return np.flatnonzero(~good)
 
 
-def _writer_is(plans: Sequence[ContractPlan], schema_id: int) -> ContractPlan | None:
+def _writer_is(plans: Sequence[ServingPlan], schema_id: int) -> ServingPlan | None:
     """The model whose request schema this id is of, byte for byte."""
     for plan in plans:
         try:
@@ -132,8 +132,8 @@ def _writer_is(plans: Sequence[ContractPlan], schema_id: int) -> ContractPlan | 
     return None
 
 
-def _read_plain(reading: Reading, lanes: Mapping[str, Sequence[ContractPlan]], rows: Iterable[_Row]) -> None:
-    found: dict[int, tuple[ContractPlan, list[_Row]]] = {}
+def _read_plain(reading: Reading, lanes: Mapping[str, Sequence[ServingPlan]], rows: Iterable[_Row]) -> None:
+    found: dict[int, tuple[ServingPlan, list[_Row]]] = {}
     for row in rows:
         try:
             plan, record = _record(lanes[row.topic], row.value)
@@ -143,14 +143,14 @@ def _read_plain(reading: Reading, lanes: Mapping[str, Sequence[ContractPlan]], r
             continue
         found.setdefault(id(plan), (plan, []))[1].append(row._replace(value=value))
     for plan, some in found.values():
-        values = Spans.of([row.value for row in some])
+        values = BytesColumn.of([row.value for row in some])
         columns, good, _ = plan.decoder.decode(values)
         assert good is None, "the codec's own output must decode"
         at = np.array([row.at for row in some], dtype=np.int64)
         reading.requests.append(Requests(plan, at, values, columns))
 
 
-def _record(plans: Sequence[ContractPlan], value: bytes) -> tuple[ContractPlan, dict[str, Any]]:
+def _record(plans: Sequence[ServingPlan], value: bytes) -> tuple[ServingPlan, dict[str, Any]]:
     """The request and the model that it is to, by the plain codec."""
     if is_json(value):
         plan = _addressed(plans, parse_object(value).get(MODEL), lambda: None)
@@ -168,8 +168,8 @@ def _record(plans: Sequence[ContractPlan], value: bytes) -> tuple[ContractPlan, 
 
 
 def _addressed(
-    plans: Sequence[ContractPlan], named: object, by_schema: Callable[[], ContractPlan | None]
-) -> ContractPlan:
+    plans: Sequence[ServingPlan], named: object, by_schema: Callable[[], ServingPlan | None]
+) -> ServingPlan:
     """The model that a request names; where it names none, the lane's only one, or the one of its schema."""
     if named is None:
         plan = plans[0] if len(plans) == 1 else by_schema()
@@ -182,5 +182,5 @@ def _addressed(
     raise BadRecord("unknown-model", f"{str(named)[:100]!r} is not one of {_known(plans)}", MODEL)
 
 
-def _known(plans: Sequence[ContractPlan]) -> str:
+def _known(plans: Sequence[ServingPlan]) -> str:
     return ", ".join(plan.model for plan in plans)

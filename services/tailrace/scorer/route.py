@@ -14,14 +14,14 @@ import numpy as np
 
 from tailrace.avro.columns.decoder import Ints
 from tailrace.avro.columns.hashing import key_positions
-from tailrace.scorer.versions import Serving, Version
+from tailrace.scorer.versions import Serving, ServingVersion
 
 
 class Route(NamedTuple):
     """Some of the rows, the version that they go to, in which role, and with what probability a key goes there."""
 
     rows: Ints
-    version: Version
+    version: ServingVersion
     role: str
     propensity: float
     arm: str | None = None

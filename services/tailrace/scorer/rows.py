@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tailrace.avro.columns.bytes_column import Spans
+from tailrace.avro.columns.bytes_column import BytesColumn
 from tailrace.avro.columns.decoder import Column, Ints, Mask
 from tailrace.models.columns import Coded, taken
 
 if TYPE_CHECKING:
-    from tailrace.scorer.contract_plan import ContractPlan
+    from tailrace.scorer.contract_plan import ServingPlan
 
 
 @dataclass
@@ -26,9 +26,9 @@ class Requests:
         columns: by name, every field of the request schema.
     """
 
-    plan: ContractPlan
+    plan: ServingPlan
     at: Ints
-    values: Spans
+    values: BytesColumn
     columns: dict[str, Column]
 
     def event_times(self, appended: Ints) -> tuple[Ints, Ints]:
@@ -55,7 +55,7 @@ class Replaced(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rows:
+class CheckedRows:
     """Requests of one model that keep its contract, and what is to be scored of them, row by row.
 
     Attributes:
@@ -68,11 +68,11 @@ class Rows:
         impute: where a feature is missing that the contract says to impute.
     """
 
-    plan: ContractPlan
+    plan: ServingPlan
     at: Ints
-    bodies: Spans
-    ids: Spans
-    keys: Spans
+    bodies: BytesColumn
+    ids: BytesColumn
+    keys: BytesColumn
     event_times: Ints
     columns: Mapping[str, Coded]
     replaced: Mapping[int, Sequence[Replaced]]
@@ -81,14 +81,14 @@ class Rows:
     def __len__(self) -> int:
         return len(self.event_times)
 
-    def take(self, rows: Ints) -> Rows:
+    def take(self, rows: Ints) -> CheckedRows:
         """Some of the rows, in their order."""
         if len(rows) == len(self):
             return self
         places = np.full(len(self), -1)
         places[rows] = np.arange(len(rows))
         replaced = zip(places[list(self.replaced)].tolist(), self.replaced.values(), strict=True)
-        return Rows(
+        return CheckedRows(
             self.plan,
             self.at[rows],
             self.bodies.take(rows),

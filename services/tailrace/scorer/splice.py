@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.avro.columns.bytes_column import Data, Spans
+from tailrace.avro.columns.bytes_column import BytesColumn, Data
 from tailrace.avro.columns.decoder import Ints
 from tailrace.scorer.event_kernels import MOST_VARINT, splice, write_longs
 
@@ -33,17 +33,17 @@ class Splice:
         if len(values) == 1:
             self.same(values[0])
             return
-        found = Spans.of(values)
+        found = BytesColumn.of(values)
         self._pieces.append(
             ((found.begins + self._place(found.data))[which], (found.ends - found.begins)[which])
         )
 
-    def texts(self, texts: Spans) -> None:
+    def texts(self, texts: BytesColumn) -> None:
         """Each row's text, its length in front."""
         self.longs(texts.ends - texts.begins)
         self.stretches(texts)
 
-    def stretches(self, spans: Spans, leave_out: int = 0) -> None:
+    def stretches(self, spans: BytesColumn, leave_out: int = 0) -> None:
         """Each row's stretch as it is, but for so many of its first bytes."""
         begins = spans.begins + leave_out
         self._pieces.append((begins + self._place(spans.data), spans.ends - begins))
@@ -72,7 +72,7 @@ class Splice:
             self._size += len(data)
         return place
 
-    def finish(self) -> Spans:
+    def finish(self) -> BytesColumn:
         begins, sizes = np.empty((2, len(self._pieces), self._rows), dtype=np.int64)
         for number, (begin, size) in enumerate(self._pieces):
             begins[number], sizes[number] = begin, size
@@ -80,4 +80,4 @@ class Splice:
         ends = sizes.sum(axis=0).cumsum()
         starts = np.zeros(self._rows, dtype=np.int64)
         starts[1:] = ends[:-1]
-        return Spans(splice(data, begins, sizes).data, starts, ends)
+        return BytesColumn(splice(data, begins, sizes).data, starts, ends)

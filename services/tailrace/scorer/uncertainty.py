@@ -13,10 +13,12 @@ from tailrace.avro.columns.bytes_kernels import distinct
 from tailrace.models.formats.load import LoadedModel
 from tailrace.models.guards.prediction_sets import INTERVAL, UNCERTAIN, interval_text, set_text
 from tailrace.models.predictions import Predictions
-from tailrace.scorer.notes import Finding, Notes
+from tailrace.scorer.findings import Finding, Findings
 
 
-def note_uncertainty(notes: Notes, outputs: Predictions, model: LoadedModel, coverage: float | None) -> None:
+def note_uncertainty(
+    notes: Findings, outputs: Predictions, model: LoadedModel, coverage: float | None
+) -> None:
     """Notes the sets that make an answer uncertain, or each answer's interval.
 
     Nothing is noted where the contract asks for no coverage, or the package is of before it could know.

@@ -14,22 +14,22 @@ from typing import Any, Literal, NamedTuple
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.state.contracts import Contracts
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 from tailrace.models.catalog import Catalog, Verify
 from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.load import LoadedModel
-from tailrace.models.rollout_state.fold import Canary, Experiment, Rollouts, RolloutState
+from tailrace.models.rollout_state.fold import CanaryState, ExperimentState, Rollouts, RolloutState
 
 Role = Literal["champion", "shadow"]
 OpenVersion = Callable[[Mapping[str, Any], ModelContract], LoadedModel]
 
 
-class Version(NamedTuple):
+class ServingVersion(NamedTuple):
     number: int
     model: LoadedModel
 
 
-class Named(NamedTuple):
+class VersionRef(NamedTuple):
     """A version by its number and artifact digest."""
 
     number: int
@@ -45,10 +45,10 @@ class Serving:
     """
 
     revision: int
-    versions: tuple[Version, ...]
-    off: Named | None = None
-    canary: Canary | None = None
-    experiment: Experiment | None = None
+    versions: tuple[ServingVersion, ...]
+    off: VersionRef | None = None
+    canary: CanaryState | None = None
+    experiment: ExperimentState | None = None
 
 
 class Refusal(NamedTuple):
@@ -112,12 +112,14 @@ class Versions:
             (model, each.off.number) for model, each in self._serving.items() if each.off is not None
         }
 
-    def previous(self, model: str) -> Version | None:
+    def previous(self, model: str) -> ServingVersion | None:
         """The version before the champion in service, once it is opened: it may answer in the champion's place."""
         serving = self._serving.get(model)
         number = None if serving is None else self._rollouts.states(model)[serving.revision - 1].previous
         opened = None if number is None else self._version(model, number)
-        return Version(number, opened) if number is not None and isinstance(opened, LoadedModel) else None
+        return (
+            ServingVersion(number, opened) if number is not None and isinstance(opened, LoadedModel) else None
+        )
 
     def previous_is_coming(self, model: str) -> bool:
         """Whether there is a version before the champion in service that is being opened."""
@@ -163,13 +165,13 @@ class Versions:
                 record = self._catalog.record(model, state.champion)
                 if record is None:
                     return  # written before the rollout step, so it is on its way
-                self._serve(model, Serving(state.revision, (), Named(state.champion, record["digest"])))
+                self._serve(model, Serving(state.revision, (), VersionRef(state.champion, record["digest"])))
                 self._version(model, state.champion)  # kept warm for when it is on again
                 return
             found = [(number, self._trusted(model, number)) for number in wanted]
             if any(version is None for _, version in found):
                 return
-            versions = tuple(Version(n, m) for n, m in found if isinstance(m, LoadedModel))
+            versions = tuple(ServingVersion(n, m) for n, m in found if isinstance(m, LoadedModel))
             refused = {number for number in wanted if number not in {version.number for version in versions}}
             if self._role == "shadow" or refused <= _arms(state):
                 answers = self._role == "champion"
@@ -254,7 +256,7 @@ class Versions:
         if error is None:
             loaded = self._opened[key] = future.result()
             return loaded
-        if isinstance(error, Retry):
+        if isinstance(error, Unavailable):
             del self._opened[key]  # asked for again the next time
             return None
         if not isinstance(error, Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from itertools import count
 
-from tailrace.clickhouse.client import NO_SUCH_COLUMN, QueryFailed, Store
+from tailrace.clickhouse.client import NO_SUCH_COLUMN, QueryFailed, RowStore
 from tailrace.sink.rows import Block
 from tailrace.streaming.records import TopicPartition
 from tailrace.streaming.time_source import WaitingClock
@@ -18,7 +18,7 @@ SETTLE_S = 0.5
 class Inserter:
     """Inserts blocks, each of one partition's records."""
 
-    def __init__(self, store: Store, clock: WaitingClock) -> None:
+    def __init__(self, store: RowStore, clock: WaitingClock) -> None:
         self._store = store
         self._clock = clock
         self._types: dict[str, dict[str, str]] = {}

@@ -20,16 +20,16 @@ from tailrace.clickhouse.client import (
     UNKNOWN_DATABASE,
     UNKNOWN_TABLE,
     QueryFailed,
-    Store,
+    RowStore,
 )
 from tailrace.clickhouse.tables import UNREADABLE
 from tailrace.contracts.records.lanes import CONTRACTS
-from tailrace.errors import BadRecord, Retry
+from tailrace.errors import BadRecord, Unavailable
 from tailrace.sink.insert import Inserter
-from tailrace.sink.plan import Plan, make_plan
+from tailrace.sink.plan import InsertPlan, make_plan
 from tailrace.sink.rows import Block, Row, blocks, unreadable
 from tailrace.streaming.backends.abstract import Abortable, Backend, Committed, Consumer, LogError
-from tailrace.streaming.consumer_loop import Stopping, Turns
+from tailrace.streaming.consumer_loop import ConsumerLoop, Stopping
 from tailrace.streaming.records import Message, TopicPartition
 from tailrace.streaming.time_source import WaitingClock
 from tailrace.telemetry import metrics
@@ -51,7 +51,7 @@ RETRY_S = (0.2, 5.0)
 """How long is waited before what failed is tried again: at first, and at most, doubling."""
 
 
-class Rows(Protocol):
+class RowReading(Protocol):
     """What reads messages as rows: `rows.RowReader`."""
 
     def control(self, messages: Sequence[Message]) -> None: ...
@@ -81,7 +81,7 @@ class _Partition:
     """
 
     start: int
-    plan: Plan | None
+    plan: InsertPlan | None
     is_new: bool
     messages: list[Message] = field(default_factory=list)
     size: int = 0
@@ -101,7 +101,7 @@ class _Partition:
         return len(self.messages) >= MAX_ROWS or self.size >= MAX_BYTES
 
 
-class Sink(Turns):
+class Sink(ConsumerLoop):
     """Brings every topic that ``rows`` names into ``store``.
 
     Args:
@@ -112,8 +112,8 @@ class Sink(Turns):
     def __init__(
         self,
         backend: Backend,
-        rows: Rows,
-        store: Store,
+        rows: RowReading,
+        store: RowStore,
         *,
         group: str,
         clock: WaitingClock,
@@ -139,7 +139,7 @@ class Sink(Turns):
     def _turn(self) -> None:
         try:
             self._take_turn()
-        except Retry as away:
+        except Unavailable as away:
             self._wait(str(away), RETRY_S[0])
         except Abortable as reason:
             log.warning("no longer in the group", extra={"reason": str(reason)})
@@ -207,7 +207,7 @@ class Sink(Turns):
                 start = self._patiently(consumer.earliest, tp)
                 self._owned[tp] = _Partition(start, None, is_new=True)
             else:
-                plan = Plan.unpack(committed.offset, committed.metadata)
+                plan = InsertPlan.unpack(committed.offset, committed.metadata)
                 self._owned[tp] = _Partition(committed.offset, plan, is_new=False, is_repeat=plan is not None)
 
     def _start_over(self) -> None:
@@ -274,7 +274,7 @@ class Sink(Turns):
         if not due:
             return
         self._rows.begin()
-        plans: dict[TopicPartition, Plan] = {}
+        plans: dict[TopicPartition, InsertPlan] = {}
         until = self._clock.perf_ns() + int(STEP_S * 1e9)
         size = 0
         for at, tp in enumerate(due):
@@ -284,7 +284,7 @@ class Sink(Turns):
                 break
             try:
                 self._prepare(tp, plans)
-            except Retry as away:
+            except Unavailable as away:
                 # One time-out a turn is enough: the others find out for themselves in later turns.
                 self._hold(self._owned[tp], away)
                 break
@@ -298,7 +298,7 @@ class Sink(Turns):
                 break
             try:
                 end = self._insert(tp)
-            except Retry as away:
+            except Unavailable as away:
                 self._hold(self._owned[tp], away)
                 break
             if end is not None:
@@ -316,7 +316,7 @@ class Sink(Turns):
             for tp in starts:
                 self._owned[tp].is_new = False
 
-    def _prepare(self, tp: TopicPartition, plans: dict[TopicPartition, Plan]) -> None:
+    def _prepare(self, tp: TopicPartition, plans: dict[TopicPartition, InsertPlan]) -> None:
         """Makes the blocks of the pending plan, or of a new one."""
         partition = self._owned[tp]
         if partition.plan is not None:
@@ -328,7 +328,7 @@ class Sink(Turns):
             plans[tp] = plan
         partition.blocks = blocks(rows)
 
-    def _read_new(self, tp: TopicPartition, partition: _Partition) -> tuple[list[Row], Plan]:
+    def _read_new(self, tp: TopicPartition, partition: _Partition) -> tuple[list[Row], InsertPlan]:
         once = self._once_unreadable(tp, partition)
         read: list[tuple[Message, Row | None, bool]] = []
         size = 0
@@ -363,7 +363,7 @@ class Sink(Turns):
             stored[table] = self._store.last_offset(table, *tp)
         return stored[table]
 
-    def _read_planned(self, plan: Plan, messages: Sequence[Message]) -> list[Row]:
+    def _read_planned(self, plan: InsertPlan, messages: Sequence[Message]) -> list[Row]:
         rows = []
         for message in messages:
             if message.offset() >= plan.end:
@@ -372,7 +372,7 @@ class Sink(Turns):
                 row = self._rows.read(message)
             except BadRecord as error:
                 if not plan.is_unreadable(message.offset()):
-                    raise Retry(
+                    raise Unavailable(
                         f"{message.topic()}/{message.partition()}/{message.offset()} was readable when it was "
                         f"planned and is not now ({error}): are registry and contracts complete?"
                     ) from error
@@ -393,7 +393,7 @@ class Sink(Turns):
             block = partition.blocks[table]
             try:
                 self._insert_block(tp, partition.plan, table, block)
-            except Retry:
+            except Unavailable:
                 partition.is_repeat = True
                 raise
             except QueryFailed as failed:
@@ -404,7 +404,7 @@ class Sink(Turns):
     def _dropped(self, partition: _Partition, table: str, failed: QueryFailed) -> Exception:
         """What to raise: what somebody dropped is made again, as the rows are read again; what is damaged waits."""
         if failed.code in DAMAGED:
-            return Retry(f"ClickHouse's {table} is damaged, `tailrace rebuild {table}` helps: {failed}")
+            return Unavailable(f"ClickHouse's {table} is damaged, `tailrace rebuild {table}` helps: {failed}")
         if failed.code not in (NO_SUCH_COLUMN, UNKNOWN_TABLE, UNKNOWN_DATABASE):
             return failed
         partition.blocks = None
@@ -413,9 +413,9 @@ class Sink(Turns):
         self._inserter.forget_tables()
         self._rows.forget_tables()
         self._restored = False
-        return Retry(f"ClickHouse has lost what {table} needs: {failed}")
+        return Unavailable(f"ClickHouse has lost what {table} needs: {failed}")
 
-    def _insert_block(self, tp: TopicPartition, plan: Plan, table: str, block: Block) -> None:
+    def _insert_block(self, tp: TopicPartition, plan: InsertPlan, table: str, block: Block) -> None:
         if self._owned[tp].is_repeat or self._stored(tp, table) >= plan.start:
             self._inserter.insert_missing(table, block, tp, plan.token(tp))
         else:
@@ -457,7 +457,7 @@ class Sink(Turns):
 
     # What others see of it ---
 
-    def _hold(self, partition: _Partition, away: Retry) -> None:
+    def _hold(self, partition: _Partition, away: Unavailable) -> None:
         """What is away for the moment holds up its partition; it is tried again later and later."""
         partition.trouble = str(away)
         partition.retry_at = self._clock.perf_ns() + int(partition.retry_s * 1e9)

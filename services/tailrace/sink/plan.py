@@ -16,7 +16,7 @@ from tailrace.streaming.backends.abstract import MAX_METADATA_BYTES
 from tailrace.streaming.records import TopicPartition
 
 
-class Plan(NamedTuple):
+class InsertPlan(NamedTuple):
     """The records of one partition from ``start`` up to, not including, ``end``.
 
     Attributes:
@@ -44,7 +44,7 @@ class Plan(NamedTuple):
         return json.dumps(facts, separators=(",", ":"))
 
     @classmethod
-    def unpack(cls, start: int, metadata: str) -> Plan | None:
+    def unpack(cls, start: int, metadata: str) -> InsertPlan | None:
         """The plan that is pending at a committed offset; None where none is."""
         if not metadata:
             return None
@@ -53,18 +53,18 @@ class Plan(NamedTuple):
         return cls(start, facts["end"], tuple((start + first, start + last) for first, last in ranges))
 
 
-def make_plan(start: int, records: Sequence[tuple[int, bool]]) -> Plan:
+def make_plan(start: int, records: Sequence[tuple[int, bool]]) -> InsertPlan:
     """The longest plan from ``start`` that fits into a commit's metadata.
 
     Args:
         start: the committed offset.
         records: of each record its offset, in order, and whether it is readable; at least one.
     """
-    plan = Plan(start, records[-1][0] + 1, _ranges(records))
+    plan = InsertPlan(start, records[-1][0] + 1, _ranges(records))
     while len(plan.pack()) > MAX_METADATA_BYTES:
         # Each range that has to go takes the records from its first one on with it.
         kept = plan.unreadable[: len(plan.unreadable) * 3 // 4]
-        plan = Plan(start, plan.unreadable[len(kept)][0], kept)
+        plan = InsertPlan(start, plan.unreadable[len(kept)][0], kept)
     return plan
 
 

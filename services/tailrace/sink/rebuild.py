@@ -20,7 +20,7 @@ from tailrace.clickhouse.tables import UNREADABLE
 from tailrace.errors import BadRecord, UsageError
 from tailrace.sink.insert import Inserter
 from tailrace.sink.rows import Row, blocks, unreadable
-from tailrace.streaming.backends.abstract import History, Reader
+from tailrace.streaming.backends.abstract import History, LogReader
 from tailrace.streaming.backends.kafka.group_offsets import GroupProgress
 from tailrace.streaming.backends.kafka.topics import control_topics
 from tailrace.streaming.records import Message, TopicPartition
@@ -50,7 +50,7 @@ class Rebuilt:
     compacted: list[str] = field(default_factory=list)
 
 
-class Rows(Protocol):
+class TableReading(Protocol):
     """What reads messages as rows: `rows.RowReader`."""
 
     def tables(self) -> Mapping[str, Sequence[str]]: ...
@@ -70,9 +70,9 @@ class Rebuild:
     def __init__(
         self,
         clickhouse: ClickHouse,
-        rows: Rows,
+        rows: TableReading,
         progress: Callable[[], Mapping[TopicPartition, GroupProgress]],
-        history: Callable[[History], Reader],
+        history: Callable[[History], LogReader],
         clock: WaitingClock,
     ) -> None:
         self._clickhouse = clickhouse

@@ -16,12 +16,12 @@ from operator import itemgetter
 from typing import Any, NamedTuple, cast
 
 from tailrace.avro.codec import Codec, is_json, read_schema_id
-from tailrace.clickhouse.client import Store
+from tailrace.clickhouse.client import RowStore
 from tailrace.clickhouse.tables import (
     CONTROL_TABLES,
     DEAD_LETTERS,
     UNREADABLE,
-    Column,
+    TableColumn,
     TableConflict,
     columns_of,
     ensure_table,
@@ -48,14 +48,14 @@ _JSON_KINDS: dict[str, Kind] = {"requests": "requests", "labels": "labels", "act
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class TableLayout:
     """A table, and the columns of it that one kind of record fills."""
 
     table: str
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
 
     @cached_property
-    def narrow(self) -> tuple[Column, ...]:
+    def narrow(self) -> tuple[TableColumn, ...]:
         """Columns that may be too narrow: Avro's bytes can hold 64 bits in an int, too."""
         return tuple(column for column in self.columns if column.type in ("Int32", "Nullable(Int32)"))
 
@@ -64,7 +64,7 @@ class Row(NamedTuple):
     """A message and what it says."""
 
     message: Message
-    layout: Layout
+    layout: TableLayout
     record: Mapping[str, Any]
 
 
@@ -75,8 +75,10 @@ _BYTES = "Nullable(String)"
 _HEADERS = "Array(Tuple(name String, value String))"
 
 
-def _fixed(table: str, **types: str) -> Layout:
-    return Layout(table, tuple(Column(name, kind, itemgetter(name)) for name, kind in types.items()))
+def _fixed(table: str, **types: str) -> TableLayout:
+    return TableLayout(
+        table, tuple(TableColumn(name, kind, itemgetter(name)) for name, kind in types.items())
+    )
 
 
 UNREADABLE_LAYOUT = _fixed(
@@ -112,7 +114,7 @@ class RowReader:
     def __init__(
         self,
         records: ControlRecords,
-        store: Store,
+        store: RowStore,
         contracts: Callable[[], Iterable[Message]] = lambda: (),
         stored: Callable[[str], bool] = lambda topic: False,
     ) -> None:
@@ -124,7 +126,7 @@ class RowReader:
         self._contracts = Contracts()
         self._state = ControlState(records, {CONTRACTS: self._contracts.apply})
         self._refreshed = False
-        self._layouts: dict[object, Layout | BadRecord] = {}
+        self._layouts: dict[object, TableLayout | BadRecord] = {}
         self._json: dict[tuple[str, Kind], JsonInput] = {}
         self._schemas: dict[str, dict[str, AvroSchema]] = {}
 
@@ -198,7 +200,7 @@ class RowReader:
 
     # Avro ---
 
-    def _avro_layout(self, topic: str, lane: str, suffix: str, schema_id: int) -> Layout | None:
+    def _avro_layout(self, topic: str, lane: str, suffix: str, schema_id: int) -> TableLayout | None:
         """By the schema that it was written with; None where that is not of one of the lane's models."""
         key = (topic, schema_id)
         found = self._layouts.get(key)
@@ -277,7 +279,7 @@ class RowReader:
         )
         return Row(message, self._contract_layout(contract, suffix, schema), record)
 
-    def _contract_layout(self, contract: ModelContract, suffix: str, schema: AvroSchema) -> Layout:
+    def _contract_layout(self, contract: ModelContract, suffix: str, schema: AvroSchema) -> TableLayout:
         key = (contract.digest, suffix)
         found = self._layouts.get(key)
         if found is None:
@@ -303,22 +305,24 @@ class RowReader:
 
     # Tables ---
 
-    def _control_layout(self, topic: str, name: str) -> Layout:
+    def _control_layout(self, topic: str, name: str) -> TableLayout:
         found = self._layouts.get(topic)
         if found is None:
-            layout = Layout(CONTROL_TABLES[topic], tuple(columns_of(cast(AvroSchema, control_schema(name)))))
+            layout = TableLayout(
+                CONTROL_TABLES[topic], tuple(columns_of(cast(AvroSchema, control_schema(name))))
+            )
             found = self._layouts[topic] = layout
-        assert isinstance(found, Layout)
+        assert isinstance(found, TableLayout)
         return found
 
-    def _make(self, table: str, schema: AvroSchema, model: str, topic: str) -> Layout | BadRecord:
+    def _make(self, table: str, schema: AvroSchema, model: str, topic: str) -> TableLayout | BadRecord:
         newest = self._contracts.current.get(model)
         columns = columns_of(schema, few_values_of(newest.contract) if newest else ())
         try:
             ensure_table(self._store, table, columns, lambda: self._stored(topic))
         except TableConflict as conflict:
             return BadRecord("type-conflict", str(conflict))
-        return Layout(table, tuple(columns))
+        return TableLayout(table, tuple(columns))
 
 
 def _check_width(row: Row) -> None:
@@ -342,10 +346,10 @@ def unreadable(message: Message, error: BadRecord) -> Row:
 
 def blocks(rows: Sequence[Row]) -> dict[str, Block]:
     """One block for each table. A column that only some of a table's rows have is empty in the others."""
-    by_layout: dict[Layout, list[Row]] = {}
+    by_layout: dict[TableLayout, list[Row]] = {}
     for row in rows:
         by_layout.setdefault(row.layout, []).append(row)
-    by_table: dict[str, list[Layout]] = {}
+    by_table: dict[str, list[TableLayout]] = {}
     for layout in by_layout:
         by_table.setdefault(layout.table, []).append(layout)
     return {
@@ -354,7 +358,7 @@ def blocks(rows: Sequence[Row]) -> dict[str, Block]:
     }
 
 
-def _block(parts: list[tuple[Layout, list[Row]]]) -> Block:
+def _block(parts: list[tuple[TableLayout, list[Row]]]) -> Block:
     messages = [row.message for _, rows in parts for row in rows]
     block: Block = {
         "_topic": [message.topic() for message in messages],

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
-from tailrace.statistics.result import Ints, Result
+from tailrace.statistics.result import Ints, TestResult
 
 
-def chi_squared_test(counts: Ints, reference: Ints) -> Result | None:
+def chi_squared_test(counts: Ints, reference: Ints) -> TestResult | None:
     """The test of independence, equal to ``scipy.stats.chi2_contingency``: as by its default, with Yates'
     correction where there are two categories (one degree of freedom) and without it where there are more.
 
@@ -30,7 +30,9 @@ def chi_squared_test(counts: Ints, reference: Ints) -> Result | None:
     if categories == 2:
         distances -= np.minimum(0.5, distances)
     statistic = float((distances**2 / expected).sum())
-    return Result(statistic, float(special.chdtrc(categories - 1, statistic)), cramers_v(counts, reference))
+    return TestResult(
+        statistic, float(special.chdtrc(categories - 1, statistic)), cramers_v(counts, reference)
+    )
 
 
 def cramers_v(counts: Ints, reference: Ints) -> float:

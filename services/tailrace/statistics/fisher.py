@@ -11,11 +11,11 @@ import numpy as np
 from scipy import stats
 
 from tailrace.statistics.chi_squared import cramers_v
-from tailrace.statistics.result import Result
+from tailrace.statistics.result import TestResult
 
 
 @lru_cache(maxsize=1 << 16)
-def share_test(some: int, n: int, reference_some: int, m: int) -> Result | None:
+def share_test(some: int, n: int, reference_some: int, m: int) -> TestResult | None:
     """The two-sided test, equal to ``scipy.stats.fisher_exact``, of ``some`` of n against ``reference_some`` of m.
 
     Returns:
@@ -24,7 +24,7 @@ def share_test(some: int, n: int, reference_some: int, m: int) -> Result | None:
     if n == 0 or m == 0:
         return None
     if some == reference_some == 0:
-        return Result(0.0, 1.0, 0.0)
+        return TestResult(0.0, 1.0, 0.0)
     table = np.array([[some, n - some], [reference_some, m - reference_some]])
     p_value = float(stats.fisher_exact(table).pvalue)
-    return Result(some / n, p_value, cramers_v(table[0], table[1]))
+    return TestResult(some / n, p_value, cramers_v(table[0], table[1]))

@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import stats
 
-from tailrace.statistics.result import Floats, Ints, Result
+from tailrace.statistics.result import Floats, Ints, TestResult
 
 LARGEST_EXACT = 10_000
 """With a sample larger than this the p-value is the asymptotic one, as by scipy's default."""
@@ -38,7 +38,7 @@ def slots_of(values: Floats, points: Floats) -> Ints:
     return slots
 
 
-def ks_test(counts: Ints, reference: Ints) -> Result | None:
+def ks_test(counts: Ints, reference: Ints) -> TestResult | None:
     """The two-sided test, equal to ``scipy.stats.ks_2samp``; its effect is the statistic.
 
     Args:
@@ -57,7 +57,7 @@ def ks_test(counts: Ints, reference: Ints) -> Result | None:
     differences = counts.cumsum() * (m // common) - at_or_before.cumsum() * (n // common)
     largest = int(np.abs(differences).max())
     distance = largest / (n // common * m)
-    return Result(distance, p_value(n, m, largest), distance)
+    return TestResult(distance, p_value(n, m, largest), distance)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -11,7 +11,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-class Result(NamedTuple):
+class TestResult(NamedTuple):
     """A test's statistic, the probability of one as large if nothing had changed, and the size of the change
     between 0 and 1."""
 

@@ -13,8 +13,8 @@ from tailrace.streaming.backends.abstract import (
     Backend,
     Committed,
     Consumer,
+    LogReader,
     OutOfRange,
-    Reader,
     RebalanceListener,
     Retriable,
 )
@@ -41,7 +41,7 @@ class _Closable(Protocol):
     def close(self) -> None: ...
 
 
-class Turns(RebalanceListener):
+class ConsumerLoop(RebalanceListener):
     """A loop; what it does in a turn is its subclass's.
 
     Args:
@@ -64,7 +64,7 @@ class Turns(RebalanceListener):
         self._clock = clock
         self._stop = stop or Event()
         self._co_partitioned = co_partitioned
-        self._reader: Reader | None = None
+        self._reader: LogReader | None = None
         self._control: list[Message] = []
         self._primed = False
         self._consumer: Consumer | None = None

@@ -6,7 +6,7 @@ the batch's own commit takes the announcement back; whoever owns the partition n
 there first. After ``ALONE_AFTER`` deaths at one offset the records of the batch are taken one by one, each
 announced; one that has killed ``ALONE_DEATHS`` processes alone is the culprit.
 
-Where the logic says what is in flight (see ``kit.logic.NamesInFlight``), that is announced too, and the first
+Where the logic says what is in flight (see `processor.NamesInFlight`), that is announced too, and the first
 batch with something new in flight. What was in flight at ``SUSPECT_AFTER`` deaths is suspected before any record
 is: the records that they died on are worked off without it. If a process dies nevertheless, it was not that.
 
@@ -35,7 +35,7 @@ _ACQUITTED = -1
 _NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
-class Trial(NamedTuple):
+class CrashHistory(NamedTuple):
     """``deaths`` of processes with the partition at this offset; the batch that they died on ended at
     ``until``.
 
@@ -58,47 +58,51 @@ class Trial(NamedTuple):
         return self.deaths >= ALONE_AFTER and self.suspect is None
 
     @property
-    def culprit(self) -> bool:
+    def has_poison_record(self) -> bool:
         """Whether the next record is known to kill."""
         return self.deaths >= ALONE_AFTER + ALONE_DEATHS and self.suspect is None
 
-    def announced(self, until: int, in_flight: Sequence[str]) -> Trial:
+    def announced(self, until: int, in_flight: Sequence[str]) -> CrashHistory:
         """What the next owner finds if this process dies on the records up to ``until``."""
         suspect = self.suspect
         counts = {name: self.in_flight.get(name, 0) + 1 for name in in_flight[:MAX_NAMES]}
         cleared = {name for name, deaths in self.in_flight.items() if deaths < 0} | {suspect}
         counts |= {name: _ACQUITTED for name in self.in_flight if name in cleared}
-        found = Trial(self.deaths, max(self.until, until), counts)
+        found = CrashHistory(self.deaths, max(self.until, until), counts)
         # A death that only moves the suspicion from one name to the next says nothing about a record.
         return found if suspect and found.suspect else found._replace(deaths=self.deaths + 1)
 
-    def after(self, offset: int) -> Trial:
+    def after(self, offset: int) -> CrashHistory:
         """What is left of it once everything before ``offset`` is committed."""
         if offset > self.until:
-            return NO_TRIAL
+            return NO_DEATHS
         if self.suspect is not None:
             return self
         if self.alone:
             cleared = {name: deaths for name, deaths in self.in_flight.items() if deaths < 0}
-            return Trial(ALONE_AFTER, self.until, cleared)
-        return NO_TRIAL
+            return CrashHistory(ALONE_AFTER, self.until, cleared)
+        return NO_DEATHS
 
 
-NO_TRIAL = Trial(0, -1)
+NO_DEATHS = CrashHistory(0, -1)
 
 
-def pack(trial: Trial, metadata: str) -> str:
+def pack(crash_history: CrashHistory, metadata: str) -> str:
     """The metadata to commit."""
-    if trial == NO_TRIAL:
+    if crash_history == NO_DEATHS:
         return metadata
-    names = f" {json.dumps(dict(trial.in_flight), separators=(',', ':'))}" if trial.in_flight else ""
-    return f"{_FRAME}{trial.deaths} {trial.until}{names}{_FRAME}{metadata}"
+    names = (
+        f" {json.dumps(dict(crash_history.in_flight), separators=(',', ':'))}"
+        if crash_history.in_flight
+        else ""
+    )
+    return f"{_FRAME}{crash_history.deaths} {crash_history.until}{names}{_FRAME}{metadata}"
 
 
-def unpack(committed: str) -> tuple[Trial, str]:
+def unpack(committed: str) -> tuple[CrashHistory, str]:
     """The trial, and the logic's own part of the metadata."""
     if not committed.startswith(_FRAME):
-        return NO_TRIAL, committed
-    _, trial, metadata = committed.split(_FRAME, 2)
-    deaths, until, *names = trial.split(" ", 2)
-    return Trial(int(deaths), int(until), json.loads(names[0]) if names else _NOTHING), metadata
+        return NO_DEATHS, committed
+    _, crash_history, metadata = committed.split(_FRAME, 2)
+    deaths, until, *names = crash_history.split(" ", 2)
+    return CrashHistory(int(deaths), int(until), json.loads(names[0]) if names else _NOTHING), metadata

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from tailrace.streaming.records import DeadLetter, Message, Record, Source
+from tailrace.streaming.records import DeadLetter, Message, Record, RecordRef
 
 VALUE_LIMIT = 64 * 1024
 
@@ -40,7 +40,7 @@ class DeadLetterInfo:
     code: str
     reason: str
     field: str | None
-    source: Source
+    source: RecordRef
     service: str
     key: bytes | None
     value: bytes | None
@@ -78,12 +78,12 @@ def parse(message: Message) -> DeadLetterInfo:
     headers = message.headers() or []
     own = [(name.removeprefix(_PREFIX), content) for name, content in headers if _is_own(name)]
     if any(content is None for _, content in own):  # which Kafka allows
-        raise ValueError(f"{Source.of(message)} is not a dead letter: a header says nothing")
+        raise ValueError(f"{RecordRef.of(message)} is not a dead letter: a header says nothing")
     facts = {name: content.decode() for name, content in own}
     try:
-        source = Source(facts["topic"], int(facts["partition"]), int(facts["offset"]))
+        source = RecordRef(facts["topic"], int(facts["partition"]), int(facts["offset"]))
         if not (0 <= source.partition < 2**31 and 0 <= source.offset < 2**63):
-            raise ValueError(f"{Source.of(message)} is not a dead letter: it is of no record")
+            raise ValueError(f"{RecordRef.of(message)} is not a dead letter: it is of no record")
         return DeadLetterInfo(
             code=facts["code"],
             reason=facts["reason"],
@@ -96,7 +96,9 @@ def parse(message: Message) -> DeadLetterInfo:
             sha256=facts.get("sha256"),
         )
     except KeyError as missing:
-        raise ValueError(f"{Source.of(message)} is not a dead letter: no header {_PREFIX}{missing}") from None
+        raise ValueError(
+            f"{RecordRef.of(message)} is not a dead letter: no header {_PREFIX}{missing}"
+        ) from None
 
 
 def _is_own(name: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tailrace.errors import BadRecord
-from tailrace.streaming.records import Source
+from tailrace.streaming.records import RecordRef
 
 REQUEST_ID = "request_id"
 
@@ -20,7 +20,7 @@ def record_id(*parts: object) -> str:
     return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:32]
 
 
-def prediction_id(role: str, source: Source, version: int) -> str:
+def prediction_id(role: str, source: RecordRef, version: int) -> str:
     """The id of the prediction that this role makes of the request at these coordinates.
 
     The version is part of it only in shadow, where several score one request.
@@ -40,12 +40,12 @@ def key_text(value: str | int) -> str:
     return value if isinstance(value, str) else str(int(value))
 
 
-def request_id(record: Mapping[str, Any], source: Source) -> str:
+def request_id(record: Mapping[str, Any], source: RecordRef) -> str:
     """The request's own id, or its coordinates where it has none (or an empty one)."""
     return record.get(REQUEST_ID) or str(source)
 
 
-def request_key(key_field: str, record: Mapping[str, Any], source: Source) -> str:
+def request_key(key_field: str, record: Mapping[str, Any], source: RecordRef) -> str:
     """The key of everything derived from this request: its key field's text, or its coordinates where it has
     none.
     """

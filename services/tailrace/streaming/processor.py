@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from tailrace.streaming.backends.abstract import Committed, History
-from tailrace.streaming.records import DeadLetter, Hold, Message, Record, TopicPartition
+from tailrace.streaming.records import DeadLetter, Message, PausedPartition, Record, TopicPartition
 
 
 class Clock(Protocol):
@@ -21,26 +21,26 @@ class Clock(Protocol):
 class Output:
     """What one batch came to. Committed as a whole with the batch's offsets, or not at all.
 
-    ``holds`` names partitions whose messages from an offset on were not processed; the loop commits up to there,
+    ``paused`` names partitions whose messages from an offset on were not processed; the loop commits up to there,
     pauses the partition and offers the same messages again after the next control message or a short while.
     ``metadata`` is stored with the committed offset of each partition of the batch (at most ``MAX_FACTS_BYTES``) and
     handed to the partition's next owner; empty leaves what is stored there. ``metadata_of`` says it of single
     partitions, and goes before ``metadata``; they may be any that this instance owns.
 
-    ``ahead`` lets the loop offer the next batch before it knows that this one is committed. What later batches depend
-    on has then been applied in ``process``; where nothing comes of the commit, all partitions are revoked and assigned
+    ``pipelined`` lets the loop offer the next batch before it knows that this one is committed. What later batches
+    depend on has then been applied in ``process``; where nothing comes of the commit, all partitions are revoked and assigned
     again, with what is committed. ``committed`` may come after the next ``process``, never after the second.
     """
 
     records: Sequence[Record] = ()
     dead_letters: list[DeadLetter] = field(default_factory=list)
-    holds: dict[TopicPartition, Hold] = field(default_factory=dict)
+    paused: dict[TopicPartition, PausedPartition] = field(default_factory=dict)
     metadata: str = ""
     metadata_of: dict[TopicPartition, str] = field(default_factory=dict)
-    ahead: bool = False
+    pipelined: bool = False
 
 
-class Logic(Protocol):
+class Processor(Protocol):
     """A service's logic: from (state, batch) to (records, dead letters). Imports no client library.
 
     The loop calls, from one thread: ``control`` with everything on the control topics before the first batch and
@@ -48,13 +48,13 @@ class Logic(Protocol):
     that ``assigned`` asked for, before anything is processed; ``process`` with a batch;
     ``committed`` once that batch's transaction is known to be committed (also with outputs of the loop's own, such as
     a quarantined record, which ``process`` did not make). ``process`` leaves the state that later
-    batches depend on alone, unless its output is ``ahead``: the batch may be aborted and come again; what it changes is
-    applied in ``committed``.
+    batches depend on alone, unless its output is ``pipelined``: the batch may be aborted and come again; what it changes
+    is applied in ``committed``.
 
-    ``process`` raises ``kit.errors.Retry`` when something that it needs is away for the moment (a registry); the
-    loop waits and offers the batch again. ``process``, ``restore`` and ``committed`` raise ``kit.errors.StateLost``
+    ``process`` raises ``errors.Unavailable`` when something that it needs is away for the moment (a registry); the
+    loop waits and offers the batch again. ``process``, ``restore`` and ``committed`` raise `errors.StateLost`
     when what the logic keeps turns out to be damaged: all partitions are revoked and assigned again, with what is
-    committed. A ``kit.errors.DiskFailed`` ends the process, and no record is blamed for it. Any other exception is a
+    committed. A `errors.DiskFailed` ends the process, and no record is blamed for it. Any other exception is a
     bug: the process stops, uncommitted.
     """
 
@@ -98,7 +98,7 @@ class Logic(Protocol):
 
 @runtime_checkable
 class HasDue(Protocol):
-    """A logic of which what it has read may make more due than one step may be (`kit.bounds`)."""
+    """A logic of which what it has read may make more due than one step may be (`bounds`)."""
 
     def due(self) -> bool:
         """Whether something is due. Then ``process`` is called with an empty batch, again and again, and no new

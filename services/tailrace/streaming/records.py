@@ -8,7 +8,7 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, NamedTuple, Protocol, overload
 
 if TYPE_CHECKING:
-    from tailrace.avro.columns.bytes_column import Ints, Spans
+    from tailrace.avro.columns.bytes_column import BytesColumn, Ints
 
 Headers = Sequence[tuple[str, bytes]]
 _LOG_APPEND_TIME = 2
@@ -95,7 +95,7 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
-class Source(NamedTuple):
+class RecordRef(NamedTuple):
     """The coordinates of the record that a derived record comes from; its identity through the whole loop."""
 
     topic: str
@@ -106,7 +106,7 @@ class Source(NamedTuple):
         return f"{self.topic}/{self.partition}/{self.offset}"
 
     @classmethod
-    def of(cls, message: Message) -> Source:
+    def of(cls, message: Message) -> RecordRef:
         return cls(message.topic(), message.partition(), message.offset())
 
 
@@ -125,8 +125,8 @@ class Records(Sequence[Record]):
     """Many records of one topic, whose keys decide: as columns, which cost less than an object for each."""
 
     topic: str
-    values: Spans
-    keys: Spans
+    values: BytesColumn
+    keys: BytesColumn
 
     def __len__(self) -> int:
         return len(self.values)
@@ -181,7 +181,7 @@ class DeadLetter(NamedTuple):
     field: str | None = None
 
 
-class Hold(NamedTuple):
+class PausedPartition(NamedTuple):
     """A partition that waits: nothing from ``offset`` on was processed, and ``reason`` says what it waits for."""
 
     offset: int

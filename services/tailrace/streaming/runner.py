@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import TypeVar
 
-from tailrace.errors import DiskFailed, Retry, StateLost, TailraceError
+from tailrace.errors import DiskFailed, StateLost, TailraceError, Unavailable
 from tailrace.shortages import shortage_of
 from tailrace.streaming import dead_letters
 from tailrace.streaming.backends.abstract import (
@@ -33,19 +33,19 @@ from tailrace.streaming.backends.abstract import (
     Consumer,
     Fenced,
     History,
-    Indefinite,
     LogError,
+    LogReader,
     Membership,
-    Reader,
-    Refused,
+    OutcomeUnknown,
+    RecordRejected,
     Retriable,
     TransactionalProducer,
 )
 from tailrace.streaming.bounds import STEP, Bounds, prefix, size_of
-from tailrace.streaming.consumer_loop import Turns, names, so_far
-from tailrace.streaming.crash_history import MAX_FACTS_BYTES, Trial, pack, unpack
-from tailrace.streaming.processor import HasDue, Logic, NamesInFlight, Output, Suspect
-from tailrace.streaming.records import Hold, Message, Record, TopicPartition
+from tailrace.streaming.consumer_loop import ConsumerLoop, names, so_far
+from tailrace.streaming.crash_history import MAX_FACTS_BYTES, CrashHistory, pack, unpack
+from tailrace.streaming.processor import HasDue, NamesInFlight, Output, Processor, Suspect
+from tailrace.streaming.records import Message, PausedPartition, Record, TopicPartition
 from tailrace.streaming.time_source import WaitingClock
 from tailrace.telemetry import metrics
 from tailrace.telemetry.reasons import listed, waiting_for
@@ -77,11 +77,11 @@ class _Partition:
     Attributes:
         position: the next offset to process, which is also the committed one.
         metadata: the logic's facts, as committed.
-        trial: see ``kit.trials``; what earlier processes left.
+        crash_history: see `crash_history`; what earlier processes left.
         announced: the position for which this process announced a trial, or -1.
         first_until: until when it comes before others if processes have died on it, in ``perf_ns`` time.
         proven: this process has committed records of the partition.
-        culprit: why the next record is not to be processed, where that is known.
+        poison_reason: why the next record is not to be processed, where that is known.
         hold: why the partition waits, where it does.
         offer_at: when a held partition is offered again, in ``perf_ns`` time.
         wait_s: how long it waits the next time.
@@ -89,11 +89,11 @@ class _Partition:
 
     position: int
     metadata: str
-    trial: Trial
+    crash_history: CrashHistory
     first_until: int
     announced: int = -1
     proven: bool = False
-    culprit: str | None = None
+    poison_reason: str | None = None
     hold: str | None = None
     offer_at: int = 0
     wait_s: float = HOLD_WAIT_S[0]
@@ -113,7 +113,7 @@ class _Restoring:
 
     partitions: frozenset[TopicPartition]
     history: History
-    reader: Reader | None = None
+    reader: LogReader | None = None
     messages: list[Message] = field(default_factory=list)
     taken: int = 0
     more: bool = False
@@ -140,7 +140,7 @@ class _Dropped(Exception):
     """The commit that was under way did not come about, so what was built on it comes again."""
 
 
-class BatchLoop(Turns):
+class ExactlyOnceRunner(ConsumerLoop):
     """Runs ``logic`` on ``backend``.
 
     Args:
@@ -158,7 +158,7 @@ class BatchLoop(Turns):
     def __init__(
         self,
         backend: Backend,
-        logic: Logic,
+        logic: Processor,
         *,
         service: str,
         group: str,
@@ -191,7 +191,7 @@ class BatchLoop(Turns):
         self._began_at = 0
         self._aborts = 0
         self._committing: _Batch | None = None
-        self._ahead = False
+        self._pipelined = False
         self._away: str | None = None
         self._owned: dict[TopicPartition, _Partition] = {}
         self._restoring: list[_Restoring] = []
@@ -202,7 +202,7 @@ class BatchLoop(Turns):
     def close(self) -> None:
         """Leaves the group, so that others take over at once. An open transaction is left to the broker."""
         try:
-            self._settle()
+            self._await_commit()
         except Exception as error:
             log.warning("the last commit's outcome is not known", extra={"reason": str(error)})
         histories = [task.reader for task in self._restoring]
@@ -228,13 +228,13 @@ class BatchLoop(Turns):
         self._offer_held(self._consumer)
         try:
             if self._rewinding:
-                self._settle()
+                self._await_commit()
             self._rewind(self._consumer)
             messages = self._fetch(self._consumer)
             if messages:
                 self._take(self._consumer, messages)
             else:
-                self._settle()
+                self._await_commit()
         except _Dropped:
             pass
         self.waiting = self._reason()
@@ -252,7 +252,7 @@ class BatchLoop(Turns):
         if self._control or not self._primed:
             try:
                 self._logic.control(self._control)
-            except Retry as away:
+            except Unavailable as away:
                 self._away = str(away)
                 self._wait(self._away, HOLD_WAIT_S[0])
                 return self._primed
@@ -272,7 +272,7 @@ class BatchLoop(Turns):
         """
         assert self._consumer is not None
         self._rebalanced = True
-        self._settle_somehow()
+        self._await_commit_or_drop()
         membership = self._consumer.membership()
         self._member = membership.member_id
         committed = self._ask_committed(self._consumer, partitions)
@@ -287,15 +287,17 @@ class BatchLoop(Turns):
                 self._note_committed(starts)
             except Abortable as reason:
                 self._abort(str(reason))
-            except Indefinite as reason:
+            except OutcomeUnknown as reason:
                 self._replace_producer(str(reason))
         for tp, found in committed.items():
             offset, metadata = found or starts[tp]
-            trial, metadata = unpack(metadata)
+            history, metadata = unpack(metadata)
             first_until = self._clock.perf_ns() + int(FIRST_S * 1e9)
-            self._owned[tp] = _Partition(offset, metadata, trial, first_until)
-            if trial.culprit:
-                self._owned[tp].culprit = f"{trial.deaths} processes died on it, the last ones with it alone"
+            self._owned[tp] = _Partition(offset, metadata, history, first_until)
+            if history.has_poison_record:
+                self._owned[
+                    tp
+                ].poison_reason = f"{history.deaths} processes died on it, the last ones with it alone"
         if self._co_partitioned:
             _check_co_partitioned(self._owned, self._subscribed)
         log.info("assigned", extra={"partitions": names(partitions)})
@@ -314,7 +316,7 @@ class BatchLoop(Turns):
 
     def _let_go(self, partitions: Collection[TopicPartition]) -> None:
         self._rebalanced = True
-        self._settle_somehow()
+        self._await_commit_or_drop()
         for tp in partitions:
             self._owned.pop(tp, None)
             self._rewinding.discard(tp)
@@ -359,7 +361,7 @@ class BatchLoop(Turns):
             some = prefix(task.messages, self._bounds.size)
             try:
                 task.more = bool(self._logic.restore(some))
-            except Retry as away:
+            except Unavailable as away:
                 self._wait(str(away), HOLD_WAIT_S[0])
                 return
             except StateLost as lost:
@@ -401,11 +403,11 @@ class BatchLoop(Turns):
         membership = consumer.membership()
         if not membership.member_id or membership.member_id != self._member:
             return False
-        self._settle_somehow()
+        self._await_commit_or_drop()
         if self._has_due.due():
             try:
                 self._run_batch(consumer, membership, (), {})
-            except Retry as away:
+            except Unavailable as away:
                 self._wait(str(away), HOLD_WAIT_S[0])
                 return False
         self._measure(consumer)
@@ -417,7 +419,9 @@ class BatchLoop(Turns):
         """
         now = self._clock.perf_ns()
         first = {
-            tp for tp, p in self._owned.items() if p.trial.deaths and p.hold is None and now < p.first_until
+            tp
+            for tp, p in self._owned.items()
+            if p.crash_history.deaths and p.hold is None and now < p.first_until
         }
         paused = self._owned.keys() - first if first else set()
         if paused == self._paused:
@@ -445,7 +449,7 @@ class BatchLoop(Turns):
 
     def _fetch(self, consumer: Consumer) -> Sequence[Message]:
         """A large batch when the log holds one, else what there is, else the first that comes in a few ms."""
-        limit = 1 if any(p.trial.alone for p in self._owned.values()) else self._limit
+        limit = 1 if any(p.crash_history.alone for p in self._owned.values()) else self._limit
         self._rebalanced = False
         try:
             messages = consumer.consume(limit, FILL_WAIT_S if self._backlog(consumer) >= limit else 0)
@@ -523,12 +527,12 @@ class BatchLoop(Turns):
         under way afterwards, where another full batch waits.
         """
         if not self._plain(last):
-            self._settle()
+            self._await_commit()
         try:
             in_flight = self._announce(consumer, membership, last)
             output = self._process(messages, last)
-            self._settle()
-            self._ahead = output.ahead
+            self._await_commit()
+            self._pipelined = output.pipelined
             offsets = self._offsets(output, last)
             batch = _Batch(messages, last, in_flight, output, offsets)
             letters = [dead_letters.to_record(letter, self._service) for letter in output.dead_letters]
@@ -542,18 +546,18 @@ class BatchLoop(Turns):
                     return
                 self._send_offsets(offsets, membership)
                 self._commit()
-        except Refused as refused:
+        except RecordRejected as refused:
             self._abort(str(refused))
-            alone = [p for p in map(self._owned.get, last) if p is not None and p.trial.alone]
+            alone = [p for p in map(self._owned.get, last) if p is not None and p.crash_history.alone]
             if not alone or len(messages) > 1:
                 raise
-            alone[0].culprit = f"what comes of it is refused: {refused}"
+            alone[0].poison_reason = f"what comes of it is refused: {refused}"
         except Abortable as reason:
             self._abort(str(reason))
-        except Indefinite as reason:
+        except OutcomeUnknown as reason:
             self._replace_producer(str(reason))
         except StateLost as lost:
-            self._settle()
+            self._await_commit()
             self._start_anew(lost)
         except DiskFailed:
             self._blame_nobody(consumer, membership, last)
@@ -586,34 +590,34 @@ class BatchLoop(Turns):
     ) -> None:
         """Takes back what was announced: the process ends, and not of a record."""
         with suppress(LogError, _Dropped):
-            self._settle()
-            trials = {
-                tp: Committed(p.position, pack(p.trial, p.metadata))
+            self._await_commit()
+            announcements = {
+                tp: Committed(p.position, pack(p.crash_history, p.metadata))
                 for tp in last
                 if (p := self._owned[tp]).announced == p.position
             }
-            if trials and not self._begun:
-                self._transact(consumer, membership, trials, ())
+            if announcements and not self._begun:
+                self._transact(consumer, membership, announcements, ())
 
     def _may_go_ahead(self, consumer: Consumer, batch: _Batch) -> bool:
         """Whether the next batch may be taken before this one is known to be committed: when a full one waits, and not
         for a few records, which are sooner answered together with those that come until then.
         """
-        if not batch.output.ahead or batch.output.holds or not self._plain(batch.last):
+        if not batch.output.pipelined or batch.output.paused or not self._plain(batch.last):
             return False
         return self._backlog(consumer, batch.offsets) >= self._limit
 
     def _plain(self, last: Mapping[TopicPartition, Message]) -> bool:
         """Whether a batch of these partitions is like those before it, so that it needs not wait for their commit."""
         partitions = [self._owned[tp] for tp in last]
-        return self._away is None and all(p.proven and p.trial.deaths == 0 for p in partitions)
+        return self._away is None and all(p.proven and p.crash_history.deaths == 0 for p in partitions)
 
-    def _settle(self) -> None:
+    def _await_commit(self) -> None:
         """Waits for the commit that is under way, if one is.
 
         Raises:
             _Dropped: nothing came of it, or that is not known; everything goes back to what is committed.
-            Refused: the log will never take what the batch wrote.
+            RecordRejected: the log will never take what the batch wrote.
         """
         batch, self._committing = self._committing, None
         if batch is None:
@@ -621,26 +625,26 @@ class BatchLoop(Turns):
         assert self._consumer is not None
         try:
             self._commit()
-        except Refused as refused:
+        except RecordRejected as refused:
             self._abort(str(refused))
             raise
         except Abortable as reason:
             self._abort(str(reason))
-        except Indefinite as reason:
+        except OutcomeUnknown as reason:
             self._replace_producer(str(reason))
         else:
             self._finish(self._consumer, batch)
             return
         raise _Dropped
 
-    def _settle_somehow(self) -> None:
+    def _await_commit_or_drop(self) -> None:
         with suppress(_Dropped):
-            self._settle()
+            self._await_commit()
 
     def _finish(self, consumer: Consumer, batch: _Batch) -> None:
         """Takes note that a batch is committed."""
         self._aborts = 0
-        self._ahead = False
+        self._pipelined = False
         self._note_committed(batch.offsets)
         for tp, committed in batch.offsets.items():
             partition = self._owned[tp]
@@ -653,31 +657,31 @@ class BatchLoop(Turns):
                 self._logic.committed(batch.output)
             except StateLost as lost:
                 self._start_anew(lost)
-        if not batch.output.holds:
+        if not batch.output.paused:
             self._survived.update(batch.in_flight)
-        self._hold(consumer, batch.output.holds)
+        self._hold(consumer, batch.output.paused)
 
     def _announce(
         self, consumer: Consumer, membership: Membership, last: Mapping[TopicPartition, Message]
     ) -> Sequence[str]:
-        """Says in the log that this process takes up what others may have died on (see ``kit.trials``), and with
+        """Says in the log that this process takes up what others may have died on (see `crash_history`), and with
         what in flight, which it returns.
         """
-        trials = {}
+        announcements = {}
         in_flight = self._in_flight(last)
         news = not self._survived.issuperset(in_flight)
         if news:
-            self._settle()
+            self._await_commit()
         for tp, message in last.items():
             partition = self._owned[tp]
-            trial = partition.trial
-            due = trial.deaths > 0 or not partition.proven
+            history = partition.crash_history
+            due = history.deaths > 0 or not partition.proven
             if news or (due and partition.announced != partition.position):
-                trial = trial.announced(message.offset(), in_flight)
-                trials[tp] = Committed(partition.position, pack(trial, partition.metadata))
-        if trials:
-            self._transact(consumer, membership, trials, ())
-            for tp in trials:
+                history = history.announced(message.offset(), in_flight)
+                announcements[tp] = Committed(partition.position, pack(history, partition.metadata))
+        if announcements:
+            self._transact(consumer, membership, announcements, ())
+            for tp in announcements:
                 self._owned[tp].announced = self._owned[tp].position
         return in_flight
 
@@ -685,9 +689,9 @@ class BatchLoop(Turns):
         if self._named is None:
             return ()
         suspects = {
-            tp: Suspect(partition.trial.suspect, partition.trial.until)
+            tp: Suspect(partition.crash_history.suspect, partition.crash_history.until)
             for tp, partition in self._owned.items()
-            if partition.trial.suspect is not None
+            if partition.crash_history.suspect is not None
         }
         return self._named.in_flight({tp.topic for tp in last}, suspects)
 
@@ -699,14 +703,14 @@ class BatchLoop(Turns):
         alone = None
         if len(messages) == 1:
             partition = self._owned[next(iter(last))]
-            alone = partition if partition.trial.alone else None
+            alone = partition if partition.crash_history.alone else None
         started = self._clock.perf_ns()
         try:
-            if alone is not None and alone.culprit is not None:
-                return self._quarantine(messages[0], alone.culprit)
+            if alone is not None and alone.poison_reason is not None:
+                return self._quarantine(messages[0], alone.poison_reason)
             return self._logic.process(messages, self._clock)
-        except Retry as away:
-            self._settle()
+        except Unavailable as away:
+            self._await_commit()
             if not messages:
                 raise
             return self._hold_all(str(away), last)
@@ -715,35 +719,37 @@ class BatchLoop(Turns):
         except Exception as error:
             # By its number alone: the words of an error may be a record's.
             if isinstance(error, OSError) and (short := shortage_of(error)) is not None:
-                self._settle()
+                self._await_commit()
                 if not messages:
-                    raise Retry(short) from error
+                    raise Unavailable(short) from error
                 return self._hold_all(short, last)
-            if alone is None or alone.culprit is not None:
+            if alone is None or alone.poison_reason is not None:
                 raise
             log.exception("a record is quarantined")
-            alone.culprit = f"{type(error).__name__}: {error}"
-            return self._hold_all(alone.culprit, last)
+            alone.poison_reason = f"{type(error).__name__}: {error}"
+            return self._hold_all(alone.poison_reason, last)
         finally:
             self._took_ns = self._clock.perf_ns() - started
             metrics.PROCESS_SECONDS.observe(self._took_ns / 1e9)
 
     def _hold_all(self, reason: str, last: Mapping[TopicPartition, Message]) -> Output:
-        return Output(holds={tp: Hold(self._owned[tp].position, reason) for tp in last})
+        return Output(paused={tp: PausedPartition(self._owned[tp].position, reason) for tp in last})
 
     def _offsets(
         self, output: Output, last: Mapping[TopicPartition, Message]
     ) -> dict[TopicPartition, Committed]:
         """What the batch commits: up to its end, or up to where a partition is held."""
-        if not output.holds.keys() <= last.keys():
-            raise ValueError(f"held, but not in the batch: {names(output.holds.keys() - last.keys())}")
+        if not output.paused.keys() <= last.keys():
+            raise ValueError(f"held, but not in the batch: {names(output.paused.keys() - last.keys())}")
         offsets = {}
         for tp in output.metadata_of.keys() - last.keys():
             partition = self._owned[tp]
-            offsets[tp] = Committed(partition.position, _packed(partition.trial, output.metadata_of[tp]))
+            offsets[tp] = Committed(
+                partition.position, _packed(partition.crash_history, output.metadata_of[tp])
+            )
         for tp, message in last.items():
             partition = self._owned[tp]
-            hold = output.holds.get(tp)
+            hold = output.paused.get(tp)
             offset = message.offset() + 1 if hold is None else hold.offset
             if not partition.position <= offset <= message.offset() + 1:
                 raise ValueError(f"held at {offset}, which is not in the batch of {names([tp])}")
@@ -751,8 +757,12 @@ class BatchLoop(Turns):
                 continue
             facts = output.metadata_of.get(tp, output.metadata) or partition.metadata
             # Where nothing was processed, nothing is known about it either.
-            trial = partition.trial if offset == partition.position else partition.trial.after(offset)
-            offsets[tp] = Committed(offset, _packed(trial, facts))
+            history = (
+                partition.crash_history
+                if offset == partition.position
+                else partition.crash_history.after(offset)
+            )
+            offsets[tp] = Committed(offset, _packed(history, facts))
         if not offsets and (output.records or output.dead_letters):
             raise ValueError("records without any fact to be committed with them")
         return offsets
@@ -768,7 +778,7 @@ class BatchLoop(Turns):
 
         Raises:
             Abortable, Refused: neither; the transaction may still have to be aborted.
-            Indefinite: not known.
+            OutcomeUnknown: not known.
         """
         self._write(consumer, membership, records)
         self._send_offsets(offsets, membership)
@@ -814,10 +824,10 @@ class BatchLoop(Turns):
         try:
             self._patiently(commit, self._producer, limit_s=DECIDE_S)
         except Retriable as error:
-            raise Indefinite(str(error)) from error
+            raise OutcomeUnknown(str(error)) from error
         except Abortable as error:
             if attempts > 1:  # what came of the first attempt is not known
-                raise Indefinite(str(error)) from error
+                raise OutcomeUnknown(str(error)) from error
             raise
         except Fenced as error:
             raise self._kind(error) from error
@@ -826,7 +836,7 @@ class BatchLoop(Turns):
 
     def _kind(self, fenced: Fenced) -> LogError:
         """A producer whose transaction has outlived its time is fenced off by the log, and a new one finds out."""
-        return Indefinite(str(fenced)) if self._outlived() else fenced
+        return OutcomeUnknown(str(fenced)) if self._outlived() else fenced
 
     def _outlived(self) -> bool:
         """Whether the transaction has been open for longer than the log lets it, as when the log itself was away: then
@@ -836,14 +846,14 @@ class BatchLoop(Turns):
         return self._begun and open_for_ms >= TRANSACTION_TIMEOUT_MS
 
     def _advance(self, partition: _Partition, committed: Committed) -> None:
-        partition.trial, partition.metadata = unpack(committed.metadata)
+        partition.crash_history, partition.metadata = unpack(committed.metadata)
         partition.announced = -1
         if partition.position != committed.offset:
             partition.position = committed.offset
-            partition.culprit = None
+            partition.poison_reason = None
             partition.wait_s = HOLD_WAIT_S[0]
 
-    def _hold(self, consumer: Consumer, holds: Mapping[TopicPartition, Hold]) -> None:
+    def _hold(self, consumer: Consumer, holds: Mapping[TopicPartition, PausedPartition]) -> None:
         now = self._clock.perf_ns()
         for tp, hold in holds.items():
             partition = self._owned[tp]
@@ -862,14 +872,14 @@ class BatchLoop(Turns):
             assert self._producer is not None
             try:
                 self._patiently(self._producer.abort, limit_s=DECIDE_S)
-            except (Retriable, Abortable, Indefinite, Fenced) as error:
+            except (Retriable, Abortable, OutcomeUnknown, Fenced) as error:
                 if isinstance(error, Fenced) and not self._outlived():
                     raise
                 self._replace_producer(str(error))
                 return
             self._begun = False
         self._rewinding.update(self._owned)
-        if self._ahead:
+        if self._pipelined:
             self._assign_anew()
         if self._aborts > 1:
             self._wait(f"batches are given up: {reason}", min(0.005 * 2**self._aborts, 1.0))
@@ -911,7 +921,7 @@ class BatchLoop(Turns):
 
     def _assign_anew(self) -> None:
         """Lets the logic forget what it knows beyond the committed offsets."""
-        self._ahead = False
+        self._pipelined = False
         self._forget_history(self._owned)
         self._logic.revoked(list(self._owned))
         self._tell_assigned(list(self._owned))
@@ -934,7 +944,7 @@ class BatchLoop(Turns):
         for letter in output.dead_letters:
             metrics.DEAD_LETTERS.labels(letter.topic, letter.code).inc()
         done = messages
-        if output.holds:
+        if output.paused:
             ends = {tp: partition.position for tp, partition in self._owned.items()}
             done = [m for m in messages if m.offset() < ends[TopicPartition(m.topic(), m.partition())]]
         topics = {tp.topic for tp in last}
@@ -944,14 +954,14 @@ class BatchLoop(Turns):
         for topic, count in counts.items():
             metrics.RECORDS.labels(topic).inc(count)
         for tp, message in last.items():
-            if tp not in output.holds:
+            if tp not in output.paused:
                 metrics.WATERMARK.labels(*map(str, tp)).set(message.timestamp()[1] / 1000)
 
 
-def _packed(trial: Trial, facts: str) -> str:
+def _packed(history: CrashHistory, facts: str) -> str:
     if len(facts.encode()) > MAX_FACTS_BYTES:
         raise ValueError(f"metadata of more than {MAX_FACTS_BYTES} bytes: {facts:.80}...")
-    return pack(trial, facts)
+    return pack(history, facts)
 
 
 def _check_co_partitioned(owned: Collection[TopicPartition], topics: Collection[str]) -> None:

@@ -25,7 +25,7 @@ from tailrace.errors import BadRecord, TailraceError
 from tailrace.models.class_names import class_text
 from tailrace.models.columns import Array
 from tailrace.models.package.build import HOLDOUT_SHARE, LEAST_ROWS
-from tailrace.models.package.rows import Rows
+from tailrace.models.package.rows import LabelledRows
 from tailrace.models.package.table import columns_of, data_digest, inputs_of, target_of
 from tailrace.models.templates.train import frame_of
 from tailrace.streaming.records import Message
@@ -81,10 +81,12 @@ class Dataset:
         return self.frame.tail(len(self) - self.cut)
 
     @cached_property
-    def held_rows(self) -> Rows:
+    def held_rows(self) -> LabelledRows:
         """The rows held back, as models are given them."""
         x, y = self.held
-        return Rows(columns_of(x, inputs_of(list(x.columns), x, self.contract)), target_of(y, self.contract))
+        return LabelledRows(
+            columns_of(x, inputs_of(list(x.columns), x, self.contract)), target_of(y, self.contract)
+        )
 
     @property
     def digest(self) -> str:

@@ -27,7 +27,7 @@ _ORDER = {PLANNED: 0, TRAINING: 1, TRAINED: 2, **dict.fromkeys(ENDS, 3)}
 
 
 @dataclass(frozen=True)
-class Trigger:
+class OpenTrigger:
     """A reason to train, open until a run answers it.
 
     Attributes:
@@ -58,7 +58,7 @@ class Run:
     run_id: str
     model: str
     cut: int
-    triggers: tuple[Trigger, ...]
+    triggers: tuple[OpenTrigger, ...]
     changed_at: int
     window_start: int
     window_end: int
@@ -91,7 +91,7 @@ class Alerted:
     """A drift or quality alert was raised, or (``resolved``) is over."""
 
     model: str
-    trigger: Trigger
+    trigger: OpenTrigger
     resolved: bool = False
 
 
@@ -129,7 +129,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Answered:
+class CommandAnswered:
     """A command was refused before."""
 
     command_id: str
@@ -158,7 +158,7 @@ class CaughtUp:
 
 
 Event: TypeAlias = (
-    Applied | Alerted | WindowJudged | DriftJudged | Asked | Answered | Stepped | RunStep | CaughtUp
+    Applied | Alerted | WindowJudged | DriftJudged | Asked | CommandAnswered | Stepped | RunStep | CaughtUp
 )
 
 
@@ -166,14 +166,14 @@ Event: TypeAlias = (
 
 
 @dataclass(frozen=True)
-class Plan:
+class WritePlan:
     """Write this plan."""
 
     run: Run
 
 
 @dataclass(frozen=True)
-class Work:
+class StartRun:
     """Do this run, which is planned and not at its end."""
 
     run: Run
@@ -187,7 +187,7 @@ class Refuse:
     why: str
 
 
-Action: TypeAlias = Plan | Work | Refuse
+Action: TypeAlias = WritePlan | StartRun | Refuse
 
 _Window = tuple[int, int, str, str, int]  # start, version, role, contract digest, judged at
 
@@ -197,7 +197,7 @@ class ModelState:
     """What is known about one model. ``windows`` are the judged windows; ``resolved`` are ids of alerts."""
 
     contract: AppliedContract | None = None
-    alerts: Mapping[str, Trigger] = field(default_factory=dict)
+    alerts: Mapping[str, OpenTrigger] = field(default_factory=dict)
     resolved: frozenset[str] = frozenset()
     windows: Mapping[_Window, WindowJudged] = field(default_factory=dict)
     drift_until: int = -1
@@ -224,7 +224,7 @@ def decide(state: State, event: Event) -> tuple[State, list[Action]]:
     """The new state, and what is to be done: nothing but after ``CaughtUp``."""
     if isinstance(event, CaughtUp):
         return state, [action for model in sorted(state.models) for action in _due(state, model)]
-    if isinstance(event, Answered):
+    if isinstance(event, CommandAnswered):
         return replace(state, answered=state.answered | {event.command_id}), []
     model = event.contract.model if isinstance(event, Applied) else _model_of(event)
     after = _fold(state.of(model), event)
@@ -293,7 +293,7 @@ def _advanced(before: Run | None, step: Run) -> Run:
 
 def _due(state: State, model: str) -> Iterator[Action]:
     known = state.of(model)
-    yield from (Work(run) for run in sorted(known.runs.values(), key=_by_cut) if run.state not in ENDS)
+    yield from (StartRun(run) for run in sorted(known.runs.values(), key=_by_cut) if run.state not in ENDS)
     if known.contract is None:
         return
     commanded = {t.id for run in known.runs.values() for t in run.triggers}
@@ -304,7 +304,7 @@ def _due(state: State, model: str) -> Iterator[Action]:
         return  # the next one when this answer is read
     plan = _next_run(model, known, known.contract.contract)
     if plan is not None:
-        yield Plan(plan)
+        yield WritePlan(plan)
 
 
 def _answer(model: str, known: ModelState, contract: ModelContract, asked: Asked) -> Action:
@@ -315,7 +315,7 @@ def _answer(model: str, known: ModelState, contract: ModelContract, asked: Asked
         return Refuse(asked, f"no window of {model} has been judged yet, so there is nothing to train on")
     if run_id(model, cut) in known.runs:
         return Refuse(asked, f"run {run_id(model, cut)} was made from the same labels; wait for more")
-    trigger = Trigger("command", asked.command_id, cut, _begin(known), asked.reason)
+    trigger = OpenTrigger("command", asked.command_id, cut, _begin(known), asked.reason)
     run = _earliest(model, known, contract, trigger, cut)
     if run is None:
         return Refuse(
@@ -323,7 +323,7 @@ def _answer(model: str, known: ModelState, contract: ModelContract, asked: Asked
             f"there are fewer mature labels than the {contract.training.min_labels:,} that training.min_labels asks "
             "for: ask again later, or lower it in the contract",
         )
-    return Plan(run)
+    return WritePlan(run)
 
 
 def _next_run(model: str, known: ModelState, contract: ModelContract) -> Run | None:
@@ -358,7 +358,7 @@ def _settled(known: ModelState, contract: ModelContract, cut: int) -> bool:
 
 
 def _earliest(
-    model: str, known: ModelState, contract: ModelContract, trigger: Trigger, not_before: int
+    model: str, known: ModelState, contract: ModelContract, trigger: OpenTrigger, not_before: int
 ) -> Run | None:
     """The run whose cut is the earliest at which enough mature labels from after the change are known."""
     training = contract.training
@@ -393,7 +393,7 @@ def _earliest(
     return None
 
 
-def _open(known: ModelState, contract: ModelContract) -> list[Trigger]:
+def _open(known: ModelState, contract: ModelContract) -> list[OpenTrigger]:
     """The triggers that no run has answered, in the order of their event times."""
     last, cooldown = _last(known), contract.training.cooldown_ms
     wanted = contract.training.triggers
@@ -420,10 +420,10 @@ def _open(known: ModelState, contract: ModelContract) -> list[Trigger]:
         for t in wanted:
             if t.every_ms is not None:
                 at, said = base + t.every_ms, f"{format_duration(t.every_ms)} have passed"
-                found.append(Trigger("every", f"every/{at}", at, since, said))
+                found.append(OpenTrigger("every", f"every/{at}", at, since, said))
             elif t.labels is not None:
                 said = f"{t.labels:,} new labels are in"
-                found.append(Trigger("labels", f"labels/{since}", base, since, said, labels=t.labels))
+                found.append(OpenTrigger("labels", f"labels/{since}", base, since, said, labels=t.labels))
     return sorted(found, key=lambda t: (t.at, t.kind, t.id))
 
 
@@ -432,7 +432,7 @@ def _alive(known: ModelState, run: Run) -> bool:
     return run.state not in (REJECTED, FAILED) and (run.version is None or run.version not in known.rejected)
 
 
-def _answers(known: ModelState, run: Run, trigger: Trigger, cooldown: int) -> bool:
+def _answers(known: ModelState, run: Run, trigger: OpenTrigger, cooldown: int) -> bool:
     """Whether the run's candidate is to replace the version that the alert is about."""
     about = trigger.version is not None and trigger.version == run.champion
     return about and trigger.at <= run.cut + cooldown and _alive(known, run)

@@ -16,16 +16,16 @@ from tailrace.streaming.ids import record_id
 from tailrace.streaming.records import Message
 from tailrace.trainer.decide import (
     Alerted,
-    Answered,
     Applied,
     Asked,
+    CommandAnswered,
     DriftJudged,
     Event,
+    OpenTrigger,
     Refuse,
     Run,
     RunStep,
     Stepped,
-    Trigger,
     WindowJudged,
 )
 
@@ -117,9 +117,9 @@ def _alert(record: Mapping[str, Any]) -> Event | None:
     if kind is None or record["model"] is None:
         command_id = record["detail"].get("command_id")
         ours = record["kind"] == "command-refused" and command_id is not None
-        return Answered(command_id) if ours else None
+        return CommandAnswered(command_id) if ours else None
     since = record["detail"].get("since") or record["detail"].get("window_start")
-    trigger = Trigger(
+    trigger = OpenTrigger(
         kind,  # type: ignore[arg-type]
         record["alert_id"],
         record["at"],
@@ -143,7 +143,7 @@ def run_of(record: Mapping[str, Any]) -> Run:
         model=record["model"],
         cut=record["known_before"],
         triggers=tuple(
-            Trigger(t["kind"], t["id"], t["at"], record["changed_at"], t["reason"])
+            OpenTrigger(t["kind"], t["id"], t["at"], record["changed_at"], t["reason"])
             for t in record["triggers"]
         ),
         changed_at=record["changed_at"],

@@ -15,7 +15,7 @@ from tailrace.contracts.language.sections import Direction
 from tailrace.models.columns import Array
 from tailrace.models.formats.load import LoadedModel
 from tailrace.models.package.holdout_metrics import holdout_metrics
-from tailrace.models.package.rows import Rows, imputed
+from tailrace.models.package.rows import LabelledRows, imputed
 from tailrace.models.predictions import Predictions
 from tailrace.trainer.gain import gain
 
@@ -27,7 +27,7 @@ _SLACK = 1e-9
 
 
 @dataclass(frozen=True)
-class Judged:
+class GateEvidence:
     """What the gates look at.
 
     Attributes:
@@ -40,18 +40,18 @@ class Judged:
 
     contract: ModelContract
     candidate: LoadedModel
-    rows: Rows
+    rows: LabelledRows
     frame: pl.DataFrame
     said: Mapping[str, Predictions]
     best: Mapping[str, float]
 
 
-def failed_gates(judged: Judged) -> list[str]:
+def failed_gates(judged: GateEvidence) -> list[str]:
     """Why the candidate is not let through, gate by gate; empty where it is."""
     return [*_beat(judged), *_ratchet(judged), *_not_worse_on(judged), *_directions(judged)]
 
 
-def _beat(judged: Judged) -> Iterator[str]:
+def _beat(judged: GateEvidence) -> Iterator[str]:
     gates = judged.contract.gates
     for who, metric, by in (
         ("champion", gates.beat_champion.metric, gates.beat_champion.by),
@@ -68,7 +68,7 @@ def _beat(judged: Judged) -> Iterator[str]:
             yield f"beat_{who}: {metric} is {ours:.4f}, the {who}'s {theirs:.4f}{asked}"
 
 
-def _ratchet(judged: Judged) -> Iterator[str]:
+def _ratchet(judged: GateEvidence) -> Iterator[str]:
     gate = judged.contract.gates.ratchet
     if gate is None or gate.metric not in judged.best:
         return
@@ -78,7 +78,7 @@ def _ratchet(judged: Judged) -> Iterator[str]:
         yield f"ratchet: {gate.metric} is {said}, the best ever was {best:.4f} (tolerance {gate.tolerance:g})"
 
 
-def _not_worse_on(judged: Judged) -> Iterator[str]:
+def _not_worse_on(judged: GateEvidence) -> Iterator[str]:
     gate = judged.contract.gates.not_worse_on
     if gate is None or "champion" not in judged.said:
         return
@@ -91,7 +91,7 @@ def _not_worse_on(judged: Judged) -> Iterator[str]:
             yield f"not_worse_on {name}: {gate.metric} is {ours:.4f}, the champion's {theirs:.4f} on {len(rows)} rows"
 
 
-def _slices(judged: Judged, wanted: list[str]) -> Iterator[tuple[str, Array]]:
+def _slices(judged: GateEvidence, wanted: list[str]) -> Iterator[tuple[str, Array]]:
     """Each slice's name and which rows are in it: by the values of a field, or where a condition holds."""
     columns = request_columns(judged.contract)
     for text in wanted:
@@ -103,7 +103,7 @@ def _slices(judged: Judged, wanted: list[str]) -> Iterator[tuple[str, Array]]:
             yield text, compile_expression(text, columns, "boolean").matches(judged.frame).to_numpy()
 
 
-def _directions(judged: Judged) -> Iterator[str]:
+def _directions(judged: GateEvidence) -> Iterator[str]:
     for direction in judged.contract.gates.directions:
         against = _against(judged, direction)
         if against is not None:
@@ -114,7 +114,7 @@ def _directions(judged: Judged) -> Iterator[str]:
             )
 
 
-def _against(judged: Judged, direction: Direction) -> tuple[int, int] | None:
+def _against(judged: GateEvidence, direction: Direction) -> tuple[int, int] | None:
     """How many of the rows tried move against the direction when the feature rises over values of the data."""
     manifest, name = judged.candidate.manifest, direction.raise_field
     if name not in judged.candidate.input_names:
@@ -136,7 +136,7 @@ def _against(judged: Judged, direction: Direction) -> tuple[int, int] | None:
     return (rows, len(chosen)) if rows else None
 
 
-def _value(judged: Judged, who: str, metric: str, rows: Array | None = None) -> float | None:
+def _value(judged: GateEvidence, who: str, metric: str, rows: Array | None = None) -> float | None:
     said, truth = judged.said[who], judged.rows.truth
     if rows is not None:
         said, truth = said.take(rows), truth[rows]

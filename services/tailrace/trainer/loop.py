@@ -18,7 +18,7 @@ from typing import Any
 
 from tailrace.access.own_folders import cache_folder
 from tailrace.contracts.records.lanes import Lane
-from tailrace.errors import Retry, TailraceError
+from tailrace.errors import TailraceError, Unavailable
 from tailrace.runtime.service import Service
 from tailrace.signing.trust import TrustStore
 from tailrace.streaming.backends.abstract import Fatal, LogError
@@ -33,18 +33,18 @@ from tailrace.trainer.decide import (
     TRAINED,
     TRAINING,
     CaughtUp,
-    Plan,
     Refuse,
     Run,
+    StartRun,
     State,
-    Work,
+    WritePlan,
     decide,
     expecting,
 )
 from tailrace.trainer.events import TOPICS, Events, record_of, refusal_of
 from tailrace.trainer.faust_app import make_app
 from tailrace.trainer.gain import gain
-from tailrace.trainer.processes import Later, Limits, Said, Workers
+from tailrace.trainer.processes import RunPostponed, Said, WorkerLimits, Workers
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class TrainerLoop:
         self._events = Events(self._records, trust.command_refusal)
         self._ends = Ends(service.connection)
         settings = service.settings
-        limits = Limits(settings.train_memory_mb << 20, float(settings.train_seconds))
+        limits = WorkerLimits(settings.train_memory_mb << 20, float(settings.train_seconds))
         self._workers = Workers(limits, settings.home)
         self._state = State()
         self._folded = 0
@@ -148,7 +148,7 @@ class TrainerLoop:
                 try:
                     event = self._events.of(message)
                     break
-                except Retry as error:
+                except Unavailable as error:
                     self._waiting = str(error)
                     await asyncio.sleep(_PATIENCE_S)
         except Exception as error:
@@ -197,7 +197,7 @@ class TrainerLoop:
             self._forget_producer(error)
             return _PATIENCE_S
         except (
-            Retry,
+            Unavailable,
             TailraceError,
         ) as error:  # a registry that is away, or a lane whose topics are yet to be made
             self._waiting, self._decided = str(error), False
@@ -235,11 +235,11 @@ class TrainerLoop:
         _, actions = decide(self._state, CaughtUp())
         records: list[_Record] = []
         for action in actions:
-            if isinstance(action, Work):
+            if isinstance(action, StartRun):
                 self._start(action.run)
             elif isinstance(action, Refuse):
                 records.append(("Alert", refusal_of(action, self._now())))
-            elif isinstance(action, Plan):
+            elif isinstance(action, WritePlan):
                 records.append(("TrainingRun", await self._plan(action.run)))
         if records:
             await self._write(records)
@@ -257,7 +257,7 @@ class TrainerLoop:
     async def _write(self, records: list[_Record]) -> None:
         encoded = [self._records.record(name, dict(record)) for name, record in records]
         if self._producer is None:
-            raise Retry("the producer is being replaced")
+            raise Unavailable("the producer is being replaced")
         async with self._writing:
             await asyncio.to_thread(_transaction, self._producer, encoded)
         self._target, self._decided = None, False
@@ -287,7 +287,7 @@ class TrainerLoop:
             await self._worked(run)
         except asyncio.CancelledError:
             raise
-        except (Later, Retry, LogError) as error:
+        except (RunPostponed, Unavailable, LogError) as error:
             if isinstance(error, Fatal):
                 self._failure = error
             elif isinstance(error, LogError):

@@ -24,14 +24,14 @@ Said = Mapping[str, Any]
 """A line of the worker's (see worker.py)."""
 
 
-class Limits(NamedTuple):
+class WorkerLimits(NamedTuple):
     """What a worker may use."""
 
     memory_bytes: int
     seconds: float
 
 
-class Later(Exception):
+class RunPostponed(Exception):
     """Something was away: the run may be done again."""
 
 
@@ -43,7 +43,7 @@ class Workers:
         home: the home whose key signs, and whose cache is used.
     """
 
-    def __init__(self, limits: Limits, home: Path) -> None:
+    def __init__(self, limits: WorkerLimits, home: Path) -> None:
         self._limits = limits
         self._home = home
         self._spare: asyncio.subprocess.Process | None = None
@@ -62,7 +62,7 @@ class Workers:
             its last line, with ``end``; ``failed`` where it ended without one or went over a limit.
 
         Raises:
-            Later: something that it needs is away for the moment.
+            RunPostponed: something that it needs is away for the moment.
         """
         await self.prepare()
         assert self._spare is not None
@@ -79,7 +79,7 @@ class Workers:
         if end is not None:
             return end
         if code == LATER:
-            raise Later
+            raise RunPostponed
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         reason = (
             f"the worker process ended without a result ({how}): see the trainer's log, or raise {MEMORY}"

@@ -19,14 +19,14 @@ from tailrace.models.columns import Array
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.guards.calibration import calibration_rows
 from tailrace.models.package.build import Package, build_package
-from tailrace.models.package.rows import Rows, imputed
+from tailrace.models.package.rows import LabelledRows, imputed
 from tailrace.models.predictions import Predictions
 from tailrace.models.templates.train import fitted
 from tailrace.streaming.records import Message
 from tailrace.trainer.dataset import Dataset, dataset, days
 from tailrace.trainer.decide import Run
 from tailrace.trainer.evaluate import baseline, evaluations, predictions_of
-from tailrace.trainer.gates import Judged, failed_gates
+from tailrace.trainer.gates import GateEvidence, failed_gates
 
 TEMPLATES: tuple[Template, ...] = get_args(Template)
 
@@ -109,7 +109,7 @@ def _train(
     trained_too = list(_others(chosen, x, y, contract, run.seed, held_x, say))
     for name, predictions in trained_too:
         found += evaluations("other", predictions, held.truth, contract, template=name)
-    failed = failed_gates(Judged(contract, candidate, held, held_frame, said, best))
+    failed = failed_gates(GateEvidence(contract, candidate, held, held_frame, said, best))
     return Trained(
         package,
         tuple(failed),
@@ -138,7 +138,7 @@ def _others(
             say(0.5 + 0.4 * number / len(names), f"{name} cannot be trained: {error}")
 
 
-def _said(model: LoadedModel, rows: Rows) -> Predictions:
+def _said(model: LoadedModel, rows: LabelledRows) -> Predictions:
     """What a package's model says about the rows, as a scorer would hand them to it."""
     columns = imputed(rows.columns, model.manifest.inputs, model.manifest.impute)
     return model.predict(columns, len(rows))

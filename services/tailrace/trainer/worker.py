@@ -22,7 +22,7 @@ from tailrace.avro.registry import RegistryClient
 from tailrace.connection import Connection, connect, home_dir
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
-from tailrace.errors import Retry, TailraceError
+from tailrace.errors import TailraceError, Unavailable
 from tailrace.streaming.backends.abstract import LogError
 from tailrace.trainer.decide import FAILED, PUBLISHED, REJECTED, Run
 from tailrace.trainer.events import run_of
@@ -70,7 +70,7 @@ def main() -> None:
         _work(job, tell)
     except MemoryError:
         tell(end=FAILED, reason=f"it needs more than {memory_bytes >> 20:,} MiB: raise {MEMORY}")
-    except (Retry, LogError, TailraceError) as error:
+    except (Unavailable, LogError, TailraceError) as error:
         print(f"later: {error}", file=sys.stderr)
         raise SystemExit(LATER) from error
 
@@ -99,7 +99,7 @@ def _work(job: Mapping[str, Any], tell: Any) -> None:
     try:
         rows = gather(run, contract, Codec(registry), outcomes, say)
         trained = train(run, rows, champion, job["best"], say)
-    except (Retry, LogError, MemoryError):
+    except (Unavailable, LogError, MemoryError):
         raise
     except TailraceError as error:
         tell(end=FAILED, reason=str(error))
@@ -117,7 +117,7 @@ def _work(job: Mapping[str, Any], tell: Any) -> None:
     try:
         published = publish_package(connection, trained.package, own_key(home, TRAINER), home, once=True)
     except TailraceError as error:
-        raise Retry(str(error)) from error
+        raise Unavailable(str(error)) from error
     tell(end=PUBLISHED, version=published.version)
 
 
@@ -135,7 +135,7 @@ def _outcomes(connection: Connection, contract: ModelContract, run: Run) -> Any:
                 if not waiting:
                     return
     except TailraceError as error:
-        raise Retry(str(error)) from error
+        raise Unavailable(str(error)) from error
 
 
 def _champion(connection: Connection, registry: RegistryClient, contract: ModelContract, version: int) -> Any:

@@ -98,7 +98,7 @@ def compare_rows(events: Offsets, rows: Offsets) -> Stored:
 
 
 @dataclass(frozen=True)
-class Problem:
+class AccountProblem:
     """One offence against the accounts, with where to look."""
 
     check: str

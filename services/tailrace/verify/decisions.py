@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tailrace.contracts.state.contracts import Contracts
-from tailrace.streaming.records import Source
-from tailrace.verify.check import Problem
+from tailrace.streaming.records import RecordRef
+from tailrace.verify.check import AccountProblem
 
 ENDS = frozenset({"published", "rejected", "failed"})
 """States that a training run ends in."""
@@ -42,21 +42,21 @@ class Decisions:
     versions: dict[tuple[str, int], Published] = field(default_factory=dict)
     revisions: dict[tuple[str, int], InForce] = field(default_factory=dict)
     _at: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    _steps: list[tuple[Source, Mapping[str, Any]]] = field(default_factory=list)
-    _reports: dict[str, Source] = field(default_factory=dict)
-    _about: list[tuple[Source, Mapping[str, Any], str]] = field(default_factory=list)
-    _runs: dict[str, list[tuple[Source, Mapping[str, Any]]]] = field(
+    _steps: list[tuple[RecordRef, Mapping[str, Any]]] = field(default_factory=list)
+    _reports: dict[str, RecordRef] = field(default_factory=dict)
+    _about: list[tuple[RecordRef, Mapping[str, Any], str]] = field(default_factory=list)
+    _runs: dict[str, list[tuple[RecordRef, Mapping[str, Any]]]] = field(
         default_factory=lambda: defaultdict(list)
     )
 
-    def rollout(self, at: Source, record: Mapping[str, Any]) -> Iterator[Problem]:
+    def rollout(self, at: RecordRef, record: Mapping[str, Any]) -> Iterator[AccountProblem]:
         """A step: in force where it is the first to follow the revision before it, and as if unwritten otherwise."""
         model, revision = record["model"], record["revision"]
         if record["follows"] != self._at[model]:
             return
         if revision != record["follows"] + 1:
             detail = f"revision {revision} of {model} follows {record['follows']}: it can never be in force"
-            yield Problem("rollout-misnumbered", *at, detail)
+            yield AccountProblem("rollout-misnumbered", *at, detail)
             return
         self._at[model] = revision
         self.revisions[model, revision] = InForce(
@@ -67,15 +67,15 @@ class Decisions:
         )
         self._steps.append((at, record))
 
-    def report(self, at: Source, record: Mapping[str, Any]) -> Iterator[Problem]:
+    def report(self, at: RecordRef, record: Mapping[str, Any]) -> Iterator[AccountProblem]:
         """A drift or performance report: there is one of each id."""
         report = record["report_id"]
         first = self._reports.setdefault(report, at)
         if first != at:
-            yield Problem("report-twice", *at, f"report {report} is at {first} already")
+            yield AccountProblem("report-twice", *at, f"report {report} is at {first} already")
         self._about.append((at, record, f"report {report}"))
 
-    def run(self, at: Source, record: Mapping[str, Any]) -> None:
+    def run(self, at: RecordRef, record: Mapping[str, Any]) -> None:
         """A step of a training run."""
         self._runs[record["run_id"]].append((at, record))
 
@@ -86,7 +86,7 @@ class Decisions:
             return version in (state.shadow if role == "shadow" else state.arms)
         return version == (state.canary if role == "canary" else state.champion)
 
-    def problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[AccountProblem]:
         """What can only be told once everything has been read."""
         for at, record in self._steps:
             named = {record["champion"], record["version"], *record["shadow"], *record["candidates"]} - {None}
@@ -95,51 +95,55 @@ class Decisions:
                     detail = (
                         f"revision {record['revision']} names version {version}, which was never published"
                     )
-                    yield Problem("rollout-unpublished", *at, detail)
+                    yield AccountProblem("rollout-unpublished", *at, detail)
         for at, record, what in self._about:
             yield from self._grounded(at, record, what)
         for run, steps in self._runs.items():
             yield from self._run(run, steps)
 
-    def _grounded(self, at: Source, record: Mapping[str, Any], what: str) -> Iterator[Problem]:
+    def _grounded(self, at: RecordRef, record: Mapping[str, Any], what: str) -> Iterator[AccountProblem]:
         """A report is about a version and a contract that exist."""
         model, version = record["model"], record["version"]
         published = self.versions.get((model, version))
         if published is None or published.digest != record["artifact_digest"]:
             detail = f"{what} is about {model} version {version} ({record['artifact_digest'][:12]}), never published"
-            yield Problem("report-unpublished", *at, detail)
+            yield AccountProblem("report-unpublished", *at, detail)
         applied = self.contracts.by_digest.get(record["contract_digest"])
         if applied is None or applied.model != model:
             detail = f"{what} is by contract {record['contract_digest'][:12]} of {model}, never in force"
-            yield Problem("report-unapplied", *at, detail)
+            yield AccountProblem("report-unapplied", *at, detail)
 
-    def _run(self, run: str, steps: list[tuple[Source, Mapping[str, Any]]]) -> Iterator[Problem]:
+    def _run(self, run: str, steps: list[tuple[RecordRef, Mapping[str, Any]]]) -> Iterator[AccountProblem]:
         planned = [at for at, step in steps if step["state"] == "planned"]
         first, *_ = steps
         if first[1]["state"] != "planned":
-            yield Problem("run-unplanned", *first[0], f"training run {run} begins without a plan")
+            yield AccountProblem("run-unplanned", *first[0], f"training run {run} begins without a plan")
         for at in planned[1:]:
-            yield Problem("run-planned-twice", *at, f"training run {run} is planned at {planned[0]} already")
-        ended: Source | None = None
+            yield AccountProblem(
+                "run-planned-twice", *at, f"training run {run} is planned at {planned[0]} already"
+            )
+        ended: RecordRef | None = None
         for at, step in steps:
             if ended is not None:
-                yield Problem("run-ended-twice", *at, f"training run {run} goes on after its end at {ended}")
+                yield AccountProblem(
+                    "run-ended-twice", *at, f"training run {run} goes on after its end at {ended}"
+                )
             elif step["state"] in ENDS:
                 ended = at
                 if step["state"] == "published":
                     yield from self._published(at, step)
 
-    def _published(self, at: Source, step: Mapping[str, Any]) -> Iterator[Problem]:
+    def _published(self, at: RecordRef, step: Mapping[str, Any]) -> Iterator[AccountProblem]:
         model, version = step["model"], step["version"]
         published = self.versions.get((model, version))
         if published is None:
             detail = (
                 f"training run {step['run_id']} published version {version} of {model}, which is not there"
             )
-            yield Problem("run-unpublished", *at, detail)
+            yield AccountProblem("run-unpublished", *at, detail)
         elif published.content != step["content_digest"]:
             said = str(step["content_digest"])[:12]
             detail = (
                 f"training run {step['run_id']} made {said}, version {version} of {model} is something else"
             )
-            yield Problem("run-unpublished", *at, detail)
+            yield AccountProblem("run-unpublished", *at, detail)

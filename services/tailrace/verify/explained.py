@@ -18,13 +18,13 @@ from tailrace.errors import TailraceError
 from tailrace.models.catalog import Catalog
 from tailrace.models.columns import Columns, plain
 from tailrace.models.formats.load import LoadedModel
-from tailrace.scorer.answer import check
-from tailrace.scorer.contract_plan import ContractPlan
+from tailrace.scorer.batch import Batch
+from tailrace.scorer.contract_plan import ServingPlan
 from tailrace.scorer.explain import explained_output, said, shapley
 from tailrace.scorer.fill_missing import fill_missing
+from tailrace.scorer.pipeline import check
 from tailrace.scorer.read_request import read_requests
-from tailrace.scorer.work import Work
-from tailrace.streaming.records import Message, Source
+from tailrace.streaming.records import Message, RecordRef
 from tailrace.verify.logged import ALWAYS, Logged, LoggedPredictions, Span, known_to, packages
 from tailrace.verify.received import received
 from tailrace.verify.rescore import is_here
@@ -52,7 +52,7 @@ class Explained:
             elsewhere; None where there are none.
     """
 
-    at: Source
+    at: RecordRef
     event: dict[str, Any]
     what: str
     baseline: float
@@ -121,11 +121,11 @@ def explain_logged(
             f"({event['served_cause']}), so there is nothing to explain"
         )
     applied = logged.contracts.by_digest[event["contract_digest"]]
-    plan = ContractPlan(applied, found.message.topic(), codec, logged.registry)
+    plan = ServingPlan(applied, found.message.topic(), codec, logged.registry)
     record = _manifest(logged, home or home_dir(), event["model"], event["version"])
     opened = packages(connection, home or home_dir())(record, applied.contract)
     columns = _row(received(found.message, codec, logged.registry), plan, opened)
-    return _explained(Source.of(found.message), event, opened, columns)
+    return _explained(RecordRef.of(found.message), event, opened, columns)
 
 
 def _one(found: list[Logged], name: str) -> Logged:
@@ -143,9 +143,9 @@ def _manifest(logged: LoggedPredictions, home: Path, model: str, version: int) -
     return dict(found)
 
 
-def _row(request: Message, plan: ContractPlan, model: LoadedModel) -> Columns:
+def _row(request: Message, plan: ServingPlan, model: LoadedModel) -> Columns:
     """The request as the scorer hands it to the model."""
-    work = Work.of([request], 0)
+    work = Batch.of([request], 0)
     lane = Lane(plan.contract.lane)
     requests, _, bad = read_requests([request], work.topics, {lane.requests: [plan]})
     if bad:
@@ -154,7 +154,7 @@ def _row(request: Message, plan: ContractPlan, model: LoadedModel) -> Columns:
     return {name: plain(columns[name]) for name in model.input_names}
 
 
-def _explained(at: Source, event: dict[str, Any], model: LoadedModel, columns: Columns) -> Explained:
+def _explained(at: RecordRef, event: dict[str, Any], model: LoadedModel, columns: Columns) -> Explained:
     manifest, reference = model.manifest, model.reference
     if reference is None or reference.background is None:
         raise TailraceError(

@@ -18,7 +18,7 @@ from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType
 
 from tailrace.connection import Connection
-from tailrace.errors import Retry, TailraceError
+from tailrace.errors import TailraceError, Unavailable
 from tailrace.streaming.records import Message, TopicPartition
 
 _EARLIEST, _LATEST = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -27,7 +27,7 @@ _STALL_S = 60.0
 _BATCH = 5_000
 
 
-class Range(NamedTuple):
+class OffsetRange(NamedTuple):
     """Offsets of a partition: from ``low``, the first retained, up to but without ``end``."""
 
     low: int
@@ -35,7 +35,7 @@ class Range(NamedTuple):
 
 
 class Log:
-    """A cluster, until it is closed. Every method raises `Retry` where Kafka does not answer."""
+    """A cluster, until it is closed. Every method raises `Unavailable` where Kafka does not answer."""
 
     def __init__(self, connection: Connection) -> None:
         self._kafka, self._bootstrap = connection.kafka, connection.bootstrap
@@ -45,7 +45,7 @@ class Log:
     def close(self) -> None:
         self._open.close()
 
-    def retained(self, topics: Collection[str]) -> dict[TopicPartition, Range]:
+    def retained(self, topics: Collection[str]) -> dict[TopicPartition, OffsetRange]:
         """What the partitions of those of the topics that exist hold now.
 
         The end is that of the log, open transactions included: a commit can return before its records are
@@ -55,9 +55,9 @@ class Log:
             found = self._admin.list_topics(timeout=_ANSWER_S).topics
             places = [TopicPartition(t, p) for t in topics if t in found for p in sorted(found[t].partitions)]
             lows, ends = self._offsets(places, _EARLIEST), self._offsets(places, _LATEST)
-        return {p: Range(lows[p], ends[p]) for p in places}
+        return {p: OffsetRange(lows[p], ends[p]) for p in places}
 
-    def read(self, ranges: Mapping[TopicPartition, Range]) -> Iterator[Message]:
+    def read(self, ranges: Mapping[TopicPartition, OffsetRange]) -> Iterator[Message]:
         """Every committed record of these ranges, each partition in order.
 
         Raises:
@@ -168,4 +168,4 @@ class _asking:  # noqa: N801 - reads as a statement
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if isinstance(error, KafkaException):
             reason = error.args[0].str()
-            raise Retry(f"Kafka at {self._bootstrap} does not answer: {reason}") from error
+            raise Unavailable(f"Kafka at {self._bootstrap} does not answer: {reason}") from error

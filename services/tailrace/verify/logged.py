@@ -26,10 +26,10 @@ from tailrace.scorer.versions import OpenVersion
 from tailrace.signing.signers import OWNER
 from tailrace.signing.trust import TrustStore
 from tailrace.streaming.backends.kafka.reading import read_at
-from tailrace.streaming.records import Message, Source, TopicPartition
+from tailrace.streaming.records import Message, RecordRef, TopicPartition
 from tailrace.streaming.watermark_records import mark_time
-from tailrace.verify.heads import Heads
-from tailrace.verify.log import Log, Range
+from tailrace.verify.log import Log, OffsetRange
+from tailrace.verify.prediction_header import Heads
 
 
 class Span(NamedTuple):
@@ -44,7 +44,7 @@ ALWAYS = Span()
 
 
 class Logged(NamedTuple):
-    """A prediction and the beginning of its event (see verify/heads.py)."""
+    """A prediction and the beginning of its event (see verify/prediction_header.py)."""
 
     message: Message
     head: Mapping[str, Any]
@@ -114,12 +114,12 @@ class LoggedPredictions:
             )
         return found
 
-    def _within(self, topics: Collection[str], span: Span) -> dict[TopicPartition, Range]:
+    def _within(self, topics: Collection[str], span: Span) -> dict[TopicPartition, OffsetRange]:
         ranges = self._log.retained(topics)
         first = {} if span.since is None else self._log.offsets_at(span.since, ranges)
         last = {} if span.until is None else self._log.offsets_at(span.until, ranges)
         return {
-            p: Range(_least(first.get(p, r.low), r.end), _least(last.get(p, r.end), r.end))
+            p: OffsetRange(_least(first.get(p, r.low), r.end), _least(last.get(p, r.end), r.end))
             for p, r in ranges.items()
         }
 
@@ -150,13 +150,13 @@ def packages(connection: Connection, home: Path, revoked: set[str] | None = None
     return opened
 
 
-def messages_at(connection: Connection, sources: Collection[Source]) -> dict[Source, Message]:
+def messages_at(connection: Connection, sources: Collection[RecordRef]) -> dict[RecordRef, Message]:
     """The messages at these coordinates; without those that are no longer there."""
     places: dict[str, set[tuple[int, int]]] = defaultdict(set)
     for topic, *place in sources:
         places[topic].add((place[0], place[1]))
     return {
-        Source(topic, *place): message
+        RecordRef(topic, *place): message
         for topic, wanted in places.items()
         for place, message in read_at(connection, topic, wanted).items()
     }

@@ -23,12 +23,12 @@ from tailrace.contracts.records.json_input import JsonInput, Kind
 from tailrace.contracts.records.lanes import Lane
 from tailrace.errors import BadRecord
 from tailrace.streaming.ids import prediction_id
-from tailrace.streaming.records import Message, Source
+from tailrace.streaming.records import Message, RecordRef
 from tailrace.streaming.records import TopicPartition as Partition
-from tailrace.verify.check import Problem, differences
+from tailrace.verify.check import AccountProblem, differences
 
 Hashes = NDArray[np.int64]
-Fetch = Callable[[Collection[Source]], Mapping[Source, Message]]
+Fetch = Callable[[Collection[RecordRef]], Mapping[RecordRef, Message]]
 
 _OUTCOME = (
     *("at", "outcome", "prediction", "content", "replaces", "revision", "said", "before"),
@@ -78,7 +78,7 @@ class _Kept(NamedTuple):
         return index, self.id[index] == wanted
 
 
-class Outcomes:
+class LaneOutcomes:
     """One lane. Outcomes are to be read before what they name is: so it must then be there.
 
     Args:
@@ -96,30 +96,32 @@ class Outcomes:
 
     # --- reading
 
-    def outcome(self, message: Message) -> Iterator[Problem]:
+    def outcome(self, message: Message) -> Iterator[AccountProblem]:
         """Takes an outcome in; what can be seen in it alone is said at once."""
-        at = Source.of(message)
+        at = RecordRef.of(message)
         try:
             said, content = self._read(message.value())
             row = _row(at, said, content)
         except BadRecord as bad:
-            yield Problem("unreadable", *at, str(bad))
+            yield AccountProblem("unreadable", *at, str(bad))
             return
         self._outcomes.extend(row)
         prediction, label, action = said["prediction"], said["label_source"], said["action_source"]
         about = f"outcome {said['outcome_id']} of prediction {prediction['prediction_id']}"
         if said["state"] == "labelled" and label is None:
-            yield Problem("outcome-without-label", *at, f"{about} is labelled and names no label")
+            yield AccountProblem("outcome-without-label", *at, f"{about} is labelled and names no label")
         for named, topic in ((label, self._lane.labels), (action, self._lane.actions)):
             if named is not None and named["topic"] != topic:
-                yield Problem("outcome-misnamed", *at, f"{about} names a record of {named['topic']}")
-        champion, source = said["champion"], Source(**prediction["source"])
+                yield AccountProblem("outcome-misnamed", *at, f"{about} names a record of {named['topic']}")
+        champion, source = said["champion"], RecordRef(**prediction["source"])
         if champion is not None and champion["prediction_id"] not in _answers_to(source):
-            yield Problem("outcome-misnamed", *at, f"{about} names a champion's answer to another request")
+            yield AccountProblem(
+                "outcome-misnamed", *at, f"{about} names a champion's answer to another request"
+            )
 
     def prediction(self, message: Message, head: Mapping[str, Any]) -> None:
         """Takes a prediction in, whose first fields are known."""
-        at = Source.of(message)
+        at = RecordRef.of(message)
         shadow = at.topic == self._lane.shadow_predictions
         place = 2 * _packed(at.partition, at.offset) + shadow
         content = hash((message.value() or b"")[HEADER.size :])
@@ -127,7 +129,7 @@ class Outcomes:
 
     def truth(self, message: Message) -> None:
         """Takes a label or an action in. One that cannot be read has no outcome either."""
-        at = Source.of(message)
+        at = RecordRef.of(message)
         kind: Kind = "labels" if at.topic == self._lane.labels else "actions"
         for says, request in self._said(message, kind):
             self._truth[at.topic].extend((_packed(at.partition, at.offset), 0, _hashed(says, request)))
@@ -183,7 +185,7 @@ class Outcomes:
 
     # --- settling
 
-    def problems(self, lows: Mapping[Partition, int]) -> Iterator[Problem]:
+    def problems(self, lows: Mapping[Partition, int]) -> Iterator[AccountProblem]:
         """What is wrong with the outcomes, once all that they name has been read.
 
         Args:
@@ -200,12 +202,12 @@ class Outcomes:
         ):
             yield from self._true(topic, at, content, of["at"], lows)
 
-    def _twice(self, of: Mapping[str, Hashes]) -> Iterator[Problem]:
+    def _twice(self, of: Mapping[str, Hashes]) -> Iterator[AccountProblem]:
         _, first = np.unique(of["outcome"], return_index=True)
         again = np.setdiff1d(np.arange(len(of["outcome"])), first, assume_unique=True)
         yield from self._at(of["at"][again], "outcome-twice", "its outcome id is there twice")
 
-    def _chains(self, of: Mapping[str, Hashes], lows: Mapping[Partition, int]) -> Iterator[Problem]:
+    def _chains(self, of: Mapping[str, Hashes], lows: Mapping[Partition, int]) -> Iterator[AccountProblem]:
         order = np.lexsort((of["at"], of["prediction"]))
         own = {name: of[name][order] for name in _OUTCOME}
         follows = np.zeros(len(order), bool)
@@ -225,7 +227,7 @@ class Outcomes:
         ):
             yield from self._at(np.sort(own["at"][wrong]), "outcome-chain", detail)
 
-    def _predicted(self, of: Mapping[str, Hashes], lows: Mapping[Partition, int]) -> Iterator[Problem]:
+    def _predicted(self, of: Mapping[str, Hashes], lows: Mapping[Partition, int]) -> Iterator[AccountProblem]:
         kept = _kept(self._predictions)
         index, there = kept.find(of["prediction"])
         gone = self._cut(self._predictions_topics, of["at"], lows)
@@ -236,24 +238,28 @@ class Outcomes:
         for i in np.flatnonzero(there & ~same):
             yield from self._compare(int(of["at"][i]), int(kept.at[index[i]]))
 
-    def _compare(self, outcome: int, prediction: int) -> Iterator[Problem]:
+    def _compare(self, outcome: int, prediction: int) -> Iterator[AccountProblem]:
         """Field by field: bytes differ where the contract changed between prediction and outcome."""
-        at = Source(self._lane.outcomes, *_unpacked(outcome))
-        logged = Source(self._predictions_topics[prediction % 2], *_unpacked(prediction // 2))
+        at = RecordRef(self._lane.outcomes, *_unpacked(outcome))
+        logged = RecordRef(self._predictions_topics[prediction % 2], *_unpacked(prediction // 2))
         found = self._fetch([at, logged])
         if at in found and logged in found:
             try:
                 one = self._codec.decode(found[logged].value()).record
                 other = self._codec.decode(found[at].value()).record["prediction"]
             except BadRecord as bad:
-                yield Problem("outcome-differs", *at, f"it or prediction {logged} cannot be read: {bad}")
+                yield AccountProblem(
+                    "outcome-differs", *at, f"it or prediction {logged} cannot be read: {bad}"
+                )
                 return
             for difference in differences(one, other)[:1]:
-                yield Problem("outcome-differs", *at, f"prediction {logged} is otherwise there: {difference}")
+                yield AccountProblem(
+                    "outcome-differs", *at, f"prediction {logged} is otherwise there: {difference}"
+                )
 
     def _true(
         self, topic: str, at: Hashes, content: Hashes, outcome: Hashes, lows: Mapping[Partition, int]
-    ) -> Iterator[Problem]:
+    ) -> Iterator[AccountProblem]:
         named = np.flatnonzero(at != _NONE)
         at, content, outcome = at[named], content[named], outcome[named]
         what = "label" if topic == self._lane.labels else "action"
@@ -277,17 +283,17 @@ class Outcomes:
         deleted = [p.partition for p, low in lows.items() if low > 0 and p.topic in topics]
         return np.isin(_unpacked(at)[0], deleted)
 
-    def _at(self, places: Hashes, check: str, detail: str) -> Iterator[Problem]:
+    def _at(self, places: Hashes, check: str, detail: str) -> Iterator[AccountProblem]:
         for partition, offset in zip(*_unpacked(places), strict=True):
-            yield Problem(check, self._lane.outcomes, int(partition), int(offset), detail)
+            yield AccountProblem(check, self._lane.outcomes, int(partition), int(offset), detail)
 
 
-def _answers_to(source: Source) -> set[str]:
+def _answers_to(source: RecordRef) -> set[str]:
     """The ids that an answer to this request can have."""
     return {prediction_id(role, source, 0) for role in ("champion", "canary", "arm")}
 
 
-def _row(at: Source, said: Mapping[str, Any], content: bytes) -> tuple[int, ...]:
+def _row(at: RecordRef, said: Mapping[str, Any], content: bytes) -> tuple[int, ...]:
     """An outcome as numbers, as `_OUTCOME` names them.
 
     Raises:

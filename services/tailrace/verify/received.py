@@ -8,7 +8,7 @@ from tailrace.avro.codec import Codec
 from tailrace.avro.registry import Registry
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import subject
-from tailrace.streaming.records import Message, PlainMessage, Source
+from tailrace.streaming.records import Message, PlainMessage, RecordRef
 
 
 def received(prediction: Message, codec: Codec, registry: Registry) -> Message:
@@ -20,7 +20,7 @@ def received(prediction: Message, codec: Codec, registry: Registry) -> Message:
     schema_id, event = codec.decode(prediction.value())
     schema: Any = codec.writer_schema(schema_id)
     request_schema = next(f["type"] for f in schema["fields"] if f["name"] == "request")
-    source = Source(**event["source"])
+    source = RecordRef(**event["source"])
     lane = Lane(source.topic.removesuffix(".requests"))
     request_id = registry.register(subject(lane.requests, event["model"], lane.name), request_schema)
     value = codec.encode(request_id, event["request"])

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tailrace.verify.check import Problem
+from tailrace.verify.check import AccountProblem
 
 _SHOWN = 100  # problems of one check of one topic; all are counted
 
@@ -33,11 +33,11 @@ _COUNTS = ("requests", "predictions", "dead_letters", "in_flight", "lost", "dupl
 
 
 @dataclass
-class Report:
+class VerifyReport:
     """Everything that was checked, per topic and in sum."""
 
     topics: dict[str, TopicReport] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[AccountProblem] = field(default_factory=list)
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     rescored: int | None = None
     revoked: set[str] = field(default_factory=set)
@@ -51,7 +51,7 @@ class Report:
     def topic(self, name: str) -> TopicReport:
         return self.topics.setdefault(name, TopicReport())
 
-    def offend(self, problems: Iterable[Problem]) -> None:
+    def report_problems(self, problems: Iterable[AccountProblem]) -> None:
         """Takes problems in; keeps the first of each check and topic, and counts all."""
         for problem in problems:
             self.counts[problem.check, problem.topic] += 1

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tailrace.connection import Connection, home_dir
 from tailrace.models.package.fingerprint import runtime_versions
-from tailrace.streaming.records import Source
+from tailrace.streaming.records import RecordRef
 from tailrace.verify.logged import ALWAYS, Logged, LoggedPredictions, Span, known_to, messages_at, packages
 from tailrace.verify.rescore import Rescored, Rescorer, is_here
 
@@ -32,7 +32,7 @@ class _Group(NamedTuple):
 
 
 @dataclass
-class Counts:
+class RescoringCounts:
     """``equal`` to the bit; ``near``: within the package's tolerance, where another CPU or other libraries computed
     it; ``different``; ``unanswered``: there is no answer to the request now."""
 
@@ -49,7 +49,7 @@ class Counts:
 class Different(NamedTuple):
     """A prediction that does not come to the same; ``differing`` as ``field: logged / again``."""
 
-    prediction: Source
+    prediction: RecordRef
     head: Mapping[str, Any]
     differing: list[str]
     why: str
@@ -59,15 +59,15 @@ class Different(NamedTuple):
 class Reproduced:
     """What came of it. Of what differs the first hundred are kept; ``revoked`` are versions whose key is by now."""
 
-    groups: dict[_Group, Counts] = field(default_factory=dict)
+    groups: dict[_Group, RescoringCounts] = field(default_factory=dict)
     different: list[Different] = field(default_factory=list)
     revoked: set[str] = field(default_factory=set)
     seconds: float = 0.0
 
     @property
-    def total(self) -> Counts:
+    def total(self) -> RescoringCounts:
         every = self.groups.values()
-        return Counts(*(sum(getattr(c, name) for c in every) for name in vars(Counts())))
+        return RescoringCounts(*(sum(getattr(c, name) for c in every) for name in vars(RescoringCounts())))
 
     @property
     def ok(self) -> bool:
@@ -77,7 +77,7 @@ class Reproduced:
     def take(self, rescored: Rescored, differing: list[str], why: str) -> None:
         head = rescored.head
         group = _Group(head["model"], head["version"], head["role"], tuple(sorted(head["runtime"].items())))
-        counts = self.groups.setdefault(group, Counts())
+        counts = self.groups.setdefault(group, RescoringCounts())
         if why:
             counts.unanswered += 1
         elif differing:
@@ -87,7 +87,7 @@ class Reproduced:
         else:
             counts.near += 1
         if (why or differing) and len(self.different) < _SHOWN:
-            self.different.append(Different(Source.of(rescored.message), head, differing, why))
+            self.different.append(Different(RecordRef.of(rescored.message), head, differing, why))
 
     def as_dict(self) -> dict[str, Any]:
         """The form that ``--json`` prints; ``elsewhere`` is what differs from the CPU and libraries here."""

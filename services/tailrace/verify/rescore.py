@@ -19,19 +19,19 @@ from tailrace.avro.codec import HEADER, Codec
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.errors import BadRecord, Retry
+from tailrace.errors import BadRecord, Unavailable
 from tailrace.models.catalog import Verify
 from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.load import LoadedModel
 from tailrace.models.manifest import Tolerance
 from tailrace.models.package.fingerprint import runtime_versions
-from tailrace.scorer.logic import ScorerLogic
+from tailrace.scorer.processor import ScoringProcessor
 from tailrace.scorer.versions import OpenVersion, Role
 from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.inline_executor import Inline
-from tailrace.streaming.records import Message, Record, Source
-from tailrace.verify.check import Problem, differences
-from tailrace.verify.heads import Heads
+from tailrace.streaming.records import Message, Record, RecordRef
+from tailrace.verify.check import AccountProblem, differences
+from tailrace.verify.prediction_header import Heads
 from tailrace.verify.received import received
 
 _MOST_LOGICS = 8
@@ -52,20 +52,20 @@ class Sample:
         self._order = itertools.count()
 
     def offer(self, message: Message) -> None:
-        rank = -zlib.crc32(str(Source.of(message)).encode())
+        rank = -zlib.crc32(str(RecordRef.of(message)).encode())
         if len(self._kept) < self._size:
             heapq.heappush(self._kept, (rank, next(self._order), message))
         elif self._kept and rank > self._kept[0][0]:
             heapq.heapreplace(self._kept, (rank, next(self._order), message))
 
     def messages(self) -> list[Message]:
-        return sorted((message for *_, message in self._kept), key=Source.of)
+        return sorted((message for *_, message in self._kept), key=RecordRef.of)
 
 
 class Rescored(NamedTuple):
     """A logged prediction and what its request comes to now.
 
-    ``head`` is the beginning of the event (see verify/heads.py); ``again`` is None where there is no answer now, and
+    ``head`` is the beginning of the event (see prediction_header.py); ``again`` is None where there is no answer now, and
     ``why`` says why.
     """
 
@@ -97,7 +97,7 @@ class _Named(NamedTuple):
 
 
 # Finds requests by their coordinates; those no longer retained are left out.
-FindRequests = Callable[[Sequence[Source]], Mapping[Source, Message]]
+FindRequests = Callable[[Sequence[RecordRef]], Mapping[RecordRef, Message]]
 
 
 class Rescorer:
@@ -121,11 +121,11 @@ class Rescorer:
         self._control, self._open_version, self._verify = control, open_version, verify
         self._refused: dict[tuple[str, int], str] = {}
         self._tolerances: dict[str, Tolerance] = {}
-        self._logics: OrderedDict[_Named, ScorerLogic] = OrderedDict()
+        self._logics: OrderedDict[_Named, ScoringProcessor] = OrderedDict()
         # Those that some logic holds, so that revisions share a version's model.
         self._models: WeakValueDictionary[tuple[str, str], LoadedModel] = WeakValueDictionary()
 
-    def problems(self, predictions: Sequence[Message], requests: FindRequests) -> Iterator[Problem]:
+    def problems(self, predictions: Sequence[Message], requests: FindRequests) -> Iterator[AccountProblem]:
         """What differs, by prediction (of predictions or shadow predictions topics)."""
         read = []
         for message in predictions:
@@ -148,14 +148,14 @@ class Rescorer:
         A request that is no longer retained is taken from the event, which holds it as it was received.
 
         Args:
-            predictions: messages of predictions topics with their heads (see verify/heads.py).
+            predictions: messages of predictions topics with their heads (see verify/prediction_header.py).
         """
         groups: dict[_Named, list[tuple[Message, Mapping[str, Any]]]] = {}
         for message, head in predictions:
             role: Role = "shadow" if head["role"] == "shadow" else "champion"
             what = head["model"], head["contract_digest"], head["rollout_revision"]
             groups.setdefault(_Named(role, *what, head["served_cause"] or ""), []).append((message, head))
-        found = requests([Source(**head["source"]) for _, head in predictions])
+        found = requests([RecordRef(**head["source"]) for _, head in predictions])
         for named, events in sorted(groups.items()):
             yield from self._with_or_without_previous(named, events, found)
 
@@ -190,7 +190,7 @@ class Rescorer:
         self,
         named: _Named,
         events: Sequence[tuple[Message, Mapping[str, Any]]],
-        requests: Mapping[Source, Message],
+        requests: Mapping[RecordRef, Message],
     ) -> Iterator[Rescored]:
         """A fallback asks the previous version if that is opened, and not quarantined, which the log does not say: what
         does not come to the same with it may without.
@@ -201,20 +201,20 @@ class Rescorer:
             others = self._group(
                 named._replace(alone=True), [(each.message, each.head) for each in left], requests
             )
-            without = {Source.of(each.message): each for each in others if each.equal}
-            found = [without.get(Source.of(each.message), each) for each in found]
+            without = {RecordRef.of(each.message): each for each in others if each.equal}
+            found = [without.get(RecordRef.of(each.message), each) for each in found]
         yield from found
 
     def _group(
         self,
         named: _Named,
         events: Sequence[tuple[Message, Mapping[str, Any]]],
-        requests: Mapping[Source, Message],
+        requests: Mapping[RecordRef, Message],
     ) -> Iterator[Rescored]:
-        asked: dict[Source, Message] = {}
-        unreadable: dict[Source, str] = {}
+        asked: dict[RecordRef, Message] = {}
+        unreadable: dict[RecordRef, str] = {}
         for message, head in events:
-            source = Source(**head["source"])
+            source = RecordRef(**head["source"])
             try:
                 asked[source] = requests.get(source) or received(message, self._codec, self._registry)
             except BadRecord as bad:
@@ -224,11 +224,11 @@ class Rescorer:
         output = logic.process([asked[source] for source in sorted(asked)], _Clock())
         events_again = [r for r in output.records if r.value is not None and r.topic != lanes.ALERTS]
         found = {(record.topic, (record.value or b"")[_ID]): record for record in events_again}
-        asked_for: dict[tuple[str, Source, int], Record] = {}
-        why = unreadable | {Source.of(d.message): f"{d.code}: {d.reason}" for d in output.dead_letters}
-        held = "; ".join(sorted({hold.reason for hold in output.holds.values()}))
+        asked_for: dict[tuple[str, RecordRef, int], Record] = {}
+        why = unreadable | {RecordRef.of(d.message): f"{d.code}: {d.reason}" for d in output.dead_letters}
+        held = "; ".join(sorted({hold.reason for hold in output.paused.values()}))
         for message, head in events:
-            source = Source(**head["source"])
+            source = RecordRef(**head["source"])
             name = prediction_id(head["role"], source, head["version"]).encode()
             again = found.get((message.topic(), name))
             if again is None:  # another role's, perhaps
@@ -238,17 +238,19 @@ class Rescorer:
             nothing = why.get(source) or held or f"version {head['version']}: {refused}"
             yield Rescored(message, head, again, "" if again else nothing)
 
-    def _by_source(self, records: Sequence[Record]) -> dict[tuple[str, Source, int], Record]:
+    def _by_source(self, records: Sequence[Record]) -> dict[tuple[str, RecordRef, int], Record]:
         heads = [(record, self._heads.read(record.value)) for record in records]
-        return {(record.topic, Source(**head["source"]), head["version"]): record for record, head in heads}
+        return {
+            (record.topic, RecordRef(**head["source"]), head["version"]): record for record, head in heads
+        }
 
-    def _logic(self, named: _Named) -> ScorerLogic:
+    def _logic(self, named: _Named) -> ScoringProcessor:
         """The scorer's logic as of then; those used last are kept."""
         named = named._replace(cause="")
         logic = self._logics.pop(named, None)
         if logic is None:
             opened = self._open_but(self._previous(named)) if named.alone else self._open
-            logic = ScorerLogic(named.role, self._records, opened, Inline(), self._verify)
+            logic = ScoringProcessor(named.role, self._records, opened, Inline(), self._verify)
             logic.control(self._as_of(named))
         self._logics[named] = logic
         if len(self._logics) > _MOST_LOGICS:
@@ -273,7 +275,7 @@ class Rescorer:
     def _open_but(self, version: int | None) -> OpenVersion:
         def opened(record: Mapping[str, Any], contract: ModelContract) -> LoadedModel:
             if record["version"] == version:
-                raise Retry("it is not opened yet")
+                raise Unavailable("it is not opened yet")
             return self._open(record, contract)
 
         return opened
@@ -328,8 +330,8 @@ def _near(logged: Any, again: Any, tolerance: Tolerance) -> Any:
     return again
 
 
-def _problem(message: Message, detail: str) -> Problem:
-    return Problem("altered", message.topic(), message.partition(), message.offset(), detail)
+def _problem(message: Message, detail: str) -> AccountProblem:
+    return AccountProblem("altered", message.topic(), message.partition(), message.offset(), detail)
 
 
 class _Clock:

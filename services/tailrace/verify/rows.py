@@ -11,7 +11,7 @@ import numpy as np
 from tailrace.clickhouse.client import ClickHouse, quoted
 from tailrace.streaming.records import TopicPartition as Partition
 from tailrace.verify.check import Offsets
-from tailrace.verify.log import Range
+from tailrace.verify.log import OffsetRange
 
 
 class Digest(NamedTuple):
@@ -36,13 +36,13 @@ class Digest(NamedTuple):
 NOTHING = Digest(0, 0, 0, 0)
 
 
-class Rows:
+class StoredRows:
     """Rows of every table that keeps events: those with ``_topic``, ``_partition``, ``_offset``."""
 
     def __init__(self, clickhouse: ClickHouse) -> None:
         self._clickhouse = clickhouse
 
-    def digests(self, ranges: Mapping[Partition, Range]) -> dict[Partition, Digest]:
+    def digests(self, ranges: Mapping[Partition, OffsetRange]) -> dict[Partition, Digest]:
         """What is stored of each partition, within the offsets that were read of it."""
         found: dict[Partition, Digest] = defaultdict(lambda: NOTHING)
         topics = {p.topic for p in ranges}
@@ -64,7 +64,7 @@ class Rows:
                     )
         return dict(found)
 
-    def offsets(self, partition: Partition, within: Range) -> Offsets:
+    def offsets(self, partition: Partition, within: OffsetRange) -> Offsets:
         """The offset of every row of a partition."""
         held: list[int] = []
         for table in self._tables():
@@ -81,7 +81,7 @@ class Rows:
         return [f"{quoted(self._clickhouse.database)}.{quoted(table)}" for (table,) in found.rows]
 
 
-def _within(ranges: Mapping[Partition, Range]) -> str:
+def _within(ranges: Mapping[Partition, OffsetRange]) -> str:
     topics: dict[str, list[str]] = defaultdict(list)
     for partition, (low, end) in ranges.items():
         topics[partition.topic].append(

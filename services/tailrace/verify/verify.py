@@ -28,18 +28,18 @@ from tailrace.runtime.patience import Patience
 from tailrace.streaming import dead_letters
 from tailrace.streaming.backends.kafka.topics import LANE, topics_read_by
 from tailrace.streaming.ids import prediction_id
-from tailrace.streaming.records import Message, Source
+from tailrace.streaming.records import Message, RecordRef
 from tailrace.streaming.records import TopicPartition as Partition
 from tailrace.streaming.watermark_records import mark_time
-from tailrace.verify.check import Growing, Offsets, Problem, account, compare_rows
+from tailrace.verify.check import AccountProblem, Growing, Offsets, account, compare_rows
 from tailrace.verify.decisions import Decisions, Published
-from tailrace.verify.heads import Heads
-from tailrace.verify.log import Log, Range
+from tailrace.verify.log import Log, OffsetRange
 from tailrace.verify.logged import known_to, messages_at, packages
-from tailrace.verify.outcomes import Outcomes
-from tailrace.verify.report import Report
+from tailrace.verify.outcomes import LaneOutcomes
+from tailrace.verify.prediction_header import Heads
+from tailrace.verify.report import VerifyReport
 from tailrace.verify.rescore import Rescorer, Sample
-from tailrace.verify.rows import NOTHING, Digest, Rows
+from tailrace.verify.rows import NOTHING, Digest, StoredRows
 
 SCORER = "scorer"
 _POLL_S = 0.25
@@ -60,7 +60,7 @@ _DECISIONS = {
     lanes.PERFORMANCE_REPORTS: "PerformanceReport",
 }
 
-Ranges = dict[Partition, Range]
+Ranges = dict[Partition, OffsetRange]
 
 
 class _Lane(NamedTuple):
@@ -106,14 +106,14 @@ class Verification:
         self._decisions = Decisions(self._contracts)
         self._models: frozenset[str] = frozenset()
         self._events: dict[Partition, Growing] = defaultdict(Growing)
-        self._ranges: dict[Partition, Range] = {}
-        self._report = Report()
+        self._ranges: dict[Partition, OffsetRange] = {}
+        self._report = VerifyReport()
         self._registry, self._home = registry, home or home_dir()
         self._manifest = known_to(self._home)
         self._sample = Sample(deep)
         self._control_messages: list[Message] = []
 
-    def run(self, progress: Callable[[int], None] = lambda done: None) -> Report:
+    def run(self, progress: Callable[[int], None] = lambda done: None) -> VerifyReport:
         """Reads, settles, compares. ``progress`` is told how many records have been read.
 
         Raises:
@@ -124,18 +124,18 @@ class Verification:
         with closing(self._log):
             return self._run()
 
-    def _run(self) -> Report:
+    def _run(self) -> VerifyReport:
         began = time.monotonic()
         # Ends are taken of what is derived first, so that whatever it names is within what is read.
         found = [self._bounds(lane) for lane in self._lanes()]
         self._read_control({p: r for topics in _CONTROL for p, r in self._log.retained(topics).items()})
         for lane in found:
             self._settle(lane)
-        self._report.offend(self._decisions.problems())
+        self._report.report_problems(self._decisions.problems())
         for partition, events in self._events.items():
             self._report.topic(partition.topic).events += len(events)
         if self._connection.clickhouse is not None:
-            self._compare_rows(Rows(ClickHouse.connect(self._connection)))
+            self._compare_rows(StoredRows(ClickHouse.connect(self._connection)))
         if messages := self._sample.messages():
             self._rescore(messages)
         self._report.seconds = time.monotonic() - began
@@ -209,15 +209,15 @@ class Verification:
 
     def _decided(self, message: Message, record: Mapping[str, Any]) -> None:
         """Takes a decision in, where it is about a model that is verified."""
-        at, name = Source.of(message), _DECISIONS[message.topic()]
+        at, name = RecordRef.of(message), _DECISIONS[message.topic()]
         if record["model"] not in self._models or self._copies.is_copy(message):
             return
         if name == "Rollout":
-            self._report.offend(self._decisions.rollout(at, record))
+            self._report.report_problems(self._decisions.rollout(at, record))
         elif name == "TrainingRun":
             self._decisions.run(at, record)
         else:
-            self._report.offend(self._decisions.report(at, record))
+            self._report.report_problems(self._decisions.report(at, record))
 
     # --- one lane
 
@@ -230,7 +230,7 @@ class Verification:
         refused: dict[Partition, Growing] = defaultdict(Growing)
         first_kept: dict[Partition, int] = {}
         contracts = [a.contract for a in self._contracts.by_digest.values() if a.contract.lane == lane.name]
-        outcomes = Outcomes(lane, contracts, self._codec, partial(messages_at, self._connection))
+        outcomes = LaneOutcomes(lane, contracts, self._codec, partial(messages_at, self._connection))
 
         def take(message: Message) -> None:
             at = Partition(message.topic(), message.partition())
@@ -242,7 +242,7 @@ class Verification:
             elif (head := self._named(message)) is not None:
                 self._sample.offer(message)
                 outcomes.prediction(message, head)
-                source = Source(**head["source"])
+                source = RecordRef(**head["source"])
                 partition = Partition(source.topic, source.partition)
                 if at.topic == lane.predictions:
                     predicted[partition].append(source.offset)
@@ -253,11 +253,11 @@ class Verification:
             if message.topic() != lane.requests:
                 outcomes.truth(message)
 
-        self._take(found.outcomes, lambda message: report.offend(outcomes.outcome(message)))
+        self._take(found.outcomes, lambda message: report.report_problems(outcomes.outcome(message)))
         self._take(found.answers, take)
         self._take(found.asked, take_asked)
         lows = {p: r.low for ranges in found[2:] for p, r in ranges.items()}
-        report.offend(outcomes.problems(lows))
+        report.report_problems(outcomes.problems(lows))
         compared_from = self._compared_from(lane, found.answers, first_kept, partitions)
 
         totals = report.topic(lane.requests)
@@ -281,14 +281,18 @@ class Verification:
             totals.in_flight += len(settled.in_flight)
             totals.lost += len(settled.lost)
             totals.duplicated += len(settled.duplicated)
-            report.offend(_problems("lost", partition, settled.lost, "neither prediction nor dead letter"))
-            report.offend(_problems("duplicated", partition, settled.duplicated, "answered more than once"))
-            report.offend(
+            report.report_problems(
+                _problems("lost", partition, settled.lost, "neither prediction nor dead letter")
+            )
+            report.report_problems(
+                _problems("duplicated", partition, settled.duplicated, "answered more than once")
+            )
+            report.report_problems(
                 _problems("unasked", partition, settled.unasked, "answered, and there is no request")
             )
         for named in (predicted, refused):
             for partition in named.keys() - set(partitions):
-                report.offend(
+                report.report_problems(
                     _problems("unasked", partition, named[partition].array(), "there is no such partition")
                 )
         for (model, version, partition), offsets in shadowed.items():
@@ -297,22 +301,22 @@ class Verification:
             )
 
     def _settle_shadow(
-        self, partition: Partition, who: str, offsets: Offsets, asked: Mapping[Partition, Range]
+        self, partition: Partition, who: str, offsets: Offsets, asked: Mapping[Partition, OffsetRange]
     ) -> None:
         low = asked[partition].low if partition in asked else 0
         requested = self._events[partition].array()
         settled = account(requested, offsets, low=low, compared_from=low, committed=None)
-        self._report.offend(
+        self._report.report_problems(
             _problems("shadow-duplicated", partition, settled.duplicated, f"scored twice {who}")
         )
-        self._report.offend(
+        self._report.report_problems(
             _problems("shadow-unasked", partition, settled.unasked, f"scored {who}, and there is no request")
         )
 
     def _compared_from(
         self,
         lane: Lane,
-        answers: Mapping[Partition, Range],
+        answers: Mapping[Partition, OffsetRange],
         first_kept: Mapping[Partition, int],
         partitions: Collection[Partition],
     ) -> dict[Partition, int]:
@@ -328,57 +332,63 @@ class Verification:
 
     def _named(self, message: Message) -> dict[str, Any] | None:
         """A prediction's head, once it is known to name what exists; None where it cannot be read."""
-        at = Source.of(message)
+        at = RecordRef.of(message)
 
-        def offend(check: str, detail: str) -> None:
-            self._report.offend([Problem(check, at.topic, at.partition, at.offset, detail)])
+        def report_problems(check: str, detail: str) -> None:
+            self._report.report_problems([AccountProblem(check, at.topic, at.partition, at.offset, detail)])
 
         try:
             head = self._heads.read(message.value())
         except BadRecord as bad:
-            offend("unreadable", str(bad))
+            report_problems("unreadable", str(bad))
             return None
         model, version = head["model"], head["version"]
         published = self._decisions.versions.get((model, version))
         if published is None or published.digest != head["artifact_digest"]:
-            offend(
+            report_problems(
                 "unpublished",
                 f"{model} version {version} ({head['artifact_digest'][:12]}) was never published",
             )
         applied = self._contracts.by_digest.get(head["contract_digest"])
         if applied is None or applied.model != model:
-            offend("unapplied", f"contract {head['contract_digest'][:12]} of {model} was never in force")
+            report_problems(
+                "unapplied", f"contract {head['contract_digest'][:12]} of {model} was never in force"
+            )
         revision = head["rollout_revision"]
         if (model, revision) not in self._decisions.revisions:
-            offend("unrolled", f"{model} has no rollout revision {revision}")
+            report_problems("unrolled", f"{model} has no rollout revision {revision}")
         elif not self._decisions.answers(model, revision, head["role"], version):
-            offend("unrolled", f"version {version} of {model} is not {head['role']} in revision {revision}")
-        if head["prediction_id"] != prediction_id(head["role"], Source(**head["source"]), version):
-            offend(
+            report_problems(
+                "unrolled", f"version {version} of {model} is not {head['role']} in revision {revision}"
+            )
+        if head["prediction_id"] != prediction_id(head["role"], RecordRef(**head["source"]), version):
+            report_problems(
                 "misnamed",
                 f"prediction_id {head['prediction_id']} is not that of its role, source and version",
             )
         return head
 
-    def _refused(self, message: Message) -> Source | None:
+    def _refused(self, message: Message) -> RecordRef | None:
         """Which request a dead letter of the scorer's is about; None where another service wrote it."""
         try:
             letter = dead_letters.parse(message)
         except ValueError as error:
-            at = Source.of(message)
-            self._report.offend([Problem("unreadable", at.topic, at.partition, at.offset, str(error))])
+            at = RecordRef.of(message)
+            self._report.report_problems(
+                [AccountProblem("unreadable", at.topic, at.partition, at.offset, str(error))]
+            )
             return None
         return letter.source if letter.service == SCORER else None
 
     def _rescore(self, messages: list[Message]) -> None:
         opened = packages(self._connection, self._home, self._report.revoked)
         rescorer = Rescorer(self._records, self._control_messages, opened, known_to(self._home))
-        self._report.offend(rescorer.problems(messages, partial(messages_at, self._connection)))
+        self._report.report_problems(rescorer.problems(messages, partial(messages_at, self._connection)))
         self._report.rescored = len(messages)
 
     # --- ClickHouse
 
-    def _compare_rows(self, rows: Rows) -> None:
+    def _compare_rows(self, rows: StoredRows) -> None:
         """Compares rows with events, once the sink had time to store what was read."""
         stored = topics_read_by("sink")
         ranges = {p: r for p, r in self._ranges.items() if _general(p.topic) in stored}
@@ -396,10 +406,14 @@ class Verification:
             topic.rows = (topic.rows or 0) + found.get(partition, NOTHING).rows
         for partition in behind:
             result = compare_rows(events[partition], rows.offsets(partition, ranges[partition]))
-            self._report.offend(_problems("unstored", partition, result.missing, "has no row in ClickHouse"))
-            self._report.offend(_problems("stored-twice", partition, result.doubled, "has several rows"))
+            self._report.report_problems(
+                _problems("unstored", partition, result.missing, "has no row in ClickHouse")
+            )
+            self._report.report_problems(
+                _problems("stored-twice", partition, result.doubled, "has several rows")
+            )
             if not self._log.compacted(partition.topic):
-                self._report.offend(
+                self._report.report_problems(
                     _problems("no-event", partition, result.unknown, "a row without an event")
                 )
 
@@ -409,5 +423,5 @@ def _general(topic: str) -> str:
     return topic if topic.startswith("tailrace.") else LANE + topic.rpartition(".")[2]
 
 
-def _problems(check: str, partition: Partition, offsets: Offsets, detail: str) -> Iterator[Problem]:
-    return (Problem(check, *partition, int(offset), detail) for offset in offsets)
+def _problems(check: str, partition: Partition, offsets: Offsets, detail: str) -> Iterator[AccountProblem]:
+    return (AccountProblem(check, *partition, int(offset), detail) for offset in offsets)

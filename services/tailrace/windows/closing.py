@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, Self
 
 from tailrace.contracts.records.lanes import WINDOW_PARTS, WINDOW_STATE
 from tailrace.contracts.state.contracts import AppliedContract
-from tailrace.errors import BadRecord, Retry
+from tailrace.errors import BadRecord, Unavailable
 from tailrace.streaming.bounds import Budget, size_of
 from tailrace.streaming.records import Record
 from tailrace.telemetry import metrics
-from tailrace.windows.kinds import NO_TIME, Cell, Closed, Judged, Windows
+from tailrace.windows.kinds import NO_TIME, Cell, Closed, Windows, WindowVerdict
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +36,14 @@ class _Due(NamedTuple):
     key: WindowKey
 
 
-class Place(NamedTuple):
+class PartPlace(NamedTuple):
     """A part's offset, and when it was appended, in ms."""
 
     offset: int
     appended: int
 
 
-class Claim(NamedTuple):
+class PartitionProgress(NamedTuple):
     """The records of a stream in a partition, which have been counted up to some time."""
 
     topic: str
@@ -52,7 +52,7 @@ class Claim(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Window:
+class OpenWindow:
     """What is known of an open window.
 
     Attributes:
@@ -65,9 +65,9 @@ class Window:
     sums: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     next_age: int = 0
     kept_to: int = 0
-    changed_at: Place | None = None
+    changed_at: PartPlace | None = None
 
-    def plus(self, kind: Windows, cell: Cell, place: Place) -> Window:
+    def plus(self, kind: Windows, cell: Cell, place: PartPlace) -> OpenWindow:
         of_age = self.sums.get(cell.age, {})
         total = kind.add(of_age.get(cell.subject), cell.counts)
         changed_at = place if self.changed_at is None else self.changed_at
@@ -113,12 +113,12 @@ class ModelWindows:
         judged_to: by stream and contract, where not all that is due has been judged: up to which time of closing.
     """
 
-    windows: dict[WindowKey, Window] = field(default_factory=dict)
-    claims: dict[Claim, int] = field(default_factory=dict)
+    windows: dict[WindowKey, OpenWindow] = field(default_factory=dict)
+    claims: dict[PartitionProgress, int] = field(default_factory=dict)
     partitions: dict[str, int] = field(default_factory=dict)
     memory: dict[str, dict[str, Any]] = field(default_factory=dict)
     kept_to: int = 0
-    changed_at: Place | None = None
+    changed_at: PartPlace | None = None
     over: list[WindowKey] = field(default_factory=list)
     judged_to: dict[str, int] = field(default_factory=dict)
 
@@ -135,11 +135,11 @@ class ModelWindows:
 
     # Counting ---
 
-    def add(self, kind: Windows, part: Mapping[str, Any], place: Place, *, again: bool = False) -> None:
+    def add(self, kind: Windows, part: Mapping[str, Any], place: PartPlace, *, again: bool = False) -> None:
         """Takes a part in; ``again``: of history, so that its windows may have been judged since.
 
         Raises:
-            Retry: a cell's contract is not known yet. Nothing is taken in then.
+            Unavailable: a cell's contract is not known yet. Nothing is taken in then.
         """
         self.partitions[part["lane"]] = part["partitions"]
         frontiers: dict[tuple[str, str], int] = {}
@@ -149,7 +149,7 @@ class ModelWindows:
             frontiers[cell.stream, cell.contract_digest] = self._frontier(kind, contract, cell.stream)
         for cell in cells:
             key = WindowKey(cell.stream, cell.contract_digest, cell.window_start)
-            window = self.windows.get(key, Window())
+            window = self.windows.get(key, OpenWindow())
             if place.offset < window.kept_to:
                 continue
             closes_at = kind.closes_at(_contract(kind, key.contract_digest), key.start, cell.age)
@@ -162,7 +162,7 @@ class ModelWindows:
         if place.offset < self.kept_to:
             return
         for claim in part["claims"]:
-            where = Claim(claim["topic"], claim["partition"], claim["stream"])
+            where = PartitionProgress(claim["topic"], claim["partition"], claim["stream"])
             self.claims[where] = max(claim["time"], self.claims.get(where, NO_TIME))
         if self.changed_at is None:
             self.changed_at = place
@@ -170,7 +170,7 @@ class ModelWindows:
     def _frontier(self, kind: Windows, contract: AppliedContract, stream: str) -> int:
         """Up to where all partitions have been counted."""
         return min(
-            self.claims.get(Claim(topic, partition, stream), NO_TIME)
+            self.claims.get(PartitionProgress(topic, partition, stream), NO_TIME)
             for topic in kind.sources(contract, stream)
             for partition in range(self.partitions.get(topic.rpartition(".")[0], 1))
         )
@@ -233,13 +233,13 @@ class ModelWindows:
 
     # Keeping ---
 
-    def needs(self) -> Place | None:
+    def needs(self) -> PartPlace | None:
         """The first part that is not in what was kept; None where all are."""
         changed = [self.changed_at, *(window.changed_at for window in self.windows.values())]
         return min((at for at in changed if at is not None), default=None)
 
     def keep(
-        self, kind: Windows, offset: int, budget: Budget, *, before: Place, all_memory: bool
+        self, kind: Windows, offset: int, budget: Budget, *, before: PartPlace, all_memory: bool
     ) -> dict[str, bytes | None]:
         """What is to be written down, by name, so that no part before ``before``, by offset or time, is needed again;
         as far as the budget goes.
@@ -292,10 +292,10 @@ class ModelWindows:
             stream, digest, start = name.split("/")
             if digest not in kind.contracts().by_digest:
                 raise ValueError("no such contract")
-            self.windows[WindowKey(stream, digest, int(start))] = Window.from_json(kind, value)
+            self.windows[WindowKey(stream, digest, int(start))] = OpenWindow.from_json(kind, value)
             return
         known = json.loads(value)
-        claims = {Claim(*where): int(time) for *where, time in known["claims"]}
+        claims = {PartitionProgress(*where): int(time) for *where, time in known["claims"]}
         kept_to, partitions = int(known["kept_to"]), {str(k): int(v) for k, v in known["partitions"].items()}
         self.memory = {str(stream): dict(memory) for stream, memory in known["memory"].items()}
         self.judged_to = {str(name): int(time) for name, time in known.get("judged_to", {}).items()}
@@ -307,12 +307,12 @@ def _stretch(key: WindowKey) -> str:
     return f"{key.stream}/{key.contract_digest}"
 
 
-def is_before(place: Place, other: Place) -> bool:
+def is_before(place: PartPlace, other: PartPlace) -> bool:
     """Whether it is before the other by offset, or by time."""
     return place.offset < other.offset or place.appended < other.appended
 
 
-def _judge(kind: Windows, closed: Closed, memory: dict[str, Any]) -> Judged:
+def _judge(kind: Windows, closed: Closed, memory: dict[str, Any]) -> WindowVerdict:
     """What the kind makes of a window. One whose counts no honest counting makes is left out: it would end every
     process that comes to it.
     """
@@ -322,11 +322,11 @@ def _judge(kind: Windows, closed: Closed, memory: dict[str, Any]) -> Judged:
         metrics.SKIPPED.labels(WINDOW_PARTS, "not-judged").inc()
         which = {"model": closed.model, "stream": closed.stream, "start": closed.window_start}
         log.exception("a window cannot be judged", extra={"window": str(which)})
-        return Judged([], memory)
+        return WindowVerdict([], memory)
 
 
 def _contract(kind: Windows, digest: str) -> AppliedContract:
     contract = kind.contracts().by_digest.get(digest)
     if contract is None:
-        raise Retry(f"a window's contract, {digest[:12]}, has not been read yet")
+        raise Unavailable(f"a window's contract, {digest[:12]}, has not been read yet")
     return contract

@@ -11,7 +11,7 @@ import numpy as np
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.streaming.records import DeadLetter, Message, TopicPartition
 from tailrace.streaming.watermark_records import mark_stream, mark_time
-from tailrace.windows.kinds import NO_TIME, Cell, Rows, Times, Windows
+from tailrace.windows.kinds import NO_TIME, Cell, ReadRows, Times, Windows
 
 Clocks = Mapping[tuple[TopicPartition, str], int]
 """The clock of each stream in each partition."""
@@ -20,7 +20,7 @@ _MOST_BYTES = 1024 * 1024
 """Of counts in one part."""
 
 
-class Counted(NamedTuple):
+class CountedBatch(NamedTuple):
     """What a batch comes to: cells by lane and model, clocks that moved, and messages that cannot be read."""
 
     cells: dict[tuple[str, str], list[Cell]]
@@ -28,9 +28,9 @@ class Counted(NamedTuple):
     dead_letters: list[DeadLetter]
 
 
-def count(windows: Windows, batch: Sequence[Message], clocks: Clocks) -> Counted:
+def count(windows: Windows, batch: Sequence[Message], clocks: Clocks) -> CountedBatch:
     """Counts a batch of the lanes' topics, given the clocks before it."""
-    counted = Counted(defaultdict(list), {}, [])
+    counted = CountedBatch(defaultdict(list), {}, [])
     by_topic: dict[str, list[Message]] = defaultdict(list)
     for message in batch:
         by_topic[message.topic()].append(message)
@@ -40,7 +40,7 @@ def count(windows: Windows, batch: Sequence[Message], clocks: Clocks) -> Counted
 
 
 def _count_topic(
-    windows: Windows, topic: str, messages: Sequence[Message], clocks: Clocks, counted: Counted
+    windows: Windows, topic: str, messages: Sequence[Message], clocks: Clocks, counted: CountedBatch
 ) -> None:
     messages = _honest(windows, topic, messages, counted)
     if not messages:
@@ -48,7 +48,7 @@ def _count_topic(
     stream = windows.stream_of(topic)
     is_row = np.array([message.value() is not None for message in messages], dtype=np.bool_)
     rows = [message for message in messages if message.value() is not None]
-    read = windows.read(topic, rows) if rows else Rows(np.empty(0, dtype=np.int64), {}, None)
+    read = windows.read(topic, rows) if rows else ReadRows(np.empty(0, dtype=np.int64), {}, None)
     lane = topic.rpartition(".")[0]
     counted.dead_letters.extend(
         DeadLetter(f"{lane}.dead-letters", rows[at], bad.code, bad.reason, bad.field)
@@ -67,7 +67,9 @@ def _count_topic(
             counted.cells[lane, model].append(cell)
 
 
-def _honest(windows: Windows, topic: str, messages: Sequence[Message], counted: Counted) -> Sequence[Message]:
+def _honest(
+    windows: Windows, topic: str, messages: Sequence[Message], counted: CountedBatch
+) -> Sequence[Message]:
     """The messages without those that have neither a value nor a mark, or a mark further ahead than any honest one."""
     lane = topic.rpartition(".")[0]
     applied = (each for history in windows.contracts().history.values() for each in history)
@@ -104,7 +106,7 @@ def _times(
 
 
 def _move(
-    stream: str, topic: str, messages: Sequence[Message], times: Times, clocks: Clocks, counted: Counted
+    stream: str, topic: str, messages: Sequence[Message], times: Times, clocks: Clocks, counted: CountedBatch
 ) -> Times:
     """Moves the clocks of a stream's topic; returns what they were before each message."""
     before = np.empty(len(messages), dtype=np.int64)
@@ -124,7 +126,7 @@ def _move_by_marks(
     messages: Sequence[Message],
     is_row: np.ndarray[Any, np.dtype[np.bool_]],
     clocks: Clocks,
-    counted: Counted,
+    counted: CountedBatch,
     streams: Collection[str],
 ) -> None:
     for at in np.flatnonzero(~is_row).tolist():

@@ -25,7 +25,7 @@ NO_TIME = -(2**62)
 """Before all event times: the clock of a partition that has told none."""
 
 
-class Rows(NamedTuple):
+class ReadRows(NamedTuple):
     """Messages that were read: their event times, why some are bad (by position), and whatever counting needs."""
 
     times: Times
@@ -69,7 +69,7 @@ class Closed(NamedTuple):
     subjects: dict[str, Any]
 
 
-class Judged(NamedTuple):
+class WindowVerdict(NamedTuple):
     """What follows from a closed window: records to be written, and the new memory (JSON)."""
 
     records: list[Record]
@@ -108,11 +108,11 @@ class Windows(Protocol):
         """Topics that have to be counted far enough before a window of the stream is judged."""
         ...
 
-    def read(self, topic: str, messages: Sequence[Message]) -> Rows:
+    def read(self, topic: str, messages: Sequence[Message]) -> ReadRows:
         """Reads messages of a topic, of several partitions, marks left out. Raises ``Retry``."""
         ...
 
-    def count(self, topic: str, rows: Rows, before: Times) -> Sequence[tuple[str, Cell]]:
+    def count(self, topic: str, rows: ReadRows, before: Times) -> Sequence[tuple[str, Cell]]:
         """The cells of the rows that are not bad, each with its model, as few as may be.
 
         ``before`` is the clock of each row's partition before the row: the largest event time so far, `NO_TIME`
@@ -147,7 +147,7 @@ class Windows(Protocol):
         """Counts that, added to None, make an equal sum."""
         ...
 
-    def judge(self, closed: Closed, memory: dict[str, Any]) -> Judged:
+    def judge(self, closed: Closed, memory: dict[str, Any]) -> WindowVerdict:
         """Judges a window. Called for the windows of a model and stream in the order of ``closes_at``, then start,
         digest, age; ``memory`` is what the call before returned for this model and stream, {} at first.
 

@@ -13,7 +13,7 @@ from typing import Any
 from tailrace.contracts.records.control_codec import ControlCodec
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.errors import BadRecord
-from tailrace.streaming.records import Message, Source
+from tailrace.streaming.records import Message, RecordRef
 from tailrace.streaming.watermark_records import EARLIEST_MS
 from tailrace.telemetry import metrics
 from tailrace.windows.kinds import Cell, Windows
@@ -49,7 +49,9 @@ class PartReader:
             self._check(part, message.timestamp()[1])
         except BadRecord as bad:
             metrics.SKIPPED.labels(message.topic(), bad.code).inc()
-            log.warning("skipped a part of windows", extra={"at": str(Source.of(message)), "why": str(bad)})
+            log.warning(
+                "skipped a part of windows", extra={"at": str(RecordRef.of(message)), "why": str(bad)}
+            )
             return None
         return part
 

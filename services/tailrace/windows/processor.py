@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 from tailrace.contracts.records.control_codec import ControlCodec
 from tailrace.contracts.records.lanes import WINDOW_PARTS, WINDOW_STATE
 from tailrace.contracts.state.contracts import AppliedContract
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 from tailrace.streaming.backends.abstract import Committed, History, Retriable
 from tailrace.streaming.bounds import STEP, Bounds, Budget
 from tailrace.streaming.processor import Clock, Output
-from tailrace.streaming.records import Hold, Message, Record, TopicPartition
-from tailrace.windows.closing import ModelWindows, Place, is_before
+from tailrace.streaming.records import Message, PausedPartition, Record, TopicPartition
+from tailrace.windows.closing import ModelWindows, PartPlace, is_before
 from tailrace.windows.counting import Clocks, count, crosses, parts
 from tailrace.windows.kinds import NO_TIME, Windows
 from tailrace.windows.parts import PartReader
@@ -45,11 +45,11 @@ class _Draft(NamedTuple):
     clocks: dict[tuple[TopicPartition, str], int]
     told: dict[tuple[TopicPartition, str], int]
     windows: _Open
-    ends: dict[int, Place]
+    ends: dict[int, PartPlace]
     more: dict[int, bool]
 
 
-class WindowedLogic:
+class WindowedProcessor:
     """Counts and judges windows.
 
     Args:
@@ -81,7 +81,7 @@ class WindowedLogic:
         self._bounds = bounds
         self._open: _Open = {}
         # By partition of the parts: up to where they were taken in, and whether more can be made of them.
-        self._ends: dict[int, Place] = {}
+        self._ends: dict[int, PartPlace] = {}
         self._more: dict[int, bool] = {}
         # What was read again and not put together yet.
         self._kept: dict[int, dict[str, bytes | None]] = {}
@@ -107,7 +107,7 @@ class WindowedLogic:
                 self._clocks.update({(tp, stream): time for stream, time in facts.items()})
                 continue
             self._open[tp.partition] = {}
-            self._ends[tp.partition] = Place(offset, 0)
+            self._ends[tp.partition] = PartPlace(offset, 0)
             if facts:
                 history[tp] = facts["from"], offset
                 history[TopicPartition(WINDOW_STATE, tp.partition)] = 0, None
@@ -222,7 +222,7 @@ class WindowedLogic:
         try:
             return self._partitions(topic)
         except Retriable as error:
-            raise Retry(str(error)) from error
+            raise Unavailable(str(error)) from error
 
     def _tell_clocks(self, messages: Sequence[Message], draft: _Draft) -> None:
         facts: dict[TopicPartition, dict[str, int]] = defaultdict(dict)
@@ -254,11 +254,11 @@ class WindowedLogic:
                 touched[model] = models[model].copy() if model in models else ModelWindows()
             try:
                 touched[model].add(self._kind, part, _place(message))
-            except Retry as away:
+            except Unavailable as away:
                 end = message.offset()
-                draft.output.holds[TopicPartition(WINDOW_PARTS, partition)] = Hold(end, str(away))
+                draft.output.paused[TopicPartition(WINDOW_PARTS, partition)] = PausedPartition(end, str(away))
                 break
-        before = Place(end - self._keep_after, appended - KEEP_AFTER_MS)
+        before = PartPlace(end - self._keep_after, appended - KEEP_AFTER_MS)
         for model, windows in models.items():
             needs = windows.needs()
             if model not in touched and needs is not None and is_before(needs, before):
@@ -269,7 +269,7 @@ class WindowedLogic:
             is_news = remembered != (windows.memory, windows.judged_to)
             kept = windows.keep(self._kind, end, budget, before=before, all_memory=is_news)
             draft.records.extend(self._state(partition, model, *item) for item in kept.items())
-        draft.windows[partition], draft.ends[partition] = touched, Place(end, appended)
+        draft.windows[partition], draft.ends[partition] = touched, PartPlace(end, appended)
         needed = [at for windows in {**models, **touched}.values() if (at := windows.needs()) is not None]
         draft.more[partition] = any(windows.judged_to for windows in touched.values()) or any(
             is_before(at, before) for at in needed
@@ -303,8 +303,8 @@ class WindowedLogic:
             del self._kept[partition], self._parts[partition]
 
 
-def _place(message: Message) -> Place:
-    return Place(message.offset(), message.timestamp()[1])
+def _place(message: Message) -> PartPlace:
+    return PartPlace(message.offset(), message.timestamp()[1])
 
 
 def _is_of(kind: Windows, message: Message) -> bool:

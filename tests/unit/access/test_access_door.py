@@ -14,7 +14,7 @@ from tests.support.asgi import Client
 
 from tailrace.access.credentials import APPLICATION, HTTP, OPS, SERVICES, Credentials
 from tailrace.access.digests import Digests
-from tailrace.access.door import Door, Rules
+from tailrace.access.door import Door, DoorRules
 from tailrace.access.home_servers import make_tokens
 from tailrace.access.pages import host_names
 
@@ -30,11 +30,11 @@ async def behind(scope: Scope, receive: Receive, send: Send) -> None:
     )
 
 
-def rules(**changed: object) -> Rules:
+def rules(**changed: object) -> DoorRules:
     def refuse(status: int, sentence: str) -> Response:
         return PlainTextResponse(sentence, status)
 
-    given = Rules(refuse, host_names("registry"), frozenset({SERVICES, OPS}), frozenset({"/ping"}))
+    given = DoorRules(refuse, host_names("registry"), frozenset({SERVICES, OPS}), frozenset({"/ping"}))
     return given._replace(**changed)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tailrace.alerts.lasting import Open, lasts
+from tailrace.alerts.open_alerts import Open, lasts
 
 
 def alert_at(open_alerts: Open, at: int, severity: str = "warning") -> dict[str, Any] | None:

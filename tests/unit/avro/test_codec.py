@@ -15,7 +15,7 @@ from tests.support.memory_registry import MemoryRegistry
 
 from tailrace.avro.codec import Codec, is_json
 from tailrace.contracts.records.control_codec import CONTROL_RECORDS, ControlCodec, control_schema
-from tailrace.errors import BadRecord, Retry
+from tailrace.errors import BadRecord, Unavailable
 
 TIME = {"type": "long", "logicalType": "timestamp-millis"}
 FLAT = {
@@ -262,7 +262,7 @@ def test_a_registry_that_is_away_is_no_bad_record() -> None:
     value = codec.encode(1, RECORD)
     registry.away = True
     assert codec.decode(value).record == RECORD, "what is known needs no registry"
-    with pytest.raises(Retry):
+    with pytest.raises(Unavailable):
         codec.decode(b"\x00\x00\x00\x00\x02rest")
     registry.away = False
     assert code_of(codec.decode, b"\x00\x00\x00\x00\x02rest")[0] == "unknown-schema"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tailrace.avro.registry import IncompatibleSchema, RegistryClient, UnknownSchema
-from tailrace.errors import BadRecord, Retry, TailraceError, UsageError
+from tailrace.errors import BadRecord, TailraceError, Unavailable, UsageError
 
 
 class Server(HTTPServer):
@@ -68,9 +68,9 @@ def error(code: int) -> bytes:
         (200, b"[]", TailraceError, "not as a schema registry does"),
         (401, error(40101), TailraceError, "SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO"),
         (403, error(40301), TailraceError, "lacks the right"),
-        (500, error(50001), Retry, "answers 500"),
-        (503, b"", Retry, "answers 503"),
-        (429, b"", Retry, "answers 429"),
+        (500, error(50001), Unavailable, "answers 500"),
+        (503, b"", Unavailable, "answers 503"),
+        (429, b"", Unavailable, "answers 429"),
         (200, b'{"schema": "{}", "schemaType": "PROTOBUF"}', BadRecord, "PROTOBUF"),
         (200, b'{"schema": "{}", "references": [{"name": "x"}]}', BadRecord, "references"),
     ],
@@ -128,14 +128,17 @@ def test_a_proxy_for_the_world_is_not_asked_about_this_machine(
 
 def test_an_answer_cut_short_is_a_retry(server: Server) -> None:
     server.missing = 5
-    with pytest.raises(Retry, match="cannot be reached"):
+    with pytest.raises(Unavailable, match="cannot be reached"):
         RegistryClient(server.url).schema(1)
 
 
 def test_nobody_there_and_nobody_answering_are_retries(server: Server) -> None:
-    with pytest.raises(Retry, match="cannot be reached"):
+    with pytest.raises(Unavailable, match="cannot be reached"):
         RegistryClient("http://127.0.0.1:9").schema(1)
-    with HTTPServer(("127.0.0.1", 0), _Handler) as silent, pytest.raises(Retry, match="cannot be reached"):
+    with (
+        HTTPServer(("127.0.0.1", 0), _Handler) as silent,
+        pytest.raises(Unavailable, match="cannot be reached"),
+    ):
         RegistryClient(f"http://127.0.0.1:{silent.server_port}", timeout=0.05).schema(1)
 
 

@@ -14,7 +14,7 @@ from tailrace.client import Client, DeliveryFailed, Rejected
 from tailrace.client import client as module
 from tailrace.connection import Connection
 from tailrace.errors import TailraceError
-from tailrace.streaming.records import Message, PlainMessage, Source
+from tailrace.streaming.records import Message, PlainMessage, RecordRef
 
 REFUSED, SILENT = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), KafkaError(KafkaError._MSG_TIMED_OUT)
 SOON_S = 5.0
@@ -187,7 +187,7 @@ def test_who_follows_a_model_gets_its_events_and_no_others_of_the_lane(
 ) -> None:
     models = ("credit", "other", "credit")
     events = [
-        lane.prediction(Source("credit.requests", 0, at), f"r{at}", "k", at, model=model).value
+        lane.prediction(RecordRef("credit.requests", 0, at), f"r{at}", "k", at, model=model).value
         for at, model in enumerate(models)
     ]
     left: list[Message] = [PlainMessage("credit.predictions", 0, at, v) for at, v in enumerate(events)]

@@ -6,9 +6,9 @@ import pytest
 
 from tailrace.client.answers import Waiter
 from tailrace.client.errors import DeliveryFailed, Rejected, Timeout
-from tailrace.streaming.records import Source
+from tailrace.streaming.records import RecordRef
 
-HERE, ELSEWHERE = Source("m.requests", 0, 7), Source("m.requests", 0, 8)
+HERE, ELSEWHERE = RecordRef("m.requests", 0, 7), RecordRef("m.requests", 0, 8)
 
 
 @pytest.mark.parametrize("answer_first", [True, False])

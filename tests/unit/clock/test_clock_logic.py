@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.clock.logic import LIVE_FOR_MS, LIVE_WITHIN_MS, SILENT_MS, Silence, Traffic
+from tailrace.clock.silence import LIVE_FOR_MS, LIVE_WITHIN_MS, SILENT_MS, Silence, Traffic
 from tailrace.contracts.state.lane_clocks import LaneClock, LaneClocks, record_of
 from tailrace.streaming.records import TopicPartition
 

@@ -11,7 +11,7 @@ from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.problems import ContractError
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.succession import check_succession
-from tailrace.control.apply import Plan, plan
+from tailrace.control.apply import ApplyPlan, plan
 
 BASE = """\
 model: m
@@ -185,8 +185,8 @@ def test_changes_are_told_field_by_field() -> None:
 # --- the fold
 
 
-def planned(text: str, follows: int) -> Plan:
-    return Plan("f", load_contract(text), text, follows, [])
+def planned(text: str, follows: int) -> ApplyPlan:
+    return ApplyPlan("f", load_contract(text), text, follows, [])
 
 
 def test_of_two_that_follow_the_same_revision_the_first_is_in_force() -> None:

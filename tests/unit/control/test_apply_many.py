@@ -12,7 +12,7 @@ from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.control import apply as applying
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 
 TEXT = """model: {}
 owner: {{team: works}}
@@ -62,9 +62,9 @@ def test_after_a_failure_no_other_lane_is_begun(monkeypatch: pytest.MonkeyPatch,
 
     def register(registry: object, contract: ModelContract) -> None:
         begun.append(contract.model)
-        raise Retry("the registry is away")
+        raise Unavailable("the registry is away")
 
     monkeypatch.setattr(applying, "register_schemas", register)
-    with pytest.raises(Retry, match="registry is away"):
+    with pytest.raises(Unavailable, match="registry is away"):
         apply_all(tmp_path, {f"m{n}": f"lane{n}" for n in range(40)}, [])
     assert len(begun) <= 4, "as many as are made at the same time"

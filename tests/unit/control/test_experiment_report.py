@@ -7,12 +7,12 @@ from tests.support.reports import DAY, earned, report
 
 from tailrace.cli.experiment import picture, rows
 from tailrace.control.experiment_report import described
-from tailrace.models.rollout_state.fold import Arm, Experiment, RolloutState
+from tailrace.models.rollout_state.fold import Arm, ExperimentState, RolloutState
 
 STATE = RolloutState(
     "credit",
     champion=1,
-    experiment=Experiment("fixed", 0.5, "s", (Arm("a", 1, 0.5), Arm("b", 3, 0.5))),
+    experiment=ExperimentState("fixed", 0.5, "s", (Arm("a", 1, 0.5), Arm("b", 3, 0.5))),
     experiment_began=DAY,
 )
 

@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from tailrace.cli.app import app
-from tailrace.control.prune import ChunkAt, Kept, Since, unneeded
+from tailrace.control.prune import ChunkAt, RetainedPredictions, Since, unneeded
 from tailrace.errors import UsageError
-from tailrace.models.rollout_state.fold import Canary, RolloutState
+from tailrace.models.rollout_state.fold import CanaryState, RolloutState
 
 DAY = 86_400_000
 KEPT = 30 * DAY
@@ -43,7 +43,7 @@ def state(champion: int | None = None, known: int = 9, **more: Any) -> RolloutSt
 
 
 def gone(history: list[Since], *versions: int, now: int = NOW, earliest: int | None = None) -> dict[int, str]:
-    kept = Kept(KEPT, earliest)
+    kept = RetainedPredictions(KEPT, earliest)
     found = unneeded("credit", chunks(*versions), records(*versions), history, kept, now)
     assert all(v.keys == tuple(c.key for c in chunks(v.version)) and v.bytes == 15 for v in found)
     return {v.version: v.why for v in found}
@@ -51,7 +51,13 @@ def gone(history: list[Since], *versions: int, now: int = NOW, earliest: int | N
 
 def test_what_the_rollout_names_is_needed() -> None:
     now = state(
-        4, previous=3, shadow=(5,), candidates=(6,), canary=Canary(7, 0.1, "salt", 1), rejected=(2,), known=8
+        4,
+        previous=3,
+        shadow=(5,),
+        candidates=(6,),
+        canary=CanaryState(7, 0.1, "salt", 1),
+        rejected=(2,),
+        known=8,
     )
     history = [Since(0, state(1, known=1)), Since(DAY, now)]
     found = gone(history, *range(1, 10))
@@ -66,7 +72,7 @@ def test_a_version_is_needed_while_predictions_that_it_made_are_kept(role: str) 
     scoring = {
         "champion": state(1),
         "shadow": state(2, shadow=(1,)),
-        "canary": state(2, canary=Canary(1, 0.1, "salt", 1)),
+        "canary": state(2, canary=CanaryState(1, 0.1, "salt", 1)),
     }[role]
     left = NOW - 40 * DAY
     history = [Since(0, scoring), Since(left, state(2, retired=(1,)))]
@@ -100,7 +106,7 @@ def test_chunks_of_no_manifest_go_and_those_of_other_models_stay() -> None:
     history = [Since(0, state(1))]
     there = [*chunks(1, 2), *chunks(1, 2, model="churn"), *chunks(1, model="credit-eu")]
     odd = [ChunkAt("credit", 0, 900, 1), ChunkAt("credit/x/model/0", 0, 901, 1), ChunkAt("", 0, 902, 1)]
-    (found,) = unneeded("credit", there + odd, records(1), history, Kept(KEPT, None), NOW)
+    (found,) = unneeded("credit", there + odd, records(1), history, RetainedPredictions(KEPT, None), NOW)
     assert (found.version, found.why, found.published) == (2, "no manifest names it", False)
     assert found.keys == ("credit/2/model/0", "credit/2/model/1")
 
@@ -108,16 +114,23 @@ def test_chunks_of_no_manifest_go_and_those_of_other_models_stay() -> None:
 def test_what_stands_under_a_key_that_a_needed_version_uses_is_left_alone_and_the_rest_goes() -> None:
     history = [Since(0, state(1))]
     stray = ChunkAt("credit/1/model/0", 0, 5, 10)
-    assert unneeded("credit", [stray, *chunks(1)], records(1), history, Kept(KEPT, None), NOW) == []
+    assert (
+        unneeded("credit", [stray, *chunks(1)], records(1), history, RetainedPredictions(KEPT, None), NOW)
+        == []
+    )
     beyond = ChunkAt("credit/1/model/2", 0, 6, 10)
-    (found,) = unneeded("credit", [stray, beyond, *chunks(1)], records(1), history, Kept(KEPT, None), NOW)
+    (found,) = unneeded(
+        "credit", [stray, beyond, *chunks(1)], records(1), history, RetainedPredictions(KEPT, None), NOW
+    )
     assert (found.version, found.keys, found.published) == (1, ("credit/1/model/2",), False)
 
 
 def test_of_a_version_that_is_not_needed_everything_goes() -> None:
     history = [Since(0, state(1)), Since(DAY, state(2, retired=(1,)))]
     stray = [ChunkAt("credit/1/model/0", 0, 5, 10), ChunkAt("credit/1/card/0", 0, 6, 10)]
-    (found,) = unneeded("credit", [*stray, *chunks(1)], records(1), history, Kept(KEPT, None), NOW)
+    (found,) = unneeded(
+        "credit", [*stray, *chunks(1)], records(1), history, RetainedPredictions(KEPT, None), NOW
+    )
     assert found.keys == ("credit/1/model/0", "credit/1/card/0", "credit/1/model/1")
     assert (found.bytes, found.published) == (35, True)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tailrace.demo.observed import Seen
 from tailrace.demo.pacing import STILL_S, Pacing, behind, unjudged
-from tailrace.demo.seen import Seen
-from tailrace.streaming.records import Source
+from tailrace.streaming.records import RecordRef
 
 DAY = 86_400_000
 
@@ -22,11 +22,11 @@ class Clock:
 def _seen(answers: int = 0, event_ms: int = 0) -> Seen:
     seen = Seen("credit")
     for offset in range(answers):
-        at = Source("credit.requests", 0, offset)
+        at = RecordRef("credit.requests", 0, offset)
         seen.request(at, 0)
         source = {"topic": "credit.requests", "partition": 0, "offset": offset}
         answer = {"source": source, "event_time": event_ms, "version": 1, "action": "a", "request_id": "r"}
-        seen.prediction(Source("credit.predictions", 0, offset), 0, answer)
+        seen.prediction(RecordRef("credit.predictions", 0, offset), 0, answer)
     return seen
 
 

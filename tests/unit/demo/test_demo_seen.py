@@ -9,10 +9,10 @@ from sklearn.metrics import accuracy_score
 
 from tailrace.demo import accuracy
 from tailrace.demo.accuracy import Point, Share
-from tailrace.demo.beats import beats, drift_alerts, successor
 from tailrace.demo.display import chart, sparkline
-from tailrace.demo.seen import Seen
-from tailrace.streaming.records import Source
+from tailrace.demo.milestones import beats, drift_alerts, successor
+from tailrace.demo.observed import Seen
+from tailrace.streaming.records import RecordRef
 
 CHANGE = 1_000
 
@@ -59,16 +59,16 @@ def _report(start: int, role: str, version: int, right: float | None, n: int, **
 
 def test_answers_are_matched_with_requests_in_whatever_order_the_topics_come() -> None:
     seen = Seen("credit")
-    requests = [Source("credit.requests", 0, offset) for offset in range(3)]
+    requests = [RecordRef("credit.requests", 0, offset) for offset in range(3)]
     seen.request(requests[0], 100)
-    seen.prediction(Source("credit.predictions", 0, 7), 130, _prediction(0, event_time=5))
-    seen.prediction(Source("credit.predictions", 0, 8), 131, _prediction(1, event_time=6))
+    seen.prediction(RecordRef("credit.predictions", 0, 7), 130, _prediction(0, event_time=5))
+    seen.prediction(RecordRef("credit.predictions", 0, 8), 131, _prediction(1, event_time=6))
     assert [a.wait_ms for a in seen.answers] == [30]
     seen.request(requests[1], 101)
     seen.request(requests[2], 102)
     assert [(a.source, a.wait_ms) for a in seen.answers] == [(requests[0], 30), (requests[1], 30)]
     assert (seen.requests, seen.twice, seen.event_ms) == (3, 0, 6)
-    seen.prediction(Source("credit.predictions", 0, 9), 140, _prediction(1))
+    seen.prediction(RecordRef("credit.predictions", 0, 9), 140, _prediction(1))
     assert seen.twice == 1
 
 

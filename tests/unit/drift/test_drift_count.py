@@ -10,10 +10,10 @@ import pytest
 from tailrace.avro.columns.decoder import Column
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.drift.count import Counted, count
-from tailrace.drift.counts import Counts
-from tailrace.drift.layout import Layout
-from tailrace.drift.read_predictions import Identity, Predictions
+from tailrace.drift.count import CountedPredictions, count
+from tailrace.drift.counts import DriftCounts
+from tailrace.drift.layout import SlotLayout
+from tailrace.drift.read_predictions import PredictionIdentity, PredictionRows
 from tailrace.models.reference import Reference, category_profile, number_profile
 from tailrace.windows.kinds import NO_TIME
 
@@ -37,7 +37,7 @@ def contract(target: str = "boolean") -> ModelContract:
     return load_contract(CONTRACT.replace("TYPE", target))
 
 
-def layout(*, classes: bool = True) -> Layout:
+def layout(*, classes: bool = True) -> SlotLayout:
     colours = np.array(["red"] * 600 + ["blue"] * 400, dtype=object)
     answers = np.array(["false"] * 900 + ["true"] * 100, dtype=object)
     reference = Reference(
@@ -47,10 +47,10 @@ def layout(*, classes: bool = True) -> Layout:
         score=number_profile(TRAINED / 1_000),
         predicted_class=category_profile(answers, ("false", "true")) if classes else None,
     )
-    return Layout.of(reference, ["x", "colour"])
+    return SlotLayout.of(reference, ["x", "colour"])
 
 
-def predictions(times: Any, **changed: Column) -> Predictions:
+def predictions(times: Any, **changed: Column) -> PredictionRows:
     n = len(times)
     nothing = Column(np.full(n, np.nan), np.zeros(n, dtype=np.bool_))
     columns = {
@@ -63,22 +63,22 @@ def predictions(times: Any, **changed: Column) -> Predictions:
     } | changed
     request = {name: columns[name] for name in ("x", "colour", "vip")}
     outputs = {name: columns[name] for name in ("score", "value", "predicted_class")}
-    identity = Identity("m", 1, "artifact", "contract", "champion", "model")
-    return Predictions(identity, np.arange(n), np.array(times, dtype=np.int64), request, outputs)
+    identity = PredictionIdentity("m", 1, "artifact", "contract", "champion", "model")
+    return PredictionRows(identity, np.arange(n), np.array(times, dtype=np.int64), request, outputs)
 
 
 def counted(
-    some: Predictions, of: Layout | None = None, before: Any = None, under: ModelContract | None = None
-) -> list[Counted]:
+    some: PredictionRows, of: SlotLayout | None = None, before: Any = None, under: ModelContract | None = None
+) -> list[CountedPredictions]:
     clocks = np.full(len(some.at), NO_TIME) if before is None else np.array(before)
     return list(count(some, under or contract(), of or layout(), clocks))
 
 
-def by_segment(found: list[Counted]) -> dict[str, Counts]:
+def by_segment(found: list[CountedPredictions]) -> dict[str, DriftCounts]:
     return {one.subject.segment: one.counts for one in found}
 
 
-def field(counts: Counts, of: Layout, name: str) -> list[int]:
+def field(counts: DriftCounts, of: SlotLayout, name: str) -> list[int]:
     slots = next(f for f in of.fields if f.name == name)
     return [int(n) for n in counts.slots[slots.first : slots.first + slots.width]]
 
@@ -160,7 +160,7 @@ def test_without_a_reference_rows_are_counted_alone() -> None:
 def test_counts_come_back_from_bytes(largest: int, filled: int) -> None:
     slots = np.zeros(500, dtype=np.int64)
     slots[:filled] = largest
-    back = Counts.from_bytes(Counts(7, 2, slots).to_bytes())
+    back = DriftCounts.from_bytes(DriftCounts(7, 2, slots).to_bytes())
     assert (back.rows, back.late) == (7, 2)
     assert back.slots.dtype == np.int64
     assert back.slots.tolist() == slots.tolist()

@@ -10,8 +10,8 @@ import pytest
 from tests.support.drifting import CONTRACT, DAY, FEATURES, NOW, DriftWorld, draw, expected_tests
 
 from tailrace.contracts.records.lanes import ALERTS, DRIFT_REPORTS
-from tailrace.drift.counts import Counts
-from tailrace.drift.logic import DriftWindows
+from tailrace.drift.counts import DriftCounts
+from tailrace.drift.windows import DriftWindows
 from tailrace.errors import BadRecord
 from tailrace.streaming.records import PlainMessage
 from tailrace.windows.kinds import NO_TIME, Cell, Closed
@@ -156,7 +156,7 @@ def test_a_row_behind_its_partitions_clock_is_a_number_in_the_window_of_the_cloc
     windows = of.windows()
     values = [of.value({**row, "region": "north"}, NOW - 1) for _ in range(3)]
     found, _ = cells(windows, values, before=[NOW - 5, NOW + hour - 1, NOW + hour])
-    counted = [(cell.window_start - NOW, Counts.from_bytes(cell.counts)) for cell in found]
+    counted = [(cell.window_start - NOW, DriftCounts.from_bytes(cell.counts)) for cell in found]
     in_all, in_region = [(-DAY, 2, 0), (0, 0, 1)], [(-DAY, 2, 0), (0, 0, 1)]
     assert [(start, counts.rows, counts.late) for start, counts in counted] == in_all + in_region
     assert all(counts.slots.sum() == counts.rows * 6 for _, counts in counted)
@@ -294,7 +294,7 @@ def test_bad_records_are_refused_one_by_one() -> None:
         7: "event-time-ahead",
         8: "unknown-contract",
     }
-    assert sum(Counts.from_bytes(c.counts).rows for c in found if '"segment":""' in c.subject) == 2
+    assert sum(DriftCounts.from_bytes(c.counts).rows for c in found if '"segment":""' in c.subject) == 2
 
 
 def test_rows_that_take_the_plain_way_count_as_well() -> None:
@@ -304,7 +304,7 @@ def test_rows_that_take_the_plain_way_count_as_well() -> None:
     overlong = value[:lead] + b"\x82\x00p" + value[lead + 2 :]  # a length that takes a byte too many
     found, bad = cells(of.windows(), [overlong, value])
     assert not bad
-    assert sum(Counts.from_bytes(c.counts).rows for c in found if '"segment":""' in c.subject) == 2
+    assert sum(DriftCounts.from_bytes(c.counts).rows for c in found if '"segment":""' in c.subject) == 2
 
 
 def test_each_prediction_is_counted_by_the_contract_that_it_was_made_under() -> None:

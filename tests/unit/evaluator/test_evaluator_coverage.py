@@ -15,7 +15,7 @@ from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.guards.conformal import Quantiles
 from tailrace.models.guards.prediction_sets import interval_of, interval_text, set_holds, set_text
 from tailrace.models.package.build import build_package
-from tailrace.scorer.notes import Notes
+from tailrace.scorer.findings import Findings
 from tailrace.scorer.uncertainty import note_uncertainty
 
 COVERAGE = "\nguardrails: {coverage: 90%}\n"
@@ -148,7 +148,7 @@ def test_reported_coverage_is_that_of_the_truths_and_what_the_package_promises()
     n = 3000
     fresh, actual = models.rows("binary", n, seed=2)
     fresh = fresh.assign(income=fresh.income.fillna(built.manifest.impute["income"]))
-    found, notes = model.predict(models.columns_of_frame(fresh), n), Notes(n)
+    found, notes = model.predict(models.columns_of_frame(fresh), n), Findings(n)
     note_uncertainty(notes, found, model, 0.9)
     assert found.score is not None
     assert found.predicted_class is not None

@@ -11,8 +11,8 @@ import pytest
 from tests.support.evaluating import ARTIFACT, BINARY, MULTICLASS, REGRESSION, SECOND, Lab, written
 
 from tailrace.contracts.records.lanes import ALERTS, PERFORMANCE_REPORTS
-from tailrace.evaluator.logic import PerformanceWindows
-from tailrace.evaluator.subject import Subject
+from tailrace.evaluator.subject import PerformanceSubject
+from tailrace.evaluator.windows import PerformanceWindows
 from tailrace.models.manifest import Holdout
 from tailrace.windows.kinds import NO_TIME, Closed
 
@@ -597,7 +597,7 @@ def test_columns_and_the_plain_codec_read_the_same(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("tailrace.evaluator.fields.FieldReader._decoder", lambda *_: None)
     plain = lab.counted(lab.lane.outcomes, known)
     assert {k: c.to_bytes() for k, c in fast.items()} == {k: c.to_bytes() for k, c in plain.items()}
-    assert Subject(1, "shadow", ARTIFACT, "", 4).to_text() in {subject for _, _, subject in fast}
+    assert PerformanceSubject(1, "shadow", ARTIFACT, "", 4).to_text() in {subject for _, _, subject in fast}
 
 
 def test_a_contract_that_has_not_come_this_way_is_looked_for() -> None:

@@ -13,18 +13,18 @@ from scipy import stats
 from sklearn import metrics as sk
 from tests.support.evaluating import BINARY, MULTICLASS, REGRESSION, Lab
 
-from tailrace.evaluator.counts import Counts
+from tailrace.evaluator.counts import PerformanceCounts
 from tailrace.evaluator.metrics import Estimate, estimate, metrics_of, positive_index
-from tailrace.evaluator.subject import Subject
+from tailrace.evaluator.subject import PerformanceSubject
 from tailrace.models.package.holdout_metrics import holdout_metrics
 from tailrace.models.predictions import Predictions
 
 LABS = {name: Lab(text) for name, text in (("binary", BINARY), ("multi", MULTICLASS), ("number", REGRESSION))}
 KINDS = ["iris", "rose", "tulip"]
-WHOLE = Subject(1, "champion", "a" * 64, "").to_text()
+WHOLE = PerformanceSubject(1, "champion", "a" * 64, "").to_text()
 
 
-def counts_of(lab: Lab, rows: list[tuple[dict[str, Any], Any]]) -> Counts:
+def counts_of(lab: Lab, rows: list[tuple[dict[str, Any], Any]]) -> PerformanceCounts:
     """Counts of all rows, each what was said and what is true."""
     topic = lab.lane.outcomes
     records = [lab.outcome(lab.prediction(**said), label=truth) for said, truth in rows]
@@ -225,7 +225,7 @@ def test_parts_add_up_to_the_same_bytes_in_any_order(rows: list[tuple[float, boo
     cut = random.randint(1, len(said) - 1)
     parts = [counts_of(LABS["binary"], some) for some in (shuffled[:cut], shuffled[cut:])]
     assert (parts[0] + parts[1]).to_bytes() == whole
-    assert (parts[1] + Counts.from_bytes(parts[0].to_bytes())).to_bytes() == whole
+    assert (parts[1] + PerformanceCounts.from_bytes(parts[0].to_bytes())).to_bytes() == whole
 
 
 def test_the_form_is_json_and_numbers() -> None:

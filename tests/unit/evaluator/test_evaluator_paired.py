@@ -12,20 +12,20 @@ from scipy import stats
 from sklearn import metrics as sk
 from tests.support.evaluating import BINARY, REGRESSION, Lab
 
-from tailrace.evaluator.counts import Counts
+from tailrace.evaluator.counts import PerformanceCounts
 from tailrace.evaluator.metrics import positive_index
-from tailrace.evaluator.paired import Gain, gain
-from tailrace.evaluator.subject import Subject
+from tailrace.evaluator.paired import PairedGain, gain
+from tailrace.evaluator.subject import PerformanceSubject
 
 CREDIT, PRICE = Lab(BINARY), Lab(REGRESSION)
-PAIR = Subject(2, "shadow", "a" * 64, "", 1).to_text()
+PAIR = PerformanceSubject(2, "shadow", "a" * 64, "", 1).to_text()
 
 
 def said(score: float) -> dict[str, Any]:
     return {"score": score, "predicted_class": "true" if score > 0.5 else "false"}
 
 
-def pairs(lab: Lab, rows: list[tuple[dict[str, Any], dict[str, Any], Any]]) -> Counts:
+def pairs(lab: Lab, rows: list[tuple[dict[str, Any], dict[str, Any], Any]]) -> PerformanceCounts:
     records = [
         lab.outcome(
             lab.prediction(**mine, version=2, role="shadow", **({"amount": 100.0} if lab is CREDIT else {})),
@@ -37,7 +37,7 @@ def pairs(lab: Lab, rows: list[tuple[dict[str, Any], dict[str, Any], Any]]) -> C
     return lab.counted(lab.lane.outcomes, records)[0, 0, PAIR]
 
 
-def gains(lab: Lab, counts: Counts, *names: str) -> list[Gain]:
+def gains(lab: Lab, counts: PerformanceCounts, *names: str) -> list[PairedGain]:
     return [gain(name, counts, positive_index(lab.contract)) for name in names]
 
 
@@ -51,7 +51,7 @@ def sample(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.round(scores[0], 2), np.round(scores[1], 2), truth
 
 
-def binary(seed: int, n: int) -> tuple[Counts, np.ndarray, np.ndarray, np.ndarray]:
+def binary(seed: int, n: int) -> tuple[PerformanceCounts, np.ndarray, np.ndarray, np.ndarray]:
     mine, theirs, truth = sample(seed, n)
     rows = [(said(float(a)), said(float(b)), bool(y)) for a, b, y in zip(mine, theirs, truth, strict=True)]
     return pairs(CREDIT, rows), mine, theirs, truth
@@ -151,7 +151,7 @@ def test_a_version_that_says_the_same_gains_nothing() -> None:
 
 @pytest.mark.parametrize("metric", ["auc", "brier", "accuracy", "f1"])
 def test_without_truth_nothing_is_compared(metric: str) -> None:
-    assert gain(metric, Counts(), 1) == Gain(metric)
+    assert gain(metric, PerformanceCounts(), 1) == PairedGain(metric)
 
 
 @settings(max_examples=30)

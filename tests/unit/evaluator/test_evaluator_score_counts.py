@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from tailrace.evaluator import score_counts
-from tailrace.evaluator.counts import Counts
+from tailrace.evaluator.counts import PerformanceCounts
 from tailrace.evaluator.score_counts import LIMIT, ScoreCounts, count_scores, score_keys
 
 
@@ -123,6 +123,6 @@ def test_with_one_row_of_a_class_there_is_an_auc_of_unknown_variance() -> None:
 def test_they_keep_their_form_in_bytes(rows: int) -> None:
     one = counted(np.array([0.25, 0.75]), np.array([True, False]))
     many = ScoreCounts(one.keys, one.counts * rows, 0)
-    assert same(Counts.from_bytes(Counts(scores=many).to_bytes()).scores, many)
+    assert same(PerformanceCounts.from_bytes(PerformanceCounts(scores=many).to_bytes()).scores, many)
     nothing = counted(np.empty(0), np.empty(0, dtype=bool))
-    assert same(Counts.from_bytes(Counts(scores=nothing).to_bytes()).scores, nothing)
+    assert same(PerformanceCounts.from_bytes(PerformanceCounts(scores=nothing).to_bytes()).scores, nothing)

@@ -12,9 +12,9 @@ from tests.support.joining import CONTRACT, JoinedLane
 from tailrace.avro.codec import HEADER
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.joiner.answered import answered
-from tailrace.joiner.contract_plan import ContractPlan
+from tailrace.joiner.contract_plan import JoiningPlan
 from tailrace.joiner.match import CHAMPION, Prediction
-from tailrace.streaming.records import Source
+from tailrace.streaming.records import RecordRef
 
 SAID = {"version": 1, "score": 0.0625, "probabilities": {}, "predicted_class": "false", "value": None}
 NOTHING = SAID | {"score": None, "predicted_class": None}
@@ -47,12 +47,12 @@ def read_back(lane: JoinedLane, **fields: Any) -> dict[str, Any]:
     """What the outcome's field says, by the reference."""
     contract = lane.contract
     applied = AppliedContract("credit", 1, contract.digest, contract.resolved_json, "", "test", 0)
-    record = lane.prediction(Source("credit.requests", 0, 7), "r", "k", 5, **fields)
+    record = lane.prediction(RecordRef("credit.requests", 0, 7), "r", "k", 5, **fields)
     assert record.value is not None
     champion = Prediction(
         CHAMPION, 1, b"id", b"k", 5, 5, (0, 7), contract.digest, record.value[HEADER.size :]
     )
-    written = io.BytesIO(answered(lane.codec, ContractPlan(applied, lane.codec, lane.registry), champion))
+    written = io.BytesIO(answered(lane.codec, JoiningPlan(applied, lane.codec, lane.registry), champion))
     (schema,) = [field["type"] for field in lane.outcome_schema["fields"] if field["name"] == "champion"]
     read = fastavro.schemaless_reader(written, fastavro.parse_schema(schema), None)
     assert written.read() == b""

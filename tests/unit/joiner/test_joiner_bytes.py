@@ -15,20 +15,30 @@ from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.errors import BadRecord
 from tailrace.joiner import match
 from tailrace.joiner.answered import answered
-from tailrace.joiner.contract_plan import ContractPlan
-from tailrace.joiner.forward import Forwarded
+from tailrace.joiner.contract_plan import JoiningPlan
 from tailrace.joiner.lane_contracts import LaneContracts
-from tailrace.joiner.match import ACTION, CHAMPION, LABEL, NOBODY, SHADOW, Prediction, Request, Said, Truth
+from tailrace.joiner.match import (
+    ACTION,
+    CHAMPION,
+    LABEL,
+    NOBODY,
+    SHADOW,
+    Feedback,
+    FeedbackValue,
+    Prediction,
+    Request,
+)
 from tailrace.joiner.outcome import encode
 from tailrace.joiner.packing import pack, unpack
+from tailrace.joiner.partition_state import Facts, PartitionState
 from tailrace.joiner.progress import NEVER, Progress
+from tailrace.joiner.read_feedback import FeedbackPlaces
 from tailrace.joiner.read_predictions import read_predictions
-from tailrace.joiner.read_truths import Place
-from tailrace.joiner.standing import Facts, Standing
+from tailrace.joiner.repartition import Forwarded
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.partitioner import partition_of
 from tailrace.streaming.partitioner_columns import partitions_of
-from tailrace.streaming.records import PlainMessage, Source
+from tailrace.streaming.records import PlainMessage, RecordRef
 
 TARGETS: dict[str, tuple[str, list[Any]]] = {
     "boolean": ("{name: bad, type: boolean}", [True, False]),
@@ -47,18 +57,18 @@ class Lane(JoinedLane):
         super().__init__(text)
         contract = self.contract
         applied = AppliedContract(contract.model, 1, contract.digest, contract.resolved_json, "", "", 0)
-        self.plan = ContractPlan(applied, self.codec, self.registry)
+        self.plan = JoiningPlan(applied, self.codec, self.registry)
         self.view = LaneContracts(self.lane, self.codec)
         self.view.take(self.plan)
 
     def read(self, kind: int, *values: bytes, appended: int = 10**9) -> list[Any]:
         topic = self.lane.labels if kind == LABEL else self.lane.actions
-        where = Place(topic, 2, range(len(values)), [appended] * len(values))
+        where = FeedbackPlaces(topic, 2, range(len(values)), [appended] * len(values))
         return self.view.reader.read(kind, values, where)
 
 
 LANES = {name: Lane(name) for name in TARGETS}
-SOURCE = Source("credit.requests", 5, 3_000_000_000)
+SOURCE = RecordRef("credit.requests", 5, 3_000_000_000)
 
 
 @given(st.integers(-(2**63), 2**63 - 1) | st.integers(2**33, 2**43), st.text(), st.floats(allow_nan=False))
@@ -113,7 +123,7 @@ def test_outcomes_are_what_fastavro_would_have_written(target: str, shadow: bool
         *lane.read(ACTION, action, appended=prediction.time),
     ]
     truths = [
-        Truth(one.time, kind, one.said._replace(late=kind == LABEL))
+        Feedback(one.time, kind, one.said._replace(late=kind == LABEL))
         for one, kind in zip(told, [*[LABEL] * len(labels), ACTION], strict=True)
     ]
     decoded = lane.codec.decode(champion_record.value).record
@@ -190,7 +200,7 @@ def test_by_columns_is_read_what_is_read_one_by_one(target: str, records: list[d
     ]
     avro = [lane.label(**record).value or b"" for record in written]
     found = lane.read(LABEL, *avro)
-    where = Place(lane.lane.labels, 2, range(len(avro)), [10**9] * len(avro))
+    where = FeedbackPlaces(lane.lane.labels, 2, range(len(avro)), [10**9] * len(avro))
     plain = [lane.view.reader._read_plain(LABEL, value, where, at) for at, value in enumerate(avro)]
     assert [shown(one) for one in found] == [shown(one) for one in plain]
     # And as JSON, where JSON can say it.
@@ -250,22 +260,22 @@ def test_a_contract_that_is_not_known_is_looked_for_once() -> None:
 
 
 def test_state_comes_back_as_it_was_packed() -> None:
-    said = Said(b"\x02\x01", True, "credit.labels/0/1", b"x")
+    said = FeedbackValue(b"\x02\x01", True, "credit.labels/0/1", b"x")
     prediction = Prediction(
         SHADOW, 2, b"i", b"k", 1, 2, (0, 3), "c", b"body", b"d", NOBODY, said, said, 3, b"o", "s", True
     )
-    truth = Truth(5, LABEL, said, match.UNMATCHED, (None, b"v", [("h", b"c")], 7))
+    truth = Feedback(5, LABEL, said, match.UNMATCHED, (None, b"v", [("h", b"c")], 7))
     request = Request([prediction], [truth])
     assert unpack(pack(request)) == request
     progress = Progress((200, 1, 2, 3), (201, 77), (90, 0, 4), (150, 5), {0: 2, 7: 4})
-    standing = Standing(
+    standing = PartitionState(
         progress=progress,
         offsets={"labels": 3},
         blocked={(b"r", b"p"): (1, 2, 3, 4)},
         others={"labels/1": (5, 6)},
     )
-    assert Standing.unpack(standing.pack()) == standing
-    assert Standing.unpack(b"nonsense") is None
+    assert PartitionState.unpack(standing.pack()) == standing
+    assert PartitionState.unpack(b"nonsense") is None
     facts = Facts(5, 100, progress, {0: 3, 7: 4})
     assert Facts.of(Committed(9, facts.to_metadata())) == facts
     assert Facts.of(Committed(9)) == Facts(9, NEVER, Progress(), {})
@@ -299,7 +309,7 @@ def test_what_names_another_model_is_of_none_here_whatever_schema_it_has(kind: i
 
 
 def test_all_partitions_have_to_tell_how_far_labels_and_actions_are() -> None:
-    standing = Standing()
+    standing = PartitionState()
     standing.clocks |= {"labels": 50, "actions": 60}
     assert standing.watermark(1) == 50
     clocks = {"labels/1": 40, "labels/2": 70, "actions/1": 30, "actions/2": 80}

@@ -15,12 +15,12 @@ from tailrace.joiner.match import (
     MATCHED,
     SHADOW,
     UNMATCHED,
+    Feedback,
+    FeedbackValue,
+    LabelRules,
     Prediction,
     Request,
     Revision,
-    Rules,
-    Said,
-    Truth,
     add_prediction,
     add_truth,
     close,
@@ -30,7 +30,7 @@ from tailrace.joiner.match import (
     prune,
 )
 
-RULES = Rules(horizon=100, lateness=10)
+RULES = LabelRules(horizon=100, lateness=10)
 OF = {"c": RULES}
 YES, NO = b"\x02\x01", b"\x02\x00"
 
@@ -43,10 +43,10 @@ def prediction(time: int = 0, known: int | None = None, name: bytes = b"p", **fi
     return Prediction(**given_)  # type: ignore[arg-type]
 
 
-def truth(effective: int, value: bytes = YES, kind: int = LABEL, offset: int = 0, time: int = 0) -> Truth:
+def truth(effective: int, value: bytes = YES, kind: int = LABEL, offset: int = 0, time: int = 0) -> Feedback:
     topic = "labels" if kind == LABEL else "actions"
-    said = Said(value, False, f"m.{topic}/0/{offset}", b"", time)
-    return Truth(effective, kind, said, UNMATCHED, (None, b"", None, 0))
+    said = FeedbackValue(value, False, f"m.{topic}/0/{offset}", b"", time)
+    return Feedback(effective, kind, said, UNMATCHED, (None, b"", None, 0))
 
 
 def told(revisions: list[Revision]) -> list[tuple[object, ...]]:
@@ -188,7 +188,7 @@ truths = st.lists(
 
 @given(times, st.integers(0, 200), truths, st.integers(0, 8))
 def test_however_the_truths_are_portioned_the_revisions_are_the_same(
-    time: int, delay: int, some: list[Truth], cut: int
+    time: int, delay: int, some: list[Feedback], cut: int
 ) -> None:
     at_once, in_parts = prediction(time, time + delay), prediction(time, time + delay)
     whole = fold(at_once, some, RULES)
@@ -206,7 +206,7 @@ def test_however_the_truths_are_portioned_the_revisions_are_the_same(
 
 @given(st.lists(times, max_size=5), truths, st.integers(-400, 800))
 def test_nothing_that_is_forgotten_could_still_have_mattered(
-    predicted: list[int], some: list[Truth], now: int
+    predicted: list[int], some: list[Feedback], now: int
 ) -> None:
     request = Request()
     for number, time in enumerate(predicted):

@@ -9,16 +9,16 @@ from tests.support.joining import JoinedLane
 
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.joiner import partition as module
-from tailrace.joiner.contract_plan import ContractPlan
+from tailrace.joiner.contract_plan import JoiningPlan
 from tailrace.joiner.intake import Intake
 from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.partition import LanePartition
-from tailrace.joiner.standing import INPUTS, Facts
-from tailrace.joiner.step import Result
-from tailrace.joiner.store import MemoryStore, Store
+from tailrace.joiner.partition_state import INPUTS, Facts
+from tailrace.joiner.step import StepResult
+from tailrace.joiner.store import KeyValueStore, MemoryStore
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.bounds import Bounds, Budget, size_of
-from tailrace.streaming.records import Message, PlainMessage, Record, Source
+from tailrace.streaming.records import Message, PlainMessage, Record, RecordRef
 from tailrace.streaming.watermark_records import mark, mark_stream, mark_time
 
 NOW = 1_600_000_000_000
@@ -29,7 +29,7 @@ def lane() -> LaneContracts:
     contract = MADE.contract
     found = LaneContracts(MADE.lane, MADE.codec)
     applied = AppliedContract(contract.model, 1, contract.digest, contract.resolved_json, "", "", 0)
-    found.take(ContractPlan(applied, MADE.codec, MADE.registry))
+    found.take(JoiningPlan(applied, MADE.codec, MADE.registry))
     return found
 
 
@@ -42,7 +42,7 @@ def messages(records: Sequence[Record], start: int = 0) -> list[Message]:
 
 def predictions(count: int) -> list[Record]:
     return [
-        MADE.prediction(Source("credit.requests", 0, n), f"r{n}", f"k{n}", NOW + 1_000 * n)
+        MADE.prediction(RecordRef("credit.requests", 0, n), f"r{n}", f"k{n}", NOW + 1_000 * n)
         for n in range(count)
     ]
 
@@ -53,7 +53,9 @@ def labels(count: int) -> list[Record]:
     ]
 
 
-def opened(store: Store, committed: dict[str, Committed] | None = None, partitions: int = 1) -> LanePartition:
+def opened(
+    store: KeyValueStore, committed: dict[str, Committed] | None = None, partitions: int = 1
+) -> LanePartition:
     return LanePartition(lane(), 0, partitions, store, committed or {name: Committed(0) for name in INPUTS})
 
 
@@ -162,7 +164,7 @@ def test_the_dead_letter_of_a_label_that_nobody_asked_for_is_of_the_message_that
     (letter,) = result.letters
     found = letter.message
     assert letter.code == "no-request"
-    assert Source.of(found) == Source.of(said)
+    assert RecordRef.of(found) == RecordRef.of(said)
     assert (found.key(), found.value(), found.headers()) == (said.key(), said.value(), said.headers())
     assert found.timestamp() == said.timestamp()
 
@@ -206,7 +208,7 @@ def test_on_a_lane_that_has_been_idle_a_restart_finds_the_clocks_of_the_other_pa
 
 def test_a_mark_of_shadows_does_not_pass_one_that_waits_for_the_champions_answer() -> None:
     far = NOW + 40_000
-    shadow = MADE.prediction(Source("credit.requests", 0, 0), "r0", "k0", NOW, shadow=True)
+    shadow = MADE.prediction(RecordRef("credit.requests", 0, 0), "r0", "k0", NOW, shadow=True)
     own = opened(MemoryStore())
     inputs = {
         "shadow-predictions": messages([shadow, mark("credit.shadow-predictions", 0, far)]),
@@ -215,7 +217,7 @@ def test_a_mark_of_shadows_does_not_pass_one_that_waits_for_the_champions_answer
         "actions": messages([mark("credit.actions", 0, far)]),
     }
 
-    def marked(result: Result | None) -> dict[str | None, int | None]:
+    def marked(result: StepResult | None) -> dict[str | None, int | None]:
         assert result is not None
         own.apply(result)
         marks = [m for m in messages(result.records) if m.topic() == MADE.lane.outcomes and m.value() is None]

@@ -13,7 +13,7 @@ import pytest
 
 from tailrace.local import keeper as module
 from tailrace.local.home import Home
-from tailrace.local.keeper import Keeper, Kept
+from tailrace.local.keeper import Keeper, KeptProgram
 from tailrace.local.room import Shortage
 
 FULL = [Shortage("disk", "/", 0, 1, "the file system / is full")]
@@ -80,8 +80,8 @@ def keeper(home: SmallHome, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]
     made.stop()
 
 
-def _keep(keeper: Keeper, fake: Fake) -> Kept:
-    kept = Kept("scorer", fake, fake.start, "http://127.0.0.1:1")
+def _keep(keeper: Keeper, fake: Fake) -> KeptProgram:
+    kept = KeptProgram("scorer", fake, fake.start, "http://127.0.0.1:1")
     keeper.keep(kept)
     return kept
 

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from tailrace.errors import TailraceError
-from tailrace.local.health import Answer, ask, lag, reason, starting
+from tailrace.local.health import HealthAnswer, ask, lag, reason, starting
 from tailrace.local.ports import HOST, free_port, require_free
 
 
@@ -19,9 +19,12 @@ def test_nobody_there_is_an_answer_too() -> None:
 
 
 def test_the_reason_of_a_service_that_is_not_ready() -> None:
-    assert reason(Answer(200, "{}")) is None
-    assert reason(Answer(503, '{"ready": false, "reason": "no model for credit"}')) == "no model for credit"
-    assert reason(Answer(503, "")) == "HTTP 503"
+    assert reason(HealthAnswer(200, "{}")) is None
+    assert (
+        reason(HealthAnswer(503, '{"ready": false, "reason": "no model for credit"}'))
+        == "no model for credit"
+    )
+    assert reason(HealthAnswer(503, "")) == "HTTP 503"
 
 
 def test_lag_is_summed_over_partitions() -> None:

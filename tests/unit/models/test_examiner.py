@@ -17,13 +17,13 @@ from onnx import TensorProto, helper
 from tests.support import models
 
 from tailrace.contracts.language.load import load_contract
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Part, sha256
-from tailrace.models.package.examiner import Examiner, Limits
+from tailrace.models.package.examiner import ExaminationLimits, Examiner
 from tailrace.models.package.open import Verified
 
-LIMITS = Limits(memory_bytes=512 << 20, seconds=3.0, batch_rows=1_000)
+LIMITS = ExaminationLimits(memory_bytes=512 << 20, seconds=3.0, batch_rows=1_000)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_an_examiner_that_is_ended_from_outside_is_started_again(examiner: Exami
     process = examiner._process
     assert process is not None
     os.kill(process.pid, signal.SIGKILL)
-    with contextlib.suppress(Retry):  # where it was found out in the middle of things
+    with contextlib.suppress(Unavailable):  # where it was found out in the middle of things
         examiner(verified(), models.contract())
     examiner(verified(), models.contract())
     assert examiner._process is not process

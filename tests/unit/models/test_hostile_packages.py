@@ -21,16 +21,16 @@ from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
 from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.skops.archive import check_archive
-from tailrace.models.package.examiner import Examiner, Limits
+from tailrace.models.package.examiner import ExaminationLimits, Examiner
 from tailrace.models.package.open import Verified, verified_manifest, verified_package
-from tailrace.rollout.logic import RolloutLogic
+from tailrace.rollout.processor import RolloutProcessor
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.records import Record, TopicPartition
 
 
 @pytest.fixture(scope="module")
 def examiner() -> Iterator[Examiner]:
-    examiner = Examiner(Limits(memory_bytes=512 << 20, seconds=2.5, batch_rows=1_000)).start()
+    examiner = Examiner(ExaminationLimits(memory_bytes=512 << 20, seconds=2.5, batch_rows=1_000)).start()
     yield examiner
     examiner.close()
 
@@ -44,7 +44,7 @@ class Service:
         self.loaded: list[int] = []
         self.fetch: Callable[..., list[bytes]] = lambda *_: []
         self.publisher = Publisher()
-        logic = RolloutLogic(
+        logic = RolloutProcessor(
             records(self.publisher.registry, "rollout"),
             lambda r: verified_manifest(r, self.trust),
             self.open,

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from tailrace.avro.columns import bytes_column as spans
 from tailrace.avro.columns import categorical_column as texts
 from tailrace.models.columns import Array, Coded, Columns, column_of, taken
-from tailrace.models.guards import domain as under_test
+from tailrace.models.guards import domain_layout
 from tailrace.models.guards.conformal import conformal_quantiles
-from tailrace.models.guards.domain import MOST_DEVIATIONS, Domain, fit_domain
+from tailrace.models.guards.domain import MOST_DEVIATIONS, TrainingDomain, fit_domain
 from tailrace.models.inputs import Input
 
 NOTHING = conformal_quantiles(np.empty(0))
@@ -26,7 +26,7 @@ class Case(NamedTuple):
     inputs: tuple[Input, ...]
     columns: Columns
     rows: int
-    domain: Domain
+    domain: TrainingDomain
 
 
 def encoded(columns: Columns, i: Input, marked: tuple[str, ...]) -> list[list[float]]:
@@ -78,12 +78,12 @@ def columns_for(fields: list[Any], numbers: Any, texts: Any) -> tuple[tuple[Inpu
     return tuple(inputs), columns
 
 
-def domain_for(inputs: tuple[Input, ...], whitened: bool, seed: int) -> Domain:
+def domain_for(inputs: tuple[Input, ...], whitened: bool, seed: int) -> TrainingDomain:
     draw = np.random.default_rng(seed)
     marked = tuple(i.name for i in inputs if i.name.startswith("marked"))
     width = sum(len(i.categories) + 1 if i.type == "category" else 1 + (i.name in marked) for i in inputs)
     whiten = np.tril(draw.normal(size=(width, width))).tolist() if whitened else None
-    return Domain(
+    return TrainingDomain(
         marked=marked,
         centre=tuple(draw.normal(size=width).tolist()),
         scale=tuple((10.0 ** draw.uniform(-6, 6, width)).tolist()),
@@ -158,7 +158,7 @@ def test_a_fitted_domain_lies_where_the_training_rows_do() -> None:
 
 def test_domains_are_compared_by_what_they_say_also_once_they_have_measured() -> None:
     case = drawn(["number", 2], 3)
-    again = Domain.model_validate_json(case.domain.model_dump_json())
+    again = TrainingDomain.model_validate_json(case.domain.model_dump_json())
     for domain in (case.domain, again):
         domain.measure(case.columns, case.rows, case.inputs)
     assert again == case.domain
@@ -177,9 +177,9 @@ def test_domains_are_compared_by_what_they_say_also_once_they_have_measured() ->
 )
 def test_a_domain_whose_columns_do_not_fit_each_other_is_refused(broken: dict[str, Any]) -> None:
     fine = {"marked": (), "centre": (0.0, 0.0), "scale": (1.0, 1.0), "whiten": ((1.0, 0.0), (0.5, 1.0))}
-    assert Domain(**fine, distances=NOTHING).whiten is not None
+    assert TrainingDomain(**fine, distances=NOTHING).whiten is not None
     with pytest.raises(ValidationError):
-        Domain(**{**fine, **broken}, distances=NOTHING)
+        TrainingDomain(**{**fine, **broken}, distances=NOTHING)
 
 
 @pytest.mark.parametrize("fields", [["number"], ["number", "number", 1]])
@@ -190,14 +190,14 @@ def test_rows_of_other_inputs_are_not_measured(fields: list[Any]) -> None:
 
 
 def test_codes_are_those_that_texts_have_elsewhere() -> None:
-    assert under_test.NULL == texts.UNKNOWN == spans.NULL
+    assert domain_layout.NULL == texts.UNKNOWN == spans.NULL
 
 
 def test_categories_are_measured_by_their_codes_as_by_their_names() -> None:
     case = drawn(["number", 3, 4], 40)
     every, furthest = case.domain.measure(case.columns, case.rows, case.inputs)
     coded: dict[str, Coded] = {
-        i.name: texts.Texts.of(case.columns[i.name].tolist())
+        i.name: texts.CategoricalColumn.of(case.columns[i.name].tolist())
         if i.type == "category"
         else case.columns[i.name]
         for i in case.inputs

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tailrace.access.home_identity import home_id
-from tailrace.errors import Retry, TailraceError
+from tailrace.errors import TailraceError, Unavailable
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import sha256
 from tailrace.models.package.fetch import PackageFetcher
@@ -129,9 +129,9 @@ def test_chunks_that_are_not_there_or_not_those(tmp_path: Path) -> None:
 
 def test_a_topic_that_is_away_is_asked_again_later(tmp_path: Path) -> None:
     def away(_chunks: Sequence[Chunk]) -> list[bytes | None]:
-        raise Retry("the broker is away")
+        raise Unavailable("the broker is away")
 
-    with pytest.raises(Retry):
+    with pytest.raises(Unavailable):
         PackageFetcher(tmp_path, away)(CHUNKS)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from tests.support import models
 
-from tailrace.avro.columns.categorical_column import Texts
+from tailrace.avro.columns.categorical_column import CategoricalColumn
 from tailrace.models.formats.onnx.categories import number_texts, numbers
 from tailrace.models.formats.onnx.run import OnnxModel
 
@@ -46,7 +46,7 @@ def test_the_numbers_are_encoded_as_the_texts_were(values: list[str | None]) -> 
     texts = np.array([value or "" for value in values], dtype=object).reshape(-1, 1)
     said = asked(as_texts, texts)
     objects = np.array([*values, None], dtype=object)[:-1]
-    for column in (Texts.of(values), objects):
+    for column in (CategoricalColumn.of(values), objects):
         assert np.array_equal(said, asked(as_numbers, numbers(column, KNOWN).reshape(-1, 1)))
 
 
@@ -54,7 +54,7 @@ def test_a_text_that_an_encoder_does_not_know_is_refused_as_before() -> None:
     strict = model(encoder("c", zeros=0))
     assert number_texts(strict) == {"c": KNOWN}
     for values, refused in ((["red", None], False), (["red", "blue"], True)):
-        column = numbers(Texts.of(values), KNOWN).reshape(-1, 1)
+        column = numbers(CategoricalColumn.of(values), KNOWN).reshape(-1, 1)
         if refused:
             with pytest.raises(Exception, match="Unknown Category"):
                 asked(strict, column)
@@ -120,7 +120,7 @@ def test_a_model_of_many_long_lines_is_gone_through_once() -> None:
 def test_texts_that_are_no_texts_are_ones_that_nobody_says() -> None:
     broken = model(encoder("c", cats_strings=(b"red", b"\xff\xfe")))
     (known,) = number_texts(broken).values()
-    assert numbers(Texts.of(["red", "\ufffd", None]), known).tolist() == [0, -2, -1]
+    assert numbers(CategoricalColumn.of(["red", "\ufffd", None]), known).tolist() == [0, -2, -1]
 
 
 def test_a_converted_pipeline_takes_its_categories_as_codes() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.contracts.language.load import load_contract
-from tailrace.replay.schedule import ACTION, LABEL, REQUEST, LaneClock, Later, Pace, schedule
+from tailrace.replay.schedule import ACTION, LABEL, REQUEST, LaterRecords, ReplayClock, ReplayPace, schedule
 from tailrace.replay.send import labels_after, last_mark
 
 times = st.lists(st.integers(0, 1_000), max_size=50).map(sorted)
@@ -17,12 +17,12 @@ times = st.lists(st.integers(0, 1_000), max_size=50).map(sorted)
 def test_schedule_is_every_request_and_what_follows_once_in_order_of_event_time(
     requests: list[int], data: st.DataObject
 ) -> None:
-    def later() -> Later:
+    def later() -> LaterRecords:
         rows = data.draw(
             st.lists(st.integers(0, len(requests) - 1), unique=True) if requests else st.just([])
         )
         after = [requests[row] + data.draw(st.integers(0, 500)) for row in rows]
-        return Later(np.array(rows, dtype=np.int64), np.array(after, dtype=np.int64))
+        return LaterRecords(np.array(rows, dtype=np.int64), np.array(after, dtype=np.int64))
 
     labels, actions = later(), later()
     plan = schedule(np.array(requests, dtype=np.int64), labels, actions)
@@ -51,7 +51,7 @@ def test_the_last_mark_closes_what_is_over_and_is_never_of_the_future() -> None:
 @pytest.mark.parametrize(("rate", "speed"), [(100.0, None), (None, 2.0), (None, None)])
 def test_pace_waits_exactly_until_the_next_record_is_due(rate: float | None, speed: float | None) -> None:
     times = np.array([1_000, 1_500, 1_500, 9_000], dtype=np.int64)
-    pace = Pace(times, rate, speed)
+    pace = ReplayPace(times, rate, speed)
     sent, elapsed, log = 0, 0.0, []
     while sent < len(times):
         due = pace.due(elapsed)
@@ -65,7 +65,7 @@ def test_pace_waits_exactly_until_the_next_record_is_due(rate: float | None, spe
 
 
 def test_partitions_that_got_nothing_since_the_last_tick_are_marked() -> None:
-    clock = LaneClock(["requests", "labels"], 2)
+    clock = ReplayClock(["requests", "labels"], 2)
     assert clock.tick(10) == clock.partitions
     clock.wrote("requests", 1, 15)
     assert clock.tick(20) == [("requests", 0), ("labels", 0), ("labels", 1)]

@@ -15,7 +15,7 @@ from tests.support.scoring import CONTRACT
 from tailrace.contracts.language.load import load_contract
 from tailrace.models.rollout_state.fold import Rollouts, RolloutState, state_after
 from tailrace.rollout import decide
-from tailrace.rollout.decide import CommandRefused, Step, admit, refuse
+from tailrace.rollout.decide import CommandRefused, RolloutStep, refuse, register
 
 DERIVED = (
     *("known", "served", "kept", "waiting", "pruned", "promoted_at", "canary_began", "canary_since"),
@@ -24,10 +24,10 @@ DERIVED = (
 LISTS = ("shadow", "candidates", "rejected", "retired", "rolled_back")
 EMPTY = RolloutState("credit")
 EXPERIMENT = "value: CASE WHEN defaulted THEN -1 ELSE 1 END\nexperiment: {share: 50%}\n"
-obey = partial(decide.obey, contract=load_contract(CONTRACT + EXPERIMENT))
+apply_command = partial(decide.apply_command, contract=load_contract(CONTRACT + EXPERIMENT))
 
 
-def folded(before: RolloutState, step: Step, by: str | None = None, **evidence: str) -> RolloutState:
+def folded(before: RolloutState, step: RolloutStep, by: str | None = None, **evidence: str) -> RolloutState:
     """The state after a step, by the fold of its record."""
     facts = {
         name: getattr(step.state, name)
@@ -61,7 +61,7 @@ def folded(before: RolloutState, step: Step, by: str | None = None, **evidence: 
 
 def admitted(state: RolloutState, *versions: int) -> RolloutState:
     for version in versions:
-        state = folded(state, admit(state, version))
+        state = folded(state, register(state, version))
     return state
 
 
@@ -82,7 +82,7 @@ def command(
 
 
 def after(state: RolloutState, kind: str, version: int | None = None, *arms: int) -> RolloutState:
-    step = obey(state, command(kind, version, state.revision, [*arms]))
+    step = apply_command(state, command(kind, version, state.revision, [*arms]))
     assert step.name == kind
     return folded(state, step, by="c")
 
@@ -93,19 +93,19 @@ PROMOTED = after(TWO, "promote", 2)
 def test_the_first_version_answers_and_later_ones_wait() -> None:
     assert (ONE.champion, ONE.candidates, ONE.revision) == (1, (), 1)
     assert (TWO.champion, TWO.candidates, TWO.revision) == (1, (2,), 2)
-    assert admit(EMPTY, 1).name == "first-champion"
-    assert admit(ONE, 2).name == "candidate"
+    assert register(EMPTY, 1).name == "first-champion"
+    assert register(ONE, 2).name == "candidate"
 
 
 def test_after_a_bad_first_version_the_next_good_one_is_the_first_champion() -> None:
     bad = refuse(EMPTY, 1, "unsigned")
     assert (bad.name, bad.state.champion, bad.state.rejected) == ("reject", None, (1,))
-    assert admit(bad.state, 2).state.champion == 2
+    assert register(bad.state, 2).state.champion == 2
 
 
 def test_nothing_moves_by_itself_while_frozen() -> None:
-    assert admit(replace(EMPTY, frozen=True), 1).state.champion is None
-    assert admit(replace(EMPTY, off=True), 1).state.champion == 1
+    assert register(replace(EMPTY, frozen=True), 1).state.champion is None
+    assert register(replace(EMPTY, off=True), 1).state.champion == 1
 
 
 def test_promote_and_back() -> None:
@@ -151,13 +151,13 @@ def test_a_version_whose_package_was_removed_cannot_come_back() -> None:
     assert replace(state, revision=out.revision, pruned=frozenset()) == out
     for kind in ("promote", "shadow"):
         with pytest.raises(CommandRefused, match="publish the model again as a new version"):
-            obey(state, command(kind, 1))
+            apply_command(state, command(kind, 1))
     with pytest.raises(CommandRefused, match="removed already"):
-        obey(state, command("prune", 1))
+        apply_command(state, command("prune", 1))
     for used in (TWO, PROMOTED, after(PROMOTED, "shadow", 1)):
         for version in used.in_use:
             with pytest.raises(CommandRefused, match="in use"):
-                obey(used, command("prune", version))
+                apply_command(used, command("prune", version))
     assert PROMOTED.in_use == {1, 2}
 
 
@@ -169,11 +169,11 @@ def test_frozen_and_off_change_nothing_else() -> None:
 
 
 def test_what_was_judged_of_event_time_is_remembered_of_the_promotion() -> None:
-    state = folded(TWO, obey(TWO, command("promote", 2)), "c", event_time="1700")
+    state = folded(TWO, apply_command(TWO, command("promote", 2)), "c", event_time="1700")
     assert state.promoted_at == 1700
-    frozen = folded(state, obey(state, command("freeze")), "c", event_time="1800")
+    frozen = folded(state, apply_command(state, command("freeze")), "c", event_time="1800")
     assert frozen.promoted_at == 1700
-    assert folded(frozen, obey(frozen, command("rollback")), "c").promoted_at is None
+    assert folded(frozen, apply_command(frozen, command("rollback")), "c").promoted_at is None
 
 
 REJECTED = after(TWO, "reject", 2)
@@ -196,7 +196,7 @@ def test_arms_answer_as_much_as_the_champion_and_are_in_no_list() -> None:
 
 @pytest.mark.parametrize("kind", ["end-experiment", "rollback"])
 def test_an_experiment_ends_and_the_champion_goes_on(kind: str) -> None:
-    step = obey(COMPARED, command(kind))
+    step = apply_command(COMPARED, command(kind))
     assert step.name == "end-experiment"
     state = folded(COMPARED, step, "c")
     assert (state.experiment, state.champion, state.previous) == (None, 2, 1)
@@ -226,7 +226,7 @@ def test_an_arm_that_is_rejected_ends_its_experiment_and_another_version_does_no
 def test_an_experiment_needs_a_contract_that_has_one() -> None:
     for contract in (None, load_contract(CONTRACT)):
         with pytest.raises(CommandRefused, match="has no experiment"):
-            decide.obey(TWO, command("experiment", arms=[2]), contract)
+            decide.apply_command(TWO, command("experiment", arms=[2]), contract)
 
 
 @pytest.mark.parametrize(
@@ -270,11 +270,11 @@ def test_an_experiment_needs_a_contract_that_has_one() -> None:
 )
 def test_refusals_say_why(state: RolloutState, given: dict[str, Any], why: str) -> None:
     with pytest.raises(CommandRefused, match=why):
-        obey(state, given)
+        apply_command(state, given)
 
 
 def test_a_command_need_not_say_what_it_follows() -> None:
-    assert obey(TWO, command("promote", 2, follows=None)).state.champion == 2
+    assert apply_command(TWO, command("promote", 2, follows=None)).state.champion == 2
 
 
 COMMANDS = st.builds(
@@ -297,10 +297,10 @@ def test_a_version_is_in_one_place_and_revisions_count(happened: list[Any]) -> N
         if isinstance(what, int):
             if abs(what) in state.known:
                 continue
-            state = folded(state, admit(state, what) if what > 0 else refuse(state, -what, "bad"))
+            state = folded(state, register(state, what) if what > 0 else refuse(state, -what, "bad"))
         else:
             try:
-                state = folded(state, obey(state, what), "c")
+                state = folded(state, apply_command(state, what), "c")
             except CommandRefused:
                 continue
         champion = () if state.champion is None else (state.champion,)

@@ -12,9 +12,9 @@ from tests.support.scoring import CONTRACT, NOW, REFUSED, Bench, Publisher
 from tests.support.signed import records
 
 from tailrace.contracts.records import lanes
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 from tailrace.models.errors import PackageRefused
-from tailrace.rollout.logic import RolloutLogic
+from tailrace.rollout.processor import RolloutProcessor
 from tailrace.signing.keys import SigningKey
 from tailrace.signing.records import sign_command
 from tailrace.signing.trust import TrustStore
@@ -38,7 +38,7 @@ class Desk:
     def __init__(self, publisher: Publisher | None = None, metadata: str = "", **options: Any) -> None:
         self.publisher = publisher or Publisher()
         self.opened: list[tuple[int, int]] = []
-        logic = RolloutLogic(
+        logic = RolloutProcessor(
             records(self.publisher.registry, "rollout"),
             options.get("verify", lambda record: None),
             self._open,
@@ -230,8 +230,8 @@ def test_a_refused_package_is_rejected_with_an_alert_that_names_the_check(error:
 
 def test_a_package_that_cannot_be_read_for_the_moment_is_waited_for() -> None:
     found = desk()
-    manifest = found.publisher.manifest(2, Retry("chunks away"))
-    with pytest.raises(Retry):
+    manifest = found.publisher.manifest(2, Unavailable("chunks away"))
+    with pytest.raises(Unavailable):
         found.happens(manifest)
     assert len(found.steps) == 1
 
@@ -240,7 +240,7 @@ def test_a_version_of_an_unknown_model_waits_for_its_contract() -> None:
     found = Desk()
     found.publisher.contract()
     output = found.happens(found.publisher.manifest(1), found.command("promote", 1))
-    assert output.holds.keys() == {MANIFESTS}
+    assert output.paused.keys() == {MANIFESTS}
     assert "contract" in (found.logic.waiting() or "")
     assert [a["kind"] for a in found.alerts(output)] == ["command-refused"]
 
@@ -252,7 +252,7 @@ def test_a_version_of_an_unknown_model_that_nobody_trusted_signed_waits_for_noth
     found = Desk(verify=distrust)
     found.publisher.contract()
     output = found.happens(found.publisher.manifest(1))
-    assert output.holds == {}
+    assert output.paused == {}
     assert found.steps == []
     assert [a["kind"] for a in found.alerts(output)] == ["package-refused"]
 
@@ -262,7 +262,7 @@ def test_nothing_is_decided_before_the_steps_of_before_are_read_back() -> None:
     output = found.happens(found.command("promote", 2), read_back=False)
     later = found.command("rollback")
     held = found.happens(later)
-    assert held.holds.keys() == {COMMANDS}
+    assert held.paused.keys() == {COMMANDS}
     assert held.records == []
     found.read_back(output)
     found.happens(later)
@@ -275,7 +275,7 @@ def test_a_new_instance_waits_for_the_steps_of_the_last_one() -> None:
     output = first.happens(first.command("promote", 2))
     second = Desk(first.publisher, output.metadata)
     second.bench.control(first.publisher.contract())
-    assert second.happens(second.command("rollback")).holds.keys() == {COMMANDS}
+    assert second.happens(second.command("rollback")).paused.keys() == {COMMANDS}
 
 
 def test_a_step_by_somebody_else_that_lost_changes_nothing() -> None:
@@ -292,7 +292,7 @@ def test_what_cannot_be_read_is_skipped() -> None:
     (told,) = found.alerts(output)
     assert (told["kind"], told["severity"]) == ("record-refused", "severe")
     assert len(output.records) == 1
-    assert output.holds == {}
+    assert output.paused == {}
 
 
 def test_models_do_not_mix() -> None:

@@ -7,7 +7,7 @@ import json
 from tests.unit.rollout.test_rollout_logic import desk
 
 from tailrace.contracts.records import lanes
-from tailrace.rollout.refusals import EACH, HOUR_MS, Count, Refusals
+from tailrace.rollout.refusals import EACH, HOUR_MS, RefusalCount, Refusals
 from tailrace.streaming.records import Record
 
 BAD = Record(lanes.CLOCKS, b"rubbish", b"credit")
@@ -27,7 +27,7 @@ def test_another_hour_and_another_topic_begin_anew() -> None:
     told(refusals, 100)
     assert refusals.count(lanes.ALERTS, 0).records == 1
     assert told(refusals, 3, HOUR_MS) == [1, 2, 3]
-    assert refusals.count(lanes.CLOCKS, 0) == Count(1, 4), "an hour that is past does not come again"
+    assert refusals.count(lanes.CLOCKS, 0) == RefusalCount(1, 4), "an hour that is past does not come again"
 
 
 def test_what_was_committed_last_is_taken_up() -> None:

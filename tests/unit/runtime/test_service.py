@@ -16,7 +16,7 @@ from tests.support.memory_registry import MemoryRegistry
 from tailrace.errors import TailraceError, UsageError
 from tailrace.local.health import ask, lag, reason
 from tailrace.runtime import service
-from tailrace.runtime.service import Quarantine, Service, run_service
+from tailrace.runtime.service import PoisonRecordQuarantine, Service, run_service
 from tailrace.settings import read_settings
 from tailrace.streaming.backends.abstract import Fatal
 from tailrace.streaming.records import PlainMessage
@@ -198,7 +198,7 @@ def test_what_is_quarantined_goes_to_dead_letters_with_an_alert() -> None:
 
     by, other = (records(MemoryRegistry(), name) for name in ("scorer", "rollout"))
     message = PlainMessage("credit.requests", 2, 7, b"v", b"k", timestamp_ms=1_700_000_000_000)
-    output = Quarantine("scorer", by)(message, "ZeroDivisionError: /")
+    output = PoisonRecordQuarantine("scorer", by)(message, "ZeroDivisionError: /")
     [letter] = output.dead_letters
     assert (letter.topic, letter.message, letter.code) == ("credit.dead-letters", message, "quarantined")
     [record] = output.records
@@ -209,4 +209,4 @@ def test_what_is_quarantined_goes_to_dead_letters_with_an_alert() -> None:
     assert alert["at"] == 1_700_000_000_000
 
     command = PlainMessage("tailrace.commands", 0, 1, b"v")
-    assert Quarantine("rollout", other)(command, "?").dead_letters == []
+    assert PoisonRecordQuarantine("rollout", other)(command, "?").dead_letters == []

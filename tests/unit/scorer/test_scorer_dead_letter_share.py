@@ -105,7 +105,7 @@ def test_marks_are_no_requests_and_what_waits_is_not_counted_yet() -> None:
     waits = TopicPartition("credit.requests", 1)
     bench.logic.assigned({waits: Committed(0, Handover(rollouts=99).to_metadata())})
     output = bench.process([bench.message(Record("credit.requests", b"{}", partition=1))])
-    assert output.holds.keys() == {waits}
+    assert output.paused.keys() == {waits}
     assert counted(output, 1) == [0, 0]
 
 

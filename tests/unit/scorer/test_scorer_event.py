@@ -12,19 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tailrace.avro.columns.bytes_column import Spans
+from tailrace.avro.columns.bytes_column import BytesColumn
 from tailrace.avro.encoding import long
 from tailrace.avro.strict_types import plain
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records.schemas import prediction_schema, request_schema
 from tailrace.models.predictions import Predictions
-from tailrace.scorer.event import FIELDS, Answers, Identity, encode_events
+from tailrace.scorer.event import FIELDS, AnswerIdentity, ScoredAnswers, encode_events
+from tailrace.scorer.findings import Contribution, Finding, Findings
 from tailrace.scorer.id_kernels import write_ids
-from tailrace.scorer.notes import Contribution, Finding, Notes
 from tailrace.scorer.policy import Choice
 from tailrace.scorer.rows import Replaced
 from tailrace.streaming.ids import id_role, prediction_id
-from tailrace.streaming.records import Source
+from tailrace.streaming.records import RecordRef
 
 TARGETS = {
     "binary": "{name: bad, type: boolean}",
@@ -73,20 +73,20 @@ def outputs(task: str, numbers: list[list[float]]) -> Predictions:
 
 
 @st.composite
-def noted(draw: st.DrawFn, rows: int) -> Notes:
-    found = Notes(rows)
+def noted(draw: st.DrawFn, rows: int) -> Findings:
+    found = Findings(rows)
     for step in draw(st.lists(st.dictionaries(st.integers(0, rows - 1), FINDING), max_size=3)):
         found.add(step)
     return found
 
 
 @st.composite
-def batches(draw: st.DrawFn) -> tuple[str, Identity, Answers, list[dict[str, Any]]]:
+def batches(draw: st.DrawFn) -> tuple[str, AnswerIdentity, ScoredAnswers, list[dict[str, Any]]]:
     task = draw(st.sampled_from(sorted(TARGETS)))
     rows = draw(st.integers(1, 4))
     role = draw(st.sampled_from(["champion", "canary", "shadow"]))
     version = draw(st.integers(1, 2**40))
-    identity = Identity(
+    identity = AnswerIdentity(
         schema_id=draw(st.integers(1, 2**31)),
         topic="m.predictions",
         model=draw(TEXT),
@@ -107,16 +107,16 @@ def batches(draw: st.DrawFn) -> tuple[str, Identity, Answers, list[dict[str, Any
     requests = draw(st.lists(REQUEST, min_size=rows, max_size=rows))
     replaced = st.lists(st.builds(Replaced, TEXT, st.none() | TEXT, TEXT), min_size=1, max_size=2)
     texts = st.lists(TEXT.map(str.encode), min_size=rows, max_size=rows)
-    answers = Answers(
+    answers = ScoredAnswers(
         topic=draw(st.text(max_size=200)),  # the hash behind an id is of one block, or of several
         partitions=np.array(
             draw(st.lists(st.integers(0, 200), min_size=rows, max_size=rows)), dtype=np.int64
         ),
         offsets=np.array(draw(st.lists(OFFSET, min_size=rows, max_size=rows)), dtype=np.int64),
-        request_ids=Spans.of(draw(texts)),
-        keys=Spans.of(draw(texts)),
+        request_ids=BytesColumn.of(draw(texts)),
+        keys=BytesColumn.of(draw(texts)),
         event_times=np.array(draw(st.lists(LONG, min_size=rows, max_size=rows)), dtype=np.int64),
-        bodies=Spans.of([b"\0\0\0\0\1" + written(REQUESTS[task], request) for request in requests]),
+        bodies=BytesColumn.of([b"\0\0\0\0\1" + written(REQUESTS[task], request) for request in requests]),
         outputs=outputs(task, numbers),
         choices=np.array(
             draw(st.lists(st.integers(0, len(options) - 1), min_size=rows, max_size=rows)), dtype=np.int64
@@ -133,9 +133,11 @@ def batches(draw: st.DrawFn) -> tuple[str, Identity, Answers, list[dict[str, Any
     return task, identity, answers, requests
 
 
-def expected(task: str, of: Identity, answers: Answers, request: dict[str, Any], row: int) -> dict[str, Any]:
+def expected(
+    task: str, of: AnswerIdentity, answers: ScoredAnswers, request: dict[str, Any], row: int
+) -> dict[str, Any]:
     """The event as a record, put together the plain way."""
-    source = Source(answers.topic, int(answers.partitions[row]), int(answers.offsets[row]))
+    source = RecordRef(answers.topic, int(answers.partitions[row]), int(answers.offsets[row]))
     choice = answers.options[int(answers.choices[row])]
     numbers = answers.outputs
     probabilities, predicted = None, None
@@ -180,7 +182,9 @@ def expected(task: str, of: Identity, answers: Answers, request: dict[str, Any],
 
 @given(batches())
 @settings(max_examples=80)
-def test_an_event_is_what_fastavro_writes(case: tuple[str, Identity, Answers, list[dict[str, Any]]]) -> None:
+def test_an_event_is_what_fastavro_writes(
+    case: tuple[str, AnswerIdentity, ScoredAnswers, list[dict[str, Any]]],
+) -> None:
     task, identity, answers, requests = case
     records = encode_events(identity, answers)
     assert len(records) == len(requests)
@@ -204,7 +208,7 @@ def test_numbers_are_zig_zag(number: int) -> None:
 
 def test_ids_are_hashes_whatever_their_length() -> None:
     lengths, offsets = range(200), (0, 9, 10, 2**62)
-    leads = Spans.of([b"l" * length for length in lengths])
+    leads = BytesColumn.of([b"l" * length for length in lengths])
     which = np.repeat(np.arange(len(leads)), len(offsets))
     at = np.array(offsets * len(leads), dtype=np.int64)
     found = np.empty((len(which), 32), dtype=np.uint8)

@@ -10,7 +10,7 @@ from tests.support.scoring import CONTRACT, REQUEST, Bench, Formula, Later, Publ
 from tailrace.contracts.language.load import load_contract
 from tailrace.models.columns import Array, Columns
 from tailrace.streaming.ids import prediction_id
-from tailrace.streaming.records import Source
+from tailrace.streaming.records import RecordRef
 
 POISONED = REQUEST | {"debt_ratio": Formula.poison}
 
@@ -45,7 +45,7 @@ def test_the_previous_version_answers_in_the_place_of_one_that_fails() -> None:
     assert output.dead_letters == []
     assert (event["served_by"], event["served_cause"], event["role"]) == ("previous", "model", "champion")
     assert (event["version"], event["rollout_revision"]) == (2, 2)
-    assert event["prediction_id"] == prediction_id("champion", Source("credit.requests", 0, 0), 2)
+    assert event["prediction_id"] == prediction_id("champion", RecordRef("credit.requests", 0, 0), 2)
     assert event["score"] == pytest.approx(Formula(1).score(REQUEST), rel=1e-12)
     assert event["action"] == "refer"
     model, previous = event["guardrails"]

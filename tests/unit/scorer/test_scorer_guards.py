@@ -16,7 +16,7 @@ from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher, formula_m
 from tailrace.contracts.language.load import load_contract
 from tailrace.models.columns import Array
 from tailrace.models.formats.load import LoadedModel
-from tailrace.models.guards.domain import LEAST_SHRINKAGE, Domain, fit_domain
+from tailrace.models.guards.domain import LEAST_SHRINKAGE, TrainingDomain, fit_domain
 from tailrace.models.inputs import Input
 from tailrace.models.package.build import build_package
 from tailrace.models.predictions import Predictions
@@ -27,7 +27,7 @@ from tailrace.scorer.output_guard import broken_outputs
 
 
 @functools.cache
-def known() -> tuple[Domain, tuple[Input, ...], float]:
+def known() -> tuple[TrainingDomain, tuple[Input, ...], float]:
     frame, truth = models.rows("binary", 4000, seed=1)
     built = build_package(models.estimator("logistic"), frame, truth, models.contract())
     reference = Reference.from_bytes(built.parts["reference"])

@@ -11,7 +11,7 @@ from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Formula, Publis
 
 from tailrace.contracts.state.lane_clocks import LaneClock, record_of
 from tailrace.models.columns import Array, Columns
-from tailrace.scorer.latency import Pace, too_many
+from tailrace.scorer.latency import LatencyEstimates, too_many
 from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
 from tailrace.streaming.records import Record
 
@@ -54,7 +54,7 @@ def test_where_nobody_would_be_in_time_the_model_is_left_what_it_has() -> None:
 
 
 def test_a_single_pause_says_nothing() -> None:
-    pace = Pace()
+    pace = LatencyEstimates()
     for took in (10.0, 10.0, 900.0, 10.0, 10.0):
         pace.learn(took + 5.0, {("credit", 1): (took, 640)})
     assert (pace.block_ms("credit", 1), pace.besides_ms) == (1.0, 5.0)
@@ -62,7 +62,7 @@ def test_a_single_pause_says_nothing() -> None:
 
 
 def test_versions_that_are_gone_are_forgotten() -> None:
-    pace = Pace()
+    pace = LatencyEstimates()
     pace.learn(30.0, {("credit", 1): (10.0, 640), ("credit", 2): (20.0, 640)})
     pace.keep({("credit", 2), ("other", 1)})
     assert (pace.block_ms("credit", 1), pace.block_ms("credit", 2)) == (None, 2.0)

@@ -25,7 +25,7 @@ from tests.support.scoring import (
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.state.lane_clocks import LaneClock, record_of
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 from tailrace.models.errors import PackageRefused
 from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.scorer.handover import Handover
@@ -33,7 +33,7 @@ from tailrace.scorer.versions import Role
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
 from tailrace.streaming.ids import prediction_id
-from tailrace.streaming.records import Hold, Record, Source, TopicPartition
+from tailrace.streaming.records import PausedPartition, Record, RecordRef, TopicPartition
 from tailrace.streaming.watermark_records import mark
 
 FIRST = TopicPartition("credit.requests", 0)
@@ -52,7 +52,7 @@ def test_a_request_becomes_a_whole_prediction() -> None:
     (event,) = bench.events(output)
     publisher = bench.publisher
     assert output.dead_letters == []
-    assert event["prediction_id"] == prediction_id("champion", Source("credit.requests", 0, 0), 1)
+    assert event["prediction_id"] == prediction_id("champion", RecordRef("credit.requests", 0, 0), 1)
     assert event["request"] == REQUEST | {"model": None}
     assert event["score"] == pytest.approx(Formula(1).score(REQUEST), rel=1e-12)
     assert event["source"] == {"topic": "credit.requests", "partition": 0, "offset": 0}
@@ -254,7 +254,7 @@ def test_while_the_registry_is_away_requests_of_known_schemas_are_answered_and_o
     unknown = bench.publisher.request_value({k: v for k, v in REQUEST.items() if k != "note"}, other)
     bench.publisher.registry.away = True
     assert len(bench.score(known).records) == 1
-    with pytest.raises(Retry):
+    with pytest.raises(Unavailable):
         bench.score(unknown)
     bench.publisher.registry.away = False
     assert len(bench.events(bench.score(unknown))) == 1
@@ -265,7 +265,7 @@ def test_control_records_wait_whole_while_the_registry_is_away() -> None:
     bench = Bench(publisher.logic(), publisher)
     messages = [bench.message(r) for r in (publisher.contract(), publisher.manifest(1))]
     publisher.registry.away = True
-    with pytest.raises(Retry):
+    with pytest.raises(Unavailable):
         bench.logic.control(messages)
     assert bench.logic.topics() == frozenset()
     publisher.registry.away = False
@@ -341,7 +341,7 @@ def test_one_model_without_a_version_holds_its_partition_from_its_first_request(
     )
     assert len(bench.events(output)) == 1
     assert output.dead_letters == []
-    assert output.holds == {FIRST: Hold(1, output.holds[FIRST].reason)}
+    assert output.paused == {FIRST: PausedPartition(1, output.paused[FIRST].reason)}
     assert "three has no version in service" in (bench.logic.waiting() or "")
 
 
@@ -354,7 +354,7 @@ def test_of_two_models_that_wait_the_first_request_holds_the_partition(order: tu
     first, second = order
     avro = bench.publisher.request_value({"x": 1.0}, bench.publisher.contracts[second][0])
     output = bench.score(b'{"model": "one", "x": 1}', b'{"model": "%s", "x": 1}' % first.encode(), avro)
-    assert output.holds[FIRST].offset == 1
+    assert output.paused[FIRST].offset == 1
 
 
 # Versions ---
@@ -373,7 +373,7 @@ def test_requests_wait_while_there_is_no_version() -> None:
     bench.control(publisher.contract())
     assert bench.logic.waiting() is None
     output = bench.requests(REQUEST)
-    assert output.holds[FIRST].offset == 0
+    assert output.paused[FIRST].offset == 0
     assert output.records == []
     assert "credit has no version in service" in (bench.logic.waiting() or "")
     bench.control(publisher.manifest(1), publisher.rollout(champion=1))
@@ -385,13 +385,13 @@ def test_a_new_version_is_opened_in_the_background_and_no_request_waits_for_it()
     publisher, later = Publisher(), Later()
     bench = Bench(publisher.logic(executor=later), publisher)
     bench.control(publisher.contract(), publisher.manifest(1), publisher.rollout(champion=1))
-    assert bench.requests(REQUEST).holds
+    assert bench.requests(REQUEST).paused
     later.run()
     assert [(e["version"], e["rollout_revision"]) for e in bench.events(bench.requests(REQUEST))] == [(1, 1)]
     bench.control(publisher.manifest(2), publisher.rollout(champion=2, previous=1))
     for _ in range(3):
         output = bench.requests(REQUEST)
-        assert not output.holds
+        assert not output.paused
         assert [(e["version"], e["rollout_revision"]) for e in bench.events(output)] == [(1, 1)]
     later.run()
     output = bench.requests(REQUEST)
@@ -438,7 +438,7 @@ def test_an_alert_of_a_batch_that_is_given_up_is_raised_again() -> None:
 
 def test_a_package_that_cannot_be_read_for_the_moment_is_tried_again() -> None:
     bench = serving()
-    bench.control(bench.publisher.manifest(2, Retry("away")), bench.publisher.rollout(champion=2))
+    bench.control(bench.publisher.manifest(2, Unavailable("away")), bench.publisher.rollout(champion=2))
     assert [e["version"] for e in bench.events(bench.requests(REQUEST))] == [1]
     bench.publisher.models["credit", 2] = formula_model(bench.publisher.contracts["credit"][0], 2)
     bench.requests(REQUEST)
@@ -451,7 +451,7 @@ def test_the_first_version_refused_leaves_requests_waiting_and_says_why() -> Non
     publisher = Publisher()
     bench = Bench(publisher.logic(), publisher)
     bench.control(publisher.contract(), publisher.manifest(1, REFUSED), publisher.rollout(champion=1))
-    assert bench.requests(REQUEST).holds
+    assert bench.requests(REQUEST).paused
     assert "refused (golden)" in (bench.logic.waiting() or "")
 
 
@@ -496,7 +496,7 @@ def test_a_version_that_no_longer_fits_its_contract_does_not_answer() -> None:
         bench.publisher.contract(CONTRACT.replace("  grade: {categories: [a, b], missing: impute}\n", ""))
     )
     output = bench.score(bench.publisher.request_value({k: v for k, v in REQUEST.items() if k != "grade"}))
-    assert "does not fit its contract" in output.holds[FIRST].reason
+    assert "does not fit its contract" in output.paused[FIRST].reason
 
 
 # Handovers ---
@@ -519,8 +519,8 @@ def test_a_new_owner_waits_for_the_revision_of_the_last_one() -> None:
 
     after = handed_over(metadata, *first, publisher=publisher)
     output = after.requests(REQUEST)
-    assert output.holds[FIRST].offset == 0
-    assert "last owner" in output.holds[FIRST].reason
+    assert output.paused[FIRST].offset == 0
+    assert "last owner" in output.paused[FIRST].reason
     after.control(*second)
     assert [e["version"] for e in after.events(after.requests(REQUEST))] == [2]
 
@@ -549,7 +549,7 @@ def test_a_new_owner_waits_until_it_has_opened_what_the_last_one_served() -> Non
     after.control(*records[:3])
     later.run()
     after.control(*records[3:])
-    assert "revision 2 of credit" in after.requests(REQUEST).holds[FIRST].reason
+    assert "revision 2 of credit" in after.requests(REQUEST).paused[FIRST].reason
     later.run()
     assert [e["version"] for e in after.events(after.requests(REQUEST))] == [2]
 
@@ -566,7 +566,7 @@ def test_a_new_owner_need_not_have_more_than_the_last_one_had() -> None:
 
     after = handed_over(metadata, *records, publisher=publisher)
     output = after.requests(REQUEST)
-    assert not output.holds
+    assert not output.paused
     assert [e["rollout_revision"] for e in after.events(output)] == [1]
 
 
@@ -612,7 +612,7 @@ def test_shadows_score_the_same_requests_to_their_own_topic() -> None:
     output = bench.requests(REQUEST)
     events = bench.events(output, SHADOW)
     assert [(e["version"], e["role"]) for e in events] == [(2, "shadow"), (3, "shadow")]
-    here = Source("credit.requests", 0, 0)
+    here = RecordRef("credit.requests", 0, 0)
     for event in events:
         assert event["score"] == pytest.approx(Formula(event["version"]).score(REQUEST), rel=1e-12)
         assert event["prediction_id"] == prediction_id("shadow", here, event["version"])
@@ -623,11 +623,11 @@ def test_without_a_shadow_nothing_is_written_and_nothing_waits() -> None:
     bench = serving("shadow")
     output = bench.score(good(bench, "r"), b"bad")
     assert output.records == [mark(SHADOW, 0, HOUR, offset=0)]
-    assert (output.dead_letters, output.holds) == ([], {})
+    assert (output.dead_letters, output.paused) == ([], {})
     publisher = Publisher()
     bare = Bench(publisher.logic("shadow"), publisher)
     bare.control(publisher.contract())
-    assert bare.requests(REQUEST).holds == {}
+    assert bare.requests(REQUEST).paused == {}
 
 
 def test_shadows_pass_marks_on() -> None:
@@ -658,7 +658,7 @@ def test_a_batch_that_is_offered_again_tells_the_time_again() -> None:
     bench = serving("shadow")
     message = bench.message(Record("credit.requests", good(bench, "r")))
     once = bench.logic.process([message], MemoryClock(MemoryLog()))
-    assert once.ahead
+    assert once.pipelined
     # Nothing comes of its commit.
     bench.logic.revoked([FIRST])
     bench.logic.assigned({FIRST: Committed(0)})
@@ -689,7 +689,7 @@ def test_shadows_wait_for_what_is_being_opened_so_that_a_restart_skips_nothing()
     publisher, later = Publisher(), Later()
     bench = Bench(publisher.logic("shadow", later), publisher)
     bench.control(publisher.contract(), publisher.manifest(2), publisher.rollout(champion=1, shadow=[2]))
-    assert bench.requests(REQUEST).holds
+    assert bench.requests(REQUEST).paused
     later.run()
     assert len(bench.events(bench.requests(REQUEST), SHADOW)) == 1
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.scorer.notes import Finding, Notes
+from tailrace.scorer.findings import Finding, Findings
 
 ROWS = 6
 FINDING = st.builds(Finding, st.sampled_from(["domain", "uncertain"]), st.none(), st.sampled_from("abc"))
@@ -20,7 +20,7 @@ STEPS = st.lists(
 
 @given(STEPS, st.lists(st.integers(0, ROWS - 1), max_size=4))
 def test_notes_are_the_findings_of_each_row_in_their_order(steps: list, some: list[int]) -> None:
-    notes = Notes(ROWS)
+    notes = Findings(ROWS)
     findings: list[list[Finding]] = [[] for _ in range(ROWS)]
     flags: dict[str, set[int]] = {}
     for found, flag in steps:

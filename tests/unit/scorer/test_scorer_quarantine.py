@@ -11,11 +11,11 @@ from tests.support.scoring import CONTRACT, REQUEST, Formula, Publisher, serving
 from tailrace.models.columns import Array, Columns
 from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.scorer.handover import Handover
-from tailrace.scorer.quarantine import Quarantine, Quarantined
+from tailrace.scorer.quarantine import Quarantined, VersionQuarantine
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.processor import NamesInFlight, Suspect
-from tailrace.streaming.records import Record, Source, TopicPartition
+from tailrace.streaming.records import Record, RecordRef, TopicPartition
 
 SALT = {"canary_share": 0.5, "canary_salt": "pepper", "canary_step": 1}
 MANY: list[dict[str, Any]] = [{"income": 1_000.0 * at} for at in range(1, 21)]
@@ -49,7 +49,7 @@ def test_a_champion_that_kills_two_processes_is_quarantined_and_the_one_before_i
         assert (event["version"], event["role"], event["rollout_revision"]) == (2, "champion", 2)
         assert (event["served_by"], event["served_cause"]) == ("previous", "quarantined")
         assert event["score"] == pytest.approx(Formula(1).score(REQUEST | changes), rel=1e-12)
-        assert event["prediction_id"] == prediction_id("champion", Source(**event["source"]), 2)
+        assert event["prediction_id"] == prediction_id("champion", RecordRef(**event["source"]), 2)
         assert [finding["guard"] for finding in event["guardrails"]] == ["quarantined", "previous"]
     (alert,) = scorer.alerts()
     assert (alert["kind"], alert["severity"], alert["state"]) == ("version-quarantined", "severe", "raised")
@@ -262,13 +262,13 @@ def test_what_kills_again_after_it_was_put_in_its_place_anew_is_quarantined_agai
     for offset, champion in enumerate((1, 2, 1, 2)):
         step = publisher.rollout(champion=champion)
         assert rollouts.apply(publisher.control.decode("Rollout", step.value), offset)
-    quarantine = Quarantine("champion", rollouts)
+    quarantine = VersionQuarantine("champion", rollouts)
     quarantine.add([Quarantined("credit", 2, 2)])
     quarantine.add([Quarantined("credit", 2, 4)])  # by the last owner of another partition
     quarantine.add([Quarantined("credit", 2, 2)])  # an older one says nothing new
     assert quarantine.holds("credit/2")
     assert quarantine.all() == [Quarantined("credit", 2, 4)]
-    before = Quarantine("champion", rollouts)
+    before = VersionQuarantine("champion", rollouts)
     before.add([Quarantined("credit", 2, 2)])
     assert not before.holds("credit/2")
 
@@ -283,7 +283,7 @@ def test_nobody_is_to_blame_for_a_record_that_still_waits() -> None:
     for waits in (True, False):
         bench.logic.in_flight({place.topic}, {place: Suspect("credit/2", until=0)})
         output = bench.process([asked])
-        assert output.holds.keys() == ({place} if waits else set())
+        assert output.paused.keys() == ({place} if waits else set())
         told = [(alert["kind"], alert["version"]) for alert in bench.alerts(output)]
         assert told == ([] if waits else [("version-quarantined", 2)])
         bench.control(bench.publisher.rollout(champion=2, previous=1, candidates=[3]))

@@ -13,11 +13,11 @@ from tests.support.scoring import CONTRACT, REQUEST, Bench, Formula, Publisher, 
 
 from tailrace.avro.columns.hashing import key_positions
 from tailrace.contracts.language.load import load_contract
-from tailrace.models.rollout_state.fold import Arm, Experiment
+from tailrace.models.rollout_state.fold import Arm, ExperimentState
 from tailrace.scorer.route import route
-from tailrace.scorer.versions import Serving, Version
+from tailrace.scorer.versions import Serving, ServingVersion
 from tailrace.streaming.ids import prediction_id
-from tailrace.streaming.records import Source
+from tailrace.streaming.records import RecordRef
 
 KEYS = [b"l%d" % number for number in range(20_000)]
 
@@ -86,7 +86,7 @@ def test_a_canary_answers_its_share_and_says_with_what_probability() -> None:
     assert {(e["version"], e["arm_propensity"], e["arm"]) for e in others} == {(1, 0.75, None)}
     assert {e["rollout_revision"] for e in events} == {1}
     for event in chosen[:5]:
-        assert event["prediction_id"] == prediction_id("canary", Source(**event["source"]), 2)
+        assert event["prediction_id"] == prediction_id("canary", RecordRef(**event["source"]), 2)
         assert event["score"] == pytest.approx(Formula(2).score(event["request"]))
     assert {e["key"].encode() for e in chosen} == {
         key for key in KEYS[:2000] if key_positions([key], "s")[0] < 0.25
@@ -190,7 +190,7 @@ def test_arms_answer_their_shares_and_say_who_they_are() -> None:
         assert sorted(found[what]) == sorted(key for key, at in there.items() if low <= at < high)
     assert {event["rollout_revision"] for event in events} == {2}
     for event in events[:20]:
-        assert event["prediction_id"] == prediction_id(event["role"], Source(**event["source"]), 0)
+        assert event["prediction_id"] == prediction_id(event["role"], RecordRef(**event["source"]), 0)
         assert event["score"] == pytest.approx(Formula(event["version"]).score(event["request"]))
 
 
@@ -205,8 +205,8 @@ def test_the_champion_answers_for_an_arm_that_cannot_be_opened() -> None:
 
 
 def test_the_champion_answers_for_an_arm_that_is_not_there() -> None:
-    now = Experiment("fixed", 0.8, "s", tuple(Arm(**arm) for arm in ARMS["arms"]))
-    there = tuple(Version(number, formula_model(load_contract(CONTRACT), number)) for number in (1, 3))
+    now = ExperimentState("fixed", 0.8, "s", tuple(Arm(**arm) for arm in ARMS["arms"]))
+    there = tuple(ServingVersion(number, formula_model(load_contract(CONTRACT), number)) for number in (1, 3))
     ways = route(Serving(1, there, experiment=now), KEYS[:4000])
     said = {(way.role, way.arm, way.version.number): way for way in ways}
     assert said.keys() == {("champion", None, 1), ("arm", "a", 1), ("arm", "c", 3)}

@@ -18,7 +18,7 @@ from tailrace.models.guards.conformal import Quantiles, conformal_quantiles, non
 from tailrace.models.manifest import Manifest
 from tailrace.models.package.build import build_package
 from tailrace.models.predictions import Predictions
-from tailrace.scorer.notes import Notes
+from tailrace.scorer.findings import Findings
 from tailrace.scorer.uncertainty import note_uncertainty
 
 
@@ -75,12 +75,12 @@ def quantiles(value: float | None) -> Quantiles:
     return Quantiles(rows=100, levels=(0.9,), values=(value,))
 
 
-def noted(probabilities: list[list[float]], most: float | None) -> Notes:
+def noted(probabilities: list[list[float]], most: float | None) -> Findings:
     contract = load_contract(
         "{model: m, owner: {team: t}, features: {x: {type: number}}, target: {name: y, categories: [a, b, c]}}"
     )
     model = formula_model(contract, 1, conformal=quantiles(most))
-    notes = Notes(len(probabilities))
+    notes = Findings(len(probabilities))
     note_uncertainty(
         notes, Predictions(np.array(probabilities).reshape(-1, 3), None, None, ("a", "b", "c")), model, 0.9
     )

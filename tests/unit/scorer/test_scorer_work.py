@@ -6,20 +6,20 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.avro.columns.bytes_column import Spans
-from tailrace.scorer.work import Work
+from tailrace.avro.columns.bytes_column import BytesColumn
+from tailrace.scorer.batch import Batch
 from tailrace.streaming.records import Record, Records, Runs
 from tailrace.streaming.watermark_records import mark
 
 
 def answers(topic: str, *positions: int) -> Records:
     return Records(
-        topic, *(Spans.of([b"%s-%d" % (what, at) for at in positions]) for what in (b"value", b"key"))
+        topic, *(BytesColumn.of([b"%s-%d" % (what, at) for at in positions]) for what in (b"value", b"key"))
     )
 
 
 def written(*some: tuple[list[int], Records | list[Record]]) -> list[Record]:
-    work = Work(["requests"] * 5, [0] * 5, [*range(5)], [0] * 5, 0)
+    work = Batch(["requests"] * 5, [0] * 5, [*range(5)], [0] * 5, 0)
     for positions, records in some:
         work.write(np.array(positions), records)
     return list(work.records())
@@ -47,7 +47,7 @@ def test_a_mark_stands_behind_what_was_answered_to_its_message() -> None:
 )
 def test_marks_stand_among_answers_of_several_versions(owners: list[int], told: list[int]) -> None:
     """Each message is answered by one of three versions, or by none; marks may be anywhere."""
-    work = Work(["requests"] * 400, [0] * 400, [*range(400)], [0] * 400, 0)
+    work = Batch(["requests"] * 400, [0] * 400, [*range(400)], [0] * 400, 0)
     expected = []
     for owner in (0, 1, 2):
         positions = [at for at, who in enumerate(owners) if who == owner]
@@ -65,7 +65,7 @@ def test_marks_stand_among_answers_of_several_versions(owners: list[int], told: 
 
 
 def test_a_mark_among_thousands_of_answers_costs_these_nothing() -> None:
-    work = Work(["requests"] * 5_000, [0] * 5_000, [*range(5_000)], [0] * 5_000, 0)
+    work = Batch(["requests"] * 5_000, [0] * 5_000, [*range(5_000)], [0] * 5_000, 0)
     work.write(np.arange(5_000), answers("out", *range(5_000)))
     work.write(np.array([3_000]), [mark("out", 0, 1_000, offset=3_000)])
     found = work.records()

@@ -18,7 +18,7 @@ from tailrace.cli.app import app
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.errors import TailraceError, UsageError
 from tailrace.models.errors import PackageRefused
-from tailrace.scorer.logic import ScorerLogic
+from tailrace.scorer.processor import ScoringProcessor
 from tailrace.signing.keys import SigningKey
 from tailrace.signing.records import sign_command
 from tailrace.signing.trust import TrustStore, make_keys, own_key, signing_key
@@ -148,7 +148,7 @@ class Scorer:
     def __init__(self) -> None:
         self.distrusted: set[int] = set()
         self.publisher = Publisher()
-        logic = ScorerLogic(
+        logic = ScoringProcessor(
             "champion", self.publisher.control.by("scorer"), self.publisher.open, Inline(), self.verify
         )
         self.bench = Bench(logic, self.publisher)

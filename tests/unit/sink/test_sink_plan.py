@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.sink.plan import Plan, make_plan
+from tailrace.sink.plan import InsertPlan, make_plan
 from tailrace.streaming.backends.abstract import MAX_METADATA_BYTES
 from tailrace.streaming.records import TopicPartition
 
@@ -20,7 +20,7 @@ def test_a_plan_says_which_records_are_unreadable(start: int, gaps: list[tuple[i
         offset += gap
     plan = make_plan(start, records)
     assert plan.end == records[-1][0] + 1
-    assert Plan.unpack(start, plan.pack()) == plan
+    assert InsertPlan.unpack(start, plan.pack()) == plan
     assert [plan.is_unreadable(at) for at, _ in records] == [not readable for _, readable in records]
 
 
@@ -44,8 +44,8 @@ def test_many_unreadable_in_a_row_are_one_range() -> None:
 
 
 def test_no_plan_is_pending_without_metadata() -> None:
-    assert Plan.unpack(5, "") is None
+    assert InsertPlan.unpack(5, "") is None
 
 
 def test_the_token_names_partition_and_range() -> None:
-    assert Plan(5, 9).token(TopicPartition("credit.requests", 2)) == "credit.requests/2/5/9"
+    assert InsertPlan(5, 9).token(TopicPartition("credit.requests", 2)) == "credit.requests/2/5/9"

@@ -12,13 +12,13 @@ from tests.support.memory_registry import MemoryRegistry
 from tests.support.signed import Control
 
 from tailrace.avro.codec import Codec
-from tailrace.clickhouse.tables import Column
+from tailrace.clickhouse.tables import TableColumn
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import CONTRACTS, ROLLOUTS
 from tailrace.contracts.records.schemas import lane_schemas, subject
-from tailrace.errors import BadRecord, Retry
-from tailrace.sink.rows import Layout, Row, RowReader, blocks, unreadable
+from tailrace.errors import BadRecord, Unavailable
+from tailrace.sink.rows import Row, RowReader, TableLayout, blocks, unreadable
 from tailrace.streaming import dead_letters
 from tailrace.streaming.records import DeadLetter, PlainMessage
 from tailrace.streaming.watermark_records import mark
@@ -293,7 +293,7 @@ def test_a_column_of_another_type_makes_records_unreadable(world: World) -> None
 def test_the_registry_away_is_no_fault_of_the_record(world: World) -> None:
     message = world.avro(contract(field="debt", kind="number"), "requests", {"income": 1.0})
     world.registry.away = True
-    with pytest.raises(Retry):
+    with pytest.raises(Unavailable):
         world.reader.read(message)
 
 
@@ -314,7 +314,7 @@ def test_one_block_a_table_whatever_the_schemas(world: World) -> None:
 
 def test_a_column_that_a_row_does_not_have_is_empty_after_its_kind(world: World) -> None:
     kinds = {"list": "Array(String)", "map": "Map(String, Float64)", "number": "Nullable(Float64)"}
-    layouts = [Layout("t", (Column(name, kind, itemgetter(name)),)) for name, kind in kinds.items()]
+    layouts = [TableLayout("t", (TableColumn(name, kind, itemgetter(name)),)) for name, kind in kinds.items()]
     contents: list[Any] = [["a"], {"b": 1.0}, 2.0]
     rows = [
         Row(world.message("t", b""), layout, {name: value})
@@ -335,7 +335,7 @@ def test_a_column_that_a_row_does_not_have_is_empty_after_its_kind(world: World)
 def test_a_number_that_its_column_cannot_hold_is_refused_with_its_record(
     world: World, monkeypatch: pytest.MonkeyPatch, number: int | None, fits: bool
 ) -> None:
-    layout = Layout("t", (Column("n", "Nullable(Int32)", itemgetter("n")),))
+    layout = TableLayout("t", (TableColumn("n", "Nullable(Int32)", itemgetter("n")),))
     monkeypatch.setattr(world.reader, "_row", lambda message: Row(message, layout, {"n": number}))
     message = world.message("t", b"")
     if fits:

@@ -6,7 +6,7 @@ import pytest
 
 from tailrace.streaming import dead_letters
 from tailrace.streaming import watermark_records as marks
-from tailrace.streaming.records import DeadLetter, PlainMessage, Record, Source
+from tailrace.streaming.records import DeadLetter, PlainMessage, Record, RecordRef
 
 
 def carried(record: Record) -> PlainMessage:
@@ -26,7 +26,7 @@ def test_a_dead_letter_carries_the_message_and_says_what_was_wrong() -> None:
     assert info.code == "truncated"
     assert info.reason == "the Avro ends early"
     assert info.field == "income"
-    assert info.source == Source("credit.requests", 3, 42)
+    assert info.source == RecordRef("credit.requests", 3, 42)
     assert info.service == "scorer"
     assert info.headers == [("trace", b"abc")]
     assert info.sha256 is None

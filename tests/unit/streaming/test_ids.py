@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from tailrace.errors import BadRecord
 from tailrace.streaming.ids import key_text, prediction_id, request_id, request_key, truth_key
-from tailrace.streaming.records import Source
+from tailrace.streaming.records import RecordRef
 
 TOPICS = st.from_regex(r"[a-z][a-z0-9.-]{0,20}", fullmatch=True)
-SOURCES = st.builds(Source, TOPICS, st.integers(0, 10**4), st.integers(0, 2**63 - 1))
+SOURCES = st.builds(RecordRef, TOPICS, st.integers(0, 10**4), st.integers(0, 2**63 - 1))
 ROLES = st.sampled_from(["champion", "shadow", "canary", "arm"])
-HERE = Source("credit.requests", 3, 42)
+HERE = RecordRef("credit.requests", 3, 42)
 
 
 def test_a_prediction_id_is_what_the_documents_say() -> None:
@@ -30,7 +30,7 @@ PREDICTIONS = st.tuples(ROLES, SOURCES, st.integers(1, 3))
 
 @given(PREDICTIONS, PREDICTIONS)
 def test_predictions_share_an_id_where_role_and_source_are_the_same_and_in_shadow_the_version(
-    one: tuple[str, Source, int], other: tuple[str, Source, int]
+    one: tuple[str, RecordRef, int], other: tuple[str, RecordRef, int]
 ) -> None:
     same = one == other or (one[:2] == other[:2] and one[0] != "shadow")
     assert (prediction_id(*one) == prediction_id(*other)) == same

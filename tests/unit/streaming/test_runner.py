@@ -12,23 +12,30 @@ from itertools import pairwise
 import pytest
 from tests.support.simulation import Crash, drained, quarantine
 
-from tailrace.errors import DiskFailed, Retry, StateLost, TailraceError
+from tailrace.errors import DiskFailed, StateLost, TailraceError, Unavailable
 from tailrace.streaming import dead_letters
 from tailrace.streaming.backends.abstract import (
     Abortable,
     Committed,
     Fenced,
     History,
-    Indefinite,
-    Refused,
+    OutcomeUnknown,
+    RecordRejected,
     Retriable,
 )
 from tailrace.streaming.backends.memory.log import Fault, MemoryClock, MemoryLog
 from tailrace.streaming.bounds import STEP, Bounds
-from tailrace.streaming.crash_history import ALONE_AFTER, MAX_FACTS_BYTES, NO_TRIAL, Trial, pack, unpack
+from tailrace.streaming.crash_history import (
+    ALONE_AFTER,
+    MAX_FACTS_BYTES,
+    NO_DEATHS,
+    CrashHistory,
+    pack,
+    unpack,
+)
 from tailrace.streaming.processor import Clock, Output
-from tailrace.streaming.records import Hold, Message, Record, TopicPartition
-from tailrace.streaming.runner import DECIDE_S, HOLD_WAIT_S, BatchLoop
+from tailrace.streaming.records import Message, PausedPartition, Record, TopicPartition
+from tailrace.streaming.runner import DECIDE_S, HOLD_WAIT_S, ExactlyOnceRunner
 
 REQUESTS, ANSWERS, LETTERS = "lane.requests", "lane.answers", "lane.dead-letters"
 FIRST = TopicPartition(REQUESTS, 0)
@@ -110,8 +117,8 @@ class Bench:
         linger_s: float = 0.0,
         number: int = 0,
         bounds: Bounds = STEP,
-    ) -> BatchLoop:
-        return BatchLoop(
+    ) -> ExactlyOnceRunner:
+        return ExactlyOnceRunner(
             self.log.backend(),
             logic,
             service="service",
@@ -126,7 +133,7 @@ class Bench:
             bounds=bounds,
         )
 
-    def turn(self, loop: BatchLoop, until: Callable[[], object], turns: int = 200) -> None:
+    def turn(self, loop: ExactlyOnceRunner, until: Callable[[], object], turns: int = 200) -> None:
         for _ in range(turns):
             if until():
                 return
@@ -263,7 +270,7 @@ def test_a_held_partition_is_offered_again_and_again_and_others_go_on() -> None:
     def hold_from_two(batch: Sequence[Message], output: Output) -> None:
         for message in batch:
             if message.partition() == 0 and message.offset() == 2:
-                output.holds[FIRST] = Hold(2, "no model")
+                output.paused[FIRST] = PausedPartition(2, "no model")
                 output.records = [r for r in output.records if r.value not in values(2, 3)]
 
     logic.do = hold_from_two
@@ -290,7 +297,7 @@ def test_a_control_record_ends_the_wait_at_once() -> None:
     def hold_without_rule(batch: Sequence[Message], output: Output) -> None:
         if not logic.control_seen:
             output.records = []
-            output.holds[FIRST] = Hold(0, "no rule")
+            output.paused[FIRST] = PausedPartition(0, "no rule")
 
     logic.do = hold_without_rule
     loop = bench.loop(logic)
@@ -306,7 +313,7 @@ def test_what_is_away_is_waited_for_and_said() -> None:
     logic = Passing()
 
     def away(batch: Sequence[Message], output: Output) -> None:
-        raise Retry("the registry does not answer")
+        raise Unavailable("the registry does not answer")
 
     logic.do = away
     loop = bench.loop(logic)
@@ -324,7 +331,7 @@ def test_nothing_is_processed_before_the_control_records_are_taken_up() -> None:
     logic = Passing(control=["rules"])
     loop = bench.loop(logic)
     bench.turn(loop, bench.all_done)
-    logic.control_fails = Retry("the registry does not answer")
+    logic.control_fails = Unavailable("the registry does not answer")
     bench.log.append("rules", b"a")
     bench.append(3)
     for _ in range(20):
@@ -408,7 +415,7 @@ def test_what_is_away_while_history_is_read_is_waited_for() -> None:
     bench.log.append("state", b"a")
     logic = Passing()
     logic.history = {TopicPartition("state", 0): (0, None)}
-    logic.restore_fails = Retry("the registry does not answer")
+    logic.restore_fails = Unavailable("the registry does not answer")
     loop = bench.loop(logic)
     for _ in range(20):
         loop.step()
@@ -557,7 +564,7 @@ def test_a_commit_of_unknown_outcome_is_found_out(applied: bool) -> None:
     bench.append(0)
     bench.turn(loop, bench.all_done)
     bench.append(1)
-    once = [Fault(Indefinite("cut"), applied=applied)]
+    once = [Fault(OutcomeUnknown("cut"), applied=applied)]
     bench.log.hook = lambda client, call: once.pop() if call == "commit_transaction" and once else None
     bench.turn(loop, bench.all_done)
     loop.step()
@@ -565,13 +572,13 @@ def test_a_commit_of_unknown_outcome_is_found_out(applied: bool) -> None:
     assert len(logic.committed_outputs) == (1 if applied else 2)
 
 
-def lose_the_session(bench: Bench, loop: BatchLoop) -> None:
+def lose_the_session(bench: Bench, loop: ExactlyOnceRunner) -> None:
     bench.log.pass_time(10_000)
     bench.turn(loop, lambda: loop.waiting is None)
 
 
-def lose_the_producer(bench: Bench, loop: BatchLoop) -> None:
-    once = [Fault(Indefinite("cut"), applied=True)]
+def lose_the_producer(bench: Bench, loop: ExactlyOnceRunner) -> None:
+    once = [Fault(OutcomeUnknown("cut"), applied=True)]
     bench.log.hook = lambda client, call: once.pop() if call == "commit_transaction" and once else None
     bench.append(5)
     bench.turn(loop, lambda: not once)
@@ -580,7 +587,7 @@ def lose_the_producer(bench: Bench, loop: BatchLoop) -> None:
 @pytest.mark.parametrize("lose", [lose_the_session, lose_the_producer])
 @pytest.mark.parametrize("said", [{}, {FIRST: Committed(0)}, {FIRST: Committed(2)}])
 def test_what_the_log_has_forgotten_is_not_done_again(
-    lose: Callable[[Bench, BatchLoop], None], said: dict[TopicPartition, Committed]
+    lose: Callable[[Bench, ExactlyOnceRunner], None], said: dict[TopicPartition, Committed]
 ) -> None:
     bench = Bench(messages=5)
     loop = bench.loop(Passing())
@@ -709,7 +716,7 @@ class Host:
             loop = self.bench.loop(logic)
             try:
                 self.bench.turn(loop, self.bench.all_done, turns=2_000)
-            except (ZeroDivisionError, Refused):
+            except (ZeroDivisionError, RecordRejected):
                 loop.close()
             except Crash:
                 self.bench.log.pass_time(10_000)
@@ -837,14 +844,14 @@ def test_no_partition_waits_long_for_one_that_processes_have_died_on(
 
     def hold(batch: Sequence[Message], output: Output) -> None:
         if any(m.partition() == 1 for m in batch):
-            output.holds[dead] = Hold(0, "no model")
+            output.paused[dead] = PausedPartition(0, "no model")
             output.records = [record for record in output.records if record.value != b"100"]
 
     if held:
         bench.append(100, partition=1)
         logic.do = hold
     stranger = bench.log.backend("stranger").consumer("group")
-    stranger.commit({dead: Committed(0, pack(Trial(1, 7), ""))})
+    stranger.commit({dead: Committed(0, pack(CrashHistory(1, 7), ""))})
     began = bench.log.now_ms
     bench.turn(bench.loop(logic), lambda: bench.answers() == values(0), turns=2_000)
     least, most = waited_ms
@@ -886,7 +893,7 @@ class Naming(Passing):
         assert self.log is not None
         self.announced.append(self.log.committed("group")[FIRST].metadata)
         if self.waits:
-            return Output(holds={FIRST: Hold(batch[0].offset(), "the package is not there yet")})
+            return Output(paused={FIRST: PausedPartition(batch[0].offset(), "the package is not there yet")})
         return super().process(batch, clock)
 
 
@@ -914,7 +921,7 @@ def test_a_partition_that_waits_for_long_is_offered_as_often_as_at_first_it_was_
     def wait(batch: Sequence[Message], output: Output) -> None:
         offered.append(bench.log.now_ms)
         output.records = []
-        output.holds[FIRST] = Hold(0, "not yet")
+        output.paused[FIRST] = PausedPartition(0, "not yet")
 
     logic.do = wait
     loop = bench.loop(logic)
@@ -938,24 +945,26 @@ def test_a_batch_that_only_waited_leaves_what_processes_died_on_as_it_was() -> N
 
     def wait(batch: Sequence[Message], output: Output) -> None:
         output.records = []
-        output.holds[FIRST] = Hold(0, "not yet")
+        output.paused[FIRST] = PausedPartition(0, "not yet")
 
     logic.do = wait
     stranger = bench.log.backend().consumer("group")
-    stranger.commit({FIRST: Committed(0, pack(Trial(2, 1), "facts"))})
+    stranger.commit({FIRST: Committed(0, pack(CrashHistory(2, 1), "facts"))})
     stranger.close()
     loop = bench.loop(logic)
     bench.turn(loop, lambda: logic.batches)
-    bench.turn(loop, lambda: bench.log.committed("group")[FIRST].metadata == pack(Trial(2, 1), "facts"))
+    bench.turn(
+        loop, lambda: bench.log.committed("group")[FIRST].metadata == pack(CrashHistory(2, 1), "facts")
+    )
     logic.do = lambda batch, output: None
     bench.turn(loop, bench.all_done, turns=2_000)
-    assert unpack(bench.log.committed("group")[FIRST].metadata) == (NO_TRIAL, "facts")
+    assert unpack(bench.log.committed("group")[FIRST].metadata) == (NO_DEATHS, "facts")
 
 
 def test_a_trial_is_over_when_the_last_record_of_it_is_committed_and_no_sooner() -> None:
-    trial = Trial(ALONE_AFTER, 9)
-    assert trial.after(9) == trial, "record 9 is still to come"
-    assert trial.after(10) == NO_TRIAL
+    crash_history = CrashHistory(ALONE_AFTER, 9)
+    assert crash_history.after(9) == crash_history, "record 9 is still to come"
+    assert crash_history.after(10) == NO_DEATHS
     # A shorter batch that is announced later does not shorten it.
-    assert Trial(1, 9).announced(4, ()) == Trial(2, 9)
-    assert Trial(1, 9).announced(12, ()) == Trial(2, 12)
+    assert CrashHistory(1, 9).announced(4, ()) == CrashHistory(2, 9)
+    assert CrashHistory(1, 9).announced(12, ()) == CrashHistory(2, 12)

@@ -7,20 +7,20 @@ from collections.abc import Mapping, Sequence
 import pytest
 from tests.unit.streaming.test_runner import FIRST, REQUESTS, Bench, Passing, values
 
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 from tailrace.streaming.backends.abstract import (
     Abortable,
     Committed,
     Fatal,
     History,
-    Indefinite,
-    Refused,
+    OutcomeUnknown,
+    RecordRejected,
     Retriable,
 )
 from tailrace.streaming.backends.memory.log import Fault
 from tailrace.streaming.processor import Clock, Output
-from tailrace.streaming.records import Hold, Message, TopicPartition
-from tailrace.streaming.runner import BatchLoop
+from tailrace.streaming.records import Message, PausedPartition, TopicPartition
+from tailrace.streaming.runner import ExactlyOnceRunner
 
 
 class Ahead(Passing):
@@ -32,9 +32,9 @@ class Ahead(Passing):
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         self.story.append(f"{int(batch[0].value() or b'')}...")
-        output = Output(ahead=True)
+        output = Output(pipelined=True)
         passed = super().process(batch, clock)
-        output.records, output.holds = passed.records, passed.holds
+        output.records, output.paused = passed.records, passed.paused
         return output
 
     def committed(self, output: Output) -> None:
@@ -54,7 +54,7 @@ def fail(bench: Bench, call: str, *faults: Fault, after: int = 0) -> None:
     )
 
 
-def proven() -> tuple[Bench, Ahead, BatchLoop]:
+def proven() -> tuple[Bench, Ahead, ExactlyOnceRunner]:
     """Of 45 numbers the first ten are committed, so that the partition is known to kill nobody."""
     bench = Bench(messages=45)
     logic = Ahead()
@@ -94,7 +94,7 @@ def test_nothing_comes_of_a_commit_and_of_what_was_built_on_it(call: str) -> Non
 @pytest.mark.parametrize("applied", [True, False])
 def test_what_came_of_an_unknown_commit_decides_where_it_goes_on(applied: bool) -> None:
     bench, logic, loop = proven()
-    fail(bench, "commit_transaction", Fault(Indefinite("cut"), applied=applied))
+    fail(bench, "commit_transaction", Fault(OutcomeUnknown("cut"), applied=applied))
     bench.turn(loop, bench.all_done)
     at = 20 if applied else 10
     assert logic.story[3:7] == ["10...", "20...", f"from {at}", f"{at}..."]
@@ -116,8 +116,8 @@ def test_a_commit_that_is_repeated_and_then_refused_may_have_gone_through() -> N
 
 def test_what_a_record_is_refused_for_ends_the_process_with_the_commit() -> None:
     bench, _, loop = proven()
-    fail(bench, "commit_transaction", Fault(Refused("too large")))
-    with pytest.raises(Refused):
+    fail(bench, "commit_transaction", Fault(RecordRejected("too large")))
+    with pytest.raises(RecordRejected):
         bench.turn(loop, bench.all_done)
     loop.close()
     assert bench.log.committed("group")[FIRST].offset == 10
@@ -126,7 +126,7 @@ def test_what_a_record_is_refused_for_ends_the_process_with_the_commit() -> None
 def test_what_is_away_holds_the_batch_where_the_one_before_it_ended() -> None:
     bench = Bench(messages=45)
     logic = Ahead()
-    away = [Retry("the registry does not answer")]
+    away = [Unavailable("the registry does not answer")]
 
     def interfere(batch: Sequence[Message], output: Output) -> None:
         if batch[0].offset() == 20 and away:
@@ -146,7 +146,7 @@ def test_a_batch_that_holds_is_committed_before_the_next() -> None:
     def hold_without_rule(batch: Sequence[Message], output: Output) -> None:
         if not logic.control_seen and batch[-1].offset() >= 25:
             output.records = [r for r in output.records if int(r.value or b"") < 25]
-            output.holds[FIRST] = Hold(25, "no rule")
+            output.paused[FIRST] = PausedPartition(25, "no rule")
 
     logic.do = hold_without_rule
     loop = bench.loop(logic)
@@ -163,7 +163,7 @@ def test_control_records_that_cannot_be_taken_up_wait_for_the_commit_too() -> No
     logic = Ahead(control=["rules"])
     loop = bench.loop(logic)
     bench.turn(loop, lambda: "10..." in logic.story)
-    logic.control_fails = Retry("the registry does not answer")
+    logic.control_fails = Unavailable("the registry does not answer")
     bench.log.append("rules", b"a")
     bench.turn(loop, lambda: "...19" in logic.story)
     assert "20..." not in logic.story

@@ -15,14 +15,14 @@ from tailrace.contracts.records.schemas import outcome_schema
 from tailrace.errors import TailraceError
 from tailrace.streaming.records import PlainMessage
 from tailrace.trainer.dataset import Dataset, dataset
-from tailrace.trainer.decide import Run, Trigger
+from tailrace.trainer.decide import OpenTrigger, Run
 
 CONTRACT = load_contract(contract_text("credit"))
 RUN = Run(
     run_id="0" * 32,
     model="credit",
     cut=12 * DAY,
-    triggers=(Trigger("drift", "a", 11 * DAY, 10 * DAY, ""),),
+    triggers=(OpenTrigger("drift", "a", 11 * DAY, 10 * DAY, ""),),
     changed_at=10 * DAY,
     window_start=10 * DAY,
     window_end=12 * DAY,

@@ -15,21 +15,21 @@ from tailrace.trainer.decide import (
     REJECTED,
     Action,
     Alerted,
-    Answered,
     Applied,
     Asked,
     CaughtUp,
+    CommandAnswered,
     DriftJudged,
     Event,
-    Plan,
+    OpenTrigger,
     Refuse,
     Run,
     RunStep,
+    StartRun,
     State,
     Stepped,
-    Trigger,
     WindowJudged,
-    Work,
+    WritePlan,
     decide,
     expecting,
     run_id,
@@ -53,7 +53,7 @@ def window(
 
 
 def alerted(day: int, kind: Any = "drift", version: int | None = 1, **changed: Any) -> Alerted:
-    trigger = Trigger(kind, f"{kind}-{day}", (day + 1) * DAY, day * DAY, "", version)
+    trigger = OpenTrigger(kind, f"{kind}-{day}", (day + 1) * DAY, day * DAY, "", version)
     return Alerted(MODEL, replace(trigger, **changed))
 
 
@@ -74,7 +74,7 @@ def after(*events: Event, drift_until: int = 1_000) -> tuple[State, list[Action]
 
 def the_plan(*events: Event, **options: Any) -> Run:
     (action,) = after(*events, **options)[1]
-    assert isinstance(action, Plan)
+    assert isinstance(action, WritePlan)
     return action.run
 
 
@@ -128,7 +128,7 @@ def test_a_run_is_worked_on_until_its_end_and_nothing_else_is_planned() -> None:
     facts = [applied(), FIRST, alerted(8), *(window(day) for day in range(7, 30))]
     run = the_plan(*facts)
     planned = [*facts, RunStep(replace(run, offsets=((0, 7),))), alerted(20, "quality")]
-    assert after(*planned)[1] == [Work(replace(run, offsets=((0, 7),)))]
+    assert after(*planned)[1] == [StartRun(replace(run, offsets=((0, 7),)))]
     # Of two plans the first counts, and no record takes a run back.
     twice = [
         *planned,
@@ -137,7 +137,7 @@ def test_a_run_is_worked_on_until_its_end_and_nothing_else_is_planned() -> None:
         RunStep(run),
     ]
     (work,) = after(*twice)[1]
-    assert isinstance(work, Work)
+    assert isinstance(work, StartRun)
     assert (work.run.offsets, work.run.state) == (((0, 7),), "trained")
 
 
@@ -229,7 +229,7 @@ def test_a_command_that_cannot_be_carried_out_is_refused_once(facts: list[Event]
     (refuse,) = after(*facts, asked("c"))[1]
     assert isinstance(refuse, Refuse)
     assert why in refuse.why
-    assert after(*facts, asked("c"), Answered("c"))[1] == []
+    assert after(*facts, asked("c"), CommandAnswered("c"))[1] == []
 
 
 def test_a_command_that_nobody_trusted_signed_is_refused() -> None:
@@ -242,7 +242,7 @@ def test_of_two_commands_under_one_id_the_first_counts() -> None:
     (refuse,) = after(*facts, asked("c", "no trusted key"), asked("c"))[1]
     assert refuse == Refuse(asked("c", "no trusted key"), "no trusted key")
     (plan,) = after(*facts, asked("c"), asked("c", "no trusted key"))[1]
-    assert isinstance(plan, Plan)
+    assert isinstance(plan, WritePlan)
 
 
 def test_a_run_is_expected_where_windows_are_judged_and_there_are_triggers() -> None:

@@ -10,9 +10,9 @@ import pytest
 from tests.support.training import contract_text
 
 from tailrace.contracts.language.load import load_contract
-from tailrace.models.package.rows import Rows
+from tailrace.models.package.rows import LabelledRows
 from tailrace.models.predictions import Predictions
-from tailrace.trainer.gates import LEAST_ROWS, Judged, failed_gates
+from tailrace.trainer.gates import LEAST_ROWS, GateEvidence, failed_gates
 
 SLICE = "{not_worse_on: {slices: ['income > 0'], metric: log_loss, tolerance: 0.0}}"
 
@@ -26,10 +26,10 @@ def judged(gates: str, candidate: Any, income: Any, champion: float = 0.6) -> li
     rows = len(income)
     truth = np.array(["true"] * rows, dtype=object)
     frame = pl.DataFrame({"income": income, "purpose": ["car"] * rows, "region": ["north"] * rows})
-    held_back = Judged(
+    held_back = GateEvidence(
         load_contract(contract_text("credit", gates=gates)),
         cast(Any, None),  # no gate here asks the model itself
-        Rows({}, truth),
+        LabelledRows({}, truth),
         frame,
         {"candidate": predictions(candidate), "champion": predictions(np.full(rows, champion))},
         {},

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tailrace.cli.explain import show
-from tailrace.streaming.records import Source
+from tailrace.streaming.records import RecordRef
 from tailrace.verify.explained import Explained
 
 EVENT: dict[str, Any] = {
@@ -27,7 +27,7 @@ EVENT: dict[str, Any] = {
 
 def explained(**changed: Any) -> Explained:
     facts: dict[str, Any] = {
-        "at": Source("credit.predictions", 0, 7),
+        "at": RecordRef("credit.predictions", 0, 7),
         "event": EVENT,
         "what": "log-odds of true",
         "baseline": -0.5,

@@ -14,8 +14,8 @@ from tailrace.models.manifest import Manifest
 from tailrace.streaming import dead_letters
 from tailrace.streaming.records import DeadLetter, Message, PlainMessage, Record, TopicPartition
 from tailrace.verify import verify as module
-from tailrace.verify.log import Range
-from tailrace.verify.report import Report
+from tailrace.verify.log import OffsetRange
+from tailrace.verify.report import VerifyReport
 from tailrace.verify.verify import Verification
 
 REQUESTS, PREDICTIONS, SHADOWS = "credit.requests", "credit.predictions", "credit.shadow-predictions"
@@ -37,10 +37,12 @@ class Kept:
         messages.append(message)
         return message
 
-    def retained(self, topics: Collection[str]) -> dict[TopicPartition, Range]:
-        return {p: Range(self.lows.get(p, 0), len(m)) for p, m in self.messages.items() if p.topic in topics}
+    def retained(self, topics: Collection[str]) -> dict[TopicPartition, OffsetRange]:
+        return {
+            p: OffsetRange(self.lows.get(p, 0), len(m)) for p, m in self.messages.items() if p.topic in topics
+        }
 
-    def read(self, ranges: Mapping[TopicPartition, Range]) -> Iterator[Message]:
+    def read(self, ranges: Mapping[TopicPartition, OffsetRange]) -> Iterator[Message]:
         for place, (low, end) in ranges.items():
             yield from self.messages[place][low:end]
 
@@ -88,7 +90,7 @@ class Lane:
                     if record.value is not None:
                         self.log.append(record, request.timestamp()[1] + 1)
 
-    def verified(self, monkeypatch: pytest.MonkeyPatch, home: Path) -> Report:
+    def verified(self, monkeypatch: pytest.MonkeyPatch, home: Path) -> VerifyReport:
         def manifest(record: Mapping[str, Any]) -> Manifest:
             return self.manifests[record["digest"]]
 
@@ -100,7 +102,7 @@ class Lane:
             return Verification(Connection({"bootstrap.servers": "nowhere:1"}, "", home=home)).run()
 
 
-def offences(report: Report) -> set[tuple[str, int]]:
+def offences(report: VerifyReport) -> set[tuple[str, int]]:
     return {(problem.check, problem.offset) for problem in report.problems}
 
 

@@ -8,8 +8,8 @@ import pytest
 from tests.support.contracts import contract
 
 from tailrace.contracts.state.contracts import Contracts
-from tailrace.streaming.records import Source
-from tailrace.verify.check import Problem
+from tailrace.streaming.records import RecordRef
+from tailrace.verify.check import AccountProblem
 from tailrace.verify.decisions import Decisions, Published
 
 CONTRACT = contract()
@@ -26,8 +26,8 @@ def decisions() -> Decisions:
     return Decisions(contracts, {("credit", 1): Published("a1", "c1"), ("credit", 2): Published("a2", "c2")})
 
 
-def at(offset: int) -> Source:
-    return Source("tailrace.any", 0, offset)
+def at(offset: int) -> RecordRef:
+    return RecordRef("tailrace.any", 0, offset)
 
 
 def step(revision: int, champion: int, follows: int | None = None, **changed: Any) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def step(revision: int, champion: int, follows: int | None = None, **changed: An
 
 
 def checks(problems: Any) -> list[tuple[str, int]]:
-    found: list[Problem] = list(problems)
+    found: list[AccountProblem] = list(problems)
     return [(problem.check, problem.offset) for problem in found]
 
 

@@ -14,9 +14,9 @@ from tailrace.avro.codec import Codec
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import lane_schemas
 from tailrace.streaming.ids import prediction_id
-from tailrace.streaming.records import Message, PlainMessage, Source
+from tailrace.streaming.records import Message, PlainMessage, RecordRef
 from tailrace.streaming.records import TopicPartition as Partition
-from tailrace.verify.outcomes import Outcomes
+from tailrace.verify.outcomes import LaneOutcomes
 
 LANE = Lane("credit")
 CONTRACT = contract()
@@ -34,24 +34,24 @@ class World:
             for each in (CONTRACT, LATER)
             for topic, schema in lane_schemas(each).items()
         }
-        self.log: dict[Source, Message] = {}
+        self.log: dict[RecordRef, Message] = {}
         self._ends: dict[tuple[str, int], int] = defaultdict(int)
 
-    def write(self, topic: str, value: bytes, partition: int = 0) -> Source:
-        at = Source(topic, partition, self._ends[topic, partition])
+    def write(self, topic: str, value: bytes, partition: int = 0) -> RecordRef:
+        at = RecordRef(topic, partition, self._ends[topic, partition])
         self._ends[topic, partition] += 1
         self.log[at] = PlainMessage(topic, partition, at.offset, value, b"k", [], 1)
         return at
 
-    def record(self, topic: str, record: dict[str, Any], partition: int = 0, by: Any = CONTRACT) -> Source:
+    def record(self, topic: str, record: dict[str, Any], partition: int = 0, by: Any = CONTRACT) -> RecordRef:
         return self.write(topic, self.codec.encode(self.ids[by.digest, topic], record), partition)
 
-    def label(self, defaulted: bool | None, request: str = "r-1", partition: int = 0) -> Source:
+    def label(self, defaulted: bool | None, request: str = "r-1", partition: int = 0) -> RecordRef:
         return self.record(
             LANE.labels, {"request_id": request, "loan_id": "L", "defaulted": defaulted}, partition
         )
 
-    def action(self, action: str, request: str = "r-1") -> Source:
+    def action(self, action: str, request: str = "r-1") -> RecordRef:
         return self.record(LANE.actions, {"request_id": request, "loan_id": "L", "action": action})
 
     def prediction(self, request: str = "r-1", offset: int = 0, shadow: bool = False) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class World:
 
     def checks(self, lows: dict[Partition, int] | None = None) -> list[tuple[str, int]]:
         """What is wrong, with the offset of the outcome."""
-        outcomes = Outcomes(LANE, [CONTRACT, LATER], self.codec, self._at)
+        outcomes = LaneOutcomes(LANE, [CONTRACT, LATER], self.codec, self._at)
         found = []
         for topic in (LANE.outcomes, LANE.predictions, LANE.shadow_predictions, LANE.labels, LANE.actions):
             for at, message in self.log.items():
@@ -84,12 +84,12 @@ class World:
         assert all(problem.topic == LANE.outcomes for problem in found)
         return sorted((problem.check, problem.offset) for problem in found)
 
-    def _at(self, places: Collection[Source]) -> dict[Source, Message]:
+    def _at(self, places: Collection[RecordRef]) -> dict[RecordRef, Message]:
         return {place: self.log[place] for place in places if place in self.log}
 
 
 def prediction(request: str, offset: int, shadow: bool = False) -> dict[str, Any]:
-    source = Source(LANE.requests, 0, offset)
+    source = RecordRef(LANE.requests, 0, offset)
     role = "shadow" if shadow else "champion"
     return {
         "prediction_id": prediction_id(role, source, 2), "request_id": request, "key": "L", "event_time": 5,
@@ -207,7 +207,7 @@ def test_a_prediction_of_another_revision_of_the_contract_is_compared_by_its_fie
 
 def test_labels_and_actions_are_there_and_say_so(world: World) -> None:
     label, action = world.label(True), world.action("refer")
-    nowhere = Source(LANE.labels, 0, 40)
+    nowhere = RecordRef(LANE.labels, 0, 40)
     cases: list[tuple[str, dict[str, Any]]] = [
         ("outcome-without-label", {"label_source": None}),
         ("outcome-without-label", {"label_source": nowhere}),
@@ -234,7 +234,7 @@ def test_labels_and_actions_are_there_and_say_so(world: World) -> None:
 def test_what_an_outcome_names_is_what_it_says_it_is(world: World) -> None:
     label = world.label(True)
     champion = {
-        "prediction_id": prediction_id("champion", Source(LANE.requests, 0, 9), 1), "version": 1, "score": None,
+        "prediction_id": prediction_id("champion", RecordRef(LANE.requests, 0, 9), 1), "version": 1, "score": None,
         "probabilities": {}, "predicted_class": None, "value": None, "action": "approve",
     }  # fmt: skip
     world.outcome(world.prediction("r-1", 1, shadow=True), label_source=label, champion=champion)
@@ -245,7 +245,7 @@ def test_what_an_outcome_names_is_what_it_says_it_is(world: World) -> None:
 
 @pytest.mark.parametrize("place", [(40_000, 0), (-1, 0), (0, 2**48), (0, -5), (20_000, 2**63 - 1)])
 def test_an_outcome_that_names_a_place_where_no_record_can_be(world: World, place: tuple[int, int]) -> None:
-    world.outcome(world.prediction(), label_source=Source(LANE.labels, *place))
+    world.outcome(world.prediction(), label_source=RecordRef(LANE.labels, *place))
     assert world.checks() == [("unreadable", 0)]
 
 

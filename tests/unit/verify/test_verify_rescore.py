@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Publisher, formula_model
 
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Tolerance
-from tailrace.streaming.records import Message, PlainMessage, Record, Source
+from tailrace.streaming.records import Message, PlainMessage, Record, RecordRef
 from tailrace.verify.rescore import Rescorer, Sample
 
 REQUESTS = 16
@@ -23,7 +23,7 @@ class World:
     def __init__(self, contract: str = CONTRACT) -> None:
         self.publisher = Publisher()
         self.log: list[Message] = []
-        self.requests: dict[Source, Message] = {}
+        self.requests: dict[RecordRef, Message] = {}
         self.predictions: list[PlainMessage] = []
         self.bench = Bench(self.publisher.logic(), self.publisher)
         self.control(self.publisher.contract(contract), self._version(1))
@@ -61,7 +61,7 @@ class World:
             message = self.bench.message(
                 Record("credit.requests", self.publisher.request_value(request)), NOW + number
             )
-            self.requests[Source.of(message)] = message
+            self.requests[RecordRef.of(message)] = message
             for record in self.bench.process([message]).records:
                 if record.value is None:  # a mark
                     continue
@@ -71,7 +71,7 @@ class World:
                 )
 
     def problems(
-        self, predictions: Sequence[Message] | None = None, requests: dict[Source, Message] | None = None
+        self, predictions: Sequence[Message] | None = None, requests: dict[RecordRef, Message] | None = None
     ) -> list[tuple[int, str]]:
         rescorer = Rescorer(self.publisher.control.by("scorer"), self.log, self.publisher.open)
         held = self.requests if requests is None else requests
@@ -164,14 +164,14 @@ def test_requests_that_are_gone_are_taken_from_the_event(world: World) -> None:
 
 
 def test_the_sample_is_bounded_and_the_same_for_the_same_log(world: World) -> None:
-    def take(messages: Sequence[Message]) -> list[Source]:
+    def take(messages: Sequence[Message]) -> list[RecordRef]:
         sample = Sample(5)
         for message in messages:
             sample.offer(message)
-        return [Source.of(message) for message in sample.messages()]
+        return [RecordRef.of(message) for message in sample.messages()]
 
     assert take(world.predictions) == take(world.predictions[::-1])
-    sources = [Source.of(message) for message in world.predictions]
+    sources = [RecordRef.of(message) for message in world.predictions]
     lowest = sorted(sources, key=lambda source: zlib.crc32(str(source).encode()))[:5]
     assert take(world.predictions) == sorted(lowest)
     assert take([]) == []
@@ -231,7 +231,7 @@ def test_a_fallback_that_could_not_ask_the_previous_version_comes_to_the_same() 
     world = World(CONTRACT + f"guardrails: {{score: {{max: 0.99}}, fallback: {chain}}}\n")
     world.control(world.publisher.rollout(champion=2, previous=1))
     known = world.publisher.models["credit", 1]
-    for opened, by in ((Retry("not yet"), "rule"), (known, "previous")):
+    for opened, by in ((Unavailable("not yet"), "rule"), (known, "previous")):
         world.publisher.models["credit", 1] = opened
         world.bench.logic = restarted = world.publisher.logic()
         restarted.control(world.log)

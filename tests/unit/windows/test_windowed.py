@@ -30,10 +30,10 @@ from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
 from tailrace.streaming.bounds import STEP, Budget
 from tailrace.streaming.records import Record, TopicPartition
 from tailrace.streaming.watermark_records import mark
-from tailrace.windows.closing import ModelWindows, Place
+from tailrace.windows.closing import ModelWindows, PartPlace
 from tailrace.windows.counting import parts
 from tailrace.windows.kinds import Cell
-from tailrace.windows.processor import KEEP_AFTER_MS, WindowedLogic
+from tailrace.windows.processor import KEEP_AFTER_MS, WindowedProcessor
 
 PARTITIONS = 2
 PARTS = TopicPartition(WINDOW_PARTS, 0)
@@ -52,9 +52,11 @@ class Instances:
         for number in range(count):
             self._assign(number)
 
-    def _start(self) -> WindowedLogic:
+    def _start(self) -> WindowedProcessor:
         topics = self.log.topics()
-        logic = WindowedLogic(ToyWindows(), CODEC, lambda topic: topics[topic], keep_after=self.keep_after)
+        logic = WindowedProcessor(
+            ToyWindows(), CODEC, lambda topic: topics[topic], keep_after=self.keep_after
+        )
         logic.control(self.log.messages(CONTRACTS))
         return logic
 
@@ -303,12 +305,12 @@ def test_of_windows_that_close_at_one_time_all_are_judged_in_a_step_or_none() ->
         Cell("predictions", digest, start, 0, '{"v": 1}', b'{"rows": 1}')._asdict()
         for digest, start in ((DIGESTS[0], 40), (DIGESTS[2], 25))  # both end at 50
     ]
-    windows.add(kind, {"lane": "toy", "partitions": 1, "cells": cells, "claims": []}, Place(0, 0))
+    windows.add(kind, {"lane": "toy", "partitions": 1, "cells": cells, "claims": []}, PartPlace(0, 0))
     claims = [
         {"topic": topic, "partition": 0, "stream": "predictions", "time": 1_000}
         for topic in (LANE.predictions, LANE.outcomes)
     ]
-    windows.add(kind, {"lane": "toy", "partitions": 1, "cells": [], "claims": claims}, Place(1, 0))
+    windows.add(kind, {"lane": "toy", "partitions": 1, "cells": [], "claims": claims}, PartPlace(1, 0))
     made = windows.close(kind, "toy", Budget(STEP._replace(records=1)))
     assert [json.loads(record.value or b"")["id"][3:] for record in made] == [[25, 0], [40, 0]]
     assert set(windows.judged_to.values()) == {50 + AGES[1] - 1}

@@ -17,14 +17,14 @@ Data = bytes | memoryview
 NULL, UNKNOWN = -1, -2
 
 
-class Spans(Sequence[Any]):
+class BytesColumn(Sequence[Any]):
     """Stretches of ``data``, from ``begins`` up to ``ends``; one that begins at -1 is None."""
 
     def __init__(self, data: Data, begins: Ints, ends: Ints) -> None:
         self.data, self.begins, self.ends = data, begins, ends
 
     @classmethod
-    def of(cls, values: Sequence[bytes]) -> Spans:
+    def of(cls, values: Sequence[bytes]) -> BytesColumn:
         """Values end to end. Raises TypeError where one is None."""
         data = b"".join(values)
         ends = np.fromiter(map(len, values), dtype=np.int64, count=len(values)).cumsum()
@@ -33,7 +33,7 @@ class Spans(Sequence[Any]):
         return cls(data, begins, ends)
 
     @classmethod
-    def end_to_end(cls, some: Sequence[Spans]) -> Spans:
+    def end_to_end(cls, some: Sequence[BytesColumn]) -> BytesColumn:
         """All of the first, then all of the second, and so on."""
         begins, ends = [], []
         place = 0
@@ -70,10 +70,10 @@ class Spans(Sequence[Any]):
     def __iter__(self) -> Iterator[Any]:
         return iter(self._found)
 
-    def take(self, rows: Ints | slice) -> Spans:
-        return Spans(self.data, self.begins[rows], self.ends[rows])
+    def take(self, rows: Ints | slice) -> BytesColumn:
+        return BytesColumn(self.data, self.begins[rows], self.ends[rows])
 
-    def codes(self, known: Spans) -> Ints:
+    def codes(self, known: BytesColumn) -> Ints:
         """Which of the known texts each one is; ``NULL`` and ``UNKNOWN`` are neither."""
         found: Ints = match(self.bytes, self.begins, self.ends, known.bytes, known.begins, known.ends)
         return found

@@ -11,27 +11,27 @@ from numpy.typing import NDArray
 UNKNOWN = -1
 
 
-class Texts(NamedTuple):
+class CategoricalColumn(NamedTuple):
     """Texts by their number in ``known``, in which each is there once; -1 where unknown."""
 
     codes: NDArray[np.int64]
     known: tuple[str, ...]
 
     @classmethod
-    def of(cls, values: Sequence[str | None]) -> Texts:
+    def of(cls, values: Sequence[str | None]) -> CategoricalColumn:
         known = [value for value in dict.fromkeys(values) if value is not None]
         numbers: dict[str | None, int] = {value: number for number, value in enumerate(known)}
         numbers[None] = UNKNOWN
         codes = np.fromiter(map(numbers.__getitem__, values), dtype=np.int64, count=len(values))
         return cls(codes, tuple(known))
 
-    def take(self, rows: NDArray[Any]) -> Texts:
-        return Texts(self.codes[rows], self.known)
+    def take(self, rows: NDArray[Any]) -> CategoricalColumn:
+        return CategoricalColumn(self.codes[rows], self.known)
 
-    def filled(self, where: NDArray[np.bool_], value: str) -> Texts:
+    def filled(self, where: NDArray[np.bool_], value: str) -> CategoricalColumn:
         """With this text in these rows."""
         known = self.known if value in self.known else (*self.known, value)
-        return Texts(np.where(where, known.index(value), self.codes), known)
+        return CategoricalColumn(np.where(where, known.index(value), self.codes), known)
 
     def in_terms_of(self, known: Sequence[str]) -> NDArray[np.int64]:
         """The codes as numbers in another list of texts; below -1 where the text is not in it."""

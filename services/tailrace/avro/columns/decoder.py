@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.avro.columns import decoder_kernels as kernels
+from tailrace.avro.columns.bytes_column import BytesColumn
 from tailrace.avro.columns.bytes_column import Ints as Ints
-from tailrace.avro.columns.bytes_column import Spans
 from tailrace.avro.columns.bytes_kernels import distinct
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -28,7 +28,7 @@ class Column(NamedTuple):
     """One field of every row.
 
     ``values`` are float64 for doubles and booleans (NaN where null), int64 for longs (0 where null), and for strings
-    `Spans` or another sequence of UTF-8 (``None`` where null); ``present`` says where there is a value, None if
+    `BytesColumn` or another sequence of UTF-8 (``None`` where null); ``present`` says where there is a value, None if
     everywhere.
     """
 
@@ -37,7 +37,7 @@ class Column(NamedTuple):
 
     def take(self, rows: Ints) -> Column:
         present = None if self.present is None else self.present[rows]
-        if isinstance(self.values, Spans):
+        if isinstance(self.values, BytesColumn):
             return Column(self.values.take(rows), present)
         return Column(self.values[rows], present)
 
@@ -50,7 +50,7 @@ class Pieces(NamedTuple):
     at: Ints
 
 
-class Decoded(NamedTuple):
+class DecodedColumns(NamedTuple):
     """``columns`` by field, and ``good``: which rows they are of (None if all). Other rows hold nothing of
     meaning. ``pieces`` are those asked for.
     """
@@ -134,9 +134,9 @@ class ColumnDecoder:
         self._columns = program.columns
         self._counts = program.counts
 
-    def decode(self, values: Sequence[bytes] | Spans) -> Decoded:
+    def decode(self, values: Sequence[bytes] | BytesColumn) -> DecodedColumns:
         """The columns of these values, in their order."""
-        spans = values if isinstance(values, Spans) else Spans.of(values)
+        spans = values if isinstance(values, BytesColumn) else BytesColumn.of(values)
         rows = len(spans)
         doubles = np.full((self._counts[_DOUBLES], rows), np.nan)
         longs = np.zeros((self._counts[_LONGS], rows), dtype=np.int64)
@@ -163,7 +163,7 @@ class ColumnDecoder:
             there = None if everywhere[number] else present[number]
             if array == _TEXTS:
                 first = begins[where] if there is None else np.where(there, begins[where], -1)
-                columns[name] = Column(Spans(spans.data, first, ends[where]), there)
+                columns[name] = Column(BytesColumn(spans.data, first, ends[where]), there)
             else:
                 columns[name] = Column((doubles if array == _DOUBLES else longs)[where], there)
         pieces = Pieces([], np.zeros(0, dtype=np.int64))
@@ -171,7 +171,7 @@ class ColumnDecoder:
             at, firsts = distinct(spans.bytes, piece_begins, piece_ends)
             found = [bytes(spans.data[piece_begins[row] : piece_ends[row]]) for row in firsts.tolist()]
             pieces = Pieces(found, at)
-        return Decoded(columns, None if good.all() else good, pieces)
+        return DecodedColumns(columns, None if good.all() else good, pieces)
 
 
 _DOUBLES, _LONGS, _TEXTS = 0, 1, 2

@@ -1,7 +1,7 @@
 """The kernel that reads Avro bodies: it follows a schema's program byte by byte.
 
-A program is a list of instructions ``(operation, where, number, target)``, made by `kit.avro_columns`. ``where`` is the
-row of the array that takes the value, ``number`` that of ``present``; both are -1 for what is only passed over.
+A program is a list of instructions ``(operation, where, number, target)``, made by `avro.columns.decoder`. ``where`` is
+the row of the array that takes the value, ``number`` that of ``present``; both are -1 for what is only passed over.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.avro.columns.bytes_column import Ints, Spans
+from tailrace.avro.columns.bytes_column import BytesColumn, Ints
 from tailrace.avro.columns.bytes_kernels import checksums
 from tailrace.avro.columns.numbering import distinct_numbers
 
@@ -21,7 +21,7 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 def key_positions(keys: Sequence[bytes], salt: str) -> NDArray[np.float64]:
     """Where each key lies in [0, 1): evenly spread, and under each salt as if drawn anew."""
-    spans = keys if isinstance(keys, Spans) else Spans.of(keys)
+    spans = keys if isinstance(keys, BytesColumn) else BytesColumn.of(keys)
     return _positions(checksums(spans.bytes, spans.begins, spans.ends), _start(salt))
 
 

@@ -25,13 +25,13 @@ import polars as pl
 import sqlglot
 from sqlglot import exp
 
-from tailrace.avro.columns.categorical_column import UNKNOWN, Texts
+from tailrace.avro.columns.categorical_column import UNKNOWN, CategoricalColumn
 from tailrace.contracts.expressions.values import (
     Columns,
     Floats,
     FrameColumns,
     Mask,
-    Truth,
+    TruthColumn,
     Value,
     equal,
     finite,
@@ -97,12 +97,12 @@ class Expression:
         with np.errstate(all="ignore"):  # what is not finite is unknown
             return self.run(columns)
 
-    def truth(self, columns: Columns) -> Truth:
+    def truth(self, columns: Columns) -> TruthColumn:
         """Of a condition: the rows for which it is known to hold, and those for which it is known not to."""
         found = self.value(columns)
-        assert isinstance(found, Truth)
+        assert isinstance(found, TruthColumn)
         yes, no = (np.broadcast_to(side, columns.rows) for side in found)
-        return Truth(yes, no)
+        return TruthColumn(yes, no)
 
     def evaluate(self, columns: pl.DataFrame | Columns) -> pl.Series:
         """One value per row: Boolean, Float64 (never NaN or infinite) or String; null where unknown.
@@ -188,8 +188,8 @@ class _Typed(NamedTuple):
 _NULLS: dict[Kind, Value] = {
     "null": np.array(np.nan),
     "number": np.array(np.nan),
-    "boolean": Truth(np.array(False), np.array(False)),
-    "text": Texts(np.array(UNKNOWN), ()),
+    "boolean": TruthColumn(np.array(False), np.array(False)),
+    "text": CategoricalColumn(np.array(UNKNOWN), ()),
 }
 
 
@@ -202,13 +202,13 @@ def _of(function: Callable[..., Value], *parts: _Run) -> _Run:
     return lambda columns: function(*(part(columns) for part in parts))
 
 
-_COMPARE: dict[type[exp.Expr], Callable[[Any, Any], Truth]] = {
+_COMPARE: dict[type[exp.Expr], Callable[[Any, Any], TruthColumn]] = {
     exp.EQ: equal,
     exp.NEQ: lambda a, b: ~equal(a, b),
-    exp.GT: lambda a, b: Truth(a > b, a <= b),
-    exp.GTE: lambda a, b: Truth(a >= b, a < b),
-    exp.LT: lambda a, b: Truth(a < b, a >= b),
-    exp.LTE: lambda a, b: Truth(a <= b, a > b),
+    exp.GT: lambda a, b: TruthColumn(a > b, a <= b),
+    exp.GTE: lambda a, b: TruthColumn(a >= b, a < b),
+    exp.LT: lambda a, b: TruthColumn(a < b, a >= b),
+    exp.LTE: lambda a, b: TruthColumn(a <= b, a > b),
 }
 _ARITHMETIC: dict[type[exp.Expr], Callable[[Floats, Floats], Floats]] = {
     exp.Add: lambda a, b: finite(a + b),
@@ -219,9 +219,9 @@ _ARITHMETIC: dict[type[exp.Expr], Callable[[Floats, Floats], Floats]] = {
 _FUNCTIONS = "ABS, COALESCE, NULLIF, LEAST, GREATEST"
 
 
-def _truth(so: Mask) -> Truth:
+def _truth(so: Mask) -> TruthColumn:
     """Of what is never unknown."""
-    return Truth(so, ~so)
+    return TruthColumn(so, ~so)
 
 
 def _least(*numbers: Floats) -> Floats:
@@ -271,7 +271,7 @@ class _Translation:
     def literal(self, node: exp.Expr) -> _Typed:
         text = node.name
         if node.is_string:
-            return _Typed(_constant(Texts(np.array(0), (text,))), "text", frozenset([text]), text)
+            return _Typed(_constant(CategoricalColumn(np.array(0), (text,))), "text", frozenset([text]), text)
         if not re.fullmatch(_NUMBER, text):
             raise ExpressionError(f"{text} is no number")
         number = float(text)
@@ -385,7 +385,7 @@ class _Translation:
         self,
         left_node: exp.Expr,
         right_node: exp.Expr,
-        compare: Callable[[Any, Any], Truth],
+        compare: Callable[[Any, Any], TruthColumn],
         ordered: bool,
     ) -> _Typed:
         left, right = self.of(left_node), self.of(right_node)

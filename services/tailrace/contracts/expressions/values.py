@@ -11,29 +11,29 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tailrace.avro.columns.categorical_column import UNKNOWN, Texts
+from tailrace.avro.columns.categorical_column import UNKNOWN, CategoricalColumn
 
 Floats: TypeAlias = NDArray[np.float64]
 Mask: TypeAlias = NDArray[np.bool_]
 
 
-class Truth(NamedTuple):
+class TruthColumn(NamedTuple):
     """Where something holds and where it does not; where neither is so, it is unknown (Kleene's logic, as in SQL)."""
 
     yes: Mask
     no: Mask
 
-    def __and__(self, other: Truth) -> Truth:
-        return Truth(self.yes & other.yes, self.no | other.no)
+    def __and__(self, other: TruthColumn) -> TruthColumn:
+        return TruthColumn(self.yes & other.yes, self.no | other.no)
 
-    def __or__(self, other: Truth) -> Truth:
-        return Truth(self.yes | other.yes, self.no & other.no)
+    def __or__(self, other: TruthColumn) -> TruthColumn:
+        return TruthColumn(self.yes | other.yes, self.no & other.no)
 
-    def __invert__(self) -> Truth:
-        return Truth(self.no, self.yes)
+    def __invert__(self) -> TruthColumn:
+        return TruthColumn(self.no, self.yes)
 
 
-Value: TypeAlias = Floats | Truth | Texts
+Value: TypeAlias = Floats | TruthColumn | CategoricalColumn
 
 
 class Columns(Protocol):
@@ -43,36 +43,36 @@ class Columns(Protocol):
 
     def number(self, name: str) -> Floats: ...
 
-    def truth(self, name: str) -> Truth: ...
+    def truth(self, name: str) -> TruthColumn: ...
 
-    def text(self, name: str) -> Texts: ...
+    def text(self, name: str) -> CategoricalColumn: ...
 
 
 class Arrays:
     """Columns in numpy: float64 for numbers and truths (NaN where unknown), masks, objects (None where unknown), and
-    `Texts`. Each text column is looked at once, however many expressions read it.
+    `CategoricalColumn`. Each text column is looked at once, however many expressions read it.
     """
 
     def __init__(self, columns: Mapping[str, Any], rows: int) -> None:
         self.rows = rows
         self._columns = columns
-        self._texts: dict[str, Texts] = {}
+        self._texts: dict[str, CategoricalColumn] = {}
 
     def number(self, name: str) -> Floats:
         return finite(self._columns[name])
 
-    def truth(self, name: str) -> Truth:
+    def truth(self, name: str) -> TruthColumn:
         values = self._columns[name]
         if values.dtype == np.bool_:
-            return Truth(values, ~values)
-        return Truth(values == 1.0, values == 0.0)
+            return TruthColumn(values, ~values)
+        return TruthColumn(values == 1.0, values == 0.0)
 
-    def text(self, name: str) -> Texts:
+    def text(self, name: str) -> CategoricalColumn:
         values = self._columns[name]
-        if isinstance(values, Texts):
+        if isinstance(values, CategoricalColumn):
             return values
         if name not in self._texts:
-            self._texts[name] = Texts.of(values.tolist())
+            self._texts[name] = CategoricalColumn.of(values.tolist())
         return self._texts[name]
 
 
@@ -87,13 +87,13 @@ class FrameColumns:
         found: Any = self._frame.get_column(name).cast(pl.Float64).to_numpy()
         return finite(found)
 
-    def truth(self, name: str) -> Truth:
+    def truth(self, name: str) -> TruthColumn:
         values = self._frame.get_column(name).cast(pl.Boolean)
         yes, no = (side.fill_null(False).to_numpy() for side in (values, ~values))
-        return Truth(yes, no)
+        return TruthColumn(yes, no)
 
-    def text(self, name: str) -> Texts:
-        return Texts.of(self._frame.get_column(name).cast(pl.String).to_list())
+    def text(self, name: str) -> CategoricalColumn:
+        return CategoricalColumn.of(self._frame.get_column(name).cast(pl.String).to_list())
 
 
 def finite(numbers: Floats) -> Floats:
@@ -105,9 +105,9 @@ def finite(numbers: Floats) -> Floats:
 def known(value: Value) -> Mask:
     """Where a value is known."""
     match value:
-        case Truth():
+        case TruthColumn():
             return value.yes | value.no
-        case Texts():
+        case CategoricalColumn():
             return value.codes >= 0
     found: Mask = ~np.isnan(value)
     return found
@@ -115,39 +115,39 @@ def known(value: Value) -> Mask:
 
 def where(condition: Mask, value: Value, other: Value) -> Value:
     """The one value where the condition is true, and the other elsewhere; both are of one kind."""
-    if isinstance(value, Truth):
-        assert isinstance(other, Truth)
-        return Truth(np.where(condition, value.yes, other.yes), np.where(condition, value.no, other.no))
-    if isinstance(value, Texts):
-        assert isinstance(other, Texts)
+    if isinstance(value, TruthColumn):
+        assert isinstance(other, TruthColumn)
+        return TruthColumn(np.where(condition, value.yes, other.yes), np.where(condition, value.no, other.no))
+    if isinstance(value, CategoricalColumn):
+        assert isinstance(other, CategoricalColumn)
         both = tuple(dict.fromkeys(value.known + other.known))
-        return Texts(np.where(condition, value.in_terms_of(both), other.in_terms_of(both)), both)
-    assert not isinstance(other, Truth | Texts)
+        return CategoricalColumn(np.where(condition, value.in_terms_of(both), other.in_terms_of(both)), both)
+    assert not isinstance(other, TruthColumn | CategoricalColumn)
     return np.where(condition, value, other)
 
 
-def equal(value: Value, other: Value) -> Truth:
+def equal(value: Value, other: Value) -> TruthColumn:
     """Where both are the same; unknown where one of them is."""
-    if isinstance(value, Truth):
-        assert isinstance(other, Truth)
+    if isinstance(value, TruthColumn):
+        assert isinstance(other, TruthColumn)
         return (value & other) | (~value & ~other)
-    if isinstance(value, Texts):
-        assert isinstance(other, Texts)
+    if isinstance(value, CategoricalColumn):
+        assert isinstance(other, CategoricalColumn)
         codes = other.in_terms_of(value.known)
         there = (value.codes != UNKNOWN) & (codes != UNKNOWN)
         same = value.codes == codes
-        return Truth(same & there, ~same & there)
-    assert not isinstance(other, Truth | Texts)
-    return Truth(value == other, (value < other) | (value > other))
+        return TruthColumn(same & there, ~same & there)
+    assert not isinstance(other, TruthColumn | CategoricalColumn)
+    return TruthColumn(value == other, (value < other) | (value > other))
 
 
 def series(value: Value, rows: int) -> pl.Series:
     """The value of every row: Float64, Boolean or String, null where unknown."""
     there = pl.Series(np.broadcast_to(known(value), rows))
     match value:
-        case Truth():
+        case TruthColumn():
             found = pl.Series(np.broadcast_to(value.yes, rows))
-        case Texts():
+        case CategoricalColumn():
             texts = np.array([*value.known, None], dtype=np.object_)
             return pl.Series(np.broadcast_to(texts[value.codes], rows).tolist(), dtype=pl.String)
         case _:

@@ -12,9 +12,9 @@ from tailrace.contracts.language.fields import ContextField, Feature
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.names import RESERVED_FIELDS, RESERVED_MODEL_SUFFIX, RESERVED_MODELS
 from tailrace.contracts.language.sections import ALERT_PHRASES, METRICS_OF, match_alert
-from tailrace.contracts.problems import FieldPath, Finding, did_you_mean
+from tailrace.contracts.problems import FieldPath, Violation, did_you_mean
 
-Findings = Iterator[Finding]
+Findings = Iterator[Violation]
 
 
 def check_contract(contract: ModelContract) -> Findings:
@@ -30,24 +30,24 @@ def _names(contract: ModelContract) -> Findings:
     for place in ("model", "lane"):
         name = getattr(contract, place)
         if name in RESERVED_MODELS:
-            yield Finding((place,), f"{name!r} is the product's own", "choose another name")
+            yield Violation((place,), f"{name!r} is the product's own", "choose another name")
         if name.endswith(RESERVED_MODEL_SUFFIX):
             what = (
                 f"{name!r} would share tables with the shadow predictions of {name.removesuffix('-shadow')!r}"
             )
-            yield Finding((place,), what, f"choose a name that does not end in {RESERVED_MODEL_SUFFIX}")
+            yield Violation((place,), what, f"choose a name that does not end in {RESERVED_MODEL_SUFFIX}")
     taken: dict[str, str] = {}
     for path, name in _field_names(contract):
         if name in RESERVED_FIELDS and (path, name) != (("key", "name"), "request_id"):
-            yield Finding(path, f"the name {name!r} is reserved", "choose another name")
+            yield Violation(path, f"the name {name!r} is reserved", "choose another name")
         elif name.lower() in taken:
-            yield Finding(
+            yield Violation(
                 path, f"the name {name!r} is taken by {taken[name.lower()]}", "give each field its own name"
             )
         taken.setdefault(name.lower(), ".".join(str(part) for part in path))
     for path, name in _field_names(contract):
         if name.startswith("feature_") and name.removeprefix("feature_").lower() in taken:
-            yield Finding(
+            yield Violation(
                 path, f"{name!r} would collide with a column of its own table", "choose another name"
             )
 
@@ -72,13 +72,13 @@ def _field(path: FieldPath, field: Feature | ContextField) -> Findings:
         yield from _categories(path, field.categories)
         if field.unseen not in ("reject", *(field.categories or ())):
             remedy = "write reject or one of the categories"
-            yield Finding((*path, "unseen"), f"{field.unseen!r} is no category of {path[-1]}", remedy)
+            yield Violation((*path, "unseen"), f"{field.unseen!r} is no category of {path[-1]}", remedy)
         if "reject" in (field.categories or ()):
-            yield Finding((*path, "categories"), "'reject' cannot be told from unseen: reject", "rename it")
+            yield Violation((*path, "categories"), "'reject' cannot be told from unseen: reject", "rename it")
     else:
         for name in ("categories", "unseen"):
             if getattr(field, name) is not None:
-                yield Finding(
+                yield Violation(
                     (*path, name),
                     f"is only for fields with categories, not type {field.type}",
                     "leave it out",
@@ -86,24 +86,24 @@ def _field(path: FieldPath, field: Feature | ContextField) -> Findings:
     if field.type not in ("number", "integer"):
         for name in ("unit", "min", "max"):
             if getattr(field, name) is not None:
-                yield Finding((*path, name), f"is only for numbers, not type {field.type}", "leave it out")
+                yield Violation((*path, name), f"is only for numbers, not type {field.type}", "leave it out")
     elif field.min is not None and field.max is not None and field.min > field.max:
-        yield Finding((*path, "min"), f"{field.min:g} is more than max, {field.max:g}", "exchange them")
+        yield Violation((*path, "min"), f"{field.min:g} is more than max, {field.max:g}", "exchange them")
     if field.type == "integer":
         for name in ("min", "max"):
             bound = getattr(field, name)
             if bound is not None and bound != int(bound):
-                yield Finding(
+                yield Violation(
                     (*path, name), f"{bound:g} is no whole number", "write a whole number, or type: number"
                 )
 
 
 def _categories(path: FieldPath, given: list[str] | None) -> Findings:
     if given is None:
-        yield Finding(path, "has type category and no categories", "add categories: [a, b, ...]")
+        yield Violation(path, "has type category and no categories", "add categories: [a, b, ...]")
     elif len(set(given)) < len(given):
         twice = next(value for value in given if given.count(value) > 1)
-        yield Finding((*path, "categories"), f"{twice!r} stands twice", "keep one of them")
+        yield Violation((*path, "categories"), f"{twice!r} stands twice", "keep one of them")
 
 
 def _target(contract: ModelContract) -> Findings:
@@ -112,18 +112,18 @@ def _target(contract: ModelContract) -> Findings:
         yield from _categories(("target",), target.categories)
         if target.positive is not None:
             if len(target.categories or ()) != 2:
-                yield Finding(
+                yield Violation(
                     ("target", "positive"), "is for two categories", "leave it out for several classes"
                 )
             elif target.positive not in (target.categories or ()):
                 remedy = did_you_mean(target.positive, target.categories or ())
-                yield Finding(
+                yield Violation(
                     ("target", "positive"), f"{target.positive!r} is no category of the target", remedy
                 )
         return
     for name in ("categories", "positive"):
         if getattr(target, name) is not None:
-            yield Finding(
+            yield Violation(
                 ("target", name), f"is only for a target with categories, not {target.type}", "leave it out"
             )
 
@@ -134,14 +134,14 @@ def _labels(contract: ModelContract) -> Findings:
     if join.by == "request_id":
         for name, given in (("within", join.within_ms), ("take", join.take)):
             if given is not None:
-                yield Finding(
+                yield Violation(
                     ("labels", "join", name), "is only for a join by key", "leave it out, or write by: key"
                 )
     else:
         if join.within_ms is None:
-            yield Finding(("labels", "join"), "by key needs a time", "add within: 30d")
+            yield Violation(("labels", "join"), "by key needs a time", "add within: 30d")
         if contract.key.name == "request_id":
-            yield Finding(
+            yield Violation(
                 ("labels", "join", "by"), "there is no key but the request id", "declare key: {name: ...}"
             )
     yield from _actions(contract, ("labels", "known_only_for"), labels.known_only_for)
@@ -154,13 +154,13 @@ def _labels(contract: ModelContract) -> Findings:
         }[contract.target.type]
         if not fits:
             remedy = f"write one of {', '.join(contract.classes)}" if contract.classes else "write a number"
-            yield Finding(("labels", "never", "assume"), f"{assume!r} is no value of the target", remedy)
+            yield Violation(("labels", "never", "assume"), f"{assume!r} is no value of the target", remedy)
 
 
 def _actions(contract: ModelContract, path: FieldPath, given: Collection[str]) -> Findings:
     for index, action in enumerate(given):
         if action not in contract.actions:
-            yield Finding(
+            yield Violation(
                 (*path, index),
                 f"{action!r} is no action of the policy",
                 did_you_mean(action, contract.actions),
@@ -174,7 +174,7 @@ def _policy(contract: ModelContract) -> Findings:
         if rule.when is not None:
             yield from _expression((*path, "when"), rule.when, columns, "boolean")
         elif index < len(contract.policy) - 1:
-            yield Finding(
+            yield Violation(
                 path, "always matches, so that the rules after it never do", "add when, or move it to the end"
             )
     yield from _unique(("policy",), [rule.name for rule in contract.policy])
@@ -183,13 +183,13 @@ def _policy(contract: ModelContract) -> Findings:
         for name, action in (("from", contract.explore.from_action), ("do", contract.explore.do)):
             if action not in policy_actions:
                 remedy = did_you_mean(action, policy_actions)
-                yield Finding(("explore", name), f"{action!r} is no action of the policy", remedy)
+                yield Violation(("explore", name), f"{action!r} is no action of the policy", remedy)
 
 
 def _unique(path: FieldPath, names: list[str]) -> Findings:
     for index, name in enumerate(names):
         if name in names[:index]:
-            yield Finding(
+            yield Violation(
                 (*path, index, "name"), f"the name {name!r} is taken", "give each rule its own name"
             )
 
@@ -205,23 +205,23 @@ def _rules(contract: ModelContract) -> Findings:
 def _guardrails(contract: ModelContract) -> Findings:
     bounds = contract.guardrails.score
     if bounds and bounds.min is not None and bounds.max is not None and bounds.min >= bounds.max:
-        yield Finding(("guardrails", "score"), "min is not below max", "exchange them")
+        yield Violation(("guardrails", "score"), "min is not below max", "exchange them")
     fallback = contract.guardrails.fallback
     wanted: Kind = "text" if contract.task == "multiclass" else "number"
     for index, step in enumerate(fallback):
         path: FieldPath = ("guardrails", "fallback", index)
         if index < len(fallback) - 1 and (step.do is not None or step.constant is not None):
-            yield Finding(path, "always answers, so that the steps after it never do", "move it to the end")
+            yield Violation(path, "always answers, so that the steps after it never do", "move it to the end")
         if step.rule is not None:
             yield from _expression((*path, "rule"), step.rule, request_columns(contract), wanted)
         if step.constant is not None and isinstance(step.constant, str) != (wanted == "text"):
             what = f"{step.constant!r} is no answer of a {contract.task} model"
-            yield Finding(
+            yield Violation(
                 (*path, "constant"), what, "write a class" if wanted == "text" else "write a number"
             )
         elif isinstance(step.constant, str) and step.constant not in contract.classes:
             remedy = did_you_mean(step.constant, contract.classes)
-            yield Finding((*path, "constant"), f"{step.constant!r} is no class", remedy)
+            yield Violation((*path, "constant"), f"{step.constant!r} is no class", remedy)
 
 
 def _explain(contract: ModelContract) -> Findings:
@@ -237,10 +237,10 @@ def _groups(contract: ModelContract, path: FieldPath, name: str) -> Findings:
     """A field that splits rows into groups: known, and of few values."""
     fields = contract.features | contract.context
     if name not in fields:
-        yield Finding(path, f"there is no field {name!r}", did_you_mean(name, fields))
+        yield Violation(path, f"there is no field {name!r}", did_you_mean(name, fields))
     elif fields[name].type not in ("category", "boolean"):
         what = f"{name!r} is of type {fields[name].type} and makes no groups"
-        yield Finding(path, what, "name a field with categories, or a boolean one")
+        yield Violation(path, what, "name a field with categories, or a boolean one")
 
 
 def _slices(contract: ModelContract, path: FieldPath, slices: list[str]) -> Findings:
@@ -255,14 +255,14 @@ def _quality(contract: ModelContract) -> Findings:
     quality = contract.quality
     ages = quality.judge_at_ms
     if any(later <= earlier for earlier, later in itertools.pairwise(ages)):
-        yield Finding(
+        yield Violation(
             ("quality", "judge_at"), "the ages do not rise", "list them from the youngest to the oldest"
         )
     horizon = contract.labels.horizon_ms
     for index, age in enumerate(ages):
         if age > horizon:
             what = f"{format_duration(age)} is after labels.horizon, {format_duration(horizon)}"
-            yield Finding(("quality", "judge_at", index), what, "no label is waited for after the horizon")
+            yield Violation(("quality", "judge_at", index), what, "no label is waited for after the horizon")
     for index, metric in enumerate(quality.metrics):
         yield from _metric(contract, ("quality", "metrics", index), metric)
     for metric in quality.drop:
@@ -274,14 +274,14 @@ def _quality(contract: ModelContract) -> Findings:
         if ratio.favourable not in contract.actions:
             remedy = did_you_mean(ratio.favourable, contract.actions)
             what = f"{ratio.favourable!r} is no action of the policy"
-            yield Finding(("quality", "selection_ratio", "favourable"), what, remedy)
+            yield Violation(("quality", "selection_ratio", "favourable"), what, remedy)
 
 
 def _metric(contract: ModelContract, path: FieldPath, metric: str) -> Findings:
     fitting = METRICS_OF[contract.task]
     if metric not in fitting:
         what = f"{metric!r} is no metric of a {contract.task} model"
-        yield Finding(path, what, f"choose one of {', '.join(fitting)}")
+        yield Violation(path, what, f"choose one of {', '.join(fitting)}")
 
 
 def _value(contract: ModelContract) -> Findings:
@@ -294,12 +294,12 @@ def _alerts(contract: ModelContract) -> Findings:
         path: FieldPath = ("alerts", "severe", index)
         found = match_alert(phrase)
         if found is None:
-            yield Finding(path, f"{phrase!r} names no alert", did_you_mean(phrase, ALERT_PHRASES.values()))
+            yield Violation(path, f"{phrase!r} names no alert", did_you_mean(phrase, ALERT_PHRASES.values()))
             continue
         said = found[1]
         if "field" in said and said["field"] not in contract.features:
             remedy = did_you_mean(said["field"], contract.features)
-            yield Finding(path, f"there is no feature {said['field']!r}", remedy)
+            yield Violation(path, f"there is no feature {said['field']!r}", remedy)
         if "metric" in said:
             yield from _metric(contract, path, said["metric"])
         for name, parse in (("share", parse_share), ("duration", parse_duration)):
@@ -308,7 +308,7 @@ def _alerts(contract: ModelContract) -> Findings:
                     parse(said[name])
                 except ValueError as error:
                     what, _, remedy = str(error).partition("; ")
-                    yield Finding(path, what, remedy)
+                    yield Violation(path, what, remedy)
 
 
 def _gates(contract: ModelContract) -> Findings:
@@ -324,16 +324,18 @@ def _gates(contract: ModelContract) -> Findings:
         name = direction.raise_field
         if name not in contract.features:
             remedy = did_you_mean(name, contract.features)
-            yield Finding(path, f"there is no feature {name!r}", remedy)
+            yield Violation(path, f"there is no feature {name!r}", remedy)
         elif contract.features[name].type not in ("number", "integer"):
-            yield Finding(path, f"{name!r} is no number and cannot rise", "name a numeric feature")
+            yield Violation(path, f"{name!r} is no number and cannot rise", "name a numeric feature")
 
 
 def _rollout(contract: ModelContract) -> Findings:
     if contract.rollout.canary:
         steps = [0.0, *contract.rollout.canary.steps]
         if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
-            yield Finding(("rollout", "canary", "steps"), "the shares do not rise", "such as [1%, 10%, 50%]")
+            yield Violation(
+                ("rollout", "canary", "steps"), "the shares do not rise", "such as [1%, 10%, 50%]"
+            )
 
 
 def _experiment(contract: ModelContract) -> Findings:
@@ -342,11 +344,13 @@ def _experiment(contract: ModelContract) -> Findings:
         return
     if contract.value is None:
         what = "compares what answers are worth, and the contract does not say what that is"
-        yield Finding(("experiment",), what, "add value, such as value: \"CASE WHEN action = 'approve' ...\"")
+        yield Violation(
+            ("experiment",), what, "add value, such as value: \"CASE WHEN action = 'approve' ...\""
+        )
     for name in ("share", "epsilon"):
         if getattr(experiment, name) == 0 and (name == "share" or experiment.assign != "fixed"):
             remedy = "write more than 0%, so that every arm goes on answering some"
-            yield Finding(("experiment", name), "leaves arms without a request", remedy)
+            yield Violation(("experiment", name), "leaves arms without a request", remedy)
 
 
 def _keep(contract: ModelContract) -> Findings:
@@ -359,17 +363,17 @@ def _keep(contract: ModelContract) -> Findings:
         given = getattr(contract.keep, name)
         if given < least:
             what = f"{format_duration(given)} is shorter than {why[name]} together, {format_duration(least)}"
-            yield Finding(("keep", name.removesuffix("_ms")), what, "keep them longer, or leave it out")
+            yield Violation(("keep", name.removesuffix("_ms")), what, "keep them longer, or leave it out")
     if contract.keep.requests_ms < contract.event_time.lateness_ms:
         what = f"{format_duration(contract.keep.requests_ms)} is shorter than event_time.lateness"
-        yield Finding(("keep", "requests"), what, "keep them longer")
+        yield Violation(("keep", "requests"), what, "keep them longer")
 
 
 def _expression(path: FieldPath, text: str, columns: Mapping[str, ColumnType], want: Kind) -> Findings:
     try:
         compile_expression(text, columns, want)
     except ExpressionError as error:
-        yield Finding(path, error.what, error.remedy)
+        yield Violation(path, error.what, error.remedy)
 
 
 _FIRST: tuple[Callable[[ModelContract], Findings], ...] = (_names, _fields, _target)

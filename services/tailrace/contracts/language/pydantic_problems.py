@@ -8,40 +8,40 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from tailrace.contracts.problems import FieldPath, Finding, did_you_mean
+from tailrace.contracts.problems import FieldPath, Violation, did_you_mean
 
 
-def explain(details: ErrorDetails, model: type[BaseModel]) -> Finding:
+def explain(details: ErrorDetails, model: type[BaseModel]) -> Violation:
     """What pydantic found, said for people."""
     path: FieldPath = tuple(part for part in details["loc"] if part != "[key]")
     value = details["input"]
     context: dict[str, Any] = details.get("ctx") or {}
     kind = details["type"]
     if kind == "missing":
-        return Finding(path, "is missing", f"add {path[-1]!r}")
+        return Violation(path, "is missing", f"add {path[-1]!r}")
     if kind == "extra_forbidden":
-        return Finding(
+        return Violation(
             path, "is no field of a contract here", did_you_mean(str(path[-1]), _known(model, path[:-1]))
         )
     if kind in ("value_error", "assertion_error"):
         what, _, remedy = details["msg"].removeprefix("Value error, ").partition("; ")
-        return Finding(path, what, remedy)
+        return Violation(path, what, remedy)
     if kind == "literal_error":
         choices = [choice.strip(" '") for choice in context["expected"].replace(" or ", ", ").split(",")]
-        return Finding(path, f"{value!r} is not allowed", did_you_mean(str(value), choices))
+        return Violation(path, f"{value!r} is not allowed", did_you_mean(str(value), choices))
     if kind == "string_type":
         remedy = f'write it in quotes: "{value}"' if isinstance(value, bool | int | float) else ""
-        return Finding(path, f"must be text, not {_called(value)}", remedy)
+        return Violation(path, f"must be text, not {_called(value)}", remedy)
     if kind == "string_pattern_mismatch":
-        return Finding(path, f"{value!r} is no valid name", f"it must match {context['pattern']}")
+        return Violation(path, f"{value!r} is no valid name", f"it must match {context['pattern']}")
     if kind in ("model_type", "dict_type", "model_attributes_type"):
-        return Finding(path, f"must be a mapping, not {_called(value)}", "write {name: value, ...}")
+        return Violation(path, f"must be a mapping, not {_called(value)}", "write {name: value, ...}")
     if kind == "list_type":
-        return Finding(path, f"must be a list, not {_called(value)}", "write [a, b, ...]")
+        return Violation(path, f"must be a list, not {_called(value)}", "write [a, b, ...]")
     if kind in ("float_type", "int_type", "bool_type", "int_from_float"):
         wanted = {"float_type": "a number", "bool_type": "true or false"}.get(kind, "a whole number")
-        return Finding(path, f"must be {wanted}, not {_called(value)}", "")
-    return Finding(path, details["msg"][:1].lower() + details["msg"][1:], "")
+        return Violation(path, f"must be {wanted}, not {_called(value)}", "")
+    return Violation(path, details["msg"][:1].lower() + details["msg"][1:], "")
 
 
 def _called(value: Any) -> str:

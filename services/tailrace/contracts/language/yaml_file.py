@@ -13,7 +13,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from tailrace.contracts.language.pydantic_problems import explain
-from tailrace.contracts.problems import ContractError, FieldPath, Finding, Problem, format_path
+from tailrace.contracts.problems import ContractError, FieldPath, Problem, Violation, format_path
 from tailrace.errors import TailraceError
 
 M = TypeVar("M", bound=BaseModel)
@@ -33,7 +33,7 @@ class YamlFile:
     data: Any
     lines: dict[FieldPath, int]
 
-    def parse(self, model: type[M], check: Callable[[M], Iterable[Finding]] = lambda _: ()) -> M:
+    def parse(self, model: type[M], check: Callable[[M], Iterable[Violation]] = lambda _: ()) -> M:
         """Validates the data as ``model``, then by ``check``.
 
         Raises:
@@ -47,13 +47,13 @@ class YamlFile:
         self.refuse(check(parsed))
         return parsed
 
-    def refuse(self, findings: Iterable[Finding]) -> None:
+    def refuse(self, findings: Iterable[Violation]) -> None:
         """Raises ContractError with all findings, where there are any."""
         problems = [self._problem(finding) for finding in findings]
         if problems:
             raise ContractError(problems)
 
-    def _problem(self, finding: Finding) -> Problem:
+    def _problem(self, finding: Violation) -> Problem:
         path = finding.path
         while path and path not in self.lines:
             path = path[:-1]

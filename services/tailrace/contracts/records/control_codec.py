@@ -14,7 +14,7 @@ from tailrace.avro.strict_types import conforms
 from tailrace.contracts.records import lanes
 from tailrace.errors import BadRecord
 from tailrace.package_data import data_dir
-from tailrace.streaming.records import Headers, Message, Record, Source
+from tailrace.streaming.records import Headers, Message, Record, RecordRef
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class ControlCodec:
         try:
             return self.decode(CONTROL_NAMES[message.topic()], message.value())
         except BadRecord as bad:
-            log.warning("skipped a control record", extra={"at": str(Source.of(message)), "why": str(bad)})
+            log.warning("skipped a control record", extra={"at": str(RecordRef.of(message)), "why": str(bad)})
             return None
 
 

@@ -10,18 +10,18 @@ import hashlib
 
 from tailrace.signing.canonical import framed
 from tailrace.signing.records import HEADER
-from tailrace.streaming.records import Message, Source
+from tailrace.streaming.records import Message, RecordRef
 
 
 class Copies:
     """What was on some topics, as a digest for each record: 16 bytes of key, value and signature."""
 
     def __init__(self) -> None:
-        self._first: dict[bytes, Source] = {}
+        self._first: dict[bytes, RecordRef] = {}
 
-    def note(self, message: Message) -> Source:
+    def note(self, message: Message) -> RecordRef:
         """Takes a message in; returns where the same record stood first, which may be here."""
-        digest, here = _digest(message), Source.of(message)
+        digest, here = _digest(message), RecordRef.of(message)
         first = self._first.setdefault(digest, here)
         if first[:2] == here[:2] and here.offset < first.offset:
             first = self._first[digest] = here
@@ -29,7 +29,7 @@ class Copies:
 
     def is_copy(self, message: Message) -> bool:
         """Whether the same record stood before this one; takes the message in. The same message may come again."""
-        return self.note(message) != Source.of(message)
+        return self.note(message) != RecordRef.of(message)
 
 
 def _digest(message: Message) -> bytes:

@@ -19,7 +19,7 @@ from tailrace.signing.errors import SignatureRefused
 from tailrace.signing.keys import KeyFile, SigningKey
 from tailrace.signing.records import Signature, record_bytes, sign_record
 from tailrace.signing.trust import Place, TrustStore
-from tailrace.streaming.records import Headers, Message, Record, Source
+from tailrace.streaming.records import Headers, Message, Record, RecordRef
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Signer(Protocol):
     def key(self) -> SigningKey: ...
 
 
-class Read(NamedTuple):
+class ReadControlRecord(NamedTuple):
     """What a message of a control topic comes to: a record, or why it counts for nothing; neither for a tombstone."""
 
     record: dict[str, Any] | None = None
@@ -69,7 +69,7 @@ class ControlRecords:
         self.registry = registry
         self.home = home
         self._trust, self._signer = trust, signer
-        self._told: OrderedDict[Source, None] = OrderedDict()
+        self._told: OrderedDict[RecordRef, None] = OrderedDict()
 
     @classmethod
     def of_home(cls, registry: Registry, home: Path, signer: str | None = None) -> ControlRecords:
@@ -99,14 +99,14 @@ class ControlRecords:
         """
         record, refusal = self.judge(message)
         if refusal is not None:
-            self._tell(Source.of(message), refusal)
+            self._tell(RecordRef.of(message), refusal)
         return record
 
-    def judge(self, message: Message) -> Read:
+    def judge(self, message: Message) -> ReadControlRecord:
         """As `read`, with the reason and without a word in the log."""
         topic, value = message.topic(), message.value()
         if value is None:
-            return Read()
+            return ReadControlRecord()
         try:
             record = self.codec.decode(CONTROL_NAMES[topic], value)
             check_record(CONTROL_NAMES[topic], record)
@@ -114,10 +114,10 @@ class ControlRecords:
             if kind is not None and kind.signature == "header":
                 self._verify(kind, message, record)
         except BadRecord as bad:
-            return Read(refusal=str(bad))
+            return ReadControlRecord(refusal=str(bad))
         except (RecordRefused, SignatureRefused) as refused:
-            return Read(refusal=refused.reason)
-        return Read(record)
+            return ReadControlRecord(refusal=refused.reason)
+        return ReadControlRecord(record)
 
     def _verify(self, kind: RecordKind, message: Message, record: Mapping[str, Any]) -> None:
         topic, key, value = message.topic(), message.key(), message.value()
@@ -136,7 +136,7 @@ class ControlRecords:
             (topic, message.offset()),
         )
 
-    def _tell(self, source: Source, refusal: str) -> None:
+    def _tell(self, source: RecordRef, refusal: str) -> None:
         if source not in self._told:
             log.warning("a control record counts for nothing", extra={"at": str(source), "why": refusal})
             self._told[source] = None

@@ -27,7 +27,7 @@ LEAST_SHRINKAGE = 0.01
 MOST_DEVIATIONS = 1e6
 
 
-class Domain(BaseModel):
+class TrainingDomain(BaseModel):
     """Where training rows lie: by encoded column, ``centre`` and ``scale``; ``whiten`` takes standardised rows to ones
     whose length is the distance, None for the columns as they are. ``marked`` names numbers that may be missing.
     """
@@ -41,7 +41,7 @@ class Domain(BaseModel):
     distances: Quantiles
 
     @model_validator(mode="after")
-    def _whole(self) -> Domain:
+    def _whole(self) -> TrainingDomain:
         width = len(self.centre)
         if len(self.scale) != width:
             raise ValueError("centre and scale must be of the same columns")
@@ -75,7 +75,7 @@ class Domain(BaseModel):
 
 def fit_domain(
     train: Columns, held: Columns, inputs: tuple[Input, ...], marked: Collection[str], *levels: float
-) -> Domain:
+) -> TrainingDomain:
     """The domain of training rows, judged by held rows that have no part in it."""
     from sklearn.covariance import ledoit_wolf
 
@@ -96,7 +96,7 @@ def fit_domain(
         more = max(0.0, LEAST_SHRINKAGE - shrinkage)
         covariance = (1.0 - more) * covariance + more * np.eye(len(centre))
         whiten = np.linalg.cholesky(np.linalg.inv(covariance))
-    unjudged = Domain(
+    unjudged = TrainingDomain(
         marked=names,
         centre=tuple(centre.tolist()),
         scale=tuple(scale.tolist()),

@@ -25,7 +25,7 @@ from tailrace.models.formats.onnx.read import read_onnx
 from tailrace.models.formats.original import Original
 from tailrace.models.guards.calibration import Calibration, fit_calibration
 from tailrace.models.guards.conformal import conformal_quantiles, nonconformity
-from tailrace.models.guards.domain import Domain, fit_domain
+from tailrace.models.guards.domain import TrainingDomain, fit_domain
 from tailrace.models.inputs import Input
 from tailrace.models.manifest import PARTS, Holdout, Lineage, Manifest, Part, TrainedOn, sha256
 from tailrace.models.package.card import model_card
@@ -33,7 +33,7 @@ from tailrace.models.package.fingerprint import library_versions
 from tailrace.models.package.golden import check_golden, golden_bytes
 from tailrace.models.package.golden_rows import golden_rows, rows_between
 from tailrace.models.package.holdout_metrics import holdout_metrics
-from tailrace.models.package.rows import Rows, impute_values, imputed, servable
+from tailrace.models.package.rows import LabelledRows, impute_values, imputed, servable
 from tailrace.models.package.table import columns_of, data_digest, feature_names, inputs_of, target_of
 from tailrace.models.predictions import Predictions
 from tailrace.models.reference import Reference, category_profile, feature_profiles, number_profile
@@ -170,7 +170,7 @@ class _Draft:
     """What is known about a package before its model part is."""
 
     contract: ModelContract
-    train: Rows
+    train: LabelledRows
     impute: Mapping[str, float | str]
     classes: tuple[str, ...]
     estimator: str
@@ -211,7 +211,7 @@ class _Draft:
             ),
         )
 
-    def domain(self, seen: Columns, held: Columns, inputs: tuple[Input, ...]) -> Domain:
+    def domain(self, seen: Columns, held: Columns, inputs: tuple[Input, ...]) -> TrainingDomain:
         """Where the rows seen lie, judged by the others; both as a scorer hands them to the model."""
         marked = [i.name for i in inputs if self.contract.features[i.name].missing == "pass"]
         rule = self.contract.guardrails.domain
@@ -221,9 +221,9 @@ class _Draft:
     def finish(
         self,
         converted: Converted,
-        held: Rows,
+        held: LabelledRows,
         judged: Predictions,
-        domain: Domain | None,
+        domain: TrainingDomain | None,
         calibration: Calibration | None,
     ) -> Package:
         """Computes the parts, and makes the checks that every scorer will make.
@@ -262,7 +262,7 @@ class _Draft:
         return Package(manifest, parts)
 
     def _reference(
-        self, manifest: Manifest, judged: Predictions, rows: int, domain: Domain | None
+        self, manifest: Manifest, judged: Predictions, rows: int, domain: TrainingDomain | None
     ) -> Reference:
         seen = imputed(self.train.columns, manifest.inputs, self.impute)
         chosen = np.unique(np.linspace(0, len(self.train) - 1, BACKGROUND_ROWS).astype(np.int64))
@@ -296,19 +296,19 @@ class _Judge:
         return self._original.run({**columns, **unused}, rows)
 
 
-def _rows(x: Any, y: Any, inputs: tuple[Input, ...], contract: ModelContract) -> Rows:
+def _rows(x: Any, y: Any, inputs: tuple[Input, ...], contract: ModelContract) -> LabelledRows:
     columns, truth = columns_of(x, inputs), target_of(y, contract)
     rows = len(next(iter(columns.values())))
     if rows != len(truth):
         raise TailraceError(f"X has {rows} rows, y has {len(truth)}")
     if rows < LEAST_ROWS:
         raise TailraceError(f"{rows} rows are too few to judge a model by; {LEAST_ROWS} are the least")
-    return Rows(columns, truth)
+    return LabelledRows(columns, truth)
 
 
 def _tried_rows(
-    held: Rows,
-    train: Rows,
+    held: LabelledRows,
+    train: LabelledRows,
     inputs: tuple[Input, ...],
     impute: Mapping[str, float | str],
     contract: ModelContract,

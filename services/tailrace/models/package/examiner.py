@@ -26,7 +26,7 @@ from typing import IO, Any, NamedTuple, NoReturn
 
 from tailrace.access.private_files import make_private
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
 from tailrace.models.package.fingerprint import runtime_versions
@@ -44,7 +44,7 @@ _RECEIVED = "received"
 _HEADER = struct.Struct(">Q")
 
 
-class Limits(NamedTuple):
+class ExaminationLimits(NamedTuple):
     """What the examination of a package may take.
 
     ``memory_bytes`` is on top of what an idle examiner has; ``seconds`` are the CPU's, so that what else the machine
@@ -56,7 +56,7 @@ class Limits(NamedTuple):
     batch_rows: int = 5_000
 
     @classmethod
-    def of(cls, settings: Settings) -> Limits:
+    def of(cls, settings: Settings) -> ExaminationLimits:
         return cls(settings.package_memory_mb << 20, settings.package_seconds, settings.max_batch)
 
 
@@ -70,8 +70,10 @@ class Examiner:
         believed: such folders of others of this machine, whose word is taken for it.
     """
 
-    def __init__(self, limits: Limits | None = None, passed: Path | None = None, *believed: Path) -> None:
-        self._limits = limits or Limits()
+    def __init__(
+        self, limits: ExaminationLimits | None = None, passed: Path | None = None, *believed: Path
+    ) -> None:
+        self._limits = limits or ExaminationLimits()
         self._passed, self._believed = passed, believed
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -92,7 +94,7 @@ class Examiner:
         Raises:
             PackageRefused: it fails a check: schema, reference, model, golden, latency, memory, time, or crash where
                 the process died of it.
-            Retry: the examiner itself was ended from outside.
+            Unavailable: the examiner itself was ended from outside.
         """
         mark = self._mark(package.manifest, contract)
         if mark is not None and any(
@@ -139,7 +141,7 @@ class Examiner:
         try:
             process = self._started()
         except OSError as error:
-            raise Retry(f"no process that examines packages can be started: {error}") from error
+            raise Unavailable(f"no process that examines packages can be started: {error}") from error
         # The child ends itself in time, by a signal that it cannot miss. This is for an examiner that was stopped.
         last = threading.Timer(_WALL * self._limits.seconds + _START_S, _kill, [process])
         last.daemon = True
@@ -149,7 +151,7 @@ class Examiner:
             said, status = _hear(process.stdout)
         except (OSError, ValueError) as broken:
             self._end()
-            raise Retry(f"the process that examines packages was ended: {broken}") from broken
+            raise Unavailable(f"the process that examines packages was ended: {broken}") from broken
         finally:
             last.cancel()
         if said is not None:
@@ -163,7 +165,9 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _send(pipe: IO[bytes] | None, package: Verified, contract: ModelContract, limits: Limits) -> None:
+def _send(
+    pipe: IO[bytes] | None, package: Verified, contract: ModelContract, limits: ExaminationLimits
+) -> None:
     assert pipe is not None
     pieces = {
         "manifest": package.manifest.to_bytes(),
@@ -191,7 +195,7 @@ def _hear(pipe: IO[bytes] | None) -> tuple[dict[str, str] | None, int]:
     return lines[1] if len(lines) == 3 else None, lines[-1]
 
 
-def _died(status: int, limits: Limits) -> PackageRefused:
+def _died(status: int, limits: ExaminationLimits) -> PackageRefused:
     number = os.waitstatus_to_exitcode(status)
     if -number in (signal.SIGPROF, signal.SIGALRM):
         return PackageRefused(
@@ -249,11 +253,11 @@ def _examine(said: int) -> NoReturn:
         os._exit(code)
 
 
-def _received() -> tuple[dict[str, bytes], ModelContract, Limits]:
+def _received() -> tuple[dict[str, bytes], ModelContract, ExaminationLimits]:
     (length,) = _HEADER.unpack(_exactly(_HEADER.size))
     header = json.loads(_exactly(length))
     pieces = {name: _exactly(size) for name, size in header["sizes"].items()}
-    return pieces, ModelContract.from_resolved(pieces["contract"]), Limits(*header["limits"])
+    return pieces, ModelContract.from_resolved(pieces["contract"]), ExaminationLimits(*header["limits"])
 
 
 def _exactly(size: int) -> bytes:
@@ -267,7 +271,7 @@ def _exactly(size: int) -> bytes:
     return b"".join(pieces)
 
 
-def _take_limits(limits: Limits) -> None:
+def _take_limits(limits: ExaminationLimits) -> None:
     # Nobody handles these signals, so they end the process, whatever it is at.
     signal.setitimer(signal.ITIMER_PROF, limits.seconds)
     signal.setitimer(signal.ITIMER_REAL, _WALL * limits.seconds)
@@ -280,7 +284,9 @@ def _take_limits(limits: Limits) -> None:
         resource.setrlimit(which, (limit if hard == resource.RLIM_INFINITY else min(limit, hard),) * 2)
 
 
-def _verdict(pieces: Mapping[str, bytes], contract: ModelContract, limits: Limits) -> dict[str, str]:
+def _verdict(
+    pieces: Mapping[str, bytes], contract: ModelContract, limits: ExaminationLimits
+) -> dict[str, str]:
     """Empty, or the check that failed and why."""
     from tailrace.models.package.dry_run import dry_run
     from tailrace.models.package.open import loaded_and_tried

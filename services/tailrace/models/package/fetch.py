@@ -9,7 +9,7 @@ from pathlib import Path
 from tailrace.access.private_files import write_private
 from tailrace.connection import Connection
 from tailrace.contracts.records import lanes
-from tailrace.errors import Retry, TailraceError
+from tailrace.errors import TailraceError, Unavailable
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import sha256
 from tailrace.models.package.open import Chunk
@@ -37,7 +37,7 @@ class PackageFetcher:
 
         Raises:
             PackageRefused: a chunk is not there, or is not what the manifest record says.
-            Retry: the topic cannot be read for the moment.
+            Unavailable: the topic cannot be read for the moment.
         """
         found = {c: self._cached(c) for c in chunks}
         wanted = [c for c, data in found.items() if data is None]
@@ -89,5 +89,5 @@ class KafkaChunks:
         try:
             found = read_at(self._connection, lanes.CHUNKS, places)
         except TailraceError as away:
-            raise Retry(str(away)) from away
+            raise Unavailable(str(away)) from away
         return [found[place].value() if place in found else None for place in places]

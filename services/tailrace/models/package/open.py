@@ -45,8 +45,8 @@ class Chunk(NamedTuple):
     sha256: str
 
 
-# The bytes of each of some chunks. Raises PackageRefused where one is not what it should be, kit.errors.Retry where the
-# log cannot be read for the moment.
+# The bytes of each of some chunks. Raises PackageRefused where one is not what it should be, Unavailable where the log
+# cannot be read for the moment.
 Fetch = Callable[[Sequence[Chunk]], Sequence[bytes]]
 
 

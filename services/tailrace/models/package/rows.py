@@ -14,7 +14,7 @@ from tailrace.models.inputs import Input
 
 
 @dataclass(frozen=True)
-class Rows:
+class LabelledRows:
     """Columns as models are given them, and the truth by row (class texts, or float64 of a regression)."""
 
     columns: Columns
@@ -23,8 +23,8 @@ class Rows:
     def __len__(self) -> int:
         return len(self.truth)
 
-    def take(self, rows: Array) -> Rows:
-        return Rows(taken(self.columns, rows), self.truth[rows])
+    def take(self, rows: Array) -> LabelledRows:
+        return LabelledRows(taken(self.columns, rows), self.truth[rows])
 
 
 def impute_values(
@@ -63,8 +63,8 @@ def imputed(
 
 
 def servable(
-    rows: Rows, inputs: tuple[Input, ...], impute: Mapping[str, float | str], contract: ModelContract
-) -> Rows:
+    rows: LabelledRows, inputs: tuple[Input, ...], impute: Mapping[str, float | str], contract: ModelContract
+) -> LabelledRows:
     """The rows as a scorer hands them to the model: imputed, without those that miss what must be there.
 
     Raises:
@@ -77,7 +77,7 @@ def servable(
             keep &= ~absent(columns[i.name], i)
     if not keep.any():
         raise TailraceError("no row of the holdout has every feature that the contract insists on")
-    return Rows(columns, rows.truth).take(np.flatnonzero(keep))
+    return LabelledRows(columns, rows.truth).take(np.flatnonzero(keep))
 
 
 def absent(column: Array, i: Input) -> Array:

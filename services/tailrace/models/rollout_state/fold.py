@@ -9,7 +9,15 @@ from typing import Any
 
 from tailrace.contracts.state.checks import EVENT_TIME, SEQUENCE
 
-__all__ = ["EVENT_TIME", "SEQUENCE", "Canary", "Experiment", "RolloutState", "Rollouts", "state_after"]
+__all__ = [
+    "EVENT_TIME",
+    "SEQUENCE",
+    "CanaryState",
+    "ExperimentState",
+    "RolloutState",
+    "Rollouts",
+    "state_after",
+]
 
 PRUNE = "prune"
 """The step after which a version's package may be gone."""
@@ -18,7 +26,7 @@ CHAMPIONS_ARM = "a"
 
 
 @dataclass(frozen=True)
-class Canary:
+class CanaryState:
     """The version that answers the share of the requests whose keys, hashed with the salt, come first.
 
     ``step`` is which of the contract's steps it has reached, from 1.
@@ -47,7 +55,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Experiment:
+class ExperimentState:
     """Versions that each answer some of the keys: the champion first (``CHAMPIONS_ARM``).
 
     Keys whose hash with the salt lies below ``share`` take part; the champion answers the others.
@@ -100,10 +108,10 @@ class RolloutState:
     waiting: frozenset[int] = frozenset()
     pruned: frozenset[int] = frozenset()
     promoted_at: int | None = None
-    canary: Canary | None = None
+    canary: CanaryState | None = None
     canary_began: int | None = None
     canary_since: int | None = None
-    experiment: Experiment | None = None
+    experiment: ExperimentState | None = None
     experiment_began: int | None = None
 
     @property
@@ -237,15 +245,15 @@ def _waiting(before: RolloutState, step: str, about: frozenset[int]) -> frozense
     return before.waiting - about if step == "canary" else before.waiting
 
 
-def _canary(record: Mapping[str, Any]) -> Canary | None:
+def _canary(record: Mapping[str, Any]) -> CanaryState | None:
     if record["canary"] is None:
         return None
     share, salt, step = (record[f"canary_{name}"] for name in ("share", "salt", "step"))
-    return Canary(record["canary"], share, salt, step)
+    return CanaryState(record["canary"], share, salt, step)
 
 
-def _experiment(record: Mapping[str, Any]) -> Experiment | None:
+def _experiment(record: Mapping[str, Any]) -> ExperimentState | None:
     if not record["experiment"]:
         return None
     assign, share, salt = (record[name] for name in ("experiment", "experiment_share", "experiment_salt"))
-    return Experiment(assign, share, salt, tuple(Arm(**arm) for arm in record["arms"]))
+    return ExperimentState(assign, share, salt, tuple(Arm(**arm) for arm in record["arms"]))

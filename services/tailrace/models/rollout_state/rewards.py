@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 _Z = NormalDist().inv_cdf(0.975)
 
 
-class Window(NamedTuple):
+class RewardWindow(NamedTuple):
     """Under a contract of its own, since predictions of one window may be of two."""
 
     start: int
@@ -28,7 +28,7 @@ class Window(NamedTuple):
 class About(NamedTuple):
     """What a report is about."""
 
-    window: Window
+    window: RewardWindow
     age: int
     version: int
 
@@ -71,7 +71,7 @@ class Rewards:
             return
         if report["value_total"] is None or report["value_squares"] is None:
             return
-        window = Window(*(report[name] for name in ("window_start", "window_end", "contract_digest")))
+        window = RewardWindow(*(report[name] for name in ("window_start", "window_end", "contract_digest")))
         self.reports[About(window, report["age"], report["version"])] = Earned(
             offset,
             *(report[name] for name in ("mature", "predictions", "labelled", "value_total", "value_squares")),
@@ -109,9 +109,9 @@ class Rewards:
             found.append(Worth(requests, labelled, len(mine), mean, deviation))
         return found
 
-    def _windows(self, versions: Sequence[int]) -> list[tuple[Window, dict[int, Earned]]]:
+    def _windows(self, versions: Sequence[int]) -> list[tuple[RewardWindow, dict[int, Earned]]]:
         """The windows that count, with what each arm earned."""
-        seen: dict[Window, dict[int, dict[int, Earned]]] = defaultdict(lambda: defaultdict(dict))
+        seen: dict[RewardWindow, dict[int, dict[int, Earned]]] = defaultdict(lambda: defaultdict(dict))
         for about, earned in self.reports.items():
             if about.version in versions and earned.mature and earned.requests > 1:
                 seen[about.window][about.age][about.version] = earned

@@ -1,4 +1,4 @@
-"""The log as the kit needs it: what the Kafka backend and the in-memory backend both promise.
+"""The log as services need it: what the Kafka backend and the in-memory backend both promise.
 
 Everything that is exactly once rests on the few calls below. They raise the kinds of error that a caller
 can act on, and nothing else; anything else that comes out of them is a bug. One conformance suite keeps
@@ -33,7 +33,7 @@ class Abortable(LogError):
     """
 
 
-class Indefinite(LogError):
+class OutcomeUnknown(LogError):
     """It is not known whether the transaction was committed.
 
     Only a new producer with the same transactional id, once its ``init`` has returned, makes the committed
@@ -41,7 +41,7 @@ class Indefinite(LogError):
     """
 
 
-class Refused(LogError):
+class RecordRejected(LogError):
     """The log will never take this record (too large, for example): a bug of whoever made it."""
 
 
@@ -174,8 +174,8 @@ class TransactionalProducer(Protocol):
     def begin(self) -> None: ...
 
     def produce(self, records: Sequence[Record]) -> None:
-        """Raises ``Refused`` where one of them cannot be written at all. Of what the log itself refuses, that may be
-        said only when it is produced again after an abort; the first time the commit is ``Abortable`` then.
+        """Raises `RecordRejected` where one of them cannot be written at all. Of what the log itself refuses, that may
+        be said only when it is produced again after an abort; the first time the commit is ``Abortable`` then.
         """
         ...
 
@@ -185,7 +185,7 @@ class TransactionalProducer(Protocol):
         Raises:
             Abortable: the membership is not of the group's current generation. A membership without a
                 member id is not checked at all, by any broker: the caller has to.
-            Indefinite: nobody knows how far it came; only a new producer goes on.
+            OutcomeUnknown: nobody knows how far it came; only a new producer goes on.
         """
         ...
 
@@ -208,7 +208,7 @@ class TransactionalProducer(Protocol):
         ...
 
 
-class Reader(Protocol):
+class LogReader(Protocol):
     """Reads whole topics from their start, outside any group, what is committed only, and follows them."""
 
     def poll(self, timeout_s: float) -> Sequence[Message]: ...
@@ -233,9 +233,9 @@ class Backend(Protocol):
 
     def producer(self, transactional_id: str) -> TransactionalProducer: ...
 
-    def reader(self, topics: Sequence[str]) -> Reader: ...
+    def reader(self, topics: Sequence[str]) -> LogReader: ...
 
-    def history(self, stretches: History) -> Reader:
+    def history(self, stretches: History) -> LogReader:
         """Reads what is committed in these stretches, and nothing beyond; caught up when all is handed over.
 
         Ends that are not given are the partitions' real ends at the time of the call, open transactions

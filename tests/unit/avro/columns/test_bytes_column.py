@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.avro.columns.bytes_column import NULL, UNKNOWN, Spans
+from tailrace.avro.columns.bytes_column import NULL, UNKNOWN, BytesColumn
 from tailrace.avro.columns.bytes_kernels import checksums, distinct
 from tailrace.kernels.compiler import kernel
 
@@ -21,10 +21,10 @@ VALUES = st.lists(
 )
 
 
-def with_nulls(values: list[bytes | None]) -> Spans:
-    found = Spans.of([value or b"" for value in values])
+def with_nulls(values: list[bytes | None]) -> BytesColumn:
+    found = BytesColumn.of([value or b"" for value in values])
     begins = np.where([value is None for value in values], -1, found.begins)
-    return Spans(found.data, begins.astype(np.int64), found.ends)
+    return BytesColumn(found.data, begins.astype(np.int64), found.ends)
 
 
 @given(st.lists(st.none() | st.sampled_from([b"", b"a", b"ab", b"abc", b"b"]), max_size=12), st.data())
@@ -41,20 +41,20 @@ def test_spans_are_what_a_list_is(values: list[bytes | None], data: st.DataObjec
 def test_codes_say_which_known_text_it_is(values: list[bytes | None], known: list[bytes]) -> None:
     known = list(dict.fromkeys(known))
     expected = [NULL if v is None else known.index(v) if v in known else UNKNOWN for v in values]
-    assert with_nulls(values).codes(Spans.of(known)).tolist() == expected
+    assert with_nulls(values).codes(BytesColumn.of(known)).tolist() == expected
 
 
 @given(
     st.lists(st.lists(st.none() | st.sampled_from([b"", b"a", b"ab"]), max_size=4), min_size=1, max_size=4)
 )
 def test_spans_end_to_end_are_what_lists_are(lists: list[list[bytes | None]]) -> None:
-    found = Spans.end_to_end([with_nulls(values) for values in lists])
+    found = BytesColumn.end_to_end([with_nulls(values) for values in lists])
     assert list(found) == [value for values in lists for value in values]
 
 
 @given(VALUES)
 def test_what_differs_is_numbered_by_its_first(values: list[bytes]) -> None:
-    spans = Spans.of(values)
+    spans = BytesColumn.of(values)
     numbers, firsts = distinct(spans.bytes, spans.begins, spans.ends)
     different = list(dict.fromkeys(values))
     assert [values[first] for first in firsts.tolist()] == different
@@ -63,13 +63,13 @@ def test_what_differs_is_numbered_by_its_first(values: list[bytes]) -> None:
 
 @given(VALUES | st.lists(st.binary(max_size=300), max_size=3))
 def test_checksums_are_those_of_zlib(values: list[bytes]) -> None:
-    spans = Spans.of(values)
+    spans = BytesColumn.of(values)
     assert checksums(spans.bytes, spans.begins, spans.ends).tolist() == [zlib.crc32(v) for v in values]
 
 
 def test_a_list_with_a_null_makes_no_spans() -> None:
     with pytest.raises(TypeError):
-        Spans.of([b"a", None])  # type: ignore[list-item]
+        BytesColumn.of([b"a", None])  # type: ignore[list-item]
 
 
 def test_a_kernel_works_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:

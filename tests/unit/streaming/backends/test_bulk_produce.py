@@ -8,14 +8,14 @@ import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from tailrace.avro.columns.bytes_column import Spans
+from tailrace.avro.columns.bytes_column import BytesColumn
 from tailrace.streaming.backends.kafka import bulk_produce
 from tailrace.streaming.backends.kafka.clients import end
 from tailrace.streaming.records import Records
 
 
 def columns(count: int, topic: str = "topic") -> Records:
-    return Records(topic, Spans.of([b"value"] * count), Spans.of([b"key"] * count))
+    return Records(topic, BytesColumn.of([b"value"] * count), BytesColumn.of([b"key"] * count))
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_another_client_is_left_alone(
 
 
 def test_what_is_not_taken_says_why(client: confluent_kafka.Producer) -> None:
-    large = Records("topic", Spans.of([b"a", bytes(1_001)]), Spans.of([b"1", b"2"]))
+    large = Records("topic", BytesColumn.of([b"a", bytes(1_001)]), BytesColumn.of([b"1", b"2"]))
     with pytest.raises(KafkaException) as raised:
         bulk_produce.produce(client, large)
     assert raised.value.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE

@@ -7,9 +7,9 @@ from tailrace.streaming.backends.abstract import (
     Abortable,
     Fatal,
     Fenced,
-    Indefinite,
     LogError,
-    Refused,
+    OutcomeUnknown,
+    RecordRejected,
     Retriable,
 )
 from tailrace.streaming.backends.kafka.backend import KafkaProducer
@@ -19,11 +19,11 @@ from tailrace.streaming.backends.kafka.errors import kind
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (KafkaError(KafkaError.MSG_SIZE_TOO_LARGE, "", False, False, True), Refused),
+        (KafkaError(KafkaError.MSG_SIZE_TOO_LARGE, "", False, False, True), RecordRejected),
         (KafkaError(KafkaError._FENCED, "", True), Fenced),
         (KafkaError(KafkaError.INVALID_PRODUCER_EPOCH, "", False, False, True), Fenced),
         # Seen when a process stood still with a transaction in hand, and again while it aborted it: it then goes on.
-        (KafkaError(KafkaError.INVALID_TXN_STATE, "", True), Indefinite),
+        (KafkaError(KafkaError.INVALID_TXN_STATE, "", True), OutcomeUnknown),
         (KafkaError(KafkaError.UNKNOWN_PRODUCER_ID, "", True), Fatal),
         (KafkaError(KafkaError._TIMED_OUT, "", False, False, True), Abortable),
         (KafkaError(KafkaError.ILLEGAL_GENERATION), Abortable),
@@ -41,8 +41,8 @@ def test_each_error_is_what_a_caller_can_act_on(error: KafkaError, expected: typ
     ("error", "expected"),
     [
         # "Transaction commit succeeded on the broker but the transaction had already failed locally"
-        (KafkaError(KafkaError._TIMED_OUT, "", True), Indefinite),
-        (KafkaError(KafkaError.UNKNOWN), Indefinite),
+        (KafkaError(KafkaError._TIMED_OUT, "", True), OutcomeUnknown),
+        (KafkaError(KafkaError.UNKNOWN), OutcomeUnknown),
         (KafkaError(KafkaError._FENCED, "", True), Fenced),
         (KafkaError(KafkaError._TIMED_OUT, "", False, True), Retriable),
         (KafkaError(KafkaError.ILLEGAL_GENERATION), Abortable),

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from tailrace.streaming.backends.abstract import Indefinite, Membership
+from tailrace.streaming.backends.abstract import Membership, OutcomeUnknown
 from tailrace.streaming.backends.kafka import backend as kafka_log
 from tailrace.streaming.backends.kafka.backend import KafkaProducer
-from tailrace.streaming.backends.kafka.lasting_calls import LastingCalls, NeverReturned
+from tailrace.streaming.backends.kafka.bounded_calls import LastingCalls, NeverReturned
 
 
 def test_a_call_is_made_with_its_arguments_and_raises_what_it_raises() -> None:
@@ -54,7 +54,7 @@ def test_offsets_whose_sending_does_not_return_are_of_unknown_outcome(
 
     producer = KafkaProducer({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, "stuck")
     producer._producer = Stuck()
-    with pytest.raises(Indefinite, match="has not come back"):
+    with pytest.raises(OutcomeUnknown, match="has not come back"):
         producer.send_offsets({}, Membership("member", None))
     returning.set()
     producer.close()

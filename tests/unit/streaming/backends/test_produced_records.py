@@ -11,8 +11,8 @@ from confluent_kafka import KafkaError, KafkaException
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.avro.columns.bytes_column import Spans
-from tailrace.streaming.backends.abstract import Abortable, Fatal, LogError, Refused
+from tailrace.avro.columns.bytes_column import BytesColumn
+from tailrace.streaming.backends.abstract import Abortable, Fatal, LogError, RecordRejected
 from tailrace.streaming.backends.kafka.backend import KafkaProducer
 from tailrace.streaming.records import Record, Records, Runs
 
@@ -53,7 +53,7 @@ def producer(monkeypatch: pytest.MonkeyPatch) -> KafkaProducer:
 
 
 COLUMNS = Records(
-    "topic", Spans.of([b"%d" % n for n in range(7)]), Spans.of([b"key-%d" % n for n in range(7)])
+    "topic", BytesColumn.of([b"%d" % n for n in range(7)]), BytesColumn.of([b"key-%d" % n for n in range(7)])
 )
 PLAIN = [*COLUMNS, Record("other", None, b"mark", (("at", b"1"),), 3)]
 
@@ -75,7 +75,7 @@ def test_every_record_is_handed_over_once_and_in_order(
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), Refused),
+        (KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), RecordRejected),
         (KafkaError(KafkaError._STATE), Fatal),
         (KafkaError(KafkaError._TIMED_OUT), Abortable),
     ],
@@ -92,7 +92,9 @@ def test_what_a_client_does_not_take_ends_the_batch(
 
 @given(st.lists(st.tuples(st.binary(max_size=2), st.binary(max_size=2))), st.data())
 def test_columns_are_what_a_list_is(rows: list[tuple[bytes, bytes]], data: st.DataObject) -> None:
-    columns = Records("topic", Spans.of([value for value, _ in rows]), Spans.of([key for _, key in rows]))
+    columns = Records(
+        "topic", BytesColumn.of([value for value, _ in rows]), BytesColumn.of([key for _, key in rows])
+    )
     plain = [Record("topic", value, key) for value, key in rows]
     assert list(columns) == plain
     assert len(columns) == len(plain)

@@ -20,17 +20,17 @@ from tailrace.streaming.backends.abstract import (
     Fatal,
     Fenced,
     History,
-    Indefinite,
     LogError,
     Membership,
+    OutcomeUnknown,
     OutOfRange,
     RebalanceListener,
-    Refused,
+    RecordRejected,
     Retriable,
 )
 from tailrace.streaming.backends.kafka import bulk_produce
+from tailrace.streaming.backends.kafka.bounded_calls import LastingCalls, NeverReturned
 from tailrace.streaming.backends.kafka.errors import kind
-from tailrace.streaming.backends.kafka.lasting_calls import LastingCalls, NeverReturned
 from tailrace.streaming.backends.kafka.reading import HistoryReader, TopicReader
 from tailrace.streaming.records import Message, Record, Records, Runs, TopicPartition
 
@@ -274,7 +274,7 @@ class KafkaProducer:
         return confluent_kafka.Producer(self._settings, logger=self._heard)
 
     def _undelivered(self, error: KafkaError | None, _: object) -> None:
-        if error is not None and isinstance(kind(error), Refused):
+        if error is not None and isinstance(kind(error), RecordRejected):
             self._refused = error
 
     @property
@@ -375,7 +375,7 @@ class KafkaProducer:
         try:
             self._lasting.end(timeout_s)
         except NeverReturned:
-            raise Indefinite(f"the client library has not come back for {timeout_s:.0f} s") from None
+            raise OutcomeUnknown(f"the client library has not come back for {timeout_s:.0f} s") from None
 
     def abort(self) -> None:
         # Which record was refused, and why, only a delivery report tells.
@@ -400,7 +400,7 @@ class KafkaProducer:
             found = self._kind(error)
             # What the library gives a producer up for may have been committed: it can give up before the broker does.
             unclear = isinstance(found, Fatal) and not isinstance(found, Fenced)
-            raise (Indefinite(str(found)) if unclear else found) from error
+            raise (OutcomeUnknown(str(found)) if unclear else found) from error
 
     def _kind(self, error: KafkaException) -> LogError:
         """A transaction fails for what happened to its records, which only their delivery reports tell."""
@@ -408,13 +408,13 @@ class KafkaProducer:
         if isinstance(found, Abortable):
             self._client.poll(0)
             if self._refused is not None:
-                return Refused(self._refused.str())
+                return RecordRejected(self._refused.str())
         return found
 
 
 def _not_taken(error: KafkaException) -> LogError:
     found = kind(error)
-    return found if isinstance(found, Refused | Fatal) else Abortable(str(found))
+    return found if isinstance(found, RecordRejected | Fatal) else Abortable(str(found))
 
 
 def _is_event(message: Any) -> bool:

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, cimpl
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from tailrace.avro.columns.bytes_column import Spans
+    from tailrace.avro.columns.bytes_column import BytesColumn
     from tailrace.streaming.records import Records
 
 KNOWN = str(confluent_kafka.__version__) == "2.16.1"
@@ -92,7 +92,7 @@ def handle(client: Any) -> int | None:
     return ctypes.c_void_p.from_address(id(client) + object.__basicsize__).value
 
 
-def _places(spans: Spans) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _places(spans: BytesColumn) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Address and size of each; 0 and 0 where it is None."""
     there = spans.begins >= 0
     return (

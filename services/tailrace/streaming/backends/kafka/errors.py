@@ -8,9 +8,9 @@ from tailrace.streaming.backends.abstract import (
     Abortable,
     Fatal,
     Fenced,
-    Indefinite,
     LogError,
-    Refused,
+    OutcomeUnknown,
+    RecordRejected,
     Retriable,
 )
 
@@ -68,7 +68,7 @@ def kind(raised: KafkaError | KafkaException) -> LogError:
     error: KafkaError = raised.args[0] if isinstance(raised, KafkaException) else raised
     text = error.str()
     if error.code() in _REFUSED:
-        return Refused(text)
+        return RecordRejected(text)
     if error.code() in _FENCED:
         return Fenced(
             f"{text}. Another process uses the same transactional id, or this one stood still for longer than its "
@@ -77,7 +77,7 @@ def kind(raised: KafkaError | KafkaException) -> LogError:
     if error.code() == KafkaError.INVALID_TXN_STATE:
         # The broker has ended the transaction already, as it does with one that was open for too long, or knows of none
         # because the request that opens it was lost. The library gives its producer up; a new one may go on.
-        return Indefinite(text)
+        return OutcomeUnknown(text)
     if error.fatal():
         return Fatal(text)
     if error.txn_requires_abort() or error.code() in _NOT_A_MEMBER:

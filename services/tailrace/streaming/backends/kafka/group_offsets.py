@@ -9,7 +9,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaExcep
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from tailrace.connection import Connection
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 from tailrace.streaming.backends.abstract import LogError
 from tailrace.streaming.backends.kafka.reading import ask_offsets
 from tailrace.streaming.records import TopicPartition
@@ -32,7 +32,7 @@ def progress_of(connection: Connection, group: str) -> dict[TopicPartition, Grou
     """By partition of which the group has committed something, and which still exists.
 
     Raises:
-        Retry: Kafka does not answer.
+        Unavailable: Kafka does not answer.
     """
     try:
         with AdminClient({**connection.kafka, "log_level": 0}) as admin:
@@ -55,7 +55,7 @@ def progress_of(connection: Connection, group: str) -> dict[TopicPartition, Grou
             }
             earliest = ask_offsets(admin, list(committed), OffsetSpec.earliest())  # type: ignore[no-untyped-call]
     except (KafkaException, LogError) as error:
-        raise Retry(f"Kafka does not say how far group {group} has come: {error}") from error
+        raise Unavailable(f"Kafka does not say how far group {group} has come: {error}") from error
     return {tp: GroupProgress(earliest[tp].offset, offset) for tp, offset in committed.items()}
 
 

@@ -24,7 +24,7 @@ from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from tailrace.connection import Connection
-from tailrace.errors import Retry, TailraceError
+from tailrace.errors import TailraceError, Unavailable
 from tailrace.streaming.backends.abstract import Fatal, History, LogError, OutOfRange, Retriable
 from tailrace.streaming.backends.kafka.errors import kind
 from tailrace.streaming.records import Message, TopicPartition
@@ -238,11 +238,11 @@ def read_all(connection: Connection, topics: str | Sequence[str]) -> Iterator[Me
 
 
 def everything_on(connection: Connection, topics: Sequence[str]) -> list[Message]:
-    """All that is in the topics, as `read_all`, for services. Raises `Retry` where Kafka is away."""
+    """All that is in the topics, as `read_all`, for services. Raises `Unavailable` where Kafka is away."""
     try:
         return list(read_all(connection, topics))
     except (TailraceError, LogError) as away:
-        raise Retry(f"{', '.join(topics)} cannot be read: {away}") from away
+        raise Unavailable(f"{', '.join(topics)} cannot be read: {away}") from away
 
 
 def read_at(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tailrace.connection import home_dir, running_addresses
-from tailrace.errors import Retry, TailraceError, UsageError
+from tailrace.errors import TailraceError, Unavailable, UsageError
 from tailrace.package_data import data_dir
 
 LANE = "LANE."
@@ -144,7 +144,7 @@ def ensure_topics(
         timeout: seconds that the cluster has to answer at all.
 
     Raises:
-        Retry: the cluster cannot be reached.
+        Unavailable: the cluster cannot be reached.
         TailraceError: it refuses (rights, policies).
     """
     with _errors(), _admin(kafka) as admin:
@@ -161,7 +161,7 @@ def ensure_topics(
     return [difference for topic in topics for difference in _compare(topic, found, configs[topic.name])]
 
 
-def settle(kafka: Mapping[str, str], differences: Sequence[Difference]) -> list[Difference]:
+def align_topics(kafka: Mapping[str, str], differences: Sequence[Difference]) -> list[Difference]:
     """Sets what can be set on a topic that is there, and gives back what cannot: the number of partitions.
 
     More partitions would send the keys elsewhere, away from their history.
@@ -269,7 +269,7 @@ def _wait_for(names: Sequence[str], admin: Any) -> dict[str, int]:
             missing, deadline = len(wanted - found.keys()), time.monotonic() + _MAKING
         if time.monotonic() > deadline:
             some = ", ".join(sorted(wanted - found.keys())[:3])
-            raise Retry(f"Kafka has not made {missing} topics ({some} ...) within {_MAKING:.0f} s")
+            raise Unavailable(f"Kafka has not made {missing} topics ({some} ...) within {_MAKING:.0f} s")
         time.sleep(pause)
         # To list thousands of partitions costs the broker, which is busy making them.
         pause = min(2 * pause, 1.0)
@@ -309,5 +309,5 @@ class _errors:  # noqa: N801  (reads as a statement)
         if isinstance(error, KafkaException):
             cause = error.args[0]
             if cause.retriable() or cause.code() < 0:
-                raise Retry(f"Kafka does not answer: {cause.str()}") from error
+                raise Unavailable(f"Kafka does not answer: {cause.str()}") from error
             raise TailraceError(f"Kafka refuses: {cause.str()} ({cause.name()})") from error

@@ -26,16 +26,16 @@ from tailrace.streaming.backends.abstract import (
     Fatal,
     Fenced,
     History,
-    Indefinite,
     LogError,
     Membership,
+    OutcomeUnknown,
     OutOfRange,
     RebalanceListener,
-    Refused,
+    RecordRejected,
     Retriable,
 )
 from tailrace.streaming.partitioner import partition_of
-from tailrace.streaming.records import Headers, Message, PlainMessage, Record, Source, TopicPartition
+from tailrace.streaming.records import Headers, Message, PlainMessage, Record, RecordRef, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ Hook = Callable[[str, str], Fault | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class LogLimits:
     """What no client of a bounded log may exceed: the records and bytes of a transaction, how long it is open, and how
     long a member of a group consumes nothing.
     """
@@ -155,10 +155,10 @@ class MemoryLog:
         transaction_timeout_ms: int = TRANSACTION_TIMEOUT_MS,
         max_message_bytes: int = 4 * 1024 * 1024,
         start_ms: int = 1_700_000_000_000,
-        limits: Limits | None = None,
+        limits: LogLimits | None = None,
     ) -> None:
         self._limits = limits
-        self.largest = Limits(0, 0, 0, 0)
+        self.largest = LogLimits(0, 0, 0, 0)
         self.hook = hook
         self.now_ms = start_ms
         self._forgotten: dict[str, tuple[Mapping[TopicPartition, Committed], int]] = {}
@@ -190,7 +190,7 @@ class MemoryLog:
         key: bytes | None = None,
         headers: Headers = (),
         partition: int | None = None,
-    ) -> Source:
+    ) -> RecordRef:
         """Writes one record outside any transaction."""
         return self._append(Record(topic, value, key, headers, partition), None)
 
@@ -278,12 +278,12 @@ class MemoryLog:
     def partition(self, tp: TopicPartition) -> _Partition:
         return self._topics[tp.topic][tp.partition]
 
-    def _append(self, record: Record, transaction: _Transaction | None) -> Source:
+    def _append(self, record: Record, transaction: _Transaction | None) -> RecordRef:
         partitions = self._topics.get(record.topic)
         if partitions is None:
             raise Abortable(f"topic {record.topic} does not exist")
         if len(record.value or b"") + len(record.key or b"") > self._max_message_bytes:
-            raise Refused(f"a record for {record.topic} is too large")
+            raise RecordRejected(f"a record for {record.topic} is too large")
         number = record.partition
         if number is None and record.key is not None:
             number = partition_of(record.key, len(partitions))
@@ -299,7 +299,7 @@ class MemoryLog:
             transaction.partitions.setdefault(TopicPartition(record.topic, number), offset)
             log.open.setdefault(transaction, offset)
         log.entries.append((message, transaction))
-        return Source(record.topic, number, offset)
+        return RecordRef(record.topic, number, offset)
 
     def _readable(self, log: _Partition, position: int) -> Iterable[tuple[int, PlainMessage | None]]:
         """Offsets up to the last stable one, each with its message or None where there is nothing to see."""
@@ -367,7 +367,7 @@ class MemoryLog:
             else:
                 marker()
 
-    def settle(self, identity: _Identity) -> None:
+    def end_transaction(self, identity: _Identity) -> None:
         """Waits for the markers of the last transaction of this id, as a broker lets the next one wait."""
         transaction = identity.transaction
         if transaction is not None:
@@ -672,7 +672,7 @@ class MemoryProducer:
         identity.epoch += 1
         if identity.transaction is not None and identity.transaction.committed is None:
             self._log.decide(identity, committed=False)
-        self._log.settle(identity)
+        self._log.end_transaction(identity)
         self._epoch = identity.epoch
         _raise(fault)
 
@@ -734,11 +734,11 @@ class MemoryProducer:
             raise Fatal("no transaction is open")
         try:
             fault = self._call(name) or Fault()
-        except Indefinite:
+        except OutcomeUnknown:
             self._unsure = True
             raise
         # Nothing keeps a client from its next transaction when it does not know of its last; it had better not.
-        self._unsure = isinstance(fault.error, Indefinite)
+        self._unsure = isinstance(fault.error, OutcomeUnknown)
         if fault.astray_ms:
             self._log.later(fault.astray_ms, partial(self._arrive, self._epoch, committed, 0))
         else:
@@ -757,7 +757,7 @@ class MemoryProducer:
             raise Fatal("no transaction is open")
         transaction = self._identity.transaction
         if transaction is None or transaction.committed is not None:
-            self._log.settle(self._identity)
+            self._log.end_transaction(self._identity)
             self._log.start(self._identity)
         assert self._identity.transaction is not None
         return self._identity.transaction

@@ -19,11 +19,11 @@ from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.lane_clocks import WALL
 from tailrace.demo import accuracy
-from tailrace.demo.beats import FIRST, LEAST_PAIRED, beats, day, drift_alerts, successor
 from tailrace.demo.display import Display, chart
+from tailrace.demo.milestones import FIRST, LEAST_PAIRED, beats, day, drift_alerts, successor
+from tailrace.demo.observed import ObservedAnswer, Report, Seen
 from tailrace.demo.pacing import STILL_S, TIMES, Pacing, behind, unjudged
 from tailrace.demo.project import DemoProject
-from tailrace.demo.seen import Answer, Report, Seen
 from tailrace.demo.sender import Sender
 from tailrace.demo.timeline import Timeline, timeline
 from tailrace.demo.watch import Watcher
@@ -221,7 +221,7 @@ class Story:
         self._judge_accuracy(plan, seen)
         self._judge_swap(seen, answers)
 
-    def _judge_recovery(self, answers: list[Answer]) -> None:
+    def _judge_recovery(self, answers: list[ObservedAnswer]) -> None:
         after = [a for a in answers if a.request_ms > self._killed_ms]
         if self._killed_ms and after:
             self._happened.recovery_seconds = round((after[0].prediction_ms - self._killed_ms) / 1000, 2)
@@ -266,7 +266,7 @@ class Story:
         for line in chart(accuracy.line(reports, FIRST)):
             self._display.say(line)
 
-    def _judge_swap(self, seen: Seen, answers: list[Answer]) -> None:
+    def _judge_swap(self, seen: Seen, answers: list[ObservedAnswer]) -> None:
         follower = successor(seen)
         second = next((a.prediction_ms for a in answers if a.version == follower), None)
         if second is None:

@@ -11,31 +11,31 @@ from typing import Any
 
 import numpy as np
 
-from tailrace.avro.columns.bytes_column import Spans
+from tailrace.avro.columns.bytes_column import BytesColumn
 from tailrace.avro.columns.decoder import Column, Ints
 from tailrace.errors import BadRecord
 from tailrace.models.columns import Array
 from tailrace.models.predictions import Predictions
+from tailrace.scorer.batch import Batch
 from tailrace.scorer.calibrate import calibrate
 from tailrace.scorer.domain_guard import note_domain
-from tailrace.scorer.event import Answers, Identity, encode_events
-from tailrace.scorer.fallback import Answered, Said
+from tailrace.scorer.event import AnswerIdentity, ScoredAnswers, encode_events
+from tailrace.scorer.fallback import FallbackAnswers, VersionAnswer
 from tailrace.scorer.fill_missing import fill_missing
-from tailrace.scorer.notes import Finding, Notes
+from tailrace.scorer.findings import Finding, Findings
 from tailrace.scorer.output_guard import broken_outputs
 from tailrace.scorer.policy import Choice
 from tailrace.scorer.route import Route
-from tailrace.scorer.rows import Requests, Rows
+from tailrace.scorer.rows import CheckedRows, Requests
 from tailrace.scorer.score import score
 from tailrace.scorer.uncertainty import note_uncertainty
-from tailrace.scorer.versions import Named, Serving, Version
-from tailrace.scorer.work import Work
+from tailrace.scorer.versions import Serving, ServingVersion, VersionRef
 from tailrace.streaming.ids import REQUEST_ID, id_role
 from tailrace.streaming.processor import Clock
-from tailrace.streaming.records import Source
+from tailrace.streaming.records import RecordRef
 
 
-def check(work: Work, requests: Requests) -> Rows:
+def check(work: Batch, requests: Requests) -> CheckedRows:
     """The requests that keep the contract; what is wrong with the others is noted in the work."""
     plan = requests.plan
     times, appended = requests.event_times(work.append_times)
@@ -47,18 +47,20 @@ def check(work: Work, requests: Requests) -> Rows:
     ids = keys = _effective(columns[REQUEST_ID].values, *sources)
     if plan.contract.key.name != REQUEST_ID:
         keys = _effective(_texts(columns[plan.contract.key.name]), *sources)
-    rows = Rows(plan, at, requests.values, ids, keys, times, found.columns, found.replaced, found.impute)
+    rows = CheckedRows(
+        plan, at, requests.values, ids, keys, times, found.columns, found.replaced, found.impute
+    )
     return rows.take(_without(found.bad, len(rows))) if found.bad else rows
 
 
 def answer(
-    work: Work,
-    rows: Rows,
+    work: Batch,
+    rows: CheckedRows,
     route: Route,
     serving: Serving,
     runtime: Mapping[str, str],
     clock: Clock,
-    previous: Version | None = None,
+    previous: ServingVersion | None = None,
     without: Finding | None = None,
 ) -> dict[int, BadRecord]:
     """Adds the predictions of a version for the rows that go to it to the work's records; why it has none for
@@ -72,13 +74,13 @@ def answer(
     does, which there is.
     """
     version, received = route.version, rows.take(route.rows)
-    named = Named(version.number, version.model.digest)
+    named = VersionRef(version.number, version.model.digest)
     identity = replace(
         _identity(received, named, serving, route.role, runtime),
         arm=route.arm,
         arm_propensity=route.propensity,
     )
-    plan, notes = received.plan, Notes(len(received))
+    plan, notes = received.plan, Findings(len(received))
     if without is not None:
         why = dict.fromkeys(range(len(received)), without)
         if plan.fallback:
@@ -124,12 +126,12 @@ def answer(
 
 
 def _fall_back(
-    work: Work,
-    rows: Rows,
-    notes: Notes,
+    work: Batch,
+    rows: CheckedRows,
+    notes: Findings,
     lost: Mapping[int, Finding],
-    identity: Identity,
-    previous: Version | None,
+    identity: AnswerIdentity,
+    previous: ServingVersion | None,
     clock: Clock,
 ) -> None:
     """Has the chain answer the rows that the version lost, each with what was found; the cause is the guard's name."""
@@ -143,7 +145,7 @@ def _fall_back(
             _write_group(work, group, replace(identity, served_by=group.served_by, served_cause=cause), clock)
 
 
-def _ask(version: Version, rows: Rows, notes: Notes) -> Said:
+def _ask(version: ServingVersion, rows: CheckedRows, notes: Findings) -> VersionAnswer:
     """What a version says in the place of another one, under the same guards."""
     guardrails = rows.plan.contract.guardrails
     rows = fill_missing(rows, version.model)
@@ -154,38 +156,43 @@ def _ask(version: Version, rows: Rows, notes: Notes) -> Said:
     outputs = calibrate(outputs, version.model)
     notes.add(dict.fromkeys(range(len(good)), _who(version)))
     note_uncertainty(notes, outputs, version.model, guardrails.coverage)
-    return Said(good, rows, outputs, notes)
+    return VersionAnswer(good, rows, outputs, notes)
 
 
-def _who(version: Version) -> Finding:
+def _who(version: ServingVersion) -> Finding:
     """Says which version answers in the place of another one."""
     return Finding("previous", None, f"version {version.number}, {version.model.digest}")
 
 
 def answer_off(
-    work: Work, rows: Rows, champion: Named, serving: Serving, runtime: Mapping[str, str], clock: Clock
+    work: Batch,
+    rows: CheckedRows,
+    champion: VersionRef,
+    serving: Serving,
+    runtime: Mapping[str, str],
+    clock: Clock,
 ) -> None:
     """Adds what the contract's fallback says in the place of a champion that is switched off."""
     off = _identity(rows, champion, serving, "champion", runtime)
-    for group in rows.plan.fallback.answer(rows, Notes(len(rows))):
+    for group in rows.plan.fallback.answer(rows, Findings(len(rows))):
         _write_group(work, group, replace(off, served_by=group.served_by, served_cause="off"), clock)
 
 
-def _write_group(work: Work, group: Answered, identity: Identity, clock: Clock) -> None:
+def _write_group(work: Batch, group: FallbackAnswers, identity: AnswerIdentity, clock: Clock) -> None:
     some = group.outputs, group.notes, group.choices, group.options
     _write(work, group.rows, identity, _answers(work, group.rows, *some, clock))
 
 
-def _write(work: Work, rows: Rows, identity: Identity, answers: Answers) -> None:
+def _write(work: Batch, rows: CheckedRows, identity: AnswerIdentity, answers: ScoredAnswers) -> None:
     work.write(rows.at, encode_events(identity, answers))
     work.answered.append((rows.at, identity, answers))
 
 
 def _identity(
-    rows: Rows, version: Named, serving: Serving, role: str, runtime: Mapping[str, str]
-) -> Identity:
+    rows: CheckedRows, version: VersionRef, serving: Serving, role: str, runtime: Mapping[str, str]
+) -> AnswerIdentity:
     plan = rows.plan
-    return Identity(
+    return AnswerIdentity(
         schema_id=plan.prediction_schema_id,
         topic=plan.topic,
         model=plan.model,
@@ -200,16 +207,16 @@ def _identity(
 
 
 def _answers(
-    work: Work,
-    rows: Rows,
+    work: Batch,
+    rows: CheckedRows,
     outputs: Predictions,
-    notes: Notes,
+    notes: Findings,
     choices: Array,
     options: Sequence[Choice],
     clock: Clock,
-) -> Answers:
+) -> ScoredAnswers:
     topic, partitions, offsets = _sources(work, rows)
-    return Answers(
+    return ScoredAnswers(
         topic=topic,
         partitions=partitions,
         offsets=offsets,
@@ -226,7 +233,7 @@ def _answers(
     )
 
 
-def _sources(work: Work, rows: Rows) -> tuple[str, Ints, Ints]:
+def _sources(work: Batch, rows: CheckedRows) -> tuple[str, Ints, Ints]:
     """The topic, and by row partition and offset."""
     return work.topics[int(rows.at[0])], work.partition_numbers[rows.at], work.offset_numbers[rows.at]
 
@@ -237,9 +244,9 @@ def _without(rows: Collection[int], of: int) -> np.ndarray[Any, np.dtype[np.int6
     return np.flatnonzero(left)
 
 
-def _texts(column: Column) -> Spans | Sequence[bytes | None]:
+def _texts(column: Column) -> BytesColumn | Sequence[bytes | None]:
     """The canonical texts of a key column."""
-    if isinstance(column.values, Spans):
+    if isinstance(column.values, BytesColumn):
         return column.values
     texts: list[bytes | None] = [b"%d" % number for number in column.values.tolist()]
     if column.present is not None:
@@ -247,14 +254,16 @@ def _texts(column: Column) -> Spans | Sequence[bytes | None]:
     return texts
 
 
-def _effective(values: Spans | Sequence[bytes | None], topic: str, partitions: Ints, offsets: Ints) -> Spans:
+def _effective(
+    values: BytesColumn | Sequence[bytes | None], topic: str, partitions: Ints, offsets: Ints
+) -> BytesColumn:
     """Ids or keys, with the request's coordinates where there is none."""
-    if isinstance(values, Spans) and (values.ends > values.begins).all() and (values.begins >= 0).all():
+    if isinstance(values, BytesColumn) and (values.ends > values.begins).all() and (values.begins >= 0).all():
         return values
     sources = zip(partitions.tolist(), offsets.tolist(), strict=True)
-    return Spans.of(
+    return BytesColumn.of(
         [
-            value or str(Source(topic, partition, offset)).encode()
+            value or str(RecordRef(topic, partition, offset)).encode()
             for value, (partition, offset) in zip(values, sources, strict=True)
         ]
     )

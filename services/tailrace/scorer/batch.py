@@ -8,19 +8,27 @@ from functools import cached_property
 
 import numpy as np
 
-from tailrace.avro.columns.bytes_column import Spans
+from tailrace.avro.columns.bytes_column import BytesColumn
 from tailrace.avro.columns.decoder import Ints, Mask
 from tailrace.errors import BadRecord
-from tailrace.scorer.event import Answers, Identity
+from tailrace.scorer.event import AnswerIdentity, ScoredAnswers
 from tailrace.scorer.rows import Requests
-from tailrace.streaming.records import Hold, Message, Record, Records, Runs, Source, TopicPartition
+from tailrace.streaming.records import (
+    Message,
+    PausedPartition,
+    Record,
+    RecordRef,
+    Records,
+    Runs,
+    TopicPartition,
+)
 
 _FEW = 32
 """Rows that are not worth a call of their own."""
 
 
 @dataclass
-class Work:
+class Batch:
     """Everything about a batch by position in it: where each message is, and what has come of it so far.
 
     Attributes:
@@ -45,11 +53,11 @@ class Work:
     bad: dict[int, BadRecord] = field(default_factory=dict)
     written: list[tuple[Ints, Sequence[Record]]] = field(default_factory=list)
     failing: dict[tuple[str, int], tuple[int, str]] = field(default_factory=dict)
-    answered: list[tuple[Ints, Identity, Answers]] = field(default_factory=list)
+    answered: list[tuple[Ints, AnswerIdentity, ScoredAnswers]] = field(default_factory=list)
     asked: dict[tuple[str, int], tuple[float, int]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, batch: Sequence[Message], started_ns: int) -> Work:
+    def of(cls, batch: Sequence[Message], started_ns: int) -> Batch:
         return cls(
             [m.topic() for m in batch],
             [m.partition() for m in batch],
@@ -73,8 +81,8 @@ class Work:
     def partition(self, at: int) -> TopicPartition:
         return TopicPartition(self.topics[at], self.partitions[at])
 
-    def source(self, at: int) -> Source:
-        return Source(self.topics[at], self.partitions[at], self.offsets[at])
+    def source(self, at: int) -> RecordRef:
+        return RecordRef(self.topics[at], self.partitions[at], self.offsets[at])
 
     @cached_property
     def places(self) -> dict[TopicPartition, Ints]:
@@ -113,8 +121,8 @@ class Work:
         if len({records.topic for records in columns}) != 1 or len(others) * _FEW > count:
             every = [record for records in some for record in records]
             return [every[at] for at in order.tolist()]
-        values = Spans.end_to_end([records.values for records in columns])
-        keys = Spans.end_to_end([records.keys for records in columns])
+        values = BytesColumn.end_to_end([records.values for records in columns])
+        keys = BytesColumn.end_to_end([records.keys for records in columns])
         together = Records(columns[0].topic, values, keys)
         if not others:
             return together.take(order)
@@ -122,7 +130,7 @@ class Work:
         numbers = np.where(which, which.cumsum(), (~which).cumsum()) - 1
         return _in_runs(together, others, numbers[order], which[order])
 
-    def cut(self, holds: Mapping[TopicPartition, Hold]) -> None:
+    def cut(self, holds: Mapping[TopicPartition, PausedPartition]) -> None:
         """Leaves only what comes before the holds."""
 
         def goes(at: int) -> bool:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from tailrace.models.rollout_state.fold import Rollouts
-from tailrace.scorer.contract_plan import ContractPlan
+from tailrace.scorer.batch import Batch
+from tailrace.scorer.contract_plan import ServingPlan
 from tailrace.scorer.handovers import Handovers
 from tailrace.scorer.in_flight import InFlight
 from tailrace.scorer.versions import Role, Versions
-from tailrace.scorer.work import Work
-from tailrace.streaming.records import Hold, TopicPartition
+from tailrace.streaming.records import PausedPartition, TopicPartition
 
 
-class Holds:
+class PausedPartitions:
     """Finds out what waits, and remembers it for whoever asks why."""
 
     def __init__(
@@ -31,7 +31,7 @@ class Holds:
     def forget(self, partition: TopicPartition) -> None:
         self._waiting.pop(partition, None)
 
-    def of(self, work: Work) -> dict[TopicPartition, Hold]:
+    def of(self, work: Batch) -> dict[TopicPartition, PausedPartition]:
         """The partitions of the batch that wait."""
         holds = self._find(work)
         if holds or self._waiting:
@@ -40,13 +40,13 @@ class Holds:
             self._waiting.update({partition: hold.reason for partition, hold in holds.items()})
         return holds
 
-    def _find(self, work: Work) -> dict[TopicPartition, Hold]:
-        holds: dict[TopicPartition, Hold] = {}
+    def _find(self, work: Batch) -> dict[TopicPartition, PausedPartition]:
+        holds: dict[TopicPartition, PausedPartition] = {}
 
         def hold(at: int, why: str) -> None:
             partition, offset = work.partition(at), work.offsets[at]
             if partition not in holds or offset < holds[partition].offset:
-                holds[partition] = Hold(offset, why)
+                holds[partition] = PausedPartition(offset, why)
 
         for partition, rows in work.places.items() if self._handovers else ():
             why = self._handovers.why_not(partition)
@@ -59,7 +59,7 @@ class Holds:
                     hold(at, why)
         return holds
 
-    def _why_not(self, plan: ContractPlan) -> str | None:
+    def _why_not(self, plan: ServingPlan) -> str | None:
         """Why requests to a model have to wait; None where they can be answered."""
         serving = self._versions.serving(plan.model)
         if self._role == "shadow":

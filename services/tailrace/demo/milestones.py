@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from tailrace.demo import accuracy
-from tailrace.demo.seen import Report, Seen
+from tailrace.demo.observed import Report, Seen
 
 FIRST = 1
 """The version that is trained before the world changes."""

@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tailrace.scorer.latency import Pace, blocks, too_many
-from tailrace.scorer.notes import Finding
+from tailrace.scorer.batch import Batch
+from tailrace.scorer.findings import Finding
+from tailrace.scorer.latency import LatencyEstimates, blocks, too_many
 from tailrace.scorer.route import Route
-from tailrace.scorer.rows import Rows
-from tailrace.scorer.work import Work
+from tailrace.scorer.rows import CheckedRows
 from tailrace.streaming.processor import Clock
 
 TOO_SLOW = Finding("latency", None, "the version would have answered too late")
 
 
 def keep_in_time(
-    work: Work, rows: Rows, ways: Sequence[Route], pace: Pace, clock: Clock
+    work: Batch, rows: CheckedRows, ways: Sequence[Route], pace: LatencyEstimates, clock: Clock
 ) -> Iterator[tuple[Route, Finding | None]]:
     """The ways, those of rows apart that the fallback is to answer; the time is taken as each way comes up."""
     plan = rows.plan

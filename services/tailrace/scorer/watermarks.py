@@ -14,8 +14,8 @@ import numpy as np
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import BadRecord
+from tailrace.scorer.batch import Batch
 from tailrace.scorer.rows import Requests
-from tailrace.scorer.work import Work
 from tailrace.streaming.records import Record, TopicPartition
 from tailrace.streaming.watermark_records import mark
 
@@ -29,7 +29,7 @@ def step_ms(contract: ModelContract) -> int:
     return max(1, min(contract.drift.window_ms, contract.quality.window_ms) // STEPS)
 
 
-def refuse_marks_ahead(work: Work, ahead_ms: Callable[[str], int]) -> None:
+def refuse_marks_ahead(work: Batch, ahead_ms: Callable[[str], int]) -> None:
     """Takes out marks that are further ahead of the time at which they were appended than any honest one."""
     for at, time in list(work.marks.items()):
         ahead = time - work.appended[at]
@@ -40,7 +40,7 @@ def refuse_marks_ahead(work: Work, ahead_ms: Callable[[str], int]) -> None:
             )
 
 
-def pass_on(work: Work, target: Callable[[str], str]) -> None:
+def pass_on(work: Batch, target: Callable[[str], str]) -> None:
     """Writes the marks that came in."""
     if work.marks:
         records = [_mark(work, at, target(work.topics[at]), time) for at, time in work.marks.items()]
@@ -48,7 +48,7 @@ def pass_on(work: Work, target: Callable[[str], str]) -> None:
 
 
 def tell_time(
-    work: Work,
+    work: Batch,
     requests: list[Requests],
     clocks: Mapping[TopicPartition, int],
     step: Callable[[str], int],
@@ -84,5 +84,5 @@ def tell_time(
     return after
 
 
-def _mark(work: Work, at: int, topic: str, time: int) -> Record:
+def _mark(work: Batch, at: int, topic: str, time: int) -> Record:
     return mark(topic, work.partitions[at], time, offset=work.offsets[at])

@@ -26,7 +26,7 @@ class Contribution(NamedTuple):
     contribution: float
 
 
-class Notes:
+class Findings:
     """What is noted about some rows. Many rows have the same, so that it is kept once.
 
     Attributes:
@@ -60,9 +60,9 @@ class Notes:
         if flag is not None:
             self.flags.setdefault(flag, np.zeros(len(self.which), dtype=np.bool_))[rows] = True
 
-    def take(self, some: Ints) -> Notes:
+    def take(self, some: Ints) -> Findings:
         """A copy for some of the rows, in their order."""
-        taken = Notes(len(some))
+        taken = Findings(len(some))
         taken.kinds, taken.which = list(self.kinds), self.which[some]
         taken.flags = {name: raised[some] for name, raised in self.flags.items()}
         return taken

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from tailrace.errors import BadRecord
-from tailrace.scorer.work import Work
+from tailrace.scorer.batch import Batch
 
 
-def require_time(work: Work, is_replayed: Callable[[str], bool]) -> None:
+def require_time(work: Batch, is_replayed: Callable[[str], bool]) -> None:
     """Takes out the requests without an event time, in lanes (by name) that are replayed."""
     kept = []
     for requests in work.requests:

@@ -11,29 +11,29 @@ from tailrace.avro.codec import HEADER, MAGIC, Codec, is_json, read_schema_id
 from tailrace.avro.encoding import NULL, SOME, long, sized, text
 from tailrace.contracts.records.json_input import parse_object
 from tailrace.errors import BadRecord
-from tailrace.joiner.contract_plan import ContractPlan
+from tailrace.joiner.contract_plan import JoiningPlan
 from tailrace.joiner.label_value import encode_label, encode_labels
-from tailrace.joiner.match import LABEL, Said
+from tailrace.joiner.match import LABEL, FeedbackValue
 from tailrace.joiner.store import request_key
 from tailrace.streaming.ids import REQUEST_ID, truth_key
 
 MODEL, LABELLED_BY, ACTION_FIELD = "model", "labelled_by", "action"
 
 
-class Told(NamedTuple):
+class ReceivedFeedback(NamedTuple):
     """A label or an action: about which request (its key in the store), under which key, when by its own account.
 
     Whether it is late is known only beside its partition's clock: ``said`` has it not late.
     """
 
-    plan: ContractPlan
+    plan: JoiningPlan
     request: bytes
     key: bytes
     time: int
-    said: Said
+    said: FeedbackValue
 
 
-class Place(NamedTuple):
+class FeedbackPlaces(NamedTuple):
     """Where labels or actions came: topic and partition; of each its offset, and when it was appended, in ms."""
 
     topic: str
@@ -42,19 +42,21 @@ class Place(NamedTuple):
     appended: Sequence[int]
 
 
-class TruthReader:
+class FeedbackReader:
     """Reads the labels and actions of one lane.
 
     Args:
         plans: of the models that share the lane; at least one.
     """
 
-    def __init__(self, codec: Codec, plans: Sequence[ContractPlan]) -> None:
+    def __init__(self, codec: Codec, plans: Sequence[JoiningPlan]) -> None:
         self._codec = codec
         self._plans = plans
         self._namespaces = {plan.namespace: plan for plan in plans}
 
-    def read(self, kind: int, values: Sequence[bytes], where: Place) -> list[Told | BadRecord]:
+    def read(
+        self, kind: int, values: Sequence[bytes], where: FeedbackPlaces
+    ) -> list[ReceivedFeedback | BadRecord]:
         """Labels, or actions, in their order.
 
         Args:
@@ -63,7 +65,7 @@ class TruthReader:
         Raises:
             Retry: the registry is away.
         """
-        found: list[Told | BadRecord | None] = [None] * len(values)
+        found: list[ReceivedFeedback | BadRecord | None] = [None] * len(values)
         groups: dict[bytes, list[int]] = {}
         for at, value in enumerate(values):
             groups.setdefault(value[: HEADER.size], []).append(at)
@@ -82,8 +84,8 @@ class TruthReader:
         header: bytes,
         places: list[int],
         values: Sequence[bytes],
-        where: Place,
-        found: list[Told | BadRecord | None],
+        where: FeedbackPlaces,
+        found: list[ReceivedFeedback | BadRecord | None],
     ) -> None:
         """Reads what is as it should be; leaves the rest as it is."""
         plan = self._writer_is(kind, header)
@@ -133,11 +135,15 @@ class TruthReader:
             written = place + long(offset)
             if is_label:
                 written = SOME + long(time) + written + who
-            found[at] = Told(
-                plan, prefix + request_id, key, time, Said(value, False, f"{begin}{offset}", written, time)
+            found[at] = ReceivedFeedback(
+                plan,
+                prefix + request_id,
+                key,
+                time,
+                FeedbackValue(value, False, f"{begin}{offset}", written, time),
             )
 
-    def _writer_is(self, kind: int, header: bytes) -> ContractPlan | None:
+    def _writer_is(self, kind: int, header: bytes) -> JoiningPlan | None:
         """The model whose schema the header names, byte for byte."""
         if len(header) < HEADER.size or header[0] != MAGIC:
             return None
@@ -152,13 +158,15 @@ class TruthReader:
 
     # One by one ---
 
-    def _read_plain(self, kind: int, value: bytes, where: Place, at: int) -> Told | BadRecord:
+    def _read_plain(
+        self, kind: int, value: bytes, where: FeedbackPlaces, at: int
+    ) -> ReceivedFeedback | BadRecord:
         try:
             return self._read_one(kind, value, where, at)
         except BadRecord as bad:
             return bad
 
-    def _read_one(self, kind: int, value: bytes, where: Place, at: int) -> Told:
+    def _read_one(self, kind: int, value: bytes, where: FeedbackPlaces, at: int) -> ReceivedFeedback:
         plan, record = self._record(kind, value)
         contract = plan.contract
         topic, partition, offset, appended = (
@@ -189,10 +197,10 @@ class TruthReader:
             if not action:
                 raise BadRecord("missing", "action is missing: what was done", ACTION_FIELD)
             found, written = action.encode(), source
-        said = Said(found, False, f"{topic}/{partition}/{offset}", written, time)
-        return Told(plan, request_key(plan.model, request_id.encode()), key.encode(), time, said)
+        said = FeedbackValue(found, False, f"{topic}/{partition}/{offset}", written, time)
+        return ReceivedFeedback(plan, request_key(plan.model, request_id.encode()), key.encode(), time, said)
 
-    def _record(self, kind: int, value: bytes) -> tuple[ContractPlan, dict[str, Any]]:
+    def _record(self, kind: int, value: bytes) -> tuple[JoiningPlan, dict[str, Any]]:
         if is_json(value):
             plan = self._addressed(parse_object(value).get(MODEL), None)
             reader = plan.label_json if kind == LABEL else plan.action_json
@@ -209,7 +217,7 @@ class TruthReader:
         schema = plan.label_schema if kind == LABEL else plan.action_schema
         return plan, self._codec.decode(value, schema).record
 
-    def _addressed(self, named: object, namespace: object) -> ContractPlan:
+    def _addressed(self, named: object, namespace: object) -> JoiningPlan:
         """The model that is named; where none is, the lane's only one, or the one whose schema it is."""
         known = ", ".join(plan.model for plan in self._plans)
         if named is None:

@@ -34,7 +34,7 @@ from tailrace.contracts.state.copies import Copies
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.kinds import KIND_OF_TOPIC
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.errors import Retry
+from tailrace.errors import Unavailable
 from tailrace.models.catalog import LEAP, Catalog
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
@@ -45,16 +45,25 @@ from tailrace.models.rollout_state.fold import (
     RolloutState,
     state_after,
 )
-from tailrace.rollout.alerts import Alerts
-from tailrace.rollout.decide import BY_ITSELF, RETRAIN, CommandRefused, Step, admit, obey, refuse, taken_up
-from tailrace.rollout.judge import Distrust, Move, move, relies_on_fallbacks, taken_back, tried
+from tailrace.rollout.alerts import RolloutAlerts
+from tailrace.rollout.decide import (
+    BY_ITSELF,
+    RETRAIN,
+    CommandRefused,
+    RolloutStep,
+    apply_command,
+    newly_serving,
+    refuse,
+    register,
+)
+from tailrace.rollout.judge import Distrust, Move, move, relies_on_fallbacks, rolled_back, tried
 from tailrace.rollout.paired_reports import PairedReports
 from tailrace.rollout.refusals import Refusals
 from tailrace.rollout.step_fields import canary_fields, experiment_fields, folded_facts
 from tailrace.signing.trust import Place
 from tailrace.streaming.backends.abstract import Committed, History
 from tailrace.streaming.processor import Clock, Output
-from tailrace.streaming.records import Hold, Message, Record, Source, TopicPartition
+from tailrace.streaming.records import Message, PausedPartition, Record, RecordRef, TopicPartition
 from tailrace.telemetry.reasons import one_of
 
 log = logging.getLogger(__name__)
@@ -112,7 +121,7 @@ class _Draft:
         return command_id in self.commands or command_id in self.rollouts.commands
 
 
-class RolloutLogic:
+class RolloutProcessor:
     """Writes each model's rollout.
 
     Args:
@@ -131,7 +140,7 @@ class RolloutLogic:
         refuse_command: RefuseCommand,
     ) -> None:
         self._records = records
-        self._alerts = Alerts(records)
+        self._alerts = RolloutAlerts(records)
         self._verify = verify
         self._open = open_package
         self._refuse_command = refuse_command
@@ -210,20 +219,20 @@ class RolloutLogic:
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         draft = _Draft(self._rollouts, self._reports, dict(self._positions), self._refusals.copy())
-        holds: dict[TopicPartition, Hold] = {}
+        holds: dict[TopicPartition, PausedPartition] = {}
         for message in batch:
             partition = TopicPartition(message.topic(), message.partition())
             if partition in holds:
                 continue
             why = self._decide(message, draft)
             if why is not None:
-                holds[partition] = Hold(message.offset(), why)
+                holds[partition] = PausedPartition(message.offset(), why)
         for message in batch:
             self._holding.pop(TopicPartition(message.topic(), message.partition()), None)
         self._holding.update({partition: hold.reason for partition, hold in holds.items()})
         facts: dict[str, Any] = {"steps": max(self._steps, self._rollouts.steps + draft.steps)}
         facts |= {"refused": refused} if (refused := draft.refusals.facts()) else {}
-        output = Output(records=draft.records, holds=holds, metadata=json.dumps(facts))
+        output = Output(records=draft.records, paused=holds, metadata=json.dumps(facts))
         if any(message.topic() == PERFORMANCE_REPORTS for message in batch):
             needed = min((each.needs() for each in (self._reports | draft.reports).values()), default=None)
             output.metadata_of[_REPORTS] = json.dumps(facts if needed is None else facts | {"from": needed})
@@ -247,7 +256,7 @@ class RolloutLogic:
         """Adds what follows from one message to the draft; or says what has to be waited for first."""
         if self._rollouts.steps < self._steps:
             return f"{self._steps - self._rollouts.steps} committed rollout steps are yet to be read back"
-        topic, source = message.topic(), Source.of(message)
+        topic, source = message.topic(), RecordRef.of(message)
         record, refusal = self._records.judge(message)
         if refusal is None and topic in _FIRST_COUNTS and self._copies.is_copy(message):
             refusal = f"it is a copy of {self._copies.note(message)}"
@@ -270,13 +279,15 @@ class RolloutLogic:
             self._command(record, message, draft)
         elif topic == PERFORMANCE_REPORTS:
             draft.reports_of(record["model"]).apply(record, message.offset())
-            self._taken_back(relies_on_fallbacks, record, source, draft)
+            self._rolled_back(relies_on_fallbacks, record, source, draft)
         elif topic == ALERTS:
-            self._taken_back(taken_back, record, source, draft)
+            self._rolled_back(rolled_back, record, source, draft)
         self._move(record["model"], source, draft)
         return None
 
-    def _taken_back(self, judge: TakenBack, record: Mapping[str, Any], source: Source, draft: _Draft) -> None:
+    def _rolled_back(
+        self, judge: TakenBack, record: Mapping[str, Any], source: RecordRef, draft: _Draft
+    ) -> None:
         applied = self._contracts.current.get(record["model"])
         if applied is not None:
             found = judge(draft.state(record["model"]), applied.contract, record)
@@ -289,7 +300,7 @@ class RolloutLogic:
                 state = draft.state(record["model"])
                 draft.records.append(self._alerts.rollback_refused(record, state, found, why, source))
 
-    def _move(self, model: str, source: Source, draft: _Draft) -> None:
+    def _move(self, model: str, source: RecordRef, draft: _Draft) -> None:
         """Takes the steps that follow by themselves from what is known now."""
         applied = self._contracts.current.get(model)
         if applied is None:
@@ -306,7 +317,7 @@ class RolloutLogic:
             draft.reports[model].rewards.keep(() if now is None else [arm.version for arm in now.arms])
 
     def _published(self, record: Mapping[str, Any], message: Message, draft: _Draft) -> str | None:
-        source, appended = Source.of(message), message.timestamp()[1]
+        source, appended = RecordRef.of(message), message.timestamp()[1]
         model, version = record["model"], record["version"]
         state = draft.state(model)
         if version in state.known:
@@ -335,7 +346,7 @@ class RolloutLogic:
             draft.records.append(self._alerts.package_refused(record, refused, source, appended))
             evidence |= {"check": refused.check}
         else:
-            step = admit(state, version)
+            step = register(state, version)
             holdout = opened.manifest.holdout
             evidence |= {
                 "checks": "size, signature, digest, anti-rollback, schema, model, golden, latency, memory",
@@ -350,7 +361,7 @@ class RolloutLogic:
     def _opened(self, record: Mapping[str, Any], contract: ModelContract, newer_than: int) -> Opened:
         try:
             return self._open(record, contract, newer_than)
-        except (PackageRefused, Retry):
+        except (PackageRefused, Unavailable):
             raise
         except Exception as error:  # a package that breaks its own opening is a bad package
             raise PackageRefused("open", f"{type(error).__name__}: {error}") from error
@@ -358,7 +369,7 @@ class RolloutLogic:
     def _command(self, command: Mapping[str, Any], message: Message, draft: _Draft) -> None:
         if command["command"] == RETRAIN or draft.obeyed(command["command_id"]):
             return
-        source = Source.of(message)
+        source = RecordRef.of(message)
         why = self._refuse_command(command, (source.topic, source.offset))
         if why is not None:
             if draft.refusals.count(COMMANDS, message.timestamp()[1]).is_told:
@@ -369,7 +380,7 @@ class RolloutLogic:
                 return
             applied = self._contracts.current.get(command["model"])
             state = draft.state(command["model"])
-            step = obey(state, command, None if applied is None else applied.contract)
+            step = apply_command(state, command, None if applied is None else applied.contract)
             why = self._untrusted(state, step)
             if why is not None:
                 raise CommandRefused(why)
@@ -394,18 +405,18 @@ class RolloutLogic:
 
         return why
 
-    def _untrusted(self, before: RolloutState, step: Step) -> str | None:
+    def _untrusted(self, before: RolloutState, step: RolloutStep) -> str | None:
         """Why nothing would take up what the step has answer, or shadow, that did not before."""
         distrust = self._distrust(step.state.model)
-        found = (distrust(version) for version in sorted(taken_up(before, step)))
+        found = (distrust(version) for version in sorted(newly_serving(before, step)))
         return next((why for why in found if why is not None), None)
 
     # Records ---
 
     def _write(
         self,
-        step: Step,
-        source: Source,
+        step: RolloutStep,
+        source: RecordRef,
         by: str,
         command_id: str | None,
         evidence: dict[str, str],

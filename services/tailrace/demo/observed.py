@@ -11,17 +11,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tailrace.models.rollout_state.fold import Rollouts, RolloutState
-from tailrace.streaming.records import Source
+from tailrace.streaming.records import RecordRef
 
 Report = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ObservedAnswer:
     """One prediction as seen on its topic. Times are the broker's append times in milliseconds."""
 
-    source: Source
-    at: Source
+    source: RecordRef
+    at: RecordRef
     request_ms: int
     prediction_ms: int
     event_ms: int
@@ -53,7 +53,7 @@ class Seen:
     outcomes: int = 0
     twice: int = 0
     event_ms: int = 0
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[ObservedAnswer] = field(default_factory=list)
     actions: Counter[str] = field(default_factory=Counter)
     alerts: dict[str, Report] = field(default_factory=dict)
     resolved: set[str] = field(default_factory=set)
@@ -63,9 +63,9 @@ class Seen:
     run_steps: list[Report] = field(default_factory=list)
     steps: list[Report] = field(default_factory=list)
     _rollouts: Rollouts = field(default_factory=Rollouts)
-    _appended: dict[Source, int] = field(default_factory=dict)
-    _early: dict[Source, Answer] = field(default_factory=dict)
-    _answered: set[Source] = field(default_factory=set)
+    _appended: dict[RecordRef, int] = field(default_factory=dict)
+    _early: dict[RecordRef, ObservedAnswer] = field(default_factory=dict)
+    _answered: set[RecordRef] = field(default_factory=set)
 
     @property
     def rollout(self) -> RolloutState:
@@ -94,17 +94,17 @@ class Seen:
         found = Counter(answer.version for answer in self.answers)
         return {f"v{version}": found[version] for version in sorted(found)}
 
-    def request(self, at: Source, appended_ms: int) -> None:
+    def request(self, at: RecordRef, appended_ms: int) -> None:
         self.requests += 1
         self._appended[at] = appended_ms
         if (answer := self._early.pop(at, None)) is not None:
             self._count(answer)
 
-    def prediction(self, at: Source, appended_ms: int, event: Report) -> None:
-        source = Source(*(event["source"][name] for name in ("topic", "partition", "offset")))
+    def prediction(self, at: RecordRef, appended_ms: int, event: Report) -> None:
+        source = RecordRef(*(event["source"][name] for name in ("topic", "partition", "offset")))
         self.twice += source in self._answered
         self._answered.add(source)
-        answer = Answer(
+        answer = ObservedAnswer(
             source=source,
             at=at,
             request_ms=0,
@@ -119,7 +119,7 @@ class Seen:
         else:  # the two topics are fetched independently
             self._early[source] = answer
 
-    def _count(self, answer: Answer) -> None:
+    def _count(self, answer: ObservedAnswer) -> None:
         self.answers.append(replace(answer, request_ms=self._appended.pop(answer.source)))
         self.actions[answer.action] += 1
         self.event_ms = max(self.event_ms, answer.event_ms)

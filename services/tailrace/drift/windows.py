@@ -14,16 +14,16 @@ from tailrace.contracts.state.contracts import AppliedContract, Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.drift.alerts import tell
-from tailrace.drift.count import Subject, count
-from tailrace.drift.counts import Counts
-from tailrace.drift.judge import Window, judge
-from tailrace.drift.read_predictions import PredictionReader, Predictions
+from tailrace.drift.count import DriftSubject, count
+from tailrace.drift.counts import DriftCounts
+from tailrace.drift.judge import DriftWindow, judge
+from tailrace.drift.read_predictions import PredictionReader, PredictionRows
 from tailrace.drift.references import OpenReference, References
 from tailrace.errors import BadRecord
 from tailrace.models.catalog import Catalog, Verify
 from tailrace.streaming.records import Message
 from tailrace.streaming.watermark_records import EARLIEST_MS
-from tailrace.windows.kinds import Cell, Closed, Judged, Rows, Times
+from tailrace.windows.kinds import Cell, Closed, ReadRows, Times, WindowVerdict
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class DriftWindows:
         lane = Lane(contract.contract.lane)
         return [lane.shadow_predictions if stream == _SHADOW_PREDICTIONS else lane.predictions]
 
-    def read(self, topic: str, messages: Sequence[Message]) -> Rows:
+    def read(self, topic: str, messages: Sequence[Message]) -> ReadRows:
         times = np.zeros(len(messages), dtype=np.int64)
         found, bad = self._reader.read([message.value() for message in messages])
         good = []
@@ -98,12 +98,12 @@ class DriftWindows:
                 good.append(predictions)
             elif len(refused) < len(predictions.at):
                 good.append(predictions.take(np.setdiff1d(np.arange(len(predictions.at)), list(refused))))
-        return Rows(times, bad, good)
+        return ReadRows(times, bad, good)
 
-    def count(self, topic: str, rows: Rows, before: Times) -> list[tuple[str, Cell]]:
+    def count(self, topic: str, rows: ReadRows, before: Times) -> list[tuple[str, Cell]]:
         cells = []
         stream = str(self.stream_of(topic))
-        predictions: Predictions
+        predictions: PredictionRows
         for predictions in rows.data:
             whose = predictions.identity
             applied = self._contracts.by_digest[whose.contract_digest]
@@ -125,32 +125,32 @@ class DriftWindows:
         return window_start + contract.contract.drift.window_ms + contract.contract.event_time.lateness_ms
 
     def check(self, cell: Cell) -> None:
-        Subject.read(cell.subject)
-        Counts.from_bytes(cell.counts)
+        DriftSubject.read(cell.subject)
+        DriftCounts.from_bytes(cell.counts)
 
-    def add(self, into: Counts | None, counts: bytes) -> Counts:
-        found = Counts.from_bytes(counts)
+    def add(self, into: DriftCounts | None, counts: bytes) -> DriftCounts:
+        found = DriftCounts.from_bytes(counts)
         return found if into is None else into.plus(found)
 
-    def pack(self, sum: Counts) -> bytes:  # noqa: A002
+    def pack(self, sum: DriftCounts) -> bytes:  # noqa: A002
         return sum.to_bytes()
 
-    def judge(self, closed: Closed, memory: dict[str, Any]) -> Judged:
-        window = Window(closed.model, closed.contract, closed.window_start)
+    def judge(self, closed: Closed, memory: dict[str, Any]) -> WindowVerdict:
+        window = DriftWindow(closed.model, closed.contract, closed.window_start)
         reports = []
         for text, counts in closed.subjects.items():
-            subject = Subject.from_text(text)
+            subject = DriftSubject.from_text(text)
             layout = self._references.layout(closed.model, subject.version, subject.artifact_digest)
             reports.append(judge(window, subject, counts, layout))
         records = [self._records.record("DriftReport", r.record) for r in reports]
         if closed.stream == _SHADOW_PREDICTIONS:
-            return Judged(records, memory)
+            return WindowVerdict(records, memory)
         told = tell(window, reports, memory.get(_OPEN, {}))
         records += [self._records.record("Alert", alert) for alert in told.records]
-        return Judged(records, {_OPEN: told.open} if told.open else {})
+        return WindowVerdict(records, {_OPEN: told.open} if told.open else {})
 
     def _refused(
-        self, topic: str, messages: Sequence[Message], predictions: Predictions
+        self, topic: str, messages: Sequence[Message], predictions: PredictionRows
     ) -> dict[int, BadRecord]:
         """By row, why predictions cannot be counted."""
         whose = predictions.identity

@@ -22,27 +22,27 @@ from tailrace.contracts.state.records import ControlRecords
 from tailrace.models.catalog import Catalog, Verify
 from tailrace.models.package.fingerprint import runtime_versions
 from tailrace.models.rollout_state.fold import Rollouts
-from tailrace.scorer.alerts import Alerts
-from tailrace.scorer.answer import answer, answer_off, check
+from tailrace.scorer.alerts import ScorerAlerts
+from tailrace.scorer.batch import Batch
 from tailrace.scorer.count_dead_letters import count_dead_letters
-from tailrace.scorer.dead_letter_share import Count
+from tailrace.scorer.dead_letter_share import DeadLetterCount
+from tailrace.scorer.findings import Finding
 from tailrace.scorer.handovers import Handovers
-from tailrace.scorer.holds import Holds
 from tailrace.scorer.in_flight import InFlight
-from tailrace.scorer.keep_in_time import TOO_SLOW, keep_in_time
 from tailrace.scorer.lane_plans import LanePlans
-from tailrace.scorer.latency import Pace
-from tailrace.scorer.notes import Finding
-from tailrace.scorer.quarantine import Quarantine, Quarantined
+from tailrace.scorer.latency import LatencyEstimates
+from tailrace.scorer.load_shedding import TOO_SLOW, keep_in_time
+from tailrace.scorer.paused_partitions import PausedPartitions
+from tailrace.scorer.pipeline import answer, answer_off, check
+from tailrace.scorer.quarantine import Quarantined, VersionQuarantine
 from tailrace.scorer.read_request import read_requests
-from tailrace.scorer.require_time import require_time
+from tailrace.scorer.require_event_time import require_time
 from tailrace.scorer.route import Route, route
-from tailrace.scorer.rows import Requests, Rows
-from tailrace.scorer.served import Served
+from tailrace.scorer.rows import CheckedRows, Requests
+from tailrace.scorer.serving_metrics import ServingMetrics
 from tailrace.scorer.stand_in import StandIns
-from tailrace.scorer.tell_time import pass_on, refuse_marks_ahead, tell_time
 from tailrace.scorer.versions import OpenVersion, Role, Serving, Versions
-from tailrace.scorer.work import Work
+from tailrace.scorer.watermarks import pass_on, refuse_marks_ahead, tell_time
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.processor import Clock, Output, Suspect
 from tailrace.streaming.records import DeadLetter, Message, Record, Runs, TopicPartition
@@ -62,12 +62,12 @@ class _Told(NamedTuple):
     failing: set[tuple[str, int]]
     quarantined: list[Quarantined]
     clocks: dict[TopicPartition, int]
-    counts: dict[TopicPartition, Count]
-    work: Work
+    counts: dict[TopicPartition, DeadLetterCount]
+    work: Batch
     clock: Clock
 
 
-class ScorerLogic:
+class ScoringProcessor:
     """Scores requests as champion, or as shadow.
 
     Args:
@@ -93,7 +93,7 @@ class ScorerLogic:
         registry = records.registry
         self._codec = Codec(registry)
         self._control_records = records
-        self._alerts = Alerts(role, records)
+        self._alerts = ScorerAlerts(role, records)
         self._contracts = Contracts()
         self._catalog = Catalog(verify)
         self._rollouts = Rollouts()
@@ -111,7 +111,7 @@ class ScorerLogic:
         self._versions = Versions(
             role, self._contracts, self._catalog, self._rollouts, open_version, executor, verify
         )
-        self._quarantine = Quarantine(role, self._rollouts)
+        self._quarantine = VersionQuarantine(role, self._rollouts)
         self._stand_ins = StandIns(role, self._versions, self._quarantine)
         self._in_flight = InFlight(
             self._plans, self._versions, self._catalog, self._quarantine, self._stand_ins
@@ -120,14 +120,14 @@ class ScorerLogic:
         self._handovers = Handovers(
             self._plans, self._contracts, self._rollouts, self._versions, self._quarantine
         )
-        self._holds = Holds(role, self._rollouts, self._versions, self._handovers, self._in_flight)
-        self._pace = Pace()
-        self._served = Served()
+        self._holds = PausedPartitions(role, self._rollouts, self._versions, self._handovers, self._in_flight)
+        self._pace = LatencyEstimates()
+        self._served = ServingMetrics()
         self._changes = 0
         self._logged: str | None = None
         self._runtime = dict(runtime_versions())
         self._clocks: dict[TopicPartition, int] = {}
-        self._counts: dict[TopicPartition, Count] = {}
+        self._counts: dict[TopicPartition, DeadLetterCount] = {}
         # Shadows that are known to fail, and what the last batch tells.
         self._failing: set[tuple[str, int]] = set()
         self._told: deque[_Told] = deque(maxlen=2)
@@ -156,7 +156,7 @@ class ScorerLogic:
                 log.warning("ignored what the last owner left", extra={"why": str(error)})
             else:
                 self._quarantine.add(left.quarantined)
-                self._counts[partition] = Count(*left.count)
+                self._counts[partition] = DeadLetterCount(*left.count)
 
     def restore(self, messages: Sequence[Message]) -> None:
         """Nothing is asked for."""
@@ -175,7 +175,7 @@ class ScorerLogic:
         return self._in_flight.name(topics, suspects)
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
-        work = Work.of(batch, clock.perf_ns())
+        work = Batch.of(batch, clock.perf_ns())
         if not self._prepared:
             self.in_flight(set(work.topics), {})
         self._prepared = False
@@ -183,18 +183,18 @@ class ScorerLogic:
         work.requests, work.marks, work.bad = read_requests(batch, work.topics, self._plans.by_topic)
         refuse_marks_ahead(work, self._plans.ahead_ms)
         require_time(work, self._lane_clocks.is_replayed)
-        output = Output(holds=self._holds.of(work))
-        if output.holds:
-            work.cut(output.holds)
+        output = Output(paused=self._holds.of(work))
+        if output.paused:
+            work.cut(output.paused)
         pass_on(work, self._plans.predictions)
         for requests in work.requests:
             self._answer(work, requests, clock)
         clocks = tell_time(work, work.requests, self._clocks, self._plans.step_ms, self._plans.predictions)
         output.records = work.records()
-        quarantined = self._in_flight.to_blame(work, output.holds)
-        counts: dict[TopicPartition, Count] = {}
+        quarantined = self._in_flight.to_blame(work, output.paused)
+        counts: dict[TopicPartition, DeadLetterCount] = {}
         if self._role == "champion":
-            counts, alerts = count_dead_letters(work, self._counts, self._plans.levels, output.holds)
+            counts, alerts = count_dead_letters(work, self._counts, self._plans.levels, output.paused)
             _add(output, [self._control_records.record("Alert", alert) for alert in alerts])
             output.dead_letters = [
                 DeadLetter(
@@ -203,8 +203,8 @@ class ScorerLogic:
                 for at, bad in sorted(work.bad.items())
             ]
         told = self._tell(work, output, clocks, quarantined, counts, clock)
-        output.ahead = not (output.holds or told.refusals or told.failing or told.quarantined)
-        if output.ahead:
+        output.pipelined = not (output.paused or told.refusals or told.failing or told.quarantined)
+        if output.pipelined:
             self._apply(told)
         self._told.append(told)
         left = self._handovers.leave(work.places, quarantined)
@@ -219,7 +219,7 @@ class ScorerLogic:
         told = next((told for told in self._told if told.output is output), None)
         if told is None:
             return
-        if not output.ahead:
+        if not output.pipelined:
             self._apply(told)
         if told is self._told[-1]:
             # Otherwise the next batch's work would be in it, too.
@@ -252,7 +252,7 @@ class ScorerLogic:
 
     # Steps ---
 
-    def _answer(self, work: Work, requests: Requests, clock: Clock) -> None:
+    def _answer(self, work: Batch, requests: Requests, clock: Clock) -> None:
         plan = requests.plan
         serving = self._versions.serving(plan.model)
         versions = [v for v in serving.versions if plan.misfit(v) is None] if serving else []
@@ -277,7 +277,7 @@ class ScorerLogic:
                 work.failing.setdefault((plan.model, way.version.number), (at, failed[at].reason))
 
     def _in_time(
-        self, work: Work, rows: Rows, ways: Sequence[Route], clock: Clock
+        self, work: Batch, rows: CheckedRows, ways: Sequence[Route], clock: Clock
     ) -> Iterator[tuple[Route, Finding | None]]:
         """The ways, each with why its version is not to answer; those of rows apart that it would answer too late."""
         if self._logged is not None:
@@ -287,7 +287,7 @@ class ScorerLogic:
             return ((way, None) for way in ways)
         return keep_in_time(work, rows, ways, self._pace, clock)
 
-    def _routes(self, rows: Rows, serving: Serving) -> list[Route]:
+    def _routes(self, rows: CheckedRows, serving: Serving) -> list[Route]:
         """Which rows go to which version: in shadow all to each."""
         if not len(rows) or not serving.versions:
             return []
@@ -297,11 +297,11 @@ class ScorerLogic:
 
     def _tell(
         self,
-        work: Work,
+        work: Batch,
         output: Output,
         clocks: dict[TopicPartition, int],
         quarantined: list[Quarantined],
-        counts: dict[TopicPartition, Count],
+        counts: dict[TopicPartition, DeadLetterCount],
         clock: Clock,
     ) -> _Told:
         """Adds alerts to the output: packages refused since the last batch, once for each version that fails in shadow,

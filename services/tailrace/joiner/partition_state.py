@@ -31,7 +31,7 @@ of its request, and the clock of the predictions at which it waits no longer.
 
 
 @dataclass(slots=True)
-class Standing:
+class PartitionState:
     """All that is known of a partition beside its requests.
 
     Attributes:
@@ -59,8 +59,8 @@ class Standing:
         default_factory=lambda: {name: [] for name in INPUTS}
     )
 
-    def copy(self) -> Standing:
-        return Standing(
+    def copy(self) -> PartitionState:
+        return PartitionState(
             dict(self.offsets),
             dict(self.clocks),
             dict(self.others),
@@ -78,7 +78,7 @@ class Standing:
         return marshal.dumps((FORMAT, [*(values | {"progress": own}).values()]))
 
     @classmethod
-    def unpack(cls, data: bytes) -> Standing | None:
+    def unpack(cls, data: bytes) -> PartitionState | None:
         """None where another version wrote it."""
         try:
             version, values = marshal.loads(data)  # noqa: S302 - a file of our own
@@ -129,7 +129,7 @@ class Standing:
         return found[0], min([found[1], *(offset for _, offset in self.others.values())])
 
 
-_PROGRESS = [each.name for each in fields(Standing)].index("progress")
+_PROGRESS = [each.name for each in fields(PartitionState)].index("progress")
 
 
 class Facts(NamedTuple):
@@ -137,8 +137,8 @@ class Facts(NamedTuple):
 
     Attributes:
         start, clock: offset, and the input's clock before it.
-        progress: see `Standing`; of what is released, with the predictions only.
-        sources: see `Standing`; with the predictions only.
+        progress: see `PartitionState`; of what is released, with the predictions only.
+        sources: see `PartitionState`; with the predictions only.
     """
 
     start: int

@@ -15,15 +15,15 @@ from tailrace.errors import BadRecord
 from tailrace.evaluator.alerts import tell
 from tailrace.evaluator.champions import champions
 from tailrace.evaluator.count import count_outcomes, count_predictions
-from tailrace.evaluator.counts import Counts
+from tailrace.evaluator.counts import PerformanceCounts
 from tailrace.evaluator.levels import missed_levels
 from tailrace.evaluator.manifests import Manifests, Verify
-from tailrace.evaluator.plan import Plan
-from tailrace.evaluator.read import OfContract, Reader
-from tailrace.evaluator.report import Window, reports
-from tailrace.evaluator.subject import Subject
+from tailrace.evaluator.plan import EvaluationPlan
+from tailrace.evaluator.read import EventReader, OfContract
+from tailrace.evaluator.report import JudgedWindow, reports
+from tailrace.evaluator.subject import PerformanceSubject
 from tailrace.streaming.records import Message
-from tailrace.windows.kinds import Cell, Closed, Judged, Rows, Times
+from tailrace.windows.kinds import Cell, Closed, ReadRows, Times, WindowVerdict
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +46,13 @@ class PerformanceWindows:
         self, records: ControlRecords, verify: Verify, catch_up: Callable[[], Sequence[Message]]
     ) -> None:
         self._records = records
-        self._reader = Reader(Codec(records.registry), self._plan, self._fields, self._findings)
+        self._reader = EventReader(Codec(records.registry), self._plan, self._fields, self._findings)
         self._catch_up = catch_up
         self._contracts = Contracts()
         self._manifests = Manifests(verify)
         folds = {CONTRACTS: self._contracts.apply, MANIFESTS: self._manifests.catalog.apply}
         self._state = ControlState(records, folds)
-        self._plans: dict[str, Plan] = {}
+        self._plans: dict[str, EvaluationPlan] = {}
         self._looked_for: set[str] = set()
 
     def control_topics(self) -> Sequence[str]:
@@ -62,7 +62,7 @@ class PerformanceWindows:
         for taken in self._state.each(messages):
             record = taken.record
             if taken.topic == CONTRACTS and taken.came and record is not None:
-                self._plans[record["digest"]] = Plan(self._contracts.by_digest[record["digest"]])
+                self._plans[record["digest"]] = EvaluationPlan(self._contracts.by_digest[record["digest"]])
 
     def contracts(self) -> Contracts:
         return self._contracts
@@ -84,12 +84,12 @@ class PerformanceWindows:
         lane = Lane(contract.contract.lane)
         return [lane.shadow_predictions if stream == _SHADOW_PREDICTIONS else lane.predictions, lane.outcomes]
 
-    def read(self, topic: str, messages: Sequence[Message]) -> Rows:
+    def read(self, topic: str, messages: Sequence[Message]) -> ReadRows:
         lane, _, name = topic.rpartition(".")
         found = self._reader.read(messages, lane, outcomes=name == _OUTCOMES)
-        return Rows(found.times, found.bad, found.found)
+        return ReadRows(found.times, found.bad, found.found)
 
-    def count(self, topic: str, rows: Rows, before: Times) -> list[tuple[str, Cell]]:
+    def count(self, topic: str, rows: ReadRows, before: Times) -> list[tuple[str, Cell]]:
         cells = []
         of: OfContract
         for of in rows.data:
@@ -114,33 +114,33 @@ class PerformanceWindows:
         return window_start + quality.window_ms + quality.judge_at_ms[age]
 
     def check(self, cell: Cell) -> None:
-        Subject.read(cell.subject)
-        if Counts.from_bytes(cell.counts).to_bytes() != cell.counts:
+        PerformanceSubject.read(cell.subject)
+        if PerformanceCounts.from_bytes(cell.counts).to_bytes() != cell.counts:
             raise BadRecord("corrupt", "counts in a form that nobody writes", "cells.counts")
 
-    def add(self, into: Counts | None, counts: bytes) -> Counts:
-        found = Counts.from_bytes(counts)
+    def add(self, into: PerformanceCounts | None, counts: bytes) -> PerformanceCounts:
+        found = PerformanceCounts.from_bytes(counts)
         return found if into is None else into + found
 
-    def pack(self, sum: Counts) -> bytes:  # noqa: A002
+    def pack(self, sum: PerformanceCounts) -> bytes:  # noqa: A002
         return sum.to_bytes()
 
-    def judge(self, closed: Closed, memory: dict[str, Any]) -> Judged:
+    def judge(self, closed: Closed, memory: dict[str, Any]) -> WindowVerdict:
         age_ms = closed.contract.contract.quality.judge_at_ms[closed.age]
-        window = Window(closed.model, closed.contract, closed.window_start, age_ms)
+        window = JudgedWindow(closed.model, closed.contract, closed.window_start, age_ms)
         found = reports(window, closed.subjects, self._manifests.of)
         records = [self._records.record("PerformanceReport", r) for r in found]
         if closed.stream == _SHADOW_PREDICTIONS:
-            return Judged(records, memory)
+            return WindowVerdict(records, memory)
         answered = champions(closed.subjects)
         told = tell(window, found, answered, memory)
         levels, missed = dict(memory.get("levels", {})), []
         if closed.age == 0:
             missed = missed_levels(window, answered, levels)
         records += [self._records.record("Alert", alert) for alert in [*told.records, *missed]]
-        return Judged(records, told.memory | ({"levels": levels} if levels else {}))
+        return WindowVerdict(records, told.memory | ({"levels": levels} if levels else {}))
 
-    def _plan(self, digest: str) -> Plan | None:
+    def _plan(self, digest: str) -> EvaluationPlan | None:
         if digest not in self._plans and digest not in self._looked_for:
             self.look_again()
             self._looked_for.add(digest)

@@ -10,22 +10,22 @@ from tailrace.contracts.records.lanes import CONTRACTS, Lane
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.errors import Retry
-from tailrace.joiner.contract_plan import ContractPlan
+from tailrace.errors import Unavailable
+from tailrace.joiner.contract_plan import JoiningPlan
 from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.partition import LanePartition
-from tailrace.joiner.standing import INPUTS, PREDICTIONS
-from tailrace.joiner.step import Result
-from tailrace.joiner.store import Store
+from tailrace.joiner.partition_state import INPUTS, PREDICTIONS
+from tailrace.joiner.step import StepResult
+from tailrace.joiner.store import KeyValueStore
 from tailrace.streaming.backends.abstract import Committed, History
 from tailrace.streaming.bounds import STEP, Bounds, Budget
 from tailrace.streaming.processor import Clock, Output
-from tailrace.streaming.records import Hold, Message, Record, TopicPartition
+from tailrace.streaming.records import Message, PausedPartition, Record, TopicPartition
 
 log = logging.getLogger(__name__)
 
 
-class JoinerLogic:
+class JoiningProcessor:
     """Joins what is in the partitions of one number of a lane's inputs; needs them together, so ``range``.
 
     Args:
@@ -40,7 +40,7 @@ class JoinerLogic:
     def __init__(
         self,
         records: ControlRecords,
-        open_store: Callable[[str, int], Store],
+        open_store: Callable[[str, int], KeyValueStore],
         partitions: Callable[[str], int],
         catch_up: Callable[[], Sequence[Message]],
         bounds: Bounds = STEP,
@@ -56,7 +56,7 @@ class JoinerLogic:
         self._own: dict[tuple[str, int], LanePartition] = {}
         self._bounds = bounds
         self._restored: set[LanePartition] = set()
-        self._told: tuple[Output, list[tuple[LanePartition, Result]]] | None = None
+        self._told: tuple[Output, list[tuple[LanePartition, StepResult]]] | None = None
 
     # The seam to the loop ---
 
@@ -70,7 +70,7 @@ class JoinerLogic:
         for taken in self._state.each(messages):
             if taken.came and taken.record is not None:
                 applied = self._contracts.current[taken.record["model"]]
-                plan = ContractPlan(applied, self._codec, self._registry)
+                plan = JoiningPlan(applied, self._codec, self._registry)
                 lane = plan.lane.name
                 if lane not in self._lanes:
                     self._lanes[lane] = LaneContracts(Lane(lane), self._codec, look=self._look)
@@ -124,8 +124,8 @@ class JoinerLogic:
         budget = Budget(self._bounds, clock)
         records: list[Record] = []
         output = Output(records)
-        results: list[tuple[LanePartition, Result]] = []
-        away: Retry | None = None
+        results: list[tuple[LanePartition, StepResult]] = []
+        away: Unavailable | None = None
         by_partition = _by_partition(batch)
         for lane, number in by_partition or [at for at, own in self._own.items() if own.due()]:
             own, inputs = self._own[lane, number], by_partition.get((lane, number), {})
@@ -133,7 +133,7 @@ class JoinerLogic:
             some = {name: messages for name, messages in inputs.items() if name not in holds}
             try:
                 result = own.process(some, budget)
-            except Retry as error:
+            except Unavailable as error:
                 # Other partitions need not wait for what this one needs.
                 holds |= dict.fromkeys(some, str(error))
                 away = error
@@ -145,7 +145,9 @@ class JoinerLogic:
                     for name, metadata in result.metadata.items():
                         output.metadata_of[TopicPartition(f"{lane}.{name}", number)] = metadata
             for name, why in holds.items():
-                output.holds[TopicPartition(f"{lane}.{name}", number)] = Hold(inputs[name][0].offset(), why)
+                output.paused[TopicPartition(f"{lane}.{name}", number)] = PausedPartition(
+                    inputs[name][0].offset(), why
+                )
             if not batch and budget.spent:
                 break
         if away is not None and not batch and not results:

@@ -9,22 +9,22 @@ import numpy as np
 import prometheus_client
 
 from tailrace.models.columns import Array
-from tailrace.scorer.event import Answers
+from tailrace.scorer.batch import Batch
+from tailrace.scorer.event import ScoredAnswers
 from tailrace.scorer.policy import Unscored
-from tailrace.scorer.work import Work
 from tailrace.telemetry import metrics
 
 _LABELLED = (metrics.REQUESTS, metrics.ACTIONS, metrics.FINDINGS, metrics.FALLBACKS, metrics.LATENCY)
 
 
-class Served:
+class ServingMetrics:
     """Counts, and forgets versions that serve no more, so that there are never more than a few."""
 
     def __init__(self) -> None:
         # By metric: the labels that were used.
         self._used: dict[object, set[tuple[str, ...]]] = defaultdict(set)
 
-    def count(self, work: Work, now_ms: int) -> None:
+    def count(self, work: Batch, now_ms: int) -> None:
         """Counts what a batch came to, now that it is committed."""
         for positions, identity, answers in work.answered:
             version = (identity.model, str(identity.version), identity.role)
@@ -53,7 +53,7 @@ class Served:
         self._used[metric].add(labels)
 
 
-def actions(answers: Answers) -> Counter[str]:
+def actions(answers: ScoredAnswers) -> Counter[str]:
     """How often each action was chosen; of a choice that has none, each predicted class."""
     found: Counter[str] = Counter()
     outputs = answers.outputs
@@ -69,7 +69,7 @@ def actions(answers: Answers) -> Counter[str]:
     return found
 
 
-def guards(answers: Answers) -> Counter[str]:
+def guards(answers: ScoredAnswers) -> Counter[str]:
     """How often each guard found something."""
     found: Counter[str] = Counter()
     for kind, count in _counted(answers.notes.which):
