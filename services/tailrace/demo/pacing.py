@@ -28,9 +28,9 @@ def behind(seen: Seen, sent: int, rate: float) -> str | None:
         return f"answers to {unanswered:,} requests"
     if training := seen.training():
         return f"a training run ({training[-1]['state']})"
-    taken_up = {step["version"] for step in seen.steps}
+    let_in = {step["version"] for step in seen.steps}
     published = [run["version"] for run in list(seen.runs.values()) if run["state"] == "published"]
-    if waiting := [version for version in published if version not in taken_up]:
+    if waiting := [version for version in published if version not in let_in]:
         return f"version {waiting[0]} to be taken up, which is published"
     return None
 

@@ -16,7 +16,7 @@ from tailrace.streaming.processor import Clock
 TOO_SLOW = Finding("latency", None, "the version would have answered too late")
 
 
-def keep_in_time(
+def shed_load(
     work: Batch, rows: CheckedRows, ways: Sequence[Route], pace: LatencyEstimates, clock: Clock
 ) -> Iterator[tuple[Route, Finding | None]]:
     """The ways, those of rows apart that the fallback is to answer; the time is taken as each way comes up."""

@@ -31,7 +31,7 @@ from tailrace.scorer.handovers import Handovers
 from tailrace.scorer.in_flight import InFlight
 from tailrace.scorer.lane_plans import LanePlans
 from tailrace.scorer.latency import LatencyEstimates
-from tailrace.scorer.load_shedding import TOO_SLOW, keep_in_time
+from tailrace.scorer.load_shedding import TOO_SLOW, shed_load
 from tailrace.scorer.paused_partitions import PausedPartitions
 from tailrace.scorer.pipeline import answer, answer_off, check
 from tailrace.scorer.quarantine import Quarantined, VersionQuarantine
@@ -285,7 +285,7 @@ class ScoringProcessor:
             return ((way, why) for way in ways)
         if self._role == "shadow" or self._lane_clocks.is_replayed(rows.plan.lane.name):
             return ((way, None) for way in ways)
-        return keep_in_time(work, rows, ways, self._pace, clock)
+        return shed_load(work, rows, ways, self._pace, clock)
 
     def _routes(self, rows: CheckedRows, serving: Serving) -> list[Route]:
         """Which rows go to which version: in shadow all to each."""

@@ -28,8 +28,8 @@ class Output:
     partitions, and goes before ``metadata``; they may be any that this instance owns.
 
     ``pipelined`` lets the loop offer the next batch before it knows that this one is committed. What later batches
-    depend on has then been applied in ``process``; where nothing comes of the commit, all partitions are revoked and assigned
-    again, with what is committed. ``committed`` may come after the next ``process``, never after the second.
+    depend on has then been applied in ``process``; where nothing comes of the commit, all partitions are revoked and
+    assigned again, with what is committed. ``committed`` may come after the next ``process``, never after the second.
     """
 
     records: Sequence[Record] = ()
@@ -47,9 +47,9 @@ class Processor(Protocol):
     with what is new before each batch; ``assigned``/``revoked`` as partitions come and go; ``restore`` with the history
     that ``assigned`` asked for, before anything is processed; ``process`` with a batch;
     ``committed`` once that batch's transaction is known to be committed (also with outputs of the loop's own, such as
-    a quarantined record, which ``process`` did not make). ``process`` leaves the state that later
-    batches depend on alone, unless its output is ``pipelined``: the batch may be aborted and come again; what it changes
-    is applied in ``committed``.
+    a quarantined record, which ``process`` did not make). ``process`` leaves the state that later batches depend on
+    alone, unless its output is ``pipelined``: the batch may be aborted and come again; what it changes is applied in
+    ``committed``.
 
     ``process`` raises ``errors.Unavailable`` when something that it needs is away for the moment (a registry); the
     loop waits and offers the batch again. ``process``, ``restore`` and ``committed`` raise `errors.StateLost`

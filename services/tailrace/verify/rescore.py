@@ -65,8 +65,8 @@ class Sample:
 class Rescored(NamedTuple):
     """A logged prediction and what its request comes to now.
 
-    ``head`` is the beginning of the event (see prediction_header.py); ``again`` is None where there is no answer now, and
-    ``why`` says why.
+    ``head`` is the beginning of the event (see prediction_header.py); ``again`` is None where there is no answer now,
+    and ``why`` says why.
     """
 
     message: Message

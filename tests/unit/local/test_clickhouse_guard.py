@@ -6,7 +6,7 @@ import pytest
 
 from tailrace.access.credentials import OPS, SERVICES
 from tailrace.local.clickhouse_bridge import split_insert
-from tailrace.local.clickhouse_guard import Guard, Refused
+from tailrace.local.clickhouse_guard import Guard, StatementRefused
 
 
 def parse(expression: str) -> str:
@@ -74,7 +74,7 @@ GUARD = Guard(["file", "url", "numbers", "lower", "aiGenerate", "newlyInvented"]
 )
 @pytest.mark.parametrize("user", [OPS, SERVICES])
 def test_refused(sql: str, user: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(StatementRefused):
         GUARD.check(sql, user, {"f": "file"})
 
 
@@ -120,7 +120,7 @@ def test_passed(sql: str, user: str) -> None:
 )
 def test_services_write_and_ops_do_not(sql: str) -> None:
     GUARD.check(sql, SERVICES, {})
-    with pytest.raises(Refused, match="only reads"):
+    with pytest.raises(StatementRefused, match="only reads"):
         GUARD.check(sql, OPS, {})
 
 
@@ -151,7 +151,7 @@ def test_services_write_and_ops_do_not(sql: str) -> None:
     ],
 )
 def test_services_do_what_our_own_code_does_and_nothing_else(sql: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(StatementRefused):
         GUARD.check(sql, SERVICES, {})
 
 
@@ -163,9 +163,9 @@ def test_settings_beside_a_statement() -> None:
         "additional_result_filter": "file(1)",
         "no_such_setting": "1",
     }.items():
-        with pytest.raises(Refused):
+        with pytest.raises(StatementRefused):
             GUARD.check_settings({name: value})
-    with pytest.raises(Refused, match="map of strings"):
+    with pytest.raises(StatementRefused, match="map of strings"):
         GUARD.check_settings({"additional_table_filters": "map('t', concat('fi', 'le(1)'))"})
 
 
