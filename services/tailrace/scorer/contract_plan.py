@@ -1,25 +1,24 @@
-"""What follows from one contract in force, worked out once and kept: schemas, checks, policy."""
+"""One revision of a contract, ready to serve: its schemas, and whatever is worked out from it once and kept."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from tailrace.avro.codec import Codec
 from tailrace.avro.columns.decoder import ColumnDecoder
 from tailrace.avro.registry import Registry
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.json_input import JsonInput
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import namespace, prediction_schema, request_schema, subject
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.models.errors import PackageRefused
 from tailrace.models.package.open import check_schema
-from tailrace.scorer.check_input import InputCheck
-from tailrace.scorer.explanations import Explanations
-from tailrace.scorer.explore import Exploration
-from tailrace.scorer.fallback import FallbackChain
-from tailrace.scorer.policy import Policy
 from tailrace.scorer.versions import ServingVersion
+
+Made = TypeVar("Made")
 
 
 class ServingPlan:
@@ -32,6 +31,7 @@ class ServingPlan:
         self.codec = codec
         self._registry = registry
         self._misfits: dict[str, str | None] = {}
+        self._worked_out: dict[Any, Any] = {}
 
     @property
     def model(self) -> str:
@@ -66,25 +66,12 @@ class ServingPlan:
     def json_input(self) -> JsonInput:
         return JsonInput(self.contract, "requests")
 
-    @cached_property
-    def check(self) -> InputCheck:
-        return InputCheck(self.contract)
-
-    @cached_property
-    def policy(self) -> Policy:
-        return Policy(self.contract)
-
-    @cached_property
-    def exploration(self) -> Exploration:
-        return Exploration(self.contract, self.policy.choices)
-
-    @cached_property
-    def explanations(self) -> Explanations:
-        return Explanations(self.contract)
-
-    @cached_property
-    def fallback(self) -> FallbackChain:
-        return FallbackChain(self.contract, self.policy)
+    def worked_out(self, make: Callable[[ModelContract], Made]) -> Made:
+        """What ``make`` makes of the contract: made once, and kept as long as the revision is in force."""
+        if make not in self._worked_out:
+            self._worked_out[make] = make(self.contract)
+        made: Made = self._worked_out[make]
+        return made
 
     def misfit(self, version: ServingVersion) -> str | None:
         """Why a version cannot serve under this contract, which may be newer than the version."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tailrace.scorer.batch import Batch
+from tailrace.scorer.contract_steps import steps_of
 from tailrace.scorer.findings import Finding
 from tailrace.scorer.latency import LatencyEstimates, blocks, too_many
 from tailrace.scorer.route import Route
@@ -24,7 +25,7 @@ def shed_load(
     level = plan.contract.service_levels.latency_p99_ms
     paces = [pace.block_ms(plan.model, way.version.number) or 0.0 for way in ways]
     for way, block_ms in zip(ways, paces, strict=True):
-        if level is not None and plan.fallback and block_ms:
+        if level is not None and steps_of(plan).fallback and block_ms:
             others = sum(p * blocks(len(w.rows)) for w, p in zip(ways, paces, strict=True) if w is not way)
             since_ms = (clock.perf_ns() - work.started_ns) / 1e6
             ages = clock.now_ms() - since_ms - work.append_times[rows.at[way.rows]]

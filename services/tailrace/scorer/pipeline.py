@@ -18,6 +18,7 @@ from tailrace.models.columns import Array
 from tailrace.models.predictions import Predictions
 from tailrace.scorer.batch import Batch
 from tailrace.scorer.calibrate import calibrate
+from tailrace.scorer.contract_steps import steps_of
 from tailrace.scorer.domain_guard import note_domain
 from tailrace.scorer.event import AnswerIdentity, ScoredAnswers, encode_events
 from tailrace.scorer.fallback import FallbackAnswers, VersionAnswer
@@ -39,7 +40,7 @@ def check(work: Batch, requests: Requests) -> CheckedRows:
     """The requests that keep the contract; what is wrong with the others is noted in the work."""
     plan = requests.plan
     times, appended = requests.event_times(work.append_times)
-    found = plan.check.run(requests.columns, times, appended)
+    found = steps_of(plan).check.run(requests.columns, times, appended)
     for row, bad in found.bad.items():
         work.bad[int(requests.at[row])] = bad
     at, columns = requests.at, requests.columns
@@ -81,9 +82,10 @@ def answer(
         arm_propensity=route.propensity,
     )
     plan, notes = received.plan, Findings(len(received))
+    steps = steps_of(plan)
     if without is not None:
         why = dict.fromkeys(range(len(received)), without)
-        if plan.fallback:
+        if steps.fallback:
             _fall_back(work, received, notes, why, identity, previous, clock)
             return {}
         assert previous is not None
@@ -101,7 +103,7 @@ def answer(
     broken = broken_outputs(outputs, guardrails.score)
     lost = {row: Finding("model", None, why) for row, why in found.failed.items()}
     failed: dict[int, BadRecord] = {}
-    if plan.fallback and route.role != "shadow":
+    if steps.fallback and route.role != "shadow":
         lost = broken | lost
         if lost:
             _fall_back(work, received, notes, lost, identity, previous, clock)
@@ -115,12 +117,12 @@ def answer(
         return failed
     outputs = calibrate(outputs, version.model)
     note_uncertainty(notes, outputs, version.model, guardrails.coverage)
-    choices = plan.policy.choose(rows.columns, outputs, len(rows), notes.flags)
-    explored = plan.exploration.turn(choices, outputs, *_sources(work, rows))
+    choices = steps.policy.choose(rows.columns, outputs, len(rows), notes.flags)
+    explored = steps.exploration.turn(choices, outputs, *_sources(work, rows))
     answers = _answers(work, rows, outputs, notes, explored.choices, explored.options, clock)
     answers.propensities = explored.propensities
     if route.role != "shadow":
-        answers.explanations = plan.explanations.of(version.model, rows.columns, answers)
+        answers.explanations = steps.explanations.of(version.model, rows.columns, answers)
     _write(work, rows, identity, answers)
     return failed
 
@@ -135,7 +137,7 @@ def _fall_back(
     clock: Clock,
 ) -> None:
     """Has the chain answer the rows that the version lost, each with what was found; the cause is the guard's name."""
-    chain = rows.plan.fallback
+    chain = steps_of(rows.plan).fallback
     ask = None if previous is None else partial(_ask, previous)
     for cause in sorted({finding.guard for finding in lost.values()}):
         at = np.array(sorted(row for row, finding in lost.items() if finding.guard == cause), dtype=np.int64)
@@ -174,7 +176,7 @@ def answer_off(
 ) -> None:
     """Adds what the contract's fallback says in the place of a champion that is switched off."""
     off = _identity(rows, champion, serving, "champion", runtime)
-    for group in rows.plan.fallback.answer(rows, Findings(len(rows))):
+    for group in steps_of(rows.plan).fallback.answer(rows, Findings(len(rows))):
         _write_group(work, group, replace(off, served_by=group.served_by, served_cause="off"), clock)
 
 

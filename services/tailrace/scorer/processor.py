@@ -24,6 +24,7 @@ from tailrace.models.package.fingerprint import runtime_versions
 from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.scorer.alerts import ScorerAlerts
 from tailrace.scorer.batch import Batch
+from tailrace.scorer.contract_steps import steps_of
 from tailrace.scorer.count_dead_letters import count_dead_letters
 from tailrace.scorer.dead_letter_share import DeadLetterCount
 from tailrace.scorer.findings import Finding
@@ -267,7 +268,7 @@ class ScoringProcessor:
                 without = _QUARANTINED
                 if self._role == "shadow":
                     continue
-            asks = without is not TOO_SLOW and (plan.fallback or without)
+            asks = without is not TOO_SLOW and (steps_of(plan).fallback or without)
             instead = self._stand_ins.instead_of(way.version, serving, plan) if asks else None
             failed = answer(work, rows, way, serving, self._runtime, clock, instead, without)
             if self._role == "champion":

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from tailrace.avro.columns.bytes_column import BytesColumn
 from tailrace.avro.columns.decoder import Column, Ints, Mask
 from tailrace.models.columns import Coded, taken
-
-if TYPE_CHECKING:
-    from tailrace.scorer.contract_plan import ServingPlan
+from tailrace.scorer.contract_plan import ServingPlan
 
 
 @dataclass

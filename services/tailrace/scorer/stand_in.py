@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tailrace.scorer.contract_plan import ServingPlan
+from tailrace.scorer.contract_steps import steps_of
 from tailrace.scorer.quarantine import VersionQuarantine, name_of
 from tailrace.scorer.versions import Role, Serving, ServingVersion, Versions
 
@@ -25,7 +26,7 @@ class StandIns:
 
     def can_do_without(self, version: ServingVersion, serving: Serving, plan: ServingPlan) -> bool:
         """Whether something else answers, or in shadow nothing need to."""
-        if self._role == "shadow" or plan.fallback:
+        if self._role == "shadow" or steps_of(plan).fallback:
             return True
         if version is serving.versions[0] and self._versions.previous_is_coming(plan.model):
             return True
