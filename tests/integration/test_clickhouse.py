@@ -51,7 +51,8 @@ from tailrace.sink.loop import Sink
 from tailrace.sink.plan import InsertPlan
 from tailrace.sink.rows import UNREADABLE_LAYOUT, Row, RowReader, TableLayout, blocks
 from tailrace.streaming.backends.abstract import Committed
-from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.backends.memory.clock import MemoryClock
+from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Message, PlainMessage, TopicPartition
 
 
@@ -575,7 +576,7 @@ def test_what_is_there_is_not_inserted_and_what_is_missing_is(tmp_path: Path) ->
         clickhouse.insert("lines", block, clickhouse.columns("lines"), token)
 
     plan = InsertPlan(2, 8)
-    group = log.group("sink")
+    group = log.groups.group("sink")
     # 0: planned, and ClickHouse was killed between the token and the rows.
     store(0, range(2, 8), plan.token(TopicPartition("lines", 0)))
     process.stop(10)

@@ -22,7 +22,8 @@ from tailrace.joiner.partition_state import INPUTS
 from tailrace.joiner.processor import JoiningProcessor
 from tailrace.joiner.rocks_store import RocksStore, open_store
 from tailrace.joiner.store import request_key
-from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.backends.memory.clock import MemoryClock
+from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Record, RecordRef
 from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.watermark_records import mark, mark_time

@@ -27,7 +27,8 @@ from tailrace.sink.rebuild import Rebuild, Rebuilt
 from tailrace.sink.rows import Row, TableLayout
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.backends.kafka.group_offsets import GroupProgress
-from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.backends.memory.clock import MemoryClock
+from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Message, TopicPartition
 
 PARTITIONS = 3
@@ -174,7 +175,7 @@ def test_a_dropped_table_while_a_plan_is_pending(world: World) -> None:
     first = world.log.committed("sink")[partition].offset
     planned = [m for m in world.log.messages("lines", 0) if m.offset() >= first][:9]
     plan = make_plan(first, [(m.offset(), m.value() != b"?") for m in planned])
-    world.log.group("sink").committed[partition] = Committed(first, plan.pack())
+    world.log.groups.group("sink").committed[partition] = Committed(first, plan.pack())
     world.restart_without("DROP TABLE tailrace.lines")
     world.sink = world.start_sink()
     world.rebuild("lines")

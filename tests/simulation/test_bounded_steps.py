@@ -23,7 +23,9 @@ from tests.support.simulation import Scenario
 from tailrace.sink import loop
 from tailrace.sink.loop import Sink
 from tailrace.streaming.backends.abstract import Backend
-from tailrace.streaming.backends.memory.log import Exceeded, LogLimits, MemoryClock, MemoryLog
+from tailrace.streaming.backends.memory.clock import MemoryClock
+from tailrace.streaming.backends.memory.faults import Exceeded, LogLimits
+from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.bounds import Bounds
 from tailrace.streaming.processor import Clock, HasDue, Output, Processor
 from tailrace.streaming.records import Message

@@ -26,7 +26,8 @@ from tailrace.contracts.records.lanes import (
 )
 from tailrace.drift.windows import DriftWindows
 from tailrace.errors import BadRecord
-from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.backends.memory.clock import MemoryClock
+from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.processor import Processor
 from tailrace.streaming.records import Message, Record
 from tailrace.streaming.runner import ExactlyOnceRunner

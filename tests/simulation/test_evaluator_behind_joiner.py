@@ -20,7 +20,8 @@ from tailrace.contracts.records.lanes import (
     WINDOW_STATE,
 )
 from tailrace.evaluator.windows import PerformanceWindows
-from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.backends.memory.clock import MemoryClock
+from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.watermark_records import mark, mark_time
 from tailrace.windows.processor import WindowedProcessor

@@ -21,7 +21,8 @@ from tailrace.contracts.records.lanes import (
     WINDOW_STATE,
 )
 from tailrace.models.manifest import Holdout
-from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.backends.memory.clock import MemoryClock
+from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Record
 from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.watermark_records import mark

@@ -32,7 +32,8 @@ from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.load import LoadedModel
 from tailrace.rollout.processor import RolloutProcessor
 from tailrace.streaming.backends.abstract import Backend, Committed
-from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.backends.memory.clock import MemoryClock
+from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Message, TopicPartition
 from tailrace.streaming.runner import ExactlyOnceRunner
 

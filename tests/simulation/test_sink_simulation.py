@@ -25,7 +25,8 @@ from tailrace.sink.app import all_contracts
 from tailrace.sink.loop import Sink
 from tailrace.sink.rows import DEAD_LETTER_LAYOUT, UNREADABLE_LAYOUT, Row, RowReader, TableLayout
 from tailrace.streaming.backends.abstract import Backend, Committed, Retriable
-from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.backends.memory.clock import MemoryClock
+from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Message, Record, RecordRef, TopicPartition
 from tailrace.streaming.watermark_records import mark, mark_time
 

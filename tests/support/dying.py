@@ -12,7 +12,8 @@ from tests.support.simulation import Crash, drained, quarantine
 from tailrace.contracts.records import lanes
 from tailrace.models.columns import Array, Columns
 from tailrace.scorer.versions import Role
-from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.backends.memory.clock import MemoryClock
+from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Record
 from tailrace.streaming.runner import ExactlyOnceRunner
 

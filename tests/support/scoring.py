@@ -32,7 +32,8 @@ from tailrace.models.manifest import Holdout, Lineage, Manifest, Part, Tolerance
 from tailrace.scorer.processor import ScoringProcessor
 from tailrace.scorer.versions import Role
 from tailrace.streaming.backends.abstract import Committed
-from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.backends.memory.clock import MemoryClock
+from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.inline_executor import Inline
 from tailrace.streaming.processor import Output, Processor
 from tailrace.streaming.records import DeadLetter, PlainMessage, Record, TopicPartition

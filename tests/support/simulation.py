@@ -24,7 +24,9 @@ from tailrace.streaming.backends.abstract import (
     OutcomeUnknown,
     Retriable,
 )
-from tailrace.streaming.backends.memory.log import Fault, MemoryClock, MemoryLog
+from tailrace.streaming.backends.memory.clock import MemoryClock
+from tailrace.streaming.backends.memory.faults import Fault
+from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.bounds import STEP
 from tailrace.streaming.processor import Output, Processor
 from tailrace.streaming.records import DeadLetter, Message, TopicPartition

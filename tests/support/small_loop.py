@@ -37,7 +37,8 @@ from tailrace.sink.app import all_contracts
 from tailrace.sink.loop import Sink
 from tailrace.sink.rows import DEAD_LETTER_LAYOUT, UNREADABLE_LAYOUT, RowReader
 from tailrace.streaming.backends.kafka.topics import control_topics
-from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.backends.memory.clock import MemoryClock
+from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.inline_executor import Inline
 from tailrace.streaming.processor import Processor
 from tailrace.streaming.records import Message, Record

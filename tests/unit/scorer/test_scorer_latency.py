@@ -12,7 +12,8 @@ from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Formula, Publis
 from tailrace.contracts.state.lane_clocks import LaneClock, record_of
 from tailrace.models.columns import Array, Columns
 from tailrace.scorer.latency import LatencyEstimates, too_many
-from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.backends.memory.clock import MemoryClock
+from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Record
 
 LEVEL = "service_levels: {latency_p99: 200ms}\n"

@@ -31,7 +31,8 @@ from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.scorer.handover import Handover
 from tailrace.scorer.versions import Role
 from tailrace.streaming.backends.abstract import Committed
-from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.backends.memory.clock import MemoryClock
+from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.records import PausedPartition, Record, RecordRef, TopicPartition
 from tailrace.streaming.watermark_records import mark

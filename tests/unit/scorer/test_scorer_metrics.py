@@ -7,7 +7,8 @@ import pytest
 from prometheus_client import REGISTRY
 from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Formula, Publisher, formula_model
 
-from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.backends.memory.clock import MemoryClock
+from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Record
 from tailrace.telemetry.metrics import BulkHistogram
 

@@ -23,7 +23,9 @@ from tailrace.streaming.backends.abstract import (
     RecordRejected,
     Retriable,
 )
-from tailrace.streaming.backends.memory.log import Fault, MemoryClock, MemoryLog
+from tailrace.streaming.backends.memory.clock import MemoryClock
+from tailrace.streaming.backends.memory.faults import Fault
+from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.bounds import STEP, Bounds
 from tailrace.streaming.crash_history import (
     ALONE_AFTER,

@@ -17,7 +17,7 @@ from tailrace.streaming.backends.abstract import (
     RecordRejected,
     Retriable,
 )
-from tailrace.streaming.backends.memory.log import Fault
+from tailrace.streaming.backends.memory.faults import Fault
 from tailrace.streaming.processor import Clock, Output
 from tailrace.streaming.records import Message, PausedPartition, TopicPartition
 from tailrace.streaming.runner import ExactlyOnceRunner

@@ -26,7 +26,8 @@ from tests.support.toy_windows import (
 
 from tailrace.contracts.records.lanes import CONTRACTS, WINDOW_PARTS, WINDOW_STATE
 from tailrace.streaming.backends.abstract import Committed
-from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.backends.memory.clock import MemoryClock
+from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.bounds import STEP, Budget
 from tailrace.streaming.records import Record, TopicPartition
 from tailrace.streaming.watermark_records import mark

@@ -4,7 +4,8 @@ import pytest
 from tests.support.log_conformance import LogConformance
 
 from tailrace.streaming.backends.abstract import Backend, TransactionalProducer
-from tailrace.streaming.backends.memory.log import MemoryClock, MemoryLog
+from tailrace.streaming.backends.memory.clock import MemoryClock
+from tailrace.streaming.backends.memory.log import MemoryLog
 
 
 class MemoryWorld:
