@@ -4,9 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo test test-fast test-services test-projects test-without-data chaos mutants bench lock licences sbom
+.PHONY: help setup demo lint format types test test-fast test-services test-projects test-without-data chaos mutants bench lock licences sbom
 
-setup: $(READY)
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: $(READY)  ## the virtual environment, as the lock file pins it
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}: try make PYTHON=python3.12")'
@@ -16,11 +19,11 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/python -c 'import tailrace.scorer.processor'  # compiles what looks at every byte, once for all services
 	@touch $@
 
-demo: setup
+demo: setup  ## a credit model's life in about two minutes
 	$(BIN)/tailrace demo
 
 # Two at a time, each told of when it is over; what kills things, and the demo, have the machine to themselves.
-test: setup
+test: setup  ## every test
 	@$(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) test-services test-projects
 	$(BIN)/python -m pytest $(ALONE)
 
@@ -34,31 +37,43 @@ test-projects: setup
 test-without-data: setup
 	TAILRACE_REAL_DATA=/nonexistent $(BIN)/python -m pytest $(shell grep -rlF --include='test_*.py' 'from tests.support.real_data' tests)
 
-test-fast: setup
+lint: setup  ## style, and which room may import which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/lint-imports
+
+format: setup  ## the code in its one form
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+
+types: setup  ## mypy, strict
+	$(BIN)/mypy
+
+test-fast: setup  ## unit and contract tests
 	$(BIN)/python -m pytest tests/unit tests/contract
 
-chaos: setup
+chaos: setup  ## the long forms of what is killed and simulated
 	TAILRACE_CHAOS=long $(BIN)/python -m pytest $(ALONE) tests/simulation tests/security $(LONGER) -s
 LONGER = $(shell grep -rlE --include='test_*.py' 'TAILRACE_CHAOS|import LONG' tests/integration)
 
 # Whether the tests notice faults, each put into a copy of the tree: some minutes. One part: make mutants FAULTS=joiner
-mutants: setup
+mutants: setup  ## whether the tests notice faults
 	$(BIN)/python -m tools.mutants $(FAULTS)
 
-bench: setup
+bench: setup  ## how fast the scorer is
 	$(BIN)/python -m benchmarks.scorer --json
 
 # They name no index and no host, unlike the lock files of the tools themselves. The second is the image's, the third
 # builds the wheel in it.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes
-lock: setup
+lock: setup  ## the lock files, from pyproject.toml
 	$(COMPILE) pyproject.toml --all-extras --group dev -o requirements.txt
 	$(COMPILE) pyproject.toml --extra services --extra train -c requirements.txt -o services/requirements.txt
 	$(COMPILE) --group build -c requirements.txt -o services/build-requirements.txt
 
 # Whose work is installed and under which licence, for people; and for machines (CycloneDX, in dist/).
-licences: setup
+licences: setup  ## docs/licences.md
 	$(BIN)/python -m tools.licences docs/licences.md
 
-sbom: setup
+sbom: setup  ## a bill of materials, in dist/
 	$(BIN)/python -m tools.sbom dist/tailrace.cdx.json
