@@ -7,8 +7,9 @@ from pathlib import Path
 
 from tailrace.contracts.records.control_codec import CONTROL_RECORDS
 from tailrace.contracts.records.lanes import CONTROL_TOPICS, LANE_SUFFIXES
+from tailrace.contracts.state.alert_kinds import ALERT_KINDS, as_table
 from tailrace.contracts.state.document import tables
-from tailrace.contracts.state.kinds import ALERT_SIGNERS, BY_ACCESS_ALONE, COMMAND_LINE, KIND_OF_TOPIC, KINDS
+from tailrace.contracts.state.kinds import BY_ACCESS_ALONE, COMMAND_LINE, KIND_OF_TOPIC, KINDS
 from tailrace.signing.signers import SERVICES, SIGNERS
 from tailrace.streaming.backends.kafka.topics import topic_files
 
@@ -40,4 +41,9 @@ def test_signers_are_who_writes_and_checkers_who_reads() -> None:
 
 
 def test_whoever_raises_alerts_may_sign_them() -> None:
-    assert {signer for signers in ALERT_SIGNERS.values() for signer in signers} <= set(KINDS["Alert"].signers)
+    assert {name for kind in ALERT_KINDS.values() for name in kind.services} <= set(KINDS["Alert"].signers)
+
+
+def test_the_document_lists_every_kind_of_alert() -> None:
+    """What is printed: ``python -c "from tailrace.contracts.state.alert_kinds import as_table; print(as_table())"``."""
+    assert as_table() in (ROOT / "docs" / "metrics.md").read_text()

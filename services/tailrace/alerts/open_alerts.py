@@ -1,4 +1,4 @@
-"""Alerts that last: raised once, told again after a silence or when their severity changes, resolved under one id.
+"""Open alerts: raised once, sent again after a silence or when their severity changes, resolved under one id.
 
 What is open is memory between windows: JSON, by a key of the owner's own.
 """
@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
-Open = dict[str, Any]
-"""By key: ``id``, ``since`` (the start of the window that raised it), ``at`` (its end), ``severity`` and ``told`` (the
-end of the window that told of it last)."""
+OpenAlerts = dict[str, Any]
+"""By key: ``id``, ``since`` (the start of the window that raised it), ``at`` (its end), ``severity`` and ``last_sent_at``
+(the end of the window that sent it last)."""
 
 
-def lasts(
-    open_alerts: Open, key: str, alert_id: str, severity: str, *, since: int, at: int, silence_ms: int
+def raise_or_renew(
+    open_alerts: OpenAlerts, key: str, alert_id: str, severity: str, *, since: int, at: int, silence_ms: int
 ) -> dict[str, Any] | None:
-    """Notes that a window, which ends (or is judged) at ``at``, says so; the alert if it is to be told now."""
-    found = open_alerts.get(key) or {"id": alert_id, "since": since, "at": at, "told": None}
-    silent = found["told"] is not None and at - found["told"] < silence_ms
-    if silent and found["severity"] == severity:
-        open_alerts[key] = found
+    """Notes that a window, which ends (or is judged) at ``at``, says so; the alert if it is to be sent now."""
+    alert = open_alerts.get(key) or {"id": alert_id, "since": since, "at": at, "last_sent_at": None}
+    is_silent = alert["last_sent_at"] is not None and at - alert["last_sent_at"] < silence_ms
+    if is_silent and alert["severity"] == severity:
+        open_alerts[key] = alert
         return None
-    open_alerts[key] = {**found, "severity": severity, "told": at}
+    open_alerts[key] = {**alert, "severity": severity, "last_sent_at": at}
     return dict(open_alerts[key])

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from tailrace.alerts.open_alerts import lasts
+from tailrace.alerts.alert import alert_record
+from tailrace.alerts.open_alerts import raise_or_renew
 from tailrace.contracts.language.durations import format_duration
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.sections import match_alert
@@ -44,7 +45,7 @@ def tell(
         found = open_after.get(key)
         if report.verdict == DRIFT:
             severity = _severity(contract, report.drifted)
-            told = lasts(
+            told = raise_or_renew(
                 open_after,
                 key,
                 _alert_id(window, report),
@@ -92,48 +93,43 @@ def _raised(window: DriftWindow, report: DriftReport, alert: dict[str, Any]) -> 
     subject = report.subject
     within = f" where {subject.segment}" if subject.segment else ""
     length = format_duration(window.end - window.start)
-    return {
-        **_head(window, subject.version, subject.segment, alert),
-        "state": "raised",
-        "summary": f"Version {subject.version} of {window.model}{within} is asked or answers other things than in "
+    return alert_record(
+        "drift",
+        alert["id"],
+        service="drift",
+        severity=alert["severity"],
+        summary=f"Version {subject.version} of {window.model}{within} is asked or answers other things than in "
         f"training: {named} (window of {length}, {report.record['rows']:,} rows). Look at the window's report; if "
         "the world has changed, train a version on newer outcomes",
-        "detail": {
-            "features": ",".join(names),
-            "segment": subject.segment,
-            "since": str(alert["since"]),
-            "window_start": str(window.start),
-            "window_end": str(window.end),
-            "report_id": report.record["report_id"],
-        },
-    }
+        at=alert["at"],
+        model=window.model,
+        version=subject.version,
+        detail={"features": ",".join(names), "report_id": report.record["report_id"]}
+        | _about(window, subject.segment, alert),
+    )
 
 
 def _resolved(window: DriftWindow, key: str, alert: dict[str, Any], why: str) -> dict[str, Any]:
     version, _, segment = key.partition("/")
     within = f" where {segment}" if segment else ""
-    return {
-        **_head(window, int(version), segment, alert),
-        "state": "resolved",
-        "summary": f"The drift of version {version} of {window.model}{within} is over: {why}",
-        "detail": {
-            "segment": segment,
-            "since": str(alert["since"]),
-            "window_start": str(window.start),
-            "window_end": str(window.end),
-        },
-        "at": window.end,
-    }
+    return alert_record(
+        "drift",
+        alert["id"],
+        service="drift",
+        severity=alert["severity"],
+        summary=f"The drift of version {version} of {window.model}{within} is over: {why}",
+        at=window.end,
+        model=window.model,
+        version=int(version),
+        state="resolved",
+        detail=_about(window, segment, alert),
+    )
 
 
-def _head(window: DriftWindow, version: int, segment: str, alert: dict[str, Any]) -> dict[str, Any]:
+def _about(window: DriftWindow, segment: str, alert: dict[str, Any]) -> dict[str, str]:
     return {
-        "alert_id": alert["id"],
-        "kind": "drift",
-        "severity": alert["severity"],
-        "model": window.model,
-        "version": version,
-        "service": "drift",
-        "source": None,
-        "at": alert["at"],
+        "segment": segment,
+        "since": str(alert["since"]),
+        "window_start": str(window.start),
+        "window_end": str(window.end),
     }

@@ -9,9 +9,10 @@ raises nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from tailrace.alerts.open_alerts import lasts
+from tailrace.alerts.alert import alert_record
+from tailrace.alerts.open_alerts import raise_or_renew
 from tailrace.contracts.language.durations import format_duration
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.sections import match_alert
@@ -81,7 +82,7 @@ def _raise(window: JudgedWindow, report: Record, open_alerts: dict[str, Any]) ->
     contract = window.contract
     fallen = [metric for metric in report["metrics"] if dropped(contract, metric)]
     severity = _severity(contract, [metric["metric"] for metric in fallen])
-    found = lasts(
+    found = raise_or_renew(
         open_alerts,
         version,
         record_id(KIND, window.model, version, window.start, window.applied.digest),
@@ -110,27 +111,28 @@ def _raise(window: JudgedWindow, report: Record, open_alerts: dict[str, Any]) ->
 
 def _resolved(window: JudgedWindow, version: str, found: dict[str, Any], why: str) -> Record:
     summary = f"The quality drop of version {version} of {window.model} is over: {why}"
-    return _alert(window, version, found, "resolved", summary, {}) | {"at": window.judged_at}
+    return _alert(window, version, found, "resolved", summary, {})
 
 
 def _alert(
     window: JudgedWindow,
     version: str,
     found: dict[str, Any],
-    state: str,
+    state: Literal["raised", "resolved"],
     summary: str,
     detail: dict[str, str],
 ) -> Record:
-    return {
-        "alert_id": found["id"],
-        "state": state,
-        "kind": KIND,
-        "severity": found["severity"],
-        "model": window.model,
-        "version": int(version),
-        "service": "evaluator",
-        "summary": summary,
-        "detail": {
+    return alert_record(
+        KIND,
+        found["id"],
+        service="evaluator",
+        severity=found["severity"],
+        summary=summary,
+        at=window.judged_at if state == "resolved" else found["at"],
+        model=window.model,
+        version=int(version),
+        state=state,
+        detail={
             **detail,
             "segment": "",
             "since": str(found["since"]),
@@ -138,9 +140,7 @@ def _alert(
             "window_end": str(window.end),
             "age": str(window.age_ms),
         },
-        "source": None,
-        "at": found["at"],
-    }
+    )
 
 
 def _severity(contract: ModelContract, metrics: Sequence[str]) -> str:

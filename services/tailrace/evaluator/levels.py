@@ -2,16 +2,17 @@
 than its latency level.
 
 Judged once, when a window has closed, of all that the champion answered, as an arm of an experiment too. A share is
-more than a level only if that is no chance (exact binomial test), so that one of few raises nothing; an alert lasts
+more than a level only if that is no chance (exact binomial test), so that one of few raises nothing; an alert raise_or_renew
 until a window is within the level.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from tailrace.alerts.open_alerts import Open, lasts
+from tailrace.alerts.alert import alert_record
+from tailrace.alerts.open_alerts import OpenAlerts, raise_or_renew
 from tailrace.contracts.language.durations import format_duration, parse_share
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.sections import match_alert
@@ -33,7 +34,7 @@ class ServiceLevel(NamedTuple):
 
 
 def missed_levels(
-    window: JudgedWindow, champions: Mapping[int, Mapping[str, PerformanceCounts]], open_alerts: Open
+    window: JudgedWindow, champions: Mapping[int, Mapping[str, PerformanceCounts]], open_alerts: OpenAlerts
 ) -> list[Record]:
     """What a window says of the levels, as alerts (schema ``alert.avsc``). Changes ``open_alerts``."""
     records: list[Record] = []
@@ -72,14 +73,19 @@ def latency_levels(contract: ModelContract) -> list[ServiceLevel]:
 
 
 def _judge(
-    window: JudgedWindow, key: str, levels: list[ServiceLevel], found: int, asked: int, open_alerts: Open
+    window: JudgedWindow,
+    key: str,
+    levels: list[ServiceLevel],
+    found: int,
+    asked: int,
+    open_alerts: OpenAlerts,
 ) -> list[Record]:
     passed = [level for level in levels if is_more(found, asked, level.most)]
     if not passed:
         if key in open_alerts and all(found <= level.most * asked for level in levels):
             return [_resolved(window, key, open_alerts.pop(key), "the window is within the level")]
         return []
-    alert = lasts(
+    alert = raise_or_renew(
         open_alerts,
         key,
         record_id(key, window.model, window.start, window.applied.digest),
@@ -109,28 +115,32 @@ def _judge(
 def _resolved(window: JudgedWindow, key: str, alert: dict[str, Any], why: str) -> Record:
     kind, _, version = key.partition("/")
     summary = f"The {kind.replace('-', ' ')} of version {version} of {window.model} is well again: {why}"
-    return _alert(window, key, alert, "resolved", summary, {}) | {"at": window.end}
+    return _alert(window, key, alert, "resolved", summary, {})
 
 
 def _alert(
-    window: JudgedWindow, key: str, alert: dict[str, Any], state: str, summary: str, detail: dict[str, str]
+    window: JudgedWindow,
+    key: str,
+    alert: dict[str, Any],
+    state: Literal["raised", "resolved"],
+    summary: str,
+    detail: dict[str, str],
 ) -> Record:
     kind, _, version = key.partition("/")
-    return {
-        "alert_id": alert["id"],
-        "state": state,
-        "kind": kind,
-        "severity": alert["severity"],
-        "model": window.model,
-        "version": int(version),
-        "service": "evaluator",
-        "summary": summary,
-        "detail": {
+    return alert_record(
+        kind,
+        alert["id"],
+        service="evaluator",
+        severity=alert["severity"],
+        summary=summary,
+        at=window.end if state == "resolved" else alert["at"],
+        model=window.model,
+        version=int(version),
+        state=state,
+        detail={
             **detail,
             "since": str(alert["since"]),
             "window_start": str(window.start),
             "window_end": str(window.end),
         },
-        "source": None,
-        "at": alert["at"],
-    }
+    )

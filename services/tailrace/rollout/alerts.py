@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tailrace.alerts.alert import alert_record
 from tailrace.contracts.records.lanes import ALERTS
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.models.errors import PackageRefused
@@ -28,7 +29,7 @@ class RolloutAlerts:
             "severity": "warning",
             "model": model,
             "detail": {"revision": str(after.revision)},
-            "source": step["source"],
+            "source": RecordRef(**step["source"]),
             "at": int(step["evidence"].get(EVENT_TIME, 0)),
         }
         for version in sorted(before.waiting ^ after.waiting):
@@ -57,7 +58,7 @@ class RolloutAlerts:
             summary=f"version {version} of {model} was refused ({refused.check}): {refused.reason}. What serves goes "
             "on serving; publish a version that passes",
             detail={"check": refused.check, "artifact_digest": record["digest"]},
-            source=source._asdict(),
+            source=source,
             at=min(max(record["published_at"], 0), appended),  # nobody has signed when it was published
         )
 
@@ -70,21 +71,19 @@ class RolloutAlerts:
         if not counted.is_told:
             return
         source = RecordRef.of(message)
-        alert = {
-            "alert_id": record_id("record-refused", source),
-            "state": "raised",
-            "kind": "record-refused",
-            "severity": "severe",
-            "model": None,
-            "version": None,
-            "service": "rollout",
-            "summary": f"{source} counts for nothing: {why}"[:1000]
+        alert = alert_record(
+            "record-refused",
+            record_id("record-refused", source),
+            service="rollout",
+            severity="severe",
+            summary=f"{source} counts for nothing: {why}"[:1000]
             + ". Somebody who should not can write to the topic, "
             "or a signer has another key than this home trusts: `tailrace keys list`" + _of_how_many(counted),
-            "detail": {"reason": why[:1000], "refused": str(counted.records)},
-            "source": source._asdict(),
-            "at": message.timestamp()[1],
-        }
+            at=message.timestamp()[1],
+            model=None,
+            detail={"reason": why[:1000], "refused": str(counted.records)},
+            source=source,
+        )
         value = self._records.codec.encode("Alert", alert)
         yield self._records.signed("Alert", Record(ALERTS, value, source.topic.encode()))
 
@@ -101,7 +100,7 @@ class RolloutAlerts:
             summary=f"version {state.champion} of {state.model} goes on, though it should be taken back: "
             f"{found.step.reason}. {why}; or `tailrace promote` another version, or `tailrace off {state.model}`",
             detail={"champion": str(state.champion), "revision": str(state.revision), **found.evidence},
-            source=source._asdict(),
+            source=source,
             at=cause["at"] if "at" in cause else cause["judged_at"],
         )
 
@@ -115,17 +114,12 @@ class RolloutAlerts:
             version=command["version"],
             summary=f"{command['command']} {command['model']}{about} was refused: {why}",
             detail={"command_id": command["command_id"], "command": command["command"], "by": command["by"]},
-            source=source._asdict(),
+            source=source,
             at=command["issued_at"],
         )
 
     def _alert(self, identity: str, **facts: Any) -> Record:
-        alert = {
-            "alert_id": record_id(identity),
-            "state": "raised",
-            "service": "rollout",
-            **facts,
-        }
+        alert = alert_record(facts.pop("kind"), record_id(identity), service="rollout", **facts)
         return self._records.record("Alert", alert)
 
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from threading import Event
 from typing import Protocol
 
+from tailrace.alerts.alert import alert_record
 from tailrace.avro.registry import RegistryClient
 from tailrace.confinement.profiles import told
 from tailrace.connection import Connection, connect
@@ -155,20 +156,18 @@ class PoisonRecordQuarantine:
 
     def __call__(self, message: Message, reason: str) -> Output:
         source = RecordRef.of(message)
-        alert = {
-            "alert_id": record_id("quarantined", self._service, source),
-            "state": "raised",
-            "kind": "quarantined",
-            "severity": "severe",
-            "model": None,
-            "version": None,
-            "service": self._service,
-            "summary": f"{self._service} cannot process {source} and has left it out: {reason}. It is a bug; look "
-            f"at the log of {self._service}",
-            "detail": {"reason": reason},
-            "source": source._asdict(),
-            "at": message.timestamp()[1],
-        }
+        alert = alert_record(
+            "quarantined",
+            record_id("quarantined", self._service, source),
+            service=self._service,
+            severity="severe",
+            summary=f"{self._service} cannot process {source} and has left it out: {reason}. It is a bug; look at the "
+            f"log of {self._service}",
+            at=message.timestamp()[1],
+            model=None,
+            detail={"reason": reason},
+            source=source,
+        )
         value = self._records.codec.encode("Alert", alert)
         output = Output([self._records.signed("Alert", Record(ALERTS, value, source.topic.encode()))])
         lane = source.topic.rpartition(".")[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tailrace.alerts.alert import alert_record
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.scorer.quarantine import Quarantined
 from tailrace.scorer.versions import Refusal, Role
@@ -37,7 +38,7 @@ class ScorerAlerts:
             model=model,
             version=version,
             summary=f"version {version} of {model}, in shadow, has no prediction for {source}: {reason}",
-            source=source._asdict(),
+            source=source,
             at=at,
         )
 
@@ -54,17 +55,13 @@ class ScorerAlerts:
             f"without it: it is run no more. Publish one that does not crash. `tailrace promote {model} {version}` "
             f"runs it again; where it is the champion still, `tailrace off {model}` and `tailrace on {model}` do",
             detail={"revision": str(revision)},
-            source=source._asdict(),
+            source=source,
             at=at,
         )
 
-    def _record(self, **facts: Any) -> Record:
-        alert = {
-            "alert_id": record_id(facts["kind"], self._service, facts["model"], facts["version"]),
-            "state": "raised",
-            "service": self._service,
-            "detail": {},
-            "source": None,
-            **facts,
-        }
+    def _record(
+        self, kind: str, model: str, version: int, *, alert_id: str | None = None, **facts: Any
+    ) -> Record:
+        same = alert_id or record_id(kind, self._service, model, version)
+        alert = alert_record(kind, same, service=self._service, model=model, version=version, **facts)
         return self._records.record("Alert", alert)

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tailrace.alerts.open_alerts import Open, lasts
+from tailrace.alerts.alert import alert_record
+from tailrace.alerts.open_alerts import OpenAlerts, raise_or_renew
 from tailrace.avro.columns.decoder import Ints, Mask
 from tailrace.contracts.language.durations import parse_share
 from tailrace.contracts.language.model_contract import ModelContract
@@ -44,7 +45,7 @@ class DeadLetterCount:
     asked: int = 0
     dead: int = 0
     first: int = -1
-    open: Open = field(default_factory=dict)
+    open: OpenAlerts = field(default_factory=dict)
 
     def to_json(self) -> list[Any]:
         return [self.asked, self.dead, self.first, self.open]
@@ -97,16 +98,10 @@ def _judge(
     partition: TopicPartition,
     last: int,
     at: int,
-    open_alerts: Open,
+    open_alerts: OpenAlerts,
 ) -> list[dict[str, Any]]:
     where = f"{partition.topic}/{partition.partition}"
-    facts = {
-        "kind": KIND,
-        "model": level.contract.model,
-        "version": None,
-        "service": "scorer",
-        "source": {"topic": partition.topic, "partition": partition.partition, "offset": last},
-    }
+    source = RecordRef(partition.topic, partition.partition, last)
     detail = {
         "found": str(found.dead),
         "requests": str(found.asked),
@@ -114,7 +109,7 @@ def _judge(
         "first": f"{where}/{found.first}",
     }
     if is_more(found.dead, found.asked, level.most):
-        alert = lasts(
+        alert = raise_or_renew(
             open_alerts,
             "",
             record_id(KIND, where, found.first),
@@ -129,15 +124,31 @@ def _judge(
             f"{found.dead:,} of {found.asked:,} requests from {where}/{found.first} on are dead letters: more than "
             f"{level.most:.4g} of them. `tailrace dlq list` says why"
         )
-        return [_alert(alert, state="raised", summary=summary, detail=detail, **facts)]
+        return [_alert(level, alert, "raised", summary, alert["at"], detail, source)]
     if open_alerts and found.dead <= level.most * found.asked:
         summary = f"{found.dead:,} of {found.asked:,} requests up to {where}/{last} are dead letters, which is borne"
-        return [
-            _alert(open_alerts.pop(""), state="resolved", summary=summary, detail=detail, **facts)
-            | {"at": at}
-        ]
+        return [_alert(level, open_alerts.pop(""), "resolved", summary, at, detail, source)]
     return []
 
 
-def _alert(alert: dict[str, Any], **facts: Any) -> dict[str, Any]:
-    return {"alert_id": alert["id"], "severity": alert["severity"], "at": alert["at"], **facts}
+def _alert(
+    level: DeadLetterLevel,
+    alert: dict[str, Any],
+    state: Literal[raised, resolved],
+    summary: str,
+    at: int,
+    detail: dict[str, str],
+    source: RecordRef,
+) -> dict[str, Any]:
+    return alert_record(
+        KIND,
+        alert["id"],
+        service="scorer",
+        severity=alert["severity"],
+        summary=summary,
+        at=at,
+        model=level.contract.model,
+        state=state,
+        detail=detail,
+        source=source,
+    )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from tailrace.alerts.alert import alert_record
 from tailrace.contracts.records import lanes
 from tailrace.contracts.state.contracts import AppliedContract, Contracts
 from tailrace.contracts.state.copies import Copies
@@ -187,16 +188,13 @@ def record_of(run: Run, **more: Any) -> dict[str, Any]:
 def refusal_of(refuse: Refuse, at: int) -> dict[str, Any]:
     """The alert that answers a command that is refused."""
     asked = refuse.asked
-    return {
-        "alert_id": record_id("command-refused", asked.command_id),
-        "state": "raised",
-        "kind": "command-refused",
-        "severity": "warning",
-        "model": asked.model,
-        "version": None,
-        "service": "trainer",
-        "summary": f"{COMMAND} {asked.model} was refused: {refuse.why}",
-        "detail": {"command_id": asked.command_id, "command": COMMAND},
-        "source": None,
-        "at": at,
-    }
+    return alert_record(
+        "command-refused",
+        record_id("command-refused", asked.command_id),
+        service="trainer",
+        severity="warning",
+        summary=f"{COMMAND} {asked.model} was refused: {refuse.why}",
+        at=at,
+        model=asked.model,
+        detail={"command_id": asked.command_id, "command": COMMAND},
+    )

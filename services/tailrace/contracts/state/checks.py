@@ -8,7 +8,7 @@ from typing import Any
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.names import MODEL_LENGTH, MODEL_PATTERN
-from tailrace.contracts.state.kinds import ALERT_SIGNERS
+from tailrace.contracts.state.alert_kinds import ALERT_KINDS
 from tailrace.errors import TailraceError
 
 
@@ -82,7 +82,8 @@ def check_clock(record: Mapping[str, Any]) -> None:
 
 
 def check_alert(record: Mapping[str, Any]) -> None:
-    if record["service"] not in ALERT_SIGNERS.get(record["kind"], ()):
+    kind = ALERT_KINDS.get(record["kind"])
+    if kind is None or record["service"] not in kind.services:
         raise RecordRefused(f"{record['service'][:100]} raises no alert {record['kind'][:100]}")
     if record["state"] not in ("raised", "resolved"):
         raise RecordRefused(f"{record['state'][:100]!r} is neither raised nor resolved")

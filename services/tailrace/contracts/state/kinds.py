@@ -114,24 +114,6 @@ KINDS = {
 
 KIND_OF_TOPIC = {kind.topic: kind for kind in KINDS.values()}
 
-ALERT_SIGNERS = {
-    "drift": (DRIFT,),
-    "quality-drop": (EVALUATOR,),
-    "fallback-share": (EVALUATOR,),
-    "latency-level": (EVALUATOR,),
-    "dead-letter-share": (SCORER,),
-    "shadow-failed": (SHADOW_SCORER,),
-    "version-quarantined": (SCORER, SHADOW_SCORER),
-    "package-refused": (SCORER, SHADOW_SCORER, ROLLOUT),
-    "command-refused": (ROLLOUT, TRAINER),
-    "promotion-waits": (ROLLOUT,),
-    "rolled-back": (ROLLOUT,),
-    "rollback-refused": (ROLLOUT,),
-    "record-refused": (ROLLOUT,),
-    "quarantined": SERVICES,
-}
-"""By kind of alert, who says so; each signs with its own key alone."""
-
 BY_ACCESS_ALONE = {
     lanes.CHUNKS: "parts of packages; the manifest that is signed names their digests",
     lanes.WINDOW_PARTS: "what drift and evaluator have counted",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -47,6 +48,13 @@ _CALL_S = 2.0
 _LASTING_S = 2 * _CALL_S
 """How long a call may take that was told to wait for no more than ``_CALL_S``."""
 
+_STUCK_S = 30.0
+"""After so long without an answer to one client another one asks. Where Kafka answers that, the first is deaf."""
+
+_NEVER = (float("-inf"), float("-inf"))
+"""When a question went unanswered: the first of those in a row, and the last."""
+
+_CLOSE_S = 10.0
 _NO_OFFSET = -1001
 _LOG_INFO = 6
 _LOSSES = frozenset({"FAIL", "REQTMOUT"})
@@ -107,26 +115,25 @@ class KafkaConsumer:
     ) -> None:
         self._cooperative = not co_partitioned
         self._listener: RebalanceListener | None = None
-        self._consumer: Any = confluent_kafka.Consumer(
-            {
-                **common,
-                "group.id": group,
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "error",
-                "partition.assignment.strategy": "range" if co_partitioned else "cooperative-sticky",
-                "session.timeout.ms": SESSION_TIMEOUT_MS,
-                "heartbeat.interval.ms": 1_000,
-                "max.poll.interval.ms": max_poll_interval_ms,
-                "topic.metadata.refresh.interval.ms": 30_000,
-                # A partition that is taken up again is asked for when the request is back that is out for the others.
-                "fetch.wait.max.ms": 100,
-                "fetch.queue.backoff.ms": 5,
-                "fetch.error.backoff.ms": 50,
-            },
-            logger=log,
-        )
+        self._unanswered = _NEVER
+        self._settings: dict[str, Any] = {
+            **common,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "error",
+            "partition.assignment.strategy": "range" if co_partitioned else "cooperative-sticky",
+            "session.timeout.ms": SESSION_TIMEOUT_MS,
+            "heartbeat.interval.ms": 1_000,
+            "max.poll.interval.ms": max_poll_interval_ms,
+            "topic.metadata.refresh.interval.ms": 30_000,
+            # A partition that is taken up again is asked for when the request is back that is out for the others.
+            "fetch.wait.max.ms": 100,
+            "fetch.queue.backoff.ms": 5,
+            "fetch.error.backoff.ms": 50,
+        }
+        self._consumer: Any = confluent_kafka.Consumer(self._settings, logger=log)
 
     def subscribe(self, topics: Collection[str], listener: RebalanceListener) -> None:
         self._listener = listener
@@ -181,10 +188,13 @@ class KafkaConsumer:
     def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Committed | None]:
         if not partitions:
             return {}
+        asked = [Place(*tp) for tp in partitions]
         try:
-            places = self._consumer.committed([Place(*tp) for tp in partitions], timeout=_CALL_S)
+            places = self._consumer.committed(asked, timeout=_CALL_S)
         except KafkaException as error:
+            self._end_where_deaf(asked)
             raise kind(error) from error
+        self._unanswered = _NEVER
         found: dict[TopicPartition, Committed | None] = {}
         for place in places:
             if place.error is not None:
@@ -192,6 +202,28 @@ class KafkaConsumer:
             tp = TopicPartition(place.topic, place.partition)
             found[tp] = None if place.offset == _NO_OFFSET else Committed(place.offset, place.metadata or "")
         return found
+
+    def _end_where_deaf(self, asked: list[Place]) -> None:
+        """A consumer has been seen whose questions all timed out, for minutes after its broker had died several times,
+        while Kafka answered everybody else at once (docs/adr/0203).
+
+        Raises:
+            Fatal: this is such a one.
+        """
+        now = time.monotonic()
+        since, last = self._unanswered
+        self._unanswered = (since if now - last < 3 * _CALL_S else now), now
+        if now - self._unanswered[0] < _STUCK_S:
+            return
+        self._unanswered = _NEVER
+        other = confluent_kafka.Consumer(self._settings, logger=log)
+        try:
+            other.committed(asked, timeout=_CALL_S)
+        except KafkaException:
+            return  # Kafka is away
+        finally:
+            other.close()
+        raise Fatal(f"the client library has had no answer for {_STUCK_S:.0f} s, though Kafka answers")
 
     def commit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
         try:
@@ -227,7 +259,13 @@ class KafkaConsumer:
         return last if last >= 0 else None
 
     def close(self) -> None:
-        self._consumer.close()
+        calls = LastingCalls("closing a consumer")
+        calls.begin(self._consumer.close)
+        try:
+            calls.end(_CLOSE_S)
+        except NeverReturned:
+            log.warning("a consumer does not close; the group will miss it after its session")
+        calls.close()
 
 
 class _Heard:
