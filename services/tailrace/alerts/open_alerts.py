@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 OpenAlerts = dict[str, Any]
-"""By key: ``id``, ``since`` (the start of the window that raised it), ``at`` (its end), ``severity`` and ``last_sent_at``
-(the end of the window that sent it last)."""
+"""By key: ``id``, ``since`` (the start of the window that raised it), ``at`` (its end), ``severity``, and
+``last_sent_at`` (the end of the window that sent it last)."""
 
 
 def raise_or_renew(

@@ -2,7 +2,7 @@
 than its latency level.
 
 Judged once, when a window has closed, of all that the champion answered, as an arm of an experiment too. A share is
-more than a level only if that is no chance (exact binomial test), so that one of few raises nothing; an alert raise_or_renew
+more than a level only if that is no chance (exact binomial test), so that one of few raises nothing; an alert lasts
 until a window is within the level.
 """
 

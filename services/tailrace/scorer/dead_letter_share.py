@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from tailrace.alerts.alert import alert_record
 from tailrace.alerts.open_alerts import OpenAlerts, raise_or_renew
@@ -19,7 +19,7 @@ from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.sections import match_alert
 from tailrace.statistics.binomial import is_more
 from tailrace.streaming.ids import record_id
-from tailrace.streaming.records import TopicPartition
+from tailrace.streaming.records import RecordRef, TopicPartition
 
 KIND = "dead-letter-share"
 REQUESTS = 1_000
@@ -134,7 +134,7 @@ def _judge(
 def _alert(
     level: DeadLetterLevel,
     alert: dict[str, Any],
-    state: Literal[raised, resolved],
+    state: Literal["raised", "resolved"],
     summary: str,
     at: int,
     detail: dict[str, str],
