@@ -10,7 +10,7 @@ from tailrace.errors import Unavailable
 
 
 class MemoryRegistry:
-    """Ids count from 1 in the order of registration. Set ``away`` to have every call raise `Retry`."""
+    """Ids count from 1 in the order of registration. Set ``away`` to have every call raise `Unavailable`."""
 
     def __init__(self) -> None:
         self.away = False

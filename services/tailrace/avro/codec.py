@@ -41,7 +41,7 @@ class _Parsed(NamedTuple):
 
 
 class Codec:
-    """Encodes and decodes by schema id: `BadRecord` for bad data, `Retry` while the registry is away.
+    """Encodes and decodes by schema id: `BadRecord` for bad data, `Unavailable` while the registry is away.
 
     Schemas are parsed once; decoding touches the registry only for an id never seen before. A schema given as
     a dict is recognised by identity: keep it, do not build it anew for every record, and do not change it.
@@ -66,7 +66,7 @@ class Codec:
         self._unknown = {}
 
     def writer_schema(self, schema_id: int) -> Schema:
-        """The registered schema. Raises `UnknownSchema`, `Retry`."""
+        """The registered schema. Raises `UnknownSchema`, `Unavailable`."""
         return self._writer(schema_id).schema
 
     def encode(self, schema_id: int, record: dict[str, Any]) -> bytes:

@@ -84,7 +84,7 @@ def migrate(
 
     Raises:
         MigrationError: a file that was applied has changed or is gone.
-        Retry: ClickHouse is away.
+        Unavailable: ClickHouse is away.
     """
     migrations = read_migrations() if migrations is None else migrations
     clickhouse.create_database()

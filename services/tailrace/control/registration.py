@@ -18,7 +18,7 @@ def incompatibilities(registry: Registry, contract: ModelContract) -> list[str]:
     Changes nothing.
 
     Raises:
-        Retry: the registry cannot be reached.
+        Unavailable: the registry cannot be reached.
     """
     found = []
     for name, schema in _subjects(contract).items():
@@ -33,7 +33,7 @@ def register_schemas(registry: Registry, contract: ModelContract) -> dict[str, i
 
     Raises:
         IncompatibleSchema: a schema breaks what is there; subjects before it have theirs by then.
-        Retry: the registry cannot be reached.
+        Unavailable: the registry cannot be reached.
     """
     ids = {}
     for name, schema in _subjects(contract).items():

@@ -92,7 +92,7 @@ class PredictionReader:
         """The predictions, and by position why others cannot be read.
 
         Raises:
-            Retry: the registry is away, and a schema id was never seen before.
+            Unavailable: the registry is away, and a schema id was never seen before.
         """
         found: list[PredictionRows] = []
         bad: dict[int, BadRecord] = {}

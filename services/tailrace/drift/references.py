@@ -22,8 +22,8 @@ class References:
 
     Args:
         catalog: the published versions.
-        open_reference: opens the reference of a manifest record; raises PackageRefused, Retry.
-        look_again: brings the catalog up to what is published by now; raises Retry.
+        open_reference: opens the reference of a manifest record; raises PackageRefused, Unavailable.
+        look_again: brings the catalog up to what is published by now; raises Unavailable.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class References:
         """The slots of a package; None where there is no such package, or none that can be trusted.
 
         Raises:
-            Retry: it cannot be read for the moment.
+            Unavailable: it cannot be read for the moment.
         """
         key = model, version, artifact_digest
         if key not in self._layouts:

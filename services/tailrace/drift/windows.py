@@ -37,7 +37,7 @@ class DriftWindows:
 
     Args:
         records: reads and writes control records.
-        open_reference: opens the reference of a manifest record; raises PackageRefused, Retry.
+        open_reference: opens the reference of a manifest record; raises PackageRefused, Unavailable.
         verify: whose manifests count; raises PackageRefused.
         catch_up: everything that is on the control topics by now. A prediction is written after the contract and
             the version that it names; where they have not come this way yet, they are looked for there, so that

@@ -48,7 +48,7 @@ class FieldReader:
             findings: the name of an array that is read as well.
 
         Raises:
-            Retry: a schema is not to be had for the moment.
+            Unavailable: a schema is not to be had for the moment.
         """
         self._codec.begin_batch()
         by_schema: dict[int, list[int]] = defaultdict(list)

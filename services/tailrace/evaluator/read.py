@@ -97,7 +97,7 @@ class EventReader:
         self._findings = findings
 
     def read(self, messages: Sequence[Message], lane: str, *, outcomes: bool) -> ReadBatch:
-        """Reads outcomes, or predictions, of a lane. Raises `Retry` while schemas are not to be had."""
+        """Reads outcomes, or predictions, of a lane. Raises `Unavailable` while schemas are not to be had."""
         prefix = PREDICTION if outcomes else ""
         names = [*(OUTCOME if outcomes else ()), *(prefix + name for name in HEAD)]
         fields_of_requests, with_findings = self._fields(), outcomes and self._findings()

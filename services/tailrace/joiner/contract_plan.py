@@ -76,13 +76,13 @@ class JoiningPlan:
 
     @cached_property
     def prediction_schema_id(self) -> int:
-        """Raises `Retry` while the registry is away."""
+        """Raises `Unavailable` while the registry is away."""
         schema = self.prediction_schema
         return self._registry.register(subject(self.lane.predictions, self.model, self.lane.name), schema)
 
     @cached_property
     def outcome_header(self) -> bytes:
-        """Of the wire format. Raises `Retry` while the registry is away."""
+        """Of the wire format. Raises `Unavailable` while the registry is away."""
         topic = self.lane.outcomes
         schema = outcome_schema(self.contract)
         return HEADER.pack(MAGIC, self._registry.register(subject(topic, self.model, self.lane.name), schema))

@@ -86,7 +86,7 @@ class Intake:
         """Takes some messages of one input, in order.
 
         Raises:
-            Retry: the registry is away, or a contract has not been heard of yet.
+            Unavailable: the registry is away, or a contract has not been heard of yet.
         """
         standing = self._standing
         standing.checkpoint(name, standing.clocks[name], messages[0].offset(), self._grain)

@@ -32,7 +32,7 @@ class LaneContracts:
         plans, rules: by digest.
         horizon, lateness: the longest of any, in milliseconds.
         ahead: how far a mark may be ahead of its append time, by any of them; see `EventTime.ahead_ms`.
-        look: looks whether contracts are applied that have not come this way yet; raises Retry.
+        look: looks whether contracts are applied that have not come this way yet; raises Unavailable.
     """
 
     lane: Lane
@@ -64,7 +64,7 @@ class LaneContracts:
 
         Raises:
             BadRecord: ``unknown-contract``.
-            Retry: it cannot be looked for at the moment.
+            Unavailable: it cannot be looked for at the moment.
         """
         if digest not in self.plans and digest not in self._unknown:
             self.look()
@@ -76,7 +76,7 @@ class LaneContracts:
         return self.plans[digest]
 
     def prediction_decoder(self, schema_id: int) -> ColumnDecoder | None:
-        """Reads predictions of this schema; None where it is none of ours. Raises `Retry`."""
+        """Reads predictions of this schema; None where it is none of ours. Raises `Unavailable`."""
         if schema_id not in self._decoders:
             try:
                 schema: Any = self.codec.writer_schema(schema_id)

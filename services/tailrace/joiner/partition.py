@@ -80,7 +80,7 @@ class LanePartition:
         """Takes history of one input; what comes of it was written by who read it first. Whether more is due of it.
 
         Raises:
-            Retry, StateLost: as `PartitionStep.run`.
+            Unavailable, StateLost: as `PartitionStep.run`.
         """
         try:
             self.apply(self._step(budget, until=self._until).run({name: messages} if messages else {}))
@@ -120,7 +120,7 @@ class LanePartition:
         None where all that could be done was to do again what is committed.
 
         Raises:
-            Retry, StateLost: as `PartitionStep.run`.
+            Unavailable, StateLost: as `PartitionStep.run`.
         """
         while self._is_restoring:
             self._catch_up(budget)

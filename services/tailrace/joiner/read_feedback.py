@@ -63,7 +63,7 @@ class FeedbackReader:
             kind: LABEL or ACTION.
 
         Raises:
-            Retry: the registry is away.
+            Unavailable: the registry is away.
         """
         found: list[ReceivedFeedback | BadRecord | None] = [None] * len(values)
         groups: dict[bytes, list[int]] = {}

@@ -24,7 +24,7 @@ def read_predictions(lane: LaneContracts, stream: int, values: Sequence[bytes]) 
     """The predictions, in their order.
 
     Raises:
-        Retry: the registry is away, or a contract has not been heard of.
+        Unavailable: the registry is away, or a contract has not been heard of.
     """
     found: list[Answer | BadRecord | None] = [None] * len(values)
     groups: dict[bytes, list[int]] = {}

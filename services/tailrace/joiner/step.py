@@ -124,7 +124,7 @@ class PartitionStep:
         """Takes the messages of each input, each in order.
 
         Raises:
-            Retry: the registry is away, or a contract has not been heard of yet.
+            Unavailable: the registry is away, or a contract has not been heard of yet.
         """
         for name, messages in inputs.items():
             self._intake.take(name, messages)

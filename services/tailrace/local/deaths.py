@@ -23,7 +23,9 @@ _NEAR_THE_END = 60
 _LONGEST_WORDS = 300
 _ERRORS = ("error", "critical")
 _JAVA = re.compile(r"^\[?\d{4}-\d\d-\d\d[T ][\d:,.]+\]? (?:ERROR|FATAL) (.*)")
-_RAISED = re.compile(r"^(?:[a-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Refused|Failed|Retry)\b.*")
+_RAISED = re.compile(
+    r"^(?:[a-z_][\w.]*\.)?(?=[A-Z])\w*(?:Error|Exception|Refused|Rejected|Failed|Unavailable|Unknown)\b.*"
+)
 _CLI = "tailrace: "
 
 

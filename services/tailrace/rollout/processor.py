@@ -128,7 +128,7 @@ class RolloutProcessor:
         records: reads and writes control records.
         verify: checks that a manifest record is of somebody who is trusted; raises PackageRefused.
         open_package: checks a package, given its manifest record, the contract and the highest
-            sequence let in so far; raises PackageRefused or Retry.
+            sequence let in so far; raises PackageRefused or Unavailable.
         refuse_command: why a command is not to be obeyed (nobody trusted signed it), or None.
     """
 

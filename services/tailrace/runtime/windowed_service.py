@@ -22,7 +22,7 @@ def run_windows(name: str, make_windows: Callable[[Service, CatchUp], Windows]) 
     Args:
         name: the service's.
         make_windows: makes the kind, given everything that is on its control topics by now, on demand; this
-            raises Retry where Kafka is away.
+            raises Unavailable where Kafka is away.
     """
 
     def make_logic(service: Service) -> WindowedProcessor:

@@ -30,7 +30,7 @@ _MOST = float(np.finfo(np.float64).max)
 
 @dataclass
 class Checked:
-    """What the check came to, row by row: ``bad`` breaks the contract; the rest as in `Rows`."""
+    """What the check came to, row by row: ``bad`` breaks the contract; the rest as in `CheckedRows`."""
 
     columns: dict[str, Coded] = field(default_factory=dict)
     bad: dict[int, BadRecord] = field(default_factory=dict)

@@ -51,7 +51,7 @@ class ServingPlan:
 
     @cached_property
     def request_schema_id(self) -> int:
-        """Raises `Retry` while the registry is away, as does ``prediction_schema_id``."""
+        """Raises `Unavailable` while the registry is away, as does ``prediction_schema_id``."""
         return self._register(self.lane.requests, self.request_schema)
 
     @cached_property

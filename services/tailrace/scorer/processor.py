@@ -77,7 +77,7 @@ class ScoringProcessor:
             does.
         records: reads and writes control records; where schemas are, it knows.
         open_version: opens a package, given its manifest record and the contract; raises PackageRefused,
-            Retry.
+            Unavailable.
         executor: runs ``open_version`` in the background.
         verify: checks again who has signed what was opened a while ago; raises PackageRefused.
     """

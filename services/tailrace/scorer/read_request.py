@@ -52,7 +52,7 @@ def read_requests(
         lanes: by request topic, the contracts of the models that share it.
 
     Raises:
-        Retry: the registry is away, and a schema id was never seen before.
+        Unavailable: the registry is away, and a schema id was never seen before.
     """
     reading = Reading([], {}, {})
     given = [message.value() for message in batch]

@@ -69,7 +69,7 @@ class Versions:
     Args:
         role: whether champions or shadows are served.
         contracts, catalog, rollouts: the folds of the control topics, kept up to date by their owner.
-        open_version: opens a package given its manifest record and contract; raises PackageRefused or Retry.
+        open_version: opens a package given its manifest record and contract; raises PackageRefused or Unavailable.
             Called on the executor.
         executor: where packages are opened.
         verify: checks again who has signed what was opened a while ago, given its manifest record; raises

@@ -32,7 +32,7 @@ class Inserter:
 
         Raises:
             QueryFailed: the table or a column is not there.
-            Retry: ClickHouse is away; whether it has the block is not known.
+            Unavailable: ClickHouse is away; whether it has the block is not known.
         """
         types = self._types_of(table, block)
         started = self._clock.perf_ns()
@@ -48,7 +48,7 @@ class Inserter:
         next token; the tokens follow each other, so that whoever repeats the block tries the same ones.
 
         Raises:
-            QueryFailed, Retry: as `insert`.
+            QueryFailed, Unavailable: as `insert`.
         """
         first = 0
         for attempt in count():

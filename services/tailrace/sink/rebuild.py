@@ -110,7 +110,7 @@ class Rebuild:
 
         Raises:
             UsageError: there is no such table.
-            Retry: Kafka, registry or ClickHouse is away. It may be run again.
+            Unavailable: Kafka, registry or ClickHouse is away. It may be run again.
         """
         done = Rebuilt(table)
         self._check(table)

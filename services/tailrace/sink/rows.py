@@ -169,7 +169,7 @@ class RowReader:
 
         Raises:
             BadRecord: it cannot be decoded, or does not fit into its columns; see `unreadable`.
-            Retry: registry or ClickHouse is away.
+            Unavailable: registry or ClickHouse is away.
         """
         row = self._row(message)
         if row is not None:

@@ -78,7 +78,7 @@ class Processor(Protocol):
 
     def restore(self, messages: Sequence[Message]) -> bool | None:
         """Some of the history, each partition in order. It may be over before the end, by ``revoked`` of the
-        partitions for which it was asked for; those that stay are assigned once more. May raise ``Retry``.
+        partitions for which it was asked for; those that stay are assigned once more. May raise ``Unavailable``.
 
         True where more follows from it than one step may be: it is then called again, with nothing, before more is
         read.

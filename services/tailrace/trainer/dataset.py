@@ -109,7 +109,7 @@ def dataset(run: Run, contract: ModelContract, codec: Codec, outcomes: Iterable[
 
     Raises:
         TailraceError: fewer than ten rows are left.
-        Retry: the registry is away.
+        Unavailable: the registry is away.
     """
     until = dict(run.offsets)
     schema = _projection(contract)

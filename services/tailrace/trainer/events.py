@@ -71,7 +71,7 @@ class Events:
         """None where the record is nothing to the trainer, or counts for nothing.
 
         Raises:
-            Retry: the registry is away.
+            Unavailable: the registry is away.
         """
         record, topic, offset = self._records.read(message), message.topic(), message.offset()
         if record is None or (topic in _FIRST_COUNTS and self._copies.is_copy(message)):

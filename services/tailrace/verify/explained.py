@@ -109,7 +109,7 @@ def explain_logged(
         UsageError: there is none.
         TailraceError: something else than the version answered, or its package has no background to explain against.
         PackageRefused: the package is not there any more, or not as it was signed.
-        Retry: Kafka or the registry does not answer.
+        Unavailable: Kafka or the registry does not answer.
     """
     with closing(LoggedPredictions(connection, model)) as logged:
         found = _one(logged.by_id(name, span), name)

@@ -55,7 +55,7 @@ class LoggedPredictions:
 
     Raises:
         UsageError: no contract of this model was ever applied.
-        Retry: Kafka or the registry does not answer.
+        Unavailable: Kafka or the registry does not answer.
     """
 
     def __init__(self, connection: Connection, model: str | None = None) -> None:

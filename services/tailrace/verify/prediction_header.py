@@ -29,7 +29,7 @@ class Heads:
 
         Raises:
             BadRecord: the bytes are no prediction event.
-            Retry: the registry is away.
+            Unavailable: the registry is away.
         """
         schema_id = read_schema_id(value)
         assert value is not None

@@ -145,7 +145,7 @@ def reproduce(
 
     Raises:
         UsageError: there is no such model, or no such id.
-        TailraceError, Retry: Kafka or the registry does not answer.
+        TailraceError, Unavailable: Kafka or the registry does not answer.
     """
     began = time.monotonic()
     report, done = Reproduced(), 0

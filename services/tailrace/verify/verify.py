@@ -117,7 +117,7 @@ class Verification:
         """Reads, settles, compares. ``progress`` is told how many records have been read.
 
         Raises:
-            TailraceError, Retry: Kafka, the registry or ClickHouse does not answer.
+            TailraceError, Unavailable: Kafka, the registry or ClickHouse does not answer.
             UsageError: no contract of this model is applied.
         """
         self._progress, self._read = progress, 0

@@ -1,4 +1,4 @@
-"""Event-time windows: what a kind of them (drift, performance) supplies, and what `windowed.WindowedLogic` makes of it.
+"""Event-time windows: what a kind of them (drift, performance) supplies, and what `WindowedProcessor` makes of it.
 
 A window is counted in parts: each batch of each instance adds cells to windows, and says how far it has counted
 each partition. The parts of a model come together in one place, where a window is judged once every partition has
@@ -85,13 +85,13 @@ class Windows(Protocol):
     def control_topics(self) -> Sequence[str]: ...
 
     def control(self, messages: Sequence[Message]) -> None:
-        """What is new on the control topics. Raises ``Retry``."""
+        """What is new on the control topics. Raises ``Unavailable``."""
         ...
 
     def contracts(self) -> Contracts: ...
 
     def look_again(self) -> None:
-        """Takes up everything that is on the control topics by now. Raises ``Retry``."""
+        """Takes up everything that is on the control topics by now. Raises ``Unavailable``."""
         ...
 
     def topics(self) -> Collection[str]:
@@ -109,7 +109,7 @@ class Windows(Protocol):
         ...
 
     def read(self, topic: str, messages: Sequence[Message]) -> ReadRows:
-        """Reads messages of a topic, of several partitions, marks left out. Raises ``Retry``."""
+        """Reads messages of a topic, of several partitions, marks left out. Raises ``Unavailable``."""
         ...
 
     def count(self, topic: str, rows: ReadRows, before: Times) -> Sequence[tuple[str, Cell]]:

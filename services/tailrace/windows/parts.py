@@ -28,7 +28,7 @@ class PartReader:
     """Reads parts of one kind.
 
     Args:
-        partitions: how many partitions a topic has; raises Retry.
+        partitions: how many partitions a topic has; raises Unavailable.
     """
 
     def __init__(self, kind: Windows, codec: ControlCodec, partitions: Callable[[str], int]) -> None:
@@ -42,7 +42,7 @@ class PartReader:
         """The part; None where no counter wrote it, which is counted and in the log.
 
         Raises:
-            Retry: the registry or the control topics are away.
+            Unavailable: the registry or the control topics are away.
         """
         try:
             part = self._codec.decode("WindowPart", message.value())

@@ -42,6 +42,10 @@ def _died(*before_now: float, status: int = 1, lines: tuple[str, ...] = ()) -> D
             None,
         ),
         (("Segmentation fault",), "Segmentation fault"),
+        (
+            ("tailrace.errors.Unavailable: Kafka is away", "and then some"),
+            "tailrace.errors.Unavailable: Kafka is away",
+        ),
         ((), ""),
     ],
 )

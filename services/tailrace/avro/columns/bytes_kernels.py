@@ -1,4 +1,4 @@
-"""The kernels below `Spans`."""
+"""The kernels below `BytesColumn`."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class ControlCodec:
         return self._codec.encode(schema_id, record)
 
     def decode(self, name: str, value: bytes | None) -> dict[str, Any]:
-        """The record, resolved to the schema called so. Raises `BadRecord` and `Retry` as `Codec.decode`.
+        """The record, resolved to the schema called so. Raises `BadRecord` and `Unavailable` as `Codec.decode`.
 
         What could not be written again is bad too: Avro's bytes hold an int of 64 bits as well as one of 32.
         """
@@ -57,7 +57,7 @@ class ControlCodec:
         """The record in a message of a control topic; None for a tombstone, and for what cannot be read.
 
         A control record that cannot be read stops nobody: it is skipped, with a line in the log that says where it
-        is. Raises `Retry` while the registry is away.
+        is. Raises `Unavailable` while the registry is away.
         """
         if message.value() is None:
             return None

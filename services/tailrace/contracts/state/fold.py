@@ -47,7 +47,7 @@ class ControlState:
         """Folds messages, each topic in its order.
 
         Raises:
-            Retry: the registry is away; nothing was applied, so that the same messages may be offered again.
+            Unavailable: the registry is away; nothing was applied, so that the same messages may be offered again.
         """
         return list(self.each(messages))
 

@@ -95,7 +95,7 @@ class ControlRecords:
         """The record of a message; None for a tombstone, and for what counts for nothing, which the log tells once.
 
         Raises:
-            Retry: the registry is away.
+            Unavailable: the registry is away.
         """
         record, refusal = self.judge(message)
         if refusal is not None:

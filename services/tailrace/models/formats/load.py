@@ -17,7 +17,7 @@ from tailrace.models.reference import Reference
 class Runner(Protocol):
     def run(self, columns: Mapping[str, Any], rows: int) -> Array:
         """Outputs [rows, k] of a number of rows that is a multiple of 64. The inputs are arrays as in `Columns`; those
-        that it names as ``coded``, if it does, may be `Texts`.
+        that it names as ``coded``, if it does, may be `CategoricalColumn`.
         """
         ...
 

@@ -89,7 +89,7 @@ def open_package(
 
     Raises:
         PackageRefused: names the check that failed.
-        Retry: the chunks cannot be read for the moment.
+        Unavailable: the chunks cannot be read for the moment.
     """
     package = verified_package(record, fetch, trust, newer_than=newer_than, package_bytes=package_bytes)
     if examine is None:
@@ -110,7 +110,7 @@ def verified_package(
 
     Raises:
         PackageRefused: names the check that failed.
-        Retry: the chunks cannot be read for the moment.
+        Unavailable: the chunks cannot be read for the moment.
     """
     chunks = chunks_of(record)
     size = len(record["manifest"]) + sum(max(c.size, 0) for c in chunks)
@@ -150,7 +150,7 @@ def open_reference(
 
     Raises:
         PackageRefused: names the check that failed.
-        Retry: the chunks cannot be read for the moment.
+        Unavailable: the chunks cannot be read for the moment.
     """
     manifest = verified_manifest(record, trust)
     parts = _parts(manifest, ["reference"], fetch, chunks_of(record), package_bytes)

@@ -30,7 +30,7 @@ class OnnxModel:
     """An ONNX model behind an ONNX Runtime session.
 
     Attributes:
-        coded: inputs that may be given as `Texts`, which saves making the texts.
+        coded: inputs that may be given as `CategoricalColumn`, which saves making the texts.
 
     Raises:
         PackageRefused: the file is not an ONNX model, asks for files or operators from outside, or does not
