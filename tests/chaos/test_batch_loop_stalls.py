@@ -1,4 +1,4 @@
-"""Instances of a service on the batch loop stand still past their session, and are killed, under load.
+"""Instances of a service on the exactly-once runner stand still past their session, and are killed, under load.
 
 A stalled process is the dangerous one: it wakes up with messages of partitions that others have worked on since.
 """

@@ -1,4 +1,4 @@
-"""The batch loop under thousands of seeded schedules: nothing lost, nothing twice, in order, same results."""
+"""The exactly-once runner under thousands of seeded schedules: nothing lost, nothing twice, in order, same results."""
 
 from __future__ import annotations
 

@@ -550,7 +550,7 @@ class LogConformance:
         assert consumer.earliest(TopicPartition(self.topic, 0)) == 3
         consumer.close()
 
-    # The batch loop ---
+    # The exactly-once runner ---
 
     def test_the_batch_loop_echoes_everything_once_through_joining_and_leaving(self) -> None:
         self.world.create_topic(self.topic, 4)

@@ -36,7 +36,7 @@ LONG = os.environ.get("TAILRACE_CHAOS") == "long"
 
 
 class Process(Protocol):
-    """What a schedule runs: a batch loop, or a service with a loop of its own."""
+    """What a schedule runs: an exactly-once runner, or a service with a loop of its own."""
 
     def step(self) -> None: ...
     def close(self) -> None: ...
@@ -67,7 +67,7 @@ class Scenario:
         raise NotImplementedError
 
     def process(self, backend: Backend, clock: MemoryClock, transactional_id: str) -> Process:
-        """One instance of the service; by default ``logic`` on the batch loop."""
+        """One instance of the service; by default ``logic`` on the exactly-once runner."""
         return ExactlyOnceRunner(
             backend,
             self.logic(),

@@ -1,4 +1,4 @@
-"""A whole small loop in memory: every service that runs on the batch loop, and the sink, on one log."""
+"""A whole small loop in memory: every service that runs on the exactly-once runner, and the sink, on one log."""
 
 from __future__ import annotations
 

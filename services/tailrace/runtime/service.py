@@ -1,4 +1,4 @@
-"""Running a service as a process: settings, logs, health, signals, exit codes; and its logic on the batch loop."""
+"""Running a service as a process: settings, logs, health, signals, exit codes; and its logic on the exactly-once runner."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def run_logic(
     co_partitioned: bool = False,
     linger_s: float = 0.0,
 ) -> None:
-    """Runs a service's logic on the batch loop against Kafka; see `ExactlyOnceRunner` and `run_service`."""
+    """Runs a service's logic on the exactly-once runner against Kafka; see `ExactlyOnceRunner` and `run_service`."""
 
     def make(service: Service) -> ExactlyOnceRunner:
         return ExactlyOnceRunner(

@@ -1,4 +1,4 @@
-"""The seam between a service's logic and the batch loop that runs it exactly once."""
+"""The seam between a service's processor and the runner that runs it exactly once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What flows through the batch loop: messages in, records and dead letters out."""
+"""What flows through the exactly-once runner: messages in, records and dead letters out."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from tailrace.streaming.processor import Clock
 
 
 class WaitingClock(Clock, Protocol):
-    """A clock that the batch loop can also wait on."""
+    """A clock that the exactly-once runner can also wait on."""
 
     def sleep(self, seconds: float) -> None: ...
 

@@ -1,4 +1,4 @@
-"""What the batch loop does in one given case; what it survives in all is searched in tests/simulation."""
+"""What the exactly-once runner does in one given case; what it survives in all is searched in tests/simulation."""
 
 from __future__ import annotations
 
