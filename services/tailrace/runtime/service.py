@@ -1,4 +1,4 @@
-"""Running a service as a process: settings, logs, health, signals, exit codes; and its logic on the exactly-once runner."""
+"""Running a service as a process: settings, logs, health, signals, exit codes; and its processor on the runner."""
 
 from __future__ import annotations
 
