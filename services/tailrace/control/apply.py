@@ -198,11 +198,11 @@ def apply(
                     if make_tables is not None:
                         make_tables(contract)
 
-        # Kafka, the registry and ClickHouse do not wait for one another.
-        work = {pool.submit(make_lane, lane): lane for lane in lanes_of}
         with _set_where_it_fails(failed):
             if needed:
+                # First: a broker that makes topics answers nobody else, the registry least of all.
                 _topics(connection, [each.contract for each in needed], contracts, say)
+            work = {pool.submit(make_lane, lane): lane for lane in lanes_of}
             for number, done in enumerate(as_completed(work), 1):
                 done.result()
                 if len(work) > 1:
