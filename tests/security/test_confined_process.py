@@ -25,10 +25,10 @@ KILLED = "refused 1" if landlock.version() >= 6 else "done"
 CHILD = """
 import os, socket, subprocess, sys
 from pathlib import Path
-from tailrace.confinement.landlock import Limits, confine
+from tailrace.confinement.landlock import AccessLimits, confine
 from tailrace.confinement.system import DEVICES, system_paths
 home, connect, bind = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-confine(Limits((home / "own", *DEVICES), system_paths(), frozenset([connect]), frozenset([bind])))
+confine(AccessLimits((home / "own", *DEVICES), system_paths(), frozenset([connect]), frozenset([bind])))
 try:
     exec(sys.argv[4])
 except OSError as error:

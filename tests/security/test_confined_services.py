@@ -225,9 +225,9 @@ def test_the_word_of_rollout_is_read_and_not_written(prepared: Prepared) -> None
 def test_an_examiner_limits_the_memory_of_packages(prepared: Prepared) -> None:
     """On top of what it has itself, which it reads in /proc, as a child of the service."""
     code = """
-from tailrace.models.package.examiner import Limits, _take_limits
+from tailrace.models.package.examiner import ExaminationLimits, _take_limits
 if os.fork() == 0:
-    _take_limits(Limits(memory_bytes=64 << 20))
+    _take_limits(ExaminationLimits(memory_bytes=64 << 20))
     bytearray(32 << 20)
     try:
         bytearray(128 << 20)
