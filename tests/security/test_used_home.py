@@ -137,6 +137,6 @@ def test_nothing_compiles_for_itself_what_is_compiled(used: Project) -> None:
     own = used.home / "cache" / "scorer" / "numba"
     copies = list(own.rglob("*.nbc"))
     assert copies
-    sources = {file.name: file for file in Path(landlock.__file__).parent.parent.glob("*/__pycache__/*.nbc")}
+    sources = {file.name: file for file in Path(landlock.__file__).parent.parent.rglob("__pycache__/*.nbc")}
     for copy in copies:
         assert copy.read_bytes() == sources[copy.name].read_bytes(), copy
