@@ -46,3 +46,40 @@ def alert_record(
         "source": None if source is None else source._asdict(),
         "at": at,
     }
+
+
+def open_alert_record(
+    kind: str,
+    alert: Mapping[str, Any],
+    *,
+    service: str,
+    summary: str,
+    model: str,
+    version: int | None = None,
+    resolved_at: int | None = None,
+    window: tuple[int, int] | None = None,
+    detail: Mapping[str, str] | None = None,
+    source: RecordRef | None = None,
+) -> dict[str, Any]:
+    """The record of an alert as `open_alerts` has it: raised, or resolved at ``resolved_at``.
+
+    Args:
+        window: start and end of the window that says so. The detail names both, and since when the alert is open.
+    """
+    about = dict(detail or {})
+    if window is not None:
+        start, end = window
+        about |= {"since": str(alert["since"]), "window_start": str(start), "window_end": str(end)}
+    return alert_record(
+        kind,
+        alert["id"],
+        service=service,
+        severity=alert["severity"],
+        summary=summary,
+        at=alert["at"] if resolved_at is None else resolved_at,
+        model=model,
+        version=version,
+        state="raised" if resolved_at is None else "resolved",
+        detail=about,
+        source=source,
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from tailrace.alerts.alert import alert_record
+from tailrace.alerts.alert import open_alert_record
 from tailrace.alerts.open_alerts import raise_or_renew
 from tailrace.contracts.language.durations import format_duration
 from tailrace.contracts.language.model_contract import ModelContract
@@ -93,43 +93,35 @@ def _raised(window: DriftWindow, report: DriftReport, alert: dict[str, Any]) -> 
     subject = report.subject
     within = f" where {subject.segment}" if subject.segment else ""
     length = format_duration(window.end - window.start)
-    return alert_record(
+    return open_alert_record(
         "drift",
-        alert["id"],
+        alert,
         service="drift",
-        severity=alert["severity"],
         summary=f"Version {subject.version} of {window.model}{within} is asked or answers other things than in "
         f"training: {named} (window of {length}, {report.record['rows']:,} rows). Look at the window's report; if "
         "the world has changed, train a version on newer outcomes",
-        at=alert["at"],
         model=window.model,
         version=subject.version,
-        detail={"features": ",".join(names), "report_id": report.record["report_id"]}
-        | _about(window, subject.segment, alert),
+        window=(window.start, window.end),
+        detail={
+            "features": ",".join(names),
+            "segment": subject.segment,
+            "report_id": report.record["report_id"],
+        },
     )
 
 
 def _resolved(window: DriftWindow, key: str, alert: dict[str, Any], why: str) -> dict[str, Any]:
     version, _, segment = key.partition("/")
     within = f" where {segment}" if segment else ""
-    return alert_record(
+    return open_alert_record(
         "drift",
-        alert["id"],
+        alert,
         service="drift",
-        severity=alert["severity"],
         summary=f"The drift of version {version} of {window.model}{within} is over: {why}",
-        at=window.end,
         model=window.model,
         version=int(version),
-        state="resolved",
-        detail=_about(window, segment, alert),
+        resolved_at=window.end,
+        window=(window.start, window.end),
+        detail={"segment": segment},
     )
-
-
-def _about(window: DriftWindow, segment: str, alert: dict[str, Any]) -> dict[str, str]:
-    return {
-        "segment": segment,
-        "since": str(alert["since"]),
-        "window_start": str(window.start),
-        "window_end": str(window.end),
-    }

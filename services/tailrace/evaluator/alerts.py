@@ -9,9 +9,9 @@ raises nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from tailrace.alerts.alert import alert_record
+from tailrace.alerts.alert import open_alert_record
 from tailrace.alerts.open_alerts import raise_or_renew
 from tailrace.contracts.language.durations import format_duration
 from tailrace.contracts.language.model_contract import ModelContract
@@ -106,40 +106,32 @@ def _raise(window: JudgedWindow, report: Record, open_alerts: dict[str, Any]) ->
         f"{format_duration(window.end - window.start)}, {report['labelled']:,} labelled). Look at the window's report; "
         "a version trained on newer outcomes may do better"
     )
-    return [_alert(window, version, found, "raised", summary, detail)]
+    return [_alert(window, version, found, summary, detail)]
 
 
 def _resolved(window: JudgedWindow, version: str, found: dict[str, Any], why: str) -> Record:
     summary = f"The quality drop of version {version} of {window.model} is over: {why}"
-    return _alert(window, version, found, "resolved", summary, {})
+    return _alert(window, version, found, summary, {}, resolved_at=window.judged_at)
 
 
 def _alert(
     window: JudgedWindow,
     version: str,
-    found: dict[str, Any],
-    state: Literal["raised", "resolved"],
+    alert: dict[str, Any],
     summary: str,
     detail: dict[str, str],
+    resolved_at: int | None = None,
 ) -> Record:
-    return alert_record(
+    return open_alert_record(
         KIND,
-        found["id"],
+        alert,
         service="evaluator",
-        severity=found["severity"],
         summary=summary,
-        at=window.judged_at if state == "resolved" else found["at"],
         model=window.model,
         version=int(version),
-        state=state,
-        detail={
-            **detail,
-            "segment": "",
-            "since": str(found["since"]),
-            "window_start": str(window.start),
-            "window_end": str(window.end),
-            "age": str(window.age_ms),
-        },
+        resolved_at=resolved_at,
+        window=(window.start, window.end),
+        detail={**detail, "segment": "", "age": str(window.age_ms)},
     )
 
 

@@ -9,9 +9,9 @@ until a window is within the level.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from tailrace.alerts.alert import alert_record
+from tailrace.alerts.alert import open_alert_record
 from tailrace.alerts.open_alerts import OpenAlerts, raise_or_renew
 from tailrace.contracts.language.durations import format_duration, parse_share
 from tailrace.contracts.language.model_contract import ModelContract
@@ -109,38 +109,32 @@ def _judge(
         f"than {most:.4g} of them. See why with `tailrace tail {window.contract.lane}.predictions`"
     )
     detail = {"found": str(found), "predictions": str(asked), "level": repr(most)}
-    return [_alert(window, key, alert, "raised", summary, detail)]
+    return [_alert(window, key, alert, summary, detail)]
 
 
 def _resolved(window: JudgedWindow, key: str, alert: dict[str, Any], why: str) -> Record:
     kind, _, version = key.partition("/")
     summary = f"The {kind.replace('-', ' ')} of version {version} of {window.model} is well again: {why}"
-    return _alert(window, key, alert, "resolved", summary, {})
+    return _alert(window, key, alert, summary, {}, resolved_at=window.end)
 
 
 def _alert(
     window: JudgedWindow,
     key: str,
     alert: dict[str, Any],
-    state: Literal["raised", "resolved"],
     summary: str,
     detail: dict[str, str],
+    resolved_at: int | None = None,
 ) -> Record:
     kind, _, version = key.partition("/")
-    return alert_record(
+    return open_alert_record(
         kind,
-        alert["id"],
+        alert,
         service="evaluator",
-        severity=alert["severity"],
         summary=summary,
-        at=window.end if state == "resolved" else alert["at"],
         model=window.model,
         version=int(version),
-        state=state,
-        detail={
-            **detail,
-            "since": str(alert["since"]),
-            "window_start": str(window.start),
-            "window_end": str(window.end),
-        },
+        resolved_at=resolved_at,
+        window=(window.start, window.end),
+        detail=detail,
     )

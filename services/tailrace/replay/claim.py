@@ -22,7 +22,6 @@ from tailrace.errors import TailraceError, UsageError
 from tailrace.signing.signers import OWNER
 from tailrace.streaming.backends.kafka.clients import sending
 from tailrace.streaming.backends.kafka.reading import read_all
-from tailrace.streaming.records import Record
 
 _JOIN_S = 15.0
 _SESSION_MS = 6_000
@@ -114,8 +113,7 @@ def tell(connection: Connection, lane: str, owner: Owner, at: int) -> LaneClock:
     """
     clock = LaneClock(owner, applied_by(), at, clocks(connection).revision(lane) + 1)
     records = ControlRecords.of(connection, OWNER)
-    value = records.codec.encode("Clock", record_of(lane, clock))
-    record = records.signed("Clock", Record(lanes.CLOCKS, value, lane.encode()))
+    record = records.record("Clock", record_of(lane, clock), key=lane)
     failed: list[Any] = []
     with sending({**connection.kafka, "enable.idempotence": True, "log_level": 0}) as producer:
         producer.produce(

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tailrace.alerts.alert import alert_record
-from tailrace.contracts.records.lanes import ALERTS
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.models.errors import PackageRefused
 from tailrace.models.rollout_state.fold import EVENT_TIME, RolloutState
@@ -84,8 +83,7 @@ class RolloutAlerts:
             detail={"reason": why[:1000], "refused": str(counted.records)},
             source=source,
         )
-        value = self._records.codec.encode("Alert", alert)
-        yield self._records.signed("Alert", Record(ALERTS, value, source.topic.encode()))
+        yield self._records.record("Alert", alert, key=source.topic)
 
     def rollback_refused(
         self, cause: Mapping[str, Any], state: RolloutState, found: Move, why: str, source: RecordRef

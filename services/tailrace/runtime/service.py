@@ -25,15 +25,13 @@ from tailrace.streaming.backends.abstract import Fatal
 from tailrace.streaming.backends.kafka.backend import KafkaBackend
 from tailrace.streaming.ids import record_id
 from tailrace.streaming.processor import Output, Processor
-from tailrace.streaming.records import DeadLetter, Message, Record, RecordRef
+from tailrace.streaming.records import DeadLetter, Message, RecordRef
 from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.time_source import SystemClock
 from tailrace.telemetry.health import HealthServer, Status
 from tailrace.telemetry.logging import log_as_json
 
 log = logging.getLogger(__name__)
-
-ALERTS = "tailrace.alerts"
 
 
 @dataclass(frozen=True)
@@ -168,8 +166,7 @@ class PoisonRecordQuarantine:
             detail={"reason": reason},
             source=source,
         )
-        value = self._records.codec.encode("Alert", alert)
-        output = Output([self._records.signed("Alert", Record(ALERTS, value, source.topic.encode()))])
+        output = Output([self._records.record("Alert", alert, key=source.topic)])
         lane = source.topic.rpartition(".")[0]
         if lane != "tailrace":
             output.dead_letters.append(DeadLetter(f"{lane}.dead-letters", message, "quarantined", reason))

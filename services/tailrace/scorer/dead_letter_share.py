@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
-from tailrace.alerts.alert import alert_record
+from tailrace.alerts.alert import open_alert_record
 from tailrace.alerts.open_alerts import OpenAlerts, raise_or_renew
 from tailrace.avro.columns.decoder import Ints, Mask
 from tailrace.contracts.language.durations import parse_share
@@ -101,13 +102,19 @@ def _judge(
     open_alerts: OpenAlerts,
 ) -> list[dict[str, Any]]:
     where = f"{partition.topic}/{partition.partition}"
-    source = RecordRef(partition.topic, partition.partition, last)
-    detail = {
-        "found": str(found.dead),
-        "requests": str(found.asked),
-        "level": repr(level.most),
-        "first": f"{where}/{found.first}",
-    }
+    record = partial(
+        open_alert_record,
+        KIND,
+        service="scorer",
+        model=level.contract.model,
+        detail={
+            "found": str(found.dead),
+            "requests": str(found.asked),
+            "level": repr(level.most),
+            "first": f"{where}/{found.first}",
+        },
+        source=RecordRef(partition.topic, partition.partition, last),
+    )
     if is_more(found.dead, found.asked, level.most):
         alert = raise_or_renew(
             open_alerts,
@@ -124,31 +131,8 @@ def _judge(
             f"{found.dead:,} of {found.asked:,} requests from {where}/{found.first} on are dead letters: more than "
             f"{level.most:.4g} of them. `tailrace dlq list` says why"
         )
-        return [_alert(level, alert, "raised", summary, alert["at"], detail, source)]
+        return [record(alert, summary=summary)]
     if open_alerts and found.dead <= level.most * found.asked:
         summary = f"{found.dead:,} of {found.asked:,} requests up to {where}/{last} are dead letters, which is borne"
-        return [_alert(level, open_alerts.pop(""), "resolved", summary, at, detail, source)]
+        return [record(open_alerts.pop(""), summary=summary, resolved_at=at)]
     return []
-
-
-def _alert(
-    level: DeadLetterLevel,
-    alert: dict[str, Any],
-    state: Literal["raised", "resolved"],
-    summary: str,
-    at: int,
-    detail: dict[str, str],
-    source: RecordRef,
-) -> dict[str, Any]:
-    return alert_record(
-        KIND,
-        alert["id"],
-        service="scorer",
-        severity=alert["severity"],
-        summary=summary,
-        at=at,
-        model=level.contract.model,
-        state=state,
-        detail=detail,
-        source=source,
-    )

@@ -49,9 +49,14 @@ class ControlCodec:
         _conforms(name)(record)
         return record
 
-    def record(self, name: str, record: dict[str, Any], headers: Headers = ()) -> Record:
-        """The record as it is produced to the topic of its kind, under its model's name."""
-        return Record(CONTROL_RECORDS[name], self.encode(name, record), record["model"].encode(), headers)
+    def record(
+        self, name: str, record: dict[str, Any], headers: Headers = (), key: str | None = None
+    ) -> Record:
+        """The record as it is produced to the topic of its kind, under its model's name or, where it is about no model,
+        under ``key``.
+        """
+        key = record["model"] if key is None else key
+        return Record(CONTROL_RECORDS[name], self.encode(name, record), key.encode(), headers)
 
     def read(self, message: Message) -> dict[str, Any] | None:
         """The record in a message of a control topic; None for a tombstone, and for what cannot be read.

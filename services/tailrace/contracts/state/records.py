@@ -145,9 +145,11 @@ class ControlRecords:
 
     # Writing ---
 
-    def record(self, name: str, record: dict[str, Any], headers: Headers = ()) -> Record:
-        """The record as it is produced to the topic of its kind, under its model's name, signed where it decides."""
-        return self.signed(name, self.codec.record(name, record, headers))
+    def record(
+        self, name: str, record: dict[str, Any], headers: Headers = (), key: str | None = None
+    ) -> Record:
+        """The record as `ControlCodec.record` makes it, signed where it decides."""
+        return self.signed(name, self.codec.record(name, record, headers, key))
 
     def signed(self, name: str, record: Record) -> Record:
         """A record of the schema called so with its signature, which names topic, key and value."""
