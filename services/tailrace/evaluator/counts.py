@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tailrace.errors import BadRecord
-from tailrace.evaluator.score_counts import Ints, ScoreCounts
+from tailrace.evaluator.arrays import Ints
+from tailrace.evaluator.score_counts import ScoreCounts
 from tailrace.statistics.exact_sum import SCALE, nearest
 
 _EXPONENT = SCALE.bit_length() - 1

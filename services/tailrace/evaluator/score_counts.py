@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tailrace.evaluator.arrays import Floats, Ints
+
 LIMIT = 10_000
 """Distinct scores (or pairs of them) that are kept apart."""
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 _WIDEST = 63
 

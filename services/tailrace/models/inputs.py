@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from tailrace.models.frozen import Frozen
 
 InputType = Literal["number", "integer", "boolean", "category"]
 
 
-class Input(BaseModel):
+class Input(Frozen):
     """A feature that the model reads.
 
     ``categories`` are those of the contract that the version was built under, in its order (empty for other
     types); ``levels`` those of the categorical column that an estimator was fitted on, None where it was a
     column of text.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str
     type: InputType

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from tailrace.models.errors import PackageRefused
+from tailrace.models.frozen import Finite, Frozen
 from tailrace.models.guards.calibration import Calibration
 from tailrace.models.guards.conformal import Quantiles
 from tailrace.models.inputs import Input
@@ -23,29 +24,24 @@ PartName = Literal["model", "golden", "reference", "card"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Number = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Part(_Frozen):
+class Part(Frozen):
     """One file of the package."""
 
     sha256: Digest
     size: Annotated[int, Field(ge=0)]
 
 
-class Tolerance(_Frozen):
+class Tolerance(Frozen):
     """How far outputs may be from the publisher's: ``|a - b| <= absolute + relative * |b|``."""
 
     absolute: Finite
     relative: Finite
 
 
-class Conversion(_Frozen):
+class Conversion(Frozen):
     """How the model in the package compares with the estimator that it was made from, on the holdout.
 
     ``max_abs_difference`` is the largest difference of any probability or value; ``class_agreement`` the
@@ -59,14 +55,14 @@ class Conversion(_Frozen):
     note: str
 
 
-class Holdout(_Frozen):
+class Holdout(Frozen):
     """What the model scored on rows that it was not fitted on: ``metrics`` as scikit-learn computes them."""
 
     rows: int
     metrics: dict[str, Finite]
 
 
-class TrainedOn(_Frozen):
+class TrainedOn(Frozen):
     """Which rows of a file it was fitted and judged on: those where the SQL condition ``where`` is true, of event
     times from ``first_ms`` to ``last_ms`` (milliseconds since 1970, both included)."""
 
@@ -76,7 +72,7 @@ class TrainedOn(_Frozen):
     last_ms: int
 
 
-class Lineage(_Frozen):
+class Lineage(Frozen):
     """Where the version comes from."""
 
     estimator: str
@@ -89,7 +85,7 @@ class Lineage(_Frozen):
     seeds: dict[str, int]
 
 
-class Manifest(_Frozen):
+class Manifest(Frozen):
     """What a package says about itself.
 
     Attributes:

@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tailrace.models.columns import Array, Columns, column_of
 from tailrace.models.errors import PackageRefused
+from tailrace.models.frozen import Finite
 from tailrace.models.guards.domain import TrainingDomain
 from tailrace.models.inputs import Input
-from tailrace.models.manifest import Finite
 from tailrace.signing.canonical import canonical_json
 
 POINTS = 1000

@@ -13,9 +13,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from tailrace.models.columns import BLOCK, Array
+from tailrace.models.frozen import Finite, Frozen
 from tailrace.models.predictions import Predictions
 
 SIGNIFICANCE = 0.05
@@ -26,11 +27,10 @@ LEAST_PROBABILITY = 1e-6
 _MOST_STEPS = 100
 _CLOSE = 1e-10
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Calibration(BaseModel):
+class Calibration(Frozen):
     """``sigmoid``: log-odds of the positive class times ``slope`` plus ``offset``. ``temperature``: log-probabilities
     times ``slope``, one over the temperature.
 
@@ -39,8 +39,6 @@ class Calibration(BaseModel):
         log_loss_before: on the later rows held out, without it.
         log_loss: on the same rows with it.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     method: Literal["sigmoid", "temperature"]
     slope: Positive

@@ -12,24 +12,21 @@ import math
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from tailrace.models.columns import Array
+from tailrace.models.frozen import Finite, Frozen
 from tailrace.models.predictions import Predictions
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 """What a package knows whatever its contract asks for, so that a contract can change its mind."""
 
 
-class Quantiles(BaseModel):
+class Quantiles(Frozen):
     """Scores that exchangeable rows exceed with a probability of at most ``1 - level``, by ascending level.
 
     None stands for infinity: there were too few ``rows`` to say.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     rows: int
     levels: tuple[Annotated[float, Field(gt=0, lt=1)], ...]

@@ -16,7 +16,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from tailrace.models.columns import Array, Coded, Columns, taken
-from tailrace.models.guards.conformal import Finite, Quantiles, conformal_quantiles
+from tailrace.models.frozen import Finite
+from tailrace.models.guards.conformal import Quantiles, conformal_quantiles
 from tailrace.models.guards.domain_layout import ABSENT, NUMBER, encoded_values, layout_of
 from tailrace.models.inputs import Input
 
