@@ -8,11 +8,11 @@ import pytest
 from tailrace.streaming.backends.abstract import Membership, OutcomeUnknown
 from tailrace.streaming.backends.kafka import backend as kafka_log
 from tailrace.streaming.backends.kafka.backend import KafkaProducer
-from tailrace.streaming.backends.kafka.bounded_calls import LastingCalls, NeverReturned
+from tailrace.streaming.backends.kafka.bounded_calls import BoundedCalls, NeverReturned
 
 
 def test_a_call_is_made_with_its_arguments_and_raises_what_it_raises() -> None:
-    calls = LastingCalls("test")
+    calls = BoundedCalls("test")
     made: list[tuple[int, int]] = []
     calls.begin(lambda *arguments: made.append(arguments), 1, 2)
     calls.end(5)
@@ -32,7 +32,7 @@ def test_a_call_that_does_not_return_is_left_alone() -> None:
         returning.wait(10)
         returned.set()
 
-    calls = LastingCalls("test")
+    calls = BoundedCalls("test")
     calls.begin(last)
     with pytest.raises(NeverReturned):
         calls.end(0.02)
@@ -45,7 +45,7 @@ def test_a_call_that_does_not_return_is_left_alone() -> None:
 def test_offsets_whose_sending_does_not_return_are_of_unknown_outcome(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kafka_log, "_LASTING_S", 0.02)
+    monkeypatch.setattr(kafka_log, "_RETURN_S", 0.02)
     returning = threading.Event()
 
     class Stuck:

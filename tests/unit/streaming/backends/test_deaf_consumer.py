@@ -61,6 +61,12 @@ class Client:
     def close(self) -> None:
         self.closed = True
 
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
 
 def test_a_deaf_consumer_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     clients = Clients(monkeypatch)

@@ -30,7 +30,7 @@ from tailrace.streaming.backends.abstract import (
     Retriable,
 )
 from tailrace.streaming.backends.kafka import bulk_produce
-from tailrace.streaming.backends.kafka.bounded_calls import LastingCalls, NeverReturned
+from tailrace.streaming.backends.kafka.bounded_calls import BoundedCalls, NeverReturned
 from tailrace.streaming.backends.kafka.errors import kind
 from tailrace.streaming.backends.kafka.reading import HistoryReader, TopicReader
 from tailrace.streaming.records import Message, Record, Records, Runs, TopicPartition
@@ -45,7 +45,7 @@ MAX_MESSAGE_BYTES = 20 * 1024 * 1024
 _CALL_S = 2.0
 """How long one call waits before it comes back as retriable, and whoever made it can look at the time."""
 
-_LASTING_S = 2 * _CALL_S
+_RETURN_S = 2 * _CALL_S
 """How long a call may take that was told to wait for no more than ``_CALL_S``."""
 
 _STUCK_S = 30.0
@@ -216,13 +216,11 @@ class KafkaConsumer:
         if now - self._unanswered[0] < _STUCK_S:
             return
         self._unanswered = _NEVER
-        other = confluent_kafka.Consumer(self._settings, logger=log)
-        try:
-            other.committed(asked, timeout=_CALL_S)
-        except KafkaException:
-            return  # Kafka is away
-        finally:
-            other.close()
+        with confluent_kafka.Consumer(self._settings, logger=log) as other:
+            try:
+                other.committed(asked, timeout=_CALL_S)
+            except KafkaException:
+                return  # Kafka is away
         raise Fatal(f"the client library has had no answer for {_STUCK_S:.0f} s, though Kafka answers")
 
     def commit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
@@ -259,8 +257,8 @@ class KafkaConsumer:
         return last if last >= 0 else None
 
     def close(self) -> None:
-        calls = LastingCalls("closing a consumer")
-        calls.begin(self._consumer.close)
+        calls = BoundedCalls("closing a consumer")
+        calls.begin(lambda: self._consumer.close())
         try:
             calls.end(_CLOSE_S)
         except NeverReturned:
@@ -286,7 +284,7 @@ class _Heard:
 class KafkaProducer:
     def __init__(self, common: Mapping[str, Any], transactional_id: str) -> None:
         self._refused: KafkaError | None = None
-        self._lasting = LastingCalls(f"transactions of {transactional_id}")
+        self._calls = BoundedCalls(f"transactions of {transactional_id}")
         self._committing = False
         self._heard = _Heard()
         self._initiated = False
@@ -381,8 +379,8 @@ class KafkaProducer:
 
     def send_offsets(self, offsets: Mapping[TopicPartition, Committed], membership: Membership) -> None:
         # This one can lose its answer while the broker is away, and then heeds no timeout (librdkafka issue 5456).
-        self._lasting.begin(self._send_offsets, _places(offsets), membership.token)
-        self._wait(_LASTING_S)
+        self._calls.begin(self._send_offsets, _places(offsets), membership.token)
+        self._wait(_RETURN_S)
 
     def begin_commit(self, offsets: Mapping[TopicPartition, Committed], membership: Membership) -> None:
         def send_and_commit() -> None:
@@ -392,7 +390,7 @@ class KafkaProducer:
                 raise Abortable(str(error)) from error
             self._commit()
 
-        self._lasting.begin(send_and_commit)
+        self._calls.begin(send_and_commit)
         self._committing = True
 
     def commit(self) -> None:
@@ -400,7 +398,7 @@ class KafkaProducer:
             self._commit()
             return
         self._committing = False
-        self._wait(2 * _LASTING_S)
+        self._wait(2 * _RETURN_S)
 
     def _send_offsets(self, places: Sequence[Place], token: object) -> None:
         self._call(self._client.send_offsets_to_transaction, places, token, _CALL_S)
@@ -411,7 +409,7 @@ class KafkaProducer:
 
     def _wait(self, timeout_s: float) -> None:
         try:
-            self._lasting.end(timeout_s)
+            self._calls.end(timeout_s)
         except NeverReturned:
             raise OutcomeUnknown(f"the client library has not come back for {timeout_s:.0f} s") from None
 
@@ -423,7 +421,7 @@ class KafkaProducer:
     def close(self) -> None:
         # Not the client's own close(): that aborts, and waits for it, when it is for a new producer to find out.
         self._producer = None
-        self._lasting.close()
+        self._calls.close()
 
     def _call(self, call: Any, *arguments: object) -> None:
         try:

@@ -12,7 +12,7 @@ class NeverReturned(Exception):
     """A call has not returned in time. It may still go on, so what it was about is not to be used any more."""
 
 
-class LastingCalls:
+class BoundedCalls:
     """Makes calls one after the other in a thread of its own. Of no further use after `NeverReturned`."""
 
     def __init__(self, name: str) -> None:
