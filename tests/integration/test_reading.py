@@ -5,6 +5,7 @@ import uuid
 import confluent_kafka
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
+from tests.support.waiting import until_initiated
 
 from tailrace.connection import Connection
 from tailrace.errors import TailraceError
@@ -26,7 +27,7 @@ def topic(connection: Connection) -> str:
     admin = AdminClient(connection.kafka)
     admin.create_topics([NewTopic(name, 2)])[name].result()
     producer = KafkaBackend(connection, "reading").producer(name)
-    producer.init()
+    until_initiated(producer)
     for number in range(10):
         producer.begin()
         producer.produce([Record(name, b"%d" % number, None, (), partition) for partition in (0, 1)])

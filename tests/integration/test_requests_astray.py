@@ -11,6 +11,7 @@ from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient, NewTopic
 from tests.support.proxied_kafka import ProxiedKafka
 from tests.support.tcp_proxy import ARRIVES_S, END_TXN, TXN_OFFSET_COMMIT, Harm
+from tests.support.waiting import until_initiated
 
 from tailrace.connection import Connection
 from tailrace.streaming.backends.abstract import Committed, Membership
@@ -47,7 +48,7 @@ class Answering:
         proxied = Connection(kafka={"bootstrap.servers": kafka.proxy.address}, registry="")
         self.producer = KafkaBackend(proxied, name).producer(name)
         assert isinstance(self.producer, KafkaProducer)
-        self.producer.init()
+        until_initiated(self.producer)
 
     def close(self) -> None:
         self._group.close()

@@ -8,6 +8,7 @@ from typing import Any
 
 from tailrace.local.health import ask
 from tailrace.local.process import Process
+from tailrace.streaming.backends.abstract import Retriable, TransactionalProducer
 
 PATIENCE_S = 200.0
 
@@ -34,6 +35,11 @@ def until(
             words = what if isinstance(what, str) else what()
             raise AssertionError(f"not within {PATIENCE_S:.0f} s: {words}") from last
         time.sleep(0.05)
+
+
+def until_initiated(producer: TransactionalProducer) -> None:
+    """Until the broker has loaded who writes transactions, which a new one does when it is first asked."""
+    until(lambda: producer.init() is None, "the producer's id", ignoring=(Retriable,))
 
 
 def until_answers(server: Process, address: str, path: str = "/ping") -> None:
