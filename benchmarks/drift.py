@@ -125,6 +125,7 @@ class World:
             "action_propensity": 1.0,
             "arm_propensity": 1.0,
             "guardrails": [],
+            "guarded": False,
             "latency_ms": 1.5,
         }
         draw = np.random.default_rng(number)

@@ -21,9 +21,9 @@ from benchmarks.harness import arguments, say
 from benchmarks.scorer_cases import CASES, Case
 from tailrace.avro.columns.decoder import ColumnDecoder
 from tailrace.runtime.memory import settle_memory
-from tailrace.scorer import event, splice
 from tailrace.scorer import pipeline as answer
 from tailrace.scorer import processor as logic
+from tailrace.scorer import splice
 from tailrace.scorer.batch import Batch
 from tailrace.scorer.explore import Exploration
 from tailrace.scorer.policy import Policy
@@ -45,7 +45,6 @@ STEPS: list[tuple[str, Any, str]] = [
     ("policy", Policy, "choose"),
     ("exploration", Exploration, "turn"),
     ("event: prepare the pieces", answer, "encode_events"),
-    ("event: ids, SHA-256 (kernel)", event, "write_ids"),
     ("event: put together (kernel)", splice, "splice"),
     ("event: values put together", splice.Splice, "finish"),
     ("tell the time", logic, "tell_time"),

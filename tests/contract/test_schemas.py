@@ -71,7 +71,8 @@ def test_a_prediction_nests_the_request_so_that_its_bytes_can_be_copied() -> Non
         "replaced": [{"field": "income", "value": "1.0", "reason": "missing"}], "score": 0.25,
         "probabilities": {}, "predicted_class": None, "value": None, "action": "approve", "rule": None,
         "action_propensity": 1.0, "arm_propensity": 1.0,
-        "guardrails": [{"guard": "domain", "field": None, "detail": "far"}],
+        "guardrails": [{"guard": "domain", "field": None, "detail": "far"}], "guarded": True,
+        "coverage": 0.9, "prediction_set": ["false", "true"], "interval_low": None, "interval_high": None,
         "explanation": [{"feature": "income", "contribution": 0.1}], "latency_ms": 1.5,
     }  # fmt: skip
     value = codec.encode(ids["credit.predictions"], prediction)

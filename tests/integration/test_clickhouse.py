@@ -443,6 +443,7 @@ def test_a_prediction_comes_out_as_it_went_in(clickhouse: ClickHouse) -> None:
         "action_propensity": 0.5,
         "arm_propensity": 1.0,
         "guardrails": [{"guard": "domain", "field": None, "detail": "far"}],
+        "guarded": True,
         "explanation": [{"feature": "income", "contribution": -0.5}],
         "latency_ms": 1.25,
     }

@@ -129,6 +129,7 @@ class World:
             "action_propensity": 1.0,
             "arm_propensity": 1.0,
             "guardrails": [],
+            "guarded": False,
             "latency_ms": 1.0,
         }
         value = self.codec.encode(self.schema_id, event)

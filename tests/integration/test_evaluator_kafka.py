@@ -142,6 +142,7 @@ class World:
                 "action_propensity": 1.0,
                 "arm_propensity": 1.0,
                 "guardrails": [],
+                "guarded": False,
                 "latency_ms": 1.0,
             }
             self.write(Record(topic, self.codec.encode(self.ids[topic], event), key.encode()))

@@ -369,7 +369,8 @@ def test_everything_that_was_answered_is_reproduced_to_the_bit(cluster: Cluster)
     predictions = [cluster.observer.decode(seen.value) for seen in logged if seen.value is not None]
     assert {e["served_by"] for e in predictions} >= {"model", "person"}
     assert any(e["explanation"] for e in predictions)
-    assert {f["guard"] for e in predictions for f in e["guardrails"]} >= {"domain", "uncertain", "score"}
+    assert {f["guard"] for e in predictions for f in e["guardrails"]} >= {"domain", "score"}
+    assert any(len(e["prediction_set"] or ["one"]) != 1 for e in predictions)
     assert any(e["action_propensity"] == 0.2 for e in predictions)
 
     code, found = reproduced(cluster)

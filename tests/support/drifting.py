@@ -177,6 +177,7 @@ class DriftWorld:
             "action_propensity": 1.0,
             "arm_propensity": 1.0,
             "guardrails": [],
+            "guarded": False,
             "latency_ms": 1.0,
         } | changed
 

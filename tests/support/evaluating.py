@@ -139,6 +139,7 @@ class Lab:
             "action_propensity": 1.0,
             "arm_propensity": 1.0,
             "guardrails": [],
+            "guarded": False,
             "latency_ms": 1.0,
         } | changed
 

@@ -145,7 +145,6 @@ for name, change in {
     "not-utf8": lambda d: d.replace(b"credit", b"\xff\xfe\xfd\xfc\xfb\xfa", 1),
     "nan": lambda d: d.replace(b'"absolute":1e-09', b'"absolute":NaN', 1),
     "unknown-form": said(form=2),
-    "unknown-field": said(run="os.system"),
     "pickle-format": said(format="pickle"),
     "no-inputs": said(inputs=[]),
     "negative-sequence": said(sequence=-1),

@@ -84,6 +84,7 @@ class JoinedLane:
             "action_propensity": 1.0,
             "arm_propensity": 1.0,
             "guardrails": [],
+            "guarded": False,
             "latency_ms": 1.0,
         } | changed
         return Record(topic, self.codec.encode(self.schema_ids[topic], event), key.encode())

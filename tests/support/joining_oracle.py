@@ -6,7 +6,6 @@ looks at every pair of a prediction and a truth, and takes the rules as the join
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -230,7 +229,7 @@ def _revisions(world: World, event: dict[str, Any], truths: list[_Truth], over: 
         name = f"{event['prediction_id']}|{cause}"
         found.append(
             {
-                "outcome_id": hashlib.sha256(name.encode()).hexdigest()[:32],
+                "outcome_id": name,
                 "prediction_id": event["prediction_id"],
                 "revision": len(found) + 1,
                 "replaces": last and last["outcome_id"],

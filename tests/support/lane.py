@@ -134,6 +134,7 @@ class HandmadeLane:
             "action_propensity": 1.0,
             "arm_propensity": 1.0,
             "guardrails": [],
+            "guarded": False,
             "latency_ms": 1.0,
         } | changed
 

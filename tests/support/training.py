@@ -104,6 +104,7 @@ def event(
         "action_propensity": 1.0,
         "arm_propensity": 1.0,
         "guardrails": [],
+        "guarded": False,
         "latency_ms": 1.0,
     }
     outcome = {

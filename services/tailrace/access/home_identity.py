@@ -13,8 +13,8 @@ from pathlib import Path
 from tailrace.access.private_files import write_private_once
 from tailrace.errors import TailraceError
 
-FORMAT = 2
-"""Raised whenever a home made before could not be gone on with: 2 since control records are signed."""
+FORMAT = 3
+"""Raised whenever a home made before could not be gone on with: 3 since ids are texts, and sets and intervals data."""
 
 
 def home_id(home: Path) -> str:

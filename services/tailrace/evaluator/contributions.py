@@ -90,11 +90,11 @@ class Contributions:
         """1 where the set or the interval of an answer holds the truth, 0 where not, NaN where either is not known."""
         if self.plan.contract.guardrails.coverage is None or answers.findings is None:
             return np.full(len(self.at), np.nan)
-        names = [*self.plan.contract.classes, None]
-        truth: list[Any] = [None if np.isnan(number) else number for number in self._numbers.tolist()]
         if self.plan.contract.classes:
-            truth = [names[number] for number in self.classes.tolist()]
-        found = answers.findings.covered([names[number] for number in answers.chosen.tolist()], truth)
+            names = [*self.plan.contract.classes, None]
+            found = answers.findings.holds_class([names[number] for number in self.classes.tolist()])
+        else:
+            found = answers.findings.holds_value(self._numbers)
         return np.where(self.known, found, np.nan)
 
 

@@ -38,14 +38,14 @@ class FieldReader:
         messages: Sequence[Message],
         names: Collection[str],
         bad: dict[int, BadRecord],
-        findings: str | None = None,
+        array: str | None = None,
     ) -> Iterator[tuple[list[int], Fields]]:
         """Rows of one schema at a time, as positions in ``messages`` and their fields; a field that the schema does
         not have is None.
 
         Args:
             bad: is told what cannot be read, by position.
-            findings: the name of an array that is read as well.
+            array: the name of an array that is read as well.
 
         Raises:
             Unavailable: a schema is not to be had for the moment.
@@ -59,7 +59,7 @@ class FieldReader:
                 bad[at] = error
         for schema_id, rows in sorted(by_schema.items()):
             left = rows
-            decoder = self._decoder(schema_id, frozenset(names), findings)
+            decoder = self._decoder(schema_id, frozenset(names), array)
             if decoder is not None:
                 found = decoder.decode([messages[row].value() or b"" for row in rows])
                 good = [True] * len(rows) if found.good is None else found.good.tolist()
@@ -68,9 +68,9 @@ class FieldReader:
                 columns = {
                     name: _values(found.columns[name]) if name in found.columns else nothing for name in names
                 }
-                if findings is not None:
-                    known = [self._array(schema_id, findings, piece) for piece in found.pieces.values]
-                    columns[findings] = [known[at] if at >= 0 else None for at in found.pieces.at.tolist()]
+                if array is not None:
+                    known = [self._array(schema_id, array, piece) for piece in found.pieces.values]
+                    columns[array] = [known[at] if at >= 0 else None for at in found.pieces.at.tolist()]
                 if left:
                     columns = {
                         name: [value for value, fine in zip(column, good, strict=True) if fine]
@@ -78,7 +78,7 @@ class FieldReader:
                     }
                 yield [row for row, fine in zip(rows, good, strict=True) if fine], columns
             if left:
-                others = [] if findings is None else [findings]
+                others = [] if array is None else [array]
                 yield self.read_plainly(messages, left, [*names, *others], bad)
 
     def read_plainly(
@@ -111,13 +111,13 @@ class FieldReader:
         except (LookupError, TypeError, ValueError, EOFError, SchemaParseException):
             return None
 
-    def _decoder(self, schema_id: int, names: frozenset[str], findings: str | None) -> ColumnDecoder | None:
+    def _decoder(self, schema_id: int, names: frozenset[str], array: str | None) -> ColumnDecoder | None:
         """None where the schema's rows have to be read one by one, or cannot be read at all."""
-        key = schema_id, names, findings
+        key = schema_id, names, array
         if key not in self._decoders:
             try:
                 schema: Any = self._codec.writer_schema(schema_id)
-                decoder = ColumnDecoder(schema, read=names, pieces=() if findings is None else (findings,))
+                decoder = ColumnDecoder(schema, read=names, pieces=() if array is None else (array,))
             except (BadRecord, ValueError, LookupError, TypeError):
                 return None
             self._decoders[key] = decoder

@@ -1,23 +1,17 @@
-"""What the findings of answers say: the flags that the contract's value may read, and sets and intervals."""
+"""What is logged beside answers: the flags that the contract's value may read, and sets and intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tailrace.evaluator.arrays import Floats, Mask
-from tailrace.models.guards.prediction_sets import (
-    DOMAIN,
-    INTERVAL,
-    PROBABILITIES,
-    SCORE,
-    UNCERTAIN,
-    interval_of,
-    set_holds,
-)
+from tailrace.evaluator.arrays import Floats, Ints, Mask
+
+FIELDS = ("guarded", "interval_low", "interval_high")
+SET = "prediction_set"
 
 
 @dataclass(frozen=True)
@@ -26,63 +20,54 @@ class LoggedFindings:
 
     Attributes:
         uncertain, guarded: as the policy saw them.
-        sets: what is said of the set or the interval; empty where the set is the predicted class alone, None where the
-            version did not answer itself or says nothing of the kind.
+        sets: None where the version did not answer itself, or there is none.
+        low, high: ends of the interval; NaN likewise.
     """
 
     uncertain: Mask
     guarded: Mask
-    sets: list[str | None]
+    sets: list[tuple[str, ...] | None]
+    low: Floats
+    high: Floats
 
-    def take(self, rows: Any) -> LoggedFindings:
-        return LoggedFindings(
-            self.uncertain[rows], self.guarded[rows], [self.sets[row] for row in rows.tolist()]
+    def take(self, rows: Ints) -> LoggedFindings:
+        sets = [self.sets[row] for row in rows.tolist()]
+        return LoggedFindings(self.uncertain[rows], self.guarded[rows], sets, self.low[rows], self.high[rows])
+
+    def holds_class(self, truth: Sequence[str | None]) -> Floats:
+        """1 where a row's set holds the true class, 0 where not, NaN where either is not known."""
+        return np.array(
+            [
+                np.nan if names is None or name is None else float(name in names)
+                for names, name in zip(self.sets, truth, strict=True)
+            ]
         )
 
-    def covered(self, chosen: Sequence[str | None], truth: Sequence[str | float | None]) -> Floats:
-        """1 where a row's set or interval holds the truth, 0 where not, NaN where either is not known.
-
-        Args:
-            chosen: the predicted class; None of a value.
-            truth: the true class or value.
-        """
-        known: dict[Any, float] = {}
-        found = np.full(len(truth), np.nan)
-        for row, about in enumerate(zip(self.sets, chosen, truth, strict=True)):
-            if about not in known:
-                known[about] = _covers(*about)
-            found[row] = known[about]
-        return found
-
-
-def _covers(said: str | None, chosen: str | None, truth: str | float | None) -> float:
-    if said is None or truth is None:
-        return np.nan
-    if isinstance(truth, str):
-        return float(set_holds(said, truth) if said else chosen == truth)
-    try:
-        low, high = interval_of(said)
-    except ValueError:  # no interval of any scorer's
-        return np.nan
-    return float(low <= truth <= high)
+    def holds_value(self, truth: Floats) -> Floats:
+        """The same of intervals and true values, NaN where one is not known."""
+        unknown = np.isnan(self.low) | np.isnan(self.high) | np.isnan(truth)
+        return np.where(unknown, np.nan, (self.low <= truth) & (truth <= self.high))
 
 
 def findings_of(
-    found: Sequence[Sequence[Mapping[str, Any]]], served_by: Sequence[str], with_classes: bool
+    served_by: Sequence[str],
+    guarded: Sequence[Any],
+    sets: Sequence[Any],
+    low: Sequence[Any],
+    high: Sequence[Any],
 ) -> LoggedFindings:
-    """The findings of events, given their guardrails and who answered.
+    """The findings of events, given fields of theirs.
 
-    What a version said and could not be used is not about the answer of its fallback, which stands beside it.
+    What a set or an interval holds is counted for the version that answered itself.
     """
-    rows = len(found)
-    uncertain, guarded = np.zeros(rows, dtype=np.bool_), np.zeros(rows, dtype=np.bool_)
-    sets: list[str | None] = [None] * rows
-    for row, (some, by) in enumerate(zip(found, served_by, strict=True)):
-        said = {each["guard"]: each["detail"] for each in some}
-        uncertain[row] = UNCERTAIN in said
-        guarded[row] = DOMAIN in said or (
-            by == "model" and not said.keys().isdisjoint((SCORE, PROBABILITIES))
-        )
-        if by == "model":
-            sets[row] = said.get(UNCERTAIN, "") if with_classes else said.get(INTERVAL)
-    return LoggedFindings(uncertain, guarded, sets)
+    own = np.array([by == "model" for by in served_by], dtype=np.bool_)
+    return LoggedFindings(
+        uncertain=np.array([names is not None and len(names) != 1 for names in sets], dtype=np.bool_),
+        guarded=np.array(guarded, dtype=np.bool_),
+        sets=[
+            None if names is None or not by_itself else tuple(names)
+            for names, by_itself in zip(sets, own.tolist(), strict=True)
+        ],
+        low=np.where(own, np.array(low, dtype=np.float64), np.nan),
+        high=np.where(own, np.array(high, dtype=np.float64), np.nan),
+    )

@@ -15,9 +15,9 @@ import numpy as np
 
 from tailrace.avro.codec import Codec
 from tailrace.errors import BadRecord
+from tailrace.evaluator import findings
 from tailrace.evaluator.arrays import Mask
 from tailrace.evaluator.fields import FieldReader, Fields
-from tailrace.evaluator.findings import findings_of
 from tailrace.evaluator.plan import EvaluationPlan
 from tailrace.evaluator.rows import GroundTruth, LoggedAnswers, OutcomeRows, Predicted
 from tailrace.evaluator.types import wrong_types
@@ -56,7 +56,6 @@ OUTCOME = (
 )
 PREDICTION = "prediction."
 """Where an outcome has its prediction."""
-FINDINGS = PREDICTION + "guardrails"
 
 
 class OfContract(NamedTuple):
@@ -81,7 +80,7 @@ class EventReader:
     Args:
         plan_of: the plan of the contract with this digest; None while it is not known.
         fields: the request fields that any contract's slices and value read.
-        findings: whether any contract reads what guards found.
+        reads_findings: whether any contract reads what guards found.
     """
 
     def __init__(
@@ -89,23 +88,25 @@ class EventReader:
         codec: Codec,
         plan_of: Callable[[str], EvaluationPlan | None],
         fields: Callable[[], frozenset[str]],
-        findings: Callable[[], bool],
+        reads_findings: Callable[[], bool],
     ) -> None:
         self._reader = FieldReader(codec)
         self._plan_of = plan_of
         self._fields = fields
-        self._findings = findings
+        self._reads_findings = reads_findings
 
     def read(self, messages: Sequence[Message], lane: str, *, outcomes: bool) -> ReadBatch:
         """Reads outcomes, or predictions, of a lane. Raises `Unavailable` while schemas are not to be had."""
         prefix = PREDICTION if outcomes else ""
         names = [*(OUTCOME if outcomes else ()), *(prefix + name for name in HEAD)]
-        fields_of_requests, with_findings = self._fields(), outcomes and self._findings()
+        fields_of_requests, with_findings = self._fields(), outcomes and self._reads_findings()
         names += [f"{prefix}request.{name}" for name in sorted(fields_of_requests)]
+        names += [prefix + name for name in findings.FIELDS] if with_findings else []
+        sets = prefix + findings.SET if with_findings else None
         bad: dict[int, BadRecord] = {}
         times = np.zeros(len(messages), dtype=np.int64)
         found = []
-        for at, fields in self._reader.read(messages, names, bad, FINDINGS if with_findings else None):
+        for at, fields in self._reader.read(messages, names, bad, sets):
             if untyped := wrong_types(fields, prefix):
                 bad |= {at[row]: error for row, error in untyped.items()}
                 good = [row for row in range(len(at)) if row not in untyped]
@@ -114,7 +115,10 @@ class EventReader:
                 some, positions = _take(fields, rows), [at[row] for row in rows]
                 plan = self._plan_of(digest)
                 # A contract may have been found that reads others as well.
-                if self._fields() != fields_of_requests or (outcomes and self._findings()) != with_findings:
+                if (
+                    self._fields() != fields_of_requests
+                    or (outcomes and self._reads_findings()) != with_findings
+                ):
                     return self.read(messages, lane, outcomes=outcomes)
                 if plan is None or plan.contract.lane != lane:
                     reason = f"no contract on {lane} has the digest {digest}"
@@ -122,7 +126,7 @@ class EventReader:
                     continue
                 if plan.contract.task == "multiclass":  # probabilities are maps
                     maps = [f"{prefix}probabilities", *(["champion.probabilities"] if outcomes else [])]
-                    maps += [FINDINGS] if with_findings else []
+                    maps += [] if sets is None else [sets]
                     positions, some = self._reader.read_plainly(messages, positions, [*names, *maps], bad)
                     untyped = wrong_types(some, prefix)
                 else:
@@ -266,7 +270,13 @@ def _answers(plan: EvaluationPlan, fields: Fields, prefix: str, rows: Sequence[i
         ),
         value=np.array(column("value"), dtype=np.float64),
         action=column("action"),
-        findings=findings_of(column("guardrails"), column("served_by"), bool(plan.contract.classes))
-        if plan.reads_findings and f"{prefix}guardrails" in fields
+        findings=findings.findings_of(
+            column("served_by"),
+            column("guarded"),
+            column(findings.SET),
+            column("interval_low"),
+            column("interval_high"),
+        )
+        if plan.reads_findings and prefix + findings.SET in fields
         else None,
     )

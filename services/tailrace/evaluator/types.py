@@ -14,6 +14,7 @@ from tailrace.evaluator.fields import Fields
 _NONE = type(None)
 _SCALARS = frozenset({int, float, bool, str, _NONE})
 _TEXT, _NUMBER = frozenset({str}), frozenset({int})
+_FLAG = frozenset({bool, float, int})  # columns have numbers
 _MAYBE_TEXT, _MAYBE_REAL = frozenset({str, _NONE}), frozenset({float, int, _NONE})
 _TYPES = {
     "event_time": _NUMBER,
@@ -29,11 +30,14 @@ _TYPES = {
     "predicted_class": _MAYBE_TEXT,
     "value": _MAYBE_REAL,
     "action": _TEXT,
+    "guarded": _FLAG,
+    "interval_low": _MAYBE_REAL,
+    "interval_high": _MAYBE_REAL,
     "revision": _NUMBER,
     "state": _TEXT,
     "duplicate_of": _MAYBE_TEXT,
     "known_at": _NUMBER,
-    "late": frozenset({bool, float, int}),
+    "late": _FLAG,
     "action_taken": _MAYBE_TEXT,
     "before.state": _MAYBE_TEXT,
     "before.action_taken": _MAYBE_TEXT,
@@ -56,8 +60,8 @@ def wrong_types(fields: Fields, prefix: str) -> dict[int, BadRecord]:
         own = name.removeprefix(prefix)
         if own.endswith("probabilities"):
             wrong |= {row: _bad(name) for row, value in enumerate(column) if not _is_shares(value)}
-        elif own.endswith("guardrails"):
-            wrong |= {row: _bad(name) for row, value in enumerate(column) if not _is_findings(value)}
+        elif own == "prediction_set":
+            wrong |= {row: _bad(name) for row, value in enumerate(column) if not _is_set(value)}
         else:
             allowed = _TYPES.get(own, _SCALARS)
             if not allowed.issuperset(map(type, column)):
@@ -80,12 +84,7 @@ def _is_shares(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(share, float) for share in value.values())
 
 
-def _is_findings(value: Any) -> bool:
-    if not isinstance(value, list):
-        return False
-    return all(
-        isinstance(each, dict)
-        and isinstance(each.get("guard"), str)
-        and isinstance(each.get("detail"), str | None)
-        for each in value
-    )
+def _is_set(value: Any) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)

@@ -5,10 +5,9 @@ The reference is fastavro with the outcome schema: tests hold the two equal, byt
 
 from __future__ import annotations
 
-import hashlib
-
 from tailrace.avro.encoding import NULL, SOME, long, sized, text
 from tailrace.joiner.match import Revision
+from tailrace.streaming.ids import outcome_id
 
 FIELDS = (
     "outcome_id",
@@ -30,16 +29,8 @@ FIELDS = (
 )
 """The fields of the outcome schema in the order in which they are written here."""
 
-ID_DIGITS = 32
-_SOME_ID = SOME + long(ID_DIGITS)
-_ID = long(ID_DIGITS)
 _FIRST = long(1) + NULL
 _STATES = {state: text(state) for state in ("labelled", "unlabelled", "assumed")}
-
-
-def outcome_id(prediction_id: bytes, cause: str) -> bytes:
-    """32 hex digits of SHA-256 over the prediction's id and what led to this revision: a source, or ``horizon``."""
-    return hashlib.sha256(prediction_id + b"|" + cause.encode()).hexdigest()[:ID_DIGITS].encode()
 
 
 def encode(header: bytes, revision: Revision) -> bytes:
@@ -50,16 +41,15 @@ def encode(header: bytes, revision: Revision) -> bytes:
     """
     prediction, label, action = revision.prediction, revision.label, revision.action
     replaces = prediction.outcome
-    prediction.outcome = own = outcome_id(prediction.id, revision.cause)
+    prediction.outcome = own = outcome_id(prediction.id.decode(), revision.cause).encode()
     duplicate_of, champion = prediction.duplicate_of, prediction.champion
     assert champion is not None, "an outcome before it is known who answered"
     assumed = (revision.assumed or NULL) + NULL + NULL + NULL
     return b"".join(
         (
             header,
-            _ID,
-            own,
-            _FIRST if replaces is None else long(revision.number) + _SOME_ID + replaces,
+            sized(own),
+            _FIRST if replaces is None else long(revision.number) + SOME + sized(replaces),
             _STATES[revision.state],
             NULL if duplicate_of is None else SOME + sized(duplicate_of),
             long(revision.known_at),

@@ -7,7 +7,7 @@ import sys
 
 from tailrace.joiner.match import Feedback, FeedbackValue, Prediction, Request
 
-FORMAT = f"2/{sys.version_info.major}.{sys.version_info.minor}"
+FORMAT = f"3/{sys.version_info.major}.{sys.version_info.minor}"
 """Stores of another format are wiped."""
 
 

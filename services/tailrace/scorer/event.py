@@ -14,13 +14,13 @@ import numpy as np
 
 from tailrace.avro.codec import HEADER, MAGIC
 from tailrace.avro.columns.bytes_column import BytesColumn
-from tailrace.avro.columns.decoder import Ints
+from tailrace.avro.columns.decoder import Ints, Mask
 from tailrace.avro.columns.numbering import distinct_numbers
 from tailrace.avro.encoding import NULL, SOME, double, long, text
 from tailrace.models.columns import Array
+from tailrace.models.guards.prediction_sets import PredictionSets, Uncertainty
 from tailrace.models.predictions import Predictions
 from tailrace.scorer.findings import Contribution, Finding, Findings
-from tailrace.scorer.id_kernels import ID_DIGITS, write_ids
 from tailrace.scorer.policy import Choice, Unscored
 from tailrace.scorer.rows import Replaced
 from tailrace.scorer.splice import Matrix, Splice
@@ -53,6 +53,11 @@ FIELDS = [
     "action_propensity",
     "arm_propensity",
     "guardrails",
+    "guarded",
+    "coverage",
+    "prediction_set",
+    "interval_low",
+    "interval_high",
     "explanation",
     "latency_ms",
 ]
@@ -116,12 +121,10 @@ def encode_events(of: AnswerIdentity, answers: ScoredAnswers) -> Records:
     """The prediction records, keyed by the canonical text of the contract's key field."""
     rows = len(answers.bodies)
     partitions, which = distinct_numbers(answers.partitions)
-    leads = BytesColumn.of([f"{of.id_role}|{answers.topic}/{p}/".encode() for p in partitions.tolist()])
-    ids = np.empty((rows, ID_DIGITS), dtype=np.uint8)
-    write_ids(leads.bytes, leads.begins, leads.ends, which, answers.offsets, ids)
+    leads = [f"{of.id_role}:{answers.topic}/{p}/".encode() for p in partitions.tolist()]
     event = Splice(rows)
-    event.same(HEADER.pack(MAGIC, of.schema_id) + long(ID_DIGITS))
-    event.matrix(ids)
+    event.same(HEADER.pack(MAGIC, of.schema_id))
+    event.numbered(leads, which, answers.offsets)
     event.texts(answers.request_ids)
     event.texts(answers.keys)
     event.longs(answers.event_times)
@@ -144,6 +147,8 @@ def encode_events(of: AnswerIdentity, answers: ScoredAnswers) -> Records:
     event.matrix(_numbers(answers.outputs, rows))
     _add_decisions(event, answers, double(of.arm_propensity))
     event.one_of([_items(list(map(_finding, kind))) for kind in answers.notes.kinds], answers.notes.which)
+    event.matrix(_booleans(answers.notes.flags.get("guarded"), rows))
+    _add_uncertainty(event, answers.notes.uncertainty)
     _add_some(event, rows, NULL, {row: _explanation(some) for row, some in answers.explanations.items()})
     event.same(double(answers.latency_ms))
     return Records(of.topic, event.finish(), answers.keys)
@@ -186,6 +191,24 @@ def _replacements(replaced: Mapping[int, Sequence[Replaced]]) -> dict[int, bytes
 
 def _finding(finding: Finding) -> bytes:
     return text(finding.guard) + _optional(finding.field) + text(finding.detail)
+
+
+def _booleans(holds: Mask | None, rows: int) -> Matrix:
+    column = np.zeros(rows, dtype=np.uint8) if holds is None else holds.view(np.uint8)
+    return column[:, np.newaxis]
+
+
+def _add_uncertainty(event: Splice, found: Uncertainty | None) -> None:
+    """Adds coverage, set, and both ends of the interval."""
+    if found is None:
+        event.same(NULL + NULL + NULL + NULL)
+    elif isinstance(found, PredictionSets):
+        event.same(SOME + double(found.coverage))
+        event.one_of([SOME + _items([text(name) for name in names]) for names in found.sets], found.which)
+        event.same(NULL + NULL)
+    else:
+        ends = np.column_stack([found.low, found.high])
+        event.matrix(_filled([SOME + double(found.coverage) + NULL + SOME, SOME, b""], ends))
 
 
 def _explanation(contributions: Sequence[Contribution]) -> bytes:

@@ -12,6 +12,7 @@ _BYTES = "Array(uint8, 1, 'C', readonly=True)"
 _INTS = "Array(int64, 1, 'A', readonly=True)"
 
 MOST_VARINT = 10
+MOST_DECIMALS = 19
 
 
 @kernel(f"void({_INTS}, uint8[:, ::1], int64[::1])")
@@ -27,6 +28,20 @@ def write_longs(numbers: Any, digits: Any, sizes: Any) -> None:
             size += 1
         digits[row, size] = left
         sizes[row] = size + 1
+
+
+@kernel(f"void({_INTS}, uint8[:, ::1], int64[::1])")
+def write_decimals(numbers: Any, digits: Any, sizes: Any) -> None:
+    """Numbers that are not negative, in decimal, each in the first ``sizes`` bytes of its row of ``digits``."""
+    for row in range(len(numbers)):
+        size, left = 1, numbers[row]
+        while left >= 10:
+            size, left = size + 1, left // 10
+        left = numbers[row]
+        for place in range(size - 1, -1, -1):
+            digits[row, place] = 48 + left % 10
+            left //= 10
+        sizes[row] = size
 
 
 @kernel(f"uint8[::1]({_BYTES}, int64[:, ::1], int64[:, ::1])")

@@ -9,6 +9,7 @@ import numpy as np
 
 from tailrace.avro.columns.decoder import Ints, Mask
 from tailrace.avro.columns.numbering import distinct_numbers
+from tailrace.models.guards.prediction_sets import Uncertainty
 
 Flag = Literal["uncertain", "guarded"]
 
@@ -33,12 +34,14 @@ class Findings:
         kinds: what there is to be said of a row, the findings in the order of the steps; the first of them is nothing.
         which: by row, which of them it is.
         flags: by name, absent where no row has it.
+        uncertainty: sets or intervals, where they are known.
     """
 
     def __init__(self, rows: int) -> None:
         self.kinds: list[tuple[Finding, ...]] = [()]
         self.which: Ints = np.zeros(rows, dtype=np.int64)
         self.flags: dict[str, Mask] = {}
+        self.uncertainty: Uncertainty | None = None
 
     def add(self, found: Mapping[int, Finding], flag: Flag | None = None) -> None:
         """Notes a finding about each of these rows, and raises a flag for them."""
@@ -65,4 +68,5 @@ class Findings:
         taken = Findings(len(some))
         taken.kinds, taken.which = list(self.kinds), self.which[some]
         taken.flags = {name: raised[some] for name, raised in self.flags.items()}
+        taken.uncertainty = None if self.uncertainty is None else self.uncertainty.take(some)
         return taken

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tailrace.avro.columns.bytes_column import BytesColumn, Data
 from tailrace.avro.columns.decoder import Ints
-from tailrace.scorer.event_kernels import MOST_VARINT, splice, write_longs
+from tailrace.scorer.event_kernels import MOST_DECIMALS, MOST_VARINT, splice, write_decimals, write_longs
 
 Matrix = NDArray[np.uint8]
 
@@ -52,6 +52,17 @@ class Splice:
         digits = np.empty((self._rows, MOST_VARINT), dtype=np.uint8)
         sizes = np.empty(self._rows, dtype=np.int64)
         write_longs(numbers, digits, sizes)
+        self._matrix(digits, sizes)
+
+    def numbered(self, leads: Sequence[bytes], which: Ints, numbers: Ints) -> None:
+        """Each row's text: the lead of this number, then the row's own number, not negative, in decimal; its length in
+        front.
+        """
+        digits = np.empty((self._rows, MOST_DECIMALS), dtype=np.uint8)
+        sizes = np.empty(self._rows, dtype=np.int64)
+        write_decimals(numbers, digits, sizes)
+        self.longs(np.array([len(lead) for lead in leads], dtype=np.int64)[which] + sizes)
+        self.one_of(leads, which)
         self._matrix(digits, sizes)
 
     def matrix(self, data: Matrix) -> None:

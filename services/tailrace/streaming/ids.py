@@ -21,11 +21,18 @@ def record_id(*parts: object) -> str:
 
 
 def prediction_id(role: str, source: RecordRef, version: int) -> str:
-    """The id of the prediction that this role makes of the request at these coordinates.
+    """``ROLE:TOPIC/PARTITION/OFFSET``: the id of the prediction that this role makes of the request there.
 
-    The version is part of it only in shadow, where several score one request.
+    The version is part of the role only in shadow, where several score one request: ``shadow-VERSION``.
     """
-    return record_id(id_role(role, version), source)
+    return f"{id_role(role, version)}:{source}"
+
+
+def outcome_id(prediction: str, cause: str) -> str:
+    """The id of the outcome of a prediction, given its id, and of what led to this revision: a label's or an action's
+    coordinates, or ``horizon``.
+    """
+    return f"{prediction}|{cause}"
 
 
 def id_role(role: str, version: int) -> str:

@@ -13,7 +13,7 @@ from tests.unit.evaluator.test_evaluator_logic import GOOD, Evaluation, metrics
 
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.guards.conformal import Quantiles
-from tailrace.models.guards.prediction_sets import interval_of, interval_text, set_holds, set_text
+from tailrace.models.guards.prediction_sets import PredictionSets
 from tailrace.models.package.build import build_package
 from tailrace.scorer.findings import Findings
 from tailrace.scorer.uncertainty import note_uncertainty
@@ -24,10 +24,6 @@ KNOWN = Quantiles(rows=100, levels=(0.9,), values=(0.5,))
 
 def evaluation(text: str, conformal: Quantiles | None = KNOWN) -> Evaluation:
     return Evaluation(Lab(text, holdouts={1: GOOD, 2: GOOD}, conformal=conformal))
-
-
-def finding(guard: str, detail: str) -> dict[str, Any]:
-    return {"guard": guard, "field": None, "detail": detail}
 
 
 def judged(e: Evaluation, rows: list[tuple[dict[str, Any], Any]]) -> dict[str, Any]:
@@ -44,18 +40,20 @@ def sure(name: str, **more: Any) -> dict[str, Any]:
     return {"score": 0.9 if name == "true" else 0.1, "predicted_class": name, "action": "approve"} | more
 
 
-def test_a_set_covers_the_classes_that_it_names_and_without_one_the_predicted_class() -> None:
-    both, none = (finding("uncertain", f"{said} at 0.9") for said in ("false, true", "no class"))
+def test_a_set_covers_the_classes_that_it_names() -> None:
+    both: list[str] = ["false", "true"]
     found = judged(
         evaluation(BINARY + COVERAGE),
         [
-            (sure("true"), True),
-            (sure("true"), False),
-            (sure("false", guardrails=[both]), True),
-            (sure("false", guardrails=[none]), False),
-            (sure("false", guardrails=[finding("domain", "far")]), False),
+            (sure("true", prediction_set=["true"]), True),
+            (sure("true", prediction_set=["true"]), False),
+            (sure("false", prediction_set=both), True),
+            (sure("false", prediction_set=[]), False),
+            (sure("false", prediction_set=["false"]), False),
             # Another answered: nothing is said of the version's own sets.
-            (sure("false", guardrails=[both], served_by="rule"), True),
+            (sure("false", prediction_set=both, served_by="previous"), True),
+            # The package did not know, or the contract did not ask yet.
+            (sure("false"), False),
         ],
     )
     coverage = metrics(found)["coverage"]
@@ -65,20 +63,20 @@ def test_a_set_covers_the_classes_that_it_names_and_without_one_the_predicted_cl
 
 
 def test_several_classes_and_values_are_covered_alike() -> None:
-    some = finding("uncertain", "iris, tulip at 0.9")
     said = {"predicted_class": "iris", "probabilities": {"iris": 0.5, "rose": 0.1, "tulip": 0.4}}
-    flowers = [({**said, "guardrails": [some]}, truth) for truth in ("iris", "tulip", "rose")]
-    found = metrics(judged(evaluation(MULTICLASS + COVERAGE), [*flowers, (said, "iris")]))
+    flowers = [({**said, "prediction_set": ["iris", "tulip"]}, truth) for truth in ("iris", "tulip", "rose")]
+    one = {**said, "prediction_set": ["iris"]}
+    found = metrics(judged(evaluation(MULTICLASS + COVERAGE), [*flowers, (one, "iris")]))
     assert found["coverage"]["value"] == 3 / 4
-    within = finding("interval", "1.5 to 2.5 at 0.9")
-    prices = [({"value": 2.0, "guardrails": [within]}, truth) for truth in (1.5, 2.5, 2.6)]
+    within = {"interval_low": 1.5, "interval_high": 2.5}
+    prices = [({"value": 2.0, **within}, truth) for truth in (1.5, 2.5, 2.6)]
     found = metrics(judged(evaluation(REGRESSION + COVERAGE), [*prices, ({"value": 2.0}, 2.0)]))
     assert (found["coverage"]["value"], found["coverage"]["n"]) == (2 / 3, 3)
 
 
 def test_a_corrected_label_is_taken_back() -> None:
     e = evaluation(BINARY + COVERAGE)
-    made = e.lab.prediction(**sure("true"))
+    made = e.lab.prediction(**sure("true", prediction_set=["true"]))
     first = e.lab.outcome(made, label=True)
     before = {"state": "labelled", "label": True, "action_taken": None}
     second = e.lab.outcome(made, label=False, revision=2, replaces="o", before=before)
@@ -100,24 +98,20 @@ VALUE = (
 
 
 def test_the_value_reads_what_the_policy_saw() -> None:
-    unsure, far, beyond = (
-        finding("uncertain", "false, true at 0.9"),
-        finding("domain", "x"),
-        finding("score", "x"),
-    )
+    unsure: list[str] = ["false", "true"]
     found = judged(
         evaluation(VALUE),
         [
             (sure("true"), True),
-            (sure("true", guardrails=[unsure]), True),
-            (sure("true", guardrails=[far]), True),
-            (sure("true", guardrails=[beyond]), True),
-            # The fallback's answer is not the one that was beyond its bounds.
-            (sure("true", guardrails=[beyond], served_by="previous"), True),
-            (sure("true", guardrails=[far, unsure]), True),
+            (sure("true", prediction_set=["true"]), True),
+            (sure("true", prediction_set=unsure), True),
+            (sure("true", prediction_set=[]), True),
+            (sure("true", guarded=True), True),
+            (sure("true", prediction_set=unsure, served_by="previous"), True),
+            (sure("true", guarded=True, prediction_set=unsure), True),
         ],
     )
-    assert found["value_total"] == 1 + 10 + 5 + 5 + 1 + 10
+    assert found["value_total"] == 1 + 1 + 10 + 10 + 5 + 10 + 10
 
 
 def test_where_nobody_knows_what_was_found_the_value_is_unknown() -> None:
@@ -129,15 +123,6 @@ def test_where_nobody_knows_what_was_found_the_value_is_unknown() -> None:
     paired = e.report(role="shadow", version=2, against=1)["paired"]
     assert {p["metric"]: p["n"] for p in paired}["value"] == 0
     assert {p["metric"]: p["n"] for p in paired}["accuracy"] == 1
-
-
-def test_what_is_written_is_read() -> None:
-    assert set_text([], 0.9) == "no class at 0.9"
-    text = set_text(["a", "b at c", "d"], 0.95)
-    assert [set_holds(text, name) for name in ("a", "b at c", "d", "b", "c", "no class")] == [True] * 3 + [
-        False
-    ] * 3
-    assert interval_of(interval_text(-1.25, 1e9, 0.9)) == (-1.25, 1e9)
 
 
 def test_reported_coverage_is_that_of_the_truths_and_what_the_package_promises() -> None:
@@ -152,6 +137,8 @@ def test_reported_coverage_is_that_of_the_truths_and_what_the_package_promises()
     note_uncertainty(notes, found, model, 0.9)
     assert found.score is not None
     assert found.predicted_class is not None
+    assert isinstance(notes.uncertainty, PredictionSets)
+    sets = [list(notes.uncertainty.sets[number]) for number in notes.uncertainty.which.tolist()]
     e = evaluation(BINARY + COVERAGE, built.manifest.conformal)
     rows = [
         (
@@ -159,7 +146,7 @@ def test_reported_coverage_is_that_of_the_truths_and_what_the_package_promises()
                 "score": float(found.score[at]),
                 "predicted_class": str(found.predicted_class[at]),
                 "action": "approve",
-                "guardrails": [f._asdict() for f in notes.kinds[notes.which[at]]],
+                "prediction_set": sets[at],
             },
             bool(actual[at]),
         )
@@ -175,14 +162,14 @@ def test_reported_coverage_is_that_of_the_truths_and_what_the_package_promises()
 
 def test_findings_are_read_alike_by_columns_and_one_by_one() -> None:
     e = evaluation(BINARY + COVERAGE)
-    both = finding("uncertain", "false, true at 0.9")
-    made = [e.lab.prediction(event_time=at, **sure("true", guardrails=[both] * (at % 2))) for at in range(20)]
+    sets = [["true"], ["car, new", "true"], None]
+    made = [e.lab.prediction(event_time=at, **sure("true", prediction_set=sets[at % 3])) for at in range(21)]
     outcomes = [e.lab.outcome(p, label=at % 4 == 0) for at, p in enumerate(made)]
     topic = e.lab.lane.outcomes
     messages = e.lab.messages(topic, outcomes)
     reader = e.windows._reader
 
-    def read(which: Any) -> list[str | None]:
+    def read(which: Any) -> list[tuple[str, ...] | None]:
         (found,) = reader.read(which, e.lab.lane.name, outcomes=True).found
         assert found.predicted.answers.findings is not None
         return found.predicted.answers.findings.sets
@@ -190,4 +177,4 @@ def test_findings_are_read_alike_by_columns_and_one_by_one() -> None:
     by_columns = read(messages)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reader._reader, "_decoder", lambda *_: None)
-        assert read(messages) == by_columns == ["", both["detail"]] * 10
+        assert read(messages) == by_columns == [("true",), ("car, new", "true"), None] * 7

@@ -83,9 +83,10 @@ def test_a_home_made_before_is_refused_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "data/kafka/logs/meta.properties").write_text("")
     with pytest.raises(TailraceError, match="down --purge"):
         Home(tmp_path).prepare()
-    (tmp_path / "home.json").write_text('{"format": 3, "id": "x"}')
-    with pytest.raises(TailraceError, match="format 3"):
-        Home(tmp_path).prepare()
+    for other in (2, 4):
+        (tmp_path / "home.json").write_text(f'{{"format": {other}, "id": "x"}}')
+        with pytest.raises(TailraceError, match=f"format {other}.*format 3.*down --purge"):
+            Home(tmp_path).prepare()
 
 
 def test_a_home_keeps_its_id_and_is_its_owners_alone(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from typing import Any
 
@@ -13,16 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailrace.avro.columns.bytes_column import BytesColumn
-from tailrace.avro.encoding import long
+from tailrace.avro.encoding import long, sized
 from tailrace.avro.strict_types import plain
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records.schemas import prediction_schema, request_schema
+from tailrace.models.guards.prediction_sets import PredictionIntervals, PredictionSets
 from tailrace.models.predictions import Predictions
 from tailrace.scorer.event import FIELDS, AnswerIdentity, ScoredAnswers, encode_events
 from tailrace.scorer.findings import Contribution, Finding, Findings
-from tailrace.scorer.id_kernels import write_ids
 from tailrace.scorer.policy import Choice
 from tailrace.scorer.rows import Replaced
+from tailrace.scorer.splice import Splice
 from tailrace.streaming.ids import id_role, prediction_id
 from tailrace.streaming.records import RecordRef
 
@@ -73,10 +73,20 @@ def outputs(task: str, numbers: list[list[float]]) -> Predictions:
 
 
 @st.composite
-def noted(draw: st.DrawFn, rows: int) -> Findings:
+def noted(draw: st.DrawFn, task: str, rows: int) -> Findings:
     found = Findings(rows)
     for step in draw(st.lists(st.dictionaries(st.integers(0, rows - 1), FINDING), max_size=3)):
-        found.add(step)
+        found.add(step, draw(st.sampled_from([None, "guarded"])))
+    if draw(st.booleans()):
+        return found
+    coverage = draw(st.floats(0, 1))
+    if task == "regression":
+        low, high = (draw(st.lists(DOUBLE, min_size=rows, max_size=rows)) for _ in range(2))
+        found.uncertainty = PredictionIntervals(coverage, np.array(low), np.array(high))
+        return found
+    sets = draw(st.lists(st.lists(TEXT, max_size=3).map(tuple), min_size=1, max_size=3))
+    which = draw(st.lists(st.integers(0, len(sets) - 1), min_size=rows, max_size=rows))
+    found.uncertainty = PredictionSets(coverage, tuple(sets), np.array(which), np.zeros(rows, dtype=np.bool_))
     return found
 
 
@@ -108,7 +118,7 @@ def batches(draw: st.DrawFn) -> tuple[str, AnswerIdentity, ScoredAnswers, list[d
     replaced = st.lists(st.builds(Replaced, TEXT, st.none() | TEXT, TEXT), min_size=1, max_size=2)
     texts = st.lists(TEXT.map(str.encode), min_size=rows, max_size=rows)
     answers = ScoredAnswers(
-        topic=draw(st.text(max_size=200)),  # the hash behind an id is of one block, or of several
+        topic=draw(st.text(max_size=200)),
         partitions=np.array(
             draw(st.lists(st.integers(0, 200), min_size=rows, max_size=rows)), dtype=np.int64
         ),
@@ -124,13 +134,23 @@ def batches(draw: st.DrawFn) -> tuple[str, AnswerIdentity, ScoredAnswers, list[d
         options=options,
         latency_ms=draw(DOUBLE),
         replaced=draw(st.dictionaries(st.integers(0, rows - 1), replaced)),
-        notes=draw(noted(rows)),
+        notes=draw(noted(task, rows)),
         explanations=draw(st.dictionaries(st.integers(0, rows - 1), st.lists(CONTRIBUTION, max_size=2))),
         propensities=draw(
             st.just([]) | st.lists(st.floats(0, 1), min_size=len(options), max_size=len(options))
         ),
     )
     return task, identity, answers, requests
+
+
+def uncertainty_of(notes: Findings, row: int) -> dict[str, Any]:
+    match notes.uncertainty:
+        case None:
+            return {}
+        case PredictionSets(coverage, sets, which):
+            return {"coverage": coverage, "prediction_set": list(sets[which[row]])}
+        case PredictionIntervals(coverage, low, high):
+            return {"coverage": coverage, "interval_low": low[row], "interval_high": high[row]}
 
 
 def expected(
@@ -173,6 +193,8 @@ def expected(
         "action_propensity": answers.propensities[int(answers.choices[row])] if answers.propensities else 1.0,
         "arm_propensity": of.arm_propensity,
         "guardrails": [f._asdict() for f in answers.notes.kinds[answers.notes.which[row]]],
+        "guarded": "guarded" in answers.notes.flags and bool(answers.notes.flags["guarded"][row]),
+        **uncertainty_of(answers.notes, row),
         "explanation": [c._asdict() for c in answers.explanations[row]]
         if row in answers.explanations
         else None,
@@ -206,15 +228,12 @@ def test_numbers_are_zig_zag(number: int) -> None:
     assert long(number) == written("long", number)  # type: ignore[arg-type]
 
 
-def test_ids_are_hashes_whatever_their_length() -> None:
-    lengths, offsets = range(200), (0, 9, 10, 2**62)
-    leads = BytesColumn.of([b"l" * length for length in lengths])
+def test_ids_are_texts_whatever_their_length() -> None:
+    lengths, offsets = range(200), (0, 9, 10, 99, 2**62, 2**63 - 1)
+    leads = [b"l" * length for length in lengths]
     which = np.repeat(np.arange(len(leads)), len(offsets))
-    at = np.array(offsets * len(leads), dtype=np.int64)
-    found = np.empty((len(which), 32), dtype=np.uint8)
-    write_ids(leads.bytes, leads.begins, leads.ends, which, at, found)
-    assert [row.tobytes().decode() for row in found] == [
-        hashlib.sha256(b"l" * length + b"%d" % offset).hexdigest()[:32]
-        for length in lengths
-        for offset in offsets
+    rows = Splice(len(which))
+    rows.numbered(leads, which, np.array(offsets * len(leads), dtype=np.int64))
+    assert [bytes(row) for row in rows.finish()] == [
+        sized(b"l" * length + b"%d" % offset) for length in lengths for offset in offsets
     ]

@@ -169,6 +169,7 @@ def test_a_row_out_of_the_domain_is_flagged_and_named() -> None:
     assert (usual["action"], usual["guardrails"]) == ("refer", [])
     assert (strange["action"], strange["served_by"]) == ("person", "model")
     assert [(f["guard"], f["field"]) for f in strange["guardrails"]] == [("domain", "debt_ratio")]
+    assert (usual["guarded"], strange["guarded"]) == (False, True)
 
 
 def test_a_score_out_of_its_bounds_is_flagged() -> None:
@@ -177,3 +178,4 @@ def test_a_score_out_of_its_bounds_is_flagged() -> None:
     assert (fine["action"], fine["guardrails"]) == ("refer", [])
     assert high["action"] == "person"
     assert [f["guard"] for f in high["guardrails"]] == ["score"]
+    assert (fine["guarded"], high["guarded"]) == (False, True)

@@ -15,6 +15,7 @@ from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher, formula_m
 from tailrace.contracts.language.load import load_contract
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.guards.conformal import Quantiles, conformal_quantiles, nonconformity
+from tailrace.models.guards.prediction_sets import PredictionSets
 from tailrace.models.manifest import Manifest
 from tailrace.models.package.build import build_package
 from tailrace.models.predictions import Predictions
@@ -87,10 +88,17 @@ def noted(probabilities: list[list[float]], most: float | None) -> Findings:
     return notes
 
 
+def sets_of(notes: Findings) -> list[tuple[str, ...]]:
+    assert isinstance(notes.uncertainty, PredictionSets)
+    assert notes.uncertainty.coverage == 0.9
+    return [notes.uncertainty.sets[number] for number in notes.uncertainty.which.tolist()]
+
+
 def test_a_set_of_one_class_is_certain() -> None:
     notes = noted([[0.9, 0.1, 0.0], [0.5, 0.45, 0.05], [0.4, 0.3, 0.3]], 0.6)
     assert notes.flags["uncertain"].tolist() == [False, True, False]
-    assert [f.detail for f in notes.kinds[notes.which[1]]] == ["a, b at 0.9"]
+    assert sets_of(notes) == [("a",), ("a", "b"), ("a",)]
+    assert sets_of(notes.take(np.array([1, 0]))) == [("a", "b"), ("a",)]
 
 
 @given(
@@ -100,19 +108,18 @@ def test_a_set_of_one_class_is_certain() -> None:
 def test_each_row_has_its_own_set(probabilities: list[list[float]], most: float) -> None:
     notes = noted(probabilities, most)
     for row, said in enumerate(probabilities):
-        held = [name for name, p in zip("abc", said, strict=True) if 1.0 - p <= most]
-        expected = [] if len(held) == 1 else [f"{', '.join(held) or 'no class'} at 0.9"]
-        assert [f.detail for f in notes.kinds[notes.which[row]]] == expected
-        assert ("uncertain" in notes.flags and bool(notes.flags["uncertain"][row])) == bool(expected)
+        held = tuple(name for name, p in zip("abc", said, strict=True) if 1.0 - p <= most)
+        assert sets_of(notes)[row] == held
+        assert ("uncertain" in notes.flags and bool(notes.flags["uncertain"][row])) == (len(held) != 1)
 
 
 def test_no_class_and_every_class_are_uncertain() -> None:
     for probabilities, most, said in (
-        ([0.4, 0.3, 0.3], 0.1, "no class at 0.9"),
-        ([1.0, 0.0, 0.0], None, "a, b, c at 0.9"),
+        ([0.4, 0.3, 0.3], 0.1, ()),
+        ([1.0, 0.0, 0.0], None, ("a", "b", "c")),
     ):
         notes = noted([probabilities], most)
-        assert [f.detail for f in notes.kinds[notes.which[0]]] == [said]
+        assert (sets_of(notes), notes.flags["uncertain"].tolist()) == ([said], [True])
 
 
 def bench(text: str, most: float | None, **changed: Any) -> Bench:
@@ -135,16 +142,17 @@ COVERAGE = CONTRACT + "guardrails: {coverage: 90%}\n"
 def test_an_uncertain_answer_goes_where_the_policy_says() -> None:
     made = bench(COVERAGE, 0.6)
     sure, unsure = made.events(made.requests(REQUEST | {"income": 200_000.0}, REQUEST | {"debt_ratio": 1.0}))
-    assert (sure["action"], sure["guardrails"]) == ("approve", [])
+    assert (sure["action"], sure["prediction_set"]) == ("approve", ["false"])
     assert (unsure["action"], unsure["score"]) == ("person", 0.5)
-    assert unsure["guardrails"] == [{"guard": "uncertain", "field": None, "detail": "false, true at 0.9"}]
+    assert (unsure["coverage"], unsure["prediction_set"]) == (0.9, ["false", "true"])
+    assert (unsure["guardrails"], unsure["guarded"]) == ([], False)
 
 
 @pytest.mark.parametrize(("text", "changed"), [(CONTRACT, {}), (COVERAGE, {"conformal": None})])
 def test_nothing_is_uncertain_where_nobody_asks_or_knows(text: str, changed: dict[str, Any]) -> None:
     made = bench(text, 0.6, **changed)
     (event,) = made.events(made.requests(REQUEST | {"debt_ratio": 1.0}))
-    assert (event["action"], event["guardrails"]) == ("refer", [])
+    assert (event["action"], event["coverage"], event["prediction_set"]) == ("refer", None, None)
 
 
 def test_a_value_comes_with_its_interval() -> None:
@@ -155,4 +163,4 @@ def test_a_value_comes_with_its_interval() -> None:
     made = bench(text, 0.25)
     (event,) = made.events(made.requests({"request_id": "r", "income": 40_000.0, "debt_ratio": 1.0}))
     assert event["value"] == 0.5
-    assert event["guardrails"] == [{"guard": "interval", "field": None, "detail": "0.25 to 0.75 at 0.9"}]
+    assert (event["coverage"], event["interval_low"], event["interval_high"]) == (0.9, 0.25, 0.75)

@@ -97,14 +97,14 @@ def prediction(request: str, offset: int, shadow: bool = False) -> dict[str, Any
         "contract_digest": CONTRACT.digest, "rollout_revision": 1, "runtime": {}, "role": role,
         "served_by": "model", "request": {"request_id": request, "income": 1.5}, "replaced": [],
         "score": 0.25, "probabilities": {}, "action": "approve", "action_propensity": 1.0,
-        "arm_propensity": 1.0, "guardrails": [], "latency_ms": 1.0,
+        "arm_propensity": 1.0, "guardrails": [], "guarded": False, "latency_ms": 1.0,
     }  # fmt: skip
 
 
 def outcome(predicted: dict[str, Any], **changed: Any) -> dict[str, Any]:
     label, action = changed.pop("label_source", None), changed.pop("action_source", None)
     return {
-        "outcome_id": f"o-{predicted['prediction_id'][:6]}-{changed.get('revision', 1)}",
+        "outcome_id": f"{predicted['prediction_id']}|{changed.get('revision', 1)}",
         "revision": 1, "replaces": None, "state": "labelled", "duplicate_of": None, "known_at": 9,
         "late": False, "label": True, "label_time": 8, "label_source": label and label._asdict(),
         "labelled_by": None, "action_taken": None, "action_source": action and action._asdict(),

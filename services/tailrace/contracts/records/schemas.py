@@ -81,7 +81,11 @@ def prediction_schema(contract: ModelContract) -> AvroSchema:
     reproduced.
     """
     fields = [
-        _field("prediction_id", "string", "Hash of role and source: the same however often it is computed."),
+        _field(
+            "prediction_id",
+            "string",
+            "ROLE:TOPIC/PARTITION/OFFSET, of the request: the same at each attempt.",
+        ),
         _field("request_id", "string", "The request's id, or its coordinates where it has none."),
         _field("key", "string", "Canonical text of the contract's key field; also the record's key."),
         _field("event_time", _TIMESTAMP, "The request's event time, or when it was appended to the log."),
@@ -109,6 +113,11 @@ def prediction_schema(contract: ModelContract) -> AvroSchema:
         _field("action_propensity", "double", "Probability with which this action was chosen."),
         _field("arm_propensity", "double", "Probability with which this version was chosen."),
         _field("guardrails", _array(_FINDING), "What the guards found."),
+        _field("guarded", "boolean", "Whether the policy was told that the answer may not be trusted."),
+        _nullable("coverage", "double", "With which probability the set or the interval holds the truth."),
+        _nullable("prediction_set", _array("string"), "For a target with classes: those that may be true."),
+        _nullable("interval_low", "double", "For a numeric target: the lower end of its interval."),
+        _nullable("interval_high", "double", "The upper end."),
         _field(
             "explanation", ["null", _array(_CONTRIBUTION)], "Contributions of features, where computed.", None
         ),
@@ -123,7 +132,11 @@ def outcome_schema(contract: ModelContract) -> AvroSchema:
     """
     truth = _TYPES[contract.target.type]
     fields = [
-        _field("outcome_id", "string", "Hash of the prediction's id and of what led to this revision."),
+        _field(
+            "outcome_id",
+            "string",
+            "The prediction's id, and what led to this revision: coordinates, or the horizon.",
+        ),
         _field(
             "revision", "int", "1 for the first outcome of a prediction, one more for each that replaces it."
         ),

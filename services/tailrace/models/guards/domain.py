@@ -33,7 +33,7 @@ class TrainingDomain(BaseModel):
     whose length is the distance, None for the columns as they are. ``marked`` names numbers that may be missing.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     marked: tuple[str, ...]
     centre: tuple[Finite, ...]

@@ -1,35 +1,74 @@
-"""How sure an answer is, as its findings say it: scorers write these texts, and whoever judges answers reads them."""
+"""How sure an answer is: the classes, or the interval, that hold the truth as often as the contract's coverage says.
+
+Split conformal prediction by the quantiles that a package brings (models/guards/conformal.py). A set of one class is
+certain; one of several, or of none (every class is less likely than the true ones were), is not. An interval has the
+same width for every row, so that none is less certain than another.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 
-UNCERTAIN, INTERVAL, DOMAIN, SCORE, PROBABILITIES = (
-    "uncertain",
-    "interval",
-    "domain",
-    "score",
-    "probabilities",
-)
-"""Names of findings. Without ``uncertain`` the set is the predicted class alone."""
+import numpy as np
 
+from tailrace.avro.columns.bytes_kernels import distinct
+from tailrace.avro.columns.decoder import Ints, Mask
+from tailrace.models.columns import Array
+from tailrace.models.guards.conformal import Quantiles
+from tailrace.models.predictions import Predictions
 
-def set_text(classes: Iterable[str], coverage: float) -> str:
-    """A set of classes that holds the truth with a probability of ``coverage``."""
-    return f"{', '.join(classes) or 'no class'} at {coverage:.6g}"
+DOMAIN, SCORE, PROBABILITIES = "domain", "score", "probabilities"
+"""Names of findings."""
 
 
-def interval_text(low: float, high: float, coverage: float) -> str:
-    """An interval that does."""
-    return f"{low:.9g} to {high:.9g} at {coverage:.6g}"
+@dataclass(frozen=True)
+class PredictionSets:
+    """The sets of some rows. Many rows have the same, so that it is kept once.
+
+    Attributes:
+        sets: the different sets, each in the order of the classes.
+        which: by row, the number of its set.
+        uncertain: where a set is not of one class.
+    """
+
+    coverage: float
+    sets: tuple[tuple[str, ...], ...]
+    which: Ints
+    uncertain: Mask
+
+    def take(self, rows: Ints) -> PredictionSets:
+        return PredictionSets(self.coverage, self.sets, self.which[rows], self.uncertain[rows])
 
 
-def set_holds(text: str, name: str) -> bool:
-    """Whether a class is in the set that a text says."""
-    return f", {name}, " in f", {text.rpartition(' at ')[0]}, "
+@dataclass(frozen=True)
+class PredictionIntervals:
+    """The intervals of some rows; their ends may be infinite."""
+
+    coverage: float
+    low: Array
+    high: Array
+
+    def take(self, rows: Ints) -> PredictionIntervals:
+        return PredictionIntervals(self.coverage, self.low[rows], self.high[rows])
 
 
-def interval_of(text: str) -> tuple[float, float]:
-    """The ends of the interval that a text says."""
-    low, _, high = text.rpartition(" at ")[0].partition(" to ")
-    return float(low), float(high)
+Uncertainty = PredictionSets | PredictionIntervals
+
+
+def uncertainty(outputs: Predictions, quantiles: Quantiles, coverage: float) -> Uncertainty:
+    """The set of each row, or its interval where the model says a value."""
+    most = quantiles.at(coverage)
+    if outputs.value is not None:
+        return PredictionIntervals(coverage, outputs.value - most, outputs.value + most)
+    assert outputs.probabilities is not None
+    assert outputs.most_probable is not None
+    within = 1.0 - outputs.probabilities <= most
+    classes = len(outputs.classes)
+    uncertain = within @ np.ones(classes) != 1
+    begins = np.arange(0, within.size, classes)
+    begins[~uncertain] = -1
+    which, firsts = distinct(within.view(np.uint8).ravel(), begins, begins + classes)
+    others = [tuple(np.array(outputs.classes)[within[row]].tolist()) for row in firsts.tolist()]
+    # A set of one class is that of the most probable one.
+    numbers = np.where(uncertain, classes + which, outputs.most_probable)
+    return PredictionSets(coverage, (*((name,) for name in outputs.classes), *others), numbers, uncertain)
