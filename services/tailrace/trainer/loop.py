@@ -22,7 +22,7 @@ from tailrace.errors import TailraceError, Unavailable
 from tailrace.runtime.service import Service
 from tailrace.signing.trust import TrustStore
 from tailrace.streaming.backends.abstract import Fatal, LogError
-from tailrace.streaming.backends.kafka.backend import KafkaProducer
+from tailrace.streaming.backends.kafka.producer import KafkaProducer
 from tailrace.streaming.backends.kafka.reading import Ends
 from tailrace.streaming.consumer_loop import so_far
 from tailrace.streaming.records import Message, Record, TopicPartition
