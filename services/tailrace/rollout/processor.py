@@ -12,7 +12,6 @@ makes again from where it is needed, as the commit says, up to the committed off
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -61,8 +60,6 @@ from tailrace.streaming.backends.abstract import Committed, History
 from tailrace.streaming.processor import Clock, Output
 from tailrace.streaming.records import Message, PausedPartition, RecordRef, TopicPartition
 from tailrace.telemetry.reasons import one_of
-
-log = logging.getLogger(__name__)
 
 TakenBack = Callable[[RolloutState, ModelContract, Mapping[str, Any]], Move | None]
 RefuseCommand = Callable[[Mapping[str, Any], Place], str | None]

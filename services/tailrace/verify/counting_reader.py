@@ -14,8 +14,8 @@ from tailrace.verify.report import VerifyReport
 _TELL_EVERY = 10_000
 
 
-class EventReader:
-    """Reads.
+class CountingReader:
+    """Reads, and counts.
 
     Args:
         progress: is told how many records have been read.

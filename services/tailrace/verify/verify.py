@@ -23,7 +23,7 @@ from tailrace.streaming.backends.kafka.topics import LANE, topics_read_by
 from tailrace.streaming.records import Message
 from tailrace.streaming.records import TopicPartition as Partition
 from tailrace.verify.control_facts import READ_IN_ORDER, ControlFacts
-from tailrace.verify.event_reader import EventReader
+from tailrace.verify.counting_reader import CountingReader
 from tailrace.verify.lane_answers import SCORER, LaneAnswers
 from tailrace.verify.log import Log, OffsetRange
 from tailrace.verify.logged import known_to, messages_at, packages
@@ -88,11 +88,11 @@ class Verification:
         """
         began = time.monotonic()
         with closing(self._log):
-            self._run(EventReader(self._log, self._report, progress))
+            self._run(CountingReader(self._log, self._report, progress))
         self._report.seconds = time.monotonic() - began
         return self._report
 
-    def _run(self, reader: EventReader) -> None:
+    def _run(self, reader: CountingReader) -> None:
         applied = self._applied()
         models = self._models(applied)
         names = sorted({applied.current[model].contract.lane for model in models})
@@ -137,7 +137,7 @@ class Verification:
             self._log.retained([lane.requests, lane.labels, lane.actions]),
         )
 
-    def _settle(self, bounds: _Lane, reader: EventReader, control: ControlFacts) -> None:
+    def _settle(self, bounds: _Lane, reader: CountingReader, control: ControlFacts) -> None:
         """Outcomes are read before answers, answers before requests: what is named must then be there."""
         lane, report = bounds.lane, self._report
         contracts = [a.contract for a in control.contracts.by_digest.values() if a.contract.lane == lane.name]
@@ -168,7 +168,7 @@ class Verification:
         self._report.report_problems(rescorer.problems(messages, partial(messages_at, self._connection)))
         self._report.rescored = len(messages)
 
-    def _compare_rows(self, reader: EventReader, rows: StoredRows) -> None:
+    def _compare_rows(self, reader: CountingReader, rows: StoredRows) -> None:
         stored = topics_read_by("sink")
         ranges = {p: r for p, r in reader.ranges.items() if _general(p.topic) in stored}
         events = {p: reader.events[p].array() for p in ranges}
