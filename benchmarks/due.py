@@ -20,7 +20,7 @@ from tests.support.memory_registry import MemoryRegistry
 
 from benchmarks.harness import Broker, broker, say
 from benchmarks.join import PARTITIONS, START, Joiner, joining, produce
-from tailrace.streaming.backends.kafka.backend import KafkaConsumer
+from tailrace.streaming.backends.kafka.consumer import KafkaConsumer
 from tailrace.streaming.backends.kafka.topics import ensure_topics, lane_topics
 from tailrace.streaming.partitioner import partition_of
 from tailrace.streaming.processor import Clock, Output

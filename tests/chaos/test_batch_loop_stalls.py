@@ -20,8 +20,8 @@ from tests.support.waiting import PATIENCE_S
 
 from tailrace.connection import Connection
 from tailrace.local.kafka import LocalKafka
-from tailrace.streaming.backends.kafka.backend import SESSION_TIMEOUT_MS
 from tailrace.streaming.backends.kafka.clients import end
+from tailrace.streaming.backends.kafka.consumer import SESSION_TIMEOUT_MS
 from tailrace.streaming.backends.kafka.reading import TopicReader, read_all
 
 LONG = os.environ.get("TAILRACE_CHAOS") == "long"

@@ -28,7 +28,7 @@ from tailrace.evaluator.windows import PerformanceWindows
 from tailrace.joiner.processor import JoiningProcessor
 from tailrace.rollout.processor import RolloutProcessor
 from tailrace.sink.rows import RowReader
-from tailrace.streaming.backends.kafka.backend import MAX_MESSAGE_BYTES
+from tailrace.streaming.backends.kafka.producer import MAX_MESSAGE_BYTES
 from tailrace.streaming.backends.kafka.topics import control_topics, lane_topics, topic_files, topics_read_by
 from tailrace.streaming.processor import Processor
 from tailrace.streaming.records import PlainMessage, Record

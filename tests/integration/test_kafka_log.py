@@ -12,8 +12,9 @@ from tests.support.log_conformance import LogConformance
 from tailrace.connection import Connection
 from tailrace.local.kafka import LocalKafka
 from tailrace.streaming.backends.abstract import Backend, TransactionalProducer
-from tailrace.streaming.backends.kafka.backend import KafkaBackend, KafkaProducer
+from tailrace.streaming.backends.kafka.backend import KafkaBackend
 from tailrace.streaming.backends.kafka.clients import sending
+from tailrace.streaming.backends.kafka.producer import KafkaProducer
 from tailrace.streaming.time_source import SystemClock
 
 

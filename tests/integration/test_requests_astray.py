@@ -15,7 +15,8 @@ from tests.support.waiting import until_initiated
 
 from tailrace.connection import Connection
 from tailrace.streaming.backends.abstract import Committed, Membership
-from tailrace.streaming.backends.kafka.backend import KafkaBackend, KafkaProducer
+from tailrace.streaming.backends.kafka.backend import KafkaBackend
+from tailrace.streaming.backends.kafka.producer import KafkaProducer
 from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.streaming.records import Record, TopicPartition
 

@@ -14,7 +14,8 @@ from tests.support.waiting import PATIENCE_S
 from tailrace.connection import Connection
 from tailrace.local.kafka import LocalKafka
 from tailrace.streaming.backends.abstract import Committed, History
-from tailrace.streaming.backends.kafka.backend import SESSION_TIMEOUT_MS, KafkaBackend
+from tailrace.streaming.backends.kafka.backend import KafkaBackend
+from tailrace.streaming.backends.kafka.consumer import SESSION_TIMEOUT_MS
 from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.streaming.records import Message, TopicPartition
 from tailrace.streaming.runner import ExactlyOnceRunner

@@ -18,28 +18,11 @@ from tests.support.training import DAY, contract_text
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.state.contracts import AppliedContract
-from tailrace.trainer.decide import (
-    ENDS,
-    FAILED,
-    PUBLISHED,
-    REJECTED,
-    TRAINING,
-    Alerted,
-    Applied,
-    CaughtUp,
-    DriftJudged,
-    Event,
-    OpenTrigger,
-    Run,
-    RunStep,
-    StartRun,
-    State,
-    WindowJudged,
-    WritePlan,
-    decide,
-    run_id,
-)
+from tailrace.trainer.decide import StartRun, WritePlan, decide
 from tailrace.trainer.events import record_of, run_of
+from tailrace.trainer.happened import Alerted, Applied, CaughtUp, DriftJudged, Event, RunStep, WindowJudged
+from tailrace.trainer.run import ENDS, FAILED, PUBLISHED, REJECTED, TRAINING, OpenTrigger, Run, run_id
+from tailrace.trainer.state import State
 
 SCHEDULES = 250
 COOLDOWN = 3

@@ -13,7 +13,7 @@ CLIENTS = ("Producer", "Consumer", "AdminClient", "BoundedProducer", "producer",
 """What makes them; the last two are of tailrace/client/kafka.py."""
 FACTORIES = {
     "services/tailrace/client/kafka.py": "producer",
-    "services/tailrace/streaming/backends/kafka/backend.py": "_new",
+    "services/tailrace/streaming/backends/kafka/producer.py": "_new",
     "services/tailrace/streaming/backends/kafka/topics.py": "_admin",
     "tests/unit/streaming/backends/test_kafka_sender.py": "sender",
 }

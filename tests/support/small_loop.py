@@ -43,9 +43,12 @@ from tailrace.streaming.inline_executor import Inline
 from tailrace.streaming.processor import Processor
 from tailrace.streaming.records import Message, Record
 from tailrace.streaming.runner import ExactlyOnceRunner
-from tailrace.trainer.decide import CaughtUp, OpenTrigger, Run, State, decide, run_id
+from tailrace.trainer.decide import decide
 from tailrace.trainer.events import TOPICS, Events
 from tailrace.trainer.events import record_of as training_run
+from tailrace.trainer.happened import CaughtUp
+from tailrace.trainer.run import OpenTrigger, Run, run_id
+from tailrace.trainer.state import State
 from tailrace.windows.kinds import Windows
 from tailrace.windows.processor import WindowedProcessor
 

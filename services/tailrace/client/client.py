@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 
 from tailrace.access.credentials import APPLICATION
-from tailrace.avro.codec import Codec
 from tailrace.avro.registry import RegistryClient
 from tailrace.client import kafka, records
 from tailrace.client.answers import AnswerReader
-from tailrace.client.errors import DeliveryFailed, Rejected
+from tailrace.client.errors import Rejected
 from tailrace.client.facts import ModelFacts, contracts_in_force
+from tailrace.client.patient_codec import PatientCodec
+from tailrace.client.record_sender import RecordSender, delivery_failed
 from tailrace.client.records import Draft, Time
 from tailrace.connection import Connection, connect
 from tailrace.contracts.records import lanes
-from tailrace.contracts.records.schemas import subject
-from tailrace.errors import BadRecord, TailraceError, Unavailable, UsageError
-from tailrace.streaming.backends.kafka.clients import is_unknown
+from tailrace.errors import UsageError
 from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.streaming.records import RecordRef
-
-T = TypeVar("T")
-
-_REGISTRY_S = 30.0
-"""How long the registry may be away before the caller is told."""
-
-Delivered = Callable[[KafkaError | None, Any], None]
 
 
 class Client:
@@ -50,19 +41,14 @@ class Client:
 
     def __init__(self, connection: Connection | None = None, home: Path | str | None = None) -> None:
         self._connection = connection or connect(home=None if home is None else Path(home), user=APPLICATION)
-        self._registry = RegistryClient(self._connection.registry, self._connection.registry_auth)
-        self._codec = Codec(self._registry)
+        registry = RegistryClient(self._connection.registry, self._connection.registry_auth)
+        self._closed = threading.Event()
+        self._codec = PatientCodec(registry, self._closed)
+        self._producer = kafka.producer(self._connection)
+        self._sender = RecordSender(self._producer, self._codec, self._closed)
         self._lock = threading.RLock()
         self._facts: dict[str, ModelFacts] = {}
-        self._schema_ids: dict[str, int] = {}
         self._answers: dict[str, AnswerReader] = {}
-        self._failures: list[tuple[str, KafkaError]] = []
-        self._producer = kafka.producer(self._connection)
-        self._closed = threading.Event()
-        self._reporting = threading.Thread(
-            target=self._report_deliveries, name="tailrace deliveries", daemon=True
-        )
-        self._reporting.start()
 
     def __enter__(self) -> Self:
         return self
@@ -96,7 +82,7 @@ class Client:
             DeliveryFailed: records that were sent before were not delivered.
         """
         draft = self._request(model, row, key, request_id, event_time)
-        self._send(self.facts(model), "requests", draft)
+        self._sender.send(self.facts(model), "requests", draft)
         return draft.request_id
 
     def predict(
@@ -126,10 +112,10 @@ class Client:
             if error is None:
                 waiter.delivered(RecordRef.of(message))
             else:
-                waiter.failed(_failed([(draft.request_id, error)]))
+                waiter.failed(delivery_failed([(draft.request_id, error)]))
 
         try:
-            self._produce(facts, "requests", draft, delivered)
+            self._sender.produce(facts, "requests", draft, delivered)
             return waiter.wait(timeout)
         finally:
             answers.forget(message_key, waiter)
@@ -150,7 +136,7 @@ class Client:
             DeliveryFailed: as in :meth:`send`.
         """
         facts = self.facts(model)
-        self._send(facts, "labels", records.label(facts, value, request_id, key, event_time, by))
+        self._sender.send(facts, "labels", records.label(facts, value, request_id, key, event_time, by))
 
     def act(
         self,
@@ -168,7 +154,7 @@ class Client:
             DeliveryFailed: as in :meth:`send`.
         """
         facts = self.facts(model)
-        self._send(facts, "actions", records.action(facts, action, request_id, key, event_time, by))
+        self._sender.send(facts, "actions", records.action(facts, action, request_id, key, event_time, by))
 
     def predictions(
         self, model: str, *, shadow: bool = False, from_start: bool = False, idle: float | None = None
@@ -193,12 +179,7 @@ class Client:
         Raises:
             DeliveryFailed: it has not.
         """
-        left = self._producer.flush(timeout)
-        self._raise_failures()
-        if left:
-            raise TailraceError(
-                f"{left} records are still on their way after {timeout:g} s: is the broker there?"
-            )
+        self._sender.flush(timeout)
 
     def close(self) -> None:
         """Flushes and ends the background threads. Raises as :meth:`flush` does."""
@@ -208,7 +189,7 @@ class Client:
             self.flush()
         finally:
             self._closed.set()
-            self._reporting.join()
+            self._sender.close()
             self._producer.close()
             for answers in self._answers.values():
                 answers.close()
@@ -232,8 +213,8 @@ class Client:
     def _read_contracts(self) -> None:
         messages = read_all(self._connection, [lanes.CONTRACTS])
         values = [value for message in messages if (value := message.value()) is not None]
-        self._facts = contracts_in_force(self._patiently(partial(self._decode, value)) for value in values)
-        self._schema_ids.clear()
+        self._facts = contracts_in_force(self._codec.decode(value) for value in values)
+        self._codec.forget_schemas()
 
     def _request(
         self,
@@ -253,51 +234,10 @@ class Client:
     def _answers_of(self, facts: ModelFacts) -> AnswerReader:
         with self._lock:
             if facts.lane.name not in self._answers:
-                self._answers[facts.lane.name] = AnswerReader(self._connection, facts.lane, self._decode)
+                self._answers[facts.lane.name] = AnswerReader(
+                    self._connection, facts.lane, self._codec.decode_now
+                )
             return self._answers[facts.lane.name]
-
-    def _decode(self, value: bytes | None) -> dict[str, Any]:
-        return dict(self._codec.decode(value).record)
-
-    def _send(self, facts: ModelFacts, kind: str, draft: Draft) -> None:
-        self._raise_failures()
-
-        def delivered(error: KafkaError | None, _: Any) -> None:
-            if error is not None:
-                with self._lock:
-                    self._failures.append((draft.request_id or draft.key, error))
-
-        self._produce(facts, kind, draft, delivered)
-
-    def _produce(
-        self,
-        facts: ModelFacts,
-        kind: str,
-        draft: Draft,
-        delivered: Delivered,
-    ) -> None:
-        topic = f"{facts.lane.name}.{kind}"
-        value = self._encode(facts, topic, draft.record)
-        try:
-            self._producer.produce(topic, value, draft.key.encode(), on_delivery=delivered)
-        except KafkaException as error:
-            raise DeliveryFailed(error.args[0].str(), [draft.request_id or draft.key]) from error
-
-    def _encode(self, facts: ModelFacts, topic: str, record: dict[str, Any]) -> bytes:
-        schema_subject = subject(topic, facts.model, facts.lane.name)
-        with self._lock:
-            schema_id = self._schema_ids.get(schema_subject)
-            if schema_id is None:
-                found = self._patiently(lambda: self._registry.latest(schema_subject))
-                if found is None:
-                    raise TailraceError(
-                        f"the registry has no schema {schema_subject}: `tailrace apply` registers it"
-                    )
-                schema_id = self._schema_ids[schema_subject] = found.id
-        try:
-            return self._patiently(lambda: self._codec.encode(schema_id, record))
-        except BadRecord as bad:
-            raise Rejected(bad.code, bad.reason, bad.field) from bad
 
     def _follow(self, topic: str, from_start: bool, idle: float | None) -> Iterator[dict[str, Any]]:
         follower = kafka.Follower(
@@ -311,34 +251,9 @@ class Client:
                     message = follower.poll(0.1 if idle is None else min(0.1, idle))
                     if message is None or message.value() is None:
                         continue
-                    yield self._patiently(partial(self._decode, message.value()))
+                    yield self._codec.decode(message.value())
                     last = time.monotonic()
             finally:
                 follower.close()
 
         return events()
-
-    def _patiently(self, ask: Callable[[], T]) -> T:
-        """Asks again while the registry is away, for a while."""
-        deadline = time.monotonic() + _REGISTRY_S
-        while True:
-            try:
-                return ask()
-            except Unavailable as away:
-                if time.monotonic() > deadline or self._closed.wait(0.2):
-                    raise TailraceError(str(away)) from away
-
-    def _report_deliveries(self) -> None:
-        while not self._closed.is_set():
-            self._producer.poll(0.1)
-
-    def _raise_failures(self) -> None:
-        with self._lock:
-            failures, self._failures = self._failures, []
-        if failures:
-            raise _failed(failures)
-
-
-def _failed(failures: Sequence[tuple[str, KafkaError]]) -> DeliveryFailed:
-    unknown = [name for name, error in failures if is_unknown(error)]
-    return DeliveryFailed(failures[0][1].str(), [name for name, _ in failures], unknown)

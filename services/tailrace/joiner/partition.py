@@ -10,8 +10,9 @@ from tailrace.joiner.intake import PendingFeedback
 from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.partition_state import ACTIONS, LABELS, PREDICTIONS, Facts, PartitionState
 from tailrace.joiner.progress import NEVER, Order, Progress
-from tailrace.joiner.step import MARK_EVERY_MS, PartitionStep, StepResult
+from tailrace.joiner.step import PartitionStep, StepResult
 from tailrace.joiner.store import STANDING, KeyValueStore
+from tailrace.joiner.watermarks import MARK_EVERY_MS
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.bounds import Budget
 from tailrace.streaming.records import Message

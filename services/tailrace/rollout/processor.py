@@ -12,10 +12,8 @@ makes again from where it is needed, as the commit says, up to the committed off
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import (
@@ -34,13 +32,9 @@ from tailrace.contracts.state.copies import Copies
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.kinds import KIND_OF_TOPIC
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.errors import Unavailable
-from tailrace.models.catalog import LEAP, Catalog
 from tailrace.models.errors import PackageRefused
-from tailrace.models.manifest import Manifest
 from tailrace.models.rollout_state.fold import (
     EVENT_TIME,
-    SEQUENCE,
     Rollouts,
     RolloutState,
     state_after,
@@ -52,32 +46,21 @@ from tailrace.rollout.decide import (
     CommandRefused,
     RolloutStep,
     apply_command,
-    newly_serving,
     refuse,
     register,
 )
-from tailrace.rollout.judge import Distrust, Move, move, relies_on_fallbacks, rolled_back, tried
+from tailrace.rollout.draft import BatchDraft
+from tailrace.rollout.judge import Move, move, relies_on_fallbacks, rolled_back, tried
+from tailrace.rollout.package_trust import OpenPackage, PackageTrust, Verify, evidence_of
 from tailrace.rollout.paired_reports import PairedReports
 from tailrace.rollout.refusals import Refusals
-from tailrace.rollout.step_fields import canary_fields, experiment_fields, folded_facts
+from tailrace.rollout.step_fields import folded_facts, step_fields
 from tailrace.signing.trust import Place
 from tailrace.streaming.backends.abstract import Committed, History
 from tailrace.streaming.processor import Clock, Output
-from tailrace.streaming.records import Message, PausedPartition, Record, RecordRef, TopicPartition
+from tailrace.streaming.records import Message, PausedPartition, RecordRef, TopicPartition
 from tailrace.telemetry.reasons import one_of
 
-log = logging.getLogger(__name__)
-
-
-class Opened(Protocol):
-    """A package that has passed its checks."""
-
-    @property
-    def manifest(self) -> Manifest: ...
-
-
-Verify = Callable[[Mapping[str, Any]], object]
-OpenPackage = Callable[[Mapping[str, Any], ModelContract, int], Opened]
 TakenBack = Callable[[RolloutState, ModelContract, Mapping[str, Any]], Move | None]
 RefuseCommand = Callable[[Mapping[str, Any], Place], str | None]
 
@@ -85,40 +68,8 @@ _INPUTS = frozenset(KIND_OF_TOPIC)
 _JUDGED_ONLY = frozenset({CONTRACTS, ROLLOUTS, CLOCKS, DRIFT_REPORTS, TRAINING_RUNS})
 _REPORTS = TopicPartition(PERFORMANCE_REPORTS, 0)
 _FIRST_COUNTS = (PERFORMANCE_REPORTS, ALERTS)
-
-
-@dataclass
-class _Draft:
-    """A batch's decisions, each on top of the one before.
-
-    ``positions`` are, by input topic, the offset behind what was folded.
-    """
-
-    rollouts: Rollouts
-    folded: Mapping[str, PairedReports]
-    positions: dict[str, int]
-    refusals: Refusals
-    states: dict[str, RolloutState] = field(default_factory=dict)
-    reports: dict[str, PairedReports] = field(default_factory=dict)
-    sequences: dict[str, int] = field(default_factory=dict)
-    commands: set[str] = field(default_factory=set)
-    records: list[Record] = field(default_factory=list)
-    steps: int = 0
-
-    def state(self, model: str) -> RolloutState:
-        return self.states.get(model) or self.rollouts.state(model)
-
-    def reports_of(self, model: str) -> PairedReports:
-        """To be changed by this batch, and by nothing else."""
-        if model not in self.reports:
-            self.reports[model] = self.folded[model].copy() if model in self.folded else PairedReports()
-        return self.reports[model]
-
-    def sequence(self, model: str) -> int:
-        return self.sequences.get(model, self.rollouts.sequences.get(model, 0))
-
-    def obeyed(self, command_id: str) -> bool:
-        return command_id in self.commands or command_id in self.rollouts.commands
+_NEVER_TWICE = (*_FIRST_COUNTS, COMMANDS)
+"""A copy of what was decided on decides nothing: these are read again from their start."""
 
 
 class RolloutProcessor:
@@ -141,17 +92,15 @@ class RolloutProcessor:
     ) -> None:
         self._records = records
         self._alerts = RolloutAlerts(records)
-        self._verify = verify
-        self._open = open_package
+        self._trust = PackageTrust(verify, open_package)
         self._refuse_command = refuse_command
         self._contracts = Contracts()
-        self._catalog = Catalog(verify)
         self._rollouts = Rollouts()
         self._state = ControlState(
             records,
             {
                 CONTRACTS: self._contracts.apply,
-                MANIFESTS: self._catalog.apply,
+                MANIFESTS: self._trust.catalog.apply,
                 ROLLOUTS: self._rollouts.apply,
             },
         )
@@ -159,7 +108,7 @@ class RolloutProcessor:
         self._decided: dict[str, int] = {}
         # How many steps have been committed, as far as this instance knows; and what it waits for.
         self._steps = 0
-        self._drafted: tuple[Output, _Draft] | None = None
+        self._drafted: tuple[Output, BatchDraft] | None = None
         self._reports: dict[str, PairedReports] = {}
         self._reports_from: int | None = None
         self._positions: dict[str, int] = {}
@@ -188,10 +137,7 @@ class RolloutProcessor:
             if partition == _REPORTS:
                 self._reports.clear()
                 self._reports_from = facts.get("from")
-            if partition.topic in (
-                *_FIRST_COUNTS,
-                COMMANDS,
-            ):  # not to decide on a copy of what was decided on
+            if partition.topic in _NEVER_TWICE:
                 history[partition] = (0, committed.offset)
         return history
 
@@ -203,22 +149,20 @@ class RolloutProcessor:
                 if command is not None and self._refuse_command(command, (topic, offset)) is None:
                     self._decided.setdefault(command["command_id"], offset)
                 continue
-            copy = self._copies.is_copy(message)
-            if (
-                topic == PERFORMANCE_REPORTS
-                and self._reports_from is not None
-                and offset >= self._reports_from
-            ):
-                report = None if copy else self._records.read(message)
-                if report is not None:
-                    self._reports.setdefault(report["model"], PairedReports()).apply(report, offset)
+            is_copy = self._copies.is_copy(message)
+            needed_from = None if topic != PERFORMANCE_REPORTS else self._reports_from
+            if is_copy or needed_from is None or offset < needed_from:
+                continue
+            report = self._records.read(message)
+            if report is not None:
+                self._reports.setdefault(report["model"], PairedReports()).apply(report, offset)
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
         for partition in partitions:
             self._holding.pop(partition, None)
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
-        draft = _Draft(self._rollouts, self._reports, dict(self._positions), self._refusals.copy())
+        draft = BatchDraft(self._rollouts, self._reports, dict(self._positions), self._refusals.copy())
         holds: dict[TopicPartition, PausedPartition] = {}
         for message in batch:
             partition = TopicPartition(message.topic(), message.partition())
@@ -252,7 +196,7 @@ class RolloutProcessor:
 
     # What happens ---
 
-    def _decide(self, message: Message, draft: _Draft) -> str | None:
+    def _decide(self, message: Message, draft: BatchDraft) -> str | None:
         """Adds what follows from one message to the draft; or says what has to be waited for first."""
         if self._rollouts.steps < self._steps:
             return f"{self._steps - self._rollouts.steps} committed rollout steps are yet to be read back"
@@ -286,28 +230,29 @@ class RolloutProcessor:
         return None
 
     def _rolled_back(
-        self, judge: TakenBack, record: Mapping[str, Any], source: RecordRef, draft: _Draft
+        self, judge: TakenBack, record: Mapping[str, Any], source: RecordRef, draft: BatchDraft
     ) -> None:
         applied = self._contracts.current.get(record["model"])
-        if applied is not None:
-            found = judge(draft.state(record["model"]), applied.contract, record)
-            if found is None:
-                return
-            why = self._untrusted(draft.state(record["model"]), found.step)
-            if why is None:
-                self._write(found.step, source, BY_ITSELF, None, found.evidence, draft)
-            else:
-                state = draft.state(record["model"])
-                draft.records.append(self._alerts.rollback_refused(record, state, found, why, source))
+        if applied is None:
+            return
+        state = draft.state(record["model"])
+        found = judge(state, applied.contract, record)
+        if found is None:
+            return
+        why = self._trust.untrusted(state, found.step)
+        if why is None:
+            self._write(found.step, source, BY_ITSELF, None, found.evidence, draft)
+        else:
+            draft.records.append(self._alerts.rollback_refused(record, state, found, why, source))
 
-    def _move(self, model: str, source: RecordRef, draft: _Draft) -> None:
+    def _move(self, model: str, source: RecordRef, draft: BatchDraft) -> None:
         """Takes the steps that follow by themselves from what is known now."""
         applied = self._contracts.current.get(model)
         if applied is None:
             return
         while True:
-            state, reports = draft.state(model), draft.reports.get(model) or self._reports.get(model)
-            found = move(state, applied.contract, reports or PairedReports(), self._distrust(model))
+            reports = draft.reports_so_far(model) or PairedReports()
+            found = move(draft.state(model), applied.contract, reports, self._trust.distrust(model))
             if found is None:
                 break
             self._write(found.step, source, BY_ITSELF, None, found.evidence, draft)
@@ -316,57 +261,49 @@ class RolloutProcessor:
             now = draft.state(model).experiment
             draft.reports[model].rewards.keep(() if now is None else [arm.version for arm in now.arms])
 
-    def _published(self, record: Mapping[str, Any], message: Message, draft: _Draft) -> str | None:
+    def _published(self, record: Mapping[str, Any], message: Message, draft: BatchDraft) -> str | None:
         source, appended = RecordRef.of(message), message.timestamp()[1]
         model, version = record["model"], record["version"]
-        state = draft.state(model)
-        if version in state.known:
+        known = draft.state(model).known
+        if version in known:
             return None  # published once more
-        applied = self._contracts.current.get(model)
-        evidence = {"artifact_digest": record["digest"]}
         try:
-            self._verify(record)
-            if version > max(state.known, default=0) + LEAP:
-                raise PackageRefused("manifest", f"version {version} leaps far beyond all that are known")
+            self._trust.take_in(record, known)
         except PackageRefused as refused:  # it counts for nothing: another may be published under its number
             if draft.refusals.count(MANIFESTS, appended).is_told:
                 draft.records.append(self._alerts.package_refused(record, refused, source, appended))
             return None
-        # What reads the control topics may have come no further than a stranger's manifest of the same version.
-        self._catalog.apply(record)
+        applied = self._contracts.current.get(model)
         if applied is None:
             # Whoever is trusted has published under a contract that was applied, so it is on its way.
             return f"version {version} of {model} is published, and its contract has not been read yet"
+        self._let_in(record, applied.contract, source, appended, draft)
+        return None
+
+    def _let_in(
+        self,
+        record: Mapping[str, Any],
+        contract: ModelContract,
+        source: RecordRef,
+        appended: int,
+        draft: BatchDraft,
+    ) -> None:
+        """Registers a version, or refuses it for good."""
+        model, version, sequence = record["model"], record["version"], draft.sequence(record["model"])
+        evidence = {"artifact_digest": record["digest"]}
         try:
-            opened = self._opened(record, applied.contract, draft.sequence(model))
-            if opened.manifest.sequence > draft.sequence(model) + LEAP:
-                raise PackageRefused("anti-rollback", "its sequence leaps far beyond all that were let in")
+            manifest = self._trust.open(record, contract, sequence)
         except PackageRefused as refused:
-            step = refuse(state, version, f"refused ({refused.check}): {refused.reason}"[:1000])
+            step = refuse(draft.state(model), version, f"refused ({refused.check}): {refused.reason}"[:1000])
             draft.records.append(self._alerts.package_refused(record, refused, source, appended))
             evidence |= {"check": refused.check}
         else:
-            step = register(state, version)
-            holdout = opened.manifest.holdout
-            evidence |= {
-                "checks": "size, signature, digest, anti-rollback, schema, model, golden, latency, memory",
-                SEQUENCE: str(opened.manifest.sequence),
-                "holdout_rows": str(holdout.rows),
-                **{f"holdout_{metric}": repr(value) for metric, value in sorted(holdout.metrics.items())},
-            }
-            draft.sequences[model] = max(draft.sequence(model), opened.manifest.sequence)
+            step = register(draft.state(model), version)
+            evidence |= evidence_of(manifest)
+            draft.sequences[model] = max(sequence, manifest.sequence)
         self._write(step, source, BY_ITSELF, None, evidence, draft)
-        return None
 
-    def _opened(self, record: Mapping[str, Any], contract: ModelContract, newer_than: int) -> Opened:
-        try:
-            return self._open(record, contract, newer_than)
-        except (PackageRefused, Unavailable):
-            raise
-        except Exception as error:  # a package that breaks its own opening is a bad package
-            raise PackageRefused("open", f"{type(error).__name__}: {error}") from error
-
-    def _command(self, command: Mapping[str, Any], message: Message, draft: _Draft) -> None:
+    def _command(self, command: Mapping[str, Any], message: Message, draft: BatchDraft) -> None:
         if command["command"] == RETRAIN or draft.obeyed(command["command_id"]):
             return
         source = RecordRef.of(message)
@@ -381,7 +318,7 @@ class RolloutProcessor:
             applied = self._contracts.current.get(command["model"])
             state = draft.state(command["model"])
             step = apply_command(state, command, None if applied is None else applied.contract)
-            why = self._untrusted(state, step)
+            why = self._trust.untrusted(state, step)
             if why is not None:
                 raise CommandRefused(why)
         except CommandRefused as refused:
@@ -391,28 +328,6 @@ class RolloutProcessor:
         self._write(step, source, command["by"], command["command_id"], evidence, draft)
         draft.commands.add(command["command_id"])
 
-    # Whom to trust ---
-
-    def _distrust(self, model: str) -> Distrust:
-        def why(version: int) -> str | None:
-            record = self._catalog.record(model, version)
-            try:
-                if record is not None:
-                    self._verify(record)
-            except PackageRefused as refused:
-                return f"nothing would take version {version} up: {refused.reason}"
-            return None
-
-        return why
-
-    def _untrusted(self, before: RolloutState, step: RolloutStep) -> str | None:
-        """Why nothing would take up what the step has answer, or shadow, that did not before."""
-        distrust = self._distrust(step.state.model)
-        found = (distrust(version) for version in sorted(newly_serving(before, step)))
-        return next((why for why in found if why is not None), None)
-
-    # Records ---
-
     def _write(
         self,
         step: RolloutStep,
@@ -420,31 +335,15 @@ class RolloutProcessor:
         by: str,
         command_id: str | None,
         evidence: dict[str, str],
-        draft: _Draft,
+        draft: BatchDraft,
     ) -> None:
-        state, model = step.state, step.state.model
+        model = step.state.model
         before, applied = draft.state(model), self._contracts.current.get(model)
-        reports = draft.reports.get(model) or self._reports.get(model)
+        reports = draft.reports_so_far(model)
         if reports is not None and reports.event_time is not None:
             evidence = evidence | {EVENT_TIME: str(reports.event_time)}
         record = {
-            "model": model,
-            "revision": state.revision,
-            "follows": before.revision,
-            "step": step.name,
-            "version": step.version,
-            "champion": state.champion,
-            "previous": state.previous,
-            "shadow": list(state.shadow),
-            "candidates": list(state.candidates),
-            "rejected": list(state.rejected),
-            "retired": list(state.retired),
-            "rolled_back": list(state.rolled_back),
-            "frozen": state.frozen,
-            "off": state.off,
-            **canary_fields(state.canary),
-            **experiment_fields(state.experiment),
-            "reason": step.reason,
+            **step_fields(before, step),
             "by": by,
             "command_id": command_id,
             "source": source._asdict(),

@@ -1,4 +1,4 @@
-"""The fields of a rollout step's record that follow from parts of the state."""
+"""The fields of a rollout step's record that follow from the state before and after it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,36 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tailrace.models.rollout_state.fold import CanaryState, ExperimentState
+from tailrace.models.rollout_state.fold import CanaryState, ExperimentState, RolloutState
+from tailrace.rollout.decide import RolloutStep
 from tailrace.streaming.records import RecordRef
 
 
-def canary_fields(canary: CanaryState | None) -> dict[str, Any]:
+def step_fields(before: RolloutState, step: RolloutStep) -> dict[str, Any]:
+    """What a step makes of the state before it."""
+    state = step.state
+    return {
+        "model": state.model,
+        "revision": state.revision,
+        "follows": before.revision,
+        "step": step.name,
+        "version": step.version,
+        "champion": state.champion,
+        "previous": state.previous,
+        "shadow": list(state.shadow),
+        "candidates": list(state.candidates),
+        "rejected": list(state.rejected),
+        "retired": list(state.retired),
+        "rolled_back": list(state.rolled_back),
+        "frozen": state.frozen,
+        "off": state.off,
+        **_canary_fields(state.canary),
+        **_experiment_fields(state.experiment),
+        "reason": step.reason,
+    }
+
+
+def _canary_fields(canary: CanaryState | None) -> dict[str, Any]:
     """A step's fields about the canary after it."""
     if canary is None:
         return {"canary": None, "canary_share": 0.0, "canary_salt": "", "canary_step": 0}
@@ -20,7 +45,7 @@ def canary_fields(canary: CanaryState | None) -> dict[str, Any]:
     }
 
 
-def experiment_fields(experiment: ExperimentState | None) -> dict[str, Any]:
+def _experiment_fields(experiment: ExperimentState | None) -> dict[str, Any]:
     """A step's fields about the experiment after it."""
     if experiment is None:
         return {"experiment": "", "experiment_share": 0.0, "experiment_salt": "", "arms": []}

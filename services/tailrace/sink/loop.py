@@ -10,36 +10,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from threading import Event
-from typing import Protocol
 
-from tailrace.clickhouse.client import (
-    DAMAGED,
-    NO_SUCH_COLUMN,
-    UNKNOWN_DATABASE,
-    UNKNOWN_TABLE,
-    QueryFailed,
-    RowStore,
-)
-from tailrace.clickhouse.tables import UNREADABLE
+from tailrace.clickhouse.client import RowStore
 from tailrace.contracts.records.lanes import CONTRACTS
-from tailrace.errors import BadRecord, Unavailable
-from tailrace.sink.insert import Inserter
-from tailrace.sink.plan import InsertPlan, make_plan
-from tailrace.sink.rows import Block, Row, blocks, unreadable
+from tailrace.errors import Unavailable
+from tailrace.sink.partition import MAX_BYTES, MAX_ROWS, RETRY_S, OwnedPartition
+from tailrace.sink.plan import InsertPlan
+from tailrace.sink.planned_blocks import PlannedBlocks, RowReading
 from tailrace.streaming.backends.abstract import Abortable, Backend, Committed, Consumer, LogError
 from tailrace.streaming.consumer_loop import ConsumerLoop, Stopping
-from tailrace.streaming.records import Message, TopicPartition
+from tailrace.streaming.records import TopicPartition
 from tailrace.streaming.time_source import WaitingClock
 from tailrace.telemetry import metrics
 from tailrace.telemetry.reasons import waiting_for
 
 log = logging.getLogger(__name__)
 
-MAX_ROWS = 20_000
-"""Records in one block, at most: far below where ClickHouse would split it."""
-MAX_BYTES = 32 * 1024 * 1024
 MOST_BYTES = 4 * MAX_BYTES
 """Of all partitions together, before nothing more is read."""
 STEP_S = 5.0
@@ -47,58 +34,6 @@ STEP_S = 5.0
 LINGER_S = 1.0
 """How long a record waits for company. ClickHouse likes few large blocks; people like to see what happens."""
 IDLE_WAIT_S = 0.05
-RETRY_S = (0.2, 5.0)
-"""How long is waited before what failed is tried again: at first, and at most, doubling."""
-
-
-class RowReading(Protocol):
-    """What reads messages as rows: `rows.RowReader`."""
-
-    def control(self, messages: Sequence[Message]) -> None: ...
-    def topics(self) -> frozenset[str]: ...
-    def begin(self) -> None: ...
-    def read(self, message: Message) -> Row | None: ...
-    def forget_tables(self) -> None: ...
-
-
-@dataclass(slots=True)
-class _Partition:
-    """A partition that this instance owns.
-
-    Attributes:
-        start: the committed offset.
-        plan: the plan committed with it, where one is pending.
-        is_new: the group has not committed any offset yet.
-        messages: what was read from ``start`` on.
-        size: their bytes.
-        since_ns: when the first of them was read.
-        blocks: those of the plan that are still to be inserted, by table; None until they are made.
-        is_repeat: some of the plan's blocks may have been inserted by somebody who did not learn of it.
-        stored: of each table, the last offset that had a row in it when this instance first looked.
-        trouble: why the partition waits, where it does.
-        retry_at: when it is tried again.
-        retry_s: how long it waits the next time.
-    """
-
-    start: int
-    plan: InsertPlan | None
-    is_new: bool
-    messages: list[Message] = field(default_factory=list)
-    size: int = 0
-    since_ns: int = 0
-    blocks: dict[str, Block] | None = None
-    is_repeat: bool = False
-    stored: dict[str, int] = field(default_factory=dict)
-    trouble: str | None = None
-    retry_at: int = 0
-    retry_s: float = RETRY_S[0]
-
-    @property
-    def next_offset(self) -> int:
-        return self.messages[-1].offset() + 1 if self.messages else self.start
-
-    def is_full(self) -> bool:
-        return len(self.messages) >= MAX_ROWS or self.size >= MAX_BYTES
 
 
 class Sink(ConsumerLoop):
@@ -124,14 +59,11 @@ class Sink(ConsumerLoop):
     ) -> None:
         super().__init__(backend, group=group, clock=clock, stop=stop)
         self._rows = rows
-        self._store = store
-        self._restore = restore
+        self._blocks = PlannedBlocks(rows, store, clock, restore, max_rows)
         self._linger_ns = int(linger_s * 1e9)
         self._max_rows = max_rows
 
-        self._restored = False
-        self._inserter = Inserter(store, clock)
-        self._owned: dict[TopicPartition, _Partition] = {}
+        self._owned: dict[TopicPartition, OwnedPartition] = {}
         self._paused: set[TopicPartition] = set()
 
     # The turn ---
@@ -148,9 +80,7 @@ class Sink(ConsumerLoop):
     def _take_turn(self) -> None:
         if not self._take_contracts():
             return
-        if not self._restored:
-            self._restore()
-            self._restored = True
+        self._blocks.restore_tables()
         self._subscribe(self._rows.topics())
         if self._consumer is None:
             self._wait(self._reason(), IDLE_WAIT_S)
@@ -205,10 +135,9 @@ class Sink(ConsumerLoop):
         for tp, committed in self._ask_committed(consumer, partitions).items():
             if committed is None:
                 start = self._patiently(consumer.earliest, tp)
-                self._owned[tp] = _Partition(start, None, is_new=True)
+                self._owned[tp] = OwnedPartition(start, None, is_new=True)
             else:
-                plan = InsertPlan.unpack(committed.offset, committed.metadata)
-                self._owned[tp] = _Partition(committed.offset, plan, is_new=False, is_repeat=plan is not None)
+                self._owned[tp] = OwnedPartition.of(committed)
 
     def _start_over(self) -> None:
         """After a commit that did not go through: what is owned is taken over as a new owner would."""
@@ -248,61 +177,28 @@ class Sink(ConsumerLoop):
             partition = self._owned.get(tp)
             if partition is None or tp in self._rewinding or message.offset() < partition.next_offset:
                 continue
-            if not partition.messages:
-                partition.since_ns = now
-            partition.messages.append(message)
-            partition.size += len(message.value() or b"")
+            partition.take(message, now)
 
     # Plan, insert, commit ---
 
     def _due(self) -> list[TopicPartition]:
         """Partitions of which something can be inserted now; first what waits for longest."""
         now = self._clock.perf_ns()
-        due = [tp for tp, partition in self._owned.items() if self._is_due(partition, now)]
+        due = [tp for tp, partition in self._owned.items() if partition.is_due(now, self._linger_ns)]
         return sorted(due, key=lambda tp: (self._owned[tp].since_ns, tp))
-
-    def _is_due(self, partition: _Partition, now: int) -> bool:
-        if not partition.messages or now < partition.retry_at:
-            return False
-        if partition.plan is not None:
-            return partition.blocks is not None or partition.messages[-1].offset() >= partition.plan.end - 1
-        return partition.is_full() or now - partition.since_ns >= self._linger_ns
 
     def _work(self, consumer: Consumer) -> None:
         self._commit_starts(consumer)
         due = self._due()
         if not due:
             return
-        self._rows.begin()
-        plans: dict[TopicPartition, InsertPlan] = {}
         until = self._clock.perf_ns() + int(STEP_S * 1e9)
-        size = 0
-        for at, tp in enumerate(due):
-            size += self._owned[tp].size
-            if at and (size > MOST_BYTES or self._clock.perf_ns() > until):
-                due = due[:at]
-                break
-            try:
-                self._prepare(tp, plans)
-            except Unavailable as away:
-                # One time-out a turn is enough: the others find out for themselves in later turns.
-                self._hold(self._owned[tp], away)
-                break
+        due, plans = self._plan(due, until)
         if plans:
             self._commit(consumer, {tp: Committed(plan.start, plan.pack()) for tp, plan in plans.items()})
             for tp, plan in plans.items():
                 self._owned[tp].plan = plan
-        ends: dict[TopicPartition, int] = {}
-        for at, tp in enumerate(due):
-            if at and self._clock.perf_ns() > until:
-                break
-            try:
-                end = self._insert(tp)
-            except Unavailable as away:
-                self._hold(self._owned[tp], away)
-                break
-            if end is not None:
-                ends[tp] = end
+        ends = self._insert(due, until)
         if ends:
             self._commit(consumer, {tp: Committed(end) for tp, end in ends.items()})
             for tp, end in ends.items():
@@ -316,110 +212,42 @@ class Sink(ConsumerLoop):
             for tp in starts:
                 self._owned[tp].is_new = False
 
-    def _prepare(self, tp: TopicPartition, plans: dict[TopicPartition, InsertPlan]) -> None:
-        """Makes the blocks of the pending plan, or of a new one."""
-        partition = self._owned[tp]
-        if partition.plan is not None:
-            if partition.blocks is not None:
-                return
-            rows = self._read_planned(partition.plan, partition.messages)
-        else:
-            rows, plan = self._read_new(tp, partition)
-            plans[tp] = plan
-        partition.blocks = blocks(rows)
-
-    def _read_new(self, tp: TopicPartition, partition: _Partition) -> tuple[list[Row], InsertPlan]:
-        once = self._once_unreadable(tp, partition)
-        read: list[tuple[Message, Row | None, bool]] = []
+    def _plan(
+        self, due: Sequence[TopicPartition], until: int
+    ) -> tuple[Sequence[TopicPartition], dict[TopicPartition, InsertPlan]]:
+        """What of it there is room and time for, and the plans that are new."""
+        self._rows.begin()
+        plans: dict[TopicPartition, InsertPlan] = {}
         size = 0
-        for message in partition.messages[: self._max_rows]:
-            size += len(message.value() or b"")
-            if read and size > MAX_BYTES:
+        for at, tp in enumerate(due):
+            partition = self._owned[tp]
+            size += partition.size
+            if at and (size > MOST_BYTES or self._clock.perf_ns() > until):
+                return due[:at], plans
+            try:
+                plan = self._blocks.make(tp, partition)
+            except Unavailable as away:
+                # One time-out a turn is enough: the others find out for themselves in later turns.
+                partition.hold(away, self._clock.perf_ns())
+                break
+            if plan is not None:
+                plans[tp] = plan
+        return due, plans
+
+    def _insert(self, due: Sequence[TopicPartition], until: int) -> dict[TopicPartition, int]:
+        """The ends of what has been inserted."""
+        ends: dict[TopicPartition, int] = {}
+        for at, tp in enumerate(due):
+            if at and self._clock.perf_ns() > until:
                 break
             try:
-                if message.offset() in once:
-                    raise BadRecord("unreadable", "not readable when it was stored first")
-                read.append((message, self._rows.read(message), True))
-            except BadRecord as error:
-                metrics.UNREADABLE.labels(error.code).inc()
-                read.append((message, unreadable(message, error), False))
-        plan = make_plan(partition.start, [(message.offset(), good) for message, _, good in read])
-        return [row for message, row, _ in read if row is not None and message.offset() < plan.end], plan
-
-    def _once_unreadable(self, tp: TopicPartition, partition: _Partition) -> Collection[int]:
-        """Offsets that are stored as unreadable already, as where the group was set back. They stay so: what can be
-        read by now would have a second row, in another table.
-        """
-        try:
-            if self._stored(tp, UNREADABLE) < partition.start:
-                return ()
-            return self._store.offsets(UNREADABLE, *tp, partition.start, partition.next_offset)
-        except QueryFailed as failed:
-            raise self._dropped(partition, UNREADABLE, failed) from failed
-
-    def _stored(self, tp: TopicPartition, table: str) -> int:
-        stored = self._owned[tp].stored
-        if table not in stored:
-            stored[table] = self._store.last_offset(table, *tp)
-        return stored[table]
-
-    def _read_planned(self, plan: InsertPlan, messages: Sequence[Message]) -> list[Row]:
-        rows = []
-        for message in messages:
-            if message.offset() >= plan.end:
+                end = self._blocks.insert(tp, self._owned[tp])
+            except Unavailable as away:
+                self._owned[tp].hold(away, self._clock.perf_ns())
                 break
-            try:
-                row = self._rows.read(message)
-            except BadRecord as error:
-                if not plan.is_unreadable(message.offset()):
-                    raise Unavailable(
-                        f"{message.topic()}/{message.partition()}/{message.offset()} was readable when it was "
-                        f"planned and is not now ({error}): are registry and contracts complete?"
-                    ) from error
-                row = unreadable(message, error)
-            else:
-                if plan.is_unreadable(message.offset()):
-                    row = unreadable(message, BadRecord("unreadable", "not readable when it was planned"))
-            if row is not None:
-                rows.append(row)
-        return rows
-
-    def _insert(self, tp: TopicPartition) -> int | None:
-        """Inserts what the plan has left, and gives back its end; None where it waits."""
-        partition = self._owned[tp]
-        if partition.plan is None or partition.blocks is None:
-            return None
-        for table in sorted(partition.blocks):
-            block = partition.blocks[table]
-            try:
-                self._insert_block(tp, partition.plan, table, block)
-            except Unavailable:
-                partition.is_repeat = True
-                raise
-            except QueryFailed as failed:
-                raise self._dropped(partition, table, failed) from failed
-            del partition.blocks[table]
-        return partition.plan.end
-
-    def _dropped(self, partition: _Partition, table: str, failed: QueryFailed) -> Exception:
-        """What to raise: what somebody dropped is made again, as the rows are read again; what is damaged waits."""
-        if failed.code in DAMAGED:
-            return Unavailable(f"ClickHouse's {table} is damaged, `tailrace rebuild {table}` helps: {failed}")
-        if failed.code not in (NO_SUCH_COLUMN, UNKNOWN_TABLE, UNKNOWN_DATABASE):
-            return failed
-        partition.blocks = None
-        partition.is_repeat = True
-        partition.stored.clear()
-        self._inserter.forget_tables()
-        self._rows.forget_tables()
-        self._restored = False
-        return Unavailable(f"ClickHouse has lost what {table} needs: {failed}")
-
-    def _insert_block(self, tp: TopicPartition, plan: InsertPlan, table: str, block: Block) -> None:
-        if self._owned[tp].is_repeat or self._stored(tp, table) >= plan.start:
-            self._inserter.insert_missing(table, block, tp, plan.token(tp))
-        else:
-            self._inserter.insert(table, block, plan.token(tp))
+            if end is not None:
+                ends[tp] = end
+        return ends
 
     def _commit(self, consumer: Consumer, offsets: Mapping[TopicPartition, Committed]) -> None:
         """Commits as the member that took the partitions over; raises ``Abortable`` where it is that no more."""
@@ -442,12 +270,8 @@ class Sink(ConsumerLoop):
 
     def _advance(self, tp: TopicPartition, end: int) -> None:
         old = self._owned[tp]
-        done = sum(1 for message in old.messages if message.offset() < end)
-        rest = old.messages[done:]
-        new = _Partition(end, None, is_new=False, messages=rest, since_ns=self._clock.perf_ns())
-        new.stored = old.stored
-        new.size = sum(len(message.value() or b"") for message in rest)
-        self._owned[tp] = new
+        new = self._owned[tp] = old.after(end, self._clock.perf_ns())
+        done = len(old.messages) - len(new.messages)
         metrics.BATCHES.inc()
         metrics.RECORDS.labels(tp.topic).inc(done)
         if done:
@@ -456,12 +280,6 @@ class Sink(ConsumerLoop):
             )
 
     # What others see of it ---
-
-    def _hold(self, partition: _Partition, away: Unavailable) -> None:
-        """What is away for the moment holds up its partition; it is tried again later and later."""
-        partition.trouble = str(away)
-        partition.retry_at = self._clock.perf_ns() + int(partition.retry_s * 1e9)
-        partition.retry_s = min(2 * partition.retry_s, RETRY_S[1])
 
     def _reason(self) -> str | None:
         not_in_place = self._not_in_place(self._rows.topics())

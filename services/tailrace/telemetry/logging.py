@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 # The loggers that librdkafka is given.
-_LIBRARIES = ("tailrace.streaming.backends.kafka.backend", "tailrace.streaming.backends.kafka.reading")
+_LIBRARIES = tuple(
+    f"tailrace.streaming.backends.kafka.{name}" for name in ("backend", "consumer", "producer", "reading")
+)
 _COMPLAINT = 40  # characters: what it is and whose, as in "FAIL [scorer#producer-1] [thrd:127.0.0.1..."
 _SELDOM_S = 10.0
 

@@ -29,7 +29,7 @@ from tailrace.models.package.rows import LabelledRows
 from tailrace.models.package.table import columns_of, data_digest, inputs_of, target_of
 from tailrace.models.templates.train import frame_of
 from tailrace.streaming.records import Message
-from tailrace.trainer.decide import Run
+from tailrace.trainer.run import Run
 
 _OUTCOME = ("revision", "state", "duplicate_of", "known_at", "label")
 _PREDICTION = ("prediction_id", "event_time", "source", "model", "role", "request")

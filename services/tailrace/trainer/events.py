@@ -15,20 +15,19 @@ from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.signing.trust import Place
 from tailrace.streaming.ids import record_id
 from tailrace.streaming.records import Message
-from tailrace.trainer.decide import (
+from tailrace.trainer.decide import Refuse
+from tailrace.trainer.happened import (
     Alerted,
     Applied,
     Asked,
     CommandAnswered,
     DriftJudged,
     Event,
-    OpenTrigger,
-    Refuse,
-    Run,
     RunStep,
     Stepped,
     WindowJudged,
 )
+from tailrace.trainer.run import OpenTrigger, Run
 
 TOPICS = (
     lanes.CONTRACTS,

@@ -22,29 +22,19 @@ from tailrace.errors import TailraceError, Unavailable
 from tailrace.runtime.service import Service
 from tailrace.signing.trust import TrustStore
 from tailrace.streaming.backends.abstract import Fatal, LogError
-from tailrace.streaming.backends.kafka.backend import KafkaProducer
+from tailrace.streaming.backends.kafka.producer import KafkaProducer
 from tailrace.streaming.backends.kafka.reading import Ends
 from tailrace.streaming.consumer_loop import so_far
 from tailrace.streaming.records import Message, Record, TopicPartition
 from tailrace.telemetry.metrics import LAG, RECORDS
-from tailrace.trainer.decide import (
-    FAILED,
-    PUBLISHED,
-    TRAINED,
-    TRAINING,
-    CaughtUp,
-    Refuse,
-    Run,
-    StartRun,
-    State,
-    WritePlan,
-    decide,
-    expecting,
-)
+from tailrace.trainer.decide import Refuse, StartRun, WritePlan, decide, expecting
 from tailrace.trainer.events import TOPICS, Events, record_of, refusal_of
 from tailrace.trainer.faust_app import make_app
 from tailrace.trainer.gain import gain
+from tailrace.trainer.happened import CaughtUp
 from tailrace.trainer.processes import RunPostponed, Said, WorkerLimits, Workers
+from tailrace.trainer.run import FAILED, PUBLISHED, TRAINED, TRAINING, Run
+from tailrace.trainer.state import State
 
 log = logging.getLogger(__name__)
 

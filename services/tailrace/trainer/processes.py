@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tailrace.trainer.decide import ENDS, FAILED
+from tailrace.trainer.run import ENDS, FAILED
 from tailrace.trainer.worker import LATER, MEMORY, ONE_THREAD
 
 log = logging.getLogger(__name__)

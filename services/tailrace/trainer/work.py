@@ -24,9 +24,9 @@ from tailrace.models.predictions import Predictions
 from tailrace.models.templates.train import fitted
 from tailrace.streaming.records import Message
 from tailrace.trainer.dataset import Dataset, dataset, days
-from tailrace.trainer.decide import Run
 from tailrace.trainer.evaluate import baseline, evaluations, predictions_of
 from tailrace.trainer.gates import GateEvidence, failed_gates
+from tailrace.trainer.run import Run
 
 TEMPLATES: tuple[Template, ...] = get_args(Template)
 

@@ -24,8 +24,8 @@ from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
 from tailrace.errors import TailraceError, Unavailable
 from tailrace.streaming.backends.abstract import LogError
-from tailrace.trainer.decide import FAILED, PUBLISHED, REJECTED, Run
 from tailrace.trainer.events import run_of
+from tailrace.trainer.run import FAILED, PUBLISHED, REJECTED, Run
 
 LATER = 75
 """Exit code: something is away for the moment, the same job may be done again (EX_TEMPFAIL)."""

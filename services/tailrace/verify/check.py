@@ -7,11 +7,14 @@ their answers are 160 MB.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tailrace.streaming.records import TopicPartition
 
 Offsets = NDArray[np.int64]
 
@@ -109,6 +112,13 @@ class AccountProblem:
 
     def __str__(self) -> str:
         return f"{self.check}: {self.topic}/{self.partition}/{self.offset}: {self.detail}"
+
+
+def problems_at(
+    check: str, partition: TopicPartition, offsets: Offsets, detail: str
+) -> Iterator[AccountProblem]:
+    """One problem for each offset."""
+    return (AccountProblem(check, *partition, int(offset), detail) for offset in offsets)
 
 
 def differences(logged: Any, again: Any, path: str = "") -> list[str]:

@@ -74,7 +74,7 @@ def test_what_a_client_library_repeats_is_logged_seldom() -> None:
     seldom = Seldom()
     complaint = "FAIL [scorer#producer-1] [thrd:bootstrap]: connection refused after "
     passed = [
-        seldom.filter(record(f"{complaint}{n} ms", n, "tailrace.streaming.backends.kafka.backend"))
+        seldom.filter(record(f"{complaint}{n} ms", n, "tailrace.streaming.backends.kafka.consumer"))
         for n in range(21)
     ]
     assert [n for n, passes in enumerate(passed) if passes] == [0, 10, 20]

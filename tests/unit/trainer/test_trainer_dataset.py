@@ -15,7 +15,7 @@ from tailrace.contracts.records.schemas import outcome_schema
 from tailrace.errors import TailraceError
 from tailrace.streaming.records import PlainMessage
 from tailrace.trainer.dataset import Dataset, dataset
-from tailrace.trainer.decide import OpenTrigger, Run
+from tailrace.trainer.run import OpenTrigger, Run
 
 CONTRACT = load_contract(contract_text("credit"))
 RUN = Run(

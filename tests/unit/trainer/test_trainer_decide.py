@@ -10,10 +10,8 @@ from tests.support.training import DAY, contract_text
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.state.contracts import AppliedContract
-from tailrace.trainer.decide import (
-    PUBLISHED,
-    REJECTED,
-    Action,
+from tailrace.trainer.decide import Action, Refuse, StartRun, WritePlan, decide, expecting
+from tailrace.trainer.happened import (
     Alerted,
     Applied,
     Asked,
@@ -21,19 +19,12 @@ from tailrace.trainer.decide import (
     CommandAnswered,
     DriftJudged,
     Event,
-    OpenTrigger,
-    Refuse,
-    Run,
     RunStep,
-    StartRun,
-    State,
     Stepped,
     WindowJudged,
-    WritePlan,
-    decide,
-    expecting,
-    run_id,
 )
+from tailrace.trainer.run import PUBLISHED, REJECTED, OpenTrigger, Run, run_id
+from tailrace.trainer.state import State
 
 MODEL = "credit"
 

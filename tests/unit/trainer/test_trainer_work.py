@@ -17,8 +17,8 @@ from tailrace.errors import TailraceError
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.package.holdout_metrics import holdout_metrics
 from tailrace.trainer.dataset import Dataset, dataset
-from tailrace.trainer.decide import PUBLISHED
 from tailrace.trainer.loop import best_of
+from tailrace.trainer.run import PUBLISHED
 from tailrace.trainer.work import TEMPLATES, Trained, train
 
 

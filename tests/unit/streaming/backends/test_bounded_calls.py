@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from tailrace.streaming.backends.abstract import Membership, OutcomeUnknown
-from tailrace.streaming.backends.kafka import backend as kafka_log
-from tailrace.streaming.backends.kafka.backend import KafkaProducer
+from tailrace.streaming.backends.kafka import producer as kafka_producer
 from tailrace.streaming.backends.kafka.bounded_calls import BoundedCalls, NeverReturned
+from tailrace.streaming.backends.kafka.producer import KafkaProducer
 
 
 def test_a_call_is_made_with_its_arguments_and_raises_what_it_raises() -> None:
@@ -45,7 +45,7 @@ def test_a_call_that_does_not_return_is_left_alone() -> None:
 def test_offsets_whose_sending_does_not_return_are_of_unknown_outcome(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kafka_log, "_RETURN_S", 0.02)
+    monkeypatch.setattr(kafka_producer, "_RETURN_S", 0.02)
     returning = threading.Event()
 
     class Stuck:

@@ -10,8 +10,8 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from tailrace.streaming.backends.abstract import Fatal, Retriable
-from tailrace.streaming.backends.kafka import backend
-from tailrace.streaming.backends.kafka.backend import KafkaConsumer
+from tailrace.streaming.backends.kafka import consumer as module
+from tailrace.streaming.backends.kafka.consumer import KafkaConsumer
 from tailrace.streaming.records import TopicPartition
 
 WHERE = [TopicPartition("requests", 0)]
@@ -25,8 +25,8 @@ class Clients:
         self.deaf = True
         self.away = False
         self.made: list[Client] = []
-        monkeypatch.setattr(backend.confluent_kafka, "Consumer", self._make)
-        monkeypatch.setattr(backend.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(module.confluent_kafka, "Consumer", self._make)
+        monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
         self.consumer = KafkaConsumer({}, "group", co_partitioned=False, max_poll_interval_ms=1_000)
 
     def _make(self, settings: dict[str, Any], logger: object) -> Client:
@@ -99,7 +99,7 @@ def test_time_outs_that_do_not_follow_one_another_do_not_count(monkeypatch: pyte
 
 def test_a_consumer_that_does_not_close_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     clients = Clients(monkeypatch)
-    monkeypatch.setattr(backend, "_CLOSE_S", 0.02)
+    monkeypatch.setattr(module, "_CLOSE_S", 0.02)
     closing, never = threading.Event(), threading.Event()
 
     def close() -> None:

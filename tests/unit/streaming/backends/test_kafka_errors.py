@@ -12,8 +12,8 @@ from tailrace.streaming.backends.abstract import (
     RecordRejected,
     Retriable,
 )
-from tailrace.streaming.backends.kafka.backend import KafkaProducer
 from tailrace.streaming.backends.kafka.errors import kind
+from tailrace.streaming.backends.kafka.producer import KafkaProducer
 
 
 @pytest.mark.parametrize(

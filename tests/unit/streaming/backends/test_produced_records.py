@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tailrace.avro.columns.bytes_column import BytesColumn
 from tailrace.streaming.backends.abstract import Abortable, Fatal, LogError, RecordRejected
-from tailrace.streaming.backends.kafka.backend import KafkaProducer
+from tailrace.streaming.backends.kafka.producer import KafkaProducer
 from tailrace.streaming.records import Record, Records, Runs
 
 

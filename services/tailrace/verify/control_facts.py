@@ -1,0 +1,92 @@
+"""What the control topics say: contracts, versions that were published, and decisions, each checked as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from tailrace.contracts.records import lanes
+from tailrace.contracts.state.contracts import Contracts
+from tailrace.contracts.state.copies import Copies
+from tailrace.contracts.state.records import ControlRecords
+from tailrace.models.errors import PackageRefused
+from tailrace.models.manifest import Manifest
+from tailrace.streaming.records import Message, RecordRef
+from tailrace.verify.decisions import Decisions, Published
+from tailrace.verify.report import VerifyReport
+
+READ_IN_ORDER = (
+    (lanes.ROLLOUTS, lanes.TRAINING_RUNS),
+    (lanes.ALERTS, lanes.DRIFT_REPORTS, lanes.PERFORMANCE_REPORTS, lanes.CLOCKS),
+    (lanes.CONTRACTS, lanes.MANIFESTS, lanes.COMMANDS),
+)
+"""Control topics in an order in which none names what a later one does not have yet."""
+
+_DECISIONS = {
+    lanes.ROLLOUTS: "Rollout",
+    lanes.TRAINING_RUNS: "TrainingRun",
+    lanes.DRIFT_REPORTS: "DriftReport",
+    lanes.PERFORMANCE_REPORTS: "PerformanceReport",
+}
+
+
+class ControlFacts:
+    """The fold of control records.
+
+    Args:
+        manifest: of a record; raises PackageRefused where nobody who is trusted has signed it.
+        models: those that are verified.
+
+    Attributes:
+        messages: those that a scorer follows.
+    """
+
+    def __init__(
+        self,
+        records: ControlRecords,
+        manifest: Callable[[Mapping[str, Any]], Manifest],
+        models: Collection[str],
+        report: VerifyReport,
+    ) -> None:
+        self._records, self._copies = records, Copies()
+        self._manifest = manifest
+        self._models = models
+        self._report = report
+        self.contracts = Contracts()
+        self.decisions = Decisions(self.contracts)
+        self.messages: list[Message] = []
+
+    def take(self, message: Message) -> None:
+        """Takes the next record in."""
+        topic, record = message.topic(), self._records.read(message)
+        if record is None:  # it counts for nothing anywhere
+            return
+        if topic in (lanes.CONTRACTS, lanes.MANIFESTS, lanes.ROLLOUTS):
+            self.messages.append(message)
+        if topic == lanes.CONTRACTS:
+            self.contracts.apply(record)
+        elif topic == lanes.MANIFESTS:
+            self._published(record)
+        elif topic in _DECISIONS:
+            self._decided(message, record)
+
+    def _published(self, record: Mapping[str, Any]) -> None:
+        """Takes a version in: the first whose manifest is verified, as everywhere."""
+        try:
+            manifest = self._manifest(record)
+        except PackageRefused:
+            return
+        published = Published(record["digest"], manifest.content_digest)
+        self.decisions.versions.setdefault((record["model"], record["version"]), published)
+
+    def _decided(self, message: Message, record: Mapping[str, Any]) -> None:
+        """Takes a decision in, where it is about a model that is verified."""
+        at, name = RecordRef.of(message), _DECISIONS[message.topic()]
+        if record["model"] not in self._models or self._copies.is_copy(message):
+            return
+        if name == "Rollout":
+            self._report.report_problems(self.decisions.rollout(at, record))
+        elif name == "TrainingRun":
+            self.decisions.run(at, record)
+        else:
+            self._report.report_problems(self.decisions.report(at, record))
