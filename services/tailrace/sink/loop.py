@@ -213,8 +213,8 @@ class Sink(ConsumerLoop):
                 self._owned[tp].is_new = False
 
     def _plan(
-        self, due: Sequence[TopicPartition], until: int
-    ) -> tuple[Sequence[TopicPartition], dict[TopicPartition, InsertPlan]]:
+        self, due: list[TopicPartition], until: int
+    ) -> tuple[list[TopicPartition], dict[TopicPartition, InsertPlan]]:
         """What of it there is room and time for, and the plans that are new."""
         self._rows.begin()
         plans: dict[TopicPartition, InsertPlan] = {}
