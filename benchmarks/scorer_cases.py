@@ -167,8 +167,10 @@ class Case:
             "source": {"topic": MANIFESTS, "partition": 0, "offset": 0},
         }
         if self.canary:
-            rollout |= {"shadow": [2], "canary": 2, "canary_salt": "salt", "canary_step": 1}
-            rollout["canary_share"] = CANARY_SHARE
+            rollout |= {
+                "shadow": [2],
+                "canary": {"version": 2, "share": CANARY_SHARE, "salt": "salt", "step": 1},
+            }
         logic.control(
             [
                 message_of(control.record("Contract", applied)),

@@ -14,7 +14,7 @@ from tailrace.streaming.dead_letters import HEADERS
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "formats.md").read_text()
 # The call, and which of its arguments is the code.
-CALLS = {"BadRecord": 0, "reject": 1}
+CALLS = {"BadRecord": 0, "reject": 1, "DeadLetter": 2}
 
 
 def codes_in(path: Path) -> Iterator[str]:

@@ -107,14 +107,14 @@ def test_models_of_ones_own(project: Project) -> None:
 
     # All three side by side.
     begun = project.json("experiment", "pumps", "start", "--arm", "1", "--arm", "3")
-    assert [arm["version"] for arm in begun["arms"]] == [2, 1, 3]
+    assert [arm["version"] for arm in begun["experiment"]["arms"]] == [2, 1, 3]
     assert arms_that_answer(project, begun["revision"], row) == {("a", 2), ("b", 1), ("c", 3)}
     assert [v["state"] for v in project.json("models", "pumps")] == ["arm", "champion", "arm"]
     shown = project.json("experiment", "pumps")
     assert (shown["running"], shown["assign"], shown["windows"]) == (True, "thompson", 0)
     assert "is running" in project.run("experiment", "pumps").stderr
     over = project.json("experiment", "pumps", "stop")
-    assert (over["step"], over["champion"], over["arms"]) == ("end-experiment", 2, [])
+    assert (over["step"], over["champion"], over["experiment"]) == ("end-experiment", 2, None)
     answered_by(project, 2, row)
 
     refused = ask(connection, project.home, "promote", "pumps", 9)

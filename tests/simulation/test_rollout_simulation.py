@@ -418,7 +418,8 @@ class RolloutScenario(Scenario):
         """Some version beside one that answers; often enough as the rollout stands, else anybody beside anybody."""
         rng, last = self.rng, self._last(log, model)
         if last["champion"] is not None and last["shadow"] and rng.random() < 0.7:
-            return last["canary"] or last["shadow"][0], last["champion"]
+            beside = last["canary"]["version"] if last["canary"] else last["shadow"][0]
+            return beside, last["champion"]
         return rng.randint(1, min(4, self.versions[model])), rng.choice([1, 1, 1, 2, 3])
 
     def _reports(self, log: MemoryLog, model: str) -> None:
@@ -717,7 +718,8 @@ class RolloutScenario(Scenario):
             or (name == "reject" and bool(before_canary) and expected.canary is None)
             or (name == "reject" and had_arms and not expected.arms)
         )
-        assert (step["canary"], step["canary_step"]) == (expected.canary, expected.step)
+        canary = step["canary"] or {"version": None, "step": 0}
+        assert (canary["version"], canary["step"]) == (expected.canary, expected.step)
         assert (step["champion"], step["previous"]) == (expected.champion, expected.previous)
         assert (step["frozen"], step["off"]) == (expected.frozen, expected.off)
         assert {place: sorted(step[place]) for place in LISTS} == {
@@ -726,19 +728,21 @@ class RolloutScenario(Scenario):
 
     def _check_arms(self, expected: Expected, step: dict[str, Any]) -> None:
         """Who answers with what probability, and what that rests on."""
-        assert [arm["version"] for arm in step["arms"]] == expected.arms
+        experiment = step["experiment"]
         if not expected.arms:
-            assert (step["experiment"], step["experiment_salt"], step["experiment_share"]) == ("", "", 0.0)
+            assert experiment is None
             return
-        assert (step["experiment"], step["experiment_share"]) == ("thompson", TAKES_PART)
-        assert "".join(arm["arm"] for arm in step["arms"]) == "abcdefgh"[: len(expected.arms)]
-        assert sum(arm["probability"] for arm in step["arms"]) == 1.0
+        arms = experiment["arms"]
+        assert [arm["version"] for arm in arms] == expected.arms
+        assert (experiment["assign"], experiment["share"]) == ("thompson", TAKES_PART)
+        assert "".join(arm["arm"] for arm in arms) == "abcdefgh"[: len(expected.arms)]
+        assert sum(arm["probability"] for arm in arms) == 1.0
         salts = self.salts.setdefault(step["model"], [])
         if step["step"] == "experiment":
-            assert step["experiment_salt"] not in salts
-            salts.append(step["experiment_salt"])
-        assert step["experiment_salt"] == salts[-1]
-        for at, arm in enumerate(step["arms"]):
+            assert experiment["salt"] not in salts
+            salts.append(experiment["salt"])
+        assert experiment["salt"] == salts[-1]
+        for at, arm in enumerate(arms):
             known = (arm["requests"], arm["mean"], arm["deviation"])
             if not expected.earned:
                 assert known == (0, None, None)
@@ -761,12 +765,12 @@ class RolloutScenario(Scenario):
         """The shares of the contract, one after the other, under one salt: so that no key goes back as they grow."""
         salts: dict[str, int] = {}
         for step in steps:
-            if step["canary"] is None:
-                assert (step["canary_share"], step["canary_salt"], step["canary_step"]) == (0.0, "", 0)
+            canary = step["canary"]
+            if canary is None:
                 continue
-            assert step["canary_share"] == SHARES[step["canary_step"] - 1]
-            assert salts.setdefault(step["canary_salt"], step["canary"]) == step["canary"]
-        begun = [s for s in steps if s["step"] == "canary" and s["canary_step"] == 1]
+            assert canary["share"] == SHARES[canary["step"] - 1]
+            assert salts.setdefault(canary["salt"], canary["version"]) == canary["version"]
+        begun = [s for s in steps if s["step"] == "canary" and s["canary"]["step"] == 1]
         assert len(salts) == len(begun)
 
     def _check_replayed(self, log: MemoryLog) -> None:

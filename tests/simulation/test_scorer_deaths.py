@@ -80,8 +80,8 @@ class DeadlyScenario(Scenario):
             champion, previous, canary = rng.sample(range(1, 7), 3)
             state: dict[str, Any] = {"champion": champion, "previous": rng.choice([1, 2, previous])}
             if rng.random() < 0.4:
-                state |= {"canary": canary, "canary_share": 0.5, "canary_salt": "s", "canary_step": 1}
-            if state["previous"] in (champion, state.get("canary")):
+                state |= {"canary": {"version": canary, "share": 0.5, "salt": "s", "step": 1}}
+            if state["previous"] == champion or (state["previous"] == canary and "canary" in state):
                 del state["previous"]
             self._roll_out(log, **state)
         for _ in range(rng.randint(1, 8)):
@@ -113,7 +113,8 @@ class DeadlyScenario(Scenario):
         assert {letter.code for letter in letters} <= {"quarantined"}
         for source, event in zip(sources, events, strict=True):
             x, state = self.requests[source], self.states[event["rollout_revision"] - 1]
-            assert event["version"] == state["champion" if event["role"] == "champion" else "canary"]
+            answers = state["champion"] if event["role"] == "champion" else state["canary"]["version"]
+            assert event["version"] == answers
             self._check_who(x, event, state)
         told = [self.publisher.control.decode("Alert", m.value()) for m in log.messages(lanes.ALERTS)]
         TOLD.update(alert["version"] for alert in told if alert["kind"] == "version-quarantined")

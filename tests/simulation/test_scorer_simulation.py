@@ -167,7 +167,7 @@ class ScorerScenario(Scenario):
         what, salt = self.rng.random(), f"salt {self.rng.randrange(3)}"
         if what < 0.3:
             version, share = self.rng.choice(others), self.rng.choice([0.1, 0.5, 1.0])
-            record = {"canary": version, "canary_share": share, "canary_salt": salt, "canary_step": 1}
+            record = {"canary": {"version": version, "share": share, "salt": salt, "step": 1}}
             return {"record": record, "salt": salt, "slots": [(version, share, "canary", None, share)]}
         if what > 0.7:
             return {"record": {}, "salt": "", "slots": []}
@@ -181,7 +181,7 @@ class ScorerScenario(Scenario):
         for arm in arms:
             end += share * arm["probability"]
             slots.append((arm["version"], end, "arm", arm["arm"], share * arm["probability"]))
-        record = {"experiment": "fixed", "experiment_share": share, "experiment_salt": salt, "arms": arms}
+        record = {"experiment": {"assign": "fixed", "share": share, "salt": salt, "arms": arms}}
         return {"record": record, "salt": salt, "slots": slots}
 
     def feed(self, log: MemoryLog, rng: random.Random) -> None:

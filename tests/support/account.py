@@ -212,7 +212,8 @@ def _follow_revisions(made: Account, answers: Iterable[Answer], observer: Observ
         step = observer.decode(record.value or b"")
         steps = named.setdefault(step["model"], [])
         if step["follows"] == len(steps):
-            steps.append({"champion": step["champion"], "canary": step["canary"]})
+            canary = step["canary"] and step["canary"]["version"]
+            steps.append({"champion": step["champion"], "canary": canary})
     newest: dict[int, int] = {}
     for answer in sorted(answers, key=lambda answer: answer.source):
         if (event := answer.prediction) is None:

@@ -192,16 +192,18 @@ class Scored:
     def canary(self, version: int, share: float) -> None:
         """What the rollout service writes when a version has earned it, which would take labels."""
         before = self.rollout()
-        revision = before["revision"]
+        revision, now = before["revision"], before["canary"]
         step = before | {
             "revision": revision + 1,
             "follows": revision,
             "step": "canary",
             "version": version,
-            "canary": version,
-            "canary_share": share,
-            "canary_salt": before["canary_salt"] or f"salt {revision}",
-            "canary_step": before["canary_step"] + 1,
+            "canary": {
+                "version": version,
+                "share": share,
+                "salt": now["salt"] if now else f"salt {revision}",
+                "step": now["step"] + 1 if now else 1,
+            },
             "command_id": None,
         }
         record = signed_at(self.connection, "Rollout", step)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tailrace.models.rollout_state.fold import CanaryState, ExperimentState, RolloutState
+from tailrace.models.rollout_state.fold import ExperimentState, RolloutState
 from tailrace.rollout.decide import RolloutStep
 from tailrace.streaming.records import RecordRef
 
@@ -29,32 +29,14 @@ def step_fields(before: RolloutState, step: RolloutStep) -> dict[str, Any]:
         "rolled_back": list(state.rolled_back),
         "frozen": state.frozen,
         "off": state.off,
-        **_canary_fields(state.canary),
-        **_experiment_fields(state.experiment),
+        "canary": state.canary and asdict(state.canary),
+        "experiment": state.experiment and _experiment(state.experiment),
         "reason": step.reason,
     }
 
 
-def _canary_fields(canary: CanaryState | None) -> dict[str, Any]:
-    """A step's fields about the canary after it."""
-    if canary is None:
-        return {"canary": None, "canary_share": 0.0, "canary_salt": "", "canary_step": 0}
-    return {
-        "canary": canary.version,
-        **{f"canary_{n}": getattr(canary, n) for n in ("share", "salt", "step")},
-    }
-
-
-def _experiment_fields(experiment: ExperimentState | None) -> dict[str, Any]:
-    """A step's fields about the experiment after it."""
-    if experiment is None:
-        return {"experiment": "", "experiment_share": 0.0, "experiment_salt": "", "arms": []}
-    return {
-        "experiment": experiment.assign,
-        "experiment_share": experiment.share,
-        "experiment_salt": experiment.salt,
-        "arms": [asdict(arm) for arm in experiment.arms],
-    }
+def _experiment(experiment: ExperimentState) -> dict[str, Any]:
+    return {**asdict(experiment), "arms": [asdict(arm) for arm in experiment.arms]}
 
 
 def folded_facts(positions: Mapping[str, int], source: RecordRef) -> dict[str, str]:

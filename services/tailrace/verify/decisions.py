@@ -62,8 +62,8 @@ class Decisions:
         self.revisions[model, revision] = InForce(
             record["champion"],
             frozenset(record["shadow"]),
-            record["canary"],
-            frozenset(arm["version"] for arm in record["arms"]),
+            record["canary"] and record["canary"]["version"],
+            frozenset(arm["version"] for arm in (record["experiment"] or {"arms": []})["arms"]),
         )
         self._steps.append((at, record))
 

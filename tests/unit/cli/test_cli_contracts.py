@@ -116,7 +116,7 @@ def test_a_version_is_in_service_that_answers_stands_by_is_an_arm_or_in_shadow()
     arms = [{"arm": name, "version": v, "probability": 0.5} for name, v in (("a", 1), ("b", 3))]
     step = {
         "champion": 1, "previous": 2, "shadow": [4, 9], "candidates": [5], "rejected": [6],
-        "experiment": "fixed", "experiment_share": 1.0, "experiment_salt": "s", "arms": arms,
+        "experiment": {"assign": "fixed", "share": 1.0, "salt": "s", "arms": arms},
     }  # fmt: skip
     record = publisher.control.decode("Rollout", publisher.rollout(**step).value)
     assert rollouts.apply(record, 0)

@@ -34,16 +34,9 @@ def folded(before: RolloutState, step: RolloutStep, by: str | None = None, **evi
         for name in ("model", "revision", "champion", "previous", "frozen", "off")
     }
     facts |= {name: list(getattr(step.state, name)) for name in LISTS}
-    canary = step.state.canary
-    facts |= {"canary": None, "canary_share": 0.0, "canary_salt": "", "canary_step": 0}
-    if canary is not None:
-        facts |= {"canary": canary.version, "canary_share": canary.share}
-        facts |= {"canary_salt": canary.salt, "canary_step": canary.step}
-    facts |= {"experiment": "", "experiment_share": 0.0, "experiment_salt": "", "arms": []}
-    if step.state.experiment is not None:
-        now = step.state.experiment
-        facts |= {"experiment": now.assign, "experiment_share": now.share, "experiment_salt": now.salt}
-        facts |= {"arms": [asdict(arm) for arm in now.arms]}
+    for name in ("canary", "experiment"):
+        now = getattr(step.state, name)
+        facts[name] = None if now is None else asdict(now)
     found = state_after(
         before, facts | {"step": step.name, "version": step.version, "command_id": by, "evidence": evidence}
     )
@@ -339,7 +332,7 @@ def record(revision: int, follows: int | None = None, **state: Any) -> dict[str,
         "frozen": False,
         "off": False,
         "canary": None,
-        "experiment": "",
+        "experiment": None,
         "command_id": None,
         "evidence": {},
     } | state

@@ -41,14 +41,15 @@ def window(day: int, *rewards: list[float], **changes: Any) -> list[dict[str, An
 
 
 def shares(found: Desk) -> list[float]:
-    return [arm["probability"] for arm in found.steps[-1]["arms"]]
+    return [arm["probability"] for arm in found.steps[-1]["experiment"]["arms"]]
 
 
 def test_it_begins_in_equal_shares_and_ends_when_a_person_says_so() -> None:
     found = begun("fixed", share="20%")
     step = found.steps[-1]
-    assert (step["experiment"], step["experiment_share"], len(step["experiment_salt"])) == ("fixed", 0.2, 16)
-    assert [(arm["arm"], arm["version"], arm["mean"]) for arm in step["arms"]] == [
+    now = step["experiment"]
+    assert (now["assign"], now["share"], len(now["salt"])) == ("fixed", 0.2, 16)
+    assert [(arm["arm"], arm["version"], arm["mean"]) for arm in now["arms"]] == [
         ("a", 1, None),
         ("b", 2, None),
         ("c", 3, None),
@@ -59,13 +60,12 @@ def test_it_begins_in_equal_shares_and_ends_when_a_person_says_so() -> None:
     assert found.names()[-1] == "experiment"
     found.happens(found.command("end-experiment"))
     last = found.steps[-1]
-    assert (last["step"], last["experiment"], last["arms"]) == ("end-experiment", "", [])
-    assert (last["experiment_share"], last["experiment_salt"], last["retired"]) == (0.0, "", [2, 3])
+    assert (last["step"], last["experiment"], last["retired"]) == ("end-experiment", None, [2, 3])
 
 
 def test_thompson_shares_follow_from_closed_windows_once_all_arms_have_enough() -> None:
     found = begun(epsilon="10%")
-    salt = found.steps[-1]["experiment_salt"]
+    salt = found.steps[-1]["experiment"]["salt"]
     # Of before it began, and of the window that began with it.
     found.reports(*window(1, HALF, FULL, HALF), *window(2, HALF, FULL, HALF))
     found.reports(*window(3, HALF, FULL, HALF))
@@ -74,8 +74,8 @@ def test_thompson_shares_follow_from_closed_windows_once_all_arms_have_enough() 
     assert found.names()[-1] == "experiment", "an arm's report is missing"
     found.reports(*window(4, HALF, FULL, HALF)[2:])
     step = found.steps[-1]
-    assert (step["step"], step["by"], step["experiment_salt"]) == ("arms", "rollout", salt)
-    a, b, c = step["arms"]
+    assert (step["step"], step["by"], step["experiment"]["salt"]) == ("arms", "rollout", salt)
+    a, b, c = step["experiment"]["arms"]
     assert (a["mean"], b["mean"], c["mean"]) == (0.5, 0.75, 0.5)
     assert (a["requests"], b["requests"], step["evidence"]["outcomes"]) == (400, 400, "400 400 400")
     assert a["deviation"] == pytest.approx((0.25 / 398) ** 0.5)
@@ -86,8 +86,8 @@ def test_thompson_shares_follow_from_closed_windows_once_all_arms_have_enough() 
     assert sum(shares(found)) == 1.0
     # The same window at a later age counts once, with what is known then.
     found.reports(*window(4, HALF, HALF, HALF, age=DAY))
-    assert found.steps[-1]["arms"][1]["mean"] == pytest.approx(0.625)
-    assert found.steps[-1]["arms"][1]["requests"] == 400
+    assert found.steps[-1]["experiment"]["arms"][1]["mean"] == pytest.approx(0.625)
+    assert found.steps[-1]["experiment"]["arms"][1]["requests"] == 400
     assert found.names()[-2:] == ["arms", "arms"]
 
 
@@ -109,7 +109,7 @@ def test_frozen_or_without_its_section_shares_stay_and_what_was_missed_counts_af
     found.bench.control(found.publisher.contract(CONTRACT + VALUE))
     found.reports(*window(4, HALF, HALF, HALF))
     assert found.names()[-1] == "arms"
-    assert found.steps[-1]["arms"][0]["requests"] == 200
+    assert found.steps[-1]["experiment"]["arms"][0]["requests"] == 200
 
 
 def test_others_on_trial_wait_until_it_is_over() -> None:
@@ -126,7 +126,7 @@ def test_a_severe_alert_about_an_arm_takes_it_out_and_ends_the_experiment() -> N
     assert found.names()[-1] == "experiment", "about a window of before"
     output = found.alert(2, 3)
     step = found.steps[-1]
-    assert (step["step"], step["version"], step["champion"], step["arms"]) == ("reject", 2, 1, [])
+    assert (step["step"], step["version"], step["champion"], step["experiment"]) == ("reject", 2, 1, None)
     assert (step["rejected"], step["retired"]) == ([2], [3])
     assert [told["kind"] for told in found.alerts(output)] == ["rolled-back"]
     other = begun()
@@ -142,7 +142,7 @@ def test_one_about_the_champion_brings_the_version_before_it_back() -> None:
     assert found.steps[-1]["shadow"] == [1]
     found.alert(2, 3)
     step = found.steps[-1]
-    assert (step["step"], step["champion"], step["arms"]) == ("rollback", 1, [])
+    assert (step["step"], step["champion"], step["experiment"]) == ("rollback", 1, None)
     assert (step["retired"], step["rolled_back"], step["shadow"]) == ([3], [2], [])
 
 

@@ -147,13 +147,13 @@ def test_a_canary_stays_at_its_share(keys: Keys) -> None:
     found.reports(report(day=0), report(day=1, gains=BETTER))
     keys.revoked.add(2)
     found.reports(own(3))
-    assert (found.names()[-1], found.steps[-1]["canary_share"]) == ("wait", 0.05)
+    assert (found.names()[-1], found.steps[-1]["canary"]["share"]) == ("wait", 0.05)
     found.reports(own(4))
     assert found.names()[-1] == "wait"
     assert "version 2's key is revoked" in refused(found, "promote", 2)
     keys.revoked.clear()
     found.reports(own(5))
-    assert (found.names()[-1], found.steps[-1]["canary_share"]) == ("canary", 0.5)
+    assert (found.names()[-1], found.steps[-1]["canary"]["share"]) == ("canary", 0.5)
 
 
 def test_a_version_that_was_published_while_frozen_is_no_first_champion(keys: Keys) -> None:

@@ -138,7 +138,9 @@ def test_a_canary_falls_back_to_the_champion() -> None:
         record,
         publisher.manifest(1, formula_model(model, 1)),
         publisher.manifest(2, formula_model(model, 2, Fails(2))),
-        publisher.rollout(champion=1, shadow=[2], canary=2, canary_share=0.5, canary_salt="s", canary_step=1),
+        publisher.rollout(
+            champion=1, shadow=[2], canary={"version": 2, "share": 0.5, "salt": "s", "step": 1}
+        ),
     )
     requests = [REQUEST | {"loan_id": f"l{at}"} for at in range(40)]
     events = made.events(made.requests(*requests))

@@ -120,7 +120,7 @@ def with_a_canary() -> Hurried:
     """The champion and a canary that answers half of the requests, both measured."""
     bench = Hurried(CHAIN + LEVEL)
     slow = formula_model(bench.publisher.contracts["credit"][-1], 3, Slow(3, bench.log))
-    canary = {"canary": 3, "canary_share": 0.5, "canary_salt": "pepper", "canary_step": 1}
+    canary = {"canary": {"version": 3, "share": 0.5, "salt": "pepper", "step": 1}}
     bench.control(
         bench.publisher.manifest(3, slow), bench.publisher.rollout(champion=2, previous=1, **canary)
     )

@@ -17,7 +17,7 @@ from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.processor import NamesInFlight, Suspect
 from tailrace.streaming.records import Record, RecordRef, TopicPartition
 
-SALT = {"canary_share": 0.5, "canary_salt": "pepper", "canary_step": 1}
+CANARY = {"version": 2, "share": 0.5, "salt": "pepper", "step": 1}
 MANY: list[dict[str, Any]] = [{"income": 1_000.0 * at} for at in range(1, 21)]
 KILLER = {"debt_ratio": 7.0}
 
@@ -174,7 +174,7 @@ def test_of_champion_and_canary_the_one_to_blame_is_found(dying: int) -> None:
     runners = [Dies(1) if dying == 1 else Formula(1), Dies(2) if dying == 2 else Formula(2)]
     scorer = DyingScorer(*runners, guardrails="{fallback: [{constant: 0.4}]}")
     scorer.rollout(champion=1)
-    scorer.rollout(champion=1, canary=2, shadow=[2], **SALT)
+    scorer.rollout(champion=1, canary=CANARY, shadow=[2])
     scorer.ask(*MANY)
     assert scorer.run() == (2 if dying == 2 else 3)  # the newest is suspected first
     assert [alert["version"] for alert in scorer.alerts()] == [dying]
@@ -189,7 +189,7 @@ def test_of_champion_and_canary_the_one_to_blame_is_found(dying: int) -> None:
 
 def test_the_champion_answers_in_the_place_of_a_canary_that_kills() -> None:
     scorer = DyingScorer(Formula(1), Dies(2))
-    scorer.rollout(champion=1, canary=2, shadow=[2], **SALT)
+    scorer.rollout(champion=1, canary=CANARY, shadow=[2])
     scorer.ask(*MANY)
     scorer.run()
     assert said(scorer) == {(1, "model", None), (2, "previous", "quarantined")}
@@ -220,9 +220,9 @@ def test_a_shadow_that_kills_is_left_out_and_the_others_go_on() -> None:
 
 
 ARMS = {
-    "experiment": "fixed",
-    "experiment_share": 1.0,
-    "experiment_salt": "pepper",
+    "assign": "fixed",
+    "share": 1.0,
+    "salt": "pepper",
     "arms": [
         {"arm": "a", "version": 2, "probability": 0.5},
         {"arm": "b", "version": 3, "probability": 0.5},
@@ -235,7 +235,7 @@ def test_in_an_experiment_the_champion_stands_in_for_an_arm_and_the_previous_one
     dying: int, instead: int
 ) -> None:
     scorer = DyingScorer(Formula(1), *[(Dies if v == dying else Formula)(v) for v in (2, 3)])
-    scorer.rollout(champion=2, previous=1, **ARMS)
+    scorer.rollout(champion=2, previous=1, experiment=ARMS)
     scorer.ask(*MANY)
     assert scorer.run() == (2 if dying == 3 else 3)
     assert [alert["version"] for alert in scorer.alerts()] == [dying]

@@ -56,7 +56,11 @@ def test_salts_choose_independently_of_each_other() -> None:
     assert abs(both - 200) < 5 * math.sqrt(200)
 
 
-CANARY: dict[str, Any] = {"champion": 1, "shadow": [2], "canary": 2, "canary_salt": "s", "canary_step": 1}
+CANARY: dict[str, Any] = {"champion": 1, "shadow": [2]}
+
+
+def at_share(share: float, step: int = 1) -> dict[str, Any]:
+    return {"canary": {"version": 2, "share": share, "salt": "s", "step": step}}
 
 
 def canary(share: float, role: Any = "champion", contract: str = CONTRACT, **state: Any) -> Bench:
@@ -66,7 +70,7 @@ def canary(share: float, role: Any = "champion", contract: str = CONTRACT, **sta
         publisher.contract(contract),
         publisher.manifest(1),
         publisher.manifest(2),
-        publisher.rollout(**CANARY | {"canary_share": share} | state),
+        publisher.rollout(**CANARY | at_share(share) | state),
     )
     return bench
 
@@ -97,7 +101,7 @@ def test_a_key_never_flips_as_the_share_grows() -> None:
     bench = canary(0.1)
     before = {e["key"] for e in asked(bench, range(500)) if e["role"] == "canary"}
     assert before == {e["key"] for e in asked(bench, range(499, -1, -1)) if e["role"] == "canary"}
-    bench.control(bench.publisher.rollout(**CANARY | {"canary_share": 0.5, "canary_step": 2}))
+    bench.control(bench.publisher.rollout(**CANARY | at_share(0.5, step=2)))
     after = {e["key"] for e in asked(bench, range(500)) if e["role"] == "canary"}
     assert before < after
 
@@ -123,7 +127,7 @@ def test_a_canary_that_cannot_be_opened_leaves_everything_as_it_was() -> None:
     bench = serving()
     bench.control(
         bench.publisher.manifest(2, RuntimeError("bang")),
-        bench.publisher.rollout(**CANARY | {"canary_share": 0.5}),
+        bench.publisher.rollout(**CANARY | at_share(0.5)),
     )
     events = asked(bench, range(50))
     assert {(e["role"], e["version"], e["rollout_revision"], e["arm_propensity"]) for e in events} == {
@@ -148,13 +152,15 @@ def test_off_answers_everything_in_the_champions_place() -> None:
 
 ARMS: dict[str, Any] = {
     "champion": 1,
-    "experiment": "fixed",
-    "experiment_share": 0.8,
-    "experiment_salt": "s",
-    "arms": [
-        {"arm": name, "version": version, "probability": probability}
-        for name, version, probability in (("a", 1, 0.5), ("b", 2, 0.25), ("c", 3, 0.25))
-    ],
+    "experiment": {
+        "assign": "fixed",
+        "share": 0.8,
+        "salt": "s",
+        "arms": [
+            {"arm": name, "version": version, "probability": probability}
+            for name, version, probability in (("a", 1, 0.5), ("b", 2, 0.25), ("c", 3, 0.25))
+        ],
+    },
 }
 
 
@@ -205,7 +211,7 @@ def test_the_champion_answers_for_an_arm_that_cannot_be_opened() -> None:
 
 
 def test_the_champion_answers_for_an_arm_that_is_not_there() -> None:
-    now = ExperimentState("fixed", 0.8, "s", tuple(Arm(**arm) for arm in ARMS["arms"]))
+    now = ExperimentState("fixed", 0.8, "s", tuple(Arm(**arm) for arm in ARMS["experiment"]["arms"]))
     there = tuple(ServingVersion(number, formula_model(load_contract(CONTRACT), number)) for number in (1, 3))
     ways = route(Serving(1, there, experiment=now), KEYS[:4000])
     said = {(way.role, way.arm, way.version.number): way for way in ways}

@@ -33,7 +33,7 @@ def at(offset: int) -> RecordRef:
 def step(revision: int, champion: int, follows: int | None = None, **changed: Any) -> dict[str, Any]:
     return {
         "model": "credit", "revision": revision, "follows": revision - 1 if follows is None else follows,
-        "version": champion, "champion": champion, "shadow": [], "candidates": [], "canary": None, "arms": [],
+        "version": champion, "champion": champion, "shadow": [], "candidates": [], "canary": None, "experiment": None,
     } | changed  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def test_the_first_that_follows_is_in_force_and_a_loser_is_not(decisions: Decisi
 
 def test_each_role_is_that_of_the_revision(decisions: Decisions) -> None:
     roles = {"champion": 1, "shadow": 2, "canary": 3, "arm": 4}
-    record = step(1, 1, shadow=[2], canary=3, arms=[{"version": 4}])
+    record = step(1, 1, shadow=[2], canary={"version": 3}, experiment={"arms": [{"version": 4}]})
     assert checks(decisions.rollout(at(0), record)) == []
     for role, own in roles.items():
         for version in roles.values():
@@ -130,7 +130,7 @@ def test_a_run_is_planned_once_and_ends_once(
 
 
 def test_a_canary_answers_as_one_and_as_nothing_else(decisions: Decisions) -> None:
-    steps = [step(1, 1), step(2, 1, shadow=[2], canary=2)]
+    steps = [step(1, 1), step(2, 1, shadow=[2], canary={"version": 2})]
     assert [checks(decisions.rollout(at(n), record)) for n, record in enumerate(steps)] == [[], []]
     assert decisions.answers("credit", 2, "canary", 2)
     assert decisions.answers("credit", 2, "champion", 1)

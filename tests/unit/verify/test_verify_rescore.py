@@ -38,7 +38,7 @@ class World:
 
     def canary(self, share: float) -> None:
         """Version 1 answers a share beside version 2."""
-        state = {"canary": 1, "canary_share": share, "canary_salt": "s", "canary_step": 1}
+        state = {"canary": {"version": 1, "share": share, "salt": "s", "step": 1}}
         self.control(self.publisher.rollout(champion=2, shadow=[1], **state))
         self.score()
 
@@ -249,7 +249,7 @@ def test_answers_of_arms_come_to_the_same_and_altered_ones_show() -> None:
     arms = [{"arm": f"arm-{v}", "version": v, "probability": p} for v, p in ((2, 0.5), (1, 0.5))]
     world.control(
         world.publisher.rollout(
-            champion=2, experiment="fixed", experiment_share=1.0, experiment_salt="s", arms=arms
+            champion=2, experiment={"assign": "fixed", "share": 1.0, "salt": "s", "arms": arms}
         )
     )
     for _ in range(3):

@@ -67,10 +67,10 @@ def check_rollout(record: Mapping[str, Any]) -> None:
     check_step(record)
     for name in (SEQUENCE, EVENT_TIME):
         _integer(record["evidence"], name)
-    for name in ("canary_share", "experiment_share"):
-        if not 0 <= record[name] <= 1:
-            raise RecordRefused(f"{name} is {record[name]}")
-    for arm in record["arms"]:
+    for name in ("canary", "experiment"):
+        if record[name] is not None and not 0 <= record[name]["share"] <= 1:
+            raise RecordRefused(f"the share of its {name} is {record[name]['share']}")
+    for arm in [] if record["experiment"] is None else record["experiment"]["arms"]:
         if not 0 <= arm["probability"] <= 1:
             raise RecordRefused(f"an arm's probability is {arm['probability']}")
 

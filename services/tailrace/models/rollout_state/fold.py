@@ -207,7 +207,7 @@ def state_after(before: RolloutState, record: Mapping[str, Any]) -> RolloutState
     by_person = record["step"] == "shadow" and record["command_id"] is not None
     said = record["evidence"].get(EVENT_TIME)
     now = None if said is None else int(said)
-    canary = _canary(record)
+    canary = None if record["canary"] is None else CanaryState(**record["canary"])
     same_version = canary and before.canary and canary.version == before.canary.version
     experiment = _experiment(record)
     began_now = before.experiment is None
@@ -245,15 +245,8 @@ def _waiting(before: RolloutState, step: str, about: frozenset[int]) -> frozense
     return before.waiting - about if step == "canary" else before.waiting
 
 
-def _canary(record: Mapping[str, Any]) -> CanaryState | None:
-    if record["canary"] is None:
-        return None
-    share, salt, step = (record[f"canary_{name}"] for name in ("share", "salt", "step"))
-    return CanaryState(record["canary"], share, salt, step)
-
-
 def _experiment(record: Mapping[str, Any]) -> ExperimentState | None:
-    if not record["experiment"]:
+    experiment = record["experiment"]
+    if experiment is None:
         return None
-    assign, share, salt = (record[name] for name in ("experiment", "experiment_share", "experiment_salt"))
-    return ExperimentState(assign, share, salt, tuple(Arm(**arm) for arm in record["arms"]))
+    return ExperimentState(**{**experiment, "arms": tuple(Arm(**arm) for arm in experiment["arms"])})
