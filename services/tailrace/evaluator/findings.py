@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from tailrace.evaluator.arrays import Floats, Mask
 from tailrace.models.guards.prediction_sets import (
     DOMAIN,
     INTERVAL,
@@ -18,6 +17,7 @@ from tailrace.models.guards.prediction_sets import (
     interval_of,
     set_holds,
 )
+from tailrace.statistics.result import Floats, Mask
 
 
 @dataclass(frozen=True)
