@@ -13,7 +13,8 @@ Mask = NDArray[np.bool_]
 
 
 class TestResult(NamedTuple):
-    """A test's statistic, the probability of one as large if nothing had changed, and the size of the change from 0 on.
+    """A test's statistic, the probability of one as large if nothing had changed, and the size of the change
+    between 0 and 1.
 
     ``p_value`` is None where the method has none: the effect alone decides then.
     """

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, create_model, model_validator
 
 from tailrace.contracts.language.durations import Duration, DurationOrZero, Share
 from tailrace.contracts.language.fields import FieldName, Finite, Section
 from tailrace.contracts.language.names import ACTION_PATTERN
+from tailrace.statistics.drift_tests import DRIFT_TESTS, EFFECT_SIZES
 from tailrace.statistics.metrics import METRICS
 
 DAY = 86_400_000
@@ -21,14 +22,17 @@ Count = Annotated[int, Field(ge=1)]
 
 if TYPE_CHECKING:
     MetricName = str
+    DriftTestName = str
 else:
     MetricName = Literal[tuple(metric.name for metric in METRICS if metric.tasks)]
+    DriftTestName = Literal[tuple(test.name for test in DRIFT_TESTS)]
 DEFAULT_METRICS: dict[str, list[MetricName]] = {
     "binary": ["auc", "log_loss", "brier"],
     "multiclass": ["accuracy", "log_loss"],
     "regression": ["rmse", "mae"],
 }
 GATE_METRIC: dict[str, MetricName] = {"binary": "log_loss", "multiclass": "log_loss", "regression": "rmse"}
+DEFAULT_DRIFT_TESTS: list[DriftTestName] = ["ks", "chi2", "missing", "unseen"]
 
 
 class Owner(Section):
@@ -167,11 +171,26 @@ class FalseAlerts(Section):
     """Per this time."""
 
 
-class MinEffect(Section):
-    ks: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Kolmogorov-Smirnov distance, for numbers."""
-    cramers_v: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Cramer's V, for categories."""
+class EffectFloors(Section):
+    """Its fields are the effect sizes of DRIFT_TESTS."""
+
+    def of(self, effect: str) -> float:
+        """The floor of an effect size."""
+        return float(getattr(self, effect))
+
+
+if TYPE_CHECKING:
+    MinEffect = EffectFloors
+else:
+    MinEffect = create_model(
+        "MinEffect",
+        __base__=EffectFloors,
+        __doc__=None,
+        **{
+            name: (Annotated[float, Field(ge=0, le=1)], Field(effect.floor, description=effect.doc))
+            for name, effect in EFFECT_SIZES.items()
+        },
+    )
 
 
 class Drift(Section):
@@ -183,6 +202,8 @@ class Drift(Section):
     """The budget of false alerts."""
     min_effect: MinEffect = MinEffect()
     """Smaller changes raise nothing."""
+    tests: Annotated[list[DriftTestName], Field(min_length=1)] = Field(DEFAULT_DRIFT_TESTS)
+    """What windows are compared by, each where it fits a field."""
     by: list[FieldName] = Field([])
     """Fields by whose groups drift is judged too."""
 
