@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -76,9 +77,8 @@ class Copy:
             head.replace("\nfrom tailrace", f"\n{imports}from tailrace", 1)
             + opened
             + entries
-            + "\n"
-            + entry
-            + closed[1:]
+            + f"\n{indent(entry.rstrip(), '    ')},"
+            + closed
             + rest
         )
 

@@ -14,7 +14,7 @@ from tailrace.drift.count import DriftSubject
 from tailrace.drift.counts import DriftCounts
 from tailrace.drift.layout import MISSING, UNSEEN, Categories, Field, NumberSlots, SlotLayout
 from tailrace.drift.segments import segment_names
-from tailrace.statistics.drift_test import Comparison, DriftTest, FieldCounts
+from tailrace.statistics.drift_test import DriftTest, FieldCounts, TestedField
 from tailrace.statistics.drift_tests import DRIFT_TESTS
 from tailrace.statistics.result import Ints
 from tailrace.streaming.ids import record_id
@@ -56,7 +56,7 @@ class DriftReport:
 class _Tested(NamedTuple):
     feature: str
     test: DriftTest
-    comparison: Comparison
+    comparison: TestedField
 
 
 def judge(

@@ -51,7 +51,7 @@ class EffectSize(NamedTuple):
     floor: float = 0.1
 
 
-class Comparison(NamedTuple):
+class TestedField(NamedTuple):
     """What a test says, None where it is not defined, of how many values, and a picture of them."""
 
     result: TestResult | None
@@ -78,20 +78,20 @@ class DriftTest:
     kinds: tuple[Kind, ...]
     effect: EffectSize
     doc: str
-    compare: Callable[[FieldCounts], Comparison]
+    compare: Callable[[FieldCounts], TestedField]
     applies: Callable[[FieldCounts], bool] = lambda field: True
 
 
-def of_values(test: Callable[[Ints, Ints], TestResult | None]) -> Callable[[FieldCounts], Comparison]:
+def of_values(test: Callable[[Ints, Ints], TestResult | None]) -> Callable[[FieldCounts], TestedField]:
     """Compares how the values are distributed, by a test of ``values`` and ``reference``."""
 
-    def compare(field: FieldCounts) -> Comparison:
+    def compare(field: FieldCounts) -> TestedField:
         values, reference = field.values, field.reference
         if isinstance(field.labels, tuple):
             histogram = category_histogram(values, field.labels, reference)
         else:
             histogram = number_histogram(values, field.labels, reference)
-        return Comparison(test(values, reference), int(values.sum()), int(reference.sum()), histogram)
+        return TestedField(test(values, reference), int(values.sum()), int(reference.sum()), histogram)
 
     return compare
 
@@ -100,13 +100,13 @@ def of_share(
     name: str,
     test: Callable[[int, int, int, int], TestResult | None],
     counts: Callable[[FieldCounts], tuple[int, int, int, int]],
-) -> Callable[[FieldCounts], Comparison]:
+) -> Callable[[FieldCounts], TestedField]:
     """Compares a share: so many of so many, and so many of so many in the reference."""
 
-    def compare(field: FieldCounts) -> Comparison:
+    def compare(field: FieldCounts) -> TestedField:
         some, n, reference_some, reference_n = counts(field)
         share = reference_some / reference_n if reference_n else 0.0
         histogram = [Bin(label=name, count=some, reference=share)]
-        return Comparison(test(some, n, reference_some, reference_n), n, reference_n, histogram)
+        return TestedField(test(some, n, reference_some, reference_n), n, reference_n, histogram)
 
     return compare
