@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo lint format types test test-fast test-services test-projects test-without-data chaos mutants bench lock licences sbom
+.PHONY: help setup demo lint format types test test-fast test-services test-projects test-without-data chaos mutants bench lock pages licences sbom
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -72,6 +72,12 @@ lock: setup  ## the lock files, from pyproject.toml
 	$(COMPILE) --group build -c requirements.txt -o services/build-requirements.txt
 
 # Whose work is installed and under which licence, for people; and for machines (CycloneDX, in dist/).
+pages: setup  ## documents and schemas that are made from tables in the code
+	$(BIN)/python -m tailrace.contracts.language.json_schema > contracts/model-contract.schema.json
+	$(BIN)/python -m tailrace.statistics.page > docs/statistics.md
+	$(BIN)/python -m tailrace.kafka_access.matrix > docs/kafka-users.md
+	$(BIN)/python -m tailrace.control.asyncapi contracts/models/credit.yaml > contracts/asyncapi.yaml
+
 licences: setup  ## docs/licences.md
 	$(BIN)/python -m tools.licences docs/licences.md
 

@@ -308,7 +308,7 @@ def interval(
     gains = [g for r in some if r["window_start"] > began and r["mature"] for g in GAINS[r["report_id"]]]
     if len(gains) < 2:
         return 0, 0.0, 0.0
-    half = stats.norm.ppf(0.975) * np.std(gains, ddof=1) / np.sqrt(len(gains))
+    half = stats.t.ppf(0.975, len(gains) - 1) * np.std(gains, ddof=1) / np.sqrt(len(gains))
     return len(gains), float(np.mean(gains) - half), float(np.mean(gains) + half)
 
 

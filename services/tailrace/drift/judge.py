@@ -12,13 +12,11 @@ from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.drift import false_alerts
 from tailrace.drift.count import DriftSubject
 from tailrace.drift.counts import DriftCounts
-from tailrace.drift.histogram import Bin, category_histogram, number_histogram
 from tailrace.drift.layout import MISSING, UNSEEN, Categories, Field, NumberSlots, SlotLayout
 from tailrace.drift.segments import segment_names
-from tailrace.statistics.chi_squared import chi_squared_test
-from tailrace.statistics.fisher import share_test
-from tailrace.statistics.ks import ks_test
-from tailrace.statistics.result import Ints, TestResult
+from tailrace.statistics.drift_test import DriftTest, FieldCounts, TestedField
+from tailrace.statistics.drift_tests import DRIFT_TESTS
+from tailrace.statistics.result import Ints
 from tailrace.streaming.ids import record_id
 
 QUIET, DRIFT, TOO_FEW_ROWS, NO_REFERENCE = "quiet", "drift", "too-few-rows", "no-reference"
@@ -55,14 +53,10 @@ class DriftReport:
         return list(dict.fromkeys(test["feature"] for test in drifted))
 
 
-class _Test(NamedTuple):
+class _Tested(NamedTuple):
     feature: str
-    test: str
-    result: TestResult | None
-    n: int
-    reference_n: int
-    floor: float
-    histogram: list[Bin]
+    test: DriftTest
+    comparison: TestedField
 
 
 def judge(
@@ -76,11 +70,12 @@ def judge(
     )
     known = layout is not None and len(counts.slots) == layout.width
     tests = list(_tests(contract, counts.slots, layout)) if layout is not None and known else []
-    defined = [test.result.p_value for test in tests if test.result is not None]
-    q_values = iter(false_alerts.adjusted(defined))
+    p_values = [_p_value(tested) for tested in tests]
+    q_values = iter(false_alerts.adjusted([p_value for p_value in p_values if p_value is not None]))
     enough = counts.rows >= contract.drift.min_rows
     entries = [
-        _entry(test, None if test.result is None else next(q_values), alpha, enough=enough) for test in tests
+        _entry(contract, tested, None if p_value is None else next(q_values), alpha, enough=enough)
+        for tested, p_value in zip(tests, p_values, strict=True)
     ]
     if not enough:
         verdict = TOO_FEW_ROWS
@@ -113,39 +108,33 @@ def report_id(window: DriftWindow, subject: DriftSubject) -> str:
     return record_id(*parts)
 
 
-def _tests(contract: ModelContract, slots: Ints, layout: SlotLayout) -> Iterator[_Test]:
+def _tests(contract: ModelContract, slots: Ints, layout: SlotLayout) -> Iterator[_Tested]:
     for field in layout.fields:
-        counts = slots[field.first : field.first + field.width]
-        yield _distribution(contract, field, counts)
-        if not field.is_output:
-            yield from _shares(contract, field, counts)
+        counts = _counted(contract, field, slots[field.first : field.first + field.width])
+        for test in DRIFT_TESTS:
+            if test.name in contract.drift.tests and counts.kind in test.kinds and test.applies(counts):
+                yield _Tested(field.name, test, test.compare(counts))
 
 
-def _distribution(contract: ModelContract, field: Field, counts: Ints) -> _Test:
-    floors = contract.drift.min_effect
-    reference_n = int(field.reference.sum())
-    if isinstance(field, NumberSlots):
-        values = counts[MISSING + 1 :]
-        result = ks_test(values, field.reference)
-        histogram = number_histogram(values, field.points, field.reference)
-        return _Test(field.name, "ks", result, int(values.sum()), reference_n, floors.ks, histogram)
-    values = counts[UNSEEN + 1 :]
-    result = chi_squared_test(values, field.reference)
-    histogram = category_histogram(values, field.seen, field.reference)
-    return _Test(field.name, "chi2", result, int(values.sum()), reference_n, floors.cramers_v, histogram)
-
-
-def _shares(contract: ModelContract, field: Field, counts: Ints) -> Iterator[_Test]:
-    """What is missing and what was never seen, where the contract or the reference allows for it: which tests
-    there are must not depend on what the window holds."""
-    floor = contract.drift.min_effect.cramers_v
-    said = contract.features.get(field.name)
-    rows, present, profile = int(counts.sum()), int(counts.sum() - counts[MISSING]), field.profile
-    if said is None or said.missing != "reject" or profile.missing:
-        trained = profile.present + profile.missing
-        yield _share(field.name, "missing", int(counts[MISSING]), rows, profile.missing, trained, floor)
-    if isinstance(field, Categories) and (said is None or _lets_unseen_in(said, field)):
-        yield _share(field.name, "unseen", int(counts[UNSEEN]), present, 0, profile.present, floor)
+def _counted(contract: ModelContract, field: Field, counts: Ints) -> FieldCounts:
+    """What a field may be follows from the contract and the reference; outputs are never missing or new by right."""
+    said, profile = contract.features.get(field.name), field.profile
+    is_number = isinstance(field, NumberSlots)
+    return FieldCounts(
+        kind="number" if is_number else "category",
+        labels=field.points if isinstance(field, NumberSlots) else field.seen,
+        values=counts[(MISSING if is_number else UNSEEN) + 1 :],
+        reference=field.reference,
+        rows=int(counts.sum()),
+        missing=int(counts[MISSING]),
+        unseen=0 if is_number else int(counts[UNSEEN]),
+        reference_present=profile.present,
+        reference_missing=profile.missing,
+        may_miss=not field.is_output and (said is None or said.missing != "reject" or profile.missing > 0),
+        may_be_unseen=not field.is_output
+        and isinstance(field, Categories)
+        and (said is None or _lets_unseen_in(said, field)),
+    )
 
 
 def _lets_unseen_in(said: Feature, field: Categories) -> bool:
@@ -153,33 +142,30 @@ def _lets_unseen_in(said: Feature, field: Categories) -> bool:
     return said.unseen not in (None, "reject") or not allowed <= set(field.seen)
 
 
-def _share(
-    feature: str, test: str, some: int, n: int, reference_some: int, reference_n: int, floor: float
-) -> _Test:
-    result = share_test(some, n, reference_some, reference_n)
-    share = reference_some / reference_n if reference_n else 0.0
-    histogram = [Bin(label=test, count=some, reference=share)]
-    return _Test(feature, test, result, n, reference_n, floor, histogram)
+def _p_value(tested: _Tested) -> float | None:
+    return None if tested.comparison.result is None else tested.comparison.result.p_value
 
 
-def _entry(test: _Test, q_value: float | None, alpha: float, *, enough: bool) -> dict[str, Any]:
-    result = test.result
+def _entry(
+    contract: ModelContract, tested: _Tested, q_value: float | None, alpha: float, *, enough: bool
+) -> dict[str, Any]:
+    """A test without a p-value is judged by its effect alone."""
+    test, (result, n, reference_n, histogram) = tested.test, tested.comparison
     drifted = (
         enough
         and result is not None
-        and q_value is not None
-        and q_value <= alpha
-        and result.effect >= test.floor
+        and (result.p_value is None or (q_value is not None and q_value <= alpha))
+        and result.effect >= contract.drift.min_effect.of(test.effect.name)
     )
     return {
-        "feature": test.feature,
-        "test": test.test,
+        "feature": tested.feature,
+        "test": test.name,
         "statistic": None if result is None else result.statistic,
         "p_value": None if result is None else result.p_value,
         "q_value": q_value,
         "effect": None if result is None else result.effect,
-        "n": test.n,
-        "reference_n": test.reference_n,
+        "n": n,
+        "reference_n": reference_n,
         "drifted": drifted,
-        "histogram": test.histogram,
+        "histogram": histogram,
     }

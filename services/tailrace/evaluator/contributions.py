@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tailrace.evaluator.arrays import Floats, Ints, Mask
-from tailrace.evaluator.losses import row_losses
 from tailrace.evaluator.plan import EvaluationPlan
 from tailrace.evaluator.rows import GroundTruth, LoggedAnswers, OutcomeRows
+from tailrace.statistics.judged_rows import JudgedRows
+from tailrace.statistics.metrics import VALUE, row_losses
+from tailrace.statistics.result import Floats, Ints, Mask
 
 KNOWN = ("labelled", "assumed")
 
@@ -80,10 +81,21 @@ class Contributions:
 
     def quantities(self, answers: LoggedAnswers, actions: list[str]) -> dict[str, Floats]:
         """Losses, and the contract's value where it has one, of these answers and actions; NaN where unknown."""
-        found = row_losses(self.plan.contract.task, answers, self.classes, self.positive, self._numbers)
+        found = row_losses(
+            JudgedRows(
+                self.plan.contract.task,
+                self.classes,
+                self._numbers,
+                answers.chosen,
+                answers.score,
+                answers.probabilities,
+                answers.value,
+                self.plan.positive,
+            )
+        )
         worth = self.plan.worth(self.fields, answers, actions, self.truth.label)
         if worth is not None:
-            found["value"] = worth
+            found[VALUE.name] = worth
         return {name: np.where(self.known, values, np.nan) for name, values in found.items()}
 
     def covered(self, answers: LoggedAnswers) -> Floats:

@@ -18,18 +18,20 @@ Tallies of a version:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from tailrace.evaluator.arrays import Floats, Ints, Mask
 from tailrace.evaluator.contributions import Contributions, contributions
-from tailrace.evaluator.counts import PerformanceCounts, Sum
+from tailrace.evaluator.counts import PerformanceCounts
 from tailrace.evaluator.plan import EvaluationPlan
 from tailrace.evaluator.rows import LoggedAnswers, OutcomeRows, Predicted
-from tailrace.evaluator.score_counts import count_scores, score_keys
 from tailrace.evaluator.subject import PerformanceSubject
-from tailrace.statistics.exact_sum import exact_sums
+from tailrace.statistics.exact_sum import sums_by_group
+from tailrace.statistics.metrics import COVERAGE, METRIC
+from tailrace.statistics.result import Floats, Ints, Mask
+from tailrace.statistics.score_counts import count_scores, score_keys
 
 
 class CountedOutcomes(NamedTuple):
@@ -190,30 +192,14 @@ class _Statistics:
     def __call__(self, rows: Ints, group: Ints, groups: int) -> list[PerformanceCounts]:
         found = self._tallies(rows, group, groups)
         for name, values in self._quantities.items():
-            self._add_sums(found, name, values[rows], self._signs[rows], group)
+            sums = sums_by_group(values[rows], self._signs[rows], group, groups)
+            for counts, one in zip(found, sums, strict=True):
+                if any(one):
+                    counts.sums[name] = one
         self._add_tables(found, rows, group)
         if self._positive is None:
             return found
         return self._with_scores(found, rows[self._scored[rows]], group[self._scored[rows]], self._positive)
-
-    def _add_sums(
-        self, found: list[PerformanceCounts], name: str, values: Floats, signs: Ints, group: Ints
-    ) -> None:
-        there = ~np.isnan(values)
-        values, signs, group = values[there], signs[there], group[there]
-        n, beyond = np.zeros(len(found), dtype=np.int64), np.zeros(len(found), dtype=np.int64)
-        np.add.at(n, group, signs)
-        with np.errstate(over="ignore"):
-            squares = values * values
-        within = np.isfinite(squares)
-        if not within.all():
-            np.add.at(beyond, group[~within], signs[~within])
-            values, squares, signs, group = values[within], squares[within], signs[within], group[within]
-        totals = exact_sums(signs * values, group, len(found))
-        of_squares = exact_sums(signs * squares, group, len(found))
-        for counts, *one in zip(found, n.tolist(), totals, of_squares, beyond.tolist(), strict=True):
-            if any(one):
-                counts.sums[name] = Sum(*one)
 
     def _add_tables(self, found: list[PerformanceCounts], rows: Ints, group: Ints) -> None:
         group, rows = group[self._tabled[rows]], rows[self._tabled[rows]]
@@ -240,7 +226,7 @@ class _Statistics:
             some = rows[order[ends[of] : ends[of + 1]]]
             if len(some):
                 scores = count_scores(self._keys[some], positive[some], self._signs[some])
-                found[of] = PerformanceCounts(counts.tallies, counts.table, counts.sums, scores)
+                found[of] = replace(counts, scores=scores)
         return found
 
 
@@ -263,12 +249,12 @@ def _judged(said: Contributions, rows: OutcomeRows, pair: Ints) -> _Statistics:
         own if other >= 0 else one or own
         for own, one, other in zip(answers.action, taken, pairs, strict=True)
     ]
-    quantities = said.quantities(answers, own_or_taken) | {"covered": said.covered(answers)}
+    quantities = said.quantities(answers, own_or_taken) | {COVERAGE.name: said.covered(answers)}
     return _statistics(said, tallies, quantities, answers)
 
 
 def _paired(said: Contributions, rows: OutcomeRows, pair: Ints) -> _Statistics:
-    """Two versions' answers to the same requests, by what the policy makes of either; for losses less is better."""
+    """Two versions' answers to the same requests, by what the policy makes of either."""
     versions = (said.answers, rows.champion.take(pair))
     version, against = (said.quantities(answers, answers.action) for answers in versions)
     quantities: dict[str, Floats] = {}
@@ -277,7 +263,7 @@ def _paired(said: Contributions, rows: OutcomeRows, pair: Ints) -> _Statistics:
         missing = np.isnan(mine) | np.isnan(theirs)
         mine, theirs = np.where(missing, np.nan, mine), np.where(missing, np.nan, theirs)
         with np.errstate(over="ignore", invalid="ignore"):
-            better = mine - theirs if name == "value" else theirs - mine
+            better = mine - theirs if METRIC[name].better == "higher" else theirs - mine
         quantities |= {name: better, f"{name}.version": mine, f"{name}.against": theirs}
     return _statistics(said, _states(said, rows), quantities, *versions)
 

@@ -3,77 +3,30 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
 from tailrace.errors import BadRecord
-from tailrace.evaluator.arrays import Ints
-from tailrace.evaluator.score_counts import ScoreCounts
-from tailrace.statistics.exact_sum import SCALE, nearest
+from tailrace.statistics.exact_sum import Sum
+from tailrace.statistics.metric_counts import MetricCounts
+from tailrace.statistics.result import Ints
+from tailrace.statistics.score_counts import ScoreCounts
 
-_EXPONENT = SCALE.bit_length() - 1
 _KINDS = ("<i1", "<i2", "<i4", "<i8")
 _MOST_ZEROS = 1 << 13
 
 
-class Sum(NamedTuple):
-    """How many values, their exact sum and that of their squares, in units of 1 / SCALE; and how many of the values
-    have squares ``beyond`` all floats, which are in neither sum.
-    """
-
-    n: int = 0
-    total: int = 0
-    squares: int = 0
-    beyond: int = 0
-
-    def plus(self, other: Sum) -> Sum:
-        return Sum(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
-
-    @property
-    def value(self) -> float | None:
-        """The sum, rounded once; None where something is beyond all floats."""
-        total = nearest(self.total)
-        return None if self.beyond or not math.isfinite(total) else total
-
-    @property
-    def total_squares(self) -> float | None:
-        """The sum of the squares, rounded once; None where something is beyond all floats."""
-        return self._replace(total=self.squares).value
-
-    @property
-    def mean(self) -> float | None:
-        """Rounded once; None without values, or where something is beyond all floats."""
-        return nearest(self.total, self.n) if self.n > 0 and not self.beyond else None
-
-    @property
-    def variance(self) -> float | None:
-        """Sample variance (n - 1 below the line); None with fewer than two values."""
-        if self.n < 2 or self.beyond:
-            return None
-        above = self.n * self.squares * SCALE - self.total * self.total
-        found = max(nearest(above, SCALE * self.n * (self.n - 1)), 0.0)
-        return found if math.isfinite(found) else None
-
-
-@dataclass(frozen=True)
-class PerformanceCounts:
+@dataclass(frozen=True, kw_only=True)
+class PerformanceCounts(MetricCounts):
     """Additive counts. Adding is commutative and associative to the last bit.
 
     Attributes:
         tallies: whole numbers by name (see count.py).
-        table: rows by (class, predicted class), or by (class, predicted by one, predicted by the other).
-        sums: sums over rows by name.
-        scores: rows by score and class; None where there are none.
     """
 
     tallies: Counter[str] = field(default_factory=Counter)
-    table: Counter[tuple[int, ...]] = field(default_factory=Counter)
-    sums: dict[str, Sum] = field(default_factory=dict)
-    scores: ScoreCounts | None = None
 
     def __add__(self, other: PerformanceCounts) -> PerformanceCounts:
         tallies, table, sums = Counter(self.tallies), Counter(self.table), dict(self.sums)
@@ -85,7 +38,7 @@ class PerformanceCounts:
             scores = self.scores or other.scores
         else:
             scores = self.scores + other.scores
-        return PerformanceCounts(tallies, table, sums, scores)
+        return PerformanceCounts(tallies=tallies, table=table, sums=sums, scores=scores)
 
     def to_bytes(self) -> bytes:
         """A line of JSON, then the scores' keys as little-endian 64-bit integers and their counts as the least that
@@ -128,13 +81,13 @@ class PerformanceCounts:
             counts = np.frombuffer(body, dtype=kind, offset=8 * rows * width).astype(np.int64)
             scores = ScoreCounts(keys.reshape(rows, width), counts.reshape(rows, 2), shift)
         return cls(
-            Counter(head["tallies"]),
-            Counter({tuple(cell): n for *cell, n in head["table"]}),
-            {
+            tallies=Counter(head["tallies"]),
+            table=Counter({tuple(cell): n for *cell, n in head["table"]}),
+            sums={
                 name: Sum(n, total << _shift(up), squares << _shift(more), beyond)
                 for name, (n, total, up, squares, more, beyond) in head["sums"].items()
             },
-            scores,
+            scores=scores,
         )
 
 

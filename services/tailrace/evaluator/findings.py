@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tailrace.evaluator.arrays import Floats, Ints, Mask
+from tailrace.statistics.result import Floats, Ints, Mask
 
 FIELDS = ("guarded", "interval_low", "interval_high")
 SET = "prediction_set"

@@ -13,8 +13,8 @@ from tailrace.contracts.expressions.compiler import ColumnType, Expression, comp
 from tailrace.contracts.language.expression_columns import request_columns, value_columns
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.state.contracts import AppliedContract
-from tailrace.evaluator.arrays import Floats, Ints, Mask
 from tailrace.evaluator.rows import LoggedAnswers
+from tailrace.statistics.result import Floats, Ints, Mask
 
 FLAGS = ("uncertain", "guarded")
 _DTYPES = {"number": pl.Float64, "boolean": pl.Boolean, "text": pl.String}

@@ -16,12 +16,12 @@ import numpy as np
 from tailrace.avro.codec import Codec
 from tailrace.errors import BadRecord
 from tailrace.evaluator import findings
-from tailrace.evaluator.arrays import Mask
 from tailrace.evaluator.fields import FieldReader, Fields
 from tailrace.evaluator.plan import EvaluationPlan
 from tailrace.evaluator.rows import GroundTruth, LoggedAnswers, OutcomeRows, Predicted
 from tailrace.evaluator.types import wrong_types
 from tailrace.models.rollout_state.fold import CHAMPIONS_ARM
+from tailrace.statistics.result import Mask
 from tailrace.streaming.records import Message
 from tailrace.streaming.watermark_records import EARLIEST_MS
 

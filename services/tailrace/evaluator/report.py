@@ -8,12 +8,14 @@ from typing import Any
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.state.contracts import AppliedContract
-from tailrace.evaluator.counts import PerformanceCounts, Sum
-from tailrace.evaluator.drop import SIGNIFICANT, Drop, drop
-from tailrace.evaluator.metrics import Estimate, coverage, estimate, metrics_of, positive_index
-from tailrace.evaluator.paired import gain
+from tailrace.evaluator.counts import PerformanceCounts
+from tailrace.evaluator.metrics import metrics_of, positive_index
 from tailrace.evaluator.subject import PerformanceSubject
 from tailrace.models.manifest import Holdout, Manifest
+from tailrace.statistics.drop import SIGNIFICANT, drop
+from tailrace.statistics.exact_sum import Sum
+from tailrace.statistics.metric import Metric
+from tailrace.statistics.metrics import COVERAGE, VALUE
 from tailrace.streaming.ids import record_id
 
 LEAST_LABELLED = 30
@@ -81,17 +83,17 @@ def _report(
         # The holdout's metrics are of all its rows: no slice is compared with them.
         manifest = manifest_of(window.model, version, artifact)
         holdout = None if segment or manifest is None else manifest.holdout
-        metrics = [_metric(name, counts, contract, holdout) for name in metrics_of(contract)]
+        metrics = [_metric(metric, counts, contract, holdout) for metric in metrics_of(contract)]
         if (
             contract.guardrails.coverage is not None
             and manifest is not None
             and manifest.conformal is not None
         ):
-            metrics.append(_as_record("coverage", coverage(counts), None))
+            metrics.append(_metric(COVERAGE, counts, contract, None))
     else:
-        names = [*metrics_of(contract), *(["value"] if contract.value is not None else [])]
-        paired = [gain(name, counts, positive_index(contract))._asdict() for name in names]
-    worth = counts.sums.get("value", Sum()) if against is None and contract.value is not None else None
+        compared = [*metrics_of(contract), *([VALUE] if contract.value is not None else [])]
+        paired = [metric.gain(counts, positive_index(contract))._asdict() for metric in compared]
+    worth = counts.sums.get(VALUE.name, Sum()) if against is None and contract.value is not None else None
     record = {
         "report_id": _report_id(window, subject),
         "model": window.model,
@@ -131,13 +133,12 @@ def dropped(contract: ModelContract, metric: Mapping[str, Any]) -> bool:
     return bool(metric["drop"] > most and metric["p_value"] < SIGNIFICANT / len(contract.quality.drop))
 
 
-def _metric(name: str, counts: PerformanceCounts, contract: ModelContract, holdout: Holdout | None) -> Record:
-    return _as_record(name, estimate(name, counts, positive_index(contract)), holdout)
-
-
-def _as_record(name: str, now: Estimate, holdout: Holdout | None) -> Record:
-    then: Drop = drop(name, now, holdout)
-    found = {"metric": name, **now._asdict(), **then._asdict()}
+def _metric(
+    metric: Metric, counts: PerformanceCounts, contract: ModelContract, holdout: Holdout | None
+) -> Record:
+    now = metric.estimate(counts, positive_index(contract))
+    then, rows = (None, 0) if holdout is None else (holdout.metrics.get(metric.name), holdout.rows)
+    found = {"metric": metric.name, **now._asdict(), **drop(metric, now, then, rows)._asdict()}
     del found["variance"]
     return found
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from tailrace.evaluator.arrays import Floats, Ints, Mask
 from tailrace.evaluator.findings import LoggedFindings
+from tailrace.statistics.result import Floats, Ints, Mask
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,10 @@ from tailrace.rollout.paired_reports import (
     PairedReport,
     PairedReports,
     PairedWindow,
-    ReportedGain,
     of_segment,
 )
 from tailrace.statistics.binomial import is_more
+from tailrace.statistics.pooled_gain import PooledGain
 
 QUARANTINED = "version-quarantined"
 """The kind of the alert that a version makes processes die."""
@@ -372,7 +372,7 @@ def _worse(
     return worse
 
 
-def _facts(gain: ReportedGain) -> dict[str, str]:
+def _facts(gain: PooledGain) -> dict[str, str]:
     return {
         "outcomes": str(gain.n),
         "gain": repr(gain.mean),
@@ -381,5 +381,5 @@ def _facts(gain: ReportedGain) -> dict[str, str]:
     }
 
 
-def _interval(gain: ReportedGain) -> str:
+def _interval(gain: PooledGain) -> str:
     return f"{gain.mean:.4g} (95 % interval {gain.low:.4g} to {gain.high:.4g})"

@@ -6,16 +6,12 @@ time has come. The fold of a stretch of the topic that begins at ``needs`` is th
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 from tailrace.models.rollout_state.rewards import Rewards
-
-CONFIDENCE = 0.95
-_Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+from tailrace.statistics.pooled_gain import PooledGain, pooled
 
 
 class PairedWindow(NamedTuple):
@@ -163,41 +159,9 @@ class PairedReports:
         ]
 
 
-class ReportedGain(NamedTuple):
-    """How much better one version was than another on the same ``n`` requests, with its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-
-def pooled(metrics: Iterable[Mapping[str, Any]]) -> ReportedGain | None:
-    """The gain over windows together; None where nothing is known of how far it may be off.
-
-    Metrics that are means over requests are pooled exactly, by their sums, with the normal interval of a mean
-    of differences. Others (an AUC, an RMSE) are averaged with the windows' numbers of requests as weights, their
-    intervals taken for those of independent normal estimates.
-    """
-    some = [m for m in metrics if m["n"] > 0 and m["gain"] is not None]
-    n = sum(m["n"] for m in some)
-    if n < 2:
-        return None
-    if all(m["sum"] is not None and m["sum_squares"] is not None for m in some):
-        total, squares = math.fsum(m["sum"] for m in some), math.fsum(m["sum_squares"] for m in some)
-        mean = total / n
-        half = _Z * math.sqrt(max(0.0, squares - total * mean) / (n - 1) / n)
-    elif all(m["low"] is not None and m["high"] is not None for m in some):
-        mean = math.fsum(m["n"] / n * m["gain"] for m in some)
-        half = math.sqrt(math.fsum((m["n"] / n * (m["high"] - m["low"]) / 2) ** 2 for m in some))
-    else:
-        return None
-    return ReportedGain(mean, mean - half, mean + half, n)
-
-
 def of_segment(
     reports: Mapping[PairedWindow, PairedReport], segment: str, metric: str
-) -> tuple[Sequence[PairedReport], ReportedGain | None]:
+) -> tuple[Sequence[PairedReport], PooledGain | None]:
     """The reports of a segment that have the metric, and what they come to together."""
     found = [judged for window, judged in reports.items() if window.segment == segment]
     found = [judged for judged in found if metric in judged.metrics]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import special
 
 from tailrace.statistics.result import Ints, TestResult
 
@@ -20,6 +19,8 @@ def chi_squared_test(counts: Ints, reference: Ints) -> TestResult | None:
     Returns:
         None where either row is empty, or where there is only one category.
     """
+    from scipy import special  # 20 MB, which only who tests has a use for
+
     table = np.stack([counts, reference]).astype(np.float64)
     table = table[:, table.sum(axis=0) > 0]
     rows, categories = table.sum(axis=1), table.shape[1]

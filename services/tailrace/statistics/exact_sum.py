@@ -7,8 +7,12 @@ happens once, when the sum is read.
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import numpy as np
-from numpy.typing import NDArray
+
+from tailrace.statistics.result import Floats, Ints
 
 SCALE = 1 << 1074
 """A sum is an integer in units of 1 / SCALE, the least positive float64."""
@@ -18,7 +22,7 @@ _LOW = 26
 _EXPONENTS = 1 << 12
 
 
-def exact_sums(values: NDArray[np.float64], groups: NDArray[np.int64], count: int) -> list[int]:
+def exact_sums(values: Floats, groups: Ints, count: int) -> list[int]:
     """The exact sum of the finite ``values`` of each of ``count`` groups, numbered from 0, in units of 1 / SCALE."""
     sums = [0] * count
     if not len(values):
@@ -41,7 +45,7 @@ def exact_sums(values: NDArray[np.float64], groups: NDArray[np.int64], count: in
     return sums
 
 
-def exact_sum(values: NDArray[np.float64]) -> int:
+def exact_sum(values: Floats) -> int:
     """The exact sum of finite values, in units of 1 / SCALE."""
     return exact_sums(values, np.zeros(len(values), dtype=np.int64), 1)[0]
 
@@ -52,3 +56,62 @@ def nearest(units: int, over: int = 1) -> float:
         return units / (SCALE * over)
     except OverflowError:
         return float("inf") if units > 0 else float("-inf")
+
+
+class Sum(NamedTuple):
+    """How many values, their exact sum and that of their squares, in units of 1 / SCALE; and how many of the values
+    have squares ``beyond`` all floats, which are in neither sum.
+    """
+
+    n: int = 0
+    total: int = 0
+    squares: int = 0
+    beyond: int = 0
+
+    def plus(self, other: Sum) -> Sum:
+        return Sum(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+    @property
+    def value(self) -> float | None:
+        """The sum, rounded once; None where something is beyond all floats."""
+        total = nearest(self.total)
+        return None if self.beyond or not math.isfinite(total) else total
+
+    @property
+    def total_squares(self) -> float | None:
+        """The sum of the squares, rounded once; None where something is beyond all floats."""
+        return self._replace(total=self.squares).value
+
+    @property
+    def mean(self) -> float | None:
+        """Rounded once; None without values, or where something is beyond all floats."""
+        return nearest(self.total, self.n) if self.n > 0 and not self.beyond else None
+
+    @property
+    def variance(self) -> float | None:
+        """Sample variance (n - 1 below the line); None with fewer than two values."""
+        if self.n < 2 or self.beyond:
+            return None
+        above = self.n * self.squares * SCALE - self.total * self.total
+        found = max(nearest(above, SCALE * self.n * (self.n - 1)), 0.0)
+        return found if math.isfinite(found) else None
+
+
+def sums_by_group(values: Floats, signs: Ints, groups: Ints, count: int) -> list[Sum]:
+    """The sum of each of ``count`` groups, numbered from 0; NaN is no value.
+
+    ``signs`` are 1 where a value is added, -1 where it is taken back.
+    """
+    known = ~np.isnan(values)
+    values, signs, groups = values[known], signs[known], groups[known]
+    n, beyond = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+    np.add.at(n, groups, signs)
+    with np.errstate(over="ignore"):
+        squares = values * values
+    within = np.isfinite(squares)
+    if not within.all():
+        np.add.at(beyond, groups[~within], signs[~within])
+        values, squares, signs, groups = values[within], squares[within], signs[within], groups[within]
+    totals = exact_sums(signs * values, groups, count)
+    of_squares = exact_sums(signs * squares, groups, count)
+    return [Sum(*each) for each in zip(n.tolist(), totals, of_squares, beyond.tolist(), strict=True)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
 
 from tailrace.statistics.chi_squared import cramers_v
 from tailrace.statistics.result import TestResult
@@ -25,6 +24,8 @@ def share_test(some: int, n: int, reference_some: int, m: int) -> TestResult | N
         return None
     if some == reference_some == 0:
         return TestResult(0.0, 1.0, 0.0)
+    from scipy import stats  # 60 MB, which only who tests has a use for
+
     table = np.array([[some, n - some], [reference_some, m - reference_some]])
     p_value = float(stats.fisher_exact(table).pvalue)
     return TestResult(some / n, p_value, cramers_v(table[0], table[1]))

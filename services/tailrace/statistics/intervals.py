@@ -1,11 +1,12 @@
-"""95 % intervals and p-values, by textbook methods. Pure functions of numbers."""
+"""95 % intervals and p-values, by textbook methods. Pure functions of numbers.
+
+scipy is imported where it is needed: contracts know metrics, and whoever reads one has no use for 20 MB of functions.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-
-from scipy.special import ndtr, stdtr, stdtrit
 
 Z = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
@@ -49,6 +50,8 @@ def student(mean: float | None, variance: float | None, n: int) -> Bounds:
     """A mean of ``n`` values of this sample variance, by Student's t."""
     if mean is None or variance is None or n < 2:
         return UNKNOWN
+    from scipy.special import stdtrit
+
     half = float(stdtrit(n - 1, _TAIL)) * math.sqrt(variance / n)
     return mean - half, mean + half
 
@@ -65,6 +68,8 @@ def upper_tail(value: float, error: float) -> float:
     """Probability of so much or more by chance, under a normal distribution around 0 with this standard error."""
     if error == 0.0:
         return 0.0 if value > 0 else 1.0
+    from scipy.special import ndtr
+
     return float(ndtr(-value / error))
 
 
@@ -72,5 +77,7 @@ def two_sided(value: float, error: float, n: int | None = None) -> float:
     """Probability of so much or more, either way, by chance: Student's t with n - 1 degrees of freedom, or normal."""
     if error == 0.0:
         return 0.0 if value else 1.0
+    from scipy.special import ndtr, stdtr
+
     tail = ndtr(-abs(value) / error) if n is None else stdtr(n - 1, -abs(value) / error)
     return min(2 * float(tail), 1.0)

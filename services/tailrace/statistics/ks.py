@@ -13,7 +13,6 @@ import warnings
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
 
 from tailrace.statistics.result import Floats, Ints, TestResult
 
@@ -70,6 +69,8 @@ def p_value(n: int, m: int, largest: int) -> float:
     """
     if largest == 0:
         return 1.0
+    from scipy import stats  # 60 MB, which only who tests has a use for
+
     common = math.gcd(n, m)
     distance = largest / (n // common * m)
     # The exact value takes time in proportion to the distance. Both it and the asymptotic one are below Massart's

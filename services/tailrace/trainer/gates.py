@@ -17,7 +17,7 @@ from tailrace.models.formats.load import LoadedModel
 from tailrace.models.package.holdout_metrics import holdout_metrics
 from tailrace.models.package.rows import LabelledRows, imputed
 from tailrace.models.predictions import Predictions
-from tailrace.trainer.gain import gain
+from tailrace.statistics.metrics import METRIC
 
 LEAST_ROWS = 30
 """A slice with fewer rows is not judged."""
@@ -63,7 +63,9 @@ def _beat(judged: GateEvidence) -> Iterator[str]:
         ours, theirs = _value(judged, "candidate", metric), _value(judged, who, metric)
         if ours is None or theirs is None:
             yield f"beat_{who}: {metric} is not defined on the rows held back"
-        elif not (gain(metric, ours, theirs) > 0 and gain(metric, ours, theirs) >= by):
+            continue
+        gain = METRIC[metric].better_by(ours, theirs)
+        if not (gain > 0 and gain >= by):
             asked = f", {by:g} better was asked for" if by else ""
             yield f"beat_{who}: {metric} is {ours:.4f}, the {who}'s {theirs:.4f}{asked}"
 
@@ -73,7 +75,7 @@ def _ratchet(judged: GateEvidence) -> Iterator[str]:
     if gate is None or gate.metric not in judged.best:
         return
     ours, best = _value(judged, "candidate", gate.metric), judged.best[gate.metric]
-    if ours is None or gain(gate.metric, ours, best) < -gate.tolerance:
+    if ours is None or METRIC[gate.metric].better_by(ours, best) < -gate.tolerance:
         said = "not defined" if ours is None else f"{ours:.4f}"
         yield f"ratchet: {gate.metric} is {said}, the best ever was {best:.4f} (tolerance {gate.tolerance:g})"
 
@@ -87,7 +89,11 @@ def _not_worse_on(judged: GateEvidence) -> Iterator[str]:
         if len(rows) < LEAST_ROWS:
             continue
         ours, theirs = (_value(judged, who, gate.metric, rows) for who in ("candidate", "champion"))
-        if ours is not None and theirs is not None and gain(gate.metric, ours, theirs) < -gate.tolerance:
+        if (
+            ours is not None
+            and theirs is not None
+            and METRIC[gate.metric].better_by(ours, theirs) < -gate.tolerance
+        ):
             yield f"not_worse_on {name}: {gate.metric} is {ours:.4f}, the champion's {theirs:.4f} on {len(rows)} rows"
 
 

@@ -21,6 +21,7 @@ from tailrace.contracts.records.lanes import Lane
 from tailrace.errors import TailraceError, Unavailable
 from tailrace.runtime.service import Service
 from tailrace.signing.trust import TrustStore
+from tailrace.statistics.metrics import METRIC
 from tailrace.streaming.backends.abstract import Fatal, LogError
 from tailrace.streaming.backends.kafka.producer import KafkaProducer
 from tailrace.streaming.backends.kafka.reading import Ends
@@ -30,7 +31,6 @@ from tailrace.telemetry.metrics import LAG, RECORDS
 from tailrace.trainer.decide import Refuse, StartRun, WritePlan, decide, expecting
 from tailrace.trainer.events import TOPICS, Events, record_of, refusal_of
 from tailrace.trainer.faust_app import make_app
-from tailrace.trainer.gain import gain
 from tailrace.trainer.happened import CaughtUp
 from tailrace.trainer.processes import RunPostponed, Said, WorkerLimits, Workers
 from tailrace.trainer.run import FAILED, PUBLISHED, TRAINED, TRAINING, Run
@@ -339,8 +339,8 @@ def best_of(runs: Mapping[str, Run]) -> dict[str, float]:
     for run in runs.values():
         for e in run.evaluations if run.state == PUBLISHED else ():
             metric, value = e["metric"], e["value"]
-            if e["who"] == "candidate" and value is not None:
-                better = metric not in best or gain(metric, value, best[metric]) > 0
+            if e["who"] == "candidate" and value is not None and metric in METRIC:
+                better = metric not in best or METRIC[metric].better_by(value, best[metric]) > 0
                 best[metric] = value if better else best[metric]
     return best
 

@@ -14,10 +14,12 @@ from sklearn import metrics as sk
 from tests.support.evaluating import BINARY, MULTICLASS, REGRESSION, Lab
 
 from tailrace.evaluator.counts import PerformanceCounts
-from tailrace.evaluator.metrics import Estimate, estimate, metrics_of, positive_index
+from tailrace.evaluator.metrics import metrics_of, positive_index
 from tailrace.evaluator.subject import PerformanceSubject
 from tailrace.models.package.holdout_metrics import holdout_metrics
 from tailrace.models.predictions import Predictions
+from tailrace.statistics.metric import Estimate
+from tailrace.statistics.metrics import METRIC
 
 LABS = {name: Lab(text) for name, text in (("binary", BINARY), ("multi", MULTICLASS), ("number", REGRESSION))}
 KINDS = ["iris", "rose", "tulip"]
@@ -33,7 +35,8 @@ def counts_of(lab: Lab, rows: list[tuple[dict[str, Any], Any]]) -> PerformanceCo
 
 def estimates(lab: Lab, rows: list[tuple[dict[str, Any], Any]]) -> dict[str, Estimate]:
     counts = counts_of(lab, rows)
-    return {name: estimate(name, counts, positive_index(lab.contract)) for name in metrics_of(lab.contract)}
+    positive = positive_index(lab.contract)
+    return {metric.name: metric.estimate(counts, positive) for metric in metrics_of(lab.contract)}
 
 
 def said_binary(score: float) -> dict[str, Any]:
@@ -111,7 +114,7 @@ def test_a_number_whose_square_is_beyond_all_floats_leaves_metrics_undefined_unt
         lab.prediction(value=1e308), label=1e308, before={"state": "labelled", "label": -1e308}
     )
     counts = counts_of(lab, rows) + lab.counted(lab.lane.outcomes, [corrected])[0, 0, WHOLE]
-    assert estimate("mae", counts, None).value == 0.5
+    assert METRIC["mae"].estimate(counts, None).value == 0.5
 
 
 def test_one_row_has_values_and_no_intervals_of_means() -> None:
@@ -135,7 +138,7 @@ def test_perfect_separation_says_nothing_of_how_sure_it_is() -> None:
 def test_an_answer_without_a_score_counts_as_labelled_and_is_in_no_metric() -> None:
     counts = counts_of(LABS["binary"], [({}, True), (said_binary(0.7), True)])
     assert counts.tallies["labelled"] == 2
-    assert {estimate(m, counts, 1).n for m in ("accuracy", "log_loss", "auc")} == {1}
+    assert {METRIC[m].estimate(counts, 1).n for m in ("accuracy", "log_loss", "auc")} == {1}
 
 
 # Intervals ---
@@ -206,7 +209,7 @@ def test_intervals_hold_the_truth_nineteen_times_in_twenty(kind: str) -> None:
             if cell.subject == WHOLE
         )
         for name in held:
-            one = estimate(name, drawn, positive_index(lab.contract))
+            one = METRIC[name].estimate(drawn, positive_index(lab.contract))
             held[name] += one.low <= wanted[name].value <= one.high
     if kind == "multi":  # always a third for each: these do not vary
         assert held.pop("log_loss") == held.pop("brier") == 150

@@ -14,8 +14,9 @@ from tests.support.evaluating import BINARY, REGRESSION, Lab
 
 from tailrace.evaluator.counts import PerformanceCounts
 from tailrace.evaluator.metrics import positive_index
-from tailrace.evaluator.paired import PairedGain, gain
 from tailrace.evaluator.subject import PerformanceSubject
+from tailrace.statistics.metric import PairedGain
+from tailrace.statistics.metrics import METRIC
 
 CREDIT, PRICE = Lab(BINARY), Lab(REGRESSION)
 PAIR = PerformanceSubject(2, "shadow", "a" * 64, "", 1).to_text()
@@ -38,7 +39,7 @@ def pairs(lab: Lab, rows: list[tuple[dict[str, Any], dict[str, Any], Any]]) -> P
 
 
 def gains(lab: Lab, counts: PerformanceCounts, *names: str) -> list[PairedGain]:
-    return [gain(name, counts, positive_index(lab.contract)) for name in names]
+    return [METRIC[name].gain(counts, positive_index(lab.contract)) for name in names]
 
 
 def sample(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -151,7 +152,7 @@ def test_a_version_that_says_the_same_gains_nothing() -> None:
 
 @pytest.mark.parametrize("metric", ["auc", "brier", "accuracy", "f1"])
 def test_without_truth_nothing_is_compared(metric: str) -> None:
-    assert gain(metric, PerformanceCounts(), 1) == PairedGain(metric)
+    assert METRIC[metric].gain(PerformanceCounts(), 1) == PairedGain(metric)
 
 
 @settings(max_examples=30)

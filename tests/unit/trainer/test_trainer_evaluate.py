@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -11,9 +13,10 @@ from tests.support.training import contract_text
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.models.columns import Array
+from tailrace.models.package.holdout_metrics import holdout_estimates
 from tailrace.models.predictions import Predictions
-from tailrace.trainer.evaluate import baseline, evaluations, interval
-from tailrace.trainer.gain import gain
+from tailrace.statistics.metrics import METRIC
+from tailrace.trainer.evaluate import baseline, evaluations
 
 TEXT = contract_text("credit")
 BINARY = load_contract(TEXT)
@@ -39,6 +42,11 @@ def classes(n: int = N) -> tuple[Predictions, Array]:
     return Predictions(probabilities, None, None, ("a", "b", "c")), np.array(["a", "b", "c"], object)[known]
 
 
+def interval(metric: str, said: Predictions, truth: Array, contract: ModelContract) -> tuple[Any, Any]:
+    found = holdout_estimates(said, truth, contract.positive_class)[metric]
+    return found.low, found.high
+
+
 def number(n: int = N) -> tuple[Predictions, Array]:
     truth = RNG.normal(10, 3, n)
     return Predictions(None, None, truth + RNG.normal(0.2, 1, n), ()), truth
@@ -58,17 +66,17 @@ def test_every_metric_has_a_value_within_its_interval(
         assert (e["who"], e["template"], e["version"], e["n"]) == ("candidate", "random-forest", None, N)
 
 
-def test_the_interval_of_a_mean_is_the_normal_one() -> None:
+def test_the_interval_of_a_mean_is_students() -> None:
     said, truth = binary()
     assert said.score is not None
     terms = (said.score - (truth == "true")) ** 2
-    expected = stats.norm.interval(0.95, terms.mean(), stats.sem(terms))
+    expected = stats.t.interval(0.95, N - 1, terms.mean(), stats.sem(terms))
     assert interval("brier", said, truth, BINARY) == pytest.approx(expected, rel=1e-12)
     losses = [
         sk.log_loss([t], [p], labels=["false", "true"])
         for t, p in zip(truth, said.probabilities, strict=True)
     ]
-    expected = stats.norm.interval(0.95, np.mean(losses), stats.sem(losses))
+    expected = stats.t.interval(0.95, N - 1, np.mean(losses), stats.sem(losses))
     assert interval("log_loss", said, truth, BINARY) == pytest.approx(expected, rel=1e-9)
 
 
@@ -99,7 +107,7 @@ def test_the_interval_of_an_auc_is_delongs() -> None:
         ("balanced_accuracy", classes(), CLASSES),
     ],
 )
-def test_the_interval_of_f1_and_balanced_accuracy_is_the_bootstraps(
+def test_the_interval_of_f1_and_balanced_accuracy_is_near_that_of_the_bootstrap(
     metric: str, case: tuple[Predictions, Array], contract: ModelContract
 ) -> None:
     said, truth = case
@@ -114,7 +122,7 @@ def test_the_interval_of_f1_and_balanced_accuracy_is_the_bootstraps(
             draws.append(sk.balanced_accuracy_score(truth[rows], called[rows]))
     expected = np.quantile(draws, [0.025, 0.975])
     found = interval(metric, said, truth, contract)
-    # Two bootstraps of some hundred draws differ by a fraction of the interval's width.
+    # An interval without draws and a bootstrap of some hundred draws differ by a fraction of the interval's width.
     assert found == pytest.approx(tuple(expected), abs=0.2 * (expected[1] - expected[0]))
 
 
@@ -148,5 +156,5 @@ def test_the_baseline_knows_the_distribution_only() -> None:
     ],
 )
 def test_gain_is_positive_where_better(metric: str, value: float, than: float, better: bool) -> None:
-    assert (gain(metric, value, than) > 0) is better
-    assert gain(metric, value, than) == pytest.approx(-gain(metric, than, value))
+    assert (METRIC[metric].better_by(value, than) > 0) is better
+    assert METRIC[metric].better_by(value, than) == pytest.approx(-METRIC[metric].better_by(than, value))

@@ -11,8 +11,9 @@ from tailrace.contracts.language.expression_columns import policy_columns, reque
 from tailrace.contracts.language.fields import ContextField, Feature
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.names import RESERVED_FIELDS, RESERVED_MODEL_SUFFIX, RESERVED_MODELS
-from tailrace.contracts.language.sections import ALERT_PHRASES, METRICS_OF, match_alert
+from tailrace.contracts.language.sections import ALERT_PHRASES, match_alert
 from tailrace.contracts.problems import FieldPath, Violation, did_you_mean
+from tailrace.statistics.metrics import METRICS_OF
 
 Findings = Iterator[Violation]
 

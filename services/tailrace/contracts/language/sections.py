@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, create_model, model_validator
 
 from tailrace.contracts.language.durations import Duration, DurationOrZero, Share
 from tailrace.contracts.language.fields import FieldName, Finite, Section
 from tailrace.contracts.language.names import ACTION_PATTERN
+from tailrace.statistics.drift_tests import DRIFT_TESTS, EFFECT_SIZES
+from tailrace.statistics.metrics import METRICS
 
 DAY = 86_400_000
 
@@ -18,18 +20,19 @@ Action = Annotated[str, StringConstraints(pattern=ACTION_PATTERN, max_length=80)
 Label = Annotated[str, StringConstraints(min_length=1, max_length=80)]
 Count = Annotated[int, Field(ge=1)]
 
-Metric = Literal["auc", "log_loss", "brier", "accuracy", "balanced_accuracy", "f1", "rmse", "mae", "bias"]
-METRICS_OF = {
-    "binary": ("auc", "log_loss", "brier", "accuracy", "balanced_accuracy", "f1"),
-    "multiclass": ("log_loss", "brier", "accuracy", "balanced_accuracy", "f1"),
-    "regression": ("rmse", "mae", "bias"),
-}
-DEFAULT_METRICS: dict[str, list[Metric]] = {
+if TYPE_CHECKING:
+    MetricName = str
+    DriftTestName = str
+else:
+    MetricName = Literal[tuple(metric.name for metric in METRICS if metric.tasks)]
+    DriftTestName = Literal[tuple(test.name for test in DRIFT_TESTS)]
+DEFAULT_METRICS: dict[str, list[MetricName]] = {
     "binary": ["auc", "log_loss", "brier"],
     "multiclass": ["accuracy", "log_loss"],
     "regression": ["rmse", "mae"],
 }
-GATE_METRIC: dict[str, Metric] = {"binary": "log_loss", "multiclass": "log_loss", "regression": "rmse"}
+GATE_METRIC: dict[str, MetricName] = {"binary": "log_loss", "multiclass": "log_loss", "regression": "rmse"}
+DEFAULT_DRIFT_TESTS: list[DriftTestName] = ["ks", "chi2", "missing", "unseen"]
 
 
 class Owner(Section):
@@ -168,11 +171,26 @@ class FalseAlerts(Section):
     """Per this time."""
 
 
-class MinEffect(Section):
-    ks: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Kolmogorov-Smirnov distance, for numbers."""
-    cramers_v: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Cramer's V, for categories."""
+class EffectFloors(Section):
+    """Its fields are the effect sizes of DRIFT_TESTS."""
+
+    def of(self, effect: str) -> float:
+        """The floor of an effect size."""
+        return float(getattr(self, effect))
+
+
+if TYPE_CHECKING:
+    MinEffect = EffectFloors
+else:
+    MinEffect = create_model(
+        "MinEffect",
+        __base__=EffectFloors,
+        __doc__=None,
+        **{
+            name: (Annotated[float, Field(ge=0, le=1)], Field(effect.floor, description=effect.doc))
+            for name, effect in EFFECT_SIZES.items()
+        },
+    )
 
 
 class Drift(Section):
@@ -184,6 +202,8 @@ class Drift(Section):
     """The budget of false alerts."""
     min_effect: MinEffect = MinEffect()
     """Smaller changes raise nothing."""
+    tests: Annotated[list[DriftTestName], Field(min_length=1)] = Field(DEFAULT_DRIFT_TESTS)
+    """What windows are compared by, each where it fits a field."""
     by: list[FieldName] = Field([])
     """Fields by whose groups drift is judged too."""
 
@@ -202,13 +222,13 @@ class Quality(Section):
     """By the prediction's event time."""
     judge_at_ms: list[DurationOrZero] = Field([], alias="judge_at")
     """Ages at which a window is judged; by default when it closes and at the label horizon."""
-    metrics: list[Metric] = Field([])
+    metrics: list[MetricName] = Field([])
     """By default those usual for the task."""
     slices: list[Expression] = Field([])
     """Fields, or expressions that are true or false."""
     mature: Share = 0.8
     """No verdict below this share of labels."""
-    drop: dict[Metric, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field({})
+    drop: dict[MetricName, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field({})
     """By metric: more than this below the holdout, and significantly, is an alert."""
     selection_ratio: SelectionRatio | None = None
     """Least ratio of favourable actions between groups."""
@@ -278,19 +298,19 @@ class Training(Section):
 
 
 class BeatChampion(Section):
-    metric: Metric | None = None
+    metric: MetricName | None = None
     """By default log_loss, for a regression rmse."""
     by: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """By at least this."""
 
 
 class BeatBaseline(Section):
-    metric: Metric | None = None
+    metric: MetricName | None = None
     """By default log_loss, for a regression rmse."""
 
 
 class Ratchet(Section):
-    metric: Metric
+    metric: MetricName
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """How much worse than the best ever it may be."""
 
@@ -298,7 +318,7 @@ class Ratchet(Section):
 class NotWorseOn(Section):
     slices: Annotated[list[Expression], Field(min_length=1)]
     """Fields, or conditions."""
-    metric: Metric
+    metric: MetricName
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """How much worse it may be on each."""
 

@@ -1,72 +1,55 @@
-"""Holdout metrics, as scikit-learn computes them."""
+"""What a version is worth on rows whose truth is known: the metrics of METRICS, with their intervals."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from sklearn import metrics as sk
+from sklearn.metrics import r2_score
 
 from tailrace.models.columns import Array
 from tailrace.models.predictions import Predictions
+from tailrace.statistics.count_rows import estimates
+from tailrace.statistics.judged_rows import JudgedRows
+from tailrace.statistics.metric import BINARY, MULTICLASS, REGRESSION, Estimate
 
 
 def holdout_metrics(predictions: Predictions, truth: Array, positive: str | None) -> dict[str, float]:
-    """Metrics of predictions against the truth (class texts, or float64 of a regression).
-
-    ``positive`` is the class whose probability the score is. A metric that is not defined on these rows (an
-    AUC where only one class occurs) is left out.
+    """The values of `holdout_estimates`, of those that are defined on these rows: an AUC is not, where only one class
+    occurs. And what describes the rows: of a regression ``r2``, of two classes ``positive_share``.
     """
+    values = {name: each.value for name, each in holdout_estimates(predictions, truth, positive).items()}
+    if predictions.value is not None and len(truth) > 1:
+        values["r2"] = float(r2_score(truth, predictions.value))
+    elif predictions.score is not None:
+        values["positive_share"] = float(np.mean(truth == positive))
+    return {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+
+
+def holdout_estimates(predictions: Predictions, truth: Array, positive: str | None) -> dict[str, Estimate]:
+    """Metrics of predictions against the truth (class texts, or float64 of a regression), by name.
+
+    ``positive`` is the class whose probability the score is.
+    """
+    return estimates(_judged(predictions, truth, positive))
+
+
+def _judged(predictions: Predictions, truth: Array, positive: str | None) -> JudgedRows:
+    nothing = np.full(len(truth), np.nan)
+    none = np.full(len(truth), -1, dtype=np.int64)
     if predictions.value is not None:
-        found = {
-            "rmse": math.sqrt(sk.mean_squared_error(truth, predictions.value)),
-            "mae": sk.mean_absolute_error(truth, predictions.value),
-            "bias": float(np.mean(predictions.value - truth)),
-        }
-        if len(truth) > 1:
-            found["r2"] = sk.r2_score(truth, predictions.value)
-        return _finite(found)
+        wide = np.empty((len(truth), 0))
+        return JudgedRows(REGRESSION, none, truth, none, nothing, wide, predictions.value, None)
     assert predictions.probabilities is not None
-    classes = list(predictions.classes)
-    expected = np.array([classes.index(t) for t in truth])
-    chosen = predictions.probabilities.argmax(axis=1)
-    found = {
-        "accuracy": sk.accuracy_score(expected, chosen),
-        "balanced_accuracy": _balanced_accuracy(expected, chosen),
-        "log_loss": sk.log_loss(expected, _normal(predictions.probabilities), labels=range(len(classes))),
-    }
-    if predictions.score is not None:
-        found |= _binary(truth == positive, predictions.score)
-    else:
-        one_hot = np.eye(len(classes))[expected]
-        found["brier"] = float(np.mean(np.sum((predictions.probabilities - one_hot) ** 2, axis=1)))
-        found["f1"] = sk.f1_score(expected, chosen, average="macro", zero_division=0)
-    return _finite(found)
-
-
-def _binary(positive: Array, score: Array) -> dict[str, float]:
-    found = {
-        "brier": sk.brier_score_loss(positive, np.clip(score, 0, 1)),
-        "f1": sk.f1_score(positive, score > 0.5, zero_division=0),
-        "positive_share": float(np.mean(positive)),
-    }
-    if positive.any() and not positive.all():
-        found["auc"] = sk.roc_auc_score(positive, score)
-    return found
-
-
-def _balanced_accuracy(expected: Array, chosen: Array) -> float:
-    """Mean recall over the classes that occur."""
-    return float(np.mean([np.mean(chosen[expected == c] == c) for c in np.unique(expected)]))
-
-
-def _normal(probabilities: Array) -> Array:
-    """Probabilities that add up to 1; single-precision models miss it by some 1e-7."""
-    total: Array = np.sum(probabilities, axis=1, keepdims=True)
-    normal: Array = probabilities / np.where(total > 0, total, 1.0)
-    return normal
-
-
-def _finite(found: dict[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in found.items() if math.isfinite(value)}
+    assert predictions.most_probable is not None
+    numbers = {name: number for number, name in enumerate(predictions.classes)}
+    return JudgedRows(
+        MULTICLASS if predictions.score is None else BINARY,
+        np.array([numbers[text] for text in truth], dtype=np.int64),
+        nothing,
+        predictions.most_probable,
+        nothing if predictions.score is None else predictions.score,
+        predictions.probabilities,
+        nothing,
+        None if predictions.score is None or positive is None else numbers[positive],
+    )

@@ -4,6 +4,9 @@
 of the difference between two versions on the same rows, follows by the delta method for multinomial counts
 (Takahashi, Yamamoto, Kuchiba and Koyama, "Confidence interval for micro-averaged F1 and macro-averaged F1 scores",
 Applied Intelligence 52, 2022, do so for F1).
+
+Each takes a table that has rows, their number, and the number of the positive class, None where there is none. They are
+scikit-learn's with ``zero_division=0``.
 """
 
 from __future__ import annotations
@@ -19,21 +22,11 @@ Cell = tuple[int, int]
 Influence = Callable[[int, int], float]
 
 
-class ClassMetric(NamedTuple):
+class ClassValue(NamedTuple):
+    """A metric of a table; ``influence`` is None where it has no derivative: nothing to divide by."""
+
     value: float
     influence: Influence | None
-    """None where the metric has no derivative: nothing to divide by."""
-
-
-def class_metric(name: str, table: Mapping[Cell, int], positive: int | None) -> ClassMetric | None:
-    """``accuracy``, ``balanced_accuracy`` (mean recall over the classes that occur) or ``f1`` (of the ``positive``
-    class, or the mean over all classes that occur or were predicted), as scikit-learn defines them with
-    ``zero_division=0``. None without rows.
-    """
-    total = sum(table.values())
-    if total <= 0:
-        return None
-    return _METRICS[name](table, total, positive)
 
 
 def variance(cells: Iterable[tuple[int, float]]) -> float:
@@ -58,12 +51,12 @@ def overlap(table: Mapping[Cell, int], cls: int) -> tuple[int, int]:
     return both, sum(n for cell, n in table.items() if cls in cell)
 
 
-def _accuracy(table: Mapping[Cell, int], total: int, _positive: int | None) -> ClassMetric:
+def accuracy(table: Mapping[Cell, int], total: int, _positive: int | None) -> ClassValue:
     right = sum(n for (actual, chosen), n in table.items() if actual == chosen)
-    return ClassMetric(right / total, lambda actual, chosen: float(actual == chosen))
+    return ClassValue(right / total, lambda actual, chosen: float(actual == chosen))
 
 
-def _balanced_accuracy(table: Mapping[Cell, int], total: int, _positive: int | None) -> ClassMetric:
+def balanced_accuracy(table: Mapping[Cell, int], total: int, _positive: int | None) -> ClassValue:
     rows: Counter[int] = Counter()
     for (actual, _), n in table.items():
         rows[actual] += n
@@ -72,27 +65,24 @@ def _balanced_accuracy(table: Mapping[Cell, int], total: int, _positive: int | N
     def influence(actual: int, chosen: int) -> float:
         return (float(actual == chosen) - recall[actual]) * total / rows[actual] / len(recall)
 
-    return ClassMetric(math.fsum(recall.values()) / len(recall), influence)
+    return ClassValue(math.fsum(recall.values()) / len(recall), influence)
 
 
-def _f1(table: Mapping[Cell, int], total: int, positive: int | None) -> ClassMetric:
+def f1(table: Mapping[Cell, int], total: int, positive: int | None) -> ClassValue:
     seen = sorted({c for cell, n in table.items() if n for c in cell})
     classes = seen if positive is None else [positive]
     weight: dict[int, int] = {}
-    f1: dict[int, float] = {}
+    by_class: dict[int, float] = {}
     for c in classes:
         weight[c] = sum(n * cell.count(c) for cell, n in table.items())
-        f1[c] = 2 * table.get((c, c), 0) / weight[c] if weight[c] else 0.0
+        by_class[c] = 2 * table.get((c, c), 0) / weight[c] if weight[c] else 0.0
 
     def influence(actual: int, chosen: int) -> float:
         found = 0.0
-        for c in {actual, chosen} & f1.keys():
+        for c in {actual, chosen} & by_class.keys():
             touched = (actual == c) + (chosen == c)
-            found += (2 * (actual == chosen) - f1[c] * touched) * total / weight[c]
+            found += (2 * (actual == chosen) - by_class[c] * touched) * total / weight[c]
         return found / len(classes)
 
     defined = all(weight.values())
-    return ClassMetric(math.fsum(f1.values()) / len(classes), influence if defined else None)
-
-
-_METRICS = {"accuracy": _accuracy, "balanced_accuracy": _balanced_accuracy, "f1": _f1}
+    return ClassValue(math.fsum(by_class.values()) / len(classes), influence if defined else None)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.evaluator.arrays import Floats, Ints
+from tailrace.statistics.result import Floats, Ints
 
 LIMIT = 10_000
 """Distinct scores (or pairs of them) that are kept apart."""
@@ -105,6 +105,12 @@ def count_scores(keys: Ints, positive: NDArray[np.bool_], signs: Ints) -> ScoreC
     counts = np.zeros((len(keys), 2), dtype=np.int64)
     counts[np.arange(len(keys)), positive.astype(np.int64)] = signs
     return within_limit(keys, counts, 0)
+
+
+def count_all_scores(scores: Floats, positive: NDArray[np.bool_]) -> ScoreCounts:
+    """Counts of rows that are all there: nothing is lost, however many distinct scores there are."""
+    counts = np.column_stack([~positive, positive]).astype(np.int64)
+    return ScoreCounts(*_merged(score_keys(scores)[:, np.newaxis], counts))
 
 
 def score_keys(scores: Floats) -> Ints:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from tailrace.evaluator import score_counts
 from tailrace.evaluator.counts import PerformanceCounts
-from tailrace.evaluator.score_counts import LIMIT, ScoreCounts, count_scores, score_keys
+from tailrace.statistics import score_counts
+from tailrace.statistics.score_counts import LIMIT, ScoreCounts, count_scores, score_keys
 
 
 def counted(scores: np.ndarray, positive: np.ndarray, sign: int = 1) -> ScoreCounts:

@@ -1,0 +1,127 @@
+"""The recipes of CONTRIBUTING.md add what they say, in a copy of the tree, and nothing else has to know of it.
+
+In the copy the documents are made anew, then every test of documents and schemas has to pass, and a program of
+`recipes/` finds what was added in contracts, in their JSON schema, in reports and in documents.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import indent
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = Path(__file__).parent / "recipes"
+COPIED = (
+    "CONTRIBUTING.md",
+    "Makefile",
+    "README.md",
+    "contracts",
+    "docs",
+    "pyproject.toml",
+    "schemas",
+    "services",
+    "tests",
+)
+STATISTICS = Path("services/tailrace/statistics")
+HOLD_DOCUMENTS = (
+    "test_statistics_document.py",
+    "test_contract_docs.py",
+    "test_model_contract_files.py",
+    "test_asyncapi.py",
+    "test_schemas.py",
+    "test_room_readmes.py",
+)
+
+
+def blocks(title: str) -> list[str]:
+    """The programs of a section of CONTRIBUTING.md."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    section = text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+
+
+def made(title: str) -> list[list[str]]:
+    """The commands of a target of the Makefile, each the arguments of Python and the file that it is put into."""
+    target = re.search(rf"^{title}:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert target
+    return [line.strip().removeprefix("$(BIN)/python ").split() for line in target[1].splitlines()]
+
+
+class Copy:
+    """A copy of the tree, of which the interpreter's own packages are used."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+            else:
+                shutil.copy(source, root / name)
+
+    def add(self, table: str, entry: str, imports: str = "") -> None:
+        """Puts the entry at the end of the table of statistics/."""
+        path = self.root / STATISTICS / table
+        head, opened, rest = re.split(
+            r"^([A-Z_]+: tuple\[.*\] = \(\n)", path.read_text(), maxsplit=1, flags=re.MULTILINE
+        )
+        entries, closed, rest = rest.partition("\n)\n")
+        path.write_text(
+            head.replace("\nfrom tailrace", f"\n{imports}from tailrace", 1)
+            + opened
+            + entries
+            + f"\n{indent(entry.rstrip(), '    ')},"
+            + closed
+            + rest
+        )
+
+    def python(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.root,
+            env=os.environ | {"PYTHONPATH": f"{self.root / 'services'}:{self.root}", "PYTHONSAFEPATH": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def holds(self, program: str) -> None:
+        """Makes the pages, and runs what has to be so."""
+        for *arguments, into, file in made("pages"):
+            assert into == ">"
+            (self.root / file).write_text(self.python(*arguments))
+        self.python(str(Path("tests/contract/recipes") / program))
+        folder = Path("tests/contract")
+        self.python(
+            "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(folder / name) for name in HOLD_DOCUMENTS)
+        )
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Copy:
+    return Copy(tmp_path)
+
+
+def test_a_quality_metric_is_one_entry(copy: Copy) -> None:
+    (entry,) = blocks("Add a quality metric")
+    copy.add("metrics.py", entry)
+    copy.holds("quality.py")
+
+
+def test_a_drift_test_is_a_method_and_an_entry(copy: Copy) -> None:
+    method, entry = blocks("Add a drift test")
+    name = re.search(
+        r"`services/tailrace/statistics/(\w+)\.py`, with its effect", (ROOT / "CONTRIBUTING.md").read_text()
+    )
+    assert name
+    (copy.root / STATISTICS / f"{name[1]}.py").write_text(method)
+    copy.add("drift_tests.py", entry, f"from tailrace.statistics.{name[1]} import {name[1]}\n")
+    copy.holds("drift.py")
