@@ -87,9 +87,7 @@ class OwnedPartition:
     def commits(self, offset: int, facts: str) -> Committed:
         """What is committed where a batch has come to ``offset``."""
         # Where nothing was processed, nothing is known about it either.
-        history = (
-            self.crash_history if offset == self.position else self.crash_history.after(offset)
-        )  # fmt: skip
+        history = self.crash_history if offset == self.position else self.crash_history.after(offset)
         if len(facts.encode()) > MAX_FACTS_BYTES:
             raise ValueError(f"metadata of more than {MAX_FACTS_BYTES} bytes: {facts:.80}...")
         return Committed(offset, pack(history, facts))
@@ -201,6 +199,13 @@ class OwnedPartitions(Mapping[TopicPartition, OwnedPartition]):
     def any_alone(self) -> bool:
         """Whether records are to be taken one by one."""
         return any(partition.crash_history.alone for partition in self._partitions.values())
+
+    def taken_alone(self, messages: Sequence[Message]) -> OwnedPartition | None:
+        """The partition of a batch of one record, where its records are taken one by one."""
+        if len(messages) != 1:
+            return None
+        partition = self.get(TopicPartition(messages[0].topic(), messages[0].partition()))
+        return partition if partition is not None and partition.crash_history.alone else None
 
     def are_plain(self, partitions: Iterable[TopicPartition]) -> bool:
         """Whether this process has committed records of each, and no process has died on one."""
