@@ -75,7 +75,7 @@ def last_of(messages: Sequence[Message]) -> dict[TopicPartition, Message]:
 
 
 @dataclass(slots=True)
-class Batch:
+class ProcessedBatch:
     """A batch that has been processed.
 
     Attributes:

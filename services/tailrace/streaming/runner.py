@@ -21,8 +21,8 @@ from threading import Event
 
 from tailrace.errors import DiskFailed, StateLost, Unavailable
 from tailrace.streaming import dead_letters
-from tailrace.streaming.backends.abstract import Backend, Committed, Consumer, LogError, Membership, Retriable
-from tailrace.streaming.batches import IDLE_WAIT_S, MAX_BATCH, Batch, BatchLimit, fetch, last_of
+from tailrace.streaming.backends.abstract import Backend, Consumer, LogError, Membership, Retriable
+from tailrace.streaming.batches import IDLE_WAIT_S, MAX_BATCH, BatchLimit, ProcessedBatch, fetch, last_of
 from tailrace.streaming.bounds import STEP, Bounds, prefix
 from tailrace.streaming.guarded_processing import GuardedProcessing
 from tailrace.streaming.owned_partitions import HOLD_WAIT_S
@@ -30,7 +30,7 @@ from tailrace.streaming.processor import HasDue, NamesInFlight, Output, Processo
 from tailrace.streaming.records import Message, TopicPartition
 from tailrace.streaming.time_source import WaitingClock
 from tailrace.streaming.transactional_loop import TransactionalLoop
-from tailrace.streaming.transactions import Outcome, Result
+from tailrace.streaming.transactions import COMMITTED, TransactionOutcome
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +184,7 @@ class ExactlyOnceRunner(TransactionalLoop):
         limit = 1 if self._owned.any_alone() else self._batch_limit.limit
         self._rebalanced = False
         under_way = self._committing.offsets if self._committing else {}
-        is_full = self._backlog(consumer, under_way) >= limit
+        is_full = self._owned.backlog(consumer.end, under_way, limit) >= limit
         try:
             messages = fetch(consumer, limit, is_full=is_full, linger_s=self._linger_s)
         except Retriable:
@@ -195,9 +195,6 @@ class ExactlyOnceRunner(TransactionalLoop):
             self._rewinding.update(self._owned)
             return ()
         return messages
-
-    def _backlog(self, consumer: Consumer, under_way: Mapping[TopicPartition, Committed]) -> int:
-        return self._owned.backlog(consumer.end, under_way, self._batch_limit.limit)
 
     def _take(self, consumer: Consumer, messages: Sequence[Message]) -> None:
         """Processes what was consumed, of the partitions that are this instance's and at their positions."""
@@ -253,7 +250,7 @@ class ExactlyOnceRunner(TransactionalLoop):
         membership: Membership,
         messages: Sequence[Message],
         last: Mapping[TopicPartition, Message],
-    ) -> Batch | None:
+    ) -> ProcessedBatch | None:
         """Announces and processes it; None where the commit on which it is built came to nothing."""
         in_flight: Sequence[str] = ()
         if self._named is not None:
@@ -271,7 +268,7 @@ class ExactlyOnceRunner(TransactionalLoop):
         self._pipelined = output.pipelined
         offsets = self._owned.offsets(output, last)
         letters = [dead_letters.to_record(letter, self._service) for letter in output.dead_letters]
-        return Batch(messages, last, in_flight, output, offsets, letters)
+        return ProcessedBatch(messages, last, in_flight, output, offsets, letters)
 
     def _announce(
         self,
@@ -294,13 +291,15 @@ class ExactlyOnceRunner(TransactionalLoop):
             self._owned.announced(announcements)
         return self._go_back_unless_committed(outcome)
 
-    def _write(self, consumer: Consumer, membership: Membership, batch: Batch) -> Outcome | None:
+    def _write(
+        self, consumer: Consumer, membership: Membership, batch: ProcessedBatch
+    ) -> TransactionOutcome | None:
         """What came of its transaction; None where the commit is under way."""
         too_much = self._batch_limit.learn(len(batch.messages), *batch.written(), self._processing.took_s)
         if too_much is not None:
             return self._transactions.abort(too_much)
         if not batch.offsets:
-            return Outcome(Result.COMMITTED)
+            return COMMITTED
         failed = self._transactions.write(consumer, membership, batch.output.records, batch.letters)
         if failed is not None or not self._may_go_ahead(consumer, batch):
             return failed or self._transactions.commit(batch.offsets, membership)
@@ -308,18 +307,19 @@ class ExactlyOnceRunner(TransactionalLoop):
         self._committing = batch
         return None
 
-    def _may_go_ahead(self, consumer: Consumer, batch: Batch) -> bool:
+    def _may_go_ahead(self, consumer: Consumer, batch: ProcessedBatch) -> bool:
         """Whether the next batch may be taken before this one is known to be committed: when a full one waits, and not
         for a few records, which are sooner answered together with those that come until then.
         """
         may_wait = batch.output.pipelined and not batch.output.paused and self._is_plain(batch.last)
-        return may_wait and self._backlog(consumer, batch.offsets) >= self._batch_limit.limit
+        limit = self._batch_limit.limit
+        return may_wait and self._owned.backlog(consumer.end, batch.offsets, limit) >= limit
 
     def _is_plain(self, last: Mapping[TopicPartition, Message]) -> bool:
         """Whether a batch of these partitions is like those before it, so that it needs not wait for their commit."""
         return self._away is None and self._owned.are_plain(last)
 
-    def _end_batch(self, consumer: Consumer, batch: Batch, outcome: Outcome) -> None:
+    def _end_batch(self, consumer: Consumer, batch: ProcessedBatch, outcome: TransactionOutcome) -> None:
         if outcome.is_committed:
             self._finish(consumer, batch)
             return

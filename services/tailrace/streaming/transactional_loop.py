@@ -8,7 +8,7 @@ from threading import Event
 
 from tailrace.errors import StateLost, Unavailable
 from tailrace.streaming.backends.abstract import Backend, Committed, Consumer
-from tailrace.streaming.batches import Batch
+from tailrace.streaming.batches import ProcessedBatch
 from tailrace.streaming.bounds import Bounds
 from tailrace.streaming.consumer_loop import ConsumerLoop, names
 from tailrace.streaming.owned_partitions import HOLD_WAIT_S, OwnedPartitions, check_co_partitioned
@@ -16,7 +16,7 @@ from tailrace.streaming.processor import Processor
 from tailrace.streaming.records import TopicPartition
 from tailrace.streaming.restoration import Restoration
 from tailrace.streaming.time_source import WaitingClock
-from tailrace.streaming.transactions import Outcome, Result, Transactions
+from tailrace.streaming.transactions import TransactionOutcome, TransactionResult, Transactions
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class TransactionalLoop(ConsumerLoop):
         self._transactions = Transactions(backend, transactional_id, clock, self._patiently)
         self._restoration = Restoration(backend, logic, bounds)
         self._owned = OwnedPartitions()
-        self._committing: Batch | None = None
+        self._committing: ProcessedBatch | None = None
         self._pipelined = False
         self._survived: set[str] = set()
 
@@ -182,7 +182,7 @@ class TransactionalLoop(ConsumerLoop):
             self._finish(self._consumer, batch)
         return self._go_back_unless_committed(outcome)
 
-    def _finish(self, consumer: Consumer, batch: Batch) -> None:
+    def _finish(self, consumer: Consumer, batch: ProcessedBatch) -> None:
         """Takes note that a batch is committed."""
         self._transactions.aborts = 0
         self._pipelined = False
@@ -203,16 +203,16 @@ class TransactionalLoop(ConsumerLoop):
         else:
             self._survived.update(batch.in_flight)
 
-    def _go_back_unless_committed(self, outcome: Outcome) -> bool:
+    def _go_back_unless_committed(self, outcome: TransactionOutcome) -> bool:
         if not outcome.is_committed:
             self._go_back(outcome)
             if outcome.rejected is not None:
                 raise outcome.rejected
         return outcome.is_committed
 
-    def _go_back(self, outcome: Outcome) -> None:
+    def _go_back(self, outcome: TransactionOutcome) -> None:
         """Takes everything again from what is committed."""
-        if outcome.result is Result.UNKNOWN:
+        if outcome.result is TransactionResult.UNKNOWN:
             self._find_out(outcome.reason)
             return
         self._rewinding.update(self._owned)

@@ -36,29 +36,29 @@ DECIDE_S = 15.0
 """How long the outcome of a transaction is waited for before the producer is replaced to find out."""
 
 
-class Result(Enum):
+class TransactionResult(Enum):
     COMMITTED = auto()
     ABORTED = auto()
     UNKNOWN = auto()
 
 
-class Outcome(NamedTuple):
+class TransactionOutcome(NamedTuple):
     """What came of a transaction.
 
     ABORTED: nothing of it is in the log, and the next may begin. UNKNOWN: only `Transactions.replace_producer` makes
     the committed offsets tell. ``rejected`` is set where the log will never take one of the records.
     """
 
-    result: Result
+    result: TransactionResult
     reason: str = ""
     rejected: RecordRejected | None = None
 
     @property
     def is_committed(self) -> bool:
-        return self.result is Result.COMMITTED
+        return self.result is TransactionResult.COMMITTED
 
 
-_COMMITTED = Outcome(Result.COMMITTED)
+COMMITTED = TransactionOutcome(TransactionResult.COMMITTED)
 
 
 class Repeat(Protocol):
@@ -105,11 +105,13 @@ class Transactions:
 
     def transact(
         self, consumer: Consumer, membership: Membership, offsets: Offsets, *records: Sequence[Record]
-    ) -> Outcome:
+    ) -> TransactionOutcome:
         """Writes the records and commits the offsets, both or neither."""
         return self.write(consumer, membership, *records) or self.commit(offsets, membership)
 
-    def write(self, consumer: Consumer, membership: Membership, *records: Sequence[Record]) -> Outcome | None:
+    def write(
+        self, consumer: Consumer, membership: Membership, *records: Sequence[Record]
+    ) -> TransactionOutcome | None:
         """Begins a transaction and writes the records. None: it is open; else it has ended, as the outcome says."""
         self._began_at = self._clock.perf_ns()
         failed = self._attempt(self._begin_and_produce, records)
@@ -117,7 +119,7 @@ class Transactions:
             return self.abort("no longer the member of the group that read the batch")
         return failed
 
-    def commit(self, offsets: Offsets, membership: Membership) -> Outcome:
+    def commit(self, offsets: Offsets, membership: Membership) -> TransactionOutcome:
         """Sends the offsets into the open transaction and commits it."""
         return self._attempt(self._send_offsets, offsets, membership) or self.await_commit()
 
@@ -125,7 +127,7 @@ class Transactions:
         """The same without waiting; `await_commit` says what came of it, and is the next call."""
         self.producer.begin_commit(offsets, membership)
 
-    def await_commit(self) -> Outcome:
+    def await_commit(self) -> TransactionOutcome:
         attempts = 0
 
         def commit() -> None:
@@ -146,9 +148,9 @@ class Transactions:
             return self._unless_taken_over(error)
         self._is_open = False
         metrics.COMMIT_SECONDS.observe((self._clock.perf_ns() - self._began_at) / 1e9)
-        return _COMMITTED
+        return COMMITTED
 
-    def abort(self, reason: str, rejected: RecordRejected | None = None) -> Outcome:
+    def abort(self, reason: str, rejected: RecordRejected | None = None) -> TransactionOutcome:
         """Gives up what is open, if anything is. The outcome of that may be unknown, too."""
         metrics.ABORTS.inc()
         self.aborts += 1
@@ -161,7 +163,7 @@ class Transactions:
             except Fenced as error:
                 return self._unless_taken_over(error, rejected)
             self._is_open = False
-        return Outcome(Result.ABORTED, reason, rejected)
+        return TransactionOutcome(TransactionResult.ABORTED, reason, rejected)
 
     def replace_producer(self, reason: str) -> None:
         """Ends what an unknown outcome left behind; from then on the committed offsets tell what came of it."""
@@ -189,7 +191,7 @@ class Transactions:
     def _send_offsets(self, offsets: Offsets, membership: Membership) -> None:
         self._patiently(self.producer.send_offsets, offsets, membership, limit_s=DECIDE_S)
 
-    def _attempt(self, call: Callable[..., None], *arguments: object) -> Outcome | None:
+    def _attempt(self, call: Callable[..., None], *arguments: object) -> TransactionOutcome | None:
         """Makes a call before the commit: nothing counts yet, so a call that was repeated for long enough aborts."""
         try:
             call(*arguments)
@@ -203,7 +205,9 @@ class Transactions:
             return self._unless_taken_over(error)
         return None
 
-    def _unless_taken_over(self, fenced: Fenced, rejected: RecordRejected | None = None) -> Outcome:
+    def _unless_taken_over(
+        self, fenced: Fenced, rejected: RecordRejected | None = None
+    ) -> TransactionOutcome:
         """A transaction that was open for longer than the log lets it, as when the log itself was away, is why its
         producer is fenced off, and a new one may go on. Otherwise another process has its id.
         """
@@ -213,5 +217,5 @@ class Transactions:
         raise fenced
 
 
-def _unknown(error: Exception, rejected: RecordRejected | None = None) -> Outcome:
-    return Outcome(Result.UNKNOWN, str(error), rejected)
+def _unknown(error: Exception, rejected: RecordRejected | None = None) -> TransactionOutcome:
+    return TransactionOutcome(TransactionResult.UNKNOWN, str(error), rejected)

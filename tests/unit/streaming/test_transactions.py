@@ -21,11 +21,11 @@ from tailrace.streaming.backends.abstract import (
 from tailrace.streaming.backends.memory.clock import MemoryClock
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Record, TopicPartition
-from tailrace.streaming.transactions import Outcome, Result, Transactions
+from tailrace.streaming.transactions import TransactionOutcome, TransactionResult, Transactions
 
 Answer = TypeVar("Answer")
 
-COMMITTED, ABORTED, UNKNOWN = Result
+COMMITTED, ABORTED, UNKNOWN = TransactionResult
 MEMBER = Membership("member", None)
 OFFSETS = {TopicPartition("requests", 0): Committed(1)}
 RECORD = Record("answers", b"a")
@@ -97,13 +97,13 @@ class Bench:
                 pass
         return call(*arguments)
 
-    def transact(self, member: str = "member") -> Outcome:
+    def transact(self, member: str = "member") -> TransactionOutcome:
         return self.transactions.transact(Member(member), MEMBER, OFFSETS, [RECORD])  # type: ignore[arg-type]
 
 
 def test_what_is_written_is_committed_with_its_offsets() -> None:
     bench = Bench()
-    assert bench.transact() == Outcome(COMMITTED)
+    assert bench.transact() == TransactionOutcome(COMMITTED)
     assert bench.producer.calls == ["begin", "produce", "send_offsets", "commit"]
     assert not bench.transactions.is_open
 
@@ -117,7 +117,7 @@ def test_a_producer_is_made_once() -> None:
 @pytest.mark.parametrize("call", ["produce", "send_offsets", "commit"])
 def test_what_cannot_go_through_is_aborted(call: str) -> None:
     bench = Bench(**{call: Abortable("no longer a member")})
-    assert bench.transact() == Outcome(ABORTED, "no longer a member")
+    assert bench.transact() == TransactionOutcome(ABORTED, "no longer a member")
     assert bench.producer.calls[-1] == "abort"
     assert not bench.transactions.is_open
     assert bench.transactions.aborts == 1
@@ -125,7 +125,7 @@ def test_what_cannot_go_through_is_aborted(call: str) -> None:
 
 def test_a_transaction_that_has_not_begun_is_not_aborted_at_the_log() -> None:
     bench = Bench(begin=Abortable("not now"))
-    assert bench.transact() == Outcome(ABORTED, "not now")
+    assert bench.transact() == TransactionOutcome(ABORTED, "not now")
     assert bench.producer.calls == ["begin"]
 
 
@@ -138,9 +138,11 @@ def test_who_is_no_longer_the_member_that_read_the_batch_sends_no_offsets() -> N
 @pytest.mark.parametrize(
     ("call", "result"), [("send_offsets", ABORTED), ("commit", UNKNOWN), ("begin", ABORTED)]
 )
-def test_only_a_commit_without_an_answer_leaves_the_outcome_open(call: str, result: Result) -> None:
+def test_only_a_commit_without_an_answer_leaves_the_outcome_open(
+    call: str, result: TransactionResult
+) -> None:
     bench = Bench(**{call: [Retriable("no answer")] * 3})
-    assert bench.transact() == Outcome(result, "no answer")
+    assert bench.transact() == TransactionOutcome(result, "no answer")
 
 
 def test_a_commit_that_is_repeated_may_still_go_through() -> None:
@@ -150,20 +152,20 @@ def test_a_commit_that_is_repeated_may_still_go_through() -> None:
 
 def test_a_commit_that_was_repeated_and_then_refused_is_unknown() -> None:
     bench = Bench(commit=[Retriable("no answer"), Abortable("no such transaction")])
-    assert bench.transact() == Outcome(UNKNOWN, "no such transaction")
+    assert bench.transact() == TransactionOutcome(UNKNOWN, "no such transaction")
     assert bench.transactions.is_open
     assert bench.transactions.aborts == 0
 
 
 @pytest.mark.parametrize("call", ["send_offsets", "commit"])
 def test_what_the_producer_does_not_know_is_unknown(call: str) -> None:
-    assert Bench(**{call: OutcomeUnknown("cut")}).transact() == Outcome(UNKNOWN, "cut")
+    assert Bench(**{call: OutcomeUnknown("cut")}).transact() == TransactionOutcome(UNKNOWN, "cut")
 
 
 @pytest.mark.parametrize("error", [Retriable("late"), Abortable("late"), OutcomeUnknown("late")])
 def test_an_abort_that_fails_is_unknown(error: LogError) -> None:
     bench = Bench(produce=Abortable("no"), abort=[error] * 3)
-    assert bench.transact() == Outcome(UNKNOWN, "late")
+    assert bench.transact() == TransactionOutcome(UNKNOWN, "late")
 
 
 @pytest.mark.parametrize("call", ["produce", "commit"])
@@ -185,7 +187,7 @@ def test_a_producer_is_fenced_off_by_the_log_or_by_another_process(call: str, is
     assert bench.transactions.write(Member(), MEMBER, [RECORD]) is None  # type: ignore[arg-type]
     bench.log.now_ms += TRANSACTION_TIMEOUT_MS - (0 if is_late else 1)
     if is_late:
-        assert bench.transactions.commit(OFFSETS, MEMBER) == Outcome(UNKNOWN, "old")
+        assert bench.transactions.commit(OFFSETS, MEMBER) == TransactionOutcome(UNKNOWN, "old")
     else:
         with pytest.raises(Fenced):
             bench.transactions.commit(OFFSETS, MEMBER)
@@ -204,5 +206,5 @@ def test_a_commit_that_was_begun_is_waited_for() -> None:
     bench = Bench()
     assert bench.transactions.write(Member(), MEMBER, [RECORD], []) is None  # type: ignore[arg-type]
     bench.transactions.begin_commit(OFFSETS, MEMBER)
-    assert bench.transactions.await_commit() == Outcome(COMMITTED)
+    assert bench.transactions.await_commit() == TransactionOutcome(COMMITTED)
     assert bench.producer.calls == ["begin", "produce", "begin_commit", "commit"]
