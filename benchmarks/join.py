@@ -31,10 +31,11 @@ from tailrace.joiner.rocks_store import open_store
 from tailrace.local.java import jars, java
 from tailrace.streaming.backends.kafka.backend import KafkaBackend
 from tailrace.streaming.backends.kafka.topics import ensure_topics, lane_topics
+from tailrace.streaming.batches import MAX_BATCH
 from tailrace.streaming.partitioner import partition_of
 from tailrace.streaming.processor import Clock, Output
 from tailrace.streaming.records import Message, Record, RecordRef
-from tailrace.streaming.runner import MAX_BATCH, ExactlyOnceRunner
+from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.time_source import SystemClock
 from tailrace.streaming.watermark_records import mark
 

@@ -35,9 +35,11 @@ from tailrace.streaming.crash_history import (
     pack,
     unpack,
 )
+from tailrace.streaming.owned_partitions import HOLD_WAIT_S
 from tailrace.streaming.processor import Clock, Output
 from tailrace.streaming.records import Message, PausedPartition, Record, TopicPartition
-from tailrace.streaming.runner import DECIDE_S, HOLD_WAIT_S, ExactlyOnceRunner
+from tailrace.streaming.runner import ExactlyOnceRunner
+from tailrace.streaming.transactions import DECIDE_S
 
 REQUESTS, ANSWERS, LETTERS = "lane.requests", "lane.answers", "lane.dead-letters"
 FIRST = TopicPartition(REQUESTS, 0)
