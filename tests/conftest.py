@@ -12,7 +12,7 @@ import pytest
 from tailrace.connection import Connection
 from tailrace.local.kafka import LocalKafka
 
-pytest.register_assert_rewrite("tests.support")
+pytest.register_assert_rewrite("tests.support", "tailrace.testing")
 hypothesis.settings.register_profile(
     "tailrace", deadline=None
 )  # how long an example takes is the machine's affair
