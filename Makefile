@@ -49,8 +49,9 @@ format: setup  ## the code in its one form
 types: setup  ## mypy, strict
 	$(BIN)/mypy
 
-test-fast: setup  ## unit and contract tests
-	$(BIN)/python -m pytest tests/unit tests/contract
+# tests/support/needs.py says what is slow; ruff, import-linter and mypy are, and have targets of their own.
+test-fast: setup  ## unit, contract and static tests, without those marked slow
+	$(BIN)/python -m pytest -m "not slow" tests/unit tests/contract tests/static
 
 chaos: setup  ## the long forms of what is killed and simulated
 	TAILRACE_CHAOS=long $(BIN)/python -m pytest $(ALONE) tests/simulation tests/security $(LONGER) -s

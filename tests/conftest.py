@@ -19,6 +19,16 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("tailrace")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks each test by what it needs, before ``-m`` chooses."""
+    from tests.support.needs import mark  # only once asserts of tests.support are rewritten
+
+    for item in items:
+        if isinstance(item, pytest.Function):
+            mark(item)
+
+
 @pytest.fixture
 def far_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine whose clock shows another time than UTC."""
