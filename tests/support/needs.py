@@ -16,6 +16,7 @@ STARTS_A_BROKER = {
     "LocalKafka",
     "Project",
     "ProxiedKafka",
+    "Supervisor",
     "broker_with_registry",
     "running_cluster",
     "running_project",
