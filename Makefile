@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo lint format types test test-fast test-services test-projects test-without-data chaos mutants bench lock pages licences sbom
+.PHONY: help setup demo lint format types test test-fast coverage test-services test-projects test-without-data chaos mutants bench lock pages licences sbom
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -49,8 +49,14 @@ format: setup  ## the code in its one form
 types: setup  ## mypy, strict
 	$(BIN)/mypy
 
-test-fast: setup  ## unit and contract tests
-	$(BIN)/python -m pytest tests/unit tests/contract
+# tests/support/needs.py says what is slow; ruff, import-linter and mypy are, and have targets of their own.
+test-fast: setup  ## unit, contract and static tests, without those marked slow
+	$(BIN)/python -m pytest -m "not slow" tests/unit tests/contract tests/static
+
+# What is left at the end stands in files and lines; a test that fails does not keep it back.
+coverage: setup  ## what no unit, contract or simulation test touches
+	-$(BIN)/coverage run -m pytest --quiet tests/unit tests/contract tests/simulation
+	$(BIN)/coverage report
 
 chaos: setup  ## the long forms of what is killed and simulated
 	TAILRACE_CHAOS=long $(BIN)/python -m pytest $(ALONE) tests/simulation tests/security $(LONGER) -s

@@ -22,10 +22,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
-from tests.support.contracts import contract_record, manifest_record
-from tests.support.memory_registry import MemoryRegistry
-from tests.support.scoring import formula_model
-from tests.support.signed import Control, message_of
 
 from benchmarks.harness import Measured, Stopwatch, arguments, interleave, say, show, summary
 from benchmarks.scorer_cases import VALUES, features
@@ -44,6 +40,10 @@ from tailrace.drift.windows import DriftWindows
 from tailrace.models.reference import Reference, category_profile, feature_profiles, number_profile
 from tailrace.statistics.ks import p_value
 from tailrace.streaming.records import PlainMessage
+from tailrace.testing.control_records import contract_record, manifest_record
+from tailrace.testing.formula_model import formula_model
+from tailrace.testing.memory_registry import MemoryRegistry
+from tailrace.testing.signed_records import Control, message_of
 from tailrace.windows.kinds import NO_TIME, Closed
 
 EVIDENTLY = ["evidently==0.7.23", "pandas<3", "pyarrow"]

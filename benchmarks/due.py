@@ -15,9 +15,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.joining import CONTRACT, JoinedLane
-from tests.support.memory_registry import MemoryRegistry
-
 from benchmarks.harness import Broker, broker, say
 from benchmarks.join import PARTITIONS, START, Joiner, joining, produce
 from tailrace.streaming.backends.kafka.consumer import KafkaConsumer
@@ -27,6 +24,8 @@ from tailrace.streaming.processor import Clock, Output
 from tailrace.streaming.records import Message, Record, RecordRef
 from tailrace.streaming.watermark_records import mark
 from tailrace.telemetry import metrics
+from tailrace.testing.joined_lane import CONTRACT, JoinedLane
+from tailrace.testing.memory_registry import MemoryRegistry
 
 
 class Watched(Joiner):

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn import metrics as sk
-from tests.support.evaluating import BINARY, Lab, written
 
 from benchmarks.harness import Measured, Stopwatch, arguments, interleave, say, show, summary
 from tailrace.contracts.records.lanes import PERFORMANCE_REPORTS
 from tailrace.streaming.records import Message
+from tailrace.testing.evaluated_lane import BINARY, EvaluatedLane, written
 from tailrace.windows.kinds import NO_TIME, Closed
 
 BATCH = 5_000
@@ -33,7 +33,7 @@ class World:
     """Outcomes in windows, as bytes and as frames."""
 
     def __init__(self, rows: int, windows: int) -> None:
-        self.lab = Lab(BINARY)
+        self.lab = EvaluatedLane(BINARY)
         self.topic = self.lab.lane.outcomes
         self.frames = [self._frame(rows, number) for number in range(windows)]
         self.messages: list[list[Message]] = [

@@ -20,10 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import confluent_kafka
-from tests.support.java_program import compile_java
-from tests.support.joining import CONTRACT, JoinedLane
-from tests.support.memory_registry import MemoryRegistry
-from tests.support.signed import message_of
 
 from benchmarks.harness import Broker, Measured, Stopwatch, arguments, broker, interleave, say, show, summary
 from tailrace.joiner.processor import JoiningProcessor
@@ -38,6 +34,10 @@ from tailrace.streaming.records import Message, Record, RecordRef
 from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.time_source import SystemClock
 from tailrace.streaming.watermark_records import mark
+from tailrace.testing.java_program import compile_java
+from tailrace.testing.joined_lane import CONTRACT, JoinedLane
+from tailrace.testing.memory_registry import MemoryRegistry
+from tailrace.testing.signed_records import message_of
 
 PARTITIONS = 6
 FEATURES = 12

@@ -7,11 +7,10 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.support.java_program import compile_java
-
 from benchmarks.harness import Broker
 from benchmarks.running import PARTITIONS, Loop, launched
 from tailrace.local.java import jars, java
+from tailrace.testing.java_program import compile_java
 
 HERE = Path(__file__).parent
 EMPTY, BATCH, STREAMS, STREAMS_10 = "empty loop", "batch loop", "Kafka Streams", "Kafka Streams, 10 ms"

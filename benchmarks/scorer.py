@@ -13,8 +13,6 @@ import uuid
 from functools import partial
 from typing import Any
 
-from tests.support.memory_registry import MemoryRegistry
-
 from benchmarks.empty_loop import PARTITIONS, batch_loop, empty_loop
 from benchmarks.harness import Broker, Measured, arguments, broker, interleave, say, show, summary
 from benchmarks.scorer_cases import CASES, Case, Prepared
@@ -22,6 +20,7 @@ from tailrace.runtime.memory import settle_memory
 from tailrace.streaming.backends.kafka.topics import ensure_topics, lane_topics
 from tailrace.streaming.records import PlainMessage
 from tailrace.streaming.time_source import SystemClock
+from tailrace.testing.memory_registry import MemoryRegistry
 
 TRANSACTIONS = 200
 """In each run of small batches; of larger ones there are fewer."""

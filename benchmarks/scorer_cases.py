@@ -23,10 +23,6 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
-from tests.support.contracts import contract_record
-from tests.support.memory_registry import MemoryRegistry
-from tests.support.models import sealed
-from tests.support.signed import Control, make_home, message_of
 
 from tailrace.avro.codec import Codec
 from tailrace.contracts.language.load import load_contract
@@ -39,6 +35,10 @@ from tailrace.scorer.one_thread import use_one_thread
 from tailrace.scorer.processor import ScoringProcessor
 from tailrace.signing.keys import SigningKey
 from tailrace.signing.trust import TrustStore
+from tailrace.testing.control_records import contract_record
+from tailrace.testing.memory_registry import MemoryRegistry
+from tailrace.testing.sealed_package import sealed
+from tailrace.testing.signed_records import Control, make_home, message_of
 
 NUMBERS = [f"number_{i}" for i in range(9)]
 CATEGORIES = [f"category_{i}" for i in range(3)]

@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
-from tests.support.memory_registry import MemoryRegistry
-
 from benchmarks.empty_loop import PARTITIONS
 from benchmarks.harness import arguments, say
 from benchmarks.scorer_cases import CASES, Case
@@ -29,6 +27,7 @@ from tailrace.scorer.explore import Exploration
 from tailrace.scorer.policy import Policy
 from tailrace.streaming.records import PlainMessage
 from tailrace.streaming.time_source import SystemClock
+from tailrace.testing.memory_registry import MemoryRegistry
 
 REST = "all else"
 STEPS: list[tuple[str, Any, str]] = [

@@ -12,11 +12,21 @@ import pytest
 from tailrace.connection import Connection
 from tailrace.local.kafka import LocalKafka
 
-pytest.register_assert_rewrite("tests.support")
+pytest.register_assert_rewrite("tests.support", "tailrace.testing")
 hypothesis.settings.register_profile(
     "tailrace", deadline=None
 )  # how long an example takes is the machine's affair
 hypothesis.settings.load_profile("tailrace")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks each test by what it needs, before ``-m`` chooses."""
+    from tests.support.needs import mark  # only once asserts of tests.support are rewritten
+
+    for item in items:
+        if isinstance(item, pytest.Function):
+            mark(item)
 
 
 @pytest.fixture

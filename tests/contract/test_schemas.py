@@ -9,7 +9,6 @@ import avro.schema
 import pytest
 from tests.support import avro_oracle as oracle
 from tests.support.contracts import CREDIT, contract
-from tests.support.memory_registry import MemoryRegistry
 
 from tailrace.avro.codec import Codec
 from tailrace.avro.registry import IncompatibleSchema
@@ -22,6 +21,7 @@ from tailrace.contracts.records.schemas import lane_schemas, request_schema, sub
 from tailrace.control.registration import incompatibilities, register_schemas
 from tailrace.errors import BadRecord
 from tailrace.package_data import data_dir
+from tailrace.testing.memory_registry import MemoryRegistry
 
 CONTRACT = contract()
 SHIPPED = sorted(data_dir("contracts", "models").glob("*.yaml"))

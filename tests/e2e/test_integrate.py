@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Producer
-from tests.support.java_program import compile_java, run_java
 from tests.support.project import Project
 from tests.support.waiting import until
 
 from tailrace.access.credentials import APPLICATION
 from tailrace.connection import connect
 from tailrace.local.java import jars
+from tailrace.testing.java_program import compile_java, run_java
 
 PAGE = Path(__file__).parents[2] / "docs" / "integrate.md"
 AVRO = Path(__file__).parents[1] / "support" / "avro.lock"

@@ -24,6 +24,7 @@ from tailrace.control.commands import ask
 from tailrace.control.versions import published_versions
 from tailrace.signing.keys import SigningKey
 from tailrace.streaming.backends.kafka.reading import read_all
+from tailrace.testing.sealed_package import sealed
 
 CONTRACT = """
 model: pumps
@@ -165,7 +166,7 @@ def arms_that_answer(project: Project, revision: int, row: dict[str, Any]) -> se
 def forge(connection: Connection, version: int) -> None:
     built = models.package("logistic").numbered(version, version)
     manifest = built.manifest.model_copy(update={"model": "pumps"})
-    record, _ = models.sealed(type(built)(manifest, built.parts), SigningKey.generate())
+    record, _ = sealed(type(built)(manifest, built.parts), SigningKey.generate())
     codec = ControlCodec(RegistryClient(connection.registry, connection.registry_auth))
     producer = Producer(dict(connection.kafka))
     producer.produce(lanes.MANIFESTS, codec.encode("ModelManifest", record), f"pumps/{version}")

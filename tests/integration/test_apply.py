@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 from tests.support import models
-from tests.support.signed import home_with_keys, signed_at
 
 import tailrace
 from tailrace.avro.registry import RegistryClient
@@ -20,6 +19,7 @@ from tailrace.contracts.state.contracts import Contracts
 from tailrace.control.apply import Outrun, apply, plan
 from tailrace.errors import TailraceError
 from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics, lane_topics
+from tailrace.testing.signed_records import home_with_keys, signed_at
 
 TEXT = """\
 model: MODEL

@@ -24,8 +24,6 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from tests.support.clickhouse_server import LOGINS, connected, start, token_of
 from tests.support.clickhouse_walls import amend
 from tests.support.examples import CONTRACT, SCHEMAS, examples
-from tests.support.memory_registry import MemoryRegistry
-from tests.support.signed import Control, message_of
 from tests.support.stored import Stored, count_by_topic
 
 from tailrace.avro.codec import Codec
@@ -54,6 +52,8 @@ from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.backends.memory.clock import MemoryClock
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Message, PlainMessage, TopicPartition
+from tailrace.testing.memory_registry import MemoryRegistry
+from tailrace.testing.signed_records import Control, message_of
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,6 @@ from tests.support.clickhouse_walls import amend
 from tests.support.environment import environment
 from tests.support.lane import HandmadeLane
 from tests.support.observer import Observer
-from tests.support.signed import home_with_keys
 from tests.support.stored import coordinates
 from tests.support.waiting import until
 
@@ -32,6 +31,7 @@ from tailrace.local.health import ask
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 from tailrace.streaming.records import Record
+from tailrace.testing.signed_records import home_with_keys
 
 RECORDS = 1_200
 

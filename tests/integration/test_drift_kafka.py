@@ -15,7 +15,6 @@ from confluent_kafka import Producer
 from scipy import stats
 from tests.support import models
 from tests.support.environment import environment
-from tests.support.signed import home_with_keys
 from tests.support.waiting import until
 
 from tailrace.avro.codec import Codec
@@ -39,6 +38,7 @@ from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics
 from tailrace.streaming.records import Record
 from tailrace.streaming.watermark_records import mark
+from tailrace.testing.signed_records import home_with_keys
 
 MODEL = "drifting"
 LANE = Lane(MODEL)

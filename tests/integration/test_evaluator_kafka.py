@@ -17,7 +17,6 @@ from confluent_kafka import Producer
 from sklearn import metrics as sk
 from tests.support import models
 from tests.support.cluster import broker_with_registry
-from tests.support.signed import home_with_keys
 from tests.support.waiting import until
 
 from tailrace.avro.codec import Codec
@@ -40,6 +39,7 @@ from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.streaming.partitioner import partition_of
 from tailrace.streaming.records import Record
 from tailrace.streaming.watermark_records import mark
+from tailrace.testing.signed_records import home_with_keys
 
 MODEL = "credit"
 LANE = Lane(MODEL)

@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.joining import CONTRACT, JoinedLane
-from tests.support.memory_registry import MemoryRegistry
-from tests.support.signed import records
 from tests.support.simulation import drained, quarantine
 
 from tailrace.errors import TailraceError
@@ -27,6 +24,9 @@ from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Record, RecordRef
 from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.watermark_records import mark, mark_time
+from tailrace.testing.joined_lane import CONTRACT, JoinedLane
+from tailrace.testing.memory_registry import MemoryRegistry
+from tailrace.testing.signed_records import records
 
 REGISTRY = MemoryRegistry()
 MADE = JoinedLane(CONTRACT, REGISTRY)

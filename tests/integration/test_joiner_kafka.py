@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 from tests.support.cluster import broker_with_registry
-from tests.support.joining import CONTRACT, JoinedLane
 from tests.support.joining_oracle import World, expected
 from tests.support.waiting import until
 
@@ -26,6 +25,7 @@ from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.streaming.backends.kafka.topics import ensure_topics, lane_topics
 from tailrace.streaming.records import Message, Record, RecordRef
 from tailrace.streaming.watermark_records import mark, mark_time
+from tailrace.testing.joined_lane import CONTRACT, JoinedLane
 
 PARTITIONS = 3
 START = 1_600_000_000_000

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from tests.support.lane import PARTITIONS, HandmadeLane
-from tests.support.signed import home_with_keys
 from tests.support.waiting import PATIENCE_S
 
 from tailrace.avro.registry import RegistryClient
@@ -24,6 +23,7 @@ from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.streaming.records import Message
 from tailrace.streaming.time_source import SystemClock
 from tailrace.streaming.watermark_records import mark_time
+from tailrace.testing.signed_records import home_with_keys
 
 SPEED = 20
 

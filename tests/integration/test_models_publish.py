@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from confluent_kafka import Producer
 from tests.support import models
-from tests.support.signed import home_with_keys
 
 import tailrace
 from tailrace.avro.registry import RegistryClient
@@ -29,6 +28,7 @@ from tailrace.models.package.open import Chunk, chunks_of, open_package
 from tailrace.signing.trust import TrustStore, own_key
 from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics
+from tailrace.testing.signed_records import home_with_keys
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ import pytest
 from tests.support.environment import environment
 from tests.support.lane import HandmadeLane
 from tests.support.observer import Observer
-from tests.support.signed import home_with_keys
 from tests.support.stack import running_stack
 from tests.support.stored import Stored, coordinates, count_by_topic
 from tests.support.waiting import until, until_answers
@@ -34,6 +33,7 @@ from tailrace.local.process import Process
 from tailrace.streaming import dead_letters
 from tailrace.streaming.records import DeadLetter, Message, PlainMessage, Record, RecordRef
 from tailrace.streaming.watermark_records import mark
+from tailrace.testing.signed_records import home_with_keys
 
 DEATHS = [("plan", 2), ("planned", 2), ("inserted", 4), ("lost", 3), ("committed", 1)]
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from tests.support.joining import JoinedLane
 from tests.support.small_loop import LANE, SmallLoop
 
 from tailrace.contracts.state.contracts import AppliedContract
@@ -21,6 +20,7 @@ from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.bounds import Budget
 from tailrace.streaming.records import Message, PlainMessage, Record, RecordRef
 from tailrace.streaming.watermark_records import mark, mark_offset, mark_stream, mark_time
+from tailrace.testing.joined_lane import JoinedLane
 
 MADE = JoinedLane()
 NOW, MINUTE, DAY = 1_700_000_000_000, 60_000, 86_400_000

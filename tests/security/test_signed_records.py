@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.memory_registry import MemoryRegistry
 from tests.support.reports import alert, report
 from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Publisher, serving
-from tests.support.signed import Control, message_of, records
 from tests.unit.rollout.test_rollout_logic import BETTER, Desk, desk
 
 from tailrace.access.home_identity import home_id
@@ -22,6 +20,8 @@ from tailrace.signing.records import HEADER, sign_command, sign_record
 from tailrace.signing.signers import OWNER, ROLLOUT, SERVICES
 from tailrace.signing.trust import TrustStore, make_keys, new_signing_key, own_key
 from tailrace.streaming.records import Record
+from tailrace.testing.memory_registry import MemoryRegistry
+from tailrace.testing.signed_records import Control, message_of, records
 from tailrace.trainer.events import Events
 
 KINDS = {

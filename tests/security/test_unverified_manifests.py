@@ -19,13 +19,14 @@ from tailrace.rollout.processor import RolloutProcessor
 from tailrace.signing.trust import TrustStore
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.records import Record, TopicPartition
+from tailrace.testing.sealed_package import sealed
 
 FAR = 2**63 - 2
 
 
 def forged(version: int, sequence: int, key: Any = None) -> dict[str, Any]:
     """A manifest record of these numbers; unsigned, but for where a key is given."""
-    record, _ = models.sealed(package(version=1), key or HOME)
+    record, _ = sealed(package(version=1), key or HOME)
     manifest = canonical_json(
         models.package().manifest.model_dump(mode="json", exclude={"conformal", "calibration"})
         | {"version": version, "sequence": sequence}
@@ -37,7 +38,7 @@ def forged(version: int, sequence: int, key: Any = None) -> dict[str, Any]:
 
 def signed(version: int, key: Any = HOME, sequence: int | None = None) -> dict[str, Any]:
     built = models.package().numbered(version, sequence or version)
-    return models.sealed(built, key)[0]
+    return sealed(built, key)[0]
 
 
 @pytest.fixture
@@ -103,6 +104,6 @@ def test_a_version_is_let_in_though_its_number_was_forged_before(tmp_path: Path)
         assert publish(forged(number, FAR)) == ([], ["package-refused"])
         assert publish(forged(FAR, FAR)) == ([], ["package-refused"])
         assert publish(signed(number, STRANGER)) == ([], ["package-refused"])
-        record, fetch = models.sealed(models.package().numbered(number, number), HOME)
+        record, fetch = sealed(models.package().numbered(number, number), HOME)
         fetched.append(fetch)
         assert publish(record, is_read_before=False) == (steps, [])

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from tests.support.contracts import anybody
 from tests.support.drifting import CONTRACT, DriftWorld, draw, expected_tests
 from tests.support.simulation import OUTSIDE, Scenario, drained, quarantine, simulate
 
@@ -32,6 +31,7 @@ from tailrace.streaming.processor import Processor
 from tailrace.streaming.records import Message, Record
 from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.watermark_records import mark, mark_time
+from tailrace.testing.control_records import anybody
 from tailrace.windows.processor import WindowedProcessor
 
 TOPICS = {"credit.predictions": "champion", "credit.shadow-predictions": "shadow"}

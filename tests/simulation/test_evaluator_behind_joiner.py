@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from tests.simulation.test_joiner_simulation import REGISTRY, SECOND, JoinerScenario
-from tests.support.signed import Control
 from tests.support.simulation import drained, simulate
 
 from tailrace.contracts.records.lanes import (
@@ -24,6 +23,7 @@ from tailrace.streaming.backends.memory.clock import MemoryClock
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.watermark_records import mark, mark_time
+from tailrace.testing.signed_records import Control
 from tailrace.windows.processor import WindowedProcessor
 
 CONTROL = Control(REGISTRY)

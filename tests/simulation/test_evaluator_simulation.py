@@ -8,7 +8,6 @@ import random
 from typing import Any
 
 import pytest
-from tests.support.evaluating import ARTIFACT, BINARY, Lab
 from tests.support.evaluating_batch import STREAMS, expected_reports, key_of
 from tests.support.simulation import OUTSIDE, Scenario, drained, simulate
 
@@ -26,13 +25,14 @@ from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Record
 from tailrace.streaming.runner import ExactlyOnceRunner
 from tailrace.streaming.watermark_records import mark
+from tailrace.testing.evaluated_lane import ARTIFACT, BINARY, EvaluatedLane
 from tailrace.windows.processor import WindowedProcessor
 
 TEXT = BINARY.replace(
     "labels: {horizon: 100s}", "labels: {horizon: 100s, known_only_for: [approve], never: {assume: false}}"
 ).replace("mature: 80%", "mature: 30%")
 HOLDOUTS = {v: Holdout(rows=1000, metrics={"accuracy": 0.95, "auc": 0.9, "log_loss": 0.2}) for v in (1, 2)}
-LAB = Lab(TEXT, holdouts=HOLDOUTS)
+LAB = EvaluatedLane(TEXT, holdouts=HOLDOUTS)
 COUNTED = (LAB.lane.predictions, LAB.lane.shadow_predictions, LAB.lane.outcomes)
 INSTEAD = [
     {"served_by": "rule", "served_cause": "model"},

@@ -11,10 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pytest
-from tests.support.joining import CONTRACT, JoinedLane
 from tests.support.joining_oracle import World, expected
-from tests.support.memory_registry import MemoryRegistry
-from tests.support.signed import records
 from tests.support.simulation import Scenario, drained, simulate
 
 from tailrace.errors import StateLost
@@ -28,6 +25,9 @@ from tailrace.streaming.partitioner import partition_of
 from tailrace.streaming.processor import Processor
 from tailrace.streaming.records import Message, Record, RecordRef
 from tailrace.streaming.watermark_records import mark, mark_stream, mark_time
+from tailrace.testing.joined_lane import CONTRACT, JoinedLane
+from tailrace.testing.memory_registry import MemoryRegistry
+from tailrace.testing.signed_records import records
 
 REGISTRY = MemoryRegistry()
 START = 1_600_000_000_000

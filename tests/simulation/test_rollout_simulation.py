@@ -18,10 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from tests.support.memory_registry import MemoryRegistry
 from tests.support.reports import alert, earned, report
-from tests.support.scoring import Publisher, formula_model
-from tests.support.signed import records
+from tests.support.scoring import Publisher
 from tests.support.simulation import Scenario, drained, quarantine, simulate
 
 from tailrace.contracts.language.load import load_contract
@@ -36,6 +34,9 @@ from tailrace.streaming.backends.memory.clock import MemoryClock
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Message, TopicPartition
 from tailrace.streaming.runner import ExactlyOnceRunner
+from tailrace.testing.formula_model import formula_model
+from tailrace.testing.memory_registry import MemoryRegistry
+from tailrace.testing.signed_records import records
 
 MODELS = ("one", "two", "three")
 NEEDED, MARGIN, TOLERANCE = 40, 0.05, 0.1

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.support.reports import earned
-from tests.support.scoring import formula_model
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.models.predictions import Predictions
@@ -27,6 +26,7 @@ from tailrace.scorer.explore import Exploration
 from tailrace.scorer.policy import Policy
 from tailrace.scorer.route import Route, route
 from tailrace.scorer.versions import Serving, ServingVersion
+from tailrace.testing.formula_model import formula_model
 
 REQUESTS = 1_000_000
 EXPLORED = 0.05

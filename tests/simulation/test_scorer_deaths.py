@@ -9,8 +9,7 @@ from collections import Counter
 from typing import Any
 
 from tests.simulation.test_scorer_simulation import TEXT, Slow
-from tests.support.memory_registry import MemoryRegistry
-from tests.support.scoring import Publisher, formula_model
+from tests.support.scoring import Publisher
 from tests.support.simulation import Crash, Scenario, drained, simulate
 
 from tailrace.contracts.language.load import load_contract
@@ -25,6 +24,8 @@ from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.processor import Processor
 from tailrace.streaming.records import Record, RecordRef
 from tailrace.streaming.watermark_records import mark_time
+from tailrace.testing.formula_model import formula_model
+from tailrace.testing.memory_registry import MemoryRegistry
 
 WITH_CHAIN = load_contract(TEXT.format(policy="[]"))
 WITHOUT = load_contract(TEXT.format(policy="[]").partition("guardrails")[0])

@@ -15,8 +15,7 @@ from concurrent.futures import Executor, Future
 from typing import Any
 
 import pytest
-from tests.support.memory_registry import MemoryRegistry
-from tests.support.scoring import Publisher, formula_model
+from tests.support.scoring import Publisher
 from tests.support.simulation import Scenario, drained, simulate
 
 from tailrace.avro.codec import Codec
@@ -35,6 +34,8 @@ from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.processor import Clock, Output, Processor
 from tailrace.streaming.records import Message, Record, RecordRef
 from tailrace.streaming.watermark_records import mark, mark_time
+from tailrace.testing.formula_model import formula_model
+from tailrace.testing.memory_registry import MemoryRegistry
 
 TEXT = """
 model: credit

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, cast
 
-from tests.support.memory_registry import MemoryRegistry
 from tests.support.memory_store import MemoryStore, StoreClient
-from tests.support.signed import Control
 from tests.support.simulation import Scenario, drained, simulate
 
 from tailrace.avro.codec import Codec
@@ -29,6 +27,8 @@ from tailrace.streaming.backends.memory.clock import MemoryClock
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Message, Record, RecordRef, TopicPartition
 from tailrace.streaming.watermark_records import mark, mark_time
+from tailrace.testing.memory_registry import MemoryRegistry
+from tailrace.testing.signed_records import Control
 
 TOPICS = ("one.requests", "one.predictions", "two.requests")
 TABLES = ("contracts", "first", "second")

@@ -53,6 +53,13 @@ def test_real_data_is_read_through_one_helper_alone() -> None:
     assert reading - {mine} == {"tests/support/real_data.py"}
 
 
+def test_what_is_no_test_imports_nothing_from_tests() -> None:
+    """Programs within texts included; what benchmarks share with tests is in services/tailrace/testing/."""
+    files = [file for folder in ("benchmarks", "services", "tools") for file in (ROOT / folder).rglob("*.py")]
+    importing = re.compile(r"\b(?:from|import) tests\b")
+    assert [str(file.relative_to(ROOT)) for file in files if importing.search(file.read_text())] == []
+
+
 def test_make_test_runs_every_folder_of_tests() -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     dry = subprocess.run(

@@ -16,7 +16,6 @@ import pytest
 from confluent_kafka import Producer
 from tests.support import models
 from tests.support.observer import Observer
-from tests.support.signed import home_with_keys
 from tests.support.waiting import until
 
 from tailrace.avro.codec import Codec
@@ -39,6 +38,7 @@ from tailrace.signing.trust import own_key
 from tailrace.streaming.backends.kafka.clients import end
 from tailrace.streaming.backends.kafka.reading import TopicReader
 from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics
+from tailrace.testing.signed_records import home_with_keys
 
 LANE = Lane("credit")
 POLICY = """

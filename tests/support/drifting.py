@@ -10,10 +10,6 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from tests.support.contracts import anybody, contract_record, manifest_record
-from tests.support.memory_registry import MemoryRegistry
-from tests.support.scoring import formula_model
-from tests.support.signed import Control
 
 from tailrace.avro.codec import Codec
 from tailrace.contracts.language.load import load_contract
@@ -25,6 +21,10 @@ from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
 from tailrace.models.reference import Reference, category_profile, feature_profiles, number_profile
 from tailrace.streaming.records import Message, PlainMessage, Record
+from tailrace.testing.control_records import anybody, contract_record, manifest_record
+from tailrace.testing.formula_model import formula_model
+from tailrace.testing.memory_registry import MemoryRegistry
+from tailrace.testing.signed_records import Control
 
 DAY = 86_400_000
 NOW = 20_000 * DAY

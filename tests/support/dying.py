@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from tests.support.scoring import CONTRACT, REQUEST, Formula, Publisher, formula_model
+from tests.support.scoring import CONTRACT, REQUEST, Publisher
 from tests.support.simulation import Crash, drained, quarantine
 
 from tailrace.contracts.records import lanes
@@ -16,6 +16,7 @@ from tailrace.streaming.backends.memory.clock import MemoryClock
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Record
 from tailrace.streaming.runner import ExactlyOnceRunner
+from tailrace.testing.formula_model import Formula, formula_model
 
 REQUESTS = "credit.requests"
 

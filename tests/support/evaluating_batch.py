@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 from scipy import stats
 from sklearn import metrics as sk
-from tests.support.evaluating import Lab
 
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.watermark_records import mark_stream, mark_time
+from tailrace.testing.evaluated_lane import EvaluatedLane
 
 STREAMS = ("predictions", "shadow-predictions")
 Report = dict[str, Any]
@@ -28,7 +28,7 @@ def key_of(report: Mapping[str, Any]) -> Key:
     return tuple(report[name] for name in KEY)
 
 
-def expected_reports(log: MemoryLog, lab: Lab) -> dict[Key, Report]:
+def expected_reports(log: MemoryLog, lab: EvaluatedLane) -> dict[Key, Report]:
     """The reports of a lane with a binary model: version, role, segment and so on, to what is in them."""
     predictions, least = _predictions(log, lab)
     outcomes = _outcomes(log, lab, least)
@@ -56,7 +56,7 @@ def expected_reports(log: MemoryLog, lab: Lab) -> dict[Key, Report]:
     return found
 
 
-def _predictions(log: MemoryLog, lab: Lab) -> tuple[pl.DataFrame, dict[str, int]]:
+def _predictions(log: MemoryLog, lab: EvaluatedLane) -> tuple[pl.DataFrame, dict[str, int]]:
     least: dict[str, int] = dict.fromkeys(STREAMS, 2**62)
     rows = []
     for stream in STREAMS:
@@ -76,7 +76,7 @@ def _predictions(log: MemoryLog, lab: Lab) -> tuple[pl.DataFrame, dict[str, int]
     return pl.DataFrame(rows, infer_schema_length=None), least
 
 
-def _outcomes(log: MemoryLog, lab: Lab, least: dict[str, int]) -> pl.DataFrame:
+def _outcomes(log: MemoryLog, lab: EvaluatedLane, least: dict[str, int]) -> pl.DataFrame:
     """Lowers ``least`` to what marks say."""
     rows = []
     for partition in range(log.topics()[lab.lane.outcomes]):
@@ -117,7 +117,7 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _window(lab: Lab, predictions: pl.DataFrame, outcomes: pl.DataFrame) -> list[Report]:
+def _window(lab: EvaluatedLane, predictions: pl.DataFrame, outcomes: pl.DataFrame) -> list[Report]:
     found: dict[Key, dict[str, pl.DataFrame]] = defaultdict(dict)
     for kind, table in (("predictions", predictions), ("outcomes", outcomes)):
         if not len(table):
@@ -148,7 +148,12 @@ def _segments(table: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
 
 
 def _report(
-    lab: Lab, version: int, role: str, segment: str, against: int | None, tables: Mapping[str, pl.DataFrame]
+    lab: EvaluatedLane,
+    version: int,
+    role: str,
+    segment: str,
+    against: int | None,
+    tables: Mapping[str, pl.DataFrame],
 ) -> Report:
     contract = lab.contract
     everything = tables.get("outcomes", pl.DataFrame())
@@ -197,7 +202,7 @@ def _last(outcomes: pl.DataFrame) -> pl.DataFrame:
     return outcomes.sort("revision").group_by("prediction_id").last()
 
 
-def _possible(lab: Lab, made: pl.DataFrame, last: pl.DataFrame, repeats: pl.DataFrame) -> int:
+def _possible(lab: EvaluatedLane, made: pl.DataFrame, last: pl.DataFrame, repeats: pl.DataFrame) -> int:
     """Predictions that can be labelled: by the policy's action (in shadow all), or what the last outcome says."""
     known_only_for = lab.contract.labels.known_only_for
 

@@ -19,13 +19,15 @@ import numpy as np
 import onnx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from onnx import TensorProto, helper
-from tests.support import models, signed
+from tests.support import models
 
 from tailrace.models.manifest import PARTS, canonical_json, sha256
 from tailrace.models.package.build import Package
 from tailrace.signing.keys import SigningKey
 from tailrace.signing.records import manifest_bytes
 from tailrace.signing.trust import TrustStore
+from tailrace.testing import signed_records
+from tailrace.testing.sealed_package import sealed
 
 LATENCY = "service_levels: {latency_p99: 200ms}\n"
 CONTRACT = models.CONTRACT.replace("TARGET", models.TARGETS["binary"]) + LATENCY
@@ -60,7 +62,7 @@ def package(kind: str = "logistic", version: int | None = None) -> Package:
 
 def trust_keys(home: Path) -> TrustStore:
     """The trust that the corpus is made for: HOME signs, REVOKED did once, OTHER_MODEL signs for another model."""
-    trust = TrustStore(signed.make_home(home) / "keys")
+    trust = TrustStore(signed_records.make_home(home) / "keys")
     for key in (HOME, REVOKED):
         trust.trust(key.public)
     trust.revoke(REVOKED.key_id)
@@ -80,7 +82,7 @@ def envelope(**changes: Any) -> Make:
     """The record with other fields than were signed."""
 
     def made(_: Path) -> Sealed:
-        record, fetch = models.sealed(package(), HOME)
+        record, fetch = sealed(package(), HOME)
         return {**record, **{k: v(record) if callable(v) else v for k, v in changes.items()}}, fetch
 
     return made
@@ -101,17 +103,17 @@ for length in (0, 1, 100):
 case("unsigned", "signature", envelope(signature=b"", key_id=""))
 for text in ("../signing", "../../etc/passwd", "0" * 16, "0" * 17, "\x00", HOME.key_id.upper() + "x"):
     case(f"key-id-{text!r}", "signature", envelope(key_id=text))
-case("signed-by-a-stranger", "signature", lambda _: models.sealed(package(), STRANGER))
+case("signed-by-a-stranger", "signature", lambda _: sealed(package(), STRANGER))
 case(
     "strangers-under-our-id",
     "signature",
     lambda _: (
-        {**models.sealed(package(), STRANGER)[0], "key_id": HOME.key_id},
-        models.sealed(package(), STRANGER)[1],
+        {**sealed(package(), STRANGER)[0], "key_id": HOME.key_id},
+        sealed(package(), STRANGER)[1],
     ),
 )
-case("signed-by-a-revoked-key", "signature", lambda _: models.sealed(package(), REVOKED))
-case("signed-by-the-key-of-another-model", "signature", lambda _: models.sealed(package(), OTHER_MODEL))
+case("signed-by-a-revoked-key", "signature", lambda _: sealed(package(), REVOKED))
+case("signed-by-the-key-of-another-model", "signature", lambda _: sealed(package(), OTHER_MODEL))
 case("other-digest", "digest", envelope(digest="0" * 64))
 case("other-version", "manifest", envelope(version=lambda r: r["version"] + 1000))
 case("manifest-too-large", "size", envelope(manifest=b" " * ((1 << 20) + 1)))
@@ -121,13 +123,13 @@ def signed_text(change: Callable[[bytes], bytes]) -> Make:
     """A manifest that is no manifest, signed by somebody trusted."""
 
     def made(_: Path) -> Sealed:
-        record, fetch = models.sealed(package(), HOME)
+        record, fetch = sealed(package(), HOME)
         text = change(record["manifest"])
         return {
             **record,
             "manifest": text,
             "digest": sha256(text),
-            "signature": HOME.sign(manifest_bytes(signed.HOME, text)),
+            "signature": HOME.sign(manifest_bytes(signed_records.HOME, text)),
         }, fetch
 
     return made
@@ -163,7 +165,7 @@ for name, change in {
 def replayed(_: Path) -> Sealed:
     """An older publication under a new number: its sequence is signed."""
     old = models.package()
-    return models.sealed(
+    return sealed(
         Package(old.manifest.model_copy(update={"version": AS.version, "sequence": 1}), old.parts), HOME
     )
 
@@ -173,8 +175,8 @@ case(
     "older-record-renumbered",
     "manifest",
     lambda _: (
-        {**models.sealed(package(version=1), HOME)[0], "version": AS.version},
-        models.sealed(package(version=1), HOME)[1],
+        {**sealed(package(version=1), HOME)[0], "version": AS.version},
+        sealed(package(version=1), HOME)[1],
     ),
 )
 
@@ -184,7 +186,7 @@ case(
 
 def chunks(change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Make:
     def made(_: Path) -> Sealed:
-        record, fetch = models.sealed(package(), HOME, chunk_bytes=500)
+        record, fetch = sealed(package(), HOME, chunk_bytes=500)
         return {**record, "chunks": change([dict(c) for c in record["chunks"]])}, fetch
 
     return made
@@ -194,7 +196,7 @@ def at_offsets(change: Callable[[bytes, int], bytes], part: str) -> Make:
     """What stands at the offsets of one part is something else."""
 
     def made(_: Path) -> Sealed:
-        record, fetch = models.sealed(package(), HOME)
+        record, fetch = sealed(package(), HOME)
         there = {c["offset"] for c in record["chunks"] if c["part"] == part}
 
         def other(wanted: Any) -> list[bytes]:
@@ -235,8 +237,8 @@ def taken_from(kind: str) -> Make:
     """The offsets name the chunks of another version."""
 
     def made(_: Path) -> Sealed:
-        record, _fetch = models.sealed(package(), HOME)
-        _, other = models.sealed(package(kind), HOME)
+        record, _fetch = sealed(package(), HOME)
+        _, other = sealed(package(kind), HOME)
         return record, other
 
     return made

@@ -10,8 +10,6 @@ from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 from tests.support import models
-from tests.support.contracts import contract_record
-from tests.support.signed import signed_at
 
 from tailrace.avro.codec import Codec
 from tailrace.avro.registry import RegistryClient
@@ -26,6 +24,9 @@ from tailrace.signing.trust import own_key
 from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics, lane_topics
 from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.records import Record, RecordRef
+from tailrace.testing.control_records import contract_record
+from tailrace.testing.sealed_package import sealed
+from tailrace.testing.signed_records import signed_at
 
 PARTITIONS = 3
 
@@ -79,7 +80,7 @@ class HandmadeLane:
         built = models.package("logistic", version=version)
         own = {"model": self.model, "contract_digest": self.contract.digest}
         named = Package(built.manifest.model_copy(update=own), built.parts)
-        return models.sealed(named, own_key(self.connection.home))[0]
+        return sealed(named, own_key(self.connection.home))[0]
 
     def control(self, name: str, record: dict[str, Any]) -> Record:
         return signed_at(self.connection, name, record, self.model.encode())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,13 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
-from tests.support import signed
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.models.manifest import Part, sha256
 from tailrace.models.package.build import Package, build_package
-from tailrace.models.package.open import Chunk
 from tailrace.signing.keys import SigningKey
-from tailrace.signing.records import manifest_bytes
+from tailrace.testing.sealed_package import sealed
 
 PURPOSES = ["car", "home", "education", "other"]
 
@@ -117,45 +114,6 @@ def columns_of_frame(frame: pd.DataFrame) -> dict[str, Any]:
     purpose[:] = [v if isinstance(v, str) else None for v in frame.purpose]
     numbers = {n: frame[n].to_numpy(dtype=np.float64) for n in ("income", "debt_ratio", "age")}
     return {**numbers, "purpose": purpose}
-
-
-def sealed(
-    built: Package, key: SigningKey, chunk_bytes: int = 10_000
-) -> tuple[dict[str, Any], Callable[[Sequence[Chunk]], list[bytes]]]:
-    """A manifest record as it would stand on the topic, and a reader of its chunks."""
-    pieces: list[bytes] = []
-    chunks = []
-    for part, data in built.parts.items():
-        for index, start in enumerate(range(0, len(data), chunk_bytes)):
-            piece = data[start : start + chunk_bytes]
-            chunks.append(
-                {
-                    "part": part,
-                    "index": index,
-                    "partition": 0,
-                    "offset": len(pieces),
-                    "size": len(piece),
-                    "sha256": sha256(piece),
-                }
-            )
-            pieces.append(piece)
-    manifest = built.manifest.to_bytes()
-    record = {
-        "model": built.manifest.model,
-        "version": built.manifest.version,
-        "manifest": manifest,
-        "digest": sha256(manifest),
-        "signature": key.sign(manifest_bytes(signed.HOME, manifest)),
-        "key_id": key.key_id,
-        "chunks": chunks,
-        "published_at": 0,
-        "published_by": "test",
-    }
-
-    def fetch(wanted: Sequence[Chunk]) -> list[bytes]:
-        return [pieces[c.offset] for c in wanted]
-
-    return record, fetch
 
 
 def resealed(built: Package, key: SigningKey, **parts: bytes) -> tuple[dict[str, Any], Any]:

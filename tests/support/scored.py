@@ -18,7 +18,6 @@ from tests.support.account import Account, account
 from tests.support.observer import Observer
 from tests.support.project import Project, running_project
 from tests.support.proxied_kafka import ProxiedKafka
-from tests.support.signed import signed_at
 
 from tailrace.client import Client
 from tailrace.connection import connect
@@ -26,6 +25,7 @@ from tailrace.control.commands import ask
 from tailrace.demo.loans import simulate
 from tailrace.local.process import Process
 from tailrace.package_data import data_dir
+from tailrace.testing.signed_records import signed_at
 
 MODEL = LANE = "credit"
 SCORER, GROUP = "scorer", "tailrace.scorer"

@@ -7,16 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
 
 import fastavro
-import numpy as np
-from tests.support.contracts import contract_record, manifest_record
-from tests.support.memory_registry import MemoryRegistry
-from tests.support.signed import Control
 
 from tailrace.avro.codec import Codec
 from tailrace.contracts.language.load import load_contract
@@ -24,11 +19,8 @@ from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import request_schema, subject
-from tailrace.models.columns import Array, Columns
 from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.load import LoadedModel
-from tailrace.models.inputs import Input
-from tailrace.models.manifest import Holdout, Lineage, Manifest, Part, Tolerance
 from tailrace.scorer.processor import ScoringProcessor
 from tailrace.scorer.versions import Role
 from tailrace.streaming.backends.abstract import Committed
@@ -37,6 +29,10 @@ from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.inline_executor import Inline
 from tailrace.streaming.processor import Output, Processor
 from tailrace.streaming.records import DeadLetter, PlainMessage, Record, TopicPartition
+from tailrace.testing.control_records import contract_record, manifest_record
+from tailrace.testing.formula_model import formula_model
+from tailrace.testing.memory_registry import MemoryRegistry
+from tailrace.testing.signed_records import Control
 
 NOW = 1_700_000_000_000
 
@@ -66,7 +62,6 @@ policy:
   - {when: "score < 0.6", do: refer}
   - {do: refuse}
 """
-IMPUTE = {"income": 30_000.0, "grade": "a"}
 
 REQUEST: dict[str, Any] = {
     "request_id": "r1",
@@ -82,69 +77,6 @@ REQUEST: dict[str, Any] = {
     "vip": False,
     "note": None,
 }
-
-
-class Formula:
-    """Runs as a model: logistic in income and debt ratio, other by version; ``poison`` as debt ratio makes it
-    raise.
-    """
-
-    poison = 666.0
-
-    def __init__(self, version: int) -> None:
-        self.version = version
-
-    def run(self, columns: Columns, rows: int) -> Array:
-        if (columns["debt_ratio"] == self.poison).any():
-            raise RuntimeError("poisoned")
-        # A NaN would pass into the score, as it does in most models.
-        logit = self.version * columns["debt_ratio"] - columns["income"] / 40_000
-        return (1 / (1 + np.exp(-logit))).reshape(rows, 1)
-
-    def score(self, request: Mapping[str, Any]) -> float:
-        """The same for one request, by Python's own arithmetic."""
-        income = IMPUTE["income"] if request["income"] is None else request["income"]
-        assert isinstance(income, float)
-        return 1 / (1 + math.exp(-(self.version * request["debt_ratio"] - income / 40_000)))
-
-
-def formula_model(contract: ModelContract, version: int, runner: Any = None, **changed: Any) -> LoadedModel:
-    inputs = tuple(
-        Input(name=name, type=f.type, categories=tuple(f.categories or ()))
-        for name, f in contract.features.items()
-    )
-    facts: dict[str, Any] = {
-        "form": 1,
-        "model": contract.model,
-        "version": version,
-        "sequence": version,
-        "task": contract.task,
-        "format": "onnx",
-        "feed": "columns",
-        "inputs": inputs,
-        "missing_category": "none",
-        "output": "probabilities",
-        "classes": tuple(contract.classes),
-        "positive": contract.positive_class,
-        "impute": {n: v for n, v in IMPUTE.items() if n in contract.features},
-        "contract_digest": contract.digest,
-        "parts": {name: Part(sha256="0" * 64, size=0) for name in ("model", "golden", "reference", "card")},
-        "tolerance": Tolerance(absolute=0.0, relative=0.0),
-        "conversion": None,
-        "holdout": Holdout(rows=0, metrics={}),
-        "lineage": Lineage(
-            estimator="formula",
-            data_digest="0" * 64,
-            rows=0,
-            selection="",
-            code="",
-            libraries={},
-            seeds={},
-        ),
-    }
-    known = Manifest.model_fields.keys()
-    manifest = Manifest(**{k: v for k, v in (facts | changed).items() if k in known})
-    return LoadedModel(manifest, runner or Formula(version))
 
 
 class Later(Inline):

@@ -10,8 +10,7 @@ import numpy as np
 from tests.support import drifting
 from tests.support.encoding_store import EncodingClient, typed_store
 from tests.support.reports import alert
-from tests.support.scoring import NOW, Publisher, formula_model
-from tests.support.signed import HOME, Held, Trusting
+from tests.support.scoring import NOW, Publisher
 from tests.support.simulation import Process, quarantine
 
 from tailrace.clickhouse.tables import CONTROL_TABLES, columns_of
@@ -43,6 +42,8 @@ from tailrace.streaming.inline_executor import Inline
 from tailrace.streaming.processor import Processor
 from tailrace.streaming.records import Message, Record
 from tailrace.streaming.runner import ExactlyOnceRunner
+from tailrace.testing.formula_model import formula_model
+from tailrace.testing.signed_records import HOME, MemoryKey, MemoryTrust
 from tailrace.trainer.decide import decide
 from tailrace.trainer.events import TOPICS, Events
 from tailrace.trainer.events import record_of as training_run
@@ -67,7 +68,7 @@ def refuse_command(command: Mapping[str, Any], place: Place) -> str | None:
     """Why a command is not to be obeyed: the owner's key alone signs commands here."""
     data = command_bytes(HOME, command)
     try:
-        Trusting().check(
+        MemoryTrust().check(
             "the command", None, command["key_id"] or "", command["signature"] or b"", data, (OWNER,), place
         )
     except SignatureRefused as refused:
@@ -130,7 +131,7 @@ class SmallLoop:
             "command_id": "c1", "model": "credit", "command": "retrain", "version": None, "follows": None,
             "by": "ada", "reason": "because", "issued_at": NOW,
         }  # fmt: skip
-        signed = sign_command(by.home, command, Held(OWNER).key())
+        signed = sign_command(by.home, command, MemoryKey(OWNER).key())
         run = Run(
             run_id=run_id("credit", NOW), model="credit", cut=NOW,
             triggers=(OpenTrigger("drift", "a1", NOW, NOW, "it drifts", 1),), changed_at=NOW, window_start=NOW - 9,

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.signed import home_with_keys
 from tests.support.waiting import until_answers
 
 from tailrace.connection import Connection, connect
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
+from tailrace.testing.signed_records import home_with_keys
 
 
 @contextmanager

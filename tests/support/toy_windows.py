@@ -15,8 +15,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
-from tests.support.contracts import contract_record
-from tests.support.memory_registry import MemoryRegistry
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records.control_codec import CONTROL_RECORDS, ControlCodec, control_schema
@@ -26,6 +24,8 @@ from tailrace.errors import BadRecord
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Message, Record
 from tailrace.streaming.watermark_records import mark, mark_stream, mark_time
+from tailrace.testing.control_records import contract_record
+from tailrace.testing.memory_registry import MemoryRegistry
 from tailrace.windows.kinds import NO_TIME, Cell, Closed, ReadRows, Times, WindowVerdict
 
 LANE = Lane("toy")

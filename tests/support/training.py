@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Producer
-from tests.support.contracts import contract_record
 from tests.support.environment import environment
-from tests.support.signed import home_with_keys, signed_at
 
 from tailrace.avro.codec import Codec
 from tailrace.avro.registry import RegistryClient
@@ -30,6 +28,8 @@ from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics, lane_topics
 from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.records import Record, RecordRef
+from tailrace.testing.control_records import contract_record
+from tailrace.testing.signed_records import home_with_keys, signed_at
 
 DAY = 86_400_000
 PARTITIONS = 2

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from tests.support import avro_oracle as oracle
-from tests.support.memory_registry import MemoryRegistry
 
 from tailrace.avro.codec import Codec, is_json
 from tailrace.contracts.records.control_codec import CONTROL_RECORDS, ControlCodec, control_schema
 from tailrace.errors import BadRecord, Unavailable
+from tailrace.testing.memory_registry import MemoryRegistry
 
 TIME = {"type": "long", "logicalType": "timestamp-millis"}
 FLAT = {

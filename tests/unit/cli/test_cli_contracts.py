@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.support.contracts import manifest_record
-from tests.support.scoring import CONTRACT, Publisher, formula_model
+from tests.support.scoring import CONTRACT, Publisher
 from typer.testing import CliRunner
 
 from tailrace.cli.app import app
@@ -17,6 +16,8 @@ from tailrace.errors import TailraceError, UsageError
 from tailrace.models.catalog import Catalog
 from tailrace.models.inputs import Input
 from tailrace.models.rollout_state.fold import Rollouts
+from tailrace.testing.control_records import manifest_record
+from tailrace.testing.formula_model import formula_model
 
 GIVEN = Path(__file__).parents[2] / "contract" / "model_contracts"
 

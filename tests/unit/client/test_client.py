@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError
-from tests.support.joining import CONTRACT, JoinedLane
 
 from tailrace.client import Client, DeliveryFailed, Rejected
 from tailrace.client import client as module
 from tailrace.connection import Connection
 from tailrace.errors import TailraceError
 from tailrace.streaming.records import Message, PlainMessage, RecordRef
+from tailrace.testing.joined_lane import CONTRACT, JoinedLane
 
 REFUSED, SILENT = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), KafkaError(KafkaError._MSG_TIMED_OUT)
 SOON_S = 5.0

@@ -401,16 +401,15 @@ _JUNK = [
     "!!omap",
     "é",
 ]
+_EVERYTHING = (
+    (Path(__file__).parents[2] / "contract" / "model_contracts" / "everything.yaml").read_text().splitlines()
+)
 
 
 @settings(max_examples=80)
 @given(st.data())
 def test_whatever_is_written_is_refused_properly_or_stays_itself(data: st.DataObject) -> None:
-    lines = (
-        (Path(__file__).parents[2] / "contract" / "model_contracts" / "everything.yaml")
-        .read_text()
-        .splitlines()
-    )
+    lines = list(_EVERYTHING)
     for _ in range(data.draw(st.integers(1, 3))):
         number = data.draw(st.integers(0, len(lines) - 1))
         place = data.draw(st.integers(0, len(lines[number])))

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy import stats
 from tests.support import models
-from tests.support.evaluating import BINARY, MULTICLASS, REGRESSION, Lab
 from tests.unit.evaluator.test_evaluator_logic import GOOD, Evaluation, metrics
 
 from tailrace.models.formats.load import LoadedModel, load_model
@@ -17,13 +16,14 @@ from tailrace.models.guards.prediction_sets import PredictionSets
 from tailrace.models.package.build import build_package
 from tailrace.scorer.findings import Findings
 from tailrace.scorer.uncertainty import note_uncertainty
+from tailrace.testing.evaluated_lane import BINARY, MULTICLASS, REGRESSION, EvaluatedLane
 
 COVERAGE = "\nguardrails: {coverage: 90%}\n"
 KNOWN = Quantiles(rows=100, levels=(0.9,), values=(0.5,))
 
 
 def evaluation(text: str, conformal: Quantiles | None = KNOWN) -> Evaluation:
-    return Evaluation(Lab(text, holdouts={1: GOOD, 2: GOOD}, conformal=conformal))
+    return Evaluation(EvaluatedLane(text, holdouts={1: GOOD, 2: GOOD}, conformal=conformal))
 
 
 def judged(e: Evaluation, rows: list[tuple[dict[str, Any], Any]]) -> dict[str, Any]:

@@ -8,12 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.evaluating import ARTIFACT, BINARY, MULTICLASS, REGRESSION, SECOND, Lab, written
 
 from tailrace.contracts.records.lanes import ALERTS, PERFORMANCE_REPORTS
 from tailrace.evaluator.subject import PerformanceSubject
 from tailrace.evaluator.windows import PerformanceWindows
 from tailrace.models.manifest import Holdout
+from tailrace.testing.evaluated_lane import (
+    ARTIFACT,
+    BINARY,
+    MULTICLASS,
+    REGRESSION,
+    SECOND,
+    EvaluatedLane,
+    written,
+)
 from tailrace.windows.kinds import NO_TIME, Closed
 
 GOOD = Holdout(rows=500, metrics={"accuracy": 0.9, "auc": 0.9, "brier": 0.1})
@@ -24,7 +32,7 @@ Record = dict[str, Any]
 class Evaluation:
     """What a lane's records come to, window by window."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: EvaluatedLane) -> None:
         self.lab = lab
         self.windows: PerformanceWindows = lab.windows()
         self.cells: list[Any] = []
@@ -76,7 +84,7 @@ class Evaluation:
 
 
 def credit(text: str = BINARY) -> Evaluation:
-    return Evaluation(Lab(text, holdouts={1: GOOD, 2: GOOD}))
+    return Evaluation(EvaluatedLane(text, holdouts={1: GOOD, 2: GOOD}))
 
 
 def metrics(report: Record) -> dict[str, Record]:
@@ -84,7 +92,7 @@ def metrics(report: Record) -> dict[str, Record]:
 
 
 def answers(
-    lab: Lab, n: int, right: float, time: int = 0, **changed: Any
+    lab: EvaluatedLane, n: int, right: float, time: int = 0, **changed: Any
 ) -> tuple[list[Record], list[Record]]:
     """Predictions and their outcomes: this share of them right, both classes in turn."""
     made, known = [], []
@@ -310,7 +318,7 @@ def test_slices_are_fields_and_conditions_of_the_request_as_it_was_received() ->
 
 
 def test_slices_of_a_gate_are_slices_too() -> None:
-    lab = Lab(BINARY + 'gates: {not_worse_on: {slices: ["income > 5"], metric: log_loss}}\n')
+    lab = EvaluatedLane(BINARY + 'gates: {not_worse_on: {slices: ["income > 5"], metric: log_loss}}\n')
     e = Evaluation(lab)
     e.predict(lab.prediction(income=6.0))
     # What is said of all rows comes last, so that who decides on it knows the slices.
@@ -376,7 +384,7 @@ def test_a_drop_within_what_the_contract_allows_or_by_chance_is_none() -> None:
 
 
 def test_without_a_package_that_can_be_trusted_there_is_no_verdict_on_a_drop() -> None:
-    e = Evaluation(Lab(BINARY))
+    e = Evaluation(EvaluatedLane(BINARY))
     made, known = answers(e.lab, 40, 0.5)
     e.predict(*made)
     e.learn(*known)
@@ -396,7 +404,7 @@ def test_a_slice_is_not_compared_with_the_holdout_of_all_rows() -> None:
 
 @pytest.mark.parametrize(("text", "metric"), [(MULTICLASS, "log_loss"), (REGRESSION, "rmse")])
 def test_other_tasks_are_judged_alike(text: str, metric: str) -> None:
-    e = Evaluation(Lab(text))
+    e = Evaluation(EvaluatedLane(text))
     if metric == "rmse":
         said, truth, other = {"value": 2.0}, 1.0, {"value": 4.0}
     else:
@@ -541,7 +549,7 @@ def test_immature_windows_and_shadows_raise_nothing() -> None:
 
 
 def test_what_cannot_be_used_is_said_why() -> None:
-    lab = Lab(MULTICLASS)
+    lab = EvaluatedLane(MULTICLASS)
     windows, topic = lab.windows(), lab.lane.outcomes
     made = lab.prediction(predicted_class="iris", probabilities={"iris": 1.0})
     good = lab.encode(topic, lab.outcome(made, label="iris"))
@@ -572,14 +580,14 @@ def test_what_cannot_be_used_is_said_why() -> None:
 
 
 def test_a_label_that_is_no_number_is_bad() -> None:
-    lab = Lab(REGRESSION)
+    lab = EvaluatedLane(REGRESSION)
     outcome = lab.encode(lab.lane.outcomes, lab.outcome(lab.prediction(value=1.0), label=float("inf")))
     rows = lab.windows().read(lab.lane.outcomes, [written(lab.lane.outcomes, outcome)])
     assert rows.bad[0].code == "not-finite"
 
 
 def test_columns_and_the_plain_codec_read_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    lab = Lab(BINARY)
+    lab = EvaluatedLane(BINARY)
     made, known = answers(lab, 20, 0.7, region="north", employed=True, amount=3.0)
     known += [
         lab.outcome(made[0], label=None, state="unlabelled"),
@@ -601,7 +609,7 @@ def test_columns_and_the_plain_codec_read_the_same(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_contract_that_has_not_come_this_way_is_looked_for() -> None:
-    lab = Lab(BINARY)
+    lab = EvaluatedLane(BINARY)
     windows = lab.windows(know=False)
     assert windows.topics() == frozenset()
     assert len(lab.counted(lab.lane.predictions, [lab.prediction()], windows)) == 1
@@ -639,7 +647,7 @@ def served(
 
 
 def test_a_fallback_share_is_told_when_it_is_more_than_the_contract_bears_and_no_chance() -> None:
-    e = Evaluation(Lab(LEVELS))
+    e = Evaluation(EvaluatedLane(LEVELS))
     # P(10 or more of 200 at 2 %) is 0.0075, of 9 it is 0.020.
     assert served(e, 0, fallbacks=9) == []
     (raised,) = served(e, 1, fallbacks=10)
@@ -660,20 +668,20 @@ def test_a_fallback_share_is_told_when_it_is_more_than_the_contract_bears_and_no
 
 
 def test_a_severity_that_changes_is_told_at_once() -> None:
-    e = Evaluation(Lab(LEVELS))
+    e = Evaluation(EvaluatedLane(LEVELS))
     told = [served(e, at, fallbacks=fallbacks)[0]["severity"] for at, fallbacks in enumerate((20, 80, 20))]
     assert told == ["warning", "severe", "warning"]
 
 
 def test_what_the_model_is_to_answer_bounds_the_fallback_too() -> None:
-    e = Evaluation(Lab(BINARY + "service_levels: {answered: 90%}\n"))
+    e = Evaluation(EvaluatedLane(BINARY + "service_levels: {answered: 90%}\n"))
     assert served(e, 0, fallbacks=28) == []  # P(28 or more of 200 at 10 %) is 0.043
     (raised,) = served(e, 1, fallbacks=33)
     assert raised["severity"] == "warning"
 
 
 def test_a_latency_level_that_is_missed_is_told() -> None:
-    e = Evaluation(Lab(LEVELS))
+    e = Evaluation(EvaluatedLane(LEVELS))
     assert served(e, 0, slow=6) == []  # P(6 or more of 200 at 1 %) is 0.016, of 7 it is 0.0043
     (raised,) = served(e, 1, slow=7)
     assert (raised["kind"], raised["severity"]) == ("latency-level", "warning")
@@ -683,7 +691,7 @@ def test_a_latency_level_that_is_missed_is_told() -> None:
 
 
 def test_levels_are_of_the_champion_and_end_with_it() -> None:
-    e = Evaluation(Lab(LEVELS))
+    e = Evaluation(EvaluatedLane(LEVELS))
     assert served(e, 0, fallbacks=100, role="canary") == []
     (raised,) = served(e, 1, fallbacks=20)
     (resolved,) = served(e, 2, version=2)
@@ -694,5 +702,5 @@ def test_levels_are_of_the_champion_and_end_with_it() -> None:
     both = served(e, 4, fallbacks=11, role="arm", arm="a", version=2)
     assert [(a["kind"], a["detail"]["predictions"]) for a in both] == [("fallback-share", "220")]
     assert served(e, 4, fallbacks=200, role="arm", arm="b", version=3) == []
-    silent = Evaluation(Lab(BINARY))
+    silent = Evaluation(EvaluatedLane(BINARY))
     assert served(silent, 0, fallbacks=200, slow=200) == []

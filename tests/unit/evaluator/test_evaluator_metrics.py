@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
-from tests.support.evaluating import BINARY, MULTICLASS, REGRESSION, Lab
 
 from tailrace.evaluator.counts import PerformanceCounts
 from tailrace.evaluator.metrics import metrics_of, positive_index
@@ -20,20 +19,24 @@ from tailrace.models.package.holdout_metrics import holdout_metrics
 from tailrace.models.predictions import Predictions
 from tailrace.statistics.metric import Estimate
 from tailrace.statistics.metrics import METRIC
+from tailrace.testing.evaluated_lane import BINARY, MULTICLASS, REGRESSION, EvaluatedLane
 
-LABS = {name: Lab(text) for name, text in (("binary", BINARY), ("multi", MULTICLASS), ("number", REGRESSION))}
+LABS = {
+    name: EvaluatedLane(text)
+    for name, text in (("binary", BINARY), ("multi", MULTICLASS), ("number", REGRESSION))
+}
 KINDS = ["iris", "rose", "tulip"]
 WHOLE = PerformanceSubject(1, "champion", "a" * 64, "").to_text()
 
 
-def counts_of(lab: Lab, rows: list[tuple[dict[str, Any], Any]]) -> PerformanceCounts:
+def counts_of(lab: EvaluatedLane, rows: list[tuple[dict[str, Any], Any]]) -> PerformanceCounts:
     """Counts of all rows, each what was said and what is true."""
     topic = lab.lane.outcomes
     records = [lab.outcome(lab.prediction(**said), label=truth) for said, truth in rows]
     return lab.counted(topic, records)[0, 0, WHOLE]
 
 
-def estimates(lab: Lab, rows: list[tuple[dict[str, Any], Any]]) -> dict[str, Estimate]:
+def estimates(lab: EvaluatedLane, rows: list[tuple[dict[str, Any], Any]]) -> dict[str, Estimate]:
     counts = counts_of(lab, rows)
     positive = positive_index(lab.contract)
     return {metric.name: metric.estimate(counts, positive) for metric in metrics_of(lab.contract)}

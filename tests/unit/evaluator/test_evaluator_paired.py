@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
-from tests.support.evaluating import BINARY, REGRESSION, Lab
 
 from tailrace.evaluator.counts import PerformanceCounts
 from tailrace.evaluator.metrics import positive_index
 from tailrace.evaluator.subject import PerformanceSubject
 from tailrace.statistics.metric import PairedGain
 from tailrace.statistics.metrics import METRIC
+from tailrace.testing.evaluated_lane import BINARY, REGRESSION, EvaluatedLane
 
-CREDIT, PRICE = Lab(BINARY), Lab(REGRESSION)
+CREDIT, PRICE = EvaluatedLane(BINARY), EvaluatedLane(REGRESSION)
 PAIR = PerformanceSubject(2, "shadow", "a" * 64, "", 1).to_text()
 
 
@@ -26,7 +26,7 @@ def said(score: float) -> dict[str, Any]:
     return {"score": score, "predicted_class": "true" if score > 0.5 else "false"}
 
 
-def pairs(lab: Lab, rows: list[tuple[dict[str, Any], dict[str, Any], Any]]) -> PerformanceCounts:
+def pairs(lab: EvaluatedLane, rows: list[tuple[dict[str, Any], dict[str, Any], Any]]) -> PerformanceCounts:
     records = [
         lab.outcome(
             lab.prediction(**mine, version=2, role="shadow", **({"amount": 100.0} if lab is CREDIT else {})),
@@ -38,7 +38,7 @@ def pairs(lab: Lab, rows: list[tuple[dict[str, Any], dict[str, Any], Any]]) -> P
     return lab.counted(lab.lane.outcomes, records)[0, 0, PAIR]
 
 
-def gains(lab: Lab, counts: PerformanceCounts, *names: str) -> list[PairedGain]:
+def gains(lab: EvaluatedLane, counts: PerformanceCounts, *names: str) -> list[PairedGain]:
     return [METRIC[name].gain(counts, positive_index(lab.contract)) for name in names]
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import fastavro
 import pytest
-from tests.support.joining import CONTRACT, JoinedLane
 
 from tailrace.avro.codec import HEADER
 from tailrace.contracts.state.contracts import AppliedContract
@@ -15,6 +14,7 @@ from tailrace.joiner.answered import answered
 from tailrace.joiner.contract_plan import JoiningPlan
 from tailrace.joiner.match import CHAMPION, Prediction
 from tailrace.streaming.records import RecordRef
+from tailrace.testing.joined_lane import CONTRACT, JoinedLane
 
 SAID = {"version": 1, "score": 0.0625, "probabilities": {}, "predicted_class": "false", "value": None}
 NOTHING = SAID | {"score": None, "predicted_class": None}

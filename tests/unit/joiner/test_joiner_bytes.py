@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.joining import CONTRACT, JoinedLane
 
 from tailrace.avro import encoding as avro_bytes
 from tailrace.contracts.state.contracts import AppliedContract
@@ -39,6 +38,7 @@ from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.partitioner import partition_of
 from tailrace.streaming.partitioner_columns import partitions_of
 from tailrace.streaming.records import PlainMessage, RecordRef
+from tailrace.testing.joined_lane import CONTRACT, JoinedLane
 
 TARGETS: dict[str, tuple[str, list[Any]]] = {
     "boolean": ("{name: bad, type: boolean}", [True, False]),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from tests.support.joining import JoinedLane
 
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.joiner import partition as module
@@ -20,6 +19,7 @@ from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.bounds import Bounds, Budget, size_of
 from tailrace.streaming.records import Message, PlainMessage, Record, RecordRef
 from tailrace.streaming.watermark_records import mark, mark_stream, mark_time
+from tailrace.testing.joined_lane import JoinedLane
 
 NOW = 1_600_000_000_000
 MADE = JoinedLane()

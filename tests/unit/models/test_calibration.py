@@ -11,7 +11,7 @@ from scipy import optimize
 from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.pipeline import make_pipeline
 from tests.support import models
-from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher, formula_model
+from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher
 
 from tailrace.models.columns import Array
 from tailrace.models.errors import PackageRefused
@@ -22,6 +22,7 @@ from tailrace.models.manifest import Manifest
 from tailrace.models.package.build import build_from_onnx, build_package
 from tailrace.models.package.holdout_metrics import holdout_metrics
 from tailrace.models.predictions import Predictions
+from tailrace.testing.formula_model import formula_model
 
 
 def sigmoid(z: Array) -> Array:

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import models
 from tests.support.hostile import CASES, CONTRACT, HOME, Case, Payload, Sealed, node, package, trust_keys
 from tests.support.scoring import Bench, Publisher
-from tests.support.signed import records
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
@@ -26,6 +24,8 @@ from tailrace.models.package.open import Verified, verified_manifest, verified_p
 from tailrace.rollout.processor import RolloutProcessor
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.records import Record, TopicPartition
+from tailrace.testing.sealed_package import sealed
+from tailrace.testing.signed_records import records
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ class Service:
         self.bench = Bench(logic, self.publisher)
         logic.assigned({TopicPartition(lanes.MANIFESTS, 0): Committed(0, "")})
         self.bench.control(self.publisher.contract(CONTRACT))
-        self.publish(models.sealed(package(version=1), HOME))
+        self.publish(sealed(package(version=1), HOME))
         assert self.loaded == [1]
 
     def open(self, record: Mapping[str, Any], contract: ModelContract, newer_than: int) -> Verified:
@@ -106,7 +106,7 @@ def test_it_is_refused_with_an_alert_that_names_the_check(
 def test_good_ones_are_let_in_between_them(tmp_path: Path, examiner: Examiner) -> None:
     service = Service(tmp_path, examiner)
     for version, kind in enumerate(("logistic", "forest", "boosting"), 2):
-        (first, *_), alerts = service.publish(models.sealed(package(kind, version), HOME))
+        (first, *_), alerts = service.publish(sealed(package(kind, version), HOME))
         assert (first["step"], alerts) == ("candidate", []), alerts[0]["summary"]
     assert service.loaded == [1, 2, 3, 4]
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support import models, signed
+from tests.support import models
 
 from tailrace.models.package.open import open_package
 from tailrace.signing.keys import SigningKey
 from tailrace.signing.trust import TrustStore, signing_key
+from tailrace.testing import signed_records
+from tailrace.testing.sealed_package import sealed
 
 KINDS = [
     ("logistic", "binary", "onnx"),
@@ -29,7 +31,7 @@ def key(tmp_path: Path) -> SigningKey:
 
 @pytest.fixture
 def trust(tmp_path: Path) -> TrustStore:
-    return TrustStore(signed.make_home(tmp_path) / "keys")
+    return TrustStore(signed_records.make_home(tmp_path) / "keys")
 
 
 @pytest.mark.parametrize(("kind", "task", "form"), KINDS)
@@ -37,7 +39,7 @@ def test_a_package_predicts_what_the_estimator_did(
     kind: str, task: str, form: str, key: SigningKey, trust: TrustStore
 ) -> None:
     built = models.package(kind, task)
-    record, fetch = models.sealed(built, key)
+    record, fetch = sealed(built, key)
     model = open_package(record, fetch, trust, models.contract(task))
     assert model.manifest.format == form
     assert model.digest == record["digest"]

@@ -14,7 +14,6 @@ import onnx
 import pytest
 import skops.io
 from tests.support import models
-from tests.support import signed as signing
 from typer.testing import CliRunner
 
 from tailrace.cli.app import app
@@ -33,11 +32,13 @@ from tailrace.models.package.open import open_package
 from tailrace.signing.keys import SigningKey
 from tailrace.signing.records import manifest_bytes
 from tailrace.signing.trust import TrustStore, signing_key
+from tailrace.testing import signed_records
+from tailrace.testing.sealed_package import sealed
 
 
 @pytest.fixture
 def key(tmp_path: Path) -> SigningKey:
-    return signing_key(signing.make_home(tmp_path))
+    return signing_key(signed_records.make_home(tmp_path))
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def opening(tmp_path: Path) -> Callable[..., LoadedModel]:
         return open_package(
             record,
             fetch,
-            TrustStore(signing.make_home(tmp_path) / "keys"),
+            TrustStore(signed_records.make_home(tmp_path) / "keys"),
             contract or models.contract(),
             **more,
         )
@@ -68,7 +69,7 @@ def flipped(data: bytes, at: int) -> bytes:
 
 
 def test_signatures(opening: Callable[..., LoadedModel], key: SigningKey, tmp_path: Path) -> None:
-    record, fetch = models.sealed(models.package(), key)
+    record, fetch = sealed(models.package(), key)
     altered = {
         "signature": flipped(record["signature"], 3),
         "manifest": flipped(record["manifest"], 100),
@@ -81,9 +82,9 @@ def test_signatures(opening: Callable[..., LoadedModel], key: SigningKey, tmp_pa
 
     # Another home's key is nobody here, until it is trusted.
     other = signing_key(tmp_path / "other")
-    theirs = models.sealed(models.package(), other)
+    theirs = sealed(models.package(), other)
     assert "not trusted here" in refusal(opening, theirs).reason
-    TrustStore(signing.make_home(tmp_path) / "keys").trust(other.public)
+    TrustStore(signed_records.make_home(tmp_path) / "keys").trust(other.public)
     opening(theirs)
 
     # A key file that holds another key does not vouch for it.
@@ -94,7 +95,7 @@ def test_signatures(opening: Callable[..., LoadedModel], key: SigningKey, tmp_pa
 
 
 def test_the_envelope_is_held_to_the_manifest(opening: Callable[..., LoadedModel], key: SigningKey) -> None:
-    record, fetch = models.sealed(models.package(), key)
+    record, fetch = sealed(models.package(), key)
     assert refusal(opening, ({**record, "version": 2}, fetch)).check == "manifest"
     assert refusal(opening, ({**record, "model": "other"}, fetch)).check == "manifest"
     assert refusal(opening, ({**record, "digest": "0" * 64}, fetch)).check == "digest"
@@ -108,7 +109,7 @@ def test_the_envelope_is_held_to_the_manifest(opening: Callable[..., LoadedModel
             **record,
             "manifest": text,
             "digest": sha256(text),
-            "signature": key.sign(manifest_bytes(signing.HOME, text)),
+            "signature": key.sign(manifest_bytes(signed_records.HOME, text)),
         }
         assert refusal(opening, (signed, fetch)).check == "manifest"
 
@@ -117,7 +118,7 @@ def test_the_envelope_is_held_to_the_manifest(opening: Callable[..., LoadedModel
 def test_every_part_is_held_to_its_digest(
     part: str, opening: Callable[..., LoadedModel], key: SigningKey
 ) -> None:
-    record, fetch = models.sealed(models.package(), key)
+    record, fetch = sealed(models.package(), key)
     at = next(c["offset"] for c in record["chunks"] if c["part"] == part)
 
     def altered(chunks: Any) -> list[bytes]:
@@ -133,7 +134,7 @@ def test_every_part_is_held_to_its_digest(
 
 
 def test_chunks_are_complete_and_in_order(opening: Callable[..., LoadedModel], key: SigningKey) -> None:
-    record, fetch = models.sealed(models.package("boosting"), key)
+    record, fetch = sealed(models.package("boosting"), key)
     assert sum(c["part"] == "model" for c in record["chunks"]) > 2
     without_one = [c for c in record["chunks"] if (c["part"], c["index"]) != ("model", 1)]
     assert refusal(opening, ({**record, "chunks": without_one}, fetch)).check == "size"
@@ -144,7 +145,7 @@ def test_chunks_are_complete_and_in_order(opening: Callable[..., LoadedModel], k
 
 
 def test_size_comes_before_everything(opening: Callable[..., LoadedModel], key: SigningKey) -> None:
-    record, _ = models.sealed(models.package(), key)
+    record, _ = sealed(models.package(), key)
 
     def untouched(*_: Any) -> bytes:
         raise AssertionError("nothing is fetched")
@@ -157,8 +158,8 @@ def test_size_comes_before_everything(opening: Callable[..., LoadedModel], key: 
 
 
 def test_an_older_sequence_is_no_news(opening: Callable[..., LoadedModel], key: SigningKey) -> None:
-    first = models.sealed(models.package(version=1), key)
-    second = models.sealed(models.package(version=2), key)
+    first = sealed(models.package(version=1), key)
+    second = sealed(models.package(version=2), key)
     opening(second, newer_than=1)
     assert refusal(opening, first, newer_than=2).check == "anti-rollback"
     assert refusal(opening, second, newer_than=2).check == "anti-rollback"
@@ -167,10 +168,10 @@ def test_an_older_sequence_is_no_news(opening: Callable[..., LoadedModel], key: 
 
 def test_the_schema_is_the_contracts(opening: Callable[..., LoadedModel], key: SigningKey) -> None:
     good = models.package()
-    sealed = models.sealed(good, key)
+    package = sealed(good, key)
 
     def under(text: str) -> str:
-        return refusal(opening, sealed, load_contract(text)).reason
+        return refusal(opening, package, load_contract(text)).reason
 
     text = models.CONTRACT.replace("TARGET", models.TARGETS["binary"])
     assert "reads income, which the contract does not have" in under(

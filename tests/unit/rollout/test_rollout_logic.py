@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from tests.support.reports import DAY, alert, report
 from tests.support.scoring import CONTRACT, NOW, REFUSED, Bench, Publisher
-from tests.support.signed import records
 
 from tailrace.contracts.records import lanes
 from tailrace.errors import Unavailable
@@ -21,6 +20,7 @@ from tailrace.signing.trust import TrustStore
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.processor import Output
 from tailrace.streaming.records import Record, TopicPartition
+from tailrace.testing.signed_records import records
 
 COMMANDS = TopicPartition(lanes.COMMANDS, 0)
 MANIFESTS = TopicPartition(lanes.MANIFESTS, 0)

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.memory_registry import MemoryRegistry
 
 from tailrace.errors import TailraceError, UsageError
 from tailrace.local.health import ask, lag, reason
@@ -23,6 +22,7 @@ from tailrace.streaming.records import PlainMessage
 from tailrace.telemetry import metrics
 from tailrace.telemetry.health import ALIVE_WITHIN_S, HealthServer
 from tailrace.telemetry.logging import JsonFormatter, Seldom
+from tailrace.testing.memory_registry import MemoryRegistry
 
 # Settings ---
 
@@ -194,7 +194,7 @@ def test_a_wrong_setting_exits_with_2(
 
 
 def test_what_is_quarantined_goes_to_dead_letters_with_an_alert() -> None:
-    from tests.support.signed import records
+    from tailrace.testing.signed_records import records
 
     by, other = (records(MemoryRegistry(), name) for name in ("scorer", "rollout"))
     message = PlainMessage("credit.requests", 2, 7, b"v", b"k", timestamp_ms=1_700_000_000_000)

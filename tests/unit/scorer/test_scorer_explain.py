@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.support import models
-from tests.support.scoring import CONTRACT, REQUEST, Bench, Formula, Publisher, formula_model
+from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.models.columns import Array, Columns, column_of
@@ -17,6 +17,7 @@ from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.guards.calibration import Calibration
 from tailrace.models.reference import Reference
 from tailrace.scorer.explain import explain, shapley
+from tailrace.testing.formula_model import Formula, formula_model
 from tailrace.verify.explained import DRAWS
 
 NUMBERS = load_contract(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.support.scoring import CONTRACT, REQUEST, Bench, Formula, Later, Publisher, formula_model
+from tests.support.scoring import CONTRACT, REQUEST, Bench, Later, Publisher
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.models.columns import Array, Columns
 from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.records import RecordRef
+from tailrace.testing.formula_model import Formula, formula_model
 
 POISONED = REQUEST | {"debt_ratio": Formula.poison}
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from sklearn.covariance import LedoitWolf
 from tests.support import models
-from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher, formula_model
+from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.models.columns import Array
@@ -22,6 +22,7 @@ from tailrace.models.package.build import build_package
 from tailrace.models.predictions import Predictions
 from tailrace.models.reference import Reference
 from tailrace.scorer.output_guard import broken_outputs
+from tailrace.testing.formula_model import formula_model
 
 # --- domain
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Formula, Publisher, formula_model
+from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Publisher
 
 from tailrace.contracts.state.lane_clocks import LaneClock, record_of
 from tailrace.models.columns import Array, Columns
@@ -15,6 +15,7 @@ from tailrace.scorer.latency import LatencyEstimates, too_many
 from tailrace.streaming.backends.memory.clock import MemoryClock
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Record
+from tailrace.testing.formula_model import Formula, formula_model
 
 LEVEL = "service_levels: {latency_p99: 200ms}\n"
 CHAIN = "guardrails: {fallback: [{previous: true}, {constant: 0.4}]}\n"

@@ -9,19 +9,7 @@ import math
 from typing import Any
 
 import pytest
-from tests.support.scoring import (
-    CONTRACT,
-    NOW,
-    REFUSED,
-    REQUEST,
-    Bench,
-    Formula,
-    Later,
-    Publisher,
-    codes,
-    formula_model,
-    serving,
-)
+from tests.support.scoring import CONTRACT, NOW, REFUSED, REQUEST, Bench, Later, Publisher, codes, serving
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.state.lane_clocks import LaneClock, record_of
@@ -36,6 +24,7 @@ from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.records import PausedPartition, Record, RecordRef, TopicPartition
 from tailrace.streaming.watermark_records import mark
+from tailrace.testing.formula_model import Formula, formula_model
 
 FIRST = TopicPartition("credit.requests", 0)
 

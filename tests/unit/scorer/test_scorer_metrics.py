@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from prometheus_client import REGISTRY
-from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Formula, Publisher, formula_model
+from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Publisher
 
 from tailrace.streaming.backends.memory.clock import MemoryClock
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Record
 from tailrace.telemetry.metrics import BulkHistogram
+from tailrace.testing.formula_model import Formula, formula_model
 
 CHAIN = "guardrails: {score: {max: 0.9}, fallback: [{constant: 0.4}]}\n"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.support.dying import Dies, DyingScorer
-from tests.support.scoring import CONTRACT, REQUEST, Formula, Publisher, serving
+from tests.support.scoring import CONTRACT, REQUEST, Publisher, serving
 
 from tailrace.models.columns import Array, Columns
 from tailrace.models.rollout_state.fold import Rollouts
@@ -16,6 +16,7 @@ from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.processor import NamesInFlight, Suspect
 from tailrace.streaming.records import Record, RecordRef, TopicPartition
+from tailrace.testing.formula_model import Formula
 
 CANARY = {"version": 2, "share": 0.5, "salt": "pepper", "step": 1}
 MANY: list[dict[str, Any]] = [{"income": 1_000.0 * at} for at in range(1, 21)]

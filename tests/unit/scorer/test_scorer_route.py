@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.scoring import CONTRACT, REQUEST, Bench, Formula, Publisher, formula_model, serving
+from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher, serving
 
 from tailrace.avro.columns.hashing import key_positions
 from tailrace.contracts.language.load import load_contract
@@ -18,6 +18,7 @@ from tailrace.scorer.route import route
 from tailrace.scorer.versions import Serving, ServingVersion
 from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.records import RecordRef
+from tailrace.testing.formula_model import Formula, formula_model
 
 KEYS = [b"l%d" % number for number in range(20_000)]
 

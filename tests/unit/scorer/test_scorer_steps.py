@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from tests.support.scoring import CONTRACT, REQUEST, formula_model
+from tests.support.scoring import CONTRACT, REQUEST
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.models.columns import Array, Columns
@@ -17,6 +17,7 @@ from tailrace.models.formats.onnx.run import OnnxModel
 from tailrace.models.predictions import Predictions
 from tailrace.scorer.policy import Policy
 from tailrace.scorer.score import score
+from tailrace.testing.formula_model import formula_model
 
 CREDIT = load_contract(CONTRACT)
 

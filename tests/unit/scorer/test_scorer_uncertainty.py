@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support import models
-from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher, formula_model
+from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.models.formats.load import LoadedModel, load_model
@@ -21,6 +21,7 @@ from tailrace.models.package.build import build_package
 from tailrace.models.predictions import Predictions
 from tailrace.scorer.findings import Findings
 from tailrace.scorer.uncertainty import note_uncertainty
+from tailrace.testing.formula_model import formula_model
 
 
 @pytest.mark.parametrize("rows", [20, 99, 100, 400])

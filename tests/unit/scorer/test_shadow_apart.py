@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.support.scoring import REFUSED, REQUEST, Bench, Publisher, formula_model
+from tests.support.scoring import REFUSED, REQUEST, Bench, Publisher
 
 from tailrace.models.columns import Array, Columns
+from tailrace.testing.formula_model import formula_model
 
 REQUESTS = [{**REQUEST, "request_id": f"r{n}"} for n in range(200)]
 

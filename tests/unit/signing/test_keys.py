@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from tests.support.memory_registry import MemoryRegistry
 from tests.support.scoring import REQUEST, Bench, Publisher
 from typer.testing import CliRunner
 
@@ -23,6 +22,7 @@ from tailrace.signing.keys import SigningKey
 from tailrace.signing.records import sign_command
 from tailrace.signing.trust import TrustStore, make_keys, own_key, signing_key
 from tailrace.streaming.inline_executor import Inline
+from tailrace.testing.memory_registry import MemoryRegistry
 
 
 @pytest.fixture

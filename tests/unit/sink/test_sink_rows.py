@@ -8,8 +8,6 @@ from operator import itemgetter
 from typing import Any
 
 import pytest
-from tests.support.memory_registry import MemoryRegistry
-from tests.support.signed import Control
 
 from tailrace.avro.codec import Codec
 from tailrace.clickhouse.tables import TableColumn
@@ -22,6 +20,8 @@ from tailrace.sink.rows import Row, RowReader, TableLayout, blocks, unreadable
 from tailrace.streaming import dead_letters
 from tailrace.streaming.records import DeadLetter, PlainMessage
 from tailrace.streaming.watermark_records import mark
+from tailrace.testing.memory_registry import MemoryRegistry
+from tailrace.testing.signed_records import Control
 
 CONTRACT = """
 model: {model}

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.memory_registry import MemoryRegistry
 from tests.support.training import DAY, contract_text, event
 
 from tailrace.avro.codec import Codec
@@ -14,6 +13,7 @@ from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records.schemas import outcome_schema
 from tailrace.errors import TailraceError
 from tailrace.streaming.records import PlainMessage
+from tailrace.testing.memory_registry import MemoryRegistry
 from tailrace.trainer.dataset import Dataset, dataset
 from tailrace.trainer.run import OpenTrigger, Run
 

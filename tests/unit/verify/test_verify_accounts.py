@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.scoring import NOW, REQUEST, Bench, Publisher, formula_model
+from tests.support.scoring import NOW, REQUEST, Bench, Publisher
 
 from tailrace.connection import Connection
 from tailrace.models.manifest import Manifest
 from tailrace.streaming import dead_letters
 from tailrace.streaming.records import DeadLetter, Message, PlainMessage, Record, TopicPartition
+from tailrace.testing.formula_model import formula_model
 from tailrace.verify import verify as module
 from tailrace.verify.log import OffsetRange
 from tailrace.verify.report import VerifyReport

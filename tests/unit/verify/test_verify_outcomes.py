@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from tests.support.contracts import CREDIT, contract
-from tests.support.memory_registry import MemoryRegistry
 
 from tailrace.avro.codec import Codec
 from tailrace.contracts.records.lanes import Lane
@@ -16,6 +15,7 @@ from tailrace.contracts.records.schemas import lane_schemas
 from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.records import Message, PlainMessage, RecordRef
 from tailrace.streaming.records import TopicPartition as Partition
+from tailrace.testing.memory_registry import MemoryRegistry
 from tailrace.verify.outcomes import LaneOutcomes
 
 LANE = Lane("credit")

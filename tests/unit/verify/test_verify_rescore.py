@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Publisher, formula_model
+from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Publisher
 
 from tailrace.errors import Unavailable
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Tolerance
 from tailrace.streaming.records import Message, PlainMessage, Record, RecordRef
+from tailrace.testing.formula_model import formula_model
 from tailrace.verify.rescore import Rescorer, Sample
 
 REQUESTS = 16

@@ -249,6 +249,13 @@ PREDICTION = prediction_schema(contract())
 PARSED = fastavro.parse_schema(plain(PREDICTION))
 WANTED = ("event_time", "source.offset", "request.income", "request.purpose", "request.employed", "score")
 IDENTITY = ("model", "version", "artifact_digest", "contract_digest", "rollout_revision", "runtime", "role")
+PARSED_IDENTITY = fastavro.parse_schema(
+    {
+        "type": "record",
+        "name": "Identity",
+        "fields": [field for field in PARSED["fields"] if field["name"] in IDENTITY],
+    }
+)
 
 
 def values_of(kind: Any) -> st.SearchStrategy[Any]:
@@ -279,11 +286,11 @@ def check_predictions(bodies: list[bytes]) -> None:
     Where only a text that is not asked for is not UTF-8, it is for the decoder to say.
     """
     decoder = ColumnDecoder(PREDICTION, read=WANTED, pieces=IDENTITY)
+    by_reference = [by_fastavro(PARSED, body) for body in bodies]
     for _ in range(2):  # the second time pieces are known
         columns, good, pieces = decoder.decode([HEADER + body for body in bodies])
         assert set(columns) == set(WANTED)
-        for row, body in enumerate(bodies):
-            expected = by_fastavro(PARSED, body)
+        for row, (body, expected) in enumerate(zip(bodies, by_reference, strict=True)):
             if good is not None and not good[row]:
                 assert expected is None
                 assert pieces.at[row] == -1
@@ -298,11 +305,8 @@ def check_predictions(bodies: list[bytes]) -> None:
                 assert there == (wanted is not None)
                 if there:
                     assert same(value.decode() if isinstance(value, bytes) else type(wanted)(value), wanted)
-            fields = [f for f in PARSED["fields"] if f["name"] in IDENTITY]
-            identity = {"type": "record", "name": "Identity", "fields": fields}
-            assert pieces.values[pieces.at[row]] == encoded(
-                fastavro.parse_schema(identity), {name: expected[name] for name in IDENTITY}
-            )
+            identity = {name: expected[name] for name in IDENTITY}
+            assert pieces.values[pieces.at[row]] == encoded(PARSED_IDENTITY, identity)
 
 
 predictions = st.lists(values_of(plain(PREDICTION)), min_size=1, max_size=5)

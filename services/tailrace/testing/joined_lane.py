@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.contracts import contract_record
-from tests.support.memory_registry import MemoryRegistry
-from tests.support.signed import Control
-
 from tailrace.avro.codec import Codec
 from tailrace.avro.registry import Registry
 from tailrace.contracts.language.load import load_contract
@@ -16,6 +12,9 @@ from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import lane_schemas, outcome_schema, subject
 from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.records import Message, Record, RecordRef
+from tailrace.testing.control_records import contract_record
+from tailrace.testing.memory_registry import MemoryRegistry
+from tailrace.testing.signed_records import Control
 
 CONTRACT = """
 model: credit

@@ -1,4 +1,4 @@
-"""Control records signed by keys in memory: a home for tests that have no folder."""
+"""Control records signed by keys in memory: a home that needs no folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _KEYS = {
 }
 
 
-class Held:
+class MemoryKey:
     """A signer's key in memory."""
 
     def __init__(self, signer: str) -> None:
@@ -41,7 +41,7 @@ class Held:
         return self._key
 
 
-class Trusting:
+class MemoryTrust:
     """Trusts the keys in memory, each as its signer."""
 
     def check(
@@ -65,7 +65,7 @@ class Trusting:
 
 def records(registry: Registry, signer: str = "owner", home: str = HOME) -> ControlRecords:
     """Reads what any signer of the home has signed, and writes as this one."""
-    return ControlRecords(registry, home, Trusting(), Held(signer))
+    return ControlRecords(registry, home, MemoryTrust(), MemoryKey(signer))
 
 
 class Control:

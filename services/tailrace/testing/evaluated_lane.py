@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.contracts import contract_record, manifest_record
-from tests.support.memory_registry import MemoryRegistry
-from tests.support.signed import Control, message_of
+import numpy as np
 
 from tailrace.avro.codec import Codec
 from tailrace.contracts.language.load import load_contract
@@ -20,6 +18,9 @@ from tailrace.evaluator.windows import PerformanceWindows
 from tailrace.models.guards.conformal import Quantiles
 from tailrace.models.manifest import Holdout, Manifest
 from tailrace.streaming.records import Message, PlainMessage, Record
+from tailrace.testing.control_records import contract_record, manifest_record
+from tailrace.testing.memory_registry import MemoryRegistry
+from tailrace.testing.signed_records import Control, message_of
 
 SECOND = 1000
 ARTIFACT = "a" * 64
@@ -73,8 +74,8 @@ def written(topic: str, value: bytes | None, partition: int = 0, offset: int = 0
 
 
 @dataclass
-class Lab:
-    """A lane and what is written to it.
+class EvaluatedLane:
+    """Makes the records of one model's lane.
 
     Attributes:
         holdouts, conformal: what ``verify`` says, by version and of all.
@@ -103,8 +104,8 @@ class Lab:
         return windows
 
     def _verify(self, record: Mapping[str, Any]) -> Manifest:
-        holdout = self.holdouts[record["version"]]
-        return Manifest.model_construct(holdout=holdout, conformal=self.conformal)
+        fields: dict[str, Any] = {"holdout": self.holdouts[record["version"]], "conformal": self.conformal}
+        return Manifest.model_construct(**fields)
 
     def control_records(self) -> list[Record]:
         contract = contract_record(self.contract)
@@ -153,9 +154,9 @@ class Lab:
             "prediction": dict(prediction),
         } | changed
 
-    def champion(self, **said: Any) -> dict[str, Any]:
+    def champion(self, **changed: Any) -> dict[str, Any]:
         """What a version answered to a request that a shadow scored too."""
-        return {"prediction_id": "c", "version": 1, "probabilities": {}, "action": "approve"} | said
+        return {"prediction_id": "c", "version": 1, "probabilities": {}, "action": "approve"} | changed
 
     def encode(self, topic: str, record: dict[str, Any]) -> bytes:
         return self.codec.encode(self.ids[topic], record)
@@ -167,15 +168,13 @@ class Lab:
         self, topic: str, records: Sequence[dict[str, Any]], windows: PerformanceWindows | None = None
     ) -> dict[tuple[int, int, str], PerformanceCounts]:
         """What records of a topic add, by window, age and subject; nothing may be bad. Clocks stand at the start."""
-        import numpy as np
-
         windows = windows or self.windows()
         messages = self.messages(topic, records)
         rows = windows.read(topic, messages)
         assert not rows.bad
         before = np.full(len(messages), -(2**62), dtype=np.int64)
-        found: dict[tuple[int, int, str], PerformanceCounts] = {}
+        counted: dict[tuple[int, int, str], PerformanceCounts] = {}
         for _, cell in windows.count(topic, rows, before):
             key = cell.window_start, cell.age, cell.subject
-            found[key] = windows.add(found.get(key), cell.counts)
-        return found
+            counted[key] = windows.add(counted.get(key), cell.counts)
+        return counted

@@ -1,4 +1,4 @@
-"""Java programs in tests: compiled by Eclipse's compiler and run under the broker's Java, with the broker's jars."""
+"""Java programs: compiled by Eclipse's compiler and run under the broker's Java, with the broker's jars."""
 
 from __future__ import annotations
 

@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 from tests.support.examples import CONTRACT, SCHEMAS, Example, examples
-from tests.support.memory_registry import MemoryRegistry
 from tests.support.scoring import Bench, Publisher, codes
-from tests.support.signed import Control
 
 from tailrace.avro.codec import Codec
 from tailrace.client import records
@@ -24,6 +22,8 @@ from tailrace.sink.rows import RowReader
 from tailrace.streaming import dead_letters
 from tailrace.streaming.backends.kafka.topics import topic_files, topics_read_by
 from tailrace.streaming.records import DeadLetter, PlainMessage, Record
+from tailrace.testing.memory_registry import MemoryRegistry
+from tailrace.testing.signed_records import Control
 
 ALL = examples()
 NOW = 1_767_261_601_000  # a second after most of the requests happened

@@ -1,4 +1,4 @@
-"""A schema registry in memory, for tests without a network: a real one, only not remote and not kept."""
+"""A schema registry in memory, without a network: a real one, only not remote and not kept."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class MemoryRegistry:
         self._reach()
         if not 1 <= schema_id <= len(self._texts):
             raise UnknownSchema(schema_id)
-        found: Schema = json.loads(self._texts[schema_id - 1])
-        return found
+        schema: Schema = json.loads(self._texts[schema_id - 1])
+        return schema
 
     def latest(self, subject: str) -> Registered | None:
         self._reach()
@@ -48,8 +48,8 @@ class MemoryRegistry:
         earlier = [self._texts[schema_id - 1] for schema_id in self._subjects.get(subject, [])]
         if schema_text(schema) in earlier:
             return True, []
-        found = breaks(self._levels.get(subject, "BACKWARD"), schema_text(schema), earlier)
-        return not found, found
+        reasons = breaks(self._levels.get(subject, "BACKWARD"), schema_text(schema), earlier)
+        return not reasons, reasons
 
     def set_level(self, subject: str, level: str) -> None:
         self._reach()

@@ -1,0 +1,1 @@
+"""What tests and benchmarks share: surroundings of services in memory, and makers of records."""
