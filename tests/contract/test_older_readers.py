@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from tests.support import models
 from tests.support.drifting import DriftWorld, draw
-from tests.support.evaluating import BINARY, MULTICLASS, REGRESSION, Lab, written
-from tests.support.memory_registry import MemoryRegistry
 
 from tailrace.avro.codec import Codec
 from tailrace.contracts.records.control_codec import CONTROL_RECORDS, ControlCodec, control_schema
@@ -20,6 +18,8 @@ from tailrace.models.manifest import Manifest, sha256
 from tailrace.models.reference import Reference
 from tailrace.signing.canonical import canonical_json
 from tailrace.streaming.records import PlainMessage
+from tailrace.testing.evaluated_lane import BINARY, MULTICLASS, REGRESSION, EvaluatedLane, written
+from tailrace.testing.memory_registry import MemoryRegistry
 
 LATER = {"name": "a_later_field", "type": ["null", "string"], "default": None}
 
@@ -128,7 +128,7 @@ def test_predictions_that_drift_counts() -> None:
 
 @pytest.mark.parametrize("text", [BINARY, MULTICLASS, REGRESSION])
 def test_outcomes_that_the_evaluator_counts(text: str) -> None:
-    lab = Lab(text + "\nguardrails: {coverage: 90%}\n")
+    lab = EvaluatedLane(text + "\nguardrails: {coverage: 90%}\n")
     schema = outcome_schema(lab.contract)
     nested = schema["fields"][-1]
     assert nested["name"] == "prediction"
