@@ -16,6 +16,7 @@ from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import TailraceError
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.package.holdout_metrics import holdout_metrics
+from tailrace.trainer import work
 from tailrace.trainer.dataset import Dataset, dataset
 from tailrace.trainer.loop import best_of
 from tailrace.trainer.run import PUBLISHED
@@ -49,6 +50,12 @@ def model_of(trained: Trained) -> LoadedModel:
 @cache
 def champion_of(flipped: bool) -> LoadedModel:
     return model_of(trained_under({}, flipped=flipped))
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is trained for comparison, which no gate looks at."""
+    monkeypatch.setattr(work, "TEMPLATES", ())
 
 
 def value(trained: Trained, who: str, metric: str) -> float:
@@ -93,6 +100,7 @@ def test_the_same_run_gives_the_same_candidate(template: str) -> None:
     assert first.record["content_digest"] == first.package.manifest.content_digest
 
 
+@pytest.mark.usefixtures("alone")
 def test_another_run_or_other_rows_give_another_candidate() -> None:
     rows = rows_under(CONTRACT)
     digests = {
@@ -106,6 +114,7 @@ def test_another_run_or_other_rows_give_another_candidate() -> None:
     assert len(digests) == 3
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_candidate_has_to_beat_the_champion_by_what_the_contract_says() -> None:
     same = champion_of(flipped=False)
     assert "beat_champion: log_loss is" in trained_under({}, same).failed[0]  # equal is not better
@@ -116,6 +125,7 @@ def test_a_candidate_has_to_beat_the_champion_by_what_the_contract_says() -> Non
     assert why.endswith("0.99 better was asked for")
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_candidate_has_to_beat_the_baseline() -> None:
     contract = load_contract(contract_text("credit"))
     # What is held back, the latest fifth, is the other way round: to know nothing is better.
@@ -124,6 +134,7 @@ def test_a_candidate_has_to_beat_the_baseline() -> None:
     assert [why.split(":")[0] for why in found.failed] == ["beat_baseline"]
 
 
+@pytest.mark.usefixtures("alone")
 def test_the_ratchet_holds_to_the_best_ever() -> None:
     asked = {"gates": "{ratchet: {metric: auc, tolerance: 0.001}}"}
     reached = value(trained_under({}), "candidate", "auc")
@@ -147,6 +158,7 @@ def test_the_best_ever_is_of_published_candidates_alone() -> None:
     assert best_of(dict(runs)) == {"auc": 0.8, "log_loss": 0.3}
 
 
+@pytest.mark.usefixtures("alone")
 def test_no_slice_may_be_worse_than_the_champions() -> None:
     rows = rows_under(CONTRACT, 300).held_rows
     truth = dict(zip(rows.columns["income"], rows.truth == "true", strict=True))
@@ -171,6 +183,7 @@ def test_no_slice_may_be_worse_than_the_champions() -> None:
         assert [why.split(":")[0] for why in found.failed] == named, slices
 
 
+@pytest.mark.usefixtures("alone")
 def test_directions_are_tried_on_the_rows() -> None:
     up, down = (f"{{directions: [{{raise: income, score: {way}}}]}}" for way in ("not_down", "not_up"))
     assert trained_under({"gates": up}).failed == ()
