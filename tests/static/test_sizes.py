@@ -11,12 +11,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {str(file.relative_to(ROOT)): file.read_text() for file in (ROOT / "services").rglob("*.py")}
 MOST_OF_A_FILE, MOST_OF_A_CLASS, MOST_OF_NINE_FUNCTIONS_OF_TEN = 450, 300, 22
-EXCEPTIONS = {
-    # What runs a processor exactly once: one machine of many states, which is being taken apart.
-    "services/tailrace/streaming/runner.py",
-    "services/tailrace/streaming/runner.py: ExactlyOnceRunner",
-}
-"""Files, and classes of a file, that are larger."""
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -37,8 +31,7 @@ def too_large(file: str, source: str) -> Iterator[str]:
 
 def test_files_and_classes_are_small() -> None:
     large = {what for file, source in FILES.items() for what in too_large(file, source)}
-    assert large - EXCEPTIONS == set()
-    assert EXCEPTIONS - large == set(), "no exception any more: strike it off"
+    assert large == set()
 
 
 def test_nine_functions_of_ten_are_short() -> None:

@@ -15,7 +15,7 @@ from threading import Event
 from tailrace.clickhouse.client import RowStore
 from tailrace.contracts.records.lanes import CONTRACTS
 from tailrace.errors import Unavailable
-from tailrace.sink.partition import MAX_BYTES, MAX_ROWS, RETRY_S, OwnedPartition
+from tailrace.sink.partition import MAX_BYTES, MAX_ROWS, RETRY_S, BufferedPartition
 from tailrace.sink.plan import InsertPlan
 from tailrace.sink.planned_blocks import PlannedBlocks, RowReading
 from tailrace.streaming.backends.abstract import Abortable, Backend, Committed, Consumer, LogError
@@ -63,7 +63,7 @@ class Sink(ConsumerLoop):
         self._linger_ns = int(linger_s * 1e9)
         self._max_rows = max_rows
 
-        self._owned: dict[TopicPartition, OwnedPartition] = {}
+        self._owned: dict[TopicPartition, BufferedPartition] = {}
         self._paused: set[TopicPartition] = set()
 
     # The turn ---
@@ -135,9 +135,9 @@ class Sink(ConsumerLoop):
         for tp, committed in self._ask_committed(consumer, partitions).items():
             if committed is None:
                 start = self._patiently(consumer.earliest, tp)
-                self._owned[tp] = OwnedPartition(start, None, is_new=True)
+                self._owned[tp] = BufferedPartition(start, None, is_new=True)
             else:
-                self._owned[tp] = OwnedPartition.of(committed)
+                self._owned[tp] = BufferedPartition.of(committed)
 
     def _start_over(self) -> None:
         """After a commit that did not go through: what is owned is taken over as a new owner would."""

@@ -18,7 +18,7 @@ RETRY_S = (0.2, 5.0)
 
 
 @dataclass(slots=True)
-class OwnedPartition:
+class BufferedPartition:
     """A partition that this instance owns.
 
     Attributes:
@@ -50,7 +50,7 @@ class OwnedPartition:
     retry_s: float = RETRY_S[0]
 
     @classmethod
-    def of(cls, committed: Committed) -> OwnedPartition:
+    def of(cls, committed: Committed) -> BufferedPartition:
         """As whoever owned it last has left it."""
         plan = InsertPlan.unpack(committed.offset, committed.metadata)
         return cls(committed.offset, plan, is_new=False, is_repeat=plan is not None)
@@ -83,8 +83,8 @@ class OwnedPartition:
         self.retry_at = now_ns + int(self.retry_s * 1e9)
         self.retry_s = min(2 * self.retry_s, RETRY_S[1])
 
-    def after(self, end: int, now_ns: int) -> OwnedPartition:
+    def after(self, end: int, now_ns: int) -> BufferedPartition:
         """As it is once ``end`` is committed."""
         rest = [message for message in self.messages if message.offset() >= end]
         size = sum(len(message.value() or b"") for message in rest)
-        return OwnedPartition(end, None, False, rest, size, since_ns=now_ns, stored=self.stored)
+        return BufferedPartition(end, None, False, rest, size, since_ns=now_ns, stored=self.stored)

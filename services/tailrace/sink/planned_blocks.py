@@ -16,7 +16,7 @@ from tailrace.clickhouse.client import (
 from tailrace.clickhouse.tables import UNREADABLE
 from tailrace.errors import BadRecord, Unavailable
 from tailrace.sink.insert import Inserter
-from tailrace.sink.partition import MAX_BYTES, OwnedPartition
+from tailrace.sink.partition import MAX_BYTES, BufferedPartition
 from tailrace.sink.plan import InsertPlan, make_plan
 from tailrace.sink.rows import Block, Row, blocks, unreadable
 from tailrace.streaming.records import Message, TopicPartition
@@ -69,7 +69,7 @@ class PlannedBlocks:
 
     # From messages to blocks ---
 
-    def make(self, tp: TopicPartition, partition: OwnedPartition) -> InsertPlan | None:
+    def make(self, tp: TopicPartition, partition: BufferedPartition) -> InsertPlan | None:
         """Makes the blocks of the pending plan; or of a new one, which it gives.
 
         Raises:
@@ -85,7 +85,7 @@ class PlannedBlocks:
         partition.blocks = blocks(rows)
         return plan
 
-    def _read_new(self, tp: TopicPartition, partition: OwnedPartition) -> tuple[list[Row], InsertPlan]:
+    def _read_new(self, tp: TopicPartition, partition: BufferedPartition) -> tuple[list[Row], InsertPlan]:
         once = self._once_unreadable(tp, partition)
         read: list[tuple[Message, Row | None, bool]] = []
         size = 0
@@ -103,7 +103,7 @@ class PlannedBlocks:
         plan = make_plan(partition.start, [(message.offset(), good) for message, _, good in read])
         return [row for message, row, _ in read if row is not None and message.offset() < plan.end], plan
 
-    def _once_unreadable(self, tp: TopicPartition, partition: OwnedPartition) -> Collection[int]:
+    def _once_unreadable(self, tp: TopicPartition, partition: BufferedPartition) -> Collection[int]:
         """Offsets that are stored as unreadable already, as where the group was set back. They stay so: what can be
         read by now would have a second row, in another table.
         """
@@ -135,7 +135,7 @@ class PlannedBlocks:
 
     # From blocks to tables ---
 
-    def insert(self, tp: TopicPartition, partition: OwnedPartition) -> int | None:
+    def insert(self, tp: TopicPartition, partition: BufferedPartition) -> int | None:
         """Inserts what the plan has left, and gives back its end; None where it waits.
 
         Raises:
@@ -156,20 +156,20 @@ class PlannedBlocks:
         return partition.plan.end
 
     def _insert_block(
-        self, tp: TopicPartition, partition: OwnedPartition, plan: InsertPlan, table: str, block: Block
+        self, tp: TopicPartition, partition: BufferedPartition, plan: InsertPlan, table: str, block: Block
     ) -> None:
         if partition.is_repeat or self._stored(tp, partition, table) >= plan.start:
             self._inserter.insert_missing(table, block, tp, plan.token(tp))
         else:
             self._inserter.insert(table, block, plan.token(tp))
 
-    def _stored(self, tp: TopicPartition, partition: OwnedPartition, table: str) -> int:
+    def _stored(self, tp: TopicPartition, partition: BufferedPartition, table: str) -> int:
         stored = partition.stored
         if table not in stored:
             stored[table] = self._store.last_offset(table, *tp)
         return stored[table]
 
-    def _dropped(self, partition: OwnedPartition, table: str, failed: QueryFailed) -> Exception:
+    def _dropped(self, partition: BufferedPartition, table: str, failed: QueryFailed) -> Exception:
         """What to raise: what somebody dropped is made again, as the rows are read again; what is damaged waits."""
         if failed.code in DAMAGED:
             return Unavailable(f"ClickHouse's {table} is damaged, `tailrace rebuild {table}` helps: {failed}")

@@ -10,7 +10,6 @@ import fastavro
 import numpy as np
 import pytest
 from sklearn.metrics import mean_absolute_percentage_error
-from tests.support.evaluating import REGRESSION, Lab
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.evaluator.report import JudgedWindow, reports
@@ -19,6 +18,7 @@ from tailrace.models.predictions import Predictions
 from tailrace.package_data import data_dir
 from tailrace.statistics.metrics import METRIC
 from tailrace.statistics.page import page
+from tailrace.testing.evaluated_lane import REGRESSION, EvaluatedLane
 from tailrace.trainer.evaluate import evaluations
 
 NAME = "mape"
@@ -44,7 +44,7 @@ trained = {
 assert trained[NAME]["value"] == pytest.approx(wanted)
 assert trained[NAME]["low"] < wanted < trained[NAME]["high"]
 
-lab = Lab(TEXT)
+lab = EvaluatedLane(TEXT)
 outcomes = [
     lab.outcome(
         lab.prediction(value=one, version=2, role="shadow"), label=label, champion=lab.champion(value=other)
