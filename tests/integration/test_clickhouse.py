@@ -444,6 +444,8 @@ def test_a_prediction_comes_out_as_it_went_in(clickhouse: ClickHouse) -> None:
         "arm_propensity": 1.0,
         "guardrails": [{"guard": "domain", "field": None, "detail": "far"}],
         "guarded": True,
+        "coverage": 0.9,
+        "prediction_set": ["b", "a, c"],
         "explanation": [{"feature": "income", "contribution": -0.5}],
         "latency_ms": 1.25,
     }
@@ -471,7 +473,19 @@ def test_a_prediction_comes_out_as_it_went_in(clickhouse: ClickHouse) -> None:
         "file": 0.5,
         "purpose": "ü",
         **dict.fromkeys(
-            ("arm", "score", "value", "rule", "age", "given_request_id", "given_model", "given_event_time")
+            (
+                *(
+                    "arm",
+                    "score",
+                    "value",
+                    "rule",
+                    "age",
+                    "given_request_id",
+                    "given_model",
+                    "given_event_time",
+                ),
+                *("interval_low", "interval_high"),
+            )
         ),
     }
     assert count_by_topic(clickhouse) == {"credit.predictions": Stored(1, 1)}
