@@ -7,6 +7,7 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tailrace.errors import BadRecord
 from tailrace.statistics.result import Ints
@@ -38,6 +39,16 @@ class DriftCounts:
             slots = mine if len(mine) > len(theirs) else theirs
         return DriftCounts(self.rows + other.rows, self.late + other.late, slots)
 
+    def lean(self) -> DriftCounts | SparseCounts:
+        """The same in less memory where few slots have anything, as in a window with few rows of many features."""
+        some = np.flatnonzero(self.slots)
+        if 3 * len(some) > len(self.slots):
+            return self
+        return SparseCounts(self.rows, self.late, len(self.slots), some.astype(_INDEX), self.slots[some])
+
+    def whole(self) -> DriftCounts:
+        return self
+
     def to_bytes(self) -> bytes:
         """Small where few slots have anything: a batch has few rows, and often few windows' worth of them."""
         largest = int(self.slots.max(initial=0))
@@ -64,6 +75,22 @@ class DriftCounts:
         if min(rows, late, int(found.slots.min(initial=0))) < 0 or most > _MOST:
             raise BadRecord("out-of-range", "counts that nothing comes to", "cells.counts")
         return found
+
+
+@dataclass(frozen=True, eq=False)
+class SparseCounts:
+    """`DriftCounts` of which the slots that have something are kept, with how much that is."""
+
+    rows: int
+    late: int
+    width: int
+    some: NDArray[np.uint32]
+    counts: Ints
+
+    def whole(self) -> DriftCounts:
+        slots = np.zeros(self.width, dtype=np.int64)
+        slots[self.some] = self.counts
+        return DriftCounts(self.rows, self.late, slots)
 
 
 def _inflated(data: bytes) -> bytes:

@@ -15,7 +15,7 @@ from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.drift.alerts import tell
 from tailrace.drift.count import DriftSubject, count
-from tailrace.drift.counts import DriftCounts
+from tailrace.drift.counts import DriftCounts, SparseCounts
 from tailrace.drift.judge import DriftWindow, judge
 from tailrace.drift.read_predictions import PredictionReader, PredictionRows
 from tailrace.drift.references import OpenReference, References
@@ -128,12 +128,12 @@ class DriftWindows:
         DriftSubject.read(cell.subject)
         DriftCounts.from_bytes(cell.counts)
 
-    def add(self, into: DriftCounts | None, counts: bytes) -> DriftCounts:
+    def add(self, into: DriftCounts | SparseCounts | None, counts: bytes) -> DriftCounts | SparseCounts:
         found = DriftCounts.from_bytes(counts)
-        return found if into is None else into.plus(found)
+        return (found if into is None else into.whole().plus(found)).lean()
 
-    def pack(self, sum: DriftCounts) -> bytes:  # noqa: A002
-        return sum.to_bytes()
+    def pack(self, total: DriftCounts | SparseCounts) -> bytes:
+        return total.whole().to_bytes()
 
     def judge(self, closed: Closed, memory: dict[str, Any]) -> WindowVerdict:
         window = DriftWindow(closed.model, closed.contract, closed.window_start)
@@ -141,7 +141,7 @@ class DriftWindows:
         for text, counts in closed.subjects.items():
             subject = DriftSubject.from_text(text)
             layout = self._references.layout(closed.model, subject.version, subject.artifact_digest)
-            reports.append(judge(window, subject, counts, layout))
+            reports.append(judge(window, subject, counts.whole(), layout))
         records = [self._records.record("DriftReport", r.record) for r in reports]
         if closed.stream == _SHADOW_PREDICTIONS:
             return WindowVerdict(records, memory)

@@ -11,7 +11,7 @@ from tailrace.avro.columns.decoder import Column
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.drift.count import CountedPredictions, count
-from tailrace.drift.counts import DriftCounts
+from tailrace.drift.counts import DriftCounts, SparseCounts
 from tailrace.drift.layout import SlotLayout
 from tailrace.drift.read_predictions import PredictionIdentity, PredictionRows
 from tailrace.models.reference import Reference, category_profile, number_profile
@@ -164,3 +164,14 @@ def test_counts_come_back_from_bytes(largest: int, filled: int) -> None:
     assert (back.rows, back.late) == (7, 2)
     assert back.slots.dtype == np.int64
     assert back.slots.tolist() == slots.tolist()
+
+
+@pytest.mark.parametrize("filled", [0, 1, 166, 167, 500])
+def test_few_counts_among_many_slots_take_little_memory(filled: int) -> None:
+    slots = np.zeros(500, dtype=np.int64)
+    slots[500 - filled :] = 2**33
+    lean = DriftCounts(7, 2, slots).lean()
+    assert isinstance(lean, SparseCounts) == (filled <= 166)
+    whole = lean.whole()
+    assert (whole.rows, whole.late, whole.slots.dtype) == (7, 2, np.int64)
+    assert whole.slots.tolist() == slots.tolist()
