@@ -37,8 +37,9 @@ def make(service: Service, group: str, death: Death) -> Sink:
     sink = make_sink(service)
     sink._group = group
     # Many small plans, so that there are many moments to die at.
-    sink._max_rows, sink._linger_ns = 200, 0
-    insert, commit = sink._store.insert, sink._commit
+    sink._max_rows = sink._blocks._max_rows = 200
+    sink._linger_ns = 0
+    insert, commit = sink._blocks._store.insert, sink._commit
 
     def dying_insert(
         table: str, columns: Mapping[str, Sequence[Any]], types: Mapping[str, str], token: str
@@ -57,7 +58,7 @@ def make(service: Service, group: str, death: Death) -> Sink:
         commit(consumer, offsets)
         death.at("planned" if is_plan else "committed")
 
-    sink._store.insert = dying_insert  # type: ignore[method-assign]
+    sink._blocks._store.insert = dying_insert  # type: ignore[method-assign]
     sink._commit = dying_commit  # type: ignore[method-assign]
     return sink
 

@@ -23,7 +23,7 @@ _OF_A_STEP = (
     "champion",
     "previous",
     "shadow",
-    "arms",
+    "experiment",
     "frozen",
     "off",
     "reason",
