@@ -11,7 +11,7 @@ from confluent_kafka import KafkaException
 from tailrace.avro.codec import Codec, is_json
 from tailrace.clock.silence import Silence, Traffic
 from tailrace.contracts.records.json_input import JsonInput
-from tailrace.contracts.records.lanes import CLOCKS, CONTRACTS, Lane
+from tailrace.contracts.records.lanes import CLOCKS, Lane
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.lane_clocks import WALL, LaneClock, LaneClocks, record_of
@@ -38,8 +38,7 @@ class ClockLoop:
         self._service, self._clock = service, clock
         self._records, self._codec = service.records, Codec(service.registry)
         self._contracts, self._clocks = Contracts(), LaneClocks()
-        folds = {CONTRACTS: self._contracts.apply, CLOCKS: self._clocks.apply}
-        self._state = ControlState(self._records, folds)
+        self._state = ControlState(self._records, self._contracts, self._clocks)
         self._silence, self._traffic = Silence(), Traffic()
         self._control: TopicReader | None = None
         self._requests: TopicReader | None = None

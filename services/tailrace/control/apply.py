@@ -20,9 +20,8 @@ from tailrace.contracts.language.load import check_contract_file
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.yaml_file import YamlFile, read_yaml
 from tailrace.contracts.problems import ContractError, Violation
-from tailrace.contracts.records import lanes
 from tailrace.contracts.state.contracts import Contracts
-from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.fold_topics import fold_all
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.contracts.succession import check_succession
 from tailrace.control.registration import incompatibilities, register_schemas
@@ -285,13 +284,10 @@ def _publish(
     connection: Connection, records: ControlRecords, needed: Sequence[ApplyPlan], contracts: Contracts
 ) -> None:
     """Writes the records, then reads on until they come by, and sees whether each was the first of its kind."""
-    from tailrace.streaming.backends.kafka.reading import read_all
-
     by, now_ms = applied_by(), int(time.time() * 1000)
     offsets = _produce(connection, [records.record("Contract", each.record(by, now_ms)) for each in needed])
     fresh = Contracts()
-    state = ControlState(records, {lanes.CONTRACTS: fresh.apply})
-    came = {taken.message.offset() for taken in state.take(read_all(connection, state.topics)) if taken.came}
+    came = {taken.message.offset() for taken in fold_all(connection, fresh) if taken.came}
     contracts.__dict__.update(fresh.__dict__)
     outrun = [
         f"{each.file}: {first.applied_by} applied another contract of {each.contract.model!r} at the same time and was "

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from tailrace.connection import Connection
 from tailrace.contracts.records import lanes
 from tailrace.contracts.state.fold import ControlState, Taken
+from tailrace.contracts.state.fold_topics import fold_all
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.control.apply import applied_by
 from tailrace.errors import TailraceError
@@ -19,7 +20,7 @@ from tailrace.models.rollout_state.fold import PRUNE, Rollouts
 from tailrace.signing.records import sign_command
 from tailrace.signing.trust import own_key
 from tailrace.streaming.backends.kafka.clients import sending
-from tailrace.streaming.backends.kafka.reading import TopicReader, read_all
+from tailrace.streaming.backends.kafka.reading import TopicReader
 
 ANSWER_S = 30.0
 RETRAIN = "retrain"
@@ -77,7 +78,7 @@ def ask_each(
     reader = TopicReader(connection, [lanes.ROLLOUTS, lanes.ALERTS, lanes.TRAINING_RUNS])
     try:
         fold = Rollouts()
-        state = ControlState(records, {lanes.ROLLOUTS: fold.apply})
+        state = ControlState(records, fold)
         while not reader.caught_up():
             state.take(message for message in reader.poll(0.2) if message.topic() == lanes.ROLLOUTS)
         asked = [
@@ -115,8 +116,7 @@ def ask_each(
 def rollouts(connection: Connection) -> Rollouts:
     """The rollouts as they stand."""
     fold = Rollouts()
-    state = ControlState(ControlRecords.of(connection), {lanes.ROLLOUTS: fold.apply})
-    state.take(read_all(connection, state.topics))
+    fold_all(connection, fold)
     return fold
 
 

@@ -18,13 +18,13 @@ from tailrace.connection import Connection
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
 from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.fold_topics import fold_all
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.control.commands import Wanted, ask_each, rollouts
 from tailrace.errors import TailraceError
 from tailrace.models.catalog import Catalog
-from tailrace.models.package.open import chunks_of, verified_manifest
+from tailrace.models.package.open import chunks_of, known_to
 from tailrace.models.rollout_state.fold import PRUNE, Rollouts, RolloutState
-from tailrace.signing.trust import TrustStore
 from tailrace.streaming.backends.kafka.reading import earliest_ms, read_all
 
 _TIMEOUT_S = 30.0
@@ -78,15 +78,14 @@ def find_unneeded(connection: Connection, home: Path, contract: ModelContract) -
     model, lane = contract.model, lanes.Lane(contract.lane)
     # Chunks first: whose manifest is not there afterwards was never published, since both are one transaction.
     chunks = _chunks(connection)
-    trust = TrustStore(home / "keys", past=True)
-    catalog, fold, history = Catalog(lambda record: verified_manifest(record, trust)), Rollouts(), []
-    folds = {lanes.MANIFESTS: catalog.apply, lanes.ROLLOUTS: fold.apply}
-    state = ControlState(ControlRecords.of(connection), folds)
-    state.take(read_all(connection, [lanes.MANIFESTS]))
-    for message in read_all(connection, [lanes.ROLLOUTS]):
-        (taken,) = state.take([message])
-        if taken.came and taken.record is not None and taken.record["model"] == model:
-            history.append(Since(message.timestamp()[1], fold.state(model)))
+    catalog, fold = Catalog(known_to(home)), Rollouts()
+    fold_all(connection, catalog)
+    state = ControlState(ControlRecords.of(connection), fold)
+    history = [
+        Since(taken.message.timestamp()[1], fold.state(model))
+        for taken in state.each(read_all(connection, state.topics))
+        if taken.came and taken.record is not None and taken.record["model"] == model
+    ]
     records = {version: catalog.record(model, version) or {} for version in catalog.versions(model)}
     kept = RetainedPredictions(
         contract.keep.predictions_ms, earliest_ms(connection, [lane.predictions, lane.shadow_predictions])

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from tailrace.avro.codec import Codec
-from tailrace.contracts.records.lanes import CONTRACTS, Lane
+from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
@@ -51,7 +51,7 @@ class JoiningProcessor:
         self._partitions = partitions
         self._catch_up = catch_up
         self._contracts = Contracts()
-        self._state = ControlState(records, {CONTRACTS: self._contracts.apply})
+        self._state = ControlState(records, self._contracts)
         self._lanes: dict[str, LaneContracts] = {}
         self._own: dict[tuple[str, int], LanePartition] = {}
         self._bounds = bounds

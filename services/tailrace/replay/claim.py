@@ -14,14 +14,13 @@ from confluent_kafka.admin import AdminClient
 
 from tailrace.connection import Connection
 from tailrace.contracts.records import lanes
-from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.fold_topics import fold_all
 from tailrace.contracts.state.lane_clocks import LaneClock, LaneClocks, Owner, record_of
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.control.apply import applied_by
 from tailrace.errors import TailraceError, UsageError
 from tailrace.signing.signers import OWNER
 from tailrace.streaming.backends.kafka.clients import sending
-from tailrace.streaming.backends.kafka.reading import read_all
 
 _JOIN_S = 15.0
 _SESSION_MS = 6_000
@@ -100,8 +99,7 @@ class LaneClaim:
 def clocks(connection: Connection) -> LaneClocks:
     """Who tells each lane the time."""
     fold = LaneClocks()
-    state = ControlState(ControlRecords.of(connection), {lanes.CLOCKS: fold.apply})
-    state.take(read_all(connection, state.topics))
+    fold_all(connection, fold)
     return fold
 
 

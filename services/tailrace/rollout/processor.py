@@ -96,14 +96,7 @@ class RolloutProcessor:
         self._refuse_command = refuse_command
         self._contracts = Contracts()
         self._rollouts = Rollouts()
-        self._state = ControlState(
-            records,
-            {
-                CONTRACTS: self._contracts.apply,
-                MANIFESTS: self._trust.catalog.apply,
-                ROLLOUTS: self._rollouts.apply,
-            },
-        )
+        self._state = ControlState(records, self._contracts, self._trust.catalog, self._rollouts)
         self._copies = Copies()
         self._decided: dict[str, int] = {}
         # How many steps have been committed, as far as this instance knows; and what it waits for.

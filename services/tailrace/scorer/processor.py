@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tailrace.avro.codec import Codec
-from tailrace.contracts.records.lanes import CLOCKS, CONTRACTS, MANIFESTS, ROLLOUTS
+from tailrace.contracts.records.lanes import CONTRACTS
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.lane_clocks import LaneClocks
@@ -99,15 +99,7 @@ class ScoringProcessor:
         self._catalog = Catalog(verify)
         self._rollouts = Rollouts()
         self._lane_clocks = LaneClocks()
-        self._state = ControlState(
-            records,
-            {
-                CONTRACTS: self._contracts.apply,
-                MANIFESTS: self._catalog.apply,
-                ROLLOUTS: self._rollouts.apply,
-                CLOCKS: self._lane_clocks.apply,
-            },
-        )
+        self._state = ControlState(records, self._contracts, self._catalog, self._rollouts, self._lane_clocks)
         self._plans = LanePlans(role, self._codec, registry)
         self._versions = Versions(
             role, self._contracts, self._catalog, self._rollouts, open_version, executor, verify

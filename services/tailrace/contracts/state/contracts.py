@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records.lanes import CONTRACTS
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Contracts:
         history: all that ever were in force, the oldest first, of each model.
         by_digest: all that ever were in force, by digest.
     """
+
+    topic = CONTRACTS
 
     def __init__(self) -> None:
         self.current: dict[str, AppliedContract] = {}

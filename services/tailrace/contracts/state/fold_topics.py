@@ -1,0 +1,37 @@
+"""Control state as the topics have it now, for whoever does not follow them."""
+
+from __future__ import annotations
+
+from tailrace.connection import Connection
+from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.state.contracts import Contracts
+from tailrace.contracts.state.fold import ControlState, Fold, Taken
+from tailrace.contracts.state.records import ControlRecords
+from tailrace.errors import UsageError
+from tailrace.streaming.backends.kafka.reading import read_all
+
+
+def fold_all(connection: Connection, *folds: Fold) -> list[Taken]:
+    """Folds all that is on the folds' topics.
+
+    Raises:
+        TailraceError: Kafka cannot be read.
+    """
+    state = ControlState(ControlRecords.of(connection), *folds)
+    return state.take(read_all(connection, state.topics))
+
+
+def contract_in_force(connection: Connection, model: str) -> ModelContract:
+    """The contract in force.
+
+    Raises:
+        UsageError: none of this model was applied.
+    """
+    contracts = Contracts()
+    fold_all(connection, contracts)
+    if model not in contracts.current:
+        known = ", ".join(sorted(contracts.current)) or "none yet"
+        raise UsageError(
+            f"no contract of a model {model!r} is applied (known: {known}): `tailrace apply FILE`"
+        )
+    return contracts.current[model].contract
