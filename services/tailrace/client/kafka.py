@@ -62,8 +62,6 @@ def producer(connection: Connection) -> BoundedProducer:
         {
             **connection.kafka,
             "client.id": "tailrace-client",
-            "enable.idempotence": True,
-            "partitioner": "murmur2_random",
             "linger.ms": 2,
             "message.max.bytes": _LARGEST,
         }
