@@ -112,7 +112,7 @@ class ClockLoop:
             return
         latest = {message.topic(): message for message in self._requests.poll(0.0) if message.value()}
         for topic, message in sorted(latest.items()):
-            lane = topic.removesuffix(".requests")
+            lane = Lane.of(topic).name
             time, appended = self._event_time(lane, message), message.timestamp()[1]
             if time is not None and self._traffic.is_live(lane, time, appended):
                 revision = self._clocks.revision(lane) + 1

@@ -20,6 +20,7 @@ from tailrace.errors import TailraceError
 from tailrace.models.rollout_state.fold import PRUNE, Rollouts
 from tailrace.signing.records import sign_command
 from tailrace.signing.trust import own_key
+from tailrace.streaming.backends.abstract import read_to_end
 from tailrace.streaming.backends.kafka.reading import TopicReader
 
 ANSWER_S = 30.0
@@ -77,8 +78,7 @@ def ask_each(
     try:
         fold = Rollouts()
         state = ControlState(records, fold)
-        while not reader.caught_up():
-            state.take(message for message in reader.poll(0.2) if message.topic() == lanes.ROLLOUTS)
+        state.take(message for message in read_to_end(reader) if message.topic() == lanes.ROLLOUTS)
         asked = [
             {
                 "command_id": str(uuid.uuid4()),

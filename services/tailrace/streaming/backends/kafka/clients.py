@@ -183,6 +183,23 @@ def _no_answer(within_s: float) -> KafkaError:
     )
 
 
+def reader_options(kafka: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """Of a consumer that reads what is committed in partitions that it is assigned by hand.
+
+    Args:
+        group: librdkafka demands one; nothing is committed.
+    """
+    return {
+        **kafka,
+        "group.id": group,
+        "enable.auto.commit": False,
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+        "auto.offset.reset": "error",
+        "fetch.wait.max.ms": 100,  # how soon a partition's end is told
+    }
+
+
 def is_unknown(error: KafkaError) -> bool:
     """Whether Kafka may have the record all the same."""
     return bool(error.code() == KafkaError._MSG_TIMED_OUT)
