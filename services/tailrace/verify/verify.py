@@ -17,7 +17,6 @@ from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.errors import UsageError
 from tailrace.models.package.open import known_to
 from tailrace.streaming.backends.kafka.topics import LANE, topics_read_by
 from tailrace.streaming.records import Message
@@ -119,13 +118,10 @@ class Verification:
 
     def _models(self, applied: Contracts) -> frozenset[str]:
         """Those that are verified: all, or those of one lane."""
-        current = applied.current
         if self._model is None:
-            return frozenset(current)
-        if self._model not in current:
-            known = ", ".join(sorted(current)) or "none yet"
-            raise UsageError(f"no contract of a model {self._model!r} is applied (known: {known})")
-        return frozenset(each.model for each in applied.on_lane(current[self._model].contract.lane))
+            return frozenset(applied.current)
+        lane = applied.in_force(self._model).contract.lane
+        return frozenset(each.model for each in applied.on_lane(lane))
 
     def _bounds(self, lane: Lane) -> _Lane:
         requests = list(self._log.retained([lane.requests]))

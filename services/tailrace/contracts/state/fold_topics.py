@@ -7,7 +7,6 @@ from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState, Fold, Taken
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.errors import UsageError
 from tailrace.streaming.backends.kafka.reading import read_all
 
 
@@ -22,16 +21,7 @@ def fold_all(connection: Connection, *folds: Fold) -> list[Taken]:
 
 
 def contract_in_force(connection: Connection, model: str) -> ModelContract:
-    """The contract in force.
-
-    Raises:
-        UsageError: none of this model was applied.
-    """
+    """The contract in force; raises UsageError where none of this model was applied."""
     contracts = Contracts()
     fold_all(connection, contracts)
-    if model not in contracts.current:
-        known = ", ".join(sorted(contracts.current)) or "none yet"
-        raise UsageError(
-            f"no contract of a model {model!r} is applied (known: {known}): `tailrace apply FILE`"
-        )
-    return contracts.current[model].contract
+    return contracts.in_force(model).contract
