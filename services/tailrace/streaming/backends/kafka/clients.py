@@ -111,9 +111,9 @@ class BoundedProducer:
         Raises:
             KafkaException: it does not take one, or has not said so in time (`is_unknown`).
         """
-        reports: list[tuple[KafkaError | None, Any] | None] = []
+        reports: list[tuple[KafkaError | None, Any]] = []
         for number, record in enumerate(records):
-            reports.append(None)
+            reports.append((_no_answer(timeout_s), None))
             self.produce(
                 record.topic,
                 record.value,
@@ -124,7 +124,7 @@ class BoundedProducer:
             )
         self.flush(timeout_s)
         offsets = []
-        for error, message in (report or (_no_answer(timeout_s), None) for report in reports):
+        for error, message in reports:
             if error is not None:
                 raise KafkaException(error)
             offsets.append(int(message.offset()))
