@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -107,9 +106,6 @@ class _Counting:
 
     def __init__(self, logic: Processor) -> None:
         self._logic = logic
-        self._taken: deque[tuple[Output, int]] = deque(
-            maxlen=2
-        )  # a batch may be taken before the last is committed
         self.done = 0
         self.watch: Stopwatch | None = None
         self.control_topics = logic.control_topics
@@ -123,13 +119,15 @@ class _Counting:
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         self.watch = self.watch or Stopwatch()
         output = self._logic.process(batch, clock)
-        self._taken.append((output, len(batch)))
-        return output
+        apply = output.on_committed
 
-    def committed(self, output: Output) -> None:
-        self._logic.committed(output)
-        if not output.paused:
-            self.done += sum(count for taken, count in self._taken if taken is output)
+        def count() -> None:
+            apply()
+            if not output.paused:
+                self.done += len(batch)
+
+        output.on_committed = count
+        return output
 
 
 class PassOn:
@@ -160,9 +158,6 @@ class PassOn:
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         target = self.target
         return Output([Record(target, message.value(), message.key()) for message in batch])
-
-    def committed(self, output: Output) -> None:
-        """No state."""
 
     def waiting(self) -> str | None:
         return None

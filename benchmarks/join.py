@@ -71,11 +71,15 @@ class Joiner(JoiningProcessor):
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         self.watch = self.watch or Stopwatch()
-        return super().process(batch, clock)
+        output = super().process(batch, clock)
+        apply = output.on_committed
 
-    def committed(self, output: Output) -> None:
-        super().committed(output)
-        self.outcomes += sum(record.value is not None for record in output.records)
+        def count() -> None:
+            apply()
+            self.outcomes += sum(record.value is not None for record in output.records)
+
+        output.on_committed = count
+        return output
 
 
 def joining(kafka: Broker, logic: JoiningProcessor, max_batch: int = MAX_BATCH) -> ExactlyOnceRunner:

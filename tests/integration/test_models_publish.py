@@ -17,9 +17,10 @@ from tailrace.connection import Connection
 from tailrace.contracts.records import lanes
 from tailrace.contracts.records.control_codec import ControlCodec
 from tailrace.contracts.state.contracts import Contracts
+from tailrace.contracts.state.fold_topics import contract_in_force
 from tailrace.control.apply import apply, plan
 from tailrace.control.commands import ask
-from tailrace.control.publish import contract_in_force, publish_package
+from tailrace.control.publish import publish_package
 from tailrace.control.versions import published_versions
 from tailrace.errors import TailraceError, UsageError
 from tailrace.models.errors import PackageRefused

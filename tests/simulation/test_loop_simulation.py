@@ -33,7 +33,7 @@ class NumberedEcho:
     def __init__(self, revision: int, *, ahead: bool = False) -> None:
         self.at_least = revision
         self.ahead = ahead
-        self.pending: list[tuple[Output, dict[TopicPartition, int]]] = []
+        self.latest: Output | None = None
         self.revision = 0
         self.open: set[str] = set()
         self.counts: dict[TopicPartition, int] = {}
@@ -97,14 +97,14 @@ class NumberedEcho:
         if self.ahead and not output.paused:
             output.pipelined = True
             self.counts = counts
-        self.pending = [*self.pending[-1:], (output, counts)]
+        else:
+            output.on_committed = lambda: self._apply(output, counts)
+        self.latest = output
         return output
 
-    def committed(self, output: Output) -> None:
-        (counts,) = (counts for of, counts in self.pending if of is output)
-        if not output.pipelined:
-            assert output is self.pending[-1][0], "what is not ahead is committed before the next batch"
-            self.counts = counts
+    def _apply(self, output: Output, counts: dict[TopicPartition, int]) -> None:
+        assert output is self.latest, "what is not ahead is committed before the next batch"
+        self.counts = counts
 
     def waiting(self) -> str | None:
         return None

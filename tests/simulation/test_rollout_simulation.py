@@ -787,7 +787,7 @@ class RolloutScenario(Scenario):
             output = logic.process([message], clock)
             values = [record.value for record in output.records if record.topic == lanes.ROLLOUTS]
             assert values == [m.value() for m in written[at : at + len(values)]]
-            logic.committed(output)
+            output.on_committed()
             logic.control(written[at : at + len(values)])
             at += len(values)
 

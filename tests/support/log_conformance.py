@@ -651,8 +651,6 @@ class Echo:
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         return Output([Record(self.target, message.value(), message.key()) for message in batch])
 
-    def committed(self, output: Output) -> None: ...
-
     def waiting(self) -> str | None:
         return None
 

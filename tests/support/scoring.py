@@ -197,7 +197,7 @@ class Bench:
 
     def process(self, messages: Sequence[PlainMessage]) -> Output:
         output = self.logic.process(messages, self._clock)
-        self.logic.committed(output)
+        output.on_committed()
         return output
 
     def score(self, *values: bytes | None) -> Output:

@@ -27,7 +27,6 @@ class Summing:
         self.count_topic = counts
         self.last: dict[int, list[tuple[int, int]]] = {}
         self.counts: dict[int, int] = {}
-        self.pending: tuple[Output, dict[int, list[tuple[int, int]]], dict[int, int]] | None = None
 
     def control_topics(self) -> Sequence[str]:
         return ()
@@ -73,13 +72,11 @@ class Summing:
         for at in {message.partition() for message in batch}:
             records.append(Record(self.count_topic, b"%d" % counts[at], None, (), at))
             output.metadata_of[TopicPartition(self.numbers, at)] = str(last[at][0][0])
-        self.pending = output, last, counts
+        output.on_committed = lambda: self._apply(last, counts)
         return output
 
-    def committed(self, output: Output) -> None:
-        assert self.pending is not None
-        assert self.pending[0] is output
-        _, self.last, self.counts = self.pending
+    def _apply(self, last: dict[int, list[tuple[int, int]]], counts: dict[int, int]) -> None:
+        self.last, self.counts = last, counts
 
     def waiting(self) -> str | None:
         return None

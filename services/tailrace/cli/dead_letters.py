@@ -35,10 +35,9 @@ class StoredDeadLetter(NamedTuple):
 
 def find(connection: Connection, model: str | None = None) -> Iterator[StoredDeadLetter]:
     """Every dead letter that is retained, of one model's lane or of all."""
-    current = contracts(connection).current
-    if model is not None and model not in current:
-        raise UsageError(f"no contract of a model {model!r} is applied (known: {', '.join(sorted(current))})")
-    lanes = {applied.contract.lane for name, applied in current.items() if model in (None, name)}
+    known = contracts(connection)
+    chosen = known.current.values() if model is None else [known.in_force(model)]
+    lanes = {applied.contract.lane for applied in chosen}
     for message in read_all(connection, [Lane(lane).dead_letters for lane in sorted(lanes)]):
         if message.value() is not None or message.headers():
             try:

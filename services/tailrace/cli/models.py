@@ -39,8 +39,8 @@ def train(
 
     Example: tailrace train electricity --data electricity.csv
     """
-    from tailrace.cli.control import contract_of
     from tailrace.contracts.language.data_file import find_mapping, parse_time
+    from tailrace.contracts.state.fold_topics import contract_in_force
     from tailrace.control.publish import publish_package
     from tailrace.models.templates.train import train as train_package
     from tailrace.signing.trust import own_key
@@ -50,7 +50,7 @@ def train(
     except ValueError as error:
         raise UsageError(f"--until: {error}") from None
     where_is, key = connection(), own_key(home_dir())
-    contract = contract_of(where_is, model)
+    contract = contract_in_force(where_is, model)
     package = train_package(
         data, find_mapping(Path.cwd(), model), contract, until_ms=until_ms, where=where, say=say
     )
@@ -80,15 +80,15 @@ def publish(
 
     Example: tailrace publish model.onnx --model credit --holdout labelled.csv
     """
-    from tailrace.cli.control import contract_of
     from tailrace.contracts.language.data_file import find_mapping
+    from tailrace.contracts.state.fold_topics import contract_in_force
     from tailrace.control.publish import publish_onnx
     from tailrace.models.formats.onnx.files import onnx_bytes
     from tailrace.models.templates.train import frame_of, labelled_rows
 
     data = onnx_bytes(file)
     where_is = connection()
-    contract = contract_of(where_is, model)
+    contract = contract_in_force(where_is, model)
     rows, _ = labelled_rows(holdout, find_mapping(Path.cwd(), model), contract, where)
     say(f"judging {file.name} on {rows.height:,} rows of {holdout.name}")
     published = publish_onnx(
@@ -145,12 +145,12 @@ def models(
 
 
 def _prune(where_is: Connection, model: str | None, *, dry_run: bool, yes: bool, as_json: bool) -> None:
-    from tailrace.cli.control import contract_of
+    from tailrace.contracts.state.fold_topics import contract_in_force
     from tailrace.control.prune import find_unneeded, remove
 
     if model is None:
         raise UsageError("--prune needs a model: `tailrace models MODEL --prune`")
-    found = find_unneeded(where_is, home_dir(), contract_of(where_is, model))
+    found = find_unneeded(where_is, home_dir(), contract_in_force(where_is, model))
     emit(
         [{"version": f.version, "chunks": len(f.keys), "bytes": f.bytes, "why": f.why} for f in found],
         as_json,

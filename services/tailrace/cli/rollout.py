@@ -138,11 +138,11 @@ def ask_for(
     Raises:
         TailraceError: it was refused, or nobody answered.
     """
-    from tailrace.cli.control import contract_of
+    from tailrace.contracts.state.fold_topics import contract_in_force
     from tailrace.control.commands import ask
 
     where_is = connection()
-    contract_of(where_is, model)
+    contract_in_force(where_is, model)
     answer = ask(where_is, home_dir(), command, model, version, reason, arms=arms)
     if answer.refusal is not None:
         raise TailraceError(f"refused: {answer.refusal}")

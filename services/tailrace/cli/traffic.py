@@ -54,9 +54,9 @@ def replay(
 
     Example: tailrace replay electricity.csv --model electricity --label-delay 1d
     """
-    from tailrace.cli.control import contract_of
     from tailrace.contracts.language.data_file import find_mapping, read_rows
     from tailrace.contracts.language.durations import parse_duration
+    from tailrace.contracts.state.fold_topics import contract_in_force
     from tailrace.replay.schedule import NOTHING
     from tailrace.replay.send import Replay, labels_after
     from tailrace.replay.trained import champion_manifest, count_trained
@@ -68,7 +68,7 @@ def replay(
     except ValueError as error:
         raise UsageError(f"--label-delay: {error}") from None
     where_is = connection()
-    contract = contract_of(where_is, model)
+    contract = contract_in_force(where_is, model)
     mapping = find_mapping(Path.cwd(), model)
     rows = read_rows(file, mapping, contract, where=where, limit=limit)
     if rows.is_empty():
@@ -122,14 +122,14 @@ def clock(
 
     Example: tailrace clock electricity wall
     """
-    from tailrace.cli.control import contract_of
+    from tailrace.contracts.state.fold_topics import contract_in_force
     from tailrace.contracts.state.lane_clocks import WALL
     from tailrace.replay.claim import LaneClaim, clocks, tell
 
     if owner not in (None, WALL):
         raise UsageError(f"{owner!r} cannot be given the clock: `wall`, or a replay takes it by itself")
     where_is = connection()
-    lane = contract_of(where_is, model).lane
+    lane = contract_in_force(where_is, model).lane
     if owner is None:
         found = clocks(where_is).current.get(lane)
     else:

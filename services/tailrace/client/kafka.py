@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from tailrace.connection import Connection
 from tailrace.errors import TailraceError
-from tailrace.streaming.backends.kafka.clients import BoundedProducer
+from tailrace.streaming.backends.kafka.clients import BoundedProducer, reader_options
 from tailrace.streaming.records import Message
 
 _WAIT_S = 10.0
@@ -62,8 +62,6 @@ def producer(connection: Connection) -> BoundedProducer:
         {
             **connection.kafka,
             "client.id": "tailrace-client",
-            "enable.idempotence": True,
-            "partitioner": "murmur2_random",
             "linger.ms": 2,
             "message.max.bytes": _LARGEST,
         }
@@ -80,18 +78,8 @@ class Follower:
     """
 
     def __init__(self, connection: Connection, topics: Sequence[str], start: Start = at_end) -> None:
-        self._consumer = Consumer(
-            {
-                **connection.kafka,
-                "client.id": "tailrace-client",
-                "group.id": "tailrace-client-ungrouped",  # librdkafka demands one; nothing is committed
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "error",
-                "enable.partition.eof": True,
-                "fetch.wait.max.ms": 100,
-            }
-        )
+        options = reader_options(connection.kafka, "tailrace-client-ungrouped")
+        self._consumer = Consumer(options | {"client.id": "tailrace-client"})
         self._behind: set[tuple[str, int]] = set()
         try:
             places = [place for topic in topics for place in self._places(topic, start)]

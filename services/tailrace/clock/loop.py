@@ -11,7 +11,7 @@ from confluent_kafka import KafkaException
 from tailrace.avro.codec import Codec, is_json
 from tailrace.clock.silence import Silence, Traffic
 from tailrace.contracts.records.json_input import JsonInput
-from tailrace.contracts.records.lanes import CLOCKS, CONTRACTS, Lane
+from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.lane_clocks import WALL, LaneClock, LaneClocks, record_of
@@ -38,8 +38,7 @@ class ClockLoop:
         self._service, self._clock = service, clock
         self._records, self._codec = service.records, Codec(service.registry)
         self._contracts, self._clocks = Contracts(), LaneClocks()
-        folds = {CONTRACTS: self._contracts.apply, CLOCKS: self._clocks.apply}
-        self._state = ControlState(self._records, folds)
+        self._state = ControlState(self._records, self._contracts, self._clocks)
         self._silence, self._traffic = Silence(), Traffic()
         self._control: TopicReader | None = None
         self._requests: TopicReader | None = None
@@ -48,7 +47,6 @@ class ClockLoop:
         self._producer = BoundedProducer(
             {
                 **service.connection.kafka,
-                "enable.idempotence": True,
                 "client.id": service.instance,
                 "linger.ms": 5,
                 "logger": log,
@@ -114,14 +112,12 @@ class ClockLoop:
             return
         latest = {message.topic(): message for message in self._requests.poll(0.0) if message.value()}
         for topic, message in sorted(latest.items()):
-            lane = topic.removesuffix(".requests")
+            lane = Lane.of(topic).name
             time, appended = self._event_time(lane, message), message.timestamp()[1]
             if time is not None and self._traffic.is_live(lane, time, appended):
                 revision = self._clocks.revision(lane) + 1
                 clock = LaneClock(WALL, "clock", self._clock.now_ms(), revision)
-                value = self._records.codec.encode("Clock", record_of(lane, clock))
-                record = Record(CLOCKS, value, lane.encode(), partition=0)
-                self._write([self._records.signed("Clock", record)])
+                self._write([self._records.record("Clock", record_of(lane, clock), key=lane)])
                 log.info("a lane lives in wall time", extra={"lane": lane})
 
     def _event_time(self, lane: str, message: Message) -> int | None:
@@ -149,19 +145,10 @@ class ClockLoop:
             yield mark(*partition, time)
 
     def _write(self, records: list[Record]) -> None:
-        failed: list[Any] = []
-        for record in records:
-            self._producer.produce(
-                record.topic,
-                record.value,
-                record.key,
-                partition=-1 if record.partition is None else record.partition,
-                headers=record.headers,
-                on_delivery=lambda error, _: failed.append(error) if error is not None else None,
-            )
-        if records and self._producer.flush(_FLUSH_S):
-            # They may arrive all the same; the next ones say the same and more.
-            self._producer.renew()
-            raise Unavailable(f"Kafka has not taken the marks within {_FLUSH_S:.0f} s")
-        if failed:
-            raise Unavailable(f"Kafka did not take {len(failed)} marks: {failed[0]}")
+        try:
+            self._producer.deliver(records, _FLUSH_S)
+        except KafkaException as failed:
+            if len(self._producer):
+                # They may arrive all the same; the next ones say the same and more.
+                self._producer.renew()
+            raise Unavailable(f"Kafka did not take the marks: {failed.args[0].str()}") from failed

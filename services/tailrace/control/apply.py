@@ -20,15 +20,14 @@ from tailrace.contracts.language.load import check_contract_file
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.yaml_file import YamlFile, read_yaml
 from tailrace.contracts.problems import ContractError, Violation
-from tailrace.contracts.records import lanes
 from tailrace.contracts.state.contracts import Contracts
-from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.fold_topics import fold_all
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.contracts.succession import check_succession
+from tailrace.control.deliver import deliver
 from tailrace.control.registration import incompatibilities, register_schemas
 from tailrace.errors import TailraceError
 from tailrace.signing.signers import OWNER
-from tailrace.streaming.records import Record
 
 _AT_ONCE = 4
 """Lanes whose schemas and tables are made at the same time: mostly they wait for answers."""
@@ -285,13 +284,12 @@ def _publish(
     connection: Connection, records: ControlRecords, needed: Sequence[ApplyPlan], contracts: Contracts
 ) -> None:
     """Writes the records, then reads on until they come by, and sees whether each was the first of its kind."""
-    from tailrace.streaming.backends.kafka.reading import read_all
-
     by, now_ms = applied_by(), int(time.time() * 1000)
-    offsets = _produce(connection, [records.record("Contract", each.record(by, now_ms)) for each in needed])
+    offsets = deliver(
+        connection, (records.record("Contract", each.record(by, now_ms)) for each in needed), "the contracts"
+    )
     fresh = Contracts()
-    state = ControlState(records, {lanes.CONTRACTS: fresh.apply})
-    came = {taken.message.offset() for taken in state.take(read_all(connection, state.topics)) if taken.came}
+    came = {taken.message.offset() for taken in fold_all(connection, fresh) if taken.came}
     contracts.__dict__.update(fresh.__dict__)
     outrun = [
         f"{each.file}: {first.applied_by} applied another contract of {each.contract.model!r} at the same time and was "
@@ -302,32 +300,6 @@ def _publish(
     ]
     if outrun:
         raise Outrun("\n".join(outrun))
-
-
-def _produce(connection: Connection, records: Sequence[Record]) -> list[int]:
-    """Where the records are, once all of them are written."""
-    from confluent_kafka import KafkaException
-
-    from tailrace.errors import Unavailable
-    from tailrace.streaming.backends.kafka.clients import sending
-
-    outcomes: dict[int, Any] = {}
-    with sending({**connection.kafka, "enable.idempotence": True, "acks": "all", "log_level": 0}) as producer:
-        for number, record in enumerate(records):
-
-            def delivered(error: Any, message: Any, number: int = number) -> None:
-                outcomes[number] = error, message
-
-            producer.produce(
-                record.topic, record.value, record.key, headers=list(record.headers), on_delivery=delivered
-            )
-        producer.flush(30)
-    if len(outcomes) < len(records):
-        raise Unavailable("Kafka does not answer")
-    for error, _ in outcomes.values():
-        if error is not None:
-            raise TailraceError(f"Kafka did not take the contract: {KafkaException(error)}")
-    return [int(outcomes[number][1].offset()) for number in range(len(records))]
 
 
 def applied_by() -> str:

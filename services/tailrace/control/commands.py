@@ -12,14 +12,16 @@ from typing import Any, NamedTuple
 from tailrace.connection import Connection
 from tailrace.contracts.records import lanes
 from tailrace.contracts.state.fold import ControlState, Taken
+from tailrace.contracts.state.fold_topics import fold_all
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.control.apply import applied_by
+from tailrace.control.deliver import deliver
 from tailrace.errors import TailraceError
 from tailrace.models.rollout_state.fold import PRUNE, Rollouts
 from tailrace.signing.records import sign_command
 from tailrace.signing.trust import own_key
-from tailrace.streaming.backends.kafka.clients import sending
-from tailrace.streaming.backends.kafka.reading import TopicReader, read_all
+from tailrace.streaming.backends.abstract import read_to_end
+from tailrace.streaming.backends.kafka.reading import TopicReader
 
 ANSWER_S = 30.0
 RETRAIN = "retrain"
@@ -70,16 +72,13 @@ def ask_each(
     connection: Connection, home: Path, model: str, wanted: Sequence[Wanted], timeout_s: float = ANSWER_S
 ) -> list[CommandAnswer]:
     """As ``ask``, for several commands that do not depend on each other. Their answers, in the same order."""
-    from confluent_kafka import KafkaException
-
     key = own_key(home)
     records = ControlRecords.of(connection)
     reader = TopicReader(connection, [lanes.ROLLOUTS, lanes.ALERTS, lanes.TRAINING_RUNS])
     try:
         fold = Rollouts()
-        state = ControlState(records, {lanes.ROLLOUTS: fold.apply})
-        while not reader.caught_up():
-            state.take(message for message in reader.poll(0.2) if message.topic() == lanes.ROLLOUTS)
+        state = ControlState(records, fold)
+        state.take(message for message in read_to_end(reader) if message.topic() == lanes.ROLLOUTS)
         asked = [
             {
                 "command_id": str(uuid.uuid4()),
@@ -94,19 +93,8 @@ def ask_each(
             }
             for each in wanted
         ]
-        failed: list[Any] = []
-        options = {"enable.idempotence": True, "partitioner": "murmur2_random", "log_level": 0}
-        with sending({**connection.kafka, **options}) as producer:
-            for command in asked:
-                producer.produce(
-                    lanes.COMMANDS,
-                    records.codec.encode("Command", sign_command(records.home, command, key)),
-                    model.encode(),
-                    on_delivery=lambda error, _: failed.append(error) if error else None,
-                )
-            if producer.flush(timeout_s) or failed:
-                what = KafkaException(failed[0]) if failed else "no answer"
-                raise TailraceError(f"Kafka did not take the command: {what}")
+        signed = (records.record("Command", sign_command(records.home, each, key)) for each in asked)
+        deliver(connection, signed, "the command", timeout_s)
         return _answers(reader, state, asked, timeout_s)
     finally:
         reader.close()
@@ -115,8 +103,7 @@ def ask_each(
 def rollouts(connection: Connection) -> Rollouts:
     """The rollouts as they stand."""
     fold = Rollouts()
-    state = ControlState(ControlRecords.of(connection), {lanes.ROLLOUTS: fold.apply})
-    state.take(read_all(connection, state.topics))
+    fold_all(connection, fold)
     return fold
 
 

@@ -25,9 +25,8 @@ def experiment_report(connection: Connection, model: str) -> dict[str, Any]:
     """
     records = ControlRecords.of(connection)
     fold, last = Rollouts(), RolloutState(model)
-    state = ControlState(records, {lanes.ROLLOUTS: fold.apply})
-    for message in read_all(connection, [lanes.ROLLOUTS]):
-        state.take([message])
+    state = ControlState(records, fold)
+    for _ in state.each(read_all(connection, state.topics)):
         last = last if fold.state(model).experiment is None else fold.state(model)
     if last.experiment is None:
         raise TailraceError(

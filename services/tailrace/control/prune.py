@@ -18,16 +18,16 @@ from tailrace.connection import Connection
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
 from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.fold_topics import fold_all
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.control.commands import Wanted, ask_each, rollouts
+from tailrace.control.deliver import deliver
 from tailrace.errors import TailraceError
 from tailrace.models.catalog import Catalog
-from tailrace.models.package.open import chunks_of, verified_manifest
+from tailrace.models.package.open import chunks_of, known_to
 from tailrace.models.rollout_state.fold import PRUNE, Rollouts, RolloutState
-from tailrace.signing.trust import TrustStore
 from tailrace.streaming.backends.kafka.reading import earliest_ms, read_all
-
-_TIMEOUT_S = 30.0
+from tailrace.streaming.records import Record
 
 
 class ChunkAt(NamedTuple):
@@ -78,15 +78,14 @@ def find_unneeded(connection: Connection, home: Path, contract: ModelContract) -
     model, lane = contract.model, lanes.Lane(contract.lane)
     # Chunks first: whose manifest is not there afterwards was never published, since both are one transaction.
     chunks = _chunks(connection)
-    trust = TrustStore(home / "keys", past=True)
-    catalog, fold, history = Catalog(lambda record: verified_manifest(record, trust)), Rollouts(), []
-    folds = {lanes.MANIFESTS: catalog.apply, lanes.ROLLOUTS: fold.apply}
-    state = ControlState(ControlRecords.of(connection), folds)
-    state.take(read_all(connection, [lanes.MANIFESTS]))
-    for message in read_all(connection, [lanes.ROLLOUTS]):
-        (taken,) = state.take([message])
-        if taken.came and taken.record is not None and taken.record["model"] == model:
-            history.append(Since(message.timestamp()[1], fold.state(model)))
+    catalog, fold = Catalog(known_to(home)), Rollouts()
+    fold_all(connection, catalog)
+    state = ControlState(ControlRecords.of(connection), fold)
+    history = [
+        Since(taken.message.timestamp()[1], fold.state(model))
+        for taken in state.each(read_all(connection, state.topics))
+        if taken.came and taken.record is not None and taken.record["model"] == model
+    ]
     records = {version: catalog.record(model, version) or {} for version in catalog.versions(model)}
     kept = RetainedPredictions(
         contract.keep.predictions_ms, earliest_ms(connection, [lane.predictions, lane.shadow_predictions])
@@ -105,7 +104,9 @@ def remove(connection: Connection, home: Path, model: str, found: Sequence[Prune
     for answer in ask_each(connection, home, model, wanted) if wanted else []:
         if answer.refusal is not None:
             raise TailraceError(f"{answer.refusal}; nothing was removed")
-    _write_tombstones(connection, [key for each in found for key in each.keys])
+    # The topic is compacted: in time the broker forgets what a key held before.
+    tombstones = (Record(lanes.CHUNKS, None, key.encode()) for each in found for key in each.keys)
+    deliver(connection, tombstones, "all of it")
 
 
 def unneeded(
@@ -194,25 +195,3 @@ def _chunks(connection: Connection) -> list[ChunkAt]:
             chunk = ChunkAt(key, message.partition(), message.offset(), len(value))
             found.setdefault((chunk.partition, key), []).append(chunk)
     return [chunk for chunks in found.values() for chunk in chunks]
-
-
-def _write_tombstones(connection: Connection, keys: Iterable[str]) -> None:
-    """The topic is compacted: in time the broker forgets what a key held before."""
-    from confluent_kafka import KafkaException
-
-    from tailrace.streaming.backends.kafka.clients import sending
-
-    options = {"enable.idempotence": True, "partitioner": "murmur2_random", "log_level": 0}
-    failed: list[Any] = []
-    with sending({**connection.kafka, **options}) as producer:
-        for key in keys:
-            producer.produce(
-                lanes.CHUNKS,
-                None,
-                key.encode(),
-                on_delivery=lambda error, _: failed.append(error) if error else None,
-            )
-            producer.poll(0)
-        if producer.flush(_TIMEOUT_S) or failed:
-            what = KafkaException(failed[0]) if failed else "no answer"
-            raise TailraceError(f"Kafka did not take all of it ({what}): run it again, which does the rest")

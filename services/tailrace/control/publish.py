@@ -11,11 +11,10 @@ from typing import Any
 from tailrace.connection import Connection, connect, home_dir
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
-from tailrace.contracts.state.contracts import Contracts
-from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.fold_topics import contract_in_force
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.control.apply import applied_by
-from tailrace.errors import TailraceError, UsageError
+from tailrace.errors import TailraceError
 from tailrace.models.catalog import given
 from tailrace.models.formats.foreign import refuse_object
 from tailrace.models.manifest import Manifest, sha256
@@ -242,25 +241,6 @@ def chunks_of_package(package: Package) -> list[tuple[str, int, bytes]]:
         for part, data in package.parts.items()
         for index, start in enumerate(range(0, len(data), CHUNK_BYTES))
     ]
-
-
-def contract_in_force(connection: Connection, model: str) -> ModelContract:
-    """The contract in force.
-
-    Raises:
-        UsageError: none of this model was applied.
-    """
-    from tailrace.streaming.backends.kafka.reading import read_all
-
-    contracts = Contracts()
-    state = ControlState(ControlRecords.of(connection), {lanes.CONTRACTS: contracts.apply})
-    state.take(read_all(connection, state.topics))
-    if model not in contracts.current:
-        known = ", ".join(sorted(contracts.current)) or "none yet"
-        raise UsageError(
-            f"no contract of a model {model!r} is applied (known: {known}): `tailrace apply FILE`"
-        )
-    return contracts.current[model].contract
 
 
 def _produce_chunks(producer: Any, package: Package) -> list[dict[str, Any]]:

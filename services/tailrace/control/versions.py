@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from tailrace.connection import Connection
-from tailrace.contracts.records import lanes
-from tailrace.contracts.state.fold import ControlState
-from tailrace.contracts.state.records import ControlRecords
+from tailrace.contracts.state.fold_topics import fold_all
 from tailrace.control.commands import rollouts
 from tailrace.models.catalog import Catalog
 from tailrace.models.errors import PackageRefused
-from tailrace.models.package.open import verified_manifest
+from tailrace.models.package.open import known_to, verified_manifest
 from tailrace.models.rollout_state.fold import RolloutState
 from tailrace.signing.trust import TrustStore
-from tailrace.streaming.backends.kafka.reading import read_all
 
 
 def published_versions(connection: Connection, home: Path, model: str | None = None) -> list[dict[str, Any]]:
@@ -26,13 +23,10 @@ def published_versions(connection: Connection, home: Path, model: str | None = N
     A version whose signature is not trusted in this home (``trusted`` false, ``refused`` says why) shows nothing of
     what it says about itself, but it may answer: a champion goes on when its key is revoked.
     """
-    records = ControlRecords.of(connection)
     trust = TrustStore(home / "keys")
     fold = rollouts(connection)
-    past = TrustStore(home / "keys", past=True)
-    catalog = Catalog(lambda record: verified_manifest(record, past))
-    state = ControlState(records, {lanes.MANIFESTS: catalog.apply})
-    state.take(read_all(connection, state.topics))
+    catalog = Catalog(known_to(home))
+    fold_all(connection, catalog)
     claimed = [(name, version) for name, version in catalog.claimed() if model in (None, name)]
     published = [record for at in claimed if (record := catalog.record(*at)) is not None]
     return [_described(record, fold.state(record["model"]), trust) for record in published]

@@ -15,6 +15,7 @@ from tailrace.contracts.records.control_codec import CONTROL_NAMES
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.demo.observed import Seen
+from tailrace.streaming.backends.kafka.clients import reader_options
 from tailrace.streaming.records import Message, RecordRef
 
 _CONTROL = (
@@ -37,15 +38,8 @@ class Watcher(threading.Thread):
         registry = RegistryClient(connection.registry, connection.registry_auth)
         self._codec, self._control = Codec(registry), ControlRecords.of(connection)
         self._stopping = threading.Event()
-        self._consumer = Consumer(
-            {
-                **connection.kafka,
-                "group.id": "unused",  # assigned by hand: librdkafka asks for a name all the same
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "fetch.wait.max.ms": 20,
-            }
-        )
+        options = reader_options(connection.kafka, "unused")
+        self._consumer = Consumer(options | {"fetch.wait.max.ms": 20, "auto.offset.reset": "latest"})
         watched = (lane.requests, lane.predictions, lane.labels, lane.outcomes, lane.dead_letters, *_CONTROL)
         start = []
         for topic in watched:

@@ -11,7 +11,7 @@ from tailrace.access.own_folders import packages_folder
 from tailrace.drift.windows import DriftWindows
 from tailrace.models.manifest import Manifest
 from tailrace.models.package.fetch import KafkaChunks, PackageFetcher
-from tailrace.models.package.open import open_reference, verified_manifest
+from tailrace.models.package.open import known_to, open_reference
 from tailrace.models.reference import Reference
 from tailrace.runtime.service import Service
 from tailrace.runtime.windowed_service import CatchUp, run_windows
@@ -31,7 +31,7 @@ def make_windows(service: Service, catch_up: CatchUp) -> DriftWindows:
     def opened(record: Mapping[str, Any]) -> tuple[Manifest, Reference]:
         return open_reference(record, fetch, trust)
 
-    return DriftWindows(service.records, opened, lambda record: verified_manifest(record, trust), catch_up)
+    return DriftWindows(service.records, opened, known_to(home), catch_up)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tailrace.avro.codec import Codec
-from tailrace.contracts.records.lanes import CONTRACTS, MANIFESTS, Lane
+from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.contracts import AppliedContract, Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
@@ -58,8 +58,7 @@ class DriftWindows:
         self._catch_up = catch_up
         self._contracts = Contracts()
         self._catalog = Catalog(verify)
-        folds = {CONTRACTS: self._contracts.apply, MANIFESTS: self._catalog.apply}
-        self._state = ControlState(records, folds)
+        self._state = ControlState(records, self._contracts, self._catalog)
         self._references = References(self._catalog, open_reference, self.look_again)
         self._unknown: set[str] = set()
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from tailrace.evaluator.windows import PerformanceWindows
-from tailrace.models.manifest import Manifest
-from tailrace.models.package.open import verified_manifest
+from tailrace.models.package.open import known_to
 from tailrace.runtime.service import Service
 from tailrace.runtime.windowed_service import CatchUp, run_windows
-from tailrace.signing.trust import TrustStore
 
 
 def main() -> None:
@@ -19,12 +14,7 @@ def main() -> None:
 
 def make_windows(service: Service, catch_up: CatchUp) -> PerformanceWindows:
     # What answers goes on after its key was revoked, and is watched as before.
-    trust = TrustStore(service.settings.home / "keys", past=True)
-
-    def verify(record: Mapping[str, Any]) -> Manifest:
-        return verified_manifest(record, trust)
-
-    return PerformanceWindows(service.records, verify, catch_up)
+    return PerformanceWindows(service.records, known_to(service.settings.home), catch_up)
 
 
 if __name__ == "__main__":

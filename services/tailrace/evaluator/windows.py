@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tailrace.avro.codec import Codec
-from tailrace.contracts.records.lanes import CONTRACTS, MANIFESTS, Lane
+from tailrace.contracts.records.lanes import CONTRACTS, Lane
 from tailrace.contracts.state.contracts import AppliedContract, Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
@@ -50,8 +50,7 @@ class PerformanceWindows:
         self._catch_up = catch_up
         self._contracts = Contracts()
         self._manifests = Manifests(verify)
-        folds = {CONTRACTS: self._contracts.apply, MANIFESTS: self._manifests.catalog.apply}
-        self._state = ControlState(records, folds)
+        self._state = ControlState(records, self._contracts, self._manifests.catalog)
         self._plans: dict[str, EvaluationPlan] = {}
         self._looked_for: set[str] = set()
 

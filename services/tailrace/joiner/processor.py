@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 from tailrace.avro.codec import Codec
-from tailrace.contracts.records.lanes import CONTRACTS, Lane
+from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
@@ -51,12 +52,11 @@ class JoiningProcessor:
         self._partitions = partitions
         self._catch_up = catch_up
         self._contracts = Contracts()
-        self._state = ControlState(records, {CONTRACTS: self._contracts.apply})
+        self._state = ControlState(records, self._contracts)
         self._lanes: dict[str, LaneContracts] = {}
         self._own: dict[tuple[str, int], LanePartition] = {}
         self._bounds = bounds
         self._restored: set[LanePartition] = set()
-        self._told: tuple[Output, list[tuple[LanePartition, StepResult]]] | None = None
 
     # The seam to the loop ---
 
@@ -123,8 +123,8 @@ class JoiningProcessor:
         self._codec.begin_batch()
         budget = Budget(self._bounds, clock)
         records: list[Record] = []
-        output = Output(records)
         results: list[tuple[LanePartition, StepResult]] = []
+        output = Output(records, on_committed=partial(_apply, results))
         away: Unavailable | None = None
         by_partition = _by_partition(batch)
         for lane, number in by_partition or [at for at, own in self._own.items() if own.due()]:
@@ -152,17 +152,15 @@ class JoiningProcessor:
                 break
         if away is not None and not batch and not results:
             raise away
-        self._told = output, results
         return output
-
-    def committed(self, output: Output) -> None:
-        if self._told is not None and self._told[0] is output:
-            for own, result in self._told[1]:
-                own.apply(result)
-        self._told = None
 
     def waiting(self) -> str | None:
         return None if self._lanes else "no contract has been applied yet: `tailrace apply`"
+
+
+def _apply(results: Sequence[tuple[LanePartition, StepResult]]) -> None:
+    for own, result in results:
+        own.apply(result)
 
 
 def _by_partition(messages: Sequence[Message]) -> dict[tuple[str, int], dict[str, list[Message]]]:

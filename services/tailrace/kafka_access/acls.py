@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tailrace.contracts.records.lanes import LANE_SUFFIXES
-from tailrace.errors import TailraceError, Unavailable
+from tailrace.errors import TailraceError
 from tailrace.kafka_access.grants import USERS, Grant, grants, lane_grants
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class _NotAllowed(TailraceError):
 def _finish(changes: Mapping[Any, Any]) -> None:
     from confluent_kafka import KafkaError, KafkaException
 
+    from tailrace.streaming.backends.kafka.errors import for_people
+
     for change in changes.values():
         try:
             change.result(_TIMEOUT)
@@ -71,9 +73,7 @@ def _finish(changes: Mapping[Any, Any]) -> None:
                 return  # anybody may do anything there
             if cause.code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
                 raise _NotAllowed(f"Kafka refuses: {cause.str()}") from error
-            if cause.retriable() or cause.code() < 0:
-                raise Unavailable(f"Kafka does not answer: {cause.str()}") from error
-            raise TailraceError(f"Kafka refuses: {cause.str()} ({cause.name()})") from error
+            raise for_people(cause) from error
 
 
 def _lanes(admin: AdminClient) -> set[str]:

@@ -172,18 +172,10 @@ class RegistryLog:
     def _open(self) -> None:
         from confluent_kafka import Consumer, TopicPartition
 
+        from tailrace.streaming.backends.kafka.clients import reader_options
+
         ensure_topics(self._kafka, [TOPIC], self._patience)
-        consumer = Consumer(
-            {
-                **self._kafka,
-                "group.id": _TRANSACTIONAL_ID,
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "error",
-                "fetch.wait.max.ms": 10,
-            }
-        )
+        consumer = Consumer(reader_options(self._kafka, _TRANSACTIONAL_ID) | {"fetch.wait.max.ms": 10})
         consumer.assign([TopicPartition(TOPIC.name, 0, 0)])
         self._state, self._next = RegistryState(), 0
         self._consumer = consumer

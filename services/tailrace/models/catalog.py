@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from tailrace.contracts.records.lanes import MANIFESTS
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
 
@@ -25,6 +26,8 @@ class Catalog:
     Args:
         verify: whose manifests count; None where whoever reads them has them checked elsewhere.
     """
+
+    topic = MANIFESTS
 
     def __init__(self, verify: Verify | None) -> None:
         self._verify = verify

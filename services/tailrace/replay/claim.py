@@ -14,14 +14,13 @@ from confluent_kafka.admin import AdminClient
 
 from tailrace.connection import Connection
 from tailrace.contracts.records import lanes
-from tailrace.contracts.state.fold import ControlState
+from tailrace.contracts.state.fold_topics import fold_all
 from tailrace.contracts.state.lane_clocks import LaneClock, LaneClocks, Owner, record_of
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.control.apply import applied_by
+from tailrace.control.deliver import deliver
 from tailrace.errors import TailraceError, UsageError
 from tailrace.signing.signers import OWNER
-from tailrace.streaming.backends.kafka.clients import sending
-from tailrace.streaming.backends.kafka.reading import read_all
 
 _JOIN_S = 15.0
 _SESSION_MS = 6_000
@@ -100,8 +99,7 @@ class LaneClaim:
 def clocks(connection: Connection) -> LaneClocks:
     """Who tells each lane the time."""
     fold = LaneClocks()
-    state = ControlState(ControlRecords.of(connection), {lanes.CLOCKS: fold.apply})
-    state.take(read_all(connection, state.topics))
+    fold_all(connection, fold)
     return fold
 
 
@@ -114,18 +112,7 @@ def tell(connection: Connection, lane: str, owner: Owner, at: int) -> LaneClock:
     clock = LaneClock(owner, applied_by(), at, clocks(connection).revision(lane) + 1)
     records = ControlRecords.of(connection, OWNER)
     record = records.record("Clock", record_of(lane, clock), key=lane)
-    failed: list[Any] = []
-    with sending({**connection.kafka, "enable.idempotence": True, "log_level": 0}) as producer:
-        producer.produce(
-            record.topic,
-            record.value,
-            record.key,
-            headers=list(record.headers),
-            on_delivery=lambda error, _: failed.append(error),
-        )
-        left = producer.flush(_JOIN_S)
-    if left or failed[0] is not None:
-        raise TailraceError(f"Kafka did not take the lane's clock: {failed or 'no answer'}")
+    deliver(connection, [record], "the lane's clock", _JOIN_S)
     if clocks(connection).current.get(lane) != clock:
         raise TailraceError(
             f"somebody else told lane {lane} the time at the same moment and was first: try again"

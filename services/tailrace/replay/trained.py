@@ -9,27 +9,20 @@ import polars as pl
 from tailrace.connection import Connection
 from tailrace.contracts.language.data_file import DataMapping, read_rows
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.contracts.records import lanes
-from tailrace.contracts.state.fold import ControlState
-from tailrace.contracts.state.records import ControlRecords
+from tailrace.contracts.state.fold_topics import fold_all
 from tailrace.errors import TailraceError
 from tailrace.models.catalog import Catalog
 from tailrace.models.manifest import Manifest, TrainedOn
-from tailrace.models.package.open import verified_manifest
+from tailrace.models.package.open import known_to
 from tailrace.models.rollout_state.fold import Rollouts
-from tailrace.signing.trust import TrustStore
-from tailrace.streaming.backends.kafka.reading import read_all
 
 
 def champion_manifest(connection: Connection, home: Path, model: str) -> Manifest | None:
     """The manifest of the version that answers now; None where none does, or nobody whom ``home`` trusts, or has
     trusted, has signed it.
     """
-    trust = TrustStore(home / "keys", past=True)
-    catalog, rollouts = Catalog(lambda record: verified_manifest(record, trust)), Rollouts()
-    folds = {lanes.MANIFESTS: catalog.apply, lanes.ROLLOUTS: rollouts.apply}
-    state = ControlState(ControlRecords.of(connection), folds)
-    state.take(read_all(connection, state.topics))
+    catalog, rollouts = Catalog(known_to(home)), Rollouts()
+    fold_all(connection, catalog, rollouts)
     champion = rollouts.state(model).champion
     record = None if champion is None else catalog.verified(model, champion)
     return None if record is None else Manifest.from_bytes(record["manifest"])

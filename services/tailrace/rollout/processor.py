@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tailrace.contracts.language.model_contract import ModelContract
@@ -96,19 +97,11 @@ class RolloutProcessor:
         self._refuse_command = refuse_command
         self._contracts = Contracts()
         self._rollouts = Rollouts()
-        self._state = ControlState(
-            records,
-            {
-                CONTRACTS: self._contracts.apply,
-                MANIFESTS: self._trust.catalog.apply,
-                ROLLOUTS: self._rollouts.apply,
-            },
-        )
+        self._state = ControlState(records, self._contracts, self._trust.catalog, self._rollouts)
         self._copies = Copies()
         self._decided: dict[str, int] = {}
         # How many steps have been committed, as far as this instance knows; and what it waits for.
         self._steps = 0
-        self._drafted: tuple[Output, BatchDraft] | None = None
         self._reports: dict[str, PairedReports] = {}
         self._reports_from: int | None = None
         self._positions: dict[str, int] = {}
@@ -180,13 +173,10 @@ class RolloutProcessor:
         if any(message.topic() == PERFORMANCE_REPORTS for message in batch):
             needed = min((each.needs() for each in (self._reports | draft.reports).values()), default=None)
             output.metadata_of[_REPORTS] = json.dumps(facts if needed is None else facts | {"from": needed})
-        self._drafted = output, draft
+        output.on_committed = partial(self._apply, draft)
         return output
 
-    def committed(self, output: Output) -> None:
-        if self._drafted is None or self._drafted[0] is not output:
-            return
-        draft = self._drafted[1]
+    def _apply(self, draft: BatchDraft) -> None:
         self._steps = max(self._steps, self._rollouts.steps + draft.steps)
         self._positions, self._refusals = draft.positions, draft.refusals
         self._reports |= draft.reports

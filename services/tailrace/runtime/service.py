@@ -16,6 +16,7 @@ from tailrace.alerts.alert import alert_record
 from tailrace.avro.registry import RegistryClient
 from tailrace.confinement.profiles import told
 from tailrace.connection import Connection, connect
+from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.errors import TailraceError, UsageError
 from tailrace.runtime.memory import settle_memory
@@ -167,7 +168,7 @@ class PoisonRecordQuarantine:
             source=source,
         )
         output = Output([self._records.record("Alert", alert, key=source.topic)])
-        lane = source.topic.rpartition(".")[0]
-        if lane != "tailrace":
-            output.dead_letters.append(DeadLetter(f"{lane}.dead-letters", message, "quarantined", reason))
+        lane = Lane.of(source.topic)
+        if lane.name != "tailrace":
+            output.dead_letters.append(DeadLetter(lane.dead_letters, message, "quarantined", reason))
         return output

@@ -5,16 +5,16 @@ own.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from tailrace.avro.codec import Codec
-from tailrace.contracts.records.lanes import CLOCKS, CONTRACTS, MANIFESTS, ROLLOUTS
+from tailrace.contracts.records.lanes import CONTRACTS
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.lane_clocks import LaneClocks
@@ -58,7 +58,6 @@ _OF_THE_MOMENT = {finding.guard: finding for finding in (TOO_SLOW, _QUARANTINED)
 class _Told(NamedTuple):
     """What a batch's output tells people and how far it tells the time, to be told once it is committed."""
 
-    output: Output
     refusals: int
     failing: set[tuple[str, int]]
     quarantined: list[Quarantined]
@@ -99,15 +98,7 @@ class ScoringProcessor:
         self._catalog = Catalog(verify)
         self._rollouts = Rollouts()
         self._lane_clocks = LaneClocks()
-        self._state = ControlState(
-            records,
-            {
-                CONTRACTS: self._contracts.apply,
-                MANIFESTS: self._catalog.apply,
-                ROLLOUTS: self._rollouts.apply,
-                CLOCKS: self._lane_clocks.apply,
-            },
-        )
+        self._state = ControlState(records, self._contracts, self._catalog, self._rollouts, self._lane_clocks)
         self._plans = LanePlans(role, self._codec, registry)
         self._versions = Versions(
             role, self._contracts, self._catalog, self._rollouts, open_version, executor, verify
@@ -129,9 +120,9 @@ class ScoringProcessor:
         self._runtime = dict(runtime_versions())
         self._clocks: dict[TopicPartition, int] = {}
         self._counts: dict[TopicPartition, DeadLetterCount] = {}
-        # Shadows that are known to fail, and what the last batch tells.
+        # Shadows that are known to fail.
         self._failing: set[tuple[str, int]] = set()
-        self._told: deque[_Told] = deque(maxlen=2)
+        self._latest: Batch | None = None
 
     # The seam to the loop ---
 
@@ -207,7 +198,8 @@ class ScoringProcessor:
         output.pipelined = not (output.paused or told.refusals or told.failing or told.quarantined)
         if output.pipelined:
             self._apply(told)
-        self._told.append(told)
+        output.on_committed = partial(self._committed, told, is_applied=output.pipelined)
+        self._latest = work
         left = self._handovers.leave(work.places, quarantined)
         output.metadata = left.to_metadata()
         output.metadata_of = {
@@ -216,13 +208,10 @@ class ScoringProcessor:
         }
         return output
 
-    def committed(self, output: Output) -> None:
-        told = next((told for told in self._told if told.output is output), None)
-        if told is None:
-            return
-        if not output.pipelined:
+    def _committed(self, told: _Told, is_applied: bool) -> None:
+        if not is_applied:
             self._apply(told)
-        if told is self._told[-1]:
+        if told.work is self._latest:
             # Otherwise the next batch's work would be in it, too.
             self._pace.learn((told.clock.perf_ns() - told.work.started_ns) / 1e6, told.work.asked)
         self._served.count(told.work, told.clock.now_ms())
@@ -319,7 +308,7 @@ class ScoringProcessor:
             *(self._alerts.quarantined(each, work.source(-1), work.appended[-1]) for each in quarantined),
         ]
         _add(output, alerts)
-        return _Told(output, len(refusals), set(failing), quarantined, clocks, counts, work, clock)
+        return _Told(len(refusals), set(failing), quarantined, clocks, counts, work, clock)
 
 
 def _add(output: Output, alerts: Sequence[Record]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from tailrace.clickhouse.client import ClickHouse
 from tailrace.clickhouse.migrations import migrate
 from tailrace.contracts.records.lanes import CONTRACTS
 from tailrace.runtime.service import Service, run_service
 from tailrace.sink.loop import Sink
 from tailrace.sink.rows import RowReader
-from tailrace.streaming.backends.abstract import Backend
+from tailrace.streaming.backends.abstract import Backend, read_to_end
 from tailrace.streaming.backends.kafka.group_offsets import stored_by
 from tailrace.streaming.records import Message
 from tailrace.streaming.time_source import SystemClock
@@ -47,14 +49,8 @@ def make_sink(service: Service) -> Sink:
 
 def all_contracts(backend: Backend) -> list[Message]:
     """Everything that is on the contracts' topic now."""
-    reader = backend.reader([CONTRACTS])
-    try:
-        found: list[Message] = []
-        while not reader.caught_up():
-            found += reader.poll(0.1)
-        return found
-    finally:
-        reader.close()
+    with closing(backend.reader([CONTRACTS])) as reader:
+        return list(read_to_end(reader))
 
 
 if __name__ == "__main__":

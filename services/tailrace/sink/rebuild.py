@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any, Protocol
 
 from tailrace.clickhouse.client import ClickHouse, quoted
@@ -20,7 +19,7 @@ from tailrace.clickhouse.tables import UNREADABLE
 from tailrace.errors import BadRecord, UsageError
 from tailrace.sink.insert import Inserter
 from tailrace.sink.rows import Row, blocks, unreadable
-from tailrace.streaming.backends.abstract import History, LogReader
+from tailrace.streaming.backends.abstract import History, LogReader, read_to_end
 from tailrace.streaming.backends.kafka.group_offsets import GroupProgress
 from tailrace.streaming.backends.kafka.topics import control_topics
 from tailrace.streaming.records import Message, TopicPartition
@@ -166,14 +165,13 @@ class Rebuild:
         block: list[Message] = []
         size = 0
         try:
-            while not reader.caught_up():
-                for number, some in groupby(reader.poll(0.2), lambda m: m.offset() // BLOCK_OFFSETS):
-                    for message in some:
-                        if block and (size >= MAX_BYTES or block[0].offset() // BLOCK_OFFSETS != number):
-                            yield block
-                            block, size = [], 0
-                        block.append(message)
-                        size += len(message.value() or b"")
+            for message in read_to_end(reader):
+                number = message.offset() // BLOCK_OFFSETS
+                if block and (size >= MAX_BYTES or block[0].offset() // BLOCK_OFFSETS != number):
+                    yield block
+                    block, size = [], 0
+                block.append(message)
+                size += len(message.value() or b"")
         finally:
             reader.close()
         if block:

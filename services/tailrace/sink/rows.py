@@ -34,7 +34,7 @@ from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.names import avro_name
 from tailrace.contracts.records.control_codec import CONTROL_NAMES, control_schema
 from tailrace.contracts.records.json_input import JsonInput, Kind, parse_object
-from tailrace.contracts.records.lanes import CONTRACTS, Lane
+from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import LANE_RECORDS, AvroSchema, lane_schemas
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
@@ -124,7 +124,7 @@ class RowReader:
         self._all_contracts = contracts
         self._stored = stored
         self._contracts = Contracts()
-        self._state = ControlState(records, {CONTRACTS: self._contracts.apply})
+        self._state = ControlState(records, self._contracts)
         self._refreshed = False
         self._layouts: dict[object, TableLayout | BadRecord] = {}
         self._json: dict[tuple[str, Kind], JsonInput] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -17,6 +17,9 @@ class Clock(Protocol):
     def perf_ns(self) -> int: ...
 
 
+def _nothing() -> None: ...
+
+
 @dataclass(slots=True)
 class Output:
     """What one batch came to. Committed as a whole with the batch's offsets, or not at all.
@@ -29,7 +32,10 @@ class Output:
 
     ``pipelined`` lets the loop offer the next batch before it knows that this one is committed. What later batches
     depend on has then been applied in ``process``; where nothing comes of the commit, all partitions are revoked and
-    assigned again, with what is committed. ``committed`` may come after the next ``process``, never after the second.
+    assigned again, with what is committed.
+
+    ``on_committed`` is called once the transaction is known to be committed, and else never; of a pipelined output
+    maybe after the next ``process``, never after the second.
     """
 
     records: Sequence[Record] = ()
@@ -38,6 +44,7 @@ class Output:
     metadata: str = ""
     metadata_of: dict[TopicPartition, str] = field(default_factory=dict)
     pipelined: bool = False
+    on_committed: Callable[[], None] = _nothing
 
 
 class Processor(Protocol):
@@ -45,14 +52,12 @@ class Processor(Protocol):
 
     The loop calls, from one thread: ``control`` with everything on the control topics before the first batch and
     with what is new before each batch; ``assigned``/``revoked`` as partitions come and go; ``restore`` with the history
-    that ``assigned`` asked for, before anything is processed; ``process`` with a batch;
-    ``committed`` once that batch's transaction is known to be committed (also with outputs of the loop's own, such as
-    a quarantined record, which ``process`` did not make). ``process`` leaves the state that later batches depend on
-    alone, unless its output is ``pipelined``: the batch may be aborted and come again; what it changes is applied in
-    ``committed``.
+    that ``assigned`` asked for, before anything is processed; ``process`` with a batch, and its output's
+    ``on_committed``. ``process`` leaves the state that later batches depend on alone, unless its output is
+    ``pipelined``: the batch may be aborted and come again; what it changes is applied in ``on_committed``.
 
     ``process`` raises ``errors.Unavailable`` when something that it needs is away for the moment (a registry); the
-    loop waits and offers the batch again. ``process``, ``restore`` and ``committed`` raise `errors.StateLost`
+    loop waits and offers the batch again. ``process``, ``restore`` and ``on_committed`` raise `errors.StateLost`
     when what the logic keeps turns out to be damaged: all partitions are revoked and assigned again, with what is
     committed. A `errors.DiskFailed` ends the process, and no record is blamed for it. Any other exception is a
     bug: the process stops, uncommitted.
@@ -88,8 +93,6 @@ class Processor(Protocol):
     def revoked(self, partitions: Collection[TopicPartition]) -> None: ...
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output: ...
-
-    def committed(self, output: Output) -> None: ...
 
     def waiting(self) -> str | None:
         """Why the service is not ready, for /readyz; None when it is."""

@@ -193,7 +193,7 @@ class TransactionalLoop(ConsumerLoop):
             batch.count()
         if batch.offsets or not batch.messages:
             try:
-                self._logic.committed(batch.output)
+                batch.output.on_committed()
             except StateLost as lost:
                 self._start_anew(lost)
         paused = batch.output.paused

@@ -10,6 +10,7 @@ from tailrace.alerts.alert import alert_record
 from tailrace.contracts.records import lanes
 from tailrace.contracts.state.contracts import AppliedContract, Contracts
 from tailrace.contracts.state.copies import Copies
+from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.models.rollout_state.fold import Rollouts
 from tailrace.signing.trust import Place
@@ -56,11 +57,10 @@ class Events:
     """
 
     def __init__(self, records: ControlRecords, refuse_command: RefuseCommand) -> None:
-        self._records = records
         self._refuse_command = refuse_command
         self._copies = Copies()
         self._contracts = Contracts()
-        self._rollouts = Rollouts()
+        self._state = ControlState(records, self._contracts, Rollouts())
 
     def contract(self, digest: str) -> AppliedContract | None:
         """The contract of that digest, if it was ever in force."""
@@ -72,20 +72,19 @@ class Events:
         Raises:
             Unavailable: the registry is away.
         """
-        record, topic, offset = self._records.read(message), message.topic(), message.offset()
+        (taken,) = self._state.take([message])
+        record, topic = taken.record, taken.topic
         if record is None or (topic in _FIRST_COUNTS and self._copies.is_copy(message)):
             return None
         if topic == lanes.CONTRACTS:
-            taken = self._contracts.apply(record)
-            return Applied(self._contracts.current[record["model"]]) if taken else None
+            return Applied(self._contracts.current[record["model"]]) if taken.came else None
         if topic == lanes.ROLLOUTS:
-            if not self._rollouts.apply(record, offset):
-                return None
-            return Stepped(record["model"], record["step"], record["version"], record["champion"])
+            step = Stepped(record["model"], record["step"], record["version"], record["champion"])
+            return step if taken.came else None
         if topic == lanes.COMMANDS:
             if record["command"] != COMMAND:
                 return None
-            refusal = self._refuse_command(record, (topic, offset))
+            refusal = self._refuse_command(record, (topic, message.offset()))
             return Asked(record["model"], record["command_id"], record["reason"], refusal)
         if topic == lanes.TRAINING_RUNS:
             return RunStep(run_of(record))

@@ -141,21 +141,18 @@ def _outcomes(connection: Connection, contract: ModelContract, run: Run) -> Any:
 def _champion(connection: Connection, registry: RegistryClient, contract: ModelContract, version: int) -> Any:
     """The champion, loaded from its package; None where it does not fit the contract any more."""
     from tailrace.access.own_folders import packages_folder
-    from tailrace.contracts.state.fold import ControlState
-    from tailrace.contracts.state.records import ControlRecords
+    from tailrace.contracts.state.fold_topics import fold_all
     from tailrace.models.catalog import Catalog
     from tailrace.models.errors import PackageRefused
     from tailrace.models.package.fetch import KafkaChunks, PackageFetcher
-    from tailrace.models.package.open import open_package, verified_manifest
+    from tailrace.models.package.open import known_to, open_package
     from tailrace.signing.signers import TRAINER
     from tailrace.signing.trust import TrustStore
-    from tailrace.streaming.backends.kafka.reading import read_all
 
     home = home_dir()
     trust = TrustStore(home / "keys", past=True)
-    catalog = Catalog(lambda record: verified_manifest(record, trust))
-    state = ControlState(ControlRecords.of(connection), {lanes.MANIFESTS: catalog.apply})
-    state.take(read_all(connection, state.topics))
+    catalog = Catalog(known_to(home))
+    fold_all(connection, catalog)
     record = catalog.record(contract.model, version)
     try:
         if record is not None:

@@ -8,6 +8,7 @@ from typing import Any
 from tailrace.contracts.records import lanes
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.copies import Copies
+from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
@@ -48,24 +49,24 @@ class ControlFacts:
         models: Collection[str],
         report: VerifyReport,
     ) -> None:
-        self._records, self._copies = records, Copies()
+        self._copies = Copies()
         self._manifest = manifest
         self._models = models
         self._report = report
         self.contracts = Contracts()
+        self._state = ControlState(records, self.contracts)
         self.decisions = Decisions(self.contracts)
         self.messages: list[Message] = []
 
     def take(self, message: Message) -> None:
         """Takes the next record in."""
-        topic, record = message.topic(), self._records.read(message)
+        (taken,) = self._state.take([message])
+        topic, record = taken.topic, taken.record
         if record is None:  # it counts for nothing anywhere
             return
         if topic in (lanes.CONTRACTS, lanes.MANIFESTS, lanes.ROLLOUTS):
             self.messages.append(message)
-        if topic == lanes.CONTRACTS:
-            self.contracts.apply(record)
-        elif topic == lanes.MANIFESTS:
+        if topic == lanes.MANIFESTS:
             self._published(record)
         elif topic in _DECISIONS:
             self._decided(message, record)

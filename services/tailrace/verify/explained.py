@@ -11,13 +11,13 @@ import numpy as np
 
 from tailrace.avro.codec import Codec
 from tailrace.connection import Connection, home_dir
-from tailrace.contracts.records import lanes
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.fold import ControlState
 from tailrace.errors import TailraceError
 from tailrace.models.catalog import Catalog
 from tailrace.models.columns import Columns, plain
 from tailrace.models.formats.load import LoadedModel
+from tailrace.models.package.open import known_to
 from tailrace.scorer.batch import Batch
 from tailrace.scorer.contract_plan import ServingPlan
 from tailrace.scorer.explain import explained_output, said, shapley
@@ -25,7 +25,7 @@ from tailrace.scorer.fill_missing import fill_missing
 from tailrace.scorer.pipeline import check
 from tailrace.scorer.read_request import read_requests
 from tailrace.streaming.records import Message, RecordRef
-from tailrace.verify.logged import ALWAYS, Logged, LoggedPredictions, Span, known_to, packages
+from tailrace.verify.logged import ALWAYS, Logged, LoggedPredictions, Span, packages
 from tailrace.verify.received import received
 from tailrace.verify.rescore import is_here
 
@@ -136,7 +136,7 @@ def _one(found: list[Logged], name: str) -> Logged:
 
 def _manifest(logged: LoggedPredictions, home: Path, model: str, version: int) -> dict[str, Any]:
     catalog = Catalog(known_to(home))
-    ControlState(logged.records, {lanes.MANIFESTS: catalog.apply}).take(logged.control)
+    ControlState(logged.records, catalog).take(logged.control)
     found = catalog.record(model, version)
     if found is None:
         raise TailraceError(f"version {version} of {model} was never published: `tailrace verify` says more")

@@ -12,13 +12,14 @@ from confluent_kafka import (
     ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
-    KafkaException,
 )
 from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType
 
 from tailrace.connection import Connection
-from tailrace.errors import TailraceError, Unavailable
+from tailrace.errors import TailraceError
+from tailrace.streaming.backends.kafka.clients import reader_options
+from tailrace.streaming.backends.kafka.errors import asking
 from tailrace.streaming.records import Message, TopicPartition
 
 _EARLIEST, _LATEST = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -38,7 +39,7 @@ class Log:
     """A cluster, until it is closed. Every method raises `Unavailable` where Kafka does not answer."""
 
     def __init__(self, connection: Connection) -> None:
-        self._kafka, self._bootstrap = connection.kafka, connection.bootstrap
+        self._kafka, self._name = connection.kafka, f"Kafka at {connection.bootstrap}"
         self._open = ExitStack()
         self._admin = self._open.enter_context(AdminClient(dict(connection.kafka)))
 
@@ -51,7 +52,7 @@ class Log:
         The end is that of the log, open transactions included: a commit can return before its records are
         readable, so the end that a read_committed consumer is shown may be too low.
         """
-        with _asking(self._bootstrap):
+        with asking(self._name):
             found = self._admin.list_topics(timeout=_ANSWER_S).topics
             places = [TopicPartition(t, p) for t in topics if t in found for p in sorted(found[t].partitions)]
             lows, ends = self._offsets(places, _EARLIEST), self._offsets(places, _LATEST)
@@ -66,17 +67,7 @@ class Log:
         behind = {p for p, r in ranges.items() if r.low < r.end}
         if not behind:
             return
-        consumer = Consumer(
-            {
-                **self._kafka,
-                "group.id": "tailrace-verify",  # librdkafka demands one; nothing is committed
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "error",
-                "enable.partition.eof": True,
-                "fetch.wait.max.ms": 100,  # how soon a partition's end is told
-            }
-        )
+        consumer = Consumer(reader_options(self._kafka, "tailrace-verify"))
         try:
             consumer.assign([Place(*p, ranges[p].low) for p in behind])
             moved = time.monotonic()
@@ -103,7 +94,7 @@ class Log:
 
     def compacted(self, topic: str) -> bool:
         resource = ConfigResource(ResourceType.TOPIC, topic)
-        with _asking(self._bootstrap):
+        with asking(self._name):
             config = self._admin.describe_configs([resource])[resource].result(_ANSWER_S)
         return "compact" in str(config["cleanup.policy"].value)
 
@@ -114,7 +105,7 @@ class Log:
         if not partitions:
             return {}
         asked = ConsumerGroupTopicPartitions(group, [Place(*p) for p in partitions])
-        with _asking(self._bootstrap):
+        with asking(self._name):
             answer = self._admin.list_consumer_group_offsets([asked])[group].result(_ANSWER_S)
         found = {(p.topic, p.partition): p.offset for p in answer.topic_partitions or [] if p.offset >= 0}
         return {p: found.get(p) for p in partitions}
@@ -126,7 +117,7 @@ class Log:
         if not partitions:
             return {}
         asked = {Place(*p): OffsetSpec.for_timestamp(time_ms) for p in partitions}
-        with _asking(self._bootstrap):
+        with asking(self._name):
             futures = self._admin.list_offsets(asked, request_timeout=_ANSWER_S)
             found = {(p.topic, p.partition): f.result(_ANSWER_S).offset for p, f in futures.items()}
         return {p: found[p] if found[p] >= 0 else None for p in partitions}
@@ -155,17 +146,3 @@ def _position(message: Any) -> int | None:
     if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
         raise TailraceError(f"retention deleted records while they were read ({error.str()}): run it again")
     return None  # librdkafka says so and tries again by itself
-
-
-class _asking:  # noqa: N801 - reads as a statement
-    """Turns librdkafka's errors into ours."""
-
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, KafkaException):
-            reason = error.args[0].str()
-            raise Unavailable(f"Kafka at {self._bootstrap} does not answer: {reason}") from error

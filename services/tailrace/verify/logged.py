@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +19,8 @@ from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.errors import BadRecord, UsageError
 from tailrace.models.formats.load import LoadedModel
-from tailrace.models.manifest import Manifest
 from tailrace.models.package.fetch import KafkaChunks, PackageFetcher
-from tailrace.models.package.open import open_package, verified_manifest
+from tailrace.models.package.open import open_package
 from tailrace.scorer.versions import OpenVersion
 from tailrace.signing.signers import OWNER
 from tailrace.signing.trust import TrustStore
@@ -69,7 +68,7 @@ class LoggedPredictions:
         self.records = ControlRecords.of(connection)
         """Reads control records."""
         contracts = Contracts()
-        ControlState(self.records, {lanes.CONTRACTS: contracts.apply}).take(self.control)
+        ControlState(self.records, contracts).take(self.control)
         self.contracts = contracts
         known = {applied.model: applied.contract.lane for applied in contracts.by_digest.values()}
         if model is not None and model not in known:
@@ -126,12 +125,6 @@ class LoggedPredictions:
 
 def _least(offset: int | None, end: int) -> int:
     return end if offset is None else min(offset, end)
-
-
-def known_to(home: Path) -> Callable[[Mapping[str, Any]], Manifest]:
-    """Gives the manifest of a record that is of somebody whom the home trusts, or did; raises PackageRefused."""
-    trust = TrustStore(home / "keys", past=True)
-    return lambda record: verified_manifest(record, trust)
 
 
 def packages(connection: Connection, home: Path, revoked: set[str] | None = None) -> OpenVersion:

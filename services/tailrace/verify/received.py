@@ -21,7 +21,7 @@ def received(prediction: Message, codec: Codec, registry: Registry) -> Message:
     schema: Any = codec.writer_schema(schema_id)
     request_schema = next(f["type"] for f in schema["fields"] if f["name"] == "request")
     source = RecordRef(**event["source"])
-    lane = Lane(source.topic.removesuffix(".requests"))
+    lane = Lane.of(source.topic)
     request_id = registry.register(subject(lane.requests, event["model"], lane.name), request_schema)
     value = codec.encode(request_id, event["request"])
     return PlainMessage(*source, value, prediction.key(), timestamp_ms=event["event_time"])

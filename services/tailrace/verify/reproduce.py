@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from tailrace.connection import Connection, home_dir
 from tailrace.models.package.fingerprint import runtime_versions
+from tailrace.models.package.open import known_to
 from tailrace.streaming.records import RecordRef
-from tailrace.verify.logged import ALWAYS, Logged, LoggedPredictions, Span, known_to, messages_at, packages
+from tailrace.verify.logged import ALWAYS, Logged, LoggedPredictions, Span, messages_at, packages
 from tailrace.verify.rescore import Rescored, Rescorer, is_here
 
 AT_ONCE = 10_000

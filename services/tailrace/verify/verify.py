@@ -13,12 +13,11 @@ from tailrace.avro.codec import Codec
 from tailrace.avro.registry import RegistryClient
 from tailrace.clickhouse.client import ClickHouse
 from tailrace.connection import Connection, home_dir
-from tailrace.contracts.records import lanes
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.errors import UsageError
+from tailrace.models.package.open import known_to
 from tailrace.streaming.backends.kafka.topics import LANE, topics_read_by
 from tailrace.streaming.records import Message
 from tailrace.streaming.records import TopicPartition as Partition
@@ -26,7 +25,7 @@ from tailrace.verify.control_facts import READ_IN_ORDER, ControlFacts
 from tailrace.verify.counting_reader import CountingReader
 from tailrace.verify.lane_answers import SCORER, LaneAnswers
 from tailrace.verify.log import Log, OffsetRange
-from tailrace.verify.logged import known_to, messages_at, packages
+from tailrace.verify.logged import messages_at, packages
 from tailrace.verify.outcomes import LaneOutcomes
 from tailrace.verify.prediction_header import Heads
 from tailrace.verify.report import VerifyReport
@@ -113,19 +112,16 @@ class Verification:
 
     def _applied(self) -> Contracts:
         applied = Contracts()
-        state = ControlState(self._records, {lanes.CONTRACTS: applied.apply})
+        state = ControlState(self._records, applied)
         state.take(self._log.read(self._log.retained(state.topics)))
         return applied
 
     def _models(self, applied: Contracts) -> frozenset[str]:
         """Those that are verified: all, or those of one lane."""
-        current = applied.current
         if self._model is None:
-            return frozenset(current)
-        if self._model not in current:
-            known = ", ".join(sorted(current)) or "none yet"
-            raise UsageError(f"no contract of a model {self._model!r} is applied (known: {known})")
-        return frozenset(each.model for each in applied.on_lane(current[self._model].contract.lane))
+            return frozenset(applied.current)
+        lane = applied.in_force(self._model).contract.lane
+        return frozenset(each.model for each in applied.on_lane(lane))
 
     def _bounds(self, lane: Lane) -> _Lane:
         requests = list(self._log.retained([lane.requests]))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.streaming.records import DeadLetter, Message, TopicPartition
 from tailrace.streaming.watermark_records import mark_stream, mark_time
@@ -49,9 +50,9 @@ def _count_topic(
     is_row = np.array([message.value() is not None for message in messages], dtype=np.bool_)
     rows = [message for message in messages if message.value() is not None]
     read = windows.read(topic, rows) if rows else ReadRows(np.empty(0, dtype=np.int64), {}, None)
-    lane = topic.rpartition(".")[0]
+    lane = Lane.of(topic)
     counted.dead_letters.extend(
-        DeadLetter(f"{lane}.dead-letters", rows[at], bad.code, bad.reason, bad.field)
+        DeadLetter(lane.dead_letters, rows[at], bad.code, bad.reason, bad.field)
         for at, bad in sorted(read.bad.items())
     )
     if stream is None:
@@ -64,16 +65,16 @@ def _count_topic(
         )
     if rows:
         for model, cell in windows.count(topic, read, before[is_row]):
-            counted.cells[lane, model].append(cell)
+            counted.cells[lane.name, model].append(cell)
 
 
 def _honest(
     windows: Windows, topic: str, messages: Sequence[Message], counted: CountedBatch
 ) -> Sequence[Message]:
     """The messages without those that have neither a value nor a mark, or a mark further ahead than any honest one."""
-    lane = topic.rpartition(".")[0]
+    lane = Lane.of(topic)
     applied = (each for history in windows.contracts().history.values() for each in history)
-    ahead = max((a.contract.event_time.ahead_ms for a in applied if a.contract.lane == lane), default=0)
+    ahead = max((a.contract.event_time.ahead_ms for a in applied if a.contract.lane == lane.name), default=0)
     kept = []
     for message in messages:
         if message.value() is None:
@@ -81,7 +82,7 @@ def _honest(
             if time is None or time > appended + ahead:
                 code = "empty" if time is None else "event-time-ahead"
                 reason = "neither a value nor a mark, or a mark far ahead of its append time"
-                counted.dead_letters.append(DeadLetter(f"{lane}.dead-letters", message, code, reason))
+                counted.dead_letters.append(DeadLetter(lane.dead_letters, message, code, reason))
                 continue
         kept.append(message)
     return kept

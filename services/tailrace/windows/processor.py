@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from tailrace.contracts.records.control_codec import ControlCodec
@@ -21,7 +22,7 @@ from tailrace.errors import Unavailable
 from tailrace.streaming.backends.abstract import Committed, History, Retriable
 from tailrace.streaming.bounds import STEP, Bounds, Budget
 from tailrace.streaming.processor import Clock, Output
-from tailrace.streaming.records import Message, PausedPartition, Record, TopicPartition
+from tailrace.streaming.records import DeadLetter, Message, PausedPartition, Record, TopicPartition
 from tailrace.windows.closing import ModelWindows, PartPlace, is_before
 from tailrace.windows.counting import Clocks, count, crosses, parts
 from tailrace.windows.kinds import NO_TIME, Windows
@@ -38,10 +39,12 @@ _Open = dict[int, dict[str, ModelWindows]]
 
 
 class _Draft(NamedTuple):
-    """What a batch changes, once it is committed."""
+    """What a batch comes to, and what it changes once it is committed."""
 
-    output: Output
     records: list[Record]
+    dead_letters: list[DeadLetter]
+    paused: dict[TopicPartition, PausedPartition]
+    metadata_of: dict[TopicPartition, str]
     clocks: dict[tuple[TopicPartition, str], int]
     told: dict[tuple[TopicPartition, str], int]
     windows: _Open
@@ -86,7 +89,6 @@ class WindowedProcessor:
         # What was read again and not put together yet.
         self._kept: dict[int, dict[str, bytes | None]] = {}
         self._parts: dict[int, list[Message]] = {}
-        self._drafted: _Draft | None = None
 
     # The seam to the loop ---
 
@@ -143,8 +145,7 @@ class WindowedProcessor:
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         self._put_together()
-        records: list[Record] = []
-        draft = _Draft(Output(records), records, {}, {}, {}, {}, {})
+        draft = _Draft([], [], {}, {}, {}, {}, {}, {}, {})
         budget = Budget(self._bounds, clock)
         self._count([message for message in batch if message.topic() != WINDOW_PARTS], draft)
         by_partition: dict[int, list[Message]] = defaultdict(list)
@@ -155,18 +156,21 @@ class WindowedProcessor:
             by_partition = {partition: [] for partition, more in self._more.items() if more}
         for partition, messages in by_partition.items():
             self._close(partition, messages, draft, budget)
-        self._drafted = draft
-        return draft.output
+        return Output(
+            draft.records,
+            draft.dead_letters,
+            draft.paused,
+            metadata_of=draft.metadata_of,
+            on_committed=partial(self._apply, draft),
+        )
 
-    def committed(self, output: Output) -> None:
-        if self._drafted is not None and self._drafted.output is output:
-            self._clocks.update(self._drafted.clocks)
-            self._told.update(self._drafted.told)
-            for partition, models in self._drafted.windows.items():
-                self._open[partition].update(models)
-            self._ends.update(self._drafted.ends)
-            self._more.update(self._drafted.more)
-            self._drafted = None
+    def _apply(self, draft: _Draft) -> None:
+        self._clocks.update(draft.clocks)
+        self._told.update(draft.told)
+        for partition, models in draft.windows.items():
+            self._open[partition].update(models)
+        self._ends.update(draft.ends)
+        self._more.update(draft.more)
 
     def waiting(self) -> str | None:
         return None if self._kind.topics() else "no contract has been applied yet: `tailrace apply`"
@@ -177,7 +181,7 @@ class WindowedProcessor:
         if not messages:
             return
         counted = count(self._kind, messages, self._clocks)
-        draft.output.dead_letters += counted.dead_letters
+        draft.dead_letters.extend(counted.dead_letters)
         draft.clocks.update(counted.clocks)
         self._tell_clocks(messages, draft)
         contracts = self._contracts_by_lane()
@@ -230,7 +234,7 @@ class WindowedProcessor:
             facts[tp][stream] = time
         for tp in {TopicPartition(message.topic(), message.partition()) for message in messages}:
             if tp in facts:
-                draft.output.metadata_of[tp] = json.dumps(facts[tp])
+                draft.metadata_of[tp] = json.dumps(facts[tp])
 
     def _part(self, part: dict[str, Any]) -> Record:
         headers = [(KIND, self._kind.kind.encode())]
@@ -256,7 +260,7 @@ class WindowedProcessor:
                 touched[model].add(self._kind, part, _place(message))
             except Unavailable as away:
                 end = message.offset()
-                draft.output.paused[TopicPartition(WINDOW_PARTS, partition)] = PausedPartition(end, str(away))
+                draft.paused[TopicPartition(WINDOW_PARTS, partition)] = PausedPartition(end, str(away))
                 break
         before = PartPlace(end - self._keep_after, appended - KEEP_AFTER_MS)
         for model, windows in models.items():
@@ -275,7 +279,7 @@ class WindowedProcessor:
             is_before(at, before) for at in needed
         )
         facts = {"from": min((place.offset for place in needed), default=end)}
-        draft.output.metadata_of[TopicPartition(WINDOW_PARTS, partition)] = json.dumps(facts)
+        draft.metadata_of[TopicPartition(WINDOW_PARTS, partition)] = json.dumps(facts)
 
     def _state(self, partition: int, model: str, name: str, value: bytes | None) -> Record:
         key = "/".join([self._kind.kind, model, *([name] if name else [])])

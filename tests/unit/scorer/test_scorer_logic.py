@@ -422,7 +422,7 @@ def test_an_alert_of_a_batch_that_is_given_up_is_raised_again() -> None:
     assert len(bench.alerts(bench.logic.process([message], clock))) == 1
     output = bench.logic.process([message], clock)
     assert len(bench.alerts(output)) == 1
-    bench.logic.committed(output)
+    output.on_committed()
     assert bench.alerts(bench.logic.process([message], clock)) == []
 
 

@@ -88,6 +88,7 @@ class Passing:
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         self.batches.append([m.value() for m in batch])
         output = Output([Record(ANSWERS, m.value(), m.key()) for m in batch])
+        output.on_committed = lambda: self.committed(output)
         self.do(batch, output)
         return output
 

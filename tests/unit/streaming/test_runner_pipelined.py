@@ -32,9 +32,8 @@ class Ahead(Passing):
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         self.story.append(f"{int(batch[0].value() or b'')}...")
-        output = Output(pipelined=True)
-        passed = super().process(batch, clock)
-        output.records, output.paused = passed.records, passed.paused
+        output = super().process(batch, clock)
+        output.pipelined = True
         return output
 
     def committed(self, output: Output) -> None:

@@ -101,7 +101,7 @@ class Instances:
             known = self.committed.get(tp, Committed(0)).metadata
             facts = output.metadata_of.get(tp) or known
             self.committed[tp] = Committed(message.offset() + 1, facts)
-        logic.committed(output)
+        output.on_committed()
         return len(batch)
 
     def finish(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 CONTRACTS = "tailrace.contracts"
 MANIFESTS = "tailrace.model-manifests"
@@ -32,55 +32,40 @@ CONTROL_TOPICS = (
     CLOCKS,
 )
 
-LANE_SUFFIXES = (
-    "requests",
-    "predictions",
-    "shadow-predictions",
-    "labels",
-    "actions",
-    "rekeyed",
-    "outcomes",
-    "dead-letters",
-)
+
+class _LaneTopic:
+    """A topic of a lane, named as the attribute is."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.suffix = name.replace("_", "-")
+
+    def __get__(self, lane: Lane, owner: type) -> str:
+        return f"{lane.name}.{self.suffix}"
 
 
-class Lane(NamedTuple):
+@dataclass(frozen=True, order=True)
+class Lane:
     """The topics of one lane, all with the same number of partitions and keyed by the producer's key."""
 
     name: str
 
-    @property
-    def requests(self) -> str:
-        return f"{self.name}.requests"
+    requests = _LaneTopic()
+    predictions = _LaneTopic()
+    shadow_predictions = _LaneTopic()
+    labels = _LaneTopic()
+    actions = _LaneTopic()
+    rekeyed = _LaneTopic()
+    outcomes = _LaneTopic()
+    dead_letters = _LaneTopic()
 
-    @property
-    def predictions(self) -> str:
-        return f"{self.name}.predictions"
-
-    @property
-    def shadow_predictions(self) -> str:
-        return f"{self.name}.shadow-predictions"
-
-    @property
-    def labels(self) -> str:
-        return f"{self.name}.labels"
-
-    @property
-    def actions(self) -> str:
-        return f"{self.name}.actions"
-
-    @property
-    def rekeyed(self) -> str:
-        return f"{self.name}.rekeyed"
-
-    @property
-    def outcomes(self) -> str:
-        return f"{self.name}.outcomes"
-
-    @property
-    def dead_letters(self) -> str:
-        return f"{self.name}.dead-letters"
+    @classmethod
+    def of(cls, topic: str) -> Lane:
+        """The lane that a topic is of."""
+        return cls(topic.rpartition(".")[0])
 
     @property
     def topics(self) -> tuple[str, ...]:
         return tuple(f"{self.name}.{suffix}" for suffix in LANE_SUFFIXES)
+
+
+LANE_SUFFIXES = tuple(topic.suffix for topic in vars(Lane).values() if isinstance(topic, _LaneTopic))

@@ -36,14 +36,11 @@ _NUMBER = re.compile(r"-?[0-9]{1,19}")
 _TIMES = ("since", "window_start", "window_end")
 
 
-def check_record(name: str, record: Mapping[str, Any]) -> None:
-    """Raises RecordRefused where a decoded record of the schema called so cannot be what it should be."""
+def check_model(record: Mapping[str, Any]) -> None:
+    """Of a record of any kind: it is about no model, or about one that can be."""
     model = record.get("model")
     if model is not None and (len(model) > MODEL_LENGTH or not re.fullmatch(MODEL_PATTERN, model)):
         raise RecordRefused(f"{model[:100]!r} is no model's name")
-    check = CHECKS.get(name)
-    if check is not None:
-        check(record)
 
 
 def check_step(record: Mapping[str, Any]) -> None:
@@ -102,12 +99,3 @@ def _integer(facts: Mapping[str, str], name: str) -> None:
     text = facts.get(name)
     if text is not None and (not _NUMBER.fullmatch(text) or abs(int(text)) > _LARGEST):
         raise RecordRefused(f"{name} is {text[:100]!r}, not a whole number")
-
-
-CHECKS: Mapping[str, Check] = {
-    "Contract": check_contract,
-    "Rollout": check_rollout,
-    "Clock": check_clock,
-    "Alert": check_alert,
-    "TrainingRun": check_run,
-}

@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records.lanes import CONTRACTS
+from tailrace.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Contracts:
         by_digest: all that ever were in force, by digest.
     """
 
+    topic = CONTRACTS
+
     def __init__(self) -> None:
         self.current: dict[str, AppliedContract] = {}
         self.history: dict[str, list[AppliedContract]] = {}
@@ -48,6 +52,19 @@ class Contracts:
         """The revision in force; 0 where there is none."""
         applied = self.current.get(model)
         return applied.revision if applied else 0
+
+    def in_force(self, model: str) -> AppliedContract:
+        """The contract in force of a model.
+
+        Raises:
+            UsageError: none of this model was applied.
+        """
+        if model not in self.current:
+            known = ", ".join(sorted(self.current)) or "none yet"
+            raise UsageError(
+                f"no contract of a model {model!r} is applied (known: {known}): `tailrace apply FILE`"
+            )
+        return self.current[model]
 
     def apply(self, record: Mapping[str, Any], offset: int = 0) -> bool:
         """Takes one decoded record (schema ``contract.avsc``); says whether it came into force."""

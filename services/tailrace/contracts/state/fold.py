@@ -1,19 +1,26 @@
 """The one fold of control topics: reads what is new, and applies what counts.
 
-Which topics are folded, and into what, is given from above: contracts and clocks are folded here, rollouts and packages
-where models are known.
+What is folded is given from above: contracts and clocks are known here, rollouts and packages where models are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.streaming.records import Message
 
-Apply = Callable[[Mapping[str, Any], int], bool]
-"""Takes a decoded record and its offset; says whether it came into force."""
+
+class Fold(Protocol):
+    """What the records of a topic come to."""
+
+    @property
+    def topic(self) -> str: ...
+
+    def apply(self, record: Mapping[str, Any], offset: int, /) -> bool:
+        """Takes a decoded record and its offset, in the topic's order; says whether it came into force."""
+        ...
 
 
 class Taken(NamedTuple):
@@ -33,11 +40,11 @@ class ControlState:
 
     Args:
         records: reads and checks.
-        folds: by topic, what its records are applied to.
+        folds: of the kinds of record that are needed; records of other topics are read and applied to nothing.
     """
 
-    def __init__(self, records: ControlRecords, folds: Mapping[str, Apply]) -> None:
-        self._records, self._folds = records, folds
+    def __init__(self, records: ControlRecords, *folds: Fold) -> None:
+        self._records, self._folds = records, {fold.topic: fold for fold in folds}
 
     @property
     def topics(self) -> Sequence[str]:
@@ -58,5 +65,5 @@ class ControlState:
             yield Taken(message, record, self._apply(message, record))
 
     def _apply(self, message: Message, record: Mapping[str, Any] | None) -> bool:
-        apply = self._folds.get(message.topic())
-        return apply is not None and record is not None and apply(record, message.offset())
+        fold = self._folds.get(message.topic())
+        return fold is not None and record is not None and fold.apply(record, message.offset())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tailrace.contracts.records import lanes
+from tailrace.contracts.state import checks
 from tailrace.signing.signers import (
     CLOCK,
     DRIFT,
@@ -38,6 +39,7 @@ class RecordKind:
         signature: ``header``, see signing/records.py; ``field`` where the record carries its own.
         checked_by: who believes no record whose signature does not count.
         copy: why a copy at another place counts for nothing.
+        check: what a record is held against beyond its schema.
     """
 
     name: str
@@ -46,6 +48,7 @@ class RecordKind:
     signature: Literal["header", "field"]
     checked_by: tuple[str, ...]
     copy: str
+    check: checks.Check | None = None
 
 
 _FOLLOWS = "names the revision that it follows, which is past"
@@ -62,6 +65,7 @@ KINDS = {
             "header",
             (SCORER, SHADOW_SCORER, JOINER, DRIFT, EVALUATOR, TRAINER, ROLLOUT, SINK, CLOCK, COMMAND_LINE),
             _FOLLOWS,
+            checks.check_contract,
         ),
         RecordKind(
             "Rollout",
@@ -70,6 +74,7 @@ KINDS = {
             "header",
             (SCORER, SHADOW_SCORER, TRAINER, ROLLOUT, COMMAND_LINE),
             _FOLLOWS,
+            checks.check_rollout,
         ),
         RecordKind(
             "Clock",
@@ -78,6 +83,7 @@ KINDS = {
             "header",
             (SCORER, SHADOW_SCORER, CLOCK, ROLLOUT, COMMAND_LINE),
             _FOLLOWS,
+            checks.check_clock,
         ),
         RecordKind(
             "ModelManifest",
@@ -95,7 +101,15 @@ KINDS = {
             (ROLLOUT, TRAINER),
             "a command of that id was decided before",
         ),
-        RecordKind("Alert", lanes.ALERTS, SERVICES, "header", (ROLLOUT, TRAINER, COMMAND_LINE), _FIRST),
+        RecordKind(
+            "Alert",
+            lanes.ALERTS,
+            SERVICES,
+            "header",
+            (ROLLOUT, TRAINER, COMMAND_LINE),
+            _FIRST,
+            checks.check_alert,
+        ),
         RecordKind(
             "PerformanceReport",
             lanes.PERFORMANCE_REPORTS,
@@ -106,7 +120,13 @@ KINDS = {
         ),
         RecordKind("DriftReport", lanes.DRIFT_REPORTS, (DRIFT,), "header", (ROLLOUT, TRAINER), _FIRST),
         RecordKind(
-            "TrainingRun", lanes.TRAINING_RUNS, (TRAINER,), "header", (ROLLOUT, TRAINER, COMMAND_LINE), _FIRST
+            "TrainingRun",
+            lanes.TRAINING_RUNS,
+            (TRAINER,),
+            "header",
+            (ROLLOUT, TRAINER, COMMAND_LINE),
+            _FIRST,
+            checks.check_run,
         ),
     )
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, cast
 
+from tailrace.contracts.records.lanes import CLOCKS
+
 Owner = Literal["wall", "replay"]
 WALL: Owner = "wall"
 REPLAY: Owner = "replay"
@@ -28,6 +30,8 @@ class LaneClocks:
     Attributes:
         current: by lane. A lane that is not in it has no clock: nobody marks its silence.
     """
+
+    topic = CLOCKS
 
     def __init__(self) -> None:
         self.current: dict[str, LaneClock] = {}

@@ -12,7 +12,7 @@ from tailrace.access.home_identity import home_id
 from tailrace.avro.registry import Registry, RegistryClient
 from tailrace.connection import Connection, home_dir
 from tailrace.contracts.records.control_codec import CONTROL_NAMES, ControlCodec
-from tailrace.contracts.state.checks import RecordRefused, check_record
+from tailrace.contracts.state.checks import RecordRefused, check_model
 from tailrace.contracts.state.kinds import KIND_OF_TOPIC, KINDS, RecordKind
 from tailrace.errors import BadRecord
 from tailrace.signing.errors import SignatureRefused
@@ -109,8 +109,10 @@ class ControlRecords:
             return ReadControlRecord()
         try:
             record = self.codec.decode(CONTROL_NAMES[topic], value)
-            check_record(CONTROL_NAMES[topic], record)
+            check_model(record)
             kind = KIND_OF_TOPIC.get(topic)
+            if kind is not None and kind.check is not None:
+                kind.check(record)
             if kind is not None and kind.signature == "header":
                 self._verify(kind, message, record)
         except BadRecord as bad:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tailrace.contracts.language.model_contract import ModelContract
@@ -23,6 +24,7 @@ __all__ = [
     "Fetch",
     "PackageRefused",
     "Verified",
+    "known_to",
     "loaded_and_tried",
     "open_package",
     "open_reference",
@@ -155,6 +157,12 @@ def open_reference(
     manifest = verified_manifest(record, trust)
     parts = _parts(manifest, ["reference"], fetch, chunks_of(record), package_bytes)
     return manifest, Reference.from_bytes(parts["reference"])
+
+
+def known_to(home: Path) -> Callable[[Mapping[str, Any]], Manifest]:
+    """Gives the manifest of a record that is of somebody whom the home trusts, or did; raises PackageRefused."""
+    trust = TrustStore(home / "keys", past=True)
+    return lambda record: verified_manifest(record, trust)
 
 
 def verified_manifest(record: Mapping[str, Any], trust: TrustStore) -> Manifest:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tailrace.contracts.records.lanes import ROLLOUTS
 from tailrace.contracts.state.checks import EVENT_TIME, SEQUENCE
 
 __all__ = [
@@ -158,6 +159,8 @@ class Rollouts:
         steps: how many records were winners.
         sequences: by model, the highest sequence of a package that was let in (see ``models/package/open.py``).
     """
+
+    topic = ROLLOUTS
 
     def __init__(self) -> None:
         self.current: dict[str, RolloutState] = {}

@@ -7,7 +7,7 @@ both backends to it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from tailrace.streaming.records import Message, Record, TopicPartition
@@ -218,6 +218,12 @@ class LogReader(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def read_to_end(reader: LogReader) -> Iterator[Message]:
+    """Everything that was in a reader's topics when it was made, each partition in order."""
+    while not reader.caught_up():
+        yield from reader.poll(0.2)
 
 
 class Backend(Protocol):

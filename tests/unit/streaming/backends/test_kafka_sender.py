@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from tailrace.client.errors import DeliveryFailed
 from tailrace.streaming.backends.kafka.clients import BoundedProducer, is_unknown
+from tailrace.streaming.records import Record
 
 SOON_S = 0.1
 
@@ -96,6 +99,33 @@ def test_a_producer_with_a_fatal_error_is_replaced() -> None:
     own.produce("t", b"a")
     assert own.flush(1) == 0
     assert made[1].taken == [b"a"]
+
+
+class Placing(Silent):
+    """Takes what comes, the last first, and refuses what says so."""
+
+    def flush(self, timeout_s: float) -> int:
+        for offset, (value, report) in reversed([*enumerate(zip(self.taken, self.reports, strict=True))]):
+            refused = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED) if value == b"refused" else None
+            report(refused, SimpleNamespace(offset=lambda offset=offset: offset))
+        return 0
+
+
+def test_delivered_records_have_their_offsets_in_the_order_in_which_they_were_given() -> None:
+    own, _ = sender(Placing)
+    assert own.deliver([Record("t", b"a"), Record("t", b"b", partition=1)], 1) == [0, 1]
+    assert own.deliver([], 1) == []
+
+
+def test_records_are_not_delivered_where_kafka_refuses_one_or_does_not_say() -> None:
+    own, _ = sender(Placing)
+    with pytest.raises(KafkaException) as failed:
+        own.deliver([Record("t", b"a"), Record("t", b"refused")], 1)
+    assert not is_unknown(failed.value.args[0])
+    silent, _ = sender(Silent)
+    with pytest.raises(KafkaException, match="has not said within") as failed:
+        silent.deliver([Record("t", b"a")], 0.01)
+    assert is_unknown(failed.value.args[0])
 
 
 def test_librdkafka_is_to_give_up_before_it_is_given_up() -> None:

@@ -9,8 +9,9 @@ timeout or to the next producer of its id.
 
 from __future__ import annotations
 
+import operator
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from threading import RLock, Thread
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from tailrace.streaming.records import Headers
+from tailrace.streaming.records import Headers, Record
 
 PATIENCE_S = 120.0
 """How long a record may be on its way."""
@@ -41,7 +42,7 @@ class BoundedProducer:
     a fatal error, too, a new producer goes on. Threads may share it.
 
     Args:
-        options: librdkafka's.
+        options: librdkafka's; idempotent, and partitioned as by Java, unless they say otherwise.
         make: makes a producer of them.
     """
 
@@ -55,7 +56,7 @@ class BoundedProducer:
         assert "transactional.id" not in options, "a transactional producer is dropped, not closed"
         # What librdkafka finds out by itself, it says first.
         own = {"delivery.timeout.ms": int(900 * patience_s)}
-        self._options = {**options, **own}
+        self._options = {"enable.idempotence": True, "partitioner": "murmur2_random", **options, **own}
         self._patience_s, self._make = patience_s, make
         self._lock = RLock()
         self._tickets = count()
@@ -104,6 +105,31 @@ class BoundedProducer:
                     raise
                 self._replace(producer)
 
+    def deliver(self, records: Iterable[Record], timeout_s: float) -> list[int]:
+        """The offsets of records, once Kafka has them all.
+
+        Raises:
+            KafkaException: it does not take one, or has not said so in time (`is_unknown`).
+        """
+        reports: list[tuple[KafkaError | None, Any]] = []
+        for number, record in enumerate(records):
+            reports.append((_no_answer(timeout_s), None))
+            self.produce(
+                record.topic,
+                record.value,
+                record.key,
+                partition=-1 if record.partition is None else record.partition,
+                headers=record.headers,
+                on_delivery=lambda *report, number=number: operator.setitem(reports, number, report),
+            )
+        self.flush(timeout_s)
+        offsets = []
+        for error, message in reports:
+            if error is not None:
+                raise KafkaException(error)
+            offsets.append(int(message.offset()))
+        return offsets
+
     def poll(self, timeout_s: float) -> None:
         """Lets reports come in."""
         self._producer.poll(timeout_s)
@@ -146,10 +172,32 @@ class BoundedProducer:
             self._producer = self._make(dict(self._options))
             given_up, self._on_their_way = self._on_their_way, {}
         Thread(target=end, args=(producer,), daemon=True).start()
-        error = KafkaError(KafkaError._MSG_TIMED_OUT, "Kafka has not said whether it has it")
         for one in given_up.values():
             if one.delivered is not None:
-                one.delivered(error, None)
+                one.delivered(_no_answer(self._patience_s), None)
+
+
+def _no_answer(within_s: float) -> KafkaError:
+    return KafkaError(
+        KafkaError._MSG_TIMED_OUT, f"Kafka has not said within {within_s:g} s whether it has it"
+    )
+
+
+def reader_options(kafka: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """Of a consumer that reads what is committed in partitions that it is assigned by hand.
+
+    Args:
+        group: librdkafka demands one; nothing is committed.
+    """
+    return {
+        **kafka,
+        "group.id": group,
+        "enable.auto.commit": False,
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+        "auto.offset.reset": "error",
+        "fetch.wait.max.ms": 100,  # how soon a partition's end is told
+    }
 
 
 def is_unknown(error: KafkaError) -> bool:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from confluent_kafka import KafkaError, KafkaException
 
+from tailrace.errors import TailraceError, Unavailable
 from tailrace.streaming.backends.abstract import (
     Abortable,
     Fatal,
@@ -61,6 +65,22 @@ _PASSING = frozenset(
         KafkaError.CONCURRENT_TRANSACTIONS,
     }
 )
+
+
+def for_people(error: KafkaError, kafka: str = "Kafka") -> Unavailable | TailraceError:
+    """The error for whoever has asked Kafka for something: it does not answer, or it refuses."""
+    if error.retriable() or error.code() < 0:
+        return Unavailable(f"{kafka} does not answer: {error.str()}")
+    return TailraceError(f"{kafka} refuses: {error.str()} ({error.name()})")
+
+
+@contextmanager
+def asking(kafka: str = "Kafka") -> Iterator[None]:
+    """Raises `for_people` for librdkafka's errors within the block."""
+    try:
+        yield
+    except KafkaException as error:
+        raise for_people(error.args[0], kafka) from error
 
 
 def kind(raised: KafkaError | KafkaException) -> LogError:

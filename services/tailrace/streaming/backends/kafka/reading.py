@@ -25,7 +25,8 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from tailrace.connection import Connection
 from tailrace.errors import TailraceError, Unavailable
-from tailrace.streaming.backends.abstract import Fatal, History, LogError, OutOfRange, Retriable
+from tailrace.streaming.backends.abstract import Fatal, History, LogError, OutOfRange, Retriable, read_to_end
+from tailrace.streaming.backends.kafka.clients import reader_options
 from tailrace.streaming.backends.kafka.errors import kind
 from tailrace.streaming.records import Message, TopicPartition
 
@@ -56,20 +57,13 @@ class _Reading:
         self._follow = follow
         self._ends = {tp: end for tp, end in ends.items() if end > (0 if follow else starts[tp])}
         try:
-            self._consumer: Any = Consumer(
-                {
-                    **connection.kafka,
-                    "group.id": "tailrace-reader",  # asked for by the library; nothing is committed
-                    "enable.auto.commit": False,
-                    "isolation.level": "read_committed",
-                    "enable.partition.eof": True,
-                    "auto.offset.reset": "earliest",
-                    "fetch.wait.max.ms": 100,  # how soon a partition's end is told
-                    "fetch.queue.backoff.ms": 10,
-                    "reconnect.backoff.max.ms": 1_000,
-                },
-                logger=log,
-            )
+            own = {
+                "auto.offset.reset": "earliest",
+                "fetch.queue.backoff.ms": 10,
+                "reconnect.backoff.max.ms": 1_000,
+            }
+            options = reader_options(connection.kafka, "tailrace-reader") | own
+            self._consumer: Any = Consumer(options, logger=log)
         except KafkaException as error:
             raise kind(error) from error
         self._consumer.assign(
@@ -229,12 +223,8 @@ def read_all(connection: Connection, topics: str | Sequence[str]) -> Iterator[Me
     Raises:
         TailraceError: a topic does not exist, or Kafka cannot be reached.
     """
-    reader = _patiently(connection, lambda: TopicReader(connection, topics))
-    try:
-        while not reader.caught_up():
-            yield from reader.poll(0.2)
-    finally:
-        reader.close()
+    with closing(_patiently(connection, lambda: TopicReader(connection, topics))) as reader:
+        yield from read_to_end(reader)
 
 
 def everything_on(connection: Connection, topics: Sequence[str]) -> list[Message]:

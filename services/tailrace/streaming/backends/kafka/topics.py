@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tailrace.connection import home_dir, running_addresses
-from tailrace.errors import TailraceError, Unavailable, UsageError
+from tailrace.errors import Unavailable, UsageError
 from tailrace.package_data import data_dir
+from tailrace.streaming.backends.kafka.errors import asking
 
 LANE = "LANE."
 LANE_PARTITIONS = "TAILRACE_LANE_PARTITIONS"
@@ -147,7 +148,7 @@ def ensure_topics(
         Unavailable: the cluster cannot be reached.
         TailraceError: it refuses (rights, policies).
     """
-    with _errors(), _admin(kafka) as admin:
+    with asking(), _admin(kafka) as admin:
         found = _partitions(admin, timeout)
         missing = [
             replace(topic, partitions=_lane_has(topic, found) or topic.partitions)
@@ -180,7 +181,7 @@ def align_topics(kafka: Mapping[str, str], differences: Sequence[Difference]) ->
                 )
             )
     if resources:
-        with _errors(), _admin(kafka) as admin:  # must outlive its futures
+        with asking(), _admin(kafka) as admin:  # must outlive its futures
             for done in admin.incremental_alter_configs(list(resources.values())).values():
                 done.result(_TIMEOUT)
     return [difference for difference in differences if difference.setting == "partitions"]
@@ -296,18 +297,3 @@ def _compare(topic: Topic, partitions: Mapping[str, int], config: Mapping[str, s
         for setting, value in wanted.items()
         if found.get(setting) != value
     ]
-
-
-class _errors:  # noqa: N801  (reads as a statement)
-    """Turns librdkafka's errors into ours."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        from confluent_kafka import KafkaException
-
-        if isinstance(error, KafkaException):
-            cause = error.args[0]
-            if cause.retriable() or cause.code() < 0:
-                raise Unavailable(f"Kafka does not answer: {cause.str()}") from error
-            raise TailraceError(f"Kafka refuses: {cause.str()} ({cause.name()})") from error
