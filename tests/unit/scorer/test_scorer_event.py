@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from tailrace.avro.columns.bytes_column import BytesColumn
 from tailrace.avro.encoding import long, sized
 from tailrace.avro.strict_types import plain
+from tailrace.contracts.language.guards.guard import Finding
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records.schemas import prediction_schema, request_schema
 from tailrace.models.guards.prediction_sets import PredictionIntervals, PredictionSets
 from tailrace.models.predictions import Predictions
-from tailrace.scorer.event import FIELDS, AnswerIdentity, ScoredAnswers, encode_events
-from tailrace.scorer.findings import Contribution, Finding, Findings
-from tailrace.scorer.policy import Choice
-from tailrace.scorer.rows import Replaced
-from tailrace.scorer.splice import Splice
+from tailrace.scorer.answers import AnswerIdentity, Choice, Contribution, ScoredAnswers
+from tailrace.scorer.rows import Findings, Replaced
+from tailrace.scorer.steps.event import FIELDS, encode_events
+from tailrace.scorer.steps.splice import Splice
 from tailrace.streaming.ids import id_role, prediction_id
 from tailrace.streaming.records import RecordRef
 
