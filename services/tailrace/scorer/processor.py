@@ -31,7 +31,7 @@ from tailrace.scorer.serving.handover import Handovers
 from tailrace.scorer.serving.load_shedding import TOO_SLOW, LatencyEstimates, shed_load
 from tailrace.scorer.serving.metrics import ServingMetrics
 from tailrace.scorer.serving.paused_partitions import PausedPartitions
-from tailrace.scorer.serving.quarantine import InFlight, Quarantined, StandIns, VersionQuarantine
+from tailrace.scorer.serving.quarantine import InFlight, Quarantined, VersionQuarantine
 from tailrace.scorer.steps.check_input import check
 from tailrace.scorer.steps.read_request import read_requests
 from tailrace.scorer.steps.route import Route, route
@@ -106,10 +106,7 @@ class ScoringProcessor:
             role, self._contracts, self._catalog, self._rollouts, open_version, executor, verify
         )
         self._quarantine = VersionQuarantine(role, self._rollouts)
-        self._stand_ins = StandIns(role, self._versions, self._quarantine)
-        self._in_flight = InFlight(
-            self._plans, self._versions, self._catalog, self._quarantine, self._stand_ins
-        )
+        self._in_flight = InFlight(role, self._plans, self._versions, self._catalog, self._quarantine)
         self._prepared = False
         self._handovers = Handovers(
             self._plans, self._contracts, self._rollouts, self._versions, self._quarantine
@@ -262,7 +259,7 @@ class ScoringProcessor:
                 if self._role == "shadow":
                     continue
             asks = without is not TOO_SLOW and (plan.has_fallback or without)
-            instead = self._stand_ins.instead_of(way.version, serving, plan) if asks else None
+            instead = self._in_flight.instead_of(way.version, serving, plan) if asks else None
             answer(work, rows, way, serving, self._runtime, clock, instead, without)
 
     def _in_time(

@@ -122,16 +122,11 @@ class Findings:
 
     def add(self, found: Mapping[int, Finding], flag: Flag | None = None) -> None:
         """Notes a finding about each of these rows, and raises a flag for them."""
-        numbers = {finding: number for number, finding in enumerate(dict.fromkeys(found.values()))}
-        which = [numbers[finding] for finding in found.values()]
-        self.add_some(np.array(list(found), dtype=np.int64), list(numbers), np.array(which), flag)
-
-    def add_some(
-        self, rows: Ints, findings: Sequence[Finding], which: Ints, flag: Flag | None = None
-    ) -> None:
-        """Notes about each of these rows the finding of its number in ``which``, and raises a flag for them."""
-        if not len(rows):
+        if not found:
             return
+        rows = np.array(list(found), dtype=np.int64)
+        numbers = {finding: number for number, finding in enumerate(dict.fromkeys(found.values()))}
+        findings, which = list(numbers), np.array([numbers[finding] for finding in found.values()])
         pairs, kind = distinct_numbers(self.which[rows] * len(findings) + which)
         self.which[rows] = len(self.kinds) + kind
         for pair in pairs.tolist():

@@ -21,10 +21,47 @@ from tailrace.models.guards.prediction_sets import PredictionIntervals, Predicti
 from tailrace.models.predictions import Predictions
 from tailrace.scorer.answers import AnswerIdentity, Choice, Contribution, ScoredAnswers
 from tailrace.scorer.rows import Findings, Replaced
-from tailrace.scorer.steps.event import FIELDS, encode_events
+from tailrace.scorer.steps.event import encode_events
 from tailrace.scorer.steps.splice import Splice
 from tailrace.streaming.ids import id_role, prediction_id
 from tailrace.streaming.records import RecordRef
+
+FIELDS = [
+    "prediction_id",
+    "request_id",
+    "key",
+    "event_time",
+    "source",
+    "model",
+    "version",
+    "artifact_digest",
+    "contract_digest",
+    "rollout_revision",
+    "runtime",
+    "role",
+    "arm",
+    "served_by",
+    "served_cause",
+    "request",
+    "replaced",
+    "score",
+    "probabilities",
+    "predicted_class",
+    "value",
+    "action",
+    "rule",
+    "action_propensity",
+    "arm_propensity",
+    "guardrails",
+    "guarded",
+    "coverage",
+    "prediction_set",
+    "interval_low",
+    "interval_high",
+    "explanation",
+    "latency_ms",
+]
+"""The fields of the prediction schema in the order in which they are written."""
 
 TARGETS = {
     "binary": "{name: bad, type: boolean}",

@@ -9,7 +9,6 @@ from tailrace.contracts.expressions.compiler import ColumnType, ExpressionError,
 from tailrace.contracts.language.durations import format_duration, parse_duration, parse_share
 from tailrace.contracts.language.expression_columns import policy_columns, request_columns, value_columns
 from tailrace.contracts.language.fields import ContextField, Feature
-from tailrace.contracts.language.guards.guards import GUARDS
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.names import RESERVED_FIELDS, RESERVED_MODEL_SUFFIX, RESERVED_MODELS
 from tailrace.contracts.language.sections import ALERT_PHRASES, match_alert
@@ -205,10 +204,6 @@ def _rules(contract: ModelContract) -> Findings:
 
 
 def _guardrails(contract: ModelContract) -> Findings:
-    for guard in GUARDS:
-        setting = contract.guardrails.of(guard)
-        for what, remedy in () if setting is None else guard.problems(setting):
-            yield Violation(("guardrails", guard.name), what, remedy)
     fallback = contract.guardrails.fallback
     wanted: Kind = "text" if contract.task == "multiclass" else "number"
     for index, step in enumerate(fallback):

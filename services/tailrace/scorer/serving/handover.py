@@ -27,7 +27,7 @@ LIMIT = 3500
 class Handover:
     """Positions are offsets behind the last record folded; ``behind`` gives the revision served by model.
 
-    ``count`` is what dead_letter_share.py has counted of the partition.
+    ``count`` is what dead_letters.py has counted of the partition.
     """
 
     contracts: int = 0

@@ -99,38 +99,6 @@ def _place(role: Role, version: int, state: RolloutState) -> str | None:
     return "canary" if state.canary is not None and version == state.canary.version else None
 
 
-class StandIns:
-    """Beside a champion the previous one, beside another version the champion; none that is quarantined."""
-
-    def __init__(self, role: Role, versions: Versions, quarantine: VersionQuarantine) -> None:
-        self._role = role
-        self._versions = versions
-        self._quarantine = quarantine
-
-    def instead_of(
-        self, version: ServingVersion, serving: Serving, plan: ServingPlan
-    ) -> ServingVersion | None:
-        """Which version a fallback may ask."""
-        champion = serving.versions[0]
-        other = self._versions.previous(plan.model) if version is champion else champion
-        return other if self._may_stand_in(other, plan) else None
-
-    def can_do_without(self, version: ServingVersion, serving: Serving, plan: ServingPlan) -> bool:
-        """Whether something else answers, or in shadow nothing need to."""
-        if self._role == "shadow" or plan.has_fallback:
-            return True
-        if version is serving.versions[0] and self._versions.previous_is_coming(plan.model):
-            return True
-        return self.instead_of(version, serving, plan) is not None
-
-    def _may_stand_in(self, version: ServingVersion | None, plan: ServingPlan) -> bool:
-        return (
-            version is not None
-            and name_of(plan.model, version.number) not in self._quarantine
-            and plan.misfit(version) is None
-        )
-
-
 class _Named(NamedTuple):
     """The versions in flight, by name, what is answered without which others; ``key`` is what it follows from."""
 
@@ -140,21 +108,21 @@ class _Named(NamedTuple):
 
 
 class InFlight:
-    """The versions that a batch runs, by name, and those that it is worked off without."""
+    """The versions that a batch runs, by name, those that it is worked off without, and who may stand in for them."""
 
     def __init__(
         self,
+        role: Role,
         plans: LanePlans,
         versions: Versions,
         catalog: Catalog,
         quarantine: VersionQuarantine,
-        stand_ins: StandIns,
     ) -> None:
         self._plans = plans
         self._versions = versions
         self._catalog = catalog
         self._quarantine = quarantine
-        self._stand_ins = stand_ins
+        self._role = role
         self._named = _Named(None, [], set())
 
     def name(self, topics: Collection[str], suspects: Mapping[TopicPartition, Suspect]) -> Sequence[str]:
@@ -174,7 +142,7 @@ class InFlight:
             if serving is None:
                 continue
             for version in serving.versions:
-                if not self._stand_ins.can_do_without(version, serving, plan):
+                if not self._can_do_without(version, serving, plan):
                     continue
                 name = name_of(plan.model, version.number)
                 if name in self._quarantine:
@@ -183,6 +151,29 @@ class InFlight:
                     record = self._catalog.record(plan.model, version.number)
                     found.append((-record["published_at"] if record else 0, -version.number, name))
         return [name for *_, name in sorted(found)], without
+
+    def instead_of(
+        self, version: ServingVersion, serving: Serving, plan: ServingPlan
+    ) -> ServingVersion | None:
+        """Which version a fallback may ask: beside a champion the previous one, beside another version the champion."""
+        champion = serving.versions[0]
+        other = self._versions.previous(plan.model) if version is champion else champion
+        return other if self._may_stand_in(other, plan) else None
+
+    def _can_do_without(self, version: ServingVersion, serving: Serving, plan: ServingPlan) -> bool:
+        """Whether something else answers, or in shadow nothing need to."""
+        if self._role == "shadow" or plan.has_fallback:
+            return True
+        if version is serving.versions[0] and self._versions.previous_is_coming(plan.model):
+            return True
+        return self.instead_of(version, serving, plan) is not None
+
+    def _may_stand_in(self, version: ServingVersion | None, plan: ServingPlan) -> bool:
+        return (
+            version is not None
+            and name_of(plan.model, version.number) not in self._quarantine
+            and plan.misfit(version) is None
+        )
 
     def is_left_out(self, plan: ServingPlan, version: ServingVersion) -> bool:
         """Whether the batch is worked off without the version."""

@@ -25,43 +25,6 @@ from tailrace.scorer.rows import Replaced
 from tailrace.scorer.steps.splice import Matrix, Splice
 from tailrace.streaming.records import Records
 
-FIELDS = [
-    "prediction_id",
-    "request_id",
-    "key",
-    "event_time",
-    "source",
-    "model",
-    "version",
-    "artifact_digest",
-    "contract_digest",
-    "rollout_revision",
-    "runtime",
-    "role",
-    "arm",
-    "served_by",
-    "served_cause",
-    "request",
-    "replaced",
-    "score",
-    "probabilities",
-    "predicted_class",
-    "value",
-    "action",
-    "rule",
-    "action_propensity",
-    "arm_propensity",
-    "guardrails",
-    "guarded",
-    "coverage",
-    "prediction_set",
-    "interval_low",
-    "interval_high",
-    "explanation",
-    "latency_ms",
-]
-"""The fields of the prediction schema in the order in which they are written here."""
-
 _END = b"\x00"
 """Of an array or a map."""
 

@@ -51,7 +51,7 @@ def _looks(routed: RoutedRows, at: str) -> Iterator[Mapping[int, Finding]]:
     seen = _Guarded(routed.rows.columns, routed.outputs, len(routed), routed.model)
     for guard in GUARDS:
         setting = guardrails.of(guard)
-        if guard.looks_at == at and (guard.section is None or setting is not None):
+        if guard.look and guard.looks_at == at and (guard.section is None or setting is not None):
             yield guard.look(setting, seen)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -31,44 +31,23 @@ class Distances(NamedTuple):
     usual: float
 
 
-class Outputs(Protocol):
-    """What a model says, by row: see models/predictions.py."""
-
-    @property
-    def probabilities(self) -> Any: ...
-
-    @property
-    def score(self) -> Any: ...
-
-    @property
-    def value(self) -> Any: ...
-
-
 class GuardedRows(Protocol):
-    """Rows of one model at a version, as a guard sees them.
+    """Rows of one model at a version.
 
     Attributes:
         columns: features and context by name, as the model takes them.
-        outputs: what the version says, before calibration; nothing while the rows are looked at.
+        outputs: what the version says before calibration (`Predictions` of models/); nothing while rows are looked at.
     """
 
     @property
     def columns(self) -> Mapping[str, Any]: ...
 
     @property
-    def outputs(self) -> Outputs: ...
+    def outputs(self) -> Any: ...
 
     def distances(self, level: float) -> Distances | None:
         """None where the package is of before it could know."""
         ...
-
-
-def finds_nothing(setting: Any, rows: GuardedRows) -> Mapping[int, Finding]:
-    return {}
-
-
-def _no_problems(setting: Any) -> Iterator[tuple[str, str]]:
-    yield from ()
 
 
 @dataclass(frozen=True)
@@ -78,16 +57,14 @@ class Guard:
     Attributes:
         name: that of its field in ``guardrails``, and of its findings.
         section: the type of that field; None where there is nothing to set, and the guard always looks.
-        looks_at: ``rows`` that it finds something in are flagged; ``outputs`` are answered by the fallback, where the
+        looks_at: ``rows`` in which it finds something are flagged; ``outputs`` are answered by the fallback, where the
             contract has one; ``certainty`` is data of the event.
         doc: a sentence for documents and editors.
-        look: what it finds, by row.
-        problems: what is wrong with a setting, and what to do.
+        look: from the setting and rows to what it finds, by row.
     """
 
     name: str
     section: Any
     looks_at: Literal["rows", "outputs", "certainty"]
     doc: str
-    look: Callable[[Any, GuardedRows], Mapping[int, Finding]] = finds_nothing
-    problems: Callable[[Any], Iterator[tuple[str, str]]] = _no_problems
+    look: Callable[[Any, GuardedRows], Mapping[int, Finding]] | None = None

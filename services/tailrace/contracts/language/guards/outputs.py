@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Self
 
 import numpy as np
+from pydantic import model_validator
 
 from tailrace.contracts.language.fields import Finite, Section
 from tailrace.contracts.language.guards.guard import Finding, Guard, GuardedRows
@@ -15,7 +16,15 @@ SLACK = 1e-3
 
 class Range(Section):
     min: Finite | None = None
+    """The least score that may be."""
     max: Finite | None = None
+    """The largest score that may be."""
+
+    @model_validator(mode="after")
+    def _ascend(self) -> Self:
+        if self.min is not None and self.max is not None and self.min >= self.max:
+            raise ValueError("min is not below max; exchange them")
+        return self
 
 
 def improper_rows(setting: None, rows: GuardedRows) -> dict[int, Finding]:
@@ -51,12 +60,7 @@ def rows_out_of_bounds(bounds: Range, rows: GuardedRows) -> dict[int, Finding]:
     }
 
 
-def _crossed(bounds: Range) -> Iterator[tuple[str, str]]:
-    if bounds.min is not None and bounds.max is not None and bounds.min >= bounds.max:
-        yield "min is not below max", "exchange them"
-
-
 PROBABILITIES = Guard(
     "probabilities", None, "outputs", "Probabilities are not below 0, and add up to 1.", improper_rows
 )
-SCORE = Guard("score", Range, "outputs", "Bounds of the score.", rows_out_of_bounds, _crossed)
+SCORE = Guard("score", Range, "outputs", "Bounds of the score.", rows_out_of_bounds)
