@@ -16,7 +16,7 @@ from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher
 
 from tailrace.contracts.language.guards.outputs import improper_rows, rows_out_of_bounds
 from tailrace.contracts.language.load import load_contract
-from tailrace.models.columns import Array
+from tailrace.models.columns import Array, Columns
 from tailrace.models.formats.load import LoadedModel
 from tailrace.models.guards.domain import LEAST_SHRINKAGE, TrainingDomain, fit_domain
 from tailrace.models.inputs import Input
@@ -178,6 +178,20 @@ def test_a_row_out_of_the_domain_is_flagged_and_named() -> None:
     assert (strange["action"], strange["served_by"]) == ("person", "model")
     assert [(f["guard"], f["field"]) for f in strange["guardrails"]] == [("domain", "debt_ratio")]
     assert (usual["guarded"], strange["guarded"]) == (False, True)
+
+
+class Improper:
+    """Says 0.5 and 0.9, whatever the row."""
+
+    def run(self, columns: Columns, rows: int) -> Array:
+        return np.tile([0.5, 0.9], (rows, 1))
+
+
+def test_of_two_guards_that_find_something_the_first_says_what() -> None:
+    made = guarded("guardrails: {score: {max: 0.7}}\n", runner=Improper())
+    (event,) = made.events(made.requests(REQUEST))
+    assert [finding["guard"] for finding in event["guardrails"]] == ["probabilities"]
+    assert event["guarded"]
 
 
 def test_a_score_out_of_its_bounds_is_flagged() -> None:
