@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, create_model, mo
 from tailrace.contracts.language.durations import Duration, DurationOrZero, Share
 from tailrace.contracts.language.fields import FieldName, Finite, Section
 from tailrace.contracts.language.guards.domain import Domain
-from tailrace.contracts.language.guards.guard import Guard
+from tailrace.contracts.language.guards.guard import ModelGuard
 from tailrace.contracts.language.guards.guards import GUARDS
 from tailrace.contracts.language.guards.outputs import Range
 from tailrace.contracts.language.names import ACTION_PATTERN
@@ -141,7 +141,7 @@ class Fallback(_OneOf):
 class GuardSettings(Section):
     """Its fields are those of GUARDS that have a setting, and the fallback chain."""
 
-    def of(self, guard: Guard) -> Any:
+    def of(self, guard: ModelGuard) -> Any:
         """What the contract asks of a guard; None where it asks for nothing."""
         return getattr(self, guard.name, None)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tailrace.contracts.language.durations import Share
 from tailrace.contracts.language.fields import Section
-from tailrace.contracts.language.guards.guard import Finding, Guard, GuardedRows
+from tailrace.contracts.language.guards.guard import Finding, GuardedRows, ModelGuard
 
 
 class Domain(Section):
@@ -31,4 +31,4 @@ def far_rows(rule: Domain, rows: GuardedRows) -> dict[int, Finding]:
     }
 
 
-DOMAIN = Guard("domain", Domain, "rows", "Flags rows that are like nothing in training.", far_rows)
+DOMAIN = ModelGuard("domain", Domain, "rows", "Flags rows that are like nothing in training.", far_rows)

@@ -51,7 +51,7 @@ class GuardedRows(Protocol):
 
 
 @dataclass(frozen=True)
-class Guard:
+class ModelGuard:
     """A guard.
 
     Attributes:

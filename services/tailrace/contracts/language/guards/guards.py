@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from tailrace.contracts.language.durations import Share
 from tailrace.contracts.language.guards.domain import DOMAIN
-from tailrace.contracts.language.guards.guard import Guard
+from tailrace.contracts.language.guards.guard import ModelGuard
 from tailrace.contracts.language.guards.outputs import PROBABILITIES, SCORE
 
-COVERAGE = Guard(
+COVERAGE = ModelGuard(
     "coverage", Share, "certainty", "Share of truths that a prediction set or interval must hold."
 )
 
-GUARDS: tuple[Guard, ...] = (
+GUARDS: tuple[ModelGuard, ...] = (
     DOMAIN,
     PROBABILITIES,
     SCORE,

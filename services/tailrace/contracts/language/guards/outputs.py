@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import model_validator
 
 from tailrace.contracts.language.fields import Finite, Section
-from tailrace.contracts.language.guards.guard import Finding, Guard, GuardedRows
+from tailrace.contracts.language.guards.guard import Finding, GuardedRows, ModelGuard
 
 SLACK = 1e-3
 """By how much probabilities may miss 0, 1 and their sum: models compute in single precision, or in half."""
@@ -60,7 +60,7 @@ def rows_out_of_bounds(bounds: Range, rows: GuardedRows) -> dict[int, Finding]:
     }
 
 
-PROBABILITIES = Guard(
+PROBABILITIES = ModelGuard(
     "probabilities", None, "outputs", "Probabilities are not below 0, and add up to 1.", improper_rows
 )
-SCORE = Guard("score", Range, "outputs", "Bounds of the score.", rows_out_of_bounds)
+SCORE = ModelGuard("score", Range, "outputs", "Bounds of the score.", rows_out_of_bounds)
