@@ -31,7 +31,7 @@ from tailrace.models.columns import Array
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.package.build import build_package
 from tailrace.models.reference import Reference
-from tailrace.scorer.explain import said, shapley
+from tailrace.scorer.steps.explain import said, shapley
 from tailrace.verify.explained import DRAWS
 
 SHAP = ["shap==0.48.0", f"scikit-learn=={version('scikit-learn')}"]

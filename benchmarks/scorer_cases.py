@@ -31,7 +31,7 @@ from tailrace.contracts.records.lanes import MANIFESTS, Lane
 from tailrace.contracts.records.schemas import request_schema, subject
 from tailrace.models.package.build import build_package
 from tailrace.models.package.open import Fetch, open_package
-from tailrace.scorer.one_thread import use_one_thread
+from tailrace.scorer.app import use_one_thread
 from tailrace.scorer.processor import ScoringProcessor
 from tailrace.signing.keys import SigningKey
 from tailrace.signing.trust import TrustStore

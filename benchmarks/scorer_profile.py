@@ -19,12 +19,9 @@ from benchmarks.harness import arguments, say
 from benchmarks.scorer_cases import CASES, Case
 from tailrace.avro.columns.decoder import ColumnDecoder
 from tailrace.runtime.memory import settle_memory
-from tailrace.scorer import pipeline as answer
-from tailrace.scorer import processor as logic
-from tailrace.scorer import splice
+from tailrace.scorer import pipeline, processor
 from tailrace.scorer.batch import Batch
-from tailrace.scorer.explore import Exploration
-from tailrace.scorer.policy import Policy
+from tailrace.scorer.steps import event, splice
 from tailrace.streaming.records import PlainMessage
 from tailrace.streaming.time_source import SystemClock
 from tailrace.testing.memory_registry import MemoryRegistry
@@ -32,22 +29,16 @@ from tailrace.testing.memory_registry import MemoryRegistry
 REST = "all else"
 STEPS: list[tuple[str, Any, str]] = [
     ("take the messages' coordinates", Batch, "of"),
-    ("read: join the values, tell schemas apart", logic, "read_requests"),
+    ("read: join the values, tell schemas apart", processor, "read_requests"),
     ("read: decode Avro (kernel)", ColumnDecoder, "decode"),
-    ("check the input", logic, "check"),
-    ("route", logic, "route"),
-    ("fill in what is missing", answer, "fill_missing"),
-    ("domain guard", answer, "note_domain"),
-    ("model", answer, "score"),
-    ("output guard", answer, "broken_outputs"),
-    ("conformal sets", answer, "note_uncertainty"),
-    ("policy", Policy, "choose"),
-    ("exploration", Exploration, "turn"),
-    ("event: prepare the pieces", answer, "encode_events"),
+    ("check the input", processor, "check"),
+    ("route", processor, "route"),
+    ("event: prepare the pieces", event, "encode_events"),
     ("event: put together (kernel)", splice, "splice"),
     ("event: values put together", splice.Splice, "finish"),
-    ("tell the time", logic, "tell_time"),
+    ("tell the time", processor, "tell_time"),
 ]
+"""Functions, beside the steps of SCORING_STEPS."""
 
 
 class _Times:
@@ -80,6 +71,8 @@ def _timed() -> Iterator[_Times]:
         found = getattr(owner, name)
         before.append((owner, name, owner.__dict__[name]))
         setattr(owner, name, times.of(step, found))
+    before.append((pipeline, "SCORING_STEPS", pipeline.SCORING_STEPS))
+    pipeline.SCORING_STEPS = tuple(times.of(step.__name__, step) for step in pipeline.SCORING_STEPS)
     try:
         yield times
     finally:
@@ -115,7 +108,7 @@ def profile(case: Case, batch: int, rounds: int) -> dict[str, float]:
     def us(values: Sequence[int]) -> float:
         return round(statistics.median(values) / batch / 1e3, 3)
 
-    names = [step for step, _, _ in STEPS] + [REST]
+    names = [*(step for step, _, _ in STEPS), *(step.__name__ for step in pipeline.SCORING_STEPS), REST]
     return {name: us([found.get(name, 0) for found in steps]) for name in names} | {"in all": us(plain)}
 
 

@@ -30,8 +30,10 @@ COPIED = (
     "tests",
 )
 STATISTICS = Path("services/tailrace/statistics")
+GUARDS = Path("services/tailrace/contracts/language/guards")
 HOLD_DOCUMENTS = (
     "test_statistics_document.py",
+    "test_guards_document.py",
     "test_contract_docs.py",
     "test_model_contract_files.py",
     "test_asyncapi.py",
@@ -66,9 +68,9 @@ class Copy:
             else:
                 shutil.copy(source, root / name)
 
-    def add(self, table: str, entry: str, imports: str = "") -> None:
-        """Puts the entry at the end of the table of statistics/."""
-        path = self.root / STATISTICS / table
+    def add(self, table: Path, entry: str, imports: str = "") -> None:
+        """Puts the entry at the end of the table."""
+        path = self.root / table
         head, opened, rest = re.split(
             r"^([A-Z_]+: tuple\[.*\] = \(\n)", path.read_text(), maxsplit=1, flags=re.MULTILINE
         )
@@ -112,7 +114,7 @@ def copy(tmp_path: Path) -> Copy:
 
 def test_a_quality_metric_is_one_entry(copy: Copy) -> None:
     (entry,) = blocks("Add a quality metric")
-    copy.add("metrics.py", entry)
+    copy.add(STATISTICS / "metrics.py", entry)
     copy.holds("quality.py")
 
 
@@ -123,5 +125,13 @@ def test_a_drift_test_is_a_method_and_an_entry(copy: Copy) -> None:
     )
     assert name
     (copy.root / STATISTICS / f"{name[1]}.py").write_text(method)
-    copy.add("drift_tests.py", entry, f"from tailrace.statistics.{name[1]} import {name[1]}\n")
+    copy.add(STATISTICS / "drift_tests.py", entry, f"from tailrace.statistics.{name[1]} import {name[1]}\n")
     copy.holds("drift.py")
+
+
+def test_a_guard_with_its_section_and_an_entry(copy: Copy) -> None:
+    guard, entry = blocks("Add a guard")
+    (copy.root / GUARDS / "margin.py").write_text(guard)
+    module = "tailrace.contracts.language.guards.margin"
+    copy.add(GUARDS / "guards.py", entry, f"from {module} import Margin, close_calls\n")
+    copy.holds("guard.py")

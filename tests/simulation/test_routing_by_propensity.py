@@ -22,9 +22,8 @@ from tailrace.models.rollout_state.fold import CanaryState, ExperimentState, Rol
 from tailrace.rollout.decide import begin_experiment
 from tailrace.rollout.judge import move
 from tailrace.rollout.paired_reports import PairedReports
-from tailrace.scorer.explore import Exploration
-from tailrace.scorer.policy import Policy
-from tailrace.scorer.route import Route, route
+from tailrace.scorer.steps.policy import Exploration, Policy
+from tailrace.scorer.steps.route import Route, route
 from tailrace.scorer.versions import Serving, ServingVersion
 from tailrace.testing.formula_model import formula_model
 

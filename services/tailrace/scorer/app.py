@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+from threadpoolctl import threadpool_limits
 
 from tailrace.access.own_folders import examined_folder, packages_folder
 from tailrace.contracts.language.model_contract import ModelContract
@@ -13,7 +16,6 @@ from tailrace.models.package.examiner import ExaminationLimits, Examiner
 from tailrace.models.package.fetch import KafkaChunks, PackageFetcher
 from tailrace.models.package.open import open_package, verified_manifest
 from tailrace.runtime.service import Service, run_logic
-from tailrace.scorer.one_thread import use_one_thread
 from tailrace.scorer.processor import ScoringProcessor
 from tailrace.scorer.versions import Role
 from tailrace.signing.trust import TrustStore
@@ -42,6 +44,16 @@ def make_logic(service: Service, role: Role) -> ScoringProcessor:
     return ScoringProcessor(
         role, service.records, opened, executor, lambda record: verified_manifest(record, trust)
     )
+
+
+def use_one_thread() -> None:
+    """Has linear algebra and polars work on one thread, in this process from now on; polars where it has not begun.
+
+    For a batch, handing work over and waiting for it takes longer than the work, on cores that the broker or other
+    instances may want. And linear algebra adds up in another order on another number of threads.
+    """
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")
+    threadpool_limits(limits=1)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 from tailrace.avro.columns.bytes_column import BytesColumn
 from tailrace.avro.columns.decoder import Ints, Mask
 from tailrace.errors import BadRecord
-from tailrace.scorer.event import AnswerIdentity, ScoredAnswers
+from tailrace.scorer.answers import AnswerIdentity, ScoredAnswers
 from tailrace.scorer.rows import Requests
 from tailrace.streaming.records import (
     Message,
@@ -80,6 +80,10 @@ class Batch:
 
     def partition(self, at: int) -> TopicPartition:
         return TopicPartition(self.topics[at], self.partitions[at])
+
+    def sources(self, at: Ints) -> tuple[str, Ints, Ints]:
+        """Of messages of one topic: the topic, and by message partition and offset."""
+        return self.topics[int(at[0])], self.partition_numbers[at], self.offset_numbers[at]
 
     def source(self, at: int) -> RecordRef:
         return RecordRef(self.topics[at], self.partitions[at], self.offsets[at])

@@ -1,6 +1,4 @@
-"""The scorer's logic: requests in; predictions, dead letters and marks out. The steps are files of their
-own.
-"""
+"""The scorer's logic: requests in; predictions, dead letters and marks out."""
 
 from __future__ import annotations
 
@@ -14,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tailrace.avro.codec import Codec
+from tailrace.contracts.language.guards.guard import Finding
 from tailrace.contracts.records.lanes import CONTRACTS
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
@@ -22,28 +21,22 @@ from tailrace.contracts.state.records import ControlRecords
 from tailrace.models.catalog import Catalog, Verify
 from tailrace.models.package.fingerprint import runtime_versions
 from tailrace.models.rollout_state.fold import Rollouts
-from tailrace.scorer.alerts import ScorerAlerts
 from tailrace.scorer.batch import Batch
-from tailrace.scorer.contract_steps import steps_of
-from tailrace.scorer.count_dead_letters import count_dead_letters
-from tailrace.scorer.dead_letter_share import DeadLetterCount
-from tailrace.scorer.findings import Finding
-from tailrace.scorer.handovers import Handovers
-from tailrace.scorer.in_flight import InFlight
-from tailrace.scorer.lane_plans import LanePlans
-from tailrace.scorer.latency import LatencyEstimates
-from tailrace.scorer.load_shedding import TOO_SLOW, shed_load
-from tailrace.scorer.paused_partitions import PausedPartitions
-from tailrace.scorer.pipeline import answer, answer_off, check
-from tailrace.scorer.quarantine import Quarantined, VersionQuarantine
-from tailrace.scorer.read_request import read_requests
-from tailrace.scorer.require_event_time import require_time
-from tailrace.scorer.route import Route, route
+from tailrace.scorer.pipeline import answer, answer_off
+from tailrace.scorer.plans import LanePlans
 from tailrace.scorer.rows import CheckedRows, Requests
-from tailrace.scorer.serving_metrics import ServingMetrics
-from tailrace.scorer.stand_in import StandIns
+from tailrace.scorer.serving.alerts import ScorerAlerts
+from tailrace.scorer.serving.dead_letters import DeadLetterCount, count_dead_letters
+from tailrace.scorer.serving.handover import Handovers
+from tailrace.scorer.serving.load_shedding import TOO_SLOW, LatencyEstimates, shed_load
+from tailrace.scorer.serving.metrics import ServingMetrics
+from tailrace.scorer.serving.paused_partitions import PausedPartitions
+from tailrace.scorer.serving.quarantine import InFlight, Quarantined, VersionQuarantine
+from tailrace.scorer.steps.check_input import check
+from tailrace.scorer.steps.read_request import read_requests
+from tailrace.scorer.steps.route import Route, route
 from tailrace.scorer.versions import OpenVersion, Role, Serving, Versions
-from tailrace.scorer.watermarks import pass_on, refuse_marks_ahead, tell_time
+from tailrace.scorer.watermarks import pass_on, refuse_marks_ahead, require_time, tell_time
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.processor import Clock, Output, Suspect
 from tailrace.streaming.records import DeadLetter, Message, Record, Runs, TopicPartition
@@ -104,10 +97,7 @@ class ScoringProcessor:
             role, self._contracts, self._catalog, self._rollouts, open_version, executor, verify
         )
         self._quarantine = VersionQuarantine(role, self._rollouts)
-        self._stand_ins = StandIns(role, self._versions, self._quarantine)
-        self._in_flight = InFlight(
-            self._plans, self._versions, self._catalog, self._quarantine, self._stand_ins
-        )
+        self._in_flight = InFlight(role, self._plans, self._versions, self._catalog, self._quarantine)
         self._prepared = False
         self._handovers = Handovers(
             self._plans, self._contracts, self._rollouts, self._versions, self._quarantine
@@ -257,14 +247,9 @@ class ScoringProcessor:
                 without = _QUARANTINED
                 if self._role == "shadow":
                     continue
-            asks = without is not TOO_SLOW and (steps_of(plan).fallback or without)
-            instead = self._stand_ins.instead_of(way.version, serving, plan) if asks else None
-            failed = answer(work, rows, way, serving, self._runtime, clock, instead, without)
-            if self._role == "champion":
-                work.bad |= failed
-            elif failed:
-                at = min(failed)
-                work.failing.setdefault((plan.model, way.version.number), (at, failed[at].reason))
+            asks = without is not TOO_SLOW and (plan.has_fallback or without)
+            instead = self._in_flight.instead_of(way.version, serving, plan) if asks else None
+            answer(work, rows, way, serving, self._runtime, clock, instead, without)
 
     def _in_time(
         self, work: Batch, rows: CheckedRows, ways: Sequence[Route], clock: Clock

@@ -1,17 +1,22 @@
-"""Requests on their way: as they were read, and as they go through a model once they passed the checks."""
+"""Requests on their way: as they were read, as they go through a model, and what guards find about them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from tailrace.avro.columns.bytes_column import BytesColumn
 from tailrace.avro.columns.decoder import Column, Ints, Mask
+from tailrace.avro.columns.numbering import distinct_numbers
+from tailrace.contracts.language.guards.guard import Finding
 from tailrace.models.columns import Coded, taken
-from tailrace.scorer.contract_plan import ServingPlan
+from tailrace.models.guards.prediction_sets import Uncertainty
+from tailrace.scorer.plans import ServingPlan
+
+Flag = Literal["uncertain", "guarded"]
 
 
 @dataclass
@@ -97,3 +102,50 @@ class CheckedRows:
             {place: some for place, some in replaced if place >= 0},
             {name: missing[rows] for name, missing in self.impute.items()},
         )
+
+
+class Findings:
+    """What is noted about some rows. Many rows have the same, so that it is kept once.
+
+    Attributes:
+        kinds: what there is to be said of a row, the findings in the order of the steps; the first of them is nothing.
+        which: by row, which of them it is.
+        flags: by name, absent where no row has it.
+        uncertainty: sets or intervals, where they are known.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.kinds: list[tuple[Finding, ...]] = [()]
+        self.which: Ints = np.zeros(rows, dtype=np.int64)
+        self.flags: dict[str, Mask] = {}
+        self.uncertainty: Uncertainty | None = None
+
+    def add(self, found: Mapping[int, Finding], flag: Flag | None = None) -> None:
+        """Notes a finding about each of these rows, and raises a flag for them."""
+        if not found:
+            return
+        rows = np.array(list(found), dtype=np.int64)
+        numbers = {finding: number for number, finding in enumerate(dict.fromkeys(found.values()))}
+        findings, which = list(numbers), np.array([numbers[finding] for finding in found.values()])
+        pairs, kind = distinct_numbers(self.which[rows] * len(findings) + which)
+        self.which[rows] = len(self.kinds) + kind
+        for pair in pairs.tolist():
+            before, finding = divmod(pair, len(findings))
+            self.kinds.append((*self.kinds[before], findings[finding]))
+        if flag is not None:
+            self.flags.setdefault(flag, np.zeros(len(self.which), dtype=np.bool_))[rows] = True
+
+    def take(self, some: Ints) -> Findings:
+        """A copy for some of the rows, in their order."""
+        taken = Findings(len(some))
+        taken.kinds, taken.which = list(self.kinds), self.which[some]
+        taken.flags = {name: raised[some] for name, raised in self.flags.items()}
+        taken.uncertainty = None if self.uncertainty is None else self.uncertainty.take(some)
+        return taken
+
+
+def others(rows: Collection[int], of: int) -> Ints:
+    """The rows that are none of these, of so many."""
+    left = np.ones(of, dtype=np.bool_)
+    left[list(rows)] = False
+    return np.flatnonzero(left)

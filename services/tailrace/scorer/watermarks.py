@@ -12,21 +12,13 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import BadRecord
 from tailrace.scorer.batch import Batch
 from tailrace.scorer.rows import Requests
 from tailrace.streaming.records import Record, TopicPartition
 from tailrace.streaming.watermark_records import mark
 
-STEPS = 24
-"""In the shortest window."""
-
 _NEVER = -(2**62)
-
-
-def step_ms(contract: ModelContract) -> int:
-    return max(1, min(contract.drift.window_ms, contract.quality.window_ms) // STEPS)
 
 
 def refuse_marks_ahead(work: Batch, ahead_ms: Callable[[str], int]) -> None:
@@ -86,3 +78,23 @@ def tell_time(
 
 def _mark(work: Batch, at: int, topic: str, time: int) -> Record:
     return mark(topic, work.partitions[at], time, offset=work.offsets[at])
+
+
+def require_time(work: Batch, is_replayed: Callable[[str], bool]) -> None:
+    """Takes out the requests without an event time, in lanes (by name) that are replayed."""
+    kept = []
+    for requests in work.requests:
+        lane, name = requests.plan.lane.name, requests.plan.contract.event_time.name
+        present = requests.columns[name].present
+        if present is None or present.all() or not is_replayed(lane):
+            kept.append(requests)
+            continue
+        for at in requests.at[~present].tolist():
+            reason = (
+                f"the clock of lane {lane} is a replay's: say {name}, or end the replay's time with "
+                f"`tailrace clock {requests.plan.model} wall`"
+            )
+            work.bad[at] = BadRecord("missing-event-time", reason, name)
+        if present.any():
+            kept.append(requests.take(np.flatnonzero(present)))
+    work.requests = kept

@@ -19,11 +19,11 @@ from tailrace.models.columns import Columns, plain
 from tailrace.models.formats.load import LoadedModel
 from tailrace.models.package.open import known_to
 from tailrace.scorer.batch import Batch
-from tailrace.scorer.contract_plan import ServingPlan
-from tailrace.scorer.explain import explained_output, said, shapley
-from tailrace.scorer.fill_missing import fill_missing
-from tailrace.scorer.pipeline import check
-from tailrace.scorer.read_request import read_requests
+from tailrace.scorer.plans import ServingPlan
+from tailrace.scorer.steps.check_input import check
+from tailrace.scorer.steps.explain import explained_output, said, shapley
+from tailrace.scorer.steps.model import fill_missing
+from tailrace.scorer.steps.read_request import read_requests
 from tailrace.streaming.records import Message, RecordRef
 from tailrace.verify.logged import ALWAYS, Logged, LoggedPredictions, Span, packages
 from tailrace.verify.received import received

@@ -14,8 +14,8 @@ from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.guards.conformal import Quantiles
 from tailrace.models.guards.prediction_sets import PredictionSets
 from tailrace.models.package.build import build_package
-from tailrace.scorer.findings import Findings
-from tailrace.scorer.uncertainty import note_uncertainty
+from tailrace.scorer.rows import Findings
+from tailrace.scorer.steps.guards import note_uncertainty
 from tailrace.testing.evaluated_lane import BINARY, MULTICLASS, REGRESSION, EvaluatedLane
 
 COVERAGE = "\nguardrails: {coverage: 90%}\n"

@@ -16,7 +16,7 @@ from tailrace.avro.strict_types import plain
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.schemas import request_schema
-from tailrace.scorer.check_input import Checked, InputCheck
+from tailrace.scorer.steps.check_input import Checked, InputCheck
 
 CREDIT = load_contract(CONTRACT)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Publisher
 
-from tailrace.scorer.handover import Handover
+from tailrace.scorer.serving.handover import Handover
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.processor import Output
 from tailrace.streaming.records import Record, TopicPartition

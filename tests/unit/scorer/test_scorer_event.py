@@ -14,17 +14,54 @@ from hypothesis import strategies as st
 from tailrace.avro.columns.bytes_column import BytesColumn
 from tailrace.avro.encoding import long, sized
 from tailrace.avro.strict_types import plain
+from tailrace.contracts.language.guards.guard import Finding
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.records.schemas import prediction_schema, request_schema
 from tailrace.models.guards.prediction_sets import PredictionIntervals, PredictionSets
 from tailrace.models.predictions import Predictions
-from tailrace.scorer.event import FIELDS, AnswerIdentity, ScoredAnswers, encode_events
-from tailrace.scorer.findings import Contribution, Finding, Findings
-from tailrace.scorer.policy import Choice
-from tailrace.scorer.rows import Replaced
-from tailrace.scorer.splice import Splice
+from tailrace.scorer.answers import AnswerIdentity, Choice, Contribution, ScoredAnswers
+from tailrace.scorer.rows import Findings, Replaced
+from tailrace.scorer.steps.event import encode_events
+from tailrace.scorer.steps.splice import Splice
 from tailrace.streaming.ids import id_role, prediction_id
 from tailrace.streaming.records import RecordRef
+
+FIELDS = [
+    "prediction_id",
+    "request_id",
+    "key",
+    "event_time",
+    "source",
+    "model",
+    "version",
+    "artifact_digest",
+    "contract_digest",
+    "rollout_revision",
+    "runtime",
+    "role",
+    "arm",
+    "served_by",
+    "served_cause",
+    "request",
+    "replaced",
+    "score",
+    "probabilities",
+    "predicted_class",
+    "value",
+    "action",
+    "rule",
+    "action_propensity",
+    "arm_propensity",
+    "guardrails",
+    "guarded",
+    "coverage",
+    "prediction_set",
+    "interval_low",
+    "interval_high",
+    "explanation",
+    "latency_ms",
+]
+"""The fields of the prediction schema in the order in which they are written."""
 
 TARGETS = {
     "binary": "{name: bad, type: boolean}",

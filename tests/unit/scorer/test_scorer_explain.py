@@ -16,7 +16,7 @@ from tailrace.models.columns import Array, Columns, column_of
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.guards.calibration import Calibration
 from tailrace.models.reference import Reference
-from tailrace.scorer.explain import explain, shapley
+from tailrace.scorer.steps.explain import explain, shapley
 from tailrace.testing.formula_model import Formula, formula_model
 from tailrace.verify.explained import DRAWS
 

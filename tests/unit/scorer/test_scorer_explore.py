@@ -11,8 +11,7 @@ from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.models.predictions import Predictions
-from tailrace.scorer.explore import Exploration
-from tailrace.scorer.policy import Policy
+from tailrace.scorer.steps.policy import Exploration, Policy
 
 EXPLORE = "explore: {share: 20%, from: refuse, do: approve}\n"
 REFUSED = REQUEST | {"debt_ratio": 3.0}

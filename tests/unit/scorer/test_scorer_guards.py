@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,15 @@ from sklearn.covariance import LedoitWolf
 from tests.support import models
 from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher
 
+from tailrace.contracts.language.guards.outputs import improper_rows, rows_out_of_bounds
 from tailrace.contracts.language.load import load_contract
-from tailrace.models.columns import Array
+from tailrace.models.columns import Array, Columns
 from tailrace.models.formats.load import LoadedModel
 from tailrace.models.guards.domain import LEAST_SHRINKAGE, TrainingDomain, fit_domain
 from tailrace.models.inputs import Input
 from tailrace.models.package.build import build_package
 from tailrace.models.predictions import Predictions
 from tailrace.models.reference import Reference
-from tailrace.scorer.output_guard import broken_outputs
 from tailrace.testing.formula_model import formula_model
 
 # --- domain
@@ -120,19 +121,25 @@ def classes(shares: list[list[float]]) -> Predictions:
     return Predictions(np.array(shares), None, None, ("a", "b"))
 
 
+def seen(outputs: Predictions) -> Any:
+    """Rows as a guard of outputs sees them."""
+    return SimpleNamespace(outputs=outputs)
+
+
 def test_probabilities_are_some() -> None:
-    found = broken_outputs(classes([[0.5, 0.5], [0.6, 0.5], [1.2, -0.2], [0.5, 0.5 + 1e-6]]), None)
+    found = improper_rows(None, seen(classes([[0.5, 0.5], [0.6, 0.5], [1.2, -0.2], [0.5, 0.5 + 1e-6]])))
     assert {row: finding.guard for row, finding in found.items()} == {1: "probabilities", 2: "probabilities"}
 
 
 @pytest.mark.parametrize(("value", "fine"), [(0.1, True), (0.9, True), (0.09, False), (0.91, False)])
 def test_bounds_belong_to_what_they_allow(value: float, fine: bool) -> None:
     bounds = load_contract(CONTRACT + "guardrails: {score: {min: 0.1, max: 0.9}}\n").guardrails.score
+    assert bounds is not None
     for said in (
         Predictions(None, None, np.array([value]), ()),
         Predictions(np.array([[1 - value, value]]), np.array([value]), None, ("f", "t")),
     ):
-        assert (broken_outputs(said, bounds) == {}) is fine
+        assert (rows_out_of_bounds(bounds, seen(said)) == {}) is fine
 
 
 # --- on a request's way
@@ -171,6 +178,20 @@ def test_a_row_out_of_the_domain_is_flagged_and_named() -> None:
     assert (strange["action"], strange["served_by"]) == ("person", "model")
     assert [(f["guard"], f["field"]) for f in strange["guardrails"]] == [("domain", "debt_ratio")]
     assert (usual["guarded"], strange["guarded"]) == (False, True)
+
+
+class Improper:
+    """Says 0.5 and 0.9, whatever the row."""
+
+    def run(self, columns: Columns, rows: int) -> Array:
+        return np.tile([0.5, 0.9], (rows, 1))
+
+
+def test_of_two_guards_that_find_something_the_first_says_what() -> None:
+    made = guarded("guardrails: {score: {max: 0.7}}\n", runner=Improper())
+    (event,) = made.events(made.requests(REQUEST))
+    assert [finding["guard"] for finding in event["guardrails"]] == ["probabilities"]
+    assert event["guarded"]
 
 
 def test_a_score_out_of_its_bounds_is_flagged() -> None:

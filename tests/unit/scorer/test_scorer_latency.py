@@ -11,7 +11,7 @@ from tests.support.scoring import CONTRACT, NOW, REQUEST, Bench, Publisher
 
 from tailrace.contracts.state.lane_clocks import LaneClock, record_of
 from tailrace.models.columns import Array, Columns
-from tailrace.scorer.latency import LatencyEstimates, too_many
+from tailrace.scorer.serving.load_shedding import LatencyEstimates, too_many
 from tailrace.streaming.backends.memory.clock import MemoryClock
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.records import Record

@@ -16,7 +16,7 @@ from tailrace.contracts.state.lane_clocks import LaneClock, record_of
 from tailrace.errors import Unavailable
 from tailrace.models.errors import PackageRefused
 from tailrace.models.rollout_state.fold import Rollouts
-from tailrace.scorer.handover import Handover
+from tailrace.scorer.serving.handover import Handover
 from tailrace.scorer.versions import Role
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.backends.memory.clock import MemoryClock

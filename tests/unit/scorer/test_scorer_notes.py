@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.scorer.findings import Finding, Findings
+from tailrace.contracts.language.guards.guard import Finding
+from tailrace.scorer.rows import Findings
 
 ROWS = 6
 FINDING = st.builds(Finding, st.sampled_from(["domain", "uncertain"]), st.none(), st.sampled_from("abc"))

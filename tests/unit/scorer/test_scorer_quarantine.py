@@ -10,8 +10,8 @@ from tests.support.scoring import CONTRACT, REQUEST, Publisher, serving
 
 from tailrace.models.columns import Array, Columns
 from tailrace.models.rollout_state.fold import Rollouts
-from tailrace.scorer.handover import Handover
-from tailrace.scorer.quarantine import Quarantined, VersionQuarantine
+from tailrace.scorer.serving.handover import Handover
+from tailrace.scorer.serving.quarantine import Quarantined, VersionQuarantine
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.processor import NamesInFlight, Suspect

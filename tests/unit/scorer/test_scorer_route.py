@@ -14,7 +14,7 @@ from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher, serving
 from tailrace.avro.columns.hashing import key_positions
 from tailrace.contracts.language.load import load_contract
 from tailrace.models.rollout_state.fold import Arm, ExperimentState
-from tailrace.scorer.route import route
+from tailrace.scorer.steps.route import route
 from tailrace.scorer.versions import Serving, ServingVersion
 from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.records import RecordRef

@@ -15,8 +15,8 @@ from tailrace.contracts.language.load import load_contract
 from tailrace.models.columns import Array, Columns
 from tailrace.models.formats.onnx.run import OnnxModel
 from tailrace.models.predictions import Predictions
-from tailrace.scorer.policy import Policy
-from tailrace.scorer.score import score
+from tailrace.scorer.steps.model import score
+from tailrace.scorer.steps.policy import Policy
 from tailrace.testing.formula_model import formula_model
 
 CREDIT = load_contract(CONTRACT)

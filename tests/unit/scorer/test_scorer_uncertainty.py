@@ -19,8 +19,8 @@ from tailrace.models.guards.prediction_sets import PredictionSets
 from tailrace.models.manifest import Manifest
 from tailrace.models.package.build import build_package
 from tailrace.models.predictions import Predictions
-from tailrace.scorer.findings import Findings
-from tailrace.scorer.uncertainty import note_uncertainty
+from tailrace.scorer.rows import Findings
+from tailrace.scorer.steps.guards import note_uncertainty
 from tailrace.testing.formula_model import formula_model
 
 

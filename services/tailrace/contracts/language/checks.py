@@ -204,9 +204,6 @@ def _rules(contract: ModelContract) -> Findings:
 
 
 def _guardrails(contract: ModelContract) -> Findings:
-    bounds = contract.guardrails.score
-    if bounds and bounds.min is not None and bounds.max is not None and bounds.min >= bounds.max:
-        yield Violation(("guardrails", "score"), "min is not below max", "exchange them")
     fallback = contract.guardrails.fallback
     wanted: Kind = "text" if contract.task == "multiclass" else "number"
     for index, step in enumerate(fallback):

@@ -9,6 +9,10 @@ from pydantic import BeforeValidator, Field, StringConstraints, create_model, mo
 
 from tailrace.contracts.language.durations import Duration, DurationOrZero, Share
 from tailrace.contracts.language.fields import FieldName, Finite, Section
+from tailrace.contracts.language.guards.domain import Domain
+from tailrace.contracts.language.guards.guard import ModelGuard
+from tailrace.contracts.language.guards.guards import GUARDS
+from tailrace.contracts.language.guards.outputs import Range
 from tailrace.contracts.language.names import ACTION_PATTERN
 from tailrace.statistics.drift_tests import DRIFT_TESTS, EFFECT_SIZES
 from tailrace.statistics.metrics import METRICS
@@ -109,16 +113,6 @@ class Explore(Section):
     """The action that it becomes."""
 
 
-class Domain(Section):
-    false_alarms: Share
-    """Share of rows like those in training that may be flagged."""
-
-
-class Range(Section):
-    min: Finite | None = None
-    max: Finite | None = None
-
-
 class _OneOf(Section):
     """A mapping that says exactly one thing."""
 
@@ -144,15 +138,36 @@ class Fallback(_OneOf):
     """No answer; a person sees to it under this action."""
 
 
-class Guardrails(Section):
-    domain: Domain | None = None
-    """Flags rows that are like nothing in training."""
-    score: Range | None = None
-    """Bounds of the score."""
-    coverage: Share | None = None
-    """Share of truths that a prediction set or interval must hold."""
-    fallback: list[Fallback] = Field([])
-    """Who answers, in this order, where a guard or the model fails."""
+class GuardSettings(Section):
+    """Its fields are those of GUARDS that have a setting, and the fallback chain."""
+
+    def of(self, guard: ModelGuard) -> Any:
+        """What the contract asks of a guard; None where it asks for nothing."""
+        return getattr(self, guard.name, None)
+
+
+if TYPE_CHECKING:
+
+    class Guardrails(GuardSettings):
+        domain: Domain | None = None
+        score: Range | None = None
+        coverage: Share | None = None
+        fallback: list[Fallback] = Field([])
+else:
+    Guardrails = create_model(
+        "Guardrails",
+        __base__=GuardSettings,
+        __doc__=None,
+        **{
+            guard.name: (guard.section | None, Field(None, description=guard.doc))
+            for guard in GUARDS
+            if guard.section is not None
+        },
+        fallback=(
+            list[Fallback],
+            Field([], description="Who answers, in this order, where a guard or the model fails."),
+        ),
+    )
 
 
 class Explain(Section):

@@ -17,9 +17,6 @@ from tailrace.models.columns import Array
 from tailrace.models.guards.conformal import Quantiles
 from tailrace.models.predictions import Predictions
 
-DOMAIN, SCORE, PROBABILITIES = "domain", "score", "probabilities"
-"""Names of findings."""
-
 
 @dataclass(frozen=True)
 class PredictionSets:
