@@ -6,10 +6,14 @@ there.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
+from tailrace.avro.columns.decoder import Column
 from tailrace.errors import BadRecord
-from tailrace.evaluator.fields import Fields
+from tailrace.evaluator.field_columns import Fields, ObjectColumn, numbers, present
 
 _NONE = type(None)
 _SCALARS = frozenset({int, float, bool, str, _NONE})
@@ -49,6 +53,21 @@ _TYPES = {
 }
 
 
+def _is_shares(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(share, float) for share in value.values())
+
+
+def _is_set(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+_CONTAINERS: Mapping[str, Callable[[Any], bool]] = {
+    "probabilities": _is_shares,
+    "champion.probabilities": _is_shares,
+    "prediction_set": _is_set,
+}
+
+
 def wrong_types(fields: Fields, prefix: str) -> dict[int, BadRecord]:
     """By row, which field is not of its type.
 
@@ -57,20 +76,12 @@ def wrong_types(fields: Fields, prefix: str) -> dict[int, BadRecord]:
     """
     wrong: dict[int, BadRecord] = {}
     for name, column in fields.items():
-        own = name.removeprefix(prefix)
-        if own.endswith("probabilities"):
-            wrong |= {row: _bad(name) for row, value in enumerate(column) if not _is_shares(value)}
-        elif own == "prediction_set":
-            wrong |= {row: _bad(name) for row, value in enumerate(column) if not _is_set(value)}
-        else:
-            allowed = _TYPES.get(own, _SCALARS)
-            if not allowed.issuperset(map(type, column)):
-                wrong |= {row: _bad(name) for row, value in enumerate(column) if type(value) not in allowed}
+        wrong |= dict.fromkeys(_wrong_rows(column, name.removeprefix(prefix)), _bad(name))
     if "champion.version" in fields:
-        pairs = zip(fields["champion.version"], fields["champion.action"], strict=True)
-        for row, (version, action) in enumerate(pairs):
-            if (version is None) != (action is None) or (type(version) is int and version < 0):
-                wrong[row] = _bad("champion.version")
+        version = fields["champion.version"]
+        unlike = present(version) != present(fields["champion.action"])
+        negative = present(version) & (numbers(version) < 0)
+        wrong |= dict.fromkeys(np.flatnonzero(unlike | negative).tolist(), _bad("champion.version"))
     return wrong
 
 
@@ -78,13 +89,15 @@ def _bad(name: str) -> BadRecord:
     return BadRecord("unsupported-schema", f"{name} is not there, or not of its type", name)
 
 
-def _is_shares(value: Any) -> bool:
-    if value is None:
-        return True
-    return isinstance(value, dict) and all(isinstance(share, float) for share in value.values())
-
-
-def _is_set(value: Any) -> bool:
-    if value is None:
-        return True
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+def _wrong_rows(column: Column, own: str) -> list[int]:
+    allowed = _TYPES.get(own, _SCALARS)
+    if isinstance(column.values, ObjectColumn):
+        is_fine = _CONTAINERS.get(own, lambda value: type(value) in allowed)
+        fine = column.values.mapped(is_fine, own in _CONTAINERS or _NONE in allowed)
+    else:
+        kinds = {"f": float, "i": int}
+        kind = kinds[column.values.dtype.kind] if isinstance(column.values, np.ndarray) else str
+        if column.present is None and kind in allowed:
+            return []
+        fine = np.where(present(column), kind in allowed, _NONE in allowed)
+    return np.flatnonzero(~fine).tolist()
