@@ -17,6 +17,7 @@ Tallies of a version:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple, Protocol
@@ -24,6 +25,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from tailrace.avro.columns.categorical_column import CategoricalColumn
+from tailrace.avro.columns.numbering import distinct_numbers
 from tailrace.evaluator.contributions import Contributions, contributions
 from tailrace.evaluator.counts import PerformanceCounts
 from tailrace.evaluator.plan import EvaluationPlan
@@ -102,11 +104,9 @@ class _Groups:
         ages = plan.age_of(starts + plan.window_ms, times)
         # What comes after the last age is never judged.
         self._in_time = ages < len(plan.ages)
-        self._rows, self._starts, self._ages = rows, starts, ages
-        facts = (starts // plan.window_ms, ages, rows.version, rows.role.codes, rows.artifact.codes)
-        self._base = np.zeros(len(starts), dtype=np.int64)
-        for numbers in facts:
-            self._base = _combined(self._base, numbers)
+        self._facts = (starts, ages, rows.version, rows.role.objects(), rows.artifact.objects())
+        numbered = (starts // plan.window_ms, ages, rows.version, rows.role.codes, rows.artifact.codes)
+        self._base = functools.reduce(_combined, numbered, np.zeros(len(starts), dtype=np.int64))
         self._segments = plan.segments(rows.columns, len(starts))
 
     def counted(self, at: Ints, count: _Counter, against: Ints | None = None) -> list[CountedOutcomes]:
@@ -115,41 +115,23 @@ class _Groups:
         base = (self._base if against is None else _combined(self._base, against))[at]
         for names, codes in self._segments:
             rows = np.flatnonzero(self._in_time[at] & (codes[at] >= 0))
-            cells, group = _numbered(base[rows] * len(names) + codes[at][rows])
+            cells, group = distinct_numbers(base[rows] * len(names) + codes[at][rows])
             examples = np.zeros(len(cells), dtype=np.int64)
             examples[group] = at[rows]
             for cell, row, counts in zip(
-                cells.tolist(), examples.tolist(), count(rows, group, len(cells)), strict=True
+                cells, examples.tolist(), count(rows, group, len(cells)), strict=True
             ):
+                start, age, version, role, artifact = (fact[row] for fact in self._facts)
                 other = None if against is None else int(against[row])
-                about = self._subject(row, names[cell % len(names)], other)
-                found.append(CountedOutcomes(int(self._starts[row]), int(self._ages[row]), about, counts))
+                about = PerformanceSubject(int(version), role, artifact, names[cell % len(names)], other)
+                found.append(CountedOutcomes(int(start), int(age), about, counts))
         return found
-
-    def _subject(self, row: int, segment: str, against: int | None) -> PerformanceSubject:
-        version, role, artifact = self._rows.version[row], self._rows.role, self._rows.artifact
-        return PerformanceSubject(
-            int(version), role.known[role.codes[row]], artifact.known[artifact.codes[row]], segment, against
-        )
 
 
 def _combined(numbers: Ints, others: Ints) -> Ints:
     """A number for each pair of numbers."""
-    if not len(others):
-        return others
-    distinct, where = _numbered(others - others.min())
-    return _numbered(numbers * len(distinct) + where)[1]
-
-
-def _numbered(values: Ints) -> tuple[Ints, Ints]:
-    """The distinct values, ascending, and which of them each is; the values are few, or small."""
-    if not len(values) or values.max() > 100 * len(values):
-        distinct, where = np.unique(values, return_inverse=True)
-        return distinct, where
-    distinct = np.flatnonzero(np.bincount(values))
-    numbers = np.zeros(int(values.max()) + 1, dtype=np.int64)
-    numbers[distinct] = np.arange(len(distinct))
-    return distinct, numbers[values]
+    distinct, where = distinct_numbers(others - others.min(initial=np.iinfo(np.int64).max))
+    return distinct_numbers(numbers * len(distinct) + where)[1]
 
 
 class _Tallies:
@@ -215,7 +197,7 @@ class _Statistics:
             return
         table = self._table[rows]
         wide = int(table.max()) + 1
-        cells, where = _numbered(
+        cells, where = distinct_numbers(
             np.ravel_multi_index((group, *table.T), (len(found), *[wide] * table.shape[1]))
         )
         totals = np.zeros(len(cells), dtype=np.int64)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tailrace.avro.columns.categorical_column import UNKNOWN
-from tailrace.avro.columns.decoder import Column
-from tailrace.evaluator.field_columns import ObjectColumn, numbers
+from tailrace.evaluator.field_columns import Fields, ObjectColumn, numbers, texts
 from tailrace.statistics.result import Floats, Ints, Mask
 
 FIELDS = ("guarded", "interval_low", "interval_high")
@@ -51,16 +50,14 @@ class LoggedFindings:
         return np.where(unknown, np.nan, (self.low <= truth) & (truth <= self.high))
 
 
-def findings_of(own: Mask, guarded: Column, sets: Column, low: Column, high: Column) -> LoggedFindings:
-    """The findings of events, given fields of theirs.
-
-    What a set or an interval holds is counted for the version that answered itself, which it did in the rows ``own``.
-    """
-    found: ObjectColumn = sets.values
+def findings_of(fields: Fields) -> LoggedFindings:
+    """The findings of predictions. What a set or an interval holds is counted for the version that answered itself."""
+    own = texts(fields["served_by"]).isin(("model",))
+    sets: ObjectColumn = fields[SET].values
     return LoggedFindings(
-        uncertain=found.mapped(lambda names: names is not None and len(names) != 1, False),
-        guarded=numbers(guarded) != 0,
-        sets=ObjectColumn(np.where(own, found.codes, UNKNOWN), found.known),
-        low=np.where(own, numbers(low), np.nan),
-        high=np.where(own, numbers(high), np.nan),
+        uncertain=sets.mapped(lambda names: names is not None and len(names) != 1, False),
+        guarded=numbers(fields["guarded"]) != 0,
+        sets=ObjectColumn(np.where(own, sets.codes, UNKNOWN), sets.known),
+        low=np.where(own, numbers(fields["interval_low"]), np.nan),
+        high=np.where(own, numbers(fields["interval_high"]), np.nan),
     )

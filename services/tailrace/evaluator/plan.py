@@ -77,14 +77,11 @@ class EvaluationPlan:
     def ages(self) -> Ints:
         return np.array(self.contract.quality.judge_at_ms, dtype=np.int64)
 
-    @cached_property
-    def class_numbers(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(self.contract.classes)}
-
     @property
     def positive(self) -> int:
         """Number of the positive class; -1 unless binary."""
-        return self.class_numbers.get(self.contract.positive_class or "", -1)
+        name = self.contract.positive_class
+        return -1 if name is None else self.contract.classes.index(name)
 
     def age_of(self, window_ends: Ints, times: Ints) -> Ints:
         """The first age at which what is known at ``times`` is seen: ``len(ages)`` where it comes after the last."""
@@ -97,9 +94,9 @@ class EvaluationPlan:
             return np.ones(len(actions.codes), dtype=np.bool_)
         return actions.isin(self.known_only_for)
 
-    def request(self, columns: Fields, prefix: str) -> dict[str, Coded]:
+    def request(self, fields: Fields) -> dict[str, Coded]:
         """The columns of ``fields``; categories that the contract does not know as it says they count."""
-        return {name: self._column(columns[prefix + name], name) for name in self.fields}
+        return {name: self._column(fields[f"request.{name}"], name) for name in self.fields}
 
     def _column(self, column: Column, name: str) -> Coded:
         field = self._declared[name]
@@ -109,9 +106,8 @@ class EvaluationPlan:
         if field.unseen in (None, "reject"):
             return found
         codes = found.in_terms_of(field.categories)
-        return CategoricalColumn(
-            np.where(codes < UNKNOWN, field.categories.index(field.unseen), codes), tuple(field.categories)
-        )
+        codes[codes < UNKNOWN] = field.categories.index(field.unseen)
+        return CategoricalColumn(codes, tuple(field.categories))
 
     def segments(self, columns: Mapping[str, Coded], rows: int) -> list[Segments]:
         """All rows as one, then each slice: a field by its values, a condition where it is known to hold."""
@@ -135,11 +131,7 @@ class EvaluationPlan:
         return Segments([f"{name}={value}" for value in values], codes)
 
     def worth(
-        self,
-        columns: Mapping[str, Coded],
-        answers: LoggedAnswers,
-        actions: CategoricalColumn,
-        labels: Floats,
+        self, request: Mapping[str, Coded], answers: LoggedAnswers, actions: CategoricalColumn, labels: Floats
     ) -> Floats | None:
         """The contract's value by row, NaN where it is unknown; None where the contract has none.
 
@@ -147,11 +139,10 @@ class EvaluationPlan:
         """
         if self.value is None:
             return None
-        rows = len(labels)
         if self._value_reads_flags and answers.findings is None:
-            return np.full(rows, np.nan)
-        arrays = Arrays({**columns, **self._said(answers, actions, labels)}, rows)
-        found: Floats = np.broadcast_to(self.value.value(arrays), rows)
+            return np.full(len(labels), np.nan)
+        columns = {**request, **self._said(answers, actions, labels)}
+        found: Floats = np.broadcast_to(self.value.value(Arrays(columns, len(labels))), len(labels))
         return found
 
     def _said(self, answers: LoggedAnswers, actions: CategoricalColumn, labels: Floats) -> dict[str, Coded]:

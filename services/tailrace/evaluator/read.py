@@ -24,39 +24,16 @@ from tailrace.evaluator.plan import EvaluationPlan
 from tailrace.evaluator.rows import GroundTruth, LoggedAnswers, OutcomeRows, Predicted
 from tailrace.evaluator.types import wrong_types
 from tailrace.models.rollout_state.fold import CHAMPIONS_ARM
-from tailrace.statistics.result import Floats, Ints, Mask
+from tailrace.statistics.result import Floats, Ints
 from tailrace.streaming.records import Message
 from tailrace.streaming.watermark_records import EARLIEST_MS
 
 ANSWER = ("score", "predicted_class", "value", "action")
-HEAD = (
-    *(
-        "event_time",
-        "version",
-        "artifact_digest",
-        "contract_digest",
-        "role",
-        "arm",
-        "served_by",
-        "served_cause",
-    ),
-    "latency_ms",
-    *ANSWER,
-)
-OUTCOME = (
-    "revision",
-    "state",
-    "duplicate_of",
-    "known_at",
-    "late",
-    "label",
-    "action_taken",
-    "before.state",
-    "before.label",
-    "before.action_taken",
-    "champion.version",
-    *(f"champion.{name}" for name in ANSWER),
-)
+IDENTITY = ("event_time", "version", "artifact_digest", "contract_digest", "role", "arm")
+HEAD = (*IDENTITY, "served_by", "served_cause", "latency_ms", *ANSWER)
+REVISION = ("revision", "state", "duplicate_of", "known_at", "late", "label", "action_taken")
+BEFORE = ("before.state", "before.label", "before.action_taken")
+OUTCOME = (*REVISION, *BEFORE, "champion.version", *(f"champion.{name}" for name in ANSWER))
 PREDICTION = "prediction."
 """Where an outcome has its prediction."""
 
@@ -102,8 +79,8 @@ class EventReader:
         """Reads outcomes, or predictions, of a lane. Raises `Unavailable` while schemas are not to be had."""
         prefix = PREDICTION if outcomes else ""
         names = [*(OUTCOME if outcomes else ()), *(prefix + name for name in HEAD)]
-        fields_of_requests, with_findings = self._fields(), outcomes and self._reads_findings()
-        names += [f"{prefix}request.{name}" for name in sorted(fields_of_requests)]
+        requested, with_findings = self._fields(), outcomes and self._reads_findings()
+        names += [f"{prefix}request.{name}" for name in sorted(requested)]
         names += [prefix + name for name in findings.FIELDS] if with_findings else []
         sets = prefix + findings.SET if with_findings else None
         bad: dict[int, BadRecord] = {}
@@ -112,36 +89,32 @@ class EventReader:
         values = BytesColumn.of([message.value() or b"" for message in messages])
         for at, fields in self._reader.read(values, names, bad, sets):
             rows = _Rows(at, fields).without(wrong_types(fields, prefix), bad)
-            for digest, some in rows.by_digest(f"{prefix}contract_digest"):
+            for digest, part in rows.by_digest(f"{prefix}contract_digest"):
                 plan = self._plan_of(digest)
                 # A contract may have been found that reads others as well.
-                if (
-                    self._fields() != fields_of_requests
-                    or (outcomes and self._reads_findings()) != with_findings
-                ):
+                if (self._fields(), outcomes and self._reads_findings()) != (requested, with_findings):
                     return self.read(messages, lane, outcomes=outcomes)
                 if plan is None or plan.contract.lane != lane:
                     reason = f"no contract on {lane} has the digest {digest}"
-                    bad |= dict.fromkeys(some.at.tolist(), BadRecord("unknown-contract", reason))
+                    bad |= dict.fromkeys(part.at.tolist(), BadRecord("unknown-contract", reason))
                     continue
-                if plan.contract.task == "multiclass":  # probabilities are maps
-                    maps = [f"{prefix}probabilities", *(["champion.probabilities"] if outcomes else [])]
-                    some = self._with_maps(some, values, maps, prefix, bad)
-                appended = [messages[row].timestamp()[1] for row in some.at.tolist()]
-                wrong = _ahead(plan, some.fields[f"{prefix}event_time"], appended)
-                wrong |= _wrong_labels(plan, some.fields) if outcomes else {}
-                some = some.without(wrong, bad)
-                predicted = _predicted(plan, some, prefix)
+                if plan.contract.task == "multiclass":
+                    part = self._with_probabilities(part, values, prefix, bad)
+                part_messages = [messages[at] for at in part.at.tolist()]
+                wrong = _ahead(plan, part.fields[f"{prefix}event_time"], part_messages)
+                part = part.without(wrong | (_wrong_labels(plan, part.fields) if outcomes else {}), bad)
+                predicted = _predicted(plan, part.at, _within(part.fields, prefix))
                 times[predicted.at] = predicted.event_times
-                found.append(
-                    OfContract(plan, predicted, _outcomes(plan, predicted, some.fields) if outcomes else None)
-                )
+                known = _outcomes(plan, predicted, part.fields) if outcomes else None
+                found.append(OfContract(plan, predicted, known))
         return ReadBatch(found, times, bad)
 
-    def _with_maps(
-        self, rows: _Rows, values: BytesColumn, maps: Sequence[str], prefix: str, bad: dict[int, BadRecord]
+    def _with_probabilities(
+        self, rows: _Rows, values: BytesColumn, prefix: str, bad: dict[int, BadRecord]
     ) -> _Rows:
-        at, fields = self._reader.read_plainly(values, rows.at, maps, bad)
+        """The rows with the probabilities of several classes, which are maps, and make no column."""
+        names = [f"{prefix}probabilities", *(["champion.probabilities"] if prefix else [])]
+        at, fields = self._reader.read_plainly(values, rows.at, names, bad)
         kept = rows.take(np.flatnonzero(np.isin(rows.at, at)))
         return _Rows(at, {**kept.fields, **fields}).without(wrong_types(fields, prefix), bad)
 
@@ -171,14 +144,14 @@ class _Rows(NamedTuple):
                 yield digest, self.take(rows)
 
 
-def _ahead(plan: EvaluationPlan, column: Column, appended: list[int]) -> dict[int, BadRecord]:
+def _ahead(plan: EvaluationPlan, column: Column, messages: Sequence[Message]) -> dict[int, BadRecord]:
     """One time from the future would close every window, and make all that follows late; and there is a first year."""
-    skew = plan.contract.event_time.skew_ms
+    latest = np.array([message.timestamp()[1] for message in messages], dtype=np.int64)
+    latest += plan.contract.event_time.skew_ms
     times = integers(column)
-    wrong = (times < EARLIEST_MS) | (times > np.array(appended, dtype=np.int64) + skew)
     reason = "the event time is further ahead of the append time than the contract's skew"
-    error = BadRecord("event-time-ahead", reason, "event_time")
-    return dict.fromkeys(np.flatnonzero(wrong).tolist(), error)
+    wrong = np.flatnonzero((times < EARLIEST_MS) | (times > latest))
+    return dict.fromkeys(wrong.tolist(), BadRecord("event-time-ahead", reason, "event_time"))
 
 
 def _wrong_labels(plan: EvaluationPlan, fields: Fields) -> dict[int, BadRecord]:
@@ -206,73 +179,66 @@ def _labels(plan: EvaluationPlan, column: Column) -> Floats:
     return np.where(classes < 0, np.nan, classes)
 
 
-def _predicted(plan: EvaluationPlan, rows: _Rows, prefix: str) -> Predicted:
-    fields = rows.fields
-    served_by, cause = texts(fields[f"{prefix}served_by"]), texts(fields[f"{prefix}served_cause"])
+def _within(fields: Fields, prefix: str) -> Fields:
+    """The fields whose names begin so, by the rest of their names."""
+    return {name[len(prefix) :]: column for name, column in fields.items() if name.startswith(prefix)}
+
+
+def _predicted(plan: EvaluationPlan, at: Ints, fields: Fields) -> Predicted:
     level = plan.contract.service_levels.latency_p99_ms
+    by_other = ~texts(fields["served_by"]).isin(("model",))
     return Predicted(
-        at=rows.at,
-        event_times=integers(fields[f"{prefix}event_time"]),
-        version=integers(fields[f"{prefix}version"]),
-        role=texts(fields[f"{prefix}role"]),
-        artifact=texts(fields[f"{prefix}artifact_digest"]),
-        champions_arm=texts(fields[f"{prefix}arm"]).isin((CHAMPIONS_ARM,)),
-        slow=numbers(fields[f"{prefix}latency_ms"]) > (math.inf if level is None else level),
-        fallback=~served_by.isin(("model",)) & ~cause.isin(("off",)),
-        answers=_answers(plan, fields, prefix, served_by.isin(("model",))),
-        columns=plan.request(fields, f"{prefix}request."),
+        at=at,
+        event_times=integers(fields["event_time"]),
+        version=integers(fields["version"]),
+        role=texts(fields["role"]),
+        artifact=texts(fields["artifact_digest"]),
+        champions_arm=texts(fields["arm"]).isin((CHAMPIONS_ARM,)),
+        slow=numbers(fields["latency_ms"]) > (math.inf if level is None else level),
+        fallback=by_other & ~texts(fields["served_cause"]).isin(("off",)),
+        answers=_answers(plan, fields),
+        columns=plan.request(fields),
     )
 
 
 def _outcomes(plan: EvaluationPlan, predicted: Predicted, fields: Fields) -> OutcomeRows:
-    truth, before = (_truth(plan, fields, prefix) for prefix in ("", "before."))
+    truth, before = (_truth(plan, _within(fields, prefix)) for prefix in ("", "before."))
     same = (truth.label == before.label) | (np.isnan(truth.label) & np.isnan(before.label))
-    # Else it is only the action that is new.
-    newly = ~(before.state.isin(("labelled",)) & same)
+    # Where the label was known before, it is only the action that is new.
+    is_new = truth.state.isin(("labelled",)) & ~(before.state.isin(("labelled",)) & same)
     return OutcomeRows(
         predicted=predicted,
         known_at=integers(fields["known_at"]),
         first=integers(fields["revision"]) == 1,
         duplicate=present(fields["duplicate_of"]),
-        late=(numbers(fields["late"]) != 0) & truth.state.isin(("labelled",)) & newly,
+        late=(numbers(fields["late"]) != 0) & is_new,
         truth=truth,
         before=before,
         against=integers(fields["champion.version"]),
-        champion=_answers(plan, fields, "champion."),
+        champion=_answers(plan, _within(fields, "champion.")),
     )
 
 
-def _truth(plan: EvaluationPlan, fields: Fields, prefix: str) -> GroundTruth:
-    taken = texts(fields[f"{prefix}action_taken"])
+def _truth(plan: EvaluationPlan, fields: Fields) -> GroundTruth:
+    taken = texts(fields["action_taken"])
     # An empty text says of nothing that it was done.
     taken = taken._replace(codes=np.where(taken.isin(("",)), UNKNOWN, taken.codes))
-    return GroundTruth(texts(fields[f"{prefix}state"]), _labels(plan, fields[f"{prefix}label"]), taken)
+    return GroundTruth(texts(fields["state"]), _labels(plan, fields["label"]), taken)
 
 
-def _answers(plan: EvaluationPlan, fields: Fields, prefix: str, own: Mask | None = None) -> LoggedAnswers:
-    """``own``: where the version answered itself; None where it is not said."""
-
-    def column(name: str) -> Column:
-        return fields[prefix + name]
-
-    has_findings = plan.reads_findings and prefix + findings.SET in fields
-    flags = (*findings.FIELDS[:1], findings.SET, *findings.FIELDS[1:])
+def _answers(plan: EvaluationPlan, fields: Fields) -> LoggedAnswers:
+    score, classes = numbers(fields["score"]), plan.contract.classes
+    unknown = [np.nan] * (len(classes) if plan.contract.task == "multiclass" else 0)
+    probabilities = np.full((len(score), len(unknown)), np.nan)
+    if unknown:
+        probabilities = fields["probabilities"].values.mapped(
+            lambda shares: [shares.get(name, 0.0) for name in classes] if shares else unknown, unknown
+        )
     return LoggedAnswers(
-        score=numbers(column("score")),
-        probabilities=_probabilities(plan, fields.get(f"{prefix}probabilities"), len(column("score").values)),
-        chosen=np.maximum(texts(column("predicted_class")).in_terms_of(plan.contract.classes), UNKNOWN),
-        value=numbers(column("value")),
-        action=texts(column("action")),
-        findings=findings.findings_of(own, *map(column, flags)) if own is not None and has_findings else None,
+        score=score,
+        probabilities=probabilities,
+        chosen=np.maximum(texts(fields["predicted_class"]).in_terms_of(classes), UNKNOWN),
+        value=numbers(fields["value"]),
+        action=texts(fields["action"]),
+        findings=findings.findings_of(fields) if plan.reads_findings and findings.SET in fields else None,
     )
-
-
-def _probabilities(plan: EvaluationPlan, column: Column | None, rows: int) -> Floats:
-    classes = plan.contract.classes if plan.contract.task == "multiclass" else []
-    unknown = [np.nan] * len(classes)
-    if not classes or column is None:
-        return np.full((rows, len(classes)), np.nan)
-    found: Floats = column.values.mapped(
-        lambda shares: [shares.get(name, 0.0) for name in classes] if shares else unknown, unknown
-    )
-    return found

@@ -6,7 +6,7 @@ there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,40 +17,21 @@ from tailrace.evaluator.field_columns import Fields, ObjectColumn, numbers, pres
 
 _NONE = type(None)
 _SCALARS = frozenset({int, float, bool, str, _NONE})
-_TEXT, _NUMBER = frozenset({str}), frozenset({int})
-_FLAG = frozenset({bool, float, int})  # columns have numbers
-_MAYBE_TEXT, _MAYBE_REAL = frozenset({str, _NONE}), frozenset({float, int, _NONE})
-_TYPES = {
-    "event_time": _NUMBER,
-    "version": _NUMBER,
-    "artifact_digest": _TEXT,
-    "contract_digest": _TEXT,
-    "role": _TEXT,
-    "arm": _MAYBE_TEXT,
-    "served_by": _TEXT,
-    "served_cause": _MAYBE_TEXT,
-    "latency_ms": frozenset({float, int}),
-    "score": _MAYBE_REAL,
-    "predicted_class": _MAYBE_TEXT,
-    "value": _MAYBE_REAL,
-    "action": _TEXT,
-    "guarded": _FLAG,
-    "interval_low": _MAYBE_REAL,
-    "interval_high": _MAYBE_REAL,
-    "revision": _NUMBER,
-    "state": _TEXT,
-    "duplicate_of": _MAYBE_TEXT,
-    "known_at": _NUMBER,
-    "late": _FLAG,
-    "action_taken": _MAYBE_TEXT,
-    "before.state": _MAYBE_TEXT,
-    "before.action_taken": _MAYBE_TEXT,
-    "champion.version": frozenset({int, _NONE}),
-    "champion.score": _MAYBE_REAL,
-    "champion.predicted_class": _MAYBE_TEXT,
-    "champion.value": _MAYBE_REAL,
-    "champion.action": _MAYBE_TEXT,
+_FIELDS: Mapping[frozenset[type], Sequence[str]] = {
+    frozenset({int}): ("event_time", "version", "revision", "known_at"),
+    frozenset({int, _NONE}): ("champion.version",),
+    frozenset({float, int}): ("latency_ms",),
+    frozenset({float, int, _NONE}): (
+        *("score", "value", "interval_low", "interval_high", "champion.score", "champion.value"),
+    ),
+    frozenset({bool, float, int}): ("guarded", "late"),  # columns have numbers
+    frozenset({str}): ("artifact_digest", "contract_digest", "role", "served_by", "action", "state"),
+    frozenset({str, _NONE}): (
+        *("arm", "served_cause", "predicted_class", "duplicate_of", "action_taken"),
+        *("before.state", "before.action_taken", "champion.predicted_class", "champion.action"),
+    ),
 }
+_TYPES = {name: types for types, names in _FIELDS.items() for name in names}
 
 
 def _is_shares(value: Any) -> bool:
@@ -95,9 +76,7 @@ def _wrong_rows(column: Column, own: str) -> list[int]:
         is_fine = _CONTAINERS.get(own, lambda value: type(value) in allowed)
         fine = column.values.mapped(is_fine, own in _CONTAINERS or _NONE in allowed)
     else:
-        kinds = {"f": float, "i": int}
-        kind = kinds[column.values.dtype.kind] if isinstance(column.values, np.ndarray) else str
-        if column.present is None and kind in allowed:
-            return []
+        is_array = isinstance(column.values, np.ndarray)
+        kind = {"f": float, "i": int}[column.values.dtype.kind] if is_array else str
         fine = np.where(present(column), kind in allowed, _NONE in allowed)
     return np.flatnonzero(~fine).tolist()
