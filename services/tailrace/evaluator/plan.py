@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -101,7 +101,14 @@ class EvaluationPlan:
     def _column(self, column: Column, name: str) -> Coded:
         field = self._declared[name]
         if field.categories is None:
-            return {"number": numbers, "boolean": truths, "text": any_texts}[self.columns[name].kind](column)
+            kind = self.columns[name].kind
+            return (
+                any_texts(column)
+                if kind == "text"
+                else truths(column)
+                if kind == "boolean"
+                else numbers(column)
+            )
         found = texts(column)
         if field.unseen in (None, "reject"):
             return found
@@ -142,7 +149,8 @@ class EvaluationPlan:
         if self._value_reads_flags and answers.findings is None:
             return np.full(len(labels), np.nan)
         columns = {**request, **self._said(answers, actions, labels)}
-        found: Floats = np.broadcast_to(self.value.value(Arrays(columns, len(labels))), len(labels))
+        worth: Any = self.value.value(Arrays(columns, len(labels)))
+        found: Floats = np.broadcast_to(worth, len(labels))
         return found
 
     def _said(self, answers: LoggedAnswers, actions: CategoricalColumn, labels: Floats) -> dict[str, Coded]:
