@@ -36,14 +36,8 @@ class Contributions:
     columns: Mapping[str, Coded]
 
     def take(self, rows: Ints) -> Contributions:
-        return Contributions(
-            self.plan,
-            self.at[rows],
-            self.signs[rows],
-            self.truth.take(rows),
-            self.answers.take(rows),
-            taken(self.columns, rows),
-        )
+        truth, answers, columns = self.truth.take(rows), self.answers.take(rows), taken(self.columns, rows)
+        return Contributions(self.plan, self.at[rows], self.signs[rows], truth, answers, columns)
 
     @cached_property
     def known(self) -> Mask:
@@ -98,11 +92,6 @@ def contributions(plan: EvaluationPlan, rows: OutcomeRows) -> Contributions:
     back = np.flatnonzero(~rows.duplicate & (rows.before.state.codes >= 0))
     at = np.concatenate([anew, back])
     signs = np.repeat(np.array([1, -1], dtype=np.int64), [len(anew), len(back)])
-    return Contributions(
-        plan,
-        at,
-        signs,
-        rows.truth.take(at).where(signs > 0, rows.before.take(at)),
-        rows.predicted.answers.take(at),
-        taken(rows.predicted.columns, at),
-    )
+    truth = rows.truth.take(at).where(signs > 0, rows.before.take(at))
+    answers, columns = rows.predicted.answers.take(at), taken(rows.predicted.columns, at)
+    return Contributions(plan, at, signs, truth, answers, columns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -21,6 +21,11 @@ from tailrace.models.columns import Coded
 from tailrace.statistics.result import Floats, Ints, Mask
 
 FLAGS = ("uncertain", "guarded")
+_UNCATEGORISED: Mapping[str, Callable[[Column], Coded]] = {
+    "number": numbers,
+    "boolean": truths,
+    "text": any_texts,
+}
 
 
 class Segments(NamedTuple):
@@ -101,14 +106,7 @@ class EvaluationPlan:
     def _column(self, column: Column, name: str) -> Coded:
         field = self._declared[name]
         if field.categories is None:
-            kind = self.columns[name].kind
-            return (
-                any_texts(column)
-                if kind == "text"
-                else truths(column)
-                if kind == "boolean"
-                else numbers(column)
-            )
+            return _UNCATEGORISED[self.columns[name].kind](column)
         found = texts(column)
         if field.unseen in (None, "reject"):
             return found
