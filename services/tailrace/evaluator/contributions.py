@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import polars as pl
 
+from tailrace.avro.columns.categorical_column import CategoricalColumn
 from tailrace.evaluator.plan import EvaluationPlan
 from tailrace.evaluator.rows import GroundTruth, LoggedAnswers, OutcomeRows
+from tailrace.models.columns import Coded, taken
 from tailrace.statistics.judged_rows import JudgedRows
 from tailrace.statistics.metrics import VALUE, row_losses
 from tailrace.statistics.result import Floats, Ints, Mask
@@ -25,7 +25,7 @@ class Contributions:
     at: which outcome each row comes from.
     signs: 1 or -1.
     answers: what the version had said.
-    fields: of the requests, for the contract's value.
+    columns: of the requests, for the contract's value.
     """
 
     plan: EvaluationPlan
@@ -33,59 +33,36 @@ class Contributions:
     signs: Ints
     truth: GroundTruth
     answers: LoggedAnswers
-    fields: pl.DataFrame
+    columns: Mapping[str, Coded]
 
     def take(self, rows: Ints) -> Contributions:
-        return Contributions(
-            self.plan,
-            self.at[rows],
-            self.signs[rows],
-            self.truth.take(rows),
-            self.answers.take(rows),
-            self.fields[rows],
-        )
+        truth, answers, columns = self.truth.take(rows), self.answers.take(rows), taken(self.columns, rows)
+        return Contributions(self.plan, self.at[rows], self.signs[rows], truth, answers, columns)
 
     @cached_property
     def known(self) -> Mask:
         """Where there is a truth to judge by."""
-        return np.array([state in KNOWN for state in self.truth.state], dtype=np.bool_)
-
-    def in_state(self, state: str) -> Mask:
-        return np.array([found == state for found in self.truth.state], dtype=np.bool_)
-
-    @cached_property
-    def _numbers(self) -> Floats:
-        """The true value, or the number of the true class; NaN where there is no label."""
-        numbers: Mapping[Any, float] | None = None
-        if self.plan.contract.target.type == "category":
-            numbers = self.plan.class_numbers
-        return np.array(
-            [
-                np.nan if label is None else float(label if numbers is None else numbers[label])
-                for label in self.truth.label
-            ],
-            dtype=np.float64,
-        )
+        return self.truth.state.isin(KNOWN)
 
     @cached_property
     def classes(self) -> Ints:
         """Number of the true class; -1 where there is none."""
         if self.plan.contract.task == "regression":
             return np.full(len(self.at), -1, dtype=np.int64)
-        return np.nan_to_num(self._numbers, nan=-1.0).astype(np.int64)
+        return np.nan_to_num(self.truth.label, nan=-1.0).astype(np.int64)
 
     @cached_property
     def positive(self) -> Mask:
         found: Mask = self.classes == self.plan.positive
         return found
 
-    def quantities(self, answers: LoggedAnswers, actions: list[str]) -> dict[str, Floats]:
+    def quantities(self, answers: LoggedAnswers, actions: CategoricalColumn) -> dict[str, Floats]:
         """Losses, and the contract's value where it has one, of these answers and actions; NaN where unknown."""
         found = row_losses(
             JudgedRows(
                 self.plan.contract.task,
                 self.classes,
-                self._numbers,
+                self.truth.label,
                 answers.chosen,
                 answers.score,
                 answers.probabilities,
@@ -93,7 +70,7 @@ class Contributions:
                 self.plan.positive,
             )
         )
-        worth = self.plan.worth(self.fields, answers, actions, self.truth.label)
+        worth = self.plan.worth(self.columns, answers, actions, self.truth.label)
         if worth is not None:
             found[VALUE.name] = worth
         return {name: np.where(self.known, values, np.nan) for name, values in found.items()}
@@ -103,23 +80,18 @@ class Contributions:
         if self.plan.contract.guardrails.coverage is None or answers.findings is None:
             return np.full(len(self.at), np.nan)
         if self.plan.contract.classes:
-            names = [*self.plan.contract.classes, None]
-            found = answers.findings.holds_class([names[number] for number in self.classes.tolist()])
+            found = answers.findings.holds_class(self.classes, self.plan.contract.classes)
         else:
-            found = answers.findings.holds_value(self._numbers)
+            found = answers.findings.holds_value(self.truth.label)
         return np.where(self.known, found, np.nan)
 
 
 def contributions(plan: EvaluationPlan, rows: OutcomeRows) -> Contributions:
     """All that the outcomes say; those of repeated requests say nothing."""
-    counting = np.flatnonzero(~rows.duplicate)
-    replacing = np.flatnonzero(~rows.duplicate[rows.replacing])
-    at = np.concatenate([counting, rows.replacing[replacing]])
-    return Contributions(
-        plan,
-        at,
-        np.repeat(np.array([1, -1], dtype=np.int64), [len(counting), len(replacing)]),
-        rows.truth.take(counting) + rows.before.take(replacing),
-        rows.predicted.answers.take(at),
-        rows.predicted.fields[at],
-    )
+    anew = np.flatnonzero(~rows.duplicate)
+    back = np.flatnonzero(~rows.duplicate & (rows.before.state.codes >= 0))
+    at = np.concatenate([anew, back])
+    signs = np.repeat(np.array([1, -1], dtype=np.int64), [len(anew), len(back)])
+    truth = rows.truth.take(at).where(signs > 0, rows.before.take(at))
+    answers, columns = rows.predicted.answers.take(at), taken(rows.predicted.columns, at)
+    return Contributions(plan, at, signs, truth, answers, columns)

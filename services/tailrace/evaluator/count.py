@@ -17,12 +17,15 @@ Tallies of a version:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from tailrace.avro.columns.categorical_column import CategoricalColumn
+from tailrace.avro.columns.numbering import distinct_numbers
 from tailrace.evaluator.contributions import Contributions, contributions
 from tailrace.evaluator.counts import PerformanceCounts
 from tailrace.evaluator.plan import EvaluationPlan
@@ -69,14 +72,12 @@ def count_outcomes(plan: EvaluationPlan, rows: OutcomeRows) -> list[CountedOutco
     )
 
     said = contributions(plan, rows)
-    pair = np.full(len(rows.known_at), -1, dtype=np.int64)
-    pair[rows.against >= 0] = np.arange(len(rows.champion.action))
-    found += groups.counted(said.at, _judged(said, rows, pair[said.at]))
+    found += groups.counted(said.at, _judged(said, rows))
 
-    paired = np.flatnonzero(pair[said.at] >= 0)
+    paired = np.flatnonzero(rows.against[said.at] >= 0)
     if len(paired):
         both = said.take(paired)
-        found += groups.counted(both.at, _paired(both, rows, pair[both.at]), rows.against)
+        found += groups.counted(both.at, _paired(both, rows), rows.against)
     return found
 
 
@@ -103,45 +104,34 @@ class _Groups:
         ages = plan.age_of(starts + plan.window_ms, times)
         # What comes after the last age is never judged.
         self._in_time = ages < len(plan.ages)
-        self._facts = list(
-            zip(starts.tolist(), ages.tolist(), rows.version, rows.role, rows.artifact, strict=True)
-        )
-        self._segments = plan.segments(rows.fields, len(starts))
+        self._facts = (starts, ages, rows.version, rows.role.objects(), rows.artifact.objects())
+        numbered = (starts // plan.window_ms, ages, rows.version, rows.role.codes, rows.artifact.codes)
+        self._base = functools.reduce(_combined, numbered, np.zeros(len(starts), dtype=np.int64))
+        self._segments = plan.segments(rows.columns, len(starts))
 
     def counted(self, at: Ints, count: _Counter, against: Ints | None = None) -> list[CountedOutcomes]:
         """What the counter counts of each subject; row i of its rows is of the message ``at[i]``."""
-        if not len(at):
-            return []
-        others = [None] * len(at) if against is None else against[at].tolist()
-        known: dict[Any, int] = {}
-        base = np.array(
-            [
-                known.setdefault((self._facts[row], other), len(known))
-                for row, other in zip(at.tolist(), others, strict=True)
-            ],
-            dtype=np.int64,
-        )
-        heads = list(known)
         found = []
+        base = (self._base if against is None else _combined(self._base, against))[at]
         for names, codes in self._segments:
             rows = np.flatnonzero(self._in_time[at] & (codes[at] >= 0))
-            cells, group = _numbered(base[rows] * len(names) + codes[at][rows])
-            for cell, counts in zip(cells.tolist(), count(rows, group, len(cells)), strict=True):
-                (start, age, version, role, artifact), other = heads[cell // len(names)]
-                about = PerformanceSubject(version, role, artifact, names[cell % len(names)], other)
-                found.append(CountedOutcomes(start, age, about, counts))
+            cells, group = distinct_numbers(base[rows] * len(names) + codes[at][rows])
+            examples = np.zeros(len(cells), dtype=np.int64)
+            examples[group] = at[rows]
+            for cell, row, counts in zip(
+                cells, examples.tolist(), count(rows, group, len(cells)), strict=True
+            ):
+                start, age, version, role, artifact = (fact[row] for fact in self._facts)
+                other = None if against is None else int(against[row])
+                about = PerformanceSubject(int(version), role, artifact, names[cell % len(names)], other)
+                found.append(CountedOutcomes(int(start), int(age), about, counts))
         return found
 
 
-def _numbered(values: Ints) -> tuple[Ints, Ints]:
-    """The distinct values, ascending, and which of them each is; the values are few, or small."""
-    if not len(values) or values.max() > 100 * len(values):
-        distinct, where = np.unique(values, return_inverse=True)
-        return distinct, where
-    distinct = np.flatnonzero(np.bincount(values))
-    numbers = np.zeros(int(values.max()) + 1, dtype=np.int64)
-    numbers[distinct] = np.arange(len(distinct))
-    return distinct, numbers[values]
+def _combined(numbers: Ints, others: Ints) -> Ints:
+    """A number for each pair of numbers."""
+    distinct, where = distinct_numbers(others - others.min(initial=np.iinfo(np.int64).max))
+    return distinct_numbers(numbers * len(distinct) + where)[1]
 
 
 class _Tallies:
@@ -207,7 +197,7 @@ class _Statistics:
             return
         table = self._table[rows]
         wide = int(table.max()) + 1
-        cells, where = _numbered(
+        cells, where = distinct_numbers(
             np.ravel_multi_index((group, *table.T), (len(found), *[wide] * table.shape[1]))
         )
         totals = np.zeros(len(cells), dtype=np.int64)
@@ -230,32 +220,25 @@ class _Statistics:
         return found
 
 
-def _judged(said: Contributions, rows: OutcomeRows, pair: Ints) -> _Statistics:
-    """A version's answers; ``pair`` is where in ``rows.champion`` the answer of the version is that answered instead
-    of it, -1 where it answered itself.
-    """
-    answers, taken, pairs = said.answers, said.truth.action_taken, pair.tolist()
-    answered = [
-        own if other < 0 else rows.champion.action[other]
-        for own, other in zip(answers.action, pairs, strict=True)
-    ]
-    done = [one or other for one, other in zip(taken, answered, strict=True)]
+def _judged(said: Contributions, rows: OutcomeRows) -> _Statistics:
+    """A version's answers."""
+    answers, taken = said.answers, said.truth.action_taken
+    is_shadow = rows.against[said.at] >= 0
+    answered = rows.champion.action.take(said.at).where(is_shadow, answers.action)
+    done = taken.where(taken.codes >= 0, answered)
     possible = said.known | said.plan.can_be_labelled(done)
-    roles = [rows.predicted.role[row] for row in said.at.tolist()]
+    roles = rows.predicted.role.take(said.at)
     adjusted = possible.astype(np.int64) - _labelable(said.plan, roles, answers.action)
     tallies = {**_states(said, rows), "labelable": said.signs * adjusted}
     # Nothing was done on what a shadow said: its answers are worth what its own policy would have made of them.
-    own_or_taken = [
-        own if other >= 0 else one or own
-        for own, one, other in zip(answers.action, taken, pairs, strict=True)
-    ]
+    own_or_taken = taken.where(~is_shadow & (taken.codes >= 0), answers.action)
     quantities = said.quantities(answers, own_or_taken) | {COVERAGE.name: said.covered(answers)}
     return _statistics(said, tallies, quantities, answers)
 
 
-def _paired(said: Contributions, rows: OutcomeRows, pair: Ints) -> _Statistics:
+def _paired(said: Contributions, rows: OutcomeRows) -> _Statistics:
     """Two versions' answers to the same requests, by what the policy makes of either."""
-    versions = (said.answers, rows.champion.take(pair))
+    versions = (said.answers, rows.champion.take(said.at))
     version, against = (said.quantities(answers, answers.action) for answers in versions)
     quantities: dict[str, Floats] = {}
     for name, mine in version.items():
@@ -268,21 +251,18 @@ def _paired(said: Contributions, rows: OutcomeRows, pair: Ints) -> _Statistics:
     return _statistics(said, _states(said, rows), quantities, *versions)
 
 
-def _labelable(plan: EvaluationPlan, roles: list[str], actions: list[str]) -> Mask:
+def _labelable(plan: EvaluationPlan, roles: CategoricalColumn, actions: CategoricalColumn) -> Mask:
     """Whether the truth may become known, as far as a prediction says. What is done about a request in shadow is what
     the version that answered says, which is not known yet.
     """
-    found: Mask = plan.can_be_labelled(actions) | np.array(
-        [role == "shadow" for role in roles], dtype=np.bool_
-    )
-    return found
+    return plan.can_be_labelled(actions) | roles.isin(("shadow",))
 
 
 def _states(said: Contributions, rows: OutcomeRows) -> dict[str, Ints]:
     return {
         "labelled": said.signs * said.known,
-        "assumed": said.signs * said.in_state("assumed"),
-        "unlabelled": said.signs * said.in_state("unlabelled"),
+        "assumed": said.signs * said.truth.state.isin(("assumed",)),
+        "unlabelled": said.signs * said.truth.state.isin(("unlabelled",)),
         "late": np.where(said.signs > 0, rows.late[said.at], 0),
     }
 

@@ -7,8 +7,7 @@ or says what is wrong with, and fields that are maps.
 from __future__ import annotations
 
 import io
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import fastavro
@@ -16,17 +15,17 @@ import numpy as np
 from fastavro.schema import SchemaParseException
 
 from tailrace.avro.codec import Codec, read_schema_id
-from tailrace.avro.columns.decoder import Column, ColumnDecoder
+from tailrace.avro.columns.bytes_column import BytesColumn
+from tailrace.avro.columns.decoder import ColumnDecoder
+from tailrace.avro.columns.decoder_kernels import schema_ids
 from tailrace.avro.strict_types import plain
 from tailrace.errors import BadRecord
-from tailrace.streaming.records import Message
-
-Fields = Mapping[str, list[Any]]
-"""By name, those within records with a dot between: a value of each row, None where there is none."""
+from tailrace.evaluator.field_columns import Fields, column_of
+from tailrace.statistics.result import Ints
 
 
 class FieldReader:
-    """Reads messages in wire format."""
+    """Reads values in wire format."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
@@ -35,13 +34,13 @@ class FieldReader:
 
     def read(
         self,
-        messages: Sequence[Message],
+        values: BytesColumn,
         names: Collection[str],
         bad: dict[int, BadRecord],
         array: str | None = None,
-    ) -> Iterator[tuple[list[int], Fields]]:
-        """Rows of one schema at a time, as positions in ``messages`` and their fields; a field that the schema does
-        not have is None.
+    ) -> Iterator[tuple[Ints, Fields]]:
+        """Rows of one schema at a time, as positions in ``values`` and their fields; a field that the schema does
+        not have has no value.
 
         Args:
             bad: is told what cannot be read, by position.
@@ -51,52 +50,42 @@ class FieldReader:
             Unavailable: a schema is not to be had for the moment.
         """
         self._codec.begin_batch()
-        by_schema: dict[int, list[int]] = defaultdict(list)
-        for at, message in enumerate(messages):
+        ids = schema_ids(values.bytes, values.begins, values.ends)
+        for row in np.flatnonzero(ids < 0).tolist():
             try:
-                by_schema[read_schema_id(message.value())].append(at)
+                read_schema_id(values[row])
             except BadRecord as error:
-                bad[at] = error
-        for schema_id, rows in sorted(by_schema.items()):
-            left = rows
+                bad[row] = error
+        for schema_id in np.unique(ids[ids >= 0]).tolist():
+            rows = np.flatnonzero(ids == schema_id)
             decoder = self._decoder(schema_id, frozenset(names), array)
             if decoder is not None:
-                found = decoder.decode([messages[row].value() or b"" for row in rows])
-                good = [True] * len(rows) if found.good is None else found.good.tolist()
-                left = [row for row, fine in zip(rows, good, strict=True) if not fine]
-                nothing = [None] * len(rows)
-                columns = {
-                    name: _values(found.columns[name]) if name in found.columns else nothing for name in names
-                }
+                columns, good, pieces = decoder.decode(values.take(rows))
+                nothing = column_of([None] * len(rows))
+                fields = {name: columns.get(name, nothing) for name in names}
+                done, rows = (rows, rows[:0]) if good is None else (rows[good], rows[~good])
+                if good is not None:
+                    fields = {name: column.take(np.flatnonzero(good)) for name, column in fields.items()}
                 if array is not None:
-                    known = [self._array(schema_id, array, piece) for piece in found.pieces.values]
-                    columns[array] = [known[at] if at >= 0 else None for at in found.pieces.at.tolist()]
-                if left:
-                    columns = {
-                        name: [value for value, fine in zip(column, good, strict=True) if fine]
-                        for name, column in columns.items()
-                    }
-                yield [row for row, fine in zip(rows, good, strict=True) if fine], columns
-            if left:
-                others = [] if array is None else [array]
-                yield self.read_plainly(messages, left, [*names, *others], bad)
+                    known = column_of(self._array(schema_id, array, piece) for piece in pieces.values)
+                    fields[array] = known.take(pieces.at if good is None else pieces.at[good])
+                yield done, fields
+            if len(rows):
+                yield self.read_plainly(values, rows, [*names, *([] if array is None else [array])], bad)
 
     def read_plainly(
-        self,
-        messages: Sequence[Message],
-        rows: Collection[int],
-        names: Collection[str],
-        bad: dict[int, BadRecord],
-    ) -> tuple[list[int], Fields]:
+        self, values: BytesColumn, rows: Ints, names: Collection[str], bad: dict[int, BadRecord]
+    ) -> tuple[Ints, Fields]:
         """The same by the reference, for some of the rows; maps can be read as well."""
         records, read = [], []
-        for row in rows:
+        for row in rows.tolist():
             try:
-                records.append(self._codec.decode(messages[row].value()).record)
+                records.append(self._codec.decode(values[row]).record)
                 read.append(row)
             except BadRecord as error:
                 bad[row] = error
-        return read, {name: [_within(record, name.split(".")) for record in records] for name in names}
+        fields = {name: column_of(_within(record, name.split(".")) for record in records) for name in names}
+        return np.array(read, dtype=np.int64), fields
 
     def _array(self, schema_id: int, name: str, piece: bytes) -> Any:
         """The array of this name, from its bytes; None where the schema has none, or its texts are not UTF-8."""
@@ -122,18 +111,6 @@ class FieldReader:
                 return None
             self._decoders[key] = decoder
         return self._decoders[key]
-
-
-def _values(column: Column) -> list[Any]:
-    if not isinstance(column.values, np.ndarray):
-        texts: dict[bytes | None, str | None] = {None: None}
-        for data in set(column.values) - {None}:
-            texts[data] = data.decode(errors="replace")  # what is not UTF-8 is of rows that are not good
-        return [texts[data] for data in column.values]
-    values: list[Any] = column.values.tolist()
-    if column.present is None:
-        return values
-    return [value if there else None for value, there in zip(values, column.present.tolist(), strict=True)]
 
 
 def _within(record: Any, path: list[str]) -> Any:

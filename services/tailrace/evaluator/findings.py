@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from tailrace.avro.columns.categorical_column import UNKNOWN
+from tailrace.evaluator.field_columns import Fields, ObjectColumn, numbers, texts
 from tailrace.statistics.result import Floats, Ints, Mask
 
 FIELDS = ("guarded", "interval_low", "interval_high")
@@ -20,28 +21,28 @@ class LoggedFindings:
 
     Attributes:
         uncertain, guarded: as the policy saw them.
-        sets: None where the version did not answer itself, or there is none.
+        sets: lists of classes; none where the version did not answer itself, or there is none.
         low, high: ends of the interval; NaN likewise.
     """
 
     uncertain: Mask
     guarded: Mask
-    sets: list[tuple[str, ...] | None]
+    sets: ObjectColumn
     low: Floats
     high: Floats
 
     def take(self, rows: Ints) -> LoggedFindings:
-        sets = [self.sets[row] for row in rows.tolist()]
-        return LoggedFindings(self.uncertain[rows], self.guarded[rows], sets, self.low[rows], self.high[rows])
-
-    def holds_class(self, truth: Sequence[str | None]) -> Floats:
-        """1 where a row's set holds the true class, 0 where not, NaN where either is not known."""
-        return np.array(
-            [
-                np.nan if names is None or name is None else float(name in names)
-                for names, name in zip(self.sets, truth, strict=True)
-            ]
+        return LoggedFindings(
+            self.uncertain[rows], self.guarded[rows], self.sets.take(rows), self.low[rows], self.high[rows]
         )
+
+    def holds_class(self, truth: Ints, classes: Sequence[str]) -> Floats:
+        """1 where a row's set holds the true class, given by its number, 0 where not, NaN where either is not known."""
+        holds = self.sets.mapped(
+            lambda names: [name in (names or ()) for name in classes], [False] * len(classes)
+        )
+        unknown = (self.sets.codes < 0) | (truth < 0)
+        return np.where(unknown, np.nan, holds[np.arange(len(truth)), truth])
 
     def holds_value(self, truth: Floats) -> Floats:
         """The same of intervals and true values, NaN where one is not known."""
@@ -49,25 +50,14 @@ class LoggedFindings:
         return np.where(unknown, np.nan, (self.low <= truth) & (truth <= self.high))
 
 
-def findings_of(
-    served_by: Sequence[str],
-    guarded: Sequence[Any],
-    sets: Sequence[Any],
-    low: Sequence[Any],
-    high: Sequence[Any],
-) -> LoggedFindings:
-    """The findings of events, given fields of theirs.
-
-    What a set or an interval holds is counted for the version that answered itself.
-    """
-    own = np.array([by == "model" for by in served_by], dtype=np.bool_)
+def findings_of(fields: Fields) -> LoggedFindings:
+    """The findings of predictions. What a set or an interval holds is counted for the version that answered itself."""
+    own = texts(fields["served_by"]).isin(("model",))
+    sets: ObjectColumn = fields[SET].values
     return LoggedFindings(
-        uncertain=np.array([names is not None and len(names) != 1 for names in sets], dtype=np.bool_),
-        guarded=np.array(guarded, dtype=np.bool_),
-        sets=[
-            None if names is None or not by_itself else tuple(names)
-            for names, by_itself in zip(sets, own.tolist(), strict=True)
-        ],
-        low=np.where(own, np.array(low, dtype=np.float64), np.nan),
-        high=np.where(own, np.array(high, dtype=np.float64), np.nan),
+        uncertain=sets.mapped(lambda names: names is not None and len(names) != 1, False),
+        guarded=numbers(fields["guarded"]) != 0,
+        sets=ObjectColumn(np.where(own, sets.codes, UNKNOWN), sets.known),
+        low=np.where(own, numbers(fields["interval_low"]), np.nan),
+        high=np.where(own, numbers(fields["interval_high"]), np.nan),
     )

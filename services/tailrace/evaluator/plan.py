@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-import polars as pl
 
+from tailrace.avro.columns.categorical_column import UNKNOWN, CategoricalColumn
+from tailrace.avro.columns.decoder import Column
 from tailrace.contracts.expressions.compiler import ColumnType, Expression, compile_expression
+from tailrace.contracts.expressions.values import Arrays
 from tailrace.contracts.language.expression_columns import request_columns, value_columns
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.state.contracts import AppliedContract
+from tailrace.evaluator.field_columns import Fields, any_texts, numbers, texts, truths
 from tailrace.evaluator.rows import LoggedAnswers
+from tailrace.models.columns import Coded
 from tailrace.statistics.result import Floats, Ints, Mask
 
 FLAGS = ("uncertain", "guarded")
-_DTYPES = {"number": pl.Float64, "boolean": pl.Boolean, "text": pl.String}
+_UNCATEGORISED: Mapping[str, Callable[[Column], Coded]] = {
+    "number": numbers,
+    "boolean": truths,
+    "text": any_texts,
+}
 
 
 class Segments(NamedTuple):
@@ -34,6 +42,7 @@ class EvaluationPlan:
         self.applied = applied
         self.contract: ModelContract = applied.contract
         self.columns: dict[str, ColumnType] = request_columns(self.contract)
+        self._declared = self.contract.features | self.contract.context
         gate = self.contract.gates.not_worse_on
         self.slices = list(dict.fromkeys([*self.contract.quality.slices, *(gate.slices if gate else [])]))
         self._conditions = {
@@ -73,61 +82,61 @@ class EvaluationPlan:
     def ages(self) -> Ints:
         return np.array(self.contract.quality.judge_at_ms, dtype=np.int64)
 
-    @cached_property
-    def class_numbers(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(self.contract.classes)}
-
     @property
     def positive(self) -> int:
         """Number of the positive class; -1 unless binary."""
-        return self.class_numbers.get(self.contract.positive_class or "", -1)
+        name = self.contract.positive_class
+        return -1 if name is None else self.contract.classes.index(name)
 
     def age_of(self, window_ends: Ints, times: Ints) -> Ints:
         """The first age at which what is known at ``times`` is seen: ``len(ages)`` where it comes after the last."""
         found: Ints = np.searchsorted(self.ages, times - window_ends, side="right")
         return found
 
-    def can_be_labelled(self, actions: list[str]) -> Mask:
+    def can_be_labelled(self, actions: CategoricalColumn) -> Mask:
         """Whether the truth is ever known after these actions."""
         if not self.known_only_for:
-            return np.ones(len(actions), dtype=np.bool_)
-        return np.array([action in self.known_only_for for action in actions], dtype=np.bool_)
+            return np.ones(len(actions.codes), dtype=np.bool_)
+        return actions.isin(self.known_only_for)
 
-    def frame(self, columns: Mapping[str, list[Any]], rows: int) -> pl.DataFrame:
-        """Columns of ``fields`` as a frame; categories that the contract does not know as it says they count."""
-        known = self.contract.features | self.contract.context
-        series = [pl.Series("", np.zeros(rows, dtype=np.int8))]  # without a column there would be no rows
-        for name in self.fields:
-            values, field = columns[name], known[name]
-            if field.categories is not None and field.unseen not in (None, "reject"):
-                as_known = {value: value for value in field.categories}
-                values = [None if value is None else as_known.get(value, field.unseen) for value in values]
-            if field.type == "boolean":
-                values = [None if value is None else bool(value) for value in values]
-            series.append(pl.Series(name, values, dtype=_DTYPES[self.columns[name].kind], strict=False))
-        return pl.DataFrame(series)
+    def request(self, fields: Fields) -> dict[str, Coded]:
+        """The columns of ``fields``; categories that the contract does not know as it says they count."""
+        return {name: self._column(fields[f"request.{name}"], name) for name in self.fields}
 
-    def segments(self, fields: pl.DataFrame, rows: int) -> list[Segments]:
+    def _column(self, column: Column, name: str) -> Coded:
+        field = self._declared[name]
+        if field.categories is None:
+            return _UNCATEGORISED[self.columns[name].kind](column)
+        found = texts(column)
+        if field.unseen in (None, "reject"):
+            return found
+        codes = found.in_terms_of(field.categories)
+        codes[codes < UNKNOWN] = field.categories.index(field.unseen)
+        return CategoricalColumn(codes, tuple(field.categories))
+
+    def segments(self, columns: Mapping[str, Coded], rows: int) -> list[Segments]:
         """All rows as one, then each slice: a field by its values, a condition where it is known to hold."""
         found = [Segments([""], np.zeros(rows, dtype=np.int64))]
+        arrays = Arrays(columns, rows)
         for text in self.slices:
             if text in self._conditions:
-                holds = self._conditions[text].matches(fields).to_numpy()
+                holds = self._conditions[text].truth(arrays).yes
                 found.append(Segments([text], np.where(holds, 0, -1)))
             else:
-                found.append(self._by_field(text, fields[text].to_list()))
+                found.append(self._by_field(text, columns[text]))
         return found
 
-    def _by_field(self, name: str, given: list[object]) -> Segments:
-        values = (self.contract.features | self.contract.context)[name].categories
-        texts: list[object] = [False, True] if values is None else list(values)
-        numbers = {value: number for number, value in enumerate(texts)}
-        codes = np.array([numbers.get(value, -1) for value in given], dtype=np.int64)
-        names = [f"{name}={str(text).lower() if isinstance(text, bool) else text}" for text in texts]
-        return Segments(names, codes)
+    def _by_field(self, name: str, column: Coded) -> Segments:
+        if isinstance(column, CategoricalColumn):
+            values = list(self._declared[name].categories or ())
+            codes = np.maximum(column.in_terms_of(values), -1)
+        else:
+            values = ["false", "true"]
+            codes = np.nan_to_num(column, nan=-1.0).astype(np.int64)
+        return Segments([f"{name}={value}" for value in values], codes)
 
     def worth(
-        self, fields: pl.DataFrame, answers: LoggedAnswers, actions: list[str], labels: list[object]
+        self, request: Mapping[str, Coded], answers: LoggedAnswers, actions: CategoricalColumn, labels: Floats
     ) -> Floats | None:
         """The contract's value by row, NaN where it is unknown; None where the contract has none.
 
@@ -136,29 +145,22 @@ class EvaluationPlan:
         if self.value is None:
             return None
         if self._value_reads_flags and answers.findings is None:
-            return np.full(len(actions), np.nan)
-        said = self._said(answers, actions, labels)
-        used = sorted(self.value.names & said.keys())
-        frame = pl.DataFrame([*fields.get_columns(), *(said[name] for name in used)])
-        found: Floats = self.value.evaluate(frame).fill_null(np.nan).to_numpy()
+            return np.full(len(labels), np.nan)
+        columns = {**request, **self._said(answers, actions, labels)}
+        worth: Any = self.value.value(Arrays(columns, len(labels)))
+        found: Floats = np.broadcast_to(worth, len(labels))
         return found
 
-    def _said(self, answers: LoggedAnswers, actions: list[str], labels: list[object]) -> dict[str, pl.Series]:
-        target = self.contract.target
-        kinds = value_columns(self.contract)
-        said = {
-            "action": pl.Series("action", actions, dtype=pl.String),
-            target.name: pl.Series(target.name, labels, dtype=_DTYPES[kinds[target.name].kind]),
-        }
+    def _said(self, answers: LoggedAnswers, actions: CategoricalColumn, labels: Floats) -> dict[str, Coded]:
+        target, classes = self.contract.target, tuple(self.contract.classes)
+        said: dict[str, Coded] = {"action": actions, target.name: labels}
+        if target.type == "category":
+            said[target.name] = CategoricalColumn(
+                np.nan_to_num(labels, nan=UNKNOWN).astype(np.int64), classes
+            )
         if answers.findings is not None:
-            said |= {flag: pl.Series(flag, getattr(answers.findings, flag)) for flag in FLAGS}
+            said |= {flag: getattr(answers.findings, flag) for flag in FLAGS}
         if self.contract.task == "regression":
-            return said | {"value": pl.Series("value", answers.value)}
-        names = [*self.contract.classes, None]
+            return said | {"value": answers.value}
         score = answers.score if self.contract.task == "binary" else answers.probabilities.max(axis=1)
-        return said | {
-            "score": pl.Series("score", score),
-            "predicted_class": pl.Series(
-                "predicted_class", [names[c] for c in answers.chosen.tolist()], dtype=pl.String
-            ),
-        }
+        return said | {"score": score, "predicted_class": CategoricalColumn(answers.chosen, classes)}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import polars as pl
+import numpy as np
 
+from tailrace.avro.columns.categorical_column import CategoricalColumn
 from tailrace.evaluator.findings import LoggedFindings
+from tailrace.models.columns import Coded
 from tailrace.statistics.result import Floats, Ints, Mask
 
 
@@ -28,7 +30,7 @@ class LoggedAnswers:
     probabilities: Floats
     chosen: Ints
     value: Floats
-    action: list[str]
+    action: CategoricalColumn
     findings: LoggedFindings | None = None
 
     def take(self, rows: Ints) -> LoggedAnswers:
@@ -37,7 +39,7 @@ class LoggedAnswers:
             self.probabilities[rows],
             self.chosen[rows],
             self.value[rows],
-            [self.action[row] for row in rows.tolist()],
+            self.action.take(rows),
             None if self.findings is None else self.findings.take(rows),
         )
 
@@ -52,19 +54,19 @@ class Predicted:
         champions_arm: where the champion answered as an arm of an experiment.
         slow: where the answer took longer than ``service_levels.latency_p99``.
         fallback: where something else than the version answered, though not because the model was off.
-        fields: the fields of the request that slices and value read, as the policy saw them.
+        columns: the fields of the request that slices and value read, as the policy saw them.
     """
 
     at: Ints
     event_times: Ints
-    version: list[int]
-    role: list[str]
-    artifact: list[str]
+    version: Ints
+    role: CategoricalColumn
+    artifact: CategoricalColumn
     champions_arm: Mask
     slow: Mask
     fallback: Mask
     answers: LoggedAnswers
-    fields: pl.DataFrame
+    columns: Mapping[str, Coded]
 
 
 @dataclass(frozen=True)
@@ -73,25 +75,23 @@ class GroundTruth:
 
     Attributes:
         state: labelled, unlabelled or assumed.
-        label: as in the outcome; None where there is none.
+        label: the true value, or the number of the true class, of a boolean 0 and 1; NaN where there is none.
         action_taken: what was really done, where it was said.
     """
 
-    state: list[str]
-    label: list[Any]
-    action_taken: list[str | None]
+    state: CategoricalColumn
+    label: Floats
+    action_taken: CategoricalColumn
 
     def take(self, rows: Ints) -> GroundTruth:
-        numbers = rows.tolist()
-        return GroundTruth(
-            [self.state[row] for row in numbers],
-            [self.label[row] for row in numbers],
-            [self.action_taken[row] for row in numbers],
-        )
+        return GroundTruth(self.state.take(rows), self.label[rows], self.action_taken.take(rows))
 
-    def __add__(self, other: GroundTruth) -> GroundTruth:
+    def where(self, condition: Mask, other: GroundTruth) -> GroundTruth:
+        """This where the condition is true, and the other elsewhere."""
         return GroundTruth(
-            self.state + other.state, self.label + other.label, self.action_taken + other.action_taken
+            self.state.where(condition, other.state),
+            np.where(condition, self.label, other.label),
+            self.action_taken.where(condition, other.action_taken),
         )
 
 
@@ -104,9 +104,9 @@ class OutcomeRows:
         first: whether it is the prediction's first outcome.
         duplicate: whether the prediction repeats a request that counts already.
         late: whether it brings a label, and one that was late.
-        before: what the outcome that this one replaces said; of the rows ``replacing``, in their order.
+        before: what the outcome that this one replaces said; it has no state where there is none.
         against: version that answered the same request; -1 where the row is not of a shadow.
-        champion: what it answered; of the rows with ``against``, in their order.
+        champion: what it answered.
     """
 
     predicted: Predicted
@@ -115,7 +115,6 @@ class OutcomeRows:
     duplicate: Mask
     late: Mask
     truth: GroundTruth
-    replacing: Ints
     before: GroundTruth
     against: Ints
     champion: LoggedAnswers

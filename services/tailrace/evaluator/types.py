@@ -6,46 +6,46 @@ there.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from tailrace.avro.columns.decoder import Column
 from tailrace.errors import BadRecord
-from tailrace.evaluator.fields import Fields
+from tailrace.evaluator.field_columns import Fields, ObjectColumn, numbers, present
 
 _NONE = type(None)
 _SCALARS = frozenset({int, float, bool, str, _NONE})
-_TEXT, _NUMBER = frozenset({str}), frozenset({int})
-_FLAG = frozenset({bool, float, int})  # columns have numbers
-_MAYBE_TEXT, _MAYBE_REAL = frozenset({str, _NONE}), frozenset({float, int, _NONE})
-_TYPES = {
-    "event_time": _NUMBER,
-    "version": _NUMBER,
-    "artifact_digest": _TEXT,
-    "contract_digest": _TEXT,
-    "role": _TEXT,
-    "arm": _MAYBE_TEXT,
-    "served_by": _TEXT,
-    "served_cause": _MAYBE_TEXT,
-    "latency_ms": frozenset({float, int}),
-    "score": _MAYBE_REAL,
-    "predicted_class": _MAYBE_TEXT,
-    "value": _MAYBE_REAL,
-    "action": _TEXT,
-    "guarded": _FLAG,
-    "interval_low": _MAYBE_REAL,
-    "interval_high": _MAYBE_REAL,
-    "revision": _NUMBER,
-    "state": _TEXT,
-    "duplicate_of": _MAYBE_TEXT,
-    "known_at": _NUMBER,
-    "late": _FLAG,
-    "action_taken": _MAYBE_TEXT,
-    "before.state": _MAYBE_TEXT,
-    "before.action_taken": _MAYBE_TEXT,
-    "champion.version": frozenset({int, _NONE}),
-    "champion.score": _MAYBE_REAL,
-    "champion.predicted_class": _MAYBE_TEXT,
-    "champion.value": _MAYBE_REAL,
-    "champion.action": _MAYBE_TEXT,
+_FIELDS: Mapping[frozenset[type], Sequence[str]] = {
+    frozenset({int}): ("event_time", "version", "revision", "known_at"),
+    frozenset({int, _NONE}): ("champion.version",),
+    frozenset({float, int}): ("latency_ms",),
+    frozenset({float, int, _NONE}): (
+        *("score", "value", "interval_low", "interval_high", "champion.score", "champion.value"),
+    ),
+    frozenset({bool, float, int}): ("guarded", "late"),  # columns have numbers
+    frozenset({str}): ("artifact_digest", "contract_digest", "role", "served_by", "action", "state"),
+    frozenset({str, _NONE}): (
+        *("arm", "served_cause", "predicted_class", "duplicate_of", "action_taken"),
+        *("before.state", "before.action_taken", "champion.predicted_class", "champion.action"),
+    ),
+}
+_TYPES = {name: types for types, names in _FIELDS.items() for name in names}
+
+
+def _is_shares(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(share, float) for share in value.values())
+
+
+def _is_set(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+_CONTAINERS: Mapping[str, Callable[[Any], bool]] = {
+    "probabilities": _is_shares,
+    "champion.probabilities": _is_shares,
+    "prediction_set": _is_set,
 }
 
 
@@ -57,20 +57,12 @@ def wrong_types(fields: Fields, prefix: str) -> dict[int, BadRecord]:
     """
     wrong: dict[int, BadRecord] = {}
     for name, column in fields.items():
-        own = name.removeprefix(prefix)
-        if own.endswith("probabilities"):
-            wrong |= {row: _bad(name) for row, value in enumerate(column) if not _is_shares(value)}
-        elif own == "prediction_set":
-            wrong |= {row: _bad(name) for row, value in enumerate(column) if not _is_set(value)}
-        else:
-            allowed = _TYPES.get(own, _SCALARS)
-            if not allowed.issuperset(map(type, column)):
-                wrong |= {row: _bad(name) for row, value in enumerate(column) if type(value) not in allowed}
+        wrong |= dict.fromkeys(_wrong_rows(column, name.removeprefix(prefix)), _bad(name))
     if "champion.version" in fields:
-        pairs = zip(fields["champion.version"], fields["champion.action"], strict=True)
-        for row, (version, action) in enumerate(pairs):
-            if (version is None) != (action is None) or (type(version) is int and version < 0):
-                wrong[row] = _bad("champion.version")
+        version = fields["champion.version"]
+        unlike = present(version) != present(fields["champion.action"])
+        negative = present(version) & (numbers(version) < 0)
+        wrong |= dict.fromkeys(np.flatnonzero(unlike | negative).tolist(), _bad("champion.version"))
     return wrong
 
 
@@ -78,13 +70,13 @@ def _bad(name: str) -> BadRecord:
     return BadRecord("unsupported-schema", f"{name} is not there, or not of its type", name)
 
 
-def _is_shares(value: Any) -> bool:
-    if value is None:
-        return True
-    return isinstance(value, dict) and all(isinstance(share, float) for share in value.values())
-
-
-def _is_set(value: Any) -> bool:
-    if value is None:
-        return True
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+def _wrong_rows(column: Column, own: str) -> list[int]:
+    allowed = _TYPES.get(own, _SCALARS)
+    if isinstance(column.values, ObjectColumn):
+        is_fine = _CONTAINERS.get(own, lambda value: type(value) in allowed)
+        fine = column.values.mapped(is_fine, own in _CONTAINERS or _NONE in allowed)
+    else:
+        is_array = isinstance(column.values, np.ndarray)
+        kind = {"f": float, "i": int}[column.values.dtype.kind] if is_array else str
+        fine = np.where(present(column), kind in allowed, _NONE in allowed)
+    return np.flatnonzero(~fine).tolist()

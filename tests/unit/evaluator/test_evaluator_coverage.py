@@ -172,7 +172,8 @@ def test_findings_are_read_alike_by_columns_and_one_by_one() -> None:
     def read(which: Any) -> list[tuple[str, ...] | None]:
         (found,) = reader.read(which, e.lab.lane.name, outcomes=True).found
         assert found.predicted.answers.findings is not None
-        return found.predicted.answers.findings.sets
+        sets = found.predicted.answers.findings.sets
+        return [None if code < 0 else tuple(sets.known[code]) for code in sets.codes.tolist()]
 
     by_columns = read(messages)
     with pytest.MonkeyPatch.context() as patch:

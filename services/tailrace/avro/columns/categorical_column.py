@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,12 +33,22 @@ class CategoricalColumn(NamedTuple):
         known = self.known if value in self.known else (*self.known, value)
         return CategoricalColumn(np.where(where, known.index(value), self.codes), known)
 
+    def isin(self, values: Collection[str]) -> NDArray[np.bool_]:
+        """Where the text is one of these."""
+        found: NDArray[np.bool_] = np.array([*(value in values for value in self.known), False])[self.codes]
+        return found
+
     def in_terms_of(self, known: Sequence[str]) -> NDArray[np.int64]:
         """The codes as numbers in another list of texts; below -1 where the text is not in it."""
         numbers = {value: number for number, value in enumerate(known)}
         table = [numbers.get(value, UNKNOWN - 1) for value in self.known]
         found: NDArray[np.int64] = np.array([*table, UNKNOWN])[self.codes]
         return found
+
+    def where(self, condition: NDArray[np.bool_], other: CategoricalColumn) -> CategoricalColumn:
+        """This where the condition is true, and the other elsewhere."""
+        both = tuple(dict.fromkeys(self.known + other.known))
+        return CategoricalColumn(np.where(condition, self.in_terms_of(both), other.in_terms_of(both)), both)
 
     def objects(self) -> NDArray[Any]:
         """The texts themselves, None where unknown."""

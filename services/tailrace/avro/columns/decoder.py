@@ -36,10 +36,7 @@ class Column(NamedTuple):
     present: Mask | None
 
     def take(self, rows: Ints) -> Column:
-        present = None if self.present is None else self.present[rows]
-        if isinstance(self.values, BytesColumn):
-            return Column(self.values.take(rows), present)
-        return Column(self.values[rows], present)
+        return Column(self.values.take(rows), None if self.present is None else self.present[rows])
 
 
 class Pieces(NamedTuple):

@@ -120,8 +120,7 @@ def where(condition: Mask, value: Value, other: Value) -> Value:
         return TruthColumn(np.where(condition, value.yes, other.yes), np.where(condition, value.no, other.no))
     if isinstance(value, CategoricalColumn):
         assert isinstance(other, CategoricalColumn)
-        both = tuple(dict.fromkeys(value.known + other.known))
-        return CategoricalColumn(np.where(condition, value.in_terms_of(both), other.in_terms_of(both)), both)
+        return value.where(condition, other)
     assert not isinstance(other, TruthColumn | CategoricalColumn)
     return np.where(condition, value, other)
 
