@@ -11,10 +11,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from textwrap import indent
 
 import pytest
+from tests.support.distributions import install
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = Path(__file__).parent / "recipes"
@@ -30,8 +32,10 @@ COPIED = (
     "tests",
 )
 STATISTICS = Path("services/tailrace/statistics")
+TEMPLATES = Path("services/tailrace/templates")
 HOLD_DOCUMENTS = (
     "test_statistics_document.py",
+    "test_templates_document.py",
     "test_contract_docs.py",
     "test_model_contract_files.py",
     "test_asyncapi.py",
@@ -40,11 +44,11 @@ HOLD_DOCUMENTS = (
 )
 
 
-def blocks(title: str) -> list[str]:
+def blocks(title: str, language: str = "python") -> list[str]:
     """The programs of a section of CONTRIBUTING.md."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
     section = text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
-    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
 
 
 def made(title: str) -> list[list[str]]:
@@ -59,6 +63,7 @@ class Copy:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.paths = [root / "services", root]
         for name in COPIED:
             source = ROOT / name
             if source.is_dir():
@@ -66,9 +71,9 @@ class Copy:
             else:
                 shutil.copy(source, root / name)
 
-    def add(self, table: str, entry: str, imports: str = "") -> None:
-        """Puts the entry at the end of the table of statistics/."""
-        path = self.root / STATISTICS / table
+    def add(self, table: Path, entry: str, imports: str = "") -> None:
+        """Puts the entry at the end of the first table of a file."""
+        path = self.root / table
         head, opened, rest = re.split(
             r"^([A-Z_]+: tuple\[.*\] = \(\n)", path.read_text(), maxsplit=1, flags=re.MULTILINE
         )
@@ -86,7 +91,7 @@ class Copy:
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=self.root,
-            env=os.environ | {"PYTHONPATH": f"{self.root / 'services'}:{self.root}", "PYTHONSAFEPATH": "1"},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, self.paths)), "PYTHONSAFEPATH": "1"},
             capture_output=True,
             text=True,
         )
@@ -112,7 +117,7 @@ def copy(tmp_path: Path) -> Copy:
 
 def test_a_quality_metric_is_one_entry(copy: Copy) -> None:
     (entry,) = blocks("Add a quality metric")
-    copy.add("metrics.py", entry)
+    copy.add(STATISTICS / "metrics.py", entry)
     copy.holds("quality.py")
 
 
@@ -123,5 +128,25 @@ def test_a_drift_test_is_a_method_and_an_entry(copy: Copy) -> None:
     )
     assert name
     (copy.root / STATISTICS / f"{name[1]}.py").write_text(method)
-    copy.add("drift_tests.py", entry, f"from tailrace.statistics.{name[1]} import {name[1]}\n")
+    copy.add(STATISTICS / "drift_tests.py", entry, f"from tailrace.statistics.{name[1]} import {name[1]}\n")
     copy.holds("drift.py")
+
+
+def test_a_training_template_is_a_file_and_an_entry(copy: Copy) -> None:
+    module, entry = blocks("Add a training template")
+    (copy.root / TEMPLATES / "extra_trees.py").write_text(module)
+    copy.add(TEMPLATES / "table.py", entry, "from tailrace.templates.extra_trees import EXTRA_TREES\n")
+    copy.holds("template.py")
+
+
+def test_a_team_brings_a_template_in_its_own_distribution(copy: Copy) -> None:
+    (module,) = blocks("Bring a template of your own")
+    (project,) = map(tomllib.loads, blocks("Bring a template of your own", "toml"))
+    about = project["project"]
+    (group,) = about["entry-points"]
+    points = "".join(f"{name} = {where}\n" for name, where in about["entry-points"][group].items())
+    site = copy.root / "site"
+    files = {"acme_trees.py": module}
+    install(site, about["name"], files, f"[{group}]\n{points}", about["version"])
+    copy.paths.append(site)
+    copy.python(str(Path("tests/contract/recipes/team_template.py")))
