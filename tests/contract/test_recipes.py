@@ -24,12 +24,16 @@ COPIED = (
     "CONTRIBUTING.md",
     "Makefile",
     "README.md",
+    "compose.yaml",
     "contracts",
     "docs",
+    "observability",
     "pyproject.toml",
+    "requirements.txt",
     "schemas",
     "services",
     "tests",
+    "tools",
 )
 STATISTICS = Path("services/tailrace/statistics")
 TEMPLATES = Path("services/tailrace/templates")
@@ -41,6 +45,10 @@ HOLD_DOCUMENTS = (
     "test_asyncapi.py",
     "test_schemas.py",
     "test_room_readmes.py",
+    "test_compose.py",
+    "test_record_kinds.py",
+    "test_service_files.py",
+    "test_services_table.py",
 )
 
 
@@ -100,9 +108,11 @@ class Copy:
 
     def holds(self, program: str) -> None:
         """Makes the pages, and runs what has to be so."""
-        for *arguments, into, file in made("pages"):
-            assert into == ">"
-            (self.root / file).write_text(self.python(*arguments))
+        for arguments in made("pages"):
+            command, into, file = " ".join(arguments).partition(" > ")
+            output = self.python(*command.split())
+            if into:
+                (self.root / file).write_text(output)
         self.python(str(Path("tests/contract/recipes") / program))
         folder = Path("tests/contract")
         self.python(
@@ -150,3 +160,15 @@ def test_a_team_brings_a_template_in_its_own_distribution(copy: Copy) -> None:
     install(site, about["name"], files, f"[{group}]\n{points}", about["version"])
     copy.paths.append(site)
     copy.python(str(Path("tests/contract/recipes/team_template.py")))
+
+
+def test_a_service_is_an_app_a_readme_and_an_entry(copy: Copy) -> None:
+    app, entry = blocks("Add a service")
+    (readme,) = blocks("Add a service", "markdown")
+    room = copy.root / "services" / "tailrace" / "notifier"
+    room.mkdir()
+    for name, text in (("__init__.py", ""), ("app.py", app), ("README.md", readme)):
+        (room / name).write_text(text)
+    copy.add(Path("services/tailrace/services.py"), entry)
+    copy.holds("service.py")
+    copy.python("-c", "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())")
