@@ -121,6 +121,8 @@ def _digest(files: dict[str, Path]) -> str:
 def _load(entry: importlib.metadata.EntryPoint, files: frozenset[Path], name: str) -> Template:
     try:
         loaded: Any = entry.load()
+    except MemoryError:
+        raise  # the run's limit, which the run tells of
     except Exception as error:  # whatever a team's module raises
         raise TemplateRefused(
             f"the template {name} cannot be loaded ({type(error).__name__}: {error}): correct {entry.value} in its "
