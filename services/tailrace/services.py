@@ -30,6 +30,7 @@ class ServiceEntry:
         groups: consumer groups that it joins.
         transactional_ids: of its transactions; one that ends in ``*`` is a prefix.
         makes: topics that it makes where they are missing.
+        keeps_files: it has a folder of its own in the home, beside its cache.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ServiceEntry:
     groups: tuple[str, ...] = ()
     transactional_ids: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
+    keeps_files: bool = False
 
     @property
     def folder(self) -> str:
@@ -49,12 +51,24 @@ class ServiceEntry:
 
 
 def _on_batch_loop(
-    name: str, module: str, state: str, reads: tuple[str, ...], writes: tuple[str, ...]
+    name: str,
+    module: str,
+    state: str,
+    reads: tuple[str, ...],
+    writes: tuple[str, ...],
+    keeps_files: bool = False,
 ) -> ServiceEntry:
     """A service on the exactly-once runner: its group and its instances' transactional ids bear its name."""
     group = f"tailrace.{name}"
     return ServiceEntry(
-        name, module, state, reads, writes, groups=(group,), transactional_ids=(f"{group}.*",)
+        name,
+        module,
+        state,
+        reads,
+        writes,
+        groups=(group,),
+        transactional_ids=(f"{group}.*",),
+        keeps_files=keeps_files,
     )
 
 
@@ -92,6 +106,7 @@ ENTRIES: tuple[ServiceEntry, ...] = (
         "requests within their horizon, in RocksDB for each partition; the inputs are the changelog",
         reads=(*_PREDICTIONS, _LANE.labels, _LANE.actions, _LANE.rekeyed, lanes.CONTRACTS),
         writes=(_LANE.outcomes, _LANE.rekeyed, _LANE.dead_letters, lanes.ALERTS),
+        keeps_files=True,
     ),
     _on_batch_loop(
         "rollout",
