@@ -119,10 +119,13 @@ def _import_contracts(text: str) -> str:
 
 def _topic(text: str) -> str:
     [topic] = re.findall(r"^topic: (\S+)$", text, re.MULTILINE)
-    for field, whose in (("read_by", lambda e: e.reads), ("written_by", lambda e: e.writes)):
+    listed_as = {
+        "read_by": [entry.name for entry in ENTRIES if topic in entry.reads],
+        "written_by": [entry.name for entry in ENTRIES if topic in entry.writes],
+    }
+    for field, ours in listed_as.items():
         [listed] = re.findall(rf"^{field}: \[(.*)\]$", text, re.MULTILINE)
         names = [name for name in listed.split(", ") if name]
-        ours = [entry.name for entry in ENTRIES if topic in whose(entry)]
         others = [name for name in names if name not in SERVICES]
         text = text.replace(f"{field}: [{listed}]", f"{field}: [{', '.join(_kept(names, [*ours, *others]))}]")
     return text

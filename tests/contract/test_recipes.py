@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPES = Path(__file__).parent / "recipes"
 COPIED = (
     "CONTRIBUTING.md",
+    "LICENSE",
     "Makefile",
     "README.md",
     "compose.yaml",
