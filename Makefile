@@ -79,9 +79,11 @@ lock: setup  ## the lock files, from pyproject.toml
 
 # Whose work is installed and under which licence, for people; and for machines (CycloneDX, in dist/).
 pages: setup  ## documents and schemas that are made from tables in the code
+	$(BIN)/python -m tools.service_files
 	$(BIN)/python -m tailrace.contracts.language.json_schema > contracts/model-contract.schema.json
 	$(BIN)/python -m tailrace.statistics.page > docs/statistics.md
 	$(BIN)/python -m tailrace.contracts.language.guards.page > docs/guards.md
+	$(BIN)/python -m tailrace.templates.page > docs/templates.md
 	$(BIN)/python -m tailrace.kafka_access.matrix > docs/kafka-users.md
 	$(BIN)/python -m tailrace.control.asyncapi contracts/models/credit.yaml > contracts/asyncapi.yaml
 

@@ -37,11 +37,12 @@ from tailrace.local.health import ask
 from tailrace.local.ports import HOST, free_port
 from tailrace.local.process import Process
 from tailrace.models.package.build import Package, build_package
-from tailrace.models.templates.train import frame_of, template
+from tailrace.models.train import frame_of, unfitted
 from tailrace.package_data import data_dir
 from tailrace.signing.signers import ROLLOUT
 from tailrace.signing.trust import make_keys
 from tailrace.streaming.backends.kafka.topics import control_topics, ensure_topics, lane_topics
+from tailrace.templates.table import DEFAULT
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTITIONS = 6
@@ -200,7 +201,7 @@ class Running:
         apply(self.connection, plan([file], contracts), contracts, lambda _: None)
         loans = simulate(rows=3_000, seed=1)
         x, y = frame_of(loans, self.contract), loans[self.contract.target.name].to_numpy()
-        self.package: Package = build_package(template(self.contract), x, y, self.contract)
+        self.package: Package = build_package(unfitted(DEFAULT, self.contract), x, y, self.contract)
 
     def publish(self) -> Publication:
         """The model as its next version."""

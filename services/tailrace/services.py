@@ -1,7 +1,7 @@
 """The table of services: what each is, which topics it reads and writes, under which names it does so at Kafka.
 
-What starts services, what says in Kafka who may do what, compose.yaml and the documents are made from it or checked
-against it. Topics of lanes are named ``LANE.suffix``.
+What starts services and what says in Kafka who may do what read it; ``make pages`` puts it into
+compose.yaml, topic files and documents (tools/service_files.py). Topics of lanes are named ``LANE.suffix``.
 """
 
 from __future__ import annotations
@@ -21,30 +21,55 @@ class ServiceEntry:
     """One service.
 
     Attributes:
+        name: also its user's at Kafka, its container's and its signer's.
         module: whose ``main()`` it is.
+        state: what it keeps, for docs/architecture.md.
         reads: topics that it consumes or follows.
         writes: topics that it writes to.
         measures: topics of which it asks only how far they go.
         groups: consumer groups that it joins.
         transactional_ids: of its transactions; one that ends in ``*`` is a prefix.
         makes: topics that it makes where they are missing.
+        keeps_files: it has a folder of its own in the home, beside its cache.
     """
 
+    name: str
     module: str
+    state: str = "none"
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     measures: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     transactional_ids: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
+    keeps_files: bool = False
+
+    @property
+    def folder(self) -> str:
+        """The room that it is in."""
+        return self.module.split(".")[1]
 
 
 def _on_batch_loop(
-    name: str, module: str, reads: tuple[str, ...], writes: tuple[str, ...]
-) -> tuple[str, ServiceEntry]:
+    name: str,
+    module: str,
+    state: str,
+    reads: tuple[str, ...],
+    writes: tuple[str, ...],
+    keeps_files: bool = False,
+) -> ServiceEntry:
     """A service on the exactly-once runner: its group and its instances' transactional ids bear its name."""
     group = f"tailrace.{name}"
-    return name, ServiceEntry(module, reads, writes, groups=(group,), transactional_ids=(f"{group}.*",))
+    return ServiceEntry(
+        name,
+        module,
+        state,
+        reads,
+        writes,
+        groups=(group,),
+        transactional_ids=(f"{group}.*",),
+        keeps_files=keeps_files,
+    )
 
 
 _PREDICTIONS = (_LANE.predictions, _LANE.shadow_predictions)
@@ -52,101 +77,104 @@ _WINDOWS = (lanes.WINDOW_PARTS, lanes.WINDOW_STATE)
 _PACKAGES = (lanes.MANIFESTS, lanes.CHUNKS)
 _SCORED_BY = (_LANE.requests, lanes.CONTRACTS, *_PACKAGES, lanes.ROLLOUTS, lanes.CLOCKS)
 
-_ENTRIES: Mapping[str, ServiceEntry] = dict(
-    [
-        (
-            "clock",
-            ServiceEntry(
-                "tailrace.clock.app",
-                reads=(lanes.CONTRACTS, lanes.CLOCKS, _LANE.requests),
-                writes=(lanes.CLOCKS, _LANE.requests, _LANE.labels, _LANE.actions),
-                measures=(_LANE.labels, _LANE.actions),
-            ),
+ENTRIES: tuple[ServiceEntry, ...] = (
+    ServiceEntry(
+        "clock",
+        "tailrace.clock.app",
+        "none; what it writes into lanes are marks, where partitions are silent",
+        reads=(lanes.CONTRACTS, lanes.CLOCKS, _LANE.requests),
+        writes=(lanes.CLOCKS, _LANE.requests, _LANE.labels, _LANE.actions),
+        measures=(_LANE.labels, _LANE.actions),
+    ),
+    _on_batch_loop(
+        "drift",
+        "tailrace.drift.app",
+        "open windows, from window-parts",
+        reads=(*_PREDICTIONS, *_WINDOWS, lanes.CONTRACTS, *_PACKAGES),
+        writes=(lanes.DRIFT_REPORTS, lanes.ALERTS, *_WINDOWS, _LANE.dead_letters),
+    ),
+    _on_batch_loop(
+        "evaluator",
+        "tailrace.evaluator.app",
+        "open windows, from window-parts",
+        reads=(*_PREDICTIONS, _LANE.outcomes, *_WINDOWS, lanes.CONTRACTS, lanes.MANIFESTS),
+        writes=(lanes.PERFORMANCE_REPORTS, lanes.ALERTS, *_WINDOWS, _LANE.dead_letters),
+    ),
+    _on_batch_loop(
+        "joiner",
+        "tailrace.joiner.app",
+        "requests within their horizon, in RocksDB for each partition; the inputs are the changelog",
+        reads=(*_PREDICTIONS, _LANE.labels, _LANE.actions, _LANE.rekeyed, lanes.CONTRACTS),
+        writes=(_LANE.outcomes, _LANE.rekeyed, _LANE.dead_letters, lanes.ALERTS),
+        keeps_files=True,
+    ),
+    _on_batch_loop(
+        "rollout",
+        "tailrace.rollout.app",
+        "the fold of its own topic",
+        reads=(
+            lanes.COMMANDS,
+            *_PACKAGES,
+            lanes.PERFORMANCE_REPORTS,
+            lanes.DRIFT_REPORTS,
+            lanes.TRAINING_RUNS,
+            lanes.ALERTS,
+            lanes.ROLLOUTS,
+            lanes.CONTRACTS,
+            lanes.CLOCKS,
         ),
-        _on_batch_loop(
-            "drift",
-            "tailrace.drift.app",
-            reads=(*_PREDICTIONS, *_WINDOWS, lanes.CONTRACTS, *_PACKAGES),
-            writes=(lanes.DRIFT_REPORTS, lanes.ALERTS, *_WINDOWS, _LANE.dead_letters),
+        writes=(lanes.ROLLOUTS, lanes.ALERTS),
+    ),
+    _on_batch_loop(
+        "scorer",
+        "tailrace.scorer.app",
+        "models and rollouts, in memory",
+        reads=_SCORED_BY,
+        writes=(_LANE.predictions, _LANE.dead_letters, lanes.ALERTS),
+    ),
+    _on_batch_loop(
+        "shadow-scorer",
+        "tailrace.scorer.shadow_app",
+        "the scorer's, in a group of its own",
+        reads=_SCORED_BY,
+        writes=(_LANE.shadow_predictions, _LANE.dead_letters, lanes.ALERTS),
+    ),
+    ServiceEntry(
+        "sink",
+        "tailrace.sink.app",
+        "none; it writes to ClickHouse",
+        reads=(
+            *(topic for topic in _LANE.topics if topic != _LANE.rekeyed),
+            *(t for t in lanes.CONTROL_TOPICS if t not in (lanes.CHUNKS, *_WINDOWS)),
         ),
-        _on_batch_loop(
-            "evaluator",
-            "tailrace.evaluator.app",
-            reads=(*_PREDICTIONS, _LANE.outcomes, *_WINDOWS, lanes.CONTRACTS, lanes.MANIFESTS),
-            writes=(lanes.PERFORMANCE_REPORTS, lanes.ALERTS, *_WINDOWS, _LANE.dead_letters),
+        groups=("tailrace.sink",),
+    ),
+    ServiceEntry(
+        "trainer",
+        "tailrace.trainer.app",
+        "the fold of what it reads, from the start",
+        reads=(
+            lanes.ALERTS,
+            lanes.PERFORMANCE_REPORTS,
+            lanes.DRIFT_REPORTS,
+            lanes.COMMANDS,
+            lanes.CONTRACTS,
+            lanes.ROLLOUTS,
+            lanes.TRAINING_RUNS,
+            *_PACKAGES,
+            _LANE.outcomes,
         ),
-        _on_batch_loop(
-            "joiner",
-            "tailrace.joiner.app",
-            reads=(*_PREDICTIONS, _LANE.labels, _LANE.actions, _LANE.rekeyed, lanes.CONTRACTS),
-            writes=(_LANE.outcomes, _LANE.rekeyed, _LANE.dead_letters, lanes.ALERTS),
-        ),
-        _on_batch_loop(
-            "rollout",
-            "tailrace.rollout.app",
-            reads=(
-                lanes.COMMANDS,
-                *_PACKAGES,
-                lanes.PERFORMANCE_REPORTS,
-                lanes.DRIFT_REPORTS,
-                lanes.TRAINING_RUNS,
-                lanes.ALERTS,
-                lanes.ROLLOUTS,
-                lanes.CONTRACTS,
-                lanes.CLOCKS,
-            ),
-            writes=(lanes.ROLLOUTS, lanes.ALERTS),
-        ),
-        _on_batch_loop(
-            "scorer",
-            "tailrace.scorer.app",
-            reads=_SCORED_BY,
-            writes=(_LANE.predictions, _LANE.dead_letters, lanes.ALERTS),
-        ),
-        _on_batch_loop(
-            "shadow-scorer",
-            "tailrace.scorer.shadow_app",
-            reads=_SCORED_BY,
-            writes=(_LANE.shadow_predictions, _LANE.dead_letters, lanes.ALERTS),
-        ),
-        (
-            "sink",
-            ServiceEntry(
-                "tailrace.sink.app",
-                reads=(
-                    *(topic for topic in _LANE.topics if topic != _LANE.rekeyed),
-                    *(t for t in lanes.CONTROL_TOPICS if t not in (lanes.CHUNKS, *_WINDOWS)),
-                ),
-                groups=("tailrace.sink",),
-            ),
-        ),
-        (
-            "trainer",
-            ServiceEntry(
-                "tailrace.trainer.app",
-                reads=(
-                    lanes.ALERTS,
-                    lanes.PERFORMANCE_REPORTS,
-                    lanes.DRIFT_REPORTS,
-                    lanes.COMMANDS,
-                    lanes.CONTRACTS,
-                    lanes.ROLLOUTS,
-                    lanes.TRAINING_RUNS,
-                    *_PACKAGES,
-                    _LANE.outcomes,
-                ),
-                writes=(lanes.TRAINING_RUNS, lanes.ALERTS, *_PACKAGES),
-                groups=("tailrace.trainer",),
-                transactional_ids=("tailrace.trainer", PUBLISHING),
-            ),
-        ),
-    ]
+        writes=(lanes.TRAINING_RUNS, lanes.ALERTS, *_PACKAGES),
+        groups=("tailrace.trainer",),
+        transactional_ids=("tailrace.trainer", PUBLISHING),
+    ),
 )
 
 SCHEMAS = "_schemas"
 """The schema registry's log."""
 
 REGISTRY = ServiceEntry(
+    "registry",
     "tailrace.local.registry_server",
     reads=(SCHEMAS,),
     writes=(SCHEMAS,),
@@ -154,10 +182,10 @@ REGISTRY = ServiceEntry(
     makes=(SCHEMAS,),
 )
 
-SERVICES = tuple(_ENTRIES)
+SERVICES = tuple(entry.name for entry in ENTRIES)
 """What ``tailrace up`` starts and keeps alive, in this order."""
 
-TABLE: Mapping[str, ServiceEntry] = {**_ENTRIES, "registry": REGISTRY}
+TABLE: Mapping[str, ServiceEntry] = {entry.name: entry for entry in (*ENTRIES, REGISTRY)}
 """By the name that is also the Kafka user's; what has no user of its own at Kafka is not in it."""
 
 (SINK_GROUP,) = TABLE["sink"].groups

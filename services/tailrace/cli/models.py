@@ -34,6 +34,8 @@ def train(
 ) -> None:
     """Train the contract's template on a file and publish it as the model's next version.
 
+    A template that a team brings has to be installed here, and runs as you.
+
     Without --until or --where the earliest fifth of the rows is used, so that the rest can be replayed. The last
     fifth of the rows used, in time, is held out, and the version is judged by it.
 
@@ -42,7 +44,7 @@ def train(
     from tailrace.contracts.language.data_file import find_mapping, parse_time
     from tailrace.contracts.state.fold_topics import contract_in_force
     from tailrace.control.publish import publish_package
-    from tailrace.models.templates.train import train as train_package
+    from tailrace.models.train import train as train_package
     from tailrace.signing.trust import own_key
 
     try:
@@ -84,7 +86,7 @@ def publish(
     from tailrace.contracts.state.fold_topics import contract_in_force
     from tailrace.control.publish import publish_onnx
     from tailrace.models.formats.onnx.files import onnx_bytes
-    from tailrace.models.templates.train import frame_of, labelled_rows
+    from tailrace.models.train import frame_of, labelled_rows
 
     data = onnx_bytes(file)
     where_is = connection()
@@ -139,6 +141,12 @@ def models(
         emit([version | {"evaluations": _evaluations(version, judged)} for version in found], as_json=True)
         return
     emit([_row(version) for version in found])
+    for version in found:
+        if template := (version.get("lineage") or {}).get("template"):
+            say(
+                f"version {version['version']} of {version['model']} was trained by {template['name']} of "
+                f"{template['distribution']} {template['version']}, sha256 {template['digest'][:12]}"
+            )
     if model is not None and judged:
         say("what training runs found on the outcomes that they held back:")
         emit([_evaluation(e) for e in judged])

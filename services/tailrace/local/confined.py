@@ -20,8 +20,8 @@ from tailrace.errors import TailraceError
 from tailrace.kernels.compiled import keep_compiled_in
 from tailrace.local.home import Home
 from tailrace.local.ports import HOST
+from tailrace.services import TABLE
 
-_STATEFUL = ("joiner",)
 _EXAMINES = "rollout"
 _SCORERS = ("scorer", "shadow-scorer")
 _LOCAL = (HOST, "localhost", "::1")
@@ -95,7 +95,7 @@ def registry_limits(home: Path, port: int, env: Mapping[str, str]) -> AccessLimi
 
 def _own_folders(home: Path, name: str) -> tuple[Path, ...]:
     scratch(cache_folder(home, name) / "tmp")
-    return (cache_folder(home, name), *((state_folder(home, name),) if name in _STATEFUL else ()))
+    return (cache_folder(home, name), *((state_folder(home, name),) if TABLE[name].keeps_files else ()))
 
 
 def _credentials(home: Path, name: str) -> tuple[Path, ...]:

@@ -17,6 +17,7 @@ from tailrace.models.guards.calibration import Calibration
 from tailrace.models.guards.conformal import Quantiles
 from tailrace.models.inputs import Input
 from tailrace.signing.canonical import canonical_json
+from tailrace.templates.team_templates import TemplateOrigin
 
 Task = Literal["binary", "multiclass", "regression"]
 PartName = Literal["model", "golden", "reference", "card"]
@@ -73,7 +74,7 @@ class TrainedOn(Frozen):
 
 
 class Lineage(Frozen):
-    """Where the version comes from."""
+    """Where the version comes from; ``template`` where a team's template trained it, else left out of the bytes."""
 
     estimator: str
     data_digest: Digest
@@ -83,6 +84,7 @@ class Lineage(Frozen):
     code: str
     libraries: dict[str, str]
     seeds: dict[str, int]
+    template: TemplateOrigin | None = None
 
 
 class Manifest(Frozen):
@@ -164,7 +166,10 @@ class Manifest(Frozen):
 
     def _canonical(self, without: set[str]) -> bytes:
         absent = {name for name in ("conformal", "calibration") if getattr(self, name) is None}
-        return canonical_json(self.model_dump(mode="json", exclude=without | absent))
+        said = self.model_dump(mode="json", exclude=without | absent)
+        if self.lineage.template is None:
+            del said["lineage"]["template"]
+        return canonical_json(said)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Manifest:

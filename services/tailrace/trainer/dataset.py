@@ -27,7 +27,7 @@ from tailrace.models.columns import Array
 from tailrace.models.package.build import HOLDOUT_SHARE, LEAST_ROWS
 from tailrace.models.package.rows import LabelledRows
 from tailrace.models.package.table import columns_of, data_digest, inputs_of, target_of
-from tailrace.models.templates.train import frame_of
+from tailrace.models.train import frame_of
 from tailrace.streaming.records import Message
 from tailrace.trainer.run import Run
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.contracts.language.sections import Template
 from tailrace.models.class_names import class_text
 from tailrace.models.columns import Array
 from tailrace.models.package.holdout_metrics import holdout_estimates
@@ -22,7 +21,7 @@ def evaluations(
     truth: Array,
     contract: ModelContract,
     *,
-    template: Template | None = None,
+    template: str | None = None,
     version: int | None = None,
 ) -> list[dict[str, Any]]:
     """One entry per metric of the contract's task, as a training run records it (see ``training_run.avsc``).

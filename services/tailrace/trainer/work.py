@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from tailrace.avro.codec import Codec
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.contracts.language.sections import Template
 from tailrace.errors import TailraceError
 from tailrace.models.columns import Array
 from tailrace.models.formats.load import LoadedModel, load_model
@@ -21,14 +20,14 @@ from tailrace.models.guards.calibration import calibration_rows
 from tailrace.models.package.build import Package, build_package
 from tailrace.models.package.rows import LabelledRows, imputed
 from tailrace.models.predictions import Predictions
-from tailrace.models.templates.train import fitted
+from tailrace.models.train import unfitted
 from tailrace.streaming.records import Message
+from tailrace.templates.table import TEMPLATES
+from tailrace.templates.team_templates import TemplateOrigin, find_template
 from tailrace.trainer.dataset import Dataset, dataset, days
 from tailrace.trainer.evaluate import baseline, evaluations, predictions_of
 from tailrace.trainer.gates import GateEvidence, failed_gates
 from tailrace.trainer.run import Run
-
-TEMPLATES: tuple[Template, ...] = get_args(Template)
 
 Say = Callable[[float, str], None]
 """Told what share of the work is done, and what is being done."""
@@ -80,15 +79,17 @@ def _train(
 ) -> Trained:
     contract = rows.contract
     chosen = contract.training.template
+    template, origin = find_template(chosen)
     (x, y), (held_x, held_y) = rows.train, rows.held
     say(0.2, f"training {chosen} on {len(y):,} rows, {len(held_y):,} held back")
     package = build_package(
-        fitted(chosen, x, y, contract, run.seed),
+        unfitted(template, contract, run.seed, contract.training.options).fit(x, y),
         x,
         y,
         contract,
         holdout=(held_x, held_y),
         selection=f"run {run.run_id}: {len(y):,} outcomes of {days(run.window_start)} to {days(run.window_end)}",
+        template=origin,
         seeds={"random_state": run.seed},
     )
     candidate = LoadedModel(package.manifest, load_model(package.manifest, package.parts["model"]))
@@ -116,6 +117,7 @@ def _train(
         {
             "templates": [chosen, *(name for name, _ in trained_too)],
             "template": chosen,
+            **({} if origin is None else _record_of(origin)),
             "dataset_digest": rows.digest,
             "rows": len(y),
             "held_back": len(held),
@@ -126,16 +128,25 @@ def _train(
 
 
 def _others(
-    chosen: Template, x: Any, y: Array, contract: ModelContract, seed: int, held_x: Any, say: Say
-) -> Iterable[tuple[Template, Predictions]]:
-    """The templates that are not the contract's, for comparison; one that cannot be trained is left out."""
-    names = [name for name in TEMPLATES if name != chosen]
-    for number, name in enumerate(names):
-        say(0.5 + 0.4 * number / len(names), f"training {name} for comparison")
+    chosen: str, x: Any, y: Array, contract: ModelContract, seed: int, held_x: Any, say: Say
+) -> Iterable[tuple[str, Predictions]]:
+    """Tailrace's templates but the contract's, for comparison; one that cannot be trained is left out."""
+    others = [template for template in TEMPLATES if template.name != chosen]
+    for number, template in enumerate(others):
+        name, share = template.name, 0.5 + 0.4 * number / len(others)
+        say(share, f"training {name} for comparison")
         try:
-            yield name, predictions_of(fitted(name, x, y, contract, seed), held_x, contract)
+            yield name, predictions_of(unfitted(template, contract, seed).fit(x, y), held_x, contract)
         except (TailraceError, ValueError) as error:
-            say(0.5 + 0.4 * number / len(names), f"{name} cannot be trained: {error}")
+            say(share, f"{name} cannot be trained: {error}")
+
+
+def _record_of(origin: TemplateOrigin) -> dict[str, str]:
+    return {
+        "template_distribution": origin.distribution,
+        "template_version": origin.version,
+        "template_digest": origin.digest,
+    }
 
 
 def _said(model: LoadedModel, rows: LabelledRows) -> Predictions:

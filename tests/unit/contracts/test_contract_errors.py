@@ -270,6 +270,18 @@ training:
             "training: {template: logistic-regresion}",
             "8: training.template: 'logistic-regresion' is not allowed; did you mean 'logistic-regression'?",
         ),
+        (
+            "training: {template: random-forest, options: {tres: 5}}",
+            "8: training.options.tres: is no field of a contract here; did you mean 'trees'?",
+        ),
+        (
+            "training: {template: random-forest, options: {trees: many}}",
+            "8: training.options.trees: must be a whole number, not the text 'many'",
+        ),
+        (
+            "training: {options: {trees: 5}}",
+            "8: training.options.trees: is no field of a contract here",
+        ),
         ("drift: {min_rows: .5}", "8: drift.min_rows: must be a whole number, not 0.5"),
         ("drift: {window: 0d}", "8: drift.window: must be longer than zero"),
     ],

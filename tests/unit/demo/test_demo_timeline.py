@@ -14,7 +14,8 @@ from sklearn.metrics import accuracy_score
 from tailrace.contracts.language.load import load_contract
 from tailrace.demo.loans import DAY_MS, PURPOSES
 from tailrace.demo.timeline import Timeline, timeline
-from tailrace.models.templates.train import frame_of, template
+from tailrace.models.train import frame_of, unfitted
+from tailrace.templates.table import DEFAULT
 
 CONTRACT = load_contract(Path(__file__).parents[3] / "contracts" / "models" / "credit.yaml")
 END = 1_790_000_123_456
@@ -89,7 +90,7 @@ def test_what_is_learned_from_after_the_change_recovers_the_accuracy(plan: Timel
     assert len(learned) >= CONTRACT.training.min_labels
 
     def fitted(rows: pl.DataFrame) -> LogisticRegression:
-        return template(CONTRACT).fit(frame_of(rows, CONTRACT), rows["defaulted"].to_numpy())
+        return unfitted(DEFAULT, CONTRACT).fit(frame_of(rows, CONTRACT), rows["defaulted"].to_numpy())
 
     def right(model: LogisticRegression, rows: pl.DataFrame) -> float:
         return float(accuracy_score(rows["defaulted"], model.predict(frame_of(rows, CONTRACT))))

@@ -18,7 +18,7 @@ from tailrace.errors import UsageError
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.package.build import build_package
 from tailrace.models.reference import CategoryProfile, Reference
-from tailrace.models.templates.train import frame_of, labelled_rows, train, training_rows
+from tailrace.models.train import frame_of, labelled_rows, train, training_rows
 
 CONTRACT = """
 model: pumps

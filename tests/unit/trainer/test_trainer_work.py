@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.distributions import install
 from tests.support.training import contract_text
 from tests.unit.trainer.test_trainer_dataset import CODEC, CONTRACT, RUN, messages, plain
 
@@ -15,12 +17,14 @@ from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import TailraceError
 from tailrace.models.formats.load import LoadedModel, load_model
+from tailrace.models.manifest import Manifest
 from tailrace.models.package.holdout_metrics import holdout_metrics
+from tailrace.templates.table import TEMPLATE
 from tailrace.trainer import work
 from tailrace.trainer.dataset import Dataset, dataset
 from tailrace.trainer.loop import best_of
 from tailrace.trainer.run import PUBLISHED
-from tailrace.trainer.work import TEMPLATES, Trained, train
+from tailrace.trainer.work import Trained, train
 
 
 def nothing(progress: float, doing: str) -> None:
@@ -92,12 +96,48 @@ def test_candidate_champion_baseline_and_the_other_templates_are_judged_on_the_s
     assert value(found, "candidate", "log_loss") == pytest.approx(of_itself["log_loss"], abs=1e-9)
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("template", TEMPLATE)
 def test_the_same_run_gives_the_same_candidate(template: str) -> None:
     first, second = (trained_under({"template": template}) for _ in range(2))
     assert first.record == second.record
     assert first.package.parts == second.package.parts
     assert first.record["content_digest"] == first.package.manifest.content_digest
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_team_s_template_is_named_in_run_and_lineage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    install(
+        tmp_path,
+        "acme-bayes",
+        {
+            "acme_bayes.py": "from sklearn.linear_model import LogisticRegression\n"
+            "from tailrace.templates.scaled_columns import scaled\n"
+            "from tailrace.templates.template import Template\n"
+            "from sklearn.pipeline import make_pipeline\n"
+            "FLAT = Template('flat', '', lambda t, options, seed: make_pipeline(scaled(t), LogisticRegression()))\n"
+        },
+        "[tailrace.templates]\nflat = acme_bayes:FLAT\n",
+    )
+    found = trained_under({"template": "'acme-bayes:flat'"})
+    origin = found.package.manifest.lineage.template
+    assert origin is not None
+    assert (origin.distribution, origin.version) == ("acme-bayes", "1.2")
+    told = {name: value for name, value in found.record.items() if name.startswith("template")}
+    assert told == {
+        "templates": ["acme-bayes:flat"],
+        "template": "acme-bayes:flat",
+        "template_distribution": "acme-bayes",
+        "template_version": "1.2",
+        "template_digest": origin.digest,
+    }
+    manifest = found.package.manifest
+    assert Manifest.from_bytes(manifest.to_bytes()) == manifest
+    ours = trained_under({})
+    assert not {"template_distribution", "template_digest"} & set(ours.record)
+    assert b'"template"' not in ours.package.manifest.to_bytes()
 
 
 @pytest.mark.usefixtures("alone")

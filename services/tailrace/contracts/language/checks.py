@@ -5,15 +5,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping
 
+from pydantic import ValidationError
+
 from tailrace.contracts.expressions.compiler import ColumnType, ExpressionError, Kind, compile_expression
 from tailrace.contracts.language.durations import format_duration, parse_duration, parse_share
 from tailrace.contracts.language.expression_columns import policy_columns, request_columns, value_columns
 from tailrace.contracts.language.fields import ContextField, Feature
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.names import RESERVED_FIELDS, RESERVED_MODEL_SUFFIX, RESERVED_MODELS
+from tailrace.contracts.language.pydantic_problems import explain
 from tailrace.contracts.language.sections import ALERT_PHRASES, match_alert
 from tailrace.contracts.problems import FieldPath, Violation, did_you_mean
 from tailrace.statistics.metrics import METRICS_OF
+from tailrace.templates.table import TEMPLATE
 
 Findings = Iterator[Violation]
 
@@ -97,6 +101,19 @@ def _field(path: FieldPath, field: Feature | ContextField) -> Findings:
                 yield Violation(
                     (*path, name), f"{bound:g} is no whole number", "write a whole number, or type: number"
                 )
+
+
+def _template_options(contract: ModelContract) -> Findings:
+    """Those of a team's template are known where it is installed, which need not be here."""
+    template = TEMPLATE.get(contract.training.template)
+    if template is None:
+        return
+    try:
+        template.options.model_validate(contract.training.options or {})
+    except ValidationError as error:
+        for details in error.errors():
+            found = explain(details, template.options)
+            yield found._replace(path=("training", "options", *found.path))
 
 
 def _categories(path: FieldPath, given: list[str] | None) -> Findings:
@@ -374,7 +391,7 @@ def _expression(path: FieldPath, text: str, columns: Mapping[str, ColumnType], w
         yield Violation(path, error.what, error.remedy)
 
 
-_FIRST: tuple[Callable[[ModelContract], Findings], ...] = (_names, _fields, _target)
+_FIRST: tuple[Callable[[ModelContract], Findings], ...] = (_names, _fields, _target, _template_options)
 _THEN: tuple[Callable[[ModelContract], Findings], ...] = (
     _rules,
     _labels,

@@ -17,6 +17,8 @@ from tailrace.contracts.language.durations import (
     format_share,
 )
 from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.templates.table import DEFAULT, TEMPLATES
+from tailrace.templates.template import Template
 
 
 def json_schema() -> dict[str, Any]:
@@ -30,6 +32,7 @@ def json_schema() -> dict[str, Any]:
         required.remove("type")
         alternatives = [{"required": ["type"]}, {"required": ["categories"]}]
         definitions[name]["anyOf"] = alternatives
+    definitions["Training"]["allOf"] = [_options(template) for template in TEMPLATES]
     for name in ("Trigger", "Fallback"):
         definitions[name] |= {"minProperties": 1, "maxProperties": 1}
     return {
@@ -48,6 +51,17 @@ def _shorten(properties: dict[str, Any], name: str, short: dict[str, Any]) -> No
     full = properties[name]
     described = {key: full.pop(key) for key in ("default", "description") if key in full}
     properties[name] = {"anyOf": [short, full], **described}
+
+
+def _options(template: Template) -> dict[str, Any]:
+    """Which options a template has, where the contract names it or nothing."""
+    named = {"properties": {"template": {"const": template.name}}}
+    return {
+        "if": named if template is DEFAULT else named | {"required": ["template"]},
+        "then": {
+            "properties": {"options": template.options.model_json_schema() | {"description": template.doc}}
+        },
+    }
 
 
 def _tidied(schema: Any) -> Any:

@@ -40,8 +40,8 @@ from tailrace.contracts.language.sections import (
     Rollout,
     Rule,
     ServiceLevels,
-    Training,
 )
+from tailrace.contracts.language.training import Training
 from tailrace.errors import TailraceError
 
 if TYPE_CHECKING:

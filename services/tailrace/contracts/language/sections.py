@@ -113,7 +113,7 @@ class Explore(Section):
     """The action that it becomes."""
 
 
-class _OneOf(Section):
+class OneOf(Section):
     """A mapping that says exactly one thing."""
 
     @model_validator(mode="after")
@@ -125,7 +125,7 @@ class _OneOf(Section):
         return self
 
 
-class Fallback(_OneOf):
+class Fallback(OneOf):
     """One step of the fallback chain."""
 
     previous: Literal[True] | None = None
@@ -281,35 +281,6 @@ class Alerts(Section):
     """Phrases such as ``drift on FIELD``, ``quality drop``, ``fallback share over 1%``."""
     silence_ms: Duration = Field(DAY, alias="silence")
     """An alert that lasts is not told again before."""
-
-
-class Trigger(_OneOf):
-    """What starts a retraining."""
-
-    drift: Literal["alert"] | None = None
-    """A drift alert."""
-    quality: Literal["alert"] | None = None
-    """A quality alert."""
-    every_ms: Duration | None = Field(None, alias="every")
-    """A schedule."""
-    labels: Count | None = None
-    """So many new labels."""
-
-
-Template = Literal["logistic-regression", "random-forest", "hist-gradient-boosting", "river-linear"]
-
-
-class Training(Section):
-    template: Template = "logistic-regression"
-    """What is trained."""
-    window_ms: Duration = Field(180 * DAY, alias="window")
-    """Event time of outcomes to train on."""
-    triggers: list[Trigger] = Field([Trigger(drift="alert"), Trigger(quality="alert")])
-    """Any of them starts a run."""
-    min_labels: Count = 1000
-    """Mature ones, from after the change."""
-    cooldown_ms: Duration = Field(7 * DAY, alias="cooldown")
-    """Least time between two runs."""
 
 
 class BeatChampion(Section):

@@ -37,6 +37,7 @@ from tailrace.models.package.rows import LabelledRows, impute_values, imputed, s
 from tailrace.models.package.table import columns_of, data_digest, feature_names, inputs_of, target_of
 from tailrace.models.predictions import Predictions
 from tailrace.models.reference import Reference, category_profile, feature_profiles, number_profile
+from tailrace.templates.team_templates import TemplateOrigin
 
 HOLDOUT_SHARE = 0.2
 LEAST_ROWS = 10
@@ -66,6 +67,7 @@ def build_package(
     holdout: tuple[Any, Any] | None = None,
     selection: str = "all rows given",
     trained_on: TrainedOn | None = None,
+    template: TemplateOrigin | None = None,
     seeds: Mapping[str, int] | None = None,
 ) -> Package:
     """A package, numbered 1, from a scikit-learn estimator and its training rows in the order of time.
@@ -81,6 +83,7 @@ def build_package(
             holdout; an estimator that was fitted beforehand is judged by a copy that is fitted without it.
         selection: how the rows were chosen, in words, for the lineage.
         trained_on: how they were chosen, where they are rows of a file.
+        template: where the template is from, if a team brought it.
         seeds: the seeds that went into the estimator, for the lineage.
 
     Raises:
@@ -111,6 +114,7 @@ def build_package(
         estimator=" ".join(repr(fitted).split())[:1000],
         selection=selection,
         trained_on=trained_on,
+        template=template,
         seeds=dict(seeds or {}),
     )
     tried = _tried_rows(held, train, inputs, impute, contract)
@@ -177,6 +181,7 @@ class _Draft:
     selection: str
     trained_on: TrainedOn | None
     seeds: dict[str, int]
+    template: TemplateOrigin | None = None
 
     def manifest(self, converted: Converted) -> Manifest:
         """A manifest under which the model part can be run; parts and metrics are still missing."""
@@ -208,6 +213,7 @@ class _Draft:
                 code=f"tailrace {importlib.metadata.version('tailrace')}",
                 libraries=library_versions(),
                 seeds=self.seeds,
+                template=self.template,
             ),
         )
 

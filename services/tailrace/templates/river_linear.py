@@ -9,13 +9,16 @@ deviations and gradients are clipped, so that no single row can make a weight in
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import TailraceError
-from tailrace.models.columns import Array
+from tailrace.templates.scaled_columns import scaled
+from tailrace.templates.template import LearningTask, Template, TemplateOptions
+
+Array = npt.NDArray[Any]
 
 RATE = 0.05
 MOST_DEVIATIONS = 10.0
@@ -27,16 +30,16 @@ class RiverLinear:
     """Logistic regression (softmax for several classes, linear regression for a number) that learns a row at a time.
 
     Args:
-        contract: whose features are read.
+        task: whose columns are read.
         classes: the truth's values, in order; empty for a regression.
     """
 
-    def __init__(self, contract: ModelContract, classes: list[Any]) -> None:
+    def __init__(self, task: LearningTask, classes: list[Any]) -> None:
         from river import linear_model, optim, preprocessing
 
         self.classes = classes
-        self._numbers = [n for n, f in contract.features.items() if f.type != "category"]
-        self._levels = {n: f.categories or [] for n, f in contract.features.items() if f.type == "category"}
+        self._numbers = task.numbers
+        self._levels = task.categories
         self.scaler: Any = preprocessing.StandardScaler()
         self.target: Any = preprocessing.StandardScaler()
         rate = optim.SGD(RATE)
@@ -117,23 +120,21 @@ class RiverLinear:
         return x
 
 
-def fit_river_linear(x: Any, y: Array, contract: ModelContract) -> Any:
+def fit_river_linear(x: Any, y: Array, task: LearningTask) -> Any:
     """A fitted scikit-learn pipeline that says what the online learner says after one pass over the rows.
 
     Args:
-        x: pandas frame of the contract's features, in the order of time.
+        x: pandas frame of the task's columns, in the order of time.
         y: the truth by row.
     """
     from sklearn.linear_model import LinearRegression, LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    from tailrace.models.templates.scaled_columns import scaled
-
-    classes = [] if contract.task == "regression" else sorted(set(y.tolist()))
-    learner = RiverLinear(contract, classes)
+    classes = [] if task.kind == "regression" else sorted(set(y.tolist()))
+    learner = RiverLinear(task, classes)
     for row, truth in zip(x.to_dict("records"), y.tolist(), strict=True):
         learner.learn(row, truth)
-    columns = scaled(contract).fit(x)
+    columns = scaled(task).fit(x)
     coef, intercept = learner.weights()
     numbers = columns.named_transformers_.get("numbers")
     if numbers is not None:
@@ -147,6 +148,24 @@ def fit_river_linear(x: Any, y: Array, contract: ModelContract) -> Any:
     if classes:
         final.classes_, final.n_iter_ = np.array(classes), np.array([1])
     return make_pipeline(columns, final)
+
+
+class _OnePass(NamedTuple):
+    task: LearningTask
+
+    def fit(self, x: Any, y: Array) -> Any:
+        return fit_river_linear(x, y, self.task)
+
+
+def _estimator(task: LearningTask, _options: TemplateOptions, _seed: int) -> _OnePass:
+    return _OnePass(task)
+
+
+RIVER_LINEAR = Template(
+    "river-linear",
+    "river's linear model, learned online, a row at a time, and published as the scikit-learn pipeline that equals it.",
+    _estimator,
+)
 
 
 def _present(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from pydantic import ValidationError
 
 from tailrace.contracts.language.data_file import DataMapping, read_rows
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.contracts.language.sections import Template
 from tailrace.errors import UsageError
-from tailrace.models.columns import Array, column_of
+from tailrace.models.columns import column_of
 from tailrace.models.manifest import TrainedOn
 from tailrace.models.package.build import HOLDOUT_SHARE, LEAST_ROWS, Package, build_package
-from tailrace.models.templates.river_linear import fit_river_linear
-from tailrace.models.templates.scaled_columns import numbers_and_texts, scaled
+from tailrace.templates.team_templates import find_template
+from tailrace.templates.template import LearningTask, Template
 
 EARLIEST_SHARE = 0.2
 SEED = 0
@@ -56,23 +56,29 @@ def train(
 
     Raises:
         TailraceError: too few rows, or a class missing among them.
+        TemplateRefused: the contract's template is a team's, and not here.
     """
+    from sklearn.base import BaseEstimator
     from threadpoolctl import threadpool_limits
 
     rows = training_rows(file, mapping, contract, until_ms, where)
     say(f"training on {rows.selection}, the last {HOLDOUT_SHARE:.0%} of them held out")
     x, y = frame_of(rows.frame, contract), rows.frame[contract.target.name].to_numpy()
+    template, origin = find_template(contract.training.template)
     with threadpool_limits(limits=1):  # another number of threads adds up in another order
-        online = contract.training.template == "river-linear"
+        estimator = unfitted(template, contract, options=contract.training.options)
+        # What learns online goes over the rows once, so it is fitted here, on those that are not held out.
+        online = not isinstance(estimator, BaseEstimator)
         cut = len(y) - max(1, int(len(y) * HOLDOUT_SHARE)) if online else len(y)
         return build_package(
-            fit_river_linear(x[:cut], y[:cut], contract) if online else template(contract),
+            estimator.fit(x[:cut], y[:cut]) if online else estimator,
             x[:cut],
             y[:cut],
             contract,
             holdout=(x[cut:], y[cut:]) if online else None,
             selection=rows.selection,
             trained_on=rows.trained_on,
+            template=origin,
             seeds={"random_state": SEED},
         )
 
@@ -114,49 +120,26 @@ def labelled_rows(
     return rows.filter(pl.col(contract.target.name).is_not_null()), rows.height
 
 
-def fitted(name: Template, x: Any, y: Array, contract: ModelContract, seed: int = SEED) -> Any:
-    """A template, fitted on rows in the order of time; river's learner as the scikit-learn model that equals it."""
-    if name == "river-linear":
-        return fit_river_linear(x, y, contract)
-    return template(contract, name, seed).fit(x, y)
+def learning_task(contract: ModelContract) -> LearningTask:
+    """The contract's features as templates know them."""
+    texts = {n: tuple(f.categories or ()) for n, f in contract.features.items() if f.type == "category"}
+    return LearningTask(contract.task, tuple(n for n in contract.features if n not in texts), texts)
 
 
-def template(contract: ModelContract, name: Template | None = None, seed: int = SEED) -> Any:
-    """A template, by default the contract's, unfitted: a pipeline of imputation, encoding, scaling and the model.
+def unfitted(
+    template: Template, contract: ModelContract, seed: int = SEED, options: Mapping[str, Any] | None = None
+) -> Any:
+    """What has a ``fit(rows, truth)``: the template under these options, or its own defaults.
 
-    Logistic regression becomes ridge regression where the target is a number. Gradient boosting takes missing
-    values and categories as they are. (``river-linear`` is fitted in its own way: see ``fitted``.)
+    Raises:
+        UsageError: the options do not fit the template.
     """
-    from sklearn.ensemble import (
-        HistGradientBoostingClassifier,
-        HistGradientBoostingRegressor,
-        RandomForestClassifier,
-        RandomForestRegressor,
-    )
-    from sklearn.linear_model import LogisticRegression, Ridge
-    from sklearn.pipeline import make_pipeline
-
-    number = contract.task == "regression"
-    name = name or contract.training.template
-    if name == "hist-gradient-boosting":
-        boosting = HistGradientBoostingRegressor if number else HistGradientBoostingClassifier
-        texts = [f.type == "category" for f in contract.features.values()]
-        coded = sorted(texts)  # _ordinal() puts them last
-        return make_pipeline(_ordinal(contract), boosting(random_state=seed, categorical_features=coded))
-    if name == "random-forest":
-        forest = RandomForestRegressor if number else RandomForestClassifier
-        return make_pipeline(scaled(contract), forest(random_state=seed, min_samples_leaf=5))
-    return make_pipeline(scaled(contract), Ridge() if number else LogisticRegression(max_iter=1000))
-
-
-def _ordinal(contract: ModelContract) -> Any:
-    from sklearn.compose import ColumnTransformer
-    from sklearn.preprocessing import OrdinalEncoder
-
-    numbers, texts = numbers_and_texts(contract)
-    known = [contract.features[n].categories or [] for n in texts]
-    codes = OrdinalEncoder(categories=known, handle_unknown="use_encoded_value", unknown_value=np.nan)
-    return ColumnTransformer([("numbers", "passthrough", numbers), ("categories", codes, texts)])
+    try:
+        return template.unfitted(learning_task(contract), seed, options)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(("training", "options", *map(str, first["loc"])))
+        raise UsageError(f"{where}: {first['msg']}: correct it in the contract of {contract.model}") from None
 
 
 def frame_of(rows: pl.DataFrame, contract: ModelContract) -> Any:

@@ -15,7 +15,8 @@ from tailrace.models.columns import Array
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.package.build import build_package
 from tailrace.models.package.table import columns_of, inputs_of
-from tailrace.models.templates.river_linear import RiverLinear, fit_river_linear
+from tailrace.models.train import learning_task
+from tailrace.templates.river_linear import RiverLinear, fit_river_linear
 
 TARGETS = {
     "binary": "target: {name: defaulted, type: boolean}",
@@ -47,8 +48,8 @@ def rows(task: str, n: int = 400) -> tuple[Any, Array]:
 def test_the_exported_pipeline_says_what_river_says(task: str) -> None:
     contract = contract_of(task)
     x, y = rows(task)
-    pipeline = fit_river_linear(x, y, contract)
-    learner = RiverLinear(contract, [] if task == "number" else sorted(set(y.tolist())))
+    pipeline = fit_river_linear(x, y, learning_task(contract))
+    learner = RiverLinear(learning_task(contract), [] if task == "number" else sorted(set(y.tolist())))
     for row, truth in zip(x.to_dict("records"), y.tolist(), strict=True):
         learner.learn(row, truth)
     for number, row in enumerate(x.head(50).to_dict("records")):
@@ -67,7 +68,7 @@ def test_it_learns_and_can_be_published(task: str) -> None:
     x, y = rows(task, 1_000)
     held = x[800:], y[800:]
     package = build_package(
-        fit_river_linear(x[:800], y[:800], contract), x[:800], y[:800], contract, holdout=held
+        fit_river_linear(x[:800], y[:800], learning_task(contract)), x[:800], y[:800], contract, holdout=held
     )
     assert package.manifest.format == "onnx"
     model = LoadedModel(package.manifest, load_model(package.manifest, package.parts["model"]))
@@ -88,7 +89,7 @@ def test_no_row_makes_its_state_infinite(task: str) -> None:
     x.loc[[3, 5, 7, 9], "income"] = [1e300, -1e300, np.inf, 1e308]
     if task == "number":
         y[[4, 6]] = [1e150, -1e150]
-    learner = RiverLinear(contract, [] if task == "number" else sorted(set(y.tolist())))
+    learner = RiverLinear(learning_task(contract), [] if task == "number" else sorted(set(y.tolist())))
     for row, truth in zip(x.to_dict("records"), y.tolist(), strict=True):
         learner.learn(row, truth)
     coef, intercept = learner.weights()
