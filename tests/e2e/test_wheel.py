@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import zipfile
 from pathlib import Path
@@ -54,7 +55,8 @@ def test_the_wheel_carries_what_a_running_installation_reads(wheel: Path) -> Non
         for file in files:
             assert f"tailrace/_data/{file.relative_to(ROOT)}" in carried
     assert "tailrace/local/kafka-jars.lock" in carried
-    assert not [name for name in carried if "test" in name.casefold()]
+    tests = re.compile(r"(^|/)(tests?|testing|test_[^/]*|conftest\.py)(/|$)")
+    assert not [name for name in carried if tests.search(name)]
 
 
 def test_the_base_install_is_all_that_an_application_needs(wheel: Path, tmp_path: Path) -> None:
