@@ -102,7 +102,9 @@ class Codec:
         try:
             record = fastavro.schemaless_reader(buffer, writer.plain, reader)
         except EOFError as error:
-            raise BadRecord("truncated", f"the Avro body ends early: {error or 'no bytes left'}") from error
+            # fastavro names its buffer by address: a reason is the same whoever reads the record.
+            why = str(error).partition(" from <")[0] or "no bytes left"
+            raise BadRecord("truncated", f"the Avro body ends early: {why}") from error
         except fastavro.read.SchemaResolutionError as error:
             reason = f"what schema {schema_id} wrote cannot be read as what is expected: {error}"
             raise BadRecord("incompatible-schema", reason) from error
@@ -111,7 +113,8 @@ class Codec:
             # end within a number, fastavro stumbles over an empty string.
             if isinstance(error, IndexError) and "string" in str(error):
                 raise BadRecord("truncated", "the Avro body ends within a number") from error
-            raise BadRecord("corrupt", f"the Avro body cannot be read: {error!r}") from error
+            why = f"{type(error).__name__}: {error}"
+            raise BadRecord("corrupt", f"the Avro body cannot be read: {why}") from error
         if (rest := len(value) - buffer.tell()) != 0:
             raise BadRecord("trailing-bytes", f"{rest} bytes follow the Avro body")
         if not isinstance(record, dict):

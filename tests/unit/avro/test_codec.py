@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import struct
 from typing import Any
 
@@ -241,6 +242,16 @@ def test_every_truncation_and_every_addition_is_seen() -> None:
     value = codec.encode(1, RECORD)
     assert {code_of(codec.decode, value[:end])[0] for end in range(1, len(value))} == {"truncated"}
     assert code_of(codec.decode, value + b"\x00")[0] == "trailing-bytes"
+
+
+def test_a_reason_names_no_address_and_none_of_the_bytes() -> None:
+    """A dead letter is a function of the log, and its reason is read by more people than the record is."""
+    codec, _ = codec_for(FLAT)
+    value = codec.encode(1, RECORD)
+    for broken in (*(value[:end] for end in range(5, len(value))), b"\0\0\0\0\1\x12secret\xff\xff\xff\0"):
+        with pytest.raises(BadRecord) as caught:
+            codec.decode(broken)
+        assert not re.search("0x[0-9a-f]{6}|secret", caught.value.reason), caught.value.reason
 
 
 @settings(max_examples=300)
