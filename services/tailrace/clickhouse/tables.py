@@ -289,9 +289,6 @@ def fits(wanted: str, there: str) -> bool:
     )
 
 
-_WIDER = {("Int32", "Int64"), ("Int32", "Float64"), ("Int64", "Float64")}
-
-
 def _bare(kind: str) -> tuple[str, bool]:
     if kind.startswith("LowCardinality(") and kind.endswith(")"):
         kind = kind[len("LowCardinality(") : -1]

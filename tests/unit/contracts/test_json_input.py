@@ -15,7 +15,7 @@ from tests.support import avro_oracle as oracle
 from tests.support.contracts import contract
 
 from tailrace.contracts.records.json_form import json_form
-from tailrace.contracts.records.json_input import JsonInput, parse_json
+from tailrace.contracts.records.json_input import JsonInput
 from tailrace.contracts.records.schemas import request_schema
 from tailrace.errors import BadRecord
 
@@ -197,9 +197,11 @@ def test_what_a_bad_record_quotes_is_text_and_short() -> None:
 
 
 def test_labels_and_actions_have_fields_of_their_own() -> None:
-    label = parse_json(CONTRACT, "labels", b'{"loan_id": "L1", "defaulted": true, "labelled_by": "desk"}')
+    label = JsonInput(CONTRACT, "labels").parse(
+        b'{"loan_id": "L1", "defaulted": true, "labelled_by": "desk"}'
+    )
     assert (label["loan_id"], label["defaulted"], label["request_id"]) == ("L1", True, None)
-    action = parse_json(CONTRACT, "actions", b'{"request_id": "r1", "action": "approve", "by": "ada"}')
+    action = JsonInput(CONTRACT, "actions").parse(b'{"request_id": "r1", "action": "approve", "by": "ada"}')
     assert (action["action"], action["by"]) == ("approve", "ada")
     with pytest.raises(BadRecord, match="unknown-field"):
-        parse_json(CONTRACT, "labels", b'{"income": 1}')
+        JsonInput(CONTRACT, "labels").parse(b'{"income": 1}')

@@ -62,11 +62,6 @@ def avro_schema(contract: ModelContract, kind: Kind) -> AvroSchema:
     return _SCHEMAS[kind](contract)
 
 
-def parse_json(contract: ModelContract, kind: Kind, value: bytes) -> dict[str, Any]:
-    """One JSON record; for many of one contract, keep a `JsonInput`."""
-    return JsonInput(contract, kind).parse(value)
-
-
 def parse_object(value: bytes) -> dict[str, Any]:
     """A JSON object by the letter of the standard: no NaN, no name twice, UTF-8."""
     try:
