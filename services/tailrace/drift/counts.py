@@ -41,10 +41,10 @@ class DriftCounts:
 
     def lean(self) -> DriftCounts | SparseCounts:
         """The same in less memory where few slots have anything, as in a window with few rows of many features."""
-        some = np.flatnonzero(self.slots)
-        if 3 * len(some) > len(self.slots):
+        filled = np.flatnonzero(self.slots)
+        if 3 * len(filled) > len(self.slots):
             return self
-        return SparseCounts(self.rows, self.late, len(self.slots), some.astype(_INDEX), self.slots[some])
+        return SparseCounts(self.rows, self.late, len(self.slots), filled.astype(_INDEX), self.slots[filled])
 
     def whole(self) -> DriftCounts:
         return self
@@ -84,12 +84,12 @@ class SparseCounts:
     rows: int
     late: int
     width: int
-    some: NDArray[np.uint32]
+    filled: NDArray[np.uint32]
     counts: Ints
 
     def whole(self) -> DriftCounts:
         slots = np.zeros(self.width, dtype=np.int64)
-        slots[self.some] = self.counts
+        slots[self.filled] = self.counts
         return DriftCounts(self.rows, self.late, slots)
 
 

@@ -15,7 +15,7 @@ from tests.support.scoring import CONTRACT, REQUEST, Bench, Publisher
 from tailrace.contracts.language.load import load_contract
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.guards.conformal import Quantiles, conformal_quantiles, nonconformity
-from tailrace.models.guards.prediction_sets import PredictionSets
+from tailrace.models.guards.prediction_sets import PredictionSets, uncertainty
 from tailrace.models.manifest import Manifest
 from tailrace.models.package.build import build_package
 from tailrace.models.predictions import Predictions
@@ -112,6 +112,13 @@ def test_each_row_has_its_own_set(probabilities: list[list[float]], most: float)
         held = tuple(name for name, p in zip("abc", said, strict=True) if 1.0 - p <= most)
         assert sets_of(notes)[row] == held
         assert ("uncertain" in notes.flags and bool(notes.flags["uncertain"][row])) == (len(held) != 1)
+
+
+def test_a_class_keeps_its_name_to_the_last_character() -> None:
+    outputs = Predictions(np.array([[0.5, 0.5]]), None, None, ("a\0", "b"))
+    found = uncertainty(outputs, quantiles(0.6), 0.9)
+    assert isinstance(found, PredictionSets)
+    assert found.sets[int(found.which[0])] == ("a\0", "b")
 
 
 def test_no_class_and_every_class_are_uncertain() -> None:

@@ -8,6 +8,7 @@ same width for every row, so that none is less certain than another.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def uncertainty(outputs: Predictions, quantiles: Quantiles, coverage: float) -> 
     begins = np.arange(0, within.size, classes)
     begins[~uncertain] = -1
     which, firsts = distinct(within.view(np.uint8).ravel(), begins, begins + classes)
-    others = [tuple(np.array(outputs.classes)[within[row]].tolist()) for row in firsts.tolist()]
+    others = [tuple(compress(outputs.classes, within[row])) for row in firsts.tolist()]
     # A set of one class is that of the most probable one.
     numbers = np.where(uncertain, classes + which, outputs.most_probable)
     return PredictionSets(coverage, (*((name,) for name in outputs.classes), *others), numbers, uncertain)
