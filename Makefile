@@ -80,6 +80,7 @@ lock: setup  ## the lock files, from pyproject.toml
 # Whose work is installed and under which licence, for people; and for machines (CycloneDX, in dist/).
 pages: setup  ## documents and schemas that are made from tables in the code
 	$(BIN)/python -m tools.service_files
+	$(BIN)/python -m tools.record_types
 	$(BIN)/python -m tools.rooms_picture > docs/rooms.svg
 	$(BIN)/python -m tailrace.contracts.language.json_schema > contracts/model-contract.schema.json
 	$(BIN)/python -m tailrace.statistics.page > docs/statistics.md

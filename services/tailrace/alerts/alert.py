@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from tailrace.contracts.records.record_types import AlertRecord, SourceRecord
 from tailrace.contracts.state.alert_kinds import ALERT_KINDS
 from tailrace.streaming.records import RecordRef
+
+
+def source_record(ref: RecordRef) -> SourceRecord:
+    """The place of a record, as records that come of it have it."""
+    return {"topic": ref.topic, "partition": ref.partition, "offset": ref.offset}
 
 
 def alert_record(
@@ -22,7 +28,7 @@ def alert_record(
     state: Literal["raised", "resolved"] = "raised",
     detail: Mapping[str, str] | None = None,
     source: RecordRef | None = None,
-) -> dict[str, Any]:
+) -> AlertRecord:
     """An alert as schema ``alert.avsc`` has it.
 
     Args:
@@ -43,7 +49,7 @@ def alert_record(
         "service": service,
         "summary": summary,
         "detail": dict(detail or {}),
-        "source": None if source is None else source._asdict(),
+        "source": None if source is None else source_record(source),
         "at": at,
     }
 
@@ -60,7 +66,7 @@ def open_alert_record(
     window: tuple[int, int] | None = None,
     detail: Mapping[str, str] | None = None,
     source: RecordRef | None = None,
-) -> dict[str, Any]:
+) -> AlertRecord:
     """The record of an alert as `open_alerts` has it: raised, or resolved at ``resolved_at``.
 
     Args:

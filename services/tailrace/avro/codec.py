@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import fastavro
@@ -69,7 +69,7 @@ class Codec:
         """The registered schema. Raises `UnknownSchema`, `Unavailable`."""
         return self._writer(schema_id).schema
 
-    def encode(self, schema_id: int, record: dict[str, Any]) -> bytes:
+    def encode(self, schema_id: int, record: Mapping[str, Any]) -> bytes:
         """The record's wire format.
 
         Values must be of the schema's types exactly (an integer where a double stands is fine); a field that

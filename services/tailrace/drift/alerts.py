@@ -14,6 +14,7 @@ from tailrace.alerts.open_alerts import raise_or_renew
 from tailrace.contracts.language.durations import format_duration
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.sections import match_alert
+from tailrace.contracts.records.record_types import AlertRecord
 from tailrace.drift.judge import DRIFT, QUIET, DriftReport, DriftWindow
 from tailrace.drift.segments import segment_names
 from tailrace.streaming.ids import record_id
@@ -25,7 +26,7 @@ _MOST_NAMES = 5
 class RaisedDriftAlerts(NamedTuple):
     """Alert records (schema ``alert.avsc``), and the alerts that are open after them."""
 
-    records: list[dict[str, Any]]
+    records: list[AlertRecord]
     open: dict[str, Any]
 
 
@@ -38,7 +39,7 @@ def tell(
     """
     contract = window.applied.contract
     open_after = dict(open_alerts)
-    records: list[dict[str, Any]] = []
+    records: list[AlertRecord] = []
     champions = [report for report in reports if report.subject.role == CHAMPION]
     for report in champions:
         key = f"{report.subject.version}/{report.subject.segment}"
@@ -85,7 +86,7 @@ def _alert_id(window: DriftWindow, report: DriftReport) -> str:
     )
 
 
-def _raised(window: DriftWindow, report: DriftReport, alert: dict[str, Any]) -> dict[str, Any]:
+def _raised(window: DriftWindow, report: DriftReport, alert: dict[str, Any]) -> AlertRecord:
     names = report.drifted
     named = ", ".join(names[:_MOST_NAMES]) + (
         f" and {len(names) - _MOST_NAMES} more" if names[_MOST_NAMES:] else ""
@@ -111,7 +112,7 @@ def _raised(window: DriftWindow, report: DriftReport, alert: dict[str, Any]) -> 
     )
 
 
-def _resolved(window: DriftWindow, key: str, alert: dict[str, Any], why: str) -> dict[str, Any]:
+def _resolved(window: DriftWindow, key: str, alert: dict[str, Any], why: str) -> AlertRecord:
     version, _, segment = key.partition("/")
     within = f" where {segment}" if segment else ""
     return open_alert_record(

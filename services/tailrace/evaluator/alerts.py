@@ -16,8 +16,9 @@ from tailrace.alerts.open_alerts import raise_or_renew
 from tailrace.contracts.language.durations import format_duration
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.sections import match_alert
+from tailrace.contracts.records.record_types import AlertRecord, PerformanceReportRecord
 from tailrace.evaluator.counts import PerformanceCounts
-from tailrace.evaluator.report import JudgedWindow, Record, dropped
+from tailrace.evaluator.report import JudgedWindow, dropped
 from tailrace.streaming.ids import record_id
 
 KIND = "quality-drop"
@@ -30,13 +31,13 @@ versions that were champion in the latest window that was closed."""
 class RaisedQualityAlerts(NamedTuple):
     """Alert records (schema ``alert.avsc``), and what is to be remembered."""
 
-    records: list[Record]
+    records: list[AlertRecord]
     memory: Memory
 
 
 def tell(
     window: JudgedWindow,
-    reports: Sequence[Record],
+    reports: Sequence[PerformanceReportRecord],
     champions: Mapping[int, Mapping[str, PerformanceCounts]],
     memory: Memory,
 ) -> RaisedQualityAlerts:
@@ -48,7 +49,7 @@ def tell(
     about = [r for r in reports if not r["segment"] and roles.get(r["version"]) == r["role"]]
     open_alerts, judged = dict(memory.get("open", {})), dict(memory.get("judged", {}))
     answers = _answers(window, champions.keys(), memory.get("answers"))
-    records: list[Record] = []
+    records: list[AlertRecord] = []
     for report in about:
         version = str(report["version"])
         if report["verdict"] not in ("ok", "drop") or window.start < judged.get(version, window.start):
@@ -77,7 +78,9 @@ def _answers(window: JudgedWindow, versions: Set[int], known: dict[str, Any] | N
     return known
 
 
-def _raise(window: JudgedWindow, report: Record, open_alerts: dict[str, Any]) -> list[Record]:
+def _raise(
+    window: JudgedWindow, report: PerformanceReportRecord, open_alerts: dict[str, Any]
+) -> list[AlertRecord]:
     version = str(report["version"])
     contract = window.contract
     fallen = [metric for metric in report["metrics"] if dropped(contract, metric)]
@@ -109,7 +112,7 @@ def _raise(window: JudgedWindow, report: Record, open_alerts: dict[str, Any]) ->
     return [_alert(window, version, found, summary, detail)]
 
 
-def _resolved(window: JudgedWindow, version: str, found: dict[str, Any], why: str) -> Record:
+def _resolved(window: JudgedWindow, version: str, found: dict[str, Any], why: str) -> AlertRecord:
     summary = f"The quality drop of version {version} of {window.model} is over: {why}"
     return _alert(window, version, found, summary, {}, resolved_at=window.judged_at)
 
@@ -121,7 +124,7 @@ def _alert(
     summary: str,
     detail: dict[str, str],
     resolved_at: int | None = None,
-) -> Record:
+) -> AlertRecord:
     return open_alert_record(
         KIND,
         alert,

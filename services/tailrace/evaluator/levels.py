@@ -16,8 +16,9 @@ from tailrace.alerts.open_alerts import OpenAlerts, raise_or_renew
 from tailrace.contracts.language.durations import format_duration, parse_share
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.sections import match_alert
+from tailrace.contracts.records.record_types import AlertRecord
 from tailrace.evaluator.counts import PerformanceCounts
-from tailrace.evaluator.report import JudgedWindow, Record
+from tailrace.evaluator.report import JudgedWindow
 from tailrace.statistics.binomial import is_more
 from tailrace.streaming.ids import record_id
 
@@ -35,9 +36,9 @@ class ServiceLevel(NamedTuple):
 
 def missed_levels(
     window: JudgedWindow, champions: Mapping[int, Mapping[str, PerformanceCounts]], open_alerts: OpenAlerts
-) -> list[Record]:
+) -> list[AlertRecord]:
     """What a window says of the levels, as alerts (schema ``alert.avsc``). Changes ``open_alerts``."""
-    records: list[Record] = []
+    records: list[AlertRecord] = []
     for version, answered in champions.items():
         asked, fallbacks, slow = (
             sum(counts.tallies[name] for counts in answered.values())
@@ -79,7 +80,7 @@ def _judge(
     found: int,
     asked: int,
     open_alerts: OpenAlerts,
-) -> list[Record]:
+) -> list[AlertRecord]:
     passed = [level for level in levels if is_more(found, asked, level.most)]
     if not passed:
         if key in open_alerts and all(found <= level.most * asked for level in levels):
@@ -112,7 +113,7 @@ def _judge(
     return [_alert(window, key, alert, summary, detail)]
 
 
-def _resolved(window: JudgedWindow, key: str, alert: dict[str, Any], why: str) -> Record:
+def _resolved(window: JudgedWindow, key: str, alert: dict[str, Any], why: str) -> AlertRecord:
     kind, _, version = key.partition("/")
     summary = f"The {kind.replace('-', ' ')} of version {version} of {window.model} is well again: {why}"
     return _alert(window, key, alert, summary, {}, resolved_at=window.end)
@@ -125,7 +126,7 @@ def _alert(
     summary: str,
     detail: dict[str, str],
     resolved_at: int | None = None,
-) -> Record:
+) -> AlertRecord:
     kind, _, version = key.partition("/")
     return open_alert_record(
         kind,

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records.record_types import (
+    MetricValueRecord,
+    PairedMetricRecord,
+    PerformanceReportRecord,
+)
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.evaluator.counts import PerformanceCounts
 from tailrace.evaluator.metrics import metrics_of, positive_index
@@ -21,7 +26,6 @@ from tailrace.streaming.ids import record_id
 LEAST_LABELLED = 30
 """No verdict on fewer labelled outcomes."""
 
-Record = dict[str, Any]
 ManifestOf = Callable[[str, int, str], Manifest | None]
 """What a package says of itself, by model, version and artifact digest; None where it cannot be told."""
 
@@ -50,7 +54,7 @@ class JudgedWindow:
 
 def reports(
     window: JudgedWindow, subjects: Mapping[str, PerformanceCounts], manifest_of: ManifestOf
-) -> list[Record]:
+) -> list[PerformanceReportRecord]:
     """A record (schema ``performance_report.avsc``) for each subject, in their order, slices first: so whoever decides
     on what a window's report says of all rows has read what it says of the slices.
     """
@@ -67,7 +71,7 @@ def _report(
     counts: PerformanceCounts,
     subjects: Mapping[str, PerformanceCounts],
     manifest_of: ManifestOf,
-) -> Record:
+) -> PerformanceReportRecord:
     version, role, artifact, segment, against = subject
     # How many of a pair's labels are in is known of the version by itself: who answered is known of outcomes only.
     own = (
@@ -78,7 +82,8 @@ def _report(
     share = _label_share(own)
     contract = window.contract
     mature = share is not None and share >= contract.quality.mature
-    metrics, paired = [], []
+    metrics: list[MetricValueRecord] = []
+    paired: list[PairedMetricRecord] = []
     if against is None:
         # The holdout's metrics are of all its rows: no slice is compared with them.
         manifest = manifest_of(window.model, version, artifact)
@@ -92,9 +97,10 @@ def _report(
             metrics.append(_metric(COVERAGE, counts, contract, None))
     else:
         compared = [*metrics_of(contract), *([VALUE] if contract.value is not None else [])]
-        paired = [metric.gain(counts, positive_index(contract))._asdict() for metric in compared]
+        gains = [metric.gain(counts, positive_index(contract)) for metric in compared]
+        paired = [cast(PairedMetricRecord, gain._asdict()) for gain in gains]
     worth = counts.sums.get(VALUE.name, Sum()) if against is None and contract.value is not None else None
-    record = {
+    record: PerformanceReportRecord = {
         "report_id": _report_id(window, subject),
         "model": window.model,
         "version": version,
@@ -120,12 +126,14 @@ def _report(
         "value_total": None if worth is None else worth.value,
         "value_squares": None if worth is None else worth.total_squares,
         "value_mean": None if worth is None else worth.mean,
+        "verdict": "undefined",
+        "reasons": [],
     }
-    verdict, reasons = _verdict(contract, record)
-    return {**record, "verdict": verdict, "reasons": reasons}
+    record["verdict"], record["reasons"] = _verdict(contract, record)
+    return record
 
 
-def dropped(contract: ModelContract, metric: Mapping[str, Any]) -> bool:
+def dropped(contract: ModelContract, metric: MetricValueRecord) -> bool:
     """Whether the metric of a report is worse than the holdout by more than the contract lets it be, and surely so."""
     most = contract.quality.drop.get(metric["metric"])
     if most is None or metric["drop"] is None or metric["p_value"] is None:
@@ -135,12 +143,22 @@ def dropped(contract: ModelContract, metric: Mapping[str, Any]) -> bool:
 
 def _metric(
     metric: Metric, counts: PerformanceCounts, contract: ModelContract, holdout: Holdout | None
-) -> Record:
+) -> MetricValueRecord:
     now = metric.estimate(counts, positive_index(contract))
     then, rows = (None, 0) if holdout is None else (holdout.metrics.get(metric.name), holdout.rows)
-    found = {"metric": metric.name, **now._asdict(), **drop(metric, now, then, rows)._asdict()}
-    del found["variance"]
-    return found
+    fallen = drop(metric, now, then, rows)
+    return {
+        "metric": metric.name,
+        "value": now.value,
+        "low": now.low,
+        "high": now.high,
+        "n": now.n,
+        "interval": now.interval,
+        "error": now.error,
+        "holdout": fallen.holdout,
+        "drop": fallen.drop,
+        "p_value": fallen.p_value,
+    }
 
 
 def _label_share(counts: PerformanceCounts) -> float | None:
@@ -149,7 +167,7 @@ def _label_share(counts: PerformanceCounts) -> float | None:
     return min(counts.tallies["labelled"] / possible, 1.0) if possible > 0 else None
 
 
-def _verdict(contract: ModelContract, record: Record) -> tuple[str, list[str]]:
+def _verdict(contract: ModelContract, record: PerformanceReportRecord) -> tuple[str, list[str]]:
     share, labelled = record["label_share"], record["labelled"]
     if share is None:
         return "undefined", ["none of the predictions can ever be labelled"]
@@ -176,7 +194,7 @@ def _verdict(contract: ModelContract, record: Record) -> tuple[str, list[str]]:
     return "ok", []
 
 
-def _drop_text(metric: Mapping[str, Any]) -> str:
+def _drop_text(metric: MetricValueRecord) -> str:
     return (
         f"{metric['metric']} {metric['value']:.4g} against {metric['holdout']:.4g} on the holdout "
         f"(p {metric['p_value']:.2g})"

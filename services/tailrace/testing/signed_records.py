@@ -82,7 +82,7 @@ class Control:
     def encode(self, name: str, record: dict[str, Any]) -> bytes:
         return self.codec.encode(name, record)
 
-    def decode(self, name: str, value: bytes | None) -> dict[str, Any]:
+    def decode(self, name: str, value: bytes | None) -> Any:
         return self.codec.decode(name, value)
 
     def record(self, name: str, record: dict[str, Any], key: bytes | None = None) -> Record:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tailrace.alerts.alert import alert_record
 from tailrace.contracts.records import lanes
+from tailrace.contracts.records.record_types import AlertRecord
 from tailrace.contracts.state.contracts import AppliedContract, Contracts
 from tailrace.contracts.state.copies import Copies
 from tailrace.contracts.state.fold import ControlState
@@ -183,7 +184,7 @@ def record_of(run: Run, **more: Any) -> dict[str, Any]:
     }
 
 
-def refusal_of(refuse: Refuse, at: int) -> dict[str, Any]:
+def refusal_of(refuse: Refuse, at: int) -> AlertRecord:
     """The alert that answers a command that is refused."""
     asked = refuse.asked
     return alert_record(

@@ -7,10 +7,10 @@ start; or close windows that are not over.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from tailrace.contracts.records.control_codec import ControlCodec
+from tailrace.contracts.records.record_types import WindowPartRecord
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.errors import BadRecord
 from tailrace.streaming.records import Message, RecordRef
@@ -19,9 +19,6 @@ from tailrace.telemetry import metrics
 from tailrace.windows.kinds import Cell, Windows
 
 log = logging.getLogger(__name__)
-
-Part = Mapping[str, Any]
-"""A record of schema ``window_part.avsc``."""
 
 
 class PartReader:
@@ -38,14 +35,14 @@ class PartReader:
         self._counts: dict[str, int] = {}
         self._looked_for: set[tuple[str, str]] = set()
 
-    def read(self, message: Message) -> Part | None:
+    def read(self, message: Message) -> WindowPartRecord | None:
         """The part; None where no counter wrote it, which is counted and in the log.
 
         Raises:
             Unavailable: the registry or the control topics are away.
         """
         try:
-            part = self._codec.decode("WindowPart", message.value())
+            part: WindowPartRecord = self._codec.decode("WindowPart", message.value())
             self._check(part, message.timestamp()[1])
         except BadRecord as bad:
             metrics.SKIPPED.labels(message.topic(), bad.code).inc()
@@ -55,7 +52,7 @@ class PartReader:
             return None
         return part
 
-    def _check(self, part: Part, appended: int) -> None:
+    def _check(self, part: WindowPartRecord, appended: int) -> None:
         lane, cells = part["lane"], [Cell(**cell) for cell in part["cells"]]
         contracts = self._contracts(part["model"], lane, {cell.contract_digest for cell in cells})
         topics = sorted(topic for topic in self._kind.topics() if topic.rpartition(".")[0] == lane)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -32,7 +32,7 @@ class ControlCodec:
         self._codec = Codec(registry)
         self._ids: dict[str, int] = {}
 
-    def encode(self, name: str, record: dict[str, Any]) -> bytes:
+    def encode(self, name: str, record: Mapping[str, Any]) -> bytes:
         """The wire format of a record of the schema called so, e.g. ``encode("Rollout", {...})``."""
         schema_id = self._ids.get(name)
         if schema_id is None:
@@ -40,9 +40,10 @@ class ControlCodec:
             self._ids[name] = schema_id
         return self._codec.encode(schema_id, record)
 
-    def decode(self, name: str, value: bytes | None) -> dict[str, Any]:
-        """The record, resolved to the schema called so. Raises `BadRecord` and `Unavailable` as `Codec.decode`.
+    def decode(self, name: str, value: bytes | None) -> Any:
+        """The record, resolved to the schema called so; `record_types` has its type.
 
+        Raises `BadRecord` and `Unavailable` as `Codec.decode`.
         What could not be written again is bad too: Avro's bytes hold an int of 64 bits as well as one of 32.
         """
         record = self._codec.decode(value, control_schema(name)).record
@@ -50,7 +51,7 @@ class ControlCodec:
         return record
 
     def record(
-        self, name: str, record: dict[str, Any], headers: Headers = (), key: str | None = None
+        self, name: str, record: Mapping[str, Any], headers: Headers = (), key: str | None = None
     ) -> Record:
         """The record as it is produced to the topic of its kind, under its model's name or, where it is about no model,
         under ``key``.
@@ -58,7 +59,7 @@ class ControlCodec:
         key = record["model"] if key is None else key
         return Record(CONTROL_RECORDS[name], self.encode(name, record), key.encode(), headers)
 
-    def read(self, message: Message) -> dict[str, Any] | None:
+    def read(self, message: Message) -> Any:
         """The record in a message of a control topic; None for a tombstone, and for what cannot be read.
 
         A control record that cannot be read stops nobody: it is skipped, with a line in the log that says where it

@@ -91,7 +91,7 @@ class ControlRecords:
 
     # Reading ---
 
-    def read(self, message: Message) -> dict[str, Any] | None:
+    def read(self, message: Message) -> Any:
         """The record of a message; None for a tombstone, and for what counts for nothing, which the log tells once.
 
         Raises:
@@ -148,7 +148,7 @@ class ControlRecords:
     # Writing ---
 
     def record(
-        self, name: str, record: dict[str, Any], headers: Headers = (), key: str | None = None
+        self, name: str, record: Mapping[str, Any], headers: Headers = (), key: str | None = None
     ) -> Record:
         """The record as `ControlCodec.record` makes it, signed where it decides."""
         return self.signed(name, self.codec.record(name, record, headers, key))

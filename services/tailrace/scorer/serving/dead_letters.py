@@ -17,6 +17,7 @@ import numpy as np
 from tailrace.alerts.alert import open_alert_record
 from tailrace.alerts.open_alerts import OpenAlerts, raise_or_renew
 from tailrace.avro.columns.decoder import Ints, Mask
+from tailrace.contracts.records.record_types import AlertRecord
 from tailrace.scorer.batch import Batch
 from tailrace.scorer.plans import DeadLetterLevel
 from tailrace.statistics.binomial import is_more
@@ -51,7 +52,7 @@ def count(
     offsets: Ints,
     appended: Ints,
     dead: Mask,
-) -> tuple[DeadLetterCount, list[dict[str, Any]]]:
+) -> tuple[DeadLetterCount, list[AlertRecord]]:
     """The count after some requests, and what there is to be told (schema ``alert.avsc``).
 
     Args:
@@ -79,7 +80,7 @@ def _judge(
     last: int,
     at: int,
     open_alerts: OpenAlerts,
-) -> list[dict[str, Any]]:
+) -> list[AlertRecord]:
     where = f"{partition.topic}/{partition.partition}"
     record = partial(
         open_alert_record,
@@ -122,7 +123,7 @@ def count_dead_letters(
     before: Mapping[TopicPartition, DeadLetterCount],
     levels: Mapping[str, DeadLetterLevel],
     holds: Mapping[TopicPartition, PausedPartition],
-) -> tuple[dict[TopicPartition, DeadLetterCount], list[dict[str, Any]]]:
+) -> tuple[dict[TopicPartition, DeadLetterCount], list[AlertRecord]]:
     """What each partition's next owner goes on counting from, and what there is to be told (schema ``alert.avsc``).
 
     Args:
@@ -131,7 +132,7 @@ def count_dead_letters(
         holds: what is held is not counted yet.
     """
     counts: dict[TopicPartition, DeadLetterCount] = {}
-    told: list[dict[str, Any]] = []
+    told: list[AlertRecord] = []
     if not levels:
         return counts, told
     offsets = work.offset_numbers
