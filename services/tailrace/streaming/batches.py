@@ -36,9 +36,7 @@ class BatchLimit:
         self.limit = min(max_batch, FIRST_BATCH)
 
     def learn(self, messages: int, records: int, size: int, took_s: float) -> str | None:
-        """Takes what a batch came to; and says why it is to be taken again in halves, where it was too much for one
-        transaction.
-        """
+        """Takes what a batch came to. Where that is too much for one transaction: why it is to be taken in halves."""
         if not self._bounds.hold(records, size):
             if messages > 1:
                 self.limit = messages // 2
@@ -52,9 +50,7 @@ class BatchLimit:
 
 
 def fetch(consumer: Consumer, limit: int, *, is_full: bool, linger_s: float) -> Sequence[Message]:
-    """A large batch when the log is known to hold a full one, else what there is, else the first that comes in a few
-    ms. A batch that has begun lingers for company.
-    """
+    """A batch. It waits where the log is known to hold a full one, or for the first message; then ``linger_s``."""
     messages = consumer.consume(limit, FILL_WAIT_S if is_full else 0)
     if messages:
         may_top_up = linger_s > 0 and len(messages) < limit
@@ -68,10 +64,8 @@ def fetch(consumer: Consumer, limit: int, *, is_full: bool, linger_s: float) -> 
 
 def last_of(messages: Sequence[Message]) -> dict[TopicPartition, Message]:
     """The last message of each partition."""
-    found: dict[tuple[str, int], Message] = {}
-    for message in messages:
-        found[message.topic(), message.partition()] = message
-    return {TopicPartition(*tp): message for tp, message in found.items()}
+    last = {(message.topic(), message.partition()): message for message in messages}
+    return {TopicPartition(*tp): message for tp, message in last.items()}
 
 
 @dataclass(slots=True)
@@ -98,18 +92,24 @@ class ProcessedBatch:
         return len(records) + len(letters), size_of(records) + size_of(letters)
 
     def count(self) -> None:
-        """Says in the metrics what was committed with it."""
+        """Counts in the metrics what was committed with it."""
         output = self.output
         metrics.BATCHES.inc()
         metrics.OUTPUTS.inc(len(output.records))
         for letter in output.dead_letters:
             metrics.DEAD_LETTERS.labels(letter.topic, letter.code).inc()
-        done = self.messages
+        committed = self.messages
         if output.paused:
-            ends = {tp: committed.offset for tp, committed in self.offsets.items()}
-            done = [m for m in done if m.offset() < ends.get(TopicPartition(m.topic(), m.partition()), 0)]
+            ends = {tp: end.offset for tp, end in self.offsets.items()}
+            committed = [
+                m for m in committed if m.offset() < ends.get(TopicPartition(m.topic(), m.partition()), 0)
+            ]
         topics = {tp.topic for tp in self.last}
-        counts = Counter(m.topic() for m in done) if len(topics) > 1 else {t: len(done) for t in topics}
+        counts = (
+            Counter(m.topic() for m in committed)
+            if len(topics) > 1
+            else dict.fromkeys(topics, len(committed))
+        )
         for topic, count in counts.items():
             metrics.RECORDS.labels(topic).inc(count)
         for tp, message in self.last.items():

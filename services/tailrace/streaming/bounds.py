@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from tailrace.streaming.processor import Clock
 from tailrace.streaming.records import Message, Record, Records, Runs
 
 
@@ -28,10 +29,6 @@ class Bounds(NamedTuple):
 STEP = Bounds()
 
 
-class _Clock(Protocol):
-    def perf_ns(self) -> int: ...
-
-
 class Budget:
     """What is left of the bounds of one step for what is due. Whoever works that off asks it after each item.
 
@@ -39,7 +36,7 @@ class Budget:
     to more than the bounds is given up and taken again in halves, though what is due would be as much with one record.
     """
 
-    def __init__(self, bounds: Bounds = STEP, clock: _Clock | None = None) -> None:
+    def __init__(self, bounds: Bounds = STEP, clock: Clock | None = None) -> None:
         self._records, self._items = max(1, bounds.records * 3 // 4), bounds.records
         self._size, self._clock = bounds.size * 3 // 4, clock
         self._until = 0 if clock is None else clock.perf_ns() + int(bounds.seconds * 1e9)

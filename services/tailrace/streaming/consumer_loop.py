@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 LOOK_FOR_TOPICS_S = 0.5
-REPORT_S = 0.5
-TELL_S = 30.0
+MEASURE_S = 0.5
+WARN_S = 30.0
 """How often the log says again that Kafka does not remember what was committed."""
 
 
@@ -48,6 +48,10 @@ class ConsumerLoop(RebalanceListener):
         group: consumer group.
         stop: set when the process is to end; whatever waits then gives up.
         co_partitioned: the partitions of one number, of all topics of a lane, belong to one instance.
+
+    Attributes:
+        alive_ns: when the loop last gave a sign of life, in ``clock.perf_ns`` time.
+        waiting: why the service is not ready; None when it is.
     """
 
     def __init__(
@@ -71,17 +75,14 @@ class ConsumerLoop(RebalanceListener):
         self._wanted: frozenset[str] = frozenset()
         self._subscribed: frozenset[str] = frozenset()
         self._look_at = 0
-        self._report_at = 0
+        self._measure_at = 0
         self._member = ""
         self._rebalanced = False
         self._rewinding: set[TopicPartition] = set()
         # What this process knows to be committed at least, also of partitions that others own by now.
         self._reached: dict[TopicPartition, int] = {}
-
         self.alive_ns = clock.perf_ns()
-        """When the loop last gave a sign of life, in ``clock.perf_ns`` time."""
         self.waiting: str | None = "starting"
-        """Why the service is not ready; None when it is."""
 
     def _turn(self) -> None:
         raise NotImplementedError
@@ -168,29 +169,29 @@ class ConsumerLoop(RebalanceListener):
     ) -> Mapping[TopicPartition, Committed | None]:
         """What the group has committed of these partitions, None where nothing yet.
 
-        A broker that comes back has been seen to answer with old offsets, or with none, while it reads what it had been
-        told. Whoever believes that processes everything again. So where it says less than this process knows to be
+        A broker that comes back has been seen to answer with old offsets, or with none, while it reads what it had
+        stored. Whoever believes that processes everything again. So where it says less than this process knows to be
         committed, it is asked again, for as long as it takes: a process that ended would start anew and believe it.
         """
-        tell_at = self._clock.perf_ns()
+        warn_at = self._clock.perf_ns()
         while True:
-            found = self._patiently(consumer.committed, partitions)
-            said = {tp: 0 if committed is None else committed.offset for tp, committed in found.items()}
-            less = sorted(tp for tp, offset in said.items() if offset < self._reached.get(tp, 0))
-            if not less:
-                self._note_committed(found)
-                return found
+            committed = self._patiently(consumer.committed, partitions)
+            offsets = {tp: 0 if place is None else place.offset for tp, place in committed.items()}
+            behind = sorted(tp for tp, offset in offsets.items() if offset < self._reached.get(tp, 0))
+            if not behind:
+                self._note_committed(committed)
+                return committed
             if self._stop.is_set():
                 raise Stopping
-            tp, self.alive_ns = less[0], self._clock.perf_ns()
-            what = (
-                f"Kafka says {said[tp]} is committed of {names([tp])[0]}, where it was {self._reached[tp]}. If group "
-                f"{self._group} was set back on purpose, restart this service, and it goes on from there"
+            tp, self.alive_ns = behind[0], self._clock.perf_ns()
+            reason = (
+                f"Kafka says {offsets[tp]} is committed of {names([tp])[0]}, where it was {self._reached[tp]}. If "
+                f"group {self._group} was set back on purpose, restart this service, and it goes on from there"
             )
-            if self.alive_ns >= tell_at:
-                log.warning("asking again what is committed", extra={"reason": what})
-                tell_at = self.alive_ns + int(TELL_S * 1e9)
-            self._wait(what, 0.5)
+            if self.alive_ns >= warn_at:
+                log.warning("asking again what is committed", extra={"reason": reason})
+                warn_at = self.alive_ns + int(WARN_S * 1e9)
+            self._wait(reason, 0.5)
 
     def _note_committed(self, offsets: Mapping[TopicPartition, Committed | None]) -> None:
         for tp, committed in offsets.items():
@@ -249,9 +250,9 @@ class ConsumerLoop(RebalanceListener):
 
     def _measure(self, consumer: Consumer) -> None:
         now = self._clock.perf_ns()
-        if now < self._report_at:
+        if now < self._measure_at:
             return
-        self._report_at = now + int(REPORT_S * 1e9)
+        self._measure_at = now + int(MEASURE_S * 1e9)
         for tp, offset in self._committed().items():
             end = consumer.end(tp)
             if end is not None:

@@ -1,16 +1,16 @@
 """How often processes have died on the records at a committed offset, kept in that offset's metadata.
 
-A record that kills every process that takes it up would stop its partition for good. So the first batch
-that a process takes from a partition is announced in the metadata of the partition's committed offset, and
-the batch's own commit takes the announcement back; whoever owns the partition next can count, and goes
-there first. After ``ALONE_AFTER`` deaths at one offset the records of the batch are taken one by one, each
-announced; one that has killed ``ALONE_DEATHS`` processes alone is the culprit.
+A record that kills every process that takes it up would stop its partition for good. So the first batch that a process
+takes from a partition is announced in the metadata of the partition's committed offset, and the batch's own commit
+takes the announcement back; whoever owns the partition next can count, and goes there first. After ``ALONE_AFTER``
+deaths at one offset the records of the batch are taken one by one, each announced; one that has killed
+``ALONE_DEATHS`` processes alone is the poison record.
 
-Where the logic says what is in flight (see `processor.NamesInFlight`), that is announced too, and the first
-batch with something new in flight. What was in flight at ``SUSPECT_AFTER`` deaths is suspected before any record
-is: the records that they died on are worked off without it. If a process dies nevertheless, it was not that.
+Where the processor names what is in flight (see `processor.NamesInFlight`), that is announced too, and the first batch
+with something new in flight. What was in flight at ``SUSPECT_AFTER`` deaths is suspected before any record is: the
+records that they died on are worked off without it. If a process dies nevertheless, it was not that.
 
-The announcement is put in front of the facts that the service's logic keeps in the metadata.
+The announcement is put in front of the facts that the processor keeps in the metadata.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_NAMES = 4
 """How many names are announced, at most: each may cost a death before a record is suspected."""
 
 MAX_FACTS_BYTES = 3600
-"""What a logic may keep in the metadata, at most: there has to be room for the announcement."""
+"""What a processor may keep in the metadata, at most: there has to be room for the announcement."""
 
 _FRAME = "\x1f"
 _ACQUITTED = -1
@@ -36,8 +36,7 @@ _NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 class CrashHistory(NamedTuple):
-    """``deaths`` of processes with the partition at this offset; the batch that they died on ended at
-    ``until``.
+    """``deaths`` of processes with the partition at this offset; the batch that they died on ended at ``until``.
 
     ``in_flight`` says at how many of them each name was in flight, most suspicious first; negative where a process
     has died though it was left out.
@@ -68,9 +67,9 @@ class CrashHistory(NamedTuple):
         counts = {name: self.in_flight.get(name, 0) + 1 for name in in_flight[:MAX_NAMES]}
         cleared = {name for name, deaths in self.in_flight.items() if deaths < 0} | {suspect}
         counts |= {name: _ACQUITTED for name in self.in_flight if name in cleared}
-        found = CrashHistory(self.deaths, max(self.until, until), counts)
+        history = CrashHistory(self.deaths, max(self.until, until), counts)
         # A death that only moves the suspicion from one name to the next says nothing about a record.
-        return found if suspect and found.suspect else found._replace(deaths=self.deaths + 1)
+        return history if suspect and history.suspect else history._replace(deaths=self.deaths + 1)
 
     def after(self, offset: int) -> CrashHistory:
         """What is left of it once everything before ``offset`` is committed."""
@@ -87,22 +86,18 @@ class CrashHistory(NamedTuple):
 NO_DEATHS = CrashHistory(0, -1)
 
 
-def pack(crash_history: CrashHistory, metadata: str) -> str:
+def pack(history: CrashHistory, metadata: str) -> str:
     """The metadata to commit."""
-    if crash_history == NO_DEATHS:
+    if history == NO_DEATHS:
         return metadata
-    names = (
-        f" {json.dumps(dict(crash_history.in_flight), separators=(',', ':'))}"
-        if crash_history.in_flight
-        else ""
-    )
-    return f"{_FRAME}{crash_history.deaths} {crash_history.until}{names}{_FRAME}{metadata}"
+    names = f" {json.dumps(dict(history.in_flight), separators=(',', ':'))}" if history.in_flight else ""
+    return f"{_FRAME}{history.deaths} {history.until}{names}{_FRAME}{metadata}"
 
 
 def unpack(committed: str) -> tuple[CrashHistory, str]:
-    """The trial, and the logic's own part of the metadata."""
+    """The crash history, and the processor's own part of the metadata."""
     if not committed.startswith(_FRAME):
         return NO_DEATHS, committed
-    _, crash_history, metadata = committed.split(_FRAME, 2)
-    deaths, until, *names = crash_history.split(" ", 2)
+    _, history, metadata = committed.split(_FRAME, 2)
+    deaths, until, *names = history.split(" ", 2)
     return CrashHistory(int(deaths), int(until), json.loads(names[0]) if names else _NOTHING), metadata

@@ -1,8 +1,7 @@
 """What a dead letter looks like on its topic, both ways.
 
-The value is the original bytes, cut to ``VALUE_LIMIT`` where longer (the SHA-256 of the whole is then in a
-header), the key is the original key, and the headers say what was wrong and where the message came from.
-The original headers are kept beside them.
+The value is the original bytes, cut to ``VALUE_LIMIT`` where longer (the SHA-256 of the whole is then in a header), the
+key is the original key, and the headers say what was wrong and where the message came from, beside the original ones.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ def to_record(letter: DeadLetter, service: str) -> Record:
         facts["sha256"] = hashlib.sha256(value).hexdigest()
         value = value[:VALUE_LIMIT]
     headers = [(_PREFIX + name, fact.encode()) for name, fact in facts.items() if fact is not None]
-    headers += [(name, content) for name, content in message.headers() or () if not _is_own(name)]
+    headers += [(name, content) for name, content in message.headers() or () if name not in HEADERS]
     return Record(letter.topic, value, message.key(), headers)
 
 
@@ -75,15 +74,15 @@ def parse(message: Message) -> DeadLetterInfo:
     Raises:
         ValueError: it was not written by ``to_record``.
     """
-    headers = message.headers() or []
-    own = [(name.removeprefix(_PREFIX), content) for name, content in headers if _is_own(name)]
+    ref, headers = RecordRef.of(message), message.headers() or []
+    own = [(name.removeprefix(_PREFIX), content) for name, content in headers if name in HEADERS]
     if any(content is None for _, content in own):  # which Kafka allows
-        raise ValueError(f"{RecordRef.of(message)} is not a dead letter: a header says nothing")
+        raise ValueError(f"{ref} is not a dead letter: a header says nothing")
     facts = {name: content.decode() for name, content in own}
     try:
         source = RecordRef(facts["topic"], int(facts["partition"]), int(facts["offset"]))
         if not (0 <= source.partition < 2**31 and 0 <= source.offset < 2**63):
-            raise ValueError(f"{RecordRef.of(message)} is not a dead letter: it is of no record")
+            raise ValueError(f"{ref} is not a dead letter: it is of no record")
         return DeadLetterInfo(
             code=facts["code"],
             reason=facts["reason"],
@@ -92,14 +91,8 @@ def parse(message: Message) -> DeadLetterInfo:
             service=facts["service"],
             key=message.key(),
             value=message.value(),
-            headers=[(name, content) for name, content in headers if not _is_own(name)],
+            headers=[(name, content) for name, content in headers if name not in HEADERS],
             sha256=facts.get("sha256"),
         )
     except KeyError as missing:
-        raise ValueError(
-            f"{RecordRef.of(message)} is not a dead letter: no header {_PREFIX}{missing}"
-        ) from None
-
-
-def _is_own(name: str) -> bool:
-    return name in HEADERS
+        raise ValueError(f"{ref} is not a dead letter: no header {_PREFIX}{missing}") from None

@@ -1,4 +1,4 @@
-"""A processor's ``process``, with a record that stops processes left out of it, and what is away said as a value."""
+"""A processor's ``process``, without a record that stops processes, and with `Unavailable` as a value."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class GuardedProcessing:
 
     def __init__(
         self,
-        logic: Processor,
+        processor: Processor,
         owned: OwnedPartitions,
         quarantine: Callable[[Message, str], Output],
         clock: WaitingClock,
     ) -> None:
-        self._logic = logic
+        self._processor = processor
         self._owned = owned
         self._quarantine = quarantine
         self._clock = clock
@@ -48,9 +48,9 @@ class GuardedProcessing:
         try:
             if alone is not None and alone.poison_reason is not None:
                 return self._quarantine(messages[0], alone.poison_reason)
-            return self._logic.process(messages, self._clock)
-        except Unavailable as away:
-            return away
+            return self._processor.process(messages, self._clock)
+        except Unavailable as unavailable:
+            return unavailable
         except (StateLost, DiskFailed):
             raise
         except Exception as error:
@@ -63,6 +63,5 @@ class GuardedProcessing:
             alone.poison_reason = f"{type(error).__name__}: {error}"
             return Unavailable(alone.poison_reason)
         finally:
-            took_ns = self._clock.perf_ns() - started
-            self.took_s = took_ns / 1e9
+            self.took_s = (self._clock.perf_ns() - started) / 1e9
             metrics.PROCESS_SECONDS.observe(self.took_s)

@@ -29,9 +29,7 @@ def prediction_id(role: str, source: RecordRef, version: int) -> str:
 
 
 def outcome_id(prediction: str, cause: str) -> str:
-    """The id of the outcome of a prediction, given its id, and of what led to this revision: a label's or an action's
-    coordinates, or ``horizon``.
-    """
+    """The id of an outcome: its prediction's, and what led to this revision, by its reference, or ``horizon``."""
     return f"{prediction}|{cause}"
 
 
@@ -53,9 +51,7 @@ def request_id(record: Mapping[str, Any], source: RecordRef) -> str:
 
 
 def request_key(key_field: str, record: Mapping[str, Any], source: RecordRef) -> str:
-    """The key of everything derived from this request: its key field's text, or its coordinates where it has
-    none.
-    """
+    """The key of everything derived from this request: its key field's text, or its coordinates where it has none."""
     value = record.get(key_field)
     return str(source) if value is None or value == "" else key_text(value)
 
@@ -68,7 +64,6 @@ def truth_key(key_field: str, record: Mapping[str, Any]) -> str:
     """
     value = record.get(key_field)
     if value is None or value == "":
-        raise BadRecord(
-            "missing-key", f"{key_field} says which request this is about, and it is missing", key_field
-        )
+        reason = f"{key_field} says which request this is about, and it is missing"
+        raise BadRecord("missing-key", reason, key_field)
     return key_text(value)

@@ -1,11 +1,11 @@
 """The partitions that one instance owns: positions, crash histories, pauses. Without IO.
 
-As `TaskManager` in Kafka Streams, as far as it keeps account; what is told to the consumer, the runner tells.
+As `TaskManager` in Kafka Streams, as far as it keeps account; the runner calls the consumer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tailrace.errors import TailraceError
@@ -16,8 +16,8 @@ from tailrace.streaming.processor import Output, Suspect
 from tailrace.streaming.records import Message, PausedPartition, TopicPartition
 from tailrace.telemetry.reasons import waiting_for
 
-HOLD_WAIT_S = (0.05, 0.5)
-"""How long a held partition waits before it is offered again: at first, and at most, doubling."""
+PAUSE_S = (0.05, 0.5)
+"""How long a partition is paused before it is offered again: at first, and at most, doubling."""
 FIRST_S = 5.0
 """How long the records that processes have died on come before all others, at most."""
 
@@ -31,14 +31,14 @@ class OwnedPartition:
 
     Attributes:
         position: the next offset to process, which is also the committed one.
-        metadata: the logic's facts, as committed.
+        metadata: the processor's facts, as committed.
         crash_history: see `crash_history`; what earlier processes left.
-        announced: the position for which this process announced a trial, or -1.
+        announced: the position at which this process has announced a batch, or -1.
         first_until: until when it comes before others if processes have died on it, in ``perf_ns`` time.
         proven: this process has committed records of the partition.
         poison_reason: why the next record is not to be processed, where that is known.
-        hold: why the partition waits, where it does.
-        offer_at: when a held partition is offered again, in ``perf_ns`` time.
+        paused_for: why the partition is paused, where it is.
+        offer_at: when a paused partition is offered again, in ``perf_ns`` time.
         wait_s: how long it waits the next time.
     """
 
@@ -49,9 +49,9 @@ class OwnedPartition:
     announced: int = -1
     proven: bool = False
     poison_reason: str | None = None
-    hold: str | None = None
+    paused_for: str | None = None
     offer_at: int = 0
-    wait_s: float = HOLD_WAIT_S[0]
+    wait_s: float = PAUSE_S[0]
 
     @classmethod
     def of(cls, committed: Committed, now: int) -> OwnedPartition:
@@ -69,7 +69,7 @@ class OwnedPartition:
         if self.position != committed.offset:
             self.position = committed.offset
             self.poison_reason = None
-            self.wait_s = HOLD_WAIT_S[0]
+            self.wait_s = PAUSE_S[0]
 
     def believe(self, committed: Committed) -> None:
         """What is committed, as found out after an unknown outcome."""
@@ -79,10 +79,10 @@ class OwnedPartition:
         else:
             self.metadata = unpack(committed.metadata)[1]
 
-    def hold_for(self, reason: str, now: int) -> None:
-        self.hold = reason
+    def pause(self, reason: str, now: int) -> None:
+        self.paused_for = reason
         self.offer_at = now + int(self.wait_s * 1e9)
-        self.wait_s = min(2 * self.wait_s, HOLD_WAIT_S[1])
+        self.wait_s = min(2 * self.wait_s, PAUSE_S[1])
 
     def commits(self, offset: int, facts: str) -> Committed:
         """What is committed where a batch has come to ``offset``."""
@@ -93,38 +93,28 @@ class OwnedPartition:
         return Committed(offset, pack(history, facts))
 
 
-class OwnedPartitions(Mapping[TopicPartition, OwnedPartition]):
+class OwnedPartitions(dict[TopicPartition, OwnedPartition]):
     """Keeps account of them.
 
     Attributes:
-        paused: those that the consumer was told to pause for the sake of others, or of the group. A held partition
+        suspended: those that the consumer was told to pause for the sake of others, or of the group. A paused partition
             is paused at the consumer too, and is not among them.
     """
 
     def __init__(self) -> None:
-        self._partitions: dict[TopicPartition, OwnedPartition] = {}
-        self.paused: set[TopicPartition] = set()
-
-    def __getitem__(self, tp: TopicPartition) -> OwnedPartition:
-        return self._partitions[tp]
-
-    def __iter__(self) -> Iterator[TopicPartition]:
-        return iter(self._partitions)
-
-    def __len__(self) -> int:
-        return len(self._partitions)
+        super().__init__()
+        self.suspended: set[TopicPartition] = set()
 
     def assign(self, committed: Mapping[TopicPartition, Committed], now: int) -> None:
-        for tp, offset in committed.items():
-            self._partitions[tp] = OwnedPartition.of(offset, now)
+        self.update({tp: OwnedPartition.of(offset, now) for tp, offset in committed.items()})
 
     def revoke(self, partitions: Iterable[TopicPartition]) -> None:
         for tp in partitions:
-            self._partitions.pop(tp, None)
-            self.paused.discard(tp)
+            self.pop(tp, None)
+            self.suspended.discard(tp)
 
     def positions(self) -> dict[TopicPartition, int]:
-        return {tp: partition.position for tp, partition in self._partitions.items()}
+        return {tp: partition.position for tp, partition in self.items()}
 
     def facts(self, partitions: Iterable[TopicPartition]) -> Offsets:
         """What is committed of these partitions, without what is the runner's own."""
@@ -132,48 +122,38 @@ class OwnedPartitions(Mapping[TopicPartition, OwnedPartition]):
 
     # Pauses ---
 
-    def hold(self, holds: Mapping[TopicPartition, PausedPartition], now: int) -> None:
-        for tp, hold in holds.items():
-            self[tp].hold_for(hold.reason, now)
-
-    def hold_all(self, reason: str, partitions: Iterable[TopicPartition]) -> Output:
-        """An output that holds these partitions where they are."""
-        return Output(paused={tp: PausedPartition(self[tp].position, reason) for tp in partitions})
+    def pause(self, paused: Mapping[TopicPartition, PausedPartition], now: int) -> None:
+        for tp, (_, reason) in paused.items():
+            self[tp].pause(reason, now)
 
     def offer_all(self) -> None:
-        """Held partitions are due at once, as after news on a control topic."""
-        for partition in self._partitions.values():
+        """Paused partitions are due at once, as after news on a control topic."""
+        for partition in self.values():
             partition.offer_at = 0
-            partition.wait_s = HOLD_WAIT_S[0]
+            partition.wait_s = PAUSE_S[0]
 
     def take_due(self, now: int) -> list[TopicPartition]:
-        """Held partitions that are to be offered again; they are held no more."""
-        due = [
-            tp
-            for tp, p in self._partitions.items()
-            if p.hold is not None and p.offer_at <= now and tp not in self.paused
-        ]
+        """Paused partitions that are to be offered again; they are paused no more."""
+        paused = {tp: p for tp, p in self.items() if p.paused_for is not None and tp not in self.suspended}
+        due = [tp for tp, partition in paused.items() if partition.offer_at <= now]
         for tp in due:
-            self[tp].hold = None
+            self[tp].paused_for = None
         return due
 
     def behind_first(self, now: int) -> set[TopicPartition]:
         """Those that wait while the partitions that processes have died on come first. Otherwise each process could
         die on another, and none would be seen to have cost two.
         """
-        first = {
-            tp
-            for tp, p in self._partitions.items()
-            if p.crash_history.deaths and p.hold is None and now < p.first_until
-        }
-        return self._partitions.keys() - first if first else set()
+        died_on = {tp: p for tp, p in self.items() if p.crash_history.deaths and p.paused_for is None}
+        first = {tp for tp, partition in died_on.items() if now < partition.first_until}
+        return self.keys() - first if first else set()
 
     def takes(self, tp: TopicPartition) -> bool:
         """Whether messages of the partition are to be processed now."""
-        return tp in self._partitions and tp not in self.paused and self[tp].hold is None
+        return tp in self and tp not in self.suspended and self[tp].paused_for is None
 
-    def held_for(self) -> str | None:
-        return waiting_for((tp.topic, p.hold) for tp, p in self._partitions.items() if p.hold is not None)
+    def paused_for(self) -> str | None:
+        return waiting_for((tp.topic, p.paused_for) for tp, p in self.items() if p.paused_for is not None)
 
     # What waits ---
 
@@ -181,24 +161,24 @@ class OwnedPartitions(Mapping[TopicPartition, OwnedPartition]):
         self,
         end: Callable[[TopicPartition], int | None],
         under_way: Mapping[TopicPartition, Committed],
-        most: int,
+        limit: int,
     ) -> int:
-        """Records that wait, as far as is known without asking (markers count); ``most`` at most."""
+        """Records that wait, as far as is known without asking (markers count); ``limit`` at most."""
         backlog = 0
-        for tp, partition in self._partitions.items():
+        for tp, partition in self.items():
             until = end(tp)
-            if until is not None and partition.hold is None:
+            if until is not None and partition.paused_for is None:
                 start = under_way[tp].offset if tp in under_way else partition.position
                 backlog += max(0, until - start)
-                if backlog >= most:
-                    return most
+                if backlog >= limit:
+                    return limit
         return backlog
 
     # Crash histories ---
 
     def any_alone(self) -> bool:
         """Whether records are to be taken one by one."""
-        return any(partition.crash_history.alone for partition in self._partitions.values())
+        return any(partition.crash_history.alone for partition in self.values())
 
     def taken_alone(self, messages: Sequence[Message]) -> OwnedPartition | None:
         """The partition of a batch of one record, where its records are taken one by one."""
@@ -214,7 +194,7 @@ class OwnedPartitions(Mapping[TopicPartition, OwnedPartition]):
     def suspects(self) -> dict[TopicPartition, Suspect]:
         return {
             tp: Suspect(p.crash_history.suspect, p.crash_history.until)
-            for tp, p in self._partitions.items()
+            for tp, p in self.items()
             if p.crash_history.suspect is not None
         }
 
@@ -245,19 +225,18 @@ class OwnedPartitions(Mapping[TopicPartition, OwnedPartition]):
     # What a batch commits ---
 
     def offsets(self, output: Output, last: LastMessages) -> Offsets:
-        """What the batch commits: up to its end, or up to where a partition is held."""
+        """What the batch commits: up to its end, or up to where a partition is paused."""
         if not output.paused.keys() <= last.keys():
-            raise ValueError(f"held, but not in the batch: {names(output.paused.keys() - last.keys())}")
+            raise ValueError(f"paused, but not in the batch: {names(output.paused.keys() - last.keys())}")
         offsets = {
             tp: self[tp].commits(self[tp].position, output.metadata_of[tp])
             for tp in output.metadata_of.keys() - last.keys()
         }
         for tp, message in last.items():
             partition = self[tp]
-            hold = output.paused.get(tp)
-            offset = message.offset() + 1 if hold is None else hold.offset
+            offset = output.paused[tp].offset if tp in output.paused else message.offset() + 1
             if not partition.position <= offset <= message.offset() + 1:
-                raise ValueError(f"held at {offset}, which is not in the batch of {names([tp])}")
+                raise ValueError(f"paused at {offset}, which is not in the batch of {names([tp])}")
             if offset == partition.position and partition.announced != offset and not output.records:
                 continue
             facts = output.metadata_of.get(tp, output.metadata) or partition.metadata

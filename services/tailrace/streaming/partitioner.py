@@ -1,6 +1,4 @@
-"""Which partition a key belongs to: the murmur2 hash of Kafka's Java client
-(``org.apache.kafka.common.utils.Utils``).
-"""
+"""Which partition a key belongs to: murmur2 as in Kafka's Java client (``org.apache.kafka.common.utils.Utils``)."""
 
 from __future__ import annotations
 
@@ -24,7 +22,5 @@ def murmur2(data: bytes) -> int:
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """The partition, of ``partitions``, that the Java client and librdkafka's ``murmur2_random`` choose for
-    ``key``.
-    """
+    """The partition, of ``partitions``, that the Java client and librdkafka's ``murmur2_random`` choose for a key."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions

@@ -17,22 +17,20 @@ def partitions_of(keys: Sequence[bytes], partitions: int) -> list[int]:
     """The partition of each key, as `partition_of` says."""
     if partitions == 1:
         return [0] * len(keys)
-    by_length: dict[int, list[int]] = {}
-    for at, key in enumerate(keys):
-        by_length.setdefault(len(key), []).append(at)
-    found = [0] * len(keys)
-    for length, places in by_length.items():
-        if len(places) < _FEW or not length:
-            for at in places:
-                found[at] = partition_of(keys[at], partitions)
+    rows_by_length: dict[int, list[int]] = {}
+    for row, key in enumerate(keys):
+        rows_by_length.setdefault(len(key), []).append(row)
+    numbers = [0] * len(keys)
+    for length, rows in rows_by_length.items():
+        if len(rows) < _FEW or not length:
+            for row in rows:
+                numbers[row] = partition_of(keys[row], partitions)
             continue
-        data = np.frombuffer(b"".join([keys[at] for at in places]), dtype=np.uint8).reshape(
-            len(places), length
-        )
-        hashes = (_murmur2(data) & np.uint32(0x7FFFFFFF)) % np.uint32(partitions)
-        for at, number in zip(places, hashes.tolist(), strict=True):
-            found[at] = number
-    return found
+        data = np.frombuffer(b"".join([keys[row] for row in rows]), dtype=np.uint8)
+        hashes = _murmur2(data.reshape(len(rows), length)) & np.uint32(0x7FFFFFFF)
+        for row, number in zip(rows, (hashes % np.uint32(partitions)).tolist(), strict=True):
+            numbers[row] = number
+    return numbers
 
 
 def _murmur2(data: NDArray[np.uint8]) -> NDArray[np.uint32]:

@@ -1,4 +1,4 @@
-"""The seam between a service's processor and the runner that runs it exactly once."""
+"""A service's processor, as the exactly-once runner calls it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def _nothing() -> None: ...
 class Output:
     """What one batch came to. Committed as a whole with the batch's offsets, or not at all.
 
-    ``paused`` names partitions whose messages from an offset on were not processed; the loop commits up to there,
+    ``paused`` names partitions whose messages from an offset on were not processed; the runner commits up to there,
     pauses the partition and offers the same messages again after the next control message or a short while.
     ``metadata`` is stored with the committed offset of each partition of the batch (at most ``MAX_FACTS_BYTES``) and
-    handed to the partition's next owner; empty leaves what is stored there. ``metadata_of`` says it of single
+    handed to the partition's next owner; empty leaves what is stored there. ``metadata_of`` is that of single
     partitions, and goes before ``metadata``; they may be any that this instance owns.
 
-    ``pipelined`` lets the loop offer the next batch before it knows that this one is committed. What later batches
+    ``pipelined`` lets the runner offer the next batch before it knows that this one is committed. What later batches
     depend on has then been applied in ``process``; where nothing comes of the commit, all partitions are revoked and
     assigned again, with what is committed.
 
@@ -50,17 +50,17 @@ class Output:
 class Processor(Protocol):
     """A service's logic: from (state, batch) to (records, dead letters). Imports no client library.
 
-    The loop calls, from one thread: ``control`` with everything on the control topics before the first batch and
-    with what is new before each batch; ``assigned``/``revoked`` as partitions come and go; ``restore`` with the history
-    that ``assigned`` asked for, before anything is processed; ``process`` with a batch, and its output's
-    ``on_committed``. ``process`` leaves the state that later batches depend on alone, unless its output is
-    ``pipelined``: the batch may be aborted and come again; what it changes is applied in ``on_committed``.
+    The runner calls, from one thread: ``control`` with everything on the control topics before the first batch and with
+    what is new before each batch; ``assigned``/``revoked`` as partitions come and go; ``restore`` with the history that
+    ``assigned`` asked for, before anything is processed; ``process`` with a batch, and its output's ``on_committed``.
+    ``process`` leaves the state that later batches depend on alone, unless its output is ``pipelined``: the batch may
+    be aborted and come again; what it changes is applied in ``on_committed``.
 
-    ``process`` raises ``errors.Unavailable`` when something that it needs is away for the moment (a registry); the
-    loop waits and offers the batch again. ``process``, ``restore`` and ``on_committed`` raise `errors.StateLost`
-    when what the logic keeps turns out to be damaged: all partitions are revoked and assigned again, with what is
-    committed. A `errors.DiskFailed` ends the process, and no record is blamed for it. Any other exception is a
-    bug: the process stops, uncommitted.
+    ``process`` raises ``errors.Unavailable`` when something that it needs is unavailable (a registry); the runner waits
+    and offers the batch again. ``process``, ``restore`` and ``on_committed`` raise `errors.StateLost` when what the
+    processor keeps turns out to be damaged: all partitions are revoked and assigned again, with what is committed. A
+    `errors.DiskFailed` ends the process, and no record is blamed for it. Any other exception is a bug: the process
+    stops, uncommitted.
     """
 
     def control_topics(self) -> Sequence[str]:
@@ -68,7 +68,7 @@ class Processor(Protocol):
         ...
 
     def topics(self) -> frozenset[str]:
-        """Topics consumed in the group. May change after ``control``; the loop then subscribes anew."""
+        """Topics consumed in the group. May change after ``control``; the runner then subscribes anew."""
         ...
 
     def control(self, messages: Sequence[Message]) -> None: ...
@@ -76,17 +76,16 @@ class Processor(Protocol):
     def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> History | None:
         """Partitions that are now this instance's, each with its committed offset and the metadata of it.
 
-        What it returns is history to be read again, also of topics that are not consumed, such as a compacted
-        one that holds state. Nothing is processed before all of it has been handed to ``restore``.
+        What it returns is history to be read again, also of topics that are not consumed, such as a compacted one of
+        state. Nothing is processed before all of it has been handed to ``restore``.
         """
         ...
 
     def restore(self, messages: Sequence[Message]) -> bool | None:
-        """Some of the history, each partition in order. It may be over before the end, by ``revoked`` of the
-        partitions for which it was asked for; those that stay are assigned once more. May raise ``Unavailable``.
+        """Some of the history, each partition in order. It may be over before the end, by ``revoked`` of the partitions
+        for which it was asked for; those that stay are assigned once more. May raise ``Unavailable``.
 
-        True where more follows from it than one step may be: it is then called again, with nothing, before more is
-        read.
+        True where more follows from it than one step may be: it is then called again, with nothing, before any more.
         """
         ...
 
@@ -101,7 +100,7 @@ class Processor(Protocol):
 
 @runtime_checkable
 class HasDue(Protocol):
-    """A logic of which what it has read may make more due than one step may be (`bounds`)."""
+    """A processor of which what it has read may make more due than one step may be (`bounds`)."""
 
     def due(self) -> bool:
         """Whether something is due. Then ``process`` is called with an empty batch, again and again, and no new
@@ -120,7 +119,7 @@ class Suspect(NamedTuple):
 
 @runtime_checkable
 class NamesInFlight(Protocol):
-    """A logic that runs what may kill its process, and that can do without some of it."""
+    """A processor that runs what may kill its process, and that can do without some of it."""
 
     def in_flight(self, topics: Collection[str], suspects: Mapping[TopicPartition, Suspect]) -> Sequence[str]:
         """Called before each batch, with the topics of its messages: what it will run that may kill the process and

@@ -20,12 +20,12 @@ POLL_S = 0.01
 
 @dataclass(slots=True, eq=False)
 class RestoreTask:
-    """History that the logic asked for when it was assigned some partitions.
+    """History that the processor asked for when it was assigned some partitions.
 
     Attributes:
         partitions: those partitions.
         reader: where reading has begun.
-        messages: what was read and the logic has not taken yet.
+        messages: what was read and the processor has not taken yet.
         taken: how many it has taken.
         more: what it has taken makes more due than one step may be.
     """
@@ -44,9 +44,9 @@ class RestoreTask:
 class Restoration:
     """What has to be read again before anything is processed, one task after the other."""
 
-    def __init__(self, backend: Backend, logic: Processor, bounds: Bounds) -> None:
+    def __init__(self, backend: Backend, processor: Processor, bounds: Bounds) -> None:
         self._backend = backend
-        self._logic = logic
+        self._processor = processor
         self._bounds = bounds
         self._tasks: list[RestoreTask] = []
 
@@ -68,7 +68,7 @@ class Restoration:
         return {tp for task in given_up for tp in task.partitions} - set(partitions)
 
     def step(self, task: RestoreTask) -> None:
-        """Reads some history, or hands some to the logic, within the bounds.
+        """Reads some history, or hands some to the processor, within the bounds.
 
         Raises:
             Unavailable, StateLost: as ``Processor.restore`` does; after the first the same is handed over again.
@@ -79,10 +79,10 @@ class Restoration:
         if not task.messages and not task.more:
             task.messages = list(task.reader.poll(POLL_S))
         if task.messages or task.more:
-            part = prefix(task.messages, self._bounds.size)
-            task.more = bool(self._logic.restore(part))
-            task.taken += len(part)
-            del task.messages[: len(part)]
+            messages = prefix(task.messages, self._bounds.size)
+            task.more = bool(self._processor.restore(messages))
+            task.taken += len(messages)
+            del task.messages[: len(messages)]
         elif task.reader.caught_up():
             task.reader.close()
             self._tasks.remove(task)

@@ -1,4 +1,4 @@
-"""Wall time, elapsed time and waiting, behind one seam so that simulations own them."""
+"""Wall time, elapsed time and waiting, which a simulation makes its own."""
 
 from __future__ import annotations
 

@@ -11,10 +11,10 @@ from tailrace.streaming.backends.abstract import Backend, Committed, Consumer
 from tailrace.streaming.batches import ProcessedBatch
 from tailrace.streaming.bounds import Bounds
 from tailrace.streaming.consumer_loop import ConsumerLoop, names
-from tailrace.streaming.owned_partitions import HOLD_WAIT_S, OwnedPartitions, check_co_partitioned
+from tailrace.streaming.owned_partitions import PAUSE_S, OwnedPartitions, check_co_partitioned
 from tailrace.streaming.processor import Processor
 from tailrace.streaming.records import TopicPartition
-from tailrace.streaming.restoration import Restoration
+from tailrace.streaming.restoration import Restoration, RestoreTask
 from tailrace.streaming.time_source import WaitingClock
 from tailrace.streaming.transactions import TransactionOutcome, TransactionResult, Transactions
 
@@ -22,14 +22,14 @@ log = logging.getLogger(__name__)
 
 
 class TransactionalLoop(ConsumerLoop):
-    """A consumer loop that commits its offsets in transactions. Whenever partitions come or go, and whenever nothing
-    came of a commit, ``logic`` is told; which batches there are is the subclass's.
+    """A consumer loop that commits its offsets in transactions, and tells ``processor`` whenever partitions come or go,
+    and whenever nothing came of a commit. Which batches there are is the subclass's.
     """
 
     def __init__(
         self,
         backend: Backend,
-        logic: Processor,
+        processor: Processor,
         *,
         group: str,
         transactional_id: str,
@@ -39,13 +39,18 @@ class TransactionalLoop(ConsumerLoop):
         bounds: Bounds,
     ) -> None:
         super().__init__(backend, group=group, clock=clock, stop=stop, co_partitioned=co_partitioned)
-        self._logic = logic
+        self._processor = processor
         self._transactions = Transactions(backend, transactional_id, clock, self._patiently)
-        self._restoration = Restoration(backend, logic, bounds)
+        self._restoration = Restoration(backend, processor, bounds)
         self._owned = OwnedPartitions()
         self._committing: ProcessedBatch | None = None
         self._pipelined = False
         self._survived: set[str] = set()
+
+    @property
+    def _member_consumer(self) -> Consumer:
+        assert self._consumer is not None, "subscribing comes first"
+        return self._consumer
 
     # Partitions ---
 
@@ -56,19 +61,16 @@ class TransactionalLoop(ConsumerLoop):
         """Where to go on. A partition of which the group has committed nothing starts at its first record; that
         start is committed, so that later ones need not guess.
         """
-        assert self._consumer is not None
+        consumer = self._member_consumer
         self._rebalanced = True
         self._await_commit()
-        membership = self._consumer.membership()
+        membership = consumer.membership()
         self._member = membership.member_id
-        committed = self._ask_committed(self._consumer, partitions)
-        starts = {
-            tp: Committed(self._patiently(self._consumer.earliest, tp))
-            for tp, offset in committed.items()
-            if offset is None
-        }
+        committed = self._ask_committed(consumer, partitions)
+        new = [tp for tp, offset in committed.items() if offset is None]
+        starts = {tp: Committed(self._patiently(consumer.earliest, tp)) for tp in new}
         if starts and membership.member_id:
-            outcome = self._transactions.transact(self._consumer, membership, starts)
+            outcome = self._transactions.transact(consumer, membership, starts)
             if outcome.is_committed:
                 self._note_committed(starts)
             self._go_back_unless_committed(outcome)
@@ -97,74 +99,72 @@ class TransactionalLoop(ConsumerLoop):
         self._rewinding.difference_update(partitions)
         self._measure_no_more(partitions)
         stay = self._restoration.give_up(partitions)
-        self._logic.revoked([*partitions, *stay])
+        self._processor.revoked([*partitions, *stay])
         if stay:
             self._tell_assigned(stay)
 
     def _tell_assigned(self, partitions: Collection[TopicPartition]) -> None:
-        history = self._logic.assigned(self._owned.facts(partitions))
+        history = self._processor.assigned(self._owned.facts(partitions))
         if history:
             self._restoration.add(partitions, history)
 
     def _assign_anew(self) -> None:
-        """Lets the logic forget what it knows beyond the committed offsets."""
+        """Lets the processor forget what it knows beyond the committed offsets."""
         self._pipelined = False
         self._restoration.give_up(self._owned)
-        self._logic.revoked(list(self._owned))
+        self._processor.revoked(list(self._owned))
         self._tell_assigned(list(self._owned))
 
     def _start_anew(self, lost: StateLost) -> None:
-        """After the logic has lost what it keeps."""
+        """After the processor has lost what it keeps."""
         log.warning("state is read again from the log", extra={"reason": str(lost)})
         self._rewinding.update(self._owned)
         self._assign_anew()
 
     # History ---
 
-    def _restore(self, consumer: Consumer) -> None:
+    def _restore(self, task: RestoreTask) -> None:
         """Restores some history; meanwhile this stays a member, and consumes nothing."""
-        task = self._restoration.task
-        assert task is not None
         self.waiting = task.progress()
-        self._stay(consumer)
+        self._stay()
         if self._restoration.task is not task:
             return
         try:
             self._restoration.step(task)
-        except Unavailable as away:
-            self._wait(str(away), HOLD_WAIT_S[0])
+        except Unavailable as unavailable:
+            self._wait(str(unavailable), PAUSE_S[0])
         except StateLost as lost:
             self._start_anew(lost)
 
-    def _stay(self, consumer: Consumer) -> None:
+    def _stay(self) -> None:
         """Stays a member, and consumes nothing."""
-        new = self._owned.keys() - self._owned.paused
+        new = self._owned.keys() - self._owned.suspended
         if new:
-            consumer.pause(new)
-            self._owned.paused |= new
+            self._member_consumer.pause(new)
+            self._owned.suspended |= new
         try:
-            consumer.consume(1, 0)
+            self._member_consumer.consume(1, 0)
         finally:
             # Partitions that have just come are not paused yet.
             self._rewinding.update(self._owned)
 
     # Pauses ---
 
-    def _pause_all_but_first(self, consumer: Consumer) -> None:
-        paused = self._owned.behind_first(self._clock.perf_ns())
-        before = self._owned.paused
-        if paused == before:
+    def _suspend_all_but_first(self) -> None:
+        suspended = self._owned.behind_first(self._clock.perf_ns())
+        before = self._owned.suspended
+        if suspended == before:
             return
-        resumed = before - paused
-        consumer.pause(paused - before)
-        consumer.resume([tp for tp in resumed if self._owned[tp].hold is None])
+        resumed = before - suspended
+        self._member_consumer.pause(suspended - before)
+        self._member_consumer.resume([tp for tp in resumed if self._owned[tp].paused_for is None])
         self._rewinding |= resumed
-        self._owned.paused = paused
+        self._owned.suspended = suspended
 
-    def _offer_held(self, consumer: Consumer) -> None:
+    def _offer_paused(self) -> None:
         due = self._owned.take_due(self._clock.perf_ns())
         if due:
-            consumer.resume(due)
+            self._member_consumer.resume(due)
             self._rewinding.update(due)
 
     # What came of a commit ---
@@ -176,13 +176,12 @@ class TransactionalLoop(ConsumerLoop):
         batch, self._committing = self._committing, None
         if batch is None:
             return True
-        assert self._consumer is not None
         outcome = self._transactions.await_commit()
         if outcome.is_committed:
-            self._finish(self._consumer, batch)
+            self._finish(batch)
         return self._go_back_unless_committed(outcome)
 
-    def _finish(self, consumer: Consumer, batch: ProcessedBatch) -> None:
+    def _finish(self, batch: ProcessedBatch) -> None:
         """Takes note that a batch is committed."""
         self._transactions.aborts = 0
         self._pipelined = False
@@ -198,8 +197,8 @@ class TransactionalLoop(ConsumerLoop):
                 self._start_anew(lost)
         paused = batch.output.paused
         if paused:
-            self._owned.hold(paused, self._clock.perf_ns())
-            consumer.pause(paused)
+            self._owned.pause(paused, self._clock.perf_ns())
+            self._member_consumer.pause(paused)
         else:
             self._survived.update(batch.in_flight)
 
@@ -223,14 +222,13 @@ class TransactionalLoop(ConsumerLoop):
             self._wait(f"batches are given up: {outcome.reason}", min(0.005 * 2**aborts, 1.0))
 
     def _find_out(self, reason: str) -> None:
-        """Asks what is committed, after an unknown outcome. The logic cannot know whether its last batch counts, so it
-        takes its partitions over as a new owner would.
+        """Asks what is committed, after an unknown outcome. The processor cannot know whether its last batch counts, so
+        it takes its partitions over as a new owner would.
         """
         self._transactions.replace_producer(reason)
         if not self._owned:
             return
-        assert self._consumer is not None
-        for tp, committed in self._ask_committed(self._consumer, list(self._owned)).items():
+        for tp, committed in self._ask_committed(self._member_consumer, list(self._owned)).items():
             if committed is not None:
                 self._owned[tp].believe(committed)
         self._rewinding.update(self._owned)

@@ -45,8 +45,8 @@ class TransactionResult(Enum):
 class TransactionOutcome(NamedTuple):
     """What came of a transaction.
 
-    ABORTED: nothing of it is in the log, and the next may begin. UNKNOWN: only `Transactions.replace_producer` makes
-    the committed offsets tell. ``rejected`` is set where the log will never take one of the records.
+    ABORTED: nothing of it is in the log, and the next may begin. UNKNOWN: the committed offsets say so, only after
+    `Transactions.replace_producer`. ``rejected`` is set where the log will never take one of the records.
     """
 
     result: TransactionResult
@@ -73,19 +73,18 @@ class Transactions:
     """Owns the producer. Every call that writes raises `Fenced` where another process has its id.
 
     Attributes:
+        is_open: a transaction was begun of which the end is not known.
         aborts: how many were aborted since the caller last set it to 0.
     """
 
-    def __init__(
-        self, backend: Backend, transactional_id: str, clock: WaitingClock, patiently: Repeat
-    ) -> None:
+    def __init__(self, backend: Backend, transactional_id: str, clock: WaitingClock, repeat: Repeat) -> None:
         self._backend = backend
         self._transactional_id = transactional_id
         self._clock = clock
-        self._patiently = patiently
+        self._repeat = repeat
         self._producer: TransactionalProducer | None = None
-        self._is_open = False
         self._began_at = 0
+        self.is_open = False
         self.aborts = 0
 
     def start(self) -> None:
@@ -97,11 +96,6 @@ class Transactions:
     def producer(self) -> TransactionalProducer:
         assert self._producer is not None, "start() comes first"
         return self._producer
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a transaction was begun of which the end is not known."""
-        return self._is_open
 
     def transact(
         self, consumer: Consumer, membership: Membership, offsets: Offsets, *records: Sequence[Record]
@@ -136,7 +130,7 @@ class Transactions:
             self.producer.commit()
 
         try:
-            self._patiently(commit, limit_s=DECIDE_S)
+            self._repeat(commit, limit_s=DECIDE_S)
         except (Retriable, OutcomeUnknown) as error:
             return _unknown(error)
         except Abortable as error:
@@ -146,7 +140,7 @@ class Transactions:
             return self.abort(str(error), error)
         except Fenced as error:
             return self._unless_taken_over(error)
-        self._is_open = False
+        self.is_open = False
         metrics.COMMIT_SECONDS.observe((self._clock.perf_ns() - self._began_at) / 1e9)
         return COMMITTED
 
@@ -155,22 +149,22 @@ class Transactions:
         metrics.ABORTS.inc()
         self.aborts += 1
         log.warning("batch given up", extra={"reason": reason})
-        if self._is_open:
+        if self.is_open:
             try:
-                self._patiently(self.producer.abort, limit_s=DECIDE_S)
+                self._repeat(self.producer.abort, limit_s=DECIDE_S)
             except (Retriable, Abortable, OutcomeUnknown) as error:
                 return _unknown(error, rejected)
             except Fenced as error:
                 return self._unless_taken_over(error, rejected)
-            self._is_open = False
+            self.is_open = False
         return TransactionOutcome(TransactionResult.ABORTED, reason, rejected)
 
     def replace_producer(self, reason: str) -> None:
-        """Ends what an unknown outcome left behind; from then on the committed offsets tell what came of it."""
+        """Ends what an unknown outcome left behind; from then on the committed offsets say what came of it."""
         log.warning("a transaction's outcome is unknown; starting a new producer", extra={"reason": reason})
         self.producer.close()
         self._producer = self._new_producer()
-        self._is_open = False
+        self.is_open = False
 
     def close(self) -> None:
         """Lets the producer go. An open transaction is left to the broker."""
@@ -179,17 +173,17 @@ class Transactions:
 
     def _new_producer(self) -> TransactionalProducer:
         producer = self._backend.producer(self._transactional_id)
-        self._patiently(producer.init)
+        self._repeat(producer.init)
         return producer
 
     def _begin_and_produce(self, records: Sequence[Sequence[Record]]) -> None:
-        self._patiently(self.producer.begin, limit_s=DECIDE_S)
-        self._is_open = True
+        self._repeat(self.producer.begin, limit_s=DECIDE_S)
+        self.is_open = True
         for part in filter(None, records):
             self.producer.produce(part)
 
     def _send_offsets(self, offsets: Offsets, membership: Membership) -> None:
-        self._patiently(self.producer.send_offsets, offsets, membership, limit_s=DECIDE_S)
+        self._repeat(self.producer.send_offsets, offsets, membership, limit_s=DECIDE_S)
 
     def _attempt(self, call: Callable[..., None], *arguments: object) -> TransactionOutcome | None:
         """Makes a call before the commit: nothing counts yet, so a call that was repeated for long enough aborts."""
@@ -212,7 +206,7 @@ class Transactions:
         producer is fenced off, and a new one may go on. Otherwise another process has its id.
         """
         open_for_ms = (self._clock.perf_ns() - self._began_at) / 1e6
-        if self._is_open and open_for_ms >= TRANSACTION_TIMEOUT_MS:
+        if self.is_open and open_for_ms >= TRANSACTION_TIMEOUT_MS:
             return _unknown(fenced, rejected)
         raise fenced
 

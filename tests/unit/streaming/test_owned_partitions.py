@@ -13,7 +13,7 @@ from tailrace.streaming.crash_history import (
     CrashHistory,
     pack,
 )
-from tailrace.streaming.owned_partitions import FIRST_S, HOLD_WAIT_S, OwnedPartitions
+from tailrace.streaming.owned_partitions import FIRST_S, PAUSE_S, OwnedPartitions
 from tailrace.streaming.processor import Output
 from tailrace.streaming.records import PausedPartition, PlainMessage, Record, TopicPartition
 
@@ -40,7 +40,7 @@ def test_a_batch_commits_to_its_end_and_leaves_the_facts_that_it_does_not_name()
     assert owned("facts").offsets(Output(), {A: message(7)}) == {A: Committed(8, "facts")}
 
 
-def test_a_batch_commits_up_to_where_a_partition_is_held() -> None:
+def test_a_batch_commits_up_to_where_a_partition_is_paused() -> None:
     output = Output(paused={A: PausedPartition(6, "no model")}, metadata="new")
     assert owned().offsets(output, {A: message(7), B: message(5, B)}) == {
         A: Committed(6, "new"),
@@ -48,7 +48,7 @@ def test_a_batch_commits_up_to_where_a_partition_is_held() -> None:
     }
 
 
-def test_a_partition_that_is_held_at_its_start_commits_nothing_unless_it_was_announced() -> None:
+def test_a_partition_that_is_paused_at_its_start_commits_nothing_unless_it_was_announced() -> None:
     partitions, output = owned(), Output(paused={A: PausedPartition(5, "no model")})
     assert partitions.offsets(output, {A: message(7)}) == {}
     partitions.announced([A])
@@ -58,9 +58,9 @@ def test_a_partition_that_is_held_at_its_start_commits_nothing_unless_it_was_ann
 @pytest.mark.parametrize(
     ("output", "reason"),
     [
-        (Output(paused={B: PausedPartition(5, "")}), "held, but not in the batch"),
-        (Output(paused={A: PausedPartition(4, "")}), "held at 4"),
-        (Output(paused={A: PausedPartition(9, "")}), "held at 9"),
+        (Output(paused={B: PausedPartition(5, "")}), "paused, but not in the batch"),
+        (Output(paused={A: PausedPartition(4, "")}), "paused at 4"),
+        (Output(paused={A: PausedPartition(9, "")}), "paused at 9"),
         (Output(metadata="m" * (MAX_FACTS_BYTES + 1)), "metadata of more than"),
     ],
 )
@@ -98,28 +98,28 @@ def test_a_partition_at_which_processes_died_comes_first_for_a_while() -> None:
     partitions = owned(died(1))
     assert partitions.behind_first(now=0) == {B}
     assert partitions.behind_first(now=int(FIRST_S * S)) == set()
-    partitions.hold({A: PausedPartition(5, "no model")}, now=0)
+    partitions.pause({A: PausedPartition(5, "no model")}, now=0)
     assert partitions.behind_first(now=0) == set()
     assert owned().behind_first(now=0) == set()
 
 
-def test_a_held_partition_is_offered_later_and_later_until_it_moves() -> None:
+def test_a_paused_partition_is_offered_later_and_later_until_it_moves() -> None:
     partitions, waits = owned(), []
     for _ in range(6):
-        partitions.hold({A: PausedPartition(5, "no model")}, now=0)
+        partitions.pause({A: PausedPartition(5, "no model")}, now=0)
         waits.append(partitions[A].offer_at / S)
         assert not partitions.takes(A)
         assert partitions.take_due(now=partitions[A].offer_at - 1) == []
         assert partitions.take_due(now=partitions[A].offer_at) == [A]
         assert partitions.takes(A)
     assert waits == sorted(waits)
-    assert (waits[0], waits[-1]) == HOLD_WAIT_S
+    assert (waits[0], waits[-1]) == PAUSE_S
     partitions[A].advance(Committed(6))
-    partitions.hold({A: PausedPartition(6, "no model")}, now=0)
-    assert partitions[A].offer_at == HOLD_WAIT_S[0] * S
+    partitions.pause({A: PausedPartition(6, "no model")}, now=0)
+    assert partitions[A].offer_at == PAUSE_S[0] * S
     partitions.offer_all()
-    assert partitions.held_for() == "requests waits: no model"
-    partitions.paused = {A}
+    assert partitions.paused_for() == "requests waits: no model"
+    partitions.suspended = {A}
     assert partitions.take_due(now=0) == []
 
 
@@ -128,7 +128,7 @@ def test_the_backlog_is_what_waits_behind_the_commit_that_is_under_way() -> None
     assert partitions.backlog(ends.get, {}, 100) == 7
     assert partitions.backlog(ends.get, {A: Committed(10)}, 100) == 2
     assert partitions.backlog(ends.get, {}, 3) == 3
-    partitions.hold({A: PausedPartition(5, "")}, now=0)
+    partitions.pause({A: PausedPartition(5, "")}, now=0)
     assert partitions.backlog(ends.get, {}, 100) == 0
 
 
@@ -163,8 +163,8 @@ def test_what_is_found_committed_after_an_unknown_outcome_is_believed() -> None:
 
 def test_a_partition_that_was_revoked_is_forgotten() -> None:
     partitions = owned()
-    partitions.paused = {A, B}
+    partitions.suspended = {A, B}
     partitions.revoke([A, TopicPartition("never", 0)])
     assert partitions.positions() == {B: 5}
-    assert partitions.paused == {B}
+    assert partitions.suspended == {B}
     assert not partitions.takes(A)

@@ -1,8 +1,7 @@
 """The log as services need it: what the Kafka backend and the in-memory backend both promise.
 
-Everything that is exactly once rests on the few calls below. They raise the kinds of error that a caller
-can act on, and nothing else; anything else that comes out of them is a bug. One conformance suite keeps
-both backends to it.
+Everything that is exactly once rests on the few calls below. They raise the kinds of error that a caller can act on;
+anything else that comes out of them is a bug. One conformance suite keeps both backends to it.
 """
 
 from __future__ import annotations
@@ -28,16 +27,13 @@ class Retriable(LogError):
 
 
 class Abortable(LogError):
-    """The transaction or commit cannot go through, and did not: abort, go back to the committed offsets,
-    begin again.
-    """
+    """The transaction or commit did not go through: abort, go back to the committed offsets, begin again."""
 
 
 class OutcomeUnknown(LogError):
     """It is not known whether the transaction was committed.
 
-    Only a new producer with the same transactional id, once its ``init`` has returned, makes the committed
-    offsets tell the truth.
+    The committed offsets say so, once ``init`` of a new producer with the same transactional id has returned.
     """
 
 
@@ -54,9 +50,7 @@ class Fenced(Fatal):
 
 
 class OutOfRange(LogError):
-    """The offset to read from is not in the log: deleted by retention before it was read, or cut off at the
-    end.
-    """
+    """The offset to read from is not in the log: deleted by retention before it was read, or cut off at the end."""
 
     def __init__(self, partition: TopicPartition, offset: int) -> None:
         super().__init__(f"{partition.topic}/{partition.partition}: offset {offset} is not in the log")
@@ -110,11 +104,10 @@ class Consumer(Protocol):
         ...
 
     def consume(self, limit: int, timeout_s: float) -> Sequence[Message]:
-        """At most ``limit`` messages; fewer, or none, when ``timeout_s`` is over before. Each partition in
-        order.
+        """At most ``limit`` messages, each partition in order; fewer, or none, when ``timeout_s`` is over before.
 
-        A timeout of 0 takes what has been fetched. Where the listener was called during the call, the
-        messages may be from before or after.
+        A timeout of 0 takes what has been fetched. Where the listener was called meanwhile, they may be from before or
+        after.
 
         Raises:
             OutOfRange: the position of an assigned partition is not in the log.
@@ -190,15 +183,11 @@ class TransactionalProducer(Protocol):
         ...
 
     def begin_commit(self, offsets: Mapping[TopicPartition, Committed], membership: Membership) -> None:
-        """Begins to send the offsets and then to commit, and does not wait. What comes of it, of both, ``commit`` says;
-        until then no other call is made.
-        """
+        """Begins to send the offsets and to commit. What comes of both ``commit`` says, which is the next call."""
         ...
 
     def commit(self) -> None:
-        """Commits, or waits for what ``begin_commit`` began. Raises ``Retriable`` while it is not decided; the call may
-        be repeated.
-        """
+        """Commits, or waits for what ``begin_commit`` began. ``Retriable`` while it is undecided: call it again."""
         ...
 
     def abort(self) -> None: ...
@@ -244,8 +233,8 @@ class Backend(Protocol):
     def history(self, stretches: History) -> LogReader:
         """Reads what is committed in these stretches, and nothing beyond; caught up when all is handed over.
 
-        Ends that are not given are the partitions' real ends at the time of the call, open transactions
-        included. What retention has deleted of a stretch is passed over.
+        Ends that are not given are the partitions' real ends at the time of the call, open transactions included. What
+        retention has deleted of a stretch is passed over.
 
         Raises:
             OutOfRange: a stretch ends where the partition has not come to.

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from tailrace.connection import Connection
 from tailrace.streaming.backends.abstract import History
 from tailrace.streaming.backends.kafka.consumer import KafkaConsumer
-from tailrace.streaming.backends.kafka.errors import kind
+from tailrace.streaming.backends.kafka.errors import log_errors
 from tailrace.streaming.backends.kafka.places import CALL_S
 from tailrace.streaming.backends.kafka.producer import KafkaProducer
 from tailrace.streaming.backends.kafka.reading import HistoryReader, TopicReader
@@ -29,11 +28,8 @@ class KafkaBackend:
     def __init__(self, connection: Connection, client_id: str, *, batch_s: float = BATCH_S) -> None:
         self._connection = connection
         self._batch_s = batch_s
-        self._common: dict[str, Any] = {
-            **connection.kafka,
-            "client.id": client_id,
-            "reconnect.backoff.max.ms": 1_000,
-        }
+        own = {"client.id": client_id, "reconnect.backoff.max.ms": 1_000}
+        self._common: dict[str, Any] = {**connection.kafka, **own}
         self._open = ExitStack()
         self._admin: AdminClient | None = None
 
@@ -43,21 +39,15 @@ class KafkaBackend:
         self._admin = None
 
     def topics(self) -> Mapping[str, int]:
-        try:
+        with log_errors():
             if self._admin is None:
                 self._admin = self._open.enter_context(AdminClient(self._common, logger=log))
-            found = self._admin.list_topics(timeout=CALL_S).topics
-        except KafkaException as error:
-            raise kind(error) from error
-        return {name: len(topic.partitions) for name, topic in found.items() if topic.error is None}
+            topics = self._admin.list_topics(timeout=CALL_S).topics
+        return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
 
     def consumer(self, group: str, *, co_partitioned: bool = False) -> KafkaConsumer:
-        return KafkaConsumer(
-            self._common,
-            group,
-            co_partitioned=co_partitioned,
-            max_poll_interval_ms=round(1_000 * self._batch_s),
-        )
+        batch_ms = round(1_000 * self._batch_s)
+        return KafkaConsumer(self._common, group, co_partitioned=co_partitioned, max_poll_interval_ms=batch_ms)
 
     def producer(self, transactional_id: str) -> KafkaProducer:
         return KafkaProducer(self._common, transactional_id)

@@ -47,13 +47,13 @@ _MESSAGE = np.dtype(
 @cache
 def library() -> ctypes.CDLL:
     """librdkafka, as the client has it."""
-    found = ctypes.CDLL(cimpl.__file__)  # finds also what is in the libraries that this one is linked with
+    rdkafka = ctypes.CDLL(cimpl.__file__)  # finds also what is in the libraries that this one is linked with
     address, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
-    found.rd_kafka_name.argtypes, found.rd_kafka_name.restype = [address], text
-    found.rd_kafka_topic_new.argtypes, found.rd_kafka_topic_new.restype = [address, text, address], address
-    found.rd_kafka_topic_destroy.argtypes, found.rd_kafka_topic_destroy.restype = [address], None
-    found.rd_kafka_produce_batch.argtypes = [address, ctypes.c_int32, number, address, number]
-    return found
+    rdkafka.rd_kafka_name.argtypes, rdkafka.rd_kafka_name.restype = [address], text
+    rdkafka.rd_kafka_topic_new.argtypes, rdkafka.rd_kafka_topic_new.restype = [address, text, address], address
+    rdkafka.rd_kafka_topic_destroy.argtypes, rdkafka.rd_kafka_topic_destroy.restype = [address], None
+    rdkafka.rd_kafka_produce_batch.argtypes = [address, ctypes.c_int32, number, address, number]
+    return rdkafka
 
 
 def fits(client: object, records: Records) -> bool:
@@ -92,10 +92,7 @@ def handle(client: Any) -> int | None:
     return ctypes.c_void_p.from_address(id(client) + object.__basicsize__).value
 
 
-def _places(spans: BytesColumn) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _places(column: BytesColumn) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Address and size of each; 0 and 0 where it is None."""
-    there = spans.begins >= 0
-    return (
-        np.where(there, spans.begins + spans.bytes.ctypes.data, 0),
-        np.where(there, spans.ends - spans.begins, 0),
-    )
+    present, begins = column.begins >= 0, column.begins
+    return np.where(present, begins + column.bytes.ctypes.data, 0), np.where(present, column.ends - begins, 0)

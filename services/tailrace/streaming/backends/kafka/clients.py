@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from itertools import count
 from threading import RLock, Thread
 from typing import Any, NamedTuple
@@ -133,15 +133,15 @@ class BoundedProducer:
     def poll(self, timeout_s: float) -> None:
         """Lets reports come in."""
         self._producer.poll(timeout_s)
-        self._look()
+        self._replace_if_overdue()
 
     def flush(self, timeout_s: float) -> int:
         """Waits for all reports; how many have not come in time."""
         until = time.monotonic() + timeout_s
-        while self._on_their_way and (left := until - time.monotonic()) > 0:
-            if not self._producer.flush(min(0.2, left)) and self._on_their_way:
-                time.sleep(min(0.01, left))
-            self._look()
+        while self._on_their_way and (remaining_s := until - time.monotonic()) > 0:
+            if not self._producer.flush(min(0.2, remaining_s)) and self._on_their_way:
+                time.sleep(min(0.01, remaining_s))
+            self._replace_if_overdue()
         return len(self)
 
     def renew(self) -> None:
@@ -154,11 +154,11 @@ class BoundedProducer:
         end(self._producer)
 
     def _report(self, ticket: int, error: KafkaError | None, message: Any) -> None:
-        found = self._on_their_way.pop(ticket, None)
-        if found is not None and found.delivered is not None:
-            found.delivered(error, message)
+        record = self._on_their_way.pop(ticket, None)
+        if record is not None and record.delivered is not None:
+            record.delivered(error, message)
 
-    def _look(self) -> None:
+    def _replace_if_overdue(self) -> None:
         with self._lock:
             producer = self._producer
             oldest = next(iter(self._on_their_way.values()), None)
@@ -172,15 +172,13 @@ class BoundedProducer:
             self._producer = self._make(dict(self._options))
             given_up, self._on_their_way = self._on_their_way, {}
         Thread(target=end, args=(producer,), daemon=True).start()
-        for one in given_up.values():
-            if one.delivered is not None:
-                one.delivered(_no_answer(self._patience_s), None)
+        for record in given_up.values():
+            if record.delivered is not None:
+                record.delivered(_no_answer(self._patience_s), None)
 
 
-def _no_answer(within_s: float) -> KafkaError:
-    return KafkaError(
-        KafkaError._MSG_TIMED_OUT, f"Kafka has not said within {within_s:g} s whether it has it"
-    )
+def _no_answer(limit_s: float) -> KafkaError:
+    return KafkaError(KafkaError._MSG_TIMED_OUT, f"Kafka has not said within {limit_s:g} s whether it has it")
 
 
 def reader_options(kafka: Mapping[str, Any], group: str) -> dict[str, Any]:
@@ -196,7 +194,7 @@ def reader_options(kafka: Mapping[str, Any], group: str) -> dict[str, Any]:
         "isolation.level": "read_committed",
         "enable.partition.eof": True,
         "auto.offset.reset": "error",
-        "fetch.wait.max.ms": 100,  # how soon a partition's end is told
+        "fetch.wait.max.ms": 100,  # how soon a partition's end is reported
     }
 
 
@@ -205,14 +203,9 @@ def is_unknown(error: KafkaError) -> bool:
     return bool(error.code() == KafkaError._MSG_TIMED_OUT)
 
 
-@contextmanager
-def sending(options: Mapping[str, Any], *, patience_s: float = PATIENCE_S) -> Iterator[BoundedProducer]:
+def sending(options: Mapping[str, Any], *, patience_s: float = PATIENCE_S) -> closing[BoundedProducer]:
     """A producer without transactions, for the block. What has not been delivered at its end, is not any more."""
-    sender = BoundedProducer(options, patience_s=patience_s)
-    try:
-        yield sender
-    finally:
-        sender.close()
+    return closing(BoundedProducer(options, patience_s=patience_s))
 
 
 def end(producer: Any) -> None:

@@ -20,7 +20,7 @@ from tailrace.streaming.backends.abstract import (
     Retriable,
 )
 from tailrace.streaming.backends.kafka.bounded_calls import BoundedCalls, NeverReturned
-from tailrace.streaming.backends.kafka.errors import kind
+from tailrace.streaming.backends.kafka.errors import kind, log_errors
 from tailrace.streaming.backends.kafka.places import CALL_S, places_of
 from tailrace.streaming.records import Message, TopicPartition
 
@@ -46,7 +46,6 @@ class KafkaConsumer:
         self, common: Mapping[str, Any], group: str, *, co_partitioned: bool, max_poll_interval_ms: int
     ) -> None:
         self._cooperative = not co_partitioned
-        self._listener: RebalanceListener | None = None
         self._unanswered = _NEVER
         self._settings: dict[str, Any] = {
             **common,
@@ -68,45 +67,33 @@ class KafkaConsumer:
         self._consumer: Any = confluent_kafka.Consumer(self._settings, logger=log)
 
     def subscribe(self, topics: Collection[str], listener: RebalanceListener) -> None:
-        self._listener = listener
-        try:
+        def assign(_: object, places: list[Place]) -> None:
+            starts = listener.on_assign(_partitions(places))
+            assigned = [Place(*tp, offset) for tp, offset in starts.items()]
+            if self._cooperative:
+                self._consumer.incremental_assign(assigned)
+            else:
+                self._consumer.assign(assigned)
+
+        with log_errors():
             if topics:
                 self._consumer.subscribe(
-                    sorted(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
+                    sorted(topics),
+                    on_assign=assign,
+                    # Once these return, the library itself lets the partitions go.
+                    on_revoke=lambda _, places: listener.on_revoke(_partitions(places)),
+                    on_lost=lambda _, places: listener.on_lost(_partitions(places)),
                 )
             else:
                 self._consumer.unsubscribe()
-        except KafkaException as error:
-            raise kind(error) from error
-
-    def _assigned(self, _: object, places: list[Place]) -> None:
-        assert self._listener is not None
-        starts = self._listener.on_assign(_partitions(places))
-        assigned = [Place(*tp, offset) for tp, offset in starts.items()]
-        if self._cooperative:
-            self._consumer.incremental_assign(assigned)
-        else:
-            self._consumer.assign(assigned)
-
-    # Once these return, the library itself lets the partitions go.
-
-    def _revoked(self, _: object, places: list[Place]) -> None:
-        assert self._listener is not None
-        self._listener.on_revoke(_partitions(places))
-
-    def _lost(self, _: object, places: list[Place]) -> None:
-        assert self._listener is not None
-        self._listener.on_lost(_partitions(places))
 
     def consume(self, limit: int, timeout_s: float) -> Sequence[Message]:
-        try:
-            found: list[Any] = self._consumer.consume(limit, timeout_s)
-        except KafkaException as error:
-            raise kind(error) from error
-        for message in found:
+        with log_errors():
+            messages: list[Any] = self._consumer.consume(limit, timeout_s)
+        for message in messages:
             if message.error() is not None:
-                return [m for m in found if not _is_event(m)]
-        return found
+                return [m for m in messages if not _is_event(m)]
+        return messages
 
     def member_id(self) -> str:
         return self._consumer.memberid() or ""
@@ -127,13 +114,11 @@ class KafkaConsumer:
             self._end_where_deaf(asked)
             raise kind(error) from error
         self._unanswered = _NEVER
-        found: dict[TopicPartition, Committed | None] = {}
-        for place in places:
-            if place.error is not None:
-                raise kind(place.error)
-            tp = TopicPartition(place.topic, place.partition)
-            found[tp] = None if place.offset == _NO_OFFSET else Committed(place.offset, place.metadata or "")
-        return found
+        _check(places)
+        return {
+            tp: None if place.offset == _NO_OFFSET else Committed(place.offset, place.metadata or "")
+            for tp, place in zip(_partitions(places), places, strict=True)
+        }
 
     def _end_where_deaf(self, asked: list[Place]) -> None:
         """A consumer has been seen whose questions all timed out, for minutes after its broker had died several times,
@@ -156,13 +141,8 @@ class KafkaConsumer:
         raise Fatal(f"the client library has had no answer for {_STUCK_S:.0f} s, though Kafka answers")
 
     def commit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
-        try:
-            places = self._consumer.commit(offsets=places_of(offsets), asynchronous=False)
-        except KafkaException as error:
-            raise kind(error) from error
-        for place in places:
-            if place.error is not None:
-                raise kind(place.error)
+        with log_errors():
+            _check(self._consumer.commit(offsets=places_of(offsets), asynchronous=False))
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         try:
@@ -178,10 +158,8 @@ class KafkaConsumer:
         self._consumer.resume([Place(*tp) for tp in partitions])
 
     def earliest(self, partition: TopicPartition) -> int:
-        try:
+        with log_errors():
             first: int = self._consumer.get_watermark_offsets(Place(*partition), timeout=CALL_S)[0]
-        except KafkaException as error:
-            raise kind(error) from error
         return first
 
     def end(self, partition: TopicPartition) -> int | None:
@@ -206,10 +184,16 @@ def _is_event(message: Any) -> bool:
     if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
         raise OutOfRange(TopicPartition(message.topic(), message.partition()), message.offset())
     if error.code() not in _PASSING_EVENTS:
-        found = kind(error)
-        raise found if isinstance(found, Fatal) and error.fatal() else Retriable(str(found))
+        log_error = kind(error)
+        raise log_error if isinstance(log_error, Fatal) and error.fatal() else Retriable(str(log_error))
     log.warning("consuming", extra={"topic": message.topic(), "error": error.str()})
     return True
+
+
+def _check(places: Iterable[Place]) -> None:
+    for place in places:
+        if place.error is not None:
+            raise kind(place.error)
 
 
 def _partitions(places: Iterable[Place]) -> list[TopicPartition]:

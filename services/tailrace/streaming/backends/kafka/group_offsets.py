@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
@@ -36,9 +37,8 @@ def progress_of(connection: Connection, group: str) -> dict[TopicPartition, Grou
     """
     try:
         with AdminClient({**connection.kafka, "log_level": 0}) as admin:
-            answers = admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group)], request_timeout=_TIMEOUT_S
-            )
+            asked = [ConsumerGroupTopicPartitions(group)]
+            answers = admin.list_consumer_group_offsets(asked, request_timeout=_TIMEOUT_S)
             try:
                 places = answers[group].result().topic_partitions or []
             except KafkaException as error:
@@ -61,13 +61,10 @@ def progress_of(connection: Connection, group: str) -> dict[TopicPartition, Grou
 
 def stored_by(connection: Connection, group: str) -> Callable[[str], bool]:
     """Says of a topic whether the group has worked off any of it. Kafka is asked at the first question."""
-    topics: set[str] | None = None
 
-    def is_stored(topic: str) -> bool:
-        nonlocal topics
-        if topics is None:
-            progress = progress_of(connection, group)
-            topics = {tp.topic for tp, each in progress.items() if each.committed > each.earliest}
-        return topic in topics
+    @cache
+    def topics() -> set[str]:
+        progress_by_partition = progress_of(connection, group)
+        return {tp.topic for tp, progress in progress_by_partition.items() if progress.committed > progress.earliest}
 
-    return is_stored
+    return lambda topic: topic in topics()

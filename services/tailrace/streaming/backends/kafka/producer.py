@@ -40,7 +40,7 @@ _LOG_INFO = 6
 _LOSSES = frozenset({"FAIL", "REQTMOUT"})
 
 
-class _Heard:
+class _LibraryLog:
     """What the client library has to say goes to the log. That a connection was lost, it says nowhere else.
 
     Attributes:
@@ -50,9 +50,9 @@ class _Heard:
     def __init__(self) -> None:
         self.loss = False
 
-    def log(self, level: int, text: str, what: str, *more: str) -> None:
-        self.loss |= what in _LOSSES
-        log.log(level, text, what, *more)
+    def log(self, level: int, text: str, event: str, *more: str) -> None:
+        self.loss |= event in _LOSSES
+        log.log(level, text, event, *more)
 
 
 class KafkaProducer:
@@ -60,7 +60,7 @@ class KafkaProducer:
         self._refused: KafkaError | None = None
         self._calls = BoundedCalls(f"transactions of {transactional_id}")
         self._committing = False
-        self._heard = _Heard()
+        self._library_log = _LibraryLog()
         self._initiated = False
         self._one_by_one = False
         self._settings: dict[str, Any] = {
@@ -81,7 +81,7 @@ class KafkaProducer:
         self._producer: Any = self._new()
 
     def _new(self) -> Any:
-        return confluent_kafka.Producer(self._settings, logger=self._heard)
+        return confluent_kafka.Producer(self._settings, logger=self._library_log)
 
     def _undelivered(self, error: KafkaError | None, _: object) -> None:
         if error is not None and isinstance(kind(error), RecordRejected):
@@ -96,12 +96,12 @@ class KafkaProducer:
     def init(self) -> None:
         self._call(self._client.init_transactions, CALL_S)
         self._client.poll(0)
-        self._heard.loss = False
+        self._library_log.loss = False
         self._initiated = True
 
     def begin(self) -> None:
         self._client.poll(0)
-        if self._heard.loss and self._initiated:
+        if self._library_log.loss and self._initiated:
             # Of what was under way then, and was sent again, the first may still arrive, and end this transaction or
             # set its offsets back. Not under a new epoch: docs/adr/0160.
             self._producer = self._new()
@@ -188,7 +188,7 @@ class KafkaProducer:
             raise OutcomeUnknown(f"the client library has not come back for {timeout_s:.0f} s") from None
 
     def abort(self) -> None:
-        # Which record was refused, and why, only a delivery report tells.
+        # Which record was refused, and why, only a delivery report says.
         self._one_by_one = True
         self._end(self._client.abort_transaction)
 
@@ -207,21 +207,21 @@ class KafkaProducer:
         try:
             call(CALL_S)
         except KafkaException as error:
-            found = self._kind(error)
+            log_error = self._kind(error)
             # What the library gives a producer up for may have been committed: it can give up before the broker does.
-            unclear = isinstance(found, Fatal) and not isinstance(found, Fenced)
-            raise (OutcomeUnknown(str(found)) if unclear else found) from error
+            is_unknown = isinstance(log_error, Fatal) and not isinstance(log_error, Fenced)
+            raise (OutcomeUnknown(str(log_error)) if is_unknown else log_error) from error
 
     def _kind(self, error: KafkaException) -> LogError:
-        """A transaction fails for what happened to its records, which only their delivery reports tell."""
-        found = kind(error)
-        if isinstance(found, Abortable):
+        """A transaction fails for what happened to its records, which only their delivery reports say."""
+        log_error = kind(error)
+        if isinstance(log_error, Abortable):
             self._client.poll(0)
             if self._refused is not None:
                 return RecordRejected(self._refused.str())
-        return found
+        return log_error
 
 
 def _not_taken(error: KafkaException) -> LogError:
-    found = kind(error)
-    return found if isinstance(found, RecordRejected | Fatal) else Abortable(str(found))
+    log_error = kind(error)
+    return log_error if isinstance(log_error, RecordRejected | Fatal) else Abortable(str(log_error))
