@@ -1,4 +1,4 @@
-"""Identity of records: every derived record carries the coordinates of the one it comes from."""
+"""Identity of records: every derived record carries the reference of the one it comes from."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def key_text(value: str | int) -> str:
 
 
 def request_id(record: Mapping[str, Any], source: RecordRef) -> str:
-    """The request's own id, or its coordinates where it has none (or an empty one)."""
+    """The request's own id, or its reference where it has none (or an empty one)."""
     return record.get(REQUEST_ID) or str(source)
 
 
 def request_key(key_field: str, record: Mapping[str, Any], source: RecordRef) -> str:
-    """The key of everything derived from this request: its key field's text, or its coordinates where it has none."""
+    """The key of everything derived from this request: its key field's text, or its reference where it has none."""
     value = record.get(key_field)
     return str(source) if value is None or value == "" else key_text(value)
 

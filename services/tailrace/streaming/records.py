@@ -96,7 +96,7 @@ class TopicPartition(NamedTuple):
 
 
 class RecordRef(NamedTuple):
-    """The coordinates of the record that a derived record comes from; its identity through the whole loop."""
+    """Where the record is that a derived record comes from; its identity through the whole loop."""
 
     topic: str
     partition: int

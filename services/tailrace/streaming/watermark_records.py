@@ -1,8 +1,8 @@
-"""Marks: passing time, written into the log, so that silence in a partition can be told from waiting.
+"""Watermark records: passing time, written into the log, so that a silent partition differs from one that waits.
 
-A mark is a record without key and value whose header carries an event time. It is written to each partition
-of a lane that has been silent, and passed on in order by whoever derives a topic from it. A mark may be about
-one of several streams that share a partition, and may say how far its writer had read its own input.
+A watermark record has neither key nor value; a header carries an event time. It is written to each partition of a lane
+that has been silent, and passed on in order by whoever derives a topic from it. It may be about one of several streams
+that share a partition, and may say how far its writer had read its own input.
 """
 
 from __future__ import annotations
@@ -21,18 +21,12 @@ EARLIEST_MS = -62_135_596_800_000
 
 
 def mark(
-    topic: str,
-    partition: int,
-    event_time_ms: int,
-    *,
-    stream: str | None = None,
-    offset: int | None = None,
+    topic: str, partition: int, event_time_ms: int, *, stream: str | None = None, offset: int | None = None
 ) -> Record:
-    """The mark that says: what comes after in this partition is no earlier than ``event_time_ms`` by the
-    partition's clock.
+    """The watermark record that brings the partition's stream time to ``event_time_ms``.
 
     Args:
-        stream: of which of the streams that share the partition it is said; None: of all.
+        stream: which of the streams that share the partition it is about; None: all.
         offset: up to where, including, the writer had read the partition of the same number that it reads.
     """
     headers = [(HEADER, b"%d" % event_time_ms)]
@@ -44,20 +38,18 @@ def mark(
 
 
 def mark_time(message: Message) -> int | None:
-    """The event time of a mark in milliseconds; None where the message is no mark."""
-    if message.value() is not None:
-        return None
-    return _number(message, HEADER)
+    """The event time of a watermark record in milliseconds; None where the message is none."""
+    return _number(message, HEADER) if message.value() is None else None
 
 
 def mark_stream(message: Message) -> str | None:
-    """The stream that a mark is about; None where it names none."""
-    found = _content(message, STREAM_HEADER)
-    return found.decode(errors="replace") if isinstance(found, bytes) else None
+    """The stream that a watermark record is about; None where it names none."""
+    stream = _content(message, STREAM_HEADER)
+    return stream.decode(errors="replace") if isinstance(stream, bytes) else None
 
 
 def mark_offset(message: Message) -> int | None:
-    """The offset that a mark's writer had read; None where it names none."""
+    """The offset that its writer had read; None where it names none."""
     return _number(message, OFFSET_HEADER)
 
 
@@ -67,6 +59,6 @@ def _number(message: Message, header: str) -> int | None:
 
 
 def _content(message: Message, header: str) -> bytes | None:
-    """What the header says; None where there is none, or more than one."""
+    """The header's content; None where there is none, or more than one."""
     contents = [content for name, content in message.headers() or () if name == header]
     return contents[0] if len(contents) == 1 else None

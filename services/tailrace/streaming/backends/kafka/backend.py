@@ -47,7 +47,9 @@ class KafkaBackend:
 
     def consumer(self, group: str, *, co_partitioned: bool = False) -> KafkaConsumer:
         batch_ms = round(1_000 * self._batch_s)
-        return KafkaConsumer(self._common, group, co_partitioned=co_partitioned, max_poll_interval_ms=batch_ms)
+        return KafkaConsumer(
+            self._common, group, co_partitioned=co_partitioned, max_poll_interval_ms=batch_ms
+        )
 
     def producer(self, transactional_id: str) -> KafkaProducer:
         return KafkaProducer(self._common, transactional_id)

@@ -64,7 +64,7 @@ def stored_by(connection: Connection, group: str) -> Callable[[str], bool]:
 
     @cache
     def topics() -> set[str]:
-        progress_by_partition = progress_of(connection, group)
-        return {tp.topic for tp, progress in progress_by_partition.items() if progress.committed > progress.earliest}
+        progress = progress_of(connection, group)
+        return {tp.topic for tp, (earliest, committed) in progress.items() if committed > earliest}
 
     return lambda topic: topic in topics()

@@ -1,9 +1,9 @@
 """Reading topics outside any consumer group: to their real end, onwards from there, or at given places.
 
-The real end of a topic is not "high watermark less one": transaction markers take offsets, what a read_committed
-consumer is told of the end lies before open transactions, and a commit can return before its marker can be read. So
-the end is asked for as read_uncommitted, and reading goes on until the consumer itself has come to an end of
-partition there or later.
+The real end of a topic is not "high watermark less one": transaction markers take offsets, the end that a
+read_committed consumer sees lies before open transactions, and a commit can return before its marker can be read. So
+the end is asked for as read_uncommitted, and reading goes on until the consumer itself has come to an end of partition
+there or later.
 """
 
 from __future__ import annotations
@@ -11,15 +11,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, TypeVar
 
-from confluent_kafka import (
-    Consumer,
-    IsolationLevel,
-    KafkaError,
-    KafkaException,
-)
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
@@ -27,15 +22,17 @@ from tailrace.connection import Connection
 from tailrace.errors import TailraceError, Unavailable
 from tailrace.streaming.backends.abstract import Fatal, History, LogError, OutOfRange, Retriable, read_to_end
 from tailrace.streaming.backends.kafka.clients import reader_options
-from tailrace.streaming.backends.kafka.errors import kind
+from tailrace.streaming.backends.kafka.errors import kind, log_errors
 from tailrace.streaming.records import Message, TopicPartition
 
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
+PartitionOffset = tuple[int, int]
 
 _TIMEOUT_S = 10.0
 _AT_ONCE = 10_000
+_OPTIONS = {"auto.offset.reset": "earliest", "fetch.queue.backoff.ms": 10, "reconnect.backoff.max.ms": 1_000}
 
 
 class _Reading:
@@ -56,19 +53,11 @@ class _Reading:
     ) -> None:
         self._follow = follow
         self._ends = {tp: end for tp, end in ends.items() if end > (0 if follow else starts[tp])}
-        try:
-            own = {
-                "auto.offset.reset": "earliest",
-                "fetch.queue.backoff.ms": 10,
-                "reconnect.backoff.max.ms": 1_000,
-            }
-            options = reader_options(connection.kafka, "tailrace-reader") | own
+        with log_errors():
+            options = reader_options(connection.kafka, "tailrace-reader") | _OPTIONS
             self._consumer: Any = Consumer(options, logger=log)
-        except KafkaException as error:
-            raise kind(error) from error
-        self._consumer.assign(
-            [Place(*tp, start) for tp, start in starts.items() if follow or tp in self._ends]
-        )
+        places = [Place(*tp, start) for tp, start in starts.items() if follow or tp in self._ends]
+        self._consumer.assign(places)
 
     def poll(self, timeout_s: float) -> list[Message]:
         """What has come, at most 10,000 messages; waits up to ``timeout_s`` for the first of them."""
@@ -79,19 +68,19 @@ class _Reading:
         return messages
 
     def _take(self, limit: int, timeout_s: float) -> list[Message]:
-        found: list[Message] = []
+        messages: list[Message] = []
         for message in self._consumer.consume(limit, timeout_s):
             error = message.error()
             if error is None:
                 if self._follow or self._is_wanted(message):
-                    found.append(message)
+                    messages.append(message)
             elif error.code() == KafkaError._PARTITION_EOF:
                 self._reached(TopicPartition(message.topic(), message.partition()), message.offset())
             elif isinstance(kind(error), Fatal):
                 raise TailraceError(f"cannot read {message.topic()}: {error.str()}")
             else:
                 log.warning("reading", extra={"topic": message.topic(), "error": error.str()})
-        return found
+        return messages
 
     def _is_wanted(self, message: Message) -> bool:
         """Whether it lies before the end; the first that does not shows that the end is reached."""
@@ -136,12 +125,9 @@ class TopicReader(_Reading):
         from_end: bool = False,
     ) -> None:
         topics = [topics] if isinstance(topics, str) else topics
-        try:
-            with AdminClient(dict(connection.kafka), logger=log) as admin:
-                partitions = _partitions(admin, topics)
-                ends = _ends(admin, partitions)
-        except KafkaException as error:
-            raise kind(error) from error
+        with _asking(connection) as admin:
+            partitions = _partitions(admin, topics)
+            ends = _ends(admin, partitions)
         # Neither OFFSET_BEGINNING nor OFFSET_END: where they are is asked for later, when the end has moved on, and
         # that costs half a second while a leader is not yet known. Where the first records are gone, offset 0 is
         # reset to the earliest there is.
@@ -161,16 +147,12 @@ class HistoryReader(_Reading):
     """
 
     def __init__(self, connection: Connection, stretches: History) -> None:
-        try:
-            with AdminClient(dict(connection.kafka), logger=log) as admin:
-                last = _ends(admin, list(stretches))
-        except KafkaException as error:
-            raise kind(error) from error
-        ends = {}
-        for tp, (_, end) in stretches.items():
-            if end is not None and end > last[tp]:
+        with _asking(connection) as admin:
+            real_ends = _ends(admin, list(stretches))
+        ends = {tp: real_ends[tp] if end is None else end for tp, (_, end) in stretches.items()}
+        for tp, end in ends.items():
+            if end > real_ends[tp]:
                 raise OutOfRange(tp, end)
-            ends[tp] = last[tp] if end is None else end
         super().__init__(connection, {tp: start for tp, (start, _) in stretches.items()}, ends, follow=False)
 
 
@@ -191,10 +173,8 @@ class Ends:
             TailraceError: a topic does not exist.
             Retriable: Kafka has not answered for ten seconds.
         """
-        try:
+        with log_errors():
             return _ends(self._admin, _partitions(self._admin, topics))
-        except KafkaException as error:
-            raise kind(error) from error
 
 
 def earliest_ms(connection: Connection, topics: Sequence[str]) -> int | None:
@@ -205,11 +185,8 @@ def earliest_ms(connection: Connection, topics: Sequence[str]) -> int | None:
     """
 
     def ask() -> int | None:
-        try:
-            with AdminClient(dict(connection.kafka), logger=log) as admin:
-                places = ask_offsets(admin, _partitions(admin, topics), OffsetSpec.for_timestamp(0))
-        except KafkaException as error:
-            raise kind(error) from error
+        with _asking(connection) as admin:
+            places = ask_offsets(admin, _partitions(admin, topics), OffsetSpec.for_timestamp(0))
         return min((place.timestamp for place in places.values() if place.offset >= 0), default=None)
 
     return _patiently(connection, ask)
@@ -231,14 +208,14 @@ def everything_on(connection: Connection, topics: Sequence[str]) -> list[Message
     """All that is in the topics, as `read_all`, for services. Raises `Unavailable` where Kafka is away."""
     try:
         return list(read_all(connection, topics))
-    except (TailraceError, LogError) as away:
-        raise Unavailable(f"{', '.join(topics)} cannot be read: {away}") from away
+    except (TailraceError, LogError) as error:
+        raise Unavailable(f"{', '.join(topics)} cannot be read: {error}") from error
 
 
 def read_at(
-    connection: Connection, topic: str, places: Iterable[tuple[int, int]]
-) -> dict[tuple[int, int], Message]:
-    """The messages at ``places`` (partition, offset) of a topic; without those that are no longer, or not yet, there.
+    connection: Connection, topic: str, places: Iterable[PartitionOffset]
+) -> dict[PartitionOffset, Message]:
+    """The messages at ``places`` of a topic; without those that are no longer, or not yet, there.
 
     Where a transaction is open before one of them it waits for its end.
 
@@ -255,24 +232,19 @@ def read_at(
     if not wanted:
         return {}
     with closing(Ends(connection)) as asked:
-        last = _patiently(connection, lambda: asked.of([topic]))
-    there = {tp: min(end, last.get(tp, 0)) for tp, end in ends.items()}
-    reader = _patiently(connection, lambda: _Reading(connection, starts, there, follow=False))
-    found: dict[tuple[int, int], Message] = {}
+        real_ends = _patiently(connection, lambda: asked.of([topic]))
+    ends = {tp: min(end, real_ends.get(tp, 0)) for tp, end in ends.items()}
+    messages_at: dict[PartitionOffset, Message] = {}
     give_up = time.monotonic() + _TIMEOUT_S
-    try:
+    with closing(_patiently(connection, lambda: _Reading(connection, starts, ends, follow=False))) as reader:
         while not reader.caught_up():
             messages = reader.poll(0.2)
             if messages:
                 give_up = time.monotonic() + _TIMEOUT_S
             elif time.monotonic() > give_up:
                 raise TailraceError(f"{topic} cannot be read: nothing has come for {_TIMEOUT_S:.0f} s")
-            for message in messages:
-                if (message.partition(), message.offset()) in wanted:
-                    found[message.partition(), message.offset()] = message
-    finally:
-        reader.close()
-    return found
+            messages_at |= {at: m for m in messages if (at := (m.partition(), m.offset())) in wanted}
+    return messages_at
 
 
 def _patiently(connection: Connection, call: Callable[[], Answer]) -> Answer:
@@ -286,13 +258,17 @@ def _patiently(connection: Connection, call: Callable[[], Answer]) -> Answer:
             time.sleep(0.1)
 
 
+@contextmanager
+def _asking(connection: Connection) -> Iterator[AdminClient]:
+    with log_errors(), AdminClient(dict(connection.kafka), logger=log) as admin:
+        yield admin
+
+
 def _partitions(admin: AdminClient, topics: Sequence[str]) -> list[TopicPartition]:
     known = admin.list_topics(timeout=_TIMEOUT_S).topics
-    missing = [topic for topic in topics if topic not in known]
+    missing = ", ".join(topic for topic in topics if topic not in known)
     if missing:
-        raise TailraceError(
-            f"there is no topic {', '.join(missing)} yet; see which there are with `tailrace status`"
-        )
+        raise TailraceError(f"there is no topic {missing} yet; see which there are with `tailrace status`")
     return [TopicPartition(topic, number) for topic in topics for number in sorted(known[topic].partitions)]
 
 

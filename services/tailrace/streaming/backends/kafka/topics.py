@@ -1,8 +1,7 @@
 """Topics as contracts/topics says, created where they are missing and compared where they are there.
 
-All topics have LogAppendTime: with the producer's time, retention would delete records of 1996 within
-seconds. Compaction keeps only a key's last record; where the history matters, a topic is kept for ever
-instead.
+All topics have LogAppendTime: with the producer's time, retention would delete records of 1996 within seconds.
+Compaction keeps only a key's last record; where the history matters, a topic is kept for ever instead.
 """
 
 from __future__ import annotations
@@ -107,8 +106,7 @@ def lane_topics(
 
     Args:
         lane: its name.
-        keep_ms: retention in milliseconds by the name of the contract's ``keep`` field; the rest has its
-            default.
+        keep_ms: retention in milliseconds by the name of the contract's ``keep`` field; the rest has its default.
         partitions: how many each has; by default ``TAILRACE_LANE_PARTITIONS``, or 32. It cannot change later.
     """
     count = _lane_partitions() if partitions is None else partitions
@@ -135,10 +133,9 @@ def ensure_topics(
 ) -> list[Difference]:
     """Creates the topics that are missing; says where those that are there differ. Changes nothing of them.
 
-    A missing topic of a lane takes the number of partitions that the lane's other topics have, since records
-    of one key must meet; where that is not the number asked for, it is among the differences. There are as
-    many replicas as there are brokers, at most three, and all but one of them must have a record before it
-    counts as written.
+    A missing topic of a lane takes the number of partitions that the lane's other topics have, since records of one key
+    must meet; where that is not the number asked for, it is among the differences. There are as many replicas as there
+    are brokers, at most three, and all but one of them must have a record before it counts as written.
 
     Args:
         kafka: librdkafka options, ``bootstrap.servers`` among them.
@@ -149,17 +146,17 @@ def ensure_topics(
         TailraceError: it refuses (rights, policies).
     """
     with asking(), _admin(kafka) as admin:
-        found = _partitions(admin, timeout)
+        counts = _partitions(admin, timeout)
         missing = [
-            replace(topic, partitions=_lane_has(topic, found) or topic.partitions)
+            replace(topic, partitions=_lane_has(topic, counts) or topic.partitions)
             for topic in topics
-            if topic.name not in found
+            if topic.name not in counts
         ]
         if missing:
             _create(admin, missing)
-            found = _wait_for([topic.name for topic in missing], admin)
+            counts = _wait_for([topic.name for topic in missing], admin)
         configs = _configs(admin, [topic.name for topic in topics])
-    return [difference for topic in topics for difference in _compare(topic, found, configs[topic.name])]
+    return [difference for topic in topics for difference in _compare(topic, counts, configs[topic.name])]
 
 
 def align_topics(kafka: Mapping[str, str], differences: Sequence[Difference]) -> list[Difference]:
@@ -170,16 +167,11 @@ def align_topics(kafka: Mapping[str, str], differences: Sequence[Difference]) ->
     from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
     resources: dict[str, Any] = {}
-    for difference in differences:
-        if difference.setting != "partitions":
-            topic = resources.setdefault(
-                difference.topic, ConfigResource(ResourceType.TOPIC, difference.topic)
-            )
-            topic.add_incremental_config(
-                ConfigEntry(
-                    difference.setting, difference.wanted, incremental_operation=AlterConfigOpType.SET
-                )
-            )
+    for topic, setting, wanted, _ in differences:
+        if setting != "partitions":
+            resource = resources.setdefault(topic, ConfigResource(ResourceType.TOPIC, topic))
+            entry = ConfigEntry(setting, wanted, incremental_operation=AlterConfigOpType.SET)
+            resource.add_incremental_config(entry)
     if resources:
         with asking(), _admin(kafka) as admin:  # must outlive its futures
             for done in admin.incremental_alter_configs(list(resources.values())).values():
@@ -199,25 +191,18 @@ def _lane_partitions() -> int:
 def _read(path: Path) -> Topic:
     from ruamel.yaml import YAML
 
-    said = dict(YAML(typ="safe").load(path.read_text()))
+    fields = dict(YAML(typ="safe").load(path.read_text()))
+    retention = fields.pop("retention")
     return Topic(
-        name=said.pop("topic"),
-        partitions=0 if (count := said.pop("partitions")) == "lane" else int(count),
-        retention_ms=_duration_ms(said.pop("retention")),
-        max_message_bytes=_bytes(said.pop("max_message")),
-        written_by=tuple(said.pop("written_by")),
-        read_by=tuple(said.pop("read_by")),
-        keep=said.pop("keep", None),
-        **said,
+        name=fields.pop("topic"),
+        partitions=0 if (count := fields.pop("partitions")) == "lane" else int(count),
+        retention_ms=_FOREVER if retention == "forever" else int(retention.removesuffix("d")) * _DAY_MS,
+        max_message_bytes=int(fields.pop("max_message").removesuffix("MiB")) * 1024 * 1024,
+        written_by=tuple(fields.pop("written_by")),
+        read_by=tuple(fields.pop("read_by")),
+        keep=fields.pop("keep", None),
+        **fields,
     )
-
-
-def _duration_ms(text: str) -> int:
-    return _FOREVER if text == "forever" else int(text.removesuffix("d")) * _DAY_MS
-
-
-def _bytes(text: str) -> int:
-    return int(text.removesuffix("MiB")) * 1024 * 1024
 
 
 def _admin(kafka: Mapping[str, str]) -> Any:
@@ -228,13 +213,13 @@ def _admin(kafka: Mapping[str, str]) -> Any:
 
 
 def _partitions(admin: Any, timeout: float = _TIMEOUT) -> dict[str, int]:
-    listed = admin.list_topics(timeout=timeout).topics
-    return {name: len(topic.partitions) for name, topic in listed.items() if topic.error is None}
+    topics = admin.list_topics(timeout=timeout).topics
+    return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
 
 
-def _lane_has(topic: Topic, found: Mapping[str, int]) -> int | None:
+def _lane_has(topic: Topic, counts: Mapping[str, int]) -> int | None:
     suffixes = (name.removeprefix(LANE) for name in topic_files() if topic.lane and name.startswith(LANE))
-    return next((found[name] for s in suffixes if (name := f"{topic.lane}.{s}") in found), None)
+    return next((counts[name] for s in suffixes if (name := f"{topic.lane}.{s}") in counts), None)
 
 
 def _create(admin: Any, topics: Sequence[Topic]) -> None:
@@ -243,12 +228,7 @@ def _create(admin: Any, topics: Sequence[Topic]) -> None:
 
     replicas = min(_MOST_REPLICAS, len(admin.list_topics(timeout=_TIMEOUT).brokers))
     in_sync = {"min.insync.replicas": str(max(1, replicas - 1))}
-    new = [
-        NewTopic(
-            t.name, num_partitions=t.partitions, replication_factor=replicas, config=t.config() | in_sync
-        )
-        for t in topics
-    ]
+    new = [NewTopic(t.name, t.partitions, replicas, config=t.config() | in_sync) for t in topics]
     while new:
         count = bisect_right(list(accumulate(topic.num_partitions for topic in new)), _AT_ONCE) or 1
         for done in admin.create_topics(new[:count], operation_timeout=_TIMEOUT).values():
@@ -265,16 +245,16 @@ def _wait_for(names: Sequence[str], admin: Any) -> dict[str, int]:
     # The controller has them; the broker that answers may hear of it a moment later, of many one after the other.
     wanted, missing, deadline = set(names), len(names), time.monotonic() + _MAKING
     pause = 0.05
-    while not (found := _partitions(admin)).keys() >= wanted:
-        if len(wanted - found.keys()) < missing:
-            missing, deadline = len(wanted - found.keys()), time.monotonic() + _MAKING
+    while not (counts := _partitions(admin)).keys() >= wanted:
+        if len(wanted - counts.keys()) < missing:
+            missing, deadline = len(wanted - counts.keys()), time.monotonic() + _MAKING
         if time.monotonic() > deadline:
-            some = ", ".join(sorted(wanted - found.keys())[:3])
-            raise Unavailable(f"Kafka has not made {missing} topics ({some} ...) within {_MAKING:.0f} s")
+            first = ", ".join(sorted(wanted - counts.keys())[:3])
+            raise Unavailable(f"Kafka has not made {missing} topics ({first} ...) within {_MAKING:.0f} s")
         time.sleep(pause)
         # To list thousands of partitions costs the broker, which is busy making them.
         pause = min(2 * pause, 1.0)
-    return found
+    return counts
 
 
 def _configs(admin: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -289,11 +269,11 @@ def _configs(admin: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:
     }
 
 
-def _compare(topic: Topic, partitions: Mapping[str, int], config: Mapping[str, str]) -> list[Difference]:
+def _compare(topic: Topic, counts: Mapping[str, int], config: Mapping[str, str]) -> list[Difference]:
     wanted = {"partitions": str(topic.partitions), **topic.config()}
-    found = {"partitions": str(partitions[topic.name]), **config}
+    settings = {"partitions": str(counts[topic.name]), **config}
     return [
-        Difference(topic.name, setting, value, found.get(setting, "not set"))
+        Difference(topic.name, setting, value, settings.get(setting, "not set"))
         for setting, value in wanted.items()
-        if found.get(setting) != value
+        if settings.get(setting) != value
     ]

@@ -25,9 +25,8 @@ class MemoryBroker:
     """What tests see of it, and what its clients call.
 
     Args:
-        hook: is told of each client call (see faults.py).
-        rng: draws the order of partitions, assignments, and what a client notices when; without it they are always the
-            same.
+        hook: is called before each client call (see faults.py).
+        rng: draws the order of partitions, assignments, and what a client notices when; none: they are always the same.
         session_timeout_ms: a group member that made no call for so long is taken for dead.
         transaction_timeout_ms: a transaction that is undecided for so long is aborted and its producer fenced.
         max_message_bytes: what a partition takes, key and value together.
@@ -84,24 +83,25 @@ class MemoryBroker:
 
     def messages(self, topic: str, partition: int | None = None) -> list[Message]:
         """What a read_committed reader that reads the topic now gets, partition by partition."""
-        found: list[Message] = []
-        for number, log in enumerate(self._topics[topic]):
-            if partition in (None, number):
-                found += [m for _, m in self._readable(log, log.start) if m is not None]
-        return found
+        return [
+            message
+            for number, log in enumerate(self._topics[topic])
+            if partition in (None, number)
+            for _, message in self._readable(log, log.start)
+            if message is not None
+        ]
 
     def committed(self, group: str) -> dict[TopicPartition, Committed]:
         return dict(self.groups.group(group).committed)
 
-    def forget(self, group: str, said: Mapping[TopicPartition, Committed], until_ms: int) -> None:
-        """What a broker does that answers before it has read everything again: it says this instead of what is
-        committed. What is committed to it meanwhile counts.
-        """
-        self._forgotten[group] = said, until_ms
+    def forget(self, group: str, remembered: Mapping[TopicPartition, Committed], until_ms: int) -> None:
+        """As a broker that answers before it has read everything again. What is committed meanwhile counts."""
+        self._forgotten[group] = remembered, until_ms
 
-    def said_to_be_committed(self, group: str) -> Mapping[TopicPartition, Committed]:
-        said, until_ms = self._forgotten.get(group, ({}, 0))
-        return said if self.now_ms < until_ms else self.groups.group(group).committed
+    def remembered(self, group: str) -> Mapping[TopicPartition, Committed]:
+        """What the broker answers when it is asked what is committed."""
+        remembered, until_ms = self._forgotten.get(group, ({}, 0))
+        return remembered if self.now_ms < until_ms else self.groups.group(group).committed
 
     def delete_records(self, topic: str, partition: int, before: int) -> None:
         """What retention does: the partition starts at ``before`` from now on."""
@@ -113,9 +113,9 @@ class MemoryBroker:
         self.now_ms += ms
         self._tick()
 
-    def observe(self, **what: int) -> None:
+    def observe(self, **values: int) -> None:
         """Takes note of the largest that clients came to, and refuses what is beyond the limits."""
-        for name, value in what.items():
+        for name, value in values.items():
             if value > getattr(self.largest, name):
                 self.largest = replace(self.largest, **{name: value})
             if self._limits is not None and value > getattr(self._limits, name):
@@ -172,9 +172,8 @@ class MemoryBroker:
             number = self._next_number() % len(partitions)
         log = partitions[number]
         offset = log.end
-        message = PlainMessage(
-            record.topic, number, offset, record.value, record.key, record.headers, self.now_ms
-        )
+        topic, value, key, headers, _ = record
+        message = PlainMessage(topic, number, offset, value, key, headers, self.now_ms)
         if transaction is not None:
             transaction.partitions.setdefault(TopicPartition(record.topic, number), offset)
             log.open.setdefault(transaction, offset)
@@ -195,13 +194,13 @@ class MemoryBroker:
             raise OutOfRange(tp, position)
         if position == log.last_stable:
             return [], position
-        found: list[Message] = []
+        messages: list[Message] = []
         for offset, message in self._readable(log, position):
-            if len(found) == limit:
-                return found, offset
+            if len(messages) == limit:
+                return messages, offset
             if message is not None:
-                found.append(message)
-        return found, max(position, log.last_stable)
+                messages.append(message)
+        return messages, max(position, log.last_stable)
 
     def shuffled(self, partitions: Collection[TopicPartition]) -> list[TopicPartition]:
         order = sorted(partitions)

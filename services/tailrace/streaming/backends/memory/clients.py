@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from tailrace.streaming.backends.abstract import (
@@ -22,16 +22,15 @@ from tailrace.streaming.backends.abstract import (
 )
 from tailrace.streaming.backends.memory.broker import MemoryBroker
 from tailrace.streaming.backends.memory.faults import Fault
-from tailrace.streaming.backends.memory.state import (
-    GroupMember,
-    OpenTransaction,
-)
+from tailrace.streaming.backends.memory.state import GroupMember, OpenTransaction
 from tailrace.streaming.records import Message, Record, TopicPartition
+
+_Callback = Callable[[Collection[TopicPartition]], None]
 
 
 @dataclass
 class MemoryBackend:
-    """One client's way to the log; ``name`` is what the hook is told."""
+    """One client's way to the log, under the name that the hook is given."""
 
     log: MemoryBroker
     name: str
@@ -47,10 +46,24 @@ class MemoryBackend:
         return MemoryProducer(self.log, self.name, transactional_id)
 
     def reader(self, topics: Sequence[str]) -> MemoryReader:
-        return MemoryReader(self.log, self.name, topics)
+        counts = self.log.topics()
+        missing = [topic for topic in topics if topic not in counts]
+        if missing:
+            raise Retriable(f"no such topic: {', '.join(missing)}")
+        partitions = [TopicPartition(topic, number) for topic in topics for number in range(counts[topic])]
+        starts = {tp: self.log.partition(tp).start for tp in partitions}
+        ends = {tp: self.log.partition(tp).end for tp in partitions}
+        return MemoryReader(self.log, self.name, starts, ends, follow=True)
 
-    def history(self, stretches: History) -> MemoryHistory:
-        return MemoryHistory(self.log, self.name, stretches)
+    def history(self, stretches: History) -> MemoryReader:
+        self.log.call(self.name, "history")
+        starts = {tp: start for tp, (start, _) in stretches.items()}
+        real_ends = {tp: self.log.partition(tp).end for tp in stretches}
+        ends = {tp: real_ends[tp] if end is None else end for tp, (_, end) in stretches.items()}
+        for tp, end in ends.items():
+            if end > real_ends[tp]:
+                raise OutOfRange(tp, end)
+        return MemoryReader(self.log, self.name, starts, ends, follow=False)
 
 
 class MemoryConsumer:
@@ -82,24 +95,24 @@ class MemoryConsumer:
             self._log.observe(poll_ms=self._log.now_ms - self._polled_ms)
         self._polled_ms = self._log.now_ms
         # What was fetched before the group moved may be handed over in the same call as what came after.
-        found = self._read(limit // 2) if self._log.by_chance() else []
+        messages = self._read(limit // 2) if self._log.by_chance() else []
         self._follow_group()
-        found += self._read(limit - len(found))
-        if not found and timeout_s:
+        messages += self._read(limit - len(messages))
+        if not messages and timeout_s:
             self._log.pass_time(int(timeout_s * 1000))
             self._polled_ms = self._log.now_ms
         # A client that fails in the middle of it has let go of what it had fetched.
         _raise(fault)
-        return found
+        return messages
 
     def _read(self, limit: int) -> list[Message]:
-        found: list[Message] = []
+        messages: list[Message] = []
         for tp in self._log.shuffled(self._positions.keys() - self._paused):
-            if len(found) == limit:
+            if len(messages) == limit:
                 break
-            messages, self._positions[tp] = self._log.read(tp, self._positions[tp], limit - len(found))
-            found += messages
-        return found
+            new, self._positions[tp] = self._log.read(tp, self._positions[tp], limit - len(messages))
+            messages += new
+        return messages
 
     def _follow_group(self) -> None:
         """What the client library does with the group from within consume: joins, and calls the listener."""
@@ -114,36 +127,31 @@ class MemoryConsumer:
             self._noticed = False
         member = self._member
         if self._eager and self._group.rebalancing and not member.joined:
-            if member.held:
-                self._drop(member, set(member.held), self._listener.on_revoke)
+            if member.owned:
+                self._drop(member, set(member.owned), self._listener.on_revoke)
             member.joined = True
             self._log.groups.complete(self._group)
         if member.joined:
             return
-        revoked = member.held - member.target
+        revoked = member.owned - member.target
         if revoked:
             self._drop(member, revoked, self._listener.on_revoke)
             self._log.groups.rebalance(self._group)
-        new = {tp for tp in member.target - member.held if self._log.groups.free(self._group, tp)}
+        new = {tp for tp in member.target - member.owned if self._log.groups.free(self._group, tp)}
         if new and not member.expired:
-            member.held |= new
+            member.owned |= new
             self._positions.update(self._listener.on_assign(sorted(new)))
 
-    def _drop(
-        self,
-        member: GroupMember,
-        partitions: set[TopicPartition],
-        tell: Callable[[Collection[TopicPartition]], None],
-    ) -> None:
-        tell(sorted(partitions))
-        member.held -= partitions
+    def _drop(self, member: GroupMember, partitions: set[TopicPartition], callback: _Callback) -> None:
+        callback(sorted(partitions))
+        member.owned -= partitions
         self._paused -= partitions
         for tp in partitions:
             self._positions.pop(tp, None)
 
-    def _leave(self, member: GroupMember, tell: Callable[[Collection[TopicPartition]], None]) -> None:
-        if member.held:
-            self._drop(member, set(member.held), tell)
+    def _leave(self, member: GroupMember, callback: _Callback) -> None:
+        if member.owned:
+            self._drop(member, set(member.owned), callback)
         self._log.groups.remove(self._group, member)
         self._member = None
 
@@ -169,8 +177,8 @@ class MemoryConsumer:
         self._call("committed")
         if self._log.undecided(self._group_name, partitions):
             raise Retriable("a transaction with offsets for these partitions is undecided")
-        said = self._log.said_to_be_committed(self._group_name)
-        return {tp: said.get(tp) for tp in partitions}
+        committed = self._log.remembered(self._group_name)
+        return {tp: committed.get(tp) for tp in partitions}
 
     def commit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
         fault = self._call("commit")
@@ -256,9 +264,8 @@ class MemoryProducer:
         name, member_id, generation = membership.token
         group = self._log.groups.group(name)
         # As on a broker: who names no member and no generation is not checked.
-        if (member_id or generation >= 0) and (
-            member_id not in group.members or generation != group.generation
-        ):
+        is_checked = bool(member_id) or generation >= 0
+        if is_checked and (member_id not in group.members or generation != group.generation):
             raise Abortable("not a member of the group's current generation")
         self._add().offsets.setdefault(name, {}).update(offsets)
         _raise(fault)
@@ -329,69 +336,40 @@ class MemoryProducer:
         return fault
 
 
-@dataclass
 class MemoryReader:
-    log: MemoryBroker
-    name: str
-    topics: Sequence[str]
-    _positions: dict[TopicPartition, int] = field(init=False)
-    _ends: dict[TopicPartition, int] = field(init=False)
+    """Reads partitions from ``starts`` on, each in order, up to ``ends`` and, with ``follow``, onwards."""
 
-    def __post_init__(self) -> None:
-        counts = self.log.topics()
-        missing = [topic for topic in self.topics if topic not in counts]
-        if missing:
-            raise Retriable(f"no such topic: {', '.join(missing)}")
-        partitions = [TopicPartition(topic, p) for topic in self.topics for p in range(counts[topic])]
-        self._positions = {tp: self.log.partition(tp).start for tp in partitions}
-        self._ends = {tp: self.log.partition(tp).end for tp in partitions}
-
-    def poll(self, timeout_s: float) -> Sequence[Message]:
-        self.log.call(self.name, "poll")
-        found: list[Message] = []
-        for tp in self._positions:
-            messages, self._positions[tp] = self.log.read(tp, self._positions[tp], 1_000_000)
-            found += messages
-        if not found and timeout_s:
-            self.log.pass_time(int(timeout_s * 1000))
-        return found
-
-    def caught_up(self) -> bool:
-        return all(self._positions[tp] >= end for tp, end in self._ends.items())
-
-    def close(self) -> None:
-        pass
-
-
-class MemoryHistory:
-    def __init__(self, log: MemoryBroker, name: str, stretches: History) -> None:
-        log.call(name, "history")
+    def __init__(
+        self,
+        log: MemoryBroker,
+        name: str,
+        starts: Mapping[TopicPartition, int],
+        ends: Mapping[TopicPartition, int],
+        *,
+        follow: bool,
+    ) -> None:
         self._log = log
         self._name = name
-        self._left: dict[TopicPartition, tuple[int, int]] = {}
-        for tp, (start, end) in stretches.items():
-            last = log.partition(tp).end
-            if end is not None and end > last:
-                raise OutOfRange(tp, end)
-            self._left[tp] = start, last if end is None else end
+        self._positions = dict(starts)
+        self._ends = ends
+        self._follow = follow
 
     def poll(self, timeout_s: float) -> Sequence[Message]:
         self._log.call(self._name, "poll")
-        found: list[Message] = []
-        for tp, (start, end) in list(self._left.items()):
-            start = max(start, self._log.partition(tp).start)
-            if start < end:
-                messages, start = self._log.read(tp, start, 3 if self._log.by_chance() else 10_000)
-                found += [message for message in messages if message.offset() < end]
-            self._left[tp] = start, end
-            if start >= end:
-                del self._left[tp]
-        if not found and timeout_s:
+        messages: list[Message] = []
+        for tp, position in self._positions.items():
+            start, end = max(position, self._log.partition(tp).start), self._ends[tp]
+            if self._follow or start < end:
+                limit = 3 if not self._follow and self._log.by_chance() else 1_000_000
+                new, start = self._log.read(tp, start, limit)
+                messages += [message for message in new if self._follow or message.offset() < end]
+            self._positions[tp] = start
+        if not messages and timeout_s:
             self._log.pass_time(int(timeout_s * 1000))
-        return found
+        return messages
 
     def caught_up(self) -> bool:
-        return not self._left
+        return all(self._positions[tp] >= end for tp, end in self._ends.items())
 
     def close(self) -> None:
         pass

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What goes wrong with a call: ``error`` is raised, before the call takes effect or (``applied``) after
-    it.
+    """What goes wrong with a call: ``error`` is raised, before the call takes effect or (``applied``) after it.
 
-    ``marker_delay_ms`` lets the markers of a commit or abort come that much later; it needs no error.
-    ``astray_ms`` raises the error and lets the request of a commit or abort arrive that much later, to end
-    whatever transaction the same producer has open by then.
+    ``marker_delay_ms`` lets the markers of a commit or abort come that much later; it needs no error. ``astray_ms``
+    raises the error and lets the request of a commit or abort arrive that much later, to end whatever transaction the
+    same producer has open by then.
     """
 
     error: BaseException | None = None
@@ -28,9 +27,7 @@ Hook = Callable[[str, str], Fault | None]
 
 @dataclass(frozen=True, slots=True)
 class LogLimits:
-    """What no client of a bounded log may exceed: the records and bytes of a transaction, how long it is open, and how
-    long a member of a group consumes nothing.
-    """
+    """Records and bytes of a transaction, how long it is open, and how long a member of a group consumes nothing."""
 
     records: int
     size: int

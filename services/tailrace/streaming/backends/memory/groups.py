@@ -51,9 +51,7 @@ class GroupCoordinator:
             self.rebalance(group)
 
     def rebalance(self, group: GroupState) -> None:
-        """Cooperative members rejoin at once, holding on to what they have; eager ones let go of everything
-        first.
-        """
+        """Cooperative members rejoin at once, holding on to what they have; eager ones let go of everything first."""
         if any(m.eager for m in group.members.values()):
             group.rebalancing = True
             self.complete(group)
@@ -101,4 +99,4 @@ class GroupCoordinator:
                 has[taker.id] += 1
 
     def free(self, group: GroupState, tp: TopicPartition) -> bool:
-        return all(tp not in m.held for m in group.members.values())
+        return all(tp not in m.owned for m in group.members.values())

@@ -49,7 +49,7 @@ class GroupMember:
         self.id = member_id
         self.topics = topics
         self.eager = eager
-        self.held: set[TopicPartition] = set()
+        self.owned: set[TopicPartition] = set()
         self.target: set[TopicPartition] = set()
         self.seen_ms = 0
         self.expired = False
