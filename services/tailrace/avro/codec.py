@@ -1,8 +1,8 @@
 """Avro in Confluent's wire format: a zero byte, the schema's id in four bytes, the body.
 
-This is the plain path and the reference: one record at a time by fastavro. What is faster is tested against
-it, byte for byte. Timestamps are whole milliseconds in our records, both ways: the registered schema names
-the logical type, so that ClickHouse and others see a time; here nothing is turned into datetimes.
+This is the plain path and the reference: one record at a time by fastavro. What is faster is tested against it, byte
+for byte. Timestamps are whole milliseconds in our records, both ways: the registered schema names the logical type, so
+that ClickHouse and others see a time; here nothing is turned into datetimes.
 """
 
 from __future__ import annotations
@@ -128,24 +128,23 @@ class Codec:
         names, order, types and logical types must agree; documentation and defaults do not matter.
         """
         pair = (schema_id, id(reader_schema))
-        if (found := self._copies.get(pair)) is None:
+        if pair not in self._copies:
             writer, reader = self._writer(schema_id), self._reader(reader_schema)
-            found = self._copies[pair] = to_parsing_canonical_form(writer.plain) == to_parsing_canonical_form(
-                reader.plain
-            ) and logical_types(writer.schema) == logical_types(reader.schema)
-        return found
+            written, read = map(to_parsing_canonical_form, (writer.plain, reader.plain))
+            same_types = logical_types(writer.schema) == logical_types(reader.schema)
+            self._copies[pair] = written == read and same_types
+        return self._copies[pair]
 
     def _writer(self, schema_id: int) -> _Parsed:
-        found = self._writers.get(schema_id)
-        if found is None:
+        parsed = self._writers.get(schema_id)
+        if parsed is None:
             schema = self._ask(schema_id)
             try:
-                found = _parse(schema)
+                parsed = self._writers[schema_id] = _parse(schema)
             except Exception as error:
                 reason = f"schema {schema_id} is no Avro schema that can be used: {error}"
                 raise BadRecord("unsupported-schema", reason) from error
-            self._writers[schema_id] = found
-        return found
+        return parsed
 
     def _ask(self, schema_id: int) -> Schema:
         if self._unknown is None:
@@ -160,10 +159,10 @@ class Codec:
 
     def _reader(self, schema: Schema) -> _Parsed:
         # The entry keeps the schema alive, so that its id() stays its own.
-        found = self._readers.get(id(schema))
-        if found is None:
-            found = self._readers[id(schema)] = _parse(schema)
-        return found
+        parsed = self._readers.get(id(schema))
+        if parsed is None:
+            parsed = self._readers[id(schema)] = _parse(schema)
+        return parsed
 
     def _resolve(self, schema_id: int, writer: _Parsed, reader_schema: Schema) -> Any:
         pair = (schema_id, id(reader_schema))
@@ -186,9 +185,8 @@ def read_schema_id(value: bytes | None) -> int:
     if not value:
         raise BadRecord("empty", "the message has no value")
     if value[0] != MAGIC:
-        raise BadRecord(
-            "wrong-magic", f"the first byte is 0x{value[0]:02x}: neither Avro (0x00) nor JSON (0x7b)"
-        )
+        reason = f"the first byte is 0x{value[0]:02x}: neither Avro (0x00) nor JSON (0x7b)"
+        raise BadRecord("wrong-magic", reason)
     if len(value) < HEADER.size:
         raise BadRecord("truncated", f"{len(value)} bytes are too few for a schema id")
     schema_id: int = HEADER.unpack_from(value)[1]

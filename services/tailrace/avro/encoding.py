@@ -26,12 +26,12 @@ def long(number: int) -> bytes:
             | (number >> 35) << 40
             | 0x80_8080_8080
         ).to_bytes(6, "little")
-    found = bytearray()
+    encoded = bytearray()
     while number >= 0x80:
-        found.append(number & 0x7F | 0x80)
+        encoded.append(number & 0x7F | 0x80)
         number >>= 7
-    found.append(number)
-    return bytes(found)
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def text(value: str) -> bytes:
@@ -52,14 +52,14 @@ def read_long(data: bytes, at: int) -> tuple[int, int]:
     """The number at a position, and the position after it. Raises ``IndexError`` where the data ends within it."""
     byte = data[at]
     at += 1
-    found = byte & 0x7F
+    zig_zag = byte & 0x7F
     shift = 7
     while byte >= 0x80:
         byte = data[at]
         at += 1
-        found |= (byte & 0x7F) << shift
+        zig_zag |= (byte & 0x7F) << shift
         shift += 7
-    return (found >> 1) ^ -(found & 1), at
+    return (zig_zag >> 1) ^ -(zig_zag & 1), at
 
 
 def read_text(data: bytes, at: int) -> tuple[str, int]:

@@ -47,10 +47,8 @@ def _cost(schema: Any, named: dict[str, _Cost | None], namespace: str) -> _Cost:
     name = schema["name"]
     namespace = schema.get("namespace", namespace)
     full = name if "." in name or not namespace else f"{namespace}.{name}"
-    if kind == "enum":
-        named[full] = cost = _Cost(1, empty=False)
-    elif kind == "fixed":
-        named[full] = cost = _Cost(1, empty=schema["size"] == 0)
+    if kind in ("enum", "fixed"):
+        named[full] = cost = _Cost(1, empty=kind == "fixed" and schema["size"] == 0)
     else:
         named[full] = None  # until it is known, whoever names it is inside it
         parts = [_cost(field["type"], named, full.rpartition(".")[0]) for field in schema["fields"]]

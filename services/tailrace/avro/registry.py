@@ -1,8 +1,8 @@
 """A client of a schema registry with Confluent's REST interface. Standard library only.
 
-Applications import it. It asks for what is needed to resolve schema ids and to register schemas, and caches
-what never changes: a schema id means the same schema for ever. That an id is unknown is never cached, since
-it may be registered the next moment.
+Applications import it. It asks for what is needed to resolve schema ids and to register schemas, and caches what never
+changes: a schema id means the same schema for ever. That an id is unknown is never cached, since it may be registered
+the next moment.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Collection
 from typing import Any, NamedTuple, Protocol
 
 from tailrace.access.home_servers import Auth, login
@@ -26,6 +27,7 @@ Schema = dict[str, Any] | list[Any] | str
 """An Avro schema as parsed JSON."""
 
 _NO_SUBJECT, _NO_VERSION, _NO_SCHEMA = 40401, 40402, 40403
+_NOTHING_YET = (_NO_SUBJECT, _NO_VERSION)
 
 
 class UnknownSchema(BadRecord):
@@ -92,23 +94,20 @@ class RegistryClient:
             UnknownSchema: the registry says that there is none.
             BadRecord: ``unsupported-schema``, it is not Avro or is made of references to other subjects.
         """
-        found = self._schemas.get(schema_id)
-        if found is None:
-            status, answer = self._call("GET", f"/schemas/ids/{schema_id}")
-            if _code(answer) == _NO_SCHEMA:
+        schema = self._schemas.get(schema_id)
+        if schema is None:
+            answer = self._call("GET", f"/schemas/ids/{schema_id}", absent=(_NO_SCHEMA,))
+            if answer is None:
                 raise UnknownSchema(schema_id)
-            if status != 200:
-                raise self._refused(status, answer)
-            if answer.get("schemaType", "AVRO") != "AVRO" or answer.get("references"):
-                kind = answer.get("schemaType", "AVRO") + (
-                    " with references" if answer.get("references") else ""
-                )
+            kind, references = answer.get("schemaType", "AVRO"), answer.get("references")
+            if kind != "AVRO" or references:
+                kind += " with references" if references else ""
                 raise BadRecord("unsupported-schema", f"schema {schema_id} is {kind}; plain Avro is needed")
             try:
-                found = self._schemas[schema_id] = json.loads(answer["schema"])
+                schema = self._schemas[schema_id] = json.loads(answer["schema"])
             except (ValueError, RecursionError) as error:
                 raise BadRecord("unsupported-schema", f"schema {schema_id} is no JSON: {error}") from error
-        return found
+        return schema
 
     def register(self, subject: str, schema: Schema) -> int:
         """Registers the schema under the subject, or finds it there; its id either way.
@@ -117,52 +116,49 @@ class RegistryClient:
             IncompatibleSchema: it breaks the subject's compatibility level; says how.
         """
         text = schema_text(schema)
-        if (found := self._ids.get((subject, text))) is not None:
-            return found
-        path = f"/subjects/{urllib.parse.quote(subject, safe='')}/versions"
-        status, answer = self._call("POST", path, {"schema": text})
-        if status == 409:
-            raise IncompatibleSchema(
-                f"the registry refuses the new schema of {subject}: {_message(answer)}. Keep the fields that "
-                "are there and give new ones a default, or register it under another subject"
-            )
-        if status != 200:
-            raise self._refused(status, answer)
-        schema_id = int(answer["id"])
-        self._ids[subject, text] = schema_id
-        return schema_id
+        if (subject, text) not in self._ids:
+            status, answer = self._request("POST", f"/subjects/{_quoted(subject)}/versions", {"schema": text})
+            if status == 409:
+                raise IncompatibleSchema(
+                    f"the registry refuses the new schema of {subject}: {_message(answer)}. Keep the fields that "
+                    "are there and give new ones a default, or register it under another subject"
+                )
+            if status != 200:
+                raise self._refused(status, answer)
+            self._ids[subject, text] = int(answer["id"])
+        return self._ids[subject, text]
 
     def latest(self, subject: str) -> Registered | None:
         """The subject's newest version, or None where it has none. Not cached."""
-        status, answer = self._call(
-            "GET", f"/subjects/{urllib.parse.quote(subject, safe='')}/versions/latest"
-        )
-        if _code(answer) in (_NO_SUBJECT, _NO_VERSION):
+        answer = self._call("GET", f"/subjects/{_quoted(subject)}/versions/latest", absent=_NOTHING_YET)
+        if answer is None:
             return None
-        if status != 200:
-            raise self._refused(status, answer)
         return Registered(int(answer["id"]), int(answer["version"]), json.loads(answer["schema"]))
 
     def check_compatible(self, subject: str, schema: Schema) -> tuple[bool, list[str]]:
-        """Whether the registry would take the schema as the subject's next version, and why not. Changes
-        nothing.
-        """
-        path = f"/compatibility/subjects/{urllib.parse.quote(subject, safe='')}/versions?verbose=true"
-        status, answer = self._call("POST", path, {"schema": schema_text(schema)})
-        if _code(answer) in (_NO_SUBJECT, _NO_VERSION):
+        """Whether the registry would take the schema as the subject's next version, and why not. Changes nothing."""
+        path = f"/compatibility/subjects/{_quoted(subject)}/versions?verbose=true"
+        answer = self._call("POST", path, {"schema": schema_text(schema)}, absent=_NOTHING_YET)
+        if answer is None:
             return True, []
-        if status != 200:
-            raise self._refused(status, answer)
         return bool(answer["is_compatible"]), [str(m) for m in answer.get("messages", [])]
 
     def set_level(self, subject: str, level: str) -> None:
         """Sets the subject's compatibility level, e.g. ``FULL_TRANSITIVE``."""
-        path = f"/config/{urllib.parse.quote(subject, safe='')}"
-        status, answer = self._call("PUT", path, {"compatibility": level})
+        self._call("PUT", f"/config/{_quoted(subject)}", {"compatibility": level})
+
+    def _call(
+        self, method: str, path: str, body: dict[str, Any] | None = None, absent: Collection[int] = ()
+    ) -> dict[str, Any] | None:
+        """The answer; None where its error is one of ``absent``."""
+        status, answer = self._request(method, path, body)
+        if _code(answer) in absent:
+            return None
         if status != 200:
             raise self._refused(status, answer)
+        return answer
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+    def _request(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, dict[str, Any]]:
         data = None if body is None else json.dumps(body).encode()
         sent = self._login
         status, content = self._ask(method, path, data, sent)
@@ -187,7 +183,8 @@ class RegistryClient:
         )
         if login:
             # Where a redirect leads is not who the credential is for.
-            request.add_unredirected_header("Authorization", _basic(login))
+            basic = "Basic " + base64.b64encode(login.encode()).decode()
+            request.add_unredirected_header("Authorization", basic)
         try:
             with self._opener.open(request, timeout=self._timeout) as response:
                 return response.status, response.read()
@@ -214,8 +211,8 @@ def schema_text(schema: Schema) -> str:
     return json.dumps(schema, separators=(",", ":"), ensure_ascii=False)
 
 
-def _basic(login: str) -> str:
-    return "Basic " + base64.b64encode(login.encode()).decode()
+def _quoted(subject: str) -> str:
+    return urllib.parse.quote(subject, safe="")
 
 
 def _code(answer: dict[str, Any]) -> int:

@@ -40,12 +40,12 @@ def logical_types(schema: Any, path: str = "") -> dict[str, str]:
         return {k: v for branch in schema for k, v in logical_types(branch, path).items()}
     if not isinstance(schema, dict):
         return {}
-    found = {path: str(schema["logicalType"])} if "logicalType" in schema else {}
+    types = {path: str(schema["logicalType"])} if "logicalType" in schema else {}
     for inner, suffix in (("type", ""), ("items", "[]"), ("values", "{}")):
-        found |= logical_types(schema.get(inner), path + suffix)
+        types |= logical_types(schema.get(inner), path + suffix)
     for field in schema.get("fields", ()):
-        found |= logical_types(field["type"], f"{path}.{field['name']}" if path else field["name"])
-    return found
+        types |= logical_types(field["type"], f"{path}.{field['name']}" if path else field["name"])
+    return types
 
 
 def conforms(schema: Any) -> Callable[[Any], None]:
@@ -54,11 +54,7 @@ def conforms(schema: Any) -> Callable[[Any], None]:
     Codes: ``wrong-type``, ``out-of-range``, ``unknown-field``, ``missing-field``, ``not-unicode``.
     """
     check = _check(schema, {}, "")
-
-    def run(value: Any) -> None:
-        check(value, "")
-
-    return run
+    return lambda value: check(value, "")
 
 
 def _check(schema: Any, named: dict[str, Check], namespace: str) -> Check:
@@ -74,9 +70,13 @@ def _check(schema: Any, named: dict[str, Check], namespace: str) -> Check:
     if kind == "map":
         return _map(_check(schema["values"], named, namespace))
     if kind == "enum":
-        return _name(schema, named, namespace, _enum(schema["symbols"]))
+        symbols = schema["symbols"]
+        is_symbol = _is(f"one of {', '.join(symbols)}", lambda value: value in symbols)
+        return _name(schema, named, namespace, is_symbol)
     if kind == "fixed":
-        return _name(schema, named, namespace, _fixed(schema["size"]))
+        size = schema["size"]
+        is_fixed = _is(f"{size} bytes", lambda value: isinstance(value, bytes) and len(value) == size)
+        return _name(schema, named, namespace, is_fixed)
     return _check(kind, named, namespace)
 
 
@@ -99,9 +99,8 @@ def _unknown_type(value: Any, path: str) -> None:
 
 
 def _wrong(path: str, expected: str, value: Any) -> BadRecord:
-    return BadRecord(
-        "wrong-type", f"{path or 'the record'} is to be {expected}, this is {_shown(value)}", path or None
-    )
+    reason = f"{path or 'the record'} is to be {expected}, this is {_shown(value)}"
+    return BadRecord("wrong-type", reason, path or None)
 
 
 def _shown(value: Any) -> str:
@@ -141,11 +140,8 @@ def _union(branches: list[Any], named: dict[str, Check], namespace: str) -> Chec
     nullable = "null" in branches
 
     def single(value: Any, path: str) -> None:
-        if value is None:
-            if not nullable:
-                checks[0](value, path)
-            return
-        checks[0](value, path)
+        if value is not None or not nullable:
+            checks[0](value, path)
 
     def several(value: Any, path: str) -> None:
         if value is None and nullable:
@@ -181,30 +177,12 @@ def _map(of: Check) -> Check:
     return check
 
 
-def _enum(symbols: list[str]) -> Check:
+def _is(expected: str, holds: Callable[[Any], bool]) -> Check:
     def check(value: Any, path: str) -> None:
-        if value not in symbols:
-            raise _wrong(path, f"one of {', '.join(symbols)}", value)
+        if not holds(value):
+            raise _wrong(path, expected, value)
 
     return check
-
-
-def _fixed(size: int) -> Check:
-    def check(value: Any, path: str) -> None:
-        if not isinstance(value, bytes) or len(value) != size:
-            raise _wrong(path, f"{size} bytes", value)
-
-    return check
-
-
-def _null(value: Any, path: str) -> None:
-    if value is not None:
-        raise _wrong(path, "null", value)
-
-
-def _boolean(value: Any, path: str) -> None:
-    if value is not True and value is not False:
-        raise _wrong(path, "true or false", value)
 
 
 def _integer(kind: str) -> Check:
@@ -214,9 +192,8 @@ def _integer(kind: str) -> Check:
         if type(value) is not int and (isinstance(value, bool) or not isinstance(value, Integral)):
             raise _wrong(path, "an integer", value)
         if not low <= int(value) <= high:
-            raise BadRecord(
-                "out-of-range", f"{path} is beyond {high.bit_length() + 1} bits: {_shown(value)}", path
-            )
+            reason = f"{path} is beyond {high.bit_length() + 1} bits: {_shown(value)}"
+            raise BadRecord("out-of-range", reason, path)
 
     return check
 
@@ -245,18 +222,13 @@ def _text(value: Any, path: str) -> None:
             raise BadRecord("not-unicode", f"{path} has half of a surrogate pair", path) from error
 
 
-def _bytes(value: Any, path: str) -> None:
-    if not isinstance(value, bytes):
-        raise _wrong(path, "bytes", value)
-
-
 _PRIMITIVES: dict[str, Check] = {
-    "null": _null,
-    "boolean": _boolean,
+    "null": _is("null", lambda value: value is None),
+    "boolean": _is("true or false", lambda value: value is True or value is False),
     "int": _integer("int"),
     "long": _integer("long"),
     "float": _number("float"),
     "double": _number("double"),
     "string": _text,
-    "bytes": _bytes,
+    "bytes": _is("bytes", lambda value: isinstance(value, bytes)),
 }

@@ -20,9 +20,7 @@ _SUFFIXES = (".nbc", ".nbi", ".sums")  # code before the index that names it, th
 
 
 def keep_compiled_in(folder: Path) -> None:
-    """From here on Numba keeps in this folder what this process and its children compile; what has been compiled for
-    the user is in it already. To be called before Numba is imported.
-    """
+    """Makes Numba, not imported yet, keep in this folder what it compiles; what it has for the user is copied there."""
     for sources in {file.parent for file in _kernels()}:
         for place in _places(sources, os.environ):
             if any(place.glob("*.nbi")):
@@ -33,9 +31,7 @@ def keep_compiled_in(folder: Path) -> None:
 
 
 def uncompiled() -> list[str]:
-    """The modules of kernels that are not compiled yet for this user, or were before they changed. Imported, they are,
-    in some seconds each.
-    """
+    """The modules of kernels that are not compiled for this user as they are; importing one does it, in seconds."""
     return [
         ".".join(("tailrace", *file.relative_to(_PACKAGE).with_suffix("").parts))
         for file in _kernels()

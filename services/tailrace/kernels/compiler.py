@@ -85,9 +85,8 @@ class _Kept:
             sums = b""
         if files and sums != _added_up(files):
             if sums:
-                log.warning(
-                    f"what was compiled of {self._name} in {self._folder} is damaged; it is compiled again"
-                )
+                where = f"{self._name} in {self._folder}"
+                log.warning(f"what was compiled of {where} is damaged; it is compiled again")
             for file in files:
                 with suppress(OSError):
                     file.unlink()

@@ -33,26 +33,26 @@ class BytesColumn(Sequence[Any]):
         return cls(data, begins, ends)
 
     @classmethod
-    def end_to_end(cls, some: Sequence[BytesColumn]) -> BytesColumn:
+    def end_to_end(cls, columns: Sequence[BytesColumn]) -> BytesColumn:
         """All of the first, then all of the second, and so on."""
         begins, ends = [], []
         place = 0
-        for spans in some:
-            begins.append(np.where(spans.begins < 0, NULL, spans.begins + place))
-            ends.append(spans.ends + place)
-            place += len(spans.data)
-        return cls(b"".join([spans.data for spans in some]), np.concatenate(begins), np.concatenate(ends))
+        for column in columns:
+            begins.append(np.where(column.begins < 0, NULL, column.begins + place))
+            ends.append(column.ends + place)
+            place += len(column.data)
+        return cls(b"".join(column.data for column in columns), np.concatenate(begins), np.concatenate(ends))
 
     @property
     def bytes(self) -> NDArray[np.uint8]:
         return np.frombuffer(self.data, dtype=np.uint8)
 
     @cached_property
-    def _found(self) -> list[Any]:
-        found: list[Any] = marshal.loads(  # noqa: S302 - what was just written
+    def _values(self) -> list[Any]:
+        values: list[Any] = marshal.loads(  # noqa: S302 - what was just written
             marshalled(self.bytes, self.begins, self.ends)
         )
-        return found
+        return values
 
     def __len__(self) -> int:
         return len(self.begins)
@@ -63,17 +63,17 @@ class BytesColumn(Sequence[Any]):
     def __getitem__(self, at: slice) -> list[Any]: ...
     def __getitem__(self, at: Any) -> Any:
         if isinstance(at, slice):
-            return self._found[at]
+            return self._values[at]
         begin = int(self.begins[at])
         return bytes(self.data[begin : int(self.ends[at])]) if begin >= 0 else None
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._found)
+        return iter(self._values)
 
     def take(self, rows: Ints | slice) -> BytesColumn:
         return BytesColumn(self.data, self.begins[rows], self.ends[rows])
 
     def codes(self, known: BytesColumn) -> Ints:
         """Which of the known texts each one is; ``NULL`` and ``UNKNOWN`` are neither."""
-        found: Ints = match(self.bytes, self.begins, self.ends, known.bytes, known.begins, known.ends)
-        return found
+        codes: Ints = match(self.bytes, self.begins, self.ends, known.bytes, known.begins, known.ends)
+        return codes

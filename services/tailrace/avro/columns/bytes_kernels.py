@@ -17,18 +17,16 @@ HEAD = 5
 
 @kernel(f"int64[::1]({_BYTES}, {_INTS}, {_INTS}, {_BYTES}, {_INTS}, {_INTS})")
 def match(data: Any, begins: Any, ends: Any, known: Any, known_begins: Any, known_ends: Any) -> Any:
-    """By stretch of ``data``, which stretch of ``known`` has the same bytes: -1 for one that begins at -1, -2 where
-    none has.
-    """
+    """By stretch of ``data``, which of ``known`` has the same bytes: -2 where none, -1 for one that begins at -1."""
     rows = len(begins)
-    found = np.empty(rows, dtype=np.int64)
+    numbers = np.empty(rows, dtype=np.int64)
     for row in range(rows):
         begin = begins[row]
         if begin < 0:
-            found[row] = -1
+            numbers[row] = -1
             continue
         size = ends[row] - begin
-        found[row] = -2
+        numbers[row] = -2
         for number in range(len(known_begins)):
             other = known_begins[number]
             if known_ends[number] - other != size:
@@ -37,9 +35,9 @@ def match(data: Any, begins: Any, ends: Any, known: Any, known_begins: Any, know
             while at < size and data[begin + at] == known[other + at]:
                 at += 1
             if at == size:
-                found[row] = number
+                numbers[row] = number
                 break
-    return found
+    return numbers
 
 
 _CRC_32 = np.arange(256, dtype=np.uint64)
@@ -50,13 +48,13 @@ for _ in range(8):
 @kernel(f"uint64[::1]({_BYTES}, {_INTS}, {_INTS})")
 def checksums(data: Any, begins: Any, ends: Any) -> Any:
     """CRC-32 of each stretch, as in zlib."""
-    found = np.empty(len(begins), dtype=np.uint64)
+    sums = np.empty(len(begins), dtype=np.uint64)
     for row in range(len(begins)):
         so_far = np.uint64(0xFFFFFFFF)
         for at in range(begins[row], ends[row]):
             so_far = _CRC_32[(so_far ^ np.uint64(data[at])) & np.uint64(0xFF)] ^ so_far >> np.uint64(8)
-        found[row] = so_far ^ np.uint64(0xFFFFFFFF)
-    return found
+        sums[row] = so_far ^ np.uint64(0xFFFFFFFF)
+    return sums
 
 
 @kernel(f"Tuple((int64[::1], int64[::1]))({_BYTES}, {_INTS}, {_INTS})")
@@ -65,7 +63,7 @@ def distinct(data: Any, begins: Any, ends: Any) -> Any:
     stretch of each number. Made for few that differ.
     """
     rows = len(begins)
-    found = np.full(rows, -1, dtype=np.int64)
+    numbers = np.full(rows, -1, dtype=np.int64)
     firsts = np.empty(rows, dtype=np.int64)
     count = 0
     last = 0
@@ -83,13 +81,13 @@ def distinct(data: Any, begins: Any, ends: Any) -> Any:
             while at < size and data[begin + at] == data[other + at]:
                 at += 1
             if at == size:
-                found[row] = last = number
+                numbers[row] = last = number
                 break
-        if found[row] < 0:
+        if numbers[row] < 0:
             firsts[count] = row
-            found[row] = last = count
+            numbers[row] = last = count
             count += 1
-    return found, firsts[:count].copy()
+    return numbers, firsts[:count].copy()
 
 
 @kernel(f"uint8[::1]({_BYTES}, {_INTS}, {_INTS})")
@@ -101,22 +99,22 @@ def marshalled(data: Any, begins: Any, ends: Any) -> Any:
     total = HEAD
     for row in range(rows):
         total += HEAD + ends[row] - begins[row] if begins[row] >= 0 else 1
-    found = np.empty(total, dtype=np.uint8)
-    found[0] = LIST
+    buffer = np.empty(total, dtype=np.uint8)
+    buffer[0] = LIST
     for place in range(4):
-        found[1 + place] = rows >> (8 * place) & 0xFF
+        buffer[1 + place] = rows >> (8 * place) & 0xFF
     at = np.uint64(HEAD)
     for row in range(rows):
         if begins[row] < 0:
-            found[at] = NONE
+            buffer[at] = NONE
             at += np.uint64(1)
             continue
         begin, size = np.uint64(begins[row]), np.uint64(ends[row] - begins[row])
-        found[at] = TEXT
+        buffer[at] = TEXT
         for place in range(np.uint64(4)):
-            found[at + np.uint64(1) + place] = size >> (np.uint64(8) * place) & np.uint64(0xFF)
+            buffer[at + np.uint64(1) + place] = size >> (np.uint64(8) * place) & np.uint64(0xFF)
         at += np.uint64(HEAD)
         for place in range(size):
-            found[at + place] = data[begin + place]
+            buffer[at + place] = data[begin + place]
         at += size
-    return found
+    return buffer

@@ -35,15 +35,13 @@ class CategoricalColumn(NamedTuple):
 
     def isin(self, values: Collection[str]) -> NDArray[np.bool_]:
         """Where the text is one of these."""
-        found: NDArray[np.bool_] = np.array([*(value in values for value in self.known), False])[self.codes]
-        return found
+        return np.array([*(value in values for value in self.known), False]).take(self.codes)
 
     def in_terms_of(self, known: Sequence[str]) -> NDArray[np.int64]:
         """The codes as numbers in another list of texts; below -1 where the text is not in it."""
         numbers = {value: number for number, value in enumerate(known)}
         table = [numbers.get(value, UNKNOWN - 1) for value in self.known]
-        found: NDArray[np.int64] = np.array([*table, UNKNOWN])[self.codes]
-        return found
+        return np.array([*table, UNKNOWN]).take(self.codes)
 
     def where(self, condition: NDArray[np.bool_], other: CategoricalColumn) -> CategoricalColumn:
         """This where the condition is true, and the other elsewhere."""
@@ -52,9 +50,8 @@ class CategoricalColumn(NamedTuple):
 
     def objects(self) -> NDArray[Any]:
         """The texts themselves, None where unknown."""
-        found: NDArray[Any] = np.array([*self.known, None], dtype=np.object_)[self.codes]
-        return found
+        return np.array([*self.known, None], dtype=np.object_).take(self.codes)
 
     def tolist(self) -> list[str | None]:
-        found: list[str | None] = self.objects().tolist()
-        return found
+        texts: list[str | None] = self.objects().tolist()
+        return texts

@@ -40,17 +40,14 @@ class Column(NamedTuple):
 
 
 class Pieces(NamedTuple):
-    """Consecutive fields of every row as they are written: the distinct ``values``, and which of them each row has
-    (-1 where it is not decoded)."""
+    """Consecutive fields as they are written: the distinct ``values``, and which each row has (-1: not decoded)."""
 
     values: list[bytes]
     at: Ints
 
 
 class DecodedColumns(NamedTuple):
-    """``columns`` by field, and ``good``: which rows they are of (None if all). Other rows hold nothing of
-    meaning. ``pieces`` are those asked for.
-    """
+    """``columns`` by field, of the ``good`` rows (None: all), others mean nothing; ``pieces`` are those asked for."""
 
     columns: dict[str, Column]
     good: Mask | None
@@ -157,17 +154,17 @@ class ColumnDecoder:
         columns = {}
         everywhere: list[bool] = present.all(axis=1).tolist()  # type: ignore[assignment]
         for number, (name, array, where) in enumerate(self._columns):
-            there = None if everywhere[number] else present[number]
+            mask = None if everywhere[number] else present[number]
             if array == _TEXTS:
-                first = begins[where] if there is None else np.where(there, begins[where], -1)
-                columns[name] = Column(BytesColumn(spans.data, first, ends[where]), there)
+                first = begins[where] if mask is None else np.where(mask, begins[where], -1)
+                columns[name] = Column(BytesColumn(spans.data, first, ends[where]), mask)
             else:
-                columns[name] = Column((doubles if array == _DOUBLES else longs)[where], there)
+                columns[name] = Column((doubles if array == _DOUBLES else longs)[where], mask)
         pieces = Pieces([], np.zeros(0, dtype=np.int64))
         if self._pieces:
             at, firsts = distinct(spans.bytes, piece_begins, piece_ends)
-            found = [bytes(spans.data[piece_begins[row] : piece_ends[row]]) for row in firsts.tolist()]
-            pieces = Pieces(found, at)
+            contents = [bytes(spans.data[piece_begins[row] : piece_ends[row]]) for row in firsts.tolist()]
+            pieces = Pieces(contents, at)
         return DecodedColumns(columns, None if good.all() else good, pieces)
 
 
@@ -270,12 +267,11 @@ def _type(schema: Any, name: str, names: dict[str, _Type]) -> _Type:
         case {"type": "array", "items": of}:
             return _Blocks((_type(of, name, names),))
         case {"type": "record", "fields": fields}:
-            found = _Record(
-                tuple((f["name"], _type(f["type"], f"{name}.{f['name']}", names)) for f in fields)
-            )
+            types = tuple((f["name"], _type(f["type"], f"{name}.{f['name']}", names)) for f in fields)
             space = schema.get("namespace")
-            names[schema["name"] if space is None else f"{space}.{schema['name']}"] = found
-            return found
+            full_name = schema["name"] if space is None else f"{space}.{schema['name']}"
+            names[full_name] = _Record(types)
+            return names[full_name]
         case str() if schema in names:
             return names[schema]
     raise ValueError(f"field {name} is of a type that is not read by columns: {schema}")

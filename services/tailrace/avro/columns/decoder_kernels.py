@@ -33,21 +33,21 @@ _INTS = "Array(int64, 1, 'A', readonly=True)"
 @kernel(f"int64[::1]({_BYTES}, {_INTS}, {_INTS})")
 def schema_ids(data: Any, begins: Any, ends: Any) -> Any:
     """The schema id in the header of each value in wire format; -1 where it has no such header."""
-    found = np.full(len(begins), -1, dtype=np.int64)
+    ids = np.full(len(begins), -1, dtype=np.int64)
     for row in range(len(begins)):
         at = begins[row]
         if ends[row] - at >= 5 and data[at] == 0:
             number = 0
             for place in range(1, 5):
                 number = number << 8 | data[at + place]
-            found[row] = number
-    return found
+            ids[row] = number
+    return ids
 
 
 @kernel(f"Tuple((int64, int64))({_BYTES}, int64, int64)")
 def read_long(data: Any, at: Any, end: Any) -> Any:
     """A zig-zag number of at most ten bytes, none more than it needs, and where it ends: -1 if it is broken."""
-    found = np.uint64(0)
+    zig_zag = np.uint64(0)
     for place in range(_MOST_VARINT):
         if at >= end:
             return 0, -1
@@ -57,9 +57,9 @@ def read_long(data: Any, at: Any, end: Any) -> Any:
             return 0, -1
         if place == _MOST_VARINT - 1 and byte > 1:
             return 0, -1
-        found |= np.uint64(byte & 0x7F) << np.uint64(7 * place)
+        zig_zag |= np.uint64(byte & 0x7F) << np.uint64(7 * place)
         if byte < 0x80:
-            return np.int64(found >> np.uint64(1)) ^ -np.int64(found & np.uint64(1)), at
+            return np.int64(zig_zag >> np.uint64(1)) ^ -np.int64(zig_zag & np.uint64(1)), at
     return 0, -1
 
 
@@ -126,7 +126,7 @@ def decode(
     """
     rows = len(starts)
     good = np.ones(rows, dtype=np.bool_)
-    left = np.empty(DEEPEST, dtype=np.int64)
+    remaining = np.empty(DEEPEST, dtype=np.int64)
     doubles_of_bytes = np.empty(1, dtype=np.float64)
     eight = doubles_of_bytes.view(np.uint8)
     for row in range(rows):
@@ -184,11 +184,11 @@ def decode(
                 elif count < 0 or count > end - at:
                     fine = False
                 else:
-                    left[depth] = count
+                    remaining[depth] = count
                     depth += 1
             elif operation == NEXT:
-                left[depth - 1] -= 1
-                if left[depth - 1]:
+                remaining[depth - 1] -= 1
+                if remaining[depth - 1]:
                     step = target
                 else:
                     depth -= 1

@@ -21,14 +21,14 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 def key_positions(keys: Sequence[bytes], salt: str) -> NDArray[np.float64]:
     """Where each key lies in [0, 1): evenly spread, and under each salt as if drawn anew."""
-    spans = keys if isinstance(keys, BytesColumn) else BytesColumn.of(keys)
-    return _positions(checksums(spans.bytes, spans.begins, spans.ends), _start(salt))
+    column = keys if isinstance(keys, BytesColumn) else BytesColumn.of(keys)
+    return _positions(checksums(column.bytes, column.begins, column.ends), _start(salt))
 
 
 def source_positions(what: str, topic: str, partitions: Ints, offsets: Ints) -> NDArray[np.float64]:
     """Where each source lies in [0, 1), for each purpose as if drawn anew."""
-    those, which = distinct_numbers(partitions)
-    starts = np.array([_start(f"{what}|{topic}/{p}") for p in those.tolist()], dtype=np.uint64)
+    different, which = distinct_numbers(partitions)
+    starts = np.array([_start(f"{what}|{topic}/{p}") for p in different.tolist()], dtype=np.uint64)
     return _positions(offsets.astype(np.uint64), starts[which])
 
 

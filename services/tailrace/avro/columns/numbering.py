@@ -12,10 +12,10 @@ def distinct_numbers(numbers: Ints) -> tuple[Ints, Ints]:
 
     As ``np.unique`` says it, in a tenth of the time where the largest is not far above how many there are.
     """
-    most = int(numbers.max(initial=-1))
-    if most > 4 * len(numbers):
+    largest = int(numbers.max(initial=-1))
+    if largest > 4 * len(numbers):
         return np.unique(numbers, return_inverse=True)
-    found = np.flatnonzero(np.bincount(numbers))
-    places = np.empty(most + 1, dtype=np.int64)
-    places[found] = np.arange(len(found))
-    return found, places[numbers]
+    different = np.flatnonzero(np.bincount(numbers))
+    places = np.empty(largest + 1, dtype=np.int64)
+    places[different] = np.arange(len(different))
+    return different, places[numbers]
