@@ -6,6 +6,7 @@ import base64
 import json
 import logging
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
 
@@ -71,16 +72,15 @@ class OpenWindow:
         of_age = self.sums.get(cell.age, {})
         total = kind.add(of_age.get(cell.subject), cell.counts)
         changed_at = place if self.changed_at is None else self.changed_at
-        return replace(
-            self, sums={**self.sums, cell.age: {**of_age, cell.subject: total}}, changed_at=changed_at
-        )
+        sums = {**self.sums, cell.age: {**of_age, cell.subject: total}}
+        return replace(self, sums=sums, changed_at=changed_at)
 
     def up_to(self, kind: Windows, age: int) -> dict[str, Any]:
         """By subject, the sums over this age and all before."""
         total: dict[str, Any] = {}
         for at in sorted(self.sums):
-            for subject, some in self.sums[at].items() if at <= age else ():
-                total[subject] = kind.add(total[subject], kind.pack(some)) if subject in total else some
+            for subject, part in self.sums[at].items() if at <= age else ():
+                total[subject] = kind.add(total[subject], kind.pack(part)) if subject in total else part
         return dict(sorted(total.items()))
 
     def to_json(self, kind: Windows, offset: int) -> bytes:
@@ -105,16 +105,16 @@ class ModelWindows:
     """The windows of one model that are to be judged yet, and what is remembered beyond them.
 
     Attributes:
-        claims: how far partitions have been counted.
+        counted_to: up to which event time partitions have been counted.
         partitions: how many each topic of a lane has.
         memory: what the kind remembers, by stream.
-        kept_to, changed_at: as of a window, of claims and memory.
+        kept_to, changed_at: as of a window, of ``counted_to`` and memory.
         over: windows that were kept and are to be taken away.
         judged_to: by stream and contract, where not all that is due has been judged: up to which time of closing.
     """
 
     windows: dict[WindowKey, OpenWindow] = field(default_factory=dict)
-    claims: dict[PartitionProgress, int] = field(default_factory=dict)
+    counted_to: dict[PartitionProgress, int] = field(default_factory=dict)
     partitions: dict[str, int] = field(default_factory=dict)
     memory: dict[str, dict[str, Any]] = field(default_factory=dict)
     kept_to: int = 0
@@ -123,15 +123,7 @@ class ModelWindows:
     judged_to: dict[str, int] = field(default_factory=dict)
 
     def copy(self) -> ModelWindows:
-        return replace(
-            self,
-            windows=dict(self.windows),
-            claims=dict(self.claims),
-            partitions=dict(self.partitions),
-            memory=dict(self.memory),
-            over=list(self.over),
-            judged_to=dict(self.judged_to),
-        )
+        return ModelWindows(**{name: copy(value) for name, value in vars(self).items()})
 
     # Counting ---
 
@@ -142,35 +134,34 @@ class ModelWindows:
             Unavailable: a cell's contract is not known yet. Nothing is taken in then.
         """
         self.partitions[part["lane"]] = part["partitions"]
-        frontiers: dict[tuple[str, str], int] = {}
+        stream_times: dict[tuple[str, str], int] = {}
         cells = [Cell(**cell) for cell in part["cells"]]
         for cell in cells:
             contract = _contract(kind, cell.contract_digest)
-            frontiers[cell.stream, cell.contract_digest] = self._frontier(kind, contract, cell.stream)
+            stream_times[cell.stream, cell.contract_digest] = self._stream_time(kind, contract, cell.stream)
         for cell in cells:
             key = WindowKey(cell.stream, cell.contract_digest, cell.window_start)
             window = self.windows.get(key, OpenWindow())
             if place.offset < window.kept_to:
                 continue
             closes_at = kind.closes_at(_contract(kind, key.contract_digest), key.start, cell.age)
-            if not again and closes_at <= frontiers[cell.stream, cell.contract_digest]:
-                log.error(
-                    "counted after its window was judged", extra={"cell": str(cell._replace(counts=b""))}
-                )
+            if not again and closes_at <= stream_times[cell.stream, cell.contract_digest]:
+                which = str(cell._replace(counts=b""))
+                log.error("counted after its window was judged", extra={"cell": which})
                 continue
             self.windows[key] = window.plus(kind, cell, place)
         if place.offset < self.kept_to:
             return
         for claim in part["claims"]:
-            where = PartitionProgress(claim["topic"], claim["partition"], claim["stream"])
-            self.claims[where] = max(claim["time"], self.claims.get(where, NO_TIME))
+            progress = PartitionProgress(claim["topic"], claim["partition"], claim["stream"])
+            self.counted_to[progress] = max(claim["time"], self.counted_to.get(progress, NO_TIME))
         if self.changed_at is None:
             self.changed_at = place
 
-    def _frontier(self, kind: Windows, contract: AppliedContract, stream: str) -> int:
+    def _stream_time(self, kind: Windows, contract: AppliedContract, stream: str) -> int:
         """Up to where all partitions have been counted."""
         return min(
-            self.claims.get(PartitionProgress(topic, partition, stream), NO_TIME)
+            self.counted_to.get(PartitionProgress(topic, partition, stream), NO_TIME)
             for topic in kind.sources(contract, stream)
             for partition in range(self.partitions.get(topic.rpartition(".")[0], 1))
         )
@@ -178,16 +169,14 @@ class ModelWindows:
     # Judging ---
 
     def close(self, kind: Windows, model: str, budget: Budget) -> list[Record]:
-        """Judges what can be judged, in an order that does not depend on how it came to be; as far as the budget goes,
-        and all that closes at one time, or nothing.
-        """
+        """Judges what is due, in the order of closing, as far as the budget goes; of one time all of it, or nothing."""
         records: list[Record] = []
         due = sorted(self._due(kind))
         self.judged_to = {}
         for at, (closes_at, _, _, age, key) in enumerate(due):
             if (budget.spent or budget.is_visited) and (at == 0 or due[at - 1].closes_at != closes_at):
-                for left in due[at:]:
-                    self.judged_to.setdefault(_stretch(left.key), left.closes_at - 1)
+                for later in due[at:]:
+                    self.judged_to.setdefault(_stretch(later.key), later.closes_at - 1)
                 break
             budget.visit()
             window = self.windows[key]
@@ -203,9 +192,7 @@ class ModelWindows:
         return records
 
     def forget_judged(self, kind: Windows) -> None:
-        """After history: everything that can be judged by these claims has been judged before, or the rest of it is
-        told by ``judged_to``.
-        """
+        """After history: what ``counted_to`` lets be judged has been judged before, as far as ``judged_to`` says."""
         for closes_at, _, _, age, key in sorted(self._due(kind)):
             if closes_at <= self.judged_to.get(_stretch(key), closes_at):
                 self._judged(kind, key, age)
@@ -214,10 +201,10 @@ class ModelWindows:
         due = []
         for key, window in self.windows.items():
             contract = _contract(kind, key.contract_digest)
-            frontier = self._frontier(kind, contract, key.stream)
+            stream_time = self._stream_time(kind, contract, key.stream)
             for age in range(window.next_age, kind.ages(contract)):
                 closes_at = kind.closes_at(contract, key.start, age)
-                if closes_at > frontier:
+                if closes_at > stream_time:
                     break
                 due.append(_Due(closes_at, key.start, key.contract_digest, age, key))
         return due
@@ -246,7 +233,7 @@ class ModelWindows:
 
         Args:
             offset: parts before this one are taken in.
-            all_memory: whether claims and memory are to be written in any case.
+            all_memory: whether ``counted_to`` and memory are to be written in any case.
         """
         kept: dict[str, bytes | None] = {}
         for key in self.over:
@@ -260,13 +247,9 @@ class ModelWindows:
                 budget.take(1, len(written))
                 self.windows[key] = replace(window, kept_to=offset, changed_at=None)
         if all_memory or (self.changed_at is not None and is_before(self.changed_at, before)):
-            claims = [[*where, time] for where, time in sorted(self.claims.items())]
-            state = {
-                "kept_to": offset,
-                "partitions": self.partitions,
-                "claims": claims,
-                "memory": self.memory,
-            }
+            claims = [[*progress, time] for progress, time in sorted(self.counted_to.items())]
+            state: dict[str, Any] = {"kept_to": offset, "partitions": self.partitions, "claims": claims}
+            state["memory"] = self.memory
             if self.judged_to:
                 state["judged_to"] = self.judged_to
             kept[""] = json.dumps(state).encode()
@@ -276,16 +259,15 @@ class ModelWindows:
     @classmethod
     def kept(cls, kind: Windows, state: Mapping[str, bytes]) -> Self:
         """What was written down, by name."""
-        found = cls()
+        windows = cls()
         for name, value in state.items():
             try:
-                found._take_kept(kind, name, value)
+                windows._take_kept(kind, name, value)
             except (ValueError, LookupError, TypeError, AttributeError, RecursionError, BadRecord) as error:
                 metrics.SKIPPED.labels(WINDOW_STATE, "corrupt").inc()
-                log.error(
-                    "left out what was kept of a window", extra={"window": name[:200], "why": repr(error)}
-                )
-        return found
+                which = {"window": name[:200], "why": repr(error)}
+                log.error("left out what was kept of a window", extra=which)
+        return windows
 
     def _take_kept(self, kind: Windows, name: str, value: bytes) -> None:
         if name:
@@ -295,15 +277,15 @@ class ModelWindows:
             self.windows[WindowKey(stream, digest, int(start))] = OpenWindow.from_json(kind, value)
             return
         known = json.loads(value)
-        claims = {PartitionProgress(*where): int(time) for *where, time in known["claims"]}
+        counted_to = {PartitionProgress(*progress): int(time) for *progress, time in known["claims"]}
         kept_to, partitions = int(known["kept_to"]), {str(k): int(v) for k, v in known["partitions"].items()}
         self.memory = {str(stream): dict(memory) for stream, memory in known["memory"].items()}
         self.judged_to = {str(name): int(time) for name, time in known.get("judged_to", {}).items()}
-        self.kept_to, self.partitions, self.claims = kept_to, partitions, claims
+        self.kept_to, self.partitions, self.counted_to = kept_to, partitions, counted_to
 
 
 def _stretch(key: WindowKey) -> str:
-    """The windows that are closed by the same clocks."""
+    """The windows that are closed by the same stream times."""
     return f"{key.stream}/{key.contract_digest}"
 
 
@@ -313,9 +295,7 @@ def is_before(place: PartPlace, other: PartPlace) -> bool:
 
 
 def _judge(kind: Windows, closed: Closed, memory: dict[str, Any]) -> WindowVerdict:
-    """What the kind makes of a window. One whose counts no honest counting makes is left out: it would end every
-    process that comes to it.
-    """
+    """A window's verdict. One whose counts no honest counting makes is left out: it would end every process."""
     try:
         return kind.judge(closed, memory)
     except (ArithmeticError, ValueError, LookupError, TypeError, BadRecord):

@@ -1,4 +1,4 @@
-"""The first stage of windows: partition clocks, and what a batch adds to which window."""
+"""The first stage of windows: stream times, and what a batch adds to which window."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tailrace.streaming.watermark_records import mark_stream, mark_time
 from tailrace.windows.kinds import NO_TIME, Cell, ReadRows, Times, Windows
 
 Clocks = Mapping[tuple[TopicPartition, str], int]
-"""The clock of each stream in each partition."""
+"""The stream time of each stream in each partition."""
 
 _MOST_BYTES = 1024 * 1024
 """Of counts in one part."""
 
 
 class CountedBatch(NamedTuple):
-    """What a batch comes to: cells by lane and model, clocks that moved, and messages that cannot be read."""
+    """What a batch comes to: cells by lane and model, stream times that moved, and messages that cannot be read."""
 
     cells: dict[tuple[str, str], list[Cell]]
     clocks: dict[tuple[TopicPartition, str], int]
@@ -30,7 +30,7 @@ class CountedBatch(NamedTuple):
 
 
 def count(windows: Windows, batch: Sequence[Message], clocks: Clocks) -> CountedBatch:
-    """Counts a batch of the lanes' topics, given the clocks before it."""
+    """Counts a batch of the lanes' topics, given the stream times before it."""
     counted = CountedBatch(defaultdict(list), {}, [])
     by_topic: dict[str, list[Message]] = defaultdict(list)
     for message in batch:
@@ -60,9 +60,8 @@ def _count_topic(
         streams = {own for other in windows.topics() if (own := windows.stream_of(other)) is not None}
         _move_by_marks(messages, is_row, clocks, counted, streams)
     else:
-        before = _move(
-            stream, topic, messages, _times(messages, is_row, read.times, read.bad), clocks, counted
-        )
+        times = _times(messages, is_row, read.times, read.bad)
+        before = _move(stream, topic, messages, times, clocks, counted)
     if rows:
         for model, cell in windows.count(topic, read, before[is_row]):
             counted.cells[lane.name, model].append(cell)
@@ -71,7 +70,7 @@ def _count_topic(
 def _honest(
     windows: Windows, topic: str, messages: Sequence[Message], counted: CountedBatch
 ) -> Sequence[Message]:
-    """The messages without those that have neither a value nor a mark, or a mark further ahead than any honest one."""
+    """The messages, without those that have neither a value nor a mark, or one further ahead than is honest."""
     lane = Lane.of(topic)
     applied = (each for history in windows.contracts().history.values() for each in history)
     ahead = max((a.contract.event_time.ahead_ms for a in applied if a.contract.lane == lane.name), default=0)
@@ -95,10 +94,10 @@ def _times(
     bad: Iterable[int],
 ) -> Times:
     """What each message says of the time; what cannot be read says nothing."""
-    told = row_times.copy()
-    told[list(bad)] = NO_TIME
+    good_times = row_times.copy()
+    good_times[list(bad)] = NO_TIME
     times = np.full(len(messages), NO_TIME, dtype=np.int64)
-    times[is_row] = told
+    times[is_row] = good_times
     for at in np.flatnonzero(~is_row).tolist():
         time = mark_time(messages[at])
         if time is not None:
@@ -109,17 +108,17 @@ def _times(
 def _move(
     stream: str, topic: str, messages: Sequence[Message], times: Times, clocks: Clocks, counted: CountedBatch
 ) -> Times:
-    """Moves the clocks of a stream's topic; returns what they were before each message."""
+    """Moves the stream times of a stream's topic; returns what they were before each message."""
     before = np.empty(len(messages), dtype=np.int64)
     partitions = np.array([message.partition() for message in messages])
     for partition in np.unique(partitions).tolist():
         at = np.flatnonzero(partitions == partition)
         key = TopicPartition(topic, partition), stream
-        clock = clocks.get(key, NO_TIME)
-        told = np.maximum.accumulate(np.concatenate(([clock], times[at])))
-        before[at] = told[:-1]
-        if told[-1] > clock:
-            counted.clocks[key] = int(told[-1])
+        stream_time = clocks.get(key, NO_TIME)
+        stream_times = np.maximum.accumulate(np.concatenate(([stream_time], times[at])))
+        before[at] = stream_times[:-1]
+        if stream_times[-1] > stream_time:
+            counted.clocks[key] = int(stream_times[-1])
     return before
 
 
@@ -141,7 +140,7 @@ def _move_by_marks(
 
 
 def crosses(windows: Windows, contracts: Sequence[AppliedContract], before: int, after: int) -> bool:
-    """Whether a clock that moves passes a time at which windows of these contracts are judged."""
+    """Whether a stream time that moves passes a time at which windows of these contracts are judged."""
     for contract in contracts:
         length = windows.length_ms(contract)
         for age in range(windows.ages(contract)):
@@ -158,18 +157,15 @@ def parts(
 
     The claims come last, since they say that all before is counted.
     """
-    claims = [
-        {"topic": tp.topic, "partition": tp.partition, "stream": stream, "time": time}
-        for (tp, stream), time in sorted(clocks.items())
-    ]
+    claims = [{**tp._asdict(), "stream": name, "time": time} for (tp, name), time in sorted(clocks.items())]
     head = {"kind": kind, "model": model, "lane": lane, "partitions": partitions}
-    found: list[dict[str, Any]] = []
-    some: list[dict[str, Any]] = []
+    full_parts: list[dict[str, Any]] = []
+    rest: list[dict[str, Any]] = []
     size = 0
     for cell in sorted(cells):
-        if some and size + len(cell.counts) > _MOST_BYTES:
-            found.append({**head, "claims": [], "cells": some})
-            some, size = [], 0
-        some.append(cell._asdict())
+        if rest and size + len(cell.counts) > _MOST_BYTES:
+            full_parts.append({**head, "claims": [], "cells": rest})
+            rest, size = [], 0
+        rest.append(cell._asdict())
         size += len(cell.counts)
-    return [*found, {**head, "claims": claims, "cells": some}]
+    return [*full_parts, {**head, "claims": claims, "cells": rest}]

@@ -1,9 +1,9 @@
 """Event-time windows: what a kind of them (drift, performance) supplies, and what `WindowedProcessor` makes of it.
 
-A window is counted in parts: each batch of each instance adds cells to windows, and says how far it has counted
-each partition. The parts of a model come together in one place, where a window is judged once every partition has
-been counted far enough. Nothing of it depends on how partitions interleave: cells add up in any order, and windows
-are judged in an order of their own.
+A window is counted in parts: each batch of each instance adds cells to windows, and says how far it has counted each
+partition. The parts of a model come together in one place, where a window is judged once every partition has been
+counted far enough. Nothing of it depends on how partitions interleave: cells add up in any order, and windows are
+judged in an order of their own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Times = NDArray[np.int64]
 """Event times in milliseconds."""
 
 NO_TIME = -(2**62)
-"""Before all event times: the clock of a partition that has told none."""
+"""Before all event times: the stream time of a partition that has shown none."""
 
 
 class ReadRows(NamedTuple):
@@ -37,7 +37,7 @@ class Cell(NamedTuple):
     """What is added to one window.
 
     Attributes:
-        stream: ``predictions`` or ``shadow-predictions``: whose clocks close the window.
+        stream: ``predictions`` or ``shadow-predictions``: whose stream times close the window.
         contract_digest: the contract that the counted predictions were made under; it says how long a window is.
         window_start: aligned to the epoch; see `window_starts`.
         age: index of the first of the kind's ages at which the window is judged that sees this.
@@ -99,9 +99,7 @@ class Windows(Protocol):
         ...
 
     def stream_of(self, topic: str) -> str | None:
-        """The stream whose clock a topic's records and marks are; None where marks alone tell the time, and of
-        which stream.
-        """
+        """The stream whose time a topic's records move; None where watermark records alone do, each its stream's."""
         ...
 
     def sources(self, contract: AppliedContract, stream: str) -> Sequence[str]:
@@ -109,15 +107,15 @@ class Windows(Protocol):
         ...
 
     def read(self, topic: str, messages: Sequence[Message]) -> ReadRows:
-        """Reads messages of a topic, of several partitions, marks left out. Raises ``Unavailable``."""
+        """Reads messages of a topic, of several partitions, without watermark records. Raises ``Unavailable``."""
         ...
 
     def count(self, topic: str, rows: ReadRows, before: Times) -> Sequence[tuple[str, Cell]]:
         """The cells of the rows that are not bad, each with its model, as few as may be.
 
-        ``before`` is the clock of each row's partition before the row: the largest event time so far, `NO_TIME`
-        where there was none (and where ``stream_of`` is None). A row must go to a cell whose ``closes_at`` is
-        later than ``before``; so one that is late has to be counted elsewhere.
+        ``before`` is the stream time of each row's partition before the row, `NO_TIME` where there was none (and where
+        ``stream_of`` is None). A row must go to a cell whose ``closes_at`` is later than ``before``; so one that is
+        late has to be counted elsewhere.
         """
         ...
 
@@ -130,8 +128,8 @@ class Windows(Protocol):
         ...
 
     def closes_at(self, contract: AppliedContract, window_start: int, age: int) -> int:
-        """The clock that all partitions have to reach before the window is judged at an age; rises with age, and is
-        the same distance from the start of every window.
+        """The stream time that all partitions have to reach before the window is judged at an age; rises with age, and
+        is the same distance from the start of every window.
         """
         ...
 

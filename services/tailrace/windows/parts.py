@@ -32,7 +32,6 @@ class PartReader:
         self._kind = kind
         self._codec = codec
         self._partitions = partitions
-        self._counts: dict[str, int] = {}
         self._looked_for: set[tuple[str, str]] = set()
 
     def read(self, message: Message) -> WindowPartRecord | None:
@@ -46,9 +45,8 @@ class PartReader:
             self._check(part, message.timestamp()[1])
         except BadRecord as bad:
             metrics.SKIPPED.labels(message.topic(), bad.code).inc()
-            log.warning(
-                "skipped a part of windows", extra={"at": str(RecordRef.of(message)), "why": str(bad)}
-            )
+            where = {"at": str(RecordRef.of(message)), "why": str(bad)}
+            log.warning("skipped a part of windows", extra=where)
             return None
         return part
 
@@ -57,7 +55,7 @@ class PartReader:
         contracts = self._contracts(part["model"], lane, {cell.contract_digest for cell in cells})
         topics = sorted(topic for topic in self._kind.topics() if topic.rpartition(".")[0] == lane)
         streams = {stream for topic in topics if (stream := self._kind.stream_of(topic)) is not None}
-        partitions = self._count(topics[0])
+        partitions = self._partitions(topics[0])
         _require(part["partitions"] == partitions, "partitions", f"lane {lane} has {partitions} partitions")
         ahead = max(applied.contract.event_time.ahead_ms for applied in contracts.values())
         latest = appended + ahead
@@ -77,28 +75,22 @@ class PartReader:
 
     def _contracts(self, model: str, lane: str, digests: set[str]) -> dict[str, AppliedContract]:
         """The model's contracts on a lane, by digest."""
-        wanted = digests or {""}
-        new = {(model, digest) for digest in wanted} - self._looked_for
-        found = self._on(model, lane)
-        if new and (not found or digests - found.keys()):
+        new = {(model, digest) for digest in digests or {""}} - self._looked_for
+        contracts = self._on(model, lane)
+        if new and (not contracts or digests - contracts.keys()):
             self._kind.look_again()
             if len(self._looked_for) < _MOST_LOOKED_FOR:
                 self._looked_for |= new
-            found = self._on(model, lane)
-        lacking = digests - found.keys()
-        if not found or lacking:
+            contracts = self._on(model, lane)
+        lacking = digests - contracts.keys()
+        if not contracts or lacking:
             reason = f"no contract of {model[:100]!r} on {lane[:100]!r} has the digest {min(lacking, default='')[:12]}"
             raise BadRecord("unknown-contract", reason)
-        return found
+        return contracts
 
     def _on(self, model: str, lane: str) -> dict[str, AppliedContract]:
         history = self._kind.contracts().history.get(model, ())
         return {applied.digest: applied for applied in history if applied.contract.lane == lane}
-
-    def _count(self, topic: str) -> int:
-        if topic not in self._counts:
-            self._counts[topic] = self._partitions(topic)
-        return self._counts[topic]
 
 
 _MOST_LOOKED_FOR = 10_000

@@ -1,10 +1,9 @@
-"""Windows as a service's logic: both stages, and what is kept of them between processes.
+"""Windows as a processor: both stages, and what is kept of them between processes.
 
-Each batch of lane topics becomes parts on ``tailrace.window-parts``; parts become open windows and, when all
-partitions are counted far enough, what the kind makes of closed ones. A partition's clocks are kept in the metadata
-of its committed offset. Open windows are read again from the parts, from an offset that the metadata of the parts'
-partition says; what is older than that, and what is remembered beyond open windows, is kept on
-``tailrace.window-state``.
+Each batch of lane topics becomes parts on ``tailrace.window-parts``; parts become open windows and, when all partitions
+are counted far enough, what the kind makes of closed ones. A partition's stream times are kept in the metadata of its
+committed offset. Open windows are read again from the parts, from an offset that the metadata of the parts' partition
+says; what is older than that, and what is remembered beyond open windows, is kept on ``tailrace.window-state``.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class _Draft(NamedTuple):
     paused: dict[TopicPartition, PausedPartition]
     metadata_of: dict[TopicPartition, str]
     clocks: dict[tuple[TopicPartition, str], int]
-    told: dict[tuple[TopicPartition, str], int]
+    claimed: dict[tuple[TopicPartition, str], int]
     windows: _Open
     ends: dict[int, PartPlace]
     more: dict[int, bool]
@@ -79,8 +78,8 @@ class WindowedProcessor:
         self._reader = PartReader(windows, codec, self._count_partitions)
         self._counts: dict[str, int] = {}
         self._clocks: dict[tuple[TopicPartition, str], int] = {}
-        # For how many contracts of the lane a clock was told last.
-        self._told: dict[tuple[TopicPartition, str], int] = {}
+        # For how many contracts of the lane a stream time was claimed last.
+        self._claimed: dict[tuple[TopicPartition, str], int] = {}
         self._bounds = bounds
         self._open: _Open = {}
         # By partition of the parts: up to where they were taken in, and whether more can be made of them.
@@ -90,7 +89,7 @@ class WindowedProcessor:
         self._kept: dict[int, dict[str, bytes | None]] = {}
         self._parts: dict[int, list[Message]] = {}
 
-    # The seam to the loop ---
+    # What the runner calls ---
 
     def control_topics(self) -> Sequence[str]:
         return self._kind.control_topics()
@@ -131,14 +130,11 @@ class WindowedProcessor:
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
         gone = set(partitions)
         self._clocks = {key: time for key, time in self._clocks.items() if key[0] not in gone}
-        self._told = {key: contracts for key, contracts in self._told.items() if key[0] not in gone}
+        self._claimed = {key: contracts for key, contracts in self._claimed.items() if key[0] not in gone}
+        states: tuple[dict[int, Any], ...] = (self._open, self._ends, self._more, self._kept, self._parts)
         for tp in gone:
-            if tp.topic == WINDOW_PARTS:
-                self._open.pop(tp.partition, None)
-                self._ends.pop(tp.partition, None)
-                self._more.pop(tp.partition, None)
-                self._kept.pop(tp.partition, None)
-                self._parts.pop(tp.partition, None)
+            for state in states if tp.topic == WINDOW_PARTS else ():
+                state.pop(tp.partition, None)
 
     def due(self) -> bool:
         return bool(self._kept) or any(self._more.values())
@@ -166,7 +162,7 @@ class WindowedProcessor:
 
     def _apply(self, draft: _Draft) -> None:
         self._clocks.update(draft.clocks)
-        self._told.update(draft.told)
+        self._claimed.update(draft.claimed)
         for partition, models in draft.windows.items():
             self._open[partition].update(models)
         self._ends.update(draft.ends)
@@ -183,52 +179,52 @@ class WindowedProcessor:
         counted = count(self._kind, messages, self._clocks)
         draft.dead_letters.extend(counted.dead_letters)
         draft.clocks.update(counted.clocks)
-        self._tell_clocks(messages, draft)
+        self._keep_clocks(messages, draft)
         contracts = self._contracts_by_lane()
-        for topic in sorted({message.topic() for message in messages}):
-            lane = topic.rpartition(".")[0]
-            if lane not in self._counts:
-                self._counts[lane] = self._count_partitions(topic)
-        for lane in sorted({message.topic().rpartition(".")[0] for message in messages}):
+        topics = {message.topic().rpartition(".")[0]: message.topic() for message in messages}
+        for lane, topic in sorted(topics.items()):
+            partitions = self._count_partitions(topic)
             claims = self._claims(lane, contracts[lane], counted.clocks)
-            draft.told.update(dict.fromkeys(claims, len(contracts[lane])))
+            draft.claimed.update(dict.fromkeys(claims, len(contracts[lane])))
             for model in sorted({applied.model for applied in contracts[lane]}):
                 cells = counted.cells.get((lane, model), ())
                 if cells or claims:
-                    made = parts(self._kind.kind, model, lane, self._counts[lane], cells, claims)
+                    made = parts(self._kind.kind, model, lane, partitions, cells, claims)
                     draft.records.extend(map(self._part, made))
 
     def _contracts_by_lane(self) -> dict[str, list[AppliedContract]]:
         """All that ever were in force."""
-        found: dict[str, list[AppliedContract]] = defaultdict(list)
+        contracts: dict[str, list[AppliedContract]] = defaultdict(list)
         for history in self._kind.contracts().history.values():
             for applied in history:
-                found[applied.contract.lane].append(applied)
-        return found
+                contracts[applied.contract.lane].append(applied)
+        return contracts
 
     def _claims(
         self, lane: str, contracts: Sequence[AppliedContract], moved: Clocks
     ) -> dict[tuple[TopicPartition, str], int]:
-        """The clocks that matter: those that have come to where a window may be judged, and those of which that is
-        not known, since the partition or a contract is new here.
+        """The stream times that matter: those that have come to where a window may be judged, and those of which that
+        is not known, since the partition or a contract is new here.
         """
         return {
             key: time
             for key, time in {**self._clocks, **moved}.items()
             if key[0].topic.rpartition(".")[0] == lane
             and (
-                self._told.get(key) != len(contracts)
+                self._claimed.get(key) != len(contracts)
                 or crosses(self._kind, contracts, self._clocks.get(key, NO_TIME), time)
             )
         }
 
     def _count_partitions(self, topic: str) -> int:
-        try:
-            return self._partitions(topic)
-        except Retriable as error:
-            raise Unavailable(str(error)) from error
+        if topic not in self._counts:
+            try:
+                self._counts[topic] = self._partitions(topic)
+            except Retriable as error:
+                raise Unavailable(str(error)) from error
+        return self._counts[topic]
 
-    def _tell_clocks(self, messages: Sequence[Message], draft: _Draft) -> None:
+    def _keep_clocks(self, messages: Sequence[Message], draft: _Draft) -> None:
         facts: dict[TopicPartition, dict[str, int]] = defaultdict(dict)
         for (tp, stream), time in {**self._clocks, **draft.clocks}.items():
             facts[tp][stream] = time
@@ -249,18 +245,18 @@ class WindowedProcessor:
         if messages:
             end, appended = messages[-1].offset() + 1, messages[-1].timestamp()[1]
         for message in messages:
-            if not _is_of(self._kind, message):
-                continue
-            if (part := self._reader.read(message)) is None:
+            part = self._reader.read(message) if _is_of(self._kind, message) else None
+            if part is None:
                 continue
             model = part["model"]
             if model not in touched:
                 touched[model] = models[model].copy() if model in models else ModelWindows()
             try:
                 touched[model].add(self._kind, part, _place(message))
-            except Unavailable as away:
+            except Unavailable as unavailable:
                 end = message.offset()
-                draft.paused[TopicPartition(WINDOW_PARTS, partition)] = PausedPartition(end, str(away))
+                paused = PausedPartition(end, str(unavailable))
+                draft.paused[TopicPartition(WINDOW_PARTS, partition)] = paused
                 break
         before = PartPlace(end - self._keep_after, appended - KEEP_AFTER_MS)
         for model, windows in models.items():
@@ -295,11 +291,9 @@ class WindowedProcessor:
                     states[model][name[0] if name else ""] = value
             models = {model: ModelWindows.kept(self._kind, state) for model, state in states.items()}
             for message in self._parts[partition]:
-                if (part := self._reader.read(message)) is None:
-                    continue
-                models.setdefault(part["model"], ModelWindows()).add(
-                    self._kind, part, _place(message), again=True
-                )
+                if (part := self._reader.read(message)) is not None:
+                    windows = models.setdefault(part["model"], ModelWindows())
+                    windows.add(self._kind, part, _place(message), again=True)
             for windows in models.values():
                 windows.forget_judged(self._kind)
             self._open[partition] = models
