@@ -33,7 +33,7 @@ def alert_record(
 
     Args:
         kind: one of `ALERT_KINDS`, which says that the service raises it.
-        alert_id: the same for the raising and the resolving record, and for the same thing said twice.
+        alert_id: the same for the raising and the resolving record, and where it is sent again.
         summary: a sentence for people, with what to do next.
         at: the event time of what it is about, in ms.
         source: the record that it is about, where there is one.
@@ -72,10 +72,10 @@ def open_alert_record(
     Args:
         window: start and end of the window that says so. The detail names both, and since when the alert is open.
     """
-    about = dict(detail or {})
+    details = dict(detail or {})
     if window is not None:
         start, end = window
-        about |= {"since": str(alert["since"]), "window_start": str(start), "window_end": str(end)}
+        details |= {"since": str(alert["since"]), "window_start": str(start), "window_end": str(end)}
     return alert_record(
         kind,
         alert["id"],
@@ -86,6 +86,6 @@ def open_alert_record(
         model=model,
         version=version,
         state="raised" if resolved_at is None else "resolved",
-        detail=about,
+        detail=details,
         source=source,
     )

@@ -15,7 +15,7 @@ OpenAlerts = dict[str, Any]
 def raise_or_renew(
     open_alerts: OpenAlerts, key: str, alert_id: str, severity: str, *, since: int, at: int, silence_ms: int
 ) -> dict[str, Any] | None:
-    """Notes that a window, which ends (or is judged) at ``at``, says so; the alert if it is to be sent now."""
+    """Notes what a window found that ends (or is judged) at ``at``; the alert if it is to be sent now."""
     alert = open_alerts.get(key) or {"id": alert_id, "since": since, "at": at, "last_sent_at": None}
     is_silent = alert["last_sent_at"] is not None and at - alert["last_sent_at"] < silence_ms
     if is_silent and alert["severity"] == severity:

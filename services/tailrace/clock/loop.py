@@ -1,4 +1,4 @@
-"""Tells silent partitions the time, once a second, in the lanes that live in wall time."""
+"""Writes watermark records into silent partitions, once a second, in the lanes that live in wall time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tailrace.errors import BadRecord, TailraceError, Unavailable
 from tailrace.runtime.service import Service
 from tailrace.streaming.backends.abstract import Fatal, LogError
 from tailrace.streaming.backends.kafka.clients import BoundedProducer
-from tailrace.streaming.backends.kafka.errors import kind
+from tailrace.streaming.backends.kafka.errors import log_errors
 from tailrace.streaming.backends.kafka.reading import Ends, TopicReader
 from tailrace.streaming.records import Message, Record
 from tailrace.streaming.time_source import WaitingClock
@@ -32,7 +32,7 @@ _FLUSH_S = 10.0
 
 
 class ClockLoop:
-    """See README.md. Needs no group: a mark said twice says nothing new, so that several instances do no harm."""
+    """See README.md. Needs no group: a watermark record twice says nothing new, so several instances do no harm."""
 
     def __init__(self, service: Service, clock: WaitingClock) -> None:
         self._service, self._clock = service, clock
@@ -44,33 +44,22 @@ class ClockLoop:
         self._requests: TopicReader | None = None
         self._watched: frozenset[str] = frozenset()
         self._ends = Ends(service.connection)
-        self._producer = BoundedProducer(
-            {
-                **service.connection.kafka,
-                "client.id": service.instance,
-                "linger.ms": 5,
-                "logger": log,
-            }
-        )
+        own = {"client.id": service.instance, "linger.ms": 5, "logger": log}
+        self._producer = BoundedProducer({**service.connection.kafka, **own})
         self.waiting: str | None = "reading the contracts"
         self.alive_ns = clock.perf_ns()
 
     def run(self) -> None:
         while not self._service.stop.is_set():
             try:
-                self._tick()
+                with log_errors():
+                    self._tick()
                 self.waiting = None
-            except (Unavailable, LogError, TailraceError) as away:
-                if isinstance(away, Fatal):
+            except (Unavailable, LogError, TailraceError) as error:
+                if isinstance(error, Fatal):
                     raise
-                self.waiting = str(away)
-                log.warning("the next second again", extra={"reason": str(away)})
-            except KafkaException as error:
-                found = kind(error)
-                if isinstance(found, Fatal):
-                    raise found from error
-                self.waiting = str(found)
-                log.warning("the next second again", extra={"reason": str(found)})
+                self.waiting = str(error)
+                log.warning("the next second again", extra={"reason": str(error)})
             self.alive_ns = self._clock.perf_ns()
             self._service.stop.wait(TICK_S)
         for reader in (self._control, self._requests, self._ends):
@@ -82,8 +71,7 @@ class ClockLoop:
         self._read_control()
         lanes = {applied.contract.lane for applied in self._contracts.current.values()}
         self._claim(lanes - self._clocks.current.keys())
-        records = list(self._marks(lane for lane in sorted(lanes) if self._is_wall(lane)))
-        self._write(records)
+        self._write(list(self._watermarks(lane for lane in sorted(lanes) if self._is_wall(lane))))
 
     def _is_wall(self, lane: str) -> bool:
         clock = self._clocks.current.get(lane)
@@ -104,9 +92,8 @@ class ClockLoop:
         if topics != self._watched:
             if self._requests is not None:
                 self._requests.close()
-            self._requests = (
-                TopicReader(self._service.connection, sorted(topics), from_end=True) if topics else None
-            )
+            connection = self._service.connection
+            self._requests = TopicReader(connection, sorted(topics), from_end=True) if topics else None
             self._watched = topics
         if self._requests is None:
             return
@@ -138,7 +125,7 @@ class ClockLoop:
                 return appended if time is None else time
         return None
 
-    def _marks(self, lanes: Iterator[str]) -> Iterator[Record]:
+    def _watermarks(self, lanes: Iterator[str]) -> Iterator[Record]:
         topics = [t for lane in map(Lane, lanes) for t in (lane.requests, lane.labels, lane.actions)]
         ends = self._ends.of(topics) if topics else {}
         for partition, time in self._silence.broken_at(ends, self._clock.now_ms()).items():
@@ -149,6 +136,6 @@ class ClockLoop:
             self._producer.deliver(records, _FLUSH_S)
         except KafkaException as failed:
             if len(self._producer):
-                # They may arrive all the same; the next ones say the same and more.
+                # They may arrive all the same; the next ones are as late, or later.
                 self._producer.renew()
             raise Unavailable(f"Kafka did not take the marks: {failed.args[0].str()}") from failed

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tailrace.streaming.records import TopicPartition
 
 SILENT_MS = 5_000
-"""A partition into which nothing came for so long is told the time."""
+"""A partition into which nothing came for so long gets a watermark record."""
 LIVE_WITHIN_MS = 10 * 60_000
 """A request whose event time is so near its append time is one of now."""
 LIVE_FOR_MS = 60_000
@@ -26,23 +26,23 @@ class Silence:
     seen: dict[TopicPartition, tuple[int, int]] = field(default_factory=dict)
 
     def broken_at(self, ends: Mapping[TopicPartition, int], now_ms: int) -> dict[TopicPartition, int]:
-        """The partitions to mark, each with the time to tell it.
+        """The partitions that get a watermark record, each with its event time.
 
         It is as long ago as the silence has to last: what comes next was made later, unless its producer took longer
         than that. A partition that is left out of ``ends`` is forgotten.
         """
-        marks = {}
+        event_times = {}
         seen = {}
         for partition, end in ends.items():
             known = self.seen.get(partition)
             since = now_ms if known is None or known[0] != end else known[1]
             if now_ms - since >= SILENT_MS:
-                marks[partition] = now_ms - SILENT_MS
-                # The mark itself is one record more; if it should fail, the silence starts anew.
+                event_times[partition] = now_ms - SILENT_MS
+                # The watermark record itself is one more; if it should fail, the silence starts anew.
                 end, since = end + 1, now_ms
             seen[partition] = end, since
         self.seen = seen
-        return marks
+        return event_times
 
 
 @dataclass

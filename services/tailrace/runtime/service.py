@@ -69,10 +69,6 @@ class Service:
         """The instance's way to Kafka."""
         return KafkaBackend(self.connection, self.instance, batch_s=self.settings.batch_seconds)
 
-    def close(self) -> None:
-        """Ends what the instance keeps open at Kafka."""
-        self.kafka.close()
-
 
 class Runnable(Status, Protocol):
     """A loop that turns until the service's ``stop`` is set, and says how it is."""
@@ -100,7 +96,7 @@ def run_service(name: str, make: Callable[[Service], Runnable]) -> None:
         log.info("started", extra={**where, "confinement": told()})
         loop.run()
         health.close()
-        service.close()
+        service.kafka.close()
         log.info("stopped")
     except TailraceError as error:
         log.critical(str(error))

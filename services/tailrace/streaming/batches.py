@@ -98,18 +98,12 @@ class ProcessedBatch:
         metrics.OUTPUTS.inc(len(output.records))
         for letter in output.dead_letters:
             metrics.DEAD_LETTERS.labels(letter.topic, letter.code).inc()
-        committed = self.messages
+        done = self.messages
         if output.paused:
             ends = {tp: end.offset for tp, end in self.offsets.items()}
-            committed = [
-                m for m in committed if m.offset() < ends.get(TopicPartition(m.topic(), m.partition()), 0)
-            ]
+            done = [m for m in done if m.offset() < ends.get(TopicPartition(m.topic(), m.partition()), 0)]
         topics = {tp.topic for tp in self.last}
-        counts = (
-            Counter(m.topic() for m in committed)
-            if len(topics) > 1
-            else dict.fromkeys(topics, len(committed))
-        )
+        counts = Counter(m.topic() for m in done) if len(topics) > 1 else dict.fromkeys(topics, len(done))
         for topic, count in counts.items():
             metrics.RECORDS.labels(topic).inc(count)
         for tp, message in self.last.items():

@@ -15,6 +15,8 @@ from tailrace.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
+Quarantine = Callable[[Message, str], Output]
+
 
 class GuardedProcessing:
     """Calls ``process``; a record on which processes died is quarantined instead, once that is known to be so.
@@ -24,11 +26,7 @@ class GuardedProcessing:
     """
 
     def __init__(
-        self,
-        processor: Processor,
-        owned: OwnedPartitions,
-        quarantine: Callable[[Message, str], Output],
-        clock: WaitingClock,
+        self, processor: Processor, owned: OwnedPartitions, quarantine: Quarantine, clock: WaitingClock
     ) -> None:
         self._processor = processor
         self._owned = owned

@@ -141,9 +141,7 @@ class OwnedPartitions(dict[TopicPartition, OwnedPartition]):
         return due
 
     def behind_first(self, now: int) -> set[TopicPartition]:
-        """Those that wait while the partitions that processes have died on come first. Otherwise each process could
-        die on another, and none would be seen to have cost two.
-        """
+        """Those that wait while others come first, on which processes have died: each could die on another else."""
         died_on = {tp: p for tp, p in self.items() if p.crash_history.deaths and p.paused_for is None}
         first = {tp for tp, partition in died_on.items() if now < partition.first_until}
         return self.keys() - first if first else set()

@@ -15,7 +15,7 @@ processed (docs/adr/0157). Before anything else is done, and whenever partitions
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from threading import Event
 
@@ -24,7 +24,7 @@ from tailrace.streaming import dead_letters
 from tailrace.streaming.backends.abstract import Backend, LogError, Membership, Retriable
 from tailrace.streaming.batches import IDLE_WAIT_S, MAX_BATCH, BatchLimit, ProcessedBatch, fetch, last_of
 from tailrace.streaming.bounds import STEP, Bounds, prefix
-from tailrace.streaming.guarded_processing import GuardedProcessing
+from tailrace.streaming.guarded_processing import GuardedProcessing, Quarantine
 from tailrace.streaming.owned_partitions import PAUSE_S, LastMessages
 from tailrace.streaming.processor import HasDue, NamesInFlight, Output, Processor
 from tailrace.streaming.records import Message, PausedPartition
@@ -62,7 +62,7 @@ class ExactlyOnceRunner(TransactionalLoop):
         group: str,
         transactional_id: str,
         clock: WaitingClock,
-        quarantine: Callable[[Message, str], Output],
+        quarantine: Quarantine,
         stop: Event | None = None,
         max_batch: int = MAX_BATCH,
         co_partitioned: bool = False,
@@ -217,9 +217,7 @@ class ExactlyOnceRunner(TransactionalLoop):
     # The batch ---
 
     def _run_batch(self, membership: Membership, messages: Sequence[Message], last: LastMessages) -> None:
-        """Takes one batch to its commit, or leaves everything as if it had never been consumed. The commit may still be
-        under way afterwards, where another full batch waits.
-        """
+        """Takes one batch to its commit, which may still be under way afterwards, or leaves all as it was before."""
         if not self._is_plain(last) and not self._await_commit():
             return
         try:
@@ -260,9 +258,7 @@ class ExactlyOnceRunner(TransactionalLoop):
         return ProcessedBatch(messages, last, in_flight, output, offsets, letters)
 
     def _announce(self, membership: Membership, last: LastMessages, in_flight: Sequence[str]) -> bool:
-        """Says in the log that this process takes up what others may have died on (see `crash_history`), and with
-        what in flight. False where nothing came of it.
-        """
+        """Announces a batch that others may have died on, with what is in flight. False where nothing came of it."""
         is_news = not self._survived.issuperset(in_flight)
         if is_news and not self._await_commit():
             return False

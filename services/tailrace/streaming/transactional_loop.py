@@ -58,9 +58,7 @@ class TransactionalLoop(ConsumerLoop):
         return self._owned.positions()
 
     def on_assign(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """Where to go on. A partition of which the group has committed nothing starts at its first record; that
-        start is committed, so that later ones need not guess.
-        """
+        """Where to go on. A partition's first record, where nothing is committed, is: later ones need not guess."""
         consumer = self._member_consumer
         self._rebalanced = True
         self._await_commit()
@@ -222,9 +220,7 @@ class TransactionalLoop(ConsumerLoop):
             self._wait(f"batches are given up: {outcome.reason}", min(0.005 * 2**aborts, 1.0))
 
     def _find_out(self, reason: str) -> None:
-        """Asks what is committed, after an unknown outcome. The processor cannot know whether its last batch counts, so
-        it takes its partitions over as a new owner would.
-        """
+        """After an unknown outcome: the processor cannot know what counts, and takes over as a new owner would."""
         self._transactions.replace_producer(reason)
         if not self._owned:
             return

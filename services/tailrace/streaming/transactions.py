@@ -199,16 +199,14 @@ class Transactions:
             return self._unless_taken_over(error)
         return None
 
-    def _unless_taken_over(
-        self, fenced: Fenced, rejected: RecordRejected | None = None
-    ) -> TransactionOutcome:
-        """A transaction that was open for longer than the log lets it, as when the log itself was away, is why its
-        producer is fenced off, and a new one may go on. Otherwise another process has its id.
+    def _unless_taken_over(self, error: Fenced, rejected: RecordRejected | None = None) -> TransactionOutcome:
+        """A transaction that was open for longer than the log lets it, as when the log itself was unavailable, is why
+        its producer is fenced off, and a new one may go on. Otherwise another process has its id.
         """
         open_for_ms = (self._clock.perf_ns() - self._began_at) / 1e6
         if self.is_open and open_for_ms >= TRANSACTION_TIMEOUT_MS:
-            return _unknown(fenced, rejected)
-        raise fenced
+            return _unknown(error, rejected)
+        raise error
 
 
 def _unknown(error: Exception, rejected: RecordRejected | None = None) -> TransactionOutcome:

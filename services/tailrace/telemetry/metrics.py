@@ -1,8 +1,4 @@
-"""Every metric that a service may have, declared before it is used.
-
-Metrics of one service's own are declared here too, so that dashboards and alerts are written against one
-list.
-"""
+"""Every metric that a service may have, one service's own too: dashboards and alerts are written against one list."""
 
 from __future__ import annotations
 
@@ -30,9 +26,9 @@ class BulkHistogram(Collector):
         REGISTRY.register(self)
 
     def observe(self, labels: tuple[str, ...], values: NDArray[np.float64]) -> None:
-        found = np.bincount(np.searchsorted(self._bounds, values), minlength=len(self._names))
+        new = np.bincount(np.searchsorted(self._bounds, values), minlength=len(self._names))
         counts, total = self._counts.get(labels, (0, 0.0))
-        self._counts[labels] = counts + found, total + float(values.sum())
+        self._counts[labels] = counts + new, total + float(values.sum())
 
     def remove(self, *labels: str) -> None:
         self._counts.pop(labels, None)
@@ -55,16 +51,13 @@ SKIPPED = Counter(
     "Records that were left out where no dead letter is due: nobody honest writes such.",
     ["topic", "code"],
 )
+_STEP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 ABORTS = Counter("tailrace_aborts_total", "Batches given up and taken again.")
 PROCESS_SECONDS = Histogram(
-    "tailrace_process_seconds",
-    "Time that a batch took in the service's logic.",
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    "tailrace_process_seconds", "Time that a batch took in the service's logic.", buckets=_STEP_BUCKETS
 )
 COMMIT_SECONDS = Histogram(
-    "tailrace_commit_seconds",
-    "Time from the begin of a transaction to its commit.",
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    "tailrace_commit_seconds", "Time from the begin of a transaction to its commit.", buckets=_STEP_BUCKETS
 )
 LAG = Gauge(
     "kafka_consumergroup_lag",

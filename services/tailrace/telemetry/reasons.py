@@ -1,4 +1,4 @@
-"""Why something waits, as one sentence: equal reasons are said once, with the first few of what they are about."""
+"""Why something waits, as one sentence: equal reasons stand once, with the first few of what they are about."""
 
 from __future__ import annotations
 
@@ -27,20 +27,16 @@ def waiting_for(pairs: Iterable[tuple[str, str]]) -> str | None:
     names_by_reason: dict[str, set[str]] = defaultdict(set)
     for name, reason in pairs:
         names_by_reason[plain(reason)].add(name)
-    said = [
+    return one_of(
         f"{listed(sorted(names))} {'waits' if len(names) == 1 else 'wait'}: {reason}"
         for reason, names in sorted(names_by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
-    ]
-    return one_of(said)
+    )
 
 
 def one_of(reasons: Iterable[str]) -> str | None:
     """The first few reasons, each once, and how many more there are; None where there is none."""
     different = list(dict.fromkeys(map(plain, reasons)))
-    if not different:
-        return None
-    more = len(different) - MOST
-    return "; ".join(different[:MOST]) + (f"; and {more} more reasons" if more > 0 else "")
+    return _first_of(different) if different else None
 
 
 def listed(names: Sequence[str]) -> str:
@@ -51,8 +47,7 @@ def listed(names: Sequence[str]) -> str:
 
 def plain(reason: str) -> str:
     """A reason on one line, without what a library adds to it, and with each of its parts once."""
-    text = _NOISE.sub("", " ".join(reason.split()))
-    text = _merged(text)
+    text = _merged(_NOISE.sub("", " ".join(reason.split())))
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
@@ -66,7 +61,11 @@ def _merged(text: str) -> str:
         end = starts[number + 1].start() if number + 1 < len(starts) else len(text)
         topics_by_message[text[start.end() : end].strip(" ;,")][start.group(1)] = None
     head = text[: starts[0].start()].rstrip(" ;,:")
-    said = [f"{listed(list(topics))}: {message}" for message, topics in topics_by_message.items()]
-    more = len(said) - MOST
-    body = "; ".join(said[:MOST]) + (f"; and {more} more reasons" if more > 0 else "")
+    sentences = [f"{listed(list(topics))}: {message}" for message, topics in topics_by_message.items()]
+    body = _first_of(sentences)
     return f"{head}: {body}" if head else body
+
+
+def _first_of(sentences: Sequence[str]) -> str:
+    more = len(sentences) - MOST
+    return "; ".join(sentences[:MOST]) + (f"; and {more} more reasons" if more > 0 else "")

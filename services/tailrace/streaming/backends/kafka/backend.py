@@ -46,10 +46,8 @@ class KafkaBackend:
         return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
 
     def consumer(self, group: str, *, co_partitioned: bool = False) -> KafkaConsumer:
-        batch_ms = round(1_000 * self._batch_s)
-        return KafkaConsumer(
-            self._common, group, co_partitioned=co_partitioned, max_poll_interval_ms=batch_ms
-        )
+        poll_ms = round(1_000 * self._batch_s)
+        return KafkaConsumer(self._common, group, co_partitioned=co_partitioned, max_poll_interval_ms=poll_ms)
 
     def producer(self, transactional_id: str) -> KafkaProducer:
         return KafkaProducer(self._common, transactional_id)

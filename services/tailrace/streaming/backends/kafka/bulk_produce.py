@@ -47,16 +47,16 @@ _MESSAGE = np.dtype(
 @cache
 def library() -> ctypes.CDLL:
     """librdkafka, as the client has it."""
-    rdkafka = ctypes.CDLL(cimpl.__file__)  # finds also what is in the libraries that this one is linked with
+    kafka = ctypes.CDLL(cimpl.__file__)  # finds also what is in the libraries that this one is linked with
     address, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
-    rdkafka.rd_kafka_name.argtypes, rdkafka.rd_kafka_name.restype = [address], text
-    rdkafka.rd_kafka_topic_new.argtypes, rdkafka.rd_kafka_topic_new.restype = (
+    kafka.rd_kafka_name.argtypes, kafka.rd_kafka_name.restype = [address], text
+    kafka.rd_kafka_topic_new.argtypes, kafka.rd_kafka_topic_new.restype = (
         [address, text, address],
         address,
     )
-    rdkafka.rd_kafka_topic_destroy.argtypes, rdkafka.rd_kafka_topic_destroy.restype = [address], None
-    rdkafka.rd_kafka_produce_batch.argtypes = [address, ctypes.c_int32, number, address, number]
-    return rdkafka
+    kafka.rd_kafka_topic_destroy.argtypes, kafka.rd_kafka_topic_destroy.restype = [address], None
+    kafka.rd_kafka_produce_batch.argtypes = [address, ctypes.c_int32, number, address, number]
+    return kafka
 
 
 def fits(client: object, records: Records) -> bool:

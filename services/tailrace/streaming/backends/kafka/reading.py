@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 PartitionOffset = tuple[int, int]
+Offsets = Mapping[TopicPartition, int]
 
 _TIMEOUT_S = 10.0
 _AT_ONCE = 10_000
@@ -43,14 +44,7 @@ class _Reading:
         follow: whether to go on from there.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        starts: Mapping[TopicPartition, int],
-        ends: Mapping[TopicPartition, int],
-        *,
-        follow: bool,
-    ) -> None:
+    def __init__(self, connection: Connection, starts: Offsets, ends: Offsets, *, follow: bool) -> None:
         self._follow = follow
         self._ends = {tp: end for tp, end in ends.items() if end > (0 if follow else starts[tp])}
         with log_errors():
@@ -121,7 +115,7 @@ class TopicReader(_Reading):
         connection: Connection,
         topics: str | Sequence[str],
         *,
-        starts: Mapping[TopicPartition, int] | None = None,
+        starts: Offsets | None = None,
         from_end: bool = False,
     ) -> None:
         topics = [topics] if isinstance(topics, str) else topics
@@ -279,10 +273,10 @@ def _ends(admin: AdminClient, partitions: Sequence[TopicPartition]) -> dict[Topi
 
 
 def ask_offsets(
-    admin: AdminClient, partitions: Sequence[TopicPartition], what: Any
+    admin: AdminClient, partitions: Sequence[TopicPartition], spec: Any
 ) -> dict[TopicPartition, Any]:
     """An offset of each partition, and its time. One that was made or moved a moment ago may have no leader yet."""
-    asked = {Place(*tp): what for tp in partitions}
+    asked = {Place(*tp): spec for tp in partitions}
     give_up = time.monotonic() + _TIMEOUT_S
     while asked:
         answers = admin.list_offsets(

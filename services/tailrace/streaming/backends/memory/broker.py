@@ -60,7 +60,7 @@ class MemoryBroker:
         self._counter = 0
         self.groups = GroupCoordinator(self._topics, self.shuffled, self._next_number)
 
-    # What tests do with it --------------------------------------------------------------------------------
+    # What tests do with it ---
 
     def create_topic(self, topic: str, partitions: int = 1) -> None:
         if topic in self._topics:

@@ -26,6 +26,7 @@ from tailrace.streaming.backends.memory.state import GroupMember, OpenTransactio
 from tailrace.streaming.records import Message, Record, TopicPartition
 
 _Callback = Callable[[Collection[TopicPartition]], None]
+_Places = Mapping[TopicPartition, int]
 
 
 @dataclass
@@ -339,15 +340,7 @@ class MemoryProducer:
 class MemoryReader:
     """Reads partitions from ``starts`` on, each in order, up to ``ends`` and, with ``follow``, onwards."""
 
-    def __init__(
-        self,
-        log: MemoryBroker,
-        name: str,
-        starts: Mapping[TopicPartition, int],
-        ends: Mapping[TopicPartition, int],
-        *,
-        follow: bool,
-    ) -> None:
+    def __init__(self, log: MemoryBroker, name: str, starts: _Places, ends: _Places, *, follow: bool) -> None:
         self._log = log
         self._name = name
         self._positions = dict(starts)

@@ -39,8 +39,7 @@ class GroupCoordinator:
                     self.remove(group, member)
 
     def join(self, group: GroupState, topics: frozenset[str], eager: bool, now_ms: int) -> GroupMember:
-        member = GroupMember(f"member-{self._next_number()}", topics, eager)
-        member.seen_ms = now_ms
+        member = GroupMember(f"member-{self._next_number()}", topics, eager, now_ms)
         group.members[member.id] = member
         self.rebalance(group)
         return member

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.records import PlainMessage, TopicPartition
 
@@ -42,18 +44,18 @@ class ProducerIdentity:
         self.transaction: OpenTransaction | None = None
 
 
+@dataclass(eq=False)
 class GroupMember:
     """A group member, as coordinator and client see it (``expired`` is what the client has yet to learn)."""
 
-    def __init__(self, member_id: str, topics: frozenset[str], eager: bool) -> None:
-        self.id = member_id
-        self.topics = topics
-        self.eager = eager
-        self.owned: set[TopicPartition] = set()
-        self.target: set[TopicPartition] = set()
-        self.seen_ms = 0
-        self.expired = False
-        self.joined = False  # eager: has given up its partitions and waits for the others to
+    id: str
+    topics: frozenset[str]
+    eager: bool
+    seen_ms: int
+    owned: set[TopicPartition] = field(default_factory=set)
+    target: set[TopicPartition] = field(default_factory=set)
+    expired: bool = False
+    joined: bool = False  # eager: has given up its partitions and waits for the others to
 
 
 class GroupState:
