@@ -194,9 +194,9 @@ def test_nothing_is_written_otherwise_than_it_was_given(one: tuple[Any, Any], ot
     except BadRecord as error:
         assert str(error.field).startswith("f")  # noqa: PT017
         return
-    found = codec.decode(value).record["f"]
+    value_read = codec.decode(value).record["f"]
     assume("float" not in str(one[0]))  # 32 bits hold less than a Python float
-    assert found == (float(other[1]) if isinstance(found, float) else other[1])
+    assert value_read == (float(other[1]) if isinstance(value_read, float) else other[1])
 
 
 def test_missing_fields_take_their_default_and_must_have_one() -> None:

@@ -160,8 +160,8 @@ def raising(error: Exception) -> Callable[[Service], Loop]:
 def test_a_service_that_is_told_to_end_exits_with_0(environment: pytest.MonkeyPatch) -> None:
     seen: list[Service] = []
 
-    def make(found: Service) -> Loop:
-        seen.append(found)
+    def make(service: Service) -> Loop:
+        seen.append(service)
         return Loop(lambda: None)
 
     run_service("scorer", make)

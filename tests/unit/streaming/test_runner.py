@@ -590,15 +590,15 @@ def lose_the_producer(bench: Bench, loop: ExactlyOnceRunner) -> None:
 
 
 @pytest.mark.parametrize("lose", [lose_the_session, lose_the_producer])
-@pytest.mark.parametrize("said", [{}, {FIRST: Committed(0)}, {FIRST: Committed(2)}])
+@pytest.mark.parametrize("remembered", [{}, {FIRST: Committed(0)}, {FIRST: Committed(2)}])
 def test_what_the_log_has_forgotten_is_not_done_again(
-    lose: Callable[[Bench, ExactlyOnceRunner], None], said: dict[TopicPartition, Committed]
+    lose: Callable[[Bench, ExactlyOnceRunner], None], remembered: dict[TopicPartition, Committed]
 ) -> None:
     bench = Bench(messages=5)
     loop = bench.loop(Passing())
     bench.turn(loop, bench.all_done)
     remembered_ms = bench.log.now_ms + 30_000
-    bench.log.forget("group", said, remembered_ms)
+    bench.log.forget("group", remembered, remembered_ms)
     lose(bench, loop)
     bench.append(6)
     bench.turn(loop, bench.all_done)
@@ -732,8 +732,8 @@ class Host:
 
 
 def letters_of(bench: Bench) -> list[tuple[bytes | None, str, str]]:
-    found = [dead_letters.parse(m) for m in bench.log.messages(LETTERS)]
-    return [(info.value, info.code, info.reason) for info in found]
+    letters = [dead_letters.parse(m) for m in bench.log.messages(LETTERS)]
+    return [(info.value, info.code, info.reason) for info in letters]
 
 
 def test_a_record_that_raises_is_quarantined_after_three_restarts() -> None:

@@ -66,9 +66,9 @@ class Instances:
             tp: self.committed.get(tp, Committed(0)) for tp, owner in self.owner.items() if owner == number
         }
         for tp, (start, end) in self.logics[number].assigned(owned).items():
-            found = self.log.messages(tp.topic, tp.partition)
+            messages = self.log.messages(tp.topic, tp.partition)
             end = self.log.partition(tp).end if end is None else end
-            self.logics[number].restore([m for m in found if start <= m.offset() < end])
+            self.logics[number].restore([m for m in messages if start <= m.offset() < end])
 
     def apply(self, contract: Record) -> None:
         """All of them hear of another contract."""
@@ -86,8 +86,8 @@ class Instances:
         for tp, limit in limits.items():
             if self.owner[tp] == number:
                 start = self.committed.get(tp, Committed(0)).offset
-                found = [m for m in self.log.messages(tp.topic, tp.partition) if m.offset() >= start]
-                batch += found[:limit]
+                messages = [m for m in self.log.messages(tp.topic, tp.partition) if m.offset() >= start]
+                batch += messages[:limit]
         if not batch:
             return 0
         logic = self.logics[number]
@@ -198,9 +198,9 @@ def test_a_window_is_judged_when_the_last_partition_has_been_counted_far_enough(
 def test_what_is_late_is_counted_where_it_came() -> None:
     log = filled([prediction(3), prediction(60), prediction(4), *passing_time(1_000)])
     Instances(log, 1).finish()
-    found = {tuple(report["id"][3:]): report["subjects"] for report in reports(log)}
-    assert found[0, 1] == {'{"v": 1}': {"rows": 1, "sum": 1}}
-    assert found[60, 0] == {'{"v": 1}': {"rows": 1, "late": 1, "sum": 2}}
+    subjects = {tuple(report["id"][3:]): report["subjects"] for report in reports(log)}
+    assert subjects[0, 1] == {'{"v": 1}': {"rows": 1, "sum": 1}}
+    assert subjects[60, 0] == {'{"v": 1}': {"rows": 1, "late": 1, "sum": 2}}
 
 
 def test_what_is_read_again_is_never_old() -> None:

@@ -22,9 +22,9 @@ VALUES = st.lists(
 
 
 def with_nulls(values: list[bytes | None]) -> BytesColumn:
-    found = BytesColumn.of([value or b"" for value in values])
-    begins = np.where([value is None for value in values], -1, found.begins)
-    return BytesColumn(found.data, begins.astype(np.int64), found.ends)
+    column = BytesColumn.of([value or b"" for value in values])
+    begins = np.where([value is None for value in values], -1, column.begins)
+    return BytesColumn(column.data, begins.astype(np.int64), column.ends)
 
 
 @given(st.lists(st.none() | st.sampled_from([b"", b"a", b"ab", b"abc", b"b"]), max_size=12), st.data())
@@ -48,8 +48,8 @@ def test_codes_say_which_known_text_it_is(values: list[bytes | None], known: lis
     st.lists(st.lists(st.none() | st.sampled_from([b"", b"a", b"ab"]), max_size=4), min_size=1, max_size=4)
 )
 def test_spans_end_to_end_are_what_lists_are(lists: list[list[bytes | None]]) -> None:
-    found = BytesColumn.end_to_end([with_nulls(values) for values in lists])
-    assert list(found) == [value for values in lists for value in values]
+    joined = BytesColumn.end_to_end([with_nulls(values) for values in lists])
+    assert list(joined) == [value for values in lists for value in values]
 
 
 @given(VALUES)

@@ -37,8 +37,8 @@ def test_rows_are_filled_and_the_others_stay(values: list[str | None], data: st.
 
 @given(VALUES, st.lists(st.text(max_size=2), unique=True))
 def test_codes_in_terms_of_another_list(values: list[str | None], others: list[str]) -> None:
-    found = CategoricalColumn.of(values).in_terms_of(others).tolist()
-    for value, code in zip(values, found, strict=True):
+    codes = CategoricalColumn.of(values).in_terms_of(others).tolist()
+    for value, code in zip(values, codes, strict=True):
         if value is None:
             assert code == UNKNOWN
         elif value in others:

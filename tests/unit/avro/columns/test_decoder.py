@@ -58,9 +58,9 @@ def by_columns(kinds: list[str], bodies: list[bytes]) -> list[dict[str, Any] | N
             continue
         record: dict[str, Any] = {}
         for (name, column), kind in zip(columns.items(), kinds, strict=True):
-            there = column.present is None or bool(column.present[row])
+            is_present = column.present is None or bool(column.present[row])
             value = column.values[row]
-            if not there:
+            if not is_present:
                 absent = {"string": lambda v: v is None, "long": lambda v: v == 0}.get(kind, np.isnan)
                 assert absent(value)
                 record[name] = None
@@ -301,9 +301,9 @@ def check_predictions(bodies: list[bytes]) -> None:
                 continue
             for name, column in columns.items():
                 value, wanted = column.values[row], at(expected, name)
-                there = column.present is None or bool(column.present[row])
-                assert there == (wanted is not None)
-                if there:
+                is_present = column.present is None or bool(column.present[row])
+                assert is_present == (wanted is not None)
+                if is_present:
                     assert same(value.decode() if isinstance(value, bytes) else type(wanted)(value), wanted)
             identity = {name: expected[name] for name in IDENTITY}
             assert pieces.values[pieces.at[row]] == encoded(PARSED_IDENTITY, identity)
@@ -359,10 +359,10 @@ def test_an_array_within_a_record_may_be_a_piece() -> None:
         "fields": [{"name": "first", "type": "string"}, {"name": "in", "type": nested}],
     }
     parsed = fastavro.parse_schema(outer)
-    found = [[], [{"t": "a"}], [{"t": "a"}, {"t": "b" * 90}], [], [{"t": "a"}]]
+    lists = [[], [{"t": "a"}], [{"t": "a"}, {"t": "b" * 90}], [], [{"t": "a"}]]
     bodies = [
-        encoded(parsed, {"first": "x" * at, "in": {"before": at, "found": some, "after": at / 2}})
-        for at, some in enumerate(found)
+        encoded(parsed, {"first": "x" * at, "in": {"before": at, "found": items, "after": at / 2}})
+        for at, items in enumerate(lists)
     ]
     decoder = ColumnDecoder(outer, read=("in.before", "in.after"), pieces=("in.found",))
     columns, good, pieces = decoder.decode([HEADER + body for body in [*bodies, bodies[1][:-1]]])
@@ -370,6 +370,6 @@ def test_an_array_within_a_record_may_be_a_piece() -> None:
     assert good.tolist() == [True] * 5 + [False]
     assert columns["in.after"].values[:5].tolist() == [0.0, 0.5, 1.0, 1.5, 2.0]
     of_array = fastavro.parse_schema(inner)
-    assert [pieces.values[at] for at in pieces.at[:5]] == [encoded(of_array, some) for some in found]
+    assert [pieces.values[at] for at in pieces.at[:5]] == [encoded(of_array, items) for items in lists]
     assert pieces.at[5] == -1
     assert len(pieces.values) == 3

@@ -13,9 +13,9 @@ from tailrace.models.predictions import Predictions
 
 @given(st.lists(st.integers(0, 5) | st.integers(0, 2**62), max_size=20))
 def test_distinct_numbers_are_those_that_unique_finds(numbers: list[int]) -> None:
-    found, which = distinct_numbers(np.array(numbers, dtype=np.int64))
+    different, which = distinct_numbers(np.array(numbers, dtype=np.int64))
     expected, at = np.unique(np.array(numbers, dtype=np.int64), return_inverse=True)
-    assert found.tolist() == expected.tolist()
+    assert different.tolist() == expected.tolist()
     assert which.tolist() == at.tolist()
 
 
@@ -27,6 +27,6 @@ def test_distinct_numbers_are_those_that_unique_finds(numbers: list[int]) -> Non
     )
 )
 def test_the_most_probable_class_is_the_first_of_equals(probabilities: np.ndarray) -> None:
-    said = Predictions(probabilities, None, None, tuple("abcde"[: probabilities.shape[1]]))
-    assert said.most_probable is not None
-    assert said.most_probable.tolist() == probabilities.argmax(axis=1).tolist()
+    predictions = Predictions(probabilities, None, None, tuple("abcde"[: probabilities.shape[1]]))
+    assert predictions.most_probable is not None
+    assert predictions.most_probable.tolist() == probabilities.argmax(axis=1).tolist()

@@ -21,9 +21,9 @@ def columns(count: int, topic: str = "topic") -> Records:
 @pytest.fixture
 def client() -> Iterator[confluent_kafka.Producer]:
     """With no broker, so it keeps what it is given."""
-    found = confluent_kafka.Producer({"client.id": "by-name", "message.max.bytes": 1_000})
-    yield found
-    end(found)
+    producer = confluent_kafka.Producer({"client.id": "by-name", "message.max.bytes": 1_000})
+    yield producer
+    end(producer)
 
 
 def test_the_handle_is_the_clients(client: confluent_kafka.Producer) -> None:

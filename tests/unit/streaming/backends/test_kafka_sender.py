@@ -72,16 +72,16 @@ def sender(*kinds: type[Silent]) -> tuple[BoundedProducer, list[Silent]]:
 
 def test_what_a_silent_producer_had_is_reported_as_unknown_and_never_sent_again() -> None:
     own, made = sender(Silent, Talking)
-    said: list[tuple[str, KafkaError | None]] = []
+    reports: list[tuple[str, KafkaError | None]] = []
     for name in "abcd":
-        own.produce("t", name.encode(), on_delivery=lambda error, _, name=name: said.append((name, error)))
+        own.produce("t", name.encode(), on_delivery=lambda error, _, name=name: reports.append((name, error)))
     assert own.flush(5) == 0
-    assert [name for name, error in said if error is not None and is_unknown(error)] == ["a", "b", "c"]
-    assert said[-1] == ("d", None)
+    assert [name for name, error in reports if error is not None and is_unknown(error)] == ["a", "b", "c"]
+    assert reports[-1] == ("d", None)
     assert [one.taken for one in made] == [[b"a", b"b", b"c"], [b"d"]]
     # A report that comes after all is about what was given up.
     made[0].reports[0](None, "late")
-    assert len(said) == 4
+    assert len(reports) == 4
 
 
 def test_a_flush_of_a_silent_producer_ends_in_time() -> None:
