@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
 
 from tailrace.contracts.records.lanes import WINDOW_PARTS, WINDOW_STATE
+from tailrace.contracts.records.record_types import WindowPartRecord
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.errors import BadRecord, Unavailable
 from tailrace.streaming.bounds import Budget, size_of
@@ -127,7 +128,7 @@ class ModelWindows:
 
     # Counting ---
 
-    def add(self, kind: Windows, part: Mapping[str, Any], place: PartPlace, *, again: bool = False) -> None:
+    def add(self, kind: Windows, part: WindowPartRecord, place: PartPlace, *, again: bool = False) -> None:
         """Takes a part in; ``again``: of history, so that its windows may have been judged since.
 
         Raises:
