@@ -21,7 +21,6 @@ from tailrace.statistics.result import Floats, Ints
 LIMIT = 10_000
 """Distinct scores (or pairs of them) that are kept apart."""
 
-
 _WIDEST = 63
 
 
@@ -120,14 +119,12 @@ def score_keys(scores: Floats) -> Ints:
     """
     scores = np.clip(scores, -1.0, 2.0)
     middle = _ordered(np.array([0.5]))[0]
-    found: Ints = np.where(scores < 0.5, _ordered(scores) - middle, middle - _ordered(1.0 - scores))
-    return found
+    return np.where(scores < 0.5, _ordered(scores) - middle, middle - _ordered(1.0 - scores))
 
 
 def _ordered(values: Floats) -> Ints:
-    bits = (values + 0.0).view(np.int64)
-    found: Ints = np.where(bits < 0, np.int64(-(2**63)) - bits, bits)
-    return found
+    bits: Ints = (values + 0.0).view(np.int64)
+    return np.where(bits < 0, np.int64(-(2**63)) - bits, bits)
 
 
 def within_limit(keys: Ints, counts: Ints, shift: int) -> ScoreCounts:
@@ -156,12 +153,12 @@ def _merged(keys: Ints, counts: Ints) -> tuple[Ints, Ints]:
 
 
 def _covariance(counts: Ints, one: _Placed, two: _Placed) -> float | None:
-    found = 0.0
+    covariance = 0.0
     for cls, a, b in ((1, one.of_positive, two.of_positive), (0, one.of_negative, two.of_negative)):
         weights = counts[:, cls]
         n = int(weights.sum())
         if n < 2:
             return None
         a_mean, b_mean = (math.fsum(weights * c) / n for c in (a, b))
-        found += math.fsum(weights * (a - a_mean) * (b - b_mean)) / (n - 1) / n
-    return found
+        covariance += math.fsum(weights * (a - a_mean) * (b - b_mean)) / (n - 1) / n
+    return covariance
