@@ -13,11 +13,7 @@ from tailrace.errors import TailraceError
 
 
 class RecordRefused(Exception):
-    """A record that is readable and cannot be what it should be; ``reason`` says why, for people."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """A record that is readable and cannot be what it should be; its text says why, for people."""
 
 
 Check = Callable[[Mapping[str, Any]], None]

@@ -115,10 +115,8 @@ class ControlRecords:
                 kind.check(record)
             if kind is not None and kind.signature == "header":
                 self._verify(kind, message, record)
-        except BadRecord as bad:
-            return ReadControlRecord(refusal=str(bad))
-        except (RecordRefused, SignatureRefused) as refused:
-            return ReadControlRecord(refusal=refused.reason)
+        except (BadRecord, RecordRefused, SignatureRefused) as refused:
+            return ReadControlRecord(refusal=str(refused))
         return ReadControlRecord(record)
 
     def _verify(self, kind: RecordKind, message: Message, record: Mapping[str, Any]) -> None:

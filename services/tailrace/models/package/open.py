@@ -186,7 +186,7 @@ def verified_manifest(record: Mapping[str, Any], trust: TrustStore) -> Manifest:
             signers_of("ModelManifest"),
         )
     except SignatureRefused as refused:
-        raise PackageRefused("signature", refused.reason) from refused
+        raise PackageRefused("signature", str(refused)) from refused
     if sha256(data) != record["digest"]:
         raise PackageRefused("digest", "the record names another digest than its manifest has")
     manifest = Manifest.from_bytes(data)
