@@ -119,11 +119,11 @@ def score_keys(scores: Floats) -> Ints:
     """
     scores = np.clip(scores, -1.0, 2.0)
     middle = _ordered(np.array([0.5]))[0]
-    return np.where(scores < 0.5, _ordered(scores) - middle, middle - _ordered(1.0 - scores))
+    return np.asarray(np.where(scores < 0.5, _ordered(scores) - middle, middle - _ordered(1.0 - scores)))
 
 
 def _ordered(values: Floats) -> Ints:
-    bits: Ints = (values + 0.0).view(np.int64)
+    bits = (values + 0.0).view(np.int64)
     return np.where(bits < 0, np.int64(-(2**63)) - bits, bits)
 
 

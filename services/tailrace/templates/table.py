@@ -13,7 +13,12 @@ from tailrace.templates.random_forest import RANDOM_FOREST
 from tailrace.templates.river_linear import RIVER_LINEAR
 from tailrace.templates.template import Template
 
-TEMPLATES = (LOGISTIC_REGRESSION, RANDOM_FOREST, HIST_GRADIENT_BOOSTING, RIVER_LINEAR)
+TEMPLATES: tuple[Template, ...] = (
+    LOGISTIC_REGRESSION,
+    RANDOM_FOREST,
+    HIST_GRADIENT_BOOSTING,
+    RIVER_LINEAR,
+)
 """A training run trains all of them, those that its contract does not name for comparison."""
 
 DEFAULT = LOGISTIC_REGRESSION
