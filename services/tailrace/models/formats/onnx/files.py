@@ -25,8 +25,8 @@ def onnx_bytes(path: Path) -> bytes:
         model = onnx.load(str(path))  # with the data that it keeps in files beside it, and in none elsewhere
     except Exception as error:  # the parser's exceptions have no common type
         raise TailraceError(
-            f"{path} is not an ONNX model: {first_line(error)}. Export the model to ONNX where it was made; an estimator is "
-            "published from Python: tailrace.publish(estimator, X, y, model=...)"
+            f"{path} is not an ONNX model: {first_line(error)}. Export the model to ONNX where it was made; an "
+            "estimator is published from Python: tailrace.publish(estimator, X, y, model=...)"
         ) from None
     return path.read_bytes() if _is_alone(path) else _in_one(model)
 
