@@ -40,7 +40,7 @@ DIGESTS = Path("access")
 DIGEST_SUFFIX = ".sha256"
 
 GRACE_S = 24 * 3600.0
-"""How long the token before a renewed one still counts: what carries it goes on until it is told the new one."""
+"""How long the token before a renewed one still counts: what carries it goes on until it has the new one."""
 
 
 def digest(token: str) -> str:

@@ -1,4 +1,4 @@
-"""The token that a request carries, in any of the ways in which clients can be told to send one."""
+"""The token that a request carries, in any of the ways in which clients send one."""
 
 from __future__ import annotations
 

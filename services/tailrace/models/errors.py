@@ -18,7 +18,7 @@ class PackageRefused(TailraceError):
         self.reason = reason
 
 
-def first_line(error: Exception, most: int = 200) -> str:
+def first_line(error: Exception, limit: int = 200) -> str:
     """Of the error's text, at most so many characters; its type where it says nothing."""
     text = str(error).strip()
-    return text.splitlines()[0][:most] if text else type(error).__name__
+    return text.splitlines()[0][:limit] if text else type(error).__name__

@@ -32,10 +32,10 @@ class Predictions:
         if self.probabilities is None:
             return None
         numbers = np.zeros(len(self.probabilities), dtype=np.int64)
-        most = self.probabilities[:, 0].copy()
+        largest = self.probabilities[:, 0].copy()
         for number, of_class in enumerate(self.probabilities.T[1:], 1):  # with few classes faster than argmax
-            more = of_class > most
-            numbers[more], most[more] = number, of_class[more]
+            more = of_class > largest
+            numbers[more], largest[more] = number, of_class[more]
         return numbers
 
     @property

@@ -94,11 +94,11 @@ class Reference(_Frozen):
             raise PackageRefused("reference", what[:300]) from None
 
 
-def number_profile(values: Array, most: int = POINTS) -> NumberProfile:
+def number_profile(values: Array, limit: int = POINTS) -> NumberProfile:
     """Profile of float64 values, NaN where missing."""
     present = np.sort(values[~np.isnan(values)])
     n = len(present)
-    sample = present if n <= most else present[((2 * np.arange(most) + 1) * n) // (2 * most)]
+    sample = present if n <= limit else present[((2 * np.arange(limit) + 1) * n) // (2 * limit)]
     points, counts = np.unique(sample, return_counts=True)
     return NumberProfile(
         points=tuple(float(p) for p in points),

@@ -52,7 +52,7 @@ def train(
         until_ms: only rows up to this event time.
         where: only rows where this SQL condition over the file's columns is true.
             Without either: the earliest fifth of the rows.
-        say: told what goes on.
+        say: called with what goes on.
 
     Raises:
         TailraceError: too few rows, or a class missing among them.

@@ -152,9 +152,9 @@ def _merged(keys: Ints, counts: Ints) -> tuple[Ints, Ints]:
     return keys[starts], np.add.reduceat(counts, starts, axis=0) if len(starts) else counts
 
 
-def _covariance(counts: Ints, one: _Placed, two: _Placed) -> float | None:
+def _covariance(counts: Ints, first: _Placed, second: _Placed) -> float | None:
     covariance = 0.0
-    for cls, a, b in ((1, one.of_positive, two.of_positive), (0, one.of_negative, two.of_negative)):
+    for cls, a, b in ((1, first.of_positive, second.of_positive), (0, first.of_negative, second.of_negative)):
         weights = counts[:, cls]
         n = int(weights.sum())
         if n < 2:

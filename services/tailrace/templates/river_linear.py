@@ -108,9 +108,9 @@ class RiverLinear:
     def _columns(self) -> list[tuple[str, str]]:
         return [(n, "") for n in self._numbers] + [(n, c) for n, cs in self._levels.items() for c in cs]
 
-    def _encoded(self, row: dict[str, Any], most: float) -> dict[tuple[str, str], float]:
+    def _encoded(self, row: dict[str, Any], bound: float) -> dict[tuple[str, str], float]:
         known = {n: float(row[n]) for n in self._numbers if _present(row[n]) and n in self.scaler.counts}
-        x = {(n, ""): _cut(z, most) for n, z in self.scaler.transform_one(known).items()}
+        x = {(n, ""): _cut(z, bound) for n, z in self.scaler.transform_one(known).items()}
         x |= {(n, c): 1.0 for n in self._levels if (c := row[n]) is not None}
         if len(self.classes) > 2:
             x[_BIAS] = 1.0
@@ -165,5 +165,5 @@ def _present(value: Any) -> bool:
     return value is not None and abs(value) < _LARGEST  # neither NaN nor one whose square is infinite
 
 
-def _cut(value: float, most: float) -> float:
-    return max(-most, min(most, value))
+def _cut(value: float, bound: float) -> float:
+    return max(-bound, min(bound, value))

@@ -176,6 +176,6 @@ def test_what_has_passed_is_known_to_others_and_what_was_refused_is_not(
     second(verified(), models.contract())
     assert second._process is None
     # Under another contract it is another question.
-    assert first._mark(verified().manifest, models.contract()) != first._mark(
+    assert first._passed_file(verified().manifest, models.contract()) != first._passed_file(
         verified().manifest, models.contract("regression")
     )

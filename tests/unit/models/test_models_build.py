@@ -127,7 +127,7 @@ def test_manifests_that_contradict_themselves_are_refused() -> None:
 def test_counts_at_and_between_the_points_give_the_exact_ks_statistic(
     train: list[int], later: list[int]
 ) -> None:
-    profile = number_profile(np.array(train, dtype=float), most=40)
+    profile = number_profile(np.array(train, dtype=float), limit=40)
     points, n = np.array(profile.points), len(later)
     at = np.array([later.count(p) for p in points])
     below = np.array([sum(v < p for v in later) for p in points])

@@ -1,7 +1,7 @@
 """The SQL expressions of contracts: checked against what is known, then worked out column-wise.
 
 sqlglot parses, an allow-list of its nodes decides what may be said, and the same walk over the tree makes the functions
-that work it out, so that what is checked is what is evaluated. What SQL leaves open is settled here:
+that work it out, so that what is checked is what is evaluated. What SQL leaves open is decided here:
 
 - Numbers are Float64. NaN and infinities, given or computed, and division by zero are null.
 - Null is unknown, as in SQL: ``a AND NULL`` is false or null, a comparison with null is null.

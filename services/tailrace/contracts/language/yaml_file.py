@@ -1,4 +1,4 @@
-"""YAML 1.2 files read with line numbers, so that every problem can be told with its place and its remedy."""
+"""YAML 1.2 files read with line numbers, so that every problem is reported with its place and its remedy."""
 
 from __future__ import annotations
 

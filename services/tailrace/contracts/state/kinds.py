@@ -1,6 +1,6 @@
 """Which records decide, who signs them, who checks that, and why a copy of one counts for nothing.
 
-A kind of record that decides is an entry here, and nothing else has to be told of it: what is written by
+A kind of record that decides is an entry here, and nothing else has to know of it: what is written by
 `ControlRecords.record` is signed, and what is read by `ControlRecords.read` is checked, by this table.
 docs/keys.md prints it.
 """

@@ -63,8 +63,8 @@ class Calibration(Frozen):
             sides[positive] = score
             return np.column_stack(sides)
         logs = [self.slope * _log(probabilities[:, c]) for c in range(classes)]
-        most = functools.reduce(np.maximum, logs)
-        shares = [_exp(log - most) for log in logs]
+        largest = functools.reduce(np.maximum, logs)
+        shares = [_exp(log - largest) for log in logs]
         total = np.zeros(rows)
         for share in shares:  # one class after the other, so that the order of the sum is always the same
             total = total + share
@@ -163,8 +163,8 @@ def _fit_temperature(probabilities: Array, known: Array) -> float:
 
     def loss(log_slope: float) -> float:
         scaled = np.exp(log_slope) * logs
-        most = scaled.max(axis=1)
-        total = most + np.log(np.exp(scaled - most[:, None]).sum(axis=1))
+        largest = scaled.max(axis=1)
+        total = largest + np.log(np.exp(scaled - largest[:, None]).sum(axis=1))
         return float(np.sum(total - scaled[np.arange(len(known)), known]))
 
     least = optimize.minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded", options={"xatol": 1e-9})

@@ -12,11 +12,11 @@ from tailrace.models.inputs import Input
 NULL = -1
 """The code of a missing category."""
 ABSENT, NUMBER = -3, -4
-"""What an encoded column may hold beside a mark for a code: a mark for a missing number, and the number itself."""
+"""What an encoded column may hold beside an indicator of a code: one of a missing number, and the number itself."""
 
 
 def layout_of(inputs: tuple[Input, ...], marked: Collection[str]) -> Array:
-    """[columns, 2]: by encoded column, its input's number, and the code that it marks, ``ABSENT`` or ``NUMBER``."""
+    """[columns, 2]: by encoded column, its input's number, and the code that it indicates, ``ABSENT`` or ``NUMBER``."""
     layout: list[tuple[int, int]] = []
     for number, i in enumerate(inputs):
         if i.type == "category":

@@ -96,21 +96,21 @@ class Examiner:
                 the process died of it.
             Unavailable: the examiner itself was ended from outside.
         """
-        mark = self._mark(package.manifest, contract)
-        if mark is not None and any(
-            (folder / mark.name).exists() for folder in (mark.parent, *self._believed)
+        file = self._passed_file(package.manifest, contract)
+        if file is not None and any(
+            (folder / file.name).exists() for folder in (file.parent, *self._believed)
         ):
             return
         with self._lock:
             refusal = self._examined(package, contract)
         if refusal is not None:
             raise refusal
-        if mark is not None:
+        if file is not None:
             with contextlib.suppress(OSError):  # to know it costs less than to find it out; no more than that
-                make_private(mark.parent)
-                mark.touch(mode=0o600)
+                make_private(file.parent)
+                file.touch(mode=0o600)
 
-    def _mark(self, manifest: Manifest, contract: ModelContract) -> Path | None:
+    def _passed_file(self, manifest: Manifest, contract: ModelContract) -> Path | None:
         if self._passed is None:
             return None
         facts = [manifest.digest, contract.digest, runtime_versions(), self._limits]

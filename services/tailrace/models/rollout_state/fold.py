@@ -183,7 +183,7 @@ class Rollouts:
 def state_after(before: RolloutState, record: RolloutRecord) -> RolloutState:
     """The state that a record leads to from the one that it follows."""
     version, champion, shadow = record["version"], record["champion"], frozenset(record["shadow"])
-    about = frozenset() if version is None else frozenset({version})
+    subject = frozenset() if version is None else frozenset({version})
     by_person = record["step"] == "shadow" and record["command_id"] is not None
     judged = record["evidence"].get(EVENT_TIME)
     now = None if judged is None else int(judged)
@@ -204,11 +204,11 @@ def state_after(before: RolloutState, record: RolloutRecord) -> RolloutState:
         rolled_back=tuple(record["rolled_back"]),
         frozen=record["frozen"],
         off=record["off"],
-        known=before.known | about,
+        known=before.known | subject,
         served=before.served | (answering - {None}),
-        kept=(before.kept | about if by_person else before.kept) & shadow,
-        waiting=_waiting(before, record["step"], about) & shadow,
-        pruned=before.pruned | (about if record["step"] == PRUNE else frozenset()),
+        kept=(before.kept | subject if by_person else before.kept) & shadow,
+        waiting=_waiting(before, record["step"], subject) & shadow,
+        pruned=before.pruned | (subject if record["step"] == PRUNE else frozenset()),
         promoted_at=before.promoted_at if champion == before.champion else now,
         canary=canary,
         canary_began=None if canary is None else before.canary_began if same_version else now,
@@ -218,11 +218,11 @@ def state_after(before: RolloutState, record: RolloutRecord) -> RolloutState:
     )
 
 
-def _waiting(before: RolloutState, step: str, about: frozenset[int]) -> frozenset[int]:
+def _waiting(before: RolloutState, step: str, subject: frozenset[int]) -> frozenset[int]:
     """The versions that wait for a person after a step."""
     if step == "wait":
-        return before.waiting | about
-    return before.waiting - about if step == "canary" else before.waiting
+        return before.waiting | subject
+    return before.waiting - subject if step == "canary" else before.waiting
 
 
 def _experiment(record: RolloutRecord) -> ExperimentState | None:

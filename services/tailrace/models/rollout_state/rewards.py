@@ -27,7 +27,7 @@ class RewardWindow(NamedTuple):
     contract_digest: str
 
 
-class About(NamedTuple):
+class ReportSubject(NamedTuple):
     """What a report is about."""
 
     window: RewardWindow
@@ -65,7 +65,7 @@ class Worth(NamedTuple):
 class Rewards:
     """The reports on arms of one model."""
 
-    reports: dict[About, Earned] = field(default_factory=dict)
+    reports: dict[ReportSubject, Earned] = field(default_factory=dict)
 
     def apply(self, report: PerformanceReportRecord, offset: int) -> None:
         """Takes one decoded record (schema ``performance_report.avsc``) and its offset."""
@@ -76,12 +76,12 @@ class Rewards:
         window = RewardWindow(report["window_start"], report["window_end"], report["contract_digest"])
         requests, labelled, total = report["predictions"], report["labelled"], report["value_total"]
         earned = Earned(offset, report["mature"], requests, labelled, total, report["value_squares"])
-        self.reports[About(window, report["age"], report["version"])] = earned
+        self.reports[ReportSubject(window, report["age"], report["version"])] = earned
 
     def keep(self, versions: Collection[int]) -> None:
         """Lets go of what is about others."""
-        if any(about.version not in versions for about in self.reports):
-            self.reports = {about: e for about, e in self.reports.items() if about.version in versions}
+        if any(subject.version not in versions for subject in self.reports):
+            self.reports = {subject: e for subject, e in self.reports.items() if subject.version in versions}
 
     def copy(self) -> Rewards:
         return Rewards(dict(self.reports))
@@ -112,9 +112,9 @@ class Rewards:
     def _windows(self, versions: Sequence[int]) -> list[tuple[RewardWindow, dict[int, Earned]]]:
         """The windows that count, with what each arm earned."""
         seen: dict[RewardWindow, dict[int, dict[int, Earned]]] = defaultdict(lambda: defaultdict(dict))
-        for about, earned in self.reports.items():
-            if about.version in versions and earned.mature and earned.requests > 1:
-                seen[about.window][about.age][about.version] = earned
+        for subject, earned in self.reports.items():
+            if subject.version in versions and earned.mature and earned.requests > 1:
+                seen[subject.window][subject.age][subject.version] = earned
         windows = []
         for window, ages in sorted(seen.items()):
             if complete := [age for age, by in ages.items() if len(by) == len(versions)]:
