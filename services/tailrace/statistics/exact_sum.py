@@ -45,11 +45,6 @@ def exact_sums(values: Floats, groups: Ints, count: int) -> list[int]:
     return sums
 
 
-def exact_sum(values: Floats) -> int:
-    """The exact sum of finite values, in units of 1 / SCALE."""
-    return exact_sums(values, np.zeros(len(values), dtype=np.int64), 1)[0]
-
-
 def nearest(units: int, over: int = 1) -> float:
     """The float64 nearest to ``units / SCALE / over``; an infinity where that is beyond all floats."""
     try:

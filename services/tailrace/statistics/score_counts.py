@@ -10,6 +10,7 @@ rare events are told apart.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -131,15 +132,12 @@ def within_limit(keys: Ints, counts: Ints, shift: int) -> ScoreCounts:
     """Equal keys as one; with the least further loss of bits that leaves at most ``LIMIT`` of them."""
     keys, counts = _merged(keys, counts)
     if len(keys) > LIMIT:
-        enough, too_few = _WIDEST - shift, 0
-        while enough - too_few > 1:
-            middle = (enough + too_few) // 2
-            if len(np.unique(keys >> middle, axis=0)) <= LIMIT:
-                enough = middle
-            else:
-                too_few = middle
-        keys, counts = _merged(keys >> enough, counts)
-        shift += enough
+        candidates = range(_WIDEST - shift)
+        lost = bisect_left(
+            candidates, True, 1, key=lambda bits: len(np.unique(keys >> bits, axis=0)) <= LIMIT
+        )
+        keys, counts = _merged(keys >> lost, counts)
+        shift += lost
     return ScoreCounts(keys, counts, shift)
 
 

@@ -75,13 +75,13 @@ def read_yaml(source: Path | str) -> YamlFile:
     try:
         data = reader.read(text)
     except _Invalid as error:
-        raise ContractError([Problem(name, error.line, "", error.what, error.remedy)]) from None
+        line, what, remedy = error.args
+        raise ContractError([Problem(name, line, "", what, remedy)]) from None
     return YamlFile(name, text, data, reader.lines)
 
 
 class _Invalid(Exception):
-    def __init__(self, line: int, what: str, remedy: str) -> None:
-        self.line, self.what, self.remedy = line, what, remedy
+    """Line, what is wrong there, and the remedy."""
 
 
 class _Reader:

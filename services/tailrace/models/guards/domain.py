@@ -2,9 +2,9 @@
 
 Numbers are standardised, and a missing one stands at its mean with an indicator of its own; a category is an indicator
 for each value that may come. The distance is Mahalanobis' in the correlations of the training rows, shrunk towards none
-(Ledoit and Wolf, "A Well-Conditioned Estimator for Large-Dimensional Covariance Matrices", 2004), so that values are far
-that are usual each by itself but never came together. What counts as far is a quantile of the distances of rows that
-were held out, whatever the distribution (see models/guards/conformal.py).
+(Ledoit and Wolf, "A Well-Conditioned Estimator for Large-Dimensional Covariance Matrices", 2004), so that values are
+far that are usual each by itself but never came together. What counts as far is a quantile of the distances of rows
+that were held out, whatever the distribution (see models/guards/conformal.py).
 """
 
 from __future__ import annotations
