@@ -268,8 +268,12 @@ class _Judge:
 
     def run(self, columns: Columns, rows: int) -> Array:
         """An input that the package's model has no use for cannot matter: any value stands for it."""
-        fills = {i.name: (i.categories[0], object) if i.categories else (0.0, float) for i in self._inputs}
-        unused = {name: np.full(rows, *fill) for name, fill in fills.items() if name not in columns}
+        fills: dict[str, Any] = {i.name: i.categories[0] if i.categories else 0.0 for i in self._inputs}
+        unused = {
+            name: np.full(rows, fill, object if isinstance(fill, str) else float)
+            for name, fill in fills.items()
+            if name not in columns
+        }
         return self._original.run({**columns, **unused}, rows)
 
 
