@@ -72,7 +72,7 @@ def refuse_command(command: Mapping[str, Any], place: Place) -> str | None:
             "the command", None, command["key_id"] or "", command["signature"] or b"", data, (OWNER,), place
         )
     except SignatureRefused as refused:
-        return refused.reason
+        return str(refused)
     return None
 
 

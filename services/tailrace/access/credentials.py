@@ -40,7 +40,7 @@ DIGESTS = Path("access")
 DIGEST_SUFFIX = ".sha256"
 
 GRACE_S = 24 * 3600.0
-"""How long the token before a renewed one still counts: what carries it goes on until it is told the new one."""
+"""How long the token before a renewed one still counts: what carries it goes on until it has the new one."""
 
 
 def digest(token: str) -> str:
@@ -68,7 +68,7 @@ class Credentials:
     def make(self, kind: str, user: str) -> str:
         """The credential, made at the first call; for ``HTTP`` servers take it from then on, whatever was before."""
         with self._alone():
-            credential = self.read(kind, user) or _random()
+            credential = self.read(kind, user) or secrets.token_urlsafe(32)
             if kind == HTTP and self._admitted(user)[:1] != [digest(credential)]:
                 self._admit(user, digest(credential))
             if self.read(kind, user) is None:
@@ -82,7 +82,7 @@ class Credentials:
         who has just read it), or until the next call.
         """
         with self._alone():
-            former, credential = self.read(kind, user), _random()
+            former, credential = self.read(kind, user), secrets.token_urlsafe(32)
             if kind == HTTP:
                 # Before anybody can send the new one, it counts.
                 ending = [f"{digest(former)} {time.time() + max(grace_s, 1.0):.3f}"] if former else []
@@ -109,7 +109,3 @@ class Credentials:
         with os.fdopen(os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
-
-
-def _random() -> str:
-    return secrets.token_urlsafe(32)

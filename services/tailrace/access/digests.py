@@ -6,6 +6,7 @@ import hmac
 import math
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,8 +34,7 @@ class Digests:
         asked, now, owner = digest(token), time.time(), None
         for user in HTTP_USERS:
             for admitted in self._admitted(user):
-                same = hmac.compare_digest(asked, admitted.digest)
-                if same and now < admitted.until:
+                if hmac.compare_digest(asked, admitted.digest) and now < admitted.until:
                     owner = user
         return owner
 
@@ -57,8 +57,6 @@ def _parse(text: str) -> tuple[Admitted, ...]:
     admitted = []
     for line in text.splitlines():
         name, _, until = line.partition(" ")
-        try:
-            admitted.append(Admitted(name, float(until) if until else math.inf))
-        except ValueError:
-            continue
-    return tuple(one for one in admitted if len(one.digest) == 64 and one.digest.isascii())
+        with suppress(ValueError):
+            admitted.append(Admitted(name, float(until or math.inf)))
+    return tuple(token for token in admitted if len(token.digest) == 64 and token.digest.isascii())

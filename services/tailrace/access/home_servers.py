@@ -13,15 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from tailrace.access.credentials import (
-    APPLICATION,
-    DIGESTS,
-    HTTP,
-    HTTP_USERS,
-    OPS,
-    SERVICES,
-    Credentials,
-)
+from tailrace.access.credentials import APPLICATION, DIGESTS, HTTP, HTTP_USERS, OPS, SERVICES, Credentials
 from tailrace.access.private_files import write_private
 from tailrace.addresses import without_credentials
 

@@ -11,7 +11,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 def host_names(*addresses: str | None) -> frozenset[str]:
-    """The names that a ``Host`` header may say: the loopback's, and those under which a server was told to listen.
+    """The names that a ``Host`` header may say: the loopback's, and those under which a server listens.
 
     A page whose own name was made to point here (DNS rebinding) says its own name.
     """

@@ -1,4 +1,4 @@
-"""The token that a request carries, in any of the ways in which clients can be told to send one."""
+"""The token that a request carries, in any of the ways in which clients send one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def token_of(headers: Mapping[str, str], query: str | None = None) -> str | None
     """
     if (authorization := headers.get("authorization")) is not None:
         scheme, _, value = authorization.partition(" ")
-        return _SCHEMES.get(scheme.lower(), _nothing)(value.strip())
+        return _SCHEMES.get(scheme.lower(), lambda value: None)(value.strip())
     if (key := headers.get("x-clickhouse-key")) is not None:
         return key
     if query is not None and "password=" in query:
@@ -34,10 +34,6 @@ def _basic(value: str) -> str | None:
     except (binascii.Error, ValueError):
         return None
     return password if colon else None
-
-
-def _nothing(value: str) -> None:
-    return None
 
 
 _SCHEMES = {"bearer": lambda value: value or None, "basic": _basic}

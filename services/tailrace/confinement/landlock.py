@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR
@@ -97,7 +96,9 @@ def confine(limits: AccessLimits) -> int:
                 _allow_path(ruleset, path, rights & everything)
         if network:
             for ports, right in ((limits.connect or (), _CONNECT), (limits.bind, _BIND)):
-                _allow_ports(ruleset, ports, right)
+                for port in ports:
+                    rule = _PortRule(right, port)
+                    _call(f"allow port {port}", _ADD_RULE, ruleset, _NET_PORT, ctypes.byref(rule), 0)
         _restrict(ruleset)
     finally:
         os.close(ruleset)
@@ -114,11 +115,8 @@ def _file_rights(abi: int) -> int:
 
 
 def _create(abi: int, network: bool) -> int:
-    wanted = _Ruleset(
-        _file_rights(abi),
-        _BIND | _CONNECT if network else 0,
-        _SCOPED if abi >= _SCOPES_SINCE else 0,
-    )
+    ports, scopes = _BIND | _CONNECT if network else 0, _SCOPED if abi >= _SCOPES_SINCE else 0
+    wanted = _Ruleset(_file_rights(abi), ports, scopes)
     # A kernel takes no more of the structure than it knows.
     size = 24 if abi >= _SCOPES_SINCE else 16 if abi >= NETWORK_SINCE else 8
     return _call("create its rules", _CREATE_RULESET, ctypes.byref(wanted), ctypes.c_size_t(size), 0)
@@ -138,12 +136,6 @@ def _allow_path(ruleset: int, path: Path, rights: int) -> None:
         os.close(descriptor)
 
 
-def _allow_ports(ruleset: int, ports: Iterable[int], right: int) -> None:
-    for port in ports:
-        rule = _PortRule(right, port)
-        _call(f"allow port {port}", _ADD_RULE, ruleset, _NET_PORT, ctypes.byref(rule), 0)
-
-
 def _restrict(ruleset: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0):
@@ -153,7 +145,7 @@ def _restrict(ruleset: int) -> None:
 
 def _call(what: str, *arguments: object) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
-    result = int(libc.syscall(*arguments))
-    if result < 0:
+    answer = int(libc.syscall(*arguments))
+    if answer < 0:
         raise TailraceError(f"Landlock did not {what}: {os.strerror(ctypes.get_errno())}")
-    return result
+    return answer

@@ -31,23 +31,19 @@ def scratch(folder: Path) -> None:
 
 
 def hold(limits: AccessLimits) -> str:
-    """Confines this process, see `confine`; the line for its log, which `told` says again."""
-    global _told
-    _told = describe(confine(limits), ports=limits.connect is not None)
-    return _told
+    """Confines this process, see `confine`; the line for its log, which is `summary` from then on."""
+    global _summary
+    _summary = describe(confine(limits), ports=limits.connect is not None)
+    return _summary
 
 
-def told() -> str:
+def summary() -> str:
     """One line for the log of this process: whether, and by what, it is confined."""
-    return _told
+    return _summary
 
 
 def describe(abi: int, ports: bool = True) -> str:
-    """
-    Args:
-        abi: the version of Landlock; 0 for none.
-        ports: whether the limits name TCP ports.
-    """
+    """By the version of Landlock, 0 for none, and by whether the limits name TCP ports."""
     if not abi:
         return "not confined: this kernel has no Landlock"
     if abi < landlock.NETWORK_SINCE:
@@ -59,4 +55,4 @@ def describe(abi: int, ports: bool = True) -> str:
     return f"confined by Landlock {abi}: {network}"
 
 
-_told = "not confined: it was not started by `tailrace run`"
+_summary = "not confined: it was not started by `tailrace run`"

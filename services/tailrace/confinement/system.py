@@ -23,19 +23,8 @@ _ETC = (
 )
 # Of /proc the machine's own figures and this process: what is told of others has their environment in it.
 _PROC = (
-    *(
-        "self",
-        "cpuinfo",
-        "diskstats",
-        "filesystems",
-        "loadavg",
-        "meminfo",
-        "net",
-        "pressure",
-        "stat",
-        "swaps",
-    ),
-    *("sys", "uptime", "version", "vmstat"),
+    *("self", "cpuinfo", "diskstats", "filesystems", "loadavg", "meminfo", "net", "pressure", "stat"),
+    *("swaps", "sys", "uptime", "version", "vmstat"),
 )
 
 
@@ -45,10 +34,10 @@ def system_paths() -> tuple[Path, ...]:
     root = package.parent.parent
     installed = [Path(folder) for folder in sys.path if folder.endswith(("site-packages", "dist-packages"))]
     return (
-        *(Path(folder) for folder in ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/sys")),
+        *map(Path, ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/sys")),
         *(Path("/etc", name) for name in _ETC),
         *(Path("/proc", name) for name in _PROC),
-        *(Path(folder) for folder in (sys.prefix, sys.base_prefix, sys.exec_prefix)),
+        *map(Path, (sys.prefix, sys.base_prefix, sys.exec_prefix)),
         *installed,
         *(path for folder in installed for path in _linked(folder)),
         package.parent,  # where the interpreter looks for it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from tailrace.avro.registry import schema_text
 from tailrace.contracts.language.model_contract import ModelContract
@@ -107,9 +107,4 @@ def _features(new: ModelContract, in_service: Mapping[int, Collection[str]]) -> 
             yield Violation(("features", name), what, "keep it until no version in service uses it")
 
 
-_IDENTITY: tuple[Callable[[ModelContract, ModelContract], Iterator[Violation]], ...] = (
-    _lane,
-    _key,
-    _event_time,
-    _target,
-)
+_IDENTITY = (_lane, _key, _event_time, _target)

@@ -12,11 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tailrace.connection import Connection
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
+from tailrace.contracts.records.record_types import ModelManifestRecord
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.fold_topics import fold_all
 from tailrace.contracts.state.records import ControlRecords
@@ -86,7 +87,8 @@ def find_unneeded(connection: Connection, home: Path, contract: ModelContract) -
         for taken in state.each(read_all(connection, state.topics))
         if taken.came and taken.record is not None and taken.record["model"] == model
     ]
-    records = {version: catalog.record(model, version) or {} for version in catalog.versions(model)}
+    verified = {version: catalog.verified(model, version) for version in catalog.versions(model)}
+    records = {version: record for version, record in verified.items() if record is not None}
     kept = RetainedPredictions(
         contract.keep.predictions_ms, earliest_ms(connection, [lane.predictions, lane.shadow_predictions])
     )
@@ -112,7 +114,7 @@ def remove(connection: Connection, home: Path, model: str, found: Sequence[Prune
 def unneeded(
     model: str,
     chunks: Iterable[ChunkAt],
-    records: Mapping[int, Mapping[str, Any]],
+    records: Mapping[int, ModelManifestRecord],
     history: Sequence[Since],
     kept: RetainedPredictions,
     now_ms: int,

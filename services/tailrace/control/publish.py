@@ -11,6 +11,7 @@ from typing import Any
 from tailrace.connection import Connection, connect, home_dir
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
+from tailrace.contracts.records.record_types import ModelManifestRecord
 from tailrace.contracts.state.fold_topics import contract_in_force
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.control.apply import applied_by
@@ -182,7 +183,7 @@ def publish_package(
     return Publication(numbered.manifest, record["digest"], size + len(record["manifest"]))
 
 
-def _manifests(connection: Connection, control: ControlRecords, model: str) -> list[dict[str, Any]]:
+def _manifests(connection: Connection, control: ControlRecords, model: str) -> list[ModelManifestRecord]:
     """The model's records of ``tailrace.model-manifests``, whoever has signed them."""
     from tailrace.streaming.backends.kafka.reading import read_all
 
@@ -191,14 +192,14 @@ def _manifests(connection: Connection, control: ControlRecords, model: str) -> l
     return [record for record in records if record is not None and record["model"] == model]
 
 
-def _next_numbers(records: list[dict[str, Any]], trust: TrustStore) -> tuple[int, int]:
+def _next_numbers(records: list[ModelManifestRecord], trust: TrustStore) -> tuple[int, int]:
     """The next version and sequence: beyond those of every manifest that is verified."""
     numbers = given(records, lambda record: verified_manifest(record, trust))
     return numbers.version + 1, numbers.sequence + 1
 
 
 def _of_content(
-    package: Package, records: list[dict[str, Any]], key: SigningKey, home: str
+    package: Package, records: list[ModelManifestRecord], key: SigningKey, home: str
 ) -> Manifest | None:
     """The manifest under which this key has published the same content."""
     for record in records:

@@ -85,20 +85,13 @@ def _current(admin: AdminClient) -> set[AclBinding]:
     from confluent_kafka.admin import AclBindingFilter, AclOperation, AclPermissionType, ResourceType
     from confluent_kafka.admin import ResourcePatternType as Pattern
 
-    whatever: Any = None  # its type says a text
+    text: Any = None  # the client takes None for any text, its types do not
     anything = AclBindingFilter(
-        ResourceType.ANY,
-        whatever,
-        Pattern.ANY,
-        whatever,
-        whatever,
-        AclOperation.ANY,
-        AclPermissionType.ANY,
+        ResourceType.ANY, text, Pattern.ANY, text, text, AclOperation.ANY, AclPermissionType.ANY
     )
     ours = {f"User:{user}" for user in USERS}
-    return {
-        binding for binding in admin.describe_acls(anything).result(_TIMEOUT) if binding.principal in ours
-    }
+    bindings = admin.describe_acls(anything).result(_TIMEOUT)
+    return {binding for binding in bindings if binding.principal in ours}
 
 
 def _binding(grant: Grant) -> AclBinding:

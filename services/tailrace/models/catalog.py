@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import NamedTuple
 
 from tailrace.contracts.records.lanes import MANIFESTS
+from tailrace.contracts.records.record_types import ModelManifestRecord
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
 
-Verify = Callable[[Mapping[str, Any]], object]
+Verify = Callable[[ModelManifestRecord], object]
 """Checks whose manifest a record of ``tailrace.model-manifests`` carries; raises PackageRefused."""
 
 LEAP = 10_000
@@ -31,15 +33,15 @@ class Catalog:
 
     def __init__(self, verify: Verify | None) -> None:
         self._verify = verify
-        self._candidates: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-        self._verified: dict[tuple[str, int], Mapping[str, Any]] = {}
+        self._candidates: dict[tuple[str, int], list[ModelManifestRecord]] = {}
+        self._verified: dict[tuple[str, int], ModelManifestRecord] = {}
 
-    def apply(self, record: Mapping[str, Any], offset: int = 0) -> bool:
+    def apply(self, record: ModelManifestRecord, offset: int = 0) -> bool:
         """Takes one decoded record (schema ``model_manifest.avsc``)."""
         self._candidates.setdefault((record["model"], record["version"]), []).append(record)
         return True
 
-    def verified(self, model: str, version: int) -> Mapping[str, Any] | None:
+    def verified(self, model: str, version: int) -> ModelManifestRecord | None:
         """The manifest record of a version; None where nobody who is trusted has published it."""
         key = model, version
         if key not in self._verified:
@@ -49,12 +51,11 @@ class Catalog:
             self._verified[key] = first
         return self._verified[key]
 
-    def record(self, model: str, version: int) -> Mapping[str, Any] | None:
+    def record(self, model: str, version: int) -> ModelManifestRecord | None:
         """The manifest record of a version, for whoever opens it by every check: the verified one, or else the first
         that there is, whose refusal says why. None where none is published.
         """
-        found = self.verified(model, version)
-        return found or next(iter(self._candidates.get((model, version), ())), None)
+        return self.verified(model, version) or next(iter(self._candidates.get((model, version), ())), None)
 
     def claimed(self) -> list[tuple[str, int]]:
         """Models and versions that somebody says to have published, verified or not."""
@@ -65,7 +66,7 @@ class Catalog:
         numbers = (version for name, version in self._candidates if name == model)
         return sorted(version for version in numbers if self.verified(model, version) is not None)
 
-    def _is_verified(self, record: Mapping[str, Any]) -> bool:
+    def _is_verified(self, record: ModelManifestRecord) -> bool:
         try:
             if self._verify is not None:
                 self._verify(record)
@@ -92,13 +93,11 @@ class HighestNumbers(NamedTuple):
 
 
 def given(
-    records: Iterable[Mapping[str, Any]], verify: Callable[[Mapping[str, Any]], Manifest]
+    records: Iterable[ModelManifestRecord], verify: Callable[[ModelManifestRecord], Manifest]
 ) -> HighestNumbers:
     """The numbers that a model's manifest records, in the topic's order, have taken: verified ones, and no others."""
     numbers = HighestNumbers()
     for record in records:
-        try:
+        with suppress(PackageRefused):
             numbers = numbers.after(verify(record))
-        except PackageRefused:
-            continue
     return numbers

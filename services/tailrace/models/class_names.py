@@ -6,6 +6,8 @@ from typing import Any
 
 from tailrace.contracts.language.model_contract import ModelContract
 
+_BOOLEANS = dict.fromkeys(("1", "1.0", "true"), "true") | dict.fromkeys(("0", "0.0", "false"), "false")
+
 
 def class_text(value: Any, contract: ModelContract) -> str:
     """A class as the contract spells it: 1, 1.0, True and "1" are ``true`` where the target is boolean, and where its
@@ -13,14 +15,7 @@ def class_text(value: Any, contract: ModelContract) -> str:
     """
     text = str(value.item() if hasattr(value, "item") else value)
     if contract.target.type == "boolean":
-        return {
-            "1": "true",
-            "1.0": "true",
-            "true": "true",
-            "0": "false",
-            "0.0": "false",
-            "false": "false",
-        }.get(text.lower(), text)
+        return _BOOLEANS.get(text.lower(), text)
     if text in contract.classes:
         return text
     text = text.removesuffix(".0")

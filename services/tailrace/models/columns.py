@@ -43,8 +43,7 @@ def _lengthened(column: Kind, more: int) -> Kind:
 
 def missing(values: Array) -> Array:
     """Where a column of objects is None."""
-    found: Array = np.equal(values, None)  # type: ignore[call-overload]
-    return found
+    return np.asarray(np.equal(values, None))  # type: ignore[call-overload]
 
 
 def taken(columns: Mapping[str, Kind], rows: Array) -> dict[str, Kind]:

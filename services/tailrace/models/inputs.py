@@ -12,9 +12,8 @@ InputType = Literal["number", "integer", "boolean", "category"]
 class Input(Frozen):
     """A feature that the model reads.
 
-    ``categories`` are those of the contract that the version was built under, in its order (empty for other
-    types); ``levels`` those of the categorical column that an estimator was fitted on, None where it was a
-    column of text.
+    ``categories`` are those of the contract that the version was built under, in its order (empty for other types);
+    ``levels`` those of the categorical column that an estimator was fitted on, None where it was a column of text.
     """
 
     name: str

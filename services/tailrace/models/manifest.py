@@ -45,9 +45,8 @@ class Tolerance(Frozen):
 class Conversion(Frozen):
     """How the model in the package compares with the estimator that it was made from, on the holdout.
 
-    ``max_abs_difference`` is the largest difference of any probability or value; ``class_agreement`` the
-    share of rows with the same predicted class (1 for regression). ``note`` says how it was converted, or
-    why it was not.
+    ``max_abs_difference`` is the largest difference of any probability or value; ``class_agreement`` the share of rows
+    with the same predicted class (1 for regression). ``note`` says how it was converted, or why it was not.
     """
 
     rows: int
@@ -140,9 +139,7 @@ class Manifest(Frozen):
         classes = {"binary": len(self.classes) == 2, "multiclass": len(self.classes) >= 2}
         if not classes.get(self.task, not self.classes) or len(set(self.classes)) != len(self.classes):
             raise ValueError(f"a {self.task} model cannot have the classes {list(self.classes)}")
-        if (self.positive is not None) != (self.task == "binary") or (
-            self.positive is not None and self.positive not in self.classes
-        ):
+        if self.positive not in (self.classes if self.task == "binary" else (None,)):
             raise ValueError("positive must be one of the classes of a binary model, and only there")
         methods = {"binary": "sigmoid", "multiclass": "temperature"}
         if self.calibration is not None and self.calibration.method != methods.get(self.task):
@@ -166,10 +163,10 @@ class Manifest(Frozen):
 
     def _canonical(self, without: set[str]) -> bytes:
         absent = {name for name in ("conformal", "calibration") if getattr(self, name) is None}
-        said = self.model_dump(mode="json", exclude=without | absent)
+        fields = self.model_dump(mode="json", exclude=without | absent)
         if self.lineage.template is None:
-            del said["lineage"]["template"]
-        return canonical_json(said)
+            del fields["lineage"]["template"]
+        return canonical_json(fields)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Manifest:

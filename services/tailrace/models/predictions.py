@@ -31,12 +31,12 @@ class Predictions:
         """Number of the most probable class by row (the first of equals); None for a regression."""
         if self.probabilities is None:
             return None
-        found = np.zeros(len(self.probabilities), dtype=np.int64)
-        most = self.probabilities[:, 0].copy()
+        numbers = np.zeros(len(self.probabilities), dtype=np.int64)
+        largest = self.probabilities[:, 0].copy()
         for number, of_class in enumerate(self.probabilities.T[1:], 1):  # with few classes faster than argmax
-            more = of_class > most
-            found[more], most[more] = number, of_class[more]
-        return found
+            more = of_class > largest
+            numbers[more], largest[more] = number, of_class[more]
+        return numbers
 
     @property
     def predicted_class(self) -> Array | None:

@@ -3,8 +3,7 @@
 A number is kept as a sorted sample of at most 1,000 points with their multiplicities, so that integer counts
 of later values at and between the points give the exact two-sample Kolmogorov-Smirnov statistic against that
 sample (2m + 1 slots, ties included). The sample is the order statistics at evenly spaced ranks of all
-training rows: it is the same for the same data, and closer to their distribution than a random sample of the
-same size.
+training rows: it is the same for the same data, and closer to their distribution than a random sample of the same size.
 """
 
 from __future__ import annotations
@@ -64,10 +63,9 @@ class Reference(_Frozen):
     """Profiles by feature (of the training rows) and of the model's own outputs (on the holdout, because a
     model's scores on the rows that it was fitted on are not those that it gives to others).
 
-    ``domain`` says where the training rows lie; None in a package of before that was known.
-    ``background`` holds a few of the training rows by input, against which answers are explained.
-    ``score`` is the profile of the positive class's probability or of the value; ``predicted_class`` counts
-    classes.
+    ``domain`` says where the training rows lie; None in a package of before that was known. ``background`` holds a few
+    of the training rows by input, against which answers are explained. ``score`` is the profile of the positive class's
+    probability or of the value; ``predicted_class`` counts classes.
     """
 
     rows: int
@@ -92,16 +90,15 @@ class Reference(_Frozen):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            raise PackageRefused(
-                "reference", f"the reference profile cannot be read: {error}"[:300]
-            ) from None
+            what = f"the reference profile cannot be read: {error}"
+            raise PackageRefused("reference", what[:300]) from None
 
 
-def number_profile(values: Array, most: int = POINTS) -> NumberProfile:
+def number_profile(values: Array, limit: int = POINTS) -> NumberProfile:
     """Profile of float64 values, NaN where missing."""
     present = np.sort(values[~np.isnan(values)])
     n = len(present)
-    sample = present if n <= most else present[((2 * np.arange(most) + 1) * n) // (2 * most)]
+    sample = present if n <= limit else present[((2 * np.arange(limit) + 1) * n) // (2 * limit)]
     points, counts = np.unique(sample, return_counts=True)
     return NumberProfile(
         points=tuple(float(p) for p in points),
@@ -113,12 +110,10 @@ def number_profile(values: Array, most: int = POINTS) -> NumberProfile:
 
 def category_profile(values: Array, categories: tuple[str, ...]) -> CategoryProfile:
     """Profile of objects, None where missing; every category of the contract is counted, unseen ones as 0."""
-    found = Counter(v for v in values if v is not None)
-    present = sum(found.values())
-    counts = {c: found.pop(c, 0) for c in categories}
-    return CategoryProfile(
-        counts=counts | {c: found[c] for c in sorted(found)}, present=present, missing=len(values) - present
-    )
+    seen = Counter(v for v in values if v is not None)
+    present = sum(seen.values())
+    counts = {c: seen.pop(c, 0) for c in categories} | dict(sorted(seen.items()))
+    return CategoryProfile(counts=counts, present=present, missing=len(values) - present)
 
 
 def feature_profiles(

@@ -52,7 +52,7 @@ def train(
         until_ms: only rows up to this event time.
         where: only rows where this SQL condition over the file's columns is true.
             Without either: the earliest fifth of the rows.
-        say: told what goes on.
+        say: called with what goes on.
 
     Raises:
         TailraceError: too few rows, or a class missing among them.
@@ -93,23 +93,18 @@ def training_rows(
     """The rows to train on, as ``train`` chooses them."""
     labelled, rows = labelled_rows(file, mapping, contract, where)
     time = contract.event_time.name
+    chosen = labelled if where is not None else labelled.head(int(labelled.height * EARLIEST_SHARE))
     if until_ms is not None:
         chosen = labelled.filter(pl.col(time) <= until_ms)
-    elif where is not None:
-        chosen = labelled
-    else:
-        chosen = labelled.head(int(labelled.height * EARLIEST_SHARE))
     if chosen.height < LEAST_ROWS:
-        raise UsageError(
-            f"{file}: {chosen.height} labelled rows are too few to train on ({labelled.height} of "
-            f"{rows} rows have a label): choose more with --until or --where"
-        )
+        what = f"{file}: {chosen.height} labelled rows are too few to train on"
+        have = f"({labelled.height} of {rows} rows have a label)"
+        raise UsageError(f"{what} {have}: choose more with --until or --where")
     first, last = int(chosen[time][0]), int(chosen[time][-1])
-    said = f"where {where}, " if where else ("" if until_ms else f"the earliest {EARLIEST_SHARE:.0%}, ")
-    selection = f"{chosen.height:,} rows of {file.name} ({said}{_day(first)} to {_day(last)})"
-    return TrainingRows(
-        chosen, selection, TrainedOn(file=file.name, where=where, first_ms=first, last_ms=last)
-    )
+    which = f"where {where}, " if where else ("" if until_ms else f"the earliest {EARLIEST_SHARE:.0%}, ")
+    selection = f"{chosen.height:,} rows of {file.name} ({which}{_day(first)} to {_day(last)})"
+    trained_on = TrainedOn(file=file.name, where=where, first_ms=first, last_ms=last)
+    return TrainingRows(chosen, selection, trained_on)
 
 
 def labelled_rows(

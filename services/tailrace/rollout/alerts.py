@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tailrace.alerts.alert import alert_record
+from tailrace.contracts.state.checks import EVENT_TIME
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.models.errors import PackageRefused
-from tailrace.models.rollout_state.fold import EVENT_TIME, RolloutState
+from tailrace.models.rollout_state.fold import RolloutState
 from tailrace.rollout.judge import Move
 from tailrace.rollout.refusals import EACH, RefusalCount
 from tailrace.streaming.ids import record_id

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from tailrace.alerts.alert import alert_record
 from tailrace.avro.registry import RegistryClient
-from tailrace.confinement.profiles import told
+from tailrace.confinement.profiles import summary
 from tailrace.connection import Connection, connect
 from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.records import ControlRecords
@@ -93,7 +93,7 @@ def run_service(name: str, make: Callable[[Service], Runnable]) -> None:
         health = HealthServer(settings.health_host, settings.health_port, loop, time.perf_counter_ns)
         settle_memory()
         where = {"health": health.address, "kafka": connection.bootstrap}
-        log.info("started", extra={**where, "confinement": told()})
+        log.info("started", extra={**where, "confinement": summary()})
         loop.run()
         health.close()
         service.kafka.close()

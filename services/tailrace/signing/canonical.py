@@ -8,9 +8,8 @@ from typing import Any
 
 def canonical_json(value: Any) -> bytes:
     """The one form in bytes of a JSON value: sorted keys, no spaces, UTF-8, shortest floats, all finite."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
 
 
 def framed(domain: str, *parts: bytes | None) -> bytes:

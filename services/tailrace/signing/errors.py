@@ -6,8 +6,4 @@ from tailrace.errors import TailraceError
 
 
 class SignatureRefused(TailraceError):
-    """A signature that must not be believed; ``reason`` says why, for people."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """A signature that must not be believed; its text says why, for people."""

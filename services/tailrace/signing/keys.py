@@ -62,13 +62,13 @@ class KeyFile:
             TailraceError: it cannot be read or understood.
         """
         try:
-            found = os.stat(self.path)
+            status = os.stat(self.path)
         except FileNotFoundError:
             raise UsageError(
                 f"there is no signing key {self.path}: `tailrace run init` makes the keys of a home, "
                 f"`tailrace keys new --signer {self._signer}` this one"
             ) from None
-        stat = found.st_ino, found.st_mtime_ns
+        stat = status.st_ino, status.st_mtime_ns
         if self._key is None or stat != self._stat:
             self._key, self._stat = read_private_key(self.path), stat
         return self._key

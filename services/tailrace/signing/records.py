@@ -26,8 +26,8 @@ class Signature(NamedTuple):
     @classmethod
     def of(cls, headers: Sequence[tuple[str, bytes | None]] | None) -> Signature | None:
         """The signature among a record's headers; None where there is none, or not exactly one in its one form."""
-        found = [value for name, value in headers or () if name == HEADER]
-        form = _FORM.fullmatch(found[0] or b"") if len(found) == 1 else None
+        values = [value for name, value in headers or () if name == HEADER]
+        form = _FORM.fullmatch(values[0] or b"") if len(values) == 1 else None
         return None if form is None else cls(form[1].decode(), bytes.fromhex(form[2].decode()))
 
     def to_header(self) -> tuple[str, bytes]:
@@ -54,9 +54,9 @@ def command_bytes(home: str, command: Mapping[str, Any]) -> bytes:
     """What a command's signature is over: canonical JSON of the command without its signature, and without arms where
     it names none.
     """
-    unsaid = {"signature"} if command.get("arms") else {"signature", "arms"}
-    said = {k: v for k, v in command.items() if k not in unsaid}
-    return framed("tailrace-command", home.encode(), canonical_json(said))
+    unsigned = {"signature"} if command.get("arms") else {"signature", "arms"}
+    fields = {name: value for name, value in command.items() if name not in unsigned}
+    return framed("tailrace-command", home.encode(), canonical_json(fields))
 
 
 def sign_command(home: str, command: Mapping[str, Any], key: SigningKey) -> dict[str, Any]:

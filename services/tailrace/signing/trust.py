@@ -63,17 +63,16 @@ class TrustStore:
     """
 
     def __init__(self, folder: Path, *, past: bool = False) -> None:
-        self.folder = folder
-        self._past = past
+        self.folder, self._past = folder, past
+        self._trusted, self._revoked = folder / "trusted", folder / "revoked"
         self._parsed: dict[str, tuple[tuple[int, int], Any]] = {}
 
     @property
     def home(self) -> str:
         """The id of the home that the keys are of."""
-        known: str | None = self._read(
-            f"{self.folder.parent}/home.json", lambda _: home_id(self.folder.parent)
-        )
-        return known or home_id(self.folder.parent)
+        home = self.folder.parent
+        known: str | None = self._read(f"{home}/home.json", lambda _: home_id(home))
+        return known or home_id(home)
 
     def public_key(
         self, wanted: str, model: str | None, signers: Iterable[str] = PEOPLE, at: Place | None = None
@@ -97,15 +96,13 @@ class TrustStore:
         return next((key for path in paths if (key := self._public(path, wanted)) is not None), None)
 
     def is_revoked(self, wanted: str) -> bool:
-        return _KEY_ID.fullmatch(wanted) is not None and os.path.exists(
-            f"{self.folder}/revoked/{wanted}.json"
-        )
+        return bool(_KEY_ID.fullmatch(wanted)) and os.path.exists(f"{self.folder}/revoked/{wanted}.json")
 
     def trust(self, public: Ed25519PublicKey, models: Sequence[str] = (), signer: str = OWNER) -> str:
         """Trusts a key in this home, for the models named or for all, also where it was revoked; returns its id."""
         wanted, folder = key_id(public), self._trusted / signer
-        for each in [folder / model for model in models] or [folder]:
-            write_public_key(each / f"{wanted}.pub", public)
+        for place in [folder / model for model in models] or [folder]:
+            write_public_key(place / f"{wanted}.pub", public)
         for path in [*self._revoked.rglob(f"{wanted}.pub"), self._revoked / f"{wanted}.json"]:
             path.unlink(missing_ok=True)
         return wanted
@@ -155,9 +152,8 @@ class TrustStore:
         """Raises SignatureRefused unless a key that is trusted for the model, as one of the signers, has signed it."""
         public = self.public_key(key, model, signers, at)
         if public is None:
-            raise SignatureRefused(
-                f"{what} is signed by key {key or '(none)'}, {self._why_not(key, model, signers)}"
-            )
+            why = self._why_not(key, model, signers)
+            raise SignatureRefused(f"{what} is signed by key {key or '(none)'}, {why}")
         if not verifies(public, signature, data):
             raise SignatureRefused(f"the signature of {what} does not fit its bytes")
 
@@ -165,23 +161,18 @@ class TrustStore:
         """Why a command is not to be obeyed; None where a trusted key has signed it, for this home."""
         key, signature = command.get("key_id") or "", command.get("signature") or b""
         try:
-            self.check(
-                "the command", command["model"], key, signature, command_bytes(self.home, command), at=at
-            )
+            signed = command_bytes(self.home, command)
+            self.check("the command", command["model"], key, signature, signed, at=at)
         except SignatureRefused as refused:
-            return refused.reason
+            return str(refused)
         return None
 
     def _why_not(self, key: str, model: str | None, signers: Sequence[str]) -> str:
-        trusted_for, option = (
-            "" if model is None else f" for {model}",
-            "" if PUBLISHER in signers else f" --signer {signers[0]}",
-        )
+        option = "" if PUBLISHER in signers else f" --signer {signers[0]}"
         if not self.is_revoked(key):
-            who = "" if PUBLISHER in signers else f" as {' or '.join(signers)}"
-            return (
-                f"not trusted here{who}{trusted_for}: `tailrace keys trust FILE.pub{option}` if it should be"
-            )
+            what = "" if PUBLISHER in signers else f" as {' or '.join(signers)}"
+            what += "" if model is None else f" for {model}"
+            return f"not trusted here{what}: `tailrace keys trust FILE.pub{option}` if it should be"
         kept = next(self._revoked.rglob(f"{key}.pub"), self._revoked)
         of_model = f" --model {model}" if len(kept.relative_to(self._revoked).parts) > 2 else ""
         return f"revoked here: `tailrace keys trust {kept}{of_model}{option}` if it should be"
@@ -217,14 +208,6 @@ class TrustStore:
             return None
         return known[1]
 
-    @property
-    def _trusted(self) -> Path:
-        return self.folder / "trusted"
-
-    @property
-    def _revoked(self) -> Path:
-        return self.folder / "revoked"
-
 
 def make_keys(home: Path) -> SigningKey:
     """Makes the keys of a home that are missing, the owner's and each service's, and trusts what is new; the owner's
@@ -234,8 +217,8 @@ def make_keys(home: Path) -> SigningKey:
         TailraceError: a key file cannot be read, written or understood, or another version of Tailrace made the home.
     """
     home_id(home)
-    keys = [signing_key(home, signer) for signer in (OWNER, *SERVICES)]
-    return keys[0]
+    owners, *_ = [signing_key(home, signer) for signer in (OWNER, *SERVICES)]
+    return owners
 
 
 def own_key(home: Path, signer: str = OWNER) -> SigningKey:

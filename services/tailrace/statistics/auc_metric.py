@@ -34,7 +34,7 @@ class AucMetric(Metric):
             return PairedGain(self.name, n=scores.n if scores is not None else 0)
         spread = None
         if version.variance is not None and against.variance is not None:
-            together = scores.auc_covariance()
-            assert together is not None
-            spread = max(version.variance + against.variance - 2 * together, 0.0)
+            covariance = scores.auc_covariance()
+            assert covariance is not None
+            spread = max(version.variance + against.variance - 2 * covariance, 0.0)
         return self._normal_gain(version.value, against.value, spread, scores.n)

@@ -8,8 +8,8 @@ SIGNIFICANT = 0.01
 """Below this probability it is more than chance."""
 
 
-def is_more(found: int, of: int, most: float) -> bool:
-    """Whether so many of so many are more than the share ``most``, by the exact one-sided binomial test."""
-    if not found or most >= 1:
+def is_more(count: int, of: int, limit: float) -> bool:
+    """Whether so many of so many are more than the share ``limit``, by the exact one-sided binomial test."""
+    if not count or limit >= 1:
         return False
-    return most <= 0 or bool(bdtrc(found - 1, of, most) < SIGNIFICANT)
+    return limit <= 0 or bool(bdtrc(count - 1, of, limit) < SIGNIFICANT)

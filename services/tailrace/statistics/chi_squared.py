@@ -31,9 +31,8 @@ def chi_squared_test(counts: Ints, reference: Ints) -> TestResult | None:
     if categories == 2:
         distances -= np.minimum(0.5, distances)
     statistic = float((distances**2 / expected).sum())
-    return TestResult(
-        statistic, float(special.chdtrc(categories - 1, statistic)), cramers_v(counts, reference)
-    )
+    p_value = float(special.chdtrc(categories - 1, statistic))
+    return TestResult(statistic, p_value, cramers_v(counts, reference))
 
 
 def cramers_v(counts: Ints, reference: Ints) -> float:

@@ -57,10 +57,10 @@ class ClassMetric(Metric):
         n = sum(counts.table.values())
         if n <= 0:
             return PairedGain(self.name)
-        tables: list[Counter[Cell]] = [Counter(), Counter()]
-        for (actual, *chosen), rows in counts.table.items():
-            for table, one in zip(tables, chosen, strict=True):
-                table[actual, one] += rows
+        tables: tuple[Counter[Cell], Counter[Cell]] = Counter(), Counter()
+        for (actual, chosen, other), rows in counts.table.items():
+            tables[0][actual, chosen] += rows
+            tables[1][actual, other] += rows
         version, against = (self.measure(table, n, positive) for table in tables)
         spread = None
         if version.influence is not None and against.influence is not None:
@@ -100,7 +100,7 @@ def wilson_of_right(table: ClassTable, positive: int | None) -> tuple[str, Bound
 
 
 def mover_of_recalls(table: ClassTable, positive: int | None) -> tuple[str, Bounds]:
-    return "mover-wilson", mean_of_shares(recalls(table))
+    return "mover-wilson", mean_of_shares([*recalls(table).values()])
 
 
 def wilson_of_overlap(table: ClassTable, positive: int | None) -> tuple[str, Bounds]:

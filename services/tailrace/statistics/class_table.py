@@ -37,12 +37,12 @@ def variance(cells: Iterable[tuple[int, float]]) -> float:
     return math.fsum(n * (g - mean) ** 2 for n, g in known) / total / total
 
 
-def recalls(table: Mapping[Cell, int]) -> list[tuple[int, int]]:
-    """Rows predicted right, and all rows, of each class that occurs."""
+def recalls(table: Mapping[Cell, int]) -> dict[int, tuple[int, int]]:
+    """Rows predicted right, and all rows, of each class that occurs, in their order."""
     rows: Counter[int] = Counter()
     for (actual, _), n in table.items():
         rows[actual] += n
-    return [(table.get((c, c), 0), n) for c, n in sorted(rows.items()) if n > 0]
+    return {c: (table.get((c, c), 0), n) for c, n in sorted(rows.items()) if n > 0}
 
 
 def overlap(table: Mapping[Cell, int], cls: int) -> tuple[int, int]:
@@ -57,32 +57,27 @@ def accuracy(table: Mapping[Cell, int], total: int, _positive: int | None) -> Cl
 
 
 def balanced_accuracy(table: Mapping[Cell, int], total: int, _positive: int | None) -> ClassValue:
-    rows: Counter[int] = Counter()
-    for (actual, _), n in table.items():
-        rows[actual] += n
-    recall = {c: table.get((c, c), 0) / n for c, n in sorted(rows.items()) if n > 0}
+    by_class = recalls(table)
 
     def influence(actual: int, chosen: int) -> float:
-        return (float(actual == chosen) - recall[actual]) * total / rows[actual] / len(recall)
+        right, rows = by_class[actual]
+        return (float(actual == chosen) - right / rows) * total / rows / len(by_class)
 
-    return ClassValue(math.fsum(recall.values()) / len(recall), influence)
+    return ClassValue(math.fsum(right / rows for right, rows in by_class.values()) / len(by_class), influence)
 
 
 def f1(table: Mapping[Cell, int], total: int, positive: int | None) -> ClassValue:
     seen = sorted({c for cell, n in table.items() if n for c in cell})
     classes = seen if positive is None else [positive]
-    weight: dict[int, int] = {}
-    by_class: dict[int, float] = {}
-    for c in classes:
-        weight[c] = sum(n * cell.count(c) for cell, n in table.items())
-        by_class[c] = 2 * table.get((c, c), 0) / weight[c] if weight[c] else 0.0
+    weight = {c: sum(n * cell.count(c) for cell, n in table.items()) for c in classes}
+    by_class = {c: 2 * table.get((c, c), 0) / weight[c] if weight[c] else 0.0 for c in classes}
 
     def influence(actual: int, chosen: int) -> float:
-        found = 0.0
+        derivative = 0.0
         for c in {actual, chosen} & by_class.keys():
             touched = (actual == c) + (chosen == c)
-            found += (2 * (actual == chosen) - by_class[c] * touched) * total / weight[c]
-        return found / len(classes)
+            derivative += (2 * (actual == chosen) - by_class[c] * touched) * total / weight[c]
+        return derivative / len(classes)
 
     defined = all(weight.values())
     return ClassValue(math.fsum(by_class.values()) / len(classes), influence if defined else None)

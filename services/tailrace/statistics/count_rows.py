@@ -24,8 +24,7 @@ def count_rows(rows: JudgedRows) -> MetricCounts:
     """The counts of rows of one version, of which each has an answer and a truth."""
     ones, zeros = (np.full(len(rows.classes), number, dtype=np.int64) for number in (1, 0))
     sums = {name: sums_by_group(values, ones, zeros, 1)[0] for name, values in row_losses(rows).items()}
-    table = Counter(zip(rows.classes.tolist(), rows.chosen.tolist(), strict=True))
-    scores = None
-    if rows.task == BINARY:
-        scores = count_all_scores(rows.score, rows.classes == rows.positive)
-    return MetricCounts(table=Counter(dict(table)), sums=sums, scores=scores)
+    table: Counter[tuple[int, ...]] = Counter(zip(rows.classes.tolist(), rows.chosen.tolist(), strict=True))
+    is_binary = rows.task == BINARY
+    scores = count_all_scores(rows.score, rows.classes == rows.positive) if is_binary else None
+    return MetricCounts(table=table, sums=sums, scores=scores)

@@ -104,9 +104,9 @@ def of_share(
     """Compares a share: so many of so many, and so many of so many in the reference."""
 
     def compare(field: FieldCounts) -> TestedField:
-        some, n, reference_some, reference_n = counts(field)
-        share = reference_some / reference_n if reference_n else 0.0
-        histogram = [Bin(label=name, count=some, reference=share)]
-        return TestedField(test(some, n, reference_some, reference_n), n, reference_n, histogram)
+        count, n, reference_count, reference_n = counts(field)
+        share = reference_count / reference_n if reference_n else 0.0
+        histogram = [Bin(label=name, count=count, reference=share)]
+        return TestedField(test(count, n, reference_count, reference_n), n, reference_n, histogram)
 
     return compare

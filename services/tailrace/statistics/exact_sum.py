@@ -45,11 +45,6 @@ def exact_sums(values: Floats, groups: Ints, count: int) -> list[int]:
     return sums
 
 
-def exact_sum(values: Floats) -> int:
-    """The exact sum of finite values, in units of 1 / SCALE."""
-    return exact_sums(values, np.zeros(len(values), dtype=np.int64), 1)[0]
-
-
 def nearest(units: int, over: int = 1) -> float:
     """The float64 nearest to ``units / SCALE / over``; an infinity where that is beyond all floats."""
     try:
@@ -93,8 +88,8 @@ class Sum(NamedTuple):
         if self.n < 2 or self.beyond:
             return None
         above = self.n * self.squares * SCALE - self.total * self.total
-        found = max(nearest(above, SCALE * self.n * (self.n - 1)), 0.0)
-        return found if math.isfinite(found) else None
+        variance = max(nearest(above, SCALE * self.n * (self.n - 1)), 0.0)
+        return variance if math.isfinite(variance) else None
 
 
 def sums_by_group(values: Floats, signs: Ints, groups: Ints, count: int) -> list[Sum]:
@@ -112,6 +107,5 @@ def sums_by_group(values: Floats, signs: Ints, groups: Ints, count: int) -> list
     if not within.all():
         np.add.at(beyond, groups[~within], signs[~within])
         values, squares, signs, groups = values[within], squares[within], signs[within], groups[within]
-    totals = exact_sums(signs * values, groups, count)
-    of_squares = exact_sums(signs * squares, groups, count)
-    return [Sum(*each) for each in zip(n.tolist(), totals, of_squares, beyond.tolist(), strict=True)]
+    totals, of_squares = (exact_sums(signs * added, groups, count) for added in (values, squares))
+    return list(map(Sum, n.tolist(), totals, of_squares, beyond.tolist()))

@@ -14,18 +14,18 @@ from tailrace.statistics.result import TestResult
 
 
 @lru_cache(maxsize=1 << 16)
-def share_test(some: int, n: int, reference_some: int, m: int) -> TestResult | None:
-    """The two-sided test, equal to ``scipy.stats.fisher_exact``, of ``some`` of n against ``reference_some`` of m.
+def share_test(count: int, n: int, reference_count: int, m: int) -> TestResult | None:
+    """The two-sided test, equal to ``scipy.stats.fisher_exact``, of ``count`` of n against ``reference_count`` of m.
 
     Returns:
         statistic is the share in the window, effect Cramer's V (see chi_squared.py); None where n or m is 0.
     """
     if n == 0 or m == 0:
         return None
-    if some == reference_some == 0:
+    if count == reference_count == 0:
         return TestResult(0.0, 1.0, 0.0)
     from scipy import stats  # 60 MB, which only who tests has a use for
 
-    table = np.array([[some, n - some], [reference_some, m - reference_some]])
+    table = np.array([[count, n - count], [reference_count, m - reference_count]])
     p_value = float(stats.fisher_exact(table).pvalue)
-    return TestResult(some / n, p_value, cramers_v(table[0], table[1]))
+    return TestResult(count / n, p_value, cramers_v(table[0], table[1]))

@@ -34,24 +34,23 @@ def number_histogram(counts: Ints, points: Floats, reference: Ints) -> list[Bin]
     bounds = np.unique(np.minimum(np.searchsorted(below, ranks), len(points) - 1))
     window = np.diff(counts.cumsum()[2 * bounds + 1], prepend=0)
     shares = np.diff(below[bounds], prepend=0) / below[-1]
-    found = [
+    bins = [
         Bin(label=repr(float(points[bound])), count=int(count), reference=float(share))
         for bound, count, share in zip(bounds, window, shares, strict=True)
     ]
-    return [*found, Bin(label="inf", count=int(counts[-1]), reference=0.0)]
+    return [*bins, Bin(label="inf", count=int(counts[-1]), reference=0.0)]
 
 
 def category_histogram(counts: Ints, categories: Sequence[str], reference: Ints) -> list[Bin]:
     """The most frequent categories of the reference, in their own order."""
     total = int(reference.sum())
     shown = set(np.argsort(-reference, kind="stable")[: 2 * BINS].tolist())
-    found = [
+    bins = [
         Bin(label=category, count=int(counts[at]), reference=int(reference[at]) / total)
         for at, category in enumerate(categories)
         if at in shown
     ]
-    rest = [at for at in range(len(categories)) if at not in shown]
-    if rest:
+    if rest := [at for at in range(len(categories)) if at not in shown]:
         share = int(reference[rest].sum()) / total
-        found.append(Bin(label=OTHERS, count=int(counts[rest].sum()), reference=share))
-    return found
+        bins.append(Bin(label=OTHERS, count=int(counts[rest].sum()), reference=share))
+    return bins

@@ -56,12 +56,12 @@ def student(mean: float | None, variance: float | None, n: int) -> Bounds:
     return mean - half, mean + half
 
 
-def normal(value: float, variance: float | None, least: float = -math.inf, most: float = math.inf) -> Bounds:
+def normal(value: float, variance: float | None, lower: float = -math.inf, upper: float = math.inf) -> Bounds:
     """An estimate of this variance, by the normal distribution, cut at the ends of what is possible."""
     if variance is None:
         return UNKNOWN
     half = Z * math.sqrt(variance)
-    return max(value - half, least), min(value + half, most)
+    return max(value - half, lower), min(value + half, upper)
 
 
 def upper_tail(value: float, error: float) -> float:

@@ -46,14 +46,12 @@ def log_loss(rows: JudgedRows) -> Floats:
         total = rows.probabilities.sum(axis=1)
         total = np.where(total > 0, total, 1.0)
         of_truth = rows.probabilities[np.arange(len(rows.classes)), rows.classes] / total
-    losses: Floats = -np.log(np.clip(of_truth, _EPSILON, 1.0 - _EPSILON))
-    return losses
+    return np.asarray(-np.log(np.clip(of_truth, _EPSILON, 1.0 - _EPSILON)))
 
 
 def brier(rows: JudgedRows) -> Floats:
     if rows.task == BINARY:
-        squares: Floats = (np.clip(rows.score, 0.0, 1.0) - (rows.classes == rows.positive)) ** 2
-        return squares
+        return np.asarray((np.clip(rows.score, 0.0, 1.0) - (rows.classes == rows.positive)) ** 2)
     one_hot = np.zeros_like(rows.probabilities)
     one_hot[np.arange(len(rows.classes)), rows.classes] = 1.0
     return np.asarray(((rows.probabilities - one_hot) ** 2).sum(axis=1))

@@ -33,8 +33,7 @@ def slots_of(values: Floats, points: Floats) -> Ints:
     if not len(points):
         return before
     at = points[np.minimum(before, len(points) - 1)] == values
-    slots: Ints = 2 * before + at
-    return slots
+    return np.asarray(2 * before + at)
 
 
 def ks_test(counts: Ints, reference: Ints) -> TestResult | None:
@@ -80,13 +79,13 @@ def p_value(n: int, m: int, largest: int) -> float:
     if max(n, m) > LARGEST_EXACT or bound < NEXT_TO_NOTHING:
         return float(stats.kstwo.sf(distance, round(n * m / (n + m))))
     # It depends on nothing else about the samples: two with this distance, of zeros and ones, will do.
-    some, others = _zeros(n // common, m // common, largest)
-    if some > n or others > m:
+    zeros, other_zeros = _zeros(n // common, m // common, largest)
+    if zeros > n or other_zeros > m:
         raise ValueError(f"samples of {n} and {m} have no distance of {largest}")
     with warnings.catch_warnings():
         # Where rounding spoils the exact value it says so and gives the asymptotic one.
         warnings.simplefilter("ignore", RuntimeWarning)
-        return float(stats.ks_2samp(np.arange(n) >= some, np.arange(m) >= others).pvalue)
+        return float(stats.ks_2samp(np.arange(n) >= zeros, np.arange(m) >= other_zeros).pvalue)
 
 
 def _zeros(n: int, m: int, largest: int) -> tuple[int, int]:

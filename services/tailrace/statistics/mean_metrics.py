@@ -30,12 +30,12 @@ class MeanMetric(Metric):
     paired: str = "paired t"
 
     def estimate(self, counts: MetricCounts, positive: int | None) -> Estimate:
-        found = counts.sums.get(self.name, Sum())
-        mean, spread = found.mean, found.variance
+        losses = counts.sums.get(self.name, Sum())
+        n, mean, spread = losses.n, losses.mean, losses.variance
         if mean is None:
-            return Estimate(None, None, None, max(found.n, 0), "student-t")
-        of_mean = None if spread is None else spread / found.n
-        return Estimate(mean, *student(mean, spread, found.n), found.n, "student-t", None, of_mean)
+            return Estimate(None, None, None, max(n, 0), "student-t")
+        of_mean = None if spread is None else spread / n
+        return Estimate(mean, *student(mean, spread, n), n, "student-t", None, of_mean)
 
     def gain(self, counts: MetricCounts, positive: int | None) -> PairedGain:
         return mean_gain(self.name, *_sides(self.name, counts))
@@ -90,10 +90,10 @@ class ShareMetric(Metric):
     interval: str = "Wilson"
 
     def estimate(self, counts: MetricCounts, positive: int | None) -> Estimate:
-        found = counts.sums.get(self.name, Sum())
-        if found.n <= 0:
+        ones = counts.sums.get(self.name, Sum())
+        if ones.n <= 0:
             return Estimate(None, None, None, 0, "wilson")
-        return Estimate(found.mean, *wilson(round(found.value or 0.0), found.n), found.n, "wilson")
+        return Estimate(ones.mean, *wilson(round(ones.value or 0.0), ones.n), ones.n, "wilson")
 
 
 def mean_gain(metric: str, differences: Sum, version: Sum, against: Sum) -> PairedGain:
@@ -108,10 +108,8 @@ def mean_gain(metric: str, differences: Sum, version: Sum, against: Sum) -> Pair
 
 
 def _sides(name: str, counts: MetricCounts) -> tuple[Sum, Sum, Sum]:
-    differences, version, against = (
-        counts.sums.get(key, Sum()) for key in (name, *(f"{name}.{side}" for side in SIDES))
-    )
-    return differences, version, against
+    version, against = (counts.sums.get(f"{name}.{side}", Sum()) for side in SIDES)
+    return counts.sums.get(name, Sum()), version, against
 
 
 def _apart(slopes: tuple[float, float], differences: Sum, version: Sum, against: Sum) -> float | None:
@@ -120,5 +118,5 @@ def _apart(slopes: tuple[float, float], differences: Sum, version: Sum, against:
     if mine is None or theirs is None or apart is None:
         return None
     a, b = slopes
-    together = (mine + theirs - apart) / 2
-    return max(a * a * mine + b * b * theirs - 2 * a * b * together, 0.0) / differences.n
+    covariance = (mine + theirs - apart) / 2
+    return max(a * a * mine + b * b * theirs - 2 * a * b * covariance, 0.0) / differences.n

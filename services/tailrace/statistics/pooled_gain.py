@@ -25,17 +25,17 @@ def pooled(metrics: Iterable[Mapping[str, Any]]) -> PooledGain | None:
     differences. Others (an AUC, an RMSE) are averaged with the windows' numbers of requests as weights, their
     intervals taken for those of independent normal estimates.
     """
-    some = [m for m in metrics if m["n"] > 0 and m["gain"] is not None]
-    n = sum(m["n"] for m in some)
+    defined = [m for m in metrics if m["n"] > 0 and m["gain"] is not None]
+    n = sum(m["n"] for m in defined)
     if n < 2:
         return None
-    if all(m["sum"] is not None and m["sum_squares"] is not None for m in some):
-        total, squares = math.fsum(m["sum"] for m in some), math.fsum(m["sum_squares"] for m in some)
+    if all(m["sum"] is not None and m["sum_squares"] is not None for m in defined):
+        total, squares = math.fsum(m["sum"] for m in defined), math.fsum(m["sum_squares"] for m in defined)
         mean = total / n
         low, high = student(mean, max(0.0, squares - total * mean) / (n - 1), n)
-    elif all(m["low"] is not None and m["high"] is not None for m in some):
-        mean = math.fsum(m["n"] / n * m["gain"] for m in some)
-        half = math.sqrt(math.fsum((m["n"] / n * (m["high"] - m["low"]) / 2) ** 2 for m in some))
+    elif all(m["low"] is not None and m["high"] is not None for m in defined):
+        mean = math.fsum(m["n"] / n * m["gain"] for m in defined)
+        half = math.sqrt(math.fsum((m["n"] / n * (m["high"] - m["low"]) / 2) ** 2 for m in defined))
         low, high = mean - half, mean + half
     else:
         return None

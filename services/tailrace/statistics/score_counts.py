@@ -10,6 +10,7 @@ rare events are told apart.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,7 +21,6 @@ from tailrace.statistics.result import Floats, Ints
 
 LIMIT = 10_000
 """Distinct scores (or pairs of them) that are kept apart."""
-
 
 _WIDEST = 63
 
@@ -120,29 +120,24 @@ def score_keys(scores: Floats) -> Ints:
     """
     scores = np.clip(scores, -1.0, 2.0)
     middle = _ordered(np.array([0.5]))[0]
-    found: Ints = np.where(scores < 0.5, _ordered(scores) - middle, middle - _ordered(1.0 - scores))
-    return found
+    return np.asarray(np.where(scores < 0.5, _ordered(scores) - middle, middle - _ordered(1.0 - scores)))
 
 
 def _ordered(values: Floats) -> Ints:
     bits = (values + 0.0).view(np.int64)
-    found: Ints = np.where(bits < 0, np.int64(-(2**63)) - bits, bits)
-    return found
+    return np.where(bits < 0, np.int64(-(2**63)) - bits, bits)
 
 
 def within_limit(keys: Ints, counts: Ints, shift: int) -> ScoreCounts:
     """Equal keys as one; with the least further loss of bits that leaves at most ``LIMIT`` of them."""
     keys, counts = _merged(keys, counts)
     if len(keys) > LIMIT:
-        enough, too_few = _WIDEST - shift, 0
-        while enough - too_few > 1:
-            middle = (enough + too_few) // 2
-            if len(np.unique(keys >> middle, axis=0)) <= LIMIT:
-                enough = middle
-            else:
-                too_few = middle
-        keys, counts = _merged(keys >> enough, counts)
-        shift += enough
+        candidates = range(_WIDEST - shift)
+        lost = bisect_left(
+            candidates, True, 1, key=lambda bits: len(np.unique(keys >> bits, axis=0)) <= LIMIT
+        )
+        keys, counts = _merged(keys >> lost, counts)
+        shift += lost
     return ScoreCounts(keys, counts, shift)
 
 
@@ -155,13 +150,13 @@ def _merged(keys: Ints, counts: Ints) -> tuple[Ints, Ints]:
     return keys[starts], np.add.reduceat(counts, starts, axis=0) if len(starts) else counts
 
 
-def _covariance(counts: Ints, one: _Placed, two: _Placed) -> float | None:
-    found = 0.0
-    for cls, a, b in ((1, one.of_positive, two.of_positive), (0, one.of_negative, two.of_negative)):
+def _covariance(counts: Ints, first: _Placed, second: _Placed) -> float | None:
+    covariance = 0.0
+    for cls, a, b in ((1, first.of_positive, second.of_positive), (0, first.of_negative, second.of_negative)):
         weights = counts[:, cls]
         n = int(weights.sum())
         if n < 2:
             return None
         a_mean, b_mean = (math.fsum(weights * c) / n for c in (a, b))
-        found += math.fsum(weights * (a - a_mean) * (b - b_mean)) / (n - 1) / n
-    return found
+        covariance += math.fsum(weights * (a - a_mean) * (b - b_mean)) / (n - 1) / n
+    return covariance

@@ -24,23 +24,18 @@ def _estimator(task: LearningTask, options: BoostingOptions, seed: int) -> Any:
     from sklearn.preprocessing import OrdinalEncoder
 
     boosting = HistGradientBoostingRegressor if task.kind == "regression" else HistGradientBoostingClassifier
-    codes = OrdinalEncoder(
-        categories=[list(values) for values in task.categories.values()],
-        handle_unknown="use_encoded_value",
-        unknown_value=np.nan,
-    )
+    known = [list(values) for values in task.categories.values()]
+    codes = OrdinalEncoder(categories=known, handle_unknown="use_encoded_value", unknown_value=np.nan)
     columns = ColumnTransformer(
         [("numbers", "passthrough", list(task.numbers)), ("categories", codes, list(task.categories))]
     )
-    return make_pipeline(
-        columns,
-        boosting(
-            max_iter=options.iterations,
-            learning_rate=options.learning_rate,
-            random_state=seed,
-            categorical_features=[False] * len(task.numbers) + [True] * len(task.categories),
-        ),
+    estimator = boosting(
+        max_iter=options.iterations,
+        learning_rate=options.learning_rate,
+        random_state=seed,
+        categorical_features=[False] * len(task.numbers) + [True] * len(task.categories),
     )
+    return make_pipeline(columns, estimator)
 
 
 HIST_GRADIENT_BOOSTING = Template(

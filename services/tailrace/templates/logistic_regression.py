@@ -12,9 +12,8 @@ def _estimator(task: LearningTask, _options: TemplateOptions, _seed: int) -> Any
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
 
-    return make_pipeline(
-        scaled(task), Ridge() if task.kind == "regression" else LogisticRegression(max_iter=1000)
-    )
+    linear = Ridge() if task.kind == "regression" else LogisticRegression(max_iter=1000)
+    return make_pipeline(scaled(task), linear)
 
 
 LOGISTIC_REGRESSION = Template(

@@ -7,27 +7,24 @@ from collections.abc import Iterator
 from tailrace.templates.table import DEFAULT, TEMPLATES
 from tailrace.templates.template import Template
 
-_HEAD = """\
+_HEAD = f"""\
 # Training templates
 
 Made by `python -m tailrace.templates.page > docs/templates.md` from TEMPLATES
 (`services/tailrace/templates/table.py`); do not edit. [CONTRIBUTING.md](../CONTRIBUTING.md) says how one
 is added, and how a team brings its own.
 
-A contract names one in `training.template` (by default `{default}`), and sets its options in `training.options`.
+A contract names one in `training.template` (by default `{DEFAULT.name}`), and sets its options in `training.options`.
+
+| template | what it is | options, with their defaults |
+| --- | --- | --- |
 """
 
 
 def page() -> str:
     """The page, in Markdown."""
-    return "\n".join([_HEAD.format(default=DEFAULT.name), *_rows(), ""])
-
-
-def _rows() -> Iterator[str]:
-    yield "| template | what it is | options, with their defaults |"
-    yield "| --- | --- | --- |"
-    for template in TEMPLATES:
-        yield f"| `{template.name}` | {template.doc} | {' '.join(_options(template)) or 'none'} |"
+    rows = (f"| `{t.name}` | {t.doc} | {' '.join(_options(t)) or 'none'} |\n" for t in TEMPLATES)
+    return _HEAD + "".join(rows)
 
 
 def _options(template: Template) -> Iterator[str]:

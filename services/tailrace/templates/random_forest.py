@@ -22,10 +22,8 @@ def _estimator(task: LearningTask, options: ForestOptions, seed: int) -> Any:
     from sklearn.pipeline import make_pipeline
 
     forest = RandomForestRegressor if task.kind == "regression" else RandomForestClassifier
-    return make_pipeline(
-        scaled(task),
-        forest(n_estimators=options.trees, random_state=seed, min_samples_leaf=options.leaf_rows),
-    )
+    estimator = forest(n_estimators=options.trees, random_state=seed, min_samples_leaf=options.leaf_rows)
+    return make_pipeline(scaled(task), estimator)
 
 
 RANDOM_FOREST = Template(

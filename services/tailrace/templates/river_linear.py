@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from tailrace.errors import TailraceError
 from tailrace.templates.scaled_columns import scaled
-from tailrace.templates.template import LearningTask, Template, TemplateOptions
+from tailrace.templates.template import LearningTask, Template
 
 Array = npt.NDArray[Any]
 
@@ -60,9 +60,8 @@ class RiverLinear:
             self.model.learn_one(x, truth == self.classes[1])
         elif _present(truth):
             self.target.learn_one({"y": float(truth)})
-            self.model.learn_one(
-                x, _cut(self.target.transform_one({"y": float(truth)})["y"], MOST_DEVIATIONS)
-            )
+            scaled_truth = self.target.transform_one({"y": float(truth)})["y"]
+            self.model.learn_one(x, _cut(scaled_truth, MOST_DEVIATIONS))
 
     def predict(self, row: dict[str, Any]) -> Any:
         """Probability by class, or the value."""
@@ -87,15 +86,13 @@ class RiverLinear:
             coef = np.array([[w.get(c, 0.0) for c in columns] for w in by_class])
             intercept = np.array([w.get(_BIAS, 0.0) for w in by_class])
         else:
-            found = self.model.weights
-            coef = np.array([[found.get(c, 0.0) for c in columns]])
+            coef = np.array([[self.model.weights.get(c, 0.0) for c in columns]])
             intercept = np.array([float(self.model.intercept)])
         if not self.classes:
             coef, intercept = coef[0] * self._spread, intercept * self._spread + self.target.means["y"]
         if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
-            raise TailraceError(
-                "the online learner's weights are not finite: the rows hold values beyond all scale"
-            )
+            what = "the online learner's weights are not finite"
+            raise TailraceError(f"{what}: the rows hold values beyond all scale")
         return coef, intercept
 
     def scale(self) -> tuple[Array, Array]:
@@ -111,9 +108,9 @@ class RiverLinear:
     def _columns(self) -> list[tuple[str, str]]:
         return [(n, "") for n in self._numbers] + [(n, c) for n, cs in self._levels.items() for c in cs]
 
-    def _encoded(self, row: dict[str, Any], most: float) -> dict[tuple[str, str], float]:
+    def _encoded(self, row: dict[str, Any], bound: float) -> dict[tuple[str, str], float]:
         known = {n: float(row[n]) for n in self._numbers if _present(row[n]) and n in self.scaler.counts}
-        x = {(n, ""): _cut(z, most) for n, z in self.scaler.transform_one(known).items()}
+        x = {(n, ""): _cut(z, bound) for n, z in self.scaler.transform_one(known).items()}
         x |= {(n, c): 1.0 for n in self._levels if (c := row[n]) is not None}
         if len(self.classes) > 2:
             x[_BIAS] = 1.0
@@ -157,14 +154,10 @@ class _OnePass(NamedTuple):
         return fit_river_linear(x, y, self.task)
 
 
-def _estimator(task: LearningTask, _options: TemplateOptions, _seed: int) -> _OnePass:
-    return _OnePass(task)
-
-
 RIVER_LINEAR = Template(
     "river-linear",
     "river's linear model, learned online, a row at a time, and published as the scikit-learn pipeline that equals it.",
-    _estimator,
+    lambda task, _options, _seed: _OnePass(task),
 )
 
 
@@ -172,5 +165,5 @@ def _present(value: Any) -> bool:
     return value is not None and abs(value) < _LARGEST  # neither NaN nor one whose square is infinite
 
 
-def _cut(value: float, most: float) -> float:
-    return max(-most, min(most, value))
+def _cut(value: float, bound: float) -> float:
+    return max(-bound, min(bound, value))

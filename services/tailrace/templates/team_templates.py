@@ -7,9 +7,9 @@ only chooses.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import re
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeGuard
 
@@ -65,25 +65,22 @@ def find_template(name: str) -> FoundTemplate:
     installed = _installed(distribution, name)
     entry = _entry(installed, entry_name, name)
     files = _files(installed, name)
-    origin = TemplateOrigin(
-        name=name, distribution=installed.name, version=installed.version, digest=_digest(files)
-    )
+    named = {"name": name, "distribution": installed.name, "version": installed.version}
+    origin = TemplateOrigin(**named, digest=_digest(files))
     return FoundTemplate(_load(entry, frozenset(files.values()), name), origin)
 
 
-def _installed(distribution: str, name: str) -> importlib.metadata.Distribution:
+def _installed(distribution: str, name: str) -> metadata.Distribution:
     try:
-        return importlib.metadata.distribution(distribution)
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
         raise TemplateRefused(
             f"the template {name} needs the distribution {distribution}, which is not installed where training runs: "
             f"`pip install {distribution}` there, or name another in training.template"
         ) from None
 
 
-def _entry(
-    installed: importlib.metadata.Distribution, entry_name: str, name: str
-) -> importlib.metadata.EntryPoint:
+def _entry(installed: metadata.Distribution, entry_name: str, name: str) -> metadata.EntryPoint:
     entries = {entry.name: entry for entry in installed.entry_points.select(group=GROUP)}
     if entry_name not in entries:
         offered = ", ".join(sorted(entries)) or "none"
@@ -94,7 +91,7 @@ def _entry(
     return entries[entry_name]
 
 
-def _files(installed: importlib.metadata.Distribution, name: str) -> dict[str, Path]:
+def _files(installed: metadata.Distribution, name: str) -> dict[str, Path]:
     """Its files by name, but for what each installation writes anew."""
     files = {
         file.as_posix(): Path(str(file.locate())).resolve()
@@ -118,7 +115,7 @@ def _digest(files: dict[str, Path]) -> str:
     return digest.hexdigest()
 
 
-def _load(entry: importlib.metadata.EntryPoint, files: frozenset[Path], name: str) -> Template:
+def _load(entry: metadata.EntryPoint, files: frozenset[Path], name: str) -> Template:
     try:
         loaded: Any = entry.load()
     except MemoryError:

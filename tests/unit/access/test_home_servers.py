@@ -62,8 +62,8 @@ def test_it_does_even_where_the_environment_says_other_credentials(home: Path) -
         "SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO": "application:x",
         "CLICKHOUSE_URL": "http://ops:x@127.0.0.1:8123/d",
     }
-    found = connect(env, home)
-    assert login(found.registry_auth) == login(found.clickhouse_auth) == expected(home, SERVICES)
+    connection = connect(env, home)
+    assert login(connection.registry_auth) == login(connection.clickhouse_auth) == expected(home, SERVICES)
 
 
 @pytest.mark.parametrize(
@@ -80,19 +80,19 @@ def test_it_does_even_where_the_environment_says_other_credentials(home: Path) -
 )
 def test_another_server_never_gets_the_home_s_token(home: Path, url: str) -> None:
     env = ENV | {"SCHEMA_REGISTRY_URL": url, "CLICKHOUSE_URL": url}
-    found = connect(env, home)
+    connection = connect(env, home)
     for user in HTTP_USERS:
-        for auth in (found.registry_auth, found.clickhouse_auth):
+        for auth in (connection.registry_auth, connection.clickhouse_auth):
             assert Credentials(home).read(HTTP, user) not in (login(auth) or "")
     given = connect(env | {"SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO": "a:b"}, home)
     assert login(given.registry_auth) == "a:b"
 
 
 def test_a_server_that_has_ended_gets_none(home: Path) -> None:
-    found = connect(ENV, home)
+    connection = connect(ENV, home)
     close_door(home, REGISTRY)
-    assert login(found.registry_auth) is None
-    assert login(found.clickhouse_auth) is not None
+    assert login(connection.registry_auth) is None
+    assert login(connection.clickhouse_auth) is not None
     close_door(home, REGISTRY)
 
 

@@ -151,8 +151,8 @@ def test_a_field_that_went_may_not_come_back_as_something_else() -> None:
 
 def test_a_feature_that_a_version_in_service_needs_may_not_go() -> None:
     old, new = load_contract(BASE), load_contract(BASE.replace("  i: {type: integer}\n", ""))
-    found = list(check_succession(new, [old], in_service={1: ["a", "i"], 2: ["a", "b"]}))
-    assert [(f.path, f.what) for f in found] == [
+    violations = list(check_succession(new, [old], in_service={1: ["a", "i"], 2: ["a", "b"]}))
+    assert [(f.path, f.what) for f in violations] == [
         (("features", "i"), "goes, and version 1, which is in service, needs it")
     ]
 
@@ -256,8 +256,8 @@ def test_all_problems_of_all_files_are_told_at_once(tmp_path: Path) -> None:
     )
     with pytest.raises(ContractError) as error:
         plan(files, contracts)
-    told = {(Path(problem.file).name, problem.line, problem.field) for problem in error.value.problems}
-    assert told == {
+    problems = {(Path(problem.file).name, problem.line, problem.field) for problem in error.value.problems}
+    assert problems == {
         ("bad.yaml", 2, "ownr"),
         ("bad.yaml", 1, "owner"),
         ("m.yaml", 3, "key"),

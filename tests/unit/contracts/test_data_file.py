@@ -61,7 +61,7 @@ def rows(
 
 
 def test_rows_are_typed_named_by_the_contract_and_in_order_of_time(tmp_path: Path) -> None:
-    found = rows(tmp_path)
+    frame = rows(tmp_path)
     first = parse_time("2024-01-01T00:01:00Z")
     expected = pl.DataFrame(
         {
@@ -76,14 +76,14 @@ def test_rows_are_typed_named_by_the_contract_and_in_order_of_time(tmp_path: Pat
             "good": [False, None, True],
         }
     )
-    assert found.schema == expected.schema
-    assert found.equals(expected)
+    assert frame.schema == expected.schema
+    assert frame.equals(expected)
 
 
 def test_a_row_keeps_its_id_whatever_is_selected(tmp_path: Path) -> None:
     everything = rows(tmp_path)
-    some = rows(tmp_path, where="count >= 3 AND open = 'true'")
-    assert some["request_id"].to_list() == ["m-0000002"]
+    selected = rows(tmp_path, where="count >= 3 AND open = 'true'")
+    assert selected["request_id"].to_list() == ["m-0000002"]
     assert rows(tmp_path, limit=2).equals(everything.head(2))
 
 
@@ -116,9 +116,9 @@ def test_a_cell_of_another_type_is_named(tmp_path: Path, was: str, is_: str, com
 def test_a_missing_column_is_named_unless_it_is_context(tmp_path: Path) -> None:
     with pytest.raises(TailraceError, match="has no column 'count'; did you mean 'county'"):
         rows(tmp_path, ROWS.replace("count", "county"))
-    found = rows(tmp_path, ROWS.replace("note", "remark"))
-    assert found["note"].to_list() == [None, None, None]
-    assert found["note"].dtype == pl.String
+    frame = rows(tmp_path, ROWS.replace("note", "remark"))
+    assert frame["note"].to_list() == [None, None, None]
+    assert frame["note"].dtype == pl.String
 
 
 @pytest.mark.parametrize(
@@ -152,9 +152,9 @@ def test_rows_without_times_are_evenly_apart(tmp_path: Path) -> None:
         }
     )
     start = parse_time("1996-05-07")
-    found = rows(tmp_path, mapping=mapping)
-    assert found["at"].to_list() == [start, start + 30 * MINUTE, start + 60 * MINUTE]
-    assert found["request_id"].to_list() == ["m-0000000", "m-0000001", "m-0000002"]
+    frame = rows(tmp_path, mapping=mapping)
+    assert frame["at"].to_list() == [start, start + 30 * MINUTE, start + 60 * MINUTE]
+    assert frame["request_id"].to_list() == ["m-0000000", "m-0000001", "m-0000002"]
 
 
 def test_without_a_mapping_the_names_must_fit(tmp_path: Path) -> None:
@@ -211,9 +211,9 @@ def drafted(tmp_path: Path, target: str, text: str = CSV, **options: Any) -> Dra
 
 
 def test_a_drafted_contract_is_minimal_valid_and_reads_its_file(tmp_path: Path) -> None:
-    found = drafted(tmp_path, "label", time="When", key="Customer ID", context=["city"])
+    drafted_contract = drafted(tmp_path, "label", time="When", key="Customer ID", context=["city"])
     assert (
-        found.contract_text
+        drafted_contract.contract_text
         == """\
 # Drafted from f.csv: `tailrace contracts show m --resolved` prints all defaults.
 model: m
@@ -231,9 +231,9 @@ target: {name: label, type: boolean}
 labels: {horizon: 30d}
 """.replace("'no'", "no")
     )
-    assert found.mapping.columns == {"debt": "debt %"}
-    assert "'const' is left out: it has the same value in every row" in found.notes
-    frame = read_rows(tmp_path / "f.csv", found.mapping, found.contract)
+    assert drafted_contract.mapping.columns == {"debt": "debt %"}
+    assert "'const' is left out: it has the same value in every row" in drafted_contract.notes
+    frame = read_rows(tmp_path / "f.csv", drafted_contract.mapping, drafted_contract.contract)
     assert frame.height == 60
     assert frame["label"].sum() == 30
     assert frame["Customer_ID"][0] == "c0"
@@ -256,10 +256,10 @@ def test_text_of_many_values_is_no_feature(tmp_path: Path) -> None:
 def test_a_target_of_two_texts(tmp_path: Path, values: tuple[str, str], task: str, note: str) -> None:
     path = tmp_path / "f.csv"
     path.write_text("x,y\n" + "".join(f"{row},{values[row % 2]}\n" for row in range(60)))
-    found = draft(path, "m", "y", team="t", now_ms=0)
-    assert found.contract.task == task
-    assert [said for said in found.notes if note in said]
-    first = read_rows(path, found.mapping, found.contract)["y"][0]
+    drafted_contract = draft(path, "m", "y", team="t", now_ms=0)
+    assert drafted_contract.contract.task == task
+    assert [text for text in drafted_contract.notes if note in text]
+    first = read_rows(path, drafted_contract.mapping, drafted_contract.contract)["y"][0]
     assert first == {"no": False, "Y": True, "stays": "stays"}[values[0]]
 
 
@@ -267,8 +267,8 @@ def test_a_column_of_times_that_is_not_named_is_pointed_at(tmp_path: Path) -> No
     path = tmp_path / "f.csv"
     days = [f"2024-0{1 + row // 28}-{1 + row % 28:02}" for row in range(60)]
     path.write_text("x,seen,y\n" + "".join(f"{row},{day},{row % 2}\n" for row, day in enumerate(days)))
-    found = draft(path, "m", "y", team="t", now_ms=0)
-    assert [note for note in found.notes if "add `--time seen`" in note]
+    drafted_contract = draft(path, "m", "y", team="t", now_ms=0)
+    assert [note for note in drafted_contract.notes if "add `--time seen`" in note]
     assert not [
         note for note in draft(path, "m", "y", team="t", time="seen", now_ms=0).notes if "--time" in note
     ]
@@ -290,22 +290,22 @@ def test_a_column_of_times_that_is_not_named_is_pointed_at(tmp_path: Path) -> No
 def test_targets(
     tmp_path: Path, target: str, options: Any, name: str | None, kind: str, task: str, first: Any
 ) -> None:
-    found = drafted(tmp_path, target, **options)
-    contract: ModelContract = found.contract
+    drafted_contract = drafted(tmp_path, target, **options)
+    contract: ModelContract = drafted_contract.contract
     assert contract.target.name == name or name is None
     assert (contract.target.type, contract.task) == (kind, task)
-    assert found.mapping.target is not None
+    assert drafted_contract.mapping.target is not None
     assert not any(column in contract.features for column in ("label", "colour", "order") if column in target)
-    frame = read_rows(tmp_path / "f.csv", found.mapping, contract)
+    frame = read_rows(tmp_path / "f.csv", drafted_contract.mapping, contract)
     assert frame[contract.target.name][0] == first
 
 
 def test_reserved_names_are_changed_and_request_ids_are_kept(tmp_path: Path) -> None:
     text = "request_id,value,action,y\n" + "".join(f"r{i},{i},{i % 3},{i % 2}\n" for i in range(9))
-    found = drafted(tmp_path, "y", text, key="request_id")
-    assert list(found.contract.features) == ["value_2", "action_2"]
-    assert found.contract.key.name == "request_id"
-    frame = read_rows(tmp_path / "f.csv", found.mapping, found.contract)
+    drafted_contract = drafted(tmp_path, "y", text, key="request_id")
+    assert list(drafted_contract.contract.features) == ["value_2", "action_2"]
+    assert drafted_contract.contract.key.name == "request_id"
+    frame = read_rows(tmp_path / "f.csv", drafted_contract.mapping, drafted_contract.contract)
     assert frame["request_id"].to_list() == [f"r{i}" for i in range(9)]
     assert frame["value_2"].to_list() == list(range(9))
 
@@ -348,10 +348,10 @@ def test_a_file_that_gives_nothing(tmp_path: Path) -> None:
 
 
 def test_writing_never_overwrites_by_accident(tmp_path: Path) -> None:
-    found = drafted(tmp_path, "label")
-    contract_path, data_path = write(found, tmp_path)
-    assert load_contract(contract_path) == found.contract
-    assert load_mapping(data_path) == found.mapping
+    drafted_contract = drafted(tmp_path, "label")
+    contract_path, data_path = write(drafted_contract, tmp_path)
+    assert load_contract(contract_path) == drafted_contract.contract
+    assert load_mapping(data_path) == drafted_contract.mapping
     with pytest.raises(UsageError, match="is there already"):
-        write(found, tmp_path)
-    write(found, tmp_path, overwrite=True)
+        write(drafted_contract, tmp_path)
+    write(drafted_contract, tmp_path, overwrite=True)

@@ -338,10 +338,10 @@ _scraps = st.sampled_from(_SCRAPS.split())
 def test_whatever_is_written_is_refused_properly_or_evaluates(text: str) -> None:
     columns = {name: COLUMNS[name] for name in ("a", "p", "f")}
     try:
-        found = compile_expression(text, columns)
+        expression = compile_expression(text, columns)
     except ExpressionError:
         return
-    assert len(found.evaluate(frame(a=[1.0, None], p=["car", None], f=[True, None]))) == 2
+    assert len(expression.evaluate(frame(a=[1.0, None], p=["car", None], f=[True, None]))) == 2
 
 
 def test_a_number_that_is_cut_short() -> None:

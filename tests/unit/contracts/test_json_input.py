@@ -68,13 +68,13 @@ _ANYTHING = st.recursive(
 @given(st.dictionaries(st.sampled_from([*VALUES, "other"]), _ANYTHING, max_size=4))
 def test_what_is_taken_is_what_was_given_and_is_valid_avro(record: dict[str, Any]) -> None:
     try:
-        found = parse(json.dumps(record))
+        taken = parse(json.dumps(record))
     except BadRecord:
         return
-    assert not math.isnan(found["income"] or 0)
+    assert not math.isnan(taken["income"] or 0)
     given_times = {k: v for k, v in record.items() if k != "applied_at"}
-    assert {k: found[k] for k in given_times} == given_times
-    oracle.encode(_without_times(SCHEMA), found)  # Apache Avro checks types and ranges
+    assert {k: taken[k] for k in given_times} == given_times
+    oracle.encode(_without_times(SCHEMA), taken)  # Apache Avro checks types and ranges
 
 
 @settings(max_examples=300)

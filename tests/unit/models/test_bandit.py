@@ -47,7 +47,7 @@ def test_of_two_it_is_the_normal_distribution_of_their_difference(
 def test_of_several_it_is_what_quadrature_and_simulation_say(seed: int) -> None:
     random = np.random.default_rng(seed)
     means, deviations = random.normal(size=4), np.exp(random.normal(size=4))
-    found = probability_of_best(means.tolist(), deviations.tolist())
+    probabilities = probability_of_best(means.tolist(), deviations.tolist())
     for arm in range(4):
         others = [stats.norm(means[i], deviations[i]) for i in range(4) if i != arm]
         own = stats.norm(means[arm], deviations[arm])
@@ -57,9 +57,9 @@ def test_of_several_it_is_what_quadrature_and_simulation_say(seed: int) -> None:
             means[arm] + 9 * deviations[arm],
             limit=200,
         )
-        assert found[arm] == pytest.approx(exact, abs=1e-4)
+        assert probabilities[arm] == pytest.approx(exact, abs=1e-4)
     best = np.argmax(random.normal(means, deviations, size=(200_000, 4)), axis=1)
-    assert found == pytest.approx(np.bincount(best, minlength=4) / 200_000, abs=0.006)
+    assert probabilities == pytest.approx(np.bincount(best, minlength=4) / 200_000, abs=0.006)
 
 
 def test_what_is_certain_and_what_is_equal() -> None:

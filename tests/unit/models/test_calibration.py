@@ -43,9 +43,9 @@ def several(rows: int, temperature: float, seed: int = 0) -> tuple[Predictions, 
     draw = np.random.default_rng(seed)
     logits = draw.normal(0, 1.5, (rows, 3))
     true = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    said = np.exp(temperature * logits) / np.exp(temperature * logits).sum(axis=1, keepdims=True)
+    shares = np.exp(temperature * logits) / np.exp(temperature * logits).sum(axis=1, keepdims=True)
     truth = np.array(["a", "b", "c"])[(draw.random((rows, 1)) > true.cumsum(axis=1)).sum(axis=1)]
-    return Predictions(said, None, None, ("a", "b", "c")), truth
+    return Predictions(shares, None, None, ("a", "b", "c")), truth
 
 
 def of(method: str, slope: float, offset: float = 0.0) -> Calibration:
@@ -61,10 +61,13 @@ def of(method: str, slope: float, offset: float = 0.0) -> Calibration:
 
 def test_a_sigmoid_is_found_and_is_that_of_the_greatest_likelihood() -> None:
     predictions, truth = binary(20_000, 0.4, -0.7)
-    found = fit_calibration(predictions, truth, "yes")
-    assert found is not None
-    assert (found.method, found.rows) == ("sigmoid", 10_000)
-    assert (found.slope, found.offset) == (pytest.approx(0.4, abs=0.03), pytest.approx(-0.7, abs=0.08))
+    calibration = fit_calibration(predictions, truth, "yes")
+    assert calibration is not None
+    assert (calibration.method, calibration.rows) == ("sigmoid", 10_000)
+    assert (calibration.slope, calibration.offset) == (
+        pytest.approx(0.4, abs=0.03),
+        pytest.approx(-0.7, abs=0.08),
+    )
     first = predictions.probabilities[:10_000, 1]  # type: ignore[index]
     known = truth[:10_000] == "yes"
     z = np.log(first) - np.log1p(-first)
@@ -72,20 +75,20 @@ def test_a_sigmoid_is_found_and_is_that_of_the_greatest_likelihood() -> None:
     by_scipy = optimize.minimize(
         lambda w: np.sum(np.logaddexp(0, w[0] * z + w[1]) - target * (w[0] * z + w[1])), [1.0, 0.0], tol=1e-12
     ).x
-    np.testing.assert_allclose([found.slope, found.offset], by_scipy, rtol=1e-5)
+    np.testing.assert_allclose([calibration.slope, calibration.offset], by_scipy, rtol=1e-5)
 
 
 def test_a_temperature_is_found() -> None:
-    found = fit_calibration(*several(20_000, 2.5), None)
-    assert found is not None
-    assert (found.method, found.offset) == ("temperature", 0.0)
-    assert 1 / found.slope == pytest.approx(2.5, rel=0.05)
+    calibration = fit_calibration(*several(20_000, 2.5), None)
+    assert calibration is not None
+    assert (calibration.method, calibration.offset) == ("temperature", 0.0)
+    assert 1 / calibration.slope == pytest.approx(2.5, rel=0.05)
     predictions, _ = several(1000, 2.5, seed=1)
     assert predictions.probabilities is not None
-    mapped = found.apply(predictions.probabilities, None)
+    mapped = calibration.apply(predictions.probabilities, None)
     np.testing.assert_allclose(mapped.sum(axis=1), 1.0, atol=1e-12)
     assert (mapped.argmax(axis=1) == predictions.probabilities.argmax(axis=1)).all()
-    powered = np.clip(predictions.probabilities, 1e-6, 1) ** found.slope
+    powered = np.clip(predictions.probabilities, 1e-6, 1) ** calibration.slope
     np.testing.assert_allclose(mapped, powered / powered.sum(axis=1, keepdims=True), rtol=1e-9)
 
 
@@ -114,8 +117,8 @@ def test_a_row_comes_to_the_same_bits_in_every_batch_and_place(made: Calibration
     assert np.isfinite(together).all()
     for size in (1, 2, 3, 5, 7, 8, 15, 63, 64, 65, 1000):
         for start in range(0, len(raw), max(size, 97)):
-            some = raw[start : start + size]
-            assert made.apply(some, positive).tobytes() == together[start : start + size].tobytes()
+            batch = raw[start : start + size]
+            assert made.apply(batch, positive).tobytes() == together[start : start + size].tobytes()
     strided = np.asfortranarray(raw)[::-1]
     assert made.apply(strided, positive).tobytes() == np.ascontiguousarray(together[::-1]).tobytes()
 
@@ -139,15 +142,15 @@ def test_a_package_brings_its_map_and_everything_said_of_it_is_calibrated() -> N
     held = frame.iloc[-400:]
     held = held.assign(income=held.income.fillna(built.manifest.impute["income"]))
     texts = np.array(["false", "true"])[truth[-400:].astype(int)]
-    found = model.predict(models.columns_of_frame(held), 400)
-    measured = holdout_metrics(found, texts, "true")
+    predictions = model.predict(models.columns_of_frame(held), 400)
+    measured = holdout_metrics(predictions, texts, "true")
     assert built.manifest.holdout.metrics == pytest.approx(measured, abs=1e-6)
     assert measured["log_loss"] == pytest.approx(made.log_loss, abs=1e-6)
     raw = model.predictions(model.outputs(models.columns_of_frame(held), 400))
     assert holdout_metrics(raw, texts, "true")["log_loss"] == pytest.approx(made.log_loss_before, abs=1e-6)
     assert built.manifest.conformal is not None
     assert built.manifest.conformal.rows == 400
-    covered = np.mean(nonconformity(found, texts) <= built.manifest.conformal.at(0.9))
+    covered = np.mean(nonconformity(predictions, texts) <= built.manifest.conformal.at(0.9))
     assert covered == pytest.approx(361 / 400, abs=0.005)
     assert "Probabilities are calibrated" in built.parts["card"].decode()
 

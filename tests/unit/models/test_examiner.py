@@ -133,10 +133,10 @@ def test_what_takes_too_much_memory_is_refused(examiner: Examiner) -> None:
 def test_a_package_is_held_to_the_latency_of_the_contract(examiner: Examiner) -> None:
     text = models.CONTRACT.replace("TARGET", models.TARGETS["binary"])
     examiner(verified(), load_contract(text + "service_levels: {latency_p99: 1s}\n"))
-    found = refused(
+    refusal = refused(
         examiner, verified("boosting"), load_contract(text + "service_levels: {latency_p99: 1ms}\n")
     )
-    assert found.check == "latency"
+    assert refusal.check == "latency"
 
 
 def test_a_process_that_dies_of_a_package_takes_nothing_with_it(examiner: Examiner) -> None:
@@ -176,6 +176,6 @@ def test_what_has_passed_is_known_to_others_and_what_was_refused_is_not(
     second(verified(), models.contract())
     assert second._process is None
     # Under another contract it is another question.
-    assert first._mark(verified().manifest, models.contract()) != first._mark(
+    assert first._passed_file(verified().manifest, models.contract()) != first._passed_file(
         verified().manifest, models.contract("regression")
     )

@@ -68,19 +68,19 @@ def plain_rows(n: int = 200) -> tuple[Any, Any]:
     metrics=st.dictionaries(
         st.text(max_size=5), st.floats(allow_nan=False, allow_infinity=False), max_size=3
     ),
-    said=st.text(max_size=20),
+    selection=st.text(max_size=20),
     version=st.integers(1, 2**31 - 1),
 )
 @settings(max_examples=60)
 def test_a_manifest_has_one_form_in_bytes(
-    impute: dict[str, float], metrics: dict[str, float], said: str, version: int
+    impute: dict[str, float], metrics: dict[str, float], selection: str, version: int
 ) -> None:
     made = models.package().manifest
     changed = made.model_copy(
         update={
             "impute": impute,
             "holdout": made.holdout.model_copy(update={"metrics": metrics}),
-            "lineage": made.lineage.model_copy(update={"selection": said}),
+            "lineage": made.lineage.model_copy(update={"selection": selection}),
             "version": version,
         }
     )
@@ -96,23 +96,23 @@ def test_a_manifest_has_one_form_in_bytes(
 
 
 def test_manifests_that_contradict_themselves_are_refused() -> None:
-    said = json.loads(models.package().manifest.to_bytes())
+    fields = json.loads(models.package().manifest.to_bytes())
     contradictions: list[dict[str, Any]] = [
         {"classes": ["false"]},
         {"classes": ["false", "false"]},
         {"positive": None},
         {"positive": "maybe"},
         {"task": "regression"},
-        {"inputs": [said["inputs"][0]] * 2},
+        {"inputs": [fields["inputs"][0]] * 2},
         {"inputs": []},
         {"impute": {"shoe_size": 1.0}},
-        {"parts": {"model": said["parts"]["model"]}},
+        {"parts": {"model": fields["parts"]["model"]}},
         {"version": 0},
         {"version": 2**31},
     ]
     for change in contradictions:
         with pytest.raises(PackageRefused) as refused:
-            Manifest.from_bytes(canonical_json({**said, **change}))
+            Manifest.from_bytes(canonical_json({**fields, **change}))
         assert refused.value.check == "manifest"
 
 
@@ -127,7 +127,7 @@ def test_manifests_that_contradict_themselves_are_refused() -> None:
 def test_counts_at_and_between_the_points_give_the_exact_ks_statistic(
     train: list[int], later: list[int]
 ) -> None:
-    profile = number_profile(np.array(train, dtype=float), most=40)
+    profile = number_profile(np.array(train, dtype=float), limit=40)
     points, n = np.array(profile.points), len(later)
     at = np.array([later.count(p) for p in points])
     below = np.array([sum(v < p for v in later) for p in points])
@@ -179,12 +179,12 @@ def test_metrics_are_those_of_a_model_that_has_not_seen_the_holdout() -> None:
     late = frame[cut:].copy()
     late["income"] = late.income.fillna(sorted(frame.income.dropna())[(frame.income.count() - 1) // 2])
     expected = early.predict_proba(late)[:, 1]
-    found = models.package().manifest.holdout
-    assert found.rows == 80
-    assert found.metrics["auc"] == pytest.approx(sk.roc_auc_score(truth[cut:], expected), abs=1e-12)
-    assert found.metrics["log_loss"] == pytest.approx(sk.log_loss(truth[cut:], expected), abs=1e-9)
-    assert found.metrics["brier"] == pytest.approx(sk.brier_score_loss(truth[cut:], expected), abs=1e-9)
-    assert found.metrics["accuracy"] == sk.accuracy_score(truth[cut:], expected > 0.5)
+    holdout = models.package().manifest.holdout
+    assert holdout.rows == 80
+    assert holdout.metrics["auc"] == pytest.approx(sk.roc_auc_score(truth[cut:], expected), abs=1e-12)
+    assert holdout.metrics["log_loss"] == pytest.approx(sk.log_loss(truth[cut:], expected), abs=1e-9)
+    assert holdout.metrics["brier"] == pytest.approx(sk.brier_score_loss(truth[cut:], expected), abs=1e-9)
+    assert holdout.metrics["accuracy"] == sk.accuracy_score(truth[cut:], expected > 0.5)
 
 
 def test_an_estimator_that_is_not_fitted_is_fitted_on_all_but_the_holdout() -> None:
@@ -192,8 +192,8 @@ def test_an_estimator_that_is_not_fitted_is_fitted_on_all_but_the_holdout() -> N
     built = build_package(models.estimator("logistic"), frame, truth, models.contract())
     expected = models.estimator("logistic").fit(frame[:320], truth[:320]).predict_proba(frame)
     model = LoadedModel(built.manifest, load_model(built.manifest, built.parts["model"]))
-    found = model.predict(models.columns_of_frame(frame), len(frame)).probabilities
-    assert np.abs(found - expected).max() < 1e-12
+    probabilities = model.predict(models.columns_of_frame(frame), len(frame)).probabilities
+    assert np.abs(probabilities - expected).max() < 1e-12
 
 
 def test_golden_pairs_hold_missing_values_and_extremes() -> None:
@@ -217,8 +217,8 @@ def test_trees_take_the_branch_that_scikit_learn_takes_where_a_value_is_on_a_thr
     fitted = models.estimator("forest").fit(frame, truth)
     later, _ = models.rows("multiclass", 3000, seed=7)
     model = LoadedModel(built.manifest, load_model(built.manifest, built.parts["model"]))
-    found = model.predict(models.columns_of_frame(later), len(later)).probabilities
-    assert np.abs(found - fitted.predict_proba(later)).max() < 1e-6
+    probabilities = model.predict(models.columns_of_frame(later), len(later)).probabilities
+    assert np.abs(probabilities - fitted.predict_proba(later)).max() < 1e-6
     assert built.manifest.conversion is not None
     assert built.manifest.conversion.note == "ONNX in mixed precision"
 
@@ -230,8 +230,8 @@ def test_a_matrix_is_read_in_the_contracts_order() -> None:
         built = build_package(fitted, x, y, numeric())
         assert (built.manifest.format, built.manifest.feed) == ("onnx", "matrix")
         model = LoadedModel(built.manifest, load_model(built.manifest, built.parts["model"]))
-        found = model.predict({"b": x[:, 1], "a": x[:, 0]}, len(x)).probabilities
-        assert np.abs(found - fitted.predict_proba(x)).max() < 1e-6
+        probabilities = model.predict({"b": x[:, 1], "a": x[:, 0]}, len(x)).probabilities
+        assert np.abs(probabilities - fitted.predict_proba(x)).max() < 1e-6
     framed = pd.DataFrame({"b": x[:, 1], "a": x[:, 0]})
     built = build_package(Ridge().fit(framed, x[:, 0]), framed, x[:, 0], numeric("number"))
     model = LoadedModel(built.manifest, load_model(built.manifest, built.parts["model"]))
@@ -255,8 +255,8 @@ def test_polars_frames_and_categorical_columns_work_too() -> None:
     built = build_package(boosting, categorical, truth, models.contract())
     assert built.manifest.inputs[3].levels == ("car", "education", "home", "other")
     model = LoadedModel(built.manifest, load_model(built.manifest, built.parts["model"]))
-    found = model.predict(columns, len(frame)).probabilities
-    assert (found == boosting.predict_proba(categorical)).all()
+    probabilities = model.predict(columns, len(frame)).probabilities
+    assert (probabilities == boosting.predict_proba(categorical)).all()
 
 
 def test_an_encoder_that_knows_nan_as_a_category_gets_nan() -> None:
@@ -266,8 +266,8 @@ def test_an_encoder_that_knows_nan_as_a_category_gets_nan() -> None:
     built = build_package(fitted, missing, truth, models.contract())
     assert (built.manifest.format, built.manifest.missing_category) == ("skops", "nan")
     model = LoadedModel(built.manifest, load_model(built.manifest, built.parts["model"]))
-    found = model.predict(models.columns_of_frame(frame), len(frame)).probabilities
-    assert np.abs(found - fitted.predict_proba(missing)).max() < 1e-12
+    probabilities = model.predict(models.columns_of_frame(frame), len(frame)).probabilities
+    assert np.abs(probabilities - fitted.predict_proba(missing)).max() < 1e-12
 
 
 def test_what_cannot_be_published_says_why_and_what_to_do() -> None:
@@ -348,8 +348,8 @@ def test_a_bare_onnx_model_is_published_with_a_holdout() -> None:
         data = converted(fitted, matrix, options={id(fitted): options} if options else None)
         built = build_from_onnx(data, x, y, numeric())
         model = LoadedModel(built.manifest, load_model(built.manifest, built.parts["model"]))
-        found = model.predict({"a": x[:, 0], "b": x[:, 1]}, len(x))
-        assert np.abs(found.probabilities - expected).max() < 1e-6
+        predictions = model.predict({"a": x[:, 0], "b": x[:, 1]}, len(x))
+        assert np.abs(predictions.probabilities - expected).max() < 1e-6
         assert built.manifest.holdout.metrics["auc"] == pytest.approx(
             sk.roc_auc_score(y, expected[:, 1]), abs=1e-3
         )
@@ -363,9 +363,9 @@ def test_a_bare_onnx_model_may_name_its_inputs_and_give_one_probability() -> Non
     built = build_from_onnx(data, x, y, numeric())
     assert [i.name for i in built.manifest.inputs] == ["b", "a"]
     model = LoadedModel(built.manifest, load_model(built.manifest, built.parts["model"]))
-    found = model.predict({"a": x[:, 0], "b": x[:, 1]}, len(x))
-    assert found.score == pytest.approx(1 / (1 + np.exp(-x.sum(axis=1))), abs=1e-12)
-    assert found.probabilities.sum(axis=1) == pytest.approx(1.0)
+    predictions = model.predict({"a": x[:, 0], "b": x[:, 1]}, len(x))
+    assert predictions.score == pytest.approx(1 / (1 + np.exp(-x.sum(axis=1))), abs=1e-12)
+    assert predictions.probabilities.sum(axis=1) == pytest.approx(1.0)
 
 
 def test_an_onnx_model_that_does_not_fit_says_how_it_should() -> None:

@@ -41,11 +41,11 @@ def encoded(columns: Columns, i: Input, marked: tuple[str, ...]) -> list[list[fl
 def expected(case: Case) -> tuple[Array, Array]:
     """How far each row is off by encoded column, and in each input at most: [rows, columns] and [rows, inputs]."""
     by_input = [encoded(case.columns, i, case.domain.marked) for i in case.inputs]
-    every = np.array([column for found in by_input for column in found]).T
+    every = np.array([column for columns in by_input for column in columns]).T
     with np.errstate(over="ignore"):
         off = (every - np.array(case.domain.centre)) / np.array(case.domain.scale)
     away = np.nan_to_num(np.clip(off, -MOST_DEVIATIONS, MOST_DEVIATIONS), nan=0.0)
-    edges = np.cumsum([len(found) for found in by_input])[:-1]
+    edges = np.cumsum([len(columns) for columns in by_input])[:-1]
     return away, np.array([part.max(axis=1) for part in np.split(np.abs(away), edges, axis=1)]).T
 
 
@@ -135,8 +135,8 @@ def test_a_distance_has_the_same_bits_wherever_its_row_stands(places: list[int],
     case = drawn(["number", "marked", 3, "marked", 4], 150, whitened)
     every, _ = case.domain.measure(case.columns, case.rows, case.inputs)
     rows = np.array(places)
-    some, _ = case.domain.measure(taken(case.columns, rows), len(rows), case.inputs)
-    assert some.tobytes() == every[rows].tobytes()
+    distances, _ = case.domain.measure(taken(case.columns, rows), len(rows), case.inputs)
+    assert distances.tobytes() == every[rows].tobytes()
 
 
 def test_of_inputs_equally_far_off_the_first_is_named() -> None:

@@ -47,17 +47,17 @@ def test_a_package_predicts_what_the_estimator_did(
     frame, truth = models.rows(task)
     fitted = models.estimator(kind).fit(frame, truth)
     fresh, _ = models.rows(task, 200, seed=1)
-    found = model.predict(models.columns_of_frame(fresh), len(fresh))
+    predictions = model.predict(models.columns_of_frame(fresh), len(fresh))
     limit = 1e-12 if form == "skops" or kind in ("logistic", "linear") else 1e-5
     if task == "regression":
-        assert found.value == pytest.approx(fitted.predict(fresh), rel=limit)
-        assert found.score is found.predicted_class is found.probabilities is None
+        assert predictions.value == pytest.approx(fitted.predict(fresh), rel=limit)
+        assert predictions.score is predictions.predicted_class is predictions.probabilities is None
         return
     expected = fitted.predict_proba(fresh)
-    assert found.probabilities is not None
-    assert np.abs(found.probabilities - expected).max() < limit
-    assert found.predicted_class is not None
-    assert list(found.predicted_class) == [str(c).lower() for c in fitted.predict(fresh)]
+    assert predictions.probabilities is not None
+    assert np.abs(predictions.probabilities - expected).max() < limit
+    assert predictions.predicted_class is not None
+    assert list(predictions.predicted_class) == [str(c).lower() for c in fitted.predict(fresh)]
     if task == "binary":
-        assert found.score is not None
-        assert (found.score == found.probabilities[:, 1]).all()
+        assert predictions.score is not None
+        assert (predictions.score == predictions.probabilities[:, 1]).all()

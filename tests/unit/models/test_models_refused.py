@@ -223,10 +223,15 @@ def test_golden_pairs(opening: Callable[..., LoadedModel], key: SigningKey) -> N
 
 def test_reference_profiles(opening: Callable[..., LoadedModel], key: SigningKey) -> None:
     good = models.package()
-    said = json.loads(good.parts["reference"])
+    fields = json.loads(good.parts["reference"])
     backwards = json.loads(good.parts["reference"])
     backwards["features"]["age"]["points"].reverse()
-    for broken in (b"", b"[" * 100_000, canonical_json({**said, "rows": "many"}), canonical_json(backwards)):
+    for broken in (
+        b"",
+        b"[" * 100_000,
+        canonical_json({**fields, "rows": "many"}),
+        canonical_json(backwards),
+    ):
         refused = refusal(opening, models.resealed(good, key, reference=broken))
         assert refused.check == "reference"
 

@@ -75,8 +75,8 @@ def test_rows_are_the_earliest_fifth_or_those_asked_for(file: Path) -> None:
     assert chosen(until_ms=parse_time("2020-03-01T00:00:00Z")) == (61, 0, 60, None)
     everything = chosen(where="TRUE")
     assert everything == (900, 0, 899, "TRUE")
-    some, _, _, where = chosen(where="heat > 70")
-    assert 100 < some < 200
+    hot, _, _, where = chosen(where="heat > 70")
+    assert 100 < hot < 200
     assert where == "heat > 70"
     both = chosen(where="hours >= 0", until_ms=parse_time("2020-03-01T00:00:00Z"))
     assert both[:3] == (61, 0, 60)
@@ -100,10 +100,10 @@ def test_every_template_learns_from_numbers_integers_booleans_and_categories(
     template: str, target: str, form: str, file: Path
 ) -> None:
     wanted = contract(template, target)
-    said: list[str] = []
-    built = train(file, None, wanted, where="TRUE", say=said.append)
+    messages: list[str] = []
+    built = train(file, None, wanted, where="TRUE", say=messages.append)
     manifest = built.manifest
-    assert "900 rows of pumps.csv" in said[0]
+    assert "900 rows of pumps.csv" in messages[0]
     # The online learner goes over the rows once: it has not seen those that are held out.
     learned = 720 if template == "river-linear" else 900
     assert (manifest.format, manifest.lineage.rows, manifest.holdout.rows) == (form, learned, 180)
@@ -121,8 +121,8 @@ def test_every_template_learns_from_numbers_integers_booleans_and_categories(
     rows, _ = labelled_rows(file, None, wanted)
     frame = frame_of(rows, wanted)
     columns = {n: frame[n].to_numpy() for n in frame}
-    found = model.predict(columns, len(frame))
-    values = found.value if found.score is None else found.score
+    predictions = model.predict(columns, len(frame))
+    values = predictions.value if predictions.score is None else predictions.score
     assert values is not None
     assert np.isfinite(values).all()
 
@@ -134,8 +134,8 @@ def test_training_again_gives_the_same_package(file: Path) -> None:
 
 def test_the_example_in_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).parents[3] / "docs" / "models.md").read_text()
-    found = re.search(r"```python\n(.*?)```", page, re.DOTALL)
-    assert found
+    match = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert match
     draw = np.random.default_rng(0)
     history = pd.DataFrame(
         {
@@ -159,6 +159,6 @@ def test_the_example_in_the_docs_runs(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tailrace, "publish", publish, raising=False)
-    exec(compile(found[1], "docs/models.md", "exec"), {})
+    exec(compile(match[1], "docs/models.md", "exec"), {})
     assert published[0].format == "onnx"
     assert published[0].holdout.metrics["auc"] > 0.95

@@ -44,10 +44,10 @@ def test_the_numbers_are_encoded_as_the_texts_were(values: list[str | None]) -> 
     as_texts, as_numbers = model(encoder("c")), model(encoder("c"))
     assert number_texts(as_numbers) == {"c": KNOWN}
     texts = np.array([value or "" for value in values], dtype=object).reshape(-1, 1)
-    said = asked(as_texts, texts)
+    outputs = asked(as_texts, texts)
     objects = np.array([*values, None], dtype=object)[:-1]
     for column in (CategoricalColumn.of(values), objects):
-        assert np.array_equal(said, asked(as_numbers, numbers(column, KNOWN).reshape(-1, 1)))
+        assert np.array_equal(outputs, asked(as_numbers, numbers(column, KNOWN).reshape(-1, 1)))
 
 
 def test_a_text_that_an_encoder_does_not_know_is_refused_as_before() -> None:

@@ -42,16 +42,16 @@ def test_over_windows_it_is_weighed_by_one_over_the_share_that_the_arm_had() -> 
     counts = {1: [(1, 900), (2, 100)], 2: [(1, 50), (2, 450)]}
     made: dict[tuple[int, int], Floats] = {
         (day, version): random.normal(10.0 * (day == 1) + version, size=n)
-        for day, some in counts.items()
-        for version, n in some
+        for day, values in counts.items()
+        for version, n in values
     }
-    found = fold(*(earned(version, day, some.tolist()) for (day, version), some in made.items()))
-    worths = found.worth([1, 2], None) or []
+    rewards = fold(*(earned(version, day, values.tolist()) for (day, version), values in made.items()))
+    worths = rewards.worth([1, 2], None) or []
     for version, worth in zip((1, 2), worths, strict=True):
         total = 0.0
-        for day, some in counts.items():
-            here = sum(n for _, n in some)
-            share = dict(some)[version] / here
+        for day, values in counts.items():
+            here = sum(n for _, n in values)
+            share = dict(values)[version] / here
             total += (made[day, version] / share).sum()  # Horvitz and Thompson
         assert worth.mean == pytest.approx(total / 1500)
         parts = [made[day, version] for day in (1, 2)]

@@ -30,14 +30,14 @@ def counted(values: list[float] | NDArray[Any], reference: list[float] | NDArray
 
 
 def agree(values: Any, reference: Any) -> None:
-    found = ks_test(*counted(values, reference))
+    tested = ks_test(*counted(values, reference))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = stats.ks_2samp(values, reference)
-    assert found is not None
-    assert found.statistic == pytest.approx(expected.statistic, abs=CLOSE)
-    assert found.p_value == pytest.approx(expected.pvalue, abs=CLOSE)
-    assert found.effect == found.statistic
+    assert tested is not None
+    assert tested.statistic == pytest.approx(expected.statistic, abs=CLOSE)
+    assert tested.p_value == pytest.approx(expected.pvalue, abs=CLOSE)
+    assert tested.effect == tested.statistic
 
 
 @given(
@@ -71,9 +71,9 @@ def test_ks_is_scipys_where_exact_becomes_asymptotic(n: int, m: int, shift: floa
 def test_a_p_value_is_that_of_all_samples_of_its_sizes_and_distance(n: int, m: int) -> None:
     common = np.gcd(n, m)
     reachable = {abs(a * m - b * n) // common for a in range(n + 1) for b in range(m + 1)}
-    found = [p_value(n, m, int(h)) for h in sorted(reachable)]
-    assert found[0] == 1.0
-    assert found == sorted(found, reverse=True)
+    p_values = [p_value(n, m, int(h)) for h in sorted(reachable)]
+    assert p_values[0] == 1.0
+    assert p_values == sorted(p_values, reverse=True)
     for impossible in set(range(n * m // common + 2)) - reachable:
         with pytest.raises(ValueError, match="no distance"):
             p_value(n, m, impossible)
@@ -106,14 +106,14 @@ rows = st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500)), min_size=1,
 def test_chi_squared_is_scipys(pairs: list[tuple[int, int]]) -> None:
     counts, reference = np.array(pairs).T
     table = np.stack([counts, reference])[:, (counts + reference) > 0]
-    found = chi_squared_test(counts, reference)
+    tested = chi_squared_test(counts, reference)
     if table.shape[1] < 2 or not counts.sum() or not reference.sum():
-        assert found is None
+        assert tested is None
         return
     expected = stats.chi2_contingency(table)
-    assert found is not None
-    assert found.statistic == pytest.approx(expected.statistic, abs=CLOSE, rel=CLOSE)
-    assert found.p_value == pytest.approx(expected.pvalue, abs=CLOSE)
+    assert tested is not None
+    assert tested.statistic == pytest.approx(expected.statistic, abs=CLOSE, rel=CLOSE)
+    assert tested.p_value == pytest.approx(expected.pvalue, abs=CLOSE)
 
 
 @given(rows)
@@ -130,15 +130,15 @@ def test_cramers_v_is_scipys_once_both_rows_are_of_one_size(pairs: list[tuple[in
 
 @given(st.integers(0, 400), st.integers(0, 400), st.integers(0, 400), st.integers(0, 400))
 @settings(max_examples=200)
-def test_shares_are_judged_by_scipys_exact_test(some: int, rest: int, others: int, other_rest: int) -> None:
-    found = share_test(some, some + rest, others, others + other_rest)
-    if some + rest == 0 or others + other_rest == 0:
-        assert found is None
+def test_shares_are_judged_by_scipys_exact_test(count: int, rest: int, others: int, other_rest: int) -> None:
+    tested = share_test(count, count + rest, others, others + other_rest)
+    if count + rest == 0 or others + other_rest == 0:
+        assert tested is None
         return
-    assert found is not None
-    assert found.statistic == some / (some + rest)
-    assert found.p_value == pytest.approx(
-        stats.fisher_exact([[some, rest], [others, other_rest]]).pvalue, abs=CLOSE
+    assert tested is not None
+    assert tested.statistic == count / (count + rest)
+    assert tested.p_value == pytest.approx(
+        stats.fisher_exact([[count, rest], [others, other_rest]]).pvalue, abs=CLOSE
     )
 
 

@@ -10,9 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.statistics.exact_sum import SCALE, exact_sum, exact_sums, nearest
+from tailrace.statistics.exact_sum import SCALE, exact_sums, nearest
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def exact_sum(values):
+    """In units of 1 / SCALE."""
+    return exact_sums(values, np.zeros(len(values), np.int64), 1)[0]
 
 
 @given(st.lists(FINITE, max_size=60))
@@ -27,8 +32,8 @@ def test_read_it_is_fsum(values: list[float]) -> None:
 
 @given(st.lists(st.tuples(FINITE, st.integers(0, 3)), max_size=40), st.randoms())
 def test_order_and_batches_do_not_matter_and_what_was_added_can_be_taken_away(rows, random) -> None:
-    def sums(some):
-        values, groups = np.array([v for v, _ in some], float), np.array([g for _, g in some], np.int64)
+    def sums(parts):
+        values, groups = np.array([v for v, _ in parts], float), np.array([g for _, g in parts], np.int64)
         return exact_sums(values, groups, 4)
 
     whole = sums(rows)

@@ -51,9 +51,9 @@ def test_beyond_the_limit_the_auc_is_within_the_stated_error(shape: str) -> None
     }[shape]
     truth = rng.random(n) < raw
     truth[:2] = True, False
-    found = counted(raw, truth)
-    assert len(found.keys) <= LIMIT < len(np.unique(raw))
-    auc = found.auc()
+    binned = counted(raw, truth)
+    assert len(binned.keys) <= LIMIT < len(np.unique(raw))
+    auc = binned.auc()
     assert auc is not None
     assert auc.error is not None
     assert abs(auc.value - roc_auc_score(truth, raw)) <= auc.error + 1e-12
@@ -82,8 +82,8 @@ def test_parts_merge_to_the_same_counts_in_any_order(width: int, monkeypatch: py
     for size in (1, 7, 50):
         order = rng.permutation(300)
         parts = [
-            count_scores(keys[some], truth[some], np.ones(len(some), dtype=np.int64))
-            for some in np.array_split(order, 300 // size)
+            count_scores(keys[part], truth[part], np.ones(len(part), dtype=np.int64))
+            for part in np.array_split(order, 300 // size)
         ]
         while len(parts) > 1:
             parts.append(
@@ -97,7 +97,7 @@ def test_what_is_taken_back_leaves_no_rows_and_the_same_bins(monkeypatch: pytest
     rng = np.random.default_rng(4)
     parts = [counted(rng.random(4), np.array([True, False, True, False])) for _ in range(3)]
     back = ScoreCounts(parts[0].keys, -parts[0].counts, parts[0].shift)
-    orders = [sum_of([*some]) for some in itertools.permutations([*parts, back])]
+    orders = [sum_of([*order]) for order in itertools.permutations([*parts, back])]
     assert all(same(one, orders[0]) for one in orders)
     assert orders[0].n == 8
 

@@ -54,11 +54,11 @@ def test_the_exported_pipeline_says_what_river_says(task: str) -> None:
         learner.learn(row, truth)
     for number, row in enumerate(x.head(50).to_dict("records")):
         one = x.iloc[[number]]
-        said = learner.predict(row)
+        predicted = learner.predict(row)
         if task == "number":
-            assert pipeline.predict(one)[0] == pytest.approx(said, rel=1e-12)
+            assert pipeline.predict(one)[0] == pytest.approx(predicted, rel=1e-12)
         else:
-            expected = [said[c] for c in pipeline.classes_]
+            expected = [predicted[c] for c in pipeline.classes_]
             assert pipeline.predict_proba(one)[0] == pytest.approx(expected, abs=1e-12)
 
 
@@ -72,14 +72,14 @@ def test_it_learns_and_can_be_published(task: str) -> None:
     )
     assert package.manifest.format == "onnx"
     model = LoadedModel(package.manifest, load_model(package.manifest, package.parts["model"]))
-    said = model.predict(columns_of(held[0], inputs_of(list(x.columns), x, contract)), 200)
+    predictions = model.predict(columns_of(held[0], inputs_of(list(x.columns), x, contract)), 200)
     if task == "number":
-        assert said.value is not None
-        assert np.sqrt(np.mean((said.value - held[1]) ** 2)) < 0.5 * np.std(held[1])
+        assert predictions.value is not None
+        assert np.sqrt(np.mean((predictions.value - held[1]) ** 2)) < 0.5 * np.std(held[1])
     else:
         texts = [str(v).lower() for v in held[1]]
-        assert said.predicted_class is not None
-        assert np.mean(said.predicted_class == np.array(texts, dtype=object)) > 0.75
+        assert predictions.predicted_class is not None
+        assert np.mean(predictions.predicted_class == np.array(texts, dtype=object)) > 0.75
 
 
 @pytest.mark.parametrize("task", sorted(TARGETS))

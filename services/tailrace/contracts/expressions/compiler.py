@@ -1,7 +1,7 @@
 """The SQL expressions of contracts: checked against what is known, then worked out column-wise.
 
 sqlglot parses, an allow-list of its nodes decides what may be said, and the same walk over the tree makes the functions
-that work it out, so that what is checked is what is evaluated. What SQL leaves open is settled here:
+that work it out, so that what is checked is what is evaluated. What SQL leaves open is decided here:
 
 - Numbers are Float64. NaN and infinities, given or computed, and division by zero are null.
 - Null is unknown, as in SQL: ``a AND NULL`` is false or null, a comparison with null is null.
@@ -15,7 +15,7 @@ import functools
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import and_, invert, or_
 from typing import Any, Literal, NamedTuple
@@ -99,9 +99,9 @@ class Expression:
 
     def truth(self, columns: Columns) -> TruthColumn:
         """Of a condition: the rows for which it is known to hold, and those for which it is known not to."""
-        found = self.value(columns)
-        assert isinstance(found, TruthColumn)
-        yes, no = (np.broadcast_to(side, columns.rows) for side in found)
+        truth = self.value(columns)
+        assert isinstance(truth, TruthColumn)
+        yes, no = (np.broadcast_to(side, columns.rows) for side in truth)
         return TruthColumn(yes, no)
 
     def evaluate(self, columns: pl.DataFrame | Columns) -> pl.Series:
@@ -210,11 +210,21 @@ _COMPARE: dict[type[exp.Expr], Callable[[Any, Any], TruthColumn]] = {
     exp.LT: lambda a, b: TruthColumn(a < b, a >= b),
     exp.LTE: lambda a, b: TruthColumn(a <= b, a > b),
 }
-_ARITHMETIC: dict[type[exp.Expr], Callable[[Floats, Floats], Floats]] = {
+_OF_NUMBERS: dict[type[exp.Expr], Callable[..., Floats]] = {
     exp.Add: lambda a, b: finite(a + b),
     exp.Sub: lambda a, b: finite(a - b),
     exp.Mul: lambda a, b: finite(a * b),
     exp.Div: lambda a, b: finite(a / b),
+    exp.Neg: np.negative,
+    exp.Abs: np.abs,
+    # Of those that are known.
+    exp.Least: lambda *numbers: functools.reduce(np.fmin, numbers),
+    exp.Greatest: lambda *numbers: functools.reduce(np.fmax, numbers),
+}
+_OF_CONDITIONS: dict[type[exp.Expr], Callable[..., TruthColumn]] = {
+    exp.And: and_,
+    exp.Or: or_,
+    exp.Not: invert,
 }
 _FUNCTIONS = "ABS, COALESCE, NULLIF, LEAST, GREATEST"
 
@@ -224,13 +234,11 @@ def _truth(so: Mask) -> TruthColumn:
     return TruthColumn(so, ~so)
 
 
-def _least(*numbers: Floats) -> Floats:
-    """Of those that are known."""
-    return functools.reduce(np.fmin, numbers)
-
-
-def _greatest(*numbers: Floats) -> Floats:
-    return functools.reduce(np.fmax, numbers)
+def _operands(node: exp.Expr) -> Iterator[exp.Expr]:
+    yield node.this
+    if isinstance(node.args.get("expression"), exp.Expr):
+        yield node.expression
+    yield from node.expressions
 
 
 class _Translation:
@@ -242,11 +250,12 @@ class _Translation:
     def of(self, node: exp.Expr) -> _Typed:
         kind = type(node)
         if kind in _COMPARE:
-            return self._compare(
-                node.this, node.expression, _COMPARE[kind], ordered=kind not in (exp.EQ, exp.NEQ)
-            )
-        if kind in _ARITHMETIC:
-            return _Typed(_of(_ARITHMETIC[kind], *self._numbers(node.this, node.expression)), "number")
+            ordered = kind not in (exp.EQ, exp.NEQ)
+            return self._compare(node.this, node.expression, _COMPARE[kind], ordered)
+        if kind in _OF_NUMBERS:
+            return _Typed(_of(_OF_NUMBERS[kind], *map(self._number, _operands(node))), "number")
+        if kind in _OF_CONDITIONS:
+            return _Typed(_of(_OF_CONDITIONS[kind], *map(self._condition, _operands(node))), "boolean")
         rule = _RULES.get(kind)
         if rule is None:
             if isinstance(node, exp.Func):
@@ -279,46 +288,24 @@ class _Translation:
             raise ExpressionError(f"{text} is too large a number")
         return _Typed(_constant(np.array(number)), "number")
 
-    def boolean(self, node: exp.Expr) -> _Typed:
-        return _Typed(_constant(_truth(np.array(bool(node.this)))), "boolean")
-
     def null(self, _node: exp.Expr) -> _Typed:
         return _Typed(_constant(_NULLS["null"]), "null")
-
-    def paren(self, node: exp.Expr) -> _Typed:
-        return self.of(node.this)
-
-    def negative(self, node: exp.Expr) -> _Typed:
-        return _Typed(_of(np.negative, self._number(node.this)), "number")
-
-    def absolute(self, node: exp.Expr) -> _Typed:
-        return _Typed(_of(np.abs, self._number(node.this)), "number")
-
-    def both(self, node: exp.Expr) -> _Typed:
-        return _Typed(_of(and_, self._condition(node.this), self._condition(node.expression)), "boolean")
-
-    def either(self, node: exp.Expr) -> _Typed:
-        return _Typed(_of(or_, self._condition(node.this), self._condition(node.expression)), "boolean")
-
-    def negation(self, node: exp.Expr) -> _Typed:
-        return _Typed(_of(invert, self._condition(node.this)), "boolean")
 
     def is_(self, node: exp.Expr) -> _Typed:
         if isinstance(node.expression, exp.Null):
             return _Typed(_of(lambda value: _truth(~known(value)), self.of(node.this).run), "boolean")
         if isinstance(node.expression, exp.Boolean):
             side = "yes" if node.expression.this else "no"
-            return _Typed(
-                _of(lambda truth: _truth(getattr(truth, side)), self._condition(node.this)), "boolean"
-            )
+            run = _of(lambda truth: _truth(getattr(truth, side)), self._condition(node.this))
+            return _Typed(run, "boolean")
         raise ExpressionError(f"{node.sql()} is not allowed", "IS takes NULL, TRUE or FALSE")
 
     def in_(self, node: exp.Expr) -> _Typed:
         choices = node.expressions
         if not choices or node.args.get("query") or node.args.get("unnest") or node.args.get("field"):
             raise ExpressionError(f"{node.sql()} is not allowed", "write IN ('a', 'b')")
-        tests = [self._compare(node.this, choice, equal, ordered=False).run for choice in choices]
-        return _Typed(_of(lambda *found: functools.reduce(or_, found), *tests), "boolean")
+        tests = [self._compare(node.this, choice).run for choice in choices]
+        return _Typed(_of(lambda *truths: functools.reduce(or_, truths), *tests), "boolean")
 
     def between(self, node: exp.Expr) -> _Typed:
         low = self._compare(node.this, node.args["low"], _COMPARE[exp.GTE], ordered=True)
@@ -331,7 +318,7 @@ class _Translation:
             if node.this is None:
                 conditions.append(self._condition(branch.this))
             else:
-                conditions.append(self._compare(node.this, branch.this, equal, ordered=False).run)
+                conditions.append(self._compare(node.this, branch.this).run)
             results.append(self.of(branch.args["true"]))
         otherwise = node.args.get("default")
         results.append(self.of(otherwise) if otherwise is not None else self.null(node))
@@ -344,24 +331,15 @@ class _Translation:
     def coalesce(self, node: exp.Expr) -> _Typed:
         parts = [self.of(part) for part in (node.this, *node.expressions)]
         kind, values, runs = self._same("COALESCE", parts)
-        return _Typed(
-            _of(lambda *found: functools.reduce(lambda a, b: where(known(a), a, b), found), *runs),
-            kind,
-            values,
-        )
+        run = _of(lambda *columns: functools.reduce(lambda a, b: where(known(a), a, b), columns), *runs)
+        return _Typed(run, kind, values)
 
     def nullif(self, node: exp.Expr) -> _Typed:
         first = self.of(node.this)
-        same = self._compare(node.this, node.expression, equal, ordered=False).run
+        same = self._compare(node.this, node.expression).run
         null = _NULLS[first.kind]
         run = _of(lambda truth, value: where(truth.yes, null, value), same, first.run)
         return first._replace(run=run, literal=None)
-
-    def least(self, node: exp.Expr) -> _Typed:
-        return _Typed(_of(_least, *self._numbers(node.this, *node.expressions)), "number")
-
-    def greatest(self, node: exp.Expr) -> _Typed:
-        return _Typed(_of(_greatest, *self._numbers(node.this, *node.expressions)), "number")
 
     def _number(self, node: exp.Expr) -> _Run:
         typed = self.of(node)
@@ -369,33 +347,29 @@ class _Translation:
             raise ExpressionError(f"{node.sql()} is {_CALLED[typed.kind]}, where a number is needed")
         return typed.run
 
-    def _numbers(self, *nodes: exp.Expr) -> list[_Run]:
-        return [self._number(node) for node in nodes]
-
     def _condition(self, node: exp.Expr) -> _Run:
         typed = self.of(node)
         if typed.kind not in ("boolean", "null"):
-            raise ExpressionError(
-                f"{node.sql()} is {_CALLED[typed.kind]}, where a condition is needed",
-                "compare it with something",
-            )
+            what = f"{node.sql()} is {_CALLED[typed.kind]}, where a condition is needed"
+            raise ExpressionError(what, "compare it with something")
         return _constant(_NULLS["boolean"]) if typed.kind == "null" else typed.run
 
     def _compare(
         self,
         left_node: exp.Expr,
         right_node: exp.Expr,
-        compare: Callable[[Any, Any], TruthColumn],
-        ordered: bool,
+        compare: Callable[[Any, Any], TruthColumn] = equal,
+        ordered: bool = False,
     ) -> _Typed:
         left, right = self.of(left_node), self.of(right_node)
         if "null" in (left.kind, right.kind):
             raise ExpressionError("a comparison with NULL is never true", "write IS NULL or IS NOT NULL")
         if left.kind != right.kind:
-            what = (
-                f"{left_node.sql()} is {_CALLED[left.kind]} and {right_node.sql()} is {_CALLED[right.kind]}"
-            )
-            raise ExpressionError(f"{what}: they are never equal", "compare like with like")
+            kinds = [
+                f"{node.sql()} is {_CALLED[typed.kind]}"
+                for node, typed in ((left_node, left), (right_node, right))
+            ]
+            raise ExpressionError(f"{' and '.join(kinds)}: they are never equal", "compare like with like")
         if ordered and left.kind != "number":
             what = f"{left_node.sql()} is {_CALLED[left.kind]}, which has no order"
             raise ExpressionError(what, "use = or IN")
@@ -412,38 +386,26 @@ class _Translation:
         """The kind that all parts are of, the values that can come, and the parts as columns of that kind."""
         kinds = [part.kind for part in parts if part.kind != "null"]
         if len(set(kinds)) > 1:
-            found = " and ".join(_CALLED[kind] for kind in dict.fromkeys(kinds))
-            raise ExpressionError(f"the results of a {what} are {found}", "give them one type")
+            types = " and ".join(_CALLED[kind] for kind in dict.fromkeys(kinds))
+            raise ExpressionError(f"the results of a {what} are {types}", "give them one type")
         if not kinds:
             return "null", None, [part.run for part in parts]
-        values: frozenset[str] | None = frozenset()
-        for part in parts:
-            if part.kind == "text":
-                values = None if values is None or part.values is None else values | part.values
-        return (
-            kinds[0],
-            values if kinds[0] == "text" else None,
-            [part.run if part.kind == kinds[0] else _constant(_NULLS[kinds[0]]) for part in parts],
-        )
+        runs = [part.run if part.kind == kinds[0] else _constant(_NULLS[kinds[0]]) for part in parts]
+        known_values = [part.values for part in parts if part.kind == "text" and part.values is not None]
+        is_known = kinds[0] == "text" and len(known_values) == len(kinds)
+        return kinds[0], frozenset().union(*known_values) if is_known else None, runs
 
 
 _RULES: dict[type[exp.Expr], Callable[[_Translation, exp.Expr], _Typed]] = {
     exp.Column: _Translation.column,
     exp.Literal: _Translation.literal,
-    exp.Boolean: _Translation.boolean,
+    exp.Boolean: lambda _, node: _Typed(_constant(_truth(np.array(bool(node.this)))), "boolean"),
     exp.Null: _Translation.null,
-    exp.Paren: _Translation.paren,
-    exp.Neg: _Translation.negative,
-    exp.Abs: _Translation.absolute,
-    exp.And: _Translation.both,
-    exp.Or: _Translation.either,
-    exp.Not: _Translation.negation,
+    exp.Paren: lambda translation, node: translation.of(node.this),
     exp.Is: _Translation.is_,
     exp.In: _Translation.in_,
     exp.Between: _Translation.between,
     exp.Case: _Translation.case,
     exp.Coalesce: _Translation.coalesce,
     exp.Nullif: _Translation.nullif,
-    exp.Least: _Translation.least,
-    exp.Greatest: _Translation.greatest,
 }

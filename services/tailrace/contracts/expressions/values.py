@@ -84,8 +84,8 @@ class FrameColumns:
         self._frame = frame
 
     def number(self, name: str) -> Floats:
-        found: Any = self._frame.get_column(name).cast(pl.Float64).to_numpy()
-        return finite(found)
+        numbers: Any = self._frame.get_column(name).cast(pl.Float64).to_numpy()
+        return finite(numbers)
 
     def truth(self, name: str) -> TruthColumn:
         values = self._frame.get_column(name).cast(pl.Boolean)
@@ -98,8 +98,7 @@ class FrameColumns:
 
 def finite(numbers: Floats) -> Floats:
     """The numbers with NaN for what is none."""
-    found: Floats = np.where(np.isfinite(numbers), numbers, np.nan)
-    return found
+    return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
 def known(value: Value) -> Mask:
@@ -109,8 +108,7 @@ def known(value: Value) -> Mask:
             return value.yes | value.no
         case CategoricalColumn():
             return value.codes >= 0
-    found: Mask = ~np.isnan(value)
-    return found
+    return np.asarray(~np.isnan(value))
 
 
 def where(condition: Mask, value: Value, other: Value) -> Value:
@@ -133,22 +131,18 @@ def equal(value: Value, other: Value) -> TruthColumn:
     if isinstance(value, CategoricalColumn):
         assert isinstance(other, CategoricalColumn)
         codes = other.in_terms_of(value.known)
-        there = (value.codes != UNKNOWN) & (codes != UNKNOWN)
+        both = (value.codes != UNKNOWN) & (codes != UNKNOWN)
         same = value.codes == codes
-        return TruthColumn(same & there, ~same & there)
+        return TruthColumn(same & both, ~same & both)
     assert not isinstance(other, TruthColumn | CategoricalColumn)
     return TruthColumn(value == other, (value < other) | (value > other))
 
 
 def series(value: Value, rows: int) -> pl.Series:
     """The value of every row: Float64, Boolean or String, null where unknown."""
-    there = pl.Series(np.broadcast_to(known(value), rows))
-    match value:
-        case TruthColumn():
-            found = pl.Series(np.broadcast_to(value.yes, rows))
-        case CategoricalColumn():
-            texts = np.array([*value.known, None], dtype=np.object_)
-            return pl.Series(np.broadcast_to(texts[value.codes], rows).tolist(), dtype=pl.String)
-        case _:
-            found = pl.Series(np.broadcast_to(value, rows))
-    return pl.select(pl.when(there).then(found)).to_series()
+    if isinstance(value, CategoricalColumn):
+        texts = np.array([*value.known, None], dtype=np.object_)
+        return pl.Series(np.broadcast_to(texts[value.codes], rows).tolist(), dtype=pl.String)
+    plain = value.yes if isinstance(value, TruthColumn) else value
+    is_known, values = (pl.Series(np.broadcast_to(column, rows)) for column in (known(value), plain))
+    return pl.select(pl.when(is_known).then(values)).to_series()

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from tailrace.contracts.expressions.compiler import ColumnType, ExpressionError, Kind, compile_expression
 from tailrace.contracts.language.durations import format_duration, parse_duration, parse_share
 from tailrace.contracts.language.expression_columns import policy_columns, request_columns, value_columns
-from tailrace.contracts.language.fields import ContextField, Feature
+from tailrace.contracts.language.fields import ContextField, Feature, Section
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.names import RESERVED_FIELDS, RESERVED_MODEL_SUFFIX, RESERVED_MODELS
 from tailrace.contracts.language.pydantic_problems import explain
@@ -20,15 +20,14 @@ from tailrace.statistics.metrics import METRICS_OF
 from tailrace.templates.table import TEMPLATE
 
 Findings = Iterator[Violation]
+_ACTION = "action of the policy"
 
 
 def check_contract(contract: ModelContract) -> Findings:
     """Yields everything that is wrong."""
-    found = [finding for check in _FIRST for finding in check(contract)]
-    yield from found
-    if not found:  # Expressions mean something only where the fields do.
-        for check in _THEN:
-            yield from check(contract)
+    findings = [finding for check in _FIRST for finding in check(contract)]
+    # Expressions mean something only where the fields do.
+    yield from findings or (finding for check in _THEN for finding in check(contract))
 
 
 def _names(contract: ModelContract) -> Findings:
@@ -37,24 +36,21 @@ def _names(contract: ModelContract) -> Findings:
         if name in RESERVED_MODELS:
             yield Violation((place,), f"{name!r} is the product's own", "choose another name")
         if name.endswith(RESERVED_MODEL_SUFFIX):
-            what = (
-                f"{name!r} would share tables with the shadow predictions of {name.removesuffix('-shadow')!r}"
-            )
+            other = name.removesuffix(RESERVED_MODEL_SUFFIX)
+            what = f"{name!r} would share tables with the shadow predictions of {other!r}"
             yield Violation((place,), what, f"choose a name that does not end in {RESERVED_MODEL_SUFFIX}")
     taken: dict[str, str] = {}
     for path, name in _field_names(contract):
         if name in RESERVED_FIELDS and (path, name) != (("key", "name"), "request_id"):
             yield Violation(path, f"the name {name!r} is reserved", "choose another name")
         elif name.lower() in taken:
-            yield Violation(
-                path, f"the name {name!r} is taken by {taken[name.lower()]}", "give each field its own name"
-            )
+            what = f"the name {name!r} is taken by {taken[name.lower()]}"
+            yield Violation(path, what, "give each field its own name")
         taken.setdefault(name.lower(), ".".join(str(part) for part in path))
     for path, name in _field_names(contract):
         if name.startswith("feature_") and name.removeprefix("feature_").lower() in taken:
-            yield Violation(
-                path, f"{name!r} would collide with a column of its own table", "choose another name"
-            )
+            what = f"{name!r} would collide with a column of its own table"
+            yield Violation(path, what, "choose another name")
 
 
 def _field_names(contract: ModelContract) -> Iterator[tuple[FieldPath, str]]:
@@ -81,26 +77,31 @@ def _field(path: FieldPath, field: Feature | ContextField) -> Findings:
         if "reject" in (field.categories or ()):
             yield Violation((*path, "categories"), "'reject' cannot be told from unseen: reject", "rename it")
     else:
-        for name in ("categories", "unseen"):
-            if getattr(field, name) is not None:
-                yield Violation(
-                    (*path, name),
-                    f"is only for fields with categories, not type {field.type}",
-                    "leave it out",
-                )
+        of = f"fields with categories, not type {field.type}"
+        yield from _only_for(path, field, ("categories", "unseen"), of)
     if field.type not in ("number", "integer"):
-        for name in ("unit", "min", "max"):
-            if getattr(field, name) is not None:
-                yield Violation((*path, name), f"is only for numbers, not type {field.type}", "leave it out")
+        yield from _only_for(path, field, ("unit", "min", "max"), f"numbers, not type {field.type}")
     elif field.min is not None and field.max is not None and field.min > field.max:
         yield Violation((*path, "min"), f"{field.min:g} is more than max, {field.max:g}", "exchange them")
     if field.type == "integer":
         for name in ("min", "max"):
             bound = getattr(field, name)
             if bound is not None and bound != int(bound):
-                yield Violation(
-                    (*path, name), f"{bound:g} is no whole number", "write a whole number, or type: number"
-                )
+                remedy = "write a whole number, or type: number"
+                yield Violation((*path, name), f"{bound:g} is no whole number", remedy)
+
+
+def _only_for(
+    path: FieldPath, section: Section, names: Collection[str], of: str, remedy: str = "leave it out"
+) -> Findings:
+    for name in names:
+        if getattr(section, name) is not None:
+            yield Violation((*path, name.removesuffix("_ms")), f"is only for {of}", remedy)
+
+
+def _one_of(path: FieldPath, word: str, known: Collection[str], what: str) -> Findings:
+    if word not in known:
+        yield Violation(path, f"{word!r} is no {what}", did_you_mean(word, known))
 
 
 def _template_options(contract: ModelContract) -> Findings:
@@ -112,8 +113,8 @@ def _template_options(contract: ModelContract) -> Findings:
         template.options.model_validate(contract.training.options or {})
     except ValidationError as error:
         for details in error.errors():
-            found = explain(details, template.options)
-            yield found._replace(path=("training", "options", *found.path))
+            finding = explain(details, template.options)
+            yield finding._replace(path=("training", "options", *finding.path))
 
 
 def _categories(path: FieldPath, given: list[str] | None) -> Findings:
@@ -128,40 +129,29 @@ def _target(contract: ModelContract) -> Findings:
     target = contract.target
     if target.type == "category":
         yield from _categories(("target",), target.categories)
-        if target.positive is not None:
-            if len(target.categories or ()) != 2:
-                yield Violation(
-                    ("target", "positive"), "is for two categories", "leave it out for several classes"
-                )
-            elif target.positive not in (target.categories or ()):
-                remedy = did_you_mean(target.positive, target.categories or ())
-                yield Violation(
-                    ("target", "positive"), f"{target.positive!r} is no category of the target", remedy
-                )
-        return
-    for name in ("categories", "positive"):
-        if getattr(target, name) is not None:
-            yield Violation(
-                ("target", name), f"is only for a target with categories, not {target.type}", "leave it out"
-            )
+        path: FieldPath = ("target", "positive")
+        if target.positive is not None and len(target.categories or ()) != 2:
+            yield Violation(path, "is for two categories", "leave it out for several classes")
+        elif target.positive is not None:
+            yield from _one_of(path, target.positive, target.categories or (), "category of the target")
+    else:
+        of = f"a target with categories, not {target.type}"
+        yield from _only_for(("target",), target, ("categories", "positive"), of)
 
 
 def _labels(contract: ModelContract) -> Findings:
     labels = contract.labels
     join = labels.join
+    path: FieldPath = ("labels", "join")
     if join.by == "request_id":
-        for name, given in (("within", join.within_ms), ("take", join.take)):
-            if given is not None:
-                yield Violation(
-                    ("labels", "join", name), "is only for a join by key", "leave it out, or write by: key"
-                )
+        remedy = "leave it out, or write by: key"
+        yield from _only_for(path, join, ("within_ms", "take"), "a join by key", remedy)
     else:
         if join.within_ms is None:
-            yield Violation(("labels", "join"), "by key needs a time", "add within: 30d")
+            yield Violation(path, "by key needs a time", "add within: 30d")
         if contract.key.name == "request_id":
-            yield Violation(
-                ("labels", "join", "by"), "there is no key but the request id", "declare key: {name: ...}"
-            )
+            what = "there is no key but the request id"
+            yield Violation((*path, "by"), what, "declare key: {name: ...}")
     yield from _actions(contract, ("labels", "known_only_for"), labels.known_only_for)
     if labels.never is not None:
         assume = labels.never.assume
@@ -177,12 +167,7 @@ def _labels(contract: ModelContract) -> Findings:
 
 def _actions(contract: ModelContract, path: FieldPath, given: Collection[str]) -> Findings:
     for index, action in enumerate(given):
-        if action not in contract.actions:
-            yield Violation(
-                (*path, index),
-                f"{action!r} is no action of the policy",
-                did_you_mean(action, contract.actions),
-            )
+        yield from _one_of((*path, index), action, contract.actions, _ACTION)
 
 
 def _policy(contract: ModelContract) -> Findings:
@@ -190,33 +175,28 @@ def _policy(contract: ModelContract) -> Findings:
     for index, rule in enumerate(contract.policy):
         path: FieldPath = ("policy", index)
         if rule.when is not None:
-            yield from _expression((*path, "when"), rule.when, columns, "boolean")
+            yield from _expression((*path, "when"), rule.when, columns)
         elif index < len(contract.policy) - 1:
-            yield Violation(
-                path, "always matches, so that the rules after it never do", "add when, or move it to the end"
-            )
+            what = "always matches, so that the rules after it never do"
+            yield Violation(path, what, "add when, or move it to the end")
     yield from _unique(("policy",), [rule.name for rule in contract.policy])
     if contract.explore:
         policy_actions = list(dict.fromkeys(rule.do for rule in contract.policy)) or contract.classes
         for name, action in (("from", contract.explore.from_action), ("do", contract.explore.do)):
-            if action not in policy_actions:
-                remedy = did_you_mean(action, policy_actions)
-                yield Violation(("explore", name), f"{action!r} is no action of the policy", remedy)
+            yield from _one_of(("explore", name), action, policy_actions, _ACTION)
+    yield from _actions(contract, ("explain", "always"), contract.explain.always)
 
 
 def _unique(path: FieldPath, names: list[str]) -> Findings:
     for index, name in enumerate(names):
         if name in names[:index]:
-            yield Violation(
-                (*path, index, "name"), f"the name {name!r} is taken", "give each rule its own name"
-            )
+            what = f"the name {name!r} is taken"
+            yield Violation((*path, index, "name"), what, "give each rule its own name")
 
 
 def _rules(contract: ModelContract) -> Findings:
     for index, rule in enumerate(contract.rules):
-        yield from _expression(
-            ("rules", index, "require"), rule.require, request_columns(contract), "boolean"
-        )
+        yield from _expression(("rules", index, "require"), rule.require, request_columns(contract))
     yield from _unique(("rules",), [rule.name for rule in contract.rules])
 
 
@@ -231,16 +211,10 @@ def _guardrails(contract: ModelContract) -> Findings:
             yield from _expression((*path, "rule"), step.rule, request_columns(contract), wanted)
         if step.constant is not None and isinstance(step.constant, str) != (wanted == "text"):
             what = f"{step.constant!r} is no answer of a {contract.task} model"
-            yield Violation(
-                (*path, "constant"), what, "write a class" if wanted == "text" else "write a number"
-            )
-        elif isinstance(step.constant, str) and step.constant not in contract.classes:
-            remedy = did_you_mean(step.constant, contract.classes)
-            yield Violation((*path, "constant"), f"{step.constant!r} is no class", remedy)
-
-
-def _explain(contract: ModelContract) -> Findings:
-    yield from _actions(contract, ("explain", "always"), contract.explain.always)
+            remedy = "write a class" if wanted == "text" else "write a number"
+            yield Violation((*path, "constant"), what, remedy)
+        elif isinstance(step.constant, str):
+            yield from _one_of((*path, "constant"), step.constant, contract.classes, "class")
 
 
 def _drift(contract: ModelContract) -> Findings:
@@ -263,16 +237,15 @@ def _slices(contract: ModelContract, path: FieldPath, slices: list[str]) -> Find
         if text.isidentifier():
             yield from _groups(contract, (*path, index), text)
         else:
-            yield from _expression((*path, index), text, request_columns(contract), "boolean")
+            yield from _expression((*path, index), text, request_columns(contract))
 
 
 def _quality(contract: ModelContract) -> Findings:
     quality = contract.quality
     ages = quality.judge_at_ms
     if any(later <= earlier for earlier, later in itertools.pairwise(ages)):
-        yield Violation(
-            ("quality", "judge_at"), "the ages do not rise", "list them from the youngest to the oldest"
-        )
+        remedy = "list them from the youngest to the oldest"
+        yield Violation(("quality", "judge_at"), "the ages do not rise", remedy)
     horizon = contract.labels.horizon_ms
     for index, age in enumerate(ages):
         if age > horizon:
@@ -283,13 +256,10 @@ def _quality(contract: ModelContract) -> Findings:
     for metric in quality.drop:
         yield from _metric(contract, ("quality", "drop", metric), metric)
     yield from _slices(contract, ("quality", "slices"), quality.slices)
-    ratio = quality.selection_ratio
-    if ratio:
-        yield from _groups(contract, ("quality", "selection_ratio", "of"), ratio.of)
-        if ratio.favourable not in contract.actions:
-            remedy = did_you_mean(ratio.favourable, contract.actions)
-            what = f"{ratio.favourable!r} is no action of the policy"
-            yield Violation(("quality", "selection_ratio", "favourable"), what, remedy)
+    if ratio := quality.selection_ratio:
+        path: FieldPath = ("quality", "selection_ratio")
+        yield from _groups(contract, (*path, "of"), ratio.of)
+        yield from _one_of((*path, "favourable"), ratio.favourable, contract.actions, _ACTION)
 
 
 def _metric(contract: ModelContract, path: FieldPath, metric: str) -> Findings:
@@ -307,20 +277,20 @@ def _value(contract: ModelContract) -> Findings:
 def _alerts(contract: ModelContract) -> Findings:
     for index, phrase in enumerate(contract.alerts.severe):
         path: FieldPath = ("alerts", "severe", index)
-        found = match_alert(phrase)
-        if found is None:
+        match = match_alert(phrase)
+        if match is None:
             yield Violation(path, f"{phrase!r} names no alert", did_you_mean(phrase, ALERT_PHRASES.values()))
             continue
-        said = found[1]
-        if "field" in said and said["field"] not in contract.features:
-            remedy = did_you_mean(said["field"], contract.features)
-            yield Violation(path, f"there is no feature {said['field']!r}", remedy)
-        if "metric" in said:
-            yield from _metric(contract, path, said["metric"])
+        _, places = match
+        if "field" in places and places["field"] not in contract.features:
+            remedy = did_you_mean(places["field"], contract.features)
+            yield Violation(path, f"there is no feature {places['field']!r}", remedy)
+        if "metric" in places:
+            yield from _metric(contract, path, places["metric"])
         for name, parse in (("share", parse_share), ("duration", parse_duration)):
-            if name in said:
+            if name in places:
                 try:
-                    parse(said[name])
+                    parse(places[name])
                 except ValueError as error:
                     what, _, remedy = str(error).partition("; ")
                     yield Violation(path, what, remedy)
@@ -348,9 +318,8 @@ def _rollout(contract: ModelContract) -> Findings:
     if contract.rollout.canary:
         steps = [0.0, *contract.rollout.canary.steps]
         if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
-            yield Violation(
-                ("rollout", "canary", "steps"), "the shares do not rise", "such as [1%, 10%, 50%]"
-            )
+            path = "rollout", "canary", "steps"
+            yield Violation(path, "the shares do not rise", "such as [1%, 10%, 50%]")
 
 
 def _experiment(contract: ModelContract) -> Findings:
@@ -359,9 +328,8 @@ def _experiment(contract: ModelContract) -> Findings:
         return
     if contract.value is None:
         what = "compares what answers are worth, and the contract does not say what that is"
-        yield Violation(
-            ("experiment",), what, "add value, such as value: \"CASE WHEN action = 'approve' ...\""
-        )
+        remedy = "add value, such as value: \"CASE WHEN action = 'approve' ...\""
+        yield Violation(("experiment",), what, remedy)
     for name in ("share", "epsilon"):
         if getattr(experiment, name) == 0 and (name == "share" or experiment.assign != "fixed"):
             remedy = "write more than 0%, so that every arm goes on answering some"
@@ -384,7 +352,9 @@ def _keep(contract: ModelContract) -> Findings:
         yield Violation(("keep", "requests"), what, "keep them longer")
 
 
-def _expression(path: FieldPath, text: str, columns: Mapping[str, ColumnType], want: Kind) -> Findings:
+def _expression(
+    path: FieldPath, text: str, columns: Mapping[str, ColumnType], want: Kind = "boolean"
+) -> Findings:
     try:
         compile_expression(text, columns, want)
     except ExpressionError as error:
@@ -397,7 +367,6 @@ _THEN: tuple[Callable[[ModelContract], Findings], ...] = (
     _labels,
     _policy,
     _guardrails,
-    _explain,
     _drift,
     _quality,
     _value,

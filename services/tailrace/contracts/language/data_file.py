@@ -24,9 +24,8 @@ from tailrace.contracts.problems import did_you_mean
 from tailrace.errors import TailraceError, UsageError
 
 _HEADER = "# How rows of a CSV file become requests and labels of this model: for `train` and `replay`.\n"
-_BOOLEANS = dict.fromkeys(("true", "t", "yes", "y", "1"), True) | dict.fromkeys(
-    ("false", "f", "no", "n", "0"), False
-)
+_BOOLEANS = dict.fromkeys(("true", "t", "yes", "y", "1"), True)
+_BOOLEANS |= dict.fromkeys(("false", "f", "no", "n", "0"), False)
 
 
 def _iso(text: str) -> str:
@@ -82,8 +81,8 @@ def save_mapping(mapping: DataMapping, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         file.write(_HEADER)
-        said = mapping.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
-        YAML(typ="rt").dump(said, file)
+        fields = mapping.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+        YAML(typ="rt").dump(fields, file)
 
 
 def read_csv(path: Path, text_columns: frozenset[str] = frozenset()) -> pl.DataFrame:
@@ -260,10 +259,10 @@ class _Reader:
         wanted = {"boolean": "boolean", "number": "number", "category": "text"}[kind]
         try:
             columns = frame_columns(self._frame.drop("tailrace row"))
-            found = compile_expression(target, columns, want=wanted)  # type: ignore[arg-type]
+            expression = compile_expression(target, columns, want=wanted)  # type: ignore[arg-type]
         except ExpressionError as error:
             raise TailraceError(f"{self._csv}: target {target!r}: {error}") from None
-        return found.evaluate(self._frame).alias(contract.target.name)
+        return expression.evaluate(self._frame).alias(contract.target.name)
 
     def _column(self, name: str) -> pl.Series:
         if name not in self._frame.columns:

@@ -38,14 +38,11 @@ def _differ(path: FieldPath, before: Any, after: Any) -> Iterator[Change]:
         for name in [*before, *(name for name in after if name not in before)]:
             yield from _differ((*path, name), before.get(name, _NOTHING), after.get(name, _NOTHING))
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        for index, (old, new) in enumerate(zip(before, after, strict=True)):
-            yield from _differ((*path, index), old, new)
+        for index, pair in enumerate(zip(before, after, strict=True)):
+            yield from _differ((*path, index), *pair)
     elif before != after:
-        yield Change(
-            format_path(path),
-            None if before is _NOTHING else before,
-            None if after is _NOTHING else after,
-        )
+        old, new = (None if value is _NOTHING else value for value in (before, after))
+        yield Change(format_path(path), old, new)
 
 
 def _text(value: Any) -> str:

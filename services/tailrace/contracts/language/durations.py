@@ -12,7 +12,6 @@ _UNITS_MS = {"d": 86_400_000, "h": 3_600_000, "min": 60_000, "s": 1_000, "ms": 1
 DURATION_PATTERN = r"^(0|[1-9][0-9]{0,8})(ms|s|min|h|d)$"
 SHARE_PATTERN = r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]{1,10})?)%$"
 
-
 _NO_DURATION = "is not a duration; write a whole number and a unit: 500ms, 30s, 5min, 12h or 7d"
 _NO_SHARE = "is not a share; write a percentage between 0% and 100%, such as 5% or 0.5%"
 
@@ -23,10 +22,10 @@ def parse_duration(text: str) -> int:
     Raises:
         ValueError: the text is no duration.
     """
-    found = re.fullmatch(DURATION_PATTERN, text)
-    if not found:
+    match = re.fullmatch(DURATION_PATTERN, text)
+    if not match:
         raise ValueError(f"{text!r} {_NO_DURATION}")
-    return int(found[1]) * _UNITS_MS[found[2]]
+    return int(match[1]) * _UNITS_MS[match[2]]
 
 
 def format_duration(milliseconds: int) -> str:
@@ -72,19 +71,13 @@ def _share(value: Any) -> Any:
     raise ValueError(f"{value!r} {_NO_SHARE}")
 
 
-_duration_schema = WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN})
+_spelt = PlainSerializer(format_duration, return_type=str)
+_schema = WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN})
 
-Duration = Annotated[
-    int,
-    BeforeValidator(_positive_duration),
-    PlainSerializer(format_duration, return_type=str),
-    _duration_schema,
-]
+Duration = Annotated[int, BeforeValidator(_positive_duration), _spelt, _schema]
 """Milliseconds, more than zero."""
 
-DurationOrZero = Annotated[
-    int, BeforeValidator(_duration), PlainSerializer(format_duration, return_type=str), _duration_schema
-]
+DurationOrZero = Annotated[int, BeforeValidator(_duration), _spelt, _schema]
 """Milliseconds, zero allowed."""
 
 Share = Annotated[

@@ -44,8 +44,8 @@ class EventTime(Section):
 
     @property
     def ahead_ms(self) -> int:
-        """How far ahead of its append time a mark may be: the last one of a replay is the lateness ahead of its last
-        record. No honest one says more, whoever owns the lane's clock.
+        """How far ahead of its append time a watermark record may be: the last of a replay is the lateness ahead of the
+        last record. No honest one is further ahead, whoever owns the lane's clock.
         """
         return self.skew_ms + self.lateness_ms
 

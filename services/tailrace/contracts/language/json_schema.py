@@ -1,8 +1,7 @@
 """The JSON Schema of model contracts, for editors: completion and checks while one types.
 
-It says less than ``tailrace contracts check``: names that must be known, expressions and sums of durations
-are beyond it. ``python -m tailrace.contracts.language.json_schema`` prints it; contracts/model-contract.schema.json is
-it.
+It says less than ``tailrace contracts check``: names that must be known, expressions and sums of durations are beyond
+it. ``python -m tailrace.contracts.language.json_schema`` prints it; contracts/model-contract.schema.json is it.
 """
 
 from __future__ import annotations
@@ -28,10 +27,8 @@ def json_schema() -> dict[str, Any]:
     # What a contract may write shorter than what it means.
     _shorten(definitions["Labels"]["properties"], "join", {"const": "request_id"})
     for name in ("Feature", "ContextField", "Target"):
-        required = definitions[name]["required"]
-        required.remove("type")
-        alternatives = [{"required": ["type"]}, {"required": ["categories"]}]
-        definitions[name]["anyOf"] = alternatives
+        definitions[name]["required"].remove("type")
+        definitions[name]["anyOf"] = [{"required": ["type"]}, {"required": ["categories"]}]
     definitions["Training"]["allOf"] = [_options(template) for template in TEMPLATES]
     for name in ("Trigger", "Fallback"):
         definitions[name] |= {"minProperties": 1, "maxProperties": 1}
@@ -56,11 +53,10 @@ def _shorten(properties: dict[str, Any], name: str, short: dict[str, Any]) -> No
 def _options(template: Template) -> dict[str, Any]:
     """Which options a template has, where the contract names it or nothing."""
     named = {"properties": {"template": {"const": template.name}}}
+    options = template.options.model_json_schema() | {"description": template.doc}
     return {
         "if": named if template is DEFAULT else named | {"required": ["template"]},
-        "then": {
-            "properties": {"options": template.options.model_json_schema() | {"description": template.doc}}
-        },
+        "then": {"properties": {"options": options}},
     }
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
+from tailrace.contracts.language import sections
 from tailrace.contracts.language.fields import (
     ContextField,
     EventTime,
@@ -19,33 +20,8 @@ from tailrace.contracts.language.fields import (
     Target,
 )
 from tailrace.contracts.language.names import MODEL_LENGTH, MODEL_PATTERN
-from tailrace.contracts.language.sections import (
-    DAY,
-    DEFAULT_METRICS,
-    GATE_METRIC,
-    Alerts,
-    Approvals,
-    Drift,
-    Experiment,
-    Explain,
-    Explore,
-    Expression,
-    Gates,
-    Guardrails,
-    Keep,
-    Labels,
-    Owner,
-    PolicyRule,
-    Quality,
-    Rollout,
-    Rule,
-    ServiceLevels,
-)
 from tailrace.contracts.language.training import Training
 from tailrace.errors import TailraceError
-
-if TYPE_CHECKING:
-    pass
 
 ModelName = Annotated[str, StringConstraints(pattern=MODEL_PATTERN, max_length=MODEL_LENGTH)]
 Task = Literal["binary", "multiclass", "regression"]
@@ -74,69 +50,65 @@ class ModelContract(Section):
     """Name of the logical model; also names tables and topics."""
     lane: ModelName = ""
     """Prefix of the topics; by default the model's name."""
-    owner: Owner
+    owner: sections.Owner
     key: Key = Key()
     event_time: EventTime = EventTime()
     features: Annotated[dict[FieldName, Feature], Field(min_length=1, max_length=2000)]
     """All that any version of the model may use, by name."""
     context: dict[FieldName, ContextField] = Field({})
     """Logged with each prediction; never given to a model."""
-    rules: list[Rule] = Field([])
+    rules: list[sections.Rule] = Field([])
     """Conditions across fields that every row keeps."""
     target: Target
-    labels: Labels = Labels()
-    policy: list[PolicyRule] = Field([])
+    labels: sections.Labels = sections.Labels()
+    policy: list[sections.PolicyRule] = Field([])
     """The first rule that matches decides; by default the action is the predicted class."""
-    explore: Explore | None = None
-    guardrails: Guardrails = Guardrails()
-    explain: Explain = Explain()
-    drift: Drift = Drift()
-    quality: Quality = Quality()
-    value: Expression | None = None
+    explore: sections.Explore | None = None
+    guardrails: sections.Guardrails = sections.Guardrails()
+    explain: sections.Explain = sections.Explain()
+    drift: sections.Drift = sections.Drift()
+    quality: sections.Quality = sections.Quality()
+    value: sections.Expression | None = None
     """SQL: what one prediction was worth, given action and target."""
-    alerts: Alerts = Alerts()
+    alerts: sections.Alerts = sections.Alerts()
     training: Training = Training()
-    gates: Gates = Gates()
-    rollout: Rollout = Rollout()
-    experiment: Experiment | None = None
-    approvals: Approvals = Approvals()
-    service_levels: ServiceLevels = ServiceLevels()
-    keep: Keep = Keep()
+    gates: sections.Gates = sections.Gates()
+    rollout: sections.Rollout = sections.Rollout()
+    experiment: sections.Experiment | None = None
+    approvals: sections.Approvals = sections.Approvals()
+    service_levels: sections.ServiceLevels = sections.ServiceLevels()
+    keep: sections.Keep = sections.Keep()
 
     @model_validator(mode="after")
     def _resolve(self) -> Self:
         """Fills the defaults that depend on other fields."""
+        metric = sections.GATE_METRIC[self.task]
+        champion, baseline = self.gates.beat_champion, self.gates.beat_baseline
         filled: dict[str, Any] = {
             "lane": self.lane or self.model,
             "policy": [
-                rule if rule.name else rule.model_copy(update={"name": f"{rule.do}-{position}"})
+                _with(rule, name=rule.name or f"{rule.do}-{position}")
                 for position, rule in enumerate(self.policy, 1)
             ],
-            "quality": self.quality.model_copy(
-                update={
-                    "judge_at_ms": self.quality.judge_at_ms or [0, self.labels.horizon_ms],
-                    "metrics": self.quality.metrics or DEFAULT_METRICS[self.task],
-                }
+            "quality": _with(
+                self.quality,
+                judge_at_ms=self.quality.judge_at_ms or [0, self.labels.horizon_ms],
+                metrics=self.quality.metrics or sections.DEFAULT_METRICS[self.task],
             ),
-            "gates": self.gates.model_copy(
-                update={
-                    name: gate if gate.metric else gate.model_copy(update={"metric": GATE_METRIC[self.task]})
-                    for name, gate in (
-                        ("beat_champion", self.gates.beat_champion),
-                        ("beat_baseline", self.gates.beat_baseline),
-                    )
-                }
+            "gates": _with(
+                self.gates,
+                beat_champion=_with(champion, metric=champion.metric or metric),
+                beat_baseline=_with(baseline, metric=baseline.metric or metric),
             ),
         }
         # Two horizons, so that a joiner whose disk is lost finds all that it needs in the log (docs/adr/0084).
         joined = {"predictions_ms", "labels_ms"}
         twice = 2 * self.labels.horizon_ms + self.event_time.lateness_ms
-        filled["keep"] = self.keep.model_copy(
-            update={
-                name: getattr(self.keep, name) or _whole_days(max(least, twice if name in joined else 0))
-                for name, least in self.least_keep_ms().items()
-            }
-        )
+        kept = {
+            name: getattr(self.keep, name) or _whole_days(max(least, twice if name in joined else 0))
+            for name, least in self.least_keep_ms().items()
+        }
+        filled["keep"] = _with(self.keep, **kept)
         self.__dict__.update(filled)
         return self
 
@@ -220,8 +192,12 @@ class ModelContract(Section):
             ) from error
 
 
+def _with(section: Section, **fields: Any) -> Section:
+    return section.model_copy(update=fields)
+
+
 def _whole_days(milliseconds: int) -> int:
-    return -(-milliseconds // DAY) * DAY
+    return -(-milliseconds // sections.DAY) * sections.DAY
 
 
 def _says(data: Any, path: list[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Iterable
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -20,9 +21,8 @@ def explain(details: ErrorDetails, model: type[BaseModel]) -> Violation:
     if kind == "missing":
         return Violation(path, "is missing", f"add {path[-1]!r}")
     if kind == "extra_forbidden":
-        return Violation(
-            path, "is no field of a contract here", did_you_mean(str(path[-1]), _known(model, path[:-1]))
-        )
+        remedy = did_you_mean(str(path[-1]), _known(model, path[:-1]))
+        return Violation(path, "is no field of a contract here", remedy)
     if kind in ("value_error", "assertion_error"):
         what, _, remedy = details["msg"].removeprefix("Value error, ").partition("; ")
         return Violation(path, what, remedy)
@@ -54,19 +54,22 @@ def _called(value: Any) -> str:
     return f"the text {value!r}" if isinstance(value, str) else repr(value)
 
 
-def _known(model: type[BaseModel], path: FieldPath) -> list[str]:
+def _known(model: type[BaseModel], path: FieldPath) -> Iterable[str]:
     """The keys that are allowed at a place."""
     kind: Any = model
     for part in path:
-        models = [k for k in _flat(kind) if isinstance(k, type) and issubclass(k, BaseModel)]
-        if models:
-            fields = {field.alias or name: field.annotation for name, field in models[0].model_fields.items()}
+        if fields := _fields(kind):
             kind = fields.get(str(part))
         else:
-            inner = [get_args(k)[-1] for k in _flat(kind) if get_origin(k) in (list, dict)]
-            kind = inner[0] if inner else None
-    models = [k for k in _flat(kind) if isinstance(k, type) and issubclass(k, BaseModel)]
-    return [field.alias or name for name, field in models[0].model_fields.items()] if models else []
+            kind = next((get_args(k)[-1] for k in _flat(kind) if get_origin(k) in (list, dict)), None)
+    return _fields(kind)
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """The types of a model's fields, by the names that files use."""
+    models = (k for k in _flat(kind) if isinstance(k, type) and issubclass(k, BaseModel))
+    fields = next((model.model_fields for model in models), {})
+    return {field.alias or name: field.annotation for name, field in fields.items()}
 
 
 def _flat(kind: Any) -> list[Any]:

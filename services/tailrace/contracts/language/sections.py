@@ -118,10 +118,11 @@ class OneOf(Section):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        said = [name for name in type(self).model_fields if getattr(self, name) is not None]
-        if len(said) != 1:
-            choices = ", ".join(field.alias or name for name, field in type(self).model_fields.items())
-            raise ValueError(f"says {len(said)} things; write exactly one of {choices}")
+        fields = type(self).model_fields
+        given = sum(getattr(self, name) is not None for name in fields)
+        if given != 1:
+            choices = ", ".join(field.alias or name for name, field in fields.items())
+            raise ValueError(f"says {given} things; write exactly one of {choices}")
         return self
 
 
@@ -266,9 +267,8 @@ ALERT_PHRASES = {
 def match_alert(phrase: str) -> tuple[str, dict[str, str]] | None:
     """The pattern that an alert phrase follows and the places it fills; None where it follows none."""
     for pattern in ALERT_PHRASES:
-        found = re.fullmatch(pattern, phrase)
-        if found:
-            return pattern, {k: v for k, v in found.groupdict().items() if v}
+        if match := re.fullmatch(pattern, phrase):
+            return pattern, {place: text for place, text in match.groupdict().items() if text}
     return None
 
 
@@ -280,7 +280,7 @@ class Alerts(Section):
     severe: list[Annotated[str, BeforeValidator(_phrase)]] = Field(["quality drop"])
     """Phrases such as ``drift on FIELD``, ``quality drop``, ``fallback share over 1%``."""
     silence_ms: Duration = Field(DAY, alias="silence")
-    """An alert that lasts is not told again before."""
+    """An open alert is not sent again before."""
 
 
 class BeatChampion(Section):

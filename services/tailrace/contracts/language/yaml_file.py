@@ -1,4 +1,4 @@
-"""YAML 1.2 files read with line numbers, so that every problem can be told with its place and its remedy."""
+"""YAML 1.2 files read with line numbers, so that every problem is reported with its place and its remedy."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from tailrace.errors import TailraceError
 
 M = TypeVar("M", bound=BaseModel)
 
-_MOST_NODES = 100_000
-_SCALARS = frozenset(
-    f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp")
-)
+_MAX_NODES = 100_000
+_KINDS = ("str", "int", "float", "bool", "null", "timestamp")
+_SCALARS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in _KINDS)
 
 
 @dataclass(frozen=True)
@@ -49,17 +48,15 @@ class YamlFile:
 
     def refuse(self, findings: Iterable[Violation]) -> None:
         """Raises ContractError with all findings, where there are any."""
-        problems = [self._problem(finding) for finding in findings]
-        if problems:
+        if problems := [self._problem(finding) for finding in findings]:
             raise ContractError(problems)
 
     def _problem(self, finding: Violation) -> Problem:
         path = finding.path
         while path and path not in self.lines:
             path = path[:-1]
-        return Problem(
-            self.name, self.lines.get(path, 1), format_path(finding.path), finding.what, finding.remedy
-        )
+        line, field = self.lines.get(path, 1), format_path(finding.path)
+        return Problem(self.name, line, field, finding.what, finding.remedy)
 
 
 def read_yaml(source: Path | str) -> YamlFile:
@@ -77,14 +74,14 @@ def read_yaml(source: Path | str) -> YamlFile:
     reader = _Reader()
     try:
         data = reader.read(text)
-    except _Wrong as wrong:
-        raise ContractError([Problem(name, wrong.line, "", wrong.what, wrong.remedy)]) from None
+    except _Invalid as error:
+        line, what, remedy = error.args
+        raise ContractError([Problem(name, line, "", what, remedy)]) from None
     return YamlFile(name, text, data, reader.lines)
 
 
-class _Wrong(Exception):
-    def __init__(self, line: int, what: str, remedy: str) -> None:
-        self.line, self.what, self.remedy = line, what, remedy
+class _Invalid(Exception):
+    """Line, what is wrong there, and the remedy."""
 
 
 class _Reader:
@@ -102,48 +99,48 @@ class _Reader:
             mark = error.problem_mark or error.context_mark
             what = f"not YAML: {error.problem or error.context}"
             remedy = "check the indentation, brackets and quotes around this line"
-            raise _Wrong(mark.line + 1 if mark else 1, what, remedy) from None
+            raise _Invalid(mark.line + 1 if mark else 1, what, remedy) from None
         except RecursionError:
-            raise _Wrong(1, "nested too deeply", "a contract needs a few levels only") from None
+            raise _Invalid(1, "nested too deeply", "a contract needs a few levels only") from None
         except Exception as error:  # characters that YAML does not allow, and what its parser stumbles over
-            raise _Wrong(1, f"not YAML: {str(error).splitlines()[0]}", "look for odd characters") from None
+            raise _Invalid(1, f"not YAML: {str(error).splitlines()[0]}", "look for odd characters") from None
         data = self._plain(node, ()) if node is not None else None
         if not isinstance(data, dict):
             what = "empty" if data is None else "not a mapping of fields to values"
-            raise _Wrong(1, what, "start with `model: NAME`")
+            raise _Invalid(1, what, "start with `model: NAME`")
         return data
 
     def _plain(self, node: Node, path: FieldPath) -> Any:
         line = node.start_mark.line + 1
         self._nodes += 1
-        if self._nodes > _MOST_NODES or len(path) > 50:
-            raise _Wrong(line, "holds too much, or an alias of itself", "write it without aliases")
+        if self._nodes > _MAX_NODES or len(path) > 50:
+            raise _Invalid(line, "holds too much, or an alias of itself", "write it without aliases")
         if isinstance(node, MappingNode):
             return self._mapping(node, path)
         if isinstance(node, SequenceNode) and str(node.tag).endswith(":seq"):
-            for index, item in enumerate(node.value):
-                self.lines[(*path, index)] = item.start_mark.line + 1
-            return [self._plain(item, (*path, index)) for index, item in enumerate(node.value)]
+            for index, element in enumerate(node.value):
+                self.lines[(*path, index)] = element.start_mark.line + 1
+            return [self._plain(element, (*path, index)) for index, element in enumerate(node.value)]
         if not isinstance(node, ScalarNode) or node.tag not in _SCALARS:
-            raise _Wrong(line, f"the tag {node.tag} is not allowed", "leave it out")
+            raise _Invalid(line, f"the tag {node.tag} is not allowed", "leave it out")
         if str(node.tag).endswith(":timestamp"):
             return node.value
         try:
             return self._yaml.constructor.construct_object(node)
         except Exception:
-            raise _Wrong(line, f"{node.value!r} is no value of its tag", "write it in quotes") from None
+            raise _Invalid(line, f"{node.value!r} is no value of its tag", "write it in quotes") from None
 
     def _mapping(self, node: MappingNode, path: FieldPath) -> dict[str, Any]:
         if not str(node.tag).endswith(":map"):
-            raise _Wrong(node.start_mark.line + 1, f"the tag {node.tag} is not allowed", "leave it out")
+            raise _Invalid(node.start_mark.line + 1, f"the tag {node.tag} is not allowed", "leave it out")
         plain: dict[str, Any] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-                raise _Wrong(line, "a key that is no text", "write name: value")
+                raise _Invalid(line, "a key that is no text", "write name: value")
             name = str(key.value)
             if name in plain:
-                raise _Wrong(line, f'"{name}" stands twice', "keep one of them")
+                raise _Invalid(line, f'"{name}" stands twice', "keep one of them")
             self.lines[(*path, name)] = line
             plain[name] = self._plain(value, (*path, name))
         return plain

@@ -44,20 +44,20 @@ def breaks(level: str, new: str, earlier: Sequence[str]) -> list[str]:
     """
     if level == "NONE":
         return []
-    found: list[str] = []
+    reasons: list[str] = []
     for old in earlier if level.endswith("_TRANSITIVE") else earlier[-1:]:
         if level.startswith(("BACKWARD", "FULL")):
-            found += _cannot_read(new, old, "the new schema cannot read what an earlier one wrote")
+            reasons += _cannot_read(new, old, "the new schema cannot read what an earlier one wrote")
         if level.startswith(("FORWARD", "FULL")):
-            found += _cannot_read(old, new, "an earlier schema cannot read what the new one writes")
-    return list(dict.fromkeys(found))
+            reasons += _cannot_read(old, new, "an earlier schema cannot read what the new one writes")
+    return list(dict.fromkeys(reasons))
 
 
 def _cannot_read(reader: str, writer: str, lead: str) -> list[str]:
     checker: Any = ReaderWriterCompatibilityChecker()  # type: ignore[no-untyped-call]
-    result = checker.get_compatibility(parse(reader), parse(writer))
-    if result.compatibility is not SchemaCompatibilityType.incompatible:
+    verdict = checker.get_compatibility(parse(reader), parse(writer))
+    if verdict.compatibility is not SchemaCompatibilityType.incompatible:
         return []
-    what = ", ".join(sorted({kind.value.replace("_", " ") for kind in result.incompatibilities}))
-    where = ", ".join(sorted(result.locations))
-    return [f"{lead}: {what} at {where}: {'; '.join(sorted(map(str, result.messages)))}"]
+    what = ", ".join(sorted({kind.value.replace("_", " ") for kind in verdict.incompatibilities}))
+    where = ", ".join(sorted(verdict.locations))
+    return [f"{lead}: {what} at {where}: {'; '.join(sorted(map(str, verdict.messages)))}"]

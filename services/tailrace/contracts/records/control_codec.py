@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -12,19 +11,15 @@ from tailrace.avro.codec import Codec
 from tailrace.avro.registry import Registry, Schema
 from tailrace.avro.strict_types import conforms
 from tailrace.contracts.records import lanes
-from tailrace.errors import BadRecord
 from tailrace.package_data import data_dir
-from tailrace.streaming.records import Headers, Message, Record, RecordRef
-
-log = logging.getLogger(__name__)
+from tailrace.streaming.records import Headers, Record
 
 
 class ControlCodec:
     """Encodes and decodes the records of the control topics, by the schemas in schemas/avro.
 
     Args:
-        registry: where the schemas are registered, each when it is first needed, under the topic's usual
-            subject.
+        registry: where the schemas are registered, each when it is first needed, under the topic's usual subject.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -58,20 +53,6 @@ class ControlCodec:
         """
         key = record["model"] if key is None else key
         return Record(CONTROL_RECORDS[name], self.encode(name, record), key.encode(), headers)
-
-    def read(self, message: Message) -> Any:
-        """The record in a message of a control topic; None for a tombstone, and for what cannot be read.
-
-        A control record that cannot be read stops nobody: it is skipped, with a line in the log that says where it
-        is. Raises `Unavailable` while the registry is away.
-        """
-        if message.value() is None:
-            return None
-        try:
-            return self.decode(CONTROL_NAMES[message.topic()], message.value())
-        except BadRecord as bad:
-            log.warning("skipped a control record", extra={"at": str(RecordRef.of(message)), "why": str(bad)})
-            return None
 
 
 CONTROL_RECORDS = {

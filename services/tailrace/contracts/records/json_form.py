@@ -22,8 +22,7 @@ _TYPES: dict[str, dict[str, Any]] = {
 def json_form(contract: ModelContract, kind: Kind) -> dict[str, Any]:
     """The schema (draft 7, as AsyncAPI wants it) of one kind of record.
 
-    It says what has the right form; ranges and categories are the contract's, and judged alike for JSON and
-    Avro.
+    It says what has the right form; ranges and categories are the contract's, and judged alike for JSON and Avro.
     """
     schema = avro_schema(contract, kind)
     return {
@@ -35,5 +34,5 @@ def json_form(contract: ModelContract, kind: Kind) -> dict[str, Any]:
 
 def _property(field: dict[str, Any]) -> dict[str, Any]:
     kind = field["type"][1]
-    about = {"description": field["doc"]} if "doc" in field else {}
-    return {**_TYPES["timestamp" if isinstance(kind, dict) else kind], **about}
+    description = {"description": field["doc"]} if "doc" in field else {}
+    return {**_TYPES["timestamp" if isinstance(kind, dict) else kind], **description}

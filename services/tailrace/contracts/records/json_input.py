@@ -38,7 +38,7 @@ class JsonInput:
     def __init__(self, contract: ModelContract, kind: Kind) -> None:
         fields = avro_schema(contract, kind)["fields"]
         self._readers = {field["name"]: _reader(field["type"]) for field in fields}
-        self._nothing: dict[str, Any] = dict.fromkeys(self._readers)
+        self._empty: dict[str, Any] = dict.fromkeys(self._readers)
 
     def parse(self, value: bytes) -> dict[str, Any]:
         """The record, with every field of the schema, as the codec would give it.
@@ -47,7 +47,7 @@ class JsonInput:
             BadRecord: ``not-json``, ``not-unicode``, ``duplicate-field``, ``unknown-field``, ``wrong-type``,
                 ``not-finite``, ``out-of-range``.
         """
-        record = dict(self._nothing)
+        record = dict(self._empty)
         for name, given in parse_object(value).items():
             reader = self._readers.get(name)
             if reader is None:
@@ -69,21 +69,21 @@ def parse_object(value: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise BadRecord("not-unicode", f"the JSON is not UTF-8: {error}") from error
     try:
-        found = json.loads(text, object_pairs_hook=_object, parse_constant=_not_finite)
+        record = json.loads(text, object_pairs_hook=_object, parse_constant=_not_finite)
     except (ValueError, RecursionError) as error:
         raise BadRecord("not-json", f"this is no JSON object: {error}") from error
-    if not isinstance(found, dict):
-        raise BadRecord("not-json", f"this is no JSON object but {type(found).__name__}")
-    return found
+    if not isinstance(record, dict):
+        raise BadRecord("not-json", f"this is no JSON object but {type(record).__name__}")
+    return record
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    record: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
+        if name in record:
             raise BadRecord("duplicate-field", f"{name} is there twice", name)
-        found[name] = value
-    return found
+        record[name] = value
+    return record
 
 
 def _not_finite(word: str) -> Any:

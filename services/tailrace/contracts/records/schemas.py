@@ -1,9 +1,8 @@
 """The Avro schemas of a lane's records, generated from the model's contract. Pure functions.
 
-Field order is part of what is promised: a prediction nests its request, so that the request's bytes can be
-copied. Every field of a request is nullable with the default null. So a contract may gain and lose fields
-without a break, and a missing value is found by the contract's own rules instead of by the serializer of
-whoever wrote it.
+Field order is part of what is promised: a prediction nests its request, so that the request's bytes can be copied.
+Every field of a request is nullable with the default null. So a contract may gain and lose fields without a break, and
+a missing value is found by the contract's own rules instead of by the serializer of whoever wrote it.
 """
 
 from __future__ import annotations
@@ -43,9 +42,7 @@ def namespace(model: str) -> str:
 def request_schema(contract: ModelContract) -> AvroSchema:
     """``NAMESPACE.Request``: ids, event time, features, context; all nullable."""
     fields = [
-        *_identity(
-            contract, "When it happened, by the producer; where missing, when it was appended to the log."
-        ),
+        *_identity(contract, "When it happened, by the producer"),
         *(_nullable(name, _TYPES[f.type], _doc(f)) for name, f in contract.features.items()),
         *(
             _nullable(name, _TYPES[f.type], _doc(f, "Context: logged, never given to a model"))
@@ -59,7 +56,7 @@ def label_schema(contract: ModelContract) -> AvroSchema:
     """``NAMESPACE.Label``: the truth about one request, once it is known."""
     target = _nullable(contract.target.name, _TYPES[contract.target.type], "What really happened.")
     fields = [
-        *_identity(contract, "When the label became known; where missing, when it was appended to the log."),
+        *_identity(contract, "When the label became known"),
         target,
         _nullable("labelled_by", "string", "Who or what says so."),
     ]
@@ -69,7 +66,7 @@ def label_schema(contract: ModelContract) -> AvroSchema:
 def action_schema(contract: ModelContract) -> AvroSchema:
     """``NAMESPACE.Action``: what was really done, which need not be what the policy said."""
     fields = [
-        *_identity(contract, "When it was done; where missing, when it was appended to the log."),
+        *_identity(contract, "When it was done"),
         _nullable("action", "string", "What was really done."),
         _nullable("by", "string", "Who or what did it."),
     ]
@@ -77,30 +74,24 @@ def action_schema(contract: ModelContract) -> AvroSchema:
 
 
 def prediction_schema(contract: ModelContract) -> AvroSchema:
-    """``NAMESPACE.Prediction``: one self-contained record from which a decision can be audited and
-    reproduced.
-    """
+    """``NAMESPACE.Prediction``: one self-contained record from which a decision can be audited and reproduced."""
     fields = [
-        _field(
-            "prediction_id",
-            "string",
-            "ROLE:TOPIC/PARTITION/OFFSET, of the request: the same at each attempt.",
-        ),
-        _field("request_id", "string", "The request's id, or its coordinates where it has none."),
-        _field("key", "string", "Canonical text of the contract's key field; also the record's key."),
+        _text("prediction_id", "ROLE:TOPIC/PARTITION/OFFSET, of the request: the same at each attempt."),
+        _text("request_id", "The request's id, or its coordinates where it has none."),
+        _text("key", "Canonical text of the contract's key field; also the record's key."),
         _field("event_time", _TIMESTAMP, "The request's event time, or when it was appended to the log."),
         _field("source", _SOURCE, "The request's coordinates."),
-        _field("model", "string", "Logical model."),
+        _text("model", "Logical model."),
         _field("version", "long", "Version that scored."),
-        _field("artifact_digest", "string", "SHA-256 (hex) of the package's manifest."),
-        _field("contract_digest", "string", "SHA-256 (hex) of the contract in force."),
+        _text("artifact_digest", "SHA-256 (hex) of the package's manifest."),
+        _text("contract_digest", "SHA-256 (hex) of the contract in force."),
         _field("rollout_revision", "long", "Revision of the rollout in force."),
         _field(
             "runtime", _map("string"), "Versions of the libraries that computed it, and the kind of machine."
         ),
-        _field("role", "string", "champion, canary, arm or shadow: as routed; never changes."),
+        _text("role", "champion, canary, arm or shadow: as routed; never changes."),
         _nullable("arm", "string", "Name of the arm, in an experiment."),
-        _field("served_by", "string", "Who answered in the end: model, previous, rule, constant or person."),
+        _text("served_by", "Who answered in the end: model, previous, rule, constant or person."),
         _nullable("served_cause", "string", "Why it was not the model."),
         _field("request", request_schema(contract), "The request as received."),
         _field("replaced", _array(_REPLACED), "What was replaced before scoring."),
@@ -108,7 +99,7 @@ def prediction_schema(contract: ModelContract) -> AvroSchema:
         _field("probabilities", _map("double"), "Probability by class, for a target of several classes."),
         _nullable("predicted_class", "string", "The class, for a target with classes."),
         _nullable("value", "double", "The value, for a numeric target."),
-        _field("action", "string", "What the policy chose."),
+        _text("action", "What the policy chose."),
         _nullable("rule", "string", "Name of the policy rule that chose it."),
         _field("action_propensity", "double", "Probability with which this action was chosen."),
         _field("arm_propensity", "double", "Probability with which this version was chosen."),
@@ -132,20 +123,14 @@ def outcome_schema(contract: ModelContract) -> AvroSchema:
     """
     truth = _TYPES[contract.target.type]
     fields = [
-        _field(
-            "outcome_id",
-            "string",
-            "The prediction's id, and what led to this revision: coordinates, or the horizon.",
+        _text(
+            "outcome_id", "The prediction's id, and what led to this revision: coordinates, or the horizon."
         ),
         _field(
             "revision", "int", "1 for the first outcome of a prediction, one more for each that replaces it."
         ),
         _nullable("replaces", "string", "The outcome that this one replaces."),
-        _field(
-            "state",
-            "string",
-            "labelled, unlabelled (none came by the horizon) or assumed (as the contract says).",
-        ),
+        _text("state", "labelled, unlabelled (none came by the horizon) or assumed (as the contract says)."),
         _nullable("duplicate_of", "string", "The prediction that counts, where its request was sent again."),
         _field(
             "known_at", _TIMESTAMP, "When the lane's clock knew both prediction and truth; not before either."
@@ -161,7 +146,7 @@ def outcome_schema(contract: ModelContract) -> AvroSchema:
             "before",
             _part(
                 "Before" + contract.target.type.capitalize(),
-                _field("state", "string", ""),
+                _text("state", ""),
                 _nullable("label", truth, ""),
                 _nullable("action_taken", "string", ""),
             ),
@@ -170,16 +155,12 @@ def outcome_schema(contract: ModelContract) -> AvroSchema:
         _nullable("champion", _ANSWERED, "In shadow: what answered the same request."),
         _field("prediction", prediction_schema(contract), "The prediction as logged."),
     ]
-    outcome: AvroSchema = _once(
-        _record(contract, "Outcome", f"What became of an answer of {contract.model}.", fields)
-    )
-    return outcome
+    doc = f"What became of an answer of {contract.model}."
+    return dict(_once(_record(contract, "Outcome", doc, fields)))
 
 
 def lane_schemas(contract: ModelContract) -> dict[str, AvroSchema]:
-    """The value schema of each of the model's topics, by topic; dead letters have none, they are what came
-    in.
-    """
+    """The value schema of each of the model's topics, by topic; dead letters have none, they are what came in."""
     lane = Lane(contract.lane)
     prediction = prediction_schema(contract)
     return {
@@ -218,16 +199,15 @@ LANE_RECORDS = {
 """By topic of a lane, the name of what it holds."""
 
 
-def _identity(contract: ModelContract, event_time_doc: str) -> list[AvroSchema]:
+def _identity(contract: ModelContract, time: str) -> list[AvroSchema]:
     fields = [_nullable("request_id", "string", "The producer's id of the request.")]
     if contract.key.name != "request_id":
         key_type = "string" if contract.key.type == "string" else "long"
-        fields.append(
-            _nullable(contract.key.name, key_type, "The key: what all that concerns one thing shares.")
-        )
+        doc = "The key: what all that concerns one thing shares."
+        fields.append(_nullable(contract.key.name, key_type, doc))
     fields.append(_nullable("model", "string", "Logical model, where several share the lane."))
-    fields.append(_nullable(contract.event_time.name, _TIMESTAMP, event_time_doc))
-    return fields
+    doc = f"{time}; where missing, when it was appended to the log."
+    return [*fields, _nullable(contract.event_time.name, _TIMESTAMP, doc)]
 
 
 def _unique(fields: list[AvroSchema]) -> list[AvroSchema]:
@@ -236,13 +216,8 @@ def _unique(fields: list[AvroSchema]) -> list[AvroSchema]:
 
 
 def _record(contract: ModelContract, name: str, doc: str, fields: list[AvroSchema]) -> AvroSchema:
-    return {
-        "type": "record",
-        "name": name,
-        "namespace": namespace(contract.model),
-        "doc": doc,
-        "fields": fields,
-    }
+    space = namespace(contract.model)
+    return {"type": "record", "name": name, "namespace": space, "doc": doc, "fields": fields}
 
 
 def _doc(field: Any, lead: str = "") -> str:
@@ -260,6 +235,10 @@ def _field(name: str, kind: Any, doc: str, default: Any = _REQUIRED) -> AvroSche
     if default is not _REQUIRED:
         field["default"] = default
     return field
+
+
+def _text(name: str, doc: str) -> AvroSchema:
+    return _field(name, "string", doc)
 
 
 def _nullable(name: str, kind: Any, doc: str) -> AvroSchema:
@@ -296,29 +275,27 @@ def _part(name: str, *fields: AvroSchema) -> AvroSchema:
     return {"type": "record", "name": name, "namespace": "tailrace", "fields": list(fields)}
 
 
-_SOURCE = _part(
-    "Source", _field("topic", "string", ""), _field("partition", "int", ""), _field("offset", "long", "")
-)
+_SOURCE = _part("Source", _text("topic", ""), _field("partition", "int", ""), _field("offset", "long", ""))
 _REPLACED = _part(
     "Replaced",
-    _field("field", "string", "Which field."),
+    _text("field", "Which field."),
     _nullable("value", "string", "What the model was given instead, as text."),
-    _field("reason", "string", "Why."),
+    _text("reason", "Why."),
 )
 _FINDING = _part(
     "Finding",
-    _field("guard", "string", "Which guard."),
+    _text("guard", "Which guard."),
     _nullable("field", "string", "About which field."),
-    _field("detail", "string", "What it found."),
+    _text("detail", "What it found."),
 )
-_CONTRIBUTION = _part("Contribution", _field("feature", "string", ""), _field("contribution", "double", ""))
+_CONTRIBUTION = _part("Contribution", _text("feature", ""), _field("contribution", "double", ""))
 _ANSWERED = _part(
     "Answered",
-    _field("prediction_id", "string", ""),
+    _text("prediction_id", ""),
     _field("version", "long", ""),
     _nullable("score", "double", ""),
     _field("probabilities", _map("double"), ""),
     _nullable("predicted_class", "string", ""),
     _nullable("value", "double", ""),
-    _field("action", "string", ""),
+    _text("action", ""),
 )

@@ -8,19 +8,22 @@ from typing import Any
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.names import MODEL_LENGTH, MODEL_PATTERN
+from tailrace.contracts.records.record_types import (
+    AlertRecord,
+    ClockRecord,
+    ContractRecord,
+    RolloutRecord,
+    TrainingRunRecord,
+)
 from tailrace.contracts.state.alert_kinds import ALERT_KINDS
 from tailrace.errors import TailraceError
 
 
 class RecordRefused(Exception):
-    """A record that is readable and cannot be what it should be; ``reason`` says why, for people."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """A record that is readable and cannot be what it should be; its text says why, for people."""
 
 
-Check = Callable[[Mapping[str, Any]], None]
+Check = Callable[[Any], None]
 """Raises RecordRefused for a record that nothing can be done with."""
 
 SEQUENCE = "sequence"
@@ -43,14 +46,14 @@ def check_model(record: Mapping[str, Any]) -> None:
         raise RecordRefused(f"{model[:100]!r} is no model's name")
 
 
-def check_step(record: Mapping[str, Any]) -> None:
+def check_step(record: ContractRecord | RolloutRecord | ClockRecord) -> None:
     """Of a contract, rollout or clock: revisions that count from 1."""
     follows, revision = record["follows"], record["revision"]
     if not 0 <= follows < _LARGEST or revision != follows + 1:
         raise RecordRefused(f"revision {revision} after {follows}")
 
 
-def check_contract(record: Mapping[str, Any]) -> None:
+def check_contract(record: ContractRecord) -> None:
     check_step(record)
     try:
         contract = ModelContract.from_resolved(record["resolved"])
@@ -60,25 +63,25 @@ def check_contract(record: Mapping[str, Any]) -> None:
         raise RecordRefused("it names another model or digest than the contract has")
 
 
-def check_rollout(record: Mapping[str, Any]) -> None:
+def check_rollout(record: RolloutRecord) -> None:
     check_step(record)
     for name in (SEQUENCE, EVENT_TIME):
         _integer(record["evidence"], name)
-    for name in ("canary", "experiment"):
-        if record[name] is not None and not 0 <= record[name]["share"] <= 1:
-            raise RecordRefused(f"the share of its {name} is {record[name]['share']}")
-    for arm in [] if record["experiment"] is None else record["experiment"]["arms"]:
+    for name, shared in (("canary", record["canary"]), ("experiment", record["experiment"])):
+        if shared is not None and not 0 <= shared["share"] <= 1:
+            raise RecordRefused(f"the share of its {name} is {shared['share']}")
+    for arm in record["experiment"]["arms"] if record["experiment"] is not None else ():
         if not 0 <= arm["probability"] <= 1:
             raise RecordRefused(f"an arm's probability is {arm['probability']}")
 
 
-def check_clock(record: Mapping[str, Any]) -> None:
+def check_clock(record: ClockRecord) -> None:
     check_step(record)
     if record["owner"] not in ("wall", "replay"):
         raise RecordRefused(f"{record['owner'][:100]!r} is neither wall nor replay")
 
 
-def check_alert(record: Mapping[str, Any]) -> None:
+def check_alert(record: AlertRecord) -> None:
     kind = ALERT_KINDS.get(record["kind"])
     if kind is None or record["service"] not in kind.services:
         raise RecordRefused(f"{record['service'][:100]} raises no alert {record['kind'][:100]}")
@@ -88,7 +91,7 @@ def check_alert(record: Mapping[str, Any]) -> None:
         _integer(record["detail"], name)
 
 
-def check_run(record: Mapping[str, Any]) -> None:
+def check_run(record: TrainingRunRecord) -> None:
     if record["state"] not in RUN_STATES:
         raise RecordRefused(f"{record['state'][:100]!r} is no state of a training run")
     if not _RUN_ID.fullmatch(record["run_id"]):

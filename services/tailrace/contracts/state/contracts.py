@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import CONTRACTS
+from tailrace.contracts.records.record_types import ContractRecord
 from tailrace.errors import UsageError
 
 
@@ -61,12 +60,11 @@ class Contracts:
         """
         if model not in self.current:
             known = ", ".join(sorted(self.current)) or "none yet"
-            raise UsageError(
-                f"no contract of a model {model!r} is applied (known: {known}): `tailrace apply FILE`"
-            )
+            what = f"no contract of a model {model!r} is applied (known: {known})"
+            raise UsageError(f"{what}: `tailrace apply FILE`")
         return self.current[model]
 
-    def apply(self, record: Mapping[str, Any], offset: int = 0) -> bool:
+    def apply(self, record: ContractRecord, offset: int = 0) -> bool:
         """Takes one decoded record (schema ``contract.avsc``); says whether it came into force."""
         model = record["model"]
         revision = self.revision(model)

@@ -5,28 +5,25 @@ from __future__ import annotations
 from tailrace.contracts.state.kinds import BY_ACCESS_ALONE, KINDS
 from tailrace.signing.signers import SERVICES
 
+_SIGNED = """\
+| Record | Topic | Signed by | Signature | Checked by | A copy counts for nothing, since |
+| --- | --- | --- | --- | --- | --- |"""
+_UNSIGNED = """
+Nobody signs what is on these topics: the broker's access control alone says who writes to them.
+
+| Topic | Holds |
+| --- | --- |"""
+
 
 def tables() -> str:
     """Two Markdown tables: what is signed, and what the broker's access control alone protects."""
-    rows = [
+    rows = (
         f"| {kind.name} | `{kind.topic}` | {_signers(kind.signers)} | {_signature(kind.signature)} | "
         f"{', '.join(kind.checked_by)} | {kind.copy} |"
         for kind in KINDS.values()
-    ]
-    others = [f"| `{topic}` | {holds} |" for topic, holds in BY_ACCESS_ALONE.items()]
-    return "\n".join(
-        [
-            "| Record | Topic | Signed by | Signature | Checked by | A copy counts for nothing, since |",
-            "| --- | --- | --- | --- | --- | --- |",
-            *rows,
-            "",
-            "Nobody signs what is on these topics: the broker's access control alone says who writes to them.",
-            "",
-            "| Topic | Holds |",
-            "| --- | --- |",
-            *others,
-        ]
     )
+    others = (f"| `{topic}` | {holds} |" for topic, holds in BY_ACCESS_ALONE.items())
+    return "\n".join((_SIGNED, *rows, _UNSIGNED, *others))
 
 
 def _signers(signers: tuple[str, ...]) -> str:

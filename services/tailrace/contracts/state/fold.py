@@ -5,7 +5,7 @@ What is folded is given from above: contracts and clocks are known here, rollout
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from tailrace.contracts.state.records import ControlRecords
@@ -18,7 +18,7 @@ class Fold(Protocol):
     @property
     def topic(self) -> str: ...
 
-    def apply(self, record: Mapping[str, Any], offset: int, /) -> bool:
+    def apply(self, record: Any, offset: int, /) -> bool:
         """Takes a decoded record and its offset, in the topic's order; says whether it came into force."""
         ...
 
@@ -27,7 +27,7 @@ class Taken(NamedTuple):
     """A message, its record (None where it counts for nothing), and whether it came into force."""
 
     message: Message
-    record: dict[str, Any] | None
+    record: Any
     came: bool
 
     @property
@@ -62,8 +62,6 @@ class ControlState:
         """As `take`, one message at a time: what was folded is then as it was after that message, and no later one."""
         read = [(message, self._records.read(message)) for message in messages]
         for message, record in read:
-            yield Taken(message, record, self._apply(message, record))
-
-    def _apply(self, message: Message, record: Mapping[str, Any] | None) -> bool:
-        fold = self._folds.get(message.topic())
-        return fold is not None and record is not None and fold.apply(record, message.offset())
+            fold = self._folds.get(message.topic())
+            came = fold is not None and record is not None and fold.apply(record, message.offset())
+            yield Taken(message, record, came)

@@ -1,6 +1,6 @@
 """Which records decide, who signs them, who checks that, and why a copy of one counts for nothing.
 
-A kind of record that decides is an entry here, and nothing else has to be told of it: what is written by
+A kind of record that decides is an entry here, and nothing else has to know of it: what is written by
 `ControlRecords.record` is signed, and what is read by `ControlRecords.read` is checked, by this table.
 docs/keys.md prints it.
 """
@@ -36,100 +36,48 @@ class RecordKind:
         name: of its schema.
         topic: where it stands.
         signers: whose keys it may be signed with.
-        signature: ``header``, see signing/records.py; ``field`` where the record carries its own.
         checked_by: who believes no record whose signature does not count.
         copy: why a copy at another place counts for nothing.
         check: what a record is held against beyond its schema.
+        signature: ``header``, see signing/records.py; ``field`` where the record carries its own.
     """
 
     name: str
     topic: str
     signers: tuple[str, ...]
-    signature: Literal["header", "field"]
     checked_by: tuple[str, ...]
     copy: str
     check: checks.Check | None = None
+    signature: Literal["header", "field"] = "header"
 
 
 _FOLLOWS = "names the revision that it follows, which is past"
 _FIRST = "of the same record the first counts"
 COMMAND_LINE = "the command line"
 
-KINDS = {
-    kind.name: kind
-    for kind in (
-        RecordKind(
-            "Contract",
-            lanes.CONTRACTS,
-            (OWNER,),
-            "header",
-            (SCORER, SHADOW_SCORER, JOINER, DRIFT, EVALUATOR, TRAINER, ROLLOUT, SINK, CLOCK, COMMAND_LINE),
-            _FOLLOWS,
-            checks.check_contract,
-        ),
-        RecordKind(
-            "Rollout",
-            lanes.ROLLOUTS,
-            (ROLLOUT,),
-            "header",
-            (SCORER, SHADOW_SCORER, TRAINER, ROLLOUT, COMMAND_LINE),
-            _FOLLOWS,
-            checks.check_rollout,
-        ),
-        RecordKind(
-            "Clock",
-            lanes.CLOCKS,
-            (OWNER, CLOCK),
-            "header",
-            (SCORER, SHADOW_SCORER, CLOCK, ROLLOUT, COMMAND_LINE),
-            _FOLLOWS,
-            checks.check_clock,
-        ),
-        RecordKind(
-            "ModelManifest",
-            lanes.MANIFESTS,
-            (OWNER, PUBLISHER, TRAINER),
-            "field",
-            (SCORER, SHADOW_SCORER, DRIFT, EVALUATOR, TRAINER, ROLLOUT, COMMAND_LINE),
-            "a version is published once",
-        ),
-        RecordKind(
-            "Command",
-            lanes.COMMANDS,
-            (OWNER, PUBLISHER),
-            "field",
-            (ROLLOUT, TRAINER),
-            "a command of that id was decided before",
-        ),
-        RecordKind(
-            "Alert",
-            lanes.ALERTS,
-            SERVICES,
-            "header",
-            (ROLLOUT, TRAINER, COMMAND_LINE),
-            _FIRST,
-            checks.check_alert,
-        ),
-        RecordKind(
-            "PerformanceReport",
-            lanes.PERFORMANCE_REPORTS,
-            (EVALUATOR,),
-            "header",
-            (ROLLOUT, TRAINER, COMMAND_LINE),
-            _FIRST,
-        ),
-        RecordKind("DriftReport", lanes.DRIFT_REPORTS, (DRIFT,), "header", (ROLLOUT, TRAINER), _FIRST),
-        RecordKind(
-            "TrainingRun",
-            lanes.TRAINING_RUNS,
-            (TRAINER,),
-            "header",
-            (ROLLOUT, TRAINER, COMMAND_LINE),
-            _FIRST,
-            checks.check_run,
-        ),
-    )
-}
+_EVERYBODY = (SCORER, SHADOW_SCORER, JOINER, DRIFT, EVALUATOR, TRAINER, ROLLOUT, SINK, CLOCK, COMMAND_LINE)
+_PACKAGE_READERS = (SCORER, SHADOW_SCORER, DRIFT, EVALUATOR, TRAINER, ROLLOUT, COMMAND_LINE)
+_ROLLOUT_READERS = (SCORER, SHADOW_SCORER, TRAINER, ROLLOUT, COMMAND_LINE)
+_CLOCK_READERS = (SCORER, SHADOW_SCORER, CLOCK, ROLLOUT, COMMAND_LINE)
+_REPORT_READERS = (ROLLOUT, TRAINER, COMMAND_LINE)
+_PUBLISHERS = (OWNER, PUBLISHER, TRAINER)
+_ONCE, _DECIDED = "a version is published once", "a command of that id was decided before"
+
+_TABLE = (
+    RecordKind("Contract", lanes.CONTRACTS, (OWNER,), _EVERYBODY, _FOLLOWS, checks.check_contract),
+    RecordKind("Rollout", lanes.ROLLOUTS, (ROLLOUT,), _ROLLOUT_READERS, _FOLLOWS, checks.check_rollout),
+    RecordKind("Clock", lanes.CLOCKS, (OWNER, CLOCK), _CLOCK_READERS, _FOLLOWS, checks.check_clock),
+    RecordKind("ModelManifest", lanes.MANIFESTS, _PUBLISHERS, _PACKAGE_READERS, _ONCE, signature="field"),
+    RecordKind(
+        "Command", lanes.COMMANDS, (OWNER, PUBLISHER), (ROLLOUT, TRAINER), _DECIDED, signature="field"
+    ),
+    RecordKind("Alert", lanes.ALERTS, SERVICES, _REPORT_READERS, _FIRST, checks.check_alert),
+    RecordKind("PerformanceReport", lanes.PERFORMANCE_REPORTS, (EVALUATOR,), _REPORT_READERS, _FIRST),
+    RecordKind("DriftReport", lanes.DRIFT_REPORTS, (DRIFT,), (ROLLOUT, TRAINER), _FIRST),
+    RecordKind("TrainingRun", lanes.TRAINING_RUNS, (TRAINER,), _REPORT_READERS, _FIRST, checks.check_run),
+)
+
+KINDS = {kind.name: kind for kind in _TABLE}
 """The kinds of record that decide, by the names of their schemas."""
 
 KIND_OF_TOPIC = {kind.topic: kind for kind in KINDS.values()}
@@ -148,8 +96,3 @@ BY_ACCESS_ALONE = {
     "LANE.dead-letters": "what could not be processed",
 }
 """Topics whose records nobody signs: the broker's access control alone says who writes them, and what they hold."""
-
-
-def signers_of(name: str) -> tuple[str, ...]:
-    """Whose keys records of this kind may be signed with."""
-    return KINDS[name].signers

@@ -1,11 +1,11 @@
-"""The fold of ``tailrace.clocks``: who tells each lane the time."""
+"""The fold of ``tailrace.clocks``: who gives each lane its watermark records."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 from tailrace.contracts.records.lanes import CLOCKS
+from tailrace.contracts.records.record_types import ClockRecord
 
 Owner = Literal["wall", "replay"]
 WALL: Owner = "wall"
@@ -13,7 +13,7 @@ REPLAY: Owner = "replay"
 
 
 class LaneClock(NamedTuple):
-    """Who tells a lane the time: the clock service in wall time, or whoever replays history in event time.
+    """Who gives a lane its watermark records: the clock service in wall time, or whoever replays history in event time.
 
     ``at`` is since when, by that clock, in milliseconds.
     """
@@ -28,7 +28,7 @@ class LaneClocks:
     """Folds the records of ``tailrace.clocks``: of several that follow the same revision of a lane the first counts.
 
     Attributes:
-        current: by lane. A lane that is not in it has no clock: nobody marks its silence.
+        current: by lane. A lane that is not in it has no clock: no watermark record comes into its silence.
     """
 
     topic = CLOCKS
@@ -41,7 +41,7 @@ class LaneClocks:
         clock = self.current.get(lane)
         return clock.revision if clock else 0
 
-    def apply(self, record: Mapping[str, Any], offset: int = 0) -> bool:
+    def apply(self, record: ClockRecord, offset: int = 0) -> bool:
         """Takes one decoded record (schema ``clock.avsc``); says whether it came into force."""
         lane, revision = record["lane"], self.revision(record["lane"])
         if record["follows"] != revision or record["revision"] != revision + 1:
@@ -56,7 +56,7 @@ class LaneClocks:
         return clock is not None and clock.owner == REPLAY
 
 
-def record_of(lane: str, clock: LaneClock) -> dict[str, Any]:
+def record_of(lane: str, clock: LaneClock) -> ClockRecord:
     """The record (schema ``clock.avsc``) that says so."""
     return {
         "lane": lane,

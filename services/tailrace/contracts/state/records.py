@@ -23,7 +23,7 @@ from tailrace.streaming.records import Headers, Message, Record, RecordRef
 
 log = logging.getLogger(__name__)
 
-_MOST_TOLD = 10_000
+_MAX_REPORTED = 10_000
 
 
 class Trust(Protocol):
@@ -69,7 +69,7 @@ class ControlRecords:
         self.registry = registry
         self.home = home
         self._trust, self._signer = trust, signer
-        self._told: OrderedDict[RecordRef, None] = OrderedDict()
+        self._reported: OrderedDict[RecordRef, None] = OrderedDict()
 
     @classmethod
     def of_home(cls, registry: Registry, home: Path, signer: str | None = None) -> ControlRecords:
@@ -92,14 +92,14 @@ class ControlRecords:
     # Reading ---
 
     def read(self, message: Message) -> Any:
-        """The record of a message; None for a tombstone, and for what counts for nothing, which the log tells once.
+        """The record of a message; None for a tombstone, and for what counts for nothing, which the log reports once.
 
         Raises:
             Unavailable: the registry is away.
         """
         record, refusal = self.judge(message)
         if refusal is not None:
-            self._tell(RecordRef.of(message), refusal)
+            self._report(RecordRef.of(message), refusal)
         return record
 
     def judge(self, message: Message) -> ReadControlRecord:
@@ -115,10 +115,8 @@ class ControlRecords:
                 kind.check(record)
             if kind is not None and kind.signature == "header":
                 self._verify(kind, message, record)
-        except BadRecord as bad:
-            return ReadControlRecord(refusal=str(bad))
-        except (RecordRefused, SignatureRefused) as refused:
-            return ReadControlRecord(refusal=refused.reason)
+        except (BadRecord, RecordRefused, SignatureRefused) as refused:
+            return ReadControlRecord(refusal=str(refused))
         return ReadControlRecord(record)
 
     def _verify(self, kind: RecordKind, message: Message, record: Mapping[str, Any]) -> None:
@@ -138,12 +136,12 @@ class ControlRecords:
             (topic, message.offset()),
         )
 
-    def _tell(self, source: RecordRef, refusal: str) -> None:
-        if source not in self._told:
+    def _report(self, source: RecordRef, refusal: str) -> None:
+        if source not in self._reported:
             log.warning("a control record counts for nothing", extra={"at": str(source), "why": refusal})
-            self._told[source] = None
-            if len(self._told) > _MOST_TOLD:
-                self._told.popitem(last=False)
+            self._reported[source] = None
+            if len(self._reported) > _MAX_REPORTED:
+                self._reported.popitem(last=False)
 
     # Writing ---
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import skops.io
 
 from tailrace.errors import TailraceError
 from tailrace.models.columns import Array, Columns, padded
-from tailrace.models.errors import PackageRefused
+from tailrace.models.errors import PackageRefused, first_line
 from tailrace.models.formats.converted import DOUBLE, SINGLE, Converted
 from tailrace.models.formats.load import load_model
 from tailrace.models.formats.onnx.boosters import boosters
-from tailrace.models.formats.onnx.to_onnx import first_line, onnx_forms
+from tailrace.models.formats.onnx.to_onnx import onnx_forms
 from tailrace.models.formats.original import Original
 from tailrace.models.formats.skops.archive import canonical
 from tailrace.models.manifest import Conversion, Manifest
@@ -38,31 +39,30 @@ def convert(
         tolerance = DOUBLE if form.double else SINGLE
         converted = Converted(form.data, "onnx", form.feed, form.inputs, "empty", form.output, tolerance)
         try:
-            found = _run(as_manifest(converted), form.data, columns, rows, expected.shape[1])
+            outputs = _run(as_manifest(converted), form.data, columns, rows, expected.shape[1])
         except Exception as error:  # whatever the runtime raises, the next form may do
             why.append(f"{form.precision}: {first_line(error)}")
             continue
-        difference, agreement = compare(found, expected, original.task)
+        difference, agreement = compare(outputs, expected, original.task)
         if difference <= FAITHFUL:
-            note = f"ONNX in {form.precision} precision"
-            return _compared(converted, rows, difference, agreement, note)
+            return _compared(converted, rows, difference, agreement, f"ONNX in {form.precision} precision")
         why.append(f"in {form.precision} precision it differs by up to {difference:.2g}")
     return _skops(original, columns, rows, expected, as_manifest, why[-1] if why else "no converter")
 
 
-def compare(found: Array, expected: Array, task: str) -> tuple[float, float]:
+def compare(outputs: Array, expected: Array, task: str) -> tuple[float, float]:
     """Largest difference and share of rows with the same class.
 
     The difference of values is relative to the largest of the value, the values' standard deviation and 1: a value near
     zero is a sum of larger ones, and as far off as those.
     """
-    if not np.isfinite(found).all():
+    if not np.isfinite(outputs).all():
         return float("inf"), 0.0
     if task == "regression":
         scale = np.maximum(max(1.0, float(expected.std())), np.abs(expected))
-        return float(np.max(np.abs(found - expected) / scale)), 1.0
-    same = np.mean(found.argmax(axis=1) == expected.argmax(axis=1))
-    return float(np.max(np.abs(found - expected))), float(same)
+        return float(np.max(np.abs(outputs - expected) / scale)), 1.0
+    same = np.mean(outputs.argmax(axis=1) == expected.argmax(axis=1))
+    return float(np.max(np.abs(outputs - expected))), float(same)
 
 
 def _skops(
@@ -84,7 +84,7 @@ def _skops(
         converted = Converted(
             data, "skops", original.feed, original.inputs, original.missing_category, original.method, DOUBLE
         )
-        found = _run(as_manifest(converted), data, columns, rows, expected.shape[1])
+        outputs = _run(as_manifest(converted), data, columns, rows, expected.shape[1])
     except PackageRefused as refused:
         raise TailraceError(
             f"{neither} ({refused.reason}): use transformers and estimators of scikit-learn itself, or "
@@ -92,7 +92,7 @@ def _skops(
         ) from None
     except Exception as error:
         raise TailraceError(f"{neither} ({first_line(error)})") from error
-    difference, agreement = compare(found, expected, original.task)
+    difference, agreement = compare(outputs, expected, original.task)
     if difference > 0:
         raise TailraceError(f"{neither} (the archive gives outputs that differ by up to {difference:.2g})")
     return _compared(converted, rows, 0.0, agreement, f"skops, not ONNX: {reason}")
@@ -100,12 +100,12 @@ def _skops(
 
 def _run(manifest: Manifest, data: bytes, columns: Columns, rows: int, width: int) -> Array:
     lengthened, total = padded({i.name: columns[i.name] for i in manifest.inputs}, rows)
-    found = load_model(manifest, data).run(lengthened, total)[:rows]
-    if found.shape[1] != width:
-        raise ValueError(f"{found.shape[1]} outputs a row where the estimator has {width}")
-    return found
+    outputs = load_model(manifest, data).run(lengthened, total)[:rows]
+    if outputs.shape[1] != width:
+        raise ValueError(f"{outputs.shape[1]} outputs a row where the estimator has {width}")
+    return outputs
 
 
 def _compared(converted: Converted, rows: int, difference: float, agreement: float, note: str) -> Converted:
     conversion = Conversion(rows=rows, max_abs_difference=difference, class_agreement=agreement, note=note)
-    return Converted(**{**vars(converted), "conversion": conversion})
+    return replace(converted, conversion=conversion)

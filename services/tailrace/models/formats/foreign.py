@@ -65,8 +65,8 @@ def refuse_file(path: Path) -> None:
         raise TailraceError(f"{path.name}: {PICKLE}")
     if suffix in _FILES:
         raise TailraceError(f"{path.name} is not ONNX: {_FILES[suffix]}")
-    if (found := _pickle(path)) is not None:
-        raise TailraceError(f"{path.name}: {found}")
+    if (advice := _pickle(path)) is not None:
+        raise TailraceError(f"{path.name}: {advice}")
 
 
 def refuse_folder(folder: Path) -> None:

@@ -57,14 +57,14 @@ class LoadedModel:
             return np.empty((0, width))
         given = {n: columns[n] if n in self._coded else plain(columns[n]) for n in self.input_names}
         lengthened, total = padded(given, rows)
-        found = self._runner.run(lengthened, total)[:rows]
-        if found.shape[1] == 1 and self._positive is not None:
-            sides = [1.0 - found[:, 0], 1.0 - found[:, 0]]
-            sides[self._positive] = found[:, 0]
-            found = np.column_stack(sides)
-        if found.shape != (rows, width):
-            raise ValueError(f"the model gives {found.shape[1]} outputs a row, {width} were expected")
-        return found
+        outputs = self._runner.run(lengthened, total)[:rows]
+        if outputs.shape[1] == 1 and self._positive is not None:
+            sides = [1.0 - outputs[:, 0], 1.0 - outputs[:, 0]]
+            sides[self._positive] = outputs[:, 0]
+            outputs = np.column_stack(sides)
+        if outputs.shape != (rows, width):
+            raise ValueError(f"the model gives {outputs.shape[1]} outputs a row, {width} were expected")
+        return outputs
 
     def predict(self, columns: Mapping[str, Coded], rows: int) -> Predictions:
         """Predictions for ``rows`` rows, calibrated where the package says how; ``columns`` holds at least the model's

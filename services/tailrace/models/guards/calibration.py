@@ -10,6 +10,7 @@ one-sided paired t-test at ``SIGNIFICANCE``: most models need none, and a map th
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Literal
 
 import numpy as np
@@ -62,10 +63,8 @@ class Calibration(Frozen):
             sides[positive] = score
             return np.column_stack(sides)
         logs = [self.slope * _log(probabilities[:, c]) for c in range(classes)]
-        most = logs[0]
-        for other in logs[1:]:
-            most = np.maximum(most, other)
-        shares = [_exp(each - most) for each in logs]
+        largest = functools.reduce(np.maximum, logs)
+        shares = [_exp(log - largest) for log in logs]
         total = np.zeros(rows)
         for share in shares:  # one class after the other, so that the order of the sum is always the same
             total = total + share
@@ -95,7 +94,7 @@ def fit_calibration(predictions: Predictions, truth: Array, positive: str | None
     if not (np.isfinite(slope) and np.isfinite(offset) and slope > 0):
         return None  # the earlier half cannot tell, or says that the order is the wrong way round
     before = _losses(probabilities[later], known[later])
-    found = Calibration(
+    calibration = Calibration(
         method="sigmoid" if at is not None else "temperature",
         slope=slope,
         offset=offset,
@@ -103,10 +102,10 @@ def fit_calibration(predictions: Predictions, truth: Array, positive: str | None
         log_loss_before=float(before.mean()),
         log_loss=0.0,
     )
-    after = _losses(found.apply(probabilities[later], at), known[later])
+    after = _losses(calibration.apply(probabilities[later], at), known[later])
     if not _better(before - after):
         return None
-    return found.model_copy(update={"log_loss": float(after.mean())})
+    return calibration.model_copy(update={"log_loss": float(after.mean())})
 
 
 def calibration_rows(held: int) -> int:
@@ -126,8 +125,7 @@ def _better(gains: Array) -> bool:
 
 def _losses(probabilities: Array, known: Array) -> Array:
     likely = np.clip(probabilities[np.arange(len(known)), known], LEAST_PROBABILITY, 1.0)
-    losses: Array = -np.log(likely)
-    return losses
+    return np.asarray(-np.log(likely))
 
 
 def _fit_sigmoid(odds: Array, positive: Array) -> tuple[float, float]:
@@ -165,12 +163,12 @@ def _fit_temperature(probabilities: Array, known: Array) -> float:
 
     def loss(log_slope: float) -> float:
         scaled = np.exp(log_slope) * logs
-        most = scaled.max(axis=1)
-        total = most + np.log(np.exp(scaled - most[:, None]).sum(axis=1))
+        largest = scaled.max(axis=1)
+        total = largest + np.log(np.exp(scaled - largest[:, None]).sum(axis=1))
         return float(np.sum(total - scaled[np.arange(len(known)), known]))
 
-    found = optimize.minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded", options={"xatol": 1e-9})
-    return float(np.exp(found.x))
+    least = optimize.minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded", options={"xatol": 1e-9})
+    return float(np.exp(least.x))
 
 
 def _log(values: Array) -> Array:
@@ -188,8 +186,7 @@ def _exp(values: Array) -> Array:
 
 def _sigmoid(odds: Array) -> Array:
     low = _exp(-np.abs(odds))  # never beyond all floats
-    found: Array = np.where(odds >= 0, 1.0, low) / (1.0 + low)
-    return found
+    return np.asarray(np.where(odds >= 0, 1.0, low) / (1.0 + low))
 
 
 def elementwise(function: np.ufunc, values: Array) -> Array:
@@ -202,5 +199,4 @@ def elementwise(function: np.ufunc, values: Array) -> Array:
     whole = np.zeros(rows + -rows % BLOCK)
     whole[:rows] = values
     with np.errstate(divide="ignore"):  # the log of what fills up the last block
-        found: Array = function(whole)[:rows]
-    return found
+        return np.asarray(function(whole)[:rows])

@@ -60,10 +60,8 @@ def nonconformity(predictions: Predictions, truth: Array) -> Array:
     Wasserman, "Least Ambiguous Set-Valued Classifiers", 2019), or the distance from the true value.
     """
     if predictions.value is not None:
-        distance: Array = np.abs(truth - predictions.value)
-        return distance
+        return np.asarray(np.abs(truth - predictions.value))
     assert predictions.probabilities is not None
     place = {name: at for at, name in enumerate(predictions.classes)}
     at = np.array([place[name] for name in truth], dtype=np.int64)
-    unlikely: Array = 1.0 - predictions.probabilities[np.arange(len(truth)), at]
-    return unlikely
+    return np.asarray(1.0 - predictions.probabilities[np.arange(len(truth)), at])

@@ -1,10 +1,10 @@
 """How far a row is from those that a model was trained on.
 
-Numbers are standardised, and a missing one stands at its mean with a mark of its own; a category is a mark for each
-value that may come. The distance is Mahalanobis' in the correlations of the training rows, shrunk towards none (Ledoit
-and Wolf, "A Well-Conditioned Estimator for Large-Dimensional Covariance Matrices", 2004), so that values are far that
-are usual each by itself but never came together. What counts as far is a quantile of the distances of rows that were
-held out, whatever the distribution (see models/guards/conformal.py).
+Numbers are standardised, and a missing one stands at its mean with an indicator of its own; a category is an indicator
+for each value that may come. The distance is Mahalanobis' in the correlations of the training rows, shrunk towards none
+(Ledoit and Wolf, "A Well-Conditioned Estimator for Large-Dimensional Covariance Matrices", 2004), so that values are
+far that are usual each by itself but never came together. What counts as far is a quantile of the distances of rows
+that were held out, whatever the distribution (see models/guards/conformal.py).
 """
 
 from __future__ import annotations
@@ -110,16 +110,15 @@ def fit_domain(
 
 def _encoded(values: Array, layout: Array) -> Array:
     """[rows, columns]; NaN where a number is missing."""
-    found: list[Array] = []
+    columns: list[Array] = []
     for number, holds in layout.tolist():
         value = values[number]
-        found.append(value if holds == NUMBER else np.isnan(value) if holds == ABSENT else value == holds)
-    return np.column_stack(found).astype(np.float64)
+        columns.append(value if holds == NUMBER else np.isnan(value) if holds == ABSENT else value == holds)
+    return np.column_stack(columns).astype(np.float64)
 
 
 def _least_scale(centre: Array, rows: int, layout: Array) -> Array:
     """What never varied in training varies by as little as so many rows can tell."""
     rare = 1.0 / (rows + 2)
     least = 1e-6 * np.maximum(1.0, np.abs(centre))
-    found: Array = np.where(layout[:, 1] == NUMBER, least, np.sqrt(rare * (1.0 - rare)))
-    return found
+    return np.where(layout[:, 1] == NUMBER, least, np.sqrt(rare * (1.0 - rare)))

@@ -18,14 +18,14 @@ BLOCK = 64
     "Tuple((float64[::1], int64[::1]))"
     "(float64[::1], float64[::1], float64, float64[:, ::1], float64[:, ::1], int64[:, ::1])"
 )
-def measure(centre: Any, steps: Any, most: Any, whiten: Any, values: Any, layout: Any) -> Any:
+def measure(centre: Any, steps: Any, bound: Any, whiten: Any, values: Any, layout: Any) -> Any:
     """Each row's distance, and the number of the input that is furthest off in one of its columns.
 
     Every row goes through the same operations in the same order, so that its distance has the same bits anywhere.
 
     Args:
         centre, steps: by encoded column, the mean and one over the standard deviation.
-        most: standard deviations that a column counts as at most.
+        bound: standard deviations that a column counts as at most.
         whiten: [columns, columns], lower triangular; [0, 0] for the columns as they are.
         values: [inputs, rows], numbers, NaN where one is missing, and codes of categories.
         layout: [columns, 2], by encoded column its input and what it holds of it (see models/guards/domain_layout.py).
@@ -50,7 +50,7 @@ def measure(centre: Any, steps: Any, most: Any, whiten: Any, values: Any, layout
                     value = 1.0 if value == holds else 0.0
                 value = (value - centre[column]) * steps[column]
                 # The mean stands for what is missing.
-                away[column, row] = 0.0 if isnan(value) else min(max(value, -most), most)
+                away[column, row] = 0.0 if isnan(value) else min(max(value, -bound), bound)
             for row in range(size):
                 if abs(away[column, row]) > off[row]:
                     off[row] = abs(away[column, row])

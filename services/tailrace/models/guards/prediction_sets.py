@@ -55,12 +55,12 @@ Uncertainty = PredictionSets | PredictionIntervals
 
 def uncertainty(outputs: Predictions, quantiles: Quantiles, coverage: float) -> Uncertainty:
     """The set of each row, or its interval where the model says a value."""
-    most = quantiles.at(coverage)
+    quantile = quantiles.at(coverage)
     if outputs.value is not None:
-        return PredictionIntervals(coverage, outputs.value - most, outputs.value + most)
+        return PredictionIntervals(coverage, outputs.value - quantile, outputs.value + quantile)
     assert outputs.probabilities is not None
     assert outputs.most_probable is not None
-    within = 1.0 - outputs.probabilities <= most
+    within = 1.0 - outputs.probabilities <= quantile
     classes = len(outputs.classes)
     uncertain = within @ np.ones(classes) != 1
     begins = np.arange(0, within.size, classes)

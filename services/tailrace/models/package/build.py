@@ -75,8 +75,7 @@ def build_package(
     Args:
         estimator: a classifier with ``predict_proba`` or a regressor. One that is not fitted is fitted here,
             on all rows but the holdout.
-        x: data frame with columns named after features of the contract, or a matrix of all of them
-            in its order.
+        x: data frame with columns named after features of the contract, or a matrix of all of them in its order.
         y: the truth by row.
         contract: the contract in force.
         holdout: x and y that the estimator has not seen. Without them the last fifth of the rows is the
@@ -106,17 +105,8 @@ def build_package(
     _classes(judge, contract)  # the rows before the holdout may lack one
     impute = impute_values(train.columns, inputs, contract)
     held = servable(held, inputs, impute, contract)
-    draft = _Draft(
-        contract,
-        train,
-        impute,
-        classes=classes,
-        estimator=" ".join(repr(fitted).split())[:1000],
-        selection=selection,
-        trained_on=trained_on,
-        template=template,
-        seeds=dict(seeds or {}),
-    )
+    described = " ".join(repr(fitted).split())[:1000]
+    draft = _Draft(contract, train, impute, classes, described, selection, trained_on, template, seeds)
     tried = _tried_rows(held, train, inputs, impute, contract)
     converted = convert(original, tried, len(next(iter(tried.values()))), draft.manifest)
     as_judged = _Judge(judge, inputs, contract.task)
@@ -148,23 +138,14 @@ def build_from_onnx(
     rows = _rows(x, y, converted.inputs, contract)
     impute = impute_values(rows.columns, converted.inputs, contract)
     held = servable(rows, converted.inputs, impute, contract)
-    draft = _Draft(
-        contract,
-        rows,
-        impute,
-        classes=classes,
-        estimator=producer,
-        selection=selection,
-        trained_on=None,
-        seeds={},
-    )
+    draft = _Draft(contract, rows, impute, classes, producer, selection)
     manifest = draft.manifest(converted)
     try:
         judged = LoadedModel(manifest, load_model(manifest, converted.data)).predict(held.columns, len(held))
     except Exception as error:  # a foreign model may raise anything
         raise TailraceError(f"the ONNX model does not run on the holdout: {error}") from error
     half = len(held) // 2
-    first, second = (held.take(some).columns for some in np.split(np.arange(len(held)), [half]))
+    first, second = (held.take(rows).columns for rows in np.split(np.arange(len(held)), [half]))
     domain = draft.domain(first, second, converted.inputs) if half else None
     return draft.finish(converted, held, judged, domain, None)
 
@@ -179,30 +160,25 @@ class _Draft:
     classes: tuple[str, ...]
     estimator: str
     selection: str
-    trained_on: TrainedOn | None
-    seeds: dict[str, int]
+    trained_on: TrainedOn | None = None
     template: TemplateOrigin | None = None
+    seeds: Mapping[str, int] | None = None
 
     def manifest(self, converted: Converted) -> Manifest:
         """A manifest under which the model part can be run; parts and metrics are still missing."""
+        carried = {name: value for name, value in vars(converted).items() if name != "data"}
         return Manifest(
             form=1,
             model=self.contract.model,
             version=1,
             sequence=1,
             task=self.contract.task,
-            format=converted.format,
-            feed=converted.feed,
-            inputs=converted.inputs,
-            missing_category=converted.missing_category,
-            output=converted.output,
+            **carried,
             classes=self.classes,
             positive=self.contract.positive_class,
             impute={i.name: self.impute[i.name] for i in converted.inputs if i.name in self.impute},
             contract_digest=self.contract.digest,
             parts={name: Part(sha256="0" * 64, size=0) for name in PARTS},
-            tolerance=converted.tolerance,
-            conversion=converted.conversion,
             holdout=Holdout(rows=0, metrics={}),
             lineage=Lineage(
                 estimator=self.estimator,
@@ -212,7 +188,7 @@ class _Draft:
                 trained_on=self.trained_on,
                 code=f"tailrace {importlib.metadata.version('tailrace')}",
                 libraries=library_versions(),
-                seeds=self.seeds,
+                seeds=dict(self.seeds or {}),
                 template=self.template,
             ),
         )
@@ -244,12 +220,10 @@ class _Draft:
             judged = model.predictions(model.calibrated(judged.probabilities[later]))
         metrics = holdout_metrics(judged, held.truth, manifest.positive)
         coverage = self.contract.guardrails.coverage
-        quantiles = conformal_quantiles(
-            nonconformity(judged, held.truth), *(() if coverage is None else (coverage,))
-        )
-        manifest = manifest.model_copy(
-            update={"holdout": Holdout(rows=len(held), metrics=metrics), "conformal": quantiles}
-        )
+        levels = () if coverage is None else (coverage,)
+        quantiles = conformal_quantiles(nonconformity(judged, held.truth), *levels)
+        holdout = Holdout(rows=len(held), metrics=metrics)
+        manifest = manifest.model_copy(update={"holdout": holdout, "conformal": quantiles})
         seen = imputed(self.train.columns, manifest.inputs, self.impute)
         columns, rows = golden_rows(seen, manifest.inputs, self.contract)
         parts = {
@@ -294,10 +268,11 @@ class _Judge:
 
     def run(self, columns: Columns, rows: int) -> Array:
         """An input that the package's model has no use for cannot matter: any value stands for it."""
+        fills: dict[str, Any] = {i.name: i.categories[0] if i.categories else 0.0 for i in self._inputs}
         unused = {
-            i.name: np.full(rows, i.categories[0] if i.categories else 0.0, object if i.categories else float)
-            for i in self._inputs
-            if i.name not in columns
+            name: np.full(rows, fill, object if isinstance(fill, str) else float)
+            for name, fill in fills.items()
+            if name not in columns
         }
         return self._original.run({**columns, **unused}, rows)
 

@@ -41,9 +41,7 @@ def dry_run(model: LoadedModel, golden: bytes, contract: ModelContract, batch_ro
     level = contract.service_levels.latency_p99_ms
     p99 = float(np.quantile(took, 0.99, method="higher")) * 1000
     if level is not None and p99 > level:
-        raise PackageRefused(
-            "latency",
-            f"one request takes {p99:.1f} ms of CPU (99th percentile of {len(took)}), service_levels.latency_p99 is "
-            f"{level:,} ms: publish a smaller model, or raise the level",
-        )
+        took_ms = f"one request takes {p99:.1f} ms of CPU (99th percentile of {len(took)})"
+        remedy = "publish a smaller model, or raise the level"
+        raise PackageRefused("latency", f"{took_ms}, service_levels.latency_p99 is {level:,} ms: {remedy}")
     model.predict(taken(columns, np.arange(batch_rows) % rows), batch_rows)

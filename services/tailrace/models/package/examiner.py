@@ -96,21 +96,21 @@ class Examiner:
                 the process died of it.
             Unavailable: the examiner itself was ended from outside.
         """
-        mark = self._mark(package.manifest, contract)
-        if mark is not None and any(
-            (folder / mark.name).exists() for folder in (mark.parent, *self._believed)
+        file = self._passed_file(package.manifest, contract)
+        if file is not None and any(
+            (folder / file.name).exists() for folder in (file.parent, *self._believed)
         ):
             return
         with self._lock:
-            found = self._examined(package, contract)
-        if found is not None:
-            raise found
-        if mark is not None:
+            refusal = self._examined(package, contract)
+        if refusal is not None:
+            raise refusal
+        if file is not None:
             with contextlib.suppress(OSError):  # to know it costs less than to find it out; no more than that
-                make_private(mark.parent)
-                mark.touch(mode=0o600)
+                make_private(file.parent)
+                file.touch(mode=0o600)
 
-    def _mark(self, manifest: Manifest, contract: ModelContract) -> Path | None:
+    def _passed_file(self, manifest: Manifest, contract: ModelContract) -> Path | None:
         if self._passed is None:
             return None
         facts = [manifest.digest, contract.digest, runtime_versions(), self._limits]
@@ -148,15 +148,15 @@ class Examiner:
         last.start()
         try:
             _send(process.stdin, package, contract, self._limits)
-            said, status = _hear(process.stdout)
+            verdict, status = _hear(process.stdout)
         except (OSError, ValueError) as broken:
             self._end()
             raise Unavailable(f"the process that examines packages was ended: {broken}") from broken
         finally:
             last.cancel()
-        if said is not None:
-            return PackageRefused(said["check"], said["reason"]) if said else None
-        return _died(status, self._limits)
+        if verdict is None:
+            return _died(status, self._limits)
+        return PackageRefused(**verdict) if verdict else None
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -198,11 +198,8 @@ def _hear(pipe: IO[bytes] | None) -> tuple[dict[str, str] | None, int]:
 def _died(status: int, limits: ExaminationLimits) -> PackageRefused:
     number = os.waitstatus_to_exitcode(status)
     if -number in (signal.SIGPROF, signal.SIGALRM):
-        return PackageRefused(
-            "time",
-            f"it took longer than {limits.seconds:g} s of CPU: publish a smaller model, or raise "
-            "TAILRACE_PACKAGE_SECONDS",
-        )
+        remedy = "publish a smaller model, or raise TAILRACE_PACKAGE_SECONDS"
+        return PackageRefused("time", f"it took longer than {limits.seconds:g} s of CPU: {remedy}")
     how = signal.Signals(-number).name if number < 0 else f"exit code {number}"
     return PackageRefused("crash", f"the process that tried the package ended with {how}")
 
@@ -212,7 +209,7 @@ def _died(status: int, limits: ExaminationLimits) -> PackageRefused:
 
 def main() -> None:
     """Forks a child for each package on stdin. Ends with it."""
-    said = os.dup(1)
+    answers = os.dup(1)
     os.dup2(2, 1)  # what libraries print is not to come between the lines that are read
     with contextlib.suppress(OSError):
         os.nice(_NICE)  # whatever serves comes first
@@ -220,13 +217,13 @@ def main() -> None:
     while os.read(0, 1):
         child = os.fork()
         if child == 0:
-            _examine(said)
+            _examine(answers)
         _, status = os.waitpid(child, 0)
-        _say(said, status)
+        _write(answers, status)
 
 
-def _say(where: int, what: Any) -> None:
-    os.write(where, json.dumps(what).encode() + b"\n")
+def _write(pipe: int, answer: Any) -> None:
+    os.write(pipe, json.dumps(answer).encode() + b"\n")
 
 
 def _load() -> None:
@@ -238,14 +235,14 @@ def _load() -> None:
     import tailrace.models.package.dry_run  # noqa: F401
 
 
-def _examine(said: int) -> NoReturn:
+def _examine(answers: int) -> NoReturn:
     """The child: never returns to the loop above."""
     code = 1
     try:
         package, contract, limits = _received()
-        _say(said, _RECEIVED)
+        _write(answers, _RECEIVED)
         _take_limits(limits)
-        _say(said, _verdict(package, contract, limits))
+        _write(answers, _verdict(package, contract, limits))
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -297,11 +294,9 @@ def _verdict(
         dry_run(loaded_and_tried(package, contract), parts["golden"], contract, limits.batch_rows)
     except Exception as error:  # whatever a package makes a library raise
         if _out_of_memory(error):
-            reason = (
-                f"it took more than {limits.memory_bytes >> 20:,} MiB of memory: publish a smaller model, or raise "
-                "TAILRACE_PACKAGE_MEMORY_MB"
-            )
-            return {"check": "memory", "reason": reason}
+            remedy = "publish a smaller model, or raise TAILRACE_PACKAGE_MEMORY_MB"
+            used = f"it took more than {limits.memory_bytes >> 20:,} MiB of memory"
+            return {"check": "memory", "reason": f"{used}: {remedy}"}
         if isinstance(error, PackageRefused):
             return {"check": error.check, "reason": error.reason}
         return {"check": "open", "reason": f"{type(error).__name__}: {error}"[:1000]}

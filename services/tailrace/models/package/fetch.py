@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from tailrace.streaming.backends.kafka.reading import read_at
 
 # The values at the chunks' partitions and offsets, None where there is none (any longer).
 ReadChunks = Callable[[Sequence[Chunk]], list[bytes | None]]
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class PackageFetcher:
@@ -39,43 +42,31 @@ class PackageFetcher:
             PackageRefused: a chunk is not there, or is not what the manifest record says.
             Unavailable: the topic cannot be read for the moment.
         """
-        found = {c: self._cached(c) for c in chunks}
-        wanted = [c for c, data in found.items() if data is None]
+        pieces = {chunk: self._cached(chunk) for chunk in chunks}
+        wanted = [chunk for chunk, data in pieces.items() if data is None]
         for chunk, data in zip(wanted, self._read(wanted) if wanted else [], strict=True):
-            where = (
-                f"chunk {chunk.number} of {chunk.part} (partition {chunk.partition}, offset {chunk.offset})"
-            )
+            place = f"(partition {chunk.partition}, offset {chunk.offset})"
+            where = f"chunk {chunk.number} of {chunk.part} {place}"
             if data is None:
                 raise PackageRefused("chunk", f"{where} is not on {lanes.CHUNKS}")
             if len(data) != chunk.size or sha256(data) != chunk.sha256:
                 raise PackageRefused("chunk", f"{where} is not what the manifest record says")
-            self._keep(chunk, data)
-            found[chunk] = data
-        return [found[c] or b"" for c in chunks]
+            with contextlib.suppress(OSError):  # a cache that cannot be written is no reason not to answer
+                write_private(self._path(chunk), data)
+            pieces[chunk] = data
+        return [pieces[chunk] or b"" for chunk in chunks]
 
-    def _path(self, chunk: Chunk) -> Path | None:
-        """None where the digest, which comes from a topic, would not do as a file's name."""
-        digest = chunk.sha256
-        fits = len(digest) == 64 and all(c in "0123456789abcdef" for c in digest)
-        return self._folder / digest[:2] / digest if fits else None
+    def _path(self, chunk: Chunk) -> Path:
+        return self._folder / chunk.sha256[:2] / chunk.sha256
 
     def _cached(self, chunk: Chunk) -> bytes | None:
-        path = self._path(chunk)
-        if path is None:
-            return None
+        if not _DIGEST.fullmatch(chunk.sha256):
+            return None  # it comes from a topic, and becomes the name of a file
         try:
-            data = path.read_bytes()
+            data = self._path(chunk).read_bytes()
         except OSError:
             return None
         return data if sha256(data) == chunk.sha256 else None
-
-    def _keep(self, chunk: Chunk, data: bytes) -> None:
-        """A cache that cannot be written is no reason not to answer."""
-        path = self._path(chunk)
-        if path is None:
-            return
-        with contextlib.suppress(OSError):
-            write_private(path, data)
 
 
 class KafkaChunks:
@@ -87,7 +78,7 @@ class KafkaChunks:
     def __call__(self, chunks: Sequence[Chunk]) -> list[bytes | None]:
         places = [(chunk.partition, chunk.offset) for chunk in chunks]
         try:
-            found = read_at(self._connection, lanes.CHUNKS, places)
+            messages = read_at(self._connection, lanes.CHUNKS, places)
         except TailraceError as away:
             raise Unavailable(str(away)) from away
-        return [found[place].value() if place in found else None for place in places]
+        return [messages[place].value() if place in messages else None for place in places]

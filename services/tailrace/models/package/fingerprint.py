@@ -6,6 +6,7 @@ import functools
 import hashlib
 import importlib.metadata
 import platform
+from contextlib import suppress
 from pathlib import Path
 
 LIBRARIES = ("tailrace", "numpy", "onnxruntime", "scikit-learn", "scipy", "polars", "skops")
@@ -32,13 +33,11 @@ def cpu_fingerprint() -> str:
 
 @functools.cache
 def library_versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 @functools.cache

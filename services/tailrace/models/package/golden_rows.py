@@ -58,8 +58,8 @@ def _edges(column: Array, i: Input, contract: ModelContract) -> list[Any]:
     if i.type == "boolean":
         return [*unknown, 0.0, 1.0]
     present = column[~absent(column, i)]
-    found = [float(present.min()), float(present.max())] if len(present) else []
-    return [*unknown, *dict.fromkeys([*found, *(b for b in (feature.min, feature.max) if b is not None)])]
+    ends = [float(present.min()), float(present.max())] if len(present) else []
+    return [*unknown, *dict.fromkeys([*ends, *(b for b in (feature.min, feature.max) if b is not None)])]
 
 
 def _round_robin(groups: list[list[Any]]) -> Iterator[Any]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.contracts.state.kinds import signers_of
+from tailrace.contracts.records.record_types import ModelManifestRecord
+from tailrace.contracts.state.kinds import KINDS
 from tailrace.models.errors import PackageRefused
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.manifest import Manifest, sha256
@@ -17,20 +18,6 @@ from tailrace.models.reference import Reference
 from tailrace.signing.errors import SignatureRefused
 from tailrace.signing.records import manifest_bytes
 from tailrace.signing.trust import TrustStore
-
-__all__ = [
-    "Chunk",
-    "Examine",
-    "Fetch",
-    "PackageRefused",
-    "Verified",
-    "known_to",
-    "loaded_and_tried",
-    "open_package",
-    "open_reference",
-    "verified_manifest",
-    "verified_package",
-]
 
 MANIFEST_BYTES = 1 << 20
 PACKAGE_BYTES = 256 << 20
@@ -64,7 +51,7 @@ Examine = Callable[[Verified, ModelContract], None]
 
 
 def open_package(
-    record: Mapping[str, Any],
+    record: ModelManifestRecord,
     fetch: Fetch,
     trust: TrustStore,
     contract: ModelContract,
@@ -86,8 +73,7 @@ def open_package(
         newer_than: the highest sequence of the model taken up so far; 0 where the rollouts topic itself
             names the version, as after a rollback.
         package_bytes: largest package that is read.
-        examine: has the parsers and the golden pairs run somewhere else first; here the package is only loaded
-            then.
+        examine: has the parsers and the golden pairs run somewhere else first; here the package is only loaded then.
 
     Raises:
         PackageRefused: names the check that failed.
@@ -101,7 +87,7 @@ def open_package(
 
 
 def verified_package(
-    record: Mapping[str, Any],
+    record: ModelManifestRecord,
     fetch: Fetch,
     trust: TrustStore,
     *,
@@ -121,11 +107,9 @@ def verified_package(
     manifest = verified_manifest(record, trust)
     parts = _parts(manifest, list(manifest.parts), fetch, chunks, package_bytes)
     if manifest.sequence <= newer_than:
-        raise PackageRefused(
-            "anti-rollback",
-            f"sequence {manifest.sequence} is not newer than {newer_than}: an older version is taken up only "
-            f"by `tailrace rollback {manifest.model}`",
-        )
+        what = f"sequence {manifest.sequence} is not newer than {newer_than}"
+        remedy = f"an older version is taken up only by `tailrace rollback {manifest.model}`"
+        raise PackageRefused("anti-rollback", f"{what}: {remedy}")
     return Verified(manifest, parts)
 
 
@@ -133,9 +117,8 @@ def loaded(package: Verified, contract: ModelContract) -> LoadedModel:
     """The model of a package. Raises PackageRefused where a parser does not take a part."""
     manifest, parts = package
     check_schema(manifest, contract)
-    return LoadedModel(
-        manifest, load_model(manifest, parts["model"]), Reference.from_bytes(parts["reference"])
-    )
+    runner, reference = load_model(manifest, parts["model"]), Reference.from_bytes(parts["reference"])
+    return LoadedModel(manifest, runner, reference)
 
 
 def loaded_and_tried(package: Verified, contract: ModelContract) -> LoadedModel:
@@ -146,7 +129,7 @@ def loaded_and_tried(package: Verified, contract: ModelContract) -> LoadedModel:
 
 
 def open_reference(
-    record: Mapping[str, Any], fetch: Fetch, trust: TrustStore, *, package_bytes: int = PACKAGE_BYTES
+    record: ModelManifestRecord, fetch: Fetch, trust: TrustStore, *, package_bytes: int = PACKAGE_BYTES
 ) -> tuple[Manifest, Reference]:
     """What a package says about its training data, by the same checks as `open_package`, but no model is loaded.
 
@@ -159,34 +142,27 @@ def open_reference(
     return manifest, Reference.from_bytes(parts["reference"])
 
 
-def known_to(home: Path) -> Callable[[Mapping[str, Any]], Manifest]:
+def known_to(home: Path) -> Callable[[ModelManifestRecord], Manifest]:
     """Gives the manifest of a record that is of somebody whom the home trusts, or did; raises PackageRefused."""
     trust = TrustStore(home / "keys", past=True)
     return lambda record: verified_manifest(record, trust)
 
 
-def verified_manifest(record: Mapping[str, Any], trust: TrustStore) -> Manifest:
+def verified_manifest(record: ModelManifestRecord, trust: TrustStore) -> Manifest:
     """The manifest of a record, once its size, signature and digest are known to be right.
 
     Raises:
-        PackageRefused: they are not, or the record says another model or version than the manifest that it
-        carries.
+        PackageRefused: they are not, or the record says another model or version than the manifest that it carries.
     """
     data: bytes = record["manifest"]
     signed = manifest_bytes(trust.home, data)
     if len(data) > MANIFEST_BYTES:
         raise PackageRefused("size", f"a manifest of {len(data):,} bytes; {MANIFEST_BYTES:,} are let in")
     try:
-        trust.check(
-            "the manifest",
-            record["model"],
-            record["key_id"],
-            record["signature"],
-            signed,
-            signers_of("ModelManifest"),
-        )
+        model, key, signers = record["model"], record["key_id"], KINDS["ModelManifest"].signers
+        trust.check("the manifest", model, key, record["signature"], signed, signers)
     except SignatureRefused as refused:
-        raise PackageRefused("signature", refused.reason) from refused
+        raise PackageRefused("signature", str(refused)) from refused
     if sha256(data) != record["digest"]:
         raise PackageRefused("digest", "the record names another digest than its manifest has")
     manifest = Manifest.from_bytes(data)
@@ -199,7 +175,7 @@ def verified_manifest(record: Mapping[str, Any], trust: TrustStore) -> Manifest:
     return manifest
 
 
-def chunks_of(record: Mapping[str, Any]) -> list[Chunk]:
+def chunks_of(record: ModelManifestRecord) -> list[Chunk]:
     """The chunks that a record of ``tailrace.model-manifests`` names."""
     return [
         Chunk(c["part"], c["index"], c["partition"], c["offset"], c["size"], c["sha256"])
@@ -209,36 +185,28 @@ def chunks_of(record: Mapping[str, Any]) -> list[Chunk]:
 
 def check_schema(manifest: Manifest, contract: ModelContract) -> None:
     """Raises PackageRefused("schema", ...) where the model does not fit the contract."""
+    if (why := _misfit(manifest, contract)) is not None:
+        raise PackageRefused("schema", why)
+
+
+def _misfit(manifest: Manifest, contract: ModelContract) -> str | None:
     if manifest.model != contract.model:
-        raise PackageRefused(
-            "schema", f"a package of {manifest.model} under the contract of {contract.model}"
-        )
+        return f"a package of {manifest.model} under the contract of {contract.model}"
     for wanted in manifest.inputs:
-        feature = contract.features.get(wanted.name)
+        name, feature = wanted.name, contract.features.get(wanted.name)
         if feature is None:
-            raise PackageRefused(
-                "schema",
-                f"the model reads {wanted.name}, which the contract does not have: add it to the contract's "
-                "features or publish a version without it",
-            )
+            remedy = "add it to the contract's features or publish a version without it"
+            return f"the model reads {name}, which the contract does not have: {remedy}"
         if feature.type != wanted.type:
-            raise PackageRefused(
-                "schema", f"the model reads {wanted.name} as {wanted.type}, the contract says {feature.type}"
-            )
-        if feature.missing == "impute" and wanted.name not in manifest.impute:
-            raise PackageRefused(
-                "schema", f"the contract imputes {wanted.name}, and the package has no value for it"
-            )
-    if (manifest.task, set(manifest.classes), manifest.positive) != (
-        contract.task,
-        set(contract.classes),
-        contract.positive_class,
-    ):
-        raise PackageRefused(
-            "schema",
-            f"a {manifest.task} model of {list(manifest.classes)} (positive: {manifest.positive}), where the "
-            f"contract says {contract.task} of {contract.classes} (positive: {contract.positive_class})",
-        )
+            return f"the model reads {name} as {wanted.type}, the contract says {feature.type}"
+        if feature.missing == "impute" and name not in manifest.impute:
+            return f"the contract imputes {name}, and the package has no value for it"
+    expected = contract.task, set(contract.classes), contract.positive_class
+    if (manifest.task, set(manifest.classes), manifest.positive) != expected:
+        model = f"a {manifest.task} model of {list(manifest.classes)} (positive: {manifest.positive})"
+        says = f"{contract.task} of {contract.classes} (positive: {contract.positive_class})"
+        return f"{model}, where the contract says {says}"
+    return None
 
 
 def _parts(
@@ -249,9 +217,8 @@ def _parts(
     for name, own in chunks_by_part.items():
         size = manifest.parts[name].size
         if size > limit or sum(c.size for c in own) != size:
-            raise PackageRefused(
-                "size", f"the chunks of {name} do not add up to the {size:,} bytes of the manifest"
-            )
+            what = f"the chunks of {name} do not add up to the {size:,} bytes of the manifest"
+            raise PackageRefused("size", what)
         if [c.number for c in own] != list(range(len(own))):
             raise PackageRefused("chunk", f"the chunks of {name} are not complete and in order")
     fetched = iter(fetch([c for own in chunks_by_part.values() for c in own]))

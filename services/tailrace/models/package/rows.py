@@ -35,7 +35,7 @@ def impute_values(
     Raises:
         TailraceError: no row has a value.
     """
-    found: dict[str, float | str] = {}
+    values: dict[str, float | str] = {}
     for i in inputs:
         if contract.features[i.name].missing != "impute":
             continue
@@ -45,10 +45,10 @@ def impute_values(
             raise TailraceError(f"{i.name} is to be imputed, and no training row has a value for it")
         if i.type == "category":
             counts = [int(np.sum(present == c)) for c in i.categories]
-            found[i.name] = i.categories[int(np.argmax(counts))]
+            values[i.name] = i.categories[int(np.argmax(counts))]
         else:
-            found[i.name] = float(present[(len(present) - 1) // 2])
-    return found
+            values[i.name] = float(present[(len(present) - 1) // 2])
+    return values
 
 
 def imputed(

@@ -14,16 +14,18 @@ from tailrace.models.class_names import class_text
 from tailrace.models.columns import Array, Columns
 from tailrace.models.inputs import Input
 
+_NUMBERED = (
+    " (numbers stand for them only where they are in the alphabet's order, as LabelEncoder numbers them)"
+)
+
 
 def feature_names(table: Any, contract: ModelContract) -> list[str]:
     """The columns that the table gives, in its order.
 
     Raises:
-        TailraceError: a column is not a feature of the contract, or a matrix has another width than the
-        contract.
+        TailraceError: a column is not a feature of the contract, or a matrix has another width than the contract.
     """
-    names = list(table.columns) if hasattr(table, "columns") else None
-    if names is None:
+    if not hasattr(table, "columns"):
         width = np.asarray(table).shape[1] if np.asarray(table).ndim == 2 else None
         names = list(contract.features)
         if width != len(names):
@@ -32,8 +34,8 @@ def feature_names(table: Any, contract: ModelContract) -> list[str]:
                 f"({', '.join(names)}): pass a data frame whose columns are named after the features"
             )
         return names
-    foreign = [n for n in names if n not in contract.features]
-    if foreign:
+    names = list(table.columns)
+    if foreign := [name for name in names if name not in contract.features]:
         raise TailraceError(
             f"X has columns that are not features of {contract.model}: {', '.join(map(str, foreign))}; drop "
             "them, or add them to the contract and `tailrace apply` it"
@@ -57,15 +59,13 @@ def columns_of(table: Any, inputs: Sequence[Input]) -> dict[str, Array]:
     """The table as the columns that models are given.
 
     Raises:
-        TailraceError: a value is not of its feature's type, is infinite, or is a category that the contract
-        has not.
+        TailraceError: a value is not of its feature's type, is infinite, or is a category that the contract has not.
     """
     columns = {}
     for at, wanted in enumerate(inputs):
         values = _values(table, wanted.name, at)
-        columns[wanted.name] = (
-            _categories(values, wanted) if wanted.type == "category" else _floats(values, wanted)
-        )
+        read = _categories if wanted.type == "category" else _floats
+        columns[wanted.name] = read(values, wanted)
     return columns
 
 
@@ -77,37 +77,30 @@ def target_of(values: Any, contract: ModelContract) -> Array:
     """
     listed = values.to_list() if hasattr(values, "to_list") else np.asarray(values).ravel().tolist()
     if contract.task == "regression":
-        found = np.array([float(v) for v in listed], dtype=np.float64)
-        if not np.isfinite(found).all():
-            raise TailraceError(
-                f"{contract.target.name} is missing or infinite in {int((~np.isfinite(found)).sum())} rows"
-            )
-        return found
+        numbers = np.array([float(v) for v in listed], dtype=np.float64)
+        if missing := int((~np.isfinite(numbers)).sum()):
+            raise TailraceError(f"{contract.target.name} is missing or infinite in {missing} rows")
+        return numbers
     texts = [class_text(v, contract) for v in listed]
-    unknown = sorted({t for t in texts if t not in contract.classes})
-    if unknown:
+    if unknown := sorted({t for t in texts if t not in contract.classes}):
+        numbers_only = all(text.isdecimal() for text in unknown)
         raise TailraceError(
             f"{contract.target.name} is {', '.join(unknown[:5])} in some rows; the contract's classes are "
-            f"{', '.join(contract.classes)}"
-            + (
-                " (numbers stand for them only where they are in the alphabet's order, as LabelEncoder numbers them)"
-                if all(text.isdecimal() for text in unknown)
-                else ""
-            )
+            f"{', '.join(contract.classes)}{_NUMBERED if numbers_only else ''}"
         )
     return np.array(texts, dtype=np.object_)
 
 
 def data_digest(columns: Columns, truth: Array) -> str:
     """SHA-256 (hex) of the rows: names, bits of the numbers, texts, in order."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, column in [*columns.items(), ("", truth)]:
-        found.update(f"{name}\x00{len(column)}\x00".encode())
+        digest.update(f"{name}\x00{len(column)}\x00".encode())
         if column.dtype == np.object_:
-            found.update("\x1f".join("\x00" if v is None else str(v) for v in column).encode())
+            digest.update("\x1f".join("\x00" if v is None else str(v) for v in column).encode())
         else:
-            found.update(np.where(np.isnan(column), np.nan, column).astype("<f8").tobytes())
-    return found.hexdigest()
+            digest.update(np.where(np.isnan(column), np.nan, column).astype("<f8").tobytes())
+    return digest.hexdigest()
 
 
 def _values(table: Any, name: str, at: int) -> list[Any]:
@@ -123,9 +116,8 @@ def _floats(values: list[Any], wanted: Input) -> Array:
     try:
         column = np.array([np.nan if _absent(v) else float(v) for v in values], dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise TailraceError(
-            f"{wanted.name} is a {wanted.type}, and X holds something else: {error}"
-        ) from None
+        what = f"{wanted.name} is a {wanted.type}, and X holds something else"
+        raise TailraceError(f"{what}: {error}") from None
     if np.isinf(column).any():
         raise TailraceError(f"{wanted.name} is infinite in {int(np.isinf(column).sum())} rows of X")
     return column
@@ -149,8 +141,6 @@ def _absent(value: Any) -> bool:
 
 
 def _levels(table: Any, name: str) -> tuple[str, ...] | None:
-    if not hasattr(table, "columns"):
-        return None
-    dtype = table[name].dtype
+    dtype = table[name].dtype if hasattr(table, "columns") else None
     levels = getattr(dtype, "categories", None)
-    return None if levels is None else tuple(str(v) for v in levels)
+    return None if levels is None else tuple(str(level) for level in levels)

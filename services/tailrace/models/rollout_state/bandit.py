@@ -21,11 +21,11 @@ def in_units(weights: Sequence[float]) -> list[float]:
     """Shares in these proportions, multiples of 1 / UNITS that make 1 (by largest remainders, the first of equals)."""
     total = sum(weights)
     wanted = [weight / total * UNITS for weight in weights]
-    found = [int(each) for each in wanted]
-    by_remainder = sorted(range(len(wanted)), key=lambda arm: found[arm] - wanted[arm])
-    for arm in by_remainder[: UNITS - sum(found)]:
-        found[arm] += 1
-    return [each / UNITS for each in found]
+    units = [int(share) for share in wanted]
+    by_remainder = sorted(range(len(wanted)), key=lambda arm: units[arm] - wanted[arm])
+    for arm in by_remainder[: UNITS - sum(units)]:
+        units[arm] += 1
+    return [count / UNITS for count in units]
 
 
 def probability_of_best(means: Sequence[float], deviations: Sequence[float]) -> list[float]:
@@ -40,11 +40,11 @@ def probability_of_best(means: Sequence[float], deviations: Sequence[float]) -> 
     spread = np.maximum(np.array(deviations, dtype=np.float64) / scale, _LEAST_DEVIATION)
     at = np.sort((center[:, None] + spread[:, None] * _POINTS).ravel())
     below = ndtr((at - center[:, None]) / spread[:, None])
-    found = []
+    probabilities = []
     for arm in range(len(center)):
         others = np.prod(np.delete(below, arm, axis=0), axis=0)
-        found.append(float(np.sum(np.diff(below[arm]) * (others[1:] + others[:-1]) / 2)))
-    return in_units(found)
+        probabilities.append(float(np.sum(np.diff(below[arm]) * (others[1:] + others[:-1]) / 2)))
+    return in_units(probabilities)
 
 
 def assigned(assign: str, epsilon: float, means: Sequence[float], best: Sequence[float]) -> list[float]:
@@ -55,7 +55,5 @@ def assigned(assign: str, epsilon: float, means: Sequence[float], best: Sequence
     count = len(means)
     if assign == "epsilon-greedy":
         greatest = max(range(count), key=lambda arm: means[arm])
-        rest = [float(arm == greatest) for arm in range(count)]
-    else:
-        rest = list(best)
-    return in_units([epsilon / count + (1 - epsilon) * share for share in rest])
+        best = [float(arm == greatest) for arm in range(count)]
+    return in_units([epsilon / count + (1 - epsilon) * share for share in best])

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tailrace.contracts.records.lanes import ROLLOUTS
+from tailrace.contracts.records.record_types import RolloutRecord
 from tailrace.contracts.state.checks import EVENT_TIME, SEQUENCE
-
-__all__ = [
-    "EVENT_TIME",
-    "SEQUENCE",
-    "CanaryState",
-    "ExperimentState",
-    "RolloutState",
-    "Rollouts",
-    "state_after",
-]
 
 PRUNE = "prune"
 """The step after which a version's package may be gone."""
@@ -83,8 +74,7 @@ class RolloutState:
         kept: versions in shadow because a person asked for it.
         waiting: versions in shadow that passed, and that a person has to promote.
         pruned: versions whose packages were removed, which cannot come back.
-        promoted_at: how far judged event time had come when the champion became it, in ms; None where it is
-            not known.
+        promoted_at: how far judged event time had come when the champion became it, in ms; None where it is not known.
         canary: the version that answers a share of the requests beside the champion. It is in shadow as well.
         canary_began: how far judged event time had come when it did so first, and ``canary_since`` when it
             reached its present step, in ms; None where there is none, or it is not known.
@@ -131,26 +121,15 @@ class RolloutState:
     @property
     def at_work(self) -> RolloutState:
         """The state with what runs in it only, and without what grows with all the versions that ever were."""
-        nobody: frozenset[int] = frozenset()
-        return replace(
-            self,
-            candidates=(),
-            rejected=(),
-            retired=(),
-            rolled_back=(),
-            known=nobody,
-            served=nobody,
-            kept=nobody,
-            waiting=nobody,
-            pruned=nobody,
-        )
+        lists: dict[str, Any] = dict.fromkeys(("candidates", "rejected", "retired", "rolled_back"), ())
+        sets: dict[str, Any] = dict.fromkeys(("known", "served", "kept", "waiting", "pruned"), frozenset())
+        return replace(self, **lists, **sets)
 
 
 class Rollouts:
     """Folds the records of ``tailrace.rollouts`` in the topic's order.
 
-    Of several records that follow the same revision the first wins; the others are as if they had not been
-    written.
+    Of several records that follow the same revision the first wins; the others are as if they had not been written.
 
     Attributes:
         current: the state in force of each model.
@@ -179,12 +158,10 @@ class Rollouts:
         """What was at work under each revision of the model (see `RolloutState.at_work`)."""
         return self._states.get(model, ())
 
-    def apply(self, record: Mapping[str, Any], offset: int) -> bool:
-        """Takes one decoded record (schema ``rollout.avsc``) and its offset; says whether it came into
-        force.
-        """
+    def apply(self, record: RolloutRecord, offset: int) -> bool:
+        """Takes one decoded record (schema ``rollout.avsc``) and its offset; says whether it came into force."""
         self.position = max(self.position, offset + 1)
-        model: str = record["model"]
+        model = record["model"]
         before = self.state(model)
         if record["follows"] != before.revision or record["revision"] != before.revision + 1:
             return False
@@ -203,13 +180,13 @@ class Rollouts:
         return bisect_left(self._offsets.get(model, []), position)
 
 
-def state_after(before: RolloutState, record: Mapping[str, Any]) -> RolloutState:
+def state_after(before: RolloutState, record: RolloutRecord) -> RolloutState:
     """The state that a record leads to from the one that it follows."""
     version, champion, shadow = record["version"], record["champion"], frozenset(record["shadow"])
-    about = frozenset() if version is None else frozenset({version})
+    subject = frozenset() if version is None else frozenset({version})
     by_person = record["step"] == "shadow" and record["command_id"] is not None
-    said = record["evidence"].get(EVENT_TIME)
-    now = None if said is None else int(said)
+    judged = record["evidence"].get(EVENT_TIME)
+    now = None if judged is None else int(judged)
     canary = None if record["canary"] is None else CanaryState(**record["canary"])
     same_version = canary and before.canary and canary.version == before.canary.version
     experiment = _experiment(record)
@@ -227,11 +204,11 @@ def state_after(before: RolloutState, record: Mapping[str, Any]) -> RolloutState
         rolled_back=tuple(record["rolled_back"]),
         frozen=record["frozen"],
         off=record["off"],
-        known=before.known | about,
+        known=before.known | subject,
         served=before.served | (answering - {None}),
-        kept=(before.kept | about if by_person else before.kept) & shadow,
-        waiting=_waiting(before, record["step"], about) & shadow,
-        pruned=before.pruned | (about if record["step"] == PRUNE else frozenset()),
+        kept=(before.kept | subject if by_person else before.kept) & shadow,
+        waiting=_waiting(before, record["step"], subject) & shadow,
+        pruned=before.pruned | (subject if record["step"] == PRUNE else frozenset()),
         promoted_at=before.promoted_at if champion == before.champion else now,
         canary=canary,
         canary_began=None if canary is None else before.canary_began if same_version else now,
@@ -241,15 +218,16 @@ def state_after(before: RolloutState, record: Mapping[str, Any]) -> RolloutState
     )
 
 
-def _waiting(before: RolloutState, step: str, about: frozenset[int]) -> frozenset[int]:
+def _waiting(before: RolloutState, step: str, subject: frozenset[int]) -> frozenset[int]:
     """The versions that wait for a person after a step."""
     if step == "wait":
-        return before.waiting | about
-    return before.waiting - about if step == "canary" else before.waiting
+        return before.waiting | subject
+    return before.waiting - subject if step == "canary" else before.waiting
 
 
-def _experiment(record: Mapping[str, Any]) -> ExperimentState | None:
+def _experiment(record: RolloutRecord) -> ExperimentState | None:
     experiment = record["experiment"]
     if experiment is None:
         return None
-    return ExperimentState(**{**experiment, "arms": tuple(Arm(**arm) for arm in experiment["arms"])})
+    arms = tuple(Arm(**arm) for arm in experiment["arms"])
+    return ExperimentState(experiment["assign"], experiment["share"], experiment["salt"], arms)

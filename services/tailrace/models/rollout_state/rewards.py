@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from tailrace.contracts.records.record_types import PerformanceReportRecord
 
 _Z = NormalDist().inv_cdf(0.975)
 
@@ -25,7 +27,7 @@ class RewardWindow(NamedTuple):
     contract_digest: str
 
 
-class About(NamedTuple):
+class ReportSubject(NamedTuple):
     """What a report is about."""
 
     window: RewardWindow
@@ -63,24 +65,23 @@ class Worth(NamedTuple):
 class Rewards:
     """The reports on arms of one model."""
 
-    reports: dict[About, Earned] = field(default_factory=dict)
+    reports: dict[ReportSubject, Earned] = field(default_factory=dict)
 
-    def apply(self, report: Mapping[str, Any], offset: int) -> None:
+    def apply(self, report: PerformanceReportRecord, offset: int) -> None:
         """Takes one decoded record (schema ``performance_report.avsc``) and its offset."""
         if report["role"] != "arm" or report["segment"] or report["against"] is not None:
             return
         if report["value_total"] is None or report["value_squares"] is None:
             return
-        window = RewardWindow(*(report[name] for name in ("window_start", "window_end", "contract_digest")))
-        self.reports[About(window, report["age"], report["version"])] = Earned(
-            offset,
-            *(report[name] for name in ("mature", "predictions", "labelled", "value_total", "value_squares")),
-        )
+        window = RewardWindow(report["window_start"], report["window_end"], report["contract_digest"])
+        requests, labelled, total = report["predictions"], report["labelled"], report["value_total"]
+        earned = Earned(offset, report["mature"], requests, labelled, total, report["value_squares"])
+        self.reports[ReportSubject(window, report["age"], report["version"])] = earned
 
     def keep(self, versions: Collection[int]) -> None:
         """Lets go of what is about others."""
-        if any(about.version not in versions for about in self.reports):
-            self.reports = {about: e for about, e in self.reports.items() if about.version in versions}
+        if any(subject.version not in versions for subject in self.reports):
+            self.reports = {subject: e for subject, e in self.reports.items() if subject.version in versions}
 
     def copy(self) -> Rewards:
         return Rewards(dict(self.reports))
@@ -94,30 +95,28 @@ class Rewards:
         windows = [by for window, by in self._windows(versions) if since is None or window.start > since]
         if not windows:
             return None
-        sizes = [sum(each.requests for each in by.values()) for by in windows]
+        sizes = [sum(earned.requests for earned in by.values()) for by in windows]
         weights = [size / sum(sizes) for size in sizes]
-        found = []
+        worths = []
         for version in versions:
             mine = [by[version] for by in windows]
             mean = math.fsum(w * e.total / e.requests for w, e in zip(weights, mine, strict=True))
             squares = math.fsum(max(0.0, e.squares - e.total / e.requests * e.total) for e in mine)
             variance = squares / sum(e.requests - 1 for e in mine)
-            deviation = math.sqrt(
-                variance * math.fsum(w * w / e.requests for w, e in zip(weights, mine, strict=True))
-            )
+            spread = math.fsum(w * w / e.requests for w, e in zip(weights, mine, strict=True))
+            deviation = math.sqrt(variance * spread)
             requests, labelled = sum(e.requests for e in mine), sum(e.labelled for e in mine)
-            found.append(Worth(requests, labelled, len(mine), mean, deviation))
-        return found
+            worths.append(Worth(requests, labelled, len(mine), mean, deviation))
+        return worths
 
     def _windows(self, versions: Sequence[int]) -> list[tuple[RewardWindow, dict[int, Earned]]]:
         """The windows that count, with what each arm earned."""
         seen: dict[RewardWindow, dict[int, dict[int, Earned]]] = defaultdict(lambda: defaultdict(dict))
-        for about, earned in self.reports.items():
-            if about.version in versions and earned.mature and earned.requests > 1:
-                seen[about.window][about.age][about.version] = earned
-        found = []
+        for subject, earned in self.reports.items():
+            if subject.version in versions and earned.mature and earned.requests > 1:
+                seen[subject.window][subject.age][subject.version] = earned
+        windows = []
         for window, ages in sorted(seen.items()):
-            complete = [age for age, by in ages.items() if len(by) == len(versions)]
-            if complete:
-                found.append((window, ages[max(complete)]))
-        return found
+            if complete := [age for age, by in ages.items() if len(by) == len(versions)]:
+                windows.append((window, ages[max(complete)]))
+        return windows

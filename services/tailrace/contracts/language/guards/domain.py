@@ -22,12 +22,11 @@ def far_rows(rule: Domain, rows: GuardedRows) -> dict[int, Finding]:
     if measured is None:
         return {}
     distances, furthest, inputs, usual = measured
-    far = np.flatnonzero(distances > usual)
     return {
-        row: Finding("domain", inputs[at], f"distance {distance:.6g}, at most {usual:.6g} is usual")
-        for row, at, distance in zip(
-            far.tolist(), furthest[far].tolist(), distances[far].tolist(), strict=True
+        row: Finding(
+            "domain", inputs[furthest[row]], f"distance {distances[row]:.6g}, at most {usual:.6g} is usual"
         )
+        for row in np.flatnonzero(distances > usual).tolist()
     }
 
 

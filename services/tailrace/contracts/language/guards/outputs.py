@@ -49,14 +49,14 @@ def rows_out_of_bounds(bounds: Range, rows: GuardedRows) -> dict[int, Finding]:
     if bounds.min is None and bounds.max is None:
         return {}
     outputs = rows.outputs
-    said = outputs.value if outputs.value is not None else outputs.score
-    if said is None:
-        said = outputs.probabilities.max(axis=1)
+    scores = outputs.value if outputs.value is not None else outputs.score
+    if scores is None:
+        scores = outputs.probabilities.max(axis=1)
     low = -np.inf if bounds.min is None else bounds.min
     high = np.inf if bounds.max is None else bounds.max
     return {
-        row: Finding("score", None, f"{float(said[row]):.9g} is not between {low:.6g} and {high:.6g}")
-        for row in np.flatnonzero(~((said >= low) & (said <= high))).tolist()
+        row: Finding("score", None, f"{float(scores[row]):.9g} is not between {low:.6g} and {high:.6g}")
+        for row in np.flatnonzero(~((scores >= low) & (scores <= high))).tolist()
     }
 
 

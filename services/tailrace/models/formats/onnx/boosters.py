@@ -7,31 +7,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from tailrace.models.formats.original import parts_of
 
-
-class _Library(NamedTuple):
-    converter: str
-    function: str
-    prefix: str
-    estimators: tuple[str, ...]
-
-
+# By library, what its converter's module and its operators are called by, and its estimators.
 _LIBRARIES = {
-    "lightgbm": _Library(
-        "onnxmltools.convert.lightgbm.operator_converters.LightGbm",
-        "convert_lightgbm",
-        "LightGbm",
-        ("LGBMClassifier", "LGBMRegressor"),
-    ),
-    "xgboost": _Library(
-        "onnxmltools.convert.xgboost.operator_converters.XGBoost",
-        "convert_xgboost",
-        "XGBoost",
-        ("XGBClassifier", "XGBRegressor", "XGBRFClassifier", "XGBRFRegressor"),
-    ),
+    "lightgbm": ("LightGbm", ("LGBMClassifier", "LGBMRegressor")),
+    "xgboost": ("XGBoost", ("XGBClassifier", "XGBRegressor", "XGBRFClassifier", "XGBRFRegressor")),
 }
 
 # The newest operators that their converters write.
@@ -56,14 +39,14 @@ def unnamed_features(estimator: Any) -> Iterator[None]:
     """While it lasts, XGBoost's boosters have forgotten the names of a data frame's columns, which their converter
     takes for numbers.
     """
-    found = [p.get_booster() for p in parts_of(estimator) if _library(p) == "xgboost"]
-    names = [booster.feature_names for booster in found]
+    xgboosters = [p.get_booster() for p in parts_of(estimator) if _library(p) == "xgboost"]
+    names = [booster.feature_names for booster in xgboosters]
     try:
-        for booster in found:
+        for booster in xgboosters:
             booster.feature_names = None
         yield
     finally:
-        for booster, named in zip(found, names, strict=True):
+        for booster, named in zip(xgboosters, names, strict=True):
             booster.feature_names = named
 
 
@@ -80,19 +63,16 @@ def register(libraries: list[str]) -> None:
     )
 
     for library in libraries:
-        module, function, prefix, names = _LIBRARIES[library]
-        convert = getattr(importlib.import_module(module), function)
+        prefix, names = _LIBRARIES[library]
+        module = f"onnxmltools.convert.{library}.operator_converters.{prefix}"
+        convert = getattr(importlib.import_module(module), f"convert_{library}")
         for name in names:
-            classifier = name.endswith("Classifier")
-            update_registered_converter(
-                getattr(importlib.import_module(library), name),
-                f"{prefix}{name}",
-                calculate_linear_classifier_output_shapes
-                if classifier
-                else calculate_linear_regressor_output_shapes,
-                convert,
-                options={"nocl": [True, False], "zipmap": [True, False, "columns"]} if classifier else None,
-            )
+            shapes, options = calculate_linear_regressor_output_shapes, None
+            if name.endswith("Classifier"):
+                shapes = calculate_linear_classifier_output_shapes
+                options = {"nocl": [True, False], "zipmap": [True, False, "columns"]}
+            estimator = getattr(importlib.import_module(library), name)
+            update_registered_converter(estimator, f"{prefix}{name}", shapes, convert, options=options)
 
 
 def _library(part: Any) -> str:

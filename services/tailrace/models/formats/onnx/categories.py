@@ -30,7 +30,7 @@ def number_texts(model: Any) -> dict[str, Categories]:
     Returns:
         These inputs, each with the texts that the numbers stand for.
     """
-    found = {}
+    texts = {}
     uses = Counter(_names(model.graph))
     readers = {name: node for node in model.graph.node for name in node.input if uses[name] == 1}
     for given in model.graph.input:
@@ -46,18 +46,18 @@ def number_texts(model: Any) -> dict[str, Categories]:
         encoder.attribute.remove(categories)
         encoder.attribute.append(onnx.helper.make_attribute("cats_int64s", range(len(known))))
         given.type.tensor_type.elem_type = onnx.TensorProto.INT64
-        found[given.name] = known
-    return found
+        texts[given.name] = known
+    return texts
 
 
 def numbers(column: Coded, known: Categories) -> NDArray[np.int64]:
     """The number of each row's text among the known ones; below zero where it is another. A missing one is the empty
     text.
     """
-    found = coded(column).in_terms_of(known)
+    codes = coded(column).in_terms_of(known)
     if "" in known:
-        found[found == UNKNOWN] = known.index("")
-    return found
+        codes[codes == UNKNOWN] = known.index("")
+    return codes
 
 
 def _encoder(readers: dict[str, Any], name: str) -> Any:
@@ -69,15 +69,11 @@ def _encoder(readers: dict[str, Any], name: str) -> Any:
     """
     while name in readers:
         reader = readers.pop(name)
-        said = sorted(a.name for a in reader.attribute)
+        attributes = sorted(a.name for a in reader.attribute)
         if (reader.op_type, reader.domain) == ("OneHotEncoder", "ai.onnx.ml"):
-            return reader if said in (["cats_strings"], ["cats_strings", "zeros"]) else None
-        if (
-            reader.op_type not in _PASSING
-            or reader.domain
-            or reader.input[0] != name
-            or len(reader.output) != 1
-        ):
+            return reader if attributes in (["cats_strings"], ["cats_strings", "zeros"]) else None
+        is_passing = reader.op_type in _PASSING and not reader.domain
+        if not is_passing or reader.input[0] != name or len(reader.output) != 1:
             return None
         (name,) = reader.output
     return None

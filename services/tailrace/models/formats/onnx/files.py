@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tailrace.errors import TailraceError
+from tailrace.models.errors import first_line
 from tailrace.models.formats.foreign import refuse_file, refuse_folder
 
 
@@ -23,10 +24,9 @@ def onnx_bytes(path: Path) -> bytes:
     try:
         model = onnx.load(str(path))  # with the data that it keeps in files beside it, and in none elsewhere
     except Exception as error:  # the parser's exceptions have no common type
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise TailraceError(
-            f"{path} is not an ONNX model: {reason}. Export the model to ONNX where it was made; an estimator is "
-            "published from Python: tailrace.publish(estimator, X, y, model=...)"
+            f"{path} is not an ONNX model: {first_line(error)}. Export the model to ONNX where it was made; an "
+            "estimator is published from Python: tailrace.publish(estimator, X, y, model=...)"
         ) from None
     return path.read_bytes() if _is_alone(path) else _in_one(model)
 
@@ -38,7 +38,7 @@ def _mlflow_model(folder: Path) -> Path:
 
     refuse_folder(folder)
     try:
-        said: Any = YAML(typ="safe", pure=True).load((folder / "MLmodel").read_text())
+        described: Any = YAML(typ="safe", pure=True).load((folder / "MLmodel").read_text())
     except FileNotFoundError:
         below = sorted(path.parent for path in folder.glob("*/MLmodel"))
         raise TailraceError(
@@ -47,7 +47,7 @@ def _mlflow_model(folder: Path) -> Path:
         ) from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise TailraceError(f"{folder / 'MLmodel'} cannot be read: {error}") from None
-    flavors = said.get("flavors") if isinstance(said, dict) else None
+    flavors = described.get("flavors") if isinstance(described, dict) else None
     flavors = flavors if isinstance(flavors, dict) else {}
     flavor = flavors.get("onnx")
     if not isinstance(flavor, dict):
@@ -59,9 +59,8 @@ def _mlflow_model(folder: Path) -> Path:
         )
     file = folder / str(flavor.get("data") or "model.onnx")
     if not file.resolve().is_relative_to(folder.resolve()) or not file.is_file():
-        raise TailraceError(
-            f"{folder / 'MLmodel'} names the model {flavor.get('data')!r}, not a file in the folder"
-        )
+        named = f"{folder / 'MLmodel'} names the model {flavor.get('data')!r}"
+        raise TailraceError(f"{named}, not a file in the folder")
     return file
 
 

@@ -43,18 +43,18 @@ def _inputs(
     opened: Any, features: tuple[Input, ...]
 ) -> tuple[Literal["columns", "matrix"], tuple[Input, ...]]:
     by_name = {f.name: f for f in features}
-    found = opened.get_inputs()
-    if all(i.name in by_name for i in found):
-        return "columns", tuple(by_name[i.name] for i in found)
-    if len(found) > 1 or found[0].type not in _FLOATS:
-        foreign = [i.name for i in found if i.name not in by_name]
+    read = opened.get_inputs()
+    if all(i.name in by_name for i in read):
+        return "columns", tuple(by_name[i.name] for i in read)
+    if len(read) > 1 or read[0].type not in _FLOATS:
+        foreign = [i.name for i in read if i.name not in by_name]
         raise PackageRefused(
             "schema",
             f"it reads {', '.join(foreign)}, not among the features {', '.join(by_name)}: name its inputs "
             "after features, or give it one matrix of floats",
         )
     texts = [f.name for f in features if f.type == "category"]
-    width = found[0].shape[-1] if len(found[0].shape) == 2 else None
+    width = read[0].shape[-1] if len(read[0].shape) == 2 else None
     if texts or (isinstance(width, int) and width != len(features)):
         raise PackageRefused(
             "schema",
@@ -75,24 +75,21 @@ def _output(opened: Any, contract: ModelContract) -> Any:
     ]
     named = [o for o in fits if "prob" in o.name.lower()]
     if not fits:
-        found = ", ".join(f"{o.name} {o.type}{o.shape}" for o in opened.get_outputs())
-        raise PackageRefused(
-            "schema",
-            f"none of its outputs ({found}) holds floats in {' or '.join(map(str, sorted(widths)))} columns",
-        )
+        outputs = ", ".join(f"{o.name} {o.type}{o.shape}" for o in opened.get_outputs())
+        columns = " or ".join(map(str, sorted(widths)))
+        raise PackageRefused("schema", f"none of its outputs ({outputs}) holds floats in {columns} columns")
     return (named or fits)[0]
 
 
 def _classes(labels: list[Any], contract: ModelContract) -> tuple[str, ...]:
     if contract.task == "regression":
         return ()
-    found = tuple(class_text(v, contract) for v in labels)
-    if sorted(found) == sorted(contract.classes):
-        return found
-    if labels and len(labels) == len(contract.classes) and not contract.target.type == "boolean":
-        raise PackageRefused(
-            "schema", f"its classes are {', '.join(found)}, the contract's {', '.join(contract.classes)}"
-        )
+    classes = tuple(class_text(v, contract) for v in labels)
+    if sorted(classes) == sorted(contract.classes):
+        return classes
+    if labels and len(labels) == len(contract.classes) and contract.target.type != "boolean":
+        expected = ", ".join(contract.classes)
+        raise PackageRefused("schema", f"its classes are {', '.join(classes)}, the contract's {expected}")
     return tuple(contract.classes)
 
 
@@ -112,9 +109,8 @@ def _drop_zipmap(graph: Any) -> bool:
     zipmaps = [n for n in graph.node if n.op_type == "ZipMap"]
     for node in zipmaps:
         graph.node.remove(node)
+        matrix = onnx.helper.make_tensor_value_info(node.input[0], onnx.TensorProto.FLOAT, [None, None])
         for output in graph.output:
             if output.name == node.output[0]:
-                output.CopyFrom(
-                    onnx.helper.make_tensor_value_info(node.input[0], onnx.TensorProto.FLOAT, [None, None])
-                )
+                output.CopyFrom(matrix)
     return bool(zipmaps)

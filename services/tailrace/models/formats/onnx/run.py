@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 
 from tailrace.models.columns import Array, Coded, missing, plain
-from tailrace.models.errors import PackageRefused
+from tailrace.models.errors import PackageRefused, first_line
 from tailrace.models.formats.onnx.categories import number_texts, numbers
 from tailrace.models.manifest import Manifest
 
@@ -33,9 +33,8 @@ class OnnxModel:
         coded: inputs that may be given as `CategoricalColumn`, which saves making the texts.
 
     Raises:
-        PackageRefused: the file is not an ONNX model, asks for files or operators from outside, or does not
-        have
-            the inputs and the output that the manifest says.
+        PackageRefused: the file is not an ONNX model, asks for files or operators from outside, or does not have the
+            inputs and the output that the manifest says.
     """
 
     def __init__(self, data: bytes, manifest: Manifest) -> None:
@@ -47,23 +46,18 @@ class OnnxModel:
         self._output = manifest.output
         self._matrix = manifest.feed == "matrix"
         self._names = [i.name for i in manifest.inputs]
-        found = {i.name: _type(i) for i in self._session.get_inputs()}
+        self._types = {i.name: _type(i) for i in self._session.get_inputs()}
         if self._matrix:
-            if len(found) != 1 or next(iter(found.values())) not in (np.float64, np.float32):
-                raise PackageRefused(
-                    "schema", f"one matrix of floats was expected as input, not {_said(found)}"
-                )
-            self._matrix_name, self._matrix_type = next(iter(found.items()))
-            width = self._session.get_inputs()[0].shape[-1]
-            if isinstance(width, int) and width != len(self._names):
-                raise PackageRefused(
-                    "schema", f"the model reads {width} columns, the manifest names {len(self._names)}"
-                )
-        elif set(found) != set(self._names):
-            raise PackageRefused(
-                "schema", f"the model reads {sorted(found)}, the manifest names {sorted(self._names)}"
-            )
-        self._types = found
+            if len(self._types) != 1 or not {*self._types.values()} <= {np.float64, np.float32}:
+                types = ", ".join(f"{name}: {kind.__name__}" for name, kind in self._types.items())
+                raise PackageRefused("schema", f"one matrix of floats was expected as input, not {types}")
+            ((self._matrix_name, self._matrix_type),) = self._types.items()
+            width, named = self._session.get_inputs()[0].shape[-1], len(self._names)
+            if isinstance(width, int) and width != named:
+                raise PackageRefused("schema", f"the model reads {width} columns, the manifest names {named}")
+        elif set(self._types) != set(self._names):
+            read, names = sorted(self._types), sorted(self._names)
+            raise PackageRefused("schema", f"the model reads {read}, the manifest names {names}")
         if self._output not in [o.name for o in self._session.get_outputs()]:
             raise PackageRefused("schema", f"the model has no output {self._output}")
 
@@ -89,9 +83,8 @@ class OnnxModel:
             values[missing(values)] = ""
             return values.reshape(-1, 1)
         if dtype in (np.int64, np.int32, np.bool_) and np.isnan(values).any():
-            raise ValueError(
-                f"{name} is missing, and the model reads it as a type that has no missing values"
-            )
+            what = "is missing, and the model reads it as a type that has no missing values"
+            raise ValueError(f"{name} {what}")
         return np.ascontiguousarray(values, dtype=dtype).reshape(-1, 1)
 
 
@@ -107,11 +100,12 @@ def session(data: bytes) -> Any:
     options.log_severity_level = 4
     try:
         # Without its fallback, which would print to stdout and try the same thing again.
-        return onnxruntime.InferenceSession(
-            data, options, providers=["CPUExecutionProvider"], enable_fallback=0
-        )
+        cpu = ["CPUExecutionProvider"]
+        return onnxruntime.InferenceSession(data, options, providers=cpu, enable_fallback=0)
     except Exception as error:  # the runtime's exceptions have no common type
-        raise PackageRefused("model", f"ONNX Runtime does not load the model: {_line(error)}") from None
+        raise PackageRefused(
+            "model", f"ONNX Runtime does not load the model: {first_line(error, 300)}"
+        ) from None
 
 
 def parse(data: bytes) -> Any:
@@ -119,23 +113,19 @@ def parse(data: bytes) -> Any:
     try:
         return onnx.load_from_string(data)
     except Exception as error:
-        raise PackageRefused("model", f"the model is not ONNX: {_line(error)}") from None
+        raise PackageRefused("model", f"the model is not ONNX: {first_line(error, 300)}") from None
 
 
 def check_self_contained(model: Any) -> None:
     """Raises PackageRefused where the model reads other files or needs operators that are not ONNX's own."""
-    foreign = {o.domain for o in model.opset_import} - _DOMAINS
-    if foreign:
-        raise PackageRefused(
-            "model", f"the model needs operators of {sorted(foreign)}, which are not ONNX's own"
-        )
+    if foreign := {o.domain for o in model.opset_import} - _DOMAINS:
+        what = f"the model needs operators of {sorted(foreign)}, which are not ONNX's own"
+        raise PackageRefused("model", what)
     inside = (tensor for function in model.functions for tensor in _node_tensors(function.node))
     for tensor in itertools.chain(_tensors(model.graph), inside):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-            raise PackageRefused(
-                "model",
-                f"the model keeps {tensor.name} in another file: save it as one file (external data off)",
-            )
+            what = f"the model keeps {tensor.name} in another file"
+            raise PackageRefused("model", f"{what}: save it as one file (external data off)")
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
@@ -155,16 +145,8 @@ def _node_tensors(nodes: Iterable[Any]) -> Iterator[Any]:
                 yield from _tensors(graph)
 
 
-def _type(found: Any) -> type[Any]:
+def _type(given: Any) -> type[Any]:
     try:
-        return _TYPES[found.type]
+        return _TYPES[given.type]
     except KeyError:
-        raise PackageRefused("schema", f"input {found.name} is a {found.type}, which no feature is") from None
-
-
-def _said(types: Mapping[str, type[Any]]) -> str:
-    return ", ".join(f"{name}: {kind.__name__}" for name, kind in types.items())
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        raise PackageRefused("schema", f"input {given.name} is a {given.type}, which no feature is") from None

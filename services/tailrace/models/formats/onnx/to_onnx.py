@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from tailrace.models.errors import first_line
 from tailrace.models.formats.onnx.boosters import (
     OPERATORS,
     boosters,
@@ -55,9 +56,8 @@ def onnx_forms(original: Original, why: list[str]) -> Iterator[OnnxForm]:
     try:
         register(libraries)
     except ModuleNotFoundError as missing:
-        why.append(
-            f"{missing.name} is not installed, which converts {' and '.join(libraries)}: pip install it"
-        )
+        converted = " and ".join(libraries)
+        why.append(f"{missing.name} is not installed, which converts {converted}: pip install it")
         return
     by_column = original.feed == "columns" and _selects_columns(original.estimator)
     if not by_column and any(i.type == "category" for i in original.inputs):
@@ -69,11 +69,6 @@ def onnx_forms(original: Original, why: list[str]) -> Iterator[OnnxForm]:
             yield _convert(precision, estimator, original, feed, single)
         except Exception as error:  # the converter raises whatever comes up
             why.append(f"{precision}: {first_line(error)}")
-
-
-def first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__
 
 
 def _precisions(estimator: Any) -> Iterator[tuple[str, Any, bool]]:
@@ -103,21 +98,15 @@ def _convert(
     from sklearn.impute import SimpleImputer
 
     number = FloatTensorType if single else DoubleTensorType
-    types = (
-        [("features", number([None, len(original.inputs)]))]
-        if feed == "matrix"
-        else [
-            (i.name, (StringTensorType if i.type == "category" else number)([None, 1]))
-            for i in original.inputs
-        ]
-    )
+    text, matrix = StringTensorType([None, 1]), number([None, len(original.inputs)])
+    types = [(i.name, text if i.type == "category" else number([None, 1])) for i in original.inputs]
     last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
     with warnings.catch_warnings(), unnamed_features(estimator):
         warnings.simplefilter("ignore")
         model = convert_sklearn(
             estimator,
             name="model",
-            initial_types=types,
+            initial_types=[("features", matrix)] if feed == "matrix" else types,
             options={id(last): {"zipmap": False}} if original.task != "regression" else None,
             custom_conversion_functions={SimpleImputer: _imputer},
             custom_shape_calculators={SimpleImputer: _imputer_shape},
@@ -150,13 +139,8 @@ def _imputer(scope: Any, operator: Any, container: Any) -> None:
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 
     imputer, given = operator.raw_operator, operator.inputs[0]
-    number = isinstance(given.type, (DoubleTensorType, FloatTensorType))
-    if (
-        len(operator.inputs) != 1
-        or not number
-        or imputer.add_indicator
-        or imputer.missing_values is not np.nan
-    ):
+    is_number = len(operator.inputs) == 1 and isinstance(given.type, (DoubleTensorType, FloatTensorType))
+    if not is_number or imputer.add_indicator or imputer.missing_values is not np.nan:
         raise NotImplementedError("SimpleImputer converts for NaN in numbers, without an indicator")
     fill = np.asarray(imputer.statistics_, dtype=np.float64)
     if np.isnan(fill).any():
@@ -164,16 +148,12 @@ def _imputer(scope: Any, operator: Any, container: Any) -> None:
     kind = TensorProto.DOUBLE if isinstance(given.type, DoubleTensorType) else TensorProto.FLOAT
     absent, value = scope.get_unique_variable_name("absent"), scope.get_unique_variable_name("value")
     container.add_initializer(value, kind, [1, len(fill)], fill.tolist())
-    container.add_node(
-        "IsNaN", [given.full_name], [absent], name=scope.get_unique_operator_name("IsNaN"), op_version=13
-    )
-    container.add_node(
-        "Where",
-        [absent, value, given.full_name],
-        [operator.outputs[0].full_name],
-        name=scope.get_unique_operator_name("Where"),
-        op_version=16,
-    )
+    for operation, inputs, output, since in (
+        ("IsNaN", [given.full_name], absent, 13),
+        ("Where", [absent, value, given.full_name], operator.outputs[0].full_name, 16),
+    ):
+        name = scope.get_unique_operator_name(operation)
+        container.add_node(operation, inputs, [output], name=name, op_version=since)
 
 
 def _selects_columns(estimator: Any) -> bool:

@@ -50,9 +50,8 @@ def check_archive(archive: bytes) -> None:
                     raise PackageRefused("model", f"{entry.filename!r} in the skops archive is compressed")
                 if not entry.filename.replace(".", "").isalnum():
                     raise PackageRefused("model", f"the skops archive names a file {entry.filename!r}")
-            if sum(e.file_size for e in entries) > len(archive) or len({e.filename for e in entries}) < len(
-                entries
-            ):
+            names = {entry.filename for entry in entries}
+            if sum(entry.file_size for entry in entries) > len(archive) or len(names) < len(entries):
                 raise PackageRefused("model", "entries of the skops archive overlap")
             schema = json.loads(opened.read(_SCHEMA))
     except PackageRefused:
@@ -62,28 +61,26 @@ def check_archive(archive: bytes) -> None:
     for node in _nodes(schema):
         kind = f"{node.get('__module__')}.{node.get('__class__')}"
         if kind not in ALLOWED_TYPES or node.get("__loader__") not in ALLOWED_LOADERS:
-            raise PackageRefused(
-                "model",
-                f"the skops archive holds a {kind} ({node.get('__loader__')}), which is not let in",
-            )
+            what = f"the skops archive holds a {kind} ({node.get('__loader__')})"
+            raise PackageRefused("model", f"{what}, which is not let in")
 
 
 def _nodes(value: Any) -> Iterator[dict[str, Any]]:
     waiting = [value]
     while waiting:
-        found = waiting.pop()
-        if isinstance(found, dict):
-            if "__loader__" in found or "__class__" in found or "__module__" in found:
-                yield found
-            waiting.extend(found.values())
-        elif isinstance(found, list):
-            waiting.extend(found)
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if "__loader__" in node or "__class__" in node or "__module__" in node:
+                yield node
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
 
 
 def _rename(value: Any, ids: dict[Any, int], names: dict[str, str]) -> None:
     if isinstance(value, list):
-        for item in value:
-            _rename(item, ids, names)
+        for element in value:
+            _rename(element, ids, names)
         return
     if not isinstance(value, dict):
         return
@@ -97,5 +94,5 @@ def _rename(value: Any, ids: dict[Any, int], names: dict[str, str]) -> None:
     if loader is not None and isinstance(value.get("file"), str):
         old = value["file"]
         value["file"] = names.setdefault(old, f"{len(names):05d}.{old.rpartition('.')[2]}")
-    for item in value.values():
-        _rename(item, ids, names)
+    for inner in value.values():
+        _rename(inner, ids, names)

@@ -24,9 +24,8 @@ class SkopsModel:
     """An estimator from a skops archive.
 
     Raises:
-        PackageRefused: the archive is broken, or holds a type that is not on the fixed list; nothing of it
-        has
-            been constructed then.
+        PackageRefused: the archive is broken, or holds a type that is not on the fixed list; nothing of it has been
+            constructed then.
     """
 
     def __init__(self, data: bytes, manifest: Manifest) -> None:
@@ -67,8 +66,8 @@ class EstimatorRunner:
             self._table(columns) if self._frame else np.column_stack([columns[i.name] for i in self._inputs])
         )
         with self._threads.limit(limits=1):
-            found = self._predict(table)
-        return np.asarray(found, dtype=np.float64).reshape(rows, -1)
+            outputs = self._predict(table)
+        return np.asarray(outputs, dtype=np.float64).reshape(rows, -1)
 
     def _table(self, columns: Columns) -> Any:
         import pandas as pd

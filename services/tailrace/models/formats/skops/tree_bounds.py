@@ -1,8 +1,7 @@
 """Bounds of the trees in an estimator that came from outside.
 
-scikit-learn walks the nodes of a tree by the indices that they hold and does not check them, so that an
-altered array would read memory that is not its own. Here every index is checked once, before the first
-prediction.
+scikit-learn walks the nodes of a tree by the indices that they hold and does not check them, so that an altered array
+would read memory that is not its own. Here every index is checked once, before the first prediction.
 """
 
 from __future__ import annotations
@@ -22,26 +21,26 @@ def check_trees(estimator: Any) -> None:
     seen: set[int] = set()
     waiting: list[tuple[Any, int | None]] = [(estimator, None)]
     while waiting:
-        found, features = waiting.pop()
-        if id(found) in seen:
+        part, features = waiting.pop()
+        if id(part) in seen:
             continue
-        seen.add(id(found))
-        if isinstance(found, Tree):
-            nodes = found.__getstate__()["nodes"]
+        seen.add(id(part))
+        if isinstance(part, Tree):
+            nodes = part.__getstate__()["nodes"]
             inner = nodes["left_child"] != -1
-            _check(nodes["left_child"], nodes["right_child"], nodes["feature"], inner, found.n_features)
-        elif isinstance(found, TreePredictor):
-            _check_predictor(found, features)
-        elif isinstance(found, dict):
-            waiting.extend((v, features) for v in found.values())
-        elif isinstance(found, (list, tuple)):
-            waiting.extend((v, features) for v in found)
-        elif isinstance(found, np.ndarray):
-            if found.dtype == object:
-                waiting.extend((v, features) for v in found.ravel())
-        elif type(found).__module__.startswith("sklearn."):
-            known = getattr(found, "n_features_in_", features)
-            waiting.extend((v, known) for v in getattr(found, "__dict__", {}).values())
+            _check(nodes["left_child"], nodes["right_child"], nodes["feature"], inner, part.n_features)
+        elif isinstance(part, TreePredictor):
+            _check_predictor(part, features)
+        elif isinstance(part, dict):
+            waiting.extend((v, features) for v in part.values())
+        elif isinstance(part, (list, tuple)):
+            waiting.extend((v, features) for v in part)
+        elif isinstance(part, np.ndarray):
+            if part.dtype == object:
+                waiting.extend((v, features) for v in part.ravel())
+        elif type(part).__module__.startswith("sklearn."):
+            known = getattr(part, "n_features_in_", features)
+            waiting.extend((v, known) for v in getattr(part, "__dict__", {}).values())
 
 
 def _check_predictor(predictor: TreePredictor, features: int | None) -> None:

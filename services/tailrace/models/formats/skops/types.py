@@ -6,6 +6,10 @@ and reductions, since loading those calls what the archive names.
 
 from __future__ import annotations
 
+_COMPILED_LOSSES = (
+    "CyAbsoluteError CyExponentialLoss CyHalfBinomialLoss CyHalfGammaLoss CyHalfMultinomialLoss "
+    "CyHalfPoissonLoss CyHalfSquaredError CyHuberLoss CyPinballLoss"
+)
 _ESTIMATORS = {
     "sklearn.calibration": (
         "CalibratedClassifierCV _CalibratedClassifier _SigmoidCalibration _TemperatureScaling"
@@ -72,14 +76,7 @@ _ESTIMATORS = {
         "AbsoluteError ExponentialLoss HalfBinomialLoss HalfGammaLoss HalfMultinomialLoss HalfPoissonLoss "
         "HalfSquaredError HuberLoss PinballLoss"
     ),
-    "sklearn._loss._loss": (
-        "CyAbsoluteError CyExponentialLoss CyHalfBinomialLoss CyHalfGammaLoss CyHalfMultinomialLoss "
-        "CyHalfPoissonLoss CyHalfSquaredError CyHuberLoss CyPinballLoss"
-    ),
-    "_loss": (
-        "CyAbsoluteError CyExponentialLoss CyHalfBinomialLoss CyHalfGammaLoss CyHalfMultinomialLoss "
-        "CyHalfPoissonLoss CyHalfSquaredError CyHuberLoss CyPinballLoss"
-    ),
+    **dict.fromkeys(("sklearn._loss._loss", "_loss"), _COMPILED_LOSSES),
 }
 _PLAIN = {
     "builtins": "bool bytes dict float int list set slice str tuple type NoneType",
@@ -113,29 +110,28 @@ def _names(*groups: dict[str, str]) -> frozenset[str]:
 
 ALLOWED_TYPES = _names(_ESTIMATORS, _PLAIN, _FUNCTIONS)
 
-# What skops calls its kinds of nodes. MethodNode, OperatorFuncNode and ConstructorFromReduceNode are not
-# among them.
+# What skops calls its kinds of nodes. MethodNode, OperatorFuncNode and ConstructorFromReduceNode are not among them.
 ALLOWED_LOADERS = frozenset(
-    [
-        "ObjectNode",
-        "DictNode",
-        "DefaultDictNode",
-        "ListNode",
-        "TupleNode",
-        "SetNode",
-        "JsonNode",
-        "BytesNode",
-        "NdArrayNode",
-        "MaskedArrayNode",
-        "DTypeNode",
-        "TypeNode",
-        "SliceNode",
-        "FunctionNode",
-        "PartialNode",
-        "RandomStateNode",
-        "RandomGeneratorNode",
-        "SparseMatrixNode",
-        "LossNode",
-        "TreeNode",
-    ]
+    (
+        *(
+            "ObjectNode",
+            "DictNode",
+            "DefaultDictNode",
+            "ListNode",
+            "TupleNode",
+            "SetNode",
+            "JsonNode",
+            "BytesNode",
+        ),
+        *(
+            "NdArrayNode",
+            "MaskedArrayNode",
+            "DTypeNode",
+            "TypeNode",
+            "SliceNode",
+            "FunctionNode",
+            "PartialNode",
+        ),
+        *("RandomStateNode", "RandomGeneratorNode", "SparseMatrixNode", "LossNode", "TreeNode"),
+    )
 )
