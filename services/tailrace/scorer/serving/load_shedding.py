@@ -88,20 +88,22 @@ TOO_SLOW = Finding("latency", None, "the version would have answered too late")
 
 
 def shed_load(
-    batch: Batch, rows: CheckedRows, ways: Sequence[Route], pace: LatencyEstimates, clock: Clock
+    batch: Batch, rows: CheckedRows, routes: Sequence[Route], pace: LatencyEstimates, clock: Clock
 ) -> Iterator[tuple[Route, Finding | None]]:
-    """The ways, those of rows apart that the fallback is to answer; the time is taken as each way comes up."""
+    """The routes, those of rows apart that the fallback is to answer; the time is taken as each comes up."""
     plan = rows.plan
     level = plan.contract.service_levels.latency_p99_ms
-    paces = [pace.block_ms(plan.model, way.version.number) or 0.0 for way in ways]
-    for way, block_ms in zip(ways, paces, strict=True):
+    paces = [pace.block_ms(plan.model, route.version.number) or 0.0 for route in routes]
+    for route, block_ms in zip(routes, paces, strict=True):
         if level is not None and plan.has_fallback and block_ms:
-            others = sum(p * blocks(len(w.rows)) for w, p in zip(ways, paces, strict=True) if w is not way)
+            others = sum(
+                p * blocks(len(w.rows)) for w, p in zip(routes, paces, strict=True) if w is not route
+            )
             since_ms = (clock.perf_ns() - batch.started_ns) / 1e6
-            ages = clock.now_ms() - since_ms - batch.append_times[rows.at[way.rows]]
+            ages = clock.now_ms() - since_ms - batch.append_times[rows.at[route.rows]]
             late = too_many(ages, level, block_ms, pace.besides_ms + others)
             if len(late):
-                yield way._replace(rows=way.rows[late]), TOO_SLOW
-                way = way._replace(rows=np.delete(way.rows, late))
-        if len(way.rows):
-            yield way, None
+                yield route._replace(rows=route.rows[late]), TOO_SLOW
+                route = route._replace(rows=np.delete(route.rows, late))
+        if len(route.rows):
+            yield route, None

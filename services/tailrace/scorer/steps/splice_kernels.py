@@ -53,13 +53,13 @@ def splice(data: Any, begins: Any, sizes: Any) -> Any:
         begins, sizes: [pieces, rows], of each piece.
     """
     pieces, rows = begins.shape
-    found = np.empty(sizes.sum(), dtype=np.uint8)
+    spliced = np.empty(sizes.sum(), dtype=np.uint8)
     # Numbers without a sign: one that could be negative might count from the end, and be looked at byte by byte.
     at = np.uint64(0)
     for row in range(rows):
         for piece in range(pieces):
             begin, size = np.uint64(begins[piece, row]), np.uint64(sizes[piece, row])
             for place in range(size):
-                found[at + place] = data[begin + place]
+                spliced[at + place] = data[begin + place]
             at += size
-    return found
+    return spliced
