@@ -116,8 +116,8 @@ class ClickHouse:
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> QueryResult:
         """Runs a query that only reads; ``{name:Type}`` in it takes the parameter's value. Times know their zone."""
-        given = dict(parameters or {})
-        result = self._do(lambda client: client.query(sql, parameters=given, settings={"readonly": 2}))
+        values = dict(parameters or {})
+        result = self._do(lambda client: client.query(sql, parameters=values, settings={"readonly": 2}))
         return QueryResult(tuple(result.column_names), result.result_rows)
 
     def select(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:

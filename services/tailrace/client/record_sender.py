@@ -65,11 +65,11 @@ class RecordSender:
         Raises:
             DeliveryFailed: it has not.
         """
-        left = self._producer.flush(timeout)
+        unsent = self._producer.flush(timeout)
         self._raise_failures()
-        if left:
+        if unsent:
             raise TailraceError(
-                f"{left} records are still on their way after {timeout:g} s: is the broker there?"
+                f"{unsent} records are still on their way after {timeout:g} s: is the broker there?"
             )
 
     def close(self) -> None:

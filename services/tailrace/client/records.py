@@ -55,12 +55,12 @@ def request(
         Rejected: the row has a field that the contract does not know.
         UsageError: the row has no key, or a time that is none.
     """
-    given = dict(row)
-    given_id = given.pop("request_id", None)
-    given_time = given.pop(facts.event_time, None)
-    given_key = given.pop(facts.key, None) if facts.key != "request_id" else None
-    given.pop("model", None)
-    unknown = [name for name in given if name not in facts.fields]
+    values = dict(row)
+    given_id = values.pop("request_id", None)
+    given_time = values.pop(facts.event_time, None)
+    given_key = values.pop(facts.key, None) if facts.key != "request_id" else None
+    values.pop("model", None)
+    unknown = [name for name in values if name not in facts.fields]
     if unknown:
         names, known = ", ".join(unknown), ", ".join(facts.fields)
         reason = f"the contract of {facts.model} has no field {names}; it has {known}"
@@ -68,7 +68,7 @@ def request(
     draft = _ids(facts, given_key if key is None else key, given_id if request_id is None else request_id)
     when = given_time if event_time is None else event_time
     draft.record[facts.event_time] = None if when is None else to_ms(when)
-    draft.record.update({name: _scalar(value) for name, value in given.items()})
+    draft.record.update({name: _scalar(value) for name, value in values.items()})
     return draft
 
 

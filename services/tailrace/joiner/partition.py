@@ -147,11 +147,11 @@ class LanePartition:
         history = self._skip_before, until, is_all_read
         return PartitionStep(*place, self._state, self._pending, budget, *history)
 
-    def apply(self, result: StepResult) -> None:
-        self._store.write(result.puts, result.deletes)
-        self._state = result.state
-        self._pending = result.pending
-        self._more = result.more
+    def apply(self, step: StepResult) -> None:
+        self._store.write(step.puts, step.deletes)
+        self._state = step.state
+        self._pending = step.pending
+        self._more = step.more
 
     def close(self) -> None:
         self._store.close()

@@ -113,8 +113,8 @@ class JoiningProcessor:
         self._codec.begin_batch()
         budget = Budget(self._bounds, clock)
         records: list[Record] = []
-        results: list[tuple[LanePartition, StepResult]] = []
-        output = Output(records, on_committed=partial(_apply, results))
+        steps: list[tuple[LanePartition, StepResult]] = []
+        output = Output(records, on_committed=partial(_apply, steps))
         away: Unavailable | None = None
         by_partition = _by_partition(batch)
         for lane, number in by_partition or [at for at, own in self._own.items() if own.due()]:
@@ -122,24 +122,24 @@ class JoiningProcessor:
             paused = {name: why for name, why in own.ahead().items() if name in inputs}
             taken = {name: messages for name, messages in inputs.items() if name not in paused}
             try:
-                result = own.process(taken, budget)
+                step = own.process(taken, budget)
             except Unavailable as error:
                 # Other partitions need not wait for what this one needs.
                 paused |= dict.fromkeys(taken, str(error))
                 away = error
             else:
-                if result is not None:
-                    results.append((own, result))
-                    records += result.records
-                    output.dead_letters += result.letters
-                    for name, metadata in result.metadata.items():
+                if step is not None:
+                    steps.append((own, step))
+                    records += step.records
+                    output.dead_letters += step.letters
+                    for name, metadata in step.metadata.items():
                         output.metadata_of[TopicPartition(f"{lane}.{name}", number)] = metadata
             for name, why in paused.items():
                 pause = PausedPartition(inputs[name][0].offset(), why)
                 output.paused[TopicPartition(f"{lane}.{name}", number)] = pause
             if not batch and budget.spent:
                 break
-        if away is not None and not batch and not results:
+        if away is not None and not batch and not steps:
             raise away
         return output
 
@@ -147,9 +147,9 @@ class JoiningProcessor:
         return None if self._lanes else "no contract has been applied yet: `tailrace apply`"
 
 
-def _apply(results: Sequence[tuple[LanePartition, StepResult]]) -> None:
-    for own, result in results:
-        own.apply(result)
+def _apply(steps: Sequence[tuple[LanePartition, StepResult]]) -> None:
+    for own, step in steps:
+        own.apply(step)
 
 
 def _by_partition(messages: Sequence[Message]) -> dict[tuple[str, int], dict[str, list[Message]]]:

@@ -149,8 +149,8 @@ class FeedbackReader:
         plan, record = self._record(kind, value)
         contract = plan.contract
         topic, partition, offset, appended = *where[:2], where.offsets[at], where.appended[at]
-        given = record.get(contract.event_time.name)
-        time = appended if given is None else int(given)
+        event_time = record.get(contract.event_time.name)
+        time = appended if event_time is None else int(event_time)
         if time > appended + contract.event_time.skew_ms:
             reason = (
                 f"{(time - appended) / 1000:,.0f} s after it was appended; "

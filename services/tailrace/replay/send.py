@@ -203,13 +203,13 @@ class Replay:
 
     def _flush(self) -> None:
         patience = Patience(60)
-        while patience.look(left := self._producer.flush(1)) and left:
+        while patience.look(unsent := self._producer.flush(1)) and unsent:
             pass
         if self._failures:
             raise DeliveryFailed("see below", self._failures)
-        if left:
+        if unsent:
             where = self._connection.bootstrap
-            raise TailraceError(f"Kafka at {where} has taken none of the last {left} records in a minute")
+            raise TailraceError(f"Kafka at {where} has taken none of the last {unsent} records in a minute")
 
 
 def last_watermark(last_ms: int, lateness_ms: int, now_ms: int) -> int:

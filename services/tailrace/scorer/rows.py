@@ -146,6 +146,6 @@ class Findings:
 
 def others(rows: Collection[int], of: int) -> Ints:
     """The rows that are none of these, of so many."""
-    left = np.ones(of, dtype=np.bool_)
-    left[list(rows)] = False
-    return np.flatnonzero(left)
+    is_other = np.ones(of, dtype=np.bool_)
+    is_other[list(rows)] = False
+    return np.flatnonzero(is_other)

@@ -133,12 +133,12 @@ class Rebuild:
         self, places: Mapping[TopicPartition, GroupProgress], done: Rebuilt, report: Callable[[int], None]
     ) -> None:
         offsets = 0
-        for tp, each in places.items():
-            for messages in self._read(tp, each):
+        for tp, stretch in places.items():
+            for messages in self._read(tp, stretch):
                 self._fill(tp, messages, done)
                 done.records += len(messages)
-                report(offsets + messages[-1].offset() + 1 - each.earliest)
-            offsets += max(0, each.committed - each.earliest)
+                report(offsets + messages[-1].offset() + 1 - stretch.earliest)
+            offsets += max(0, stretch.committed - stretch.earliest)
             report(offsets)
 
     def _set_damage_aside(self, table: str) -> list[str]:

@@ -67,16 +67,16 @@ def too_many(ages_ms: Array, level_ms: float, block_ms: float, besides_ms: float
         block_ms: what the model takes for a block of rows.
         besides_ms: what a batch takes beside that, up to its commit.
     """
-    left = level_ms - besides_ms - ages_ms
-    in_time = np.flatnonzero(left >= 0)
+    left_ms = level_ms - besides_ms - ages_ms
+    in_time = np.flatnonzero(left_ms >= 0)
     of_all_ms = block_ms * blocks(len(ages_ms))
-    if not len(in_time) or left[in_time].min() >= of_all_ms:
+    if not len(in_time) or left_ms[in_time].min() >= of_all_ms:
         return _NOBODY
     of_late_ms = block_ms * blocks(len(ages_ms) - len(in_time))
-    room = int((left[in_time].min() - of_late_ms) / block_ms)
+    room = int((left_ms[in_time].min() - of_late_ms) / block_ms)
     by_fallback: Ints = in_time[BLOCK * max(room, 1) :]
     of_others_ms = block_ms * blocks(len(ages_ms) - len(by_fallback))
-    saved = np.count_nonzero((left[in_time] < of_all_ms) & (left[in_time] >= of_others_ms))
+    saved = np.count_nonzero((left_ms[in_time] < of_all_ms) & (left_ms[in_time] >= of_others_ms))
     return by_fallback if len(by_fallback) <= saved else _NOBODY
 
 

@@ -162,15 +162,15 @@ class _Text:
     def _examine(self, codes: Ints, wanting: Ints, column: Column, checked: Checked) -> None:
         missing = np.zeros(len(codes), dtype=np.bool_)
         for row in wanting.tolist():
-            given = column.values[row]
-            if given is None:
+            value_bytes = column.values[row]
+            if value_bytes is None:
                 missing[row] = True
                 if self._missing == "reject":
                     checked.reject_missing(row, self._name)
             elif self._unseen == "reject":
                 codes[row] = UNKNOWN
                 known = ", ".join(self._known)
-                reason = f"{self._name} is {given.decode()[:100]!r}, not one of {known}"
+                reason = f"{self._name} is {value_bytes.decode()[:100]!r}, not one of {known}"
                 checked.reject(row, "unseen-category", reason[:500], self._name)
             else:
                 codes[row] = self._known.index(self._unseen)

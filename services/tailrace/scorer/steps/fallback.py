@@ -83,16 +83,16 @@ def answer_instead(routed: RoutedRows, lost: Mapping[int, Finding]) -> None:
 def run_chain(routed: RoutedRows) -> None:
     """Has the chain answer every row."""
     chain = routed.plan.worked_out(FallbackChain)
-    left = np.arange(len(routed))
+    unanswered = np.arange(len(routed))
     for step, rule in chain.steps:
         if step.previous is None:
-            left = _answer_by_rule(routed, left, chain, step, rule)
+            unanswered = _answer_by_rule(routed, unanswered, chain, step, rule)
         elif routed.previous is not None:
-            left = _answer_by_version(routed, left, routed.previous)
-        if not len(left):
+            unanswered = _answer_by_version(routed, unanswered, routed.previous)
+        if not len(unanswered):
             return
-    person = routed.part(left, served_by="person")
-    person.choices, person.options = np.zeros(len(left), dtype=np.int64), [Choice(chain.at_last, None)]
+    person = routed.part(unanswered, served_by="person")
+    person.choices, person.options = np.zeros(len(unanswered), dtype=np.int64), [Choice(chain.at_last, None)]
     run_steps(PERSON_STEPS, person)
 
 

@@ -55,20 +55,20 @@ def read_requests(
         Unavailable: the registry is away, and a schema id was never seen before.
     """
     reading = Reading([], {}, {})
-    given = [message.value() for message in batch]
+    payloads = [message.value() for message in batch]
     at = np.arange(len(batch))
-    if None in given:
-        at = np.array([place for place, value in enumerate(given) if value is not None], dtype=np.int64)
-        _read_watermarks(reading, batch, given)
-    values = BytesColumn.of([value for value in given if value is not None])
+    if None in payloads:
+        at = np.array([place for place, value in enumerate(payloads) if value is not None], dtype=np.int64)
+        _read_watermarks(reading, batch, payloads)
+    values = BytesColumn.of([value for value in payloads if value is not None])
     ids = schema_ids(values.bytes, values.begins, values.ends)
     plain: list[_Row] = []
     for topic, schema_id, rows in _groups(topics, at, ids):
-        left = rows
+        undecoded = rows
         if schema_id >= 0:
             same = values if len(rows) == len(values) else values.take(rows)
-            left = rows[_read_columns(reading, lanes[topic], schema_id, at[rows], same)]
-        plain += [_Row(int(at[row]), topic, values[row]) for row in left.tolist()]
+            undecoded = rows[_read_columns(reading, lanes[topic], schema_id, at[rows], same)]
+        plain += [_Row(int(at[row]), topic, values[row]) for row in undecoded.tolist()]
     _read_plain(reading, lanes, sorted(plain))
     return reading
 
