@@ -17,7 +17,7 @@ from tailrace.streaming.records import Message, RecordRef
 
 
 class Waiter:
-    """One request: its coordinates, once Kafka took it, and the answers under its key meanwhile.
+    """One request: its record reference, once Kafka took it, and the answers under its key meanwhile.
 
     The answer may be read before the delivery is reported, so both sides keep what they have until they meet.
     """

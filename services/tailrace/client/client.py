@@ -95,7 +95,7 @@ class Client:
         request_id: str | None = None,
         event_time: Time | None = None,
     ) -> dict[str, Any]:
-        """Sends a request and waits for its prediction event, matched by the request's coordinates.
+        """Sends a request and waits for its prediction event, matched by the request's record reference.
 
         Times in the event are milliseconds since 1970.
 
@@ -130,7 +130,7 @@ class Client:
         event_time: Time | None = None,
         by: str | None = None,
     ) -> None:
-        """Sends the truth about one request, known at ``event_time`` (default: now).
+        """Sends the label of one request, known at ``event_time`` (default: now).
 
         Raises:
             UsageError: no id of the request, or a value that is none of the target's.

@@ -136,7 +136,7 @@ class LanePlans:
 
     Attributes:
         by_topic: of each topic the contracts of the models that share it.
-        levels: the share of dead letters that a topic bears, where one is said.
+        levels: the share of dead letters that a topic bears, where contracts have one.
         changes: how many contracts were taken.
     """
 

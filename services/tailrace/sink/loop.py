@@ -228,7 +228,7 @@ class Sink(ConsumerLoop):
                 plan = self._blocks.make(tp, partition)
             except Unavailable as away:
                 # One time-out a turn is enough: the others find out for themselves in later turns.
-                partition.hold(away, self._clock.perf_ns())
+                partition.postpone(away, self._clock.perf_ns())
                 break
             if plan is not None:
                 plans[tp] = plan
@@ -243,7 +243,7 @@ class Sink(ConsumerLoop):
             try:
                 end = self._blocks.insert(tp, self._owned[tp])
             except Unavailable as away:
-                self._owned[tp].hold(away, self._clock.perf_ns())
+                self._owned[tp].postpone(away, self._clock.perf_ns())
                 break
             if end is not None:
                 ends[tp] = end

@@ -154,7 +154,7 @@ class RowReader:
     def restore_tables(self) -> None:
         """Makes tables of models that are gone."""
         for applied in self._contracts.current.values():
-            # A column of another type is met, and said, where a record needs it.
+            # A column of another type is met, and reported, where a record needs it.
             with suppress(TableConflict):
                 ensure_tables(self._store, applied.contract, self._stored)
 

@@ -182,7 +182,7 @@ class _Text:
 def _effective(
     values: BytesColumn | Sequence[bytes | None], topic: str, partitions: Ints, offsets: Ints
 ) -> BytesColumn:
-    """Ids or keys, with the request's coordinates where there is none."""
+    """Ids or keys, with the request's record reference where there is none."""
     if isinstance(values, BytesColumn) and (values.ends > values.begins).all() and (values.begins >= 0).all():
         return values
     rows = zip(values, partitions.tolist(), offsets.tolist(), strict=True)

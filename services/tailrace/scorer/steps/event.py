@@ -130,8 +130,8 @@ def _finding(finding: Finding) -> bytes:
     return text(finding.guard) + _optional(finding.field) + text(finding.detail)
 
 
-def _booleans(holds: Mask | None, rows: int) -> Matrix:
-    column = np.zeros(rows, dtype=np.uint8) if holds is None else holds.view(np.uint8)
+def _booleans(flags: Mask | None, rows: int) -> Matrix:
+    column = np.zeros(rows, dtype=np.uint8) if flags is None else flags.view(np.uint8)
     return column[:, np.newaxis]
 
 
