@@ -175,13 +175,13 @@ def add_feedback(request: Request, feedback: Feedback, rules_of: RulesOf) -> Non
 
 
 def _decide_fate(feedback: Feedback, prediction: Prediction, rules: LabelRules) -> None:
-    end = prediction.time + rules.horizon
-    if feedback.fate == MATCHED or prediction.known >= feedback.effective + rules.horizon:
+    end, latest = prediction.time + rules.horizon, feedback.effective + rules.horizon
+    if feedback.fate == MATCHED:
         return
-    if feedback.effective < end:
+    if matches(prediction, feedback, rules):
         feedback.fate = MATCHED
         feedback.original = None
-    elif feedback.effective < end + rules.lateness:
+    elif end <= feedback.effective < end + rules.lateness and prediction.known < latest:
         feedback.fate = AFTER_HORIZON
 
 

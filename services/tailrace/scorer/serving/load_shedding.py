@@ -96,9 +96,8 @@ def shed_load(
     paces = [pace.block_ms(plan.model, route.version.number) or 0.0 for route in routes]
     for route, block_ms in zip(routes, paces, strict=True):
         if level is not None and plan.has_fallback and block_ms:
-            others = sum(
-                p * blocks(len(w.rows)) for w, p in zip(routes, paces, strict=True) if w is not route
-            )
+            timed = zip(routes, paces, strict=True)
+            others = sum(p * blocks(len(each.rows)) for each, p in timed if each is not route)
             since_ms = (clock.perf_ns() - batch.started_ns) / 1e6
             ages = clock.now_ms() - since_ms - batch.append_times[rows.at[route.rows]]
             late = too_many(ages, level, block_ms, pace.besides_ms + others)
