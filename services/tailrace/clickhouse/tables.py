@@ -130,7 +130,7 @@ def ensure_tables(
     tables = model_tables(contract)
     done = []
     for topic, schema in lane_schemas(contract).items():
-        existing = {} if tables[topic] in absent else None
+        existing: dict[str, str] | None = {} if tables[topic] in absent else None
         done += ensure_table(store, tables[topic], columns_of(schema, few), partial(stored, topic), existing)
     return done
 

@@ -116,8 +116,8 @@ class AnswerReader:
                 if message is not None and message.value() is not None:
                     self._hand_out(message)
         except Exception as error:
-            is_ours = isinstance(error, TailraceError)
-            failure = error if is_ours else TailraceError(f"reading answers failed: {error!r}")
+            reason = f"reading answers failed: {error!r}"
+            failure = error if isinstance(error, TailraceError) else TailraceError(reason)
             with self._lock:
                 self._failure = failure
                 waiters = [waiter for waiters in self._waiting.values() for waiter in waiters]

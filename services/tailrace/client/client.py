@@ -215,7 +215,8 @@ class Client:
     def _read_contracts(self) -> None:
         messages = read_all(self._connection, [lanes.CONTRACTS])
         values = [value for message in messages if (value := message.value()) is not None]
-        self._facts = contracts_in_force(self._codec.decode(value) for value in values)
+        contracts: list[Any] = [self._codec.decode(value) for value in values]
+        self._facts = contracts_in_force(contracts)
         self._codec.forget_schemas()
 
     def _request(

@@ -171,7 +171,9 @@ class RowReader:
             Unavailable: registry or ClickHouse is away.
         """
         row = self._row(message)
-        for column in () if row is None else row.layout.narrow:
+        if row is None:
+            return None
+        for column in row.layout.narrow:
             value = column.value(row.record)
             if value is not None and not -(2**31) <= value < 2**31:
                 raise BadRecord("out-of-range", f"{column.name} is beyond 32 bits: {value}", column.name)
