@@ -31,7 +31,7 @@ from tailrace.models.columns import Array
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.package.build import build_package
 from tailrace.models.reference import Reference
-from tailrace.scorer.steps.explain import said, shapley
+from tailrace.scorer.steps.explain import explained_values, shapley
 from tailrace.verify.explained import DRAWS
 
 SHAP = ["shap==0.48.0", f"scikit-learn=={version('scikit-learn')}"]
@@ -89,7 +89,7 @@ def compare(kind: str, folder: Path, python: Path) -> dict[str, Any]:
 
     def about(matrix: Array) -> Array:
         chosen = np.full(len(matrix), len(manifest.classes) // 2)
-        return said(model, dict(zip(NAMES, matrix.T, strict=True)), chosen)
+        return explained_values(model, dict(zip(NAMES, matrix.T, strict=True)), chosen)
 
     exact = np.array([by_definition(about, row, background) for row in wanted])
     arrays = folder / f"{kind}.npz"

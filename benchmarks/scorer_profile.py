@@ -19,7 +19,7 @@ from benchmarks.harness import arguments, say
 from benchmarks.scorer_cases import CASES, Case
 from tailrace.avro.columns.decoder import ColumnDecoder
 from tailrace.runtime.memory import settle_memory
-from tailrace.scorer import pipeline, processor
+from tailrace.scorer import pipeline, processor, watermarks
 from tailrace.scorer.batch import Batch
 from tailrace.scorer.steps import event, splice
 from tailrace.streaming.records import PlainMessage
@@ -36,7 +36,7 @@ STEPS: list[tuple[str, Any, str]] = [
     ("event: prepare the pieces", event, "encode_events"),
     ("event: put together (kernel)", splice, "splice"),
     ("event: values put together", splice.Splice, "finish"),
-    ("tell the time", processor, "tell_time"),
+    ("write watermark records", watermarks, "advance"),
 ]
 """Functions, beside the steps of SCORING_STEPS."""
 

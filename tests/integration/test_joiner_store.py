@@ -8,21 +8,22 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.memory_key_value_store import MemoryKeyValueStore
 
 from tailrace.joiner.progress import digest
 from tailrace.joiner.rocks_store import RocksStore, open_store
-from tailrace.joiner.store import KeyValueStore, Look, MemoryStore, request_key
+from tailrace.joiner.store import KeyValueStore, Timer, request_key
 
 KEYS = [request_key("m", b"%d" % number) for number in range(5)]
 
 
-def look(time: int, key: bytes) -> Look:
-    return Look(time, digest(key), key)
+def timer(time: int, key: bytes) -> Timer:
+    return Timer(time, digest(key), key)
 
 
 @pytest.fixture(params=["rocks", "memory"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], KeyValueStore]:
-    return MemoryStore if request.param == "memory" else lambda: RocksStore(tmp_path / "store")
+    return MemoryKeyValueStore if request.param == "memory" else lambda: RocksStore(tmp_path / "store")
 
 
 def test_what_was_written_is_there_until_it_is_deleted(make: Callable[[], KeyValueStore]) -> None:
@@ -40,20 +41,20 @@ def test_what_was_written_is_there_until_it_is_deleted(make: Callable[[], KeyVal
 def test_looks_come_by_time_from_the_first_up_to_the_last(make: Callable[[], KeyValueStore]) -> None:
     store = make()
     times = [-5, 0, 3, 3, 10**15, -(10**15)]
-    looks = [look(time, KEYS[at % 4]) for at, time in enumerate(times)]
-    store.write(dict.fromkeys([one.key() for one in looks], b"") | {KEYS[0]: b"x"}, [])
-    in_order = sorted(looks)
-    assert list(store.looks((-5, 0), (4, 0))) == in_order[1:5]
+    timers = [timer(time, KEYS[at % 4]) for at, time in enumerate(times)]
+    store.write(dict.fromkeys([one.key() for one in timers], b"") | {KEYS[0]: b"x"}, [])
+    in_order = sorted(timers)
+    assert list(store.timers((-5, 0), (4, 0))) == in_order[1:5]
     first, second = in_order[3:5]
-    assert list(store.looks(first.spot, second.spot)) == [first]
-    assert list(store.looks((-(1 << 62), 0), (1 << 62, 0))) == in_order
-    store.write({}, [looks[1].key()])
-    assert list(store.looks((-1, 0), (3, 0))) == []
+    assert list(store.timers(first.spot, second.spot)) == [first]
+    assert list(store.timers((-(1 << 62), 0), (1 << 62, 0))) == in_order
+    store.write({}, [timers[1].key()])
+    assert list(store.timers((-1, 0), (3, 0))) == []
     store.close()
 
 
 keys = st.sampled_from(KEYS) | st.builds(
-    lambda time, key: look(time, key).key(), st.integers(-9, 9), st.sampled_from(KEYS)
+    lambda time, key: timer(time, key).key(), st.integers(-9, 9), st.sampled_from(KEYS)
 )
 steps = st.lists(st.tuples(st.dictionaries(keys, st.binary()), st.lists(keys, max_size=3)), max_size=8)
 
@@ -63,13 +64,13 @@ steps = st.lists(st.tuples(st.dictionaries(keys, st.binary()), st.lists(keys, ma
 def test_both_end_alike(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[dict[bytes, bytes], list[bytes]]]
 ) -> None:
-    rocks, memory = RocksStore(tmp_path_factory.mktemp("both") / "store"), MemoryStore()
+    rocks, memory = RocksStore(tmp_path_factory.mktemp("both") / "store"), MemoryKeyValueStore()
     for puts, deletes in steps:
         for store in (rocks, memory):
             store.write(puts, deletes)
     assert rocks.get_many(KEYS) == memory.get_many(KEYS)
     for begin, end in (((-10, 0), (10, 0)), ((-3, 1 << 50), (4, 1 << 55)), ((2, 0), (2, 0))):
-        assert list(rocks.looks(begin, end)) == list(memory.looks(begin, end))
+        assert list(rocks.timers(begin, end)) == list(memory.timers(begin, end))
     rocks.close()
 
 

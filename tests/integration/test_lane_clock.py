@@ -16,7 +16,7 @@ from tailrace.clock.loop import ClockLoop
 from tailrace.clock.silence import SILENT_MS
 from tailrace.connection import Connection
 from tailrace.errors import UsageError
-from tailrace.replay.claim import LaneClaim, clocks, tell
+from tailrace.replay.claim import claimed_lane, clocks, set_clock
 from tailrace.runtime.service import Service
 from tailrace.settings import Settings
 from tailrace.streaming.backends.kafka.reading import read_all
@@ -73,8 +73,8 @@ def test_silent_partitions_of_a_lane_in_wall_time_are_told_the_time_and_no_other
 ) -> None:
     wall, replayed, without = (HandmadeLane(stack, f"clock-{name}") for name in ("wall", "replayed", "none"))
     began = SystemClock().now_ms()
-    tell(stack, wall.lane.name, "wall", began)
-    tell(stack, replayed.lane.name, "replay", 0)
+    set_clock(stack, wall.lane.name, "wall", began)
+    set_clock(stack, replayed.lane.name, "replay", 0)
     inputs = [wall.lane.requests, wall.lane.labels, wall.lane.actions]
     deadline = time.monotonic() + PATIENCE_S
     while len(found := marks(stack, inputs)) < 3 * PARTITIONS or min(map(len, found.values())) < 2:
@@ -90,12 +90,12 @@ def test_silent_partitions_of_a_lane_in_wall_time_are_told_the_time_and_no_other
 
 def test_one_replay_holds_a_lane_until_it_is_over(stack: Connection) -> None:
     first, second = HandmadeLane(stack, "held-1"), HandmadeLane(stack, "held-2")
-    with LaneClaim(stack, first.lane.name):
-        with pytest.raises(UsageError, match="another replay"), LaneClaim(stack, first.lane.name):
+    with claimed_lane(stack, first.lane.name):
+        with pytest.raises(UsageError, match="another replay"), claimed_lane(stack, first.lane.name):
             pass
-        with LaneClaim(stack, second.lane.name):
+        with claimed_lane(stack, second.lane.name):
             pass
-    with LaneClaim(stack, first.lane.name):
-        tell(stack, first.lane.name, "replay", 17)
+    with claimed_lane(stack, first.lane.name):
+        set_clock(stack, first.lane.name, "replay", 17)
     clock = clocks(stack).current[first.lane.name]
     assert (clock.owner, clock.at) == ("replay", 17)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from tests.support.memory_key_value_store import MemoryKeyValueStore
 from tests.support.small_loop import LANE, SmallLoop
 
 from tailrace.contracts.state.contracts import AppliedContract
@@ -14,7 +15,6 @@ from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.partition import LanePartition
 from tailrace.joiner.partition_state import INPUTS
 from tailrace.joiner.step import StepResult
-from tailrace.joiner.store import MemoryStore
 from tailrace.streaming import watermark_records as marks
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.bounds import Budget
@@ -33,7 +33,7 @@ def partition(partitions: int = 1) -> LanePartition:
     lane = LaneContracts(MADE.lane, MADE.codec)
     applied = AppliedContract(contract.model, 1, contract.digest, contract.resolved_json, "", "", 0)
     lane.take(JoiningPlan(applied, MADE.codec, MADE.registry))
-    return LanePartition(lane, 0, partitions, MemoryStore(), {name: Committed(0) for name in INPUTS})
+    return LanePartition(lane, 0, partitions, MemoryKeyValueStore(), {name: Committed(0) for name in INPUTS})
 
 
 def appended(records: Sequence[Record], at: int = NOW, start: int = 0) -> list[Message]:
@@ -54,10 +54,10 @@ def test_a_mark_of_tomorrow_moves_no_clock_of_the_joiner(name: str) -> None:
     ahead = [mark(topic, 0, NOW + DAY), mark(topic, 0, NOW + SKEW + LATENESS + 1)]
     result = take(own, **{name: appended(ahead)})
     assert [letter.code for letter in result.letters] == ["event-time-ahead"] * 2
-    assert result.standing.clocks[name] < 0
+    assert result.state.stream_times[name] < 0
     result = take(own, **{name: appended([mark(topic, 0, NOW + SKEW + LATENESS)], start=2)})
     assert result.letters == []
-    assert result.standing.clocks[name] == NOW + SKEW + LATENESS
+    assert result.state.stream_times[name] == NOW + SKEW + LATENESS
 
 
 def test_joining_goes_on_after_a_mark_of_tomorrow() -> None:
@@ -78,14 +78,14 @@ def test_a_forwarded_mark_of_no_other_partition_is_none(stream: str | None) -> N
     own = partition(2)
     result = take(own, rekeyed=appended([mark("credit.rekeyed", 0, NOW, stream=stream)]))
     assert [letter.code for letter in result.letters] == ["unknown-stream"]
-    assert result.standing.others == {}
+    assert result.state.others == {}
 
 
 def test_a_forwarded_mark_of_tomorrow_is_none() -> None:
     own = partition(2)
     result = take(own, rekeyed=appended([mark("credit.rekeyed", 0, NOW + DAY, stream="labels/1")]))
     assert [letter.code for letter in result.letters] == ["event-time-ahead"]
-    assert result.standing.others == {}
+    assert result.state.others == {}
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_prediction_of_a_time_or_place_that_cannot_be_is_a_dead_letter(field: 
         assert [letter.code for letter in result.letters] == [
             "event-time-ahead" if field == "time" else "wrong-source"
         ]
-        assert result.standing.sources == {}
+        assert result.state.sources == {}
 
 
 def test_marks_of_tomorrow_close_no_window() -> None:

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import pytest
 from tests.support.joining_oracle import World, expected
+from tests.support.memory_key_value_store import MemoryKeyValueStore
 from tests.support.simulation import Scenario, drained, simulate
 
 from tailrace.errors import StateLost
 from tailrace.joiner import partition as joiner_partition
 from tailrace.joiner.processor import JoiningProcessor
-from tailrace.joiner.store import MemoryStore
 from tailrace.streaming import dead_letters
 from tailrace.streaming.backends.memory.log import MemoryLog
 from tailrace.streaming.bounds import STEP
@@ -69,7 +69,7 @@ class JoinerScenario(Scenario):
         self.answered = {shadow: [0] * self.partitions for shadow in (False, True)}
         # Of what is due, a step may do all, or a few.
         self.bounds = STEP._replace(records=rng.choice([STEP.records, 1, 2, 5]))
-        self.disks: dict[tuple[str, int], list[MemoryStore]] = defaultdict(list)
+        self.disks: dict[tuple[str, int], list[MemoryKeyValueStore]] = defaultdict(list)
         log.create_topic("tailrace.contracts")
         for suffix in (*INPUTS, "rekeyed", "outcomes", "dead-letters"):
             log.create_topic(f"credit.{suffix}", self.partitions)
@@ -193,17 +193,17 @@ class JoinerScenario(Scenario):
             self.bounds,
         )
 
-    def _open(self, lane: str, number: int) -> MemoryStore:
+    def _open(self, lane: str, number: int) -> MemoryKeyValueStore:
         """An empty store, or one as an earlier owner left it, perhaps long ago."""
         disks = self.disks[lane, number]
         store = self._store()
         if disks and self.rng.random() < 0.6:
-            MemoryStore.write(store, self.rng.choice(disks[-3:]).content, ())
+            MemoryKeyValueStore.write(store, self.rng.choice(disks[-3:]).content, ())
         disks.append(store)
         return store
 
-    def _store(self) -> MemoryStore:
-        return MemoryStore()
+    def _store(self) -> MemoryKeyValueStore:
+        return MemoryKeyValueStore()
 
     def done(self, log: MemoryLog) -> bool:
         topics = [f"credit.{suffix}" for suffix in (*INPUTS, "rekeyed")]
@@ -215,17 +215,17 @@ class JoinerScenario(Scenario):
 
     def check(self, log: MemoryLog) -> None:
         outcomes, letters = expected(self._world(log))
-        found: dict[str, dict[str, Any]] = {}
+        by_id: dict[str, dict[str, Any]] = {}
         for message in log.messages("credit.outcomes"):
             if mark_time(message) is None:
                 outcome = flat(self.made.outcome(message)) | {"partition": message.partition()}
-                assert outcome["outcome_id"] not in found, "an outcome twice"
-                found[outcome["outcome_id"]] = outcome
+                assert outcome["outcome_id"] not in by_id, "an outcome twice"
+                by_id[outcome["outcome_id"]] = outcome
                 assert message.key() == self.made.outcome(message)["prediction"]["key"].encode()
-        told = [dead_letters.parse(message) for message in log.messages("credit.dead-letters")]
-        assert sorted((str(letter.source), letter.code) for letter in told) == sorted(letters)
-        assert found == outcomes
-        for letter in told:
+        dead = [dead_letters.parse(message) for message in log.messages("credit.dead-letters")]
+        assert sorted((str(letter.source), letter.code) for letter in dead) == sorted(letters)
+        assert by_id == outcomes
+        for letter in dead:
             self._check_letter(log, letter)
         self._check_marks(log)
 
@@ -257,20 +257,20 @@ class JoinerScenario(Scenario):
     def _check_marks(self, log: MemoryLog) -> None:
         """What a mark rules out does not come after it."""
         for partition in range(self.partitions):
-            said: dict[str, int] = defaultdict(lambda: -(10**18))
+            watermarks: dict[str, int] = defaultdict(lambda: -(10**18))
             for message in log.messages("credit.outcomes", partition):
                 time = mark_time(message)
                 if time is not None:
                     stream = mark_stream(message) or ""
-                    said[stream] = max(said[stream], time)
+                    watermarks[stream] = max(watermarks[stream], time)
                     continue
                 outcome = self.made.outcome(message)
                 shadow = outcome["prediction"]["role"] == "shadow"
-                assert outcome["known_at"] >= said["shadow-predictions" if shadow else "predictions"]
+                assert outcome["known_at"] >= watermarks["shadow-predictions" if shadow else "predictions"]
             clock = max(map(self._time, log.messages("credit.predictions", partition)), default=None)
             marks = [self._final(log, "labels"), self._final(log, "actions")]
             if clock is not None and None not in marks:
-                assert said["predictions"] == min(clock, *(m for m in marks if m is not None))
+                assert watermarks["predictions"] == min(clock, *(m for m in marks if m is not None))
 
     def _time(self, message: Message) -> int:
         time = mark_time(message)
@@ -278,14 +278,14 @@ class JoinerScenario(Scenario):
 
     def _final(self, log: MemoryLog, suffix: str) -> int | None:
         """The least final clock of the partitions, where all have one."""
-        found = []
+        last = []
         for partition in range(self.partitions):
             messages = log.messages(f"credit.{suffix}", partition)
             times = [time for message in messages if (time := mark_time(message)) is not None]
             if not times or times[-1] != self.now:
                 return None
-            found.append(times[-1])
-        return None if self._ahead(log, suffix) else min(found)
+            last.append(times[-1])
+        return None if self._ahead(log, suffix) else min(last)
 
     def _ahead(self, log: MemoryLog, suffix: str) -> bool:
         """Whether a truth is later than the final mark."""
@@ -302,8 +302,8 @@ def flat(outcome: dict[str, Any]) -> dict[str, Any]:
     """What the joiner decides of an outcome, as the oracle has it."""
 
     def source(name: str) -> str | None:
-        found = outcome[name]
-        return found and "{topic}/{partition}/{offset}".format(**found)
+        place = outcome[name]
+        return place and "{topic}/{partition}/{offset}".format(**place)
 
     before = outcome["before"]
     return {
@@ -336,7 +336,7 @@ class PausingScenario(JoinerScenario):
         return True
 
 
-class DamagedStore(MemoryStore):
+class DamagedStore(MemoryKeyValueStore):
     """A store that turns out to be damaged now and then, whatever is asked of it."""
 
     def __init__(self, scenario: DamagedScenario) -> None:
@@ -356,9 +356,9 @@ class DamagedStore(MemoryStore):
         self._look_at_the_sums()
         return super().get_many(keys)
 
-    def looks(self, begin: int, end: int) -> list[tuple[bytes, bytes]]:
+    def timers(self, begin: int, end: int) -> list[tuple[bytes, bytes]]:
         self._look_at_the_sums()
-        return super().looks(begin, end)
+        return super().timers(begin, end)
 
     def write(self, puts: Mapping[bytes, bytes], deletes: Collection[bytes]) -> None:
         self._look_at_the_sums()
@@ -374,7 +374,7 @@ class DamagedScenario(JoinerScenario):
         self.damage = 0.0
         super().finish(log, rng)
 
-    def _store(self) -> MemoryStore:
+    def _store(self) -> MemoryKeyValueStore:
         return DamagedStore(self)
 
 
@@ -387,5 +387,5 @@ def test_damaged_stores_change_nothing() -> None:
 
 
 def test_reading_pauses_where_too_much_waits_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joiner_partition, "MOST_HELD", 5)
+    monkeypatch.setattr(joiner_partition, "MOST_PENDING", 5)
     simulate(PausingScenario, 30)

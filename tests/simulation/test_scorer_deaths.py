@@ -34,7 +34,7 @@ READER = prediction_schema(WITHOUT)
 ALWAYS, SOMETIMES, KILLER = 5, 6, 4.5
 """A version that kills whenever it is asked, one that does so on some rows, and what these rows have."""
 
-TOLD: Counter[int] = Counter()
+ALERTED: Counter[int] = Counter()
 """How often each version was quarantined, over all schedules."""
 
 
@@ -117,8 +117,8 @@ class DeadlyScenario(Scenario):
             answers = state["champion"] if event["role"] == "champion" else state["canary"]["version"]
             assert event["version"] == answers
             self._check_who(x, event, state)
-        told = [self.publisher.control.decode("Alert", m.value()) for m in log.messages(lanes.ALERTS)]
-        TOLD.update(alert["version"] for alert in told if alert["kind"] == "version-quarantined")
+        alerts = [self.publisher.control.decode("Alert", m.value()) for m in log.messages(lanes.ALERTS)]
+        ALERTED.update(alert["version"] for alert in alerts if alert["kind"] == "version-quarantined")
 
     def _check_who(self, x: float, event: dict[str, Any], state: dict[str, Any]) -> None:
         version = event["version"]
@@ -139,7 +139,7 @@ class DeadlyScenario(Scenario):
 
 def test_versions_that_kill_are_found_out_and_no_request_is_lost() -> None:
     simulate(DeadlyScenario, 60, long=1_000)
-    if len(TOLD) > 1:  # all schedules, not one by its seed
-        assert min(TOLD[ALWAYS], TOLD[SOMETIMES]) > 5
+    if len(ALERTED) > 1:  # all schedules, not one by its seed
+        assert min(ALERTED[ALWAYS], ALERTED[SOMETIMES]) > 5
         # Processes die of other things too, and now and then twice in a row.
-        assert sum(count for version, count in TOLD.items() if version not in (ALWAYS, SOMETIMES)) <= 2
+        assert sum(count for version, count in ALERTED.items() if version not in (ALWAYS, SOMETIMES)) <= 2

@@ -255,12 +255,12 @@ class ScorerScenario(Scenario):
         self._check_marks(log)
 
     def _answers(self, log: MemoryLog) -> dict[RecordRef, list[dict[str, Any]]]:
-        found: dict[RecordRef, list[dict[str, Any]]] = defaultdict(list)
+        by_source: dict[RecordRef, list[dict[str, Any]]] = defaultdict(list)
         for message in log.messages(self.output):
             if mark_time(message) is None:
                 event = CODEC.decode(message.value(), READER).record
-                found[RecordRef(**event["source"])].append(event)
-        return dict(found)
+                by_source[RecordRef(**event["source"])].append(event)
+        return dict(by_source)
 
     def _check_event(self, source: RecordRef, x: float, event: dict[str, Any]) -> None:
         version = event["version"]
@@ -278,8 +278,8 @@ class ScorerScenario(Scenario):
         cause = "off" if off else "quarantined" if suspected else "model" if instead else None
         assert event["served_cause"] == cause
         if instead and x <= 0:
-            said = (event["served_by"], event["score"], event["predicted_class"], event["action"])
-            assert said == ("person", None, None, "refer")
+            answer = (event["served_by"], event["score"], event["predicted_class"], event["action"])
+            assert answer == ("person", None, None, "refer")
         else:
             assert event["served_by"] == ("rule" if instead else "model")
             score = 0.25 if instead else 0.5 + x * version / 100
@@ -299,9 +299,9 @@ class ScorerScenario(Scenario):
 
     def _check_route(self, source: RecordRef, state: dict[str, Any], event: dict[str, Any]) -> None:
         """The version in whose stretch the key lies answers, and the champion where that is nobody's."""
-        said = (event["version"], event["role"], event["arm"], pytest.approx(event["arm_propensity"]))
+        routed = (event["version"], event["role"], event["arm"], pytest.approx(event["arm_propensity"]))
         if state["off"]:
-            assert said == (state["champion"], "champion", None, 1.0)
+            assert routed == (state["champion"], "champion", None, 1.0)
             return
         (at,) = key_positions([(event["request"]["request_id"] or str(source)).encode()], state["salt"])
         taken = sum(width for *_, width in state["slots"])
@@ -312,16 +312,16 @@ class ScorerScenario(Scenario):
                 break
         doubtful = {v: width for v, _, role, _, width in state["slots"] if role == "arm" and v >= BROKEN}
         if not doubtful:
-            assert said == expected
+            assert routed == expected
             return
         # The champion answers for arms that this instance refuses, and for nobody else.
         refused = doubtful if event["role"] == "champion" else doubtful.keys() & {BROKEN}
         if expected[0] in refused or expected[1] == "champion":
-            assert said[:3] == (state["champion"], "champion", None)
-            chances = [1 - taken + sum(some) for some in ([doubtful.get(BROKEN, 0.0)], doubtful.values())]
+            assert routed[:3] == (state["champion"], "champion", None)
+            chances = [1 - taken + sum(likely) for likely in ([doubtful.get(BROKEN, 0.0)], doubtful.values())]
             assert event["arm_propensity"] in [pytest.approx(chance) for chance in chances]
         else:
-            assert said == expected
+            assert routed == expected
 
     def _check_revisions(self, answers: dict[RecordRef, list[dict[str, Any]]]) -> None:
         last: dict[int, int] = {}
@@ -338,15 +338,15 @@ class ScorerScenario(Scenario):
             assert [time for time in times if time < FAR] == fed
             # Requests have no event time of their own: each time at which one was appended is told, to the hour.
             asked = [m.timestamp()[1] for m in log.messages("credit.requests", partition) if m.value()]
-            told = {time - time % HOUR for time in asked}
-            assert {time for time in times if time >= FAR} == told
+            hours = {time - time % HOUR for time in asked}
+            assert {time for time in times if time >= FAR} == hours
         # Requests with a key are answered in the partition that they came in, in their order, marks among
         # them.
         for partition in range(self.partitions):
             asked = [self._name(m) for m in log.messages("credit.requests", partition)]
             order = {name: at for at, name in enumerate(asked)}
-            told = [self._name(m) for m in log.messages(self.output, partition)]
-            places = [order[name] for name in told if name in order]
+            names = [self._name(m) for m in log.messages(self.output, partition)]
+            places = [order[name] for name in names if name in order]
             assert places == sorted(places)
 
     def _name(self, message: Message) -> object:

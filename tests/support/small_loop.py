@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tests.support import drifting
 from tests.support.encoding_store import EncodingClient, typed_store
+from tests.support.memory_key_value_store import MemoryKeyValueStore
 from tests.support.reports import alert
 from tests.support.scoring import NOW, Publisher
 from tests.support.simulation import Process, quarantine
@@ -22,7 +23,6 @@ from tailrace.contracts.state.lane_clocks import LaneClock, record_of
 from tailrace.drift.windows import DriftWindows
 from tailrace.evaluator.windows import PerformanceWindows
 from tailrace.joiner.processor import JoiningProcessor
-from tailrace.joiner.store import MemoryStore
 from tailrace.models.columns import Array, Columns
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
@@ -177,7 +177,7 @@ class SmallLoop:
         if name == "joiner":
             return JoiningProcessor(
                 by,
-                lambda lane, number: MemoryStore(),
+                lambda lane, number: MemoryKeyValueStore(),
                 self._partitions,
                 lambda: self._control((lanes.CONTRACTS,)),
             )

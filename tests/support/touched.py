@@ -12,7 +12,7 @@ import fastavro
 from tailrace.avro.codec import HEADER, Codec, read_schema_id
 from tailrace.avro.strict_types import plain
 from tailrace.errors import BadRecord
-from tailrace.joiner.repartition import Forwarded
+from tailrace.joiner.repartition import Origin
 from tailrace.streaming import dead_letters
 from tailrace.streaming.records import Message, RecordRef
 
@@ -47,7 +47,7 @@ class Touched:
         if message is None:
             return said
         with suppress(BadRecord):
-            said.add(RecordRef(*Forwarded.of(message)[:3]))
+            said.add(RecordRef(*Origin.of(message)[:3]))
         with suppress(ValueError):
             said.add(dead_letters.parse(message).source)
         with suppress(BadRecord):

@@ -124,7 +124,7 @@ def clock(
     """
     from tailrace.contracts.state.fold_topics import contract_in_force
     from tailrace.contracts.state.lane_clocks import WALL
-    from tailrace.replay.claim import LaneClaim, clocks, tell
+    from tailrace.replay.claim import claimed_lane, clocks, set_clock
 
     if owner not in (None, WALL):
         raise UsageError(f"{owner!r} cannot be given the clock: `wall`, or a replay takes it by itself")
@@ -133,8 +133,8 @@ def clock(
     if owner is None:
         found = clocks(where_is).current.get(lane)
     else:
-        with LaneClaim(where_is, lane):
-            found = tell(where_is, lane, WALL, int(time.time() * 1000))
+        with claimed_lane(where_is, lane):
+            found = set_clock(where_is, lane, WALL, int(time.time() * 1000))
     emit({"lane": lane, **(found._asdict() if found else {"owner": None, "by": None, "at": None})}, as_json)
 
 

@@ -116,10 +116,9 @@ class ClickHouse:
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> QueryResult:
         """Runs a query that only reads; ``{name:Type}`` in it takes the parameter's value. Times know their zone."""
-        with self._errors():
-            given = dict(parameters or {})
-            result = self._do(lambda client: client.query(sql, parameters=given, settings={"readonly": 2}))
-            return QueryResult(tuple(result.column_names), result.result_rows)
+        values = dict(parameters or {})
+        result = self._do(lambda client: client.query(sql, parameters=values, settings={"readonly": 2}))
+        return QueryResult(tuple(result.column_names), result.result_rows)
 
     def select(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """`query`, each row as a mapping."""
@@ -128,33 +127,24 @@ class ClickHouse:
 
     def command(self, sql: str) -> None:
         """Runs a statement that gives nothing back."""
-        with self._errors():
-            self._do(lambda client: client.command(sql))
+        self._do(lambda client: client.command(sql))
 
     def create_database(self) -> None:
-        with self._errors():
-            statement = f"CREATE DATABASE IF NOT EXISTS {quoted(self.database)}"
-            self._do(lambda client: client.command(statement, use_database=False))
+        statement = f"CREATE DATABASE IF NOT EXISTS {quoted(self.database)}"
+        self._do(lambda client: client.command(statement, use_database=False))
 
     def has_database(self) -> bool:
-        statement = "SELECT count() FROM system.databases WHERE name = {name:String}"
-        with self._errors():
-            return bool(
-                self._do(
-                    lambda client: client.command(
-                        statement, parameters={"name": self.database}, use_database=False
-                    )
-                )
-            )
+        sql, name = "SELECT count() FROM system.databases WHERE name = {name:String}", {"name": self.database}
+        return bool(self._do(lambda client: client.command(sql, parameters=name, use_database=False)))
 
     def columns(self, table: str) -> dict[str, str]:
         """The table's columns and their types, in order; empty where there is no such table."""
-        found = self.query(
+        columns = self.query(
             "SELECT name, type FROM system.columns"
             " WHERE database = {database:String} AND table = {table:String} ORDER BY position",
             {"database": self.database, "table": table},
         )
-        return dict(found.rows)
+        return dict(columns.rows)
 
     def insert(
         self, table: str, columns: Mapping[str, Sequence[Any]], types: Mapping[str, str], token: str
@@ -168,46 +158,41 @@ class ClickHouse:
             types: the type of each column, as `columns` gives it.
         """
         names = list(columns)
-        with self._errors():
-            self._do(
-                lambda client: client.insert(
-                    quoted(table),
-                    [columns[name] for name in names],
-                    column_names=names,
-                    column_type_names=[types[name] for name in names],
-                    column_oriented=True,
-                    settings={
-                        "insert_deduplication_token": token,
-                        "insert_deduplicate": 1,
-                        "async_insert": 0,
-                    },
-                )
+        settings = {"insert_deduplication_token": token, "insert_deduplicate": 1, "async_insert": 0}
+        self._do(
+            lambda client: client.insert(
+                quoted(table),
+                [columns[name] for name in names],
+                column_names=names,
+                column_type_names=[types[name] for name in names],
+                column_oriented=True,
+                settings=settings,
             )
+        )
 
     def last_offset(self, table: str, topic: str, partition: int) -> int:
         """The largest offset of a partition's records that have a row in the table; -1 where none has."""
-        found = self.query(
+        newest = self.query(
             f"SELECT max(toInt64(_offset)), count() FROM {quoted(table)}"  # noqa: S608
             " WHERE _topic = {topic:String} AND _partition = {partition:UInt32}",
             {"topic": topic, "partition": partition},
         )
-        ((last, rows),) = found.rows
+        ((last, rows),) = newest.rows
         return int(last) if rows else -1
 
     def offsets(self, table: str, topic: str, partition: int, start: int, end: int) -> set[int]:
         """The offsets from ``start`` up to ``end`` whose records have a row in the table."""
-        found = self.query(
+        offsets = self.query(
             f"SELECT DISTINCT _offset FROM {quoted(table)} WHERE _topic = {{topic:String}}"  # noqa: S608
             " AND _partition = {partition:UInt32} AND _offset >= {start:UInt64} AND _offset < {end:UInt64}",
             {"topic": topic, "partition": partition, "start": start, "end": end},
         )
-        return {int(offset) for (offset,) in found.rows}
+        return {int(offset) for (offset,) in offsets.rows}
 
     def damaged_parts(self, table: str) -> list[str]:
         """The names of the table's parts of which a file does not have its sum; all files are read."""
-        with self._errors():
-            statement = f"CHECK TABLE {quoted(table)} SETTINGS check_query_single_value_result = 0"
-            answer = self._do(lambda client: client.command(statement))
+        statement = f"CHECK TABLE {quoted(table)} SETTINGS check_query_single_value_result = 0"
+        answer = self._do(lambda client: client.command(statement))
         # The client takes CHECK for a command: it splits what comes at tabs alone.
         text = "\t".join(answer) if isinstance(answer, list) else str(answer)
         lines = [line.split("\t") for line in text.split("\n")]
@@ -215,11 +200,11 @@ class ClickHouse:
 
     def is_replicated(self, table: str) -> bool:
         """Whether the table's blocks and their tokens are kept together, by a Keeper."""
-        found = self.query(
+        engines = self.query(
             "SELECT engine FROM system.tables WHERE database = {database:String} AND name = {table:String}",
             {"table": table, "database": self.database},
         )
-        return any(engine.startswith(("Replicated", "Shared")) for (engine,) in found.rows)
+        return any(engine.startswith(("Replicated", "Shared")) for (engine,) in engines.rows)
 
     def close(self) -> None:
         if self._made is not None:
@@ -230,14 +215,15 @@ class ClickHouse:
         """Makes a call, and once more where what is sent to be let in has been renewed meanwhile."""
         from clickhouse_connect.driver.exceptions import Error
 
-        sent = self._login or login(self._auth)
-        try:
+        with self._errors():
+            sent = self._login or login(self._auth)
+            try:
+                return call(self._client)
+            except Error as error:
+                if error.code != _AUTHENTICATION_FAILED or login(self._auth) == sent:
+                    raise
+            self._made = None  # and not closed: another thread may be using it
             return call(self._client)
-        except Error as error:
-            if error.code != _AUTHENTICATION_FAILED or login(self._auth) == sent:
-                raise
-        self._made = None  # and not closed: another thread may be using it
-        return call(self._client)
 
     @property
     def _client(self) -> Any:

@@ -42,10 +42,9 @@ def lacking(clickhouse: ClickHouse, tables: Collection[str] = ()) -> dict[str, s
     if not clickhouse.has_database():
         return dict.fromkeys(tables, GONE)
     comments = _comments(clickhouse)
+    again = [table for table, comment in comments.items() if comment == LOST]
     lacks = {table: GONE for table in tables if table not in comments}
-    lacks |= {
-        table: "it was gone and is made again" for table, comment in comments.items() if comment == LOST
-    }
+    lacks |= dict.fromkeys(again, "it was gone and is made again")
     for table, parts, last in clickhouse.query(
         "SELECT table, count(), toString(max(modification_time), 'UTC') FROM system.detached_parts"
         " WHERE database = {database:String} AND startsWith(coalesce(reason, ''), 'broken') GROUP BY table",
@@ -74,9 +73,5 @@ def _others(tables: Collection[str]) -> str:
 
 
 def _comments(clickhouse: ClickHouse) -> dict[str, str]:
-    return dict(
-        clickhouse.query(
-            "SELECT name, comment FROM system.tables WHERE database = {database:String}",
-            {"database": clickhouse.database},
-        ).rows
-    )
+    sql = "SELECT name, comment FROM system.tables WHERE database = {database:String}"
+    return dict(clickhouse.query(sql, {"database": clickhouse.database}).rows)

@@ -64,11 +64,11 @@ def read_migrations(folder: Path | None = None) -> list[Migration]:
             could not be run again.
     """
     folder = folder or data_dir("schemas", "clickhouse")
-    found = [_read(path) for path in sorted(folder.glob("*.sql"))]
-    if [migration.version for migration in found] != list(range(1, len(found) + 1)):
-        names = ", ".join(migration.name for migration in found)
+    migrations = [_read(path) for path in sorted(folder.glob("*.sql"))]
+    if [migration.version for migration in migrations] != list(range(1, len(migrations) + 1)):
+        names = ", ".join(migration.name for migration in migrations)
         raise MigrationError(f"the migrations in {folder} are not numbered 0001, 0002, and so on: {names}")
-    return found
+    return migrations
 
 
 def migrate(
@@ -107,11 +107,11 @@ def migrate(
                 f"{known[version].name} has changed since it was applied to ClickHouse's database "
                 f"{clickhouse.database}: put it back as it was, and add what is new as a new file"
             )
-    missing = _missing(clickhouse, migrations)
+    present = names_of_tables(clickhouse)
     gone = {
         name
         for migration in migrations
-        for name in _made_by(migration) & missing
+        for name in _made_by(migration) - present
         if migration.version in applied or _had_rows(name, stored)
     }
     if gone:
@@ -131,18 +131,11 @@ def migrate(
 
 def tables_of(migrations: Sequence[Migration]) -> set[str]:
     """The tables that migrations make, without the views."""
-    statements = [statement for migration in migrations for statement in migration.statements]
-    return {made[1] for statement in statements if (made := _TABLE_MADE.match(statement))}
+    return {name for migration in migrations for name in _made_by(migration, _TABLE_MADE)}
 
 
-def _missing(clickhouse: ClickHouse, migrations: Sequence[Migration]) -> set[str]:
-    """What migrations make and is not there."""
-    made = {name for migration in migrations for name in _made_by(migration)}
-    return made - names_of_tables(clickhouse)
-
-
-def _made_by(migration: Migration) -> set[str]:
-    return {made[1] for statement in migration.statements if (made := _MADE.match(statement))}
+def _made_by(migration: Migration, pattern: re.Pattern[str] = _MADE) -> set[str]:
+    return {made[1] for statement in migration.statements if (made := pattern.match(statement))}
 
 
 def _had_rows(table: str, stored: Callable[[str], bool]) -> bool:
@@ -175,12 +168,8 @@ def _read(path: Path) -> Migration:
                 f"{path.name} has a statement that cannot be run again without harm: {statement[:60]!r}; "
                 "create with IF NOT EXISTS, add columns, drop nothing"
             )
-    return Migration(
-        int(named.group(1)),
-        path.name.removesuffix(".sql"),
-        hashlib.sha256(text.encode()).hexdigest(),
-        statements,
-    )
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    return Migration(int(named.group(1)), path.name.removesuffix(".sql"), checksum, statements)
 
 
 def split(text: str) -> list[str]:

@@ -130,9 +130,8 @@ def ensure_tables(
     tables = model_tables(contract)
     done = []
     for topic, schema in lane_schemas(contract).items():
-        table = tables[topic]
-        there = {} if table in absent else store.columns(table)
-        done += _ensure(store, table, there, columns_of(schema, few), partial(stored, topic))
+        existing: dict[str, str] | None = {} if tables[topic] in absent else None
+        done += ensure_table(store, tables[topic], columns_of(schema, few), partial(stored, topic), existing)
     return done
 
 
@@ -148,27 +147,23 @@ def few_values_of(contract: ModelContract) -> set[str]:
 
 
 def ensure_table(
-    store: RowStore, table: str, columns: Sequence[TableColumn], stored: Callable[[], bool] = lambda: False
+    store: RowStore,
+    table: str,
+    columns: Sequence[TableColumn],
+    stored: Callable[[], bool] = lambda: False,
+    existing: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Creates a table with these columns, or adds those that it lacks. Gives back what was run.
 
     Args:
         stored: whether records for it had been stored; asked where it is created.
+        existing: the table's columns with their types, where they are known.
 
     Raises:
         TableConflict: a column is there with another type.
     """
-    return _ensure(store, table, store.columns(table), columns, stored)
-
-
-def _ensure(
-    store: RowStore,
-    table: str,
-    there: Mapping[str, str],
-    columns: Sequence[TableColumn],
-    stored: Callable[[], bool],
-) -> list[str]:
-    if not there:
+    existing = store.columns(table) if existing is None else existing
+    if not existing:
         statement = create_table(table, columns)
         if stored():
             statement = marked_lost(statement)
@@ -178,18 +173,17 @@ def _ensure(
         store.command(statement)
         return [statement]
     for column in columns:
-        if column.name in there and not fits(column.type, there[column.name]):
+        if column.name in existing and not fits(column.type, existing[column.name]):
             raise TableConflict(
-                f"ClickHouse's {table}.{column.name} is {there[column.name]}, and {column.type} is needed: "
+                f"ClickHouse's {table}.{column.name} is {existing[column.name]}, and {column.type} is needed: "
                 "give the field another name, or have whoever administers ClickHouse run "
                 f"ALTER TABLE {table} DROP COLUMN {column.name} (the ClickHouse of `tailrace up` lets nobody)"
             )
-    missing = [column for column in columns if column.name not in there]
+    missing = [f"{quoted(column.name)} {column.type}" for column in columns if column.name not in existing]
     if not missing:
         return []
-    statement = f"ALTER TABLE {quoted(table)} " + ", ".join(
-        f"ADD COLUMN IF NOT EXISTS {quoted(column.name)} {column.type}" for column in missing
-    )
+    additions = ", ".join(f"ADD COLUMN IF NOT EXISTS {column}" for column in missing)
+    statement = f"ALTER TABLE {quoted(table)} {additions}"
     store.command(statement)
     return [statement]
 
@@ -222,12 +216,12 @@ def columns_of(schema: AvroSchema, few_values: Iterable[str] = ()) -> list[Table
                 inner, inside = kind, (*path, name)
                 continue
             prefix = _prefix(path, name, kind)
-            found = _columns(name, kind, (*path, name), few)
-            while any(column.name in taken for column in found):
+            own = _columns(name, kind, (*path, name), few)
+            while any(column.name in taken for column in own):
                 name = prefix + name
-                found = _columns(name, kind, (*path, field["name"]), few)
-            columns += found
-            taken |= {column.name for column in found}
+                own = _columns(name, kind, (*path, field["name"]), few)
+            columns += own
+            taken |= {column.name for column in own}
         record, path = inner, inside
     return columns
 
@@ -245,26 +239,23 @@ def _prefix(path: tuple[str, ...], name: str, kind: Any) -> str:
 
 def _named_records(schema: Any, namespace: str = "") -> dict[str, Any]:
     """The records that a schema defines, by full name: it spells each out once and names it from then on."""
-    if isinstance(schema, list):
-        return {name: found for each in schema for name, found in _named_records(each, namespace).items()}
-    if not isinstance(schema, dict):
-        return {}
-    found: dict[str, Any] = {}
-    if schema["type"] == "record":
-        namespace = schema.get("namespace", namespace)
-        found[f"{namespace}.{schema['name']}".removeprefix(".")] = schema
-    for inner in (schema["type"], schema.get("items"), schema.get("values")):
-        found |= _named_records(inner, namespace)
-    for field in schema.get("fields", ()):
-        found |= _named_records(field["type"], namespace)
-    return found
+    records: dict[str, Any] = {}
+    inner = schema if isinstance(schema, list) else []
+    if isinstance(schema, dict):
+        if schema["type"] == "record":
+            namespace = schema.get("namespace", namespace)
+            records[f"{namespace}.{schema['name']}".removeprefix(".")] = schema
+        inner = [schema["type"], schema.get("items"), schema.get("values")]
+        inner += [field["type"] for field in schema.get("fields", ())]
+    for each in inner:
+        records |= _named_records(each, namespace)
+    return records
 
 
 def _spelled_out(kind: Any, records: Mapping[str, Any]) -> Any:
     """The type with every name of a record replaced by what it names."""
     if isinstance(kind, str):
-        found = records.get(kind)
-        return kind if found is None else _spelled_out(found, records)
+        return _spelled_out(records[kind], records) if kind in records else kind
     if isinstance(kind, list):
         return [_spelled_out(branch, records) for branch in kind]
     spelled = {
@@ -276,17 +267,14 @@ def _spelled_out(kind: Any, records: Mapping[str, Any]) -> Any:
     return spelled
 
 
-def fits(wanted: str, there: str) -> bool:
-    """Whether every value of a column of type ``wanted`` can be kept in one of type ``there``."""
+def fits(wanted: str, existing: str) -> bool:
+    """Whether every value of a column of type ``wanted`` can be kept in one of type ``existing``."""
     wanted, wants_null = _bare(wanted)
-    there, has_null = _bare(there)
+    existing, has_null = _bare(existing)
     if wants_null and not has_null:
         return False
-    return wanted == there or (wanted, there) in (
-        ("Int32", "Int64"),
-        ("Int32", "Float64"),
-        ("Int64", "Float64"),
-    )
+    wider = ("Int32", "Int64"), ("Int32", "Float64"), ("Int64", "Float64")
+    return wanted == existing or (wanted, existing) in wider
 
 
 def _bare(kind: str) -> tuple[str, bool]:
@@ -314,30 +302,21 @@ def _columns(
 ) -> list[TableColumn]:
     kind, nullable = _without_null(kind)
     if isinstance(kind, dict) and kind["type"] == "record":
-        return [
-            found
-            for field in kind["fields"]
-            for found in _columns(
-                f"{name}_{field['name']}",
-                ["null", field["type"]]
-                if nullable and not isinstance(field["type"], list)
-                else field["type"],
-                (*path, field["name"]),
-                few,
-            )
-        ]
-    scalar = _scalar(kind)
+        columns = []
+        for field in kind["fields"]:
+            inner, field_name = field["type"], field["name"]
+            inner = ["null", inner] if nullable and not isinstance(inner, list) else inner
+            columns += _columns(f"{name}_{field_name}", inner, (*path, field_name), few)
+        return columns
+    scalar, get = _scalar(kind), _getter(path)
     if scalar is not None:
         wrapped = f"Nullable({scalar})" if nullable else scalar
         if scalar == "String" and kind != "bytes" and path[-1] in few:
             wrapped = f"LowCardinality({wrapped})"
-        get = _getter(path)
         return [TableColumn(name, wrapped, partial(_within, get) if scalar == TIME else get)]
-    get = _getter(path)
     if isinstance(kind, dict) and kind["type"] == "map" and (value := _element(kind["values"])):
-        return [
-            TableColumn(name, f"Map(LowCardinality(String), {value.type})", lambda record: get(record) or {})
-        ]
+        column_type = f"Map(LowCardinality(String), {value.type})"
+        return [TableColumn(name, column_type, lambda record: get(record) or {})]
     if isinstance(kind, dict) and kind["type"] == "array" and (element := _element(kind)):
         return [TableColumn(name, element.type, lambda record: element.of(get(record) or []))]
     return [TableColumn(name, "String", lambda record: json.dumps(get(record), default=repr))]

@@ -17,7 +17,7 @@ from tailrace.streaming.records import Message, RecordRef
 
 
 class Waiter:
-    """One request: its coordinates, once Kafka took it, and the answers under its key meanwhile.
+    """One request: its record reference, once Kafka took it, and the answers under its key meanwhile.
 
     The answer may be read before the delivery is reported, so both sides keep what they have until they meet.
     """
@@ -51,7 +51,7 @@ class Waiter:
             Timeout: neither came within ``timeout`` seconds.
         """
         with self._changed:
-            self._changed.wait_for(self._settled, timeout)
+            self._changed.wait_for(self._is_resolved, timeout)
             if self._failure is not None:
                 raise self._failure
             if self._source is None:
@@ -66,7 +66,7 @@ class Waiter:
                 raise answer
             return answer
 
-    def _settled(self) -> bool:
+    def _is_resolved(self) -> bool:
         return self._failure is not None or (self._source is not None and self._source in self._answers)
 
 
@@ -116,14 +116,11 @@ class AnswerReader:
                 if message is not None and message.value() is not None:
                     self._hand_out(message)
         except Exception as error:
-            failure = (
-                error
-                if isinstance(error, TailraceError)
-                else TailraceError(f"reading answers failed: {error!r}")
-            )
+            reason = f"reading answers failed: {error!r}"
+            failure = error if isinstance(error, TailraceError) else TailraceError(reason)
             with self._lock:
                 self._failure = failure
-                waiters = [w for held in self._waiting.values() for w in held]
+                waiters = [waiter for waiters in self._waiting.values() for waiter in waiters]
             for waiter in waiters:
                 waiter.failed(failure)
 

@@ -22,6 +22,7 @@ from tailrace.client.record_sender import RecordSender, delivery_failed
 from tailrace.client.records import Draft, Time
 from tailrace.connection import Connection, connect
 from tailrace.contracts.records import lanes
+from tailrace.contracts.records.record_types import AlertRecord
 from tailrace.errors import UsageError
 from tailrace.streaming.backends.kafka.reading import read_all
 from tailrace.streaming.records import RecordRef
@@ -94,7 +95,7 @@ class Client:
         request_id: str | None = None,
         event_time: Time | None = None,
     ) -> dict[str, Any]:
-        """Sends a request and waits for its prediction event, matched by the request's coordinates.
+        """Sends a request and waits for its prediction event, matched by the request's record reference.
 
         Times in the event are milliseconds since 1970.
 
@@ -129,7 +130,7 @@ class Client:
         event_time: Time | None = None,
         by: str | None = None,
     ) -> None:
-        """Sends the truth about one request, known at ``event_time`` (default: now).
+        """Sends the label of one request, known at ``event_time`` (default: now).
 
         Raises:
             UsageError: no id of the request, or a value that is none of the target's.
@@ -159,16 +160,16 @@ class Client:
     def predictions(
         self, model: str, *, shadow: bool = False, from_start: bool = False, idle: float | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Prediction events as they come, from now on or ``from_start`` of what is retained; ends after
-        ``idle`` seconds without one (default: never). The position is taken at the call, not at the first
-        ``next``."""
+        """Prediction events as they come, from now on or ``from_start`` of what is retained; ends after ``idle``
+        seconds without one (default: never). The position is taken at the call, not at the first ``next``.
+        """
         lane = self.facts(model).lane
         topic = lane.shadow_predictions if shadow else lane.predictions
         return (event for event in self._follow(topic, from_start, idle) if event["model"] == model)
 
     def alerts(
         self, model: str | None = None, *, from_start: bool = False, idle: float | None = None
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[AlertRecord]:
         """Alerts as they come, of one model or of all; otherwise as :meth:`predictions`."""
         follow = self._follow(lanes.ALERTS, from_start, idle)
         return (alert for alert in follow if model is None or alert["model"] == model)
@@ -205,15 +206,17 @@ class Client:
                 self._read_contracts()
             if model not in self._facts:
                 known = ", ".join(sorted(self._facts)) or "none yet"
-                raise UsageError(
+                reason = (
                     f"no contract of a model {model!r} is applied (known: {known}): `tailrace apply FILE`"
                 )
+                raise UsageError(reason)
             return self._facts[model]
 
     def _read_contracts(self) -> None:
         messages = read_all(self._connection, [lanes.CONTRACTS])
         values = [value for message in messages if (value := message.value()) is not None]
-        self._facts = contracts_in_force(self._codec.decode(value) for value in values)
+        contracts: list[Any] = [self._codec.decode(value) for value in values]
+        self._facts = contracts_in_force(contracts)
         self._codec.forget_schemas()
 
     def _request(
@@ -233,18 +236,16 @@ class Client:
 
     def _answers_of(self, facts: ModelFacts) -> AnswerReader:
         with self._lock:
-            if facts.lane.name not in self._answers:
-                self._answers[facts.lane.name] = AnswerReader(
-                    self._connection, facts.lane, self._codec.decode_now
-                )
-            return self._answers[facts.lane.name]
+            name = facts.lane.name
+            if name not in self._answers:
+                self._answers[name] = AnswerReader(self._connection, facts.lane, self._codec.decode_now)
+            return self._answers[name]
 
-    def _follow(self, topic: str, from_start: bool, idle: float | None) -> Iterator[dict[str, Any]]:
-        follower = kafka.Follower(
-            self._connection, [topic], kafka.at_start if from_start else kafka.at_end
-        )  # now, not at the first next()
+    def _follow(self, topic: str, from_start: bool, idle: float | None) -> Iterator[Any]:
+        start = kafka.at_start if from_start else kafka.at_end
+        follower = kafka.Follower(self._connection, [topic], start)  # now, not at the first next()
 
-        def events() -> Iterator[dict[str, Any]]:
+        def events() -> Iterator[Any]:
             try:
                 last = time.monotonic()
                 while idle is None or time.monotonic() - last < idle:

@@ -37,9 +37,9 @@ class DeliveryFailed(TailraceError):
 
     def __init__(self, reason: str, ids: list[str], unknown: Sequence[str] = ()) -> None:
         shown = ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
-        what = "send them again"
+        advice = "send them again"
         if unknown:
-            what = f"of {len(unknown)} it is not known whether Kafka has them: a request that is sent again may be "
-            what += "answered twice"
-        super().__init__(f"{len(ids)} records were not delivered ({reason}): {shown}; {what}")
+            advice = f"of {len(unknown)} it is not known whether Kafka has them: a request that is sent again may be "
+            advice += "answered twice"
+        super().__init__(f"{len(ids)} records were not delivered ({reason}): {shown}; {advice}")
         self.ids, self.unknown = ids, list(unknown)

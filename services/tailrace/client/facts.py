@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.records.record_types import ContractRecord
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,12 @@ class ModelFacts:
         )
 
 
-def contracts_in_force(records: Iterable[Mapping[str, Any]]) -> dict[str, ModelFacts]:
+def contracts_in_force(records: Iterable[ContractRecord]) -> dict[str, ModelFacts]:
     """Folds contract records, in the order of the topic: the first that follows the current revision wins."""
-    current: dict[str, Mapping[str, Any]] = {}
+    current: dict[str, ContractRecord] = {}
     for record in records:
-        held = current.get(record["model"])
-        if record["follows"] == (held["revision"] if held else 0):
+        before = current.get(record["model"])
+        if record["follows"] == (before["revision"] if before else 0):
             current[record["model"]] = record
     return {
         model: ModelFacts.from_resolved(json.loads(record["resolved"]), record["digest"])

@@ -23,10 +23,6 @@ def at_start(consumer: Consumer, place: TopicPartition) -> int:
     return _ends(consumer, place)[0]
 
 
-def at_end(consumer: Consumer, place: TopicPartition) -> int:
-    return _ends(consumer, place)[1]
-
-
 def before_end(offsets: int) -> Start:
     """So many offsets before the end."""
 
@@ -35,6 +31,9 @@ def before_end(offsets: int) -> Start:
         return max(low, end - offsets)
 
     return start
+
+
+at_end = before_end(0)
 
 
 def since(append_time_ms: int) -> Start:
@@ -58,14 +57,8 @@ def producer(connection: Connection) -> BoundedProducer:
 
     Whoever asks for it closes it.
     """
-    return BoundedProducer(
-        {
-            **connection.kafka,
-            "client.id": "tailrace-client",
-            "linger.ms": 2,
-            "message.max.bytes": _LARGEST,
-        }
-    )
+    options = {"client.id": "tailrace-client", "linger.ms": 2, "message.max.bytes": _LARGEST}
+    return BoundedProducer({**connection.kafka, **options})
 
 
 class Follower:

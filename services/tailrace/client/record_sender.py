@@ -36,7 +36,7 @@ class RecordSender:
         self._reporting.start()
 
     def send(self, facts: ModelFacts, kind: str, draft: Draft) -> None:
-        """Sends a record; that it was not delivered is told with a later one, or by `flush`.
+        """Sends a record; that it was not delivered is raised with a later one, or by `flush`.
 
         Raises:
             DeliveryFailed: records that were sent before were not.
@@ -51,7 +51,7 @@ class RecordSender:
         self.produce(facts, kind, draft, delivered)
 
     def produce(self, facts: ModelFacts, kind: str, draft: Draft, delivered: Delivered) -> None:
-        """Sends a record of which ``delivered`` is told what became of it."""
+        """Sends a record; ``delivered`` is called with what became of it."""
         topic = f"{facts.lane.name}.{kind}"
         value = self._codec.encode(subject(topic, facts.model, facts.lane.name), draft.record)
         try:
@@ -65,11 +65,11 @@ class RecordSender:
         Raises:
             DeliveryFailed: it has not.
         """
-        left = self._producer.flush(timeout)
+        unsent = self._producer.flush(timeout)
         self._raise_failures()
-        if left:
+        if unsent:
             raise TailraceError(
-                f"{left} records are still on their way after {timeout:g} s: is the broker there?"
+                f"{unsent} records are still on their way after {timeout:g} s: is the broker there?"
             )
 
     def close(self) -> None:

@@ -55,23 +55,20 @@ def request(
         Rejected: the row has a field that the contract does not know.
         UsageError: the row has no key, or a time that is none.
     """
-    given = dict(row)
-    given_id = given.pop("request_id", None)
-    given_time = given.pop(facts.event_time, None)
-    given_key = given.pop(facts.key, None) if facts.key != "request_id" else None
-    given.pop("model", None)
-    unknown = [name for name in given if name not in facts.fields]
+    values = dict(row)
+    given_id = values.pop("request_id", None)
+    given_time = values.pop(facts.event_time, None)
+    given_key = values.pop(facts.key, None) if facts.key != "request_id" else None
+    values.pop("model", None)
+    unknown = [name for name in values if name not in facts.fields]
     if unknown:
-        raise Rejected(
-            "unknown-field",
-            f"the contract of {facts.model} has no field {', '.join(unknown)}; it has "
-            f"{', '.join(facts.fields)}",
-            unknown[0],
-        )
+        names, known = ", ".join(unknown), ", ".join(facts.fields)
+        reason = f"the contract of {facts.model} has no field {names}; it has {known}"
+        raise Rejected("unknown-field", reason, unknown[0])
     draft = _ids(facts, given_key if key is None else key, given_id if request_id is None else request_id)
     when = given_time if event_time is None else event_time
     draft.record[facts.event_time] = None if when is None else to_ms(when)
-    draft.record.update({name: _scalar(value) for name, value in given.items()})
+    draft.record.update({name: _scalar(value) for name, value in values.items()})
     return draft
 
 
@@ -83,10 +80,10 @@ def label(
     event_time: Time | None = None,
     by: str | None = None,
 ) -> Draft:
-    """The truth about one request, known at ``event_time`` (default: when the broker gets it).
+    """The label of one request, known at ``event_time`` (default: when the broker gets it).
 
     Raises:
-        UsageError: no id that would tell which request it is about, or a value that is none of the target's.
+        UsageError: no id that would say which request it is about, or a value that is none of the target's.
     """
     draft = _about(facts, request_id, key, event_time)
     draft.record[facts.target] = None if value is None else _target(facts, _scalar(value))
@@ -105,7 +102,7 @@ def action(
     """What was really done about one request.
 
     Raises:
-        UsageError: no id that would tell which request it is about.
+        UsageError: no id that would say which request it is about.
     """
     draft = _about(facts, request_id, key, event_time)
     draft.record["action"] = taken

@@ -27,7 +27,7 @@ from tailrace.demo.project import DemoProject
 from tailrace.demo.sender import Sender
 from tailrace.demo.timeline import Timeline, timeline
 from tailrace.demo.watch import Watcher
-from tailrace.replay.claim import tell
+from tailrace.replay.claim import set_clock
 from tailrace.replay.send import Replay
 from tailrace.runtime.patience import Patience
 
@@ -89,7 +89,7 @@ class Story:
             self._follow(plan, seen)
             self._verify()
             if self._keep:  # event time has come to now, and goes on with the wall clock
-                tell(self._project.connection, contract.lane, WALL, int(time.time() * 1000))
+                set_clock(self._project.connection, contract.lane, WALL, int(time.time() * 1000))
             done = True
         finally:
             if not (self._keep and done):

@@ -26,18 +26,10 @@ def answered(codec: Codec, plan: JoiningPlan, champion: Prediction) -> bytes:
         return NOBODY
     if record["served_cause"] == OFF:
         record |= {"score": None, "probabilities": {}, "predicted_class": None, "value": None}
-    return b"".join(
-        (
-            SOME,
-            sized(champion.id),
-            long(champion.version),
-            _number(record["score"]),
-            _probabilities(record["probabilities"]),
-            NULL if record["predicted_class"] is None else SOME + text(record["predicted_class"]),
-            _number(record["value"]),
-            text(record["action"]),
-        )
-    )
+    answer = SOME + sized(champion.id) + long(champion.version)
+    answer += _number(record["score"]) + _probabilities(record["probabilities"])
+    answer += NULL if record["predicted_class"] is None else SOME + text(record["predicted_class"])
+    return answer + _number(record["value"]) + text(record["action"])
 
 
 def policy_action(codec: Codec, plan: JoiningPlan, prediction: Prediction) -> str:
@@ -57,8 +49,5 @@ def _number(value: float | None) -> bytes:
 
 
 def _probabilities(shares: Mapping[str, float]) -> bytes:
-    if not shares:
-        return long(0)
-    return (
-        long(len(shares)) + b"".join(text(name) + double(share) for name, share in shares.items()) + long(0)
-    )
+    entries = b"".join(text(name) + double(share) for name, share in shares.items())
+    return (long(len(shares)) + entries if shares else b"") + long(0)

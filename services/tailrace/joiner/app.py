@@ -27,7 +27,7 @@ def main() -> None:
 def make_logic(service: Service) -> JoiningProcessor:
     folder = state_folder(service.settings.home, service.name)
 
-    def opened(lane: str, number: int) -> KeyValueStore:
+    def store(lane: str, number: int) -> KeyValueStore:
         return open_store(folder, f"{lane}-{number}")
 
     def partitions(topic: str) -> int:
@@ -41,7 +41,7 @@ def make_logic(service: Service) -> JoiningProcessor:
     def catch_up() -> Sequence[Message]:
         return everything_on(service.connection, (CONTRACTS,))
 
-    return JoiningProcessor(service.records, opened, partitions, catch_up)
+    return JoiningProcessor(service.records, store, partitions, catch_up)
 
 
 if __name__ == "__main__":

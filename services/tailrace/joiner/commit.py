@@ -1,4 +1,4 @@
-"""What a step commits with its offsets, and as the store's standing: from where its inputs are read again."""
+"""What a step commits with its offsets, and as the store's state: from where its inputs are restored."""
 
 from __future__ import annotations
 
@@ -12,36 +12,32 @@ from tailrace.joiner.progress import NEVER, Progress
 
 
 def offset_metadata(
-    lane: LaneContracts, standing: PartitionState, before: Progress, inputs: Collection[str], has_output: bool
+    lane: LaneContracts, state: PartitionState, before: Progress, inputs: Collection[str], has_output: bool
 ) -> dict[str, str]:
-    """The metadata of the inputs with whose offsets something is to be committed.
-
-    Args:
-        before: how far the partition had come before the step.
-        inputs: of which something was read.
-        has_output: the step writes something.
+    """The metadata of the inputs with whose offsets something is to be committed: those that were read, and the
+    predictions where the step writes something or is further than ``before`` it.
     """
-    names, progress = set(inputs), standing.progress
+    names, progress = set(inputs), state.progress
     is_news = has_output or before != progress
     if before.released != progress.released or (not inputs and is_news):
         names.add(PREDICTIONS)
-    return {name: _facts(lane, standing, name).to_metadata() for name in names}
+    return {name: _facts(lane, state, name).to_metadata() for name in names}
 
 
-def _facts(lane: LaneContracts, standing: PartitionState, name: str) -> Facts:
-    progress = standing.progress
-    floor = min(standing.floor(), progress.closed[0] - 1, progress.swept[0] + lane.lateness)
-    before = NEVER if standing.floor() == NEVER else floor - 2 * lane.horizon - lane.lateness
-    clock, start = standing.restart(name, before)
+def _facts(lane: LaneContracts, state: PartitionState, name: str) -> Facts:
+    progress = state.progress
+    floor = min(state.floor(), progress.closed[0] - 1, progress.swept[0] + lane.lateness)
+    before = NEVER if state.floor() == NEVER else floor - 2 * lane.horizon - lane.lateness
+    stream_time, start = state.restart(name, before)
     if name == PREDICTIONS:
-        return Facts(start, clock, progress, standing.sources)
-    return Facts(start, clock, replace(progress, released={}))
+        return Facts(start, stream_time, progress, state.sources)
+    return Facts(start, stream_time, replace(progress, released={}))
 
 
-def restartable(standing: PartitionState, held: Sequence[PendingFeedback]) -> bytes:
-    """The standing for the store. What is held is not stored: inputs are read again from the first that is."""
-    stored = standing.copy()
-    for one in sorted(held, key=lambda one: -one.offset):
-        stored.offsets[one.input] = one.offset
-        stored.clocks[one.input] = one.before
+def restartable(state: PartitionState, pending: Sequence[PendingFeedback]) -> bytes:
+    """The state for the store. What is pending is not stored: inputs are read again from the first that is."""
+    stored = state.copy()
+    for feedback in sorted(pending, key=lambda feedback: -feedback.offset):
+        stored.offsets[feedback.input] = feedback.offset
+        stored.stream_times[feedback.input] = feedback.before
     return stored.pack()

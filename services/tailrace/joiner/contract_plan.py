@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from tailrace.avro.codec import HEADER, MAGIC, Codec
 from tailrace.avro.columns.decoder import ColumnDecoder
@@ -20,7 +21,15 @@ from tailrace.contracts.records.schemas import (
 )
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.joiner.label_value import encode_label
-from tailrace.joiner.match import LabelRules
+from tailrace.joiner.match import ACTION, LABEL, LabelRules
+
+
+class FeedbackFormat(NamedTuple):
+    """How labels, or actions, are written: the Avro schema, and what reads Avro and JSON."""
+
+    schema: dict[str, Any]
+    decoder: ColumnDecoder
+    json_input: JsonInput
 
 
 class JoiningPlan:
@@ -37,55 +46,35 @@ class JoiningPlan:
 
     @cached_property
     def rules(self) -> LabelRules:
-        labels = self.contract.labels
+        labels, lateness = self.contract.labels, self.contract.event_time.lateness_ms
         assume = None if labels.never is None else encode_label(self.contract.target, labels.never.assume)
-        return LabelRules(
-            labels.horizon_ms,
-            self.contract.event_time.lateness_ms,
-            assume,
-            frozenset(labels.known_only_for),
-        )
+        return LabelRules(labels.horizon_ms, lateness, assume, frozenset(labels.known_only_for))
 
     @cached_property
-    def label_schema(self) -> dict[str, Any]:
-        return label_schema(self.contract)
-
-    @cached_property
-    def action_schema(self) -> dict[str, Any]:
-        return action_schema(self.contract)
+    def formats(self) -> Mapping[int, FeedbackFormat]:
+        """By kind: LABEL, ACTION."""
+        labels, actions = label_schema(self.contract), action_schema(self.contract)
+        return {
+            LABEL: FeedbackFormat(labels, ColumnDecoder(labels), JsonInput(self.contract, "labels")),
+            ACTION: FeedbackFormat(actions, ColumnDecoder(actions), JsonInput(self.contract, "actions")),
+        }
 
     @cached_property
     def prediction_schema(self) -> dict[str, Any]:
         return prediction_schema(self.contract)
 
     @cached_property
-    def label_decoder(self) -> ColumnDecoder:
-        return ColumnDecoder(self.label_schema)
-
-    @cached_property
-    def action_decoder(self) -> ColumnDecoder:
-        return ColumnDecoder(self.action_schema)
-
-    @cached_property
-    def label_json(self) -> JsonInput:
-        return JsonInput(self.contract, "labels")
-
-    @cached_property
-    def action_json(self) -> JsonInput:
-        return JsonInput(self.contract, "actions")
-
-    @cached_property
     def prediction_schema_id(self) -> int:
         """Raises `Unavailable` while the registry is away."""
-        schema = self.prediction_schema
-        return self._registry.register(subject(self.lane.predictions, self.model, self.lane.name), schema)
+        return self._register(self.lane.predictions, self.prediction_schema)
 
     @cached_property
     def outcome_header(self) -> bytes:
         """Of the wire format. Raises `Unavailable` while the registry is away."""
-        topic = self.lane.outcomes
-        schema = outcome_schema(self.contract)
-        return HEADER.pack(MAGIC, self._registry.register(subject(topic, self.model, self.lane.name), schema))
+        return HEADER.pack(MAGIC, self._register(self.lane.outcomes, outcome_schema(self.contract)))
+
+    def _register(self, topic: str, schema: dict[str, Any]) -> int:
+        return self._registry.register(subject(topic, self.model, self.lane.name), schema)
 
     def is_own(self, schema_id: int) -> bool:
         """Whether predictions written with this schema can be nested in an outcome as they are."""

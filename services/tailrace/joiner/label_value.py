@@ -28,10 +28,8 @@ def encode_label(target: Target, value: Any) -> bytes:
             raise BadRecord("not-finite", f"{target.name} is {value}", target.name)
         return SOME + double(float(value) + 0.0)  # one zero, not two
     if value not in (target.categories or ()):
-        known = ", ".join(target.categories or ())
-        raise BadRecord(
-            "unseen-category", f"{target.name} is {value[:100]!r}, not one of {known}", target.name
-        )
+        reason = f"{target.name} is {value[:100]!r}, not one of {', '.join(target.categories or ())}"
+        raise BadRecord("unseen-category", reason, target.name)
     return SOME + sized(value.encode())
 
 

@@ -31,8 +31,8 @@ class LaneContracts:
         current: by model.
         plans, rules: by digest.
         horizon, lateness: the longest of any, in milliseconds.
-        ahead: how far a mark may be ahead of its append time, by any of them; see `EventTime.ahead_ms`.
-        look: looks whether contracts are applied that have not come this way yet; raises Unavailable.
+        ahead: how far a watermark may be ahead of its append time, by any of them; see `EventTime.ahead_ms`.
+        catch_up: takes contracts that are applied and have not come this way yet; raises Unavailable.
     """
 
     lane: Lane
@@ -43,7 +43,7 @@ class LaneContracts:
     horizon: int = 0
     lateness: int = 0
     ahead: int = 0
-    look: Callable[[], None] = lambda: None
+    catch_up: Callable[[], None] = lambda: None
     reader: FeedbackReader = field(init=False)
     _decoders: dict[int, ColumnDecoder] = field(default_factory=dict)
     _unknown: set[str] = field(default_factory=set)
@@ -67,7 +67,7 @@ class LaneContracts:
             Unavailable: it cannot be looked for at the moment.
         """
         if digest not in self.plans and digest not in self._unknown:
-            self.look()
+            self.catch_up()
             if digest not in self.plans and len(self._unknown) < _MOST_UNKNOWN:
                 self._unknown.add(digest)
         if digest not in self.plans:

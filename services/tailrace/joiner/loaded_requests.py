@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from operator import attrgetter
 from typing import TypeVar
 
 from tailrace.errors import StateLost
 from tailrace.joiner.match import Request
 from tailrace.joiner.packing import pack, unpack
 from tailrace.joiner.progress import Spot, digest
-from tailrace.joiner.store import KeyValueStore, Look
+from tailrace.joiner.store import KeyValueStore, Timer
 from tailrace.streaming.bounds import Budget
 
 _AT_ONCE = 256
@@ -21,7 +22,7 @@ Item = TypeVar("Item")
 
 
 class LoadedRequests:
-    """Requests by their key in the store, each read once, and the times at which to look at them again.
+    """Requests by their key in the store, each read once, and their timers.
 
     Attributes:
         is_stopped: the last `each` has left items to the next step.
@@ -32,8 +33,8 @@ class LoadedRequests:
         self._store = store
         self._budget = budget
         self._requests: dict[bytes, Request] = {}
-        self._looks: list[Look] = []
-        self._visited: dict[bytes, None] = {}
+        self._timers: list[Timer] = []
+        self._cleared: dict[bytes, None] = {}
         self._is_begun = False
         self.is_stopped = False
         self.has_more = False
@@ -47,14 +48,11 @@ class LoadedRequests:
         Raises:
             StateLost: the store is damaged; it is empty now.
         """
-        requests = self._requests
-        missing = [key for key in dict.fromkeys(keys) if key not in requests]
+        missing = [key for key in dict.fromkeys(keys) if key not in self._requests]
         values = self._store.get_many(missing)
         try:
-            requests |= {
-                key: Request() if data is None else unpack(data)
-                for key, data in zip(missing, values, strict=True)
-            }
+            for key, data in zip(missing, values, strict=True):
+                self._requests[key] = Request() if data is None else unpack(data)
         except (ValueError, EOFError, TypeError) as error:
             self._store.throw_away(f"a request cannot be read: {error}")
             raise StateLost("a request in the store could not be read") from error
@@ -92,21 +90,20 @@ class LoadedRequests:
                 self.load(keys)
             yield from zip(several, keys, new, strict=True)
 
-    # When to look at them again ---
+    # Timers ---
 
-    def look_at(self, key: bytes, time: int) -> None:
-        """Has a request looked at when this time is due."""
-        self._looks.append(Look(time, digest(key), key))
+    def set_timer(self, key: bytes, time: int) -> None:
+        self._timers.append(Timer(time, digest(key), key))
 
-    def looked_at(self, look: Look) -> None:
-        """Strikes a look off the store."""
-        self._visited[look.key()] = None
+    def clear_timer(self, timer: Timer) -> None:
+        self._cleared[timer.key()] = None
 
-    def looks_between(self, begin: Spot, end: Spot) -> Iterator[Look]:
-        """Those of the store and of this step so far, in order."""
+    def due(self, begin: Spot, end: Spot) -> Iterator[Timer]:
+        """The timers between these, of the store and of this step so far, in order, as `each` gives them."""
         first, last = begin[0], end[0]
-        new = sorted(look for look in self._looks if first <= look.time <= last and begin <= look.spot < end)
-        return heapq.merge(self._store.looks(begin, end), new)
+        new = sorted(t for t in self._timers if first <= t.time <= last and begin <= t.spot < end)
+        timers = heapq.merge(self._store.timers(begin, end), new)
+        return self.each(timers, attrgetter("request"), attrgetter("spot"))
 
     # Writing back ---
 
@@ -114,20 +111,20 @@ class LoadedRequests:
         """What to put into the store, and what to delete.
 
         Args:
-            swept: up to where what is due was looked at.
+            swept: up to where timers have run.
         """
-        puts, deletes = {}, [*self._visited]
+        puts, deletes = {}, [*self._cleared]
         for key, request in self._requests.items():
-            if request.predictions or request.truths:
+            if request.predictions or request.feedback:
                 puts[key] = pack(request)
             else:
                 deletes.append(key)
-        # What is to be looked at has to lie ahead of where looking has come to.
-        for look in self._looks:
-            if look.request in puts:
-                if look.time <= swept[0] and look.spot < swept:
-                    if look.key() in self._visited:
+        # A timer has to lie ahead of those that have run.
+        for timer in self._timers:
+            if timer.request in puts:
+                if timer.time <= swept[0] and timer.spot < swept:
+                    if timer.key() in self._cleared:
                         continue
-                    look = look._replace(time=swept[0] + 1)
-                puts[look.key()] = b""
+                    timer = timer._replace(time=swept[0] + 1)
+                puts[timer.key()] = b""
         return puts, deletes

@@ -1,8 +1,8 @@
 """The matching rules: what becomes of predictions as labels and actions come. Pure; knows no bytes and no log.
 
-Times are milliseconds. A truth (a label or an action) counts from its *effective* time: its own, or the clock of its
-partition if that was further. A prediction is *known* from its event time, or the clock of its partition if that
-was further. Truths of a request are applied in the order of their effective times, then topics, partitions and
+Times are milliseconds. Feedback (a label or an action) counts from its *effective* time: its own, or the stream time
+of its partition if that was further. A prediction is *known* from its event time, or the stream time of its partition
+if that was further. Feedback about a request is applied in the order of effective times, then topics, partitions and
 offsets, so that revisions are numbered the same however partitions interleave.
 """
 
@@ -28,9 +28,9 @@ class LabelRules(NamedTuple):
 
     Attributes:
         horizon: how long after a prediction a label is waited for.
-        lateness: for how long after the horizon a label is told that it came after it.
+        lateness: for how long after the horizon a label's dead letter says that it came after it.
         assume: the label that one which never came stands for, None where none.
-        known_only_for: actions after which the truth is ever known; empty: after all.
+        known_only_for: actions after which a label ever comes; empty: after all.
     """
 
     horizon: int
@@ -40,14 +40,14 @@ class LabelRules(NamedTuple):
 
 
 class FeedbackValue(NamedTuple):
-    """What a label or an action said.
+    """What a label or an action says.
 
     Attributes:
         value: compares as the data does.
-        late: its own time was behind its partition's clock by more than the lateness.
-        source: its coordinates as text.
+        late: its own time was behind its partition's stream time by more than the lateness.
+        source: its record reference as text.
         written: what else an outcome says of it, in Avro.
-        time: when by its own account; of what was said again, the last time.
+        time: when by its own account; of what was sent again, the last time.
     """
 
     value: bytes
@@ -70,7 +70,7 @@ class Feedback:
 
     effective: int
     kind: int
-    said: FeedbackValue
+    content: FeedbackValue
     fate: int = UNMATCHED
     original: Original | None = None
 
@@ -89,7 +89,7 @@ class Prediction:
         champion: in shadow, the champion's answer in Avro; None while it is not known whether there is one.
         revision: number of its last outcome, 0 before the first.
         outcome: id of its last outcome.
-        closed: no truth counts any more.
+        closed: no feedback counts any more.
     """
 
     stream: int
@@ -130,22 +130,20 @@ class Revision(NamedTuple):
 
 @dataclass(slots=True)
 class Request:
-    """All that is known about one request id of a model: predictions as they came, truths in their order."""
+    """All that is known about one request id of a model: predictions as they came, feedback in its order."""
 
     predictions: list[Prediction] = field(default_factory=list)
-    truths: list[Feedback] = field(default_factory=list)
+    feedback: list[Feedback] = field(default_factory=list)
 
 
 RulesOf = Mapping[str, LabelRules]
 """By contract digest."""
 
 
-def matches(prediction: Prediction, truth: Feedback, rules: LabelRules) -> bool:
-    """A truth counts up to the horizon after the prediction, and waits for a prediction as long."""
-    return (
-        truth.effective < prediction.time + rules.horizon
-        and prediction.known < truth.effective + rules.horizon
-    )
+def matches(prediction: Prediction, feedback: Feedback, rules: LabelRules) -> bool:
+    """Feedback counts up to the horizon after the prediction, and waits for a prediction as long."""
+    is_in_time = feedback.effective < prediction.time + rules.horizon
+    return is_in_time and prediction.known < feedback.effective + rules.horizon
 
 
 def add_prediction(request: Request, new: Prediction, rules_of: RulesOf) -> bool:
@@ -164,31 +162,27 @@ def add_prediction(request: Request, new: Prediction, rules_of: RulesOf) -> bool
     if new.stream == CHAMPION:
         new.champion = NOBODY
     request.predictions.append(new)
-    rules = rules_of[new.contract]
-    for truth in request.truths:
-        _tell(truth, new, rules)
+    for feedback in request.feedback:
+        _decide_fate(feedback, new, rules_of[new.contract])
     return True
 
 
-def add_truth(request: Request, truth: Feedback, rules_of: RulesOf) -> None:
-    """Takes the next truth in, by their order."""
-    request.truths.append(truth)
+def add_feedback(request: Request, feedback: Feedback, rules_of: RulesOf) -> None:
+    """Takes the next feedback in, by its order."""
+    request.feedback.append(feedback)
     for prediction in request.predictions:
-        _tell(truth, prediction, rules_of[prediction.contract])
+        _decide_fate(feedback, prediction, rules_of[prediction.contract])
 
 
-def _tell(truth: Feedback, prediction: Prediction, rules: LabelRules) -> None:
-    """Works out a truth's fate."""
-    if truth.fate == MATCHED:
+def _decide_fate(feedback: Feedback, prediction: Prediction, rules: LabelRules) -> None:
+    end, latest = prediction.time + rules.horizon, feedback.effective + rules.horizon
+    if feedback.fate == MATCHED:
         return
-    if matches(prediction, truth, rules):
-        truth.fate = MATCHED
-        truth.original = None
-    elif (
-        prediction.time + rules.horizon <= truth.effective < prediction.time + rules.horizon + rules.lateness
-        and prediction.known < truth.effective + rules.horizon
-    ):
-        truth.fate = AFTER_HORIZON
+    if matches(prediction, feedback, rules):
+        feedback.fate = MATCHED
+        feedback.original = None
+    elif end <= feedback.effective < end + rules.lateness and prediction.known < latest:
+        feedback.fate = AFTER_HORIZON
 
 
 def is_champion_of(champion: Prediction, shadow: Prediction, rules_of: RulesOf) -> bool:
@@ -205,37 +199,27 @@ def find_champion(request: Request, shadow: Prediction, rules_of: RulesOf) -> Pr
     return next((p for p in request.predictions if is_champion_of(p, shadow, rules_of)), None)
 
 
-def fold(prediction: Prediction, truths: Sequence[Feedback], rules: LabelRules) -> list[Revision]:
-    """What further truths, in their order, make of a prediction. An identical repeat makes no revision, nor does what
+def fold(prediction: Prediction, received: Sequence[Feedback], rules: LabelRules) -> list[Revision]:
+    """What further feedback, in its order, makes of a prediction. An identical repeat makes no revision, nor does what
     was true at an earlier time than what counts; an action makes none before there is a label.
     """
-    found = []
-    for truth in truths:
-        if prediction.closed or not matches(prediction, truth, rules):
+    revisions = []
+    for feedback in received:
+        if prediction.closed or not matches(prediction, feedback, rules):
             continue
-        said = truth.said
-        if truth.kind == LABEL:
-            if prediction.label is not None and said.time < prediction.label.time:
-                continue
-            if prediction.label is not None and prediction.label.value == said.value:
-                prediction.label = prediction.label._replace(time=said.time)
-                continue
-            before = _before(prediction)
-            prediction.label = said
-        else:
-            if prediction.action is not None and said.time < prediction.action.time:
-                continue
-            if prediction.action is not None and prediction.action.value == said.value:
-                prediction.action = prediction.action._replace(time=said.time)
-                continue
-            before = _before(prediction)
-            prediction.action = said
-        if prediction.label is None:
+        content, field_name = feedback.content, "label" if feedback.kind == LABEL else "action"
+        known: FeedbackValue | None = getattr(prediction, field_name)
+        if known is not None and content.time < known.time:
             continue
-        found.append(
-            _revise(prediction, said.source, max(truth.effective, prediction.known), LABELLED, None, before)
-        )
-    return found
+        if known is not None and known.value == content.value:
+            setattr(prediction, field_name, known._replace(time=content.time))
+            continue
+        before = _before(prediction)
+        setattr(prediction, field_name, content)
+        if prediction.label is not None:
+            known_at = max(feedback.effective, prediction.known)
+            revisions.append(_revise(prediction, content.source, known_at, LABELLED, None, before))
+    return revisions
 
 
 def close(prediction: Prediction, rules: LabelRules, action: str) -> Revision | None:
@@ -244,8 +228,7 @@ def close(prediction: Prediction, rules: LabelRules, action: str) -> Revision | 
     if prediction.label is not None:
         return None
     taken = action if prediction.action is None else prediction.action.value.decode()
-    known = not rules.known_only_for or taken in rules.known_only_for
-    assumed = rules.assume if known else None
+    assumed = rules.assume if not rules.known_only_for or taken in rules.known_only_for else None
     state = UNLABELLED if assumed is None else ASSUMED
     at = max(prediction.time + rules.horizon, prediction.known)
     return _revise(prediction, "horizon", at, state, assumed, None)
@@ -268,33 +251,24 @@ def _revise(
 ) -> Revision:
     prediction.revision += 1
     prediction.state = state
-    return Revision(
-        prediction,
-        cause,
-        known_at,
-        state,
-        prediction.label,
-        assumed,
-        prediction.action,
-        prediction.revision,
-        before,
-    )
+    label, action, number = prediction.label, prediction.action, prediction.revision
+    return Revision(prediction, cause, known_at, state, label, assumed, action, number, before)
 
 
 def prune(request: Request, now: int, longest: int, rules_of: RulesOf) -> list[Feedback]:
-    """Forgets what nothing can match any more; gives the truths that never matched.
+    """Forgets what nothing can match any more; gives the feedback that never matched.
 
     Args:
         now: what is still to come is known from then on, with the longest lateness to spare.
         longest: the longest horizon of the model's contracts.
     """
     request.predictions = [p for p in request.predictions if p.time + rules_of[p.contract].horizon > now]
-    gone = [truth for truth in request.truths if truth.effective + longest <= now]
-    request.truths = request.truths[len(gone) :]
-    return [truth for truth in gone if truth.fate != MATCHED]
+    gone = [feedback for feedback in request.feedback if feedback.effective + longest <= now]
+    request.feedback = request.feedback[len(gone) :]
+    return [feedback for feedback in gone if feedback.fate != MATCHED]
 
 
 def due(request: Request, longest: int, rules_of: RulesOf) -> int:
     """The time after which `prune` leaves nothing of a request."""
     ends = [p.time + rules_of[p.contract].horizon for p in request.predictions]
-    return max(ends + [truth.effective + longest for truth in request.truths])
+    return max(ends + [feedback.effective + longest for feedback in request.feedback])

@@ -9,26 +9,6 @@ from tailrace.avro.encoding import NULL, SOME, long, sized, text
 from tailrace.joiner.match import Revision
 from tailrace.streaming.ids import outcome_id
 
-FIELDS = (
-    "outcome_id",
-    "revision",
-    "replaces",
-    "state",
-    "duplicate_of",
-    "known_at",
-    "late",
-    "label",
-    "label_time",
-    "label_source",
-    "labelled_by",
-    "action_taken",
-    "action_source",
-    "before",
-    "champion",
-    "prediction",
-)
-"""The fields of the outcome schema in the order in which they are written here."""
-
 _FIRST = long(1) + NULL
 _STATES = {state: text(state) for state in ("labelled", "unlabelled", "assumed")}
 

@@ -1,4 +1,4 @@
-"""Predictions and what was said of them, as outcomes: the matching rules applied, and what they give written."""
+"""Predictions and their feedback as outcomes: the matching rules applied, and what they give written."""
 
 from __future__ import annotations
 
@@ -14,47 +14,38 @@ from tailrace.streaming.records import Record
 
 
 class OutcomeWriter:
-    """Writes the outcomes of one step.
-
-    Args:
-        number: of the partition.
-        standing: which shadow predictions wait for the champion's answer is kept in it.
-        records: outcomes are added to them.
+    """Adds the outcomes of one step to ``records``; keeps in ``state`` which shadow predictions wait for the champion's
+    answer.
     """
 
     def __init__(
-        self,
-        lane: LaneContracts,
-        number: int,
-        standing: PartitionState,
-        budget: Budget,
-        records: list[Record],
+        self, lane: LaneContracts, number: int, state: PartitionState, budget: Budget, records: list[Record]
     ) -> None:
         self._lane = lane
         self._number = number
-        self._standing = standing
-        self._progress = standing.progress
+        self._state = state
+        self._progress = state.progress
         self._budget = budget
         self._records = records
 
     def revise(
-        self, key: bytes, request: Request, prediction: Prediction, truths: Sequence[Feedback]
+        self, key: bytes, request: Request, prediction: Prediction, received: Sequence[Feedback]
     ) -> None:
-        """Writes what further truths, and the end of its horizon, make of a prediction; of a shadow's, once it is known
-        who answered.
+        """Writes what further feedback, and the end of its horizon, makes of a prediction; of a shadow's, once it is
+        known who answered.
         """
         rules = self._lane.rules[prediction.contract]
         is_over = self.is_over(key, prediction)
         if prediction.champion is None:
-            if not is_over and not any(match.matches(prediction, truth, rules) for truth in request.truths):
+            if not is_over and not any(match.matches(prediction, each, rules) for each in request.feedback):
                 return
             if not self.find_champion(request, prediction):
                 until = prediction.time + rules.horizon
-                self._standing.blocked[key, prediction.id] = (prediction.known, *prediction.source, until)
+                self._state.blocked[key, prediction.id] = (prediction.known, *prediction.source, until)
                 return
-            self._standing.blocked.pop((key, prediction.id), None)
-            truths = request.truths
-        for revision in match.fold(prediction, truths, rules):
+            self._state.blocked.pop((key, prediction.id), None)
+            received = request.feedback
+        for revision in match.fold(prediction, received, rules):
             self._write(revision)
         if is_over and not prediction.closed:
             self._close(prediction)
@@ -64,14 +55,13 @@ class OutcomeWriter:
         return self._progress.is_over(prediction.time + self._lane.rules[prediction.contract].horizon, key)
 
     def find_champion(self, request: Request, shadow: Prediction) -> bool:
-        """Whether it has been told by now who answered the request that was scored in shadow."""
+        """Whether it is known by now who answered the request that was scored in shadow."""
         rules = self._lane.rules
         if not self._progress.covers(shadow.source, shadow.time + rules[shadow.contract].horizon):
             return False
         champion = match.find_champion(request, shadow, rules)
-        if champion is None:
-            shadow.champion = NOBODY
-        else:
+        shadow.champion = NOBODY
+        if champion is not None:
             shadow.champion = answered(self._lane.codec, self._lane.plan(champion.contract), champion)
         return True
 

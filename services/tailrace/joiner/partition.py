@@ -11,7 +11,7 @@ from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.partition_state import ACTIONS, LABELS, PREDICTIONS, Facts, PartitionState
 from tailrace.joiner.progress import NEVER, Order, Progress
 from tailrace.joiner.step import PartitionStep, StepResult
-from tailrace.joiner.store import STANDING, KeyValueStore
+from tailrace.joiner.store import STATE, KeyValueStore
 from tailrace.joiner.watermarks import MARK_EVERY_MS
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.bounds import Budget
@@ -20,7 +20,7 @@ from tailrace.streaming.records import Message
 log = logging.getLogger(__name__)
 
 _NOTHING: Order = (NEVER, 0, 0, 0)
-MOST_HELD = 100_000
+MOST_PENDING = 100_000
 """So many labels and actions are kept in memory, or a little more, before reading them pauses."""
 
 
@@ -44,38 +44,36 @@ class LanePartition:
         self._lane = lane
         self._partitions = partitions
         self._store = store
-        self._held: list[PendingFeedback] = []
-        facts = {name: Facts.of(found) for name, found in committed.items()}
+        self._pending: list[PendingFeedback] = []
+        facts = {name: Facts.of(last) for name, last in committed.items()}
         # So far had what is due been worked off, and champions been read, when all of the history was in.
         self._until = Progress.furthest(f.progress for f in facts.values())
         self._sources = facts[PREDICTIONS].sources if PREDICTIONS in facts else {}
-        found = self._left(facts, committed)
-        if found is None:
+        state = self._stored_state(facts, committed)
+        if state is None:
             store.wipe()
-            found = _from(facts)
-        self._standing = found
-        self._skip_before: Order = found.progress.applied
-        self.history = {
-            name: (found.offsets[name], committed[name].offset)
-            for name in committed
-            if found.offsets[name] < committed[name].offset
-        }
+            state = _from(facts)
+        self._state = state
+        self._skip_before: Order = state.progress.applied
+        stretches = {name: (state.offsets[name], last.offset) for name, last in committed.items()}
+        self.history = {name: stretch for name, stretch in stretches.items() if stretch[0] < stretch[1]}
         self._is_restoring = True
         self._more = True
 
-    def _left(self, facts: Mapping[str, Facts], committed: Mapping[str, Committed]) -> PartitionState | None:
+    def _stored_state(
+        self, facts: Mapping[str, Facts], committed: Mapping[str, Committed]
+    ) -> PartitionState | None:
         """Where the store stands, if the log leads on from there to what is committed."""
         try:
-            data = self._store.get(STANDING)
+            data = self._store.get(STATE)
         except StateLost:
             return None
-        found = None if data is None else PartitionState.unpack(data)
-        if found is None or found.offsets.keys() != committed.keys():
+        state = None if data is None else PartitionState.unpack(data)
+        if state is None or state.offsets.keys() != committed.keys():
             return None
-        for name, offset in found.offsets.items():
-            if not facts[name].start <= offset <= committed[name].offset:
-                return None
-        return found if found.progress.is_before(self._until) else None
+        if not all(facts[name].start <= at <= committed[name].offset for name, at in state.offsets.items()):
+            return None
+        return state if state.progress.is_before(self._until) else None
 
     def restore(self, name: str, messages: Sequence[Message], budget: Budget) -> bool:
         """Takes history of one input; what comes of it was written by who read it first. Whether more is due of it.
@@ -104,16 +102,15 @@ class LanePartition:
         return self._is_restoring or self._more
 
     def ahead(self) -> dict[str, str]:
-        """Inputs that are not to be read on for now, and why: too much that was read waits for a slower clock.
+        """Inputs that are not to be read on for now, and why: too much that was read waits for a slower partition.
 
-        The slowest input is never among them, as far as its clock has been told.
+        The slowest input is never among them, as far as its stream time is known here.
         """
-        if len(self._held) < MOST_HELD:
+        if len(self._pending) < MOST_PENDING:
             return {}
-        clocks = {name: self._standing.clocks[name] for name in (LABELS, ACTIONS)}
-        reached = self._standing.progress.applied[0] + 2 * MARK_EVERY_MS
-        why = f"{len(self._held):,} labels and actions wait for the clock of {self._standing.slowest(self.number)}"
-        return {name: why for name, clock in clocks.items() if clock >= reached}
+        reached = self._state.progress.applied[0] + 2 * MARK_EVERY_MS
+        why = f"{len(self._pending):,} labels and actions wait for the clock of {self._state.slowest(self.number)}"
+        return {name: why for name in (LABELS, ACTIONS) if self._state.stream_times[name] >= reached}
 
     def process(self, inputs: Mapping[str, Sequence[Message]], budget: Budget) -> StepResult | None:
         """What a batch comes to, or without one some of what is due; `apply` it when it is committed.
@@ -132,40 +129,29 @@ class LanePartition:
     def _catch_up(self, budget: Budget) -> None:
         """Does again what was done when all of the history was in."""
         for partition, offset in self._sources.items():
-            known = self._standing.sources.get(partition, -1)
-            self._standing.sources[partition] = max(known, offset)
+            self._state.sources[partition] = max(self._state.sources.get(partition, -1), offset)
         self.apply(self._step(budget, until=self._until, is_all_read=True).run({}))
         if self._more:
             return
         self._is_restoring = False
         self._more = True
         self._skip_before = _NOTHING
-        # What was said to others is said once more.
-        self._standing.announced = dict.fromkeys(self._standing.announced, NEVER)
-        self._standing.marked = dict.fromkeys(self._standing.marked, NEVER)
+        # Watermark records are written once more.
+        self._state.announced = dict.fromkeys(self._state.announced, NEVER)
+        self._state.written = dict.fromkeys(self._state.written, NEVER)
 
     def _step(
         self, budget: Budget, *, until: Progress | None = None, is_all_read: bool = False
     ) -> PartitionStep:
-        return PartitionStep(
-            self._lane,
-            self.number,
-            self._partitions,
-            self._store,
-            self._standing,
-            self._held,
-            budget,
-            skip_before=self._skip_before,
-            until=until,
-            is_all_read=is_all_read,
-        )
+        place = self._lane, self.number, self._partitions, self._store
+        history = self._skip_before, until, is_all_read
+        return PartitionStep(*place, self._state, self._pending, budget, *history)
 
-    def apply(self, result: StepResult) -> None:
-        """Takes the step."""
-        self._store.write(result.puts, result.deletes)
-        self._standing = result.standing
-        self._held = result.held
-        self._more = result.more
+    def apply(self, step: StepResult) -> None:
+        self._store.write(step.puts, step.deletes)
+        self._state = step.state
+        self._pending = step.pending
+        self._more = step.more
 
     def close(self) -> None:
         self._store.close()
@@ -173,9 +159,9 @@ class LanePartition:
 
 def _from(facts: Mapping[str, Facts]) -> PartitionState:
     """Where to begin without a store."""
-    standing = PartitionState()
-    for name, fact in facts.items():
-        standing.offsets[name] = fact.start
-        standing.clocks[name] = fact.clock
-        standing.checkpoints[name] = [(fact.clock, fact.start)]
-    return standing
+    state = PartitionState()
+    for name, (start, stream_time, *_) in facts.items():
+        state.offsets[name] = start
+        state.stream_times[name] = stream_time
+        state.checkpoints[name] = [(stream_time, start)]
+    return state

@@ -1,10 +1,10 @@
-"""The joiner's logic: predictions, labels and actions in; outcomes, dead letters and marks out."""
+"""The joiner's processor: predictions, labels and actions in; outcomes, dead letters and watermark records out."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 
 from tailrace.avro.codec import Codec
 from tailrace.contracts.records.lanes import Lane
@@ -23,7 +23,7 @@ from tailrace.streaming.bounds import STEP, Bounds, Budget
 from tailrace.streaming.processor import Clock, Output
 from tailrace.streaming.records import Message, PausedPartition, Record, TopicPartition
 
-log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class JoiningProcessor:
@@ -73,27 +73,17 @@ class JoiningProcessor:
                 plan = JoiningPlan(applied, self._codec, self._registry)
                 lane = plan.lane.name
                 if lane not in self._lanes:
-                    self._lanes[lane] = LaneContracts(Lane(lane), self._codec, look=self._look)
+                    contracts = LaneContracts(
+                        Lane(lane), self._codec, catch_up=lambda: self.control(self._catch_up())
+                    )
+                    self._lanes[lane] = contracts
                 self._lanes[lane].take(plan)
 
-    def _look(self) -> None:
-        self.control(self._catch_up())
-
     def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> History | None:
-        found: dict[tuple[str, int], dict[str, Committed]] = {}
-        for (topic, number), committed in partitions.items():
-            lane, _, name = topic.rpartition(".")
-            found.setdefault((lane, number), {})[name] = committed
         history: dict[TopicPartition, tuple[int, int | None]] = {}
-        for (lane, number), inputs in found.items():
-            own = LanePartition(
-                self._lanes[lane],
-                number,
-                self._partitions(Lane(lane).labels),
-                self._open_store(lane, number),
-                inputs,
-            )
-            self._own[lane, number] = own
+        for (lane, number), inputs in _by_lane_partition(partitions.items()).items():
+            count, store = self._partitions(Lane(lane).labels), self._open_store(lane, number)
+            own = self._own[lane, number] = LanePartition(self._lanes[lane], number, count, store, inputs)
             for name, stretch in own.history.items():
                 history[TopicPartition(f"{lane}.{name}", number)] = stretch
         return history or None
@@ -105,8 +95,8 @@ class JoiningProcessor:
         self._restored = set()
         more = False
         for at, inputs in _by_partition(messages).items():
-            for name, some in inputs.items():
-                more |= self._own[at].restore(name, some, budget)
+            for name, received in inputs.items():
+                more |= self._own[at].restore(name, received, budget)
                 self._restored.add(self._own[at])
         return more
 
@@ -123,34 +113,33 @@ class JoiningProcessor:
         self._codec.begin_batch()
         budget = Budget(self._bounds, clock)
         records: list[Record] = []
-        results: list[tuple[LanePartition, StepResult]] = []
-        output = Output(records, on_committed=partial(_apply, results))
+        steps: list[tuple[LanePartition, StepResult]] = []
+        output = Output(records, on_committed=partial(_apply, steps))
         away: Unavailable | None = None
         by_partition = _by_partition(batch)
         for lane, number in by_partition or [at for at, own in self._own.items() if own.due()]:
             own, inputs = self._own[lane, number], by_partition.get((lane, number), {})
-            holds = {name: why for name, why in own.ahead().items() if name in inputs}
-            some = {name: messages for name, messages in inputs.items() if name not in holds}
+            paused = {name: why for name, why in own.ahead().items() if name in inputs}
+            taken = {name: messages for name, messages in inputs.items() if name not in paused}
             try:
-                result = own.process(some, budget)
+                step = own.process(taken, budget)
             except Unavailable as error:
                 # Other partitions need not wait for what this one needs.
-                holds |= dict.fromkeys(some, str(error))
+                paused |= dict.fromkeys(taken, str(error))
                 away = error
             else:
-                if result is not None:
-                    results.append((own, result))
-                    records += result.records
-                    output.dead_letters += result.letters
-                    for name, metadata in result.metadata.items():
+                if step is not None:
+                    steps.append((own, step))
+                    records += step.records
+                    output.dead_letters += step.letters
+                    for name, metadata in step.metadata.items():
                         output.metadata_of[TopicPartition(f"{lane}.{name}", number)] = metadata
-            for name, why in holds.items():
-                output.paused[TopicPartition(f"{lane}.{name}", number)] = PausedPartition(
-                    inputs[name][0].offset(), why
-                )
+            for name, why in paused.items():
+                pause = PausedPartition(inputs[name][0].offset(), why)
+                output.paused[TopicPartition(f"{lane}.{name}", number)] = pause
             if not batch and budget.spent:
                 break
-        if away is not None and not batch and not results:
+        if away is not None and not batch and not steps:
             raise away
         return output
 
@@ -158,18 +147,24 @@ class JoiningProcessor:
         return None if self._lanes else "no contract has been applied yet: `tailrace apply`"
 
 
-def _apply(results: Sequence[tuple[LanePartition, StepResult]]) -> None:
-    for own, result in results:
-        own.apply(result)
+def _apply(steps: Sequence[tuple[LanePartition, StepResult]]) -> None:
+    for own, step in steps:
+        own.apply(step)
 
 
 def _by_partition(messages: Sequence[Message]) -> dict[tuple[str, int], dict[str, list[Message]]]:
-    """Messages by lane and number, then by input."""
     by_topic: dict[tuple[str, int], list[Message]] = {}
     for message in messages:
         by_topic.setdefault((message.topic(), message.partition()), []).append(message)
-    found: dict[tuple[str, int], dict[str, list[Message]]] = {}
-    for (topic, number), some in by_topic.items():
+    return _by_lane_partition(by_topic.items())
+
+
+def _by_lane_partition(
+    partitions: Iterable[tuple[tuple[str, int], T]],
+) -> dict[tuple[str, int], dict[str, T]]:
+    """What partitions have, by lane and number, then by input."""
+    inputs: dict[tuple[str, int], dict[str, T]] = {}
+    for (topic, number), content in partitions:
         lane, _, name = topic.rpartition(".")
-        found.setdefault((lane, number), {})[name] = some
-    return found
+        inputs.setdefault((lane, number), {})[name] = content
+    return inputs

@@ -7,12 +7,12 @@ whoever owns the partition next writes what lies behind them and nothing else.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
 NEVER = -(1 << 62)
-"""Before all times: the clock of what has not been heard of."""
+"""Before all times: the stream time of what has not been heard of."""
 ALWAYS = 1 << 62
 
 Order = tuple[int, int, int, int]
@@ -38,8 +38,8 @@ class Progress:
         applied: labels and actions have been applied.
         closed: predictions whose horizon is over have been closed.
         waited: shadow predictions have been given up waiting for the champion's answer.
-        swept: requests have been looked at for what nothing can match any more.
-        released: up to which request, including, by partition, shadow predictions have been told who answered.
+        swept: the timers of what nothing can match any more have run.
+        released: up to which request, including, by partition, shadow predictions know who answered.
     """
 
     applied: Order = (NEVER, 0, 0, 0)
@@ -54,10 +54,10 @@ class Progress:
         return min(self.applied[0], self.closed[0])
 
     def copy(self) -> Progress:
-        return Progress(self.applied, self.closed, self.waited, self.swept, dict(self.released))
+        return replace(self, released=dict(self.released))
 
     def covers(self, source: tuple[int, int], until: int) -> bool:
-        """Whether it has been told who answered the request at ``source``."""
+        """Whether it is known who answered the request at ``source``."""
         partition, offset = source
         return self.released.get(partition, -1) >= offset or (until, partition, offset) < self.waited
 
@@ -84,11 +84,11 @@ class Progress:
         return [[*self.applied], [*self.closed], [*self.waited], [*self.swept], lagging]
 
     @classmethod
-    def of_json(cls, found: Any, sources: Mapping[int, int]) -> Progress:
-        if isinstance(found, int):  # as it was written when every step did all that was due
-            closed = found if found == NEVER else found + 1
-            return cls((found, 0, 0, 0), (closed, 0), (ALWAYS, 0, 0), _AT_THE_END, dict(sources))
-        applied, closed, waited, swept, lagging = found
+    def of_json(cls, content: Any, sources: Mapping[int, int]) -> Progress:
+        if isinstance(content, int):  # as it was written when every step did all that was due
+            closed = content if content == NEVER else content + 1
+            return cls((content, 0, 0, 0), (closed, 0), (ALWAYS, 0, 0), _AT_THE_END, dict(sources))
+        applied, closed, waited, swept, lagging = content
         released = {**sources, **dict(lagging)}
         return cls(tuple(applied), tuple(closed), tuple(waited), tuple(swept), released)
 
@@ -97,15 +97,15 @@ class Progress:
         return self.swept != _AT_THE_END
 
     @classmethod
-    def furthest(cls, some: Iterable[Progress]) -> Progress:
+    def furthest(cls, committed: Iterable[Progress]) -> Progress:
         """The last of what one partition has committed with its inputs."""
-        known = list(some)
-        if any(one.is_exact and one.applied[0] != NEVER for one in known):
-            known = [one for one in known if one.is_exact]
-        found = cls()
-        for one in known:
-            found.applied, found.closed = max(found.applied, one.applied), max(found.closed, one.closed)
-            found.waited, found.swept = max(found.waited, one.waited), max(found.swept, one.swept)
-            for partition, offset in one.released.items():
-                found.released[partition] = max(offset, found.released.get(partition, -1))
-        return found
+        known = list(committed)
+        if any(each.is_exact and each.applied[0] != NEVER for each in known):
+            known = [each for each in known if each.is_exact]
+        last = cls()
+        for each in known:
+            last.applied, last.closed = max(last.applied, each.applied), max(last.closed, each.closed)
+            last.waited, last.swept = max(last.waited, each.waited), max(last.swept, each.swept)
+            for partition, offset in each.released.items():
+                last.released[partition] = max(offset, last.released.get(partition, -1))
+        return last

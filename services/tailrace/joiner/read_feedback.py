@@ -23,14 +23,14 @@ MODEL, LABELLED_BY, ACTION_FIELD = "model", "labelled_by", "action"
 class ReceivedFeedback(NamedTuple):
     """A label or an action: about which request (its key in the store), under which key, when by its own account.
 
-    Whether it is late is known only beside its partition's clock: ``said`` has it not late.
+    Whether it is late is known only beside its partition's stream time: ``content`` has it not late.
     """
 
     plan: JoiningPlan
     request: bytes
     key: bytes
     time: int
-    said: FeedbackValue
+    content: FeedbackValue
 
 
 class FeedbackPlaces(NamedTuple):
@@ -65,15 +65,15 @@ class FeedbackReader:
         Raises:
             Unavailable: the registry is away.
         """
-        found: list[ReceivedFeedback | BadRecord | None] = [None] * len(values)
+        received: list[ReceivedFeedback | BadRecord | None] = [None] * len(values)
         groups: dict[bytes, list[int]] = {}
         for at, value in enumerate(values):
             groups.setdefault(value[: HEADER.size], []).append(at)
         for header, places in groups.items():
-            self._read_columns(kind, header, places, values, where, found)
+            self._read_columns(kind, header, places, values, where, received)
         return [
-            self._read_plain(kind, values[at], where, at) if one is None else one
-            for at, one in enumerate(found)
+            self._read_plain(kind, values[at], where, at) if feedback is None else feedback
+            for at, feedback in enumerate(received)
         ]
 
     # By columns ---
@@ -85,63 +85,42 @@ class FeedbackReader:
         places: list[int],
         values: Sequence[bytes],
         where: FeedbackPlaces,
-        found: list[ReceivedFeedback | BadRecord | None],
+        received: list[ReceivedFeedback | BadRecord | None],
     ) -> None:
         """Reads what is as it should be; leaves the rest as it is."""
         plan = self._writer_is(kind, header)
         if plan is None:
             return
-        decoder = plan.label_decoder if kind == LABEL else plan.action_decoder
-        columns, good, _ = decoder.decode([values[at] for at in places])
+        columns, good, _ = plan.formats[kind].decoder.decode([values[at] for at in places])
         contract = plan.contract
-        own, key_column, times = (
-            plan.model.encode(),
-            columns[contract.key.name],
-            columns[contract.event_time.name],
-        )
-        keys = key_column.values
-        if isinstance(keys, np.ndarray):
-            there = np.ones(len(keys), dtype=np.bool_) if key_column.present is None else key_column.present
-            keys = [b"%d" % key if t else None for key, t in zip(keys.tolist(), there.tolist(), strict=True)]
+        given, present = columns[contract.event_time.name]
         appended = np.array([where.appended[at] for at in places], dtype=np.int64)
-        at_times = times.values if times.present is None else np.where(times.present, times.values, appended)
-        fine = at_times <= appended + contract.event_time.skew_ms
+        times = given if present is None else np.where(present, given, appended)
+        fine = times <= appended + contract.event_time.skew_ms
         if good is not None:
             fine &= good
         if kind == LABEL:
-            said = encode_labels(contract.target, columns[contract.target.name])
+            contents = encode_labels(contract.target, columns[contract.target.name])
             by = [NULL if name is None else SOME + sized(name) for name in columns[LABELLED_BY].values]
         else:
-            said = columns[ACTION_FIELD].values
-            by = [NULL] * len(places)
-        prefix = request_key(plan.model, b"")
-        rows = zip(
-            places,
-            fine.tolist(),
+            contents, by = columns[ACTION_FIELD].values, [NULL] * len(places)
+        ids, keys, models = (
             columns[REQUEST_ID].values,
-            keys,
+            columns[contract.key.name].keys(),
             columns[MODEL].values,
-            at_times.tolist(),
-            said,
-            by,
-            strict=True,
         )
+        prefix, own = request_key(plan.model, b""), plan.model.encode()
         begin, place = f"{where.topic}/{where.partition}/", SOME + text(where.topic) + long(where.partition)
-        offsets, is_label = where.offsets, kind == LABEL
+        rows = zip(places, fine.tolist(), ids, keys, models, times.tolist(), contents, by, strict=True)
         for at, is_fine, request_id, key, model, time, value, who in rows:
             if not (is_fine and request_id and key and value) or (model is not None and model != own):
                 continue
-            offset = offsets[at]
+            offset = where.offsets[at]
             written = place + long(offset)
-            if is_label:
+            if kind == LABEL:
                 written = SOME + long(time) + written + who
-            found[at] = ReceivedFeedback(
-                plan,
-                prefix + request_id,
-                key,
-                time,
-                FeedbackValue(value, False, f"{begin}{offset}", written, time),
-            )
+            content = FeedbackValue(value, False, f"{begin}{offset}", written, time)
+            received[at] = ReceivedFeedback(plan, prefix + request_id, key, time, content)
 
     def _writer_is(self, kind: int, header: bytes) -> JoiningPlan | None:
         """The model whose schema the header names, byte for byte."""
@@ -150,7 +129,7 @@ class FeedbackReader:
         schema_id = HEADER.unpack(header)[1]
         for plan in self._plans:
             try:
-                if self._codec.copies(schema_id, plan.label_schema if kind == LABEL else plan.action_schema):
+                if self._codec.copies(schema_id, plan.formats[kind].schema):
                     return plan
             except BadRecord:  # no such schema, or none that can be used: the plain way says so by row
                 return None
@@ -169,14 +148,9 @@ class FeedbackReader:
     def _read_one(self, kind: int, value: bytes, where: FeedbackPlaces, at: int) -> ReceivedFeedback:
         plan, record = self._record(kind, value)
         contract = plan.contract
-        topic, partition, offset, appended = (
-            where.topic,
-            where.partition,
-            where.offsets[at],
-            where.appended[at],
-        )
-        given = record.get(contract.event_time.name)
-        time = appended if given is None else int(given)
+        topic, partition, offset, appended = *where[:2], where.offsets[at], where.appended[at]
+        event_time = record.get(contract.event_time.name)
+        time = appended if event_time is None else int(event_time)
         if time > appended + contract.event_time.skew_ms:
             reason = (
                 f"{(time - appended) / 1000:,.0f} s after it was appended; "
@@ -189,33 +163,32 @@ class FeedbackReader:
             raise BadRecord("missing-request-id", "request_id says which request it is about", REQUEST_ID)
         source = SOME + text(topic) + long(partition) + long(offset)
         if kind == LABEL:
-            found = encode_label(contract.target, record.get(contract.target.name))
+            value = encode_label(contract.target, record.get(contract.target.name))
             named = record.get(LABELLED_BY)
             written = SOME + long(time) + source + (NULL if named is None else SOME + text(named))
         else:
             action = record.get(ACTION_FIELD)
             if not action:
                 raise BadRecord("missing", "action is missing: what was done", ACTION_FIELD)
-            found, written = action.encode(), source
-        said = FeedbackValue(found, False, f"{topic}/{partition}/{offset}", written, time)
-        return ReceivedFeedback(plan, request_key(plan.model, request_id.encode()), key.encode(), time, said)
+            value, written = action.encode(), source
+        content = FeedbackValue(value, False, f"{topic}/{partition}/{offset}", written, time)
+        return ReceivedFeedback(
+            plan, request_key(plan.model, request_id.encode()), key.encode(), time, content
+        )
 
     def _record(self, kind: int, value: bytes) -> tuple[JoiningPlan, dict[str, Any]]:
         if is_json(value):
             plan = self._addressed(parse_object(value).get(MODEL), None)
-            reader = plan.label_json if kind == LABEL else plan.action_json
-            return plan, reader.parse(value)
-        plans = self._plans
-        if len(plans) == 1:
-            schema = plans[0].label_schema if kind == LABEL else plans[0].action_schema
-            record = self._codec.decode(value, schema).record
+            return plan, plan.formats[kind].json_input.parse(value)
+        if len(self._plans) == 1:
+            (plan,) = self._plans
+            record = self._codec.decode(value, plan.formats[kind].schema).record
             self._addressed(record[MODEL], None)
-            return plans[0], record
+            return plan, record
         writer = self._codec.writer_schema(read_schema_id(value))
         written = writer.get("namespace") if isinstance(writer, dict) else None
         plan = self._addressed(self._codec.decode(value).record.get(MODEL), written)
-        schema = plan.label_schema if kind == LABEL else plan.action_schema
-        return plan, self._codec.decode(value, schema).record
+        return plan, self._codec.decode(value, plan.formats[kind].schema).record
 
     def _addressed(self, named: object, namespace: object) -> JoiningPlan:
         """The model that is named; where none is, the lane's only one, or the one whose schema it is."""

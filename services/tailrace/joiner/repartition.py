@@ -15,11 +15,11 @@ def _is_number(value: object) -> bool:
     return type(value) is int and abs(value) < 2**62
 
 
-class Forwarded(NamedTuple):
-    """What a forwarded record carries, in a header, of the message that it copies.
+class Origin(NamedTuple):
+    """What a repartitioned record carries, in a header, of the message that it copies.
 
     Attributes:
-        effective: the time from which it counts, by the clock of the partition that it came to.
+        effective: the time from which it counts, by the stream time of the partition that it came to.
         key: that of the message, which may be any bytes or none.
     """
 
@@ -36,7 +36,7 @@ class Forwarded(NamedTuple):
         return HEADER, json.dumps([*self[:-1], key], separators=(",", ":")).encode()
 
     @classmethod
-    def of(cls, message: Message) -> Forwarded:
+    def of(cls, message: Message) -> Origin:
         """Raises `BadRecord` (``corrupt``) where the message has no such header, or a broken one."""
         for name, content in message.headers() or ():
             if name == HEADER:
@@ -45,12 +45,8 @@ class Forwarded(NamedTuple):
                     key = None if key is None else key.encode("latin-1")
                 except (ValueError, TypeError, AttributeError, RecursionError) as error:
                     raise BadRecord("corrupt", f"the header {HEADER} cannot be read: {error}") from error
-                numbers = (partition, offset, appended, effective)
-                if (
-                    not isinstance(topic, str)
-                    or not isinstance(late, bool)
-                    or not all(map(_is_number, numbers))
-                ):
+                are_numbers = all(map(_is_number, (partition, offset, appended, effective)))
+                if not isinstance(topic, str) or not isinstance(late, bool) or not are_numbers:
                     raise BadRecord("corrupt", f"the header {HEADER} does not say what it is to say")
                 return cls(topic, partition, offset, appended, effective, late, key)
         raise BadRecord("corrupt", f"the message has no header {HEADER}")

@@ -29,7 +29,7 @@ from rocksdict import (
 
 from tailrace.errors import DiskFailed, StateLost
 from tailrace.joiner.progress import Spot
-from tailrace.joiner.store import LOOK, Look, look_bound
+from tailrace.joiner.store import TIMER, Timer, timer_bound
 
 log = logging.getLogger(__name__)
 
@@ -78,14 +78,14 @@ class RocksStore:
             values: Any = self._db.get(list(keys)) if keys else []
         return list(values)
 
-    def looks(self, begin: Spot, end: Spot) -> Iterator[Look]:
-        last = look_bound(end)
+    def timers(self, begin: Spot, end: Spot) -> Iterator[Timer]:
+        last = timer_bound(end)
         with self._judged():
             at = self._db.iter()
             try:
-                at.seek(look_bound(begin))
-                while at.valid() and (key := at.key()) < last and key.startswith(LOOK):
-                    yield Look.of_key(key)
+                at.seek(timer_bound(begin))
+                while at.valid() and (key := at.key()) < last and key.startswith(TIMER):
+                    yield Timer.of_key(key)
                     at.next()
                 at.status()  # an iterator also ends where it cannot read on
             finally:
@@ -164,7 +164,7 @@ class RocksStore:
         if _is_locked(error):
             return Locked(f"another process has the store {self._folder}: {error}")
         return DiskFailed(
-            f"the disk with {self._folder} cannot be used: {error}. Look at the disk (`dmesg`, `df`, the rights of "
+            f"the disk with {self._folder} cannot be used: {error}. Timer at the disk (`dmesg`, `df`, the rights of "
             "the folder); nothing is lost, and the service goes on from the log when it is started again"
         )
 

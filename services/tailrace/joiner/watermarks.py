@@ -10,27 +10,27 @@ from tailrace.streaming.records import Record
 from tailrace.streaming.watermark_records import mark
 
 MARK_EVERY_MS = 1_000
-"""Marks are written when a clock has moved on by so much: event time, not wall time."""
+"""Watermark records are written when stream time has moved on by so much: event time, not wall time."""
 
 
-def to_others(topics: Lane, number: int, partitions: int, standing: PartitionState) -> Iterator[Record]:
-    """The clocks of labels and actions, where they have moved on; notes in ``standing`` what is told."""
+def to_others(topics: Lane, number: int, partitions: int, state: PartitionState) -> Iterator[Record]:
+    """The stream times of labels and actions, where they have moved on; ``state`` keeps which were sent."""
     for name in (LABELS, ACTIONS):
-        clock = standing.clocks[name]
-        if clock >= standing.announced[name] + MARK_EVERY_MS:
-            standing.announced[name] = clock
+        stream_time = state.stream_times[name]
+        if stream_time >= state.announced[name] + MARK_EVERY_MS:
+            state.announced[name] = stream_time
             for other in range(partitions):
                 if other != number:
-                    yield mark(topics.rekeyed, other, clock, stream=f"{name}/{number}")
+                    yield mark(topics.rekeyed, other, stream_time, stream=f"{name}/{number}")
 
 
-def to_readers(topics: Lane, number: int, standing: PartitionState) -> Iterator[Record]:
-    """Before which time every outcome is written, by stream; notes in ``standing`` what is told."""
-    waiting = [known for known, *_ in standing.blocked.values()]
+def to_readers(topics: Lane, number: int, state: PartitionState) -> Iterator[Record]:
+    """Before which time every outcome is written, by stream; ``state`` keeps which were sent."""
+    waiting = [known for known, *_ in state.blocked.values()]
     for name in (PREDICTIONS, SHADOWS):
-        time = min(standing.progress.time, standing.clocks[name])
+        time = min(state.progress.time, state.stream_times[name])
         if name == SHADOWS:
             time = min([time, *waiting])
-        if time >= standing.marked[name] + MARK_EVERY_MS:
-            standing.marked[name] = time
+        if time >= state.written[name] + MARK_EVERY_MS:
+            state.written[name] = time
             yield mark(topics.outcomes, number, time, stream=name)

@@ -95,23 +95,18 @@ class ReplayClock:
     """The lane's clock while a replay owns it: which input partitions fell silent."""
 
     def __init__(self, topics: Iterable[str], partitions: int) -> None:
-        self._told: dict[tuple[str, int], int] = {}
-        self._partitions = [(topic, partition) for topic in topics for partition in range(partitions)]
+        self._stream_times: dict[tuple[str, int], int] = {}
+        self.partitions = [(topic, partition) for topic in topics for partition in range(partitions)]
         self._last_tick: int | None = None
 
-    @property
-    def partitions(self) -> list[tuple[str, int]]:
-        return self._partitions
-
     def wrote(self, topic: str, partition: int, time_ms: int) -> None:
-        """A record of this event time went to the partition, which tells it the time as well as a mark."""
-        self._told[topic, partition] = time_ms
+        """A record of this event time went to the partition, which is as good as a watermark record."""
+        self._stream_times[topic, partition] = time_ms
 
     def tick(self, time_ms: int) -> list[tuple[str, int]]:
-        """Event time is ``time_ms`` now: the partitions to mark, which got nothing since."""
-        since = self._last_tick
-        silent = [p for p in self._partitions if since is None or self._told.get(p, since - 1) < since]
+        """Event time is ``time_ms`` now: the partitions that got nothing since, for a watermark record each."""
+        since, times = self._last_tick, self._stream_times
         if since is not None and time_ms <= since:
             return []
         self._last_tick = time_ms
-        return silent
+        return [p for p in self.partitions if since is None or times.get(p, since - 1) < since]

@@ -24,7 +24,7 @@ from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.records.schemas import subject
 from tailrace.contracts.state.lane_clocks import REPLAY
 from tailrace.errors import TailraceError
-from tailrace.replay.claim import LaneClaim, tell
+from tailrace.replay.claim import claimed_lane, set_clock
 from tailrace.replay.schedule import LABEL, NOTHING, REQUEST, LaterRecords, ReplayClock, ReplayPace, schedule
 from tailrace.runtime.patience import Patience
 from tailrace.streaming.backends.kafka.clients import BoundedProducer
@@ -53,16 +53,16 @@ class Replay:
     """One pass over a file's rows into a model's lane, whose clock it owns meanwhile.
 
     Event times come from the rows, so the lane's passing time does too: an input partition (requests, labels,
-    actions) that falls silent is sent a mark with the event time reached, at least every 1,000 records and
-    four times a second. At the end every input partition gets a last mark, at the last event time plus the
+    actions) that falls silent is sent a watermark record with the event time reached, at least every 1,000 records and
+    four times a second. At the end every input partition gets a last one, at the last event time plus the
     contract's lateness: nothing older is to come, so every window that ended by then may close. Where the file comes
-    up to now, that time has not come yet, and the mark says now.
+    up to now, that time has not come yet, and the record says now.
 
     Args:
         rows: as ``contracts.data_file.read_rows`` gives them, sorted by event time.
-        labels: which rows' truth is sent, and when.
+        labels: which rows' labels are sent, and when.
         actions: about which rows it is sent what was really done, and when.
-        done: what that was, one for each of ``actions``.
+        done: the actions, one for each of ``actions``.
         rate: records per second, or None.
         speed: event-time seconds per second, or None; with neither, as fast as Kafka takes them.
     """
@@ -94,18 +94,18 @@ class Replay:
         self._clock = ReplayClock(inputs, _partitions(connection, self._lane.requests))
         self._partition_count = len(self._clock.partitions) // len(inputs)
         self._producer: BoundedProducer
-        self._held = threading.Event()
+        self._is_held = threading.Event()
 
     def hold(self) -> None:
         """Event time stands still: nothing is sent until `go_on`. From another thread."""
-        self._held.set()
+        self._is_held.set()
 
     def go_on(self) -> None:
         """Event time goes on from where it was held."""
-        self._held.clear()
+        self._is_held.clear()
 
     def run(self, progress: Callable[[int], None] = lambda done: None) -> Sent:
-        """Sends everything and waits until Kafka has taken it. ``progress`` is told how many are sent.
+        """Sends everything and waits until Kafka has taken it. ``progress`` is called with how many are sent.
 
         The lane's clock stays the replay's afterwards, until somebody else takes it.
 
@@ -113,9 +113,9 @@ class Replay:
             DeliveryFailed: Kafka refused some.
             UsageError: another replay sends into the lane.
         """
-        with LaneClaim(self._connection, self._lane.name):
+        with claimed_lane(self._connection, self._lane.name):
             if len(self.plan):
-                tell(self._connection, self._lane.name, REPLAY, int(self.plan.time[0]))
+                set_clock(self._connection, self._lane.name, REPLAY, int(self.plan.time[0]))
             self._producer = producer(self._connection)
             try:
                 return self._run(progress)
@@ -126,9 +126,9 @@ class Replay:
         plan, sent, ticked = self.plan, 0, 0
         began = last_tick = time.monotonic()
         while sent < len(plan):
-            if self._held.is_set():
+            if self._is_held.is_set():
                 stopped = time.monotonic()
-                while self._held.is_set():
+                while self._is_held.is_set():
                     self._producer.poll(0.05)
                 began += time.monotonic() - stopped
             due = min(self._pace.due(time.monotonic() - began), sent + _CHUNK)
@@ -138,12 +138,14 @@ class Replay:
                 progress(sent)
             now = time.monotonic()
             if sent and (sent - ticked >= _CHUNK or now - last_tick >= _TICK_S):
-                self._mark(self._clock.tick(int(plan.time[sent - 1])), int(plan.time[sent - 1]))
+                reached = int(plan.time[sent - 1])
+                self._write_watermarks(self._clock.tick(reached), reached)
                 ticked, last_tick = sent, now
             self._producer.poll(min(0.05, self._pace.wait(sent, now - began)))
         if len(plan):
             last, now_ms = int(plan.time[-1]), int(time.time() * 1000)
-            self._mark(self._clock.partitions, last_mark(last, self._contract.event_time.lateness_ms, now_ms))
+            end = last_watermark(last, self._contract.event_time.lateness_ms, now_ms)
+            self._write_watermarks(self._clock.partitions, end)
         self._flush()
         self.sent.seconds = time.monotonic() - began
         return self.sent
@@ -153,9 +155,8 @@ class Replay:
         drafts = self._rows[plan.row[part]].with_columns(pl.Series("_time", plan.time[part])).to_dicts()
         for kind, record in zip(plan.kind[part], drafts, strict=True):
             at, taken = record.pop("_time"), record.pop(_ACTION)
-            truth = record.pop(contract.target.name)
+            label = record.pop(contract.target.name)
             record["model"] = contract.model
-            key = record[contract.key.name]
             if kind == REQUEST:
                 topic = self._lane.requests
                 self.sent.requests += 1
@@ -165,20 +166,19 @@ class Replay:
                 if kind == LABEL:
                     topic = self._lane.labels
                     self.sent.labels += 1
-                    record |= {contract.target.name: truth, "labelled_by": "replay"}
+                    record |= {contract.target.name: label, "labelled_by": "replay"}
                 else:
                     topic = self._lane.actions
                     self.sent.actions += 1
                     record |= {"action": taken, "by": "replay"}
-            if key is None:
-                key = record["request_id"]
-            message_key = key_text(key).encode()
+            key = record[contract.key.name]
+            message_key = key_text(record["request_id"] if key is None else key).encode()
             partition = partition_of(message_key, self._partition_count)
             value = self._codec.encode(self._schema_ids[topic], record)
             self._produce(Record(topic, value, message_key, partition=partition))
             self._clock.wrote(topic, partition, at)
 
-    def _mark(self, partitions: list[tuple[str, int]], time_ms: int) -> None:
+    def _write_watermarks(self, partitions: list[tuple[str, int]], time_ms: int) -> None:
         for topic, partition in partitions:
             self._produce(mark(topic, partition, time_ms))
             self.sent.marks += 1
@@ -203,25 +203,24 @@ class Replay:
 
     def _flush(self) -> None:
         patience = Patience(60)
-        while patience.look(left := self._producer.flush(1)) and left:
+        while patience.look(unsent := self._producer.flush(1)) and unsent:
             pass
         if self._failures:
             raise DeliveryFailed("see below", self._failures)
-        if left:
-            raise TailraceError(
-                f"Kafka at {self._connection.bootstrap} has taken none of the last {left} records in a minute"
-            )
+        if unsent:
+            where = self._connection.bootstrap
+            raise TailraceError(f"Kafka at {where} has taken none of the last {unsent} records in a minute")
 
 
-def last_mark(last_ms: int, lateness_ms: int, now_ms: int) -> int:
-    """The time that a replay tells at its end: no mark may be further ahead of now than records are."""
+def last_watermark(last_ms: int, lateness_ms: int, now_ms: int) -> int:
+    """The watermark at a replay's end: none may be further ahead of now than records are."""
     return max(last_ms, min(last_ms + lateness_ms, now_ms))
 
 
 def labels_after(
     rows: pl.DataFrame, contract: ModelContract, delay_ms: int, until_ms: int
 ) -> tuple[LaterRecords, int]:
-    """Each known truth so long after its request; and how many are left out, known only after ``until_ms``."""
+    """Each known label so long after its request; and how many are left out, known only after ``until_ms``."""
     due = rows[contract.event_time.name].to_numpy() + delay_ms
     known = rows[contract.target.name].is_not_null().to_numpy()
     sent = np.flatnonzero(known & (due <= until_ms))
@@ -230,14 +229,16 @@ def labels_after(
 
 def _partitions(connection: Connection, topic: str) -> int:
     with AdminClient({**connection.kafka, "log_level": 0}) as admin:
-        found = admin.list_topics(topic, timeout=10).topics[topic]
-    if found.error is not None:
-        raise TailraceError(f"no topic {topic} ({found.error.str()}): `tailrace apply` makes a lane's topics")
-    return len(found.partitions)
+        metadata = admin.list_topics(topic, timeout=10).topics[topic]
+    if metadata.error is not None:
+        raise TailraceError(
+            f"no topic {topic} ({metadata.error.str()}): `tailrace apply` makes a lane's topics"
+        )
+    return len(metadata.partitions)
 
 
 def _schema_id(registry: RegistryClient, topic: str, contract: ModelContract) -> int:
-    found = registry.latest(subject(topic, contract.model, contract.lane))
-    if found is None:
+    schema = registry.latest(subject(topic, contract.model, contract.lane))
+    if schema is None:
         raise TailraceError(f"the registry has no schema for {topic}: `tailrace apply` registers it")
-    return found.id
+    return schema.id

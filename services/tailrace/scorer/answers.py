@@ -27,7 +27,7 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class Unscored(Predictions):
-    """What is said without a number: the name of a class, or nothing."""
+    """An answer without a number: the name of a class, or nothing."""
 
     named: str | None = None
 
@@ -62,7 +62,7 @@ class ScoredAnswers:
 
     ``request_ids`` and ``keys`` are UTF-8, the effective ones; ``bodies`` are requests in wire format in the
     schema that the prediction nests; ``choices`` index ``options``, and ``propensities`` are with what probability
-    each of these was to be chosen for such a request: 1 where nothing is said.
+    each of these was to be chosen for such a request: 1 where there are none.
     """
 
     topic: str
@@ -76,7 +76,7 @@ class ScoredAnswers:
     choices: Array
     options: Sequence[Choice]
     latency_ms: float
-    notes: Findings
+    findings: Findings
     replaced: Mapping[int, Sequence[Replaced]] = field(default_factory=dict)
     explanations: Mapping[int, Sequence[Contribution]] = field(default_factory=dict)
     propensities: Sequence[float] = ()

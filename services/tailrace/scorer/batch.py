@@ -35,11 +35,11 @@ class Batch:
         appended: append time of each message, in ms.
         started_ns: when the batch was taken up, by the clock's ``perf_ns``.
         requests: those that can be read, by model.
-        marks: event time in ms of each mark.
+        watermarks: event time in ms of each watermark record.
         bad: why a message becomes a dead letter.
         written: positions of messages, each with a record to be written for it.
         failing: versions in shadow that have no prediction for a row: the first such row, and why.
-        answered: what is written, for those who count: positions of messages, by whom, and what was said.
+        answered: what is written, for those who count: positions of messages, by whom, and with what.
         asked: how long models took, in ms, and for how many rows, by model and version.
     """
 
@@ -49,7 +49,7 @@ class Batch:
     appended: list[int]
     started_ns: int
     requests: list[Requests] = field(default_factory=list)
-    marks: dict[int, int] = field(default_factory=dict)
+    watermarks: dict[int, int] = field(default_factory=dict)
     bad: dict[int, BadRecord] = field(default_factory=dict)
     written: list[tuple[Ints, Sequence[Record]]] = field(default_factory=list)
     failing: dict[tuple[str, int], tuple[int, str]] = field(default_factory=dict)
@@ -58,13 +58,9 @@ class Batch:
 
     @classmethod
     def of(cls, batch: Sequence[Message], started_ns: int) -> Batch:
-        return cls(
-            [m.topic() for m in batch],
-            [m.partition() for m in batch],
-            [m.offset() for m in batch],
-            [m.timestamp()[1] for m in batch],
-            started_ns,
-        )
+        topics, partitions = [m.topic() for m in batch], [m.partition() for m in batch]
+        offsets, appended = [m.offset() for m in batch], [m.timestamp()[1] for m in batch]
+        return cls(topics, partitions, offsets, appended, started_ns)
 
     @cached_property
     def append_times(self) -> Ints:
@@ -91,7 +87,7 @@ class Batch:
     @cached_property
     def places(self) -> dict[TopicPartition, Ints]:
         """The partitions of the batch, each with the positions of its messages."""
-        found = {}
+        places = {}
         topics = sorted(set(self.topics))
         for topic in topics:
             own = self.partition_numbers
@@ -99,8 +95,8 @@ class Batch:
                 own = np.where([name == topic for name in self.topics], own, -1)
             for partition in np.flatnonzero(np.bincount(own + 1)).tolist():
                 if partition:
-                    found[TopicPartition(topic, partition - 1)] = np.flatnonzero(own == partition - 1)
-        return found
+                    places[TopicPartition(topic, partition - 1)] = np.flatnonzero(own == partition - 1)
+        return places
 
     def time(self, model: str, version: int, took_ms: float, rows: int) -> None:
         """Takes how long a version took for some rows."""
@@ -118,28 +114,28 @@ class Batch:
         if not self.written:
             return []
         order = np.concatenate([positions for positions, _ in self.written]).argsort(kind="stable")
-        some = [records for _, records in self.written]
-        columns = [records for records in some if isinstance(records, Records)]
-        others = [record for records in some if not isinstance(records, Records) for record in records]
+        written = [records for _, records in self.written]
+        columns = [records for records in written if isinstance(records, Records)]
+        others = [record for records in written if not isinstance(records, Records) for record in records]
         count = sum(map(len, columns))
         if len({records.topic for records in columns}) != 1 or len(others) * _FEW > count:
-            every = [record for records in some for record in records]
+            every = [record for records in written for record in records]
             return [every[at] for at in order.tolist()]
         values = BytesColumn.end_to_end([records.values for records in columns])
         keys = BytesColumn.end_to_end([records.keys for records in columns])
         together = Records(columns[0].topic, values, keys)
         if not others:
             return together.take(order)
-        which = np.concatenate([np.full(len(records), isinstance(records, Records)) for records in some])
+        which = np.concatenate([np.full(len(records), isinstance(records, Records)) for records in written])
         numbers = np.where(which, which.cumsum(), (~which).cumsum()) - 1
         return _in_runs(together, others, numbers[order], which[order])
 
-    def cut(self, holds: Mapping[TopicPartition, PausedPartition]) -> None:
-        """Leaves only what comes before the holds."""
+    def cut(self, paused: Mapping[TopicPartition, PausedPartition]) -> None:
+        """Leaves only what comes before partitions are paused."""
 
         def goes(at: int) -> bool:
-            hold = holds.get(self.partition(at))
-            return hold is None or self.offsets[at] < hold.offset
+            pause = paused.get(self.partition(at))
+            return pause is None or self.offsets[at] < pause.offset
 
         kept = []
         for requests in self.requests:
@@ -147,7 +143,7 @@ class Batch:
             if len(rows):
                 kept.append(requests.take(rows))
         self.requests = kept
-        self.marks = {at: time for at, time in self.marks.items() if goes(at)}
+        self.watermarks = {at: time for at, time in self.watermarks.items() if goes(at)}
         self.bad = {at: bad for at, bad in self.bad.items() if goes(at)}
 
 

@@ -54,7 +54,7 @@ class ServingPlan:
 
     @property
     def watermark_step_ms(self) -> int:
-        """How far time comes between two marks."""
+        """How far time comes between two watermark records."""
         return max(1, min(self.contract.drift.window_ms, self.contract.quality.window_ms) // WATERMARK_STEPS)
 
     @cached_property
@@ -97,9 +97,9 @@ class ServingPlan:
         """Why a version cannot serve under this contract, which may be newer than the version."""
         digest = version.model.digest
         if digest not in self._misfits:
+            self._misfits[digest] = None
             try:
                 check_schema(version.model.manifest, self.contract)
-                self._misfits[digest] = None
             except PackageRefused as misfit:
                 which = f"version {version.number} of {self.model}"
                 self._misfits[digest] = f"{which} does not fit its contract any more: {misfit.reason}"
@@ -120,15 +120,15 @@ class DeadLetterLevel:
 
 def level_of(contracts: Iterable[ModelContract]) -> DeadLetterLevel | None:
     """What the contracts of a lane bear, by ``service_levels.answered`` and ``alerts.severe``; None where none says."""
-    found = []
+    levels = []
     for contract in contracts:
         if contract.service_levels.answered is not None:
-            found.append(DeadLetterLevel(1 - contract.service_levels.answered, "warning", contract))
+            levels.append(DeadLetterLevel(1 - contract.service_levels.answered, "warning", contract))
         for phrase in contract.alerts.severe:
             pattern, places = match_alert(phrase) or ("", {})
             if pattern.startswith("dead-letter share"):
-                found.append(DeadLetterLevel(parse_share(places["share"]), "severe", contract))
-    return min(found, key=lambda level: level.most, default=None)
+                levels.append(DeadLetterLevel(parse_share(places["share"]), "severe", contract))
+    return min(levels, key=lambda level: level.most, default=None)
 
 
 class LanePlans:
@@ -136,7 +136,7 @@ class LanePlans:
 
     Attributes:
         by_topic: of each topic the contracts of the models that share it.
-        levels: the share of dead letters that a topic bears, where one is said.
+        levels: the share of dead letters that a topic bears, where contracts have one.
         changes: how many contracts were taken.
     """
 
@@ -178,7 +178,7 @@ class LanePlans:
         return min(plan.watermark_step_ms for plan in self.by_topic[topic])
 
     def ahead_ms(self, topic: str) -> int:
-        """How far ahead of its append time a mark may be."""
+        """How far ahead of its append time a watermark record may be."""
         return max(plan.contract.event_time.ahead_ms for plan in self.by_topic[topic])
 
 

@@ -1,4 +1,4 @@
-"""The scorer's logic: requests in; predictions, dead letters and marks out."""
+"""The scorer's processor: requests in; predictions, dead letters and watermark records out."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tailrace.contracts.state.records import ControlRecords
 from tailrace.models.catalog import Catalog, Verify
 from tailrace.models.package.fingerprint import runtime_versions
 from tailrace.models.rollout_state.fold import Rollouts
+from tailrace.scorer import watermarks
 from tailrace.scorer.batch import Batch
 from tailrace.scorer.pipeline import answer, answer_off
 from tailrace.scorer.plans import LanePlans
@@ -36,10 +37,9 @@ from tailrace.scorer.steps.check_input import check
 from tailrace.scorer.steps.read_request import read_requests
 from tailrace.scorer.steps.route import Route, route
 from tailrace.scorer.versions import OpenVersion, Role, Serving, Versions
-from tailrace.scorer.watermarks import pass_on, refuse_marks_ahead, require_time, tell_time
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.processor import Clock, Output, Suspect
-from tailrace.streaming.records import DeadLetter, Message, Record, Runs, TopicPartition
+from tailrace.streaming.records import DeadLetter, Message, PausedPartition, Record, Runs, TopicPartition
 from tailrace.telemetry.reasons import one_of
 
 log = logging.getLogger(__name__)
@@ -48,16 +48,15 @@ _QUARANTINED = Finding("quarantined", None, "processes died with the version in 
 _OF_THE_MOMENT = {finding.guard: finding for finding in (TOO_SLOW, _QUARANTINED)}
 
 
-class _Told(NamedTuple):
-    """What a batch's output tells people and how far it tells the time, to be told once it is committed."""
+class _Effects(NamedTuple):
+    """What a batch changes for later ones: alerts that it sends, stream times and counts."""
 
     refusals: int
     failing: set[tuple[str, int]]
     quarantined: list[Quarantined]
-    clocks: dict[TopicPartition, int]
+    stream_times: dict[TopicPartition, int]
     counts: dict[TopicPartition, DeadLetterCount]
-    work: Batch
-    clock: Clock
+    alerts: list[Record]
 
 
 class ScoringProcessor:
@@ -87,28 +86,23 @@ class ScoringProcessor:
         self._codec = Codec(registry)
         self._control_records = records
         self._alerts = ScorerAlerts(role, records)
-        self._contracts = Contracts()
-        self._catalog = Catalog(verify)
-        self._rollouts = Rollouts()
+        self._contracts = contracts = Contracts()
         self._lane_clocks = LaneClocks()
-        self._state = ControlState(records, self._contracts, self._catalog, self._rollouts, self._lane_clocks)
+        catalog, rollouts = Catalog(verify), Rollouts()
+        self._state = ControlState(records, contracts, catalog, rollouts, self._lane_clocks)
         self._plans = LanePlans(role, self._codec, registry)
-        self._versions = Versions(
-            role, self._contracts, self._catalog, self._rollouts, open_version, executor, verify
-        )
-        self._quarantine = VersionQuarantine(role, self._rollouts)
-        self._in_flight = InFlight(role, self._plans, self._versions, self._catalog, self._quarantine)
+        self._versions = Versions(role, contracts, catalog, rollouts, open_version, executor, verify)
+        self._quarantine = VersionQuarantine(role, rollouts)
+        self._in_flight = InFlight(role, self._plans, self._versions, catalog, self._quarantine)
         self._prepared = False
-        self._handovers = Handovers(
-            self._plans, self._contracts, self._rollouts, self._versions, self._quarantine
-        )
-        self._holds = PausedPartitions(role, self._rollouts, self._versions, self._handovers, self._in_flight)
-        self._pace = LatencyEstimates()
-        self._served = ServingMetrics()
+        self._handovers = Handovers(self._plans, contracts, rollouts, self._versions, self._quarantine)
+        self._paused = PausedPartitions(role, rollouts, self._versions, self._handovers, self._in_flight)
+        self._latencies = LatencyEstimates()
+        self._metrics = ServingMetrics()
         self._changes = 0
         self._logged: str | None = None
         self._runtime = dict(runtime_versions())
-        self._clocks: dict[TopicPartition, int] = {}
+        self._stream_times: dict[TopicPartition, int] = {}
         self._counts: dict[TopicPartition, DeadLetterCount] = {}
         # Shadows that are known to fail.
         self._failing: set[tuple[str, int]] = set()
@@ -133,12 +127,12 @@ class ScoringProcessor:
     def assigned(self, partitions: Mapping[TopicPartition, Committed]) -> None:
         for partition, (_, metadata) in partitions.items():
             try:
-                left = self._handovers.take(partition, metadata)
+                handover = self._handovers.take(partition, metadata)
             except ValueError as error:
                 log.warning("ignored what the last owner left", extra={"why": str(error)})
             else:
-                self._quarantine.add(left.quarantined)
-                self._counts[partition] = DeadLetterCount(*left.count)
+                self._quarantine.add(handover.quarantined)
+                self._counts[partition] = DeadLetterCount(*handover.count)
 
     def restore(self, messages: Sequence[Message]) -> None:
         """Nothing is asked for."""
@@ -146,8 +140,8 @@ class ScoringProcessor:
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
         for partition in partitions:
             self._handovers.forget(partition)
-            self._holds.forget(partition)
-            self._clocks.pop(partition, None)
+            self._paused.forget(partition)
+            self._stream_times.pop(partition, None)
             self._counts.pop(partition, None)
 
     def in_flight(self, topics: Collection[str], suspects: Mapping[TopicPartition, Suspect]) -> Sequence[str]:
@@ -156,73 +150,91 @@ class ScoringProcessor:
         self._versions.take_up()
         return self._in_flight.name(topics, suspects)
 
-    def process(self, batch: Sequence[Message], clock: Clock) -> Output:
-        work = Batch.of(batch, clock.perf_ns())
+    def process(self, messages: Sequence[Message], clock: Clock) -> Output:
+        batch, plans = Batch.of(messages, clock.perf_ns()), self._plans
         if not self._prepared:
-            self.in_flight(set(work.topics), {})
+            self.in_flight(set(batch.topics), {})
         self._prepared = False
         self._codec.begin_batch()
-        work.requests, work.marks, work.bad = read_requests(batch, work.topics, self._plans.by_topic)
-        refuse_marks_ahead(work, self._plans.ahead_ms)
-        require_time(work, self._lane_clocks.is_replayed)
-        output = Output(paused=self._holds.of(work))
+        batch.requests, batch.watermarks, batch.bad = read_requests(messages, batch.topics, plans.by_topic)
+        watermarks.refuse_ahead(batch, plans)
+        watermarks.require_event_times(batch, self._lane_clocks.is_replayed)
+        output = Output(paused=self._paused.of(batch))
         if output.paused:
-            work.cut(output.paused)
-        pass_on(work, self._plans.predictions)
-        for requests in work.requests:
-            self._answer(work, requests, clock)
-        clocks = tell_time(work, work.requests, self._clocks, self._plans.step_ms, self._plans.predictions)
-        output.records = work.records()
-        quarantined = self._in_flight.to_blame(work, output.paused)
-        counts: dict[TopicPartition, DeadLetterCount] = {}
+            batch.cut(output.paused)
+        watermarks.pass_on(batch, plans)
+        for requests in batch.requests:
+            self._answer(batch, requests, clock)
+        effects = self._effects(batch, output.paused)
+        output.records = batch.records()
+        if effects.alerts:
+            output.records = Runs([output.records, effects.alerts])
         if self._role == "champion":
-            counts, alerts = count_dead_letters(work, self._counts, self._plans.levels, output.paused)
-            _add(output, [self._control_records.record("Alert", alert) for alert in alerts])
             output.dead_letters = [
                 DeadLetter(
-                    self._plans.dead_letters(work.topics[at]), batch[at], bad.code, bad.reason, bad.field
+                    plans.dead_letters(batch.topics[at]), messages[at], bad.code, bad.reason, bad.field
                 )
-                for at, bad in sorted(work.bad.items())
+                for at, bad in sorted(batch.bad.items())
             ]
-        told = self._tell(work, output, clocks, quarantined, counts, clock)
-        output.pipelined = not (output.paused or told.refusals or told.failing or told.quarantined)
+        output.pipelined = not (output.paused or effects.refusals or effects.failing or effects.quarantined)
         if output.pipelined:
-            self._apply(told)
-        output.on_committed = partial(self._committed, told, is_applied=output.pipelined)
-        self._latest = work
-        left = self._handovers.leave(work.places, quarantined)
-        output.metadata = left.to_metadata()
+            self._apply(effects)
+        self._latest = batch
+        output.on_committed = partial(self._committed, batch, clock, None if output.pipelined else effects)
+        handover = self._handovers.leave(batch.places, effects.quarantined)
+        output.metadata = handover.to_metadata()
         output.metadata_of = {
-            partition: replace(left, count=count.to_json()).to_metadata()
-            for partition, count in counts.items()
+            partition: replace(handover, count=count.to_json()).to_metadata()
+            for partition, count in effects.counts.items()
         }
         return output
 
-    def _committed(self, told: _Told, is_applied: bool) -> None:
-        if not is_applied:
-            self._apply(told)
-        if told.work is self._latest:
-            # Otherwise the next batch's work would be in it, too.
-            self._pace.learn((told.clock.perf_ns() - told.work.started_ns) / 1e6, told.work.asked)
-        self._served.count(told.work, told.clock.now_ms())
+    def _effects(self, batch: Batch, paused: Mapping[TopicPartition, PausedPartition]) -> _Effects:
+        """With alerts of packages refused since the last batch, once for each version that fails in shadow, of versions
+        that processes died with, and of dead letters.
+        """
+        refusals = self._versions.refusals
+        stream_times = watermarks.advance(batch, self._stream_times, self._plans)
+        failing = {which: why for which, why in batch.failing.items() if which not in self._failing}
+        quarantined = self._in_flight.to_blame(batch, paused)
+        levels = self._plans.levels if self._role == "champion" else {}
+        counts, shares = count_dead_letters(batch, self._counts, levels, paused)
+        alerts = [
+            *(self._control_records.record("Alert", alert) for alert in shares),
+            *(self._alerts.refused(refusal) for refusal in refusals),
+            *(
+                self._alerts.shadow_failed(*which, reason, batch.source(at), batch.appended[at])
+                for which, (at, reason) in failing.items()
+            ),
+            *(self._alerts.quarantined(each, batch.source(-1), batch.appended[-1]) for each in quarantined),
+        ]
+        return _Effects(len(refusals), set(failing), quarantined, stream_times, counts, alerts)
+
+    def _committed(self, batch: Batch, clock: Clock, effects: _Effects | None) -> None:
+        """``effects`` are those that have not been applied."""
+        if effects is not None:
+            self._apply(effects)
+        if batch is self._latest:
+            # Otherwise the time of the next batch would be in it, too.
+            self._latencies.learn((clock.perf_ns() - batch.started_ns) / 1e6, batch.asked)
+        self._metrics.count(batch, clock.now_ms())
         if self._versions.changes != self._changes:
             self._changes = self._versions.changes
             serving = self._versions.served()
-            self._served.keep(serving)
-            self._pace.keep(serving)
+            self._metrics.keep(serving)
+            self._latencies.keep(serving)
 
-    def _apply(self, told: _Told) -> None:
-        """Takes note of what later batches depend on."""
-        del self._versions.refusals[: told.refusals]
-        self._failing |= told.failing
-        self._quarantine.add(told.quarantined)
-        self._clocks.update(told.clocks)
-        self._counts.update(told.counts)
+    def _apply(self, effects: _Effects) -> None:
+        del self._versions.refusals[: effects.refusals]
+        self._failing |= effects.failing
+        self._quarantine.add(effects.quarantined)
+        self._stream_times.update(effects.stream_times)
+        self._counts.update(effects.counts)
 
     def waiting(self) -> str | None:
         if not self._contracts.current:
             return "no contract has been applied yet: `tailrace apply`"
-        return one_of(sorted(self._holds.reasons()))
+        return one_of(sorted(self._paused.reasons()))
 
     def as_logged(self, served_cause: str | None) -> None:
         """For whoever scores logged requests again: the cause for which the next ones were answered, whatever is
@@ -232,35 +244,35 @@ class ScoringProcessor:
 
     # Steps ---
 
-    def _answer(self, work: Batch, requests: Requests, clock: Clock) -> None:
+    def _answer(self, batch: Batch, requests: Requests, clock: Clock) -> None:
         plan = requests.plan
         serving = self._versions.serving(plan.model)
         versions = [v for v in serving.versions if plan.misfit(v) is None] if serving else []
         if serving is None or (not versions and serving.off is None):
             return
-        rows = check(work, requests)
+        rows = check(batch, requests)
         if serving.off is not None and len(rows):
-            answer_off(work, rows, serving.off, serving, self._runtime, clock)
-        ways = self._routes(rows, replace(serving, versions=tuple(versions)))
-        for way, without in self._in_time(work, rows, ways, clock):
-            if self._in_flight.is_left_out(plan, way.version):
+            answer_off(batch, rows, serving.off, serving, self._runtime, clock)
+        routes = self._routes(rows, replace(serving, versions=tuple(versions)))
+        for each, without in self._in_time(batch, rows, routes, clock):
+            if self._in_flight.is_left_out(plan, each.version):
                 without = _QUARANTINED
                 if self._role == "shadow":
                     continue
             asks = without is not TOO_SLOW and (plan.has_fallback or without)
-            instead = self._in_flight.instead_of(way.version, serving, plan) if asks else None
-            answer(work, rows, way, serving, self._runtime, clock, instead, without)
+            instead = self._in_flight.instead_of(each.version, serving, plan) if asks else None
+            answer(batch, rows, each, serving, self._runtime, clock, instead, without)
 
     def _in_time(
-        self, work: Batch, rows: CheckedRows, ways: Sequence[Route], clock: Clock
+        self, batch: Batch, rows: CheckedRows, routes: Sequence[Route], clock: Clock
     ) -> Iterator[tuple[Route, Finding | None]]:
-        """The ways, each with why its version is not to answer; those of rows apart that it would answer too late."""
+        """The routes, each with why its version is not to answer; those of rows apart that it would answer too late."""
         if self._logged is not None:
             why = _OF_THE_MOMENT.get(self._logged)
-            return ((way, why) for way in ways)
+            return ((each, why) for each in routes)
         if self._role == "shadow" or self._lane_clocks.is_replayed(rows.plan.lane.name):
-            return ((way, None) for way in ways)
-        return shed_load(work, rows, ways, self._pace, clock)
+            return ((each, None) for each in routes)
+        return shed_load(batch, rows, routes, self._latencies, clock)
 
     def _routes(self, rows: CheckedRows, serving: Serving) -> list[Route]:
         """Which rows go to which version: in shadow all to each."""
@@ -269,33 +281,3 @@ class ScoringProcessor:
         if self._role == "shadow":
             return [Route(np.arange(len(rows)), version, "shadow", 1.0) for version in serving.versions]
         return route(serving, rows.keys)
-
-    def _tell(
-        self,
-        work: Batch,
-        output: Output,
-        clocks: dict[TopicPartition, int],
-        quarantined: list[Quarantined],
-        counts: dict[TopicPartition, DeadLetterCount],
-        clock: Clock,
-    ) -> _Told:
-        """Adds alerts to the output: packages refused since the last batch, once for each version that fails in shadow,
-        and versions that processes died with. What it returns holds once the output is committed.
-        """
-        refusals = self._versions.refusals
-        failing = {which: what for which, what in work.failing.items() if which not in self._failing}
-        alerts = [
-            *(self._alerts.refused(refusal) for refusal in refusals),
-            *(
-                self._alerts.shadow_failed(*which, reason, work.source(at), work.appended[at])
-                for which, (at, reason) in failing.items()
-            ),
-            *(self._alerts.quarantined(each, work.source(-1), work.appended[-1]) for each in quarantined),
-        ]
-        _add(output, alerts)
-        return _Told(len(refusals), set(failing), quarantined, clocks, counts, work, clock)
-
-
-def _add(output: Output, alerts: Sequence[Record]) -> None:
-    if alerts:
-        output.records = Runs([output.records, alerts])

@@ -81,9 +81,9 @@ class RoutedRows:
     def leave_out(self, rows: Collection[int]) -> None:
         """Goes on without these rows."""
         if rows:
-            left = others(rows, len(self))
-            self.rows, self.outputs = self.rows.take(left), self.outputs.take(left)
-            self.findings = self.findings.take(left)
+            kept = others(rows, len(self))
+            self.rows, self.outputs = self.rows.take(kept), self.outputs.take(kept)
+            self.findings = self.findings.take(kept)
 
 
 Step = Callable[[RoutedRows], None]

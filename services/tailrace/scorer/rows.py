@@ -99,16 +99,16 @@ class CheckedRows:
             self.keys.take(rows),
             self.event_times[rows],
             taken(self.columns, rows),
-            {place: some for place, some in replaced if place >= 0},
+            {place: replacements for place, replacements in replaced if place >= 0},
             {name: missing[rows] for name, missing in self.impute.items()},
         )
 
 
 class Findings:
-    """What is noted about some rows. Many rows have the same, so that it is kept once.
+    """What guards find about some rows. Many rows have the same, so that it is kept once.
 
     Attributes:
-        kinds: what there is to be said of a row, the findings in the order of the steps; the first of them is nothing.
+        kinds: the findings that a row may have, in the order of the steps; the first of the kinds is empty.
         which: by row, which of them it is.
         flags: by name, absent where no row has it.
         uncertainty: sets or intervals, where they are known.
@@ -120,13 +120,13 @@ class Findings:
         self.flags: dict[str, Mask] = {}
         self.uncertainty: Uncertainty | None = None
 
-    def add(self, found: Mapping[int, Finding], flag: Flag | None = None) -> None:
-        """Notes a finding about each of these rows, and raises a flag for them."""
-        if not found:
+    def add(self, by_row: Mapping[int, Finding], flag: Flag | None = None) -> None:
+        """Adds a finding about each of these rows, and raises a flag for them."""
+        if not by_row:
             return
-        rows = np.array(list(found), dtype=np.int64)
-        numbers = {finding: number for number, finding in enumerate(dict.fromkeys(found.values()))}
-        findings, which = list(numbers), np.array([numbers[finding] for finding in found.values()])
+        rows = np.array(list(by_row), dtype=np.int64)
+        numbers = {finding: number for number, finding in enumerate(dict.fromkeys(by_row.values()))}
+        findings, which = list(numbers), np.array([numbers[finding] for finding in by_row.values()])
         pairs, kind = distinct_numbers(self.which[rows] * len(findings) + which)
         self.which[rows] = len(self.kinds) + kind
         for pair in pairs.tolist():
@@ -135,17 +135,17 @@ class Findings:
         if flag is not None:
             self.flags.setdefault(flag, np.zeros(len(self.which), dtype=np.bool_))[rows] = True
 
-    def take(self, some: Ints) -> Findings:
+    def take(self, rows: Ints) -> Findings:
         """A copy for some of the rows, in their order."""
-        taken = Findings(len(some))
-        taken.kinds, taken.which = list(self.kinds), self.which[some]
-        taken.flags = {name: raised[some] for name, raised in self.flags.items()}
-        taken.uncertainty = None if self.uncertainty is None else self.uncertainty.take(some)
+        taken = Findings(len(rows))
+        taken.kinds, taken.which = list(self.kinds), self.which[rows]
+        taken.flags = {name: raised[rows] for name, raised in self.flags.items()}
+        taken.uncertainty = None if self.uncertainty is None else self.uncertainty.take(rows)
         return taken
 
 
 def others(rows: Collection[int], of: int) -> Ints:
     """The rows that are none of these, of so many."""
-    left = np.ones(of, dtype=np.bool_)
-    left[list(rows)] = False
-    return np.flatnonzero(left)
+    is_other = np.ones(of, dtype=np.bool_)
+    is_other[list(rows)] = False
+    return np.flatnonzero(is_other)

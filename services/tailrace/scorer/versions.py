@@ -67,11 +67,9 @@ class Versions:
     """The versions in service, for one role.
 
     Args:
-        role: whether champions or shadows are served.
         contracts, catalog, rollouts: the folds of the control topics, kept up to date by their owner.
         open_version: opens a package given its manifest record and contract; raises PackageRefused or Unavailable.
             Called on the executor.
-        executor: where packages are opened.
         verify: checks again who has signed what was opened a while ago, given its manifest record; raises
             PackageRefused.
     """
@@ -98,34 +96,32 @@ class Versions:
         self.changes = 0
         """How often what serves has changed."""
         self.refusals: list[Refusal] = []
-        """Refusals that nobody has been told of; their teller removes them."""
+        """Refusals of which no alert was sent; who sends it removes them."""
 
     def serving(self, model: str) -> Serving | None:
         return self._serving.get(model)
 
     def served(self) -> set[tuple[str, int]]:
         """All that answers, by model and version, or in whose name the fallback does."""
-        found = {
-            (model, version.number) for model, each in self._serving.items() for version in each.versions
-        }
-        return found | {
-            (model, each.off.number) for model, each in self._serving.items() if each.off is not None
-        }
+        served = {(model, version.number) for model, s in self._serving.items() for version in s.versions}
+        return served | {(model, s.off.number) for model, s in self._serving.items() if s.off is not None}
 
     def previous(self, model: str) -> ServingVersion | None:
         """The version before the champion in service, once it is opened: it may answer in the champion's place."""
-        serving = self._serving.get(model)
-        number = None if serving is None else self._rollouts.states(model)[serving.revision - 1].previous
+        number = self._previous_number(model)
         opened = None if number is None else self._version(model, number)
-        return (
-            ServingVersion(number, opened) if number is not None and isinstance(opened, LoadedModel) else None
-        )
+        if number is None or not isinstance(opened, LoadedModel):
+            return None
+        return ServingVersion(number, opened)
 
     def previous_is_coming(self, model: str) -> bool:
         """Whether there is a version before the champion in service that is being opened."""
-        serving = self._serving.get(model)
-        number = None if serving is None else self._rollouts.states(model)[serving.revision - 1].previous
+        number = self._previous_number(model)
         return number is not None and self._version(model, number) is None
+
+    def _previous_number(self, model: str) -> int | None:
+        serving = self._serving.get(model)
+        return None if serving is None else self._rollouts.states(model)[serving.revision - 1].previous
 
     def revision(self, model: str) -> int:
         """The revision under which the model is served; 0 where it is not."""
@@ -151,39 +147,33 @@ class Versions:
         state = self._rollouts.state(model)
         if state.champion is None:
             return f"{model} has no version in service: `tailrace train` or `tailrace publish` makes one"
-        found = self._opened.get((model, state.champion))
-        if isinstance(found, Refusal):
-            return f"version {state.champion} of {model} was refused ({found.check}): {found.reason}"
+        opened = self._opened.get((model, state.champion))
+        if isinstance(opened, Refusal):
+            return f"version {state.champion} of {model} was refused ({opened.check}): {opened.reason}"
         return f"version {state.champion} of {model} is being opened"
 
     def _take_up(self, model: str) -> None:
         """Takes up the newest revision that can be; behind a refused champion, the one before it."""
-        states = self._rollouts.states(model)
+        states, answers = self._rollouts.states(model), self._role == "champion"
         for state in reversed(states[self.revision(model) :]):
             wanted = self._wanted(state)
-            if state.off and self._role == "champion" and state.champion is not None:
+            if state.off and answers and state.champion is not None:
                 record = self._catalog.record(model, state.champion)
                 if record is None:
                     return  # written before the rollout step, so it is on its way
                 self._serve(model, Serving(state.revision, (), VersionRef(state.champion, record["digest"])))
                 self._version(model, state.champion)  # kept warm for when it is on again
                 return
-            found = [(number, self._trusted(model, number)) for number in wanted]
-            if any(version is None for _, version in found):
+            opened = [(number, self._trusted(model, number)) for number in wanted]
+            if any(version is None for _, version in opened):
                 return
-            versions = tuple(ServingVersion(n, m) for n, m in found if isinstance(m, LoadedModel))
-            refused = {number for number in wanted if number not in {version.number for version in versions}}
-            if self._role == "shadow" or refused <= _arms(state):
-                answers = self._role == "champion"
-                serving = Serving(
-                    state.revision,
-                    versions,
-                    canary=state.canary if answers else None,
-                    experiment=state.experiment if answers else None,
-                )
-                self._serve(model, serving)
+            versions = tuple(ServingVersion(n, m) for n, m in opened if isinstance(m, LoadedModel))
+            refused = {number for number, version in opened if isinstance(version, Refusal)}
+            if not answers or refused <= _arms(state):
+                beside = (state.canary, state.experiment) if answers else (None, None)
+                self._serve(model, Serving(state.revision, versions, None, *beside))
                 self._let_go(model, {*wanted, *self._wanted(states[-1]), state.previous})
-                if self._role == "champion" and state.previous is not None:
+                if answers and state.previous is not None:
                     self._version(model, state.previous)  # kept warm for a rollback
                 return
 
@@ -201,8 +191,8 @@ class Versions:
 
     def _let_go(self, model: str, keep: set[int | None]) -> None:
         """Forgets what was opened and is not needed any more. What was refused stays refused."""
-        for key, found in list(self._opened.items()):
-            if key[0] == model and key[1] not in keep and not isinstance(found, Refusal):
+        for key, opened in list(self._opened.items()):
+            if key[0] == model and key[1] not in keep and not isinstance(opened, Refusal):
                 del self._opened[key]
 
     def _trusted(self, model: str, number: int) -> LoadedModel | Refusal | None:
@@ -230,24 +220,19 @@ class Versions:
     def _version(self, model: str, number: int) -> LoadedModel | Refusal | None:
         """The opened version, why it is refused, or None while it is being opened."""
         key = (model, number)
-        found = self._opened.get(key)
+        opened = self._opened.get(key)
         applied = self._contracts.current.get(model)
-        if isinstance(found, Refusal) and applied is not None and found.contract_digest != applied.digest:
-            found = None  # another contract, another verdict
-        if found is None:
+        if isinstance(opened, Refusal) and applied is not None and opened.contract_digest != applied.digest:
+            opened = None  # another contract, another verdict
+        if opened is None:
             record = self._catalog.record(model, number)
             if applied is None or record is None:
                 return None  # written before the rollout step, so it is on its way
             future = self._executor.submit(self._open, record, applied.contract)
-            found = self._opened[key] = (future, applied.digest)
-        if isinstance(found, tuple) and not isinstance(found, Refusal):
-            settled = self._settle(key, *found)
-            if settled is None:
-                return None
-            found = settled
-        return found
+            opened = self._opened[key] = (future, applied.digest)
+        return opened if isinstance(opened, LoadedModel | Refusal) else self._resolve(key, *opened)
 
-    def _settle(
+    def _resolve(
         self, key: tuple[str, int], future: Future[LoadedModel], contract_digest: str
     ) -> LoadedModel | Refusal | None:
         if not future.done():
@@ -268,9 +253,8 @@ class Versions:
     def _refuse(self, key: tuple[str, int], contract_digest: str, check: str, reason: str) -> Refusal:
         record = self._catalog.record(*key)
         assert record is not None  # it was given to be opened
-        refusal = Refusal(
-            *key, record["digest"], contract_digest, record["published_at"], check, reason[:1000]
-        )
+        digest, published_at = record["digest"], record["published_at"]
+        refusal = Refusal(*key, digest, contract_digest, published_at, check, reason[:1000])
         self._opened[key] = refusal
         self.refusals.append(refusal)
         return refusal

@@ -24,27 +24,20 @@ def main() -> None:
 
 
 def make_sink(service: Service) -> Sink:
-    backend = service.kafka
+    backend, group = service.kafka, service.group
     clickhouse = ClickHouse.connect(service.connection, timeout=CLICKHOUSE_TIMEOUT_S)
 
     def stored(topic: str) -> bool:
-        return stored_by(service.connection, service.group)(topic)
+        return stored_by(service.connection, group)(topic)
 
     rows = RowReader(service.records, clickhouse, lambda: all_contracts(backend), stored)
 
     def restore() -> None:
-        migrate(clickhouse, stored=stored_by(service.connection, service.group))
+        migrate(clickhouse, stored=stored_by(service.connection, group))
         rows.restore_tables()
 
-    return Sink(
-        backend,
-        rows,
-        clickhouse,
-        group=service.group,
-        clock=SystemClock(),
-        restore=restore,
-        stop=service.stop,
-    )
+    clock = SystemClock()
+    return Sink(backend, rows, clickhouse, group=group, clock=clock, restore=restore, stop=service.stop)
 
 
 def all_contracts(backend: Backend) -> list[Message]:

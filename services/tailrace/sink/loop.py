@@ -87,7 +87,7 @@ class Sink(ConsumerLoop):
             return
         self._rewind(self._consumer)
         self._fetch(self._consumer)
-        self._work(self._consumer)
+        self._insert_due(self._consumer)
         self._pause_full(self._consumer)
         self.waiting = self._reason()
         self._measure(self._consumer)
@@ -187,7 +187,7 @@ class Sink(ConsumerLoop):
         due = [tp for tp, partition in self._owned.items() if partition.is_due(now, self._linger_ns)]
         return sorted(due, key=lambda tp: (self._owned[tp].since_ns, tp))
 
-    def _work(self, consumer: Consumer) -> None:
+    def _insert_due(self, consumer: Consumer) -> None:
         self._commit_starts(consumer)
         due = self._due()
         if not due:
@@ -228,7 +228,7 @@ class Sink(ConsumerLoop):
                 plan = self._blocks.make(tp, partition)
             except Unavailable as away:
                 # One time-out a turn is enough: the others find out for themselves in later turns.
-                partition.hold(away, self._clock.perf_ns())
+                partition.postpone(away, self._clock.perf_ns())
                 break
             if plan is not None:
                 plans[tp] = plan
@@ -243,7 +243,7 @@ class Sink(ConsumerLoop):
             try:
                 end = self._blocks.insert(tp, self._owned[tp])
             except Unavailable as away:
-                self._owned[tp].hold(away, self._clock.perf_ns())
+                self._owned[tp].postpone(away, self._clock.perf_ns())
                 break
             if end is not None:
                 ends[tp] = end
@@ -275,14 +275,11 @@ class Sink(ConsumerLoop):
         metrics.BATCHES.inc()
         metrics.RECORDS.labels(tp.topic).inc(done)
         if done:
-            metrics.WATERMARK.labels(tp.topic, str(tp.partition)).set(
-                old.messages[done - 1].timestamp()[1] / 1000
-            )
+            appended_s = old.messages[done - 1].timestamp()[1] / 1000
+            metrics.WATERMARK.labels(tp.topic, str(tp.partition)).set(appended_s)
 
     # What others see of it ---
 
     def _reason(self) -> str | None:
-        not_in_place = self._not_in_place(self._rows.topics())
-        if not_in_place is not None:
-            return not_in_place
-        return waiting_for((tp.topic, p.trouble) for tp, p in self._owned.items() if p.trouble)
+        troubles = ((tp.topic, p.trouble) for tp, p in self._owned.items() if p.trouble)
+        return self._not_in_place(self._rows.topics()) or waiting_for(troubles)

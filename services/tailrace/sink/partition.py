@@ -77,8 +77,8 @@ class BufferedPartition:
         self.messages.append(message)
         self.size += len(message.value() or b"")
 
-    def hold(self, away: Unavailable, now_ns: int) -> None:
-        """What is away for the moment holds the partition up; it is tried again later and later."""
+    def postpone(self, away: Unavailable, now_ns: int) -> None:
+        """The partition waits for what is away for the moment; it is tried again later and later."""
         self.trouble = str(away)
         self.retry_at = now_ns + int(self.retry_s * 1e9)
         self.retry_s = min(2 * self.retry_s, RETRY_S[1])

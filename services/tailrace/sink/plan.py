@@ -1,4 +1,4 @@
-"""What the sink is about to insert, said in the log before it does.
+"""What the sink is about to insert, written to the log before it does.
 
 A plan is the metadata of a partition's committed offset: insert everything from that offset up to ``end``. It
 also says which of these records count as unreadable, since a schema that is unknown today may be registered

@@ -18,7 +18,7 @@ from tailrace.errors import BadRecord, Unavailable
 from tailrace.sink.insert import Inserter
 from tailrace.sink.partition import MAX_BYTES, BufferedPartition
 from tailrace.sink.plan import InsertPlan, make_plan
-from tailrace.sink.rows import Block, Row, blocks, unreadable
+from tailrace.sink.rows import Row, blocks, unreadable
 from tailrace.streaming.records import Message, TopicPartition
 from tailrace.streaming.time_source import WaitingClock
 from tailrace.telemetry import metrics
@@ -81,7 +81,8 @@ class PlannedBlocks:
         elif partition.blocks is not None:
             return None
         else:
-            rows = self._read_planned(partition.plan, partition.messages)
+            planned = [m for m in partition.messages if m.offset() < partition.plan.end]
+            rows = [row for m in planned if (row := self._planned_row(partition.plan, m)) is not None]
         partition.blocks = blocks(rows)
         return plan
 
@@ -114,10 +115,6 @@ class PlannedBlocks:
         except QueryFailed as failed:
             raise self._dropped(partition, UNREADABLE, failed) from failed
 
-    def _read_planned(self, plan: InsertPlan, messages: Sequence[Message]) -> list[Row]:
-        rows = [self._planned_row(plan, message) for message in messages if message.offset() < plan.end]
-        return [row for row in rows if row is not None]
-
     def _planned_row(self, plan: InsertPlan, message: Message) -> Row | None:
         """The row that whoever has made the plan meant."""
         try:
@@ -143,25 +140,21 @@ class PlannedBlocks:
         """
         if partition.plan is None or partition.blocks is None:
             return None
+        plan = partition.plan
         for table in sorted(partition.blocks):
-            block = partition.blocks[table]
+            block, token = partition.blocks[table], plan.token(tp)
             try:
-                self._insert_block(tp, partition, partition.plan, table, block)
+                if partition.is_repeat or self._stored(tp, partition, table) >= plan.start:
+                    self._inserter.insert_missing(table, block, tp, token)
+                else:
+                    self._inserter.insert(table, block, token)
             except Unavailable:
                 partition.is_repeat = True
                 raise
             except QueryFailed as failed:
                 raise self._dropped(partition, table, failed) from failed
             del partition.blocks[table]
-        return partition.plan.end
-
-    def _insert_block(
-        self, tp: TopicPartition, partition: BufferedPartition, plan: InsertPlan, table: str, block: Block
-    ) -> None:
-        if partition.is_repeat or self._stored(tp, partition, table) >= plan.start:
-            self._inserter.insert_missing(table, block, tp, plan.token(tp))
-        else:
-            self._inserter.insert(table, block, plan.token(tp))
+        return plan.end
 
     def _stored(self, tp: TopicPartition, partition: BufferedPartition, table: str) -> int:
         stored = partition.stored

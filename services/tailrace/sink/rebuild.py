@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -87,32 +88,28 @@ class Rebuild:
         Raises:
             UsageError: there is no such table.
         """
-        self._check(table)
         return self._of(table, self._progress())
-
-    def _check(self, table: str) -> None:
-        if table not in self.tables:
-            raise UsageError(
-                f"no topic is stored in a table {table!r}; those that can be rebuilt are "
-                + ", ".join(sorted(self.tables))
-            )
 
     def _of(
         self, table: str, progress: Mapping[TopicPartition, GroupProgress]
     ) -> dict[TopicPartition, GroupProgress]:
+        if table not in self.tables:
+            known = ", ".join(sorted(self.tables))
+            raise UsageError(
+                f"no topic is stored in a table {table!r}; those that can be rebuilt are {known}"
+            )
         return {tp: each for tp, each in sorted(progress.items()) if tp.topic in self.tables[table]}
 
-    def run(self, table: str, tell: Callable[[int], None]) -> Rebuilt:
+    def run(self, table: str, report: Callable[[int], None]) -> Rebuilt:
         """
         Args:
-            tell: told how many offsets were passed.
+            report: called with how many offsets were passed.
 
         Raises:
             UsageError: there is no such table.
             Unavailable: Kafka, registry or ClickHouse is away. It may be run again.
         """
         done = Rebuilt(table)
-        self._check(table)
         progress = self._progress()
         places = self._of(table, progress)
         topics = {tp.topic for tp, each in progress.items() if each.committed > each.earliest}
@@ -120,14 +117,11 @@ class Rebuild:
         self._rows.restore_tables()
         done.damaged_parts = self._set_damage_aside(table)
         done.gone = [self._gone(table, tp, each.earliest) for tp, each in places.items() if each.earliest]
-        self._fill_all(places, done, tell)
+        self._fill_all(places, done, report)
         # Where the table was lost between an insert of the sink and its commit, its rows are missing just behind.
         later = self.offsets(table)
-        behind = {
-            tp: GroupProgress(each.committed, later[tp].committed)
-            for tp, each in places.items()
-            if tp in later
-        }
+        known = {tp: each for tp, each in places.items() if tp in later}
+        behind = {tp: GroupProgress(each.committed, later[tp].committed) for tp, each in known.items()}
         self._fill_all(behind, done, lambda _: None)
         compacted = {topic.name for topic in control_topics() if topic.cleanup == "compact"}
         done.compacted = sorted(compacted.intersection(self.tables[table]))
@@ -136,16 +130,16 @@ class Rebuild:
         return done
 
     def _fill_all(
-        self, places: Mapping[TopicPartition, GroupProgress], done: Rebuilt, tell: Callable[[int], None]
+        self, places: Mapping[TopicPartition, GroupProgress], done: Rebuilt, report: Callable[[int], None]
     ) -> None:
         offsets = 0
-        for tp, each in places.items():
-            for messages in self._read(tp, each):
+        for tp, stretch in places.items():
+            for messages in self._read(tp, stretch):
                 self._fill(tp, messages, done)
                 done.records += len(messages)
-                tell(offsets + messages[-1].offset() + 1 - each.earliest)
-            offsets += max(0, each.committed - each.earliest)
-            tell(offsets)
+                report(offsets + messages[-1].offset() + 1 - stretch.earliest)
+            offsets += max(0, stretch.committed - stretch.earliest)
+            report(offsets)
 
     def _set_damage_aside(self, table: str) -> list[str]:
         if not self._clickhouse.columns(table):
@@ -161,10 +155,9 @@ class Rebuild:
 
     def _read(self, tp: TopicPartition, progress: GroupProgress) -> Iterator[list[Message]]:
         """The records of a partition in blocks, as they are cut."""
-        reader = self._history({tp: progress})
         block: list[Message] = []
         size = 0
-        try:
+        with closing(self._history({tp: progress})) as reader:
             for message in read_to_end(reader):
                 number = message.offset() // BLOCK_OFFSETS
                 if block and (size >= MAX_BYTES or block[0].offset() // BLOCK_OFFSETS != number):
@@ -172,8 +165,6 @@ class Rebuild:
                     block, size = [], 0
                 block.append(message)
                 size += len(message.value() or b"")
-        finally:
-            reader.close()
         if block:
             yield block
 
@@ -184,13 +175,10 @@ class Rebuild:
         rows: list[Row] = []
         for message in messages:
             try:
-                if message.offset() in once:
-                    continue
-                row = self._rows.read(message)
+                row = None if message.offset() in once else self._rows.read(message)
             except BadRecord as error:
                 row = unreadable(message, error)
-            if row is not None:
-                rows.append(row)
+            rows += [] if row is None else [row]
         for table, block in blocks(self._without_what_was_readable(tp, rows, first, last)).items():
             token = f"rebuild/{tp.topic}/{tp.partition}/{first}/{last}"
             done.filled[table] += self._inserter.insert_missing(table, block, tp, token)

@@ -76,9 +76,8 @@ _HEADERS = "Array(Tuple(name String, value String))"
 
 
 def _fixed(table: str, **types: str) -> TableLayout:
-    return TableLayout(
-        table, tuple(TableColumn(name, kind, itemgetter(name)) for name, kind in types.items())
-    )
+    columns = (TableColumn(name, kind, itemgetter(name)) for name, kind in types.items())
+    return TableLayout(table, tuple(columns))
 
 
 UNREADABLE_LAYOUT = _fixed(
@@ -155,7 +154,7 @@ class RowReader:
     def restore_tables(self) -> None:
         """Makes tables of models that are gone."""
         for applied in self._contracts.current.values():
-            # A column of another type is met, and said, where a record needs it.
+            # A column of another type is met, and reported, where a record needs it.
             with suppress(TableConflict):
                 ensure_tables(self._store, applied.contract, self._stored)
 
@@ -165,15 +164,19 @@ class RowReader:
         self._codec.begin_batch()
 
     def read(self, message: Message) -> Row | None:
-        """The message as a row of its table; None for a mark.
+        """The message as a row of its table; None for a watermark record.
 
         Raises:
             BadRecord: it cannot be decoded, or does not fit into its columns; see `unreadable`.
             Unavailable: registry or ClickHouse is away.
         """
         row = self._row(message)
-        if row is not None:
-            _check_width(row)
+        if row is None:
+            return None
+        for column in row.layout.narrow:
+            value = column.value(row.record)
+            if value is not None and not -(2**31) <= value < 2**31:
+                raise BadRecord("out-of-range", f"{column.name} is beyond 32 bits: {value}", column.name)
         return row
 
     def _row(self, message: Message) -> Row | None:
@@ -203,18 +206,21 @@ class RowReader:
     def _avro_layout(self, topic: str, lane: str, suffix: str, schema_id: int) -> TableLayout | None:
         """By the schema that it was written with; None where that is not of one of the lane's models."""
         key = (topic, schema_id)
-        found = self._layouts.get(key)
-        if found is None:
+        if key not in self._layouts:
             schema = self._codec.writer_schema(schema_id)
             if not isinstance(schema, dict) or schema.get("type") != "record":
                 raise BadRecord("unsupported-schema", f"schema {schema_id} is not of a record")
             model = self._model_of(schema, lane, suffix)
             if model is None:
                 return None
-            found = self._layouts[key] = self._make(table_name(model, suffix), schema, model, topic)
-        if isinstance(found, BadRecord):
-            raise found
-        return found
+            self._layouts[key] = self._make(table_name(model, suffix), schema, model, topic)
+        return self._known_layout(key)
+
+    def _known_layout(self, key: object) -> TableLayout:
+        layout = self._layouts[key]
+        if isinstance(layout, BadRecord):
+            raise layout
+        return layout
 
     def _model_of(self, schema: Mapping[str, Any], lane: str, suffix: str) -> str | None:
         full = f"{schema.get('namespace', '')}.{schema['name']}".removeprefix(".")
@@ -227,20 +233,18 @@ class RowReader:
         return None
 
     def _read_foreign(self, message: Message, contract: ModelContract, suffix: str) -> Row:
+        record = self._codec.decode(message.value(), self._schema(contract, message.topic())).record
+        return Row(message, self._contract_layout(contract, suffix), record)
+
+    def _schema(self, contract: ModelContract, topic: str) -> AvroSchema:
         if contract.digest not in self._schemas:
             self._schemas[contract.digest] = lane_schemas(contract)
-        schema = self._schemas[contract.digest][message.topic()]
-        record = self._codec.decode(message.value(), schema).record
-        return Row(message, self._contract_layout(contract, suffix, schema), record)
+        return self._schemas[contract.digest][topic]
 
     # By contract ---
 
     def _with_newest(
-        self,
-        message: Message,
-        lane: str,
-        suffix: str,
-        read: Callable[[Message, ModelContract, str], Row],
+        self, message: Message, lane: str, suffix: str, read: Callable[[Message, ModelContract, str], Row]
     ) -> Row:
         """Reads by the newest revision of the model's contract that it fits."""
         failure: BadRecord | None = None
@@ -254,9 +258,8 @@ class RowReader:
                         return read(message, contract, suffix)
                     except BadRecord as error:
                         failure = failure or error
-        raise failure or BadRecord(
-            "unknown-model", f"no contract of lane {lane} is of the model that it names"
-        )
+        reason = f"no contract of lane {lane} is of the model that it names"
+        raise failure or BadRecord("unknown-model", reason)
 
     def _named_model(self, message: Message, lane: str) -> str:
         models = {contract.model for contract in self._newest_first(lane)}
@@ -274,22 +277,14 @@ class RowReader:
         if key not in self._json:
             self._json[key] = JsonInput(contract, kind)
         record = self._json[key].parse(message.value() or b"")
-        schema = (
-            lane_schemas(contract)[message.topic()] if (contract.digest, suffix) not in self._layouts else {}
-        )
-        return Row(message, self._contract_layout(contract, suffix, schema), record)
+        return Row(message, self._contract_layout(contract, suffix), record)
 
-    def _contract_layout(self, contract: ModelContract, suffix: str, schema: AvroSchema) -> TableLayout:
-        key = (contract.digest, suffix)
-        found = self._layouts.get(key)
-        if found is None:
-            table = table_name(contract.model, suffix)
-            found = self._layouts[key] = self._make(
-                table, schema, contract.model, f"{contract.lane}.{suffix}"
-            )
-        if isinstance(found, BadRecord):
-            raise found
-        return found
+    def _contract_layout(self, contract: ModelContract, suffix: str) -> TableLayout:
+        key, topic = (contract.digest, suffix), f"{contract.lane}.{suffix}"
+        if key not in self._layouts:
+            table, schema = table_name(contract.model, suffix), self._schema(contract, topic)
+            self._layouts[key] = self._make(table, schema, contract.model, topic)
+        return self._known_layout(key)
 
     def _newest_first(self, lane: str) -> list[ModelContract]:
         applied = [a for a in self._contracts.by_digest.values() if a.contract.lane == lane]
@@ -306,14 +301,10 @@ class RowReader:
     # Tables ---
 
     def _control_layout(self, topic: str, name: str) -> TableLayout:
-        found = self._layouts.get(topic)
-        if found is None:
-            layout = TableLayout(
-                CONTROL_TABLES[topic], tuple(columns_of(cast(AvroSchema, control_schema(name))))
-            )
-            found = self._layouts[topic] = layout
-        assert isinstance(found, TableLayout)
-        return found
+        if topic not in self._layouts:
+            columns = columns_of(cast(AvroSchema, control_schema(name)))
+            self._layouts[topic] = TableLayout(CONTROL_TABLES[topic], tuple(columns))
+        return self._known_layout(topic)
 
     def _make(self, table: str, schema: AvroSchema, model: str, topic: str) -> TableLayout | BadRecord:
         newest = self._contracts.current.get(model)
@@ -325,37 +316,18 @@ class RowReader:
         return TableLayout(table, tuple(columns))
 
 
-def _check_width(row: Row) -> None:
-    for column in row.layout.narrow:
-        value = column.value(row.record)
-        if value is not None and not -(2**31) <= value < 2**31:
-            raise BadRecord("out-of-range", f"{column.name} is beyond 32 bits: {value}", column.name)
-
-
 def unreadable(message: Message, error: BadRecord) -> Row:
     """The row of a message that could not be decoded."""
-    record = {
-        "code": error.code,
-        "reason": error.reason,
-        "key": message.key(),
-        "value": message.value(),
-        "headers": _headers(message.headers()),
-    }
-    return Row(message, UNREADABLE_LAYOUT, record)
+    original = {"key": message.key(), "value": message.value(), "headers": _headers(message.headers())}
+    return Row(message, UNREADABLE_LAYOUT, {"code": error.code, "reason": error.reason, **original})
 
 
 def blocks(rows: Sequence[Row]) -> dict[str, Block]:
     """One block for each table. A column that only some of a table's rows have is empty in the others."""
-    by_layout: dict[TableLayout, list[Row]] = {}
+    by_table: dict[str, dict[TableLayout, list[Row]]] = {}
     for row in rows:
-        by_layout.setdefault(row.layout, []).append(row)
-    by_table: dict[str, list[TableLayout]] = {}
-    for layout in by_layout:
-        by_table.setdefault(layout.table, []).append(layout)
-    return {
-        table: _block([(layout, by_layout[layout]) for layout in layouts])
-        for table, layouts in by_table.items()
-    }
+        by_table.setdefault(row.layout.table, {}).setdefault(row.layout, []).append(row)
+    return {table: _block(list(by_layout.items())) for table, by_layout in by_table.items()}
 
 
 def _block(parts: list[tuple[TableLayout, list[Row]]]) -> Block:
@@ -388,19 +360,8 @@ def _dead_letter(message: Message) -> dict[str, Any]:
         letter = dead_letters.parse(message)
     except ValueError as error:
         raise BadRecord("not-a-dead-letter", str(error)) from error
-    return {
-        "code": letter.code,
-        "reason": letter.reason,
-        "field": letter.field,
-        "source_topic": letter.source.topic,
-        "source_partition": letter.source.partition,
-        "source_offset": letter.source.offset,
-        "service": letter.service,
-        "key": letter.key,
-        "value": letter.value,
-        "headers": _headers(letter.headers),
-        "sha256": letter.sha256,
-    }
+    source = {f"source_{name}": value for name, value in letter.source._asdict().items()}
+    return vars(letter) | source | {"headers": _headers(letter.headers)}
 
 
 def _headers(headers: Iterable[tuple[str, bytes | None]] | None) -> list[tuple[str, bytes]]:

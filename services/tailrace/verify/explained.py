@@ -21,7 +21,7 @@ from tailrace.models.package.open import known_to
 from tailrace.scorer.batch import Batch
 from tailrace.scorer.plans import ServingPlan
 from tailrace.scorer.steps.check_input import check
-from tailrace.scorer.steps.explain import explained_output, said, shapley
+from tailrace.scorer.steps.explain import explained_output, explained_values, shapley
 from tailrace.scorer.steps.model import fill_missing
 from tailrace.scorer.steps.read_request import read_requests
 from tailrace.streaming.records import Message, RecordRef
@@ -179,8 +179,8 @@ def _explained(at: RecordRef, event: dict[str, Any], model: LoadedModel, columns
         at=at,
         event=event,
         what=f"log-odds of {what}" if what else "value",
-        baseline=float(said(model, background, np.repeat(chosen, count)).mean()),
-        output=float(said(model, columns, chosen)[0]),
+        baseline=float(explained_values(model, background, np.repeat(chosen, count)).mean()),
+        output=float(explained_values(model, columns, chosen)[0]),
         values={name: _plain(columns[name][0]) for name in names},
         contributions={names[at]: float(mean[at]) for at in order},
         errors={names[at]: float(error[at]) for at in order},

@@ -101,19 +101,19 @@ def test_a_request_has_its_fields() -> None:
 
 
 def test_a_prediction_has_its_request_beside_its_own_fields() -> None:
-    found = types("credit-eu.predictions")
-    assert found["request_id"] == "String"
-    assert found["given_request_id"] == "Nullable(String)"
-    assert found["event_time"] == "DateTime64(3, 'UTC')"
-    assert found["given_event_time"] == "Nullable(DateTime64(3, 'UTC'))"
-    assert found["version"] == "Int64"
-    assert found["income"] == "Nullable(Float64)"
-    assert found["feature_version"] == "Nullable(Int64)"
-    assert found["source_offset"] == "Int64"
-    assert found["probabilities"] == "Map(LowCardinality(String), Float64)"
-    assert found["replaced"] == "Array(Tuple(field String, value Nullable(String), reason String))"
-    assert found["explanation"] == "Array(Tuple(feature String, contribution Float64))"
-    assert len(found) == len(columns_of(lane_schemas(contract())["credit-eu.predictions"]))
+    types_of = types("credit-eu.predictions")
+    assert types_of["request_id"] == "String"
+    assert types_of["given_request_id"] == "Nullable(String)"
+    assert types_of["event_time"] == "DateTime64(3, 'UTC')"
+    assert types_of["given_event_time"] == "Nullable(DateTime64(3, 'UTC'))"
+    assert types_of["version"] == "Int64"
+    assert types_of["income"] == "Nullable(Float64)"
+    assert types_of["feature_version"] == "Nullable(Int64)"
+    assert types_of["source_offset"] == "Int64"
+    assert types_of["probabilities"] == "Map(LowCardinality(String), Float64)"
+    assert types_of["replaced"] == "Array(Tuple(field String, value Nullable(String), reason String))"
+    assert types_of["explanation"] == "Array(Tuple(feature String, contribution Float64))"
+    assert len(types_of) == len(columns_of(lane_schemas(contract())["credit-eu.predictions"]))
 
 
 def test_values_are_found_in_records() -> None:
@@ -138,22 +138,22 @@ def test_an_outcome_has_its_prediction_and_its_request_beside_its_own_fields() -
     text = CONTRACT.replace("  purpose:", "  label: {type: number}\n  state: {type: integer}\n  purpose:")
     schema = lane_schemas(contract(text))["credit-eu.outcomes"]
     columns = {column.name: column for column in columns_of(schema)}
-    found = {name: column.type for name, column in columns.items()}
-    order = [list(found).index(name) for name in ("outcome_id", "champion_action", "key", "income")]
+    types_of = {name: column.type for name, column in columns.items()}
+    order = [list(types_of).index(name) for name in ("outcome_id", "champion_action", "key", "income")]
     assert order == sorted(order), "own fields, the prediction's, the request's"
-    assert found["label"] == "Nullable(String)"
-    assert found["feature_label"] == "Nullable(Float64)"
-    assert found["state"] == "LowCardinality(String)"
-    assert found["feature_state"] == "Nullable(Int64)"
-    assert found["given_request_id"] == "Nullable(String)"
-    assert found["file"] == "Nullable(Bool)"
+    assert types_of["label"] == "Nullable(String)"
+    assert types_of["feature_label"] == "Nullable(Float64)"
+    assert types_of["state"] == "LowCardinality(String)"
+    assert types_of["feature_state"] == "Nullable(Int64)"
+    assert types_of["given_request_id"] == "Nullable(String)"
+    assert types_of["file"] == "Nullable(Bool)"
     # The second and later places of a named type only name it.
     for place in ("label_source", "action_source", "source"):
-        assert {n for n in found if n.startswith(place)} == {
+        assert {n for n in types_of if n.startswith(place)} == {
             f"{place}_{part}" for part in ("topic", "partition", "offset")
         }
-    assert found["action_source_offset"] == "Nullable(Int64)"
-    assert found["source_offset"] == "Int64"
+    assert types_of["action_source_offset"] == "Nullable(Int64)"
+    assert types_of["source_offset"] == "Int64"
     record = {
         "label": "a",
         "state": "labelled",
@@ -189,8 +189,8 @@ def test_a_feature_may_be_called_as_a_nested_record_is() -> None:
         "  purpose:", "  request: {type: number}\n  prediction: {type: number}\n  purpose:"
     )
     for topic in ("requests", "predictions", "outcomes"):
-        found = {c.name: c.type for c in columns_of(lane_schemas(contract(text))[f"credit-eu.{topic}"])}
-        assert found["request"] == found["prediction"] == "Nullable(Float64)"
+        types_of = {c.name: c.type for c in columns_of(lane_schemas(contract(text))[f"credit-eu.{topic}"])}
+        assert types_of["request"] == types_of["prediction"] == "Nullable(Float64)"
 
 
 def test_reports_keep_their_structure() -> None:
@@ -275,7 +275,7 @@ def test_a_column_of_another_type_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "there", "does"),
+    ("wanted", "existing", "does"),
     [
         ("Nullable(Int64)", "Nullable(Float64)", True),
         ("Int32", "Nullable(Int64)", True),
@@ -287,8 +287,8 @@ def test_a_column_of_another_type_is_named() -> None:
         ("Nullable(Bool)", "Nullable(String)", False),
     ],
 )
-def test_what_fits(wanted: str, there: str, does: bool) -> None:
-    assert fits(wanted, there) is does
+def test_what_fits(wanted: str, existing: str, does: bool) -> None:
+    assert fits(wanted, existing) is does
 
 
 def migrated() -> dict[str, dict[str, str]]:

@@ -21,7 +21,7 @@ NOTHING = SAID | {"score": None, "predicted_class": None}
 
 
 @pytest.mark.parametrize(
-    ("served", "said"),
+    ("served", "carried"),
     [
         ({}, SAID),
         # A fallback that guards a model stays part of it; what stands in for one that is off is none of its doing.
@@ -30,10 +30,10 @@ NOTHING = SAID | {"score": None, "predicted_class": None}
     ],
 )
 def test_what_stands_in_for_a_champion_that_is_off_is_no_answer_of_its(
-    served: dict[str, Any], said: dict[str, Any]
+    served: dict[str, Any], carried: dict[str, Any]
 ) -> None:
     read = read_back(JoinedLane(), action="refer", **served)
-    assert read == {"prediction_id": "id", "action": "refer", **said}
+    assert read == {"prediction_id": "id", "action": "refer", **carried}
 
 
 @pytest.mark.parametrize(("cause", "value"), [(None, 3.5), ("guardrail", 3.5), ("off", None)])

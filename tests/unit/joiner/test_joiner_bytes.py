@@ -33,7 +33,7 @@ from tailrace.joiner.partition_state import Facts, PartitionState
 from tailrace.joiner.progress import NEVER, Progress
 from tailrace.joiner.read_feedback import FeedbackPlaces
 from tailrace.joiner.read_predictions import read_predictions
-from tailrace.joiner.repartition import Forwarded
+from tailrace.joiner.repartition import Origin
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.partitioner import partition_of
 from tailrace.streaming.partitioner_columns import partitions_of
@@ -118,13 +118,13 @@ def test_outcomes_are_what_fastavro_would_have_written(target: str, shadow: bool
         for n, v in enumerate(values)
     ]
     action = lane.action(request_id="r", loan_id="k", at=prediction.time + 9, action="überholt").value or b""
-    told = [
+    received = [
         *lane.read(LABEL, *labels, appended=prediction.time),
         *lane.read(ACTION, action, appended=prediction.time),
     ]
     truths = [
-        Feedback(one.time, kind, one.said._replace(late=kind == LABEL))
-        for one, kind in zip(told, [*[LABEL] * len(labels), ACTION], strict=True)
+        Feedback(one.time, kind, one.content._replace(late=kind == LABEL))
+        for one, kind in zip(received, [*[LABEL] * len(labels), ACTION], strict=True)
     ]
     decoded = lane.codec.decode(champion_record.value).record
     previous: dict[str, Any] | None = None
@@ -199,19 +199,19 @@ def test_by_columns_is_read_what_is_read_one_by_one(target: str, records: list[d
         for r in records
     ]
     avro = [lane.label(**record).value or b"" for record in written]
-    found = lane.read(LABEL, *avro)
+    received = lane.read(LABEL, *avro)
     where = FeedbackPlaces(lane.lane.labels, 2, range(len(avro)), [10**9] * len(avro))
     plain = [lane.view.reader._read_plain(LABEL, value, where, at) for at, value in enumerate(avro)]
-    assert [shown(one) for one in found] == [shown(one) for one in plain]
+    assert [shown(one) for one in received] == [shown(one) for one in plain]
     # And as JSON, where JSON can say it.
-    for record, one in zip(written, found, strict=True):
+    for record, one in zip(written, received, strict=True):
         if not (target == "number" and record["bad"] in extra) and record["bad"] == record["bad"]:
             (as_json,) = lane.read(LABEL, json.dumps(record).encode())
             if isinstance(one, BadRecord):
                 assert shown(as_json) == shown(one)
             else:
-                assert (as_json.request, as_json.key, as_json.time, as_json.said.value) == (
-                    one.request, one.key, one.time, one.said.value,
+                assert (as_json.request, as_json.key, as_json.time, as_json.content.value) == (
+                    one.request, one.key, one.time, one.content.value,
                 )  # fmt: skip
 
 
@@ -221,18 +221,18 @@ def shown(one: Any) -> object:
 
 def test_labels_of_further_schemas_and_what_is_no_label_take_the_plain_way() -> None:
     lane = Lane()
-    wider = json.loads(json.dumps(lane.plan.label_schema))
+    wider = json.loads(json.dumps(lane.plan.formats[LABEL].schema))
     wider["fields"].append({"name": "comment", "type": ["null", "string"], "default": None})
     schema_id = lane.registry.register("elsewhere", wider)
     value = lane.codec.encode(
         schema_id, {"request_id": "r", "loan_id": "k", "at": 1, "bad": True, "comment": "x"}
     )
     good = lane.label(request_id="r", loan_id="k", at=1, bad=True).value or b""
-    told = lane.read(LABEL, value, b"", b"\x07abc", good[:-1], good + b"\x00", good)
-    assert [getattr(one, "code", "fine") for one in told] == [
+    received = lane.read(LABEL, value, b"", b"\x07abc", good[:-1], good + b"\x00", good)
+    assert [getattr(one, "code", "fine") for one in received] == [
         "fine", "empty", "wrong-magic", "truncated", "trailing-bytes", "fine",
     ]  # fmt: skip
-    assert told[0].said.value == told[-1].said.value
+    assert received[0].content.value == received[-1].content.value
 
 
 def test_predictions_of_older_schemas_are_brought_to_their_contract_s() -> None:
@@ -250,7 +250,7 @@ def test_predictions_of_older_schemas_are_brought_to_their_contract_s() -> None:
 
 def test_a_contract_that_is_not_known_is_looked_for_once() -> None:
     lane, looked = Lane(), []
-    lane.view.look = lambda: looked.append(1)
+    lane.view.catch_up = lambda: looked.append(1)
     value = lane.prediction(SOURCE, "r", "k", 7, contract_digest="f" * 64).value or b""
     for _ in range(2):
         (bad,) = read_predictions(lane.view, CHAMPION, [value])
@@ -260,21 +260,21 @@ def test_a_contract_that_is_not_known_is_looked_for_once() -> None:
 
 
 def test_state_comes_back_as_it_was_packed() -> None:
-    said = FeedbackValue(b"\x02\x01", True, "credit.labels/0/1", b"x")
+    content = FeedbackValue(b"\x02\x01", True, "credit.labels/0/1", b"x")
     prediction = Prediction(
-        SHADOW, 2, b"i", b"k", 1, 2, (0, 3), "c", b"body", b"d", NOBODY, said, said, 3, b"o", "s", True
+        SHADOW, 2, b"i", b"k", 1, 2, (0, 3), "c", b"body", b"d", NOBODY, content, content, 3, b"o", "s", True
     )
-    truth = Feedback(5, LABEL, said, match.UNMATCHED, (None, b"v", [("h", b"c")], 7))
-    request = Request([prediction], [truth])
+    feedback = Feedback(5, LABEL, content, match.UNMATCHED, (None, b"v", [("h", b"c")], 7))
+    request = Request([prediction], [feedback])
     assert unpack(pack(request)) == request
     progress = Progress((200, 1, 2, 3), (201, 77), (90, 0, 4), (150, 5), {0: 2, 7: 4})
-    standing = PartitionState(
+    state = PartitionState(
         progress=progress,
         offsets={"labels": 3},
         blocked={(b"r", b"p"): (1, 2, 3, 4)},
         others={"labels/1": (5, 6)},
     )
-    assert PartitionState.unpack(standing.pack()) == standing
+    assert PartitionState.unpack(state.pack()) == state
     assert PartitionState.unpack(b"nonsense") is None
     facts = Facts(5, 100, progress, {0: 3, 7: 4})
     assert Facts.of(Committed(9, facts.to_metadata())) == facts
@@ -283,12 +283,12 @@ def test_state_comes_back_as_it_was_packed() -> None:
 
 @given(st.none() | st.binary(), st.booleans())
 def test_a_forwarded_record_says_where_it_comes_from(key: bytes | None, late: bool) -> None:
-    about = Forwarded("credit.labels", 3, 4, 5, 6, late, key)
+    about = Origin("credit.labels", 3, 4, 5, 6, late, key)
     message = PlainMessage("credit.rekeyed", 0, 0, b"v", b"k", [about.header()])
-    assert Forwarded.of(message) == about
+    assert Origin.of(message) == about
     for header in ([], [(about.header()[0], b"[1]")]):
         with pytest.raises(BadRecord):
-            Forwarded.of(PlainMessage("credit.rekeyed", 0, 0, b"v", b"k", header))
+            Origin.of(PlainMessage("credit.rekeyed", 0, 0, b"v", b"k", header))
 
 
 @pytest.mark.parametrize("kind", [LABEL, ACTION])
@@ -309,11 +309,11 @@ def test_what_names_another_model_is_of_none_here_whatever_schema_it_has(kind: i
 
 
 def test_all_partitions_have_to_tell_how_far_labels_and_actions_are() -> None:
-    standing = PartitionState()
-    standing.clocks |= {"labels": 50, "actions": 60}
-    assert standing.watermark(1) == 50
+    state = PartitionState()
+    state.stream_times |= {"labels": 50, "actions": 60}
+    assert state.watermark(1) == 50
     clocks = {"labels/1": 40, "labels/2": 70, "actions/1": 30, "actions/2": 80}
     for number, (stream, clock) in enumerate(clocks.items()):
-        assert standing.watermark(3) == NEVER, f"only {number} have"
-        standing.others[stream] = clock, number
-    assert standing.watermark(3) == 30
+        assert state.watermark(3) == NEVER, f"only {number} have"
+        state.others[stream] = clock, number
+    assert state.watermark(3) == 30

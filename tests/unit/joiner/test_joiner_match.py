@@ -21,8 +21,8 @@ from tailrace.joiner.match import (
     Prediction,
     Request,
     Revision,
+    add_feedback,
     add_prediction,
-    add_truth,
     close,
     due,
     find_champion,
@@ -43,20 +43,22 @@ def prediction(time: int = 0, known: int | None = None, name: bytes = b"p", **fi
     return Prediction(**given_)  # type: ignore[arg-type]
 
 
-def truth(effective: int, value: bytes = YES, kind: int = LABEL, offset: int = 0, time: int = 0) -> Feedback:
+def feedback(
+    effective: int, value: bytes = YES, kind: int = LABEL, offset: int = 0, time: int = 0
+) -> Feedback:
     topic = "labels" if kind == LABEL else "actions"
-    said = FeedbackValue(value, False, f"m.{topic}/0/{offset}", b"", time)
-    return Feedback(effective, kind, said, UNMATCHED, (None, b"", None, 0))
+    content = FeedbackValue(value, False, f"m.{topic}/0/{offset}", b"", time)
+    return Feedback(effective, kind, content, UNMATCHED, (None, b"", None, 0))
 
 
-def told(revisions: list[Revision]) -> list[tuple[object, ...]]:
+def contents(revisions: list[Revision]) -> list[tuple[object, ...]]:
     return [(r.number, r.label and r.label.value, r.action and r.action.value, r.before) for r in revisions]
 
 
 def test_a_correction_makes_a_revision_and_a_repeat_makes_none() -> None:
     p = prediction()
-    made = fold(p, [truth(1), truth(2), truth(3, NO), truth(4, NO), truth(5)], RULES)
-    assert told(made) == [
+    made = fold(p, [feedback(1), feedback(2), feedback(3, NO), feedback(4, NO), feedback(5)], RULES)
+    assert contents(made) == [
         (1, YES, None, None),
         (2, NO, None, ("labelled", YES, None)),
         (3, YES, None, ("labelled", NO, None)),
@@ -65,42 +67,44 @@ def test_a_correction_makes_a_revision_and_a_repeat_makes_none() -> None:
 
 def test_what_was_true_earlier_than_the_last_time_that_it_was_said_again_makes_no_revision() -> None:
     p = prediction()
-    earlier = [truth(1, YES, time=10), truth(2, YES, time=30), truth(3, NO, time=20)]
-    assert told(fold(p, earlier, RULES)) == [(1, YES, None, None)]
-    assert told(fold(p, [truth(4, NO, time=30)], RULES)) == [(2, NO, None, ("labelled", YES, None))]
+    earlier = [feedback(1, YES, time=10), feedback(2, YES, time=30), feedback(3, NO, time=20)]
+    assert contents(fold(p, earlier, RULES)) == [(1, YES, None, None)]
+    assert contents(fold(p, [feedback(4, NO, time=30)], RULES)) == [(2, NO, None, ("labelled", YES, None))]
     acted = prediction()
     actions = [
-        truth(2, b"a", ACTION, time=10),
-        truth(3, b"a", ACTION, time=30),
-        truth(4, b"b", ACTION, time=20),
+        feedback(2, b"a", ACTION, time=10),
+        feedback(3, b"a", ACTION, time=30),
+        feedback(4, b"b", ACTION, time=20),
     ]
-    made = fold(acted, [truth(1), *actions], RULES)
+    made = fold(acted, [feedback(1), *actions], RULES)
     assert [revision.action and revision.action.value for revision in made] == [None, b"a"]
-    (last,) = fold(acted, [truth(5, b"b", ACTION, time=30)], RULES)
+    (last,) = fold(acted, [feedback(5, b"b", ACTION, time=30)], RULES)
     assert last.action is not None
     assert last.action.value == b"b"
 
 
 def test_an_action_waits_for_the_label_and_is_in_its_outcome() -> None:
     p = prediction()
-    assert fold(p, [truth(1, b"used", ACTION)], RULES) == []
-    made = fold(p, [truth(2), truth(3, b"overridden", ACTION), truth(4, b"overridden", ACTION)], RULES)
-    assert told(made) == [(1, YES, b"used", None), (2, YES, b"overridden", ("labelled", YES, b"used"))]
+    assert fold(p, [feedback(1, b"used", ACTION)], RULES) == []
+    made = fold(
+        p, [feedback(2), feedback(3, b"overridden", ACTION), feedback(4, b"overridden", ACTION)], RULES
+    )
+    assert contents(made) == [(1, YES, b"used", None), (2, YES, b"overridden", ("labelled", YES, b"used"))]
 
 
 def test_the_horizon_is_half_open_on_both_sides() -> None:
-    assert fold(prediction(0), [truth(99)], RULES)
-    assert not fold(prediction(0), [truth(100)], RULES)
-    assert fold(prediction(150, known=150), [truth(51)], RULES)
-    assert not fold(prediction(150, known=150), [truth(50)], RULES)
-    assert not fold(prediction(0, known=150), [truth(50)], RULES), (
+    assert fold(prediction(0), [feedback(99)], RULES)
+    assert not fold(prediction(0), [feedback(100)], RULES)
+    assert fold(prediction(150, known=150), [feedback(51)], RULES)
+    assert not fold(prediction(150, known=150), [feedback(50)], RULES)
+    assert not fold(prediction(0, known=150), [feedback(50)], RULES), (
         "the prediction came a horizon after the label"
     )
 
 
 def test_what_is_known_when() -> None:
-    (early,) = fold(prediction(50), [truth(20)], RULES)
-    (late,) = fold(prediction(50), [truth(80)], RULES)
+    (early,) = fold(prediction(50), [feedback(20)], RULES)
+    (late,) = fold(prediction(50), [feedback(80)], RULES)
     ended = close(prediction(50), RULES, "")
     assert ended is not None
     assert (early.known_at, late.known_at, ended.known_at) == (50, 80, 150)
@@ -114,9 +118,9 @@ def test_without_a_label_the_horizon_says_so_once() -> None:
     made = close(p, RULES, "")
     assert made is not None
     assert (made.state, made.assumed, made.cause) == ("unlabelled", None, "horizon")
-    assert fold(p, [truth(5)], RULES) == []
+    assert fold(p, [feedback(5)], RULES) == []
     labelled = prediction()
-    fold(labelled, [truth(1)], RULES)
+    fold(labelled, [feedback(1)], RULES)
     assert close(labelled, RULES, "") is None
 
 
@@ -125,7 +129,7 @@ def test_what_a_label_that_never_came_means_depends_on_what_was_done() -> None:
 
     def state(chosen: str, taken: bytes | None) -> tuple[str, bytes | None]:
         p = prediction()
-        fold(p, [truth(1, taken, ACTION)] if taken else [], rules)
+        fold(p, [feedback(1, taken, ACTION)] if taken else [], rules)
         made = close(p, rules, chosen)
         assert made is not None
         return made.state, made.assumed
@@ -158,9 +162,9 @@ def test_a_shadow_s_champion_answered_the_same_request() -> None:
     for offset in (3, 4):
         add_prediction(request, prediction(name=b"c%d" % offset, source=(0, offset)), OF)
     shadow = prediction(stream=SHADOW, source=(0, 4))
-    found = find_champion(request, shadow, OF)
-    assert found is not None
-    assert found.id == b"c4"
+    champion_found = find_champion(request, shadow, OF)
+    assert champion_found is not None
+    assert champion_found.id == b"c4"
     assert find_champion(request, prediction(stream=SHADOW, source=(1, 4)), OF) is None
 
 
@@ -168,32 +172,32 @@ def test_a_truth_that_matches_nothing_is_given_up_and_it_is_known_why() -> None:
     request = Request()
     add_prediction(request, prediction(0), OF)
     for at in (99, 105, 110):
-        add_truth(request, truth(at), OF)
-    assert [t.fate for t in request.truths] == [MATCHED, AFTER_HORIZON, UNMATCHED]
-    assert request.truths[0].original is None, "what has matched needs no dead letter"
+        add_feedback(request, feedback(at), OF)
+    assert [t.fate for t in request.feedback] == [MATCHED, AFTER_HORIZON, UNMATCHED]
+    assert request.feedback[0].original is None, "what has matched needs no dead letter"
     assert prune(request, 198, 100, OF) == []
-    assert (request.predictions, [t.effective for t in request.truths]) == ([], [99, 105, 110])
+    assert (request.predictions, [t.effective for t in request.feedback]) == ([], [99, 105, 110])
     assert due(request, 100, OF) == 210
     assert [t.effective for t in prune(request, 205, 100, OF)] == [105]
     assert [t.effective for t in prune(request, 210, 100, OF)] == [110]
 
 
 times = st.integers(-300, 300)
-truths = st.lists(
-    st.builds(truth, times, st.sampled_from([YES, NO]), st.just(LABEL), st.integers(0, 9))
-    | st.builds(truth, times, st.sampled_from([b"a", b"b"]), st.just(ACTION), st.integers(0, 9)),
+received = st.lists(
+    st.builds(feedback, times, st.sampled_from([YES, NO]), st.just(LABEL), st.integers(0, 9))
+    | st.builds(feedback, times, st.sampled_from([b"a", b"b"]), st.just(ACTION), st.integers(0, 9)),
     max_size=8,
 ).map(lambda some: sorted(some, key=lambda t: (t.effective, t.kind)))
 
 
-@given(times, st.integers(0, 200), truths, st.integers(0, 8))
+@given(times, st.integers(0, 200), received, st.integers(0, 8))
 def test_however_the_truths_are_portioned_the_revisions_are_the_same(
-    time: int, delay: int, some: list[Feedback], cut: int
+    time: int, delay: int, chosen: list[Feedback], cut: int
 ) -> None:
     at_once, in_parts = prediction(time, time + delay), prediction(time, time + delay)
-    whole = fold(at_once, some, RULES)
-    parts = fold(in_parts, some[:cut], RULES) + fold(in_parts, some[cut:], RULES)
-    assert told(whole) == told(parts)
+    whole = fold(at_once, chosen, RULES)
+    parts = fold(in_parts, chosen[:cut], RULES) + fold(in_parts, chosen[cut:], RULES)
+    assert contents(whole) == contents(parts)
     assert [r.known_at for r in whole] == [r.known_at for r in parts]
     assert [r.number for r in whole] == list(range(1, len(whole) + 1))
     # Each says something else than the one before it, and names what that said.
@@ -201,30 +205,30 @@ def test_however_the_truths_are_portioned_the_revisions_are_the_same(
         assert (before.label and before.label.value, before.action and before.action.value) == (
             after.before and after.before[1:]
         )
-        assert told([before])[0][1:3] != told([after])[0][1:3]
+        assert contents([before])[0][1:3] != contents([after])[0][1:3]
 
 
-@given(st.lists(times, max_size=5), truths, st.integers(-400, 800))
+@given(st.lists(times, max_size=5), received, st.integers(-400, 800))
 def test_nothing_that_is_forgotten_could_still_have_mattered(
-    predicted: list[int], some: list[Feedback], now: int
+    predicted: list[int], chosen: list[Feedback], now: int
 ) -> None:
     request = Request()
     for number, time in enumerate(predicted):
         add_prediction(request, prediction(time, name=b"%d" % number), OF)
-    for one in some:
-        add_truth(request, one, OF)
-    before = list(request.truths), list(request.predictions)
+    for one in chosen:
+        add_feedback(request, one, OF)
+    before = list(request.feedback), list(request.predictions)
     gone = prune(request, now, RULES.horizon, OF)
     assert all(t.fate != MATCHED for t in gone)
     # What comes later is known, and counts, from now on.
     for t in before[0]:
-        if t not in request.truths:
+        if t not in request.feedback:
             assert not fold(prediction(now, now), [t], RULES)
     for p in before[1]:
         if p not in request.predictions:
-            assert not fold(p, [truth(now)], RULES)
+            assert not fold(p, [feedback(now)], RULES)
             assert prediction(now, now).known >= p.time + RULES.horizon
-    if request.predictions or request.truths:
+    if request.predictions or request.feedback:
         assert due(request, RULES.horizon, OF) > now
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from tests.support.memory_key_value_store import MemoryKeyValueStore
 
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.joiner import partition as module
@@ -14,7 +15,7 @@ from tailrace.joiner.lane_contracts import LaneContracts
 from tailrace.joiner.partition import LanePartition
 from tailrace.joiner.partition_state import INPUTS, Facts
 from tailrace.joiner.step import StepResult
-from tailrace.joiner.store import KeyValueStore, MemoryStore
+from tailrace.joiner.store import KeyValueStore
 from tailrace.streaming.backends.abstract import Committed
 from tailrace.streaming.bounds import Bounds, Budget, size_of
 from tailrace.streaming.records import Message, PlainMessage, Record, RecordRef
@@ -27,10 +28,10 @@ MADE = JoinedLane()
 
 def lane() -> LaneContracts:
     contract = MADE.contract
-    found = LaneContracts(MADE.lane, MADE.codec)
+    contracts = LaneContracts(MADE.lane, MADE.codec)
     applied = AppliedContract(contract.model, 1, contract.digest, contract.resolved_json, "", "", 0)
-    found.take(JoiningPlan(applied, MADE.codec, MADE.registry))
-    return found
+    contracts.take(JoiningPlan(applied, MADE.codec, MADE.registry))
+    return contracts
 
 
 def messages(records: Sequence[Record], start: int = 0) -> list[Message]:
@@ -72,12 +73,12 @@ def run(own: LanePartition, **inputs: list[Message]) -> tuple[list[str], dict[st
     result = own.process(inputs, Budget())
     assert result is not None
     own.apply(result)
-    ends = {name: some[-1].offset() + 1 for name, some in inputs.items()}
+    ends = {name: received[-1].offset() + 1 for name, received in inputs.items()}
     return outcomes(result.records), {n: Committed(ends[n], m) for n, m in result.metadata.items()}
 
 
 def test_a_store_at_the_committed_offsets_needs_no_history_and_one_ahead_is_worth_nothing() -> None:
-    store = MemoryStore()
+    store = MemoryKeyValueStore()
     made, committed = run(opened(store), predictions=messages(predictions(3)))
     assert made == []
     everything = {name: Committed(0) for name in INPUTS} | committed
@@ -91,10 +92,10 @@ def test_a_store_at_the_committed_offsets_needs_no_history_and_one_ahead_is_wort
 
 
 def test_without_a_store_history_begins_where_the_metadata_says() -> None:
-    own = opened(MemoryStore())
+    own = opened(MemoryKeyValueStore())
     _, committed = run(own, predictions=messages(predictions(3)), labels=messages(labels(2)))
     everything = {name: Committed(0) for name in INPUTS} | committed
-    assert opened(MemoryStore(), everything).history == {"predictions": (0, 3), "labels": (0, 2)}
+    assert opened(MemoryKeyValueStore(), everything).history == {"predictions": (0, 3), "labels": (0, 2)}
     # Much later, what is long over is not read again.
     far = NOW + 10_000_000
     inputs = {
@@ -105,19 +106,19 @@ def test_without_a_store_history_begins_where_the_metadata_says() -> None:
     _, committed = run(
         own, **{name: messages([mark(f"credit.{name}", 0, far + 600_000)], 30) for name in INPUTS[:4]}
     )
-    starts = {name: Facts.of(found).start for name, found in committed.items()}
+    starts = {name: Facts.of(last).start for name, last in committed.items()}
     assert starts == dict.fromkeys(starts, 30)
 
 
 def test_what_was_said_before_a_restart_is_not_said_again() -> None:
-    for store in (MemoryStore(), None):
-        first = opened(store or MemoryStore())
-        p, told = messages(predictions(4)), messages(labels(4))
+    for store in (MemoryKeyValueStore(), None):
+        first = opened(store or MemoryKeyValueStore())
+        p, received = messages(predictions(4)), messages(labels(4))
         ends = [mark("credit.actions", 0, NOW + 2_500)]
-        made, committed = run(first, predictions=p, labels=told, actions=messages(ends))
+        made, committed = run(first, predictions=p, labels=received, actions=messages(ends))
         assert made == ["r0", "r1", "r2"]
-        again = opened(store or MemoryStore(), {name: Committed(0) for name in INPUTS} | committed)
-        by_name = {"predictions": p, "labels": told, "actions": messages(ends)}
+        again = opened(store or MemoryKeyValueStore(), {name: Committed(0) for name in INPUTS} | committed)
+        by_name = {"predictions": p, "labels": received, "actions": messages(ends)}
         for name, (start, end) in again.history.items():
             again.restore(name, by_name[name][start:end], Budget())
         later = messages([mark("credit.actions", 0, NOW + 9_000)], start=1)
@@ -127,13 +128,13 @@ def test_what_was_said_before_a_restart_is_not_said_again() -> None:
 
 
 def test_a_record_of_the_history_that_stops_processes_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = opened(MemoryStore(), {name: Committed(0) for name in INPUTS} | {"labels": Committed(4)})
+    own = opened(MemoryKeyValueStore(), {name: Committed(0) for name in INPUTS} | {"labels": Committed(4)})
     take = Intake.take
 
-    def failing(self: Intake, name: str, some: Sequence[Message]) -> None:
-        if any(message.offset() == 2 for message in some):
+    def failing(self: Intake, name: str, received: Sequence[Message]) -> None:
+        if any(message.offset() == 2 for message in received):
             raise ZeroDivisionError
-        take(self, name, some)
+        take(self, name, received)
 
     monkeypatch.setattr(Intake, "take", failing)
     own.restore("labels", messages(labels(4)), Budget())
@@ -145,8 +146,8 @@ def test_a_record_of_the_history_that_stops_processes_is_left_out(monkeypatch: p
 
 
 def test_what_is_ahead_of_the_slowest_clock_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_HELD", 3)
-    own = opened(MemoryStore())
+    monkeypatch.setattr(module, "MOST_PENDING", 3)
+    own = opened(MemoryKeyValueStore())
     run(own, labels=messages(labels(3)))
     assert list(own.ahead()) == ["labels"]
     assert "clock of actions/0" in own.ahead()["labels"]
@@ -155,24 +156,28 @@ def test_what_is_ahead_of_the_slowest_clock_pauses(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_dead_letter_of_a_label_that_nobody_asked_for_is_of_the_message_that_it_came_in() -> None:
-    own = opened(MemoryStore())
-    (said,) = messages([labels(1)[0]._replace(headers=(("trace", b"\xff"),))])
-    run(own, labels=[said])
+    own = opened(MemoryKeyValueStore())
+    (label,) = messages([labels(1)[0]._replace(headers=(("trace", b"\xff"),))])
+    run(own, labels=[label])
     far = {name: messages([mark(f"credit.{name}", 0, NOW + 10_000_000)], start=1) for name in INPUTS[:4]}
     result = own.process(far, Budget())
     assert result is not None
     (letter,) = result.letters
-    found = letter.message
+    original = letter.message
     assert letter.code == "no-request"
-    assert RecordRef.of(found) == RecordRef.of(said)
-    assert (found.key(), found.value(), found.headers()) == (said.key(), said.value(), said.headers())
-    assert found.timestamp() == said.timestamp()
+    assert RecordRef.of(original) == RecordRef.of(label)
+    assert (original.key(), original.value(), original.headers()) == (
+        label.key(),
+        label.value(),
+        label.headers(),
+    )
+    assert original.timestamp() == label.timestamp()
 
 
 @pytest.mark.parametrize("bounds", [Bounds(records=40), Bounds(size=20_000)])
 def test_what_is_due_leaves_room_for_what_else_its_step_writes(bounds: Bounds) -> None:
     """A batch that comes to more than the bounds is taken again in halves: in vain, where it is one mark."""
-    own = opened(MemoryStore())
+    own = opened(MemoryKeyValueStore())
     run(own, predictions=messages(predictions(200)), labels=messages(labels(200)))
     inputs = {
         name: messages([mark(f"credit.{name}", 0, NOW + 200_000)], 200) for name in ("labels", "actions")
@@ -192,12 +197,12 @@ def test_on_a_lane_that_has_been_idle_a_restart_finds_the_clocks_of_the_other_pa
     """They were told once, and a partition to which nothing comes tells nothing more."""
     far = NOW + 50_000
     clocks = messages([mark("credit.rekeyed", 0, far, stream=f"{name}/1") for name in ("labels", "actions")])
-    first = opened(MemoryStore(), partitions=2)
+    first = opened(MemoryKeyValueStore(), partitions=2)
     committed = {name: Committed(0) for name in INPUTS}
     by_name = {"rekeyed": clocks, "predictions": messages(predictions(4)[3:])}
     for name, batch in by_name.items():
         committed |= run(first, **{name: batch})[1]
-    again = opened(MemoryStore(), committed, partitions=2)
+    again = opened(MemoryKeyValueStore(), committed, partitions=2)
     for name, (start, end) in again.history.items():
         again.restore(name, by_name[name][start:end], Budget())
     ends = messages([mark("credit.actions", 0, far)])
@@ -209,7 +214,7 @@ def test_on_a_lane_that_has_been_idle_a_restart_finds_the_clocks_of_the_other_pa
 def test_a_mark_of_shadows_does_not_pass_one_that_waits_for_the_champions_answer() -> None:
     far = NOW + 40_000
     shadow = MADE.prediction(RecordRef("credit.requests", 0, 0), "r0", "k0", NOW, shadow=True)
-    own = opened(MemoryStore())
+    own = opened(MemoryKeyValueStore())
     inputs = {
         "shadow-predictions": messages([shadow, mark("credit.shadow-predictions", 0, far)]),
         "predictions": messages([mark("credit.predictions", 0, far)]),
@@ -230,7 +235,7 @@ def test_a_mark_of_shadows_does_not_pass_one_that_waits_for_the_champions_answer
 
 @pytest.mark.parametrize(("behind", "late"), [(4_999, False), (5_000, False), (5_001, True)])
 def test_a_label_is_late_that_is_more_than_the_lateness_behind_its_partition(behind: int, late: bool) -> None:
-    own = opened(MemoryStore())
+    own = opened(MemoryKeyValueStore())
     clock = NOW + 10_000
     label = MADE.label(request_id="r0", loan_id="k0", at=clock - behind, bad=True)
     ends = [mark("credit.actions", 0, clock + 1), mark("credit.labels", 0, clock + 1)]
@@ -248,7 +253,7 @@ def test_a_label_is_late_that_is_more_than_the_lateness_behind_its_partition(beh
 
 
 def test_up_to_where_requests_were_read_never_goes_back() -> None:
-    own = opened(MemoryStore())
+    own = opened(MemoryKeyValueStore())
     answers = [*predictions(8), mark("credit.predictions", 0, NOW + 9_000, offset=3)]
     _, committed = run(own, predictions=messages(answers))
     assert Facts.of(committed["predictions"]).sources == {0: 7}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tailrace.contracts.language.load import load_contract
 from tailrace.replay.schedule import ACTION, LABEL, REQUEST, LaterRecords, ReplayClock, ReplayPace, schedule
-from tailrace.replay.send import labels_after, last_mark
+from tailrace.replay.send import labels_after, last_watermark
 
 times = st.lists(st.integers(0, 1_000), max_size=50).map(sorted)
 
@@ -43,9 +43,9 @@ def test_labels_come_after_their_delay_unless_nobody_knows_them_yet() -> None:
 
 
 def test_the_last_mark_closes_what_is_over_and_is_never_of_the_future() -> None:
-    assert last_mark(1_000, 600, now_ms=5_000) == 1_600
-    assert last_mark(1_000, 600, now_ms=1_200) == 1_200
-    assert last_mark(1_000, 600, now_ms=900) == 1_000
+    assert last_watermark(1_000, 600, now_ms=5_000) == 1_600
+    assert last_watermark(1_000, 600, now_ms=1_200) == 1_200
+    assert last_watermark(1_000, 600, now_ms=900) == 1_000
 
 
 @pytest.mark.parametrize(("rate", "speed"), [(100.0, None), (None, 2.0), (None, None)])

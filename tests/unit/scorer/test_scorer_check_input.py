@@ -86,7 +86,7 @@ def test_each_rule_of_the_contract(changes: dict[str, Any], expected: tuple[str,
 def test_what_is_replaced_is_said() -> None:
     checked = run(REQUEST, REQUEST | {"purpose": "boat"}, REQUEST | {"income": None, "grade": None})
     assert checked.columns["purpose"].tolist() == ["car", "other", "car"]
-    assert {row: [tuple(r) for r in some] for row, some in checked.replaced.items()} == {
+    assert {row: [tuple(r) for r in replacements] for row, replacements in checked.replaced.items()} == {
         1: [("purpose", "other", "unseen")]
     }
     assert {name: missing.tolist() for name, missing in checked.impute.items()} == {

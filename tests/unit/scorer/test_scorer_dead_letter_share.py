@@ -33,10 +33,10 @@ class Lane:
         self.bench = self.owner()
 
     def owner(self) -> Bench:
-        found = Bench(self.publisher.logic(self.role), self.publisher, {0: self.metadata})
-        found.control(*self.control)
-        found._ends["credit.requests", 0] = self.sent
-        return found
+        bench = Bench(self.publisher.logic(self.role), self.publisher, {0: self.metadata})
+        bench.control(*self.control)
+        bench._ends["credit.requests", 0] = self.sent
+        return bench
 
     def ask(self, count: int, bad: int = 0, at: int = NOW) -> list[dict[str, Any]]:
         """So many requests, the first of them bad; the alerts."""
@@ -69,15 +69,15 @@ def test_more_dead_letters_than_the_contract_bears_are_told_and_so_is_their_end(
 
 def test_what_was_counted_goes_to_the_next_owner() -> None:
     lane, alone = Lane(), Lane()
-    told = []
+    alerts = []
     for bad in (0, 200, 0, 0, 30, 0, 0, 0):
-        told += lane.ask(300, bad)
+        alerts += lane.ask(300, bad)
         lane.bench = lane.owner()
     expected = []
     for bad in (0, 200, 0, 0, 30, 0, 0, 0):
         expected += alone.ask(300, bad)
-    assert told == expected
-    assert [alert["state"] for alert in told] == ["raised"]
+    assert alerts == expected
+    assert [alert["state"] for alert in alerts] == ["raised"]
     assert "[400,0,2000," in lane.metadata  # of 2,400 requests
 
 

@@ -111,20 +111,22 @@ def outputs(task: str, numbers: list[list[float]]) -> Predictions:
 
 @st.composite
 def noted(draw: st.DrawFn, task: str, rows: int) -> Findings:
-    found = Findings(rows)
+    findings = Findings(rows)
     for step in draw(st.lists(st.dictionaries(st.integers(0, rows - 1), FINDING), max_size=3)):
-        found.add(step, draw(st.sampled_from([None, "guarded"])))
+        findings.add(step, draw(st.sampled_from([None, "guarded"])))
     if draw(st.booleans()):
-        return found
+        return findings
     coverage = draw(st.floats(0, 1))
     if task == "regression":
         low, high = (draw(st.lists(DOUBLE, min_size=rows, max_size=rows)) for _ in range(2))
-        found.uncertainty = PredictionIntervals(coverage, np.array(low), np.array(high))
-        return found
+        findings.uncertainty = PredictionIntervals(coverage, np.array(low), np.array(high))
+        return findings
     sets = draw(st.lists(st.lists(TEXT, max_size=3).map(tuple), min_size=1, max_size=3))
     which = draw(st.lists(st.integers(0, len(sets) - 1), min_size=rows, max_size=rows))
-    found.uncertainty = PredictionSets(coverage, tuple(sets), np.array(which), np.zeros(rows, dtype=np.bool_))
-    return found
+    findings.uncertainty = PredictionSets(
+        coverage, tuple(sets), np.array(which), np.zeros(rows, dtype=np.bool_)
+    )
+    return findings
 
 
 @st.composite
@@ -171,7 +173,7 @@ def batches(draw: st.DrawFn) -> tuple[str, AnswerIdentity, ScoredAnswers, list[d
         options=options,
         latency_ms=draw(DOUBLE),
         replaced=draw(st.dictionaries(st.integers(0, rows - 1), replaced)),
-        notes=draw(noted(task, rows)),
+        findings=draw(noted(task, rows)),
         explanations=draw(st.dictionaries(st.integers(0, rows - 1), st.lists(CONTRIBUTION, max_size=2))),
         propensities=draw(
             st.just([]) | st.lists(st.floats(0, 1), min_size=len(options), max_size=len(options))
@@ -229,9 +231,9 @@ def expected(
         "rule": choice.rule,
         "action_propensity": answers.propensities[int(answers.choices[row])] if answers.propensities else 1.0,
         "arm_propensity": of.arm_propensity,
-        "guardrails": [f._asdict() for f in answers.notes.kinds[answers.notes.which[row]]],
-        "guarded": "guarded" in answers.notes.flags and bool(answers.notes.flags["guarded"][row]),
-        **uncertainty_of(answers.notes, row),
+        "guardrails": [f._asdict() for f in answers.findings.kinds[answers.findings.which[row]]],
+        "guarded": "guarded" in answers.findings.flags and bool(answers.findings.flags["guarded"][row]),
+        **uncertainty_of(answers.findings, row),
         "explanation": [c._asdict() for c in answers.explanations[row]]
         if row in answers.explanations
         else None,

@@ -45,14 +45,14 @@ def by_definition(of: Any, row: Array, background: Array) -> Array:
         mixed[:, list(players)] = row[list(players)]
         return float(np.mean(of(*mixed.T)))
 
-    found = np.zeros(n)
+    contributions = np.zeros(n)
     for feature in range(n):
         others = [other for other in range(n) if other != feature]
         for size in range(n):
             weight = math.factorial(size) * math.factorial(n - size - 1) / math.factorial(n)
             for players in itertools.combinations(others, size):
-                found[feature] += weight * (worth((*players, feature)) - worth(players))
-    return found
+                contributions[feature] += weight * (worth((*players, feature)) - worth(players))
+    return contributions
 
 
 def columns(matrix: Array) -> dict[str, Array]:
@@ -71,10 +71,10 @@ def test_what_adds_up_features_or_pairs_is_explained_exactly(kind: str) -> None:
     draw = np.random.default_rng(0)
     background, rows = draw.normal(size=(16, 4)), draw.normal(size=(5, 4))
     model = formula_model(NUMBERS, 1, Function(EXACT[kind]))
-    found = shapley(model, columns(background), columns(rows), np.arange(5))
+    contributions = shapley(model, columns(background), columns(rows), np.arange(5))
     expected = [by_definition(EXACT[kind], row, background) for row in rows]
     # Pairs meet each background row in one order and in its reverse, which is all that matters to them.
-    np.testing.assert_allclose(found, expected, atol=1e-10)
+    np.testing.assert_allclose(contributions, expected, atol=1e-10)
 
 
 def test_anything_else_is_explained_within_the_error_of_the_sample() -> None:
@@ -83,14 +83,14 @@ def test_anything_else_is_explained_within_the_error_of_the_sample() -> None:
 
     draw = np.random.default_rng(1)
     background, rows = draw.normal(size=(400, 4)), draw.normal(size=(4, 4))
-    found = shapley(
+    contributions = shapley(
         formula_model(NUMBERS, 1, Function(rough)), columns(background), columns(rows), np.arange(4)
     )
     expected = np.array([by_definition(rough, row, background) for row in rows])
-    assert np.abs(found - expected).max() < 0.15
+    assert np.abs(contributions - expected).max() < 0.15
     # However it is sampled, the contributions add up.
     whole = rough(*rows.T) - np.mean(rough(*background.T))
-    np.testing.assert_allclose(found.sum(axis=1), whole, atol=1e-10)
+    np.testing.assert_allclose(contributions.sum(axis=1), whole, atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", ["logistic", "forest"])
@@ -102,7 +102,7 @@ def test_a_package_brings_what_explanations_are_made_against(kind: str) -> None:
     background = reference.background_columns(package.manifest.inputs)
     frame, _ = models.rows("binary", 30, seed=9)
     given = models.columns_of_frame(frame.assign(income=frame.income.fillna(30_000.0)))
-    found = shapley(model, background, given, np.arange(30))
+    contributions = shapley(model, background, given, np.arange(30))
 
     def odds(of: Columns, rows: int) -> Array:
         score = model.predict(of, rows).score
@@ -112,13 +112,13 @@ def test_a_package_brings_what_explanations_are_made_against(kind: str) -> None:
 
     count = len(background["income"])
     whole = odds(given, 30) - odds(background, count).mean()
-    np.testing.assert_allclose(found.sum(axis=1), whole, atol=1e-6)
+    np.testing.assert_allclose(contributions.sum(axis=1), whole, atol=1e-6)
     if kind == "logistic":  # linear in log-odds: each feature by itself, whatever the others are
         for at, name in enumerate(model.input_names):
             for row in range(0, 30, 10):
                 one = {n: np.repeat(c[row : row + 1], count) for n, c in given.items()}
                 alone = odds(one, count) - odds({**one, name: background[name]}, count)
-                assert found[row, at] == pytest.approx(
+                assert contributions[row, at] == pytest.approx(
                     alone.mean(), abs=2e-4
                 )  # ONNX computes in single precision
 
@@ -170,15 +170,15 @@ def test_actions_that_are_always_explained_are() -> None:
 
 def test_a_sampled_share_is_explained_and_always_the_same() -> None:
     requests = [REQUEST | {"request_id": f"r{at}"} for at in range(400)]
-    found = []
+    explained = []
     for size in (400, 50):
         made = explaining("{sample: 10%}")
         events = [
             e for at in range(0, 400, size) for e in made.events(made.requests(*requests[at : at + size]))
         ]
-        found.append([e["request_id"] for e in events if e["explanation"] is not None])
-    assert found[0] == found[1]
-    assert 20 <= len(found[0]) <= 60
+        explained.append([e["request_id"] for e in events if e["explanation"] is not None])
+    assert explained[0] == explained[1]
+    assert 20 <= len(explained[0]) <= 60
 
 
 class Touchy(Formula):
@@ -211,15 +211,15 @@ def test_draws_come_nearer_to_the_definition_as_their_standard_error_says() -> N
     draw = np.random.default_rng(4)
     background, rows = draw.normal(size=(32, 4)), draw.normal(size=(20, 4))
     model = formula_model(NUMBERS, 1, Function(rough))
-    found = np.array(
+    draws = np.array(
         [shapley(model, columns(background), columns(rows), np.arange(20), each) for each in range(DRAWS)]
     )
     expected = np.array([by_definition(rough, row, background) for row in rows])
-    error = found.std(axis=0, ddof=1) / math.sqrt(DRAWS)
-    distance = np.abs(found.mean(axis=0) - expected)
+    error = draws.std(axis=0, ddof=1) / math.sqrt(DRAWS)
+    distance = np.abs(draws.mean(axis=0) - expected)
     assert (distance < 6 * error + 1e-9).all()
     assert np.mean(distance < 2 * error + 1e-9) > 0.85
-    assert np.abs(found[0] - expected).mean() > 2 * distance.mean()
+    assert np.abs(draws[0] - expected).mean() > 2 * distance.mean()
 
 
 def test_a_calibrated_linear_model_is_explained_exactly_in_calibrated_log_odds() -> None:
@@ -233,6 +233,6 @@ def test_a_calibrated_linear_model_is_explained_exactly_in_calibrated_log_odds()
     )
     draw = np.random.default_rng(5)
     background, rows = draw.normal(size=(32, 4)), draw.normal(size=(3, 4))
-    found = shapley(model, columns(background), columns(rows), np.arange(3))
+    contributions = shapley(model, columns(background), columns(rows), np.arange(3))
     weights = 0.5 * np.array([1.0, -1.0, 0.1, 0.0])
-    np.testing.assert_allclose(found, weights * (rows - background.mean(axis=0)), atol=1e-9)
+    np.testing.assert_allclose(contributions, weights * (rows - background.mean(axis=0)), atol=1e-9)

@@ -19,18 +19,20 @@ REFUSED = REQUEST | {"debt_ratio": 3.0}
 
 def bench(contract: str = CONTRACT + EXPLORE, role: Any = "champion", **state: Any) -> Bench:
     publisher = Publisher()
-    found = Bench(publisher.logic(role), publisher)
-    found.control(
+    scoring = Bench(publisher.logic(role), publisher)
+    scoring.control(
         publisher.contract(contract),
         publisher.manifest(1),
         publisher.rollout(**{"champion": 1} | state),
     )
-    return found
+    return scoring
 
 
 def test_a_share_of_would_be_refusals_is_let_through_and_says_with_what_probability() -> None:
-    found = bench()
-    events = found.events(found.requests(*[REFUSED] * 1000, *[REQUEST | {"income": 90_000.0}] * 50, REQUEST))
+    scoring = bench()
+    events = scoring.events(
+        scoring.requests(*[REFUSED] * 1000, *[REQUEST | {"income": 90_000.0}] * 50, REQUEST)
+    )
     turned = [e for e in events[:1000] if e["action"] == "approve"]
     kept = [e for e in events[:1000] if e["action"] == "refuse"]
     assert len(turned) + len(kept) == 1000
@@ -47,10 +49,10 @@ def test_a_share_of_would_be_refusals_is_let_through_and_says_with_what_probabil
 
 
 def test_the_same_requests_are_turned_in_other_batches_and_by_the_shadow() -> None:
-    def turned(found: Bench, size: int, topic: str = "credit.predictions") -> list[int]:
+    def turned(scoring: Bench, size: int, topic: str = "credit.predictions") -> list[int]:
         events = []
         for start in range(0, 120, size):
-            events += found.events(found.requests(*[REFUSED] * min(size, 120 - start)), topic)
+            events += scoring.events(scoring.requests(*[REFUSED] * min(size, 120 - start)), topic)
         return [event["source"]["offset"] for event in events if event["action"] == "approve"]
 
     expected = turned(bench(), 120)
@@ -63,14 +65,14 @@ def test_the_same_requests_are_turned_in_other_batches_and_by_the_shadow() -> No
 
 def test_partitions_are_turned_apart_from_each_other() -> None:
     exploration = Exploration(load_contract(CONTRACT + EXPLORE), Policy(load_contract(CONTRACT)).choices)
-    said = Predictions(np.array([[0.1, 0.9]] * 400), np.full(400, 0.9), None, ("false", "true"))
+    outputs = Predictions(np.array([[0.1, 0.9]] * 400), np.full(400, 0.9), None, ("false", "true"))
     last = np.full(400, 4)
     one, other = (
-        exploration.turn(last, said, "t", np.full(400, partition), np.arange(400)).choices
+        exploration.turn(last, outputs, "t", np.full(400, partition), np.arange(400)).choices
         for partition in (0, 1)
     )
     assert (one != other).any()
-    mixed = exploration.turn(last, said, "t", np.arange(400) % 2, np.arange(400)).choices
+    mixed = exploration.turn(last, outputs, "t", np.arange(400) % 2, np.arange(400)).choices
     assert mixed.tolist() == np.where(np.arange(400) % 2, other, one).tolist()
     assert last.tolist() == [4] * 400, "what was given is left as it was"
 
@@ -83,9 +85,9 @@ features: {income: {type: number}, debt_ratio: {type: number}}
 target: {name: y, type: boolean}
 explore: {share: 30%, from: "true", do: "false"}
 """
-    found = bench(contract)
+    scoring = bench(contract)
     request = {"income": 0.0, "debt_ratio": 3.0}
-    events = found.events(found.requests(*[request] * 300, *[request | {"income": 900_000.0}] * 20))
+    events = scoring.events(scoring.requests(*[request] * 300, *[request | {"income": 900_000.0}] * 20))
     assert {(e["predicted_class"], e["action"], e["action_propensity"]) for e in events[:300]} == {
         ("true", "true", 0.7),
         ("true", "false", 0.3),
@@ -111,20 +113,20 @@ explore: {share: 30%, from: "true", do: "false"}
 
 @pytest.mark.parametrize("explore", ["", "explore: {share: 50%, from: approve, do: approve}\n"])
 def test_where_nothing_can_be_turned_every_action_is_certain(explore: str) -> None:
-    plain, found = bench(CONTRACT), bench(CONTRACT + explore)
+    plain, scoring = bench(CONTRACT), bench(CONTRACT + explore)
     requests = [REQUEST | {"debt_ratio": n / 10} for n in range(60)]
-    said = [
+    events = [
         [(e["action"], e["action_propensity"]) for e in each.events(each.requests(*requests))]
-        for each in (plain, found)
+        for each in (plain, scoring)
     ]
-    assert said[0] == said[1]
-    assert {propensity for _, propensity in said[0]} == {1.0}
+    assert events[0] == events[1]
+    assert {propensity for _, propensity in events[0]} == {1.0}
 
 
 def test_while_it_is_off_nothing_is_turned() -> None:
     contract = CONTRACT + EXPLORE + "guardrails: {fallback: [{constant: 0.9}]}\n"
-    found = bench(contract, off=True)
-    events = found.events(found.requests(*[REFUSED] * 50))
+    scoring = bench(contract, off=True)
+    events = scoring.events(scoring.requests(*[REFUSED] * 50))
     assert {(e["action"], e["action_propensity"], e["served_by"]) for e in events} == {
         ("refuse", 1.0, "constant")
     }

@@ -92,10 +92,10 @@ def test_the_distance_is_mahalanobis_in_shrunk_correlations() -> None:
     more = max(0.0, LEAST_SHRINKAGE - shrunk.shrinkage_)
     precision = np.linalg.inv((1 - more) * shrunk.covariance_ + more * np.eye(2))
     expected = np.sqrt(np.einsum("ri,ij,rj->r", away, precision, away))
-    found, _ = domain.measure(numbers(matrix), 300, PAIR)
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    measured, _ = domain.measure(numbers(matrix), 300, PAIR)
+    np.testing.assert_allclose(measured, expected, rtol=1e-9)
     alone, _ = domain.measure(numbers(matrix[7:8]), 1, PAIR)
-    assert alone[0] == found[7]  # bit for bit
+    assert alone[0] == measured[7]  # bit for bit
 
 
 def test_many_columns_are_taken_each_by_itself() -> None:
@@ -135,11 +135,11 @@ def test_probabilities_are_some() -> None:
 def test_bounds_belong_to_what_they_allow(value: float, fine: bool) -> None:
     bounds = load_contract(CONTRACT + "guardrails: {score: {min: 0.1, max: 0.9}}\n").guardrails.score
     assert bounds is not None
-    for said in (
+    for outputs in (
         Predictions(None, None, np.array([value]), ()),
         Predictions(np.array([[1 - value, value]]), np.array([value]), None, ("f", "t")),
     ):
-        assert (rows_out_of_bounds(bounds, seen(said)) == {}) is fine
+        assert (rows_out_of_bounds(bounds, seen(outputs)) == {}) is fine
 
 
 # --- on a request's way

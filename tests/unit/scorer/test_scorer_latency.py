@@ -111,9 +111,9 @@ class Hurried(Bench):
 def test_more_than_the_model_can_answer_in_time_is_left_to_the_fallback_and_no_more_than_that() -> None:
     bench = Hurried(CHAIN + LEVEL)
     assert set(bench.wave(64)) == {("model", None)}  # the version is measured
-    found = bench.wave(1_280)
+    answers = bench.wave(1_280)
     # Not the previous version: another model would take as long.
-    assert found == [("model", None)] * 640 + [("constant", "latency")] * 640
+    assert answers == [("model", None)] * 640 + [("constant", "latency")] * 640
     assert set(bench.wave(640)) == {("model", None)}
 
 

@@ -564,10 +564,10 @@ def test_what_finds_no_room_in_the_metadata_is_demanded_in_full() -> None:
     many = Handover(7, 900, {f"model-{number}": 1 for number in range(5_000)})
     metadata = many.to_metadata()
     assert len(metadata.encode()) <= 4_000
-    found = Handover.from_metadata(metadata)
-    assert (found.contracts, found.rollouts) == (7, 900)
-    assert 100 < len(found.behind) < 5_000
-    assert found.behind.items() <= many.behind.items()
+    handover = Handover.from_metadata(metadata)
+    assert (handover.contracts, handover.rollouts) == (7, 900)
+    assert 100 < len(handover.behind) < 5_000
+    assert handover.behind.items() <= many.behind.items()
     few = Handover(1, 2, {"a": 3})
     assert Handover.from_metadata(few.to_metadata()) == few
     assert Handover.from_metadata("") == Handover()
@@ -630,7 +630,7 @@ def test_shadows_pass_marks_on() -> None:
 def test_time_is_told_whatever_comes_of_the_requests(role: Role) -> None:
     bench = serving(role)
 
-    def told(*times: int) -> list[tuple[int, int]]:
+    def watermarks(*times: int) -> list[tuple[int, int]]:
         """Time and offset of the marks that these requests make, none of which is answered."""
         values = [REQUEST | {"applied_at": time, "debt_ratio": Formula.poison} for time in times]
         records = bench.requests(*values).records
@@ -638,10 +638,10 @@ def test_time_is_told_whatever_comes_of_the_requests(role: Role) -> None:
         return [(int(r.headers[0][1]), int(r.headers[1][1])) for r in records]
 
     step = 3_600_000  # a day's window in 24
-    assert told(HOUR - step + 5, HOUR - step + 7, HOUR - 1) == [(HOUR - step, 0)]
-    assert told(HOUR - step + 100) == []
-    assert told(HOUR - 5 * step) == []
-    assert told(HOUR, HOUR + step) == [(HOUR, 5)]  # the second one is too far ahead
+    assert watermarks(HOUR - step + 5, HOUR - step + 7, HOUR - 1) == [(HOUR - step, 0)]
+    assert watermarks(HOUR - step + 100) == []
+    assert watermarks(HOUR - 5 * step) == []
+    assert watermarks(HOUR, HOUR + step) == [(HOUR, 5)]  # the second one is too far ahead
 
 
 def test_a_batch_that_is_offered_again_tells_the_time_again() -> None:
@@ -700,8 +700,8 @@ def test_where_a_replay_owns_the_clock_a_request_has_to_say_its_time() -> None:
     assert codes(output.dead_letters) == [("missing-event-time", "applied_at")]
     assert [event["request_id"] for event in bench.events(output)] == ["r1"]
     # What was refused tells nobody the time.
-    told = [int(record.headers[0][1]) for record in output.records if record.value is None]
-    assert all(time <= NOW - 1000 for time in told)
+    watermarks = [int(record.headers[0][1]) for record in output.records if record.value is None]
+    assert all(time <= NOW - 1000 for time in watermarks)
     bench.control(
         bench.publisher.control.record(
             "Clock", record_of("credit", LaneClock("wall", "test", 0, 2)), b"credit"

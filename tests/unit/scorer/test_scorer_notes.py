@@ -20,21 +20,21 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.lists(st.integers(0, ROWS - 1), max_size=4))
-def test_notes_are_the_findings_of_each_row_in_their_order(steps: list, some: list[int]) -> None:
-    notes = Findings(ROWS)
-    findings: list[list[Finding]] = [[] for _ in range(ROWS)]
+def test_notes_are_the_findings_of_each_row_in_their_order(steps: list, chosen: list[int]) -> None:
+    findings = Findings(ROWS)
+    expected: list[list[Finding]] = [[] for _ in range(ROWS)]
     flags: dict[str, set[int]] = {}
-    for found, flag in steps:
-        notes.add(found, flag)
-        for row, finding in found.items():
-            findings[row].append(finding)
-        if flag is not None and found:
-            flags.setdefault(flag, set()).update(found)
-    taken = notes.take(np.array(some, dtype=np.int64))
-    for of, rows in ((notes, list(range(ROWS))), (taken, some)):
-        assert [list(of.kinds[kind]) for kind in of.which.tolist()] == [findings[row] for row in rows]
+    for by_row, flag in steps:
+        findings.add(by_row, flag)
+        for row, finding in by_row.items():
+            expected[row].append(finding)
+        if flag is not None and by_row:
+            flags.setdefault(flag, set()).update(by_row)
+    taken = findings.take(np.array(chosen, dtype=np.int64))
+    for of, rows in ((findings, list(range(ROWS))), (taken, chosen)):
+        assert [list(of.kinds[kind]) for kind in of.which.tolist()] == [expected[row] for row in rows]
         assert {name: raised.tolist() for name, raised in of.flags.items()} == {
             name: [row in raised for row in rows] for name, raised in flags.items()
         }
-    taken.add({row: Finding("later", None, "") for row in range(len(some))})
-    assert [list(notes.kinds[kind]) for kind in notes.which.tolist()] == findings
+    taken.add({row: Finding("later", None, "") for row in range(len(chosen))})
+    assert [list(findings.kinds[kind]) for kind in findings.which.tolist()] == expected

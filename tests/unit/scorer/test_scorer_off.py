@@ -39,8 +39,8 @@ def test_without_a_chain_a_person_sees_to_it_in_the_champions_place() -> None:
         None,
     )
     assert (event["role"], event["version"], event["rollout_revision"]) == ("champion", 1, 2)
-    said = ("score", "probabilities", "predicted_class", "value")
-    assert [event[name] for name in said] == [None, {}, None, None]
+    output_fields = ("score", "probabilities", "predicted_class", "value")
+    assert [event[name] for name in output_fields] == [None, {}, None, None]
     other = serving()
     (on,) = other.events(other.requests(REQUEST))
     same = (
@@ -67,8 +67,8 @@ def test_what_a_rule_cannot_answer_goes_on_to_the_next_step() -> None:
     events = answers(
         off(chain), {"debt_ratio": 3.0}, {"income": 60_000.0}, {"income": 40_000.0}, {"age": None}
     )
-    said = [(e["served_by"], e["score"], e["predicted_class"], e["action"]) for e in events]
-    assert said == [
+    contents = [(e["served_by"], e["score"], e["predicted_class"], e["action"]) for e in events]
+    assert contents == [
         ("rule", 0.9, "true", "refuse"),
         ("person", None, None, "person"),  # 7.5 is no probability
         ("rule", 0.2, "false", "approve"),
@@ -106,7 +106,7 @@ target: {name: y, categories: [low, middle, high]}
 
 
 @pytest.mark.parametrize(
-    ("contract", "chain", "said"),
+    ("contract", "chain", "answer"),
     [
         (REGRESSION, "{constant: 12.5}", ("constant", 12.5, None, "none")),
         (REGRESSION, "{rule: 'income / 1000'}", ("rule", 40.0, None, "none")),
@@ -120,11 +120,11 @@ target: {name: y, categories: [low, middle, high]}
         (CLASSES, "{do: low}", ("person", None, None, "low")),
     ],
 )
-def test_other_tasks(contract: str, chain: str, said: tuple[Any, ...]) -> None:
+def test_other_tasks(contract: str, chain: str, answer: tuple[Any, ...]) -> None:
     request = {name: REQUEST[name] for name in ("request_id", "income", "debt_ratio")}
     bench = off(chain, contract=contract)
     (event,) = bench.events(bench.requests(request))
-    assert (event["served_by"], event["value"], event["predicted_class"], event["action"]) == said
+    assert (event["served_by"], event["value"], event["predicted_class"], event["action"]) == answer
     assert event["probabilities"] == {}
     assert event["score"] is None
 

@@ -34,7 +34,7 @@ class Fails(Formula):
         raise RuntimeError("broken build")
 
 
-def said(scorer: DyingScorer) -> set[tuple[int, str, str | None]]:
+def answers(scorer: DyingScorer) -> set[tuple[int, str, str | None]]:
     return {(e["version"], e["served_by"], e["served_cause"]) for e in scorer.events()}
 
 
@@ -68,7 +68,7 @@ def test_the_second_process_goes_where_the_first_has_died_and_not_to_another_par
         scorer.run(most=1)
     scorer.ask(*[{}] * 120)  # a batch takes 50, those of partition 0 first
     assert scorer.run() == 1
-    assert said(scorer) == {(2, "previous", "quarantined")}
+    assert answers(scorer) == {(2, "previous", "quarantined")}
     assert len(scorer.events()) == 121
 
 
@@ -85,7 +85,7 @@ def test_it_lasts_beyond_restarts_until_the_version_is_put_in_its_place_anew() -
         scorer.ask(*MANY)
         assert scorer.run() == 0
         scorer.restart()
-    assert said(scorer) == {(2, "previous", "quarantined")}
+    assert answers(scorer) == {(2, "previous", "quarantined")}
     assert len(scorer.alerts()) == 1
     scorer.rollout(champion=1)
     scorer.rollout(champion=2, previous=1)
@@ -105,7 +105,7 @@ def test_it_stands_in_for_nobody_once_another_version_is_champion() -> None:
     scorer.rollout(champion=3, previous=2)
     scorer.ask(*MANY)
     assert scorer.run() == 0
-    assert said(scorer) == {(2, "previous", "quarantined"), (3, "constant", "model")}
+    assert answers(scorer) == {(2, "previous", "quarantined"), (3, "constant", "model")}
 
 
 def test_off_and_on_run_the_only_version_again() -> None:
@@ -114,7 +114,7 @@ def test_off_and_on_run_the_only_version_again() -> None:
     scorer.rollout(champion=1)
     scorer.ask(*MANY)
     assert scorer.run() == 2
-    assert said(scorer) == {(1, "constant", "quarantined")}
+    assert answers(scorer) == {(1, "constant", "quarantined")}
     dies.on = False
     scorer.rollout(champion=1, off=True)
     scorer.rollout(champion=1)
@@ -128,7 +128,7 @@ def test_where_the_contract_has_a_chain_it_decides_who_answers() -> None:
     scorer.rollout(champion=2, previous=1)
     scorer.ask(*MANY)
     assert scorer.run() == 2
-    assert said(scorer) == {(2, "constant", "quarantined")}
+    assert answers(scorer) == {(2, "constant", "quarantined")}
 
 
 @pytest.mark.parametrize("guardrails", ["{}", "{fallback: [{previous: true}]}"])
@@ -193,7 +193,7 @@ def test_the_champion_answers_in_the_place_of_a_canary_that_kills() -> None:
     scorer.rollout(champion=1, canary=CANARY, shadow=[2])
     scorer.ask(*MANY)
     scorer.run()
-    assert said(scorer) == {(1, "model", None), (2, "previous", "quarantined")}
+    assert answers(scorer) == {(1, "model", None), (2, "previous", "quarantined")}
     canary = next(e for e in scorer.events() if e["version"] == 2)
     assert canary["arm_propensity"] == 0.5
     assert canary["guardrails"][1]["detail"].startswith("version 1, ")
@@ -205,7 +205,7 @@ def test_without_anybody_else_to_answer_each_row_that_kills_goes_alone() -> None
     scorer.ask(*MANY, KILLER, *MANY)
     scorer.run()
     assert (scorer.dead(), len(scorer.events())) == (1, 40)
-    assert said(scorer) == {(1, "model", None)}
+    assert answers(scorer) == {(1, "model", None)}
     assert scorer.alerts() == []
 
 
@@ -285,8 +285,8 @@ def test_nobody_is_to_blame_for_a_record_that_still_waits() -> None:
         bench.logic.in_flight({place.topic}, {place: Suspect("credit/2", until=0)})
         output = bench.process([asked])
         assert output.paused.keys() == ({place} if waits else set())
-        told = [(alert["kind"], alert["version"]) for alert in bench.alerts(output)]
-        assert told == ([] if waits else [("version-quarantined", 2)])
+        alerts = [(alert["kind"], alert["version"]) for alert in bench.alerts(output)]
+        assert alerts == ([] if waits else [("version-quarantined", 2)])
         bench.control(bench.publisher.rollout(champion=2, previous=1, candidates=[3]))
 
 

@@ -45,10 +45,10 @@ def test_positions_are_those_of_splitmix64() -> None:
 
 @given(st.lists(st.binary(max_size=8), max_size=8), st.text(max_size=4), st.randoms(use_true_random=False))
 def test_a_key_lies_where_it_lies_whatever_is_beside_it(keys: list[bytes], salt: str, random: Any) -> None:
-    there = dict(zip(keys, key_positions(keys, salt).tolist(), strict=True))
+    positions = dict(zip(keys, key_positions(keys, salt).tolist(), strict=True))
     random.shuffle(keys)
-    assert [there[key] for key in keys] == key_positions(keys, salt).tolist()
-    assert all(0 <= position < 1 for position in there.values())
+    assert [positions[key] for key in keys] == key_positions(keys, salt).tolist()
+    assert all(0 <= position < 1 for position in positions.values())
 
 
 def test_salts_choose_independently_of_each_other() -> None:
@@ -181,20 +181,22 @@ def arms(role: Any = "champion", third: Any = None, **state: Any) -> Bench:
 
 def test_arms_answer_their_shares_and_say_who_they_are() -> None:
     events = asked(arms(), range(4000))
-    found: dict[Any, list[str]] = {}
+    answered: dict[Any, list[str]] = {}
     for event in events:
         what = (event["role"], event["arm"], event["version"], round(event["arm_propensity"], 12))
-        found.setdefault(what, []).append(event["key"])
+        answered.setdefault(what, []).append(event["key"])
     wanted = {
         ("arm", "a", 1, 0.4): (0.0, 0.4),
         ("arm", "b", 2, 0.2): (0.4, 0.6),
         ("arm", "c", 3, 0.2): (0.6, 0.8),
         ("champion", None, 1, 0.2): (0.8, 1.0),
     }
-    assert found.keys() == wanted.keys()
-    there = dict(zip((f"l{n}" for n in range(4000)), key_positions(KEYS[:4000], "s").tolist(), strict=True))
+    assert answered.keys() == wanted.keys()
+    positions = dict(
+        zip((f"l{n}" for n in range(4000)), key_positions(KEYS[:4000], "s").tolist(), strict=True)
+    )
     for what, (low, high) in wanted.items():
-        assert sorted(found[what]) == sorted(key for key, at in there.items() if low <= at < high)
+        assert sorted(answered[what]) == sorted(key for key, at in positions.items() if low <= at < high)
     assert {event["rollout_revision"] for event in events} == {2}
     for event in events[:20]:
         assert event["prediction_id"] == prediction_id(event["role"], RecordRef(**event["source"]), 0)
@@ -205,23 +207,25 @@ def test_the_champion_answers_for_an_arm_that_cannot_be_opened() -> None:
     bench = arms(third=RuntimeError("bang"))
     output = bench.requests(*(REQUEST | {"loan_id": f"l{n}"} for n in range(200)))
     events = bench.events(output)
-    said = {(e["role"], e["arm"], e["version"], round(e["arm_propensity"], 9)) for e in events}
-    assert said == {("arm", "a", 1, 0.4), ("arm", "b", 2, 0.2), ("champion", None, 1, 0.4)}
+    answers = {(e["role"], e["arm"], e["version"], round(e["arm_propensity"], 9)) for e in events}
+    assert answers == {("arm", "a", 1, 0.4), ("arm", "b", 2, 0.2), ("champion", None, 1, 0.4)}
     assert {e["rollout_revision"] for e in events} == {2}
-    assert [told["kind"] for told in bench.alerts(output)] == ["package-refused"]
+    assert [alert["kind"] for alert in bench.alerts(output)] == ["package-refused"]
 
 
 def test_the_champion_answers_for_an_arm_that_is_not_there() -> None:
     now = ExperimentState("fixed", 0.8, "s", tuple(Arm(**arm) for arm in ARMS["experiment"]["arms"]))
-    there = tuple(ServingVersion(number, formula_model(load_contract(CONTRACT), number)) for number in (1, 3))
-    ways = route(Serving(1, there, experiment=now), KEYS[:4000])
-    said = {(way.role, way.arm, way.version.number): way for way in ways}
-    assert said.keys() == {("champion", None, 1), ("arm", "a", 1), ("arm", "c", 3)}
-    others = said["champion", None, 1]
+    versions = tuple(
+        ServingVersion(number, formula_model(load_contract(CONTRACT), number)) for number in (1, 3)
+    )
+    routes = route(Serving(1, versions, experiment=now), KEYS[:4000])
+    by_arm = {(each.role, each.arm, each.version.number): each for each in routes}
+    assert by_arm.keys() == {("champion", None, 1), ("arm", "a", 1), ("arm", "c", 3)}
+    others = by_arm["champion", None, 1]
     assert others.propensity == pytest.approx(0.4)
     at = key_positions(KEYS[:4000], "s")
     assert set(others.rows.tolist()) == set(np.flatnonzero(((at >= 0.4) & (at < 0.6)) | (at >= 0.8)).tolist())
-    assert set(said["arm", "c", 3].rows.tolist()) == set(np.flatnonzero((at >= 0.6) & (at < 0.8)).tolist())
+    assert set(by_arm["arm", "c", 3].rows.tolist()) == set(np.flatnonzero((at >= 0.6) & (at < 0.8)).tolist())
 
 
 def test_in_shadow_and_when_off_there_are_no_arms() -> None:

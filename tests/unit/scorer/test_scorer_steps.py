@@ -51,21 +51,21 @@ def columns_of(ratios: list[float]) -> dict[str, Any]:
 @given(st.lists(st.sampled_from([1.0, 2.0, 3.0, 13.0, 666.0]), min_size=1, max_size=80))
 @settings(max_examples=60)
 def test_rows_that_a_model_cannot_score_fail_alone(ratios: list[float]) -> None:
-    found = score(formula_model(CREDIT, 1, Picky()), columns_of(ratios), len(ratios))
-    assert found.failed.keys() == {row for row, ratio in enumerate(ratios) if ratio in (13.0, 666.0)}
-    assert found.outputs.score is not None
+    scored = score(formula_model(CREDIT, 1, Picky()), columns_of(ratios), len(ratios))
+    assert scored.failed.keys() == {row for row, ratio in enumerate(ratios) if ratio in (13.0, 666.0)}
+    assert scored.outputs.score is not None
     for row, ratio in enumerate(ratios):
-        if row not in found.failed:
-            assert found.outputs.score[row] == ratio / 1000
+        if row not in scored.failed:
+            assert scored.outputs.score[row] == ratio / 1000
 
 
 def test_one_bad_row_costs_few_calls() -> None:
     runner = Picky()
     ratios = [1.0] * 5000
     ratios[1234] = 666.0
-    found = score(formula_model(CREDIT, 1, runner), columns_of(ratios), len(ratios))
-    assert list(found.failed) == [1234]
-    assert "RuntimeError: poisoned" in found.failed[1234]
+    scored = score(formula_model(CREDIT, 1, runner), columns_of(ratios), len(ratios))
+    assert list(scored.failed) == [1234]
+    assert "RuntimeError: poisoned" in scored.failed[1234]
     assert runner.calls <= 2 * 13 + 1
 
 
@@ -105,14 +105,14 @@ def test_rows_on_which_onnx_runtime_fails_or_has_no_number_fail_alone() -> None:
     index = np.array([float(row % 3) for row in range(300)])
     width = np.ones(300)
     index[[5, 77, 299]], width[[5, 130]] = 666.0, -1.0
-    found = score(model, {"index": index, "width": width}, 300)
-    assert found.failed.keys() == {5, 77, 130, 299}
-    assert "the model raises" in found.failed[77]
-    assert "out of data bounds" in found.failed[77]
-    assert found.failed[130] == "the model's output is not a finite number"
-    assert found.outputs.score is not None
-    good = [row for row in range(300) if row not in found.failed]
-    assert found.outputs.score[good].tolist() == [(0.1, 0.2, 0.3)[row % 3] for row in good]
+    scored = score(model, {"index": index, "width": width}, 300)
+    assert scored.failed.keys() == {5, 77, 130, 299}
+    assert "the model raises" in scored.failed[77]
+    assert "out of data bounds" in scored.failed[77]
+    assert scored.failed[130] == "the model's output is not a finite number"
+    assert scored.outputs.score is not None
+    good = [row for row in range(300) if row not in scored.failed]
+    assert scored.outputs.score[good].tolist() == [(0.1, 0.2, 0.3)[row % 3] for row in good]
 
 
 def request_columns(**changes: Any) -> dict[str, Array]:
@@ -173,8 +173,8 @@ def test_a_policy_over_values() -> None:
     )
     policy = Policy(contract)
     outputs = Predictions(None, None, np.array([9.0, 11.0]), ())
-    found = [policy.choices[i] for i in policy.choose({"x": np.ones(2)}, outputs, 2).tolist()]
-    assert found == [("none", None), ("sell", "sell-1")]
+    choices = [policy.choices[i] for i in policy.choose({"x": np.ones(2)}, outputs, 2).tolist()]
+    assert choices == [("none", None), ("sell", "sell-1")]
 
 
 def test_with_several_classes_the_score_is_that_of_the_predicted_one() -> None:
@@ -185,8 +185,8 @@ def test_with_several_classes_the_score_is_that_of_the_predicted_one() -> None:
     )
     policy = Policy(contract)
     outputs = Predictions(np.array([[0.4, 0.3, 0.3], [0.1, 0.8, 0.1]]), None, None, ("a", "b", "c"))
-    found = [policy.choices[i] for i in policy.choose({"x": np.ones(2)}, outputs, 2).tolist()]
-    assert found == [("ask", "ask-1"), (None, None)]
+    choices = [policy.choices[i] for i in policy.choose({"x": np.ones(2)}, outputs, 2).tolist()]
+    assert choices == [("ask", "ask-1"), (None, None)]
     assert outputs.predicted_class is not None
     assert outputs.predicted_class.tolist() == ["a", "b"]
 

@@ -56,10 +56,10 @@ def test_a_package_covers_rows_that_nobody_had_seen(task: str) -> None:
     fresh, actual = models.rows(task, 4000, seed=2)
     fresh = fresh.assign(income=fresh.income.fillna(built.manifest.impute["income"]))
     texts = actual if task != "binary" else np.array(["false", "true"])[actual.astype(int)]
-    found = model.predict(models.columns_of_frame(fresh), len(fresh))
+    outputs = model.predict(models.columns_of_frame(fresh), len(fresh))
     assert built.manifest.conformal is not None
     for level in (0.8, 0.9, 0.95):
-        covered = float(np.mean(nonconformity(found, texts) <= built.manifest.conformal.at(level)))
+        covered = float(np.mean(nonconformity(outputs, texts) <= built.manifest.conformal.at(level)))
         # Among calibrations of 600 rows the coverage itself has a standard deviation of sqrt(c(1-c)/600).
         assert abs(covered - level) < 4 * math.sqrt(level * (1 - level) * (1 / 600 + 1 / 4000))
 
@@ -108,8 +108,8 @@ def test_a_set_of_one_class_is_certain() -> None:
 )
 def test_each_row_has_its_own_set(probabilities: list[list[float]], most: float) -> None:
     notes = noted(probabilities, most)
-    for row, said in enumerate(probabilities):
-        held = tuple(name for name, p in zip("abc", said, strict=True) if 1.0 - p <= most)
+    for row, shares in enumerate(probabilities):
+        held = tuple(name for name, p in zip("abc", shares, strict=True) if 1.0 - p <= most)
         assert sets_of(notes)[row] == held
         assert ("uncertain" in notes.flags and bool(notes.flags["uncertain"][row])) == (len(held) != 1)
 
@@ -122,12 +122,12 @@ def test_a_class_keeps_its_name_to_the_last_character() -> None:
 
 
 def test_no_class_and_every_class_are_uncertain() -> None:
-    for probabilities, most, said in (
+    for probabilities, most, names in (
         ([0.4, 0.3, 0.3], 0.1, ()),
         ([1.0, 0.0, 0.0], None, ("a", "b", "c")),
     ):
         notes = noted([probabilities], most)
-        assert (sets_of(notes), notes.flags["uncertain"].tolist()) == ([said], [True])
+        assert (sets_of(notes), notes.flags["uncertain"].tolist()) == ([names], [True])
 
 
 def bench(text: str, most: float | None, **changed: Any) -> Bench:

@@ -78,15 +78,15 @@ class World:
         self.asked += 1
         return self.contracts
 
-    def apply(self, found: ModelContract, *, heard: bool = True) -> None:
-        revision = sum(1 for message in self.contracts if message.key() == found.model.encode())
+    def apply(self, applied: ModelContract, *, heard: bool = True) -> None:
+        revision = sum(1 for message in self.contracts if message.key() == applied.model.encode())
         record = {
-            "model": found.model,
+            "model": applied.model,
             "revision": revision + 1,
             "follows": revision,
-            "digest": found.digest,
+            "digest": applied.digest,
             "source_text": "",
-            "resolved": found.resolved_json,
+            "resolved": applied.resolved_json,
             "applied_by": "me",
             "applied_at": 1,
         }
@@ -100,10 +100,10 @@ class World:
         self.offset += 1
         return PlainMessage(topic, 2, self.offset, value, key, headers, 1_700_000_000_123)
 
-    def avro(self, found: ModelContract, suffix: str, record: dict[str, Any]) -> PlainMessage:
-        topic = f"{found.lane}.{suffix}"
+    def avro(self, contract: ModelContract, suffix: str, record: dict[str, Any]) -> PlainMessage:
+        topic = f"{contract.lane}.{suffix}"
         schema_id = self.registry.register(
-            subject(topic, found.model, found.lane), lane_schemas(found)[topic]
+            subject(topic, contract.model, contract.lane), lane_schemas(contract)[topic]
         )
         return self.message(topic, self.codec.encode(schema_id, record))
 
@@ -304,9 +304,9 @@ def test_one_block_a_table_whatever_the_schemas(world: World) -> None:
         world.avro(contract(), "requests", {"age": 3}),
         world.avro(contract(), "labels", {"defaulted": True}),
     ]
-    found = blocks([row for message in messages if (row := world.reader.read(message)) is not None])
-    assert set(found) == {"credit_requests", "credit_labels"}
-    block = found["credit_requests"]
+    by_table = blocks([row for message in messages if (row := world.reader.read(message)) is not None])
+    assert set(by_table) == {"credit_requests", "credit_labels"}
+    block = by_table["credit_requests"]
     by_offset = {o: (a, d) for o, a, d in zip(block["_offset"], block["age"], block["debt"], strict=True)}
     assert [by_offset[message.offset()] for message in messages[:3]] == [(1, None), (None, 2.0), (3, None)]
     assert {len(values) for values in block.values()} == {3}

@@ -38,6 +38,15 @@ class Column(NamedTuple):
     def take(self, rows: Ints) -> Column:
         return Column(self.values.take(rows), None if self.present is None else self.present[rows])
 
+    def keys(self) -> Any:
+        """Of strings or longs: the canonical texts, as for a record's key; None where null."""
+        if not isinstance(self.values, np.ndarray):
+            return self.values
+        texts = [b"%d" % number for number in self.values.tolist()]
+        if self.present is None:
+            return texts
+        return [text if given else None for text, given in zip(texts, self.present.tolist(), strict=True)]
+
 
 class Pieces(NamedTuple):
     """Consecutive fields as they are written: the distinct ``values``, and which each row has (-1: not decoded)."""

@@ -1,4 +1,4 @@
-"""What people are told: a package that is refused, a shadow that fails, a version that processes died with."""
+"""The scorer's alerts: a package that is refused, a shadow that fails, a version that processes died with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tailrace.streaming.records import Record, RecordRef
 
 
 class ScorerAlerts:
-    """Writes the alerts of one role; the same thing said twice has the same alert id."""
+    """Writes the alerts of one role; the same alert twice has the same id."""
 
     def __init__(self, role: Role, records: ControlRecords) -> None:
         self._service = "scorer" if role == "champion" else "shadow-scorer"
@@ -42,9 +42,9 @@ class ScorerAlerts:
             at=at,
         )
 
-    def quarantined(self, found: Quarantined, source: RecordRef, at: int) -> Record:
+    def quarantined(self, quarantined: Quarantined, source: RecordRef, at: int) -> Record:
         """``source`` is the last of the records that the processes died on."""
-        model, version, revision = found
+        model, version, revision = quarantined
         return self._record(
             kind="version-quarantined",
             severity="severe",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,7 +52,7 @@ def count(
     appended: Ints,
     dead: Mask,
 ) -> tuple[DeadLetterCount, list[AlertRecord]]:
-    """The count after some requests, and what there is to be told (schema ``alert.avsc``).
+    """The count after some requests, and the alerts to be sent.
 
     Args:
         offsets, appended: where each request is, in order, and when it was appended (ms).
@@ -66,93 +65,72 @@ def count(
         now = DeadLetterCount(now.asked + upto - at, now.dead + int(dead[at:upto].sum()), first, now.open)
         if now.asked == REQUESTS:
             still_open = dict(now.open)
-            last, when = int(offsets[upto - 1]), int(appended[upto - 1])
-            alerts += _judge(now, level, partition, last, when, still_open)
+            last = RecordRef(*partition, int(offsets[upto - 1]))
+            alerts += _judge(now, level, last, int(appended[upto - 1]), still_open)
             now = DeadLetterCount(open=still_open)
         at = upto
     return now, alerts
 
 
 def _judge(
-    found: DeadLetterCount,
-    level: DeadLetterLevel,
-    partition: TopicPartition,
-    last: int,
-    at: int,
-    open_alerts: OpenAlerts,
+    count: DeadLetterCount, level: DeadLetterLevel, last: RecordRef, at: int, open_alerts: OpenAlerts
 ) -> list[AlertRecord]:
-    where = f"{partition.topic}/{partition.partition}"
-    record = partial(
-        open_alert_record,
-        KIND,
-        service="scorer",
-        model=level.contract.model,
-        detail={
-            "found": str(found.dead),
-            "requests": str(found.asked),
-            "level": repr(level.most),
-            "first": f"{where}/{found.first}",
-        },
-        source=RecordRef(partition.topic, partition.partition, last),
-    )
-    if is_more(found.dead, found.asked, level.most):
+    where, dead, asked = f"{last.topic}/{last.partition}", count.dead, count.asked
+    first = f"{where}/{count.first}"
+    detail = {"found": str(dead), "requests": str(asked), "level": repr(level.most), "first": first}
+    facts: dict[str, Any] = {
+        "service": "scorer",
+        "model": level.contract.model,
+        "detail": detail,
+        "source": last,
+    }
+    if is_more(dead, asked, level.most):
+        alert_id, silence_ms = record_id(KIND, where, count.first), level.contract.alerts.silence_ms
         alert = raise_or_renew(
-            open_alerts,
-            "",
-            record_id(KIND, where, found.first),
-            level.severity,
-            since=at,
-            at=at,
-            silence_ms=level.contract.alerts.silence_ms,
+            open_alerts, "", alert_id, level.severity, since=at, at=at, silence_ms=silence_ms
         )
-        if alert is None:
-            return []
         summary = (
-            f"{found.dead:,} of {found.asked:,} requests from {where}/{found.first} on are dead letters: more than "
-            f"{level.most:.4g} of them. `tailrace dlq list` says why"
+            f"{dead:,} of {asked:,} requests from {first} on are dead letters: more than {level.most:.4g} of them. "
+            "`tailrace dlq list` says why"
         )
-        return [record(alert, summary=summary)]
-    if open_alerts and found.dead <= level.most * found.asked:
-        summary = f"{found.dead:,} of {found.asked:,} requests up to {where}/{last} are dead letters, which is borne"
-        return [record(open_alerts.pop(""), summary=summary, resolved_at=at)]
+        return [] if alert is None else [open_alert_record(KIND, alert, summary=summary, **facts)]
+    if open_alerts and dead <= level.most * asked:
+        summary = f"{dead:,} of {asked:,} requests up to {last} are dead letters, which is borne"
+        alert = open_alerts.pop("")
+        return [open_alert_record(KIND, alert, summary=summary, resolved_at=at, **facts)]
     return []
 
 
 def count_dead_letters(
-    work: Batch,
+    batch: Batch,
     before: Mapping[TopicPartition, DeadLetterCount],
     levels: Mapping[str, DeadLetterLevel],
-    holds: Mapping[TopicPartition, PausedPartition],
+    paused: Mapping[TopicPartition, PausedPartition],
 ) -> tuple[dict[TopicPartition, DeadLetterCount], list[AlertRecord]]:
-    """What each partition's next owner goes on counting from, and what there is to be told (schema ``alert.avsc``).
+    """What each partition's next owner goes on counting from, and the alerts to be sent.
 
     Args:
         before: what was counted before the batch.
         levels: the share that is borne, by topic; others are not counted.
-        holds: what is held is not counted yet.
+        paused: what is behind is not counted yet.
     """
     counts: dict[TopicPartition, DeadLetterCount] = {}
-    told: list[AlertRecord] = []
+    alerts: list[AlertRecord] = []
     if not levels:
-        return counts, told
-    offsets = work.offset_numbers
+        return counts, alerts
+    offsets = batch.offset_numbers
     dead, asks = np.zeros(len(offsets), dtype=np.bool_), np.ones(len(offsets), dtype=np.bool_)
-    dead[list(work.bad)] = True
-    asks[list(work.marks)] = False
-    for partition, rows in work.places.items():
+    dead[list(batch.bad)] = True
+    asks[list(batch.watermarks)] = False
+    for partition, rows in batch.places.items():
         mine = rows[asks[rows]]
         if partition.topic not in levels or not len(mine):
             continue
-        hold = holds.get(partition)
-        if hold is not None:
-            mine = mine[offsets[mine] < hold.offset]
-        counts[partition], alerts = count(
-            before.get(partition, DeadLetterCount()),
-            levels[partition.topic],
-            partition,
-            offsets[mine],
-            work.append_times[mine],
-            dead[mine],
-        )
-        told += alerts
-    return counts, told
+        pause = paused.get(partition)
+        if pause is not None:
+            mine = mine[offsets[mine] < pause.offset]
+        counted, level = before.get(partition, DeadLetterCount()), levels[partition.topic]
+        requests = offsets[mine], batch.append_times[mine], dead[mine]
+        counts[partition], new = count(counted, level, partition, *requests)
+        alerts += new
+    return counts, alerts

@@ -1,5 +1,4 @@
-"""What the owner of a partition leaves to the next one, so that no answer is of an older revision than the
-last.
+"""What the owner of a partition leaves to the next one, so that no answer is of an older revision than the last.
 
 The facts are stored with the committed offset, where 4,095 bytes have room: how far the owner had folded
 contracts and rollouts, and the few models that it did not serve under their newest revision (a package still
@@ -37,9 +36,7 @@ class Handover:
     count: Sequence[Any] = ()
 
     def to_metadata(self) -> str:
-        """Compact JSON. Models that find no room are left out, which makes the next owner wait for more,
-        never less.
-        """
+        """Compact JSON. Models that find no room are left out, which makes the next owner wait for more, never less."""
         more: list[Any] = [[list(each) for each in self.quarantined], list(self.count)]
         while more and not more[-1]:
             more.pop()
@@ -62,15 +59,11 @@ class Handover:
         if not metadata:
             return cls()
         match json.loads(metadata):
-            case [1, int(contracts), int(rollouts), dict(behind), *rest]:
-                quarantined, count, *_ = [*rest, (), ()]
-                return cls(
-                    contracts,
-                    rollouts,
-                    {str(k): int(v) for k, v in behind.items()},
-                    tuple(Quarantined(*each) for each in quarantined),
-                    count,
-                )
+            case [1, int(contracts), int(rollouts), dict(served), *rest]:
+                versions, count, *_ = [*rest, (), ()]
+                behind = {str(model): int(revision) for model, revision in served.items()}
+                quarantined = tuple(Quarantined(*each) for each in versions)
+                return cls(contracts, rollouts, behind, quarantined, count)
         raise ValueError(f"metadata of another program or version: {metadata[:200]!r}")
 
     def served(self, model: str, rollouts: Rollouts) -> int:
@@ -101,8 +94,9 @@ class Handover:
                 continue
             served = self.served(model, rollouts)
             if versions.revision(model) < served:
-                why = versions.why_not(model)
-                return f"revision {served} of {model}, under which it was served last; {why}"
+                return (
+                    f"revision {served} of {model}, under which it was served last; {versions.why_not(model)}"
+                )
         return None
 
 
@@ -135,19 +129,20 @@ class Handovers:
 
     def take(self, partition: TopicPartition, metadata: str) -> Handover:
         """Takes over a partition. Raises ValueError: that is not what a scorer leaves."""
-        left = self._left[partition] = Handover.from_metadata(metadata)
-        return left
+        handover = self._left[partition] = Handover.from_metadata(metadata)
+        return handover
 
     def forget(self, partition: TopicPartition) -> None:
         self._left.pop(partition, None)
 
     def why_not(self, partition: TopicPartition) -> str | None:
         """What the partition waits for; nothing from the first time on that there is nothing."""
-        left = self._left.get(partition)
-        if left is None:
+        handover = self._left.get(partition)
+        if handover is None:
             return None
         models = [plan.model for plan in self._plans.of([partition.topic])]
-        why = left.waits_for(models, self.contracts_position, self._contracts, self._rollouts, self._versions)
+        folds = self._contracts, self._rollouts, self._versions
+        why = handover.waits_for(models, self.contracts_position, *folds)
         if why is None:
             del self._left[partition]
         return why
@@ -158,13 +153,9 @@ class Handovers:
         Args:
             quarantined: what was found out beyond what is known.
         """
-        left = Handover(
-            self.contracts_position,
-            self._rollouts.position,
-            self._versions.behind(),
-            [*self._quarantine.all(), *quarantined],
-        )
+        positions, behind = (self.contracts_position, self._rollouts.position), self._versions.behind()
+        handover = Handover(*positions, behind, [*self._quarantine.all(), *quarantined])
         for partition in partitions if self._left else ():
             if partition in self._left:
-                left = left.joined(self._left[partition], self._rollouts)
-        return left
+                handover = handover.joined(self._left[partition], self._rollouts)
+        return handover

@@ -67,16 +67,16 @@ def too_many(ages_ms: Array, level_ms: float, block_ms: float, besides_ms: float
         block_ms: what the model takes for a block of rows.
         besides_ms: what a batch takes beside that, up to its commit.
     """
-    left = level_ms - besides_ms - ages_ms
-    in_time = np.flatnonzero(left >= 0)
+    left_ms = level_ms - besides_ms - ages_ms
+    in_time = np.flatnonzero(left_ms >= 0)
     of_all_ms = block_ms * blocks(len(ages_ms))
-    if not len(in_time) or left[in_time].min() >= of_all_ms:
+    if not len(in_time) or left_ms[in_time].min() >= of_all_ms:
         return _NOBODY
     of_late_ms = block_ms * blocks(len(ages_ms) - len(in_time))
-    room = int((left[in_time].min() - of_late_ms) / block_ms)
+    room = int((left_ms[in_time].min() - of_late_ms) / block_ms)
     by_fallback: Ints = in_time[BLOCK * max(room, 1) :]
     of_others_ms = block_ms * blocks(len(ages_ms) - len(by_fallback))
-    saved = np.count_nonzero((left[in_time] < of_all_ms) & (left[in_time] >= of_others_ms))
+    saved = np.count_nonzero((left_ms[in_time] < of_all_ms) & (left_ms[in_time] >= of_others_ms))
     return by_fallback if len(by_fallback) <= saved else _NOBODY
 
 
@@ -88,20 +88,21 @@ TOO_SLOW = Finding("latency", None, "the version would have answered too late")
 
 
 def shed_load(
-    batch: Batch, rows: CheckedRows, ways: Sequence[Route], pace: LatencyEstimates, clock: Clock
+    batch: Batch, rows: CheckedRows, routes: Sequence[Route], pace: LatencyEstimates, clock: Clock
 ) -> Iterator[tuple[Route, Finding | None]]:
-    """The ways, those of rows apart that the fallback is to answer; the time is taken as each way comes up."""
+    """The routes, those of rows apart that the fallback is to answer; the time is taken as each comes up."""
     plan = rows.plan
     level = plan.contract.service_levels.latency_p99_ms
-    paces = [pace.block_ms(plan.model, way.version.number) or 0.0 for way in ways]
-    for way, block_ms in zip(ways, paces, strict=True):
+    paces = [pace.block_ms(plan.model, route.version.number) or 0.0 for route in routes]
+    for route, block_ms in zip(routes, paces, strict=True):
         if level is not None and plan.has_fallback and block_ms:
-            others = sum(p * blocks(len(w.rows)) for w, p in zip(ways, paces, strict=True) if w is not way)
+            timed = zip(routes, paces, strict=True)
+            others = sum(p * blocks(len(each.rows)) for each, p in timed if each is not route)
             since_ms = (clock.perf_ns() - batch.started_ns) / 1e6
-            ages = clock.now_ms() - since_ms - batch.append_times[rows.at[way.rows]]
+            ages = clock.now_ms() - since_ms - batch.append_times[rows.at[route.rows]]
             late = too_many(ages, level, block_ms, pace.besides_ms + others)
             if len(late):
-                yield way._replace(rows=way.rows[late]), TOO_SLOW
-                way = way._replace(rows=np.delete(way.rows, late))
-        if len(way.rows):
-            yield way, None
+                yield route._replace(rows=route.rows[late]), TOO_SLOW
+                route = route._replace(rows=np.delete(route.rows, late))
+        if len(route.rows):
+            yield route, None

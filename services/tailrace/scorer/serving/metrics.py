@@ -23,9 +23,9 @@ class ServingMetrics:
         # By metric: the labels that were used.
         self._used: dict[object, set[tuple[str, ...]]] = defaultdict(set)
 
-    def count(self, work: Batch, now_ms: int) -> None:
+    def count(self, batch: Batch, now_ms: int) -> None:
         """Counts what a batch came to, now that it is committed."""
-        for positions, identity, answers in work.answered:
+        for positions, identity, answers in batch.answered:
             version = (identity.model, str(identity.version), identity.role)
             self._inc(metrics.REQUESTS, version, len(positions))
             for action, count in actions(answers).items():
@@ -34,7 +34,7 @@ class ServingMetrics:
                 self._inc(metrics.FINDINGS, (*version, guard), count)
             if identity.served_cause is not None:
                 self._inc(metrics.FALLBACKS, (*version, identity.served_cause), len(positions))
-            waited = np.maximum(now_ms - work.append_times[positions], 0) / 1000
+            waited = np.maximum(now_ms - batch.append_times[positions], 0) / 1000
             metrics.LATENCY.observe(version, waited)
             self._used[metrics.LATENCY].add(version)
 
@@ -54,27 +54,27 @@ class ServingMetrics:
 
 def actions(answers: ScoredAnswers) -> Counter[str]:
     """How often each action was chosen; of a choice that has none, each predicted class."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     outputs = answers.outputs
     for choice, count in _counted(answers.choices):
         option = answers.options[choice]
         if option.action is not None:
-            found[option.action] += count
+            counts[option.action] += count
         elif outputs.most_probable is not None:
             classes = _counted(outputs.most_probable[answers.choices == choice])
-            found.update({outputs.classes[number]: n for number, n in classes})
+            counts.update({outputs.classes[number]: n for number, n in classes})
         else:
-            found[(outputs.named if isinstance(outputs, Unscored) else None) or ""] += count
-    return found
+            counts[(outputs.named if isinstance(outputs, Unscored) else None) or ""] += count
+    return counts
 
 
 def guards(answers: ScoredAnswers) -> Counter[str]:
     """How often each guard found something."""
-    found: Counter[str] = Counter()
-    for kind, count in _counted(answers.notes.which):
-        for finding in answers.notes.kinds[kind]:
-            found[finding.guard] += count
-    return found
+    counts: Counter[str] = Counter()
+    for kind, count in _counted(answers.findings.which):
+        for finding in answers.findings.kinds[kind]:
+            counts[finding.guard] += count
+    return counts
 
 
 def _counted(numbers: Array) -> list[tuple[int, int]]:

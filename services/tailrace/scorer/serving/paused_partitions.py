@@ -31,33 +31,33 @@ class PausedPartitions:
     def forget(self, partition: TopicPartition) -> None:
         self._waiting.pop(partition, None)
 
-    def of(self, work: Batch) -> dict[TopicPartition, PausedPartition]:
+    def of(self, batch: Batch) -> dict[TopicPartition, PausedPartition]:
         """The partitions of the batch that wait."""
-        holds = self._find(work)
-        if holds or self._waiting:
-            for partition in work.places:
+        paused = self._find(batch)
+        if paused or self._waiting:
+            for partition in batch.places:
                 self._waiting.pop(partition, None)
-            self._waiting.update({partition: hold.reason for partition, hold in holds.items()})
-        return holds
+            self._waiting.update({partition: pause.reason for partition, pause in paused.items()})
+        return paused
 
-    def _find(self, work: Batch) -> dict[TopicPartition, PausedPartition]:
-        holds: dict[TopicPartition, PausedPartition] = {}
+    def _find(self, batch: Batch) -> dict[TopicPartition, PausedPartition]:
+        paused: dict[TopicPartition, PausedPartition] = {}
 
-        def hold(at: int, why: str) -> None:
-            partition, offset = work.partition(at), work.offsets[at]
-            if partition not in holds or offset < holds[partition].offset:
-                holds[partition] = PausedPartition(offset, why)
+        def pause(at: int, why: str) -> None:
+            partition, offset = batch.partition(at), batch.offsets[at]
+            if partition not in paused or offset < paused[partition].offset:
+                paused[partition] = PausedPartition(offset, why)
 
-        for partition, rows in work.places.items() if self._handovers else ():
+        for partition, rows in batch.places.items() if self._handovers else ():
             why = self._handovers.why_not(partition)
             if why is not None:
-                hold(rows[0], why)
-        for requests in work.requests:
+                pause(rows[0], why)
+        for requests in batch.requests:
             why = self._why_not(requests.plan)
             if why is not None:
                 for at in requests.at.tolist():
-                    hold(at, why)
-        return holds
+                    pause(at, why)
+        return paused
 
     def _why_not(self, plan: ServingPlan) -> str | None:
         """Why requests to a model have to wait; None where they can be answered."""

@@ -42,48 +42,48 @@ class VersionQuarantine:
     def __init__(self, role: Role, rollouts: Rollouts) -> None:
         self._role = role
         self._rollouts = rollouts
-        self._held: dict[str, Quarantined] = {}
+        self._quarantined: dict[str, Quarantined] = {}
         self._suspects: Mapping[TopicPartition, Suspect] = {}
 
     def suspect(self, suspects: Mapping[TopicPartition, Suspect]) -> None:
         """Who is suspected from now on."""
         self._suspects = suspects
 
-    def add(self, found: Iterable[Quarantined]) -> None:
+    def add(self, quarantined: Iterable[Quarantined]) -> None:
         """Takes what was found out, here or by the last owner of a partition."""
-        for each in found:
-            known = self._held.get(each.name)
+        for each in quarantined:
+            known = self._quarantined.get(each.name)
             if known is None or known.revision < each.revision:
-                self._held[each.name] = each
+                self._quarantined[each.name] = each
 
     def __contains__(self, name: str) -> bool:
         return self.holds(name) or any(suspect.name == name for suspect in self._suspects.values())
 
     def __bool__(self) -> bool:
-        return bool(self._held or self._suspects)
+        return bool(self._quarantined or self._suspects)
 
     def holds(self, name: str) -> bool:
         """Whether it was that version, as far as is known."""
-        found = self._held.get(name)
-        if found is None:
+        quarantined = self._quarantined.get(name)
+        if quarantined is None:
             return False
-        states = self._rollouts.states(found.model)[found.revision - 1 :]
-        places = [_place(self._role, found.version, state) for state in states]
+        states = self._rollouts.states(quarantined.model)[quarantined.revision - 1 :]
+        places = [_place(self._role, quarantined.version, state) for state in states]
         if any(now is not None and now != before for before, now in pairwise(places)):
-            del self._held[name]
+            del self._quarantined[name]
             return False
         return True
 
     def to_blame(self, upto: Mapping[TopicPartition, int]) -> set[str]:
         """The suspects without which all is committed that processes died on, once these partitions are committed
-        up to, not including, these offsets; those that are held already left out.
+        up to, not including, these offsets; those that are quarantined already left out.
         """
-        found = {s.name for tp, s in self._suspects.items() if upto.get(tp, 0) > s.until}
-        return {name for name in found if not self.holds(name)}
+        names = {s.name for tp, s in self._suspects.items() if upto.get(tp, 0) > s.until}
+        return {name for name in names if not self.holds(name)}
 
     def all(self) -> list[Quarantined]:
         """What the next owner of a partition has to know."""
-        return [self._held[name] for name in sorted(self._held) if self.holds(name)]
+        return [self._quarantined[name] for name in sorted(self._quarantined) if self.holds(name)]
 
 
 def _place(role: Role, version: int, state: RolloutState) -> str | None:
@@ -136,7 +136,7 @@ class InFlight:
         return self._named.in_flight
 
     def _find(self, topics: Collection[str]) -> tuple[list[str], set[str]]:
-        found, without = [], set()
+        in_flight, without = [], set()
         for plan in {plan.model: plan for plan in self._plans.of(topics)}.values():
             serving = self._versions.serving(plan.model)
             if serving is None:
@@ -149,8 +149,8 @@ class InFlight:
                     without.add(name)
                 else:
                     record = self._catalog.record(plan.model, version.number)
-                    found.append((-record["published_at"] if record else 0, -version.number, name))
-        return [name for *_, name in sorted(found)], without
+                    in_flight.append((-record["published_at"] if record else 0, -version.number, name))
+        return [name for *_, name in sorted(in_flight)], without
 
     def instead_of(
         self, version: ServingVersion, serving: Serving, plan: ServingPlan
@@ -158,7 +158,9 @@ class InFlight:
         """Which version a fallback may ask: beside a champion the previous one, beside another version the champion."""
         champion = serving.versions[0]
         other = self._versions.previous(plan.model) if version is champion else champion
-        return other if self._may_stand_in(other, plan) else None
+        if other is None or name_of(plan.model, other.number) in self._quarantine:
+            return None
+        return other if plan.misfit(other) is None else None
 
     def _can_do_without(self, version: ServingVersion, serving: Serving, plan: ServingPlan) -> bool:
         """Whether something else answers, or in shadow nothing need to."""
@@ -168,28 +170,19 @@ class InFlight:
             return True
         return self.instead_of(version, serving, plan) is not None
 
-    def _may_stand_in(self, version: ServingVersion | None, plan: ServingPlan) -> bool:
-        return (
-            version is not None
-            and name_of(plan.model, version.number) not in self._quarantine
-            and plan.misfit(version) is None
-        )
-
     def is_left_out(self, plan: ServingPlan, version: ServingVersion) -> bool:
         """Whether the batch is worked off without the version."""
         without = self._named.without
         return bool(without) and name_of(plan.model, version.number) in without
 
-    def to_blame(self, work: Batch, holds: Mapping[TopicPartition, PausedPartition]) -> list[Quarantined]:
+    def to_blame(self, batch: Batch, paused: Mapping[TopicPartition, PausedPartition]) -> list[Quarantined]:
         """The versions that processes died with, as this batch shows: it is the last of the records that they died
         on, and worked off without them.
         """
         if not self._named.without:
             return []
-        upto = {partition: work.offsets[rows[-1]] + 1 for partition, rows in work.places.items()}
-        upto |= {partition: hold.offset for partition, hold in holds.items()}
-        found = []
-        for name in sorted(self._quarantine.to_blame(upto) & self._named.without):
-            model, _, number = name.rpartition("/")
-            found.append(Quarantined(model, int(number), self._versions.revision(model)))
-        return found
+        upto = {partition: batch.offsets[rows[-1]] + 1 for partition, rows in batch.places.items()}
+        upto |= {partition: pause.offset for partition, pause in paused.items()}
+        names = sorted(self._quarantine.to_blame(upto) & self._named.without)
+        versions = [(model, int(number)) for model, _, number in (name.rpartition("/") for name in names)]
+        return [Quarantined(*version, self._versions.revision(version[0])) for version in versions]

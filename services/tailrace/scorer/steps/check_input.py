@@ -1,5 +1,4 @@
-"""Checks requests against the contract, column by column: type, range, category, missing, rules across
-fields.
+"""Checks requests against the contract, column by column: type, range, category, missing, rules across fields.
 
 A row that breaks the contract is bad by itself, with a code, the field and a reason; the batch goes on.
 Nothing that is NaN or infinite passes: NaN is a missing value, an infinity is never right.
@@ -7,7 +6,7 @@ Nothing that is NaN or infinite passes: NaN is a missing value, an infinity is n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,10 +41,9 @@ def check(batch: Batch, requests: Requests) -> CheckedRows:
     sources = batch.sources(at)
     ids = keys = _effective(columns[REQUEST_ID].values, *sources)
     if plan.contract.key.name != REQUEST_ID:
-        keys = _effective(_texts(columns[plan.contract.key.name]), *sources)
-    rows = CheckedRows(
-        plan, at, requests.values, ids, keys, times, checked.columns, checked.replaced, checked.impute
-    )
+        keys = _effective(columns[plan.contract.key.name].keys(), *sources)
+    replacements = checked.replaced, checked.impute
+    rows = CheckedRows(plan, at, requests.values, ids, keys, times, checked.columns, *replacements)
     return rows.take(others(checked.bad, len(rows))) if checked.bad else rows
 
 
@@ -59,8 +57,11 @@ class Checked:
     impute: dict[str, Mask] = field(default_factory=dict)
 
     def reject(self, row: int, code: str, reason: str, name: str | None) -> None:
-        """The first thing that is wrong with a row is the one that is said."""
+        """The first thing that is wrong with a row is the one that counts."""
         self.bad.setdefault(row, BadRecord(code, reason, name))
+
+    def reject_missing(self, row: int, name: str) -> None:
+        self.reject(row, "missing", f"{name} is missing, and the contract does not say what then", name)
 
 
 class InputCheck:
@@ -70,7 +71,8 @@ class InputCheck:
         self._skew_ms = contract.event_time.skew_ms
         self._event_time = contract.event_time.name
         declared: dict[str, Feature | ContextField] = {**contract.context, **contract.features}
-        self._fields = {name: _checker(name, f) for name, f in declared.items()}
+        texts = ("category", "string")
+        self._fields = {n: (_Text if f.type in texts else _Number)(n, f) for n, f in declared.items()}
         known = request_columns(contract)
         self._rules = [
             (rule.name, rule.require, compile_expression(rule.require, known, "boolean"))
@@ -82,31 +84,18 @@ class InputCheck:
         checked = Checked()
         for row in np.flatnonzero(event_times < EARLIEST_MS).tolist():
             checked.reject(row, "out-of-range", "it is before the year 1", self._event_time)
-        ahead = event_times > appended + self._skew_ms
-        if ahead.any():
-            for row in np.flatnonzero(ahead).tolist():
-                late = (int(event_times[row]) - int(appended[row])) / 1000
-                reason = f"{late:,.0f} s after it was appended; {self._skew_ms / 1000:,.0f} s are allowed"
-                checked.reject(row, "event-time-ahead", reason, self._event_time)
+        for row in np.flatnonzero(event_times > appended + self._skew_ms).tolist():
+            ahead = (int(event_times[row]) - int(appended[row])) / 1000
+            reason = f"{ahead:,.0f} s after it was appended; {self._skew_ms / 1000:,.0f} s are allowed"
+            checked.reject(row, "event-time-ahead", reason, self._event_time)
         for name, check in self._fields.items():
-            checked.columns[name] = check(columns[name], checked)
+            checked.columns[name] = check.run(columns[name], checked)
         known = Arrays(checked.columns, len(event_times))
         for name, text, rule in self._rules:
             # As with a CHECK in SQL, what is unknown because a value is missing does not break the rule.
             for row in np.flatnonzero(rule.truth(known).no).tolist():
                 checked.reject(row, "rule", f"breaks the rule {name}: {text}", name)
         return checked
-
-
-_Check = Callable[[Column, Checked], Coded]
-
-
-def _checker(name: str, declared: Feature | ContextField) -> _Check:
-    return (
-        _Text(name, declared).check
-        if declared.type in ("category", "string")
-        else _Number(name, declared).check
-    )
 
 
 class _Number:
@@ -119,16 +108,16 @@ class _Number:
         self._high = _MOST if declared.max is None else declared.max
         self._unit = f" {declared.unit}" if declared.unit else ""
 
-    def check(self, column: Column, checked: Checked) -> Array:
+    def run(self, column: Column, checked: Checked) -> Array:
         values: Array = column.values.astype(np.float64, copy=False)
         if column.present is not None and column.values.dtype != np.float64:
             values = np.where(column.present, values, np.nan)
         fine = (values >= self._low) & (values <= self._high)
         if not fine.all():
-            self._look(values, column.present, ~fine, checked)
+            self._examine(values, column.present, ~fine, checked)
         return values
 
-    def _look(self, values: Array, present: Mask | None, wrong: Mask, checked: Checked) -> None:
+    def _examine(self, values: Array, present: Mask | None, unfit: Mask, checked: Checked) -> None:
         missing = np.isnan(values)
         if missing.any():
             if self._missing == "impute":
@@ -138,8 +127,8 @@ class _Number:
                     if present is None or present[row]:
                         checked.reject(row, "not-finite", f"{self._name} is NaN", self._name)
                     else:
-                        _reject_missing(row, self._name, checked)
-        for row in np.flatnonzero(wrong & ~missing).tolist():
+                        checked.reject_missing(row, self._name)
+        for row in np.flatnonzero(unfit & ~missing).tolist():
             value = float(values[row])
             if np.isinf(value):
                 checked.reject(row, "not-finite", f"{self._name} is infinite", self._name)
@@ -156,32 +145,32 @@ class _Text:
         self._name = name
         self._missing = declared.missing
         self._categories = declared.categories
-        known = tuple(declared.categories or ())
-        self._known, self._spans = known, BytesColumn.of([c.encode() for c in known])
+        self._known = tuple(declared.categories or ())
+        self._known_bytes = BytesColumn.of([category.encode() for category in self._known])
         self._unseen = declared.unseen or "reject"
 
-    def check(self, column: Column, checked: Checked) -> CategoricalColumn:
+    def run(self, column: Column, checked: Checked) -> CategoricalColumn:
         if self._categories is None:
             texts = CategoricalColumn.of([None if t is None else t.decode() for t in column.values])
         else:
-            texts = CategoricalColumn(column.values.codes(self._spans), self._known)
+            texts = CategoricalColumn(column.values.codes(self._known_bytes), self._known)
         wanting = np.flatnonzero(texts.codes < 0)
         if len(wanting):
-            self._look(texts.codes, wanting, column, checked)
+            self._examine(texts.codes, wanting, column, checked)
         return texts
 
-    def _look(self, codes: Ints, wanting: Ints, column: Column, checked: Checked) -> None:
+    def _examine(self, codes: Ints, wanting: Ints, column: Column, checked: Checked) -> None:
         missing = np.zeros(len(codes), dtype=np.bool_)
         for row in wanting.tolist():
-            given = column.values[row]
-            if given is None:
+            value_bytes = column.values[row]
+            if value_bytes is None:
                 missing[row] = True
                 if self._missing == "reject":
-                    _reject_missing(row, self._name, checked)
+                    checked.reject_missing(row, self._name)
             elif self._unseen == "reject":
                 codes[row] = UNKNOWN
                 known = ", ".join(self._known)
-                reason = f"{self._name} is {given.decode()[:100]!r}, not one of {known}"
+                reason = f"{self._name} is {value_bytes.decode()[:100]!r}, not one of {known}"
                 checked.reject(row, "unseen-category", reason[:500], self._name)
             else:
                 codes[row] = self._known.index(self._unseen)
@@ -190,30 +179,11 @@ class _Text:
             checked.impute[self._name] = missing
 
 
-def _reject_missing(row: int, name: str, checked: Checked) -> None:
-    checked.reject(row, "missing", f"{name} is missing, and the contract does not say what then", name)
-
-
-def _texts(column: Column) -> BytesColumn | Sequence[bytes | None]:
-    """The canonical texts of a key column."""
-    if isinstance(column.values, BytesColumn):
-        return column.values
-    texts: list[bytes | None] = [b"%d" % number for number in column.values.tolist()]
-    if column.present is not None:
-        texts = [text if there else None for text, there in zip(texts, column.present.tolist(), strict=True)]
-    return texts
-
-
 def _effective(
     values: BytesColumn | Sequence[bytes | None], topic: str, partitions: Ints, offsets: Ints
 ) -> BytesColumn:
-    """Ids or keys, with the request's coordinates where there is none."""
+    """Ids or keys, with the request's record reference where there is none."""
     if isinstance(values, BytesColumn) and (values.ends > values.begins).all() and (values.begins >= 0).all():
         return values
-    sources = zip(partitions.tolist(), offsets.tolist(), strict=True)
-    return BytesColumn.of(
-        [
-            value or str(RecordRef(topic, partition, offset)).encode()
-            for value, (partition, offset) in zip(values, sources, strict=True)
-        ]
-    )
+    rows = zip(values, partitions.tolist(), offsets.tolist(), strict=True)
+    return BytesColumn.of([value or str(RecordRef(topic, *place)).encode() for value, *place in rows])

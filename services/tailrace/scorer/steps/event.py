@@ -32,11 +32,8 @@ _END = b"\x00"
 def gather_answers(routed: RoutedRows) -> None:
     """Takes the time: from here on the rows are answered."""
     batch, rows = routed.batch, routed.rows
-    topic, partitions, offsets = batch.sources(rows.at)
     routed.answers = ScoredAnswers(
-        topic=topic,
-        partitions=partitions,
-        offsets=offsets,
+        *batch.sources(rows.at),
         request_ids=rows.ids,
         keys=rows.keys,
         event_times=rows.event_times,
@@ -45,7 +42,7 @@ def gather_answers(routed: RoutedRows) -> None:
         choices=routed.choices,
         options=routed.options,
         latency_ms=(routed.clock.perf_ns() - batch.started_ns) / 1e6,
-        notes=routed.findings,
+        findings=routed.findings,
         replaced=rows.replaced,
         propensities=routed.propensities,
     )
@@ -87,10 +84,11 @@ def encode_events(of: AnswerIdentity, answers: ScoredAnswers) -> Records:
     _add_some(event, rows, _END, _replacements(answers.replaced))
     event.matrix(_numbers(answers.outputs, rows))
     _add_decisions(event, answers, double(of.arm_propensity))
-    event.one_of([_items(list(map(_finding, kind))) for kind in answers.notes.kinds], answers.notes.which)
-    event.matrix(_booleans(answers.notes.flags.get("guarded"), rows))
-    _add_uncertainty(event, answers.notes.uncertainty)
-    _add_some(event, rows, NULL, {row: _explanation(some) for row, some in answers.explanations.items()})
+    findings = answers.findings
+    event.one_of([_items(list(map(_finding, kind))) for kind in findings.kinds], findings.which)
+    event.matrix(_booleans(findings.flags.get("guarded"), rows))
+    _add_uncertainty(event, findings.uncertainty)
+    _add_some(event, rows, NULL, {row: _explanation(of) for row, of in answers.explanations.items()})
     event.same(double(answers.latency_ms))
     return Records(of.topic, event.finish(), answers.keys)
 
@@ -120,36 +118,37 @@ def _add_some(event: Splice, rows: int, usual: bytes, others: Mapping[int, bytes
 
 
 def _replacements(replaced: Mapping[int, Sequence[Replaced]]) -> dict[int, bytes]:
-    found = {}
-    written: dict[tuple[Replaced, ...], bytes] = {}
-    for row, some in replaced.items():
-        which = tuple(some)
-        if which not in written:
-            written[which] = _items([text(r.field) + _optional(r.value) + text(r.reason) for r in some])
-        found[row] = written[which]
-    return found
+    by_row = {row: tuple(values) for row, values in replaced.items()}
+    written = {
+        values: _items([text(r.field) + _optional(r.value) + text(r.reason) for r in values])
+        for values in set(by_row.values())
+    }
+    return {row: written[values] for row, values in by_row.items()}
 
 
 def _finding(finding: Finding) -> bytes:
     return text(finding.guard) + _optional(finding.field) + text(finding.detail)
 
 
-def _booleans(holds: Mask | None, rows: int) -> Matrix:
-    column = np.zeros(rows, dtype=np.uint8) if holds is None else holds.view(np.uint8)
+def _booleans(flags: Mask | None, rows: int) -> Matrix:
+    column = np.zeros(rows, dtype=np.uint8) if flags is None else flags.view(np.uint8)
     return column[:, np.newaxis]
 
 
-def _add_uncertainty(event: Splice, found: Uncertainty | None) -> None:
+def _add_uncertainty(event: Splice, uncertainty: Uncertainty | None) -> None:
     """Adds coverage, set, and both ends of the interval."""
-    if found is None:
+    if uncertainty is None:
         event.same(NULL + NULL + NULL + NULL)
-    elif isinstance(found, PredictionSets):
-        event.same(SOME + double(found.coverage))
-        event.one_of([SOME + _items([text(name) for name in names]) for names in found.sets], found.which)
+        return
+    coverage = SOME + double(uncertainty.coverage)
+    if isinstance(uncertainty, PredictionSets):
+        sets = [SOME + _items(list(map(text, names))) for names in uncertainty.sets]
+        event.same(coverage)
+        event.one_of(sets, uncertainty.which)
         event.same(NULL + NULL)
     else:
-        ends = np.column_stack([found.low, found.high])
-        event.matrix(_filled([SOME + double(found.coverage) + NULL + SOME, SOME, b""], ends))
+        ends = np.column_stack([uncertainty.low, uncertainty.high])
+        event.matrix(_filled([coverage + NULL + SOME, SOME, b""], ends))
 
 
 def _explanation(contributions: Sequence[Contribution]) -> bytes:
@@ -157,7 +156,7 @@ def _explanation(contributions: Sequence[Contribution]) -> bytes:
 
 
 def _numbers(outputs: Predictions, rows: int) -> Matrix:
-    """score, and probabilities, by row; what a regression says stands in its decisions."""
+    """score, and probabilities, by row; the value of a regression stands in its decisions."""
     if outputs.probabilities is None:
         return _filled([NULL + _END], np.empty((rows, 0)))
     if outputs.score is not None:
@@ -169,14 +168,14 @@ def _numbers(outputs: Predictions, rows: int) -> Matrix:
 def _filled(between: Sequence[bytes], numbers: Array) -> Matrix:
     """By row, its doubles with the same bytes before, between and behind them."""
     blank = np.frombuffer((b"\0" * 8).join(between), dtype=np.uint8)
-    found = np.tile(blank, (len(numbers), 1))
+    filled = np.tile(blank, (len(numbers), 1))
     at = 0
     for column, before in enumerate(between[:-1]):
         at += len(before)
         values = np.ascontiguousarray(numbers[:, column], dtype="<f8")
-        found[:, at : at + 8] = values.view(np.uint8).reshape(-1, 8)
+        filled[:, at : at + 8] = values.view(np.uint8).reshape(-1, 8)
         at += 8
-    return found
+    return filled
 
 
 def _add_decisions(event: Splice, answers: ScoredAnswers, arm_propensity: bytes) -> None:
@@ -188,23 +187,14 @@ def _add_decisions(event: Splice, answers: ScoredAnswers, arm_propensity: bytes)
     if outputs.value is not None:
         event.matrix(_filled([NULL + SOME, b""], outputs.value[:, np.newaxis]))
         event.one_of([_action("", option) + end for option, end in pairs], answers.choices)
-    elif outputs.most_probable is None:
-        event.one_of([_named(outputs, option) + end for option, end in pairs], answers.choices)
-    else:  # there are few pairs of class and choice
-        event.one_of(
-            [
-                SOME + text(name) + NULL + _action(name, option) + end
-                for name in outputs.classes
-                for option, end in pairs
-            ],
-            outputs.most_probable * len(options) + answers.choices,
-        )
-
-
-def _named(outputs: Predictions, option: Choice) -> bytes:
-    """predicted class, value and action where no number was said."""
-    name = outputs.named if isinstance(outputs, Unscored) else None
-    return _optional(name) + NULL + _action(name or "", option)
+        return
+    names: Sequence[str | None] = outputs.classes
+    if outputs.most_probable is None:
+        names = [outputs.named if isinstance(outputs, Unscored) else None]
+    # There are few pairs of class and choice.
+    decisions = [_optional(n) + NULL + _action(n or "", option) + end for n in names for option, end in pairs]
+    classes = 0 if outputs.most_probable is None else outputs.most_probable
+    event.one_of(decisions, classes * len(options) + answers.choices)
 
 
 def _action(predicted_class: str, option: Choice) -> bytes:

@@ -52,13 +52,13 @@ def explain(
     """
     count = len(next(iter(background.values())))
     at_once = max(1, MOST_AT_ONCE // (2 * count * (len(model.input_names) + 1)))
-    found: dict[int, list[Contribution]] = {}
+    contributions: dict[int, list[Contribution]] = {}
     for start in range(0, len(rows), at_once):
-        some = rows[start : start + at_once]
-        for row, values in zip(some.tolist(), shapley(model, background, columns, some), strict=True):
+        part = rows[start : start + at_once]
+        for row, values in zip(part.tolist(), shapley(model, background, columns, part), strict=True):
             order = np.argsort(-np.abs(values), kind="stable")[:top].tolist()
-            found[row] = [Contribution(model.input_names[at], float(values[at])) for at in order]
-    return found
+            contributions[row] = [Contribution(model.input_names[at], float(values[at])) for at in order]
+    return contributions
 
 
 def shapley(
@@ -79,12 +79,10 @@ def shapley(
     of_row = steps[None, :, None] > turn[:, None, :]  # [paths, steps, features]
     mixed = {}
     for at, name in enumerate(names):
-        own = inputs[name]
-        others = np.tile(background[name], 2)
-        taken = np.where(of_row[None, :, :, at], own[:, None, None], others[None, :, None])
-        mixed[name] = taken.reshape(-1)
+        own, others = inputs[name][:, None, None], np.tile(background[name], 2)[None, :, None]
+        mixed[name] = np.where(of_row[None, :, :, at], own, others).reshape(-1)
     chosen = explained_output(model, inputs, len(rows))
-    outputs = said(model, mixed, np.repeat(chosen, paths * (features + 1)))
+    outputs = explained_values(model, mixed, np.repeat(chosen, paths * (features + 1)))
     gains = np.diff(outputs.reshape(len(rows), paths, features + 1), axis=2)  # by step
     by_feature = np.take_along_axis(gains, np.broadcast_to(turn, gains.shape), axis=2)
     mean: Array = by_feature.mean(axis=1)
@@ -108,13 +106,13 @@ def explained_output(model: LoadedModel, columns: Mapping[str, Coded], rows: int
     return chosen
 
 
-def said(model: LoadedModel, columns: Columns, chosen: Array) -> Array:
-    """What the model says about rows in the unit in which it is explained; ``chosen`` is the output of each row."""
+def explained_values(model: LoadedModel, columns: Columns, chosen: Array) -> Array:
+    """The model's outputs in the unit in which they are explained; ``chosen`` is the output of each row."""
     rows = len(chosen)
-    found: Array = model.calibrated(model.outputs(columns, rows))[np.arange(rows), chosen]
+    values: Array = model.calibrated(model.outputs(columns, rows))[np.arange(rows), chosen]
     if not model.manifest.classes:
-        return found
-    likely = np.clip(found, LEAST_PROBABILITY, 1.0 - LEAST_PROBABILITY)
+        return values
+    likely = np.clip(values, LEAST_PROBABILITY, 1.0 - LEAST_PROBABILITY)
     return elementwise(np.log, likely) - elementwise(np.log1p, -likely)
 
 
@@ -137,21 +135,14 @@ class Explanations:
         rows = self._rows(answers)
         if not len(rows):
             return {}
+        manifest = model.manifest
         try:
-            return explain(
-                model, reference.background_columns(model.manifest.inputs), columns, rows, self._top
-            )
+            return explain(model, reference.background_columns(manifest.inputs), columns, rows, self._top)
         except MemoryError:
             raise
         except Exception as error:  # whatever a model raises
-            log.warning(
-                "no explanation",
-                extra={
-                    "model": model.manifest.model,
-                    "version": model.manifest.version,
-                    "why": str(error)[:300],
-                },
-            )
+            which = {"model": manifest.model, "version": manifest.version}
+            log.warning("no explanation", extra=which | {"why": str(error)[:300]})
             return {}
 
     def _rows(self, answers: ScoredAnswers) -> Ints:

@@ -39,16 +39,8 @@ def leave_out_lost(routed: RoutedRows) -> None:
 
 
 PERSON_STEPS = (gather_answers, write_events)
-SAID_STEPS = (choose_action, *PERSON_STEPS)
-PREVIOUS_STEPS = (
-    fill_in,
-    run_model,
-    inspect_outputs,
-    leave_out_lost,
-    calibrate,
-    note_certainty,
-    *SAID_STEPS,
-)
+RULE_STEPS = (choose_action, *PERSON_STEPS)
+PREVIOUS_STEPS = (fill_in, run_model, inspect_outputs, leave_out_lost, calibrate, note_certainty, *RULE_STEPS)
 
 
 def fall_back(routed: RoutedRows) -> None:
@@ -69,7 +61,7 @@ def fall_back(routed: RoutedRows) -> None:
 
 
 def _refuse(routed: RoutedRows) -> None:
-    """What the model failed on becomes a dead letter; of a shadow the first one is told."""
+    """What the model failed on becomes a dead letter; of a shadow the first one is kept for the alert."""
     batch, of = routed.batch, routed.identity
     failed = {int(routed.rows.at[row]): finding.detail for row, finding in routed.failed.items()}
     if of.role != "shadow":
@@ -91,20 +83,20 @@ def answer_instead(routed: RoutedRows, lost: Mapping[int, Finding]) -> None:
 def run_chain(routed: RoutedRows) -> None:
     """Has the chain answer every row."""
     chain = routed.plan.worked_out(FallbackChain)
-    left = np.arange(len(routed))
+    unanswered = np.arange(len(routed))
     for step, rule in chain.steps:
         if step.previous is None:
-            left = _say(routed, left, chain, step, rule)
+            unanswered = _answer_by_rule(routed, unanswered, chain, step, rule)
         elif routed.previous is not None:
-            left = _ask(routed, left, routed.previous)
-        if not len(left):
+            unanswered = _answer_by_version(routed, unanswered, routed.previous)
+        if not len(unanswered):
             return
-    person = routed.part(left, served_by="person")
-    person.choices, person.options = np.zeros(len(left), dtype=np.int64), [Choice(chain.at_last, None)]
+    person = routed.part(unanswered, served_by="person")
+    person.choices, person.options = np.zeros(len(unanswered), dtype=np.int64), [Choice(chain.at_last, None)]
     run_steps(PERSON_STEPS, person)
 
 
-def _ask(routed: RoutedRows, left: Array, version: ServingVersion) -> Array:
+def _answer_by_version(routed: RoutedRows, left: Array, version: ServingVersion) -> Array:
     """Has another version answer; which of the rows it does not."""
     asked = routed.part(left, served_by="previous")
     asked.version = version
@@ -121,19 +113,19 @@ def note_stand_in(routed: RoutedRows) -> None:
     routed.findings.add(dict.fromkeys(range(len(routed)), Finding("previous", None, who)))
 
 
-def _say(
+def _answer_by_rule(
     routed: RoutedRows, left: Array, chain: FallbackChain, step: Fallback, rule: Expression | None
 ) -> Array:
-    """Answers what a rule or a constant says something about; which of the rows it does not."""
-    said: list[float | str | None] = [step.constant] * len(left)
+    """Answers the rows for which a rule or a constant has a value; which of the rows it does not."""
+    values: list[float | str | None] = [step.constant] * len(left)
     if rule is not None:
         used = {name: routed.received.columns[name].take(left) for name in rule.names}
-        said = rule.evaluate(Arrays(used, len(left))).to_list()
-    for outputs, rows in chain.predictions(said):
+        values = rule.evaluate(Arrays(used, len(left))).to_list()
+    for outputs, rows in chain.predictions(values):
         part = routed.part(left[rows], served_by="constant" if rule is None else "rule")
         part.outputs = outputs
-        run_steps(SAID_STEPS, part)
-    unanswered: Array = left[[row for row, what in enumerate(said) if not chain.usable(what)]]
+        run_steps(RULE_STEPS, part)
+    unanswered: Array = left[[row for row, value in enumerate(values) if not chain.usable(value)]]
     return unanswered
 
 
@@ -156,25 +148,23 @@ class FallbackChain:
             for step in takewhile(lambda step: step.do is None, chain)
         ]
 
-    def usable(self, said: float | str | None) -> bool:
-        """Whether it is something that a model could have said."""
-        if isinstance(said, str):
-            return said in self._contract.classes
-        return said is not None and (self._contract.task == "regression" or 0.0 <= said <= 1.0)
+    def usable(self, value: float | str | None) -> bool:
+        """Whether a model could have given it."""
+        if isinstance(value, str):
+            return value in self._contract.classes
+        return value is not None and (self._contract.task == "regression" or 0.0 <= value <= 1.0)
 
-    def predictions(self, said: list[float | str | None]) -> Iterator[tuple[Predictions, Array]]:
-        """What the usable rows were told, as predictions, and which rows these are."""
-        usable = np.array([row for row, what in enumerate(said) if self.usable(what)], dtype=np.int64)
-        if not len(usable):
+    def predictions(self, values: list[float | str | None]) -> Iterator[tuple[Predictions, Array]]:
+        """The usable values as predictions, and which rows these are."""
+        rows = [row for row, value in enumerate(values) if self.usable(value)]
+        if not rows:
             return
         if self._contract.task == "multiclass":
-            for name in sorted({str(said[row]) for row in usable.tolist()}):
-                yield (
-                    Unscored(None, None, None, (), name),
-                    np.array([row for row in usable.tolist() if said[row] == name]),
-                )
+            for name in sorted({str(values[row]) for row in rows}):
+                yield Unscored(None, None, None, (), name), np.array([r for r in rows if values[r] == name])
             return
-        numbers = np.array([said[row] for row in usable.tolist()], dtype=np.float64)
+        usable = np.array(rows, dtype=np.int64)
+        numbers = np.array([values[row] for row in rows], dtype=np.float64)
         if self._contract.task == "regression":
             yield Predictions(None, None, numbers, ()), usable
             return

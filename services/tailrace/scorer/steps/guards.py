@@ -1,4 +1,4 @@
-"""Has GUARDS look at rows and at what the version says about them, and notes how sure an answer is."""
+"""Has GUARDS look at rows and at the version's outputs, and notes how sure an answer is."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ class _Guarded:
 
 def inspect_rows(routed: RoutedRows) -> None:
     """Flags the rows in which a guard finds something; the policy decides what comes of it."""
-    for findings in _looks(routed, "rows"):
+    for findings in _findings(routed, "rows"):
         routed.findings.add(findings, "guarded")
 
 
 def inspect_outputs(routed: RoutedRows) -> None:
     """Finds the answers that cannot be used; of several guards the first says why."""
-    for findings in _looks(routed, "outputs"):
+    for findings in _findings(routed, "outputs"):
         routed.broken = {**findings, **routed.broken}
 
 
-def _looks(routed: RoutedRows, at: str) -> Iterator[Mapping[int, Finding]]:
+def _findings(routed: RoutedRows, at: str) -> Iterator[Mapping[int, Finding]]:
     guardrails = routed.plan.contract.guardrails
-    seen = _Guarded(routed.rows.columns, routed.outputs, len(routed), routed.model)
+    guarded = _Guarded(routed.rows.columns, routed.outputs, len(routed), routed.model)
     for guard in GUARDS:
         setting = guardrails.of(guard)
         if guard.look and guard.looks_at == at and (guard.section is None or setting is not None):
-            yield guard.look(setting, seen)
+            yield guard.look(setting, guarded)
 
 
 def note_certainty(routed: RoutedRows) -> None:
@@ -61,7 +61,7 @@ def note_certainty(routed: RoutedRows) -> None:
 
 
 def note_uncertainty(
-    notes: Findings, outputs: Predictions, model: LoadedModel, coverage: float | None
+    findings: Findings, outputs: Predictions, model: LoadedModel, coverage: float | None
 ) -> None:
     """Notes the set or the interval of each answer, and raises the flag of those that are uncertain.
 
@@ -70,6 +70,6 @@ def note_uncertainty(
     quantiles = model.manifest.conformal
     if coverage is None or quantiles is None:
         return
-    notes.uncertainty = found = uncertainty(outputs, quantiles, coverage)
-    if isinstance(found, PredictionSets) and found.uncertain.any():
-        notes.flags["uncertain"] = found.uncertain
+    findings.uncertainty = known = uncertainty(outputs, quantiles, coverage)
+    if isinstance(known, PredictionSets) and known.uncertain.any():
+        findings.flags["uncertain"] = known.uncertain

@@ -7,7 +7,8 @@ A row that makes the model raise is found by bisection and fails alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,9 +26,8 @@ def fill_in(routed: RoutedRows) -> None:
 
 
 def run_model(routed: RoutedRows) -> None:
-    scored = score(routed.model, routed.rows.columns, len(routed))
-    routed.outputs = scored.outputs
-    routed.failed = {row: Finding("model", None, why) for row, why in scored.failed.items()}
+    routed.outputs, failed = score(routed.model, routed.rows.columns, len(routed))
+    routed.failed = {row: Finding("model", None, why) for row, why in failed.items()}
 
 
 def run_timed(routed: RoutedRows) -> None:
@@ -46,11 +46,8 @@ def calibrate(routed: RoutedRows) -> None:
         routed.outputs = routed.model.predictions(routed.model.calibrated(probabilities))
 
 
-@dataclass
-class Scored:
-    """``outputs`` of all rows (those of failed ones mean nothing), and why each of the ``failed`` rows has
-    none.
-    """
+class Scored(NamedTuple):
+    """``outputs`` of all rows (those of failed ones mean nothing), and why each of the ``failed`` rows has none."""
 
     outputs: Predictions
     failed: dict[int, str]
@@ -95,15 +92,13 @@ def fill_missing(rows: CheckedRows, model: LoadedModel) -> CheckedRows:
     if not filled:
         return rows
     columns = dict(rows.columns)
-    replaced = {row: list(some) for row, some in rows.replaced.items()}
+    replaced = {row: list(replacements) for row, replacements in rows.replaced.items()}
     for name, missing in filled.items():
-        value = values[name]
-        column = columns[name]
-        columns[name] = (
-            column.filled(missing, str(value))
-            if isinstance(column, CategoricalColumn)
-            else np.where(missing, value, column)
-        )
+        value, column = values[name], columns[name]
+        if isinstance(column, CategoricalColumn):
+            columns[name] = column.filled(missing, str(value))
+        else:
+            columns[name] = np.where(missing, value, column)
         text = value if isinstance(value, str) else repr(float(value))
         for row in np.flatnonzero(missing).tolist():
             replaced.setdefault(row, []).append(Replaced(name, text, "missing"))

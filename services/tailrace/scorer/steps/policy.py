@@ -1,4 +1,4 @@
-"""From what the model says to what is done: the first rule of the contract's policy that matches. Then a share of one
+"""From the model's outputs to the action: the first rule of the contract's policy that matches. Then a share of one
 action is turned into another, so that its outcome becomes known (``explore`` of the contract).
 
 Which rows are turned follows from where their requests stand, and from nothing else: scored again it is the same rows,
@@ -29,7 +29,6 @@ from tailrace.scorer.routed_rows import RoutedRows
 DEFAULT_ACTION = "none"
 """What is done about a value where the policy is silent; about a class it is the class."""
 
-
 NO_FLAGS: Mapping[str, Mask] = MappingProxyType({})
 _UNRAISED = {"uncertain": np.array(False), "guarded": np.array(False)}
 
@@ -42,9 +41,8 @@ def choose_action(routed: RoutedRows) -> None:
 
 
 def explore(routed: RoutedRows) -> None:
-    exploration = routed.plan.worked_out(_exploration)
-    where = routed.batch.sources(routed.rows.at)
-    explored = exploration.turn(routed.choices, routed.outputs, *where)
+    exploration, sources = routed.plan.worked_out(_exploration), routed.batch.sources(routed.rows.at)
+    explored = exploration.turn(routed.choices, routed.outputs, *sources)
     routed.choices, routed.options, routed.propensities = explored
 
 
@@ -54,7 +52,7 @@ class Policy:
     def __init__(self, contract: ModelContract) -> None:
         known = policy_columns(contract)
         self._regression = contract.task == "regression"
-        last = Choice(None if contract.task != "regression" else DEFAULT_ACTION, None)
+        last = Choice(DEFAULT_ACTION if self._regression else None, None)
         self._conditions = []
         self.choices: list[Choice] = []
         for rule in contract.policy:
@@ -76,24 +74,22 @@ class Policy:
         """Index into ``choices`` by row. A condition that is unknown, because a value is missing, does not
         match. ``uncertain`` and ``guarded`` are false unless ``flags`` says otherwise.
         """
-        known = Arrays({**columns, **_UNRAISED, **flags, **_said(outputs, self._regression)}, rows)
+        known = Arrays({**columns, **_UNRAISED, **flags, **_output_columns(outputs, self._regression)}, rows)
         choices = np.full(rows, len(self._conditions))
         for number, condition in reversed(list(enumerate(self._conditions))):
             choices[condition.truth(known).yes] = number
         return choices
 
 
-def _said(outputs: Predictions, regression: bool) -> dict[str, Coded]:
-    """What was said, as columns; unknown where nothing was."""
+def _output_columns(outputs: Predictions, regression: bool) -> dict[str, Coded]:
+    """Outputs as columns; unknown where there are none."""
     if isinstance(outputs, Unscored):
-        nothing = np.array(np.nan)
+        unknown = np.array(np.nan)
         if regression:
-            return {"value": nothing}
-        named = () if outputs.named is None else (outputs.named,)
-        return {
-            "score": nothing,
-            "predicted_class": CategoricalColumn(np.array(0 if named else UNKNOWN), named),
-        }
+            return {"value": unknown}
+        names = () if outputs.named is None else (outputs.named,)
+        named = CategoricalColumn(np.array(0 if names else UNKNOWN), names)
+        return {"score": unknown, "predicted_class": named}
     if outputs.value is not None:
         return {"value": outputs.value}
     assert outputs.probabilities is not None
@@ -128,25 +124,20 @@ class Exploration:
         self._by_class = np.array([option.action is None for option in options])
 
     def turn(
-        self,
-        choices: Array,
-        outputs: Predictions,
-        topic: str,
-        partitions: Ints,
-        offsets: Ints,
+        self, choices: Array, outputs: Predictions, topic: str, partitions: Ints, offsets: Ints
     ) -> Explored:
         """The choices with some turned.
 
         Args:
             choices: index into the policy's options, by row.
-            outputs: what the model said, whose class is the action where an option names none.
+            outputs: the model's, whose class is the action where an option names none.
             topic, partitions, offsets: where each row's request stands.
         """
         if self._share:
             from_rows = self._named[choices]
             if self._from in outputs.classes:
-                said = outputs.most_probable == outputs.classes.index(self._from)
-                from_rows = from_rows | (self._by_class[choices] & said)
+                is_class = outputs.most_probable == outputs.classes.index(self._from)
+                from_rows = from_rows | (self._by_class[choices] & is_class)
             rows = np.flatnonzero(from_rows)
             turned = source_positions("explore", topic, partitions[rows], offsets[rows]) < self._share
             choices = choices.copy()

@@ -30,8 +30,8 @@ class Reading(NamedTuple):
     """What a batch holds; positions are those in the batch."""
 
     requests: list[Requests]
-    marks: dict[int, int]
-    """Event time in ms of each mark."""
+    watermarks: dict[int, int]
+    """Event time in ms of each watermark record."""
     bad: dict[int, BadRecord]
 
 
@@ -55,32 +55,32 @@ def read_requests(
         Unavailable: the registry is away, and a schema id was never seen before.
     """
     reading = Reading([], {}, {})
-    given = [message.value() for message in batch]
+    payloads = [message.value() for message in batch]
     at = np.arange(len(batch))
-    if None in given:
-        at = np.array([place for place, value in enumerate(given) if value is not None], dtype=np.int64)
-        _read_marks(reading, batch, given)
-    values = BytesColumn.of([value for value in given if value is not None])
+    if None in payloads:
+        at = np.array([place for place, value in enumerate(payloads) if value is not None], dtype=np.int64)
+        _read_watermarks(reading, batch, payloads)
+    values = BytesColumn.of([value for value in payloads if value is not None])
     ids = schema_ids(values.bytes, values.begins, values.ends)
     plain: list[_Row] = []
     for topic, schema_id, rows in _groups(topics, at, ids):
-        left = rows
+        undecoded = rows
         if schema_id >= 0:
             same = values if len(rows) == len(values) else values.take(rows)
-            left = rows[_read_columns(reading, lanes[topic], schema_id, at[rows], same)]
-        plain += [_Row(int(at[row]), topic, values[row]) for row in left.tolist()]
+            undecoded = rows[_read_columns(reading, lanes[topic], schema_id, at[rows], same)]
+        plain += [_Row(int(at[row]), topic, values[row]) for row in undecoded.tolist()]
     _read_plain(reading, lanes, sorted(plain))
     return reading
 
 
-def _read_marks(reading: Reading, batch: Sequence[Message], values: Sequence[bytes | None]) -> None:
+def _read_watermarks(reading: Reading, batch: Sequence[Message], values: Sequence[bytes | None]) -> None:
     for at, (message, value) in enumerate(zip(batch, values, strict=True)):
         if value is None:
             time = mark_time(message)
             if time is None:
                 reading.bad[at] = BadRecord("empty", "the message has neither a value nor a mark")
             else:
-                reading.marks[at] = time
+                reading.watermarks[at] = time
 
 
 def _groups(topics: Sequence[str], at: Ints, ids: Ints) -> Iterator[tuple[str, int, Ints]]:
@@ -109,9 +109,8 @@ def _read_columns(
     columns, good, _ = plan.decoder.decode(values)
     named = columns[MODEL]
     if named.present is None or named.present.any():
-        codes = named.values.codes(BytesColumn.of([plan.model.encode()]))
-        right = codes != UNKNOWN
-        good = right if good is None else good & right
+        is_own = named.values.codes(BytesColumn.of([plan.model.encode()])) != UNKNOWN
+        good = is_own if good is None else good & is_own
     requests = Requests(plan, positions, values, columns)
     if good is None or good.all():
         reading.requests.append(requests)
@@ -133,7 +132,7 @@ def _writer_is(plans: Sequence[ServingPlan], schema_id: int) -> ServingPlan | No
 
 
 def _read_plain(reading: Reading, lanes: Mapping[str, Sequence[ServingPlan]], rows: Iterable[_Row]) -> None:
-    found: dict[int, tuple[ServingPlan, list[_Row]]] = {}
+    by_plan: dict[int, tuple[ServingPlan, list[_Row]]] = {}
     for row in rows:
         try:
             plan, record = _record(lanes[row.topic], row.value)
@@ -141,12 +140,12 @@ def _read_plain(reading: Reading, lanes: Mapping[str, Sequence[ServingPlan]], ro
         except BadRecord as bad:
             reading.bad[row.at] = bad
             continue
-        found.setdefault(id(plan), (plan, []))[1].append(row._replace(value=value))
-    for plan, some in found.values():
-        values = BytesColumn.of([row.value for row in some])
+        by_plan.setdefault(id(plan), (plan, []))[1].append(row._replace(value=value))
+    for plan, encoded in by_plan.values():
+        values = BytesColumn.of([row.value for row in encoded])
         columns, good, _ = plan.decoder.decode(values)
         assert good is None, "the codec's own output must decode"
-        at = np.array([row.at for row in some], dtype=np.int64)
+        at = np.array([row.at for row in encoded], dtype=np.int64)
         reading.requests.append(Requests(plan, at, values, columns))
 
 
@@ -171,16 +170,13 @@ def _addressed(
     plans: Sequence[ServingPlan], named: object, by_schema: Callable[[], ServingPlan | None]
 ) -> ServingPlan:
     """The model that a request names; where it names none, the lane's only one, or the one of its schema."""
+    known = ", ".join(plan.model for plan in plans)
     if named is None:
         plan = plans[0] if len(plans) == 1 else by_schema()
         if plan is None:
-            raise BadRecord("unknown-model", f"the request has to name its model: {_known(plans)}", MODEL)
+            raise BadRecord("unknown-model", f"the request has to name its model: {known}", MODEL)
         return plan
     for plan in plans:
         if plan.model == named:
             return plan
-    raise BadRecord("unknown-model", f"{str(named)[:100]!r} is not one of {_known(plans)}", MODEL)
-
-
-def _known(plans: Sequence[ServingPlan]) -> str:
-    return ", ".join(plan.model for plan in plans)
+    raise BadRecord("unknown-model", f"{str(named)[:100]!r} is not one of {known}", MODEL)

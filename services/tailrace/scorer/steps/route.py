@@ -52,17 +52,17 @@ def route(serving: Serving, keys: Sequence[bytes]) -> list[Route]:
     elif serving.experiment is not None:
         salt, share = serving.experiment.salt, serving.experiment.share
         slots = [_Slot(share * a.probability, a.version, "arm", a.arm) for a in serving.experiment.arms]
-    there = {version.number: version for version in serving.versions}
-    if not any(slot.version in there for slot in slots):
+    versions = {version.number: version for version in serving.versions}
+    if not any(slot.version in versions for slot in slots):
         return [Route(np.arange(len(keys)), champion, "champion", 1.0)]
     edges = np.cumsum([slot.width for slot in slots])
     chosen = np.searchsorted(edges, key_positions(keys, salt), side="right")
-    routes, left = [], np.ones(len(keys), dtype=np.bool_)
+    routes, is_champions = [], np.ones(len(keys), dtype=np.bool_)
     for number, slot in enumerate(slots):
-        if slot.version in there:
-            rows = chosen == number
-            left &= ~rows
-            routes.append(Route(np.flatnonzero(rows), there[slot.version], slot.role, slot.width, slot.arm))
+        if slot.version in versions:
+            rows, version = chosen == number, versions[slot.version]
+            is_champions &= ~rows
+            routes.append(Route(np.flatnonzero(rows), version, slot.role, slot.width, slot.arm))
     others = 1.0 - sum(each.propensity for each in routes)
-    routes.insert(0, Route(np.flatnonzero(left), champion, "champion", others))
+    routes.insert(0, Route(np.flatnonzero(is_champions), champion, "champion", others))
     return [each for each in routes if len(each.rows)]

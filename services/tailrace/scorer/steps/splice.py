@@ -39,20 +39,19 @@ class Splice:
         if len(values) == 1:
             self.same(values[0])
             return
-        found = BytesColumn.of(values)
-        self._pieces.append(
-            ((found.begins + self._place(found.data))[which], (found.ends - found.begins)[which])
-        )
+        column = BytesColumn.of(values)
+        begins, sizes = column.begins + self._place(column.data), column.ends - column.begins
+        self._pieces.append((begins[which], sizes[which]))
 
     def texts(self, texts: BytesColumn) -> None:
         """Each row's text, its length in front."""
         self.longs(texts.ends - texts.begins)
         self.stretches(texts)
 
-    def stretches(self, spans: BytesColumn, leave_out: int = 0) -> None:
+    def stretches(self, column: BytesColumn, leave_out: int = 0) -> None:
         """Each row's stretch as it is, but for so many of its first bytes."""
-        begins = spans.begins + leave_out
-        self._pieces.append((begins + self._place(spans.data), spans.ends - begins))
+        begins = column.begins + leave_out
+        self._pieces.append((begins + self._place(column.data), column.ends - begins))
 
     def longs(self, numbers: Ints) -> None:
         digits = np.empty((self._rows, MOST_VARINT), dtype=np.uint8)

@@ -20,13 +20,13 @@ def write_longs(numbers: Any, digits: Any, sizes: Any) -> None:
     """Zig-zag numbers of variable length, each in the first ``sizes`` bytes of its row of ``digits``."""
     for row in range(len(numbers)):
         number = numbers[row]
-        left = np.uint64(number << 1) ^ np.uint64(number >> 63)
+        rest = np.uint64(number << 1) ^ np.uint64(number >> 63)
         size = 0
-        while left >= 0x80:
-            digits[row, size] = (left & np.uint64(0x7F)) | np.uint64(0x80)
-            left >>= np.uint64(7)
+        while rest >= 0x80:
+            digits[row, size] = (rest & np.uint64(0x7F)) | np.uint64(0x80)
+            rest >>= np.uint64(7)
             size += 1
-        digits[row, size] = left
+        digits[row, size] = rest
         sizes[row] = size + 1
 
 
@@ -34,13 +34,13 @@ def write_longs(numbers: Any, digits: Any, sizes: Any) -> None:
 def write_decimals(numbers: Any, digits: Any, sizes: Any) -> None:
     """Numbers that are not negative, in decimal, each in the first ``sizes`` bytes of its row of ``digits``."""
     for row in range(len(numbers)):
-        size, left = 1, numbers[row]
-        while left >= 10:
-            size, left = size + 1, left // 10
-        left = numbers[row]
+        size, rest = 1, numbers[row]
+        while rest >= 10:
+            size, rest = size + 1, rest // 10
+        rest = numbers[row]
         for place in range(size - 1, -1, -1):
-            digits[row, place] = 48 + left % 10
-            left //= 10
+            digits[row, place] = 48 + rest % 10
+            rest //= 10
         sizes[row] = size
 
 
@@ -53,13 +53,13 @@ def splice(data: Any, begins: Any, sizes: Any) -> Any:
         begins, sizes: [pieces, rows], of each piece.
     """
     pieces, rows = begins.shape
-    found = np.empty(sizes.sum(), dtype=np.uint8)
+    spliced = np.empty(sizes.sum(), dtype=np.uint8)
     # Numbers without a sign: one that could be negative might count from the end, and be looked at byte by byte.
     at = np.uint64(0)
     for row in range(rows):
         for piece in range(pieces):
             begin, size = np.uint64(begins[piece, row]), np.uint64(sizes[piece, row])
             for place in range(size):
-                found[at + place] = data[begin + place]
+                spliced[at + place] = data[begin + place]
             at += size
-    return found
+    return spliced
