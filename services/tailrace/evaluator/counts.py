@@ -32,8 +32,8 @@ class PerformanceCounts(MetricCounts):
         tallies, table, sums = Counter(self.tallies), Counter(self.table), dict(self.sums)
         tallies.update(other.tallies)
         table.update(other.table)
-        for name, found in other.sums.items():
-            sums[name] = sums[name].plus(found) if name in sums else found
+        for name, total in other.sums.items():
+            sums[name] = sums[name].plus(total) if name in sums else total
         if self.scores is None or other.scores is None:
             scores = self.scores or other.scores
         else:
@@ -48,9 +48,9 @@ class PerformanceCounts(MetricCounts):
             "tallies": {name: n for name, n in sorted(self.tallies.items()) if n},
             "table": [[*cell, n] for cell, n in sorted(self.table.items()) if n],
             "sums": {
-                name: [found.n, *_short(found.total), *_short(found.squares), found.beyond]
-                for name, found in sorted(self.sums.items())
-                if any(found)
+                name: [total.n, *_short(total.total), *_short(total.squares), total.beyond]
+                for name, total in sorted(self.sums.items())
+                if any(total)
             },
         }
         body = b""

@@ -43,7 +43,7 @@ class FieldReader:
         not have has no value.
 
         Args:
-            bad: is told what cannot be read, by position.
+            bad: gets what cannot be read, by position.
             array: the name of an array that is read as well.
 
         Raises:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records.record_types import ModelManifestRecord
 from tailrace.errors import Unavailable
-from tailrace.models.catalog import LEAP, Catalog
+from tailrace.models.catalog import LEAP, Catalog, Verify
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
 from tailrace.models.rollout_state.fold import SEQUENCE, RolloutState
@@ -24,7 +25,6 @@ class Opened(Protocol):
     def manifest(self) -> Manifest: ...
 
 
-Verify = Callable[[Mapping[str, Any]], object]
 OpenPackage = Callable[[Mapping[str, Any], ModelContract, int], Opened]
 
 
@@ -40,7 +40,7 @@ class PackageTrust:
         self._open = open_package
         self.catalog = Catalog(verify)
 
-    def take_in(self, record: Mapping[str, Any], known: Collection[int]) -> None:
+    def take_in(self, record: ModelManifestRecord, known: Collection[int]) -> None:
         """Takes the manifest of a new version in.
 
         Raises:
@@ -53,7 +53,7 @@ class PackageTrust:
         # What reads the control topics may have come no further than a stranger's manifest of the same version.
         self.catalog.apply(record)
 
-    def open(self, record: Mapping[str, Any], contract: ModelContract, newer_than: int) -> Manifest:
+    def open(self, record: ModelManifestRecord, contract: ModelContract, newer_than: int) -> Manifest:
         """The manifest of a package that passes.
 
         Raises:

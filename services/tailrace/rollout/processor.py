@@ -1,7 +1,7 @@
 """The rollout service's logic: commands, manifests, performance reports and alerts in; rollout steps and alerts out.
 
-The other control topics are inputs too, for one thing: a record that counts for nothing, there or here, is told people
-of, exactly once.
+The other control topics are inputs too, for one thing: of a record that counts for nothing, there or here, people
+get one alert.
 
 What has been decided is what stands on ``tailrace.rollouts``, and nothing else. A batch is decided only when
 every step that this group ever committed has been read back, so that each step follows the one before,
@@ -14,8 +14,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
+from tailrace.alerts.alert import source_record
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import (
     ALERTS,
@@ -28,18 +29,15 @@ from tailrace.contracts.records.lanes import (
     ROLLOUTS,
     TRAINING_RUNS,
 )
+from tailrace.contracts.records.record_types import CommandRecord, ModelManifestRecord, RolloutRecord
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.copies import Copies
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.kinds import KIND_OF_TOPIC
 from tailrace.contracts.state.records import ControlRecords
+from tailrace.models.catalog import Verify
 from tailrace.models.errors import PackageRefused
-from tailrace.models.rollout_state.fold import (
-    EVENT_TIME,
-    Rollouts,
-    RolloutState,
-    state_after,
-)
+from tailrace.models.rollout_state.fold import EVENT_TIME, Rollouts, RolloutState, state_after
 from tailrace.rollout.alerts import RolloutAlerts
 from tailrace.rollout.decide import (
     BY_ITSELF,
@@ -52,7 +50,7 @@ from tailrace.rollout.decide import (
 )
 from tailrace.rollout.draft import BatchDraft
 from tailrace.rollout.judge import Move, move, relies_on_fallbacks, rolled_back, tried
-from tailrace.rollout.package_trust import OpenPackage, PackageTrust, Verify, evidence_of
+from tailrace.rollout.package_trust import OpenPackage, PackageTrust, evidence_of
 from tailrace.rollout.paired_reports import PairedReports
 from tailrace.rollout.refusals import Refusals
 from tailrace.rollout.step_fields import folded_facts, step_fields
@@ -62,7 +60,7 @@ from tailrace.streaming.processor import Clock, Output
 from tailrace.streaming.records import Message, PausedPartition, RecordRef, TopicPartition
 from tailrace.telemetry.reasons import one_of
 
-TakenBack = Callable[[RolloutState, ModelContract, Mapping[str, Any]], Move | None]
+RollbackRule = Callable[[RolloutState, ModelContract, Any], Move | None]
 RefuseCommand = Callable[[Mapping[str, Any], Place], str | None]
 
 _INPUTS = frozenset(KIND_OF_TOPIC)
@@ -106,7 +104,7 @@ class RolloutProcessor:
         self._reports_from: int | None = None
         self._positions: dict[str, int] = {}
         self._refusals = Refusals()
-        self._holding: dict[TopicPartition, str] = {}
+        self._waiting_for: dict[TopicPartition, str] = {}
 
     # The seam to the loop ---
 
@@ -152,26 +150,26 @@ class RolloutProcessor:
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
         for partition in partitions:
-            self._holding.pop(partition, None)
+            self._waiting_for.pop(partition, None)
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         draft = BatchDraft(self._rollouts, self._reports, dict(self._positions), self._refusals.copy())
-        holds: dict[TopicPartition, PausedPartition] = {}
+        paused: dict[TopicPartition, PausedPartition] = {}
         for message in batch:
             partition = TopicPartition(message.topic(), message.partition())
-            if partition in holds:
+            if partition in paused:
                 continue
+            self._waiting_for.pop(partition, None)
             why = self._decide(message, draft)
             if why is not None:
-                holds[partition] = PausedPartition(message.offset(), why)
-        for message in batch:
-            self._holding.pop(TopicPartition(message.topic(), message.partition()), None)
-        self._holding.update({partition: hold.reason for partition, hold in holds.items()})
+                paused[partition] = PausedPartition(message.offset(), why)
+                self._waiting_for[partition] = why
         facts: dict[str, Any] = {"steps": max(self._steps, self._rollouts.steps + draft.steps)}
         facts |= {"refused": refused} if (refused := draft.refusals.facts()) else {}
-        output = Output(records=draft.records, paused=holds, metadata=json.dumps(facts))
+        output = Output(records=draft.records, paused=paused, metadata=json.dumps(facts))
         if any(message.topic() == PERFORMANCE_REPORTS for message in batch):
-            needed = min((each.needs() for each in (self._reports | draft.reports).values()), default=None)
+            reports = (self._reports | draft.reports).values()
+            needed = min((of_model.needs() for of_model in reports), default=None)
             output.metadata_of[_REPORTS] = json.dumps(facts if needed is None else facts | {"from": needed})
         output.on_committed = partial(self._apply, draft)
         return output
@@ -182,7 +180,7 @@ class RolloutProcessor:
         self._reports |= draft.reports
 
     def waiting(self) -> str | None:
-        return one_of(sorted(set(self._holding.values())))
+        return one_of(sorted(set(self._waiting_for.values())))
 
     # What happens ---
 
@@ -191,6 +189,7 @@ class RolloutProcessor:
         if self._rollouts.steps < self._steps:
             return f"{self._steps - self._rollouts.steps} committed rollout steps are yet to be read back"
         topic, source = message.topic(), RecordRef.of(message)
+        record: Any
         record, refusal = self._records.judge(message)
         if refusal is None and topic in _FIRST_COUNTS and self._copies.is_copy(message):
             refusal = f"it is a copy of {self._copies.note(message)}"
@@ -220,20 +219,21 @@ class RolloutProcessor:
         return None
 
     def _rolled_back(
-        self, judge: TakenBack, record: Mapping[str, Any], source: RecordRef, draft: BatchDraft
+        self, judge: RollbackRule, record: Mapping[str, Any], source: RecordRef, draft: BatchDraft
     ) -> None:
-        applied = self._contracts.current.get(record["model"])
+        model = record["model"]
+        applied = self._contracts.current.get(model)
         if applied is None:
             return
-        state = draft.state(record["model"])
-        found = judge(state, applied.contract, record)
-        if found is None:
+        state = draft.state(model)
+        way_back = judge(state, applied.contract, record)
+        if way_back is None:
             return
-        why = self._trust.untrusted(state, found.step)
+        why = self._trust.untrusted(state, way_back.step)
         if why is None:
-            self._write(found.step, source, BY_ITSELF, None, found.evidence, draft)
+            self._write(way_back.step, source, BY_ITSELF, None, way_back.evidence, draft)
         else:
-            draft.records.append(self._alerts.rollback_refused(record, state, found, why, source))
+            draft.records.append(self._alerts.rollback_refused(record, state, way_back, why, source))
 
     def _move(self, model: str, source: RecordRef, draft: BatchDraft) -> None:
         """Takes the steps that follow by themselves from what is known now."""
@@ -242,16 +242,16 @@ class RolloutProcessor:
             return
         while True:
             reports = draft.reports_so_far(model) or PairedReports()
-            found = move(draft.state(model), applied.contract, reports, self._trust.distrust(model))
-            if found is None:
+            following = move(draft.state(model), applied.contract, reports, self._trust.distrust(model))
+            if following is None:
                 break
-            self._write(found.step, source, BY_ITSELF, None, found.evidence, draft)
+            self._write(following.step, source, BY_ITSELF, None, following.evidence, draft)
         if model in draft.reports:
             draft.reports[model].forget(tried(draft.state(model)))
             now = draft.state(model).experiment
             draft.reports[model].rewards.keep(() if now is None else [arm.version for arm in now.arms])
 
-    def _published(self, record: Mapping[str, Any], message: Message, draft: BatchDraft) -> str | None:
+    def _published(self, record: ModelManifestRecord, message: Message, draft: BatchDraft) -> str | None:
         source, appended = RecordRef.of(message), message.timestamp()[1]
         model, version = record["model"], record["version"]
         known = draft.state(model).known
@@ -260,7 +260,7 @@ class RolloutProcessor:
         try:
             self._trust.take_in(record, known)
         except PackageRefused as refused:  # it counts for nothing: another may be published under its number
-            if draft.refusals.count(MANIFESTS, appended).is_told:
+            if draft.refusals.count(MANIFESTS, appended).has_alert:
                 draft.records.append(self._alerts.package_refused(record, refused, source, appended))
             return None
         applied = self._contracts.current.get(model)
@@ -272,7 +272,7 @@ class RolloutProcessor:
 
     def _let_in(
         self,
-        record: Mapping[str, Any],
+        record: ModelManifestRecord,
         contract: ModelContract,
         source: RecordRef,
         appended: int,
@@ -293,13 +293,13 @@ class RolloutProcessor:
             draft.sequences[model] = max(sequence, manifest.sequence)
         self._write(step, source, BY_ITSELF, None, evidence, draft)
 
-    def _command(self, command: Mapping[str, Any], message: Message, draft: BatchDraft) -> None:
-        if command["command"] == RETRAIN or draft.obeyed(command["command_id"]):
+    def _command(self, command: CommandRecord, message: Message, draft: BatchDraft) -> None:
+        if command["command"] == RETRAIN or draft.is_applied(command["command_id"]):
             return
         source = RecordRef.of(message)
         why = self._refuse_command(command, (source.topic, source.offset))
         if why is not None:
-            if draft.refusals.count(COMMANDS, message.timestamp()[1]).is_told:
+            if draft.refusals.count(COMMANDS, message.timestamp()[1]).has_alert:
                 draft.records.append(self._alerts.command_refused(command, why, source))
             return
         try:
@@ -332,14 +332,14 @@ class RolloutProcessor:
         reports = draft.reports_so_far(model)
         if reports is not None and reports.event_time is not None:
             evidence = evidence | {EVENT_TIME: str(reports.event_time)}
-        record = {
-            **step_fields(before, step),
+        cause = {
             "by": by,
             "command_id": command_id,
-            "source": source._asdict(),
+            "source": source_record(source),
             "contract_digest": applied.digest if applied else None,
             "evidence": evidence | folded_facts(draft.positions, source),
         }
+        record = cast(RolloutRecord, step_fields(before, step) | cause)
         draft.records.append(self._records.record("Rollout", record))
         after = draft.states[model] = state_after(before, record)
         draft.steps += 1

@@ -93,9 +93,9 @@ class Dataset:
         """SHA-256 (hex) of the rows, in order."""
         x, y = self._part(self.frame)
         columns = columns_of(x, inputs_of(list(x.columns), x, self.contract))
-        found = hashlib.sha256("\n".join(self.ids).encode())
-        found.update(data_digest(columns, target_of(y, self.contract)).encode())
-        return found.hexdigest()
+        digest = hashlib.sha256("\n".join(self.ids).encode())
+        digest.update(data_digest(columns, target_of(y, self.contract)).encode())
+        return digest.hexdigest()
 
     def _part(self, frame: pl.DataFrame) -> tuple[Any, Array]:
         return frame_of(frame, self.contract), frame[self.contract.target.name].to_numpy()

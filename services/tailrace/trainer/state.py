@@ -83,7 +83,7 @@ def _fold(known: ModelState, event: Event) -> ModelState:
                 return replace(known, resolved=known.resolved | {trigger.id})
             first = known.alerts.get(trigger.id)
             if first is not None and first.at <= trigger.at:
-                return known  # it lasts, and is told again
+                return known  # it lasts, and is sent again
             return replace(known, alerts={**known.alerts, trigger.id: trigger})
         case WindowJudged():
             at = (event.window_start, event.version, event.role, event.contract_digest, event.judged_at)

@@ -23,6 +23,7 @@ from tailrace.testing.evaluated_lane import (
     written,
 )
 from tailrace.windows.kinds import NO_TIME, Closed
+from tailrace.windows.subject import subject_text
 
 GOOD = Holdout(rows=500, metrics={"accuracy": 0.9, "auc": 0.9, "brier": 0.1})
 END = 10 * SECOND
@@ -605,7 +606,9 @@ def test_columns_and_the_plain_codec_read_the_same(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("tailrace.evaluator.fields.FieldReader._decoder", lambda *_: None)
     plain = lab.counted(lab.lane.outcomes, known)
     assert {k: c.to_bytes() for k, c in fast.items()} == {k: c.to_bytes() for k, c in plain.items()}
-    assert PerformanceSubject(1, "shadow", ARTIFACT, "", 4).to_text() in {subject for _, _, subject in fast}
+    assert subject_text(PerformanceSubject(1, "shadow", ARTIFACT, "", 4)) in {
+        subject for _, _, subject in fast
+    }
 
 
 def test_a_contract_that_has_not_come_this_way_is_looked_for() -> None:

@@ -20,13 +20,14 @@ from tailrace.models.predictions import Predictions
 from tailrace.statistics.metric import Estimate
 from tailrace.statistics.metrics import METRIC
 from tailrace.testing.evaluated_lane import BINARY, MULTICLASS, REGRESSION, EvaluatedLane
+from tailrace.windows.subject import subject_text
 
 LABS = {
     name: EvaluatedLane(text)
     for name, text in (("binary", BINARY), ("multi", MULTICLASS), ("number", REGRESSION))
 }
 KINDS = ["iris", "rose", "tulip"]
-WHOLE = PerformanceSubject(1, "champion", "a" * 64, "").to_text()
+WHOLE = subject_text(PerformanceSubject(1, "champion", "a" * 64, ""))
 
 
 def counts_of(lab: EvaluatedLane, rows: list[tuple[dict[str, Any], Any]]) -> PerformanceCounts:

@@ -17,9 +17,10 @@ from tailrace.evaluator.subject import PerformanceSubject
 from tailrace.statistics.metric import PairedGain
 from tailrace.statistics.metrics import METRIC
 from tailrace.testing.evaluated_lane import BINARY, REGRESSION, EvaluatedLane
+from tailrace.windows.subject import subject_text
 
 CREDIT, PRICE = EvaluatedLane(BINARY), EvaluatedLane(REGRESSION)
-PAIR = PerformanceSubject(2, "shadow", "a" * 64, "", 1).to_text()
+PAIR = subject_text(PerformanceSubject(2, "shadow", "a" * 64, "", 1))
 
 
 def said(score: float) -> dict[str, Any]:

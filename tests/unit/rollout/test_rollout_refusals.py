@@ -15,7 +15,7 @@ BAD = Record(lanes.CLOCKS, b"rubbish", b"credit")
 
 def told(refusals: Refusals, records: int, at: int = 0) -> list[int]:
     counts = [refusals.count(lanes.CLOCKS, at) for _ in range(records)]
-    return [count.records for count in counts if count.is_told]
+    return [count.records for count in counts if count.has_alert]
 
 
 def test_each_of_the_first_is_told_and_then_fewer_and_fewer() -> None:
