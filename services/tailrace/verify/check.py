@@ -92,11 +92,11 @@ class Stored(NamedTuple):
 
 def compare_rows(events: Offsets, rows: Offsets) -> Stored:
     """Compares a partition's events with the rows stored of it: one offset each."""
-    found, times = np.unique(rows, return_counts=True)
+    stored, times = np.unique(rows, return_counts=True)
     return Stored(
-        missing=np.setdiff1d(events, found, assume_unique=True),
-        doubled=found[times > 1],
-        unknown=np.setdiff1d(found, events, assume_unique=True),
+        missing=np.setdiff1d(events, stored, assume_unique=True),
+        doubled=stored[times > 1],
+        unknown=np.setdiff1d(stored, events, assume_unique=True),
     )
 
 
@@ -127,9 +127,7 @@ def differences(logged: Any, again: Any, path: str = "") -> list[str]:
         return [
             line
             for name in dict.fromkeys([*logged, *again])
-            for line in differences(
-                logged.get(name), again.get(name), f"{path}.{name}" if path else str(name)
-            )
+            for line in differences(logged.get(name), again.get(name), f"{path}.{name}".removeprefix("."))
         ]
     if isinstance(logged, list) and isinstance(again, list) and len(logged) == len(again):
         return [
