@@ -62,9 +62,8 @@ def count(
             if split is everywhere
             else split.codes(predictions.request.get(split.field), len(times))
         )
-        groups, group_at = np.unique(
-            np.where(codes < 0, -1, window_at * len(split.names) + codes), return_inverse=True
-        )
+        group_of_row = np.where(codes < 0, -1, window_at * len(split.names) + codes)
+        groups, group_at = np.unique(group_of_row, return_inverse=True)
         for group, counts in enumerate(_grouped(slots, group_at, late, len(groups), layout)):
             if groups[group] >= 0:
                 window, code = divmod(int(groups[group]), len(split.names))

@@ -53,9 +53,8 @@ def judge(
     """The report of a window. Everything in it follows from the arguments."""
     contract = window.applied.contract
     budget = contract.drift.false_alerts
-    alpha = false_alerts.level(
-        budget.at_most, budget.per_ms, contract.drift.window_ms, len(segment_names(contract))
-    )
+    segments = len(segment_names(contract))
+    alpha = false_alerts.level(budget.at_most, budget.per_ms, contract.drift.window_ms, segments)
     known = layout is not None and len(counts.slots) == layout.width
     tests = list(_tests(contract, counts.slots, layout)) if layout is not None and known else []
     p_values = [_p_value(tested) for tested in tests]

@@ -152,9 +152,8 @@ class _Schema:
         for name, kind in _TYPES.items():
             if fields[name]["type"] not in kind:
                 raise ValueError(f"its {name} is of another type")
-        self._request = [
-            field["name"] for field in fields[_REQUEST]["type"]["fields"] if field["name"] not in RESERVED
-        ]
+        requested = [field["name"] for field in fields[_REQUEST]["type"]["fields"]]
+        self._request = [name for name in requested if name not in RESERVED]
         wanted = [EVENT_TIME, *_OUTPUTS, *(f"{_REQUEST}.{name}" for name in self._request)]
         self._decoder = ColumnDecoder(schema, HEADER.size, read=wanted, pieces=_IDENTITY)
         self._identity_schema = fastavro.parse_schema(

@@ -22,8 +22,8 @@ from tailrace.drift.references import OpenReference, References
 from tailrace.errors import BadRecord
 from tailrace.models.catalog import Catalog, Verify
 from tailrace.streaming.records import Message
-from tailrace.streaming.watermark_records import EARLIEST_MS
 from tailrace.windows.kinds import Cell, Closed, ReadRows, Times, WindowVerdict
+from tailrace.windows.skew import ahead_of_append
 from tailrace.windows.subject import read_subject, subject_text
 
 log = logging.getLogger(__name__)
@@ -162,11 +162,5 @@ class DriftWindows:
         if applied is None or applied.model != whose.model or applied.contract.lane != lane:
             reason = f"no contract of {whose.model} on {lane} has the digest {whose.contract_digest}"
             return dict.fromkeys(range(len(predictions.at)), BadRecord("unknown-contract", reason))
-        # One time from the future would close every window, and make all that follows late.
-        latest = applied.contract.event_time.skew_ms + np.array(
-            [messages[at].timestamp()[1] for at in predictions.at.tolist()], dtype=np.int64
-        )
-        reason = "the event time is further ahead of the append time than the contract's skew"
-        times = predictions.event_times
-        ahead = np.flatnonzero((times > latest) | (times < EARLIEST_MS)).tolist()
-        return {row: BadRecord("event-time-ahead", reason, "event_time") for row in ahead}
+        own_messages = [messages[at] for at in predictions.at.tolist()]
+        return ahead_of_append(predictions.event_times, own_messages, applied.contract.event_time.skew_ms)

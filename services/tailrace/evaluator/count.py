@@ -79,9 +79,8 @@ def _counted_predictions(
         "fallbacks": rows.fallback,
         "slow": rows.slow,
     }
-    return groups.counted(
-        at, _Tallies({name: sign * flag[at].astype(np.int64) for name, flag in flags.items()})
-    )
+    tallies = {name: sign * flag[at].astype(np.int64) for name, flag in flags.items()}
+    return groups.counted(at, _Tallies(tallies))
 
 
 _Counter: TypeAlias = Callable[[Ints, Ints, int], list[PerformanceCounts]]

@@ -64,31 +64,27 @@ class PerformanceCounts(MetricCounts):
     def from_bytes(cls, data: bytes) -> PerformanceCounts:
         """Raises `BadRecord` where `to_bytes` writes no such bytes."""
         try:
-            return cls._from_bytes(data)
+            line, _, body = data.partition(b"\n")
+            head = json.loads(line)
+            scores = None
+            if "scores" in head:
+                shift, rows, width, kind = head["scores"]
+                if kind not in _KINDS or not (0 <= shift < 64 and 0 <= rows <= len(body) and 1 <= width <= 2):
+                    raise ValueError("no such scores")
+                keys = np.frombuffer(body, dtype="<i8", count=rows * width).astype(np.int64)
+                counts = np.frombuffer(body, dtype=kind, offset=8 * rows * width).astype(np.int64)
+                scores = ScoreCounts(keys.reshape(rows, width), counts.reshape(rows, 2), shift)
+            return cls(
+                tallies=Counter(head["tallies"]),
+                table=Counter({tuple(cell): n for *cell, n in head["table"]}),
+                sums={
+                    name: Sum(n, total << _shift(up), squares << _shift(more), beyond)
+                    for name, (n, total, up, squares, more, beyond) in head["sums"].items()
+                },
+                scores=scores,
+            )
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             raise BadRecord("corrupt", f"counts that cannot be read: {error!r}", "cells.counts") from error
-
-    @classmethod
-    def _from_bytes(cls, data: bytes) -> PerformanceCounts:
-        line, _, body = data.partition(b"\n")
-        head = json.loads(line)
-        scores = None
-        if "scores" in head:
-            shift, rows, width, kind = head["scores"]
-            if kind not in _KINDS or not (0 <= shift < 64 and 0 <= rows <= len(body) and 1 <= width <= 2):
-                raise ValueError("no such scores")
-            keys = np.frombuffer(body, dtype="<i8", count=rows * width).astype(np.int64)
-            counts = np.frombuffer(body, dtype=kind, offset=8 * rows * width).astype(np.int64)
-            scores = ScoreCounts(keys.reshape(rows, width), counts.reshape(rows, 2), shift)
-        return cls(
-            tallies=Counter(head["tallies"]),
-            table=Counter({tuple(cell): n for *cell, n in head["table"]}),
-            sums={
-                name: Sum(n, total << _shift(up), squares << _shift(more), beyond)
-                for name, (n, total, up, squares, more, beyond) in head["sums"].items()
-            },
-            scores=scores,
-        )
 
 
 def _short(units: int) -> tuple[int, int]:

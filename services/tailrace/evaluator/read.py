@@ -26,7 +26,7 @@ from tailrace.evaluator.types import wrong_types
 from tailrace.models.rollout_state.fold import CHAMPIONS_ARM
 from tailrace.statistics.result import Floats, Ints
 from tailrace.streaming.records import Message
-from tailrace.streaming.watermark_records import EARLIEST_MS
+from tailrace.windows.skew import ahead_of_append
 
 ANSWER = ("score", "predicted_class", "value", "action")
 IDENTITY = ("event_time", "version", "artifact_digest", "contract_digest", "role", "arm")
@@ -101,7 +101,8 @@ class EventReader:
                 if plan.contract.task == "multiclass":
                     part = self._with_probabilities(part, values, prefix, bad)
                 part_messages = [messages[at] for at in part.at.tolist()]
-                ahead = _ahead(plan, part.fields[f"{prefix}event_time"], part_messages)
+                event_times = integers(part.fields[f"{prefix}event_time"])
+                ahead = ahead_of_append(event_times, part_messages, plan.contract.event_time.skew_ms)
                 part = part.without(ahead | (_wrong_labels(plan, part.fields) if outcomes else {}), bad)
                 predicted = _predicted(plan, part.at, _within(part.fields, prefix))
                 times[predicted.at] = predicted.event_times
@@ -142,16 +143,6 @@ class _Rows(NamedTuple):
             rows = np.flatnonzero(digests.codes == code)
             if len(rows):
                 yield digest, self.take(rows)
-
-
-def _ahead(plan: EvaluationPlan, column: Column, messages: Sequence[Message]) -> dict[int, BadRecord]:
-    """One time from the future would close every window, and make all that follows late; and there is a first year."""
-    latest = np.array([message.timestamp()[1] for message in messages], dtype=np.int64)
-    latest += plan.contract.event_time.skew_ms
-    times = integers(column)
-    reason = "the event time is further ahead of the append time than the contract's skew"
-    rows = np.flatnonzero((times < EARLIEST_MS) | (times > latest))
-    return dict.fromkeys(rows.tolist(), BadRecord("event-time-ahead", reason, "event_time"))
 
 
 def _wrong_labels(plan: EvaluationPlan, fields: Fields) -> dict[int, BadRecord]:

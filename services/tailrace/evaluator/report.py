@@ -177,9 +177,7 @@ def _verdict(contract: ModelContract, record: PerformanceReportRecord) -> tuple[
         return "drop", fallen
     if all(metric["drop"] is None for metric in watched):
         no_holdout, no_value = "the package has no holdout value", "not defined on these outcomes"
-        whys = [
-            (metric["metric"], no_holdout if metric["holdout"] is None else no_value) for metric in watched
-        ]
+        whys = [(m["metric"], no_holdout if m["holdout"] is None else no_value) for m in watched]
         return "undefined", [f"{name}: {why}" for name, why in whys]
     return "ok", []
 

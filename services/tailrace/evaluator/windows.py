@@ -103,12 +103,11 @@ class PerformanceWindows:
                 counted = count_predictions(of.plan, of.predicted, before[of.predicted.at])
             else:
                 counted = count_outcomes(of.plan, of.outcomes)
+            applied = of.plan.applied
             for start, age, subject, counts in counted:
                 stream = _SHADOW_PREDICTIONS if subject.role == "shadow" else _PREDICTIONS
-                cell = Cell(
-                    stream, of.plan.applied.digest, start, age, subject_text(subject), counts.to_bytes()
-                )
-                cells.append((of.plan.applied.model, cell))
+                cell = Cell(stream, applied.digest, start, age, subject_text(subject), counts.to_bytes())
+                cells.append((applied.model, cell))
         return cells
 
     def length_ms(self, contract: AppliedContract) -> int:

@@ -49,18 +49,18 @@ def register(state: RolloutState, version: int) -> RolloutStep:
     if state.champion is None and not state.frozen:
         return first_champion(state, version)
     candidates = (*state.candidates, version)
-    return next_step(state, "candidate", version, "it passed its checks", candidates=candidates)
+    return new_step(state, "candidate", version, "it passed its checks", candidates=candidates)
 
 
 def first_champion(state: RolloutState, version: int) -> RolloutStep:
     """A version answers where none did."""
     reason = "the first version of its model to pass its checks"
-    return next_step(_taken_out(state, version), "first-champion", version, reason, champion=version)
+    return new_step(_taken_out(state, version), "first-champion", version, reason, champion=version)
 
 
 def refuse(state: RolloutState, version: int, why: str) -> RolloutStep:
     """A published version did not pass its checks."""
-    return next_step(state, "reject", version, why, rejected=(*state.rejected, version))
+    return new_step(state, "reject", version, why, rejected=(*state.rejected, version))
 
 
 def promote(state: RolloutState, version: int, reason: str) -> RolloutStep:
@@ -71,7 +71,7 @@ def promote(state: RolloutState, version: int, reason: str) -> RolloutStep:
     former = () if state.champion is None else (state.champion,)
     shadow = (*(v for v in state.shadow if v != version), *former)
     changes = {"champion": version, "previous": state.champion, "shadow": shadow, "canary": None}
-    return next_step(_taken_out(state, version), "promote", version, reason, **changes)
+    return new_step(_taken_out(state, version), "promote", version, reason, **changes)
 
 
 def canary(state: RolloutState, version: int, share: float, reason: str) -> RolloutStep:
@@ -81,7 +81,7 @@ def canary(state: RolloutState, version: int, share: float, reason: str) -> Roll
         now = CanaryState(version, max(share, before.share), before.salt, before.step + 1)
     else:
         now = CanaryState(version, share, _salt(state, version), 1)
-    return next_step(state, "canary", version, reason, canary=now)
+    return new_step(state, "canary", version, reason, canary=now)
 
 
 def back(state: RolloutState, reason: str) -> RolloutStep:
@@ -91,14 +91,14 @@ def back(state: RolloutState, reason: str) -> RolloutStep:
     assert state.champion is not None
     rolled_back, previous = (*state.rolled_back, state.champion), state.previous
     changes = {"champion": previous, "previous": None, "rolled_back": rolled_back}
-    return next_step(_taken_out(state, previous), "rollback", previous, reason, **changes)
+    return new_step(_taken_out(state, previous), "rollback", previous, reason, **changes)
 
 
 def into_shadow(state: RolloutState, version: int, reason: str) -> RolloutStep:
     """A version scores the requests that the champion answers."""
     taken_out = _taken_out(state, version)
     shadow = (*taken_out.shadow, version)
-    return next_step(taken_out, "shadow", version, reason, shadow=shadow, previous=state.previous)
+    return new_step(taken_out, "shadow", version, reason, shadow=shadow, previous=state.previous)
 
 
 def reject(state: RolloutState, version: int, reason: str) -> RolloutStep:
@@ -106,13 +106,13 @@ def reject(state: RolloutState, version: int, reason: str) -> RolloutStep:
     if state.experiment is not None and version in state.experiment.versions:
         state = _without_experiment(state)
     taken_out = _taken_out(state, version)
-    return next_step(taken_out, "reject", version, reason, rejected=(*taken_out.rejected, version))
+    return new_step(taken_out, "reject", version, reason, rejected=(*taken_out.rejected, version))
 
 
 def retire(state: RolloutState, version: int, reason: str) -> RolloutStep:
     """A version that answered once is kept warm no longer."""
     taken_out = _taken_out(state, version)
-    return next_step(taken_out, "retire", version, reason, retired=(*taken_out.retired, version))
+    return new_step(taken_out, "retire", version, reason, retired=(*taken_out.retired, version))
 
 
 def begin_experiment(
@@ -128,18 +128,18 @@ def begin_experiment(
     named = zip(ARM_NAMES, (state.champion, *versions), in_units([1.0] * (1 + len(versions))), strict=False)
     arms = tuple(Arm(name, version, probability) for name, version, probability in named)
     now = ExperimentState(assign, share, _salt(state, EXPERIMENT), arms)
-    return next_step(begun, EXPERIMENT, None, reason, experiment=now)
+    return new_step(begun, EXPERIMENT, None, reason, experiment=now)
 
 
 def change_arms(state: RolloutState, arms: tuple[Arm, ...], reason: str) -> RolloutStep:
     """An experiment goes on with other probabilities."""
     assert state.experiment is not None
-    return next_step(state, "arms", None, reason, experiment=replace(state.experiment, arms=arms))
+    return new_step(state, "arms", None, reason, experiment=replace(state.experiment, arms=arms))
 
 
 def end_experiment(state: RolloutState, reason: str) -> RolloutStep:
     """The champion answers everything again."""
-    return next_step(_without_experiment(state), "end-experiment", None, reason)
+    return new_step(_without_experiment(state), "end-experiment", None, reason)
 
 
 def apply_command(state: RolloutState, command: CommandRecord, contract: ModelContract | None) -> RolloutStep:
@@ -248,7 +248,7 @@ def _prune(state: RolloutState, version: int | None, reason: str) -> RolloutStep
         raise CommandRefused(f"version {number} is in use: only what is of the past can be removed")
     if number in state.pruned:
         raise CommandRefused(f"the package of version {number} was removed already")
-    return next_step(state, PRUNE, number, reason)
+    return new_step(state, PRUNE, number, reason)
 
 
 def _switch(name: str, field: str, value: bool, already: str) -> Callable[..., RolloutStep]:
@@ -257,7 +257,7 @@ def _switch(name: str, field: str, value: bool, already: str) -> Callable[..., R
             raise CommandRefused(f"{name} concerns the whole model: leave version {version} out")
         if getattr(state, field) == value:
             raise CommandRefused(f"{state.model} is {already} already")
-        return next_step(state, name, None, reason, **{field: value})
+        return new_step(state, name, None, reason, **{field: value})
 
     return step
 
@@ -285,9 +285,7 @@ def newly_serving(before: RolloutState, step: RolloutStep) -> frozenset[int]:
     return frozenset(version for version in named if version is not None) | after.answering - before.answering
 
 
-def next_step(
-    state: RolloutState, name: str, version: int | None, reason: str, **changes: Any
-) -> RolloutStep:
+def new_step(state: RolloutState, name: str, version: int | None, reason: str, **changes: Any) -> RolloutStep:
     """The lists of the state changed, under the next revision. What follows from the steps themselves is the
     fold's (see ``state_after``).
     """

@@ -20,7 +20,7 @@ from tailrace.rollout.decide import (
     change_arms,
     first_champion,
     into_shadow,
-    next_step,
+    new_step,
     promote,
     reject,
     retire,
@@ -77,9 +77,11 @@ def move(
         return _experiment_move(state, state.experiment, contract, reports)
     if state.canary is not None:  # others wait until it is over
         return _canary_move(state, state.canary, contract, reports, distrust)
+    if state.champion is None:
+        return None
     plan = contract.rollout.canary
     approval = state.frozen or (contract.approvals.promote is not None and plan is None)
-    for version in on_trial(state) if state.champion is not None else ():
+    for version in on_trial(state):
         if approval and version in state.waiting:
             continue
         verdict = judge(contract, reports, version, state.champion)
@@ -190,15 +192,12 @@ def judge_canary(
     return Verdict(True, reason, evidence)
 
 
-def judge(
-    contract: ModelContract, reports: PairedReports, version: int, champion: int | None
-) -> Verdict | None:
+def judge(contract: ModelContract, reports: PairedReports, version: int, champion: int) -> Verdict | None:
     """Whether a version in shadow may take the champion's place; None while too little is known.
 
     It may where its gain in the metric of ``gates.beat_champion`` is more than the margin with its whole interval,
     and where on no slice of ``gates.not_worse_on`` it is worse than tolerated with its whole interval.
     """
-    assert champion is not None
     gate, needed = contract.gates.beat_champion, contract.rollout.shadow.outcomes
     assert gate.metric is not None
     trial = reports.of_trial(version, champion)
@@ -332,7 +331,7 @@ def _waits_for(state: RolloutState, version: int, approval: bool, distrust: Dist
 
 
 def _wait(state: RolloutState, version: int, verdict: Verdict, why: str) -> RolloutStep:
-    return next_step(state, "wait", version, f"{verdict.reason}; {why}")
+    return new_step(state, "wait", version, f"{verdict.reason}; {why}")
 
 
 def _worse(

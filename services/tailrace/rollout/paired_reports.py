@@ -7,7 +7,7 @@ time has come. The fold of a stretch of the topic that begins at ``needs`` is th
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from tailrace.contracts.records.record_types import PairedMetricRecord, PerformanceReportRecord
@@ -106,13 +106,8 @@ class PairedReports:
         self.answered = {w: report for w, report in self.answered.items() if w.version not in versions}
 
     def copy(self) -> PairedReports:
-        return PairedReports(
-            dict(self.windows),
-            self.event_time,
-            self.event_time_offset,
-            dict(self.answered),
-            self.rewards.copy(),
-        )
+        windows, answered, rewards = dict(self.windows), dict(self.answered), self.rewards.copy()
+        return replace(self, windows=windows, answered=answered, rewards=rewards)
 
     def needs(self) -> int:
         """The first offset from which this can be folded again, once something was."""

@@ -83,19 +83,20 @@ class Dataset:
     @cached_property
     def held_rows(self) -> LabelledRows:
         """The rows held back, as models are given them."""
-        x, y = self.held
-        return LabelledRows(
-            columns_of(x, inputs_of(list(x.columns), x, self.contract)), target_of(y, self.contract)
-        )
+        return self._rows(self.held_frame)
 
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the rows, in order."""
-        x, y = self._part(self.frame)
-        columns = columns_of(x, inputs_of(list(x.columns), x, self.contract))
+        rows = self._rows(self.frame)
         digest = hashlib.sha256("\n".join(self.ids).encode())
-        digest.update(data_digest(columns, target_of(y, self.contract)).encode())
+        digest.update(data_digest(rows.columns, rows.truth).encode())
         return digest.hexdigest()
+
+    def _rows(self, frame: pl.DataFrame) -> LabelledRows:
+        x, y = self._part(frame)
+        columns = columns_of(x, inputs_of(list(x.columns), x, self.contract))
+        return LabelledRows(columns, target_of(y, self.contract))
 
     def _part(self, frame: pl.DataFrame) -> tuple[Any, Array]:
         return frame_of(frame, self.contract), frame[self.contract.target.name].to_numpy()

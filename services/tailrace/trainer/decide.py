@@ -62,9 +62,8 @@ def expecting(state: State) -> bool:
 
 def _due(state: State, model: str) -> Iterator[Action]:
     known = state.of(model)
-    yield from (
-        StartRun(run) for run in sorted(known.runs.values(), key=lambda run: run.cut) if run.state not in ENDS
-    )
+    by_cut = sorted(known.runs.values(), key=lambda run: run.cut)
+    yield from (StartRun(run) for run in by_cut if run.state not in ENDS)
     if known.contract is None:
         return
     commanded = {t.id for run in known.runs.values() for t in run.triggers}

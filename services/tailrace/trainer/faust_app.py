@@ -135,9 +135,8 @@ def make_app(
         async for event in stream.events():
             read = event.message
             headers = [(name, value) for name, value in read.headers or ()]
-            await on_message(
-                PlainMessage(read.topic, read.partition, read.offset, read.value, read.key, headers)
-            )
+            place = read.topic, read.partition, read.offset
+            await on_message(PlainMessage(*place, read.value, read.key, headers))
 
     app.agent(channel)(fold)
     return app

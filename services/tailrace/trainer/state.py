@@ -65,13 +65,9 @@ def fold(state: State, event: Event) -> State:
     """The state after something that happened."""
     if isinstance(event, CommandAnswered):
         return replace(state, answered=state.answered | {event.command_id})
-    model = event.contract.model if isinstance(event, Applied) else _model_of(event)
-    after = _fold(state.of(model), event)
-    return replace(state, models={**state.models, model: after})
-
-
-def _model_of(event: Any) -> str:
-    return event.run.model if isinstance(event, RunStep) else str(event.model)
+    about: Any = event.contract if isinstance(event, Applied) else event
+    model: str = event.run.model if isinstance(event, RunStep) else about.model
+    return replace(state, models={**state.models, model: _fold(state.of(model), event)})
 
 
 def _fold(known: ModelState, event: Event) -> ModelState:

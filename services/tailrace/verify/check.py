@@ -114,11 +114,9 @@ class AccountProblem:
         return f"{self.check}: {self.topic}/{self.partition}/{self.offset}: {self.detail}"
 
 
-def problems_at(
-    check: str, partition: TopicPartition, offsets: Offsets, detail: str
-) -> Iterator[AccountProblem]:
+def problems_at(check: str, at: TopicPartition, offsets: Offsets, detail: str) -> Iterator[AccountProblem]:
     """One problem for each offset."""
-    return (AccountProblem(check, *partition, int(offset), detail) for offset in offsets)
+    return (AccountProblem(check, *at, int(offset), detail) for offset in offsets)
 
 
 def differences(logged: Any, again: Any, path: str = "") -> list[str]:

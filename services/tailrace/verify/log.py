@@ -72,9 +72,7 @@ class Log:
                     moved = time.monotonic()
                 elif time.monotonic() - moved > _STALL_S:
                     shown = ", ".join(f"{p.topic}/{p.partition}" for p in sorted(behind)[:5])
-                    raise TailraceError(
-                        f"no end of {shown} for {_STALL_S:.0f} s: is a transaction left open?"
-                    )
+                    raise TailraceError(f"no end of {shown} for {_STALL_S:g} s: is a transaction left open?")
                 for message in batch:
                     partition = TopicPartition(message.topic(), message.partition())
                     if partition not in behind or (position := _position(message)) is None:

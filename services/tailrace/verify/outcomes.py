@@ -229,9 +229,8 @@ class LaneOutcomes:
                 prediction = self._codec.decode(messages[logged].value()).record
                 nested = self._codec.decode(messages[at].value()).record["prediction"]
             except BadRecord as bad:
-                yield AccountProblem(
-                    "outcome-differs", *at, f"it or prediction {logged} cannot be read: {bad}"
-                )
+                detail = f"it or prediction {logged} cannot be read: {bad}"
+                yield AccountProblem("outcome-differs", *at, detail)
                 return
             for difference in differences(prediction, nested)[:1]:
                 detail = f"prediction {logged} is otherwise there: {difference}"

@@ -237,10 +237,8 @@ class Rescorer:
             yield Rescored(message, head, again, "" if again else nothing)
 
     def _by_source(self, records: Sequence[Record]) -> dict[tuple[str, RecordRef, int], Record]:
-        heads = [(record, self._heads.read(record.value)) for record in records]
-        return {
-            (record.topic, RecordRef(**head["source"]), head["version"]): record for record, head in heads
-        }
+        read = [(record, self._heads.read(record.value)) for record in records]
+        return {(record.topic, RecordRef(**head["source"]), head["version"]): record for record, head in read}
 
     def _processor(self, named: _Named) -> ScoringProcessor:
         """The scorer's processor as of then; those used last are kept."""

@@ -98,9 +98,8 @@ class Verification:
         # Ends are taken of what is derived first, so that whatever it names is within what is read.
         bounds = [self._bounds(Lane(name)) for name in names]
         control = ControlFacts(self._records, known_to(self._home), models, self._report)
-        reader.read(
-            {p: r for topics in READ_IN_ORDER for p, r in self._log.retained(topics).items()}, control.take
-        )
+        retained = {p: r for topics in READ_IN_ORDER for p, r in self._log.retained(topics).items()}
+        reader.read(retained, control.take)
         for lane in bounds:
             self._settle(lane, reader, control)
         self._report.report_problems(control.decisions.problems())
