@@ -106,18 +106,18 @@ class EvaluatedScenario(JoinerScenario):
                 made[about] -= 1
             else:
                 known[about][outcome["state"]] += 1
-        found = {}
+        latest = {}
         for report in (CODEC.decode("PerformanceReport", value) for value in reports):
             if report["age"] == horizon and report["against"] is None and not report["segment"]:
                 about = report["window_start"], report["role"], report["version"], report["contract_digest"]
-                assert about not in found
-                found[about] = (
+                assert about not in latest
+                latest[about] = (
                     report["predictions"],
                     report["labelled"],
                     report["assumed"],
                     report["unlabelled"],
                 )
-        assert found == {
+        assert latest == {
             about: (
                 n,
                 known[about]["labelled"] + known[about]["assumed"],

@@ -111,14 +111,14 @@ def test_over_many_salts_the_estimates_scatter_as_they_should(
     world: dict[str, Floats], keys: list[bytes]
 ) -> None:
     rows, share, truth = 5_000, 0.1, world["worth-2"][:5_000]
-    some = keys[:rows]
-    found = []
+    own = keys[:rows]
+    estimates = []
     for number in range(100):
-        ways = route(serving(share, f"salt {number}"), some)
+        ways = route(serving(share, f"salt {number}"), own)
         (canary,) = (way for way in ways if way.role == "canary")
-        found.append(truth[canary.rows].sum() / share / rows)
+        estimates.append(truth[canary.rows].sum() / share / rows)
     spread = math.sqrt((truth**2).sum() * (1 - share) / share) / rows  # exact, for independent choices
-    z = (np.array(found) - truth.mean()) / spread
+    z = (np.array(estimates) - truth.mean()) / spread
     assert abs(z.mean()) < 4 / math.sqrt(100)
     assert 0.75 < z.std() < 1.3
 
@@ -148,9 +148,9 @@ def test_what_letting_refusals_through_is_worth_comes_out_right(
     arm = np.empty(REQUESTS)
     for way in route(serving(0.3, "s"), keys):
         score = world[f"score-{way.version.number}"][way.rows]
-        said: Any = Predictions(np.column_stack([1 - score, score]), score, None, ("false", "true"))
-        choices = policy.choose({}, said, len(score))
-        explored = exploration.turn(choices, said, "t", partitions[way.rows], offsets[way.rows])
+        predictions: Any = Predictions(np.column_stack([1 - score, score]), score, None, ("false", "true"))
+        choices = policy.choose({}, predictions, len(score))
+        explored = exploration.turn(choices, predictions, "t", partitions[way.rows], offsets[way.rows])
         actions = np.array([option.action for option in explored.options], dtype=object)
         action[way.rows] = actions[explored.choices]
         propensity[way.rows] = np.array(explored.propensities)[explored.choices]
@@ -215,24 +215,24 @@ def played(assign: str, keys: Sequence[bytes], worth: Floats, windows: int, salt
             continue
         for version, rewards in closed.items():
             reports.apply(earned(version, half // 2, np.concatenate(rewards).tolist()), half)
-        found = move(state, contract, reports, lambda _version: None)
-        state = state if found is None else found.step.state
+        following = move(state, contract, reports, lambda _version: None)
+        state = state if following is None else following.step.state
 
 
 def weighed(answers: Sequence[Answered], worth: Floats, version: int) -> Floats:
     """By request its worth under the version over the probability that an arm had it, where that arm answered; over the
     share of the keys that took part at all, those that did not are left out.
     """
-    found = np.zeros(len(worth))
+    totals = np.zeros(len(worth))
     taking_part = np.ones(len(worth), dtype=np.bool_)
-    for some in answers:
-        for way in some.ways:
-            rows = some.at[way.rows]
+    for batch in answers:
+        for way in batch.ways:
+            rows = batch.at[way.rows]
             if way.role != "arm":
                 taking_part[rows] = False
             elif way.version.number == version:
-                found[rows] = worth[rows, version - 1] * some.experiment.share / way.propensity
-    return found[taking_part]
+                totals[rows] = worth[rows, version - 1] * batch.experiment.share / way.propensity
+    return totals[taking_part]
 
 
 def changing_worth(requests: int, seed: int) -> Floats:
@@ -247,17 +247,17 @@ def changing_worth(requests: int, seed: int) -> Floats:
 def test_arms_are_worth_what_they_are_whatever_the_bandit_does(keys: list[bytes], assign: str) -> None:
     worth = changing_worth(REQUESTS, 11)
     answers = list(played(assign, keys, worth, 20, "a million"))
-    revisions = {some.experiment.arms for some in answers}
+    revisions = {batch.experiment.arms for batch in answers}
     assert len(revisions) == 1 if assign == "fixed" else len(revisions) > 2
     share = 0.8
-    for some in answers:
-        rows = np.concatenate([way.rows for way in some.ways])
-        assert np.array_equal(np.sort(rows), np.arange(len(some.at)))
-        assert sum(way.propensity for way in some.ways) == pytest.approx(1.0)
-        for way in some.ways:
+    for batch in answers:
+        rows = np.concatenate([way.rows for way in batch.ways])
+        assert np.array_equal(np.sort(rows), np.arange(len(batch.at)))
+        assert sum(way.propensity for way in batch.ways) == pytest.approx(1.0)
+        for way in batch.ways:
             chance = way.propensity
-            assert abs(len(way.rows) - len(some.at) * chance) < 5 * math.sqrt(
-                len(some.at) * chance * (1 - chance)
+            assert abs(len(way.rows) - len(batch.at) * chance) < 5 * math.sqrt(
+                len(batch.at) * chance * (1 - chance)
             )
             if way.role == "arm" and assign != "fixed":
                 assert chance >= share * 0.15 / ARMS - 1e-5
@@ -277,17 +277,17 @@ def test_arms_are_worth_what_they_are_whatever_the_bandit_does(keys: list[bytes]
 def test_over_many_experiments_estimates_scatter_as_they_should_and_intervals_hold_the_truth(
     keys: list[bytes],
 ) -> None:
-    requests, found, plain = 3_000, [], []
+    requests, estimates, plain = 3_000, [], []
     for number in range(150):
         worth = changing_worth(requests, number)
         answers = list(played("thompson", keys[:requests], worth, 6, f"experiment {number}"))
         for version in range(1, ARMS + 1):
             each = weighed(answers, worth, version)
             error = each.std(ddof=1) / math.sqrt(len(each))
-            found.append((each.mean() - worth[:, version - 1].mean()) / error)
+            estimates.append((each.mean() - worth[:, version - 1].mean()) / error)
         mine = [worth[a.at[w.rows], 2] for a in answers for w in a.ways if w.arm == "c"]
         plain.append(np.concatenate(mine).mean() - worth[:, 2].mean())
-    z = np.array(found)
+    z = np.array(estimates)
     assert abs(z.mean()) < 4 / math.sqrt(len(z) / ARMS)
     assert 0.8 < z.std() < 1.2
     covered = (abs(z) < 1.96).mean()
@@ -298,15 +298,15 @@ def test_over_many_experiments_estimates_scatter_as_they_should_and_intervals_ho
 
 
 def test_a_key_keeps_its_arm_for_as_long_as_shares_do(keys: list[bytes]) -> None:
-    some = keys[:20_000]
-    stream = some * 6
+    own = keys[:20_000]
+    stream = own * 6
     worth = changing_worth(len(stream), 3)
     for assign, stays in (("fixed", True), ("thompson", False)):
         of_key: dict[tuple[Any, int], set[str]] = {}
         for each in played(assign, stream, worth, 6, "sticky"):
             for way in each.ways:
                 for at in each.at[way.rows].tolist():
-                    of_key.setdefault((each.experiment, at % len(some)), set()).add(way.arm or "")
+                    of_key.setdefault((each.experiment, at % len(own)), set()).add(way.arm or "")
         assert all(len(arms) == 1 for arms in of_key.values())
         over_all: dict[int, set[str]] = {}
         for (_, key), arms in of_key.items():
@@ -325,15 +325,17 @@ def test_under_a_bandit_and_exploration_both_propensities_together_give_the_trut
     scores = np.column_stack([world["score-1"], world["score-2"], 1 - world["score-1"]])
     approved, total = world["approved"], dict.fromkeys(range(1, ARMS + 1), 0.0)
     weights = {version: np.zeros(REQUESTS) for version in total}
-    for some in played("thompson", keys, np.where(scores < 0.3, approved[:, None], 0.0), 10, "both"):
-        for way in some.ways:
+    for batch in played("thompson", keys, np.where(scores < 0.3, approved[:, None], 0.0), 10, "both"):
+        for way in batch.ways:
             if way.role != "arm":
                 continue
-            rows = some.at[way.rows]
+            rows = batch.at[way.rows]
             score = scores[rows, way.version.number - 1]
-            said: Any = Predictions(np.column_stack([1 - score, score]), score, None, ("false", "true"))
-            choices = policy.choose({}, said, len(score))
-            explored = exploration.turn(choices, said, "t", rows % 6, rows // 6)
+            predictions: Any = Predictions(
+                np.column_stack([1 - score, score]), score, None, ("false", "true")
+            )
+            choices = policy.choose({}, predictions, len(score))
+            explored = exploration.turn(choices, predictions, "t", rows % 6, rows // 6)
             action = np.array([option.action for option in explored.options], dtype=object)[explored.choices]
             chance = way.propensity * np.array(explored.propensities)[explored.choices]
             # Approved outright, or let through: of the latter each stands for all that could have been.

@@ -97,15 +97,15 @@ class Decisions:
     def problems(self) -> Iterator[AccountProblem]:
         """What can only be told once everything has been read."""
         for at, record in self._steps:
-            named = {record["champion"], record["version"], *record["shadow"], *record["candidates"]} - {None}
-            for version in sorted(named):
+            named = {record["champion"], record["version"], *record["shadow"], *record["candidates"]}
+            for version in sorted(version for version in named if version is not None):
                 if (record["model"], version) not in self.versions:
                     detail = (
                         f"revision {record['revision']} names version {version}, which was never published"
                     )
                     yield AccountProblem("rollout-unpublished", *at, detail)
-        for at, record, what in self._about:
-            yield from self._grounded(at, record, what)
+        for at, report, what in self._about:
+            yield from self._grounded(at, report, what)
         for run, steps in self._runs.items():
             yield from self._run(run, steps)
 

@@ -226,13 +226,13 @@ class LaneOutcomes:
         messages = self._fetch([at, logged])
         if at in messages and logged in messages:
             try:
-                prediction = self._codec.decode(messages[logged].value()).record
+                answer = self._codec.decode(messages[logged].value()).record
                 nested = self._codec.decode(messages[at].value()).record["prediction"]
             except BadRecord as bad:
                 detail = f"it or prediction {logged} cannot be read: {bad}"
                 yield AccountProblem("outcome-differs", *at, detail)
                 return
-            for difference in differences(prediction, nested)[:1]:
+            for difference in differences(answer, nested)[:1]:
                 detail = f"prediction {logged} is otherwise there: {difference}"
                 yield AccountProblem("outcome-differs", *at, detail)
 

@@ -52,8 +52,8 @@ class StoredRows:
                 if topic in topics:
                     one, other = digests[Partition(topic, partition)], Digest(*map(int, digest))
                     # A sum of distinct counts: a row in two tables of one topic is a row too many as well.
-                    sums = (mine + theirs for mine, theirs in zip(one[:3], other[:3], strict=True))
-                    digests[Partition(topic, partition)] = Digest(*sums, one.xor ^ other.xor)
+                    rows, distinct, total = (a + b for a, b in zip(one[:3], other[:3], strict=True))
+                    digests[Partition(topic, partition)] = Digest(rows, distinct, total, one.xor ^ other.xor)
         return dict(digests)
 
     def offsets(self, partition: Partition, within: OffsetRange) -> Offsets:

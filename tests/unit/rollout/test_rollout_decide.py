@@ -37,19 +37,19 @@ def folded(before: RolloutState, step: RolloutStep, by: str | None = None, **evi
     for name in ("canary", "experiment"):
         now = getattr(step.state, name)
         facts[name] = None if now is None else asdict(now)
-    found = state_after(
+    state = state_after(
         before, facts | {"step": step.name, "version": step.version, "command_id": by, "evidence": evidence}
     )
-    assert found.revision == before.revision + 1
+    assert state.revision == before.revision + 1
     # The step knows all but what follows from the history of steps.
     assert (
         replace(
             step.state,
-            **{name: getattr(found, name) for name in DERIVED},
+            **{name: getattr(state, name) for name in DERIVED},
         )
-        == found
+        == state
     )
-    return found
+    return state
 
 
 def admitted(state: RolloutState, *versions: int) -> RolloutState:

@@ -41,9 +41,9 @@ def test_what_was_committed_last_is_taken_up() -> None:
 
 
 def test_a_flood_of_bad_records_is_no_flood_of_alerts() -> None:
-    found = desk(1)
-    output = found.happens(*[BAD] * 500)
-    alerts = found.alerts(output)
+    rollout = desk(1)
+    output = rollout.happens(*[BAD] * 500)
+    alerts = rollout.alerts(output)
     assert len(alerts) == EACH + 5
     assert "number 256 of its topic within the hour; number 512 is told of next" in alerts[-1]["summary"]
     assert json.loads(output.metadata)["refused"][lanes.CLOCKS][1] == 500
