@@ -39,21 +39,16 @@ def drift_alerts(
     """
     contract = window.applied.contract
     open_after = dict(open_alerts)
+    times = {"since": window.start, "at": window.end, "silence_ms": contract.alerts.silence_ms}
     records: list[AlertRecord] = []
     champions = [report for report in reports if report["role"] == CHAMPION]
     for report in champions:
-        version, segment = report["version"], report["segment"]
-        key = f"{version}/{segment}"
+        about = report["version"], report["segment"]
+        key = "/".join(map(str, about))
         if report["verdict"] == DRIFT:
-            alert = raise_or_renew(
-                open_after,
-                key,
-                record_id("drift", window.model, version, segment, window.start, window.applied.digest),
-                _severity(contract, drifted_features(report)),
-                since=window.start,
-                at=window.end,
-                silence_ms=contract.alerts.silence_ms,
-            )
+            alert_id = record_id("drift", window.model, *about, window.start, window.applied.digest)
+            severity = _severity(contract, drifted_features(report))
+            alert = raise_or_renew(open_after, key, alert_id, severity, **times)
             if alert is not None:
                 records.append(_raised(window, report, alert))
         elif report["verdict"] == QUIET and key in open_after:
@@ -61,8 +56,8 @@ def drift_alerts(
     answering = {report["version"] for report in champions if report["rows"]}
     segments = set(segment_names(contract))
     for key in sorted(open_after):
-        of_version, _, segment = key.partition("/")
-        if answering and int(of_version) not in answering:
+        version, _, segment = key.partition("/")
+        if answering and int(version) not in answering:
             records.append(_resolved(window, key, open_after.pop(key), "the version answers no more"))
         elif segment not in segments:
             why = "the contract does not judge this segment any more"

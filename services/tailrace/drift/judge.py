@@ -57,7 +57,8 @@ def judge(
     alpha = false_alerts.level(budget.at_most, budget.per_ms, contract.drift.window_ms, segments)
     known = layout is not None and len(counts.slots) == layout.width
     tests = list(_tests(contract, counts.slots, layout)) if layout is not None and known else []
-    p_values = [_p_value(tested) for tested in tests]
+    results = [tested.comparison.result for tested in tests]
+    p_values = [None if result is None else result.p_value for result in results]
     q_values = iter(false_alerts.adjusted([p_value for p_value in p_values if p_value is not None]))
     enough = counts.rows >= contract.drift.min_rows
     entries = [
@@ -121,10 +122,6 @@ def _counted(contract: ModelContract, field: Field, counts: Ints) -> FieldCounts
 def _lets_unseen_in(feature: Feature, field: Categories) -> bool:
     allowed = set(feature.categories or ("false", "true"))
     return feature.unseen not in (None, "reject") or not allowed <= set(field.seen)
-
-
-def _p_value(tested: _Tested) -> float | None:
-    return None if tested.comparison.result is None else tested.comparison.result.p_value
 
 
 def _entry(

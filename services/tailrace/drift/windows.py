@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,9 +25,7 @@ from tailrace.windows.kinds import Cell, Closed, ReadRows, Times, WindowVerdict
 from tailrace.windows.skew import ahead_of_append
 from tailrace.windows.subject import read_subject, subject_text
 
-log = logging.getLogger(__name__)
-
-_PREDICTIONS, _SHADOW_PREDICTIONS = "predictions", "shadow-predictions"
+_SHADOW_PREDICTIONS = "shadow-predictions"
 _OPEN = "open"
 """What is remembered between windows: alerts that are open."""
 

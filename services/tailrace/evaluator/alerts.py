@@ -84,15 +84,9 @@ def _raise(
     contract = window.contract
     fallen = [metric for metric in report["metrics"] if dropped(contract, metric)]
     severity = _severity(contract, [metric["metric"] for metric in fallen])
-    alert = raise_or_renew(
-        open_alerts,
-        version,
-        record_id(KIND, window.model, version, window.start, window.applied.digest),
-        severity,
-        since=window.start,
-        at=window.judged_at,
-        silence_ms=contract.alerts.silence_ms,
-    )
+    alert_id = record_id(KIND, window.model, version, window.start, window.applied.digest)
+    times = {"since": window.start, "at": window.judged_at, "silence_ms": contract.alerts.silence_ms}
+    alert = raise_or_renew(open_alerts, version, alert_id, severity, **times)
     if alert is None:
         return []
     detail = {

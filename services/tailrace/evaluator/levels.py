@@ -86,15 +86,9 @@ def _judge(
         if key in open_alerts and all(count <= level.most * asked for level in levels):
             return [_resolved(window, key, open_alerts.pop(key), "the window is within the level")]
         return []
-    alert = raise_or_renew(
-        open_alerts,
-        key,
-        record_id(key, window.model, window.start, window.applied.digest),
-        passed[0].severity,
-        since=window.start,
-        at=window.end,
-        silence_ms=window.contract.alerts.silence_ms,
-    )
+    alert_id = record_id(key, window.model, window.start, window.applied.digest)
+    times = {"since": window.start, "at": window.end, "silence_ms": window.contract.alerts.silence_ms}
+    alert = raise_or_renew(open_alerts, key, alert_id, passed[0].severity, **times)
     if alert is None:
         return []
     kind, _, version = key.partition("/")

@@ -46,8 +46,9 @@ class RolloutAlerts:
             yield self._alert(f"rolled-back|{model}|{after.revision}", **alert)
 
     def package_refused(
-        self, record: ModelManifestRecord, refused: PackageRefused, source: RecordRef, appended: int
+        self, record: ModelManifestRecord, refused: PackageRefused, message: Message
     ) -> Record:
+        source, appended = RecordRef.of(message), message.timestamp()[1]
         model, version = record["model"], record["version"]
         return self._alert(
             f"package-refused|{source}",

@@ -58,11 +58,6 @@ def first_champion(state: RolloutState, version: int) -> RolloutStep:
     return new_step(_taken_out(state, version), "first-champion", version, reason, champion=version)
 
 
-def refuse(state: RolloutState, version: int, why: str) -> RolloutStep:
-    """A published version did not pass its checks."""
-    return new_step(state, "reject", version, why, rejected=(*state.rejected, version))
-
-
 def promote(state: RolloutState, version: int, reason: str) -> RolloutStep:
     """A version becomes the champion, and no other answers beside it. The one before it goes on in shadow, kept warm
     for a rollback.

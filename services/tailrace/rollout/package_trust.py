@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.record_types import ModelManifestRecord
@@ -11,6 +11,7 @@ from tailrace.errors import Unavailable
 from tailrace.models.catalog import LEAP, Catalog, Verify
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
+from tailrace.models.package.open import Verified
 from tailrace.models.rollout_state.fold import SEQUENCE, RolloutState
 from tailrace.rollout.decide import RolloutStep, newly_serving
 from tailrace.rollout.judge import Distrust
@@ -18,14 +19,7 @@ from tailrace.rollout.judge import Distrust
 CHECKS = "size, signature, digest, anti-rollback, schema, model, golden, latency, memory"
 
 
-class Opened(Protocol):
-    """A package that has passed its checks."""
-
-    @property
-    def manifest(self) -> Manifest: ...
-
-
-OpenPackage = Callable[[Mapping[str, Any], ModelContract, int], Opened]
+OpenPackage = Callable[[Mapping[str, Any], ModelContract, int], Verified]
 
 
 class PackageTrust:

@@ -43,10 +43,9 @@ from tailrace.rollout.decide import (
     BY_ITSELF,
     RETRAIN,
     CommandRefused,
-    RolloutStep,
     apply_command,
-    refuse,
     register,
+    reject,
 )
 from tailrace.rollout.draft import BatchDraft
 from tailrace.rollout.judge import Move, move, relies_on_fallbacks, rolled_back, tried
@@ -231,7 +230,7 @@ class RolloutProcessor:
             return
         why = self._trust.untrusted(state, way_back.step)
         if why is None:
-            self._write(way_back.step, source, BY_ITSELF, None, way_back.evidence, draft)
+            self._write(way_back, source, draft)
         else:
             draft.records.append(self._alerts.rollback_refused(record, state, way_back, why, source))
 
@@ -245,14 +244,13 @@ class RolloutProcessor:
             following = move(draft.state(model), applied.contract, reports, self._trust.distrust(model))
             if following is None:
                 break
-            self._write(following.step, source, BY_ITSELF, None, following.evidence, draft)
+            self._write(following, source, draft)
         if model in draft.reports:
             draft.reports[model].forget(tried(draft.state(model)))
             now = draft.state(model).experiment
             draft.reports[model].rewards.keep(() if now is None else [arm.version for arm in now.arms])
 
     def _published(self, record: ModelManifestRecord, message: Message, draft: BatchDraft) -> str | None:
-        source, appended = RecordRef.of(message), message.timestamp()[1]
         model, version = record["model"], record["version"]
         known = draft.state(model).known
         if version in known:
@@ -260,23 +258,18 @@ class RolloutProcessor:
         try:
             self._trust.take_in(record, known)
         except PackageRefused as refused:  # it counts for nothing: another may be published under its number
-            if draft.refusals.count(MANIFESTS, appended).has_alert:
-                draft.records.append(self._alerts.package_refused(record, refused, source, appended))
+            if draft.refusals.count(MANIFESTS, message.timestamp()[1]).has_alert:
+                draft.records.append(self._alerts.package_refused(record, refused, message))
             return None
         applied = self._contracts.current.get(model)
         if applied is None:
             # Whoever is trusted has published under a contract that was applied, so it is on its way.
             return f"version {version} of {model} is published, and its contract has not been read yet"
-        self._let_in(record, applied.contract, source, appended, draft)
+        self._let_in(record, applied.contract, message, draft)
         return None
 
     def _let_in(
-        self,
-        record: ModelManifestRecord,
-        contract: ModelContract,
-        source: RecordRef,
-        appended: int,
-        draft: BatchDraft,
+        self, record: ModelManifestRecord, contract: ModelContract, message: Message, draft: BatchDraft
     ) -> None:
         """Registers a version, or refuses it for good."""
         model, version, sequence = record["model"], record["version"], draft.sequence(record["model"])
@@ -284,14 +277,14 @@ class RolloutProcessor:
         try:
             manifest = self._trust.open(record, contract, sequence)
         except PackageRefused as refused:
-            step = refuse(draft.state(model), version, f"refused ({refused.check}): {refused.reason}"[:1000])
-            draft.records.append(self._alerts.package_refused(record, refused, source, appended))
+            step = reject(draft.state(model), version, f"refused ({refused.check}): {refused.reason}"[:1000])
+            draft.records.append(self._alerts.package_refused(record, refused, message))
             evidence |= {"check": refused.check}
         else:
             step = register(draft.state(model), version)
             evidence |= evidence_of(manifest)
             draft.sequences[model] = max(sequence, manifest.sequence)
-        self._write(step, source, BY_ITSELF, None, evidence, draft)
+        self._write(Move(step, evidence), RecordRef.of(message), draft)
 
     def _command(self, command: CommandRecord, message: Message, draft: BatchDraft) -> None:
         if command["command"] == RETRAIN or draft.is_applied(command["command_id"]):
@@ -315,18 +308,18 @@ class RolloutProcessor:
             draft.records.append(self._alerts.command_refused(command, str(refused), source))
             return
         evidence = {"command": command["command"], "key_id": command["key_id"] or ""}
-        self._write(step, source, command["by"], command["command_id"], evidence, draft)
+        self._write(Move(step, evidence), source, draft, command["by"], command["command_id"])
         draft.commands.add(command["command_id"])
 
     def _write(
         self,
-        step: RolloutStep,
+        decision: Move,
         source: RecordRef,
-        by: str,
-        command_id: str | None,
-        evidence: dict[str, str],
         draft: BatchDraft,
+        by: str = BY_ITSELF,
+        command_id: str | None = None,
     ) -> None:
+        step, evidence = decision
         model = step.state.model
         before, applied = draft.state(model), self._contracts.current.get(model)
         reports = draft.reports_so_far(model)

@@ -215,8 +215,8 @@ class TrainerLoop:
         _, actions = decide(self._state, CaughtUp())
         records: list[_Record] = []
         for action in actions:
-            if isinstance(action, StartRun):
-                self._start(action.run)
+            if isinstance(action, StartRun) and not self._working():
+                self._task = asyncio.create_task(self._work(action.run))
             elif isinstance(action, Refuse):
                 records.append(("Alert", refusal_of(action, time.time_ns() // 1_000_000)))
             elif isinstance(action, WritePlan):
@@ -250,10 +250,6 @@ class TrainerLoop:
         self._producer, self._decided, self.waiting = None, False, str(error)
 
     # Working ---
-
-    def _start(self, run: Run) -> None:
-        if not self._working():
-            self._task = asyncio.create_task(self._work(run))
 
     def _working(self) -> bool:
         return self._task is not None and not self._task.done()
@@ -307,7 +303,7 @@ class TrainerLoop:
         await self._write([_step(run, end["end"], **facts, version=version, reason=reason)])
 
     async def _end_work(self) -> None:
-        if self._task is not None and not self._task.done():
+        if self._task is not None and self._working():
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task

@@ -24,12 +24,7 @@ READ_IN_ORDER = (
 )
 """Control topics in an order in which none names what a later one does not have yet."""
 
-_DECISIONS = {
-    lanes.ROLLOUTS: "Rollout",
-    lanes.TRAINING_RUNS: "TrainingRun",
-    lanes.DRIFT_REPORTS: "DriftReport",
-    lanes.PERFORMANCE_REPORTS: "PerformanceReport",
-}
+_DECISIONS = (lanes.ROLLOUTS, lanes.TRAINING_RUNS, lanes.DRIFT_REPORTS, lanes.PERFORMANCE_REPORTS)
 
 
 class ControlFacts:
@@ -84,12 +79,12 @@ class ControlFacts:
 
     def _decided(self, message: Message, record: Any) -> None:
         """Takes a decision in, where it is about a model that is verified."""
-        at, name = RecordRef.of(message), _DECISIONS[message.topic()]
+        at = RecordRef.of(message)
         if record["model"] not in self._models or self._copies.is_copy(message):
             return
-        if name == "Rollout":
+        if at.topic == lanes.ROLLOUTS:
             self._report.report_problems(self.decisions.rollout(at, record))
-        elif name == "TrainingRun":
+        elif at.topic == lanes.TRAINING_RUNS:
             self.decisions.run(at, record)
         else:
             self._report.report_problems(self.decisions.report(at, record))

@@ -76,8 +76,7 @@ class StoredRows:
 def _within(ranges: Mapping[Partition, OffsetRange]) -> str:
     topics: dict[str, list[str]] = defaultdict(list)
     for partition, (low, end) in ranges.items():
-        topics[partition.topic].append(
-            f"(_partition = {partition.partition} AND _offset >= {low} AND _offset < {end})"
-        )
+        part = f"(_partition = {partition.partition} AND _offset >= {low} AND _offset < {end})"
+        topics[partition.topic].append(part)
     # Topic names are Kafka's: letters, digits, dots, dashes and underscores.
     return " OR ".join(f"(_topic = '{topic}' AND ({' OR '.join(parts)}))" for topic, parts in topics.items())

@@ -107,7 +107,7 @@ PUBLISHED = run("published", version=2, content_digest="c2")
 
 
 @pytest.mark.parametrize(
-    ("steps", "found"),
+    ("steps", "expected"),
     [
         ([run("planned"), run("training"), run("training"), run("trained"), PUBLISHED], []),
         ([run("planned"), run("training")], []),
@@ -122,11 +122,11 @@ PUBLISHED = run("published", version=2, content_digest="c2")
     ],
 )
 def test_a_run_is_planned_once_and_ends_once(
-    decisions: Decisions, steps: list[dict[str, Any]], problems: list[tuple[str, int]]
+    decisions: Decisions, steps: list[dict[str, Any]], expected: list[tuple[str, int]]
 ) -> None:
     for number, each in enumerate(steps):
         decisions.run(at(number), each)
-    assert checks(decisions.problems()) == problems
+    assert checks(decisions.problems()) == expected
 
 
 def test_a_canary_answers_as_one_and_as_nothing_else(decisions: Decisions) -> None:
