@@ -33,11 +33,7 @@ class FieldReader:
         self._arrays: dict[tuple[int, str], Any] = {}
 
     def read(
-        self,
-        values: BytesColumn,
-        names: Collection[str],
-        bad: dict[int, BadRecord],
-        array: str | None = None,
+        self, values: BytesColumn, names: Collection[str], bad: dict[int, BadRecord], array: str | None = None
     ) -> Iterator[tuple[Ints, Fields]]:
         """Rows of one schema at a time, as positions in ``values`` and their fields; a field that the schema does
         not have has no value.

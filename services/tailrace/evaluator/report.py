@@ -28,7 +28,7 @@ LEAST_LABELLED = 30
 """No verdict on fewer labelled outcomes."""
 
 ManifestOf = Callable[[str, int, str], Manifest | None]
-"""What a package says of itself, by model, version and artifact digest; None where it cannot be told."""
+"""What a package says of itself, by model, version and artifact digest; None where it is not known."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The rollout service's logic: commands, manifests, performance reports and alerts in; rollout steps and alerts out.
+"""The rollout service's processor: commands, manifests, performance reports and alerts in; rollout steps and alerts out.
 
 The other control topics are inputs too, for one thing: of a record that counts for nothing, there or here, people
 get one alert.
@@ -39,14 +39,7 @@ from tailrace.models.catalog import Verify
 from tailrace.models.errors import PackageRefused
 from tailrace.models.rollout_state.fold import EVENT_TIME, Rollouts, RolloutState, state_after
 from tailrace.rollout.alerts import RolloutAlerts
-from tailrace.rollout.decide import (
-    BY_ITSELF,
-    RETRAIN,
-    CommandRefused,
-    apply_command,
-    register,
-    reject,
-)
+from tailrace.rollout.decide import BY_ITSELF, RETRAIN, CommandRefused, apply_command, register, reject
 from tailrace.rollout.draft import BatchDraft
 from tailrace.rollout.judge import Move, move, relies_on_fallbacks, rolled_back, tried
 from tailrace.rollout.package_trust import OpenPackage, PackageTrust, evidence_of

@@ -1,6 +1,6 @@
 """The rows that a run trains on and is judged by: what the answers of a time turned out to be, as known at the cut.
 
-A function of the run and the log: outcomes are told apart by event time and by when they were known, never by when
+A function of the run and the log: outcomes are distinguished by event time and by when they were known, never by when
 they were read, and stand in the order of the requests' coordinates.
 """
 

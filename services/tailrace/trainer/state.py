@@ -104,8 +104,5 @@ def _advanced(before: Run | None, step: Run) -> Run:
     if ORDER[step.state] <= ORDER[before.state]:
         return before
     return replace(
-        before,
-        state=step.state,
-        version=step.version,
-        evaluations=step.evaluations or before.evaluations,
+        before, state=step.state, version=step.version, evaluations=step.evaluations or before.evaluations
     )

@@ -95,7 +95,7 @@ class Decisions:
         return version == (state.canary if role == "canary" else state.champion)
 
     def problems(self) -> Iterator[AccountProblem]:
-        """What can only be told once everything has been read."""
+        """What can only be known once everything has been read."""
         for at, record in self._steps:
             named = {record["champion"], record["version"], *record["shadow"], *record["candidates"]}
             for version in sorted(version for version in named if version is not None):

@@ -79,7 +79,7 @@ class Verification:
         self._sample = Sample(deep)
 
     def run(self, progress: Callable[[int], None] = lambda done: None) -> VerifyReport:
-        """Reads, settles, compares. ``progress`` is told how many records have been read.
+        """Reads, settles, compares. ``progress`` gets how many records have been read.
 
         Raises:
             TailraceError, Unavailable: Kafka, the registry or ClickHouse does not answer.
@@ -92,7 +92,9 @@ class Verification:
         return self._report
 
     def _run(self, reader: CountingReader) -> None:
-        applied = self._applied()
+        applied = Contracts()
+        state = ControlState(self._records, applied)
+        state.take(self._log.read(self._log.retained(state.topics)))
         models = self._models(applied)
         names = sorted({applied.current[model].contract.lane for model in models})
         # Ends are taken of what is derived first, so that whatever it names is within what is read.
@@ -108,12 +110,6 @@ class Verification:
             self._compare_rows(reader, StoredRows(ClickHouse.connect(self._connection)))
         if messages := self._sample.messages():
             self._rescore(messages, control)
-
-    def _applied(self) -> Contracts:
-        applied = Contracts()
-        state = ControlState(self._records, applied)
-        state.take(self._log.read(self._log.retained(state.topics)))
-        return applied
 
     def _models(self, applied: Contracts) -> frozenset[str]:
         """Those that are verified: all, or those of one lane."""
