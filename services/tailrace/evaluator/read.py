@@ -26,6 +26,7 @@ from tailrace.evaluator.types import wrong_types
 from tailrace.models.rollout_state.fold import CHAMPIONS_ARM
 from tailrace.statistics.result import Floats, Ints
 from tailrace.streaming.records import Message
+from tailrace.windows.kinds import ReadRows
 from tailrace.windows.skew import ahead_of_append
 
 ANSWER = ("score", "predicted_class", "value", "action")
@@ -44,14 +45,6 @@ class OfContract(NamedTuple):
     plan: EvaluationPlan
     predicted: Predicted
     outcomes: OutcomeRows | None
-
-
-class ReadBatch(NamedTuple):
-    """``times`` are event times by position in the batch; ``bad`` says by position what cannot be used."""
-
-    contracts: list[OfContract]
-    times: Ints
-    bad: dict[int, BadRecord]
 
 
 class EventReader:
@@ -75,8 +68,8 @@ class EventReader:
         self._fields = fields
         self._reads_findings = reads_findings
 
-    def read(self, messages: Sequence[Message], lane: str, *, outcomes: bool) -> ReadBatch:
-        """Reads outcomes, or predictions, of a lane. Raises `Unavailable` while schemas are not to be had."""
+    def read(self, messages: Sequence[Message], lane: str, *, outcomes: bool) -> ReadRows:
+        """Reads outcomes, or predictions, of a lane, as `OfContract`s. Raises `Unavailable` while schemas are not to be had."""
         prefix = PREDICTION if outcomes else ""
         names = [*(OUTCOME if outcomes else ()), *(prefix + name for name in HEAD)]
         requested, with_findings = self._fields(), outcomes and self._reads_findings()
@@ -108,7 +101,7 @@ class EventReader:
                 times[predicted.at] = predicted.event_times
                 known = _outcomes(plan, predicted, part.fields) if outcomes else None
                 contracts.append(OfContract(plan, predicted, known))
-        return ReadBatch(contracts, times, bad)
+        return ReadRows(times, bad, contracts)
 
     def _with_probabilities(
         self, rows: _Rows, values: BytesColumn, prefix: str, bad: dict[int, BadRecord]

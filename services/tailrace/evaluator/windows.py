@@ -92,8 +92,7 @@ class PerformanceWindows:
 
     def read(self, topic: str, messages: Sequence[Message]) -> ReadRows:
         lane, _, name = topic.rpartition(".")
-        batch = self._reader.read(messages, lane, outcomes=name == _OUTCOMES)
-        return ReadRows(batch.times, batch.bad, batch.contracts)
+        return self._reader.read(messages, lane, outcomes=name == _OUTCOMES)
 
     def count(self, topic: str, rows: ReadRows, before: Times) -> list[tuple[str, Cell]]:
         cells = []

@@ -1,4 +1,4 @@
-"""The rollout service's processor: commands, manifests, performance reports and alerts in; rollout steps and alerts out.
+"""The rollout's processor: commands, manifests, performance reports and alerts in; rollout steps and alerts out.
 
 The other control topics are inputs too, for one thing: of a record that counts for nothing, there or here, people
 get one alert.

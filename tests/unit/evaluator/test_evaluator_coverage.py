@@ -171,7 +171,7 @@ def test_findings_are_read_alike_by_columns_and_one_by_one() -> None:
     reader = e.windows._reader
 
     def read(which: Any) -> list[tuple[str, ...] | None]:
-        (of_contract,) = reader.read(which, e.lab.lane.name, outcomes=True).contracts
+        (of_contract,) = reader.read(which, e.lab.lane.name, outcomes=True).data
         assert of_contract.predicted.answers.findings is not None
         sets = of_contract.predicted.answers.findings.sets
         return [None if code < 0 else tuple(sets.known[code]) for code in sets.codes.tolist()]
