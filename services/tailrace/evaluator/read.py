@@ -69,7 +69,7 @@ class EventReader:
         self._reads_findings = reads_findings
 
     def read(self, messages: Sequence[Message], lane: str, *, outcomes: bool) -> ReadRows:
-        """Outcomes, or predictions, of a lane, as `OfContract`. Raises `Unavailable` while schemas are not to be had."""
+        """Outcomes, or predictions, of a lane (`OfContract`). Raises `Unavailable` while schemas are not to be had."""
         prefix = PREDICTION if outcomes else ""
         names = [*(OUTCOME if outcomes else ()), *(prefix + name for name in HEAD)]
         requested, with_findings = self._fields(), outcomes and self._reads_findings()
