@@ -30,11 +30,12 @@ from tailrace.avro.columns.decoder import Column
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.records.record_types import DriftReportRecord
 from tailrace.contracts.records.schemas import prediction_schema, subject
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.drift.count import DriftSubject
 from tailrace.drift.counts import DriftCounts
-from tailrace.drift.judge import DriftReport, DriftWindow, judge
+from tailrace.drift.judge import DriftWindow, judge
 from tailrace.drift.layout import NumberSlots, SlotLayout
 from tailrace.drift.windows import DriftWindows
 from tailrace.models.reference import Reference, category_profile, feature_profiles, number_profile
@@ -188,7 +189,7 @@ def through_the_service(world: World) -> Measured:
 
 
 def by_statistics(
-    world: World, *, warm: bool = False, keep: Callable[[DriftReport], None] | None = None
+    world: World, *, warm: bool = False, keep: Callable[[DriftReportRecord], None] | None = None
 ) -> Measured:
     if not warm:
         p_value.cache_clear()
@@ -248,14 +249,14 @@ def evidently(world: World, folder: Path) -> Callable[[], Measured]:
 
 def largest_difference(world: World) -> float:
     """Between any two p-values of the same test of ours and of scipy."""
-    reports: list[DriftReport] = []
+    reports: list[DriftReportRecord] = []
     others: list[dict[str, float]] = []
     by_statistics(world, keep=reports.append)
     by_scipy(world, world.samples, keep=others.append)
     return max(
-        abs(float(test["p_value"]) - other[test["feature"]])
+        abs((test["p_value"] or 0.0) - other[test["feature"]])
         for report, other in zip(reports, others, strict=True)
-        for test in report.record["tests"]
+        for test in report["tests"]
         if test["feature"] in other and test["test"] in ("ks", "chi2")
     )
 

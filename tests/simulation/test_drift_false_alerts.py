@@ -12,7 +12,7 @@ import pytest
 from tailrace.avro.columns.decoder import Column
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.state.contracts import AppliedContract
-from tailrace.drift.alerts import tell
+from tailrace.drift.alerts import drift_alerts
 from tailrace.drift.count import DriftSubject
 from tailrace.drift.counts import DriftCounts
 from tailrace.drift.judge import DriftWindow, judge
@@ -104,9 +104,10 @@ def stream(seed: int, contract: AppliedContract, trained_on: int, shift_from: in
         at = np.concatenate(slots.slots(columns, ROWS))
         counts = DriftCounts(ROWS, 0, np.bincount(at, minlength=slots.width))
         window = DriftWindow("m", contract, day * DAY)
-        told = tell(window, [judge(window, DriftSubject(1, "d", "champion", ""), counts, slots)], memory)
-        memory = told.open
-        for alert in told.records:
+        report = judge(window, DriftSubject(1, "d", "champion", ""), counts, slots)
+        alerts = drift_alerts(window, [report], memory)
+        memory = alerts.open
+        for alert in alerts.records:
             raised.setdefault(alert["alert_id"], day)
     return sorted(raised.values())
 

@@ -121,16 +121,16 @@ class DriftScenario(Scenario):
         reports = [decode("DriftReport", message.value()) for message in log.messages(DRIFT_REPORTS)]
         expected = expected_reports(log, self.world)
         assert len({report["report_id"] for report in reports}) == len(reports)
-        found = {tuple(report[name] for name in KEY): report for report in reports}
-        assert found.keys() == expected.keys()
+        by_key = {tuple(report[name] for name in KEY): report for report in reports}
+        assert by_key.keys() == expected.keys()
         for key, wanted in expected.items():
-            check_report(found[key], wanted)
+            check_report(by_key[key], wanted)
         alerts = [decode("Alert", message.value()) for message in log.messages(ALERTS)]
-        told = [
+        sent = [
             (int(a["detail"]["window_start"]), a["state"], a["version"], a["detail"]["segment"])
             for a in alerts
         ]
-        assert sorted(told) == sorted(expected_alerts(expected, self.world))
+        assert sorted(sent) == sorted(expected_alerts(expected, self.world))
         assert len(log.messages("credit.dead-letters")) == self.bad
 
 
@@ -178,28 +178,28 @@ def expected_reports(log: MemoryLog, world: DriftWorld) -> dict[tuple[Any, ...],
     table = pl.DataFrame(segments).with_columns(late=end <= pl.col("before") - LATENESS)
     at_clock = pl.col("before") - pl.col("before") % pl.col("length")
     table = table.with_columns(window_start=pl.when("late").then(at_clock).otherwise("start"))
-    found = {}
-    for key, some in table.group_by(KEY, maintain_order=True):
+    reports = {}
+    for key, own in table.group_by(KEY, maintain_order=True):
         contract = contracts[str(key[0])]
-        closes = some["window_start"][0] + some["length"][0] + LATENESS
+        closes = own["window_start"][0] + own["length"][0] + LATENESS
         if closes > least[str(key[2])]:
             continue
-        events = [rows[at]["event"] for at in some.filter(~pl.col("late"))["at"]]
+        events = [rows[at]["event"] for at in own.filter(~pl.col("late"))["at"]]
         values = [
             {**e["request"], "score": e["score"], "predicted_class": e["predicted_class"]} for e in events
         ]
-        tests = expected_tests(contract, values, world.training[some["version"][0]])
+        tests = expected_tests(contract, values, world.training[own["version"][0]])
         verdict = "drift" if any(test["drifted"] for test in tests) else "quiet"
         if len(values) < contract.drift.min_rows:
             verdict = "too-few-rows"
-        found[key] = {
+        reports[key] = {
             "rows": len(values),
-            "late": int(some["late"].sum()),
+            "late": int(own["late"].sum()),
             "verdict": verdict,
             "tests": tests,
             "closes": closes,
         }
-    return found
+    return reports
 
 
 def _decoded(world: DriftWorld, message: Message) -> dict[str, Any] | None:
@@ -224,21 +224,21 @@ def expected_alerts(
         if role == "champion":
             windows[report["closes"], start, digest].append((version, segment, report))
     is_open: set[tuple[int, str]] = set()
-    told = []
-    for (_, start, digest), some in sorted(windows.items()):
+    alerts = []
+    for (_, start, digest), own in sorted(windows.items()):
         before = set(is_open)
-        for version, segment, report in some:
+        for version, segment, report in own:
             if report["verdict"] == "drift":
                 is_open.add((version, segment))
             elif report["verdict"] == "quiet":
                 is_open.discard((version, segment))
-        answering = {version for version, _, report in some if report["rows"]}
+        answering = {version for version, _, report in own if report["rows"]}
         judged = {"", "region=north", "region=south"} if digest == world.contracts[0].digest else {""}
         gone = {(v, s) for v, s in is_open if (answering and v not in answering) or s not in judged}
         is_open -= gone
-        told += [(start, "raised", *which) for which in is_open - before]
-        told += [(start, "resolved", *which) for which in before - is_open]
-    return told
+        alerts += [(start, "raised", *which) for which in is_open - before]
+        alerts += [(start, "resolved", *which) for which in before - is_open]
+    return alerts
 
 
 def test_reports_and_alerts_equal_a_computation_over_the_whole_log() -> None:

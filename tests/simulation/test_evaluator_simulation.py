@@ -172,11 +172,11 @@ class EvaluatorScenario(Scenario):
 
     def check(self, log: MemoryLog) -> None:
         written = [message.value() for message in log.messages(PERFORMANCE_REPORTS)]
-        found = [LAB.control.decode("PerformanceReport", value) for value in written]
+        reports = [LAB.control.decode("PerformanceReport", value) for value in written]
         wanted = expected_reports(log, LAB)
-        assert len({report["report_id"] for report in found}) == len(found)
-        assert {key_of(report) for report in found} == set(wanted)
-        for report in found:
+        assert len({report["report_id"] for report in reports}) == len(reports)
+        assert {key_of(report) for report in reports} == set(wanted)
+        for report in reports:
             compare(report, wanted[key_of(report)])
         nonsense = [m for topic in COUNTED for m in log.messages(topic) if m.value() == b"nonsense"]
         assert len(log.messages(LAB.lane.dead_letters)) == len(nonsense)
@@ -219,20 +219,20 @@ def assert_same_as(one: MemoryLog, other: MemoryLog) -> None:
         assert values[0] == values[1], topic
 
 
-def compare(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+def compare(report: dict[str, Any], wanted: dict[str, Any]) -> None:
     names = (
         *("predictions", "fallbacks", "labelled", "assumed", "unlabelled", "late_labels"),
         *("mature", "label_share"),
     )
-    assert {name: found[name] for name in names} == {name: wanted[name] for name in names}, key_of(found)
-    assert found["artifact_digest"] == ARTIFACT
+    assert {name: report[name] for name in names} == {name: wanted[name] for name in names}, key_of(report)
+    assert report["artifact_digest"] == ARTIFACT
     for name in ("value_total", "value_squares"):
-        close(found[name], wanted[name])
-    if found["against"] is None:
-        for metric in found["metrics"]:
+        close(report[name], wanted[name])
+    if report["against"] is None:
+        for metric in report["metrics"]:
             close(metric["value"], wanted["metrics"].get(metric["metric"]))
         return
-    gains = {metric["metric"]: metric for metric in found["paired"]}
+    gains = {metric["metric"]: metric for metric in report["paired"]}
     for name in ("brier", "log_loss", "auc"):
         gain, p_value = wanted["gains"].get(name, (None, None))
         close(gains[name]["gain"], gain)

@@ -119,9 +119,9 @@ class Expected:
     earned: list[tuple[int, float, float]] = field(default_factory=list)
 
     def move(self, version: int, to: str | None) -> None:
-        for some in self.lists.values():
-            if version in some:
-                some.remove(version)
+        for versions in self.lists.values():
+            if version in versions:
+                versions.remove(version)
         if to is not None:
             self.lists[to].append(version)
         self.kept &= set(self.lists["shadow"])
@@ -258,7 +258,7 @@ def earned_by(
     if not windows or any(sum(by[arm]["labelled"] for by in windows) < EARNED for arm in arms):
         return None
     everybody = sum(each["predictions"] for by in windows for each in by.values())
-    found = []
+    rewards = []
     for arm in arms:
         total, pooled, spread, requests = 0.0, 0.0, 0.0, 0
         for by in windows:
@@ -269,8 +269,8 @@ def earned_by(
             spread += (of_window / everybody) ** 2 / n
             requests += n
         error = np.sqrt(pooled / (requests - len(windows)) * spread)
-        found.append((requests, total / everybody, float(error)))
-    return found
+        rewards.append((requests, total / everybody, float(error)))
+    return rewards
 
 
 @cache
@@ -305,8 +305,8 @@ def interval(
     ]
     began = min((r["window_start"] for r in of_version), default=0)
     began = began if since is None else max(began, since)
-    some = latest(r for r in of_version if (r["segment"], r["against"]) == (segment, against))
-    gains = [g for r in some if r["window_start"] > began and r["mature"] for g in GAINS[r["report_id"]]]
+    own = latest(r for r in of_version if (r["segment"], r["against"]) == (segment, against))
+    gains = [g for r in own if r["window_start"] > began and r["mature"] for g in GAINS[r["report_id"]]]
     if len(gains) < 2:
         return 0, 0.0, 0.0
     half = stats.t.ppf(0.975, len(gains) - 1) * np.std(gains, ddof=1) / np.sqrt(len(gains))
@@ -528,10 +528,10 @@ class RolloutScenario(Scenario):
                 raise Unavailable("chunks away")
             if broken(model, version):
                 raise PackageRefused("golden", "off")
-            found = OPENED[model, version]
-            if found.manifest.sequence <= newer_than:
+            package = OPENED[model, version]
+            if package.manifest.sequence <= newer_than:
                 raise PackageRefused("anti-rollback", "old")
-            return found
+            return package
 
         def distrust(command: Any, at: Any) -> str | None:
             return "mallory is not trusted" if command["by"] == "mallory" else None
@@ -559,7 +559,7 @@ class RolloutScenario(Scenario):
             mine = [s for s in steps if s["model"] == model]
             self._check_steps(model, mine)
             self._check_canaries(mine)
-        self._check_told(steps)
+        self._check_waits(steps)
         self._check_replayed(log)
 
     def _decoded(self, log: MemoryLog, topic: str, name: str) -> dict[int, dict[str, Any]]:
@@ -573,22 +573,22 @@ class RolloutScenario(Scenario):
         """Of alerts that are the same, the first counts; people are told of the others, once and not of too many."""
         first: dict[str, int] = {}
         alerts = self.inputs[lanes.ALERTS]
-        copies = [at for at, told in alerts.items() if first.setdefault(repr(told), at) != at]
-        refused = [told["source"]["offset"] for told in self._alerts("record-refused")]
-        assert sorted(refused) == self._told_of(lanes.ALERTS, copies)
+        copies = [at for at, alert in alerts.items() if first.setdefault(repr(alert), at) != at]
+        refused = [alert["source"]["offset"] for alert in self._alerts("record-refused")]
+        assert sorted(refused) == self._with_alert(lanes.ALERTS, copies)
         for offset in copies:
             del alerts[offset]
 
-    def _told_of(self, topic: str, refused: list[int]) -> list[int]:
-        """Of the records refused, those that people are told of: ten an hour, then at powers of 2."""
+    def _with_alert(self, topic: str, refused: list[int]) -> list[int]:
+        """Of the records refused, those that have an alert: ten an hour, then at powers of 2."""
         in_hour: Counter[int] = Counter()
-        told = []
+        offsets = []
         for offset in refused:
             hour = self.appended[topic, offset] // 3_600_000
             in_hour[hour] += 1
             if in_hour[hour] <= 10 or in_hour[hour] in (16, 32, 64, 128, 256, 512):
-                told.append(offset)
-        return told
+                offsets.append(offset)
+        return offsets
 
     def _check_commands(self, steps: list[dict[str, Any]]) -> None:
         """Each command on the topic led to one step or one alert, or had been decided before: for good, unless nobody
@@ -603,7 +603,7 @@ class RolloutScenario(Scenario):
             for offset, command in self.inputs[lanes.COMMANDS].items()
             if command["by"] == "mallory" and command["command"] != "retrain"
         ]
-        told = self._told_of(lanes.COMMANDS, strangers)
+        with_alert = self._with_alert(lanes.COMMANDS, strangers)
         for offset, command in self.inputs[lanes.COMMANDS].items():
             if command["command"] == "retrain":
                 assert offset not in refused
@@ -611,7 +611,7 @@ class RolloutScenario(Scenario):
             done_at = obeyed.get(command["command_id"])
             first = decided.setdefault(command["command_id"], offset) == offset
             if command["by"] == "mallory":
-                assert refused.pop(offset, 0) == (offset in told)
+                assert refused.pop(offset, 0) == (offset in with_alert)
             elif first and done_at is None:
                 assert refused.pop(offset, 0) == 1
             assert done_at in (None, decided[command["command_id"]])
@@ -668,8 +668,8 @@ class RolloutScenario(Scenario):
                 assert left_too_much(expected, reports[offset]) is None
                 assert expected.next(model, self._reports_until(model, offset + 1)) is None
         for offset in range(before[lanes.ALERTS], until[lanes.ALERTS]):
-            told = self.inputs[lanes.ALERTS].get(offset)
-            assert told is None or told["model"] != model or takes_back(expected, told) is None
+            alert = self.inputs[lanes.ALERTS].get(offset)
+            assert alert is None or alert["model"] != model or takes_back(expected, alert) is None
 
     def _check_step(
         self, expected: Expected, step: dict[str, Any], first: bool, folded: dict[str, int]
@@ -755,11 +755,11 @@ class RolloutScenario(Scenario):
             least = EPSILON / len(expected.arms)
             assert arm["probability"] == pytest.approx(least + (1 - EPSILON) * best, abs=1e-3)
 
-    def _check_told(self, steps: list[dict[str, Any]]) -> None:
+    def _check_waits(self, steps: list[dict[str, Any]]) -> None:
         """What waits for a person is said when it begins, and taken back when it ends."""
-        told = [(a["model"], a["version"], a["state"]) for a in self._alerts("promotion-waits")]
+        alerts = [(a["model"], a["version"], a["state"]) for a in self._alerts("promotion-waits")]
         for model in MODELS:
-            assert [t for t in told if t[0] == model] == [w for w in self.waited if w[0] == model]
+            assert [t for t in alerts if t[0] == model] == [w for w in self.waited if w[0] == model]
         assert len(self._alerts("rolled-back")) == self.rolled_back
 
     def _check_canaries(self, steps: list[dict[str, Any]]) -> None:
@@ -804,34 +804,39 @@ class RolloutScenario(Scenario):
             positions = until
 
 
-def left_too_much(expected: Expected, told: dict[str, Any]) -> tuple[str, int] | None:
+def left_too_much(expected: Expected, report: dict[str, Any]) -> tuple[str, int] | None:
     """The way back because of the fallback's share of what a version answered."""
-    about = (told["model"], told["segment"], told["against"])
-    if expected.frozen or about != ("three", "", None) or not told["predictions"]:
+    about = (report["model"], report["segment"], report["against"])
+    if expected.frozen or about != ("three", "", None) or not report["predictions"]:
         return None
-    if stats.binomtest(told["fallbacks"], told["predictions"], FALLBACKS, "greater").pvalue >= 0.01:
+    if stats.binomtest(report["fallbacks"], report["predictions"], FALLBACKS, "greater").pvalue >= 0.01:
         return None
-    if told["role"] == "canary" and told["version"] == expected.canary:
-        return "reject", told["version"]
-    promoted = expected.promoted_at is None or told["window_start"] >= expected.promoted_at
-    if told["role"] == "champion" and told["version"] == expected.champion and expected.previous and promoted:
+    if report["role"] == "canary" and report["version"] == expected.canary:
+        return "reject", report["version"]
+    promoted = expected.promoted_at is None or report["window_start"] >= expected.promoted_at
+    if (
+        report["role"] == "champion"
+        and report["version"] == expected.champion
+        and expected.previous
+        and promoted
+    ):
         return "rollback", expected.previous
     return None
 
 
-def takes_back(expected: Expected, told: dict[str, Any]) -> tuple[str, int] | None:
+def takes_back(expected: Expected, alert: dict[str, Any]) -> tuple[str, int] | None:
     """The way back because of an alert."""
-    start = told["detail"].get("window_start")
-    if expected.frozen or told["severity"] != "severe" or told["version"] is None:
+    start = alert["detail"].get("window_start")
+    if expected.frozen or alert["severity"] != "severe" or alert["version"] is None:
         return None
-    if told["version"] in expected.arms[1:]:
+    if alert["version"] in expected.arms[1:]:
         early = start is not None and expected.compared_since is not None
-        return None if early and int(start) < expected.compared_since else ("reject", told["version"])
-    if told["version"] == expected.canary:
+        return None if early and int(start) < expected.compared_since else ("reject", alert["version"])
+    if alert["version"] == expected.canary:
         old = start is not None and expected.began is not None and int(start) < expected.began
-        return None if old else ("reject", told["version"])
+        return None if old else ("reject", alert["version"])
     promoted = start is not None and (expected.promoted_at is None or int(start) >= expected.promoted_at)
-    if told["version"] == expected.champion and expected.previous is not None and promoted:
+    if alert["version"] == expected.champion and expected.previous is not None and promoted:
         return "rollback", expected.previous
     return None
 

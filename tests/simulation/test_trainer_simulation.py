@@ -101,14 +101,14 @@ def facts(rng: random.Random) -> Facts:
     """Forty days: windows of a day, judged at once and a day later; alerts now and then."""
     contract = load_contract(contract_text(MODEL, triggers=rng.choice(TRIGGERS)))
     applied = AppliedContract(MODEL, 1, contract.digest, contract.resolved_json, "", "test", 0)
-    found = Facts(applied)
+    gathered = Facts(applied)
     labels = {day: rng.randrange(0, 160) for day in range(40)}
     for day in range(44):
         records: list[tuple[str, Event]] = [("drift", DriftJudged(MODEL, (day + 1) * DAY))]
         if rng.random() < 0.08:
             records.append(("alerts", Alerted(MODEL, _alert("drift", day, day + 1))))
         rng.shuffle(records)
-        found.drift.append(records)
+        gathered.drift.append(records)
     last: OpenTrigger | None = None
     for day in range(41):
         records = []
@@ -125,8 +125,8 @@ def facts(rng: random.Random) -> Facts:
                 ("alerts", Alerted(MODEL, replace(last, at=(day + 1) * DAY, changed_at=day * DAY)))
             )
         rng.shuffle(records)
-        found.evaluator.append(records)
-    return found
+        gathered.evaluator.append(records)
+    return gathered
 
 
 def _alert(kind: Any, changed: int, at: int) -> OpenTrigger:
@@ -163,9 +163,9 @@ def expected(given: Facts) -> list[tuple[int, int, int, str]]:
     kinds = {k for t in wanted for k in ("drift", "quality") if getattr(t, k)}
     windows = given.all(WindowJudged)
     first: dict[str, OpenTrigger] = {}
-    for told in given.all(Alerted):
-        first[told.trigger.id] = min(
-            first.get(told.trigger.id, told.trigger), told.trigger, key=lambda t: t.at
+    for alerted in given.all(Alerted):
+        first[alerted.trigger.id] = min(
+            first.get(alerted.trigger.id, alerted.trigger), alerted.trigger, key=lambda t: t.at
         )
     alerts = [t for t in first.values() if t.kind in kinds]
     days = sorted({w.judged_at // DAY for w in windows})
@@ -202,15 +202,15 @@ def expected(given: Facts) -> list[tuple[int, int, int, str]]:
             if t.labels:
                 reasons.append((base, "labels", "labels", since, max(LEAST, t.labels)))
         floor = last["cut"] + COOLDOWN if last else 0
-        found = []
+        planned = []
         for at, kind, name, changed, least in reasons:
             for cut in days:
                 if cut >= max(at, floor) and labels(cut, changed)[0] >= least:
-                    found.append((cut, at, kind, name, changed))
+                    planned.append((cut, at, kind, name, changed))
                     break
-        if not found:
+        if not planned:
             return [(r["cut"], r["changed"], r["labels"], r["kind"]) for r in runs]
-        cut, _, kind, name, changed = min(found)
+        cut, _, kind, name, changed = min(planned)
         number, end = labels(cut, changed)
         runs.append(
             {
@@ -342,8 +342,8 @@ def check(log: Log, given: Facts) -> None:
     ended = Counter(run.run_id for run in steps if run.state in ENDS)
     assert ended == Counter(run.run_id for run in planned), "each run ends once"
     assert not any(t.id.startswith("aborted") for run in planned for t in run.triggers)
-    found = [(r.cut // DAY, r.changed_at // DAY, r.labels, r.triggers[0].kind) for r in planned]
-    assert found == expected(given)
+    runs = [(r.cut // DAY, r.changed_at // DAY, r.labels, r.triggers[0].kind) for r in planned]
+    assert runs == expected(given)
 
 
 def test_the_runs_are_those_of_the_facts_whatever_happens() -> None:

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from tailrace.alerts.alert import open_alert_record
-from tailrace.alerts.open_alerts import raise_or_renew
+from tailrace.alerts.open_alerts import OpenAlerts, raise_or_renew
 from tailrace.contracts.language.durations import format_duration
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.sections import match_alert
-from tailrace.contracts.records.record_types import AlertRecord
-from tailrace.drift.judge import DRIFT, QUIET, DriftReport, DriftWindow
+from tailrace.contracts.records.record_types import AlertRecord, DriftReportRecord
+from tailrace.drift.judge import DRIFT, QUIET, DriftWindow, drifted_features
 from tailrace.drift.segments import segment_names
 from tailrace.streaming.ids import record_id
 
@@ -24,42 +24,36 @@ _MOST_NAMES = 5
 
 
 class RaisedDriftAlerts(NamedTuple):
-    """Alert records (schema ``alert.avsc``), and the alerts that are open after them."""
+    """Alerts, and those that are open after them."""
 
     records: list[AlertRecord]
-    open: dict[str, Any]
+    open: OpenAlerts
 
 
-def tell(
-    window: DriftWindow, reports: Sequence[DriftReport], open_alerts: dict[str, Any]
+def drift_alerts(
+    window: DriftWindow, reports: Sequence[DriftReportRecord], open_alerts: OpenAlerts
 ) -> RaisedDriftAlerts:
     """What a window's reports come to, given the alerts that were open.
 
-    An open alert is told again when its severity changes, or when it lasts and the contract's silence is over.
+    An open alert is sent again when its severity changes, or when it lasts and the contract's silence is over.
     """
     contract = window.applied.contract
     open_after = dict(open_alerts)
+    times = {"since": window.start, "at": window.end, "silence_ms": contract.alerts.silence_ms}
     records: list[AlertRecord] = []
-    champions = [report for report in reports if report.subject.role == CHAMPION]
+    champions = [report for report in reports if report["role"] == CHAMPION]
     for report in champions:
-        key = f"{report.subject.version}/{report.subject.segment}"
-        found = open_after.get(key)
-        if report.verdict == DRIFT:
-            severity = _severity(contract, report.drifted)
-            told = raise_or_renew(
-                open_after,
-                key,
-                _alert_id(window, report),
-                severity,
-                since=window.start,
-                at=window.end,
-                silence_ms=contract.alerts.silence_ms,
-            )
-            if told is not None:
-                records.append(_raised(window, report, told))
-        elif report.verdict == QUIET and found is not None:
+        about = report["version"], report["segment"]
+        key = "/".join(map(str, about))
+        if report["verdict"] == DRIFT:
+            alert_id = record_id("drift", window.model, *about, window.start, window.applied.digest)
+            severity = _severity(contract, drifted_features(report))
+            alert = raise_or_renew(open_after, key, alert_id, severity, **times)
+            if alert is not None:
+                records.append(_raised(window, report, alert))
+        elif report["verdict"] == QUIET and key in open_after:
             records.append(_resolved(window, key, open_after.pop(key), "the stream is quiet again"))
-    answering = {report.subject.version for report in champions if report.record["rows"]}
+    answering = {report["version"] for report in champions if report["rows"]}
     segments = set(segment_names(contract))
     for key in sorted(open_after):
         version, _, segment = key.partition("/")
@@ -79,50 +73,45 @@ def _severity(contract: ModelContract, drifted: Iterable[str]) -> str:
     return "warning"
 
 
-def _alert_id(window: DriftWindow, report: DriftReport) -> str:
-    subject = report.subject
-    return record_id(
-        "drift", window.model, subject.version, subject.segment, window.start, window.applied.digest
+def _raised(window: DriftWindow, report: DriftReportRecord, alert: dict[str, Any]) -> AlertRecord:
+    names, segment = drifted_features(report), report["segment"]
+    more = f" and {len(names) - _MOST_NAMES} more" if names[_MOST_NAMES:] else ""
+    summary = (
+        f"{_whose('Version', window, report['version'], segment)} is asked or answers other things than in training: "
+        f"{', '.join(names[:_MOST_NAMES])}{more} (window of {format_duration(window.end - window.start)}, "
+        f"{report['rows']:,} rows). Look at the window's report; if the world has changed, train a version on newer "
+        "outcomes"
     )
-
-
-def _raised(window: DriftWindow, report: DriftReport, alert: dict[str, Any]) -> AlertRecord:
-    names = report.drifted
-    named = ", ".join(names[:_MOST_NAMES]) + (
-        f" and {len(names) - _MOST_NAMES} more" if names[_MOST_NAMES:] else ""
-    )
-    subject = report.subject
-    within = f" where {subject.segment}" if subject.segment else ""
-    length = format_duration(window.end - window.start)
-    return open_alert_record(
-        "drift",
-        alert,
-        service="drift",
-        summary=f"Version {subject.version} of {window.model}{within} is asked or answers other things than in "
-        f"training: {named} (window of {length}, {report.record['rows']:,} rows). Look at the window's report; if "
-        "the world has changed, train a version on newer outcomes",
-        model=window.model,
-        version=subject.version,
-        window=(window.start, window.end),
-        detail={
-            "features": ",".join(names),
-            "segment": subject.segment,
-            "report_id": report.record["report_id"],
-        },
-    )
+    detail = {"features": ",".join(names), "segment": segment, "report_id": report["report_id"]}
+    return _alert(window, report["version"], alert, summary, detail)
 
 
 def _resolved(window: DriftWindow, key: str, alert: dict[str, Any], why: str) -> AlertRecord:
     version, _, segment = key.partition("/")
-    within = f" where {segment}" if segment else ""
+    summary = f"The drift of {_whose('version', window, int(version), segment)} is over: {why}"
+    return _alert(window, int(version), alert, summary, {"segment": segment}, window.end)
+
+
+def _whose(noun: str, window: DriftWindow, version: int, segment: str) -> str:
+    return f"{noun} {version} of {window.model}" + (f" where {segment}" if segment else "")
+
+
+def _alert(
+    window: DriftWindow,
+    version: int,
+    alert: dict[str, Any],
+    summary: str,
+    detail: dict[str, str],
+    resolved_at: int | None = None,
+) -> AlertRecord:
     return open_alert_record(
         "drift",
         alert,
         service="drift",
-        summary=f"The drift of version {version} of {window.model}{within} is over: {why}",
+        summary=summary,
         model=window.model,
-        version=int(version),
-        resolved_at=window.end,
+        version=version,
+        resolved_at=resolved_at,
         window=(window.start, window.end),
-        detail={"segment": segment},
+        detail=detail,
     )

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import scipy.stats  # noqa: F401  so that the first window does not wait for it
-
 from tailrace.access.own_folders import packages_folder
 from tailrace.drift.windows import DriftWindows
 from tailrace.models.manifest import Manifest

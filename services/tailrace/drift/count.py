@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -12,9 +11,8 @@ from tailrace.avro.columns.decoder import Column, Mask
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.drift.counts import DriftCounts
 from tailrace.drift.layout import PREDICTED_CLASS, SCORE, SlotLayout
-from tailrace.drift.read_predictions import PredictionIdentity, PredictionRows
+from tailrace.drift.read_predictions import PredictionRows
 from tailrace.drift.segments import ALL, Split, splits
-from tailrace.errors import BadRecord
 from tailrace.statistics.result import Ints
 from tailrace.windows.kinds import Times, window_starts
 
@@ -29,29 +27,6 @@ class DriftSubject(NamedTuple):
     artifact_digest: str
     role: str
     segment: str
-
-    def to_text(self) -> str:
-        return json.dumps(self._asdict(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-    @classmethod
-    def read(cls, text: str) -> DriftSubject:
-        """Raises `BadRecord` where `to_text` writes no such text."""
-        try:
-            found = cls.from_text(text)
-            texts = (found.artifact_digest, found.role, found.segment)
-            if (
-                type(found.version) is int
-                and all(isinstance(each, str) for each in texts)
-                and found.to_text() == text
-            ):
-                return found
-        except (ValueError, TypeError, RecursionError):
-            pass
-        raise BadRecord("corrupt", f"{text[:200]!r} is no subject", "cells.subject")
-
-    @classmethod
-    def from_text(cls, text: str) -> DriftSubject:
-        return cls(**json.loads(text))
 
 
 class CountedPredictions(NamedTuple):
@@ -68,14 +43,14 @@ def count(
     """Counts predictions of one identity.
 
     A row whose window had closed for its partition is late: it is a number in the window in which the partition's
-    clock was, and is in no other count.
+    stream time was, and is in no other count.
 
     Args:
         contract: the one that they were made under.
         layout: the slots of their version; None where its reference is not to be had.
-        before: the clock of each row's partition before the row.
+        before: the stream time of each row's partition before the row.
     """
-    times, length = predictions.event_times, contract.drift.window_ms
+    times, length, identity = predictions.event_times, contract.drift.window_ms, predictions.identity
     starts = window_starts(times, length)
     late = starts + length <= before - contract.event_time.lateness_ms
     windows, window_at = np.unique(np.where(late, window_starts(before, length), starts), return_inverse=True)
@@ -87,18 +62,14 @@ def count(
             if split is everywhere
             else split.codes(predictions.request.get(split.field), len(times))
         )
-        groups, group_at = np.unique(
-            np.where(codes < 0, -1, window_at * len(split.names) + codes), return_inverse=True
-        )
+        group_of_row = np.where(codes < 0, -1, window_at * len(split.names) + codes)
+        groups, group_at = np.unique(group_of_row, return_inverse=True)
         for group, counts in enumerate(_grouped(slots, group_at, late, len(groups), layout)):
             if groups[group] >= 0:
                 window, code = divmod(int(groups[group]), len(split.names))
-                subject = _subject(predictions.identity, split.names[code])
+                whose = identity.version, identity.artifact_digest, identity.role
+                subject = DriftSubject(*whose, split.names[code])
                 yield CountedPredictions(int(windows[window]), subject, counts)
-
-
-def _subject(identity: PredictionIdentity, segment: str) -> DriftSubject:
-    return DriftSubject(identity.version, identity.artifact_digest, identity.role, segment)
 
 
 def _slots(predictions: PredictionRows, layout: SlotLayout | None, rows: int) -> list[Ints]:
@@ -126,14 +97,14 @@ def _grouped(
     width = layout.width if layout is not None else 0
     at_once = max(1, _DENSE_CELLS // max(width, 1))
     for first in range(0, groups, at_once):
-        some = min(at_once, groups - first)
+        number = min(at_once, groups - first)
         inside = on_time
-        if some < groups:
-            inside = on_time[(group_at[on_time] >= first) & (group_at[on_time] < first + some)]
-        table = np.zeros((some, width), dtype=np.int64)
+        if number < groups:
+            inside = on_time[(group_at[on_time] >= first) & (group_at[on_time] < first + number)]
+        table = np.zeros((number, width), dtype=np.int64)
         for field, field_slots in zip(layout.fields if layout is not None else (), slots, strict=True):
             at = (group_at[inside] - first) * field.width + (field_slots[inside] - field.first)
-            found = np.bincount(at, minlength=some * field.width).reshape(some, field.width)
-            table[:, field.first : field.first + field.width] = found
-        for group in range(some):
+            counts = np.bincount(at, minlength=number * field.width).reshape(number, field.width)
+            table[:, field.first : field.first + field.width] = counts
+        for group in range(number):
             yield DriftCounts(int(rows[first + group]), int(lates[first + group]), table[group])

@@ -54,9 +54,9 @@ class DriftCounts:
         largest = int(self.slots.max(initial=0))
         size = next(size for size in (1, 2, 4, 8) if largest < 1 << 8 * size - (size == 8))
         kind = np.dtype(f"<u{size}")
-        some = np.flatnonzero(self.slots)
-        if len(some) * (_INDEX.itemsize + size) < len(self.slots) * size:
-            form, body = _SPARSE, some.astype(_INDEX).tobytes() + self.slots[some].astype(kind).tobytes()
+        filled = np.flatnonzero(self.slots)
+        if len(filled) * (_INDEX.itemsize + size) < len(self.slots) * size:
+            form, body = _SPARSE, filled.astype(_INDEX).tobytes() + self.slots[filled].astype(kind).tobytes()
         else:
             form, body = _DENSE, self.slots.astype(kind).tobytes()
         return _HEAD.pack(form, size, self.rows, self.late, len(self.slots)) + zlib.compress(body, 1)
@@ -68,13 +68,13 @@ class DriftCounts:
             form, size, rows, late, width = _HEAD.unpack_from(data)
             if form not in (_DENSE, _SPARSE) or size not in (1, 2, 4, 8) or width > _MOST_SLOTS:
                 raise ValueError("no such form")
-            found = cls(rows, late, _slots(form, size, width, _inflated(data[_HEAD.size :])))
+            counts = cls(rows, late, _slots(form, size, width, _inflated(data[_HEAD.size :])))
         except (struct.error, zlib.error, ValueError, IndexError) as error:
             raise BadRecord("corrupt", f"counts that cannot be read: {error}", "cells.counts") from error
-        most = max(rows, late, int(found.slots.max(initial=0)))
-        if min(rows, late, int(found.slots.min(initial=0))) < 0 or most > _MOST:
+        most = max(rows, late, int(counts.slots.max(initial=0)))
+        if min(rows, late, int(counts.slots.min(initial=0))) < 0 or most > _MOST:
             raise BadRecord("out-of-range", "counts that nothing comes to", "cells.counts")
-        return found
+        return counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +109,9 @@ def _slots(form: int, size: int, width: int, body: bytes) -> Ints:
         if len(slots) != width:
             raise ValueError("not as many as it says")
         return slots
-    some, rest = divmod(len(body), _INDEX.itemsize + size)
+    filled, rest = divmod(len(body), _INDEX.itemsize + size)
     if rest:
         raise ValueError("not whole")
     slots = np.zeros(width, dtype=np.int64)
-    slots[np.frombuffer(body, _INDEX, some)] = np.frombuffer(body, kind, some, some * _INDEX.itemsize)
+    slots[np.frombuffer(body, _INDEX, filled)] = np.frombuffer(body, kind, filled, filled * _INDEX.itemsize)
     return slots

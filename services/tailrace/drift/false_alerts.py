@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
+from scipy.stats import false_discovery_control
 
 LEAST_SURE = 0.05
 """No test is judged at a higher level than this, whatever the budget would allow."""
@@ -23,13 +23,6 @@ def adjusted(p_values: Sequence[float]) -> list[float]:
     """The q-values: the false-discovery rate at which each test is just significant.
 
     Benjamini and Hochberg, "Controlling the False Discovery Rate", Journal of the Royal Statistical Society B 57
-    (1995); equal to ``scipy.stats.false_discovery_control``.
+    (1995).
     """
-    p = np.asarray(p_values, dtype=np.float64)
-    if not len(p):
-        return []
-    order = np.argsort(p)
-    scaled = p[order] * (len(p) / np.arange(1, len(p) + 1))
-    q = np.empty_like(p)
-    q[order] = np.minimum.accumulate(scaled[::-1])[::-1]
-    return [float(value) for value in np.minimum(q, 1.0)]
+    return [float(q) for q in false_discovery_control(p_values)] if p_values else []

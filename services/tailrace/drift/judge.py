@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tailrace.contracts.language.fields import Feature
 from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records.record_types import DriftReportRecord, DriftTestRecord
 from tailrace.contracts.state.contracts import AppliedContract
 from tailrace.drift import false_alerts
 from tailrace.drift.count import DriftSubject
@@ -34,23 +34,11 @@ class DriftWindow(NamedTuple):
         return self.start + self.applied.contract.drift.window_ms
 
 
-@dataclass(frozen=True)
-class DriftReport:
-    """What came of it; ``record`` is the whole of it, as schema ``drift_report.avsc``."""
-
-    subject: DriftSubject
-    record: dict[str, Any]
-
-    @property
-    def verdict(self) -> str:
-        return str(self.record["verdict"])
-
-    @property
-    def drifted(self) -> list[str]:
-        """The features (and outputs) that drifted, each once, the largest effect first."""
-        drifted = [test for test in self.record["tests"] if test["drifted"]]
-        drifted.sort(key=lambda test: -test["effect"])
-        return list(dict.fromkeys(test["feature"] for test in drifted))
+def drifted_features(report: DriftReportRecord) -> list[str]:
+    """The features (and outputs) that drifted, each once, the largest effect first."""
+    drifted = [test for test in report["tests"] if test["drifted"]]
+    drifted.sort(key=lambda test: -(test["effect"] or 0.0))
+    return list(dict.fromkeys(test["feature"] for test in drifted))
 
 
 class _Tested(NamedTuple):
@@ -61,16 +49,16 @@ class _Tested(NamedTuple):
 
 def judge(
     window: DriftWindow, subject: DriftSubject, counts: DriftCounts, layout: SlotLayout | None
-) -> DriftReport:
+) -> DriftReportRecord:
     """The report of a window. Everything in it follows from the arguments."""
     contract = window.applied.contract
     budget = contract.drift.false_alerts
-    alpha = false_alerts.level(
-        budget.at_most, budget.per_ms, contract.drift.window_ms, len(segment_names(contract))
-    )
+    segments = len(segment_names(contract))
+    alpha = false_alerts.level(budget.at_most, budget.per_ms, contract.drift.window_ms, segments)
     known = layout is not None and len(counts.slots) == layout.width
     tests = list(_tests(contract, counts.slots, layout)) if layout is not None and known else []
-    p_values = [_p_value(tested) for tested in tests]
+    results = [tested.comparison.result for tested in tests]
+    p_values = [None if result is None else result.p_value for result in results]
     q_values = iter(false_alerts.adjusted([p_value for p_value in p_values if p_value is not None]))
     enough = counts.rows >= contract.drift.min_rows
     entries = [
@@ -83,8 +71,8 @@ def judge(
         verdict = NO_REFERENCE
     else:
         verdict = DRIFT if any(entry["drifted"] for entry in entries) else QUIET
-    record = {
-        "report_id": report_id(window, subject),
+    return {
+        "report_id": record_id("drift", window.model, *subject, window.start, window.applied.digest),
         "model": window.model,
         "version": subject.version,
         "role": subject.role,
@@ -99,13 +87,6 @@ def judge(
         "verdict": verdict,
         "tests": entries,
     }
-    return DriftReport(subject, record)
-
-
-def report_id(window: DriftWindow, subject: DriftSubject) -> str:
-    """The same for the same window, however often it is judged."""
-    parts = ("drift", window.model, *subject, window.start, window.applied.digest)
-    return record_id(*parts)
 
 
 def _tests(contract: ModelContract, slots: Ints, layout: SlotLayout) -> Iterator[_Tested]:
@@ -118,7 +99,7 @@ def _tests(contract: ModelContract, slots: Ints, layout: SlotLayout) -> Iterator
 
 def _counted(contract: ModelContract, field: Field, counts: Ints) -> FieldCounts:
     """What a field may be follows from the contract and the reference; outputs are never missing or new by right."""
-    said, profile = contract.features.get(field.name), field.profile
+    feature, profile = contract.features.get(field.name), field.profile
     is_number = isinstance(field, NumberSlots)
     return FieldCounts(
         kind="number" if is_number else "category",
@@ -130,25 +111,22 @@ def _counted(contract: ModelContract, field: Field, counts: Ints) -> FieldCounts
         unseen=0 if is_number else int(counts[UNSEEN]),
         reference_present=profile.present,
         reference_missing=profile.missing,
-        may_miss=not field.is_output and (said is None or said.missing != "reject" or profile.missing > 0),
+        may_miss=not field.is_output
+        and (feature is None or feature.missing != "reject" or profile.missing > 0),
         may_be_unseen=not field.is_output
         and isinstance(field, Categories)
-        and (said is None or _lets_unseen_in(said, field)),
+        and (feature is None or _lets_unseen_in(feature, field)),
     )
 
 
-def _lets_unseen_in(said: Feature, field: Categories) -> bool:
-    allowed = set(said.categories or ("false", "true"))
-    return said.unseen not in (None, "reject") or not allowed <= set(field.seen)
-
-
-def _p_value(tested: _Tested) -> float | None:
-    return None if tested.comparison.result is None else tested.comparison.result.p_value
+def _lets_unseen_in(feature: Feature, field: Categories) -> bool:
+    allowed = set(feature.categories or ("false", "true"))
+    return feature.unseen not in (None, "reject") or not allowed <= set(field.seen)
 
 
 def _entry(
     contract: ModelContract, tested: _Tested, q_value: float | None, alpha: float, *, enough: bool
-) -> dict[str, Any]:
+) -> DriftTestRecord:
     """A test without a p-value is judged by its effect alone."""
     test, (result, n, reference_n, histogram) = tested.test, tested.comparison
     drifted = (

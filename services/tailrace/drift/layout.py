@@ -85,14 +85,17 @@ class Categories:
 
     def slots(self, column: Column) -> Ints:
         """The slot of each row's value."""
-        slot_of = self._slot_of
-        if not isinstance(column.values, np.ndarray):
-            texts = column.values
-            return np.fromiter(map(slot_of.get, texts, repeat(UNSEEN)), np.int64, len(texts))
-        false, true = slot_of.get(b"false", UNSEEN), slot_of.get(b"true", UNSEEN)
-        slots = np.where(column.values != 0, true, false)
-        missing = np.isnan(column.values) if column.present is None else ~column.present
-        return np.where(missing, MISSING, slots)
+        return codes_of(column, self._slot_of, UNSEEN)
+
+
+def codes_of(column: Column, code_of: Mapping[bytes | None, int], unseen: int) -> Ints:
+    """The code of each row's text, or of ``true`` and ``false``: that of None where there is no value."""
+    if not isinstance(column.values, np.ndarray):
+        texts = column.values
+        return np.fromiter(map(code_of.get, texts, repeat(unseen)), np.int64, len(texts))
+    false, true = code_of.get(b"false", unseen), code_of.get(b"true", unseen)
+    missing = np.isnan(column.values) if column.present is None else ~column.present
+    return np.where(missing, code_of[None], np.where(column.values != 0, true, false))
 
 
 Field: TypeAlias = NumberSlots | Categories
@@ -113,13 +116,11 @@ class SlotLayout:
         fields: list[Field] = []
         first = 0
         for name, is_output, profile in profiles:
-            field: Field
             if isinstance(profile, NumberProfile):
-                field = NumberSlots(name, is_output, first, profile)
+                fields.append(NumberSlots(name, is_output, first, profile))
             else:
-                field = Categories(name, is_output, first, profile)
-            fields.append(field)
-            first += field.width
+                fields.append(Categories(name, is_output, first, profile))
+            first += fields[-1].width
         return cls(tuple(fields))
 
     @property

@@ -94,31 +94,32 @@ class PredictionReader:
         Raises:
             Unavailable: the registry is away, and a schema id was never seen before.
         """
-        found: list[PredictionRows] = []
+        predictions: list[PredictionRows] = []
         bad: dict[int, BadRecord] = {}
         self._codec.begin_batch()
         by_header: dict[bytes, tuple[list[int], list[bytes]]] = {}
         for at, value in enumerate(values):
-            known = by_header.setdefault((value or b"")[: HEADER.size], ([], []))
-            known[0].append(at)
-            known[1].append(value or b"")
-        for positions, some in by_header.values():
+            positions, same = by_header.setdefault((value or b"")[: HEADER.size], ([], []))
+            positions.append(at)
+            same.append(value or b"")
+        for positions, same in by_header.values():
             try:
-                schema_id = read_schema_id(some[0])
+                schema_id = read_schema_id(same[0])
                 schema = self._schema(schema_id)
             except BadRecord as error:
                 bad |= dict.fromkeys(positions, error)
                 continue
-            left = schema.read(some, np.array(positions, dtype=np.int64), found)
-            self._one_by_one(schema_id, schema, [(positions[row], some[row]) for row in left], found, bad)
-        return found, bad
+            unread = schema.read(same, np.array(positions, dtype=np.int64), predictions)
+            rows = [(positions[row], same[row]) for row in unread]
+            self._one_by_one(schema_id, schema, rows, predictions, bad)
+        return predictions, bad
 
     def _one_by_one(
         self,
         schema_id: int,
         schema: _Schema,
         rows: Sequence[tuple[int, bytes]],
-        found: list[PredictionRows],
+        predictions: list[PredictionRows],
         bad: dict[int, BadRecord],
     ) -> None:
         """What the columnar way does not take: the plain codec says why, or puts it in the usual form."""
@@ -128,18 +129,17 @@ class PredictionReader:
             except BadRecord as error:
                 bad[at] = error
                 continue
-            if schema.read([usual], np.array([at], dtype=np.int64), found):
+            if schema.read([usual], np.array([at], dtype=np.int64), predictions):
                 bad[at] = BadRecord("unsupported-schema", f"schema {schema_id} is not of a prediction")
 
     def _schema(self, schema_id: int) -> _Schema:
-        found = self._schemas.get(schema_id)
-        if found is None:
+        if schema_id not in self._schemas:
             try:
-                found = self._schemas[schema_id] = _Schema(self._codec.writer_schema(schema_id))
+                self._schemas[schema_id] = _Schema(self._codec.writer_schema(schema_id))
             except (ValueError, KeyError, TypeError) as error:
                 reason = f"schema {schema_id} is not of a prediction: {error}"
                 raise BadRecord("unsupported-schema", reason) from error
-        return found
+        return self._schemas[schema_id]
 
 
 class _Schema:
@@ -152,9 +152,8 @@ class _Schema:
         for name, kind in _TYPES.items():
             if fields[name]["type"] not in kind:
                 raise ValueError(f"its {name} is of another type")
-        self._request = [
-            field["name"] for field in fields[_REQUEST]["type"]["fields"] if field["name"] not in RESERVED
-        ]
+        requested = [field["name"] for field in fields[_REQUEST]["type"]["fields"]]
+        self._request = [name for name in requested if name not in RESERVED]
         wanted = [EVENT_TIME, *_OUTPUTS, *(f"{_REQUEST}.{name}" for name in self._request)]
         self._decoder = ColumnDecoder(schema, HEADER.size, read=wanted, pieces=_IDENTITY)
         self._identity_schema = fastavro.parse_schema(
@@ -162,22 +161,24 @@ class _Schema:
         )
         self._identities: dict[bytes, PredictionIdentity | None] = {}
 
-    def read(self, values: Sequence[bytes], at: Ints, found: list[PredictionRows]) -> list[int]:
-        """Adds what can be read to ``found``; gives the rows that cannot."""
+    def read(self, values: Sequence[bytes], at: Ints, predictions: list[PredictionRows]) -> list[int]:
+        """Adds what can be read to ``predictions``; gives the rows that cannot."""
         columns, _, pieces = self._decoder.decode(values)
-        left = np.flatnonzero(pieces.at < 0).tolist()
+        unread = np.flatnonzero(pieces.at < 0).tolist()
         for number, piece in enumerate(pieces.values):
             rows = np.flatnonzero(pieces.at == number)
             identity = self._identity(piece)
             if identity is None:
-                left += rows.tolist()
+                unread += rows.tolist()
             elif len(rows):
                 every = len(rows) == len(values)
-                some = columns if every else {name: column.take(rows) for name, column in columns.items()}
-                request = {name: some[f"{_REQUEST}.{name}"] for name in self._request}
-                outputs = {name: some[name] for name in _OUTPUTS}
-                found.append(PredictionRows(identity, at[rows], some[EVENT_TIME].values, request, outputs))
-        return sorted(left)
+                own = columns if every else {name: column.take(rows) for name, column in columns.items()}
+                request = {name: own[f"{_REQUEST}.{name}"] for name in self._request}
+                outputs = {name: own[name] for name in _OUTPUTS}
+                predictions.append(
+                    PredictionRows(identity, at[rows], own[EVENT_TIME].values, request, outputs)
+                )
+        return sorted(unread)
 
     def _identity(self, piece: bytes) -> PredictionIdentity | None:
         if piece not in self._identities:

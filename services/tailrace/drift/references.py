@@ -57,7 +57,7 @@ class References:
         try:
             manifest, reference = self._open(record)
         except PackageRefused as refused:
-            log.warning("a package was refused: no drift can be told", extra={**which, "why": str(refused)})
+            log.warning("a package was refused: no drift can be judged", extra={**which, "why": str(refused)})
             return None
         return SlotLayout.of(reference, [i.name for i in manifest.inputs])
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tailrace.avro.columns.decoder import Column
 from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.drift.layout import codes_of
 from tailrace.statistics.result import Ints
 
 ALL = ""
@@ -27,23 +27,18 @@ class Split(NamedTuple):
         """By row the number of its segment, or -1."""
         if column is None:
             return np.full(rows, -1, dtype=np.int64)
-        if not isinstance(column.values, np.ndarray):
-            code_of = {value.encode(): code for code, value in enumerate(self.values)}
-            texts = column.values
-            return np.fromiter(map(code_of.get, texts, repeat(-1)), np.int64, len(texts))
-        codes = np.where(column.values != 0, self.values.index("true"), self.values.index("false"))
-        missing = np.isnan(column.values) if column.present is None else ~column.present
-        return np.where(missing, -1, codes)
+        code_of: dict[bytes | None, int] = {value.encode(): code for code, value in enumerate(self.values)}
+        return codes_of(column, code_of | {None: -1}, -1)
 
 
 def splits(contract: ModelContract) -> list[Split]:
     """The fields that split the rows of a window, each into segments called FIELD=VALUE."""
     fields: Mapping[str, Any] = {**contract.features, **contract.context}
-    found = []
-    for name in contract.drift.by:
-        values = tuple(fields[name].categories or ("false", "true"))
-        found.append(Split(name, tuple(f"{name}={value}" for value in values), values))
-    return found
+    values_of = {name: tuple(fields[name].categories or ("false", "true")) for name in contract.drift.by}
+    return [
+        Split(name, tuple(f"{name}={value}" for value in values), values)
+        for name, values in values_of.items()
+    ]
 
 
 def segment_names(contract: ModelContract) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from tailrace.contracts.records.lanes import Lane
 from tailrace.contracts.state.contracts import AppliedContract, Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
-from tailrace.drift.alerts import tell
+from tailrace.drift.alerts import drift_alerts
 from tailrace.drift.count import DriftSubject, count
 from tailrace.drift.counts import DriftCounts, SparseCounts
 from tailrace.drift.judge import DriftWindow, judge
@@ -22,12 +21,11 @@ from tailrace.drift.references import OpenReference, References
 from tailrace.errors import BadRecord
 from tailrace.models.catalog import Catalog, Verify
 from tailrace.streaming.records import Message
-from tailrace.streaming.watermark_records import EARLIEST_MS
 from tailrace.windows.kinds import Cell, Closed, ReadRows, Times, WindowVerdict
+from tailrace.windows.skew import ahead_of_append
+from tailrace.windows.subject import read_subject, subject_text
 
-log = logging.getLogger(__name__)
-
-_PREDICTIONS, _SHADOW_PREDICTIONS = "predictions", "shadow-predictions"
+_SHADOW_PREDICTIONS = "shadow-predictions"
 _OPEN = "open"
 """What is remembered between windows: alerts that are open."""
 
@@ -87,9 +85,9 @@ class DriftWindows:
 
     def read(self, topic: str, messages: Sequence[Message]) -> ReadRows:
         times = np.zeros(len(messages), dtype=np.int64)
-        found, bad = self._reader.read([message.value() for message in messages])
+        read, bad = self._reader.read([message.value() for message in messages])
         good = []
-        for predictions in found:
+        for predictions in read:
             times[predictions.at] = predictions.event_times
             refused = self._refused(topic, messages, predictions)
             bad |= {int(predictions.at[row]): why for row, why in refused.items()}
@@ -107,10 +105,9 @@ class DriftWindows:
             whose = predictions.identity
             applied = self._contracts.by_digest[whose.contract_digest]
             layout = self._references.layout(whose.model, whose.version, whose.artifact_digest)
-            for start, subject, counts in count(
-                predictions, applied.contract, layout, before[predictions.at]
-            ):
-                cell = Cell(stream, applied.digest, start, 0, subject.to_text(), counts.to_bytes())
+            stream_times = before[predictions.at]
+            for start, subject, counts in count(predictions, applied.contract, layout, stream_times):
+                cell = Cell(stream, applied.digest, start, 0, subject_text(subject), counts.to_bytes())
                 cells.append((whose.model, cell))
         return cells
 
@@ -124,12 +121,12 @@ class DriftWindows:
         return window_start + contract.contract.drift.window_ms + contract.contract.event_time.lateness_ms
 
     def check(self, cell: Cell) -> None:
-        DriftSubject.read(cell.subject)
+        read_subject(DriftSubject, cell.subject)
         DriftCounts.from_bytes(cell.counts)
 
     def add(self, into: DriftCounts | SparseCounts | None, counts: bytes) -> DriftCounts | SparseCounts:
-        found = DriftCounts.from_bytes(counts)
-        return (found if into is None else into.whole().plus(found)).lean()
+        added = DriftCounts.from_bytes(counts)
+        return (added if into is None else into.whole().plus(added)).lean()
 
     def pack(self, total: DriftCounts | SparseCounts) -> bytes:
         return total.whole().to_bytes()
@@ -138,15 +135,15 @@ class DriftWindows:
         window = DriftWindow(closed.model, closed.contract, closed.window_start)
         reports = []
         for text, counts in closed.subjects.items():
-            subject = DriftSubject.from_text(text)
+            subject = read_subject(DriftSubject, text)
             layout = self._references.layout(closed.model, subject.version, subject.artifact_digest)
             reports.append(judge(window, subject, counts.whole(), layout))
-        records = [self._records.record("DriftReport", r.record) for r in reports]
+        records = [self._records.record("DriftReport", report) for report in reports]
         if closed.stream == _SHADOW_PREDICTIONS:
             return WindowVerdict(records, memory)
-        told = tell(window, reports, memory.get(_OPEN, {}))
-        records += [self._records.record("Alert", alert) for alert in told.records]
-        return WindowVerdict(records, {_OPEN: told.open} if told.open else {})
+        alerts = drift_alerts(window, reports, memory.get(_OPEN, {}))
+        records += [self._records.record("Alert", alert) for alert in alerts.records]
+        return WindowVerdict(records, {_OPEN: alerts.open} if alerts.open else {})
 
     def _refused(
         self, topic: str, messages: Sequence[Message], predictions: PredictionRows
@@ -162,11 +159,5 @@ class DriftWindows:
         if applied is None or applied.model != whose.model or applied.contract.lane != lane:
             reason = f"no contract of {whose.model} on {lane} has the digest {whose.contract_digest}"
             return dict.fromkeys(range(len(predictions.at)), BadRecord("unknown-contract", reason))
-        # One time from the future would close every window, and make all that follows late.
-        latest = applied.contract.event_time.skew_ms + np.array(
-            [messages[at].timestamp()[1] for at in predictions.at.tolist()], dtype=np.int64
-        )
-        reason = "the event time is further ahead of the append time than the contract's skew"
-        times = predictions.event_times
-        ahead = np.flatnonzero((times > latest) | (times < EARLIEST_MS)).tolist()
-        return {row: BadRecord("event-time-ahead", reason, "event_time") for row in ahead}
+        own_messages = [messages[at] for at in predictions.at.tolist()]
+        return ahead_of_append(predictions.event_times, own_messages, applied.contract.event_time.skew_ms)

@@ -29,13 +29,13 @@ versions that were champion in the latest window that was closed."""
 
 
 class RaisedQualityAlerts(NamedTuple):
-    """Alert records (schema ``alert.avsc``), and what is to be remembered."""
+    """Alerts, and what is to be remembered."""
 
     records: list[AlertRecord]
     memory: Memory
 
 
-def tell(
+def quality_alerts(
     window: JudgedWindow,
     reports: Sequence[PerformanceReportRecord],
     champions: Mapping[int, Mapping[str, PerformanceCounts]],
@@ -43,14 +43,14 @@ def tell(
 ) -> RaisedQualityAlerts:
     """What a window's reports come to, given who was champion in it, and what was remembered.
 
-    An open alert is told again when its severity changes, or when it lasts and the contract's silence is over.
+    An open alert is sent again when its severity changes, or when it lasts and the contract's silence is over.
     """
     roles = {version: next(iter(answered)) for version, answered in champions.items()}
-    about = [r for r in reports if not r["segment"] and roles.get(r["version"]) == r["role"]]
+    of_champions = [r for r in reports if not r["segment"] and roles.get(r["version"]) == r["role"]]
     open_alerts, judged = dict(memory.get("open", {})), dict(memory.get("judged", {}))
     answers = _answers(window, champions.keys(), memory.get("answers"))
     records: list[AlertRecord] = []
-    for report in about:
+    for report in of_champions:
         version = str(report["version"])
         if report["verdict"] not in ("ok", "drop") or window.start < judged.get(version, window.start):
             continue
@@ -63,9 +63,8 @@ def tell(
             records += _raise(window, report, open_alerts)
     for version in sorted(open_alerts, key=int):
         if int(version) not in answers["versions"]:
-            records.append(
-                _resolved(window, version, open_alerts.pop(version), "the version answers no more")
-            )
+            why = "the version answers no more"
+            records.append(_resolved(window, version, open_alerts.pop(version), why))
     kept = {version: start for version, start in judged.items() if int(version) in answers["versions"]}
     return RaisedQualityAlerts(records, {"open": open_alerts, "judged": kept, "answers": answers})
 
@@ -85,16 +84,10 @@ def _raise(
     contract = window.contract
     fallen = [metric for metric in report["metrics"] if dropped(contract, metric)]
     severity = _severity(contract, [metric["metric"] for metric in fallen])
-    found = raise_or_renew(
-        open_alerts,
-        version,
-        record_id(KIND, window.model, version, window.start, window.applied.digest),
-        severity,
-        since=window.start,
-        at=window.judged_at,
-        silence_ms=contract.alerts.silence_ms,
-    )
-    if found is None:
+    alert_id = record_id(KIND, window.model, version, window.start, window.applied.digest)
+    times = {"since": window.start, "at": window.judged_at, "silence_ms": contract.alerts.silence_ms}
+    alert = raise_or_renew(open_alerts, version, alert_id, severity, **times)
+    if alert is None:
         return []
     detail = {
         "metrics": ",".join(metric["metric"] for metric in fallen),
@@ -102,31 +95,38 @@ def _raise(
         **{f"{metric['metric']}_holdout": repr(metric["holdout"]) for metric in fallen},
         "labelled": str(report["labelled"]),
         "report_id": report["report_id"],
+        **_all_rows(window),
     }
-    said = "; ".join(report["reasons"])
+    why = "; ".join(report["reasons"])
     summary = (
-        f"Version {version} of {window.model} is worse than it was on its holdout: {said} (window of "
+        f"Version {version} of {window.model} is worse than it was on its holdout: {why} (window of "
         f"{format_duration(window.end - window.start)}, {report['labelled']:,} labelled). Look at the window's report; "
         "a version trained on newer outcomes may do better"
     )
-    return [_alert(window, version, found, summary, detail)]
+    return [version_alert(window, KIND, version, alert, summary, detail)]
 
 
-def _resolved(window: JudgedWindow, version: str, found: dict[str, Any], why: str) -> AlertRecord:
+def _resolved(window: JudgedWindow, version: str, alert: dict[str, Any], why: str) -> AlertRecord:
     summary = f"The quality drop of version {version} of {window.model} is over: {why}"
-    return _alert(window, version, found, summary, {}, resolved_at=window.judged_at)
+    return version_alert(window, KIND, version, alert, summary, _all_rows(window), window.judged_at)
 
 
-def _alert(
+def _all_rows(window: JudgedWindow) -> dict[str, str]:
+    return {"segment": "", "age": str(window.age_ms)}
+
+
+def version_alert(
     window: JudgedWindow,
+    kind: str,
     version: str,
     alert: dict[str, Any],
     summary: str,
     detail: dict[str, str],
     resolved_at: int | None = None,
 ) -> AlertRecord:
+    """The record of an open alert of this kind about a version, as a window has it."""
     return open_alert_record(
-        KIND,
+        kind,
         alert,
         service="evaluator",
         summary=summary,
@@ -134,15 +134,13 @@ def _alert(
         version=int(version),
         resolved_at=resolved_at,
         window=(window.start, window.end),
-        detail={**detail, "segment": "", "age": str(window.age_ms)},
+        detail=detail,
     )
 
 
 def _severity(contract: ModelContract, metrics: Sequence[str]) -> str:
     for phrase in contract.alerts.severe:
-        found = match_alert(phrase)
-        if found is not None and found[0].startswith("quality drop"):
-            metric = found[1].get("metric")
-            if metric is None or metric in metrics:
-                return "severe"
+        pattern, places = match_alert(phrase) or ("", {})
+        if pattern.startswith("quality drop") and places.get("metric") in (None, *metrics):
+            return "severe"
     return "warning"

@@ -53,12 +53,11 @@ class Contributions:
 
     @cached_property
     def positive(self) -> Mask:
-        found: Mask = self.classes == self.plan.positive
-        return found
+        return np.equal(self.classes, self.plan.positive)
 
     def quantities(self, answers: LoggedAnswers, actions: CategoricalColumn) -> dict[str, Floats]:
         """Losses, and the contract's value where it has one, of these answers and actions; NaN where unknown."""
-        found = row_losses(
+        quantities = row_losses(
             JudgedRows(
                 self.plan.contract.task,
                 self.classes,
@@ -72,18 +71,18 @@ class Contributions:
         )
         worth = self.plan.worth(self.columns, answers, actions, self.truth.label)
         if worth is not None:
-            found[VALUE.name] = worth
-        return {name: np.where(self.known, values, np.nan) for name, values in found.items()}
+            quantities[VALUE.name] = worth
+        return {name: np.where(self.known, values, np.nan) for name, values in quantities.items()}
 
     def covered(self, answers: LoggedAnswers) -> Floats:
         """1 where the set or the interval of an answer holds the truth, 0 where not, NaN where either is not known."""
         if self.plan.contract.guardrails.coverage is None or answers.findings is None:
             return np.full(len(self.at), np.nan)
         if self.plan.contract.classes:
-            found = answers.findings.holds_class(self.classes, self.plan.contract.classes)
+            holds = answers.findings.holds_class(self.classes, self.plan.contract.classes)
         else:
-            found = answers.findings.holds_value(self.truth.label)
-        return np.where(self.known, found, np.nan)
+            holds = answers.findings.holds_value(self.truth.label)
+        return np.where(self.known, holds, np.nan)
 
 
 def contributions(plan: EvaluationPlan, rows: OutcomeRows) -> Contributions:

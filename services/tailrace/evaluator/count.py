@@ -1,7 +1,7 @@
 """From predictions and outcomes to additive counts by window, age, version, role and slice.
 
-A prediction counts at the first age that its partition's clock had not passed, an outcome at the first age by which it
-was known. An outcome that replaces another takes back what that one said.
+A prediction counts at the first age that its partition's stream time had not passed, an outcome at the first age by
+which it was known. An outcome that replaces another takes back what that one said.
 
 Tallies of a version:
 
@@ -18,9 +18,9 @@ Tallies of a version:
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -47,53 +47,44 @@ class CountedOutcomes(NamedTuple):
 
 
 def count_predictions(plan: EvaluationPlan, rows: Predicted, before: Ints) -> list[CountedOutcomes]:
-    """``before``: each prediction's partition clock before it."""
+    """``before``: the stream time of each prediction's partition before it."""
     groups = _Groups(plan, rows, np.maximum(rows.event_times, before))
-    everything = np.arange(len(before))
-    ones = np.ones(len(before), dtype=np.int64)
-    labelable = _labelable(plan, rows.role, rows.answers.action)
-    return groups.counted(
-        everything,
-        _Tallies({"predictions": ones, "labelable": ones * labelable, **_signed(ones, rows, everything)}),
-    )
+    return _counted_predictions(groups, plan, rows, np.arange(len(before)), 1)
 
 
 def count_outcomes(plan: EvaluationPlan, rows: OutcomeRows) -> list[CountedOutcomes]:
     """What each outcome adds, less what the one that it replaces had added."""
     groups = _Groups(plan, rows.predicted, rows.known_at)
     repeats = np.flatnonzero(rows.duplicate & rows.first)
-    gone = -np.ones(len(repeats), dtype=np.int64)
-    labelable = _labelable(plan, rows.predicted.role, rows.predicted.answers.action)[repeats]
-    found = groups.counted(
-        repeats,
-        _Tallies(
-            {"predictions": gone, "labelable": gone * labelable, **_signed(gone, rows.predicted, repeats)}
-        ),
-    )
+    counted = _counted_predictions(groups, plan, rows.predicted, repeats, -1)
 
-    said = contributions(plan, rows)
-    found += groups.counted(said.at, _judged(said, rows))
+    judged = contributions(plan, rows)
+    counted += groups.counted(judged.at, _judged(judged, rows))
 
-    paired = np.flatnonzero(rows.against[said.at] >= 0)
+    paired = np.flatnonzero(rows.against[judged.at] >= 0)
     if len(paired):
-        both = said.take(paired)
-        found += groups.counted(both.at, _paired(both, rows), rows.against)
-    return found
+        both = judged.take(paired)
+        counted += groups.counted(both.at, _paired(both, rows), rows.against)
+    return counted
 
 
-def _signed(signs: Ints, rows: Predicted, at: Ints) -> dict[str, Ints]:
-    """How the answers came about."""
-    return {
-        "champions_arm": signs * rows.champions_arm[at],
-        "fallbacks": signs * rows.fallback[at],
-        "slow": signs * rows.slow[at],
+def _counted_predictions(
+    groups: _Groups, plan: EvaluationPlan, rows: Predicted, at: Ints, sign: int
+) -> list[CountedOutcomes]:
+    """How many predictions there are at these rows, and how the answers came about."""
+    flags = {
+        "predictions": np.ones(len(rows.at), dtype=np.bool_),
+        "labelable": _labelable(plan, rows.role, rows.answers.action),
+        "champions_arm": rows.champions_arm,
+        "fallbacks": rows.fallback,
+        "slow": rows.slow,
     }
+    tallies = {name: sign * flag[at].astype(np.int64) for name, flag in flags.items()}
+    return groups.counted(at, _Tallies(tallies))
 
 
-class _Counter(Protocol):
-    def __call__(self, rows: Ints, group: Ints, groups: int) -> list[PerformanceCounts]:
-        """Counts of each of ``groups`` groups, from these rows and the group of each."""
-        ...
+_Counter: TypeAlias = Callable[[Ints, Ints, int], list[PerformanceCounts]]
+"""Counts of each of so many groups (the last argument), from these rows and the group of each."""
 
 
 class _Groups:
@@ -111,21 +102,20 @@ class _Groups:
 
     def counted(self, at: Ints, count: _Counter, against: Ints | None = None) -> list[CountedOutcomes]:
         """What the counter counts of each subject; row i of its rows is of the message ``at[i]``."""
-        found = []
+        counted = []
         base = (self._base if against is None else _combined(self._base, against))[at]
         for names, codes in self._segments:
             rows = np.flatnonzero(self._in_time[at] & (codes[at] >= 0))
             cells, group = distinct_numbers(base[rows] * len(names) + codes[at][rows])
             examples = np.zeros(len(cells), dtype=np.int64)
             examples[group] = at[rows]
-            for cell, row, counts in zip(
-                cells, examples.tolist(), count(rows, group, len(cells)), strict=True
-            ):
+            counts_of = count(rows, group, len(cells))
+            for cell, row, counts in zip(cells, examples.tolist(), counts_of, strict=True):
                 start, age, version, role, artifact = (fact[row] for fact in self._facts)
                 other = None if against is None else int(against[row])
-                about = PerformanceSubject(int(version), role, artifact, names[cell % len(names)], other)
-                found.append(CountedOutcomes(int(start), int(age), about, counts))
-        return found
+                subject = PerformanceSubject(int(version), role, artifact, names[cell % len(names)], other)
+                counted.append(CountedOutcomes(int(start), int(age), subject, counts))
+        return counted
 
 
 def _combined(numbers: Ints, others: Ints) -> Ints:
@@ -141,14 +131,14 @@ class _Tallies:
         self._numbers = numbers
 
     def __call__(self, rows: Ints, group: Ints, groups: int) -> list[PerformanceCounts]:
-        found = [PerformanceCounts() for _ in range(groups)]
+        counted = [PerformanceCounts() for _ in range(groups)]
         for name, numbers in self._numbers.items():
             totals = np.zeros(groups, dtype=np.int64)
             np.add.at(totals, group, numbers[rows])
-            for counts, total in zip(found, totals.tolist(), strict=True):
+            for counts, total in zip(counted, totals.tolist(), strict=True):
                 if total:
                     counts.tallies[name] = total
-        return found
+        return counted
 
 
 class _Statistics:
@@ -156,90 +146,87 @@ class _Statistics:
 
     Args:
         quantities: by name, NaN where a row has none.
-        table: number of the class, then of the predicted one of each version; -1 where there is none.
-        scores: of each version, NaN where there is none.
-        positive: whether the truth is the class that scores are about; None where there are no scores.
+        versions: what each of them judged.
     """
 
     def __init__(
         self,
-        signs: Ints,
+        judged: Contributions,
         tallies: Mapping[str, Ints],
         quantities: Mapping[str, Floats],
-        table: Ints,
-        scores: Floats,
-        positive: Mask | None,
+        *versions: LoggedAnswers,
     ) -> None:
-        self._signs = signs
+        classes = np.where(judged.known, judged.classes, -1)
+        scores = np.column_stack([answers.score for answers in versions])
+        self._signs = judged.signs
         self._tallies = _Tallies(tallies)
         self._quantities = quantities
-        self._table = table
-        self._tabled: Mask = np.all(table >= 0, axis=1)
-        self._positive = positive
-        self._scored: Mask = (table[:, 0] >= 0) & ~np.isnan(scores).any(axis=1)
+        # The number of the true class, then of the predicted one of each version.
+        self._table = np.column_stack([classes, *(answers.chosen for answers in versions)])
+        self._tabled: Mask = np.all(self._table >= 0, axis=1)
+        self._positive = judged.positive if judged.plan.contract.task == "binary" else None
+        self._scored: Mask = (classes >= 0) & ~np.isnan(scores).any(axis=1)
         self._keys = score_keys(np.nan_to_num(scores))
 
     def __call__(self, rows: Ints, group: Ints, groups: int) -> list[PerformanceCounts]:
-        found = self._tallies(rows, group, groups)
+        counted = self._tallies(rows, group, groups)
         for name, values in self._quantities.items():
             sums = sums_by_group(values[rows], self._signs[rows], group, groups)
-            for counts, one in zip(found, sums, strict=True):
-                if any(one):
-                    counts.sums[name] = one
-        self._add_tables(found, rows, group)
+            for counts, total in zip(counted, sums, strict=True):
+                if any(total):
+                    counts.sums[name] = total
+        self._add_tables(counted, rows, group)
         if self._positive is None:
-            return found
-        return self._with_scores(found, rows[self._scored[rows]], group[self._scored[rows]], self._positive)
+            return counted
+        return self._with_scores(counted, rows[self._scored[rows]], group[self._scored[rows]], self._positive)
 
-    def _add_tables(self, found: list[PerformanceCounts], rows: Ints, group: Ints) -> None:
+    def _add_tables(self, counted: list[PerformanceCounts], rows: Ints, group: Ints) -> None:
         group, rows = group[self._tabled[rows]], rows[self._tabled[rows]]
         if not len(rows):
             return
         table = self._table[rows]
-        wide = int(table.max()) + 1
-        cells, where = distinct_numbers(
-            np.ravel_multi_index((group, *table.T), (len(found), *[wide] * table.shape[1]))
-        )
+        shape = (len(counted), *[int(table.max()) + 1] * table.shape[1])
+        cells, where = distinct_numbers(np.ravel_multi_index((group, *table.T), shape))
         totals = np.zeros(len(cells), dtype=np.int64)
         np.add.at(totals, where, self._signs[rows])
         for cell, total in zip(cells.tolist(), totals.tolist(), strict=True):
             if total:
-                of, *classes = np.unravel_index(cell, (len(found), *[wide] * table.shape[1]))
-                found[int(of)].table[tuple(map(int, classes))] = total
+                of, *classes = np.unravel_index(cell, shape)
+                counted[int(of)].table[tuple(map(int, classes))] = total
 
     def _with_scores(
-        self, found: list[PerformanceCounts], rows: Ints, group: Ints, positive: Mask
+        self, counted: list[PerformanceCounts], rows: Ints, group: Ints, positive: Mask
     ) -> list[PerformanceCounts]:
         order = np.argsort(group, kind="stable")
-        ends = np.searchsorted(group[order], np.arange(len(found) + 1))
-        for of, counts in enumerate(found):
-            some = rows[order[ends[of] : ends[of + 1]]]
-            if len(some):
-                scores = count_scores(self._keys[some], positive[some], self._signs[some])
-                found[of] = replace(counts, scores=scores)
-        return found
+        ends = np.searchsorted(group[order], np.arange(len(counted) + 1))
+        for of, counts in enumerate(counted):
+            own = rows[order[ends[of] : ends[of + 1]]]
+            if len(own):
+                scores = count_scores(self._keys[own], positive[own], self._signs[own])
+                counted[of] = replace(counts, scores=scores)
+        return counted
 
 
-def _judged(said: Contributions, rows: OutcomeRows) -> _Statistics:
+def _judged(judged: Contributions, rows: OutcomeRows) -> _Statistics:
     """A version's answers."""
-    answers, taken = said.answers, said.truth.action_taken
-    is_shadow = rows.against[said.at] >= 0
-    answered = rows.champion.action.take(said.at).where(is_shadow, answers.action)
+    answers, taken = judged.answers, judged.truth.action_taken
+    is_shadow = rows.against[judged.at] >= 0
+    answered = rows.champion.action.take(judged.at).where(is_shadow, answers.action)
     done = taken.where(taken.codes >= 0, answered)
-    possible = said.known | said.plan.can_be_labelled(done)
-    roles = rows.predicted.role.take(said.at)
-    adjusted = possible.astype(np.int64) - _labelable(said.plan, roles, answers.action)
-    tallies = {**_states(said, rows), "labelable": said.signs * adjusted}
-    # Nothing was done on what a shadow said: its answers are worth what its own policy would have made of them.
+    possible = judged.known | judged.plan.can_be_labelled(done)
+    roles = rows.predicted.role.take(judged.at)
+    adjusted = possible.astype(np.int64) - _labelable(judged.plan, roles, answers.action)
+    tallies = {**_states(judged, rows), "labelable": judged.signs * adjusted}
+    # Nothing was done on what a shadow judged: its answers are worth what its own policy would have made of them.
     own_or_taken = taken.where(~is_shadow & (taken.codes >= 0), answers.action)
-    quantities = said.quantities(answers, own_or_taken) | {COVERAGE.name: said.covered(answers)}
-    return _statistics(said, tallies, quantities, answers)
+    quantities = judged.quantities(answers, own_or_taken) | {COVERAGE.name: judged.covered(answers)}
+    return _Statistics(judged, tallies, quantities, answers)
 
 
-def _paired(said: Contributions, rows: OutcomeRows) -> _Statistics:
+def _paired(judged: Contributions, rows: OutcomeRows) -> _Statistics:
     """Two versions' answers to the same requests, by what the policy makes of either."""
-    versions = (said.answers, rows.champion.take(said.at))
-    version, against = (said.quantities(answers, answers.action) for answers in versions)
+    versions = (judged.answers, rows.champion.take(judged.at))
+    version, against = (judged.quantities(answers, answers.action) for answers in versions)
     quantities: dict[str, Floats] = {}
     for name, mine in version.items():
         theirs = against[name]
@@ -248,7 +235,7 @@ def _paired(said: Contributions, rows: OutcomeRows) -> _Statistics:
         with np.errstate(over="ignore", invalid="ignore"):
             better = mine - theirs if METRIC[name].better == "higher" else theirs - mine
         quantities |= {name: better, f"{name}.version": mine, f"{name}.against": theirs}
-    return _statistics(said, _states(said, rows), quantities, *versions)
+    return _Statistics(judged, _states(judged, rows), quantities, *versions)
 
 
 def _labelable(plan: EvaluationPlan, roles: CategoricalColumn, actions: CategoricalColumn) -> Mask:
@@ -258,27 +245,10 @@ def _labelable(plan: EvaluationPlan, roles: CategoricalColumn, actions: Categori
     return plan.can_be_labelled(actions) | roles.isin(("shadow",))
 
 
-def _states(said: Contributions, rows: OutcomeRows) -> dict[str, Ints]:
+def _states(judged: Contributions, rows: OutcomeRows) -> dict[str, Ints]:
     return {
-        "labelled": said.signs * said.known,
-        "assumed": said.signs * said.truth.state.isin(("assumed",)),
-        "unlabelled": said.signs * said.truth.state.isin(("unlabelled",)),
-        "late": np.where(said.signs > 0, rows.late[said.at], 0),
+        "labelled": judged.signs * judged.known,
+        "assumed": judged.signs * judged.truth.state.isin(("assumed",)),
+        "unlabelled": judged.signs * judged.truth.state.isin(("unlabelled",)),
+        "late": np.where(judged.signs > 0, rows.late[judged.at], 0),
     }
-
-
-def _statistics(
-    said: Contributions,
-    tallies: Mapping[str, Ints],
-    quantities: Mapping[str, Floats],
-    *versions: LoggedAnswers,
-) -> _Statistics:
-    classes = np.where(said.known, said.classes, -1)
-    return _Statistics(
-        said.signs,
-        tallies,
-        quantities,
-        np.column_stack([classes, *(answers.chosen for answers in versions)]),
-        np.column_stack([answers.score for answers in versions]),
-        said.positive if said.plan.contract.task == "binary" else None,
-    )

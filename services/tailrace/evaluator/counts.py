@@ -32,8 +32,8 @@ class PerformanceCounts(MetricCounts):
         tallies, table, sums = Counter(self.tallies), Counter(self.table), dict(self.sums)
         tallies.update(other.tallies)
         table.update(other.table)
-        for name, found in other.sums.items():
-            sums[name] = sums[name].plus(found) if name in sums else found
+        for name, total in other.sums.items():
+            sums[name] = sums[name].plus(total) if name in sums else total
         if self.scores is None or other.scores is None:
             scores = self.scores or other.scores
         else:
@@ -48,9 +48,9 @@ class PerformanceCounts(MetricCounts):
             "tallies": {name: n for name, n in sorted(self.tallies.items()) if n},
             "table": [[*cell, n] for cell, n in sorted(self.table.items()) if n],
             "sums": {
-                name: [found.n, *_short(found.total), *_short(found.squares), found.beyond]
-                for name, found in sorted(self.sums.items())
-                if any(found)
+                name: [total.n, *_short(total.total), *_short(total.squares), total.beyond]
+                for name, total in sorted(self.sums.items())
+                if any(total)
             },
         }
         body = b""
@@ -64,31 +64,27 @@ class PerformanceCounts(MetricCounts):
     def from_bytes(cls, data: bytes) -> PerformanceCounts:
         """Raises `BadRecord` where `to_bytes` writes no such bytes."""
         try:
-            return cls._from_bytes(data)
+            line, _, body = data.partition(b"\n")
+            head = json.loads(line)
+            scores = None
+            if "scores" in head:
+                shift, rows, width, kind = head["scores"]
+                if kind not in _KINDS or not (0 <= shift < 64 and 0 <= rows <= len(body) and 1 <= width <= 2):
+                    raise ValueError("no such scores")
+                keys = np.frombuffer(body, dtype="<i8", count=rows * width).astype(np.int64)
+                counts = np.frombuffer(body, dtype=kind, offset=8 * rows * width).astype(np.int64)
+                scores = ScoreCounts(keys.reshape(rows, width), counts.reshape(rows, 2), shift)
+            return cls(
+                tallies=Counter(head["tallies"]),
+                table=Counter({tuple(cell): n for *cell, n in head["table"]}),
+                sums={
+                    name: Sum(n, total << _shift(up), squares << _shift(more), beyond)
+                    for name, (n, total, up, squares, more, beyond) in head["sums"].items()
+                },
+                scores=scores,
+            )
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             raise BadRecord("corrupt", f"counts that cannot be read: {error!r}", "cells.counts") from error
-
-    @classmethod
-    def _from_bytes(cls, data: bytes) -> PerformanceCounts:
-        line, _, body = data.partition(b"\n")
-        head = json.loads(line)
-        scores = None
-        if "scores" in head:
-            shift, rows, width, kind = head["scores"]
-            if kind not in _KINDS or not (0 <= shift < 64 and 0 <= rows <= len(body) and 1 <= width <= 2):
-                raise ValueError("no such scores")
-            keys = np.frombuffer(body, dtype="<i8", count=rows * width).astype(np.int64)
-            counts = np.frombuffer(body, dtype=kind, offset=8 * rows * width).astype(np.int64)
-            scores = ScoreCounts(keys.reshape(rows, width), counts.reshape(rows, 2), shift)
-        return cls(
-            tallies=Counter(head["tallies"]),
-            table=Counter({tuple(cell): n for *cell, n in head["table"]}),
-            sums={
-                name: Sum(n, total << _shift(up), squares << _shift(more), beyond)
-                for name, (n, total, up, squares, more, beyond) in head["sums"].items()
-            },
-            scores=scores,
-        )
 
 
 def _short(units: int) -> tuple[int, int]:

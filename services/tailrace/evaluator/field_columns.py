@@ -60,8 +60,8 @@ def numbers(column: Column) -> Floats:
     """NaN where there is none."""
     values = column.values
     if isinstance(values, ObjectColumn):
-        found: Floats = values.mapped(lambda v: float(v) if isinstance(v, float | int) else np.nan, np.nan)
-        return found
+        floats: Floats = values.mapped(lambda v: float(v) if isinstance(v, float | int) else np.nan, np.nan)
+        return floats
     if not isinstance(values, np.ndarray):
         return np.full(len(values), np.nan)
     return values if column.present is None else np.where(column.present, values, np.nan)
@@ -74,8 +74,7 @@ def integers(column: Column) -> Ints:
         values = values.mapped(lambda value: -1 if value is None else value, -1)
     elif column.present is not None:
         values = np.where(column.present, values, -1)
-    found: Ints = values.astype(np.int64, copy=False)
-    return found
+    return np.asarray(values, dtype=np.int64)
 
 
 def truths(column: Column) -> Floats:

@@ -33,17 +33,13 @@ class FieldReader:
         self._arrays: dict[tuple[int, str], Any] = {}
 
     def read(
-        self,
-        values: BytesColumn,
-        names: Collection[str],
-        bad: dict[int, BadRecord],
-        array: str | None = None,
+        self, values: BytesColumn, names: Collection[str], bad: dict[int, BadRecord], array: str | None = None
     ) -> Iterator[tuple[Ints, Fields]]:
         """Rows of one schema at a time, as positions in ``values`` and their fields; a field that the schema does
         not have has no value.
 
         Args:
-            bad: is told what cannot be read, by position.
+            bad: gets what cannot be read, by position.
             array: the name of an array that is read as well.
 
         Raises:

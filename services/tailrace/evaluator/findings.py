@@ -38,9 +38,8 @@ class LoggedFindings:
 
     def holds_class(self, truth: Ints, classes: Sequence[str]) -> Floats:
         """1 where a row's set holds the true class, given by its number, 0 where not, NaN where either is not known."""
-        holds = self.sets.mapped(
-            lambda names: [name in (names or ()) for name in classes], [False] * len(classes)
-        )
+        no_class = [False] * len(classes)
+        holds = self.sets.mapped(lambda names: [name in (names or ()) for name in classes], no_class)
         unknown = (self.sets.codes < 0) | (truth < 0)
         return np.where(unknown, np.nan, holds[np.arange(len(truth)), truth])
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tailrace.alerts.alert import open_alert_record
 from tailrace.alerts.open_alerts import OpenAlerts, raise_or_renew
 from tailrace.contracts.language.durations import format_duration, parse_share
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.sections import match_alert
 from tailrace.contracts.records.record_types import AlertRecord
+from tailrace.evaluator.alerts import version_alert
 from tailrace.evaluator.counts import PerformanceCounts
 from tailrace.evaluator.report import JudgedWindow
 from tailrace.statistics.binomial import is_more
@@ -37,18 +37,18 @@ class ServiceLevel(NamedTuple):
 def missed_levels(
     window: JudgedWindow, champions: Mapping[int, Mapping[str, PerformanceCounts]], open_alerts: OpenAlerts
 ) -> list[AlertRecord]:
-    """What a window says of the levels, as alerts (schema ``alert.avsc``). Changes ``open_alerts``."""
+    """What a window says of the levels, as alerts. Changes ``open_alerts``."""
     records: list[AlertRecord] = []
     for version, answered in champions.items():
         asked, fallbacks, slow = (
             sum(counts.tallies[name] for counts in answered.values())
             for name in ("predictions", "fallbacks", "slow")
         )
-        for kind, levels, found in (
+        for kind, levels, count in (
             (FALLBACK, fallback_levels(window.contract), fallbacks),
             (LATENCY, latency_levels(window.contract), slow),
         ):
-            records += _judge(window, f"{kind}/{version}", levels, found, asked, open_alerts)
+            records += _judge(window, f"{kind}/{version}", levels, count, asked, open_alerts)
     for key in sorted(open_alerts) if champions else ():
         if int(key.rpartition("/")[2]) not in champions:
             records.append(_resolved(window, key, open_alerts.pop(key), "the version answers no more"))
@@ -77,65 +77,37 @@ def _judge(
     window: JudgedWindow,
     key: str,
     levels: list[ServiceLevel],
-    found: int,
+    count: int,
     asked: int,
     open_alerts: OpenAlerts,
 ) -> list[AlertRecord]:
-    passed = [level for level in levels if is_more(found, asked, level.most)]
+    passed = [level for level in levels if is_more(count, asked, level.most)]
     if not passed:
-        if key in open_alerts and all(found <= level.most * asked for level in levels):
+        if key in open_alerts and all(count <= level.most * asked for level in levels):
             return [_resolved(window, key, open_alerts.pop(key), "the window is within the level")]
         return []
-    alert = raise_or_renew(
-        open_alerts,
-        key,
-        record_id(key, window.model, window.start, window.applied.digest),
-        passed[0].severity,
-        since=window.start,
-        at=window.end,
-        silence_ms=window.contract.alerts.silence_ms,
-    )
+    alert_id = record_id(key, window.model, window.start, window.applied.digest)
+    times = {"since": window.start, "at": window.end, "silence_ms": window.contract.alerts.silence_ms}
+    alert = raise_or_renew(open_alerts, key, alert_id, passed[0].severity, **times)
     if alert is None:
         return []
     kind, _, version = key.partition("/")
-    said = (
-        f"left {found:,} of {asked:,} requests to the fallback"
-        if kind == FALLBACK
-        else f"took longer than {format_duration(window.contract.service_levels.latency_p99_ms or 0)} for {found:,} of "
-        f"{asked:,} answers"
-    )
+    latency = format_duration(window.contract.service_levels.latency_p99_ms or 0)
+    what = {
+        FALLBACK: f"left {count:,} of {asked:,} requests to the fallback",
+        LATENCY: f"took longer than {latency} for {count:,} of {asked:,} answers",
+    }
     most = passed[0].most
     summary = (
-        f"Version {version} of {window.model} {said} in a window of {format_duration(window.end - window.start)}: more "
-        f"than {most:.4g} of them. See why with `tailrace tail {window.contract.lane}.predictions`"
+        f"Version {version} of {window.model} {what[kind]} in a window of "
+        f"{format_duration(window.end - window.start)}: more than {most:.4g} of them. See why with "
+        f"`tailrace tail {window.contract.lane}.predictions`"
     )
-    detail = {"found": str(found), "predictions": str(asked), "level": repr(most)}
-    return [_alert(window, key, alert, summary, detail)]
+    detail = {"found": str(count), "predictions": str(asked), "level": repr(most)}
+    return [version_alert(window, kind, version, alert, summary, detail)]
 
 
 def _resolved(window: JudgedWindow, key: str, alert: dict[str, Any], why: str) -> AlertRecord:
     kind, _, version = key.partition("/")
     summary = f"The {kind.replace('-', ' ')} of version {version} of {window.model} is well again: {why}"
-    return _alert(window, key, alert, summary, {}, resolved_at=window.end)
-
-
-def _alert(
-    window: JudgedWindow,
-    key: str,
-    alert: dict[str, Any],
-    summary: str,
-    detail: dict[str, str],
-    resolved_at: int | None = None,
-) -> AlertRecord:
-    kind, _, version = key.partition("/")
-    return open_alert_record(
-        kind,
-        alert,
-        service="evaluator",
-        summary=summary,
-        model=window.model,
-        version=int(version),
-        resolved_at=resolved_at,
-        window=(window.start, window.end),
-        detail=detail,
-    )
+    return version_alert(window, kind, version, alert, summary, {}, window.end)

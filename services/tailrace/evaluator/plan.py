@@ -90,8 +90,7 @@ class EvaluationPlan:
 
     def age_of(self, window_ends: Ints, times: Ints) -> Ints:
         """The first age at which what is known at ``times`` is seen: ``len(ages)`` where it comes after the last."""
-        found: Ints = np.searchsorted(self.ages, times - window_ends, side="right")
-        return found
+        return np.searchsorted(self.ages, times - window_ends, side="right")
 
     def can_be_labelled(self, actions: CategoricalColumn) -> Mask:
         """Whether the truth is ever known after these actions."""
@@ -107,24 +106,24 @@ class EvaluationPlan:
         field = self._declared[name]
         if field.categories is None:
             return _UNCATEGORISED[self.columns[name].kind](column)
-        found = texts(column)
+        categories = texts(column)
         if field.unseen in (None, "reject"):
-            return found
-        codes = found.in_terms_of(field.categories)
+            return categories
+        codes = categories.in_terms_of(field.categories)
         codes[codes < UNKNOWN] = field.categories.index(field.unseen)
         return CategoricalColumn(codes, tuple(field.categories))
 
     def segments(self, columns: Mapping[str, Coded], rows: int) -> list[Segments]:
         """All rows as one, then each slice: a field by its values, a condition where it is known to hold."""
-        found = [Segments([""], np.zeros(rows, dtype=np.int64))]
+        segments = [Segments([""], np.zeros(rows, dtype=np.int64))]
         arrays = Arrays(columns, rows)
         for text in self.slices:
             if text in self._conditions:
                 holds = self._conditions[text].truth(arrays).yes
-                found.append(Segments([text], np.where(holds, 0, -1)))
+                segments.append(Segments([text], np.where(holds, 0, -1)))
             else:
-                found.append(self._by_field(text, columns[text]))
-        return found
+                segments.append(self._by_field(text, columns[text]))
+        return segments
 
     def _by_field(self, name: str, column: Coded) -> Segments:
         if isinstance(column, CategoricalColumn):
@@ -146,21 +145,21 @@ class EvaluationPlan:
             return None
         if self._value_reads_flags and answers.findings is None:
             return np.full(len(labels), np.nan)
-        columns = {**request, **self._said(answers, actions, labels)}
+        columns = {**request, **self._outcome_columns(answers, actions, labels)}
         worth: Any = self.value.value(Arrays(columns, len(labels)))
-        found: Floats = np.broadcast_to(worth, len(labels))
-        return found
+        return np.broadcast_to(worth, len(labels))
 
-    def _said(self, answers: LoggedAnswers, actions: CategoricalColumn, labels: Floats) -> dict[str, Coded]:
+    def _outcome_columns(
+        self, answers: LoggedAnswers, actions: CategoricalColumn, labels: Floats
+    ) -> dict[str, Coded]:
         target, classes = self.contract.target, tuple(self.contract.classes)
-        said: dict[str, Coded] = {"action": actions, target.name: labels}
+        columns: dict[str, Coded] = {"action": actions, target.name: labels}
         if target.type == "category":
-            said[target.name] = CategoricalColumn(
-                np.nan_to_num(labels, nan=UNKNOWN).astype(np.int64), classes
-            )
+            codes = np.nan_to_num(labels, nan=UNKNOWN).astype(np.int64)
+            columns[target.name] = CategoricalColumn(codes, classes)
         if answers.findings is not None:
-            said |= {flag: getattr(answers.findings, flag) for flag in FLAGS}
+            columns |= {flag: getattr(answers.findings, flag) for flag in FLAGS}
         if self.contract.task == "regression":
-            return said | {"value": answers.value}
+            return columns | {"value": answers.value}
         score = answers.score if self.contract.task == "binary" else answers.probabilities.max(axis=1)
-        return said | {"score": score, "predicted_class": CategoricalColumn(answers.chosen, classes)}
+        return columns | {"score": score, "predicted_class": CategoricalColumn(answers.chosen, classes)}

@@ -26,7 +26,8 @@ from tailrace.evaluator.types import wrong_types
 from tailrace.models.rollout_state.fold import CHAMPIONS_ARM
 from tailrace.statistics.result import Floats, Ints
 from tailrace.streaming.records import Message
-from tailrace.streaming.watermark_records import EARLIEST_MS
+from tailrace.windows.kinds import ReadRows
+from tailrace.windows.skew import ahead_of_append
 
 ANSWER = ("score", "predicted_class", "value", "action")
 IDENTITY = ("event_time", "version", "artifact_digest", "contract_digest", "role", "arm")
@@ -44,14 +45,6 @@ class OfContract(NamedTuple):
     plan: EvaluationPlan
     predicted: Predicted
     outcomes: OutcomeRows | None
-
-
-class ReadBatch(NamedTuple):
-    """``times`` are event times by position in the batch; ``bad`` says by position what cannot be used."""
-
-    found: list[OfContract]
-    times: Ints
-    bad: dict[int, BadRecord]
 
 
 class EventReader:
@@ -75,8 +68,8 @@ class EventReader:
         self._fields = fields
         self._reads_findings = reads_findings
 
-    def read(self, messages: Sequence[Message], lane: str, *, outcomes: bool) -> ReadBatch:
-        """Reads outcomes, or predictions, of a lane. Raises `Unavailable` while schemas are not to be had."""
+    def read(self, messages: Sequence[Message], lane: str, *, outcomes: bool) -> ReadRows:
+        """Outcomes, or predictions, of a lane (`OfContract`). Raises `Unavailable` while schemas are not to be had."""
         prefix = PREDICTION if outcomes else ""
         names = [*(OUTCOME if outcomes else ()), *(prefix + name for name in HEAD)]
         requested, with_findings = self._fields(), outcomes and self._reads_findings()
@@ -85,7 +78,7 @@ class EventReader:
         sets = prefix + findings.SET if with_findings else None
         bad: dict[int, BadRecord] = {}
         times = np.zeros(len(messages), dtype=np.int64)
-        found = []
+        contracts = []
         values = BytesColumn.of([message.value() or b"" for message in messages])
         for at, fields in self._reader.read(values, names, bad, sets):
             rows = _Rows(at, fields).without(wrong_types(fields, prefix), bad)
@@ -101,13 +94,14 @@ class EventReader:
                 if plan.contract.task == "multiclass":
                     part = self._with_probabilities(part, values, prefix, bad)
                 part_messages = [messages[at] for at in part.at.tolist()]
-                wrong = _ahead(plan, part.fields[f"{prefix}event_time"], part_messages)
-                part = part.without(wrong | (_wrong_labels(plan, part.fields) if outcomes else {}), bad)
+                event_times = integers(part.fields[f"{prefix}event_time"])
+                ahead = ahead_of_append(event_times, part_messages, plan.contract.event_time.skew_ms)
+                part = part.without(ahead | (_wrong_labels(plan, part.fields) if outcomes else {}), bad)
                 predicted = _predicted(plan, part.at, _within(part.fields, prefix))
                 times[predicted.at] = predicted.event_times
                 known = _outcomes(plan, predicted, part.fields) if outcomes else None
-                found.append(OfContract(plan, predicted, known))
-        return ReadBatch(found, times, bad)
+                contracts.append(OfContract(plan, predicted, known))
+        return ReadRows(times, bad, contracts)
 
     def _with_probabilities(
         self, rows: _Rows, values: BytesColumn, prefix: str, bad: dict[int, BadRecord]
@@ -130,10 +124,10 @@ class _Rows(NamedTuple):
             return self
         return _Rows(self.at[rows], {name: column.take(rows) for name, column in self.fields.items()})
 
-    def without(self, wrong: Mapping[int, BadRecord], bad: dict[int, BadRecord]) -> _Rows:
-        """The other rows; ``bad`` is told of these."""
-        bad |= {int(self.at[row]): error for row, error in wrong.items()}
-        return self.take(np.delete(np.arange(len(self.at)), list(wrong)))
+    def without(self, problems: Mapping[int, BadRecord], bad: dict[int, BadRecord]) -> _Rows:
+        """The other rows; adds these to ``bad``."""
+        bad |= {int(self.at[row]): error for row, error in problems.items()}
+        return self.take(np.delete(np.arange(len(self.at)), list(problems)))
 
     def by_digest(self, name: str) -> Iterator[tuple[str, _Rows]]:
         """The rows of each contract."""
@@ -144,28 +138,18 @@ class _Rows(NamedTuple):
                 yield digest, self.take(rows)
 
 
-def _ahead(plan: EvaluationPlan, column: Column, messages: Sequence[Message]) -> dict[int, BadRecord]:
-    """One time from the future would close every window, and make all that follows late; and there is a first year."""
-    latest = np.array([message.timestamp()[1] for message in messages], dtype=np.int64)
-    latest += plan.contract.event_time.skew_ms
-    times = integers(column)
-    reason = "the event time is further ahead of the append time than the contract's skew"
-    wrong = np.flatnonzero((times < EARLIEST_MS) | (times > latest))
-    return dict.fromkeys(wrong.tolist(), BadRecord("event-time-ahead", reason, "event_time"))
-
-
 def _wrong_labels(plan: EvaluationPlan, fields: Fields) -> dict[int, BadRecord]:
     target = plan.contract.target
-    wrong = {}
+    problems = {}
     for name in ("label", "before.label") if target.type != "boolean" else ():
         column = fields[name]
         for row in np.flatnonzero(present(column) & ~np.isfinite(_labels(plan, column))).tolist():
             label = value_at(column, row)
             if target.type == "number":
-                wrong[row] = BadRecord("not-finite", f"the label is {label}", target.name)
+                problems[row] = BadRecord("not-finite", f"the label is {label}", target.name)
             else:
-                wrong[row] = BadRecord("unseen-category", f"there is no class {label!r}", target.name)
-    return wrong
+                problems[row] = BadRecord("unseen-category", f"there is no class {label!r}", target.name)
+    return problems
 
 
 def _labels(plan: EvaluationPlan, column: Column) -> Floats:

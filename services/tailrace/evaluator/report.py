@@ -22,12 +22,13 @@ from tailrace.statistics.exact_sum import Sum
 from tailrace.statistics.metric import Metric
 from tailrace.statistics.metrics import COVERAGE, VALUE
 from tailrace.streaming.ids import record_id
+from tailrace.windows.subject import read_subject, subject_text
 
 LEAST_LABELLED = 30
 """No verdict on fewer labelled outcomes."""
 
 ManifestOf = Callable[[str, int, str], Manifest | None]
-"""What a package says of itself, by model, version and artifact digest; None where it cannot be told."""
+"""What a package says of itself, by model, version and artifact digest; None where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ def reports(
     """A record (schema ``performance_report.avsc``) for each subject, in their order, slices first: so whoever decides
     on what a window's report says of all rows has read what it says of the slices.
     """
-    about = [(PerformanceSubject.from_text(text), counts) for text, counts in subjects.items()]
+    read = [(read_subject(PerformanceSubject, text), counts) for text, counts in subjects.items()]
     return [
         _report(window, subject, counts, subjects, manifest_of)
-        for subject, counts in sorted(about, key=lambda each: each[0].segment == "")
+        for subject, counts in sorted(read, key=lambda each: each[0].segment == "")
     ]
 
 
@@ -74,11 +75,8 @@ def _report(
 ) -> PerformanceReportRecord:
     version, role, artifact, segment, against = subject
     # How many of a pair's labels are in is known of the version by itself: who answered is known of outcomes only.
-    own = (
-        counts
-        if against is None
-        else subjects.get(subject._replace(against=None).to_text(), PerformanceCounts())
-    )
+    alone = subject_text(subject._replace(against=None))
+    own = counts if against is None else subjects.get(alone, PerformanceCounts())
     share = _label_share(own)
     contract = window.contract
     mature = share is not None and share >= contract.quality.mature
@@ -89,11 +87,7 @@ def _report(
         manifest = manifest_of(window.model, version, artifact)
         holdout = None if segment or manifest is None else manifest.holdout
         metrics = [_metric(metric, counts, contract, holdout) for metric in metrics_of(contract)]
-        if (
-            contract.guardrails.coverage is not None
-            and manifest is not None
-            and manifest.conformal is not None
-        ):
+        if contract.guardrails.coverage is not None and manifest and manifest.conformal is not None:
             metrics.append(_metric(COVERAGE, counts, contract, None))
     else:
         compared = [*metrics_of(contract), *([VALUE] if contract.value is not None else [])]
@@ -182,15 +176,9 @@ def _verdict(contract: ModelContract, record: PerformanceReportRecord) -> tuple[
     if fallen:
         return "drop", fallen
     if all(metric["drop"] is None for metric in watched):
-        return "undefined", [
-            f"{metric['metric']}: "
-            + (
-                "the package has no holdout value"
-                if metric["holdout"] is None
-                else "not defined on these outcomes"
-            )
-            for metric in watched
-        ]
+        no_holdout, no_value = "the package has no holdout value", "not defined on these outcomes"
+        whys = [(m["metric"], no_holdout if m["holdout"] is None else no_value) for m in watched]
+        return "undefined", [f"{name}: {why}" for name, why in whys]
     return "ok", []
 
 
@@ -202,15 +190,6 @@ def _drop_text(metric: MetricValueRecord) -> str:
 
 
 def _report_id(window: JudgedWindow, subject: PerformanceSubject) -> str:
-    parts = [
-        "performance",
-        window.model,
-        subject.version,
-        subject.role,
-        subject.segment,
-        "" if subject.against is None else subject.against,
-        window.start,
-        window.age_ms,
-        window.applied.digest,
-    ]
-    return record_id(*parts)
+    version, role, _, segment, against = subject
+    about = (version, role, segment, "" if against is None else against)
+    return record_id("performance", window.model, *about, window.start, window.age_ms, window.applied.digest)

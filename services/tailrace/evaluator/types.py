@@ -55,15 +55,15 @@ def wrong_types(fields: Fields, prefix: str) -> dict[int, BadRecord]:
     Args:
         prefix: what stands before the names of a prediction's own fields.
     """
-    wrong: dict[int, BadRecord] = {}
+    problems: dict[int, BadRecord] = {}
     for name, column in fields.items():
-        wrong |= dict.fromkeys(_wrong_rows(column, name.removeprefix(prefix)), _bad(name))
+        problems |= dict.fromkeys(_wrong_rows(column, name.removeprefix(prefix)), _bad(name))
     if "champion.version" in fields:
         version = fields["champion.version"]
         unlike = present(version) != present(fields["champion.action"])
         negative = present(version) & (numbers(version) < 0)
-        wrong |= dict.fromkeys(np.flatnonzero(unlike | negative).tolist(), _bad("champion.version"))
-    return wrong
+        problems |= dict.fromkeys(np.flatnonzero(unlike | negative).tolist(), _bad("champion.version"))
+    return problems
 
 
 def _bad(name: str) -> BadRecord:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tailrace.avro.codec import Codec
@@ -12,20 +12,26 @@ from tailrace.contracts.state.contracts import AppliedContract, Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.errors import BadRecord
-from tailrace.evaluator.alerts import tell
+from tailrace.evaluator.alerts import quality_alerts
 from tailrace.evaluator.champions import champions
 from tailrace.evaluator.count import count_outcomes, count_predictions
 from tailrace.evaluator.counts import PerformanceCounts
 from tailrace.evaluator.levels import missed_levels
-from tailrace.evaluator.manifests import Manifests, Verify
 from tailrace.evaluator.plan import EvaluationPlan
 from tailrace.evaluator.read import EventReader, OfContract
 from tailrace.evaluator.report import JudgedWindow, reports
 from tailrace.evaluator.subject import PerformanceSubject
+from tailrace.models.catalog import Catalog
+from tailrace.models.errors import PackageRefused
+from tailrace.models.manifest import Manifest
 from tailrace.streaming.records import Message
 from tailrace.windows.kinds import Cell, Closed, ReadRows, Times, WindowVerdict
+from tailrace.windows.subject import read_subject, subject_text
 
 log = logging.getLogger(__name__)
+
+Verify = Callable[[Mapping[str, Any]], Manifest]
+"""The manifest of a record of ``tailrace.model-manifests``; raises PackageRefused."""
 
 _PREDICTIONS, _SHADOW_PREDICTIONS, _OUTCOMES = "predictions", "shadow-predictions", "outcomes"
 
@@ -49,8 +55,9 @@ class PerformanceWindows:
         self._reader = EventReader(Codec(records.registry), self._plan, self._fields, self._findings)
         self._catch_up = catch_up
         self._contracts = Contracts()
-        self._manifests = Manifests(verify)
-        self._state = ControlState(records, self._contracts, self._manifests.catalog)
+        self._verify = verify
+        self._catalog = Catalog(verify)
+        self._state = ControlState(records, self._contracts, self._catalog)
         self._plans: dict[str, EvaluationPlan] = {}
         self._looked_for: set[str] = set()
 
@@ -85,8 +92,7 @@ class PerformanceWindows:
 
     def read(self, topic: str, messages: Sequence[Message]) -> ReadRows:
         lane, _, name = topic.rpartition(".")
-        found = self._reader.read(messages, lane, outcomes=name == _OUTCOMES)
-        return ReadRows(found.times, found.bad, found.found)
+        return self._reader.read(messages, lane, outcomes=name == _OUTCOMES)
 
     def count(self, topic: str, rows: ReadRows, before: Times) -> list[tuple[str, Cell]]:
         cells = []
@@ -96,10 +102,11 @@ class PerformanceWindows:
                 counted = count_predictions(of.plan, of.predicted, before[of.predicted.at])
             else:
                 counted = count_outcomes(of.plan, of.outcomes)
+            applied = of.plan.applied
             for start, age, subject, counts in counted:
                 stream = _SHADOW_PREDICTIONS if subject.role == "shadow" else _PREDICTIONS
-                cell = Cell(stream, of.plan.applied.digest, start, age, subject.to_text(), counts.to_bytes())
-                cells.append((of.plan.applied.model, cell))
+                cell = Cell(stream, applied.digest, start, age, subject_text(subject), counts.to_bytes())
+                cells.append((applied.model, cell))
         return cells
 
     def length_ms(self, contract: AppliedContract) -> int:
@@ -113,13 +120,13 @@ class PerformanceWindows:
         return window_start + quality.window_ms + quality.judge_at_ms[age]
 
     def check(self, cell: Cell) -> None:
-        PerformanceSubject.read(cell.subject)
+        read_subject(PerformanceSubject, cell.subject)
         if PerformanceCounts.from_bytes(cell.counts).to_bytes() != cell.counts:
             raise BadRecord("corrupt", "counts in a form that nobody writes", "cells.counts")
 
     def add(self, into: PerformanceCounts | None, counts: bytes) -> PerformanceCounts:
-        found = PerformanceCounts.from_bytes(counts)
-        return found if into is None else into + found
+        added = PerformanceCounts.from_bytes(counts)
+        return added if into is None else into + added
 
     def pack(self, sum: PerformanceCounts) -> bytes:  # noqa: A002
         return sum.to_bytes()
@@ -127,17 +134,29 @@ class PerformanceWindows:
     def judge(self, closed: Closed, memory: dict[str, Any]) -> WindowVerdict:
         age_ms = closed.contract.contract.quality.judge_at_ms[closed.age]
         window = JudgedWindow(closed.model, closed.contract, closed.window_start, age_ms)
-        found = reports(window, closed.subjects, self._manifests.of)
-        records = [self._records.record("PerformanceReport", r) for r in found]
+        judged = reports(window, closed.subjects, self._manifest)
+        records = [self._records.record("PerformanceReport", report) for report in judged]
         if closed.stream == _SHADOW_PREDICTIONS:
             return WindowVerdict(records, memory)
         answered = champions(closed.subjects)
-        told = tell(window, found, answered, memory)
+        alerts = quality_alerts(window, judged, answered, memory)
         levels, missed = dict(memory.get("levels", {})), []
         if closed.age == 0:
             missed = missed_levels(window, answered, levels)
-        records += [self._records.record("Alert", alert) for alert in [*told.records, *missed]]
-        return WindowVerdict(records, told.memory | ({"levels": levels} if levels else {}))
+        records += [self._records.record("Alert", alert) for alert in [*alerts.records, *missed]]
+        return WindowVerdict(records, alerts.memory | ({"levels": levels} if levels else {}))
+
+    def _manifest(self, model: str, version: int, artifact: str) -> Manifest | None:
+        """None where no such package is published, or none that can be trusted."""
+        record = self._catalog.record(model, version)
+        if record is None or record["digest"] != artifact:
+            return None
+        try:
+            return self._verify(record)
+        except PackageRefused as refused:
+            which = {"model": model, "version": version, "why": str(refused)}
+            log.warning("a package was refused", extra=which)
+            return None
 
     def _plan(self, digest: str) -> EvaluationPlan | None:
         if digest not in self._plans and digest not in self._looked_for:

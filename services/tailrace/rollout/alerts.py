@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tailrace.alerts.alert import alert_record
+from tailrace.contracts.records.record_types import CommandRecord, ModelManifestRecord, RolloutRecord
 from tailrace.contracts.state.checks import EVENT_TIME
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.models.errors import PackageRefused
@@ -22,7 +23,7 @@ class RolloutAlerts:
     def __init__(self, records: ControlRecords) -> None:
         self._records = records
 
-    def of_step(self, before: RolloutState, after: RolloutState, step: Mapping[str, Any]) -> Iterator[Record]:
+    def of_step(self, before: RolloutState, after: RolloutState, step: RolloutRecord) -> Iterator[Record]:
         """Alerts of what a person should do, or know, about a step."""
         model, name = after.model, step["step"]
         facts = {
@@ -46,8 +47,9 @@ class RolloutAlerts:
             yield self._alert(f"rolled-back|{model}|{after.revision}", **alert)
 
     def package_refused(
-        self, record: Mapping[str, Any], refused: PackageRefused, source: RecordRef, appended: int
+        self, record: ModelManifestRecord, refused: PackageRefused, message: Message
     ) -> Record:
+        source, appended = RecordRef.of(message), message.timestamp()[1]
         model, version = record["model"], record["version"]
         return self._alert(
             f"package-refused|{source}",
@@ -68,7 +70,7 @@ class RolloutAlerts:
         Args:
             counted: how many of its topic were refused within the hour, this one included.
         """
-        if not counted.is_told:
+        if not counted.has_alert:
             return
         source = RecordRef.of(message)
         alert = alert_record(
@@ -87,31 +89,30 @@ class RolloutAlerts:
         yield self._records.record("Alert", alert, key=source.topic)
 
     def rollback_refused(
-        self, cause: Mapping[str, Any], state: RolloutState, found: Move, why: str, source: RecordRef
+        self, cause: Mapping[str, Any], state: RolloutState, way_back: Move, why: str, source: RecordRef
     ) -> Record:
-        previous = found.step.version
         return self._alert(
             f"rollback-refused|{state.model}|{state.revision}",
             kind="rollback-refused",
             severity="warning",
             model=state.model,
-            version=previous,
+            version=way_back.step.version,
             summary=f"version {state.champion} of {state.model} goes on, though it should be taken back: "
-            f"{found.step.reason}. {why}; or `tailrace promote` another version, or `tailrace off {state.model}`",
-            detail={"champion": str(state.champion), "revision": str(state.revision), **found.evidence},
+            f"{way_back.step.reason}. {why}; or `tailrace promote` another version, or `tailrace off {state.model}`",
+            detail={"champion": str(state.champion), "revision": str(state.revision), **way_back.evidence},
             source=source,
             at=cause["at"] if "at" in cause else cause["judged_at"],
         )
 
-    def command_refused(self, command: Mapping[str, Any], why: str, source: RecordRef) -> Record:
-        about = "" if command["version"] is None else f" {command['version']}"
+    def command_refused(self, command: CommandRecord, why: str, source: RecordRef) -> Record:
+        version = "" if command["version"] is None else f" {command['version']}"
         return self._alert(
             f"command-refused|{command['command_id']}",
             kind="command-refused",
             severity="warning",
             model=command["model"],
             version=command["version"],
-            summary=f"{command['command']} {command['model']}{about} was refused: {why}",
+            summary=f"{command['command']} {command['model']}{version} was refused: {why}",
             detail={"command_id": command["command_id"], "command": command["command"], "by": command["by"]},
             source=source,
             at=command["issued_at"],

@@ -33,10 +33,7 @@ def make_logic(service: Service) -> RolloutProcessor:
         return package
 
     return RolloutProcessor(
-        service.records,
-        lambda record: verified_manifest(record, trust),
-        opened,
-        trust.command_refusal,
+        service.records, lambda record: verified_manifest(record, trust), opened, trust.command_refusal
     )
 
 

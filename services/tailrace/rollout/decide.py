@@ -7,11 +7,12 @@ Plain functions of their arguments, so that the same log leads to the same steps
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records.record_types import CommandRecord
 from tailrace.models.rollout_state.bandit import in_units
 from tailrace.models.rollout_state.fold import (
     CHAMPIONS_ARM,
@@ -47,19 +48,14 @@ def register(state: RolloutState, version: int) -> RolloutStep:
     """A published version passed its checks: the first one answers, later ones have to prove themselves."""
     if state.champion is None and not state.frozen:
         return first_champion(state, version)
-    after = next_state(state, candidates=(*state.candidates, version))
-    return RolloutStep(after, "candidate", version, "it passed its checks")
+    candidates = (*state.candidates, version)
+    return new_step(state, "candidate", version, "it passed its checks", candidates=candidates)
 
 
 def first_champion(state: RolloutState, version: int) -> RolloutStep:
     """A version answers where none did."""
-    after = next_state(_taken_out(state, version), champion=version)
-    return RolloutStep(after, "first-champion", version, "the first version of its model to pass its checks")
-
-
-def refuse(state: RolloutState, version: int, why: str) -> RolloutStep:
-    """A published version did not pass its checks."""
-    return RolloutStep(next_state(state, rejected=(*state.rejected, version)), "reject", version, why)
+    reason = "the first version of its model to pass its checks"
+    return new_step(_taken_out(state, version), "first-champion", version, reason, champion=version)
 
 
 def promote(state: RolloutState, version: int, reason: str) -> RolloutStep:
@@ -68,14 +64,9 @@ def promote(state: RolloutState, version: int, reason: str) -> RolloutStep:
     """
     state = _without_experiment(state)
     former = () if state.champion is None else (state.champion,)
-    after = next_state(
-        _taken_out(state, version),
-        champion=version,
-        previous=state.champion,
-        shadow=(*(v for v in state.shadow if v != version), *former),
-        canary=None,
-    )
-    return RolloutStep(after, "promote", version, reason)
+    shadow = (*(v for v in state.shadow if v != version), *former)
+    changes = {"champion": version, "previous": state.champion, "shadow": shadow, "canary": None}
+    return new_step(_taken_out(state, version), "promote", version, reason, **changes)
 
 
 def canary(state: RolloutState, version: int, share: float, reason: str) -> RolloutStep:
@@ -85,7 +76,7 @@ def canary(state: RolloutState, version: int, share: float, reason: str) -> Roll
         now = CanaryState(version, max(share, before.share), before.salt, before.step + 1)
     else:
         now = CanaryState(version, share, _salt(state, version), 1)
-    return RolloutStep(next_state(state, canary=now), "canary", version, reason)
+    return new_step(state, "canary", version, reason, canary=now)
 
 
 def back(state: RolloutState, reason: str) -> RolloutStep:
@@ -93,20 +84,16 @@ def back(state: RolloutState, reason: str) -> RolloutStep:
     state = _without_experiment(state)
     assert state.previous is not None
     assert state.champion is not None
-    after = next_state(
-        _taken_out(state, state.previous),
-        champion=state.previous,
-        previous=None,
-        rolled_back=(*state.rolled_back, state.champion),
-    )
-    return RolloutStep(after, "rollback", state.previous, reason)
+    rolled_back, previous = (*state.rolled_back, state.champion), state.previous
+    changes = {"champion": previous, "previous": None, "rolled_back": rolled_back}
+    return new_step(_taken_out(state, previous), "rollback", previous, reason, **changes)
 
 
 def into_shadow(state: RolloutState, version: int, reason: str) -> RolloutStep:
     """A version scores the requests that the champion answers."""
     taken_out = _taken_out(state, version)
-    after = next_state(taken_out, shadow=(*taken_out.shadow, version), previous=state.previous)
-    return RolloutStep(after, "shadow", version, reason)
+    shadow = (*taken_out.shadow, version)
+    return new_step(taken_out, "shadow", version, reason, shadow=shadow, previous=state.previous)
 
 
 def reject(state: RolloutState, version: int, reason: str) -> RolloutStep:
@@ -114,17 +101,13 @@ def reject(state: RolloutState, version: int, reason: str) -> RolloutStep:
     if state.experiment is not None and version in state.experiment.versions:
         state = _without_experiment(state)
     taken_out = _taken_out(state, version)
-    return RolloutStep(
-        next_state(taken_out, rejected=(*taken_out.rejected, version)), "reject", version, reason
-    )
+    return new_step(taken_out, "reject", version, reason, rejected=(*taken_out.rejected, version))
 
 
 def retire(state: RolloutState, version: int, reason: str) -> RolloutStep:
     """A version that answered once is kept warm no longer."""
     taken_out = _taken_out(state, version)
-    return RolloutStep(
-        next_state(taken_out, retired=(*taken_out.retired, version)), "retire", version, reason
-    )
+    return new_step(taken_out, "retire", version, reason, retired=(*taken_out.retired, version))
 
 
 def begin_experiment(
@@ -140,25 +123,21 @@ def begin_experiment(
     named = zip(ARM_NAMES, (state.champion, *versions), in_units([1.0] * (1 + len(versions))), strict=False)
     arms = tuple(Arm(name, version, probability) for name, version, probability in named)
     now = ExperimentState(assign, share, _salt(state, EXPERIMENT), arms)
-    return RolloutStep(next_state(begun, experiment=now), EXPERIMENT, None, reason)
+    return new_step(begun, EXPERIMENT, None, reason, experiment=now)
 
 
 def change_arms(state: RolloutState, arms: tuple[Arm, ...], reason: str) -> RolloutStep:
     """An experiment goes on with other probabilities."""
     assert state.experiment is not None
-    return RolloutStep(
-        next_state(state, experiment=replace(state.experiment, arms=arms)), "arms", None, reason
-    )
+    return new_step(state, "arms", None, reason, experiment=replace(state.experiment, arms=arms))
 
 
 def end_experiment(state: RolloutState, reason: str) -> RolloutStep:
     """The champion answers everything again."""
-    return RolloutStep(next_state(_without_experiment(state)), "end-experiment", None, reason)
+    return new_step(_without_experiment(state), "end-experiment", None, reason)
 
 
-def apply_command(
-    state: RolloutState, command: Mapping[str, Any], contract: ModelContract | None
-) -> RolloutStep:
+def apply_command(state: RolloutState, command: CommandRecord, contract: ModelContract | None) -> RolloutStep:
     """Carries out a command, under the contract in force.
 
     Raises:
@@ -181,7 +160,7 @@ def apply_command(
     return carry_out(state, command["version"], command["reason"])
 
 
-def _begin(state: RolloutState, command: Mapping[str, Any], contract: ModelContract | None) -> RolloutStep:
+def _begin(state: RolloutState, command: CommandRecord, contract: ModelContract | None) -> RolloutStep:
     plan, arms, model = None if contract is None else contract.experiment, command["arms"], state.model
     if plan is None:
         raise CommandRefused(
@@ -195,16 +174,10 @@ def _begin(state: RolloutState, command: Mapping[str, Any], contract: ModelContr
         raise CommandRefused(
             f"version {state.canary.version} answers a share as canary: promote it, or roll back"
         )
-    if (
-        command["version"] is not None
-        or not arms
-        or len(set(arms)) < len(arms)
-        or len(arms) >= len(ARM_NAMES)
-    ):
+    if command["version"] is not None or len(set(arms)) < len(arms) or not 0 < len(arms) < len(ARM_NAMES):
         raise CommandRefused(f"it has to name from 1 to {len(ARM_NAMES) - 1} different arms, and no version")
     for version in arms:
-        _not_out(state, _known(state, version))
-        if version == state.champion:
+        if _eligible(state, version) == state.champion:
             raise CommandRefused(f"version {version} is the champion, and so an arm already: leave it out")
     return begin_experiment(state, arms, plan.assign, plan.share, command["reason"])
 
@@ -218,8 +191,7 @@ def _end(state: RolloutState, version: int | None, reason: str) -> RolloutStep:
 
 
 def _promote(state: RolloutState, version: int | None, reason: str) -> RolloutStep:
-    number = _known(state, version)
-    _not_out(state, number)
+    number = _eligible(state, version)
     if number == state.champion:
         raise CommandRefused(f"version {number} is the champion already")
     return promote(state, number, reason)
@@ -245,8 +217,7 @@ def _rollback(state: RolloutState, version: int | None, reason: str) -> RolloutS
 
 
 def _shadow(state: RolloutState, version: int | None, reason: str) -> RolloutStep:
-    number = _known(state, version)
-    _not_out(state, number)
+    number = _eligible(state, version)
     if number == state.champion:
         raise CommandRefused(f"version {number} is the champion, it answers already")
     if state.experiment is not None and number in state.experiment.versions:
@@ -272,7 +243,7 @@ def _prune(state: RolloutState, version: int | None, reason: str) -> RolloutStep
         raise CommandRefused(f"version {number} is in use: only what is of the past can be removed")
     if number in state.pruned:
         raise CommandRefused(f"the package of version {number} was removed already")
-    return RolloutStep(next_state(state), PRUNE, number, reason)
+    return new_step(state, PRUNE, number, reason)
 
 
 def _switch(name: str, field: str, value: bool, already: str) -> Callable[..., RolloutStep]:
@@ -281,7 +252,7 @@ def _switch(name: str, field: str, value: bool, already: str) -> Callable[..., R
             raise CommandRefused(f"{name} concerns the whole model: leave version {version} out")
         if getattr(state, field) == value:
             raise CommandRefused(f"{state.model} is {already} already")
-        return RolloutStep(next_state(state, **{field: value}), name, None, reason)
+        return new_step(state, name, None, reason, **{field: value})
 
     return step
 
@@ -309,21 +280,21 @@ def newly_serving(before: RolloutState, step: RolloutStep) -> frozenset[int]:
     return frozenset(version for version in named if version is not None) | after.answering - before.answering
 
 
-def next_state(state: RolloutState, **changes: Any) -> RolloutState:
+def new_step(state: RolloutState, name: str, version: int | None, reason: str, **changes: Any) -> RolloutStep:
     """The lists of the state changed, under the next revision. What follows from the steps themselves is the
     fold's (see ``state_after``).
     """
-    return replace(state, revision=state.revision + 1, **changes)
+    return RolloutStep(replace(state, revision=state.revision + 1, **changes), name, version, reason)
 
 
 def _taken_out(state: RolloutState, version: int) -> RolloutState:
     """The state with a version in none of the lists, answering no share, and not the one to go back to."""
     lists = ("shadow", "candidates", "rejected", "retired", "rolled_back")
-    left: dict[str, Any] = {name: tuple(v for v in getattr(state, name) if v != version) for name in lists}
-    left["previous"] = None if state.previous == version else state.previous
+    kept: dict[str, Any] = {name: tuple(v for v in getattr(state, name) if v != version) for name in lists}
+    kept["previous"] = None if state.previous == version else state.previous
     if state.canary is not None and state.canary.version == version:
-        left["canary"] = None
-    return replace(state, **left)
+        kept["canary"] = None
+    return replace(state, **kept)
 
 
 def _without_experiment(state: RolloutState) -> RolloutState:
@@ -348,11 +319,14 @@ def _known(state: RolloutState, version: int | None) -> int:
     return version
 
 
-def _not_out(state: RolloutState, version: int) -> None:
-    if version in state.pruned:
+def _eligible(state: RolloutState, version: int | None) -> int:
+    """A known version that may answer or shadow."""
+    number = _known(state, version)
+    if number in state.pruned:
         raise CommandRefused(
-            f"the package of version {version} was removed by `tailrace models {state.model} --prune`: publish the "
+            f"the package of version {number} was removed by `tailrace models {state.model} --prune`: publish the "
             "model again as a new version"
         )
-    if version in state.rejected:
-        raise CommandRefused(f"version {version} was rejected; publish it again as a new version")
+    if number in state.rejected:
+        raise CommandRefused(f"version {number} was rejected; publish it again as a new version")
+    return number

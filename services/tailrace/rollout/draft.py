@@ -45,5 +45,5 @@ class BatchDraft:
     def sequence(self, model: str) -> int:
         return self.sequences.get(model, self.rollouts.sequences.get(model, 0))
 
-    def obeyed(self, command_id: str) -> bool:
+    def is_applied(self, command_id: str) -> bool:
         return command_id in self.commands or command_id in self.rollouts.commands

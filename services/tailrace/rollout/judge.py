@@ -7,9 +7,10 @@ steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records.record_types import AlertRecord, PerformanceReportRecord
 from tailrace.models.rollout_state.bandit import assigned, probability_of_best
 from tailrace.models.rollout_state.fold import Arm, CanaryState, ExperimentState, RolloutState
 from tailrace.rollout.decide import (
@@ -19,17 +20,12 @@ from tailrace.rollout.decide import (
     change_arms,
     first_champion,
     into_shadow,
-    next_state,
+    new_step,
     promote,
     reject,
     retire,
 )
-from tailrace.rollout.paired_reports import (
-    PairedReport,
-    PairedReports,
-    PairedWindow,
-    of_segment,
-)
+from tailrace.rollout.paired_reports import PairedReport, PairedReports, PairedWindow, of_segment
 from tailrace.statistics.binomial import is_more
 from tailrace.statistics.pooled_gain import PooledGain
 
@@ -81,9 +77,11 @@ def move(
         return _experiment_move(state, state.experiment, contract, reports)
     if state.canary is not None:  # others wait until it is over
         return _canary_move(state, state.canary, contract, reports, distrust)
+    if state.champion is None:
+        return None
     plan = contract.rollout.canary
     approval = state.frozen or (contract.approvals.promote is not None and plan is None)
-    for version in on_trial(state) if state.champion is not None else ():
+    for version in on_trial(state):
         if approval and version in state.waiting:
             continue
         verdict = judge(contract, reports, version, state.champion)
@@ -170,14 +168,14 @@ def judge_canary(
     assert state.champion is not None
     trial = reports.of_trial(now.version, state.champion)
     began = state.canary_began
-    trial = {window: judged for window, judged in trial.items() if began is None or window.start > began}
-    found, gain = of_segment(trial, "", metric)
+    trial = {window: report for window, report in trial.items() if began is None or window.start > began}
+    paired, gain = of_segment(trial, "", metric)
     own = reports.of_step(now.version, state.canary_since)
     labelled = sum(answered.labelled for answered in own)
     evidence = {"share": repr(now.share), "canary_outcomes": str(labelled)}
     if gain is not None and gain.n >= plan.outcomes:
         evidence |= {"against": str(state.champion), "metric": metric, **_facts(gain)}
-        evidence["reports"] = " ".join(judged.report_id for judged in found)
+        evidence["reports"] = " ".join(report.report_id for report in paired)
         worse = _worse(contract, trial, evidence)
         if gain.high < 0:
             worse.insert(0, f"{metric} by {_interval(gain)} on {gain.n:,} outcomes")
@@ -185,9 +183,8 @@ def judge_canary(
             return Verdict(False, f"worse than version {state.champion}: {'; '.join(worse)}", evidence)
     if labelled < plan.outcomes:
         return None
-    evidence["reports"] = " ".join(
-        [*evidence.get("reports", "").split(), *(answered.report_id for answered in own)]
-    )
+    seen = evidence.get("reports", "").split()
+    evidence["reports"] = " ".join([*seen, *(answered.report_id for answered in own)])
     reason = (
         f"{labelled:,} labelled outcomes of its own at {now.share:.4g} of the requests, and not worse than version "
         f"{state.champion}"
@@ -195,19 +192,16 @@ def judge_canary(
     return Verdict(True, reason, evidence)
 
 
-def judge(
-    contract: ModelContract, reports: PairedReports, version: int, champion: int | None
-) -> Verdict | None:
+def judge(contract: ModelContract, reports: PairedReports, version: int, champion: int) -> Verdict | None:
     """Whether a version in shadow may take the champion's place; None while too little is known.
 
     It may where its gain in the metric of ``gates.beat_champion`` is more than the margin with its whole interval,
     and where on no slice of ``gates.not_worse_on`` it is worse than tolerated with its whole interval.
     """
-    assert champion is not None
     gate, needed = contract.gates.beat_champion, contract.rollout.shadow.outcomes
     assert gate.metric is not None
     trial = reports.of_trial(version, champion)
-    found, gain = of_segment(trial, "", gate.metric)
+    paired, gain = of_segment(trial, "", gate.metric)
     if gain is None or gain.n < needed:
         return None
     evidence = {
@@ -215,22 +209,22 @@ def judge(
         "metric": gate.metric,
         "needed": repr(gate.by),
         **_facts(gain),
-        "windows": str(len(found)),
-        "reports": " ".join(judged.report_id for judged in found),
+        "windows": str(len(paired)),
+        "reports": " ".join(report.report_id for report in paired),
     }
     worse = _worse(contract, trial, evidence)
-    said = (
+    better = (
         f"{gate.metric} better than version {champion}'s by {_interval(gain)} on {gain.n:,} labelled outcomes of "
-        f"{len(found)} window{'' if len(found) == 1 else 's'}"
+        f"{len(paired)} window{'' if len(paired) == 1 else 's'}"
     )
     if gain.low <= gate.by:
-        return Verdict(False, f"{said}; all of the interval has to be above {gate.by:g}", evidence)
+        return Verdict(False, f"{better}; all of the interval has to be above {gate.by:g}", evidence)
     if worse:
-        return Verdict(False, f"{said}, but worse on {'; '.join(worse)}", evidence)
-    return Verdict(True, f"{said}; more than {gate.by:g} was needed", evidence)
+        return Verdict(False, f"{better}, but worse on {'; '.join(worse)}", evidence)
+    return Verdict(True, f"{better}; more than {gate.by:g} was needed", evidence)
 
 
-def rolled_back(state: RolloutState, contract: ModelContract, alert: Mapping[str, Any]) -> Move | None:
+def rolled_back(state: RolloutState, contract: ModelContract, alert: AlertRecord) -> Move | None:
     """The way back that a severe alert leads to; None where it leads to none.
 
     It has to be about the canary or an arm, or about the present champion and a window that began after its promotion.
@@ -238,75 +232,69 @@ def rolled_back(state: RolloutState, contract: ModelContract, alert: Mapping[str
     """
     if alert["kind"] == QUARANTINED:
         return _quarantined(state, alert)
-    start = alert["detail"].get(WINDOW_START)
+    start, version = alert["detail"].get(WINDOW_START), alert["version"]
     if (
         state.frozen
         or contract.rollout.back_if.alert != "severe"
         or (alert["state"], alert["severity"]) != ("raised", "severe")
-        or alert["version"] is None
+        or version is None
     ):
         return None
-    reason = f"severe alert {alert['kind']} about version {alert['version']}: {alert['summary']}"[:1000]
-    evidence = {"alert": alert["alert_id"], "kind": alert["kind"]} | (
-        {} if start is None else {WINDOW_START: start}
-    )
-    if state.canary is not None and alert["version"] == state.canary.version:
-        return (
-            None
-            if _before(start, state.canary_began)
-            else Move(reject(state, alert["version"], reason), evidence)
-        )
-    if state.experiment is not None and alert["version"] in state.experiment.versions:
-        old = _before(start, state.experiment_began)
-        return None if old else Move(reject(state, alert["version"], reason), evidence)
-    if (
-        alert["version"] != state.champion
-        or state.previous is None
-        or start is None
-        or _before(start, state.promoted_at)
-    ):
+    reason = f"severe alert {alert['kind']} about version {version}: {alert['summary']}"[:1000]
+    evidence = {"alert": alert["alert_id"], "kind": alert["kind"]}
+    evidence |= {} if start is None else {WINDOW_START: start}
+    if _is_canary(state, version) or _is_arm(state, version):
+        began = state.canary_began if _is_canary(state, version) else state.experiment_began
+        return None if _before(start, began) else Move(reject(state, version, reason), evidence)
+    if version != state.champion or state.previous is None or start is None:
         return None
-    return Move(back(state, reason), evidence)
+    return None if _before(start, state.promoted_at) else Move(back(state, reason), evidence)
 
 
-def _quarantined(state: RolloutState, alert: Mapping[str, Any]) -> Move | None:
+def _is_canary(state: RolloutState, version: int | None) -> bool:
+    return state.canary is not None and version == state.canary.version
+
+
+def _is_arm(state: RolloutState, version: int | None) -> bool:
+    return state.experiment is not None and version in state.experiment.versions
+
+
+def _quarantined(state: RolloutState, alert: AlertRecord) -> Move | None:
     version = alert["version"]
-    if state.frozen or alert["state"] != "raised":
+    if state.frozen or alert["state"] != "raised" or version is None:
         return None
     evidence = {"alert": alert["alert_id"], "kind": alert["kind"]}
     reason = alert["summary"][:1000]
     if version == state.champion:
         return None if state.previous is None else Move(back(state, reason), evidence)
-    arms = () if state.experiment is None else state.experiment.versions
-    return Move(reject(state, version, reason), evidence) if version in (*state.shadow, *arms) else None
+    is_in_use = version in state.shadow or _is_arm(state, version)
+    return Move(reject(state, version, reason), evidence) if is_in_use else None
 
 
 def relies_on_fallbacks(
-    state: RolloutState, contract: ModelContract, report: Mapping[str, Any]
+    state: RolloutState, contract: ModelContract, report: PerformanceReportRecord
 ) -> Move | None:
     """The way back that a report leads to where more was answered by the fallback than ``rollout.back_if`` bears.
 
     Of the canary or an arm, or of the present champion in a window that began after its promotion; more by the exact
     one-sided binomial test at 1 %, so that one among few proves nothing.
     """
-    most, asked = contract.rollout.back_if.fallback_share, report["predictions"]
+    most, asked, fallbacks = (
+        contract.rollout.back_if.fallback_share,
+        report["predictions"],
+        report["fallbacks"],
+    )
     if state.frozen or most is None or asked == 0 or report["segment"] or report["against"] is not None:
         return None
-    if not is_more(report["fallbacks"], asked, most):
+    if not is_more(fallbacks, asked, most):
         return None
     role, version = report["role"], report["version"]
     reason = (
-        f"version {version} left {report['fallbacks']:,} of {asked:,} requests of a window to the fallback; more than "
-        f"{most:.4g} of them is too many"
+        f"version {version} left {fallbacks:,} of {asked:,} requests of a window to the fallback; more than {most:.4g} "
+        "of them is too many"
     )
-    evidence = {
-        "reports": report["report_id"],
-        "fallbacks": str(report["fallbacks"]),
-        "predictions": str(asked),
-    }
-    if role == "canary" and state.canary is not None and version == state.canary.version:
-        return Move(reject(state, version, reason), evidence)
-    if role == "arm" and state.experiment is not None and version in state.experiment.versions:
+    evidence = {"reports": report["report_id"], "fallbacks": str(fallbacks), "predictions": str(asked)}
+    if (role == "canary" and _is_canary(state, version)) or (role == "arm" and _is_arm(state, version)):
         return Move(reject(state, version, reason), evidence)
     since = state.promoted_at
     if role not in ("champion", "arm") or version != state.champion or state.previous is None:
@@ -329,13 +317,8 @@ def _housekeeping(state: RolloutState, distrust: Distrust) -> RolloutStep | None
             return first_champion(state, version)
         return into_shadow(state, version, "to be compared with the champion on the same requests")
     for version in state.shadow:
-        answers = state.canary is not None and version == state.canary.version
-        if (
-            version in state.served
-            and not answers
-            and version != state.previous
-            and version not in state.kept
-        ):
+        is_kept = version in (state.previous, *state.kept) or _is_canary(state, version)
+        if version in state.served and not is_kept:
             return retire(state, version, "answered once, and is not the version to go back to any more")
     return None
 
@@ -348,7 +331,7 @@ def _waits_for(state: RolloutState, version: int, approval: bool, distrust: Dist
 
 
 def _wait(state: RolloutState, version: int, verdict: Verdict, why: str) -> RolloutStep:
-    return RolloutStep(next_state(state), "wait", version, f"{verdict.reason}; {why}")
+    return new_step(state, "wait", version, f"{verdict.reason}; {why}")
 
 
 def _worse(
@@ -362,23 +345,19 @@ def _worse(
     for segment in sorted({window.segment for window in trial}):
         if not any(segment == name or segment.startswith(f"{name}=") for name in gate.slices):
             continue
-        found, gain = of_segment(trial, segment, gate.metric)
+        paired, gain = of_segment(trial, segment, gate.metric)
         if gain is None:
             continue
         evidence |= {f"{name} on {segment}": value for name, value in _facts(gain).items()}
-        evidence["reports"] = " ".join([evidence["reports"], *(judged.report_id for judged in found)])
+        evidence["reports"] = " ".join([evidence["reports"], *(report.report_id for report in paired)])
         if gain.high < -gate.tolerance:
             worse.append(f"{segment} ({gate.metric} by {_interval(gain)} on {gain.n:,})")
     return worse
 
 
 def _facts(gain: PooledGain) -> dict[str, str]:
-    return {
-        "outcomes": str(gain.n),
-        "gain": repr(gain.mean),
-        "gain_low": repr(gain.low),
-        "gain_high": repr(gain.high),
-    }
+    bounds = {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high}
+    return {"outcomes": str(gain.n), **{name: repr(value) for name, value in bounds.items()}}
 
 
 def _interval(gain: PooledGain) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Protocol
 
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.record_types import ModelManifestRecord
 from tailrace.contracts.state.checks import SEQUENCE
 from tailrace.errors import Unavailable
-from tailrace.models.catalog import LEAP, Catalog
+from tailrace.models.catalog import LEAP, Catalog, Verify
 from tailrace.models.errors import PackageRefused
 from tailrace.models.manifest import Manifest
+from tailrace.models.package.open import Verified
 from tailrace.models.rollout_state.fold import RolloutState
 from tailrace.rollout.decide import RolloutStep, newly_serving
 from tailrace.rollout.judge import Distrust
@@ -19,15 +19,7 @@ from tailrace.rollout.judge import Distrust
 CHECKS = "size, signature, digest, anti-rollback, schema, model, golden, latency, memory"
 
 
-class Opened(Protocol):
-    """A package that has passed its checks."""
-
-    @property
-    def manifest(self) -> Manifest: ...
-
-
-Verify = Callable[[ModelManifestRecord], object]
-OpenPackage = Callable[[ModelManifestRecord, ModelContract, int], Opened]
+OpenPackage = Callable[[ModelManifestRecord, ModelContract, int], Verified]
 
 
 class PackageTrust:

@@ -7,9 +7,10 @@ time has come. The fold of a stretch of the topic that begins at ``needs`` is th
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
+from tailrace.contracts.records.record_types import PairedMetricRecord, PerformanceReportRecord
 from tailrace.models.rollout_state.rewards import Rewards
 from tailrace.statistics.pooled_gain import PooledGain, pooled
 
@@ -31,9 +32,8 @@ class PairedReport(NamedTuple):
     offset: int
     report_id: str
     age: int
-    judged_at: int
     mature: bool
-    metrics: Mapping[str, Mapping[str, Any]]
+    metrics: Mapping[str, PairedMetricRecord]
 
 
 class Answering(NamedTuple):
@@ -73,8 +73,8 @@ class PairedReports:
     answered: dict[Answering, CanaryReport] = field(default_factory=dict)
     rewards: Rewards = field(default_factory=Rewards)
 
-    def apply(self, report: Mapping[str, Any], offset: int) -> None:
-        """Takes one decoded record (schema ``performance_report.avsc``) and its offset."""
+    def apply(self, report: PerformanceReportRecord, offset: int) -> None:
+        """Takes one report and its offset."""
         if self.event_time is None or report["judged_at"] > self.event_time:
             self.event_time, self.event_time_offset = report["judged_at"], offset
         self.rewards.apply(report, offset)
@@ -82,80 +82,53 @@ class PairedReports:
             self._answered(report, offset)
         if report["role"] != "shadow" or report["against"] is None:
             return
-        window = PairedWindow(
-            report["version"],
-            report["against"],
-            report["segment"],
-            report["window_start"],
-            report["window_end"],
-            report["contract_digest"],
-        )
+        pair = report["version"], report["against"], report["segment"]
+        window = PairedWindow(*pair, report["window_start"], report["window_end"], report["contract_digest"])
         known = self.windows.get(window)
         if known is None or report["age"] >= known.age:
-            self.windows[window] = PairedReport(
-                offset,
-                report["report_id"],
-                report["age"],
-                report["judged_at"],
-                report["mature"],
-                {metric["metric"]: metric for metric in report["paired"]},
-            )
+            metrics = {metric["metric"]: metric for metric in report["paired"]}
+            about = report["report_id"], report["age"], report["mature"]
+            self.windows[window] = PairedReport(offset, *about, metrics)
 
-    def _answered(self, report: Mapping[str, Any], offset: int) -> None:
+    def _answered(self, report: PerformanceReportRecord, offset: int) -> None:
         if report["segment"] or report["against"] is not None:
             return
-        about = Answering(
-            *(report[name] for name in ("version", "window_start", "window_end", "contract_digest"))
-        )
-        known = self.answered.get(about)
+        times = report["window_start"], report["window_end"]
+        window = Answering(report["version"], *times, report["contract_digest"])
+        known = self.answered.get(window)
         if known is None or report["age"] >= known.age:
-            self.answered[about] = CanaryReport(
-                offset, report["report_id"], report["age"], report["mature"], report["labelled"]
-            )
+            about = report["report_id"], report["age"], report["mature"]
+            self.answered[window] = CanaryReport(offset, *about, report["labelled"])
 
     def forget(self, versions: Collection[int]) -> None:
         """Lets go of what is about these versions, which will not be on trial again."""
-        if any(window.version in versions for window in self.windows):
-            self.windows = {w: judged for w, judged in self.windows.items() if w.version not in versions}
-        if any(about.version in versions for about in self.answered):
-            self.answered = {a: found for a, found in self.answered.items() if a.version not in versions}
+        self.windows = {w: report for w, report in self.windows.items() if w.version not in versions}
+        self.answered = {w: report for w, report in self.answered.items() if w.version not in versions}
 
     def copy(self) -> PairedReports:
-        return PairedReports(
-            dict(self.windows),
-            self.event_time,
-            self.event_time_offset,
-            dict(self.answered),
-            self.rewards.copy(),
-        )
+        windows, answered, rewards = dict(self.windows), dict(self.answered), self.rewards.copy()
+        return replace(self, windows=windows, answered=answered, rewards=rewards)
 
     def needs(self) -> int:
         """The first offset from which this can be folded again, once something was."""
         kept = (self.windows.values(), self.answered.values(), self.rewards.reports.values())
-        return min([self.event_time_offset, *(each.offset for some in kept for each in some)])
+        return min([self.event_time_offset, *(report.offset for reports in kept for report in reports)])
 
     def of_trial(self, version: int, against: int) -> dict[PairedWindow, PairedReport]:
         """The mature reports of a version beside a champion, of windows that began after its shadow did.
 
         The first window in which it was seen is the one in which its shadow began.
         """
-        starts = [window.start for window in self.windows if window.version == version]
-        first = min(starts, default=0)
-        return {
-            window: judged
-            for window, judged in sorted(self.windows.items())
-            if window.version == version
-            and window.against == against
-            and window.start > first
-            and judged.mature
-        }
+        first = min((window.start for window in self.windows if window.version == version), default=0)
+        beside = [w for w in sorted(self.windows) if (w.version, w.against) == (version, against)]
+        return {w: self.windows[w] for w in beside if w.start > first and self.windows[w].mature}
 
     def of_step(self, version: int, since: int | None) -> list[CanaryReport]:
         """The mature reports on a canary's own answers, of windows that began after its step was taken."""
         return [
-            found
-            for about, found in sorted(self.answered.items())
-            if about.version == version and found.mature and (since is None or about.start > since)
+            report
+            for window, report in sorted(self.answered.items())
+            if window.version == version and report.mature and (since is None or window.start > since)
         ]
 
 
@@ -163,6 +136,5 @@ def of_segment(
     reports: Mapping[PairedWindow, PairedReport], segment: str, metric: str
 ) -> tuple[Sequence[PairedReport], PooledGain | None]:
     """The reports of a segment that have the metric, and what they come to together."""
-    found = [judged for window, judged in reports.items() if window.segment == segment]
-    found = [judged for judged in found if metric in judged.metrics]
-    return found, pooled(judged.metrics[metric] for judged in found)
+    own = [r for window, r in reports.items() if window.segment == segment and metric in r.metrics]
+    return own, pooled(report.metrics[metric] for report in own)

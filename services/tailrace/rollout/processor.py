@@ -1,7 +1,7 @@
-"""The rollout service's logic: commands, manifests, performance reports and alerts in; rollout steps and alerts out.
+"""The rollout's processor: commands, manifests, performance reports and alerts in; rollout steps and alerts out.
 
-The other control topics are inputs too, for one thing: a record that counts for nothing, there or here, is told people
-of, exactly once.
+The other control topics are inputs too, for one thing: of a record that counts for nothing, there or here, people
+get one alert.
 
 What has been decided is what stands on ``tailrace.rollouts``, and nothing else. A batch is decided only when
 every step that this group ever committed has been read back, so that each step follows the one before,
@@ -14,8 +14,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
+from tailrace.alerts.alert import source_record
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import (
     ALERTS,
@@ -28,31 +29,20 @@ from tailrace.contracts.records.lanes import (
     ROLLOUTS,
     TRAINING_RUNS,
 )
+from tailrace.contracts.records.record_types import CommandRecord, ModelManifestRecord, RolloutRecord
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.copies import Copies
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.kinds import KIND_OF_TOPIC
 from tailrace.contracts.state.records import ControlRecords
+from tailrace.models.catalog import Verify
 from tailrace.models.errors import PackageRefused
-from tailrace.models.rollout_state.fold import (
-    EVENT_TIME,
-    Rollouts,
-    RolloutState,
-    state_after,
-)
+from tailrace.models.rollout_state.fold import EVENT_TIME, Rollouts, RolloutState, state_after
 from tailrace.rollout.alerts import RolloutAlerts
-from tailrace.rollout.decide import (
-    BY_ITSELF,
-    RETRAIN,
-    CommandRefused,
-    RolloutStep,
-    apply_command,
-    refuse,
-    register,
-)
+from tailrace.rollout.decide import BY_ITSELF, RETRAIN, CommandRefused, apply_command, register, reject
 from tailrace.rollout.draft import BatchDraft
 from tailrace.rollout.judge import Move, move, relies_on_fallbacks, rolled_back, tried
-from tailrace.rollout.package_trust import OpenPackage, PackageTrust, Verify, evidence_of
+from tailrace.rollout.package_trust import OpenPackage, PackageTrust, evidence_of
 from tailrace.rollout.paired_reports import PairedReports
 from tailrace.rollout.refusals import Refusals
 from tailrace.rollout.step_fields import folded_facts, step_fields
@@ -62,7 +52,7 @@ from tailrace.streaming.processor import Clock, Output
 from tailrace.streaming.records import Message, PausedPartition, RecordRef, TopicPartition
 from tailrace.telemetry.reasons import one_of
 
-TakenBack = Callable[[RolloutState, ModelContract, Mapping[str, Any]], Move | None]
+RollbackRule = Callable[[RolloutState, ModelContract, Any], Move | None]
 RefuseCommand = Callable[[Mapping[str, Any], Place], str | None]
 
 _INPUTS = frozenset(KIND_OF_TOPIC)
@@ -106,7 +96,7 @@ class RolloutProcessor:
         self._reports_from: int | None = None
         self._positions: dict[str, int] = {}
         self._refusals = Refusals()
-        self._holding: dict[TopicPartition, str] = {}
+        self._waiting_for: dict[TopicPartition, str] = {}
 
     # The seam to the loop ---
 
@@ -152,26 +142,26 @@ class RolloutProcessor:
 
     def revoked(self, partitions: Collection[TopicPartition]) -> None:
         for partition in partitions:
-            self._holding.pop(partition, None)
+            self._waiting_for.pop(partition, None)
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         draft = BatchDraft(self._rollouts, self._reports, dict(self._positions), self._refusals.copy())
-        holds: dict[TopicPartition, PausedPartition] = {}
+        paused: dict[TopicPartition, PausedPartition] = {}
         for message in batch:
             partition = TopicPartition(message.topic(), message.partition())
-            if partition in holds:
+            if partition in paused:
                 continue
+            self._waiting_for.pop(partition, None)
             why = self._decide(message, draft)
             if why is not None:
-                holds[partition] = PausedPartition(message.offset(), why)
-        for message in batch:
-            self._holding.pop(TopicPartition(message.topic(), message.partition()), None)
-        self._holding.update({partition: hold.reason for partition, hold in holds.items()})
+                paused[partition] = PausedPartition(message.offset(), why)
+                self._waiting_for[partition] = why
         facts: dict[str, Any] = {"steps": max(self._steps, self._rollouts.steps + draft.steps)}
         facts |= {"refused": refused} if (refused := draft.refusals.facts()) else {}
-        output = Output(records=draft.records, paused=holds, metadata=json.dumps(facts))
+        output = Output(records=draft.records, paused=paused, metadata=json.dumps(facts))
         if any(message.topic() == PERFORMANCE_REPORTS for message in batch):
-            needed = min((each.needs() for each in (self._reports | draft.reports).values()), default=None)
+            reports = (self._reports | draft.reports).values()
+            needed = min((of_model.needs() for of_model in reports), default=None)
             output.metadata_of[_REPORTS] = json.dumps(facts if needed is None else facts | {"from": needed})
         output.on_committed = partial(self._apply, draft)
         return output
@@ -182,7 +172,7 @@ class RolloutProcessor:
         self._reports |= draft.reports
 
     def waiting(self) -> str | None:
-        return one_of(sorted(set(self._holding.values())))
+        return one_of(sorted(set(self._waiting_for.values())))
 
     # What happens ---
 
@@ -191,6 +181,7 @@ class RolloutProcessor:
         if self._rollouts.steps < self._steps:
             return f"{self._steps - self._rollouts.steps} committed rollout steps are yet to be read back"
         topic, source = message.topic(), RecordRef.of(message)
+        record: Any
         record, refusal = self._records.judge(message)
         if refusal is None and topic in _FIRST_COUNTS and self._copies.is_copy(message):
             refusal = f"it is a copy of {self._copies.note(message)}"
@@ -220,20 +211,21 @@ class RolloutProcessor:
         return None
 
     def _rolled_back(
-        self, judge: TakenBack, record: Mapping[str, Any], source: RecordRef, draft: BatchDraft
+        self, judge: RollbackRule, record: Mapping[str, Any], source: RecordRef, draft: BatchDraft
     ) -> None:
-        applied = self._contracts.current.get(record["model"])
+        model = record["model"]
+        applied = self._contracts.current.get(model)
         if applied is None:
             return
-        state = draft.state(record["model"])
-        found = judge(state, applied.contract, record)
-        if found is None:
+        state = draft.state(model)
+        way_back = judge(state, applied.contract, record)
+        if way_back is None:
             return
-        why = self._trust.untrusted(state, found.step)
+        why = self._trust.untrusted(state, way_back.step)
         if why is None:
-            self._write(found.step, source, BY_ITSELF, None, found.evidence, draft)
+            self._write(way_back, source, draft)
         else:
-            draft.records.append(self._alerts.rollback_refused(record, state, found, why, source))
+            draft.records.append(self._alerts.rollback_refused(record, state, way_back, why, source))
 
     def _move(self, model: str, source: RecordRef, draft: BatchDraft) -> None:
         """Takes the steps that follow by themselves from what is known now."""
@@ -242,17 +234,16 @@ class RolloutProcessor:
             return
         while True:
             reports = draft.reports_so_far(model) or PairedReports()
-            found = move(draft.state(model), applied.contract, reports, self._trust.distrust(model))
-            if found is None:
+            following = move(draft.state(model), applied.contract, reports, self._trust.distrust(model))
+            if following is None:
                 break
-            self._write(found.step, source, BY_ITSELF, None, found.evidence, draft)
+            self._write(following, source, draft)
         if model in draft.reports:
             draft.reports[model].forget(tried(draft.state(model)))
             now = draft.state(model).experiment
             draft.reports[model].rewards.keep(() if now is None else [arm.version for arm in now.arms])
 
-    def _published(self, record: Mapping[str, Any], message: Message, draft: BatchDraft) -> str | None:
-        source, appended = RecordRef.of(message), message.timestamp()[1]
+    def _published(self, record: ModelManifestRecord, message: Message, draft: BatchDraft) -> str | None:
         model, version = record["model"], record["version"]
         known = draft.state(model).known
         if version in known:
@@ -260,23 +251,18 @@ class RolloutProcessor:
         try:
             self._trust.take_in(record, known)
         except PackageRefused as refused:  # it counts for nothing: another may be published under its number
-            if draft.refusals.count(MANIFESTS, appended).is_told:
-                draft.records.append(self._alerts.package_refused(record, refused, source, appended))
+            if draft.refusals.count(MANIFESTS, message.timestamp()[1]).has_alert:
+                draft.records.append(self._alerts.package_refused(record, refused, message))
             return None
         applied = self._contracts.current.get(model)
         if applied is None:
             # Whoever is trusted has published under a contract that was applied, so it is on its way.
             return f"version {version} of {model} is published, and its contract has not been read yet"
-        self._let_in(record, applied.contract, source, appended, draft)
+        self._let_in(record, applied.contract, message, draft)
         return None
 
     def _let_in(
-        self,
-        record: Mapping[str, Any],
-        contract: ModelContract,
-        source: RecordRef,
-        appended: int,
-        draft: BatchDraft,
+        self, record: ModelManifestRecord, contract: ModelContract, message: Message, draft: BatchDraft
     ) -> None:
         """Registers a version, or refuses it for good."""
         model, version, sequence = record["model"], record["version"], draft.sequence(record["model"])
@@ -284,22 +270,22 @@ class RolloutProcessor:
         try:
             manifest = self._trust.open(record, contract, sequence)
         except PackageRefused as refused:
-            step = refuse(draft.state(model), version, f"refused ({refused.check}): {refused.reason}"[:1000])
-            draft.records.append(self._alerts.package_refused(record, refused, source, appended))
+            step = reject(draft.state(model), version, f"refused ({refused.check}): {refused.reason}"[:1000])
+            draft.records.append(self._alerts.package_refused(record, refused, message))
             evidence |= {"check": refused.check}
         else:
             step = register(draft.state(model), version)
             evidence |= evidence_of(manifest)
             draft.sequences[model] = max(sequence, manifest.sequence)
-        self._write(step, source, BY_ITSELF, None, evidence, draft)
+        self._write(Move(step, evidence), RecordRef.of(message), draft)
 
-    def _command(self, command: Mapping[str, Any], message: Message, draft: BatchDraft) -> None:
-        if command["command"] == RETRAIN or draft.obeyed(command["command_id"]):
+    def _command(self, command: CommandRecord, message: Message, draft: BatchDraft) -> None:
+        if command["command"] == RETRAIN or draft.is_applied(command["command_id"]):
             return
         source = RecordRef.of(message)
         why = self._refuse_command(command, (source.topic, source.offset))
         if why is not None:
-            if draft.refusals.count(COMMANDS, message.timestamp()[1]).is_told:
+            if draft.refusals.count(COMMANDS, message.timestamp()[1]).has_alert:
                 draft.records.append(self._alerts.command_refused(command, why, source))
             return
         try:
@@ -315,31 +301,31 @@ class RolloutProcessor:
             draft.records.append(self._alerts.command_refused(command, str(refused), source))
             return
         evidence = {"command": command["command"], "key_id": command["key_id"] or ""}
-        self._write(step, source, command["by"], command["command_id"], evidence, draft)
+        self._write(Move(step, evidence), source, draft, command["by"], command["command_id"])
         draft.commands.add(command["command_id"])
 
     def _write(
         self,
-        step: RolloutStep,
+        decision: Move,
         source: RecordRef,
-        by: str,
-        command_id: str | None,
-        evidence: dict[str, str],
         draft: BatchDraft,
+        by: str = BY_ITSELF,
+        command_id: str | None = None,
     ) -> None:
+        step, evidence = decision
         model = step.state.model
         before, applied = draft.state(model), self._contracts.current.get(model)
         reports = draft.reports_so_far(model)
         if reports is not None and reports.event_time is not None:
             evidence = evidence | {EVENT_TIME: str(reports.event_time)}
-        record = {
-            **step_fields(before, step),
+        cause = {
             "by": by,
             "command_id": command_id,
-            "source": source._asdict(),
+            "source": source_record(source),
             "contract_digest": applied.digest if applied else None,
             "evidence": evidence | folded_facts(draft.positions, source),
         }
+        record = cast(RolloutRecord, step_fields(before, step) | cause)
         draft.records.append(self._records.record("Rollout", record))
         after = draft.states[model] = state_after(before, record)
         draft.steps += 1

@@ -1,4 +1,4 @@
-"""Of which refused records people are told: of each of the first of an hour, then of fewer and fewer.
+"""Of which refused records there is an alert: of each of the first of an hour, then of fewer and fewer.
 
 Whoever can write to a control topic could otherwise have as many alerts written as it writes records.
 """
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 HOUR_MS = 3_600_000
 EACH = 10
-"""So many records of a topic are told of one by one within an hour; after them the 16th, the 32nd and so on."""
+"""So many records of a topic have an alert each within an hour; after them the 16th, the 32nd and so on."""
 
 
 class RefusalCount(NamedTuple):
@@ -20,7 +20,7 @@ class RefusalCount(NamedTuple):
     records: int = 0
 
     @property
-    def is_told(self) -> bool:
+    def has_alert(self) -> bool:
         return self.records <= EACH or self.records & (self.records - 1) == 0
 
 

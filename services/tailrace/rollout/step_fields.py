@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tailrace.models.rollout_state.fold import ExperimentState, RolloutState
+from tailrace.models.rollout_state.fold import RolloutState
 from tailrace.rollout.decide import RolloutStep
 from tailrace.streaming.records import RecordRef
 
@@ -14,6 +14,7 @@ from tailrace.streaming.records import RecordRef
 def step_fields(before: RolloutState, step: RolloutStep) -> dict[str, Any]:
     """What a step makes of the state before it."""
     state = step.state
+    experiment = None if state.experiment is None else asdict(state.experiment)
     return {
         "model": state.model,
         "revision": state.revision,
@@ -30,13 +31,9 @@ def step_fields(before: RolloutState, step: RolloutStep) -> dict[str, Any]:
         "frozen": state.frozen,
         "off": state.off,
         "canary": state.canary and asdict(state.canary),
-        "experiment": state.experiment and _experiment(state.experiment),
+        "experiment": experiment and {**experiment, "arms": list(experiment["arms"])},
         "reason": step.reason,
     }
-
-
-def _experiment(experiment: ExperimentState) -> dict[str, Any]:
-    return {**asdict(experiment), "arms": [asdict(arm) for arm in experiment.arms]}
 
 
 def folded_facts(positions: Mapping[str, int], source: RecordRef) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The rows that a run trains on and is judged by: what the answers of a time turned out to be, as known at the cut.
 
-A function of the run and the log: outcomes are told apart by event time and by when they were known, never by when
+A function of the run and the log: outcomes are distinguished by event time and by when they were known, never by when
 they were read, and stand in the order of the requests' coordinates.
 """
 
@@ -83,19 +83,20 @@ class Dataset:
     @cached_property
     def held_rows(self) -> LabelledRows:
         """The rows held back, as models are given them."""
-        x, y = self.held
-        return LabelledRows(
-            columns_of(x, inputs_of(list(x.columns), x, self.contract)), target_of(y, self.contract)
-        )
+        return self._rows(self.held_frame)
 
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the rows, in order."""
-        x, y = self._part(self.frame)
+        rows = self._rows(self.frame)
+        digest = hashlib.sha256("\n".join(self.ids).encode())
+        digest.update(data_digest(rows.columns, rows.truth).encode())
+        return digest.hexdigest()
+
+    def _rows(self, frame: pl.DataFrame) -> LabelledRows:
+        x, y = self._part(frame)
         columns = columns_of(x, inputs_of(list(x.columns), x, self.contract))
-        found = hashlib.sha256("\n".join(self.ids).encode())
-        found.update(data_digest(columns, target_of(y, self.contract)).encode())
-        return found.hexdigest()
+        return LabelledRows(columns, target_of(y, self.contract))
 
     def _part(self, frame: pl.DataFrame) -> tuple[Any, Array]:
         return frame_of(frame, self.contract), frame[self.contract.target.name].to_numpy()

@@ -62,9 +62,8 @@ def expecting(state: State) -> bool:
 
 def _due(state: State, model: str) -> Iterator[Action]:
     known = state.of(model)
-    yield from (
-        StartRun(run) for run in sorted(known.runs.values(), key=lambda run: run.cut) if run.state not in ENDS
-    )
+    by_cut = sorted(known.runs.values(), key=lambda run: run.cut)
+    yield from (StartRun(run) for run in by_cut if run.state not in ENDS)
     if known.contract is None:
         return
     commanded = {t.id for run in known.runs.values() for t in run.triggers}
@@ -114,10 +113,10 @@ def _next_run(model: str, known: ModelState, contract: ModelContract) -> Run | N
     if not runs:
         return None
     first = min(runs, key=lambda run: (run.cut, run.triggers[0].at, run.triggers[0].kind, run.triggers[0].id))
-    return first if _settled(known, contract, first.cut) else None
+    return first if _alerts_known(known, contract, first.cut) else None
 
 
-def _settled(known: ModelState, contract: ModelContract, cut: int) -> bool:
+def _alerts_known(known: ModelState, contract: ModelContract, cut: int) -> bool:
     """Whether all drift alerts up to the cut are known: drift has come as far, or is a cool-down behind and may be
     gone for good. (Quality alerts are written together with the reports that the cut is found in.)
     """
@@ -147,11 +146,8 @@ def _earliest(
         start = max(end - training.window_ms, trigger.changed_at)
         labels = sum(w.labelled for w in mature if w.window_start >= start)
         if labels >= least:
-            also = [
-                t
-                for t in open_triggers(known, contract)
-                if t.at <= cut and t.id != trigger.id and not t.labels
-            ]
+            others = (t for t in open_triggers(known, contract) if t.id != trigger.id)
+            also = [t for t in others if t.at <= cut and not t.labels]
             assert known.contract is not None
             return Run(
                 run_id=run_id(model, cut),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records.record_types import EvaluationRecord
 from tailrace.models.class_names import class_text
 from tailrace.models.columns import Array
 from tailrace.models.package.holdout_metrics import holdout_estimates
@@ -23,7 +24,7 @@ def evaluations(
     *,
     template: str | None = None,
     version: int | None = None,
-) -> list[dict[str, Any]]:
+) -> list[EvaluationRecord]:
     """One entry per metric of the contract's task, as a training run records it (see ``training_run.avsc``).
 
     Args:
@@ -33,16 +34,16 @@ def evaluations(
         template: what was trained.
         version: the version's number, where it has one.
     """
-    found = holdout_estimates(predictions, truth, contract.positive_class)
+    estimates = holdout_estimates(predictions, truth, contract.positive_class)
     return [
         {
             "who": who,
             "template": template,
             "version": version,
             "metric": metric,
-            "value": found[metric].value,
-            "low": found[metric].low,
-            "high": found[metric].high,
+            "value": estimates[metric].value,
+            "low": estimates[metric].low,
+            "high": estimates[metric].high,
             "n": len(truth),
         }
         for metric in METRICS_OF[contract.task]

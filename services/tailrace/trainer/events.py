@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from tailrace.alerts.alert import alert_record
 from tailrace.contracts.records import lanes
-from tailrace.contracts.records.record_types import AlertRecord
+from tailrace.contracts.records.record_types import AlertRecord, TrainingRunRecord
 from tailrace.contracts.state.contracts import AppliedContract, Contracts
 from tailrace.contracts.state.copies import Copies
 from tailrace.contracts.state.fold import ControlState
@@ -29,7 +30,7 @@ from tailrace.trainer.happened import (
     Stepped,
     WindowJudged,
 )
-from tailrace.trainer.run import OpenTrigger, Run
+from tailrace.trainer.run import Kind, OpenTrigger, Run
 
 TOPICS = (
     lanes.CONTRACTS,
@@ -46,7 +47,7 @@ _FIRST_COUNTS = frozenset({lanes.ALERTS, lanes.DRIFT_REPORTS, lanes.PERFORMANCE_
 RefuseCommand = Callable[[Mapping[str, Any], Place], str | None]
 
 COMMAND = "retrain"
-_KINDS = {"drift": "drift", "quality-drop": "quality"}
+_KINDS: Mapping[str, Kind] = {"drift": "drift", "quality-drop": "quality"}
 
 
 class Events:
@@ -74,7 +75,8 @@ class Events:
             Unavailable: the registry is away.
         """
         (taken,) = self._state.take([message])
-        record, topic = taken.record, taken.topic
+        record: Any = taken.record
+        topic = taken.topic
         if record is None or (topic in _FIRST_COUNTS and self._copies.is_copy(message)):
             return None
         if topic == lanes.CONTRACTS:
@@ -92,35 +94,24 @@ class Events:
         return _report(topic, record)
 
 
-def _report(topic: str, record: Mapping[str, Any]) -> Event | None:
+def _report(topic: str, record: Any) -> Event | None:
     if topic == lanes.ALERTS:
         return _alert(record)
     if topic == lanes.DRIFT_REPORTS:
         return DriftJudged(record["model"], record["window_end"]) if record["role"] != "shadow" else None
     if record["role"] == "shadow" or record["segment"] or record["against"] is not None:
         return None
-    return WindowJudged(
-        record["model"],
-        record["version"],
-        record["role"],
-        record["contract_digest"],
-        record["window_start"],
-        record["window_end"],
-        record["judged_at"],
-        record["labelled"],
-        record["mature"],
-    )
+    return WindowJudged(**{field.name: record[field.name] for field in fields(WindowJudged)})
 
 
-def _alert(record: Mapping[str, Any]) -> Event | None:
+def _alert(record: AlertRecord) -> Event | None:
     kind = _KINDS.get(record["kind"])
     if kind is None or record["model"] is None:
-        command_id = record["detail"].get("command_id")
-        ours = record["kind"] == "command-refused" and command_id is not None
-        return CommandAnswered(command_id) if ours else None
+        command_id = record["detail"].get("command_id") if record["kind"] == "command-refused" else None
+        return None if command_id is None else CommandAnswered(command_id)
     since = record["detail"].get("since") or record["detail"].get("window_start")
     trigger = OpenTrigger(
-        kind,  # type: ignore[arg-type]
+        kind,
         record["alert_id"],
         record["at"],
         record["at"] if since is None else _milliseconds(since),
@@ -136,14 +127,14 @@ def _milliseconds(text: str) -> int:
     return round(datetime.fromisoformat(text).timestamp() * 1000)
 
 
-def run_of(record: Mapping[str, Any]) -> Run:
+def run_of(record: TrainingRunRecord) -> Run:
     """The run that a record of ``tailrace.training-runs`` is about, as it says."""
     return Run(
         run_id=record["run_id"],
         model=record["model"],
         cut=record["known_before"],
         triggers=tuple(
-            OpenTrigger(t["kind"], t["id"], t["at"], record["changed_at"], t["reason"])
+            OpenTrigger(cast(Kind, t["kind"]), t["id"], t["at"], record["changed_at"], t["reason"])
             for t in record["triggers"]
         ),
         changed_at=record["changed_at"],
@@ -159,9 +150,9 @@ def run_of(record: Mapping[str, Any]) -> Run:
     )
 
 
-def record_of(run: Run, **more: Any) -> dict[str, Any]:
-    """A record of ``tailrace.training-runs`` (see ``training_run.avsc``) that says the run's plan, and ``more``."""
-    return {
+def record_of(run: Run, **more: Any) -> TrainingRunRecord:
+    """A record of ``tailrace.training-runs`` that says the run's plan, and ``more``."""
+    record: TrainingRunRecord = {
         "run_id": run.run_id,
         "model": run.model,
         "state": run.state,
@@ -179,9 +170,9 @@ def record_of(run: Run, **more: Any) -> dict[str, Any]:
         "champion": run.champion,
         "templates": [],
         "version": run.version,
-        "evaluations": [dict(e) for e in run.evaluations],
-        **more,
+        "evaluations": list(run.evaluations),
     }
+    return cast(TrainingRunRecord, {**record, **more})
 
 
 def refusal_of(refuse: Refuse, at: int) -> AlertRecord:

@@ -11,7 +11,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiokafka
 import faust
@@ -83,9 +83,9 @@ class ReadCommittedThread(driver.AIOKafkaConsumerThread):
         records = await super()._fetch_records(consumer, *arguments, **options)
         for partition in consumer.assignment():
             _, last = self.reached.get(partition.topic, (0, -1))
-            found = records.get(partition)
+            fetched = records.get(partition)
             position = await consumer.position(partition)
-            self.reached[partition.topic] = position, found[-1].offset if found else last
+            self.reached[partition.topic] = position, fetched[-1].offset if fetched else last
         return records
 
 
@@ -96,9 +96,7 @@ class ReadCommittedConsumer(driver.Consumer):
     @property
     def reached(self) -> Mapping[str, tuple[int, int]]:
         """See `ReadCommittedThread`."""
-        thread: Any = self._thread
-        found: Mapping[str, tuple[int, int]] = thread.reached
-        return found
+        return cast(ReadCommittedThread, self._thread).reached
 
 
 class ReadCommittedTransport(driver.Transport):
@@ -137,9 +135,8 @@ def make_app(
         async for event in stream.events():
             read = event.message
             headers = [(name, value) for name, value in read.headers or ()]
-            await on_message(
-                PlainMessage(read.topic, read.partition, read.offset, read.value, read.key, headers)
-            )
+            place = read.topic, read.partition, read.offset
+            await on_message(PlainMessage(*place, read.value, read.key, headers))
 
     app.agent(channel)(fold)
     return app

@@ -34,7 +34,7 @@ class GateEvidence:
         candidate: the package's model.
         rows: the rows held back, as models are given them, and the truth.
         frame: the same rows with features and context by name.
-        said: what candidate, baseline and, where there is one, champion say about the rows.
+        predictions: of candidate, baseline and, where there is one, champion, for the rows.
         best: by metric, the best value that a published candidate ever had on the rows held back for it.
     """
 
@@ -42,7 +42,7 @@ class GateEvidence:
     candidate: LoadedModel
     rows: LabelledRows
     frame: pl.DataFrame
-    said: Mapping[str, Predictions]
+    predictions: Mapping[str, Predictions]
     best: Mapping[str, float]
 
 
@@ -58,7 +58,7 @@ def _beat(judged: GateEvidence) -> Iterator[str]:
         ("baseline", gates.beat_baseline.metric, 0.0),
     ):
         assert metric is not None
-        if who not in judged.said:
+        if who not in judged.predictions:
             continue
         ours, theirs = _value(judged, "candidate", metric), _value(judged, who, metric)
         if ours is None or theirs is None:
@@ -76,24 +76,22 @@ def _ratchet(judged: GateEvidence) -> Iterator[str]:
         return
     ours, best = _value(judged, "candidate", gate.metric), judged.best[gate.metric]
     if ours is None or METRIC[gate.metric].better_by(ours, best) < -gate.tolerance:
-        said = "not defined" if ours is None else f"{ours:.4f}"
-        yield f"ratchet: {gate.metric} is {said}, the best ever was {best:.4f} (tolerance {gate.tolerance:g})"
+        value = "not defined" if ours is None else f"{ours:.4f}"
+        yield f"ratchet: {gate.metric} is {value}, the best ever was {best:.4f} (tolerance {gate.tolerance:g})"
 
 
 def _not_worse_on(judged: GateEvidence) -> Iterator[str]:
     gate = judged.contract.gates.not_worse_on
-    if gate is None or "champion" not in judged.said:
+    if gate is None or "champion" not in judged.predictions:
         return
     for name, mask in _slices(judged, gate.slices):
         rows = np.flatnonzero(mask)
         if len(rows) < LEAST_ROWS:
             continue
         ours, theirs = (_value(judged, who, gate.metric, rows) for who in ("candidate", "champion"))
-        if (
-            ours is not None
-            and theirs is not None
-            and METRIC[gate.metric].better_by(ours, theirs) < -gate.tolerance
-        ):
+        if ours is None or theirs is None:
+            continue
+        if METRIC[gate.metric].better_by(ours, theirs) < -gate.tolerance:
             yield f"not_worse_on {name}: {gate.metric} is {ours:.4f}, the champion's {theirs:.4f} on {len(rows)} rows"
 
 
@@ -113,10 +111,10 @@ def _directions(judged: GateEvidence) -> Iterator[str]:
     for direction in judged.contract.gates.directions:
         against = _against(judged, direction)
         if against is not None:
-            wrong, of = against
+            moved, tried = against
             yield (
                 f"directions: the score goes {direction.score.removeprefix('not_')} where {direction.raise_field} "
-                f"rises, all else equal, in {wrong} of {of} rows tried"
+                f"rises, all else equal, in {moved} of {tried} rows tried"
             )
 
 
@@ -132,18 +130,18 @@ def _against(judged: GateEvidence, direction: Direction) -> tuple[int, int] | No
         return None
     scores = []
     for value in np.unique(np.quantile(present, np.linspace(0, 1, _STEPS))):
-        said = judged.candidate.predict({**columns, name: np.full(len(chosen), value)}, len(chosen))
-        scores.append(said.score if said.score is not None else said.value)
+        predictions = judged.candidate.predict({**columns, name: np.full(len(chosen), value)}, len(chosen))
+        scores.append(predictions.score if predictions.score is not None else predictions.value)
     if len(scores) < 2 or scores[0] is None:
         return None
     moves = np.diff(np.array(scores), axis=0)
-    wrong = moves > _SLACK if direction.score == "not_up" else moves < -_SLACK
-    rows = int(np.sum(wrong.any(axis=0)))
+    against = moves > _SLACK if direction.score == "not_up" else moves < -_SLACK
+    rows = int(np.sum(against.any(axis=0)))
     return (rows, len(chosen)) if rows else None
 
 
 def _value(judged: GateEvidence, who: str, metric: str, rows: Array | None = None) -> float | None:
-    said, truth = judged.said[who], judged.rows.truth
+    predictions, truth = judged.predictions[who], judged.rows.truth
     if rows is not None:
-        said, truth = said.take(rows), truth[rows]
-    return holdout_metrics(said, truth, judged.contract.positive_class).get(metric)
+        predictions, truth = predictions.take(rows), truth[rows]
+    return holdout_metrics(predictions, truth, judged.contract.positive_class).get(metric)

@@ -18,6 +18,7 @@ from typing import Any
 
 from tailrace.access.own_folders import cache_folder
 from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.records.record_types import TrainingRunRecord
 from tailrace.errors import TailraceError, Unavailable
 from tailrace.runtime.service import Service
 from tailrace.signing.trust import TrustStore
@@ -32,7 +33,7 @@ from tailrace.trainer.decide import Refuse, StartRun, WritePlan, decide, expecti
 from tailrace.trainer.events import TOPICS, Events, record_of, refusal_of
 from tailrace.trainer.faust_app import make_app
 from tailrace.trainer.happened import CaughtUp
-from tailrace.trainer.processes import RunPostponed, Said, WorkerLimits, Workers
+from tailrace.trainer.processes import RunPostponed, WorkerLimits, WorkerLine, Workers
 from tailrace.trainer.run import FAILED, PUBLISHED, TRAINED, TRAINING, Run
 from tailrace.trainer.state import State
 
@@ -42,7 +43,7 @@ _TURN_S = 0.05
 _PATIENCE_S = 1.0
 _STOP_S = 8.0
 _LIBRARIES = ("faust", "mode", "aiokafka", "tailrace.trainer.faust_app")
-_TELL_EVERY_S = 10.0
+_PROGRESS_EVERY_S = 10.0
 """How often a run's progress goes to its topic; every line of it goes to the log."""
 
 _Record = tuple[str, Mapping[str, Any]]  # the schema's name, and the record
@@ -72,16 +73,8 @@ class TrainerLoop:
         self._writing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._app: Any = None
-        self._alive_ns = time.perf_counter_ns()
-        self._waiting: str | None = "starting"
-
-    @property
-    def alive_ns(self) -> int:
-        return self._alive_ns
-
-    @property
-    def waiting(self) -> str | None:
-        return self._waiting
+        self.alive_ns = time.perf_counter_ns()
+        self.waiting: str | None = "starting"
 
     def run(self) -> None:
         """Runs until the service is told to stop.
@@ -125,7 +118,7 @@ class TrainerLoop:
         except (TailraceError, LogError) as error:
             if isinstance(error, Fatal):
                 raise
-            self._alive_ns, self._waiting = time.perf_counter_ns(), str(error)
+            self.alive_ns, self.waiting = time.perf_counter_ns(), str(error)
             return False
         return True
 
@@ -139,7 +132,7 @@ class TrainerLoop:
                     event = self._events.of(message)
                     break
                 except Unavailable as error:
-                    self._waiting = str(error)
+                    self.waiting = str(error)
                     await asyncio.sleep(_PATIENCE_S)
         except Exception as error:
             self._failure = error
@@ -164,33 +157,30 @@ class TrainerLoop:
 
     async def _turn(self) -> float:
         """Does what there is to do, and says how long to wait."""
-        self._alive_ns = time.perf_counter_ns()
+        self.alive_ns = time.perf_counter_ns()
         if not self._assigned():
             await self._end_work()
             self._producer, self._target, self._decided = None, None, False
             # Another instance may hold all there is; this one stands by.
-            self._waiting = None if self._app.consumer_generation_id else "joining the group"
+            self.waiting = None if self._app.consumer_generation_id else "joining the group"
             return _TURN_S
         try:
             if self._producer is None:
                 await self._init()
             if self._decided and self._folded == self._target_folded:
-                self._waiting = None
+                self.waiting = None
                 return _TURN_S  # nothing happened since
             if not await self._caught_up():
                 return _TURN_S
-            self._decided, self._waiting = True, None
+            self._decided, self.waiting = True, None
             await self._act()
         except LogError as error:
             if isinstance(error, Fatal):
                 raise
             self._forget_producer(error)
             return _PATIENCE_S
-        except (
-            Unavailable,
-            TailraceError,
-        ) as error:  # a registry that is away, or a lane whose topics are yet to be made
-            self._waiting, self._decided = str(error), False
+        except (Unavailable, TailraceError) as error:  # a registry is away, or topics are yet to be made
+            self.waiting, self._decided = str(error), False
             return _PATIENCE_S
         return _TURN_S
 
@@ -213,7 +203,7 @@ class TrainerLoop:
             self._target_folded = folded
         if not self._is_read(self._target):
             if not self._decided:
-                self._waiting = "reading what has been decided so far" + so_far(self._folded)
+                self.waiting = "reading what has been decided so far" + so_far(self._folded)
             return False
         if self._folded != self._target_folded:
             self._target = None
@@ -225,10 +215,10 @@ class TrainerLoop:
         _, actions = decide(self._state, CaughtUp())
         records: list[_Record] = []
         for action in actions:
-            if isinstance(action, StartRun):
-                self._start(action.run)
+            if isinstance(action, StartRun) and not self._working():
+                self._task = asyncio.create_task(self._work(action.run))
             elif isinstance(action, Refuse):
-                records.append(("Alert", refusal_of(action, self._now())))
+                records.append(("Alert", refusal_of(action, time.time_ns() // 1_000_000)))
             elif isinstance(action, WritePlan):
                 records.append(("TrainingRun", await self._plan(action.run)))
         if records:
@@ -236,7 +226,7 @@ class TrainerLoop:
         if not self._working() and expecting(self._state):
             await self._workers.prepare()
 
-    async def _plan(self, run: Run) -> dict[str, Any]:
+    async def _plan(self, run: Run) -> TrainingRunRecord:
         applied = self._state.of(run.model).contract
         assert applied is not None
         ends = await asyncio.to_thread(self._ends.of, [Lane(applied.contract.lane).outcomes])
@@ -257,17 +247,9 @@ class TrainerLoop:
         log.warning("writing", extra={"error": str(error)})
         if self._producer is not None:
             self._producer.close()
-        self._producer, self._decided, self._waiting = None, False, str(error)
-
-    @staticmethod
-    def _now() -> int:
-        return int(time.time() * 1000)
+        self._producer, self._decided, self.waiting = None, False, str(error)
 
     # Working ---
-
-    def _start(self, run: Run) -> None:
-        if not self._working():
-            self._task = asyncio.create_task(self._work(run))
 
     def _working(self) -> bool:
         return self._task is not None and not self._task.done()
@@ -291,42 +273,37 @@ class TrainerLoop:
     async def _worked(self, run: Run) -> None:
         """Has a run worked on and writes what comes of it."""
         known = self._state.of(run.model)
-        contract = self._contract_of(run)
-        if contract is None:
+        applied = self._events.contract(run.contract_digest)
+        if applied is None:
             reason = f"contract {run.contract_digest[:12]}, by which it was planned, was never in force"
             await self._write([_step(run, FAILED, reason=reason)])
             return
-        job = {"run": record_of(run), "contract": contract, "best": best_of(known.runs)}
-        say: dict[str, Any] = {"templates": []}
-        told = time.monotonic()
+        job = {"run": record_of(run), "contract": applied.resolved, "best": best_of(known.runs)}
+        facts: dict[str, Any] = {"templates": []}
+        last_sent = time.monotonic()
         await self._write([_step(run, TRAINING, progress=0.0)])
 
-        async def hear(said: Said) -> None:
-            nonlocal told
-            if "trained" in said:
-                say.update(said["trained"])
-                await self._write([_step(run, TRAINED, **say)])
+        async def hear(line: WorkerLine) -> None:
+            nonlocal last_sent
+            if "trained" in line:
+                facts.update(line["trained"])
+                await self._write([_step(run, TRAINED, **facts)])
                 return
-            log.info("training", extra={"run": run.run_id, "model": run.model, **said})
-            if time.monotonic() - told > _TELL_EVERY_S:
-                told = time.monotonic()
-                await self._write([_step(run, TRAINING, progress=said["progress"], reason=said["doing"])])
+            log.info("training", extra={"run": run.run_id, "model": run.model, **line})
+            if time.monotonic() - last_sent > _PROGRESS_EVERY_S:
+                last_sent = time.monotonic()
+                await self._write([_step(run, TRAINING, progress=line["progress"], reason=line["doing"])])
 
         end = await self._workers.work(job, hear)
         log.info("ended", extra={"run": run.run_id, "model": run.model, **end})
         reason = end.get("reason", "passed the contract's gates on the rows held back")
         version = end.get("version")
-        for e in say.get("evaluations", []):
+        for e in facts.get("evaluations", []):
             e["version"] = version if e["who"] == "candidate" else e["version"]
-        await self._write([_step(run, end["end"], **say, version=version, reason=reason)])
-
-    def _contract_of(self, run: Run) -> str | None:
-        """The contract that the run was planned under; None where there never was such a one."""
-        applied = self._events.contract(run.contract_digest)
-        return None if applied is None else applied.resolved
+        await self._write([_step(run, end["end"], **facts, version=version, reason=reason)])
 
     async def _end_work(self) -> None:
-        if self._task is not None and not self._task.done():
+        if self._task is not None and self._working():
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 _LINE_BYTES = 16 << 20
 _KILLED_S = 5.0
 
-Said = Mapping[str, Any]
+WorkerLine = Mapping[str, Any]
 """A line of the worker's (see worker.py)."""
 
 
@@ -53,7 +53,7 @@ class Workers:
         if self._spare is None or self._spare.returncode is not None:
             self._spare = await self._launch()
 
-    async def work(self, job: Mapping[str, Any], hear: Callable[[Said], Awaitable[None]]) -> Said:
+    async def work(self, job: Mapping[str, Any], hear: Callable[[WorkerLine], Awaitable[None]]) -> WorkerLine:
         """Does a job in a process of its own; what it says goes to ``hear``, in order.
 
         Cancelled, it ends the process.
@@ -114,18 +114,18 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
 
 
 async def _listen(
-    process: asyncio.subprocess.Process, job: Mapping[str, Any], hear: Callable[[Said], Awaitable[None]]
-) -> Said | None:
+    process: asyncio.subprocess.Process, job: Mapping[str, Any], hear: Callable[[WorkerLine], Awaitable[None]]
+) -> WorkerLine | None:
     assert process.stdin is not None
     assert process.stdout is not None
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died at once; its code says why
         process.stdin.write(json.dumps(job).encode() + b"\n")
         await process.stdin.drain()
-    end: Said | None = None
-    async for line in process.stdout:
-        said = json.loads(line)
-        if said.get("end") in ENDS:
-            end = said
+    end: WorkerLine | None = None
+    async for text in process.stdout:
+        line = json.loads(text)
+        if line.get("end") in ENDS:
+            end = line
         else:
-            await hear(said)
+            await hear(line)
     return end

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from tailrace.contracts.records.record_types import EvaluationRecord
 from tailrace.streaming.ids import record_id
 
 Kind = Literal["drift", "quality", "every", "labels", "command"]
@@ -59,7 +59,7 @@ class Run:
     offsets: tuple[tuple[int, int], ...] = ()
     state: str = PLANNED
     version: int | None = None
-    evaluations: tuple[Mapping[str, Any], ...] = ()
+    evaluations: tuple[EvaluationRecord, ...] = ()
 
     @property
     def seed(self) -> int:

@@ -65,13 +65,9 @@ def fold(state: State, event: Event) -> State:
     """The state after something that happened."""
     if isinstance(event, CommandAnswered):
         return replace(state, answered=state.answered | {event.command_id})
-    model = event.contract.model if isinstance(event, Applied) else _model_of(event)
-    after = _fold(state.of(model), event)
-    return replace(state, models={**state.models, model: after})
-
-
-def _model_of(event: Any) -> str:
-    return event.run.model if isinstance(event, RunStep) else str(event.model)
+    about: Any = event.contract if isinstance(event, Applied) else event
+    model: str = event.run.model if isinstance(event, RunStep) else about.model
+    return replace(state, models={**state.models, model: _fold(state.of(model), event)})
 
 
 def _fold(known: ModelState, event: Event) -> ModelState:
@@ -83,7 +79,7 @@ def _fold(known: ModelState, event: Event) -> ModelState:
                 return replace(known, resolved=known.resolved | {trigger.id})
             first = known.alerts.get(trigger.id)
             if first is not None and first.at <= trigger.at:
-                return known  # it lasts, and is told again
+                return known  # it lasts, and is sent again
             return replace(known, alerts={**known.alerts, trigger.id: trigger})
         case WindowJudged():
             at = (event.window_start, event.version, event.role, event.contract_digest, event.judged_at)
@@ -108,8 +104,5 @@ def _advanced(before: Run | None, step: Run) -> Run:
     if ORDER[step.state] <= ORDER[before.state]:
         return before
     return replace(
-        before,
-        state=step.state,
-        version=step.version,
-        evaluations=step.evaluations or before.evaluations,
+        before, state=step.state, version=step.version, evaluations=step.evaluations or before.evaluations
     )

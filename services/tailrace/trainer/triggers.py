@@ -14,8 +14,8 @@ from tailrace.trainer.state import ModelState
 def open_triggers(known: ModelState, contract: ModelContract) -> list[OpenTrigger]:
     """The triggers that no run has answered, in the order of their event times."""
     alerts = _alerts(known, contract)
-    told = {alert.id for alert in alerts}
-    again = [trigger for trigger in _again(known, contract) if trigger.id not in told]
+    alert_ids = {alert.id for alert in alerts}
+    again = [trigger for trigger in _again(known, contract) if trigger.id not in alert_ids]
     return sorted([*alerts, *again, *_regular(known, contract)], key=lambda t: (t.at, t.kind, t.id))
 
 
@@ -73,5 +73,5 @@ def _alive(known: ModelState, run: Run) -> bool:
 
 def _answers(known: ModelState, run: Run, trigger: OpenTrigger, cooldown: int) -> bool:
     """Whether the run's candidate is to replace the version that the alert is about."""
-    about = trigger.version is not None and trigger.version == run.champion
-    return about and trigger.at <= run.cut + cooldown and _alive(known, run)
+    is_replaced = trigger.version is not None and trigger.version == run.champion
+    return is_replaced and trigger.at <= run.cut + cooldown and _alive(known, run)

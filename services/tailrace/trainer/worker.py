@@ -63,13 +63,13 @@ def main() -> None:
     job = json.loads(line)
     threading.Thread(target=_end_with_stdin, daemon=True).start()
 
-    def tell(**said: Any) -> None:
-        lines.write(json.dumps(said) + "\n")
+    def write_line(**facts: Any) -> None:
+        lines.write(json.dumps(facts) + "\n")
 
     try:
-        _work(job, tell)
+        _work(job, write_line)
     except MemoryError:
-        tell(end=FAILED, reason=f"it needs more than {memory_bytes >> 20:,} MiB: raise {MEMORY}")
+        write_line(end=FAILED, reason=f"it needs more than {memory_bytes >> 20:,} MiB: raise {MEMORY}")
     except (Unavailable, LogError, TailraceError) as error:
         print(f"later: {error}", file=sys.stderr)
         raise SystemExit(LATER) from error
@@ -81,44 +81,46 @@ def load_libraries() -> None:
         importlib.import_module(name)
 
 
-def _work(job: Mapping[str, Any], tell: Any) -> None:
+def _work(job: Mapping[str, Any], write_line: Any) -> None:
     from tailrace.control.publish import publish_package
     from tailrace.signing.signers import TRAINER
     from tailrace.signing.trust import own_key
-    from tailrace.trainer.work import gather, train
+    from tailrace.trainer.dataset import dataset
+    from tailrace.trainer.work import train
 
     run, contract = run_of(job["run"]), ModelContract.from_resolved(job["contract"])
     connection = connect(user="trainer")
     registry = RegistryClient(connection.registry, connection.registry_auth)
 
-    def say(progress: float, doing: str) -> None:
-        tell(progress=progress, doing=doing)
+    def progress(share: float, doing: str) -> None:
+        write_line(progress=share, doing=doing)
 
     outcomes = _outcomes(connection, contract, run)
     champion = None if run.champion is None else _champion(connection, registry, contract, run.champion)
     try:
-        rows = gather(run, contract, Codec(registry), outcomes, say)
-        trained = train(run, rows, champion, job["best"], say)
+        progress(0.0, "reading outcomes")
+        rows = dataset(run, contract, Codec(registry), outcomes)
+        trained = train(run, rows, champion, job["best"], progress)
     except (Unavailable, LogError, MemoryError):
         raise
     except TailraceError as error:
-        tell(end=FAILED, reason=str(error))
+        write_line(end=FAILED, reason=str(error))
         return
     except Exception as error:  # whatever scikit-learn says about these rows
         traceback.print_exc()
-        tell(end=FAILED, reason=f"training raised {type(error).__name__}: {error}"[:1000])
+        write_line(end=FAILED, reason=f"training raised {type(error).__name__}: {error}"[:1000])
         return
-    tell(trained=dict(trained.record))
+    write_line(trained=dict(trained.record))
     if trained.failed:
-        tell(end=REJECTED, reason="; ".join(trained.failed))
+        write_line(end=REJECTED, reason="; ".join(trained.failed))
         return
-    say(0.95, "publishing")
+    progress(0.95, "publishing")
     home = home_dir()
     try:
         published = publish_package(connection, trained.package, own_key(home, TRAINER), home, once=True)
     except TailraceError as error:
         raise Unavailable(str(error)) from error
-    tell(end=PUBLISHED, version=published.version)
+    write_line(end=PUBLISHED, version=published.version)
 
 
 def _outcomes(connection: Connection, contract: ModelContract, run: Run) -> Any:

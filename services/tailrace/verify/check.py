@@ -92,11 +92,11 @@ class Stored(NamedTuple):
 
 def compare_rows(events: Offsets, rows: Offsets) -> Stored:
     """Compares a partition's events with the rows stored of it: one offset each."""
-    found, times = np.unique(rows, return_counts=True)
+    stored, times = np.unique(rows, return_counts=True)
     return Stored(
-        missing=np.setdiff1d(events, found, assume_unique=True),
-        doubled=found[times > 1],
-        unknown=np.setdiff1d(found, events, assume_unique=True),
+        missing=np.setdiff1d(events, stored, assume_unique=True),
+        doubled=stored[times > 1],
+        unknown=np.setdiff1d(stored, events, assume_unique=True),
     )
 
 
@@ -114,11 +114,9 @@ class AccountProblem:
         return f"{self.check}: {self.topic}/{self.partition}/{self.offset}: {self.detail}"
 
 
-def problems_at(
-    check: str, partition: TopicPartition, offsets: Offsets, detail: str
-) -> Iterator[AccountProblem]:
+def problems_at(check: str, at: TopicPartition, offsets: Offsets, detail: str) -> Iterator[AccountProblem]:
     """One problem for each offset."""
-    return (AccountProblem(check, *partition, int(offset), detail) for offset in offsets)
+    return (AccountProblem(check, *at, int(offset), detail) for offset in offsets)
 
 
 def differences(logged: Any, again: Any, path: str = "") -> list[str]:
@@ -127,9 +125,7 @@ def differences(logged: Any, again: Any, path: str = "") -> list[str]:
         return [
             line
             for name in dict.fromkeys([*logged, *again])
-            for line in differences(
-                logged.get(name), again.get(name), f"{path}.{name}" if path else str(name)
-            )
+            for line in differences(logged.get(name), again.get(name), f"{path}.{name}".removeprefix("."))
         ]
     if isinstance(logged, list) and isinstance(again, list) and len(logged) == len(again):
         return [

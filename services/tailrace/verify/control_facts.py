@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from tailrace.contracts.records import lanes
+from tailrace.contracts.records.record_types import ModelManifestRecord
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.copies import Copies
 from tailrace.contracts.state.fold import ControlState
@@ -23,12 +24,7 @@ READ_IN_ORDER = (
 )
 """Control topics in an order in which none names what a later one does not have yet."""
 
-_DECISIONS = {
-    lanes.ROLLOUTS: "Rollout",
-    lanes.TRAINING_RUNS: "TrainingRun",
-    lanes.DRIFT_REPORTS: "DriftReport",
-    lanes.PERFORMANCE_REPORTS: "PerformanceReport",
-}
+_DECISIONS = (lanes.ROLLOUTS, lanes.TRAINING_RUNS, lanes.DRIFT_REPORTS, lanes.PERFORMANCE_REPORTS)
 
 
 class ControlFacts:
@@ -61,7 +57,8 @@ class ControlFacts:
     def take(self, message: Message) -> None:
         """Takes the next record in."""
         (taken,) = self._state.take([message])
-        topic, record = taken.topic, taken.record
+        topic = taken.topic
+        record: Any = taken.record
         if record is None:  # it counts for nothing anywhere
             return
         if topic in (lanes.CONTRACTS, lanes.MANIFESTS, lanes.ROLLOUTS):
@@ -71,7 +68,7 @@ class ControlFacts:
         elif topic in _DECISIONS:
             self._decided(message, record)
 
-    def _published(self, record: Mapping[str, Any]) -> None:
+    def _published(self, record: ModelManifestRecord) -> None:
         """Takes a version in: the first whose manifest is verified, as everywhere."""
         try:
             manifest = self._manifest(record)
@@ -80,14 +77,14 @@ class ControlFacts:
         published = Published(record["digest"], manifest.content_digest)
         self.decisions.versions.setdefault((record["model"], record["version"]), published)
 
-    def _decided(self, message: Message, record: Mapping[str, Any]) -> None:
+    def _decided(self, message: Message, record: Any) -> None:
         """Takes a decision in, where it is about a model that is verified."""
-        at, name = RecordRef.of(message), _DECISIONS[message.topic()]
+        at = RecordRef.of(message)
         if record["model"] not in self._models or self._copies.is_copy(message):
             return
-        if name == "Rollout":
+        if at.topic == lanes.ROLLOUTS:
             self._report.report_problems(self.decisions.rollout(at, record))
-        elif name == "TrainingRun":
+        elif at.topic == lanes.TRAINING_RUNS:
             self.decisions.run(at, record)
         else:
             self._report.report_problems(self.decisions.report(at, record))

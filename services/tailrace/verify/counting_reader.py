@@ -11,14 +11,14 @@ from tailrace.verify.check import Growing
 from tailrace.verify.log import Log, OffsetRange
 from tailrace.verify.report import VerifyReport
 
-_TELL_EVERY = 10_000
+_PROGRESS_EVERY = 10_000
 
 
 class CountingReader:
     """Reads, and counts.
 
     Args:
-        progress: is told how many records have been read.
+        progress: gets how many records have been read.
 
     Attributes:
         events: offsets by partition.
@@ -34,10 +34,10 @@ class CountingReader:
         self.ranges: dict[TopicPartition, OffsetRange] = {}
 
     def read(self, ranges: dict[TopicPartition, OffsetRange], take: Callable[[Message], object]) -> None:
-        """``take`` gets the events; marks only count as read."""
+        """``take`` gets the events; watermark records only count as read."""
         for message in self._log.read(ranges):
             self._read += 1
-            if self._read % _TELL_EVERY == 0:
+            if self._read % _PROGRESS_EVERY == 0:
                 self._progress(self._read)
             if mark_time(message) is None:
                 self.events[TopicPartition(message.topic(), message.partition())].append(message.offset())

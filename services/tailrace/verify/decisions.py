@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
+from tailrace.contracts.records.record_types import (
+    DriftReportRecord,
+    PerformanceReportRecord,
+    RolloutRecord,
+    TrainingRunRecord,
+)
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.streaming.records import RecordRef
 from tailrace.verify.check import AccountProblem
+
+Report: TypeAlias = DriftReportRecord | PerformanceReportRecord
 
 ENDS = frozenset({"published", "rejected", "failed"})
 """States that a training run ends in."""
@@ -42,14 +50,14 @@ class Decisions:
     versions: dict[tuple[str, int], Published] = field(default_factory=dict)
     revisions: dict[tuple[str, int], InForce] = field(default_factory=dict)
     _at: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    _steps: list[tuple[RecordRef, Mapping[str, Any]]] = field(default_factory=list)
+    _steps: list[tuple[RecordRef, RolloutRecord]] = field(default_factory=list)
     _reports: dict[str, RecordRef] = field(default_factory=dict)
-    _about: list[tuple[RecordRef, Mapping[str, Any], str]] = field(default_factory=list)
-    _runs: dict[str, list[tuple[RecordRef, Mapping[str, Any]]]] = field(
+    _about: list[tuple[RecordRef, Report, str]] = field(default_factory=list)
+    _runs: dict[str, list[tuple[RecordRef, TrainingRunRecord]]] = field(
         default_factory=lambda: defaultdict(list)
     )
 
-    def rollout(self, at: RecordRef, record: Mapping[str, Any]) -> Iterator[AccountProblem]:
+    def rollout(self, at: RecordRef, record: RolloutRecord) -> Iterator[AccountProblem]:
         """A step: in force where it is the first to follow the revision before it, and as if unwritten otherwise."""
         model, revision = record["model"], record["revision"]
         if record["follows"] != self._at[model]:
@@ -67,7 +75,7 @@ class Decisions:
         )
         self._steps.append((at, record))
 
-    def report(self, at: RecordRef, record: Mapping[str, Any]) -> Iterator[AccountProblem]:
+    def report(self, at: RecordRef, record: Report) -> Iterator[AccountProblem]:
         """A drift or performance report: there is one of each id."""
         report = record["report_id"]
         first = self._reports.setdefault(report, at)
@@ -75,7 +83,7 @@ class Decisions:
             yield AccountProblem("report-twice", *at, f"report {report} is at {first} already")
         self._about.append((at, record, f"report {report}"))
 
-    def run(self, at: RecordRef, record: Mapping[str, Any]) -> None:
+    def run(self, at: RecordRef, record: TrainingRunRecord) -> None:
         """A step of a training run."""
         self._runs[record["run_id"]].append((at, record))
 
@@ -87,21 +95,21 @@ class Decisions:
         return version == (state.canary if role == "canary" else state.champion)
 
     def problems(self) -> Iterator[AccountProblem]:
-        """What can only be told once everything has been read."""
+        """What can only be known once everything has been read."""
         for at, record in self._steps:
-            named = {record["champion"], record["version"], *record["shadow"], *record["candidates"]} - {None}
-            for version in sorted(named):
+            named = {record["champion"], record["version"], *record["shadow"], *record["candidates"]}
+            for version in sorted(version for version in named if version is not None):
                 if (record["model"], version) not in self.versions:
                     detail = (
                         f"revision {record['revision']} names version {version}, which was never published"
                     )
                     yield AccountProblem("rollout-unpublished", *at, detail)
-        for at, record, what in self._about:
-            yield from self._grounded(at, record, what)
+        for at, report, what in self._about:
+            yield from self._grounded(at, report, what)
         for run, steps in self._runs.items():
             yield from self._run(run, steps)
 
-    def _grounded(self, at: RecordRef, record: Mapping[str, Any], what: str) -> Iterator[AccountProblem]:
+    def _grounded(self, at: RecordRef, record: Report, what: str) -> Iterator[AccountProblem]:
         """A report is about a version and a contract that exist."""
         model, version = record["model"], record["version"]
         published = self.versions.get((model, version))
@@ -113,37 +121,31 @@ class Decisions:
             detail = f"{what} is by contract {record['contract_digest'][:12]} of {model}, never in force"
             yield AccountProblem("report-unapplied", *at, detail)
 
-    def _run(self, run: str, steps: list[tuple[RecordRef, Mapping[str, Any]]]) -> Iterator[AccountProblem]:
+    def _run(self, run: str, steps: list[tuple[RecordRef, TrainingRunRecord]]) -> Iterator[AccountProblem]:
         planned = [at for at, step in steps if step["state"] == "planned"]
-        first, *_ = steps
-        if first[1]["state"] != "planned":
-            yield AccountProblem("run-unplanned", *first[0], f"training run {run} begins without a plan")
+        (begun, first), *_ = steps
+        if first["state"] != "planned":
+            yield AccountProblem("run-unplanned", *begun, f"training run {run} begins without a plan")
         for at in planned[1:]:
-            yield AccountProblem(
-                "run-planned-twice", *at, f"training run {run} is planned at {planned[0]} already"
-            )
+            detail = f"training run {run} is planned at {planned[0]} already"
+            yield AccountProblem("run-planned-twice", *at, detail)
         ended: RecordRef | None = None
         for at, step in steps:
             if ended is not None:
-                yield AccountProblem(
-                    "run-ended-twice", *at, f"training run {run} goes on after its end at {ended}"
-                )
+                detail = f"training run {run} goes on after its end at {ended}"
+                yield AccountProblem("run-ended-twice", *at, detail)
             elif step["state"] in ENDS:
                 ended = at
                 if step["state"] == "published":
                     yield from self._published(at, step)
 
-    def _published(self, at: RecordRef, step: Mapping[str, Any]) -> Iterator[AccountProblem]:
-        model, version = step["model"], step["version"]
-        published = self.versions.get((model, version))
+    def _published(self, at: RecordRef, step: TrainingRunRecord) -> Iterator[AccountProblem]:
+        run, model, version = step["run_id"], step["model"], step["version"]
+        published = self.versions.get((model, version or 0))
         if published is None:
-            detail = (
-                f"training run {step['run_id']} published version {version} of {model}, which is not there"
-            )
+            detail = f"training run {run} published version {version} of {model}, which is not there"
             yield AccountProblem("run-unpublished", *at, detail)
         elif published.content != step["content_digest"]:
-            said = str(step["content_digest"])[:12]
-            detail = (
-                f"training run {step['run_id']} made {said}, version {version} of {model} is something else"
-            )
+            made = str(step["content_digest"])[:12]
+            detail = f"training run {run} made {made}, version {version} of {model} is something else"
             yield AccountProblem("run-unpublished", *at, detail)

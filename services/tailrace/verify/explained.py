@@ -112,45 +112,45 @@ def explain_logged(
         Unavailable: Kafka or the registry does not answer.
     """
     with closing(LoggedPredictions(connection, model)) as logged:
-        found = _one(logged.by_id(name, span), name)
+        prediction = _one(logged.by_id(name, span), name)
     codec = Codec(logged.registry)
-    event = codec.decode(found.message.value()).record
+    event = codec.decode(prediction.message.value()).record
     if event["served_by"] != "model":
         raise TailraceError(
             f"version {event['version']} did not answer this request: {event['served_by']} did "
             f"({event['served_cause']}), so there is nothing to explain"
         )
     applied = logged.contracts.by_digest[event["contract_digest"]]
-    plan = ServingPlan(applied, found.message.topic(), codec, logged.registry)
+    plan = ServingPlan(applied, prediction.message.topic(), codec, logged.registry)
     record = _manifest(logged, home or home_dir(), event["model"], event["version"])
     opened = packages(connection, home or home_dir())(record, applied.contract)
-    columns = _row(received(found.message, codec, logged.registry), plan, opened)
-    return _explained(RecordRef.of(found.message), event, opened, columns)
+    columns = _row(received(prediction.message, codec, logged.registry), plan, opened)
+    return _explained(RecordRef.of(prediction.message), event, opened, columns)
 
 
-def _one(found: list[Logged], name: str) -> Logged:
+def _one(predictions: list[Logged], name: str) -> Logged:
     """What answered comes before what was scored in shadow."""
-    found = sorted(found, key=lambda each: each.head["role"] == "shadow")
-    return next((each for each in found if each.head["prediction_id"] == name), found[0])
+    in_order = sorted(predictions, key=lambda each: each.head["role"] == "shadow")
+    return next((each for each in in_order if each.head["prediction_id"] == name), in_order[0])
 
 
 def _manifest(logged: LoggedPredictions, home: Path, model: str, version: int) -> dict[str, Any]:
     catalog = Catalog(known_to(home))
     ControlState(logged.records, catalog).take(logged.control)
-    found = catalog.record(model, version)
-    if found is None:
+    record = catalog.record(model, version)
+    if record is None:
         raise TailraceError(f"version {version} of {model} was never published: `tailrace verify` says more")
-    return dict(found)
+    return dict(record)
 
 
 def _row(request: Message, plan: ServingPlan, model: LoadedModel) -> Columns:
     """The request as the scorer hands it to the model."""
-    work = Batch.of([request], 0)
+    batch = Batch.of([request], 0)
     lane = Lane(plan.contract.lane)
-    requests, _, bad = read_requests([request], work.topics, {lane.requests: [plan]})
+    requests, _, bad = read_requests([request], batch.topics, {lane.requests: [plan]})
     if bad:
         raise TailraceError(f"the logged request cannot be read: {bad[0]}")
-    columns = fill_missing(check(work, requests[0]), model).columns
+    columns = fill_missing(check(batch, requests[0]), model).columns
     return {name: plain(columns[name]) for name in model.input_names}
 
 

@@ -74,8 +74,7 @@ class LaneAnswers:
             self._refused[Partition(source.topic, source.partition)].append(source.offset)
 
     def _unreadable(self, message: Message, error: Exception) -> None:
-        at = RecordRef.of(message)
-        problem = AccountProblem("unreadable", at.topic, at.partition, at.offset, str(error))
+        problem = AccountProblem("unreadable", *RecordRef.of(message), str(error))
         self._report.report_problems([problem])
 
     def compared_from(
@@ -130,11 +129,9 @@ class LaneAnswers:
 
     def _total(self, accounts: Sequence[Account], predictions: int, letters: int) -> None:
         totals = self._report.topic(self._lane.requests)
-        totals.requests = sum(len(settled.requests) for settled in accounts)
         totals.predictions, totals.dead_letters = predictions, letters
-        totals.in_flight = sum(len(settled.in_flight) for settled in accounts)
-        totals.lost = sum(len(settled.lost) for settled in accounts)
-        totals.duplicated = sum(len(settled.duplicated) for settled in accounts)
+        for name in ("requests", "in_flight", "lost", "duplicated"):
+            setattr(totals, name, sum(len(getattr(settled, name)) for settled in accounts))
 
     def _report_strangers(self, partitions: Collection[Partition]) -> None:
         for named in (self._predicted, self._refused):

@@ -7,12 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from confluent_kafka import (
-    Consumer,
-    ConsumerGroupTopicPartitions,
-    IsolationLevel,
-    KafkaError,
-)
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, IsolationLevel, KafkaError
 from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType
 
@@ -53,8 +48,8 @@ class Log:
         readable, so the end that a read_committed consumer is shown may be too low.
         """
         with asking(self._name):
-            found = self._admin.list_topics(timeout=_ANSWER_S).topics
-            places = [TopicPartition(t, p) for t in topics if t in found for p in sorted(found[t].partitions)]
+            known = self._admin.list_topics(timeout=_ANSWER_S).topics
+            places = [TopicPartition(t, p) for t in topics if t in known for p in sorted(known[t].partitions)]
             lows, ends = self._offsets(places, _EARLIEST), self._offsets(places, _LATEST)
         return {p: OffsetRange(lows[p], ends[p]) for p in places}
 
@@ -77,9 +72,7 @@ class Log:
                     moved = time.monotonic()
                 elif time.monotonic() - moved > _STALL_S:
                     shown = ", ".join(f"{p.topic}/{p.partition}" for p in sorted(behind)[:5])
-                    raise TailraceError(
-                        f"no end of {shown} for {_STALL_S:.0f} s: is a transaction left open?"
-                    )
+                    raise TailraceError(f"no end of {shown} for {_STALL_S:g} s: is a transaction left open?")
                 for message in batch:
                     partition = TopicPartition(message.topic(), message.partition())
                     if partition not in behind or (position := _position(message)) is None:
@@ -107,8 +100,8 @@ class Log:
         asked = ConsumerGroupTopicPartitions(group, [Place(*p) for p in partitions])
         with asking(self._name):
             answer = self._admin.list_consumer_group_offsets([asked])[group].result(_ANSWER_S)
-        found = {(p.topic, p.partition): p.offset for p in answer.topic_partitions or [] if p.offset >= 0}
-        return {p: found.get(p) for p in partitions}
+        offsets = {(p.topic, p.partition): p.offset for p in answer.topic_partitions or [] if p.offset >= 0}
+        return {p: offsets.get(p) for p in partitions}
 
     def offsets_at(
         self, time_ms: int, partitions: Collection[TopicPartition]
@@ -119,8 +112,8 @@ class Log:
         asked = {Place(*p): OffsetSpec.for_timestamp(time_ms) for p in partitions}
         with asking(self._name):
             futures = self._admin.list_offsets(asked, request_timeout=_ANSWER_S)
-            found = {(p.topic, p.partition): f.result(_ANSWER_S).offset for p, f in futures.items()}
-        return {p: found[p] if found[p] >= 0 else None for p in partitions}
+            offsets = {(p.topic, p.partition): f.result(_ANSWER_S).offset for p, f in futures.items()}
+        return {p: offsets[p] if offsets[p] >= 0 else None for p in partitions}
 
     def _offsets(self, partitions: Collection[TopicPartition], spec: Any) -> dict[TopicPartition, int]:
         if not partitions:

@@ -67,13 +67,12 @@ class LoggedPredictions:
         """The messages of the contracts, manifests and rollouts topics, each topic in order."""
         self.records = ControlRecords.of(connection)
         """Reads control records."""
-        contracts = Contracts()
-        ControlState(self.records, contracts).take(self.control)
-        self.contracts = contracts
-        known = {applied.model: applied.contract.lane for applied in contracts.by_digest.values()}
+        self.contracts = Contracts()
+        ControlState(self.records, self.contracts).take(self.control)
+        known = {applied.model: applied.contract.lane for applied in self.contracts.by_digest.values()}
         if model is not None and model not in known:
-            said = ", ".join(sorted(known)) or "none yet"
-            raise UsageError(f"no contract of a model {model!r} is applied (known: {said})")
+            models = ", ".join(sorted(known)) or "none yet"
+            raise UsageError(f"no contract of a model {model!r} is applied (known: {models})")
         self._lanes = sorted({lane for name, lane in known.items() if model in (None, name)})
 
     def close(self) -> None:
@@ -103,15 +102,15 @@ class LoggedPredictions:
         Raises:
             UsageError: there is none.
         """
-        wanted = self.read(span, name.encode())
-        found = [e for e in wanted if name in (e.head["prediction_id"], e.head["request_id"])]
-        if not found:
+        containing = self.read(span, name.encode())
+        events = [e for e in containing if name in (e.head["prediction_id"], e.head["request_id"])]
+        if not events:
             raise UsageError(
                 f"no prediction with the id {name!r}, nor of a request with it, is retained"
                 + ("" if span == ALWAYS else " of that time")
                 + ": `tailrace tail LANE.predictions` shows ids"
             )
-        return found
+        return events
 
     def _within(self, topics: Collection[str], span: Span) -> dict[TopicPartition, OffsetRange]:
         ranges = self._log.retained(topics)
@@ -128,8 +127,8 @@ def _least(offset: int | None, end: int) -> int:
 
 
 def packages(connection: Connection, home: Path, revoked: set[str] | None = None) -> OpenVersion:
-    """Opens packages by every check, against the keys that the home trusts, or did when they were taken up: ``revoked``
-    is told whose key is revoked by now.
+    """Opens packages by every check, against the keys that the home trusts, or did when they were taken up. Adds to
+    ``revoked`` whose key is revoked by now.
     """
     fetch = PackageFetcher(packages_folder(home, OWNER), KafkaChunks(connection))
     trust = TrustStore(home / "keys", past=True)

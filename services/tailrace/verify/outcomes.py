@@ -31,36 +31,22 @@ Hashes = NDArray[np.int64]
 Fetch = Callable[[Collection[RecordRef]], Mapping[RecordRef, Message]]
 
 _OUTCOME = (
-    *("at", "outcome", "prediction", "content", "replaces", "revision", "said", "before"),
+    *("at", "outcome", "prediction", "content", "replaces", "revision", "state", "before"),
     *("label_at", "label", "action_at", "action"),
 )
 _NONE = -1
 _OFFSET_BITS = 48
+
+
+def _record_schema(name: str, **types: Any) -> dict[str, Any]:
+    fields = [{"name": field, "type": kind} for field, kind in types.items()]
+    return {"type": "record", "name": name, "fields": fields}
+
+
+_TEXTS = dict.fromkeys(("prediction_id", "request_id", "key"), "string")
+_SOURCE = _record_schema("Source", topic="string", partition="int", offset="long")
 # The first fields of every prediction: what is read of the one that an outcome nests.
-_HEAD = fastavro.parse_schema(
-    {
-        "type": "record",
-        "name": "Head",
-        "fields": [
-            {"name": "prediction_id", "type": "string"},
-            {"name": "request_id", "type": "string"},
-            {"name": "key", "type": "string"},
-            {"name": "event_time", "type": "long"},
-            {
-                "name": "source",
-                "type": {
-                    "type": "record",
-                    "name": "Source",
-                    "fields": [
-                        {"name": "topic", "type": "string"},
-                        {"name": "partition", "type": "int"},
-                        {"name": "offset", "type": "long"},
-                    ],
-                },
-            },
-        ],
-    }
-)
+_HEAD = fastavro.parse_schema(_record_schema("Head", **_TEXTS, event_time="long", source=_SOURCE))
 
 
 class _Kept(NamedTuple):
@@ -100,24 +86,23 @@ class LaneOutcomes:
         """Takes an outcome in; what can be seen in it alone is said at once."""
         at = RecordRef.of(message)
         try:
-            said, content = self._read(message.value())
-            row = _row(at, said, content)
+            outcome, content = self._read(message.value())
+            row = _row(at, outcome, content)
         except BadRecord as bad:
             yield AccountProblem("unreadable", *at, str(bad))
             return
         self._outcomes.extend(row)
-        prediction, label, action = said["prediction"], said["label_source"], said["action_source"]
-        about = f"outcome {said['outcome_id']} of prediction {prediction['prediction_id']}"
-        if said["state"] == "labelled" and label is None:
+        prediction, label, action = outcome["prediction"], outcome["label_source"], outcome["action_source"]
+        about = f"outcome {outcome['outcome_id']} of prediction {prediction['prediction_id']}"
+        if outcome["state"] == "labelled" and label is None:
             yield AccountProblem("outcome-without-label", *at, f"{about} is labelled and names no label")
         for named, topic in ((label, self._lane.labels), (action, self._lane.actions)):
             if named is not None and named["topic"] != topic:
                 yield AccountProblem("outcome-misnamed", *at, f"{about} names a record of {named['topic']}")
-        champion, source = said["champion"], RecordRef(**prediction["source"])
+        champion, source = outcome["champion"], RecordRef(**prediction["source"])
         if champion is not None and champion["prediction_id"] not in _answers_to(source):
-            yield AccountProblem(
-                "outcome-misnamed", *at, f"{about} names a champion's answer to another request"
-            )
+            detail = f"{about} names a champion's answer to another request"
+            yield AccountProblem("outcome-misnamed", *at, detail)
 
     def prediction(self, message: Message, head: Mapping[str, Any]) -> None:
         """Takes a prediction in, whose first fields are known."""
@@ -131,17 +116,13 @@ class LaneOutcomes:
         """Takes a label or an action in. One that cannot be read has no outcome either."""
         at = RecordRef.of(message)
         kind: Kind = "labels" if at.topic == self._lane.labels else "actions"
-        for says, request in self._said(message, kind):
-            self._truth[at.topic].extend((_packed(at.partition, at.offset), 0, _hashed(says, request)))
-
-    def _said(self, message: Message, kind: Kind) -> Iterator[tuple[Any, Any]]:
-        """What a label or an action says, and about which request; by each contract that it may be of."""
         for field, record in self._records(message.value(), kind):
             if field in record:
-                yield record[field], record.get("request_id")
+                content = _hashed(record[field], record.get("request_id"))
+                self._truth[at.topic].extend((_packed(at.partition, at.offset), 0, content))
 
     def _records(self, value: bytes | None, kind: Kind) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """The record, and the name of the field that says it."""
+        """The record, and the name of the field that says it; by each contract that it may be of."""
         if not is_json(value):
             fields = {contract.target.name for contract in self._contracts}
             with suppress(BadRecord):
@@ -218,44 +199,42 @@ class LaneOutcomes:
         bad_start = ~follows & ~starts & ~cut
         number = own["revision"] != own["revision"][previous] + 1
         name = own["replaces"] != own["outcome"][previous]
-        said = own["before"] != own["said"][previous]
-        for wrong, detail in (
+        state = own["before"] != own["state"][previous]
+        for is_wrong, detail in (
             (bad_start, "the first outcome of its prediction is not revision 1, or replaces another"),
             (follows & number, "its revision does not follow that of the outcome before"),
             (follows & name, "it does not name the outcome before as the one that it replaces"),
-            (follows & said, "it says otherwise what the outcome before said"),
+            (follows & state, "it says otherwise what the outcome before said"),
         ):
-            yield from self._at(np.sort(own["at"][wrong]), "outcome-chain", detail)
+            yield from self._at(np.sort(own["at"][is_wrong]), "outcome-chain", detail)
 
     def _predicted(self, of: Mapping[str, Hashes], lows: Mapping[Partition, int]) -> Iterator[AccountProblem]:
         kept = _kept(self._predictions)
-        index, there = kept.find(of["prediction"])
+        index, is_logged = kept.find(of["prediction"])
         gone = self._cut(self._predictions_topics, of["at"], lows)
-        missing = of["at"][~there & ~gone]
+        missing = of["at"][~is_logged & ~gone]
         yield from self._at(missing, "outcome-without-prediction", "there is no such prediction in the log")
         # Where a prediction's id is there twice, the outcome is of either.
         same = _pairs(of["prediction"], of["content"], kept.id, kept.content)
-        for i in np.flatnonzero(there & ~same):
+        for i in np.flatnonzero(is_logged & ~same):
             yield from self._compare(int(of["at"][i]), int(kept.at[index[i]]))
 
     def _compare(self, outcome: int, prediction: int) -> Iterator[AccountProblem]:
         """Field by field: bytes differ where the contract changed between prediction and outcome."""
         at = RecordRef(self._lane.outcomes, *_unpacked(outcome))
         logged = RecordRef(self._predictions_topics[prediction % 2], *_unpacked(prediction // 2))
-        found = self._fetch([at, logged])
-        if at in found and logged in found:
+        messages = self._fetch([at, logged])
+        if at in messages and logged in messages:
             try:
-                one = self._codec.decode(found[logged].value()).record
-                other = self._codec.decode(found[at].value()).record["prediction"]
+                answer = self._codec.decode(messages[logged].value()).record
+                nested = self._codec.decode(messages[at].value()).record["prediction"]
             except BadRecord as bad:
-                yield AccountProblem(
-                    "outcome-differs", *at, f"it or prediction {logged} cannot be read: {bad}"
-                )
+                detail = f"it or prediction {logged} cannot be read: {bad}"
+                yield AccountProblem("outcome-differs", *at, detail)
                 return
-            for difference in differences(one, other)[:1]:
-                yield AccountProblem(
-                    "outcome-differs", *at, f"prediction {logged} is otherwise there: {difference}"
-                )
+            for difference in differences(answer, nested)[:1]:
+                detail = f"prediction {logged} is otherwise there: {difference}"
+                yield AccountProblem("outcome-differs", *at, detail)
 
     def _true(
         self, topic: str, at: Hashes, content: Hashes, outcome: Hashes, lows: Mapping[Partition, int]
@@ -264,19 +243,17 @@ class LaneOutcomes:
         at, content, outcome = at[named], content[named], outcome[named]
         what = "label" if topic == self._lane.labels else "action"
         rows = np.array(self._truth[topic], np.int64).reshape(-1, 3)
-        there = np.isin(at, rows[:, 0])
+        is_logged = np.isin(at, rows[:, 0])
         same = _pairs(at, content, rows[:, 0], rows[:, 2])
-        for wrong, check, detail in (
-            (~there & ~_deleted(topic, at, lows), f"outcome-without-{what}", "there is no {what} at {where}"),
-            (
-                there & ~same,
-                f"outcome-mis{what}",
-                "the {what} at {where} says otherwise, or of another request",
-            ),
+        is_missing = ~is_logged & ~_deleted(topic, at, lows)
+        other = "the {} at {} says otherwise, or of another request"
+        for is_wrong, check, detail in (
+            (is_missing, f"outcome-without-{what}", "there is no {} at {}"),
+            (is_logged & ~same, f"outcome-mis{what}", other),
         ):
-            for place, partition, offset in zip(outcome[wrong], *_unpacked(at[wrong]), strict=True):
+            for place, partition, offset in zip(outcome[is_wrong], *_unpacked(at[is_wrong]), strict=True):
                 where = f"{topic}/{partition}/{offset}"
-                yield from self._at(np.array([place]), check, detail.format(what=what, where=where))
+                yield from self._at(np.array([place]), check, detail.format(what, where))
 
     def _cut(self, topics: Sequence[str], at: Hashes, lows: Mapping[Partition, int]) -> NDArray[np.bool_]:
         """Whether retention has deleted anything of the partitions that belong to these outcomes."""
@@ -293,28 +270,28 @@ def _answers_to(source: RecordRef) -> set[str]:
     return {prediction_id(role, source, 0) for role in ("champion", "canary", "arm")}
 
 
-def _row(at: RecordRef, said: Mapping[str, Any], content: bytes) -> tuple[int, ...]:
+def _row(at: RecordRef, outcome: Mapping[str, Any], content: bytes) -> tuple[int, ...]:
     """An outcome as numbers, as `_OUTCOME` names them.
 
     Raises:
         BadRecord: it is none, or names places where no record can be.
     """
     try:
-        before, prediction = said["before"], said["prediction"]
-        label, action, request = said["label_source"], said["action_source"], prediction["request_id"]
+        before, prediction = outcome["before"], outcome["prediction"]
+        label, action, request = outcome["label_source"], outcome["action_source"], prediction["request_id"]
         return (
             _packed(at.partition, at.offset),
-            _hashed(said["outcome_id"]),
+            _hashed(outcome["outcome_id"]),
             _hashed(prediction["prediction_id"]),
             hash(content),
-            _NONE if said["replaces"] is None else _hashed(said["replaces"]),
-            said["revision"],
-            _state(said),
+            _NONE if outcome["replaces"] is None else _hashed(outcome["replaces"]),
+            outcome["revision"],
+            _state(outcome),
             _NONE if before is None else _state(before),
             _NONE if label is None else _place(label),
-            _hashed(said["label"], request),
+            _hashed(outcome["label"], request),
             _NONE if action is None else _place(action),
-            _hashed(said["action_taken"], request),
+            _hashed(outcome["action_taken"], request),
         )
     except (LookupError, TypeError) as error:
         raise BadRecord("unsupported-schema", f"its schema is not that of an outcome: {error!r}") from error
@@ -327,13 +304,13 @@ def _place(named: Mapping[str, Any]) -> int:
     return _packed(partition, offset)
 
 
-def _state(said: Mapping[str, Any]) -> int:
-    return _hashed(said["state"], said["label"], said["action_taken"])
+def _state(outcome: Mapping[str, Any]) -> int:
+    return _hashed(outcome["state"], outcome["label"], outcome["action_taken"])
 
 
-def _hashed(*said: Any) -> int:
+def _hashed(*values: Any) -> int:
     """Alike for what is alike: NaN too, and what nobody honest says, which may have no hash of its own."""
-    alike = tuple("nan" if one != one else one for one in said)
+    alike = tuple("nan" if value != value else value for value in values)
     try:
         return hash(alike)
     except TypeError:
@@ -356,9 +333,9 @@ def _kept(held: array[int]) -> _Kept:
 def _pairs(a: Hashes, b: Hashes, among_a: Hashes, among_b: Hashes) -> NDArray[np.bool_]:
     """Whether each pair is among the others."""
     both = np.dtype([("a", np.int64), ("b", np.int64)])
-    wanted, there = np.empty(len(a), both), np.empty(len(among_a), both)
-    wanted["a"], wanted["b"], there["a"], there["b"] = a, b, among_a, among_b
-    return np.isin(wanted, there)
+    wanted, among = np.empty(len(a), both), np.empty(len(among_a), both)
+    wanted["a"], wanted["b"], among["a"], among["b"] = a, b, among_a, among_b
+    return np.isin(wanted, among)
 
 
 def _deleted(topic: str, at: Hashes, lows: Mapping[Partition, int]) -> NDArray[np.bool_]:

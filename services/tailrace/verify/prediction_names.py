@@ -20,30 +20,21 @@ def name_problems(
     Args:
         head: as `Heads.read` gives it.
     """
-    for check, detail in _missing(head, contracts, decisions):
-        yield AccountProblem(check, at.topic, at.partition, at.offset, detail)
-
-
-def _missing(
-    head: Mapping[str, Any], contracts: Contracts, decisions: Decisions
-) -> Iterator[tuple[str, str]]:
     model, version, role = head["model"], head["version"], head["role"]
     published = decisions.versions.get((model, version))
     if published is None or published.digest != head["artifact_digest"]:
-        yield (
-            "unpublished",
-            f"{model} version {version} ({head['artifact_digest'][:12]}) was never published",
-        )
+        detail = f"{model} version {version} ({head['artifact_digest'][:12]}) was never published"
+        yield AccountProblem("unpublished", *at, detail)
     applied = contracts.by_digest.get(head["contract_digest"])
     if applied is None or applied.model != model:
-        yield "unapplied", f"contract {head['contract_digest'][:12]} of {model} was never in force"
+        detail = f"contract {head['contract_digest'][:12]} of {model} was never in force"
+        yield AccountProblem("unapplied", *at, detail)
     revision = head["rollout_revision"]
     if (model, revision) not in decisions.revisions:
-        yield "unrolled", f"{model} has no rollout revision {revision}"
+        yield AccountProblem("unrolled", *at, f"{model} has no rollout revision {revision}")
     elif not decisions.answers(model, revision, role, version):
-        yield "unrolled", f"version {version} of {model} is not {role} in revision {revision}"
+        detail = f"version {version} of {model} is not {role} in revision {revision}"
+        yield AccountProblem("unrolled", *at, detail)
     if head["prediction_id"] != prediction_id(role, RecordRef(**head["source"]), version):
-        yield (
-            "misnamed",
-            f"prediction_id {head['prediction_id']} is not that of its role, source and version",
-        )
+        detail = f"prediction_id {head['prediction_id']} is not that of its role, source and version"
+        yield AccountProblem("misnamed", *at, detail)

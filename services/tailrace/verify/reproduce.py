@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -142,7 +142,7 @@ def reproduce(
         limit: stop after so many.
         name: only those with this prediction id, or of the request with this id.
         home: where packages are cached and keys trusted.
-        progress: is told how many are done.
+        progress: gets how many are done.
 
     Raises:
         UsageError: there is no such model, or no such id.
@@ -153,17 +153,12 @@ def reproduce(
     opened = packages(connection, home or home_dir(), report.revoked)
     with closing(LoggedPredictions(connection, model)) as logged:
         rescorer = Rescorer(logged.records, logged.control, opened, known_to(home or home_dir()))
-        found: Iterable[Logged] = logged.read(span) if name is None else logged.by_id(name, span)
-        for some in _batches(itertools.islice(found, limit)):
-            for rescored in rescorer.again(some, partial(messages_at, connection)):
+        predictions: Iterable[Logged] = logged.read(span) if name is None else logged.by_id(name, span)
+        limited = itertools.islice(predictions, limit)
+        while batch := list(itertools.islice(limited, AT_ONCE)):
+            for rescored in rescorer.again(batch, partial(messages_at, connection)):
                 report.take(rescored, *rescorer.differences(rescored))
-            done += len(some)
+            done += len(batch)
             progress(done)
     report.seconds = time.monotonic() - began
     return report
-
-
-def _batches(found: Iterable[Logged]) -> Iterator[list[Logged]]:
-    left = iter(found)
-    while some := list(itertools.islice(left, AT_ONCE)):
-        yield some

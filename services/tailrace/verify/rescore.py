@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,11 +29,12 @@ from tailrace.scorer.versions import OpenVersion, Role
 from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.inline_executor import Inline
 from tailrace.streaming.records import Message, Record, RecordRef
+from tailrace.streaming.time_source import SystemClock
 from tailrace.verify.check import AccountProblem, differences
 from tailrace.verify.prediction_header import Heads
 from tailrace.verify.received import received
 
-_MOST_LOGICS = 8
+_MOST_PROCESSORS = 8
 _ID = slice(HEADER.size + 1, HEADER.size + 33)
 """Where an event's first field is, the prediction's id: a text of 32 digits behind its length."""
 
@@ -121,8 +121,8 @@ class Rescorer:
         self._control, self._open_version, self._verify = control, open_version, verify
         self._refused: dict[tuple[str, int], str] = {}
         self._tolerances: dict[str, Tolerance] = {}
-        self._logics: OrderedDict[_Named, ScoringProcessor] = OrderedDict()
-        # Those that some logic holds, so that revisions share a version's model.
+        self._processors: OrderedDict[_Named, ScoringProcessor] = OrderedDict()
+        # Those that a processor holds, so that revisions share a version's model.
         self._models: WeakValueDictionary[tuple[str, str], LoadedModel] = WeakValueDictionary()
 
     def problems(self, predictions: Sequence[Message], requests: FindRequests) -> Iterator[AccountProblem]:
@@ -155,9 +155,9 @@ class Rescorer:
             role: Role = "shadow" if head["role"] == "shadow" else "champion"
             what = head["model"], head["contract_digest"], head["rollout_revision"]
             groups.setdefault(_Named(role, *what, head["served_cause"] or ""), []).append((message, head))
-        found = requests([RecordRef(**head["source"]) for _, head in predictions])
+        logged = requests([RecordRef(**head["source"]) for _, head in predictions])
         for named, events in sorted(groups.items()):
-            yield from self._with_or_without_previous(named, events, found)
+            yield from self._with_or_without_previous(named, events, logged)
 
     def differences(self, rescored: Rescored) -> tuple[list[str], str]:
         """Where the events differ, as ``field: logged / again``; or why there is nothing to compare.
@@ -195,15 +195,13 @@ class Rescorer:
         """A fallback asks the previous version if that is opened, and not quarantined, which the log does not say: what
         does not come to the same with it may without.
         """
-        found = list(self._group(named, events, requests))
-        left = [each for each in found if named.cause and not each.equal]
-        if left:
-            others = self._group(
-                named._replace(alone=True), [(each.message, each.head) for each in left], requests
-            )
+        rescored = list(self._group(named, events, requests))
+        unequal = [(each.message, each.head) for each in rescored if named.cause and not each.equal]
+        if unequal:
+            others = self._group(named._replace(alone=True), unequal, requests)
             without = {RecordRef.of(each.message): each for each in others if each.equal}
-            found = [without.get(RecordRef.of(each.message), each) for each in found]
-        yield from found
+            rescored = [without.get(RecordRef.of(each.message), each) for each in rescored]
+        yield from rescored
 
     def _group(
         self,
@@ -219,49 +217,47 @@ class Rescorer:
                 asked[source] = requests.get(source) or received(message, self._codec, self._registry)
             except BadRecord as bad:
                 unreadable[source] = str(bad)
-        logic = self._logic(named)
-        logic.as_logged(named.cause)
-        output = logic.process([asked[source] for source in sorted(asked)], _Clock())
+        processor = self._processor(named)
+        processor.as_logged(named.cause)
+        output = processor.process([asked[source] for source in sorted(asked)], SystemClock())
         events_again = [r for r in output.records if r.value is not None and r.topic != lanes.ALERTS]
-        found = {(record.topic, (record.value or b"")[_ID]): record for record in events_again}
+        by_id = {(record.topic, (record.value or b"")[_ID]): record for record in events_again}
         asked_for: dict[tuple[str, RecordRef, int], Record] = {}
         why = unreadable | {RecordRef.of(d.message): f"{d.code}: {d.reason}" for d in output.dead_letters}
-        held = "; ".join(sorted({hold.reason for hold in output.paused.values()}))
+        paused = "; ".join(sorted({partition.reason for partition in output.paused.values()}))
         for message, head in events:
             source = RecordRef(**head["source"])
             name = prediction_id(head["role"], source, head["version"]).encode()
-            again = found.get((message.topic(), name))
+            again = by_id.get((message.topic(), name))
             if again is None:  # another role's, perhaps
                 asked_for = asked_for or self._by_source(events_again)
                 again = asked_for.get((message.topic(), source, head["version"]))
             refused = self._refused.get((named.model, head["version"]), "it does not answer")
-            nothing = why.get(source) or held or f"version {head['version']}: {refused}"
+            nothing = why.get(source) or paused or f"version {head['version']}: {refused}"
             yield Rescored(message, head, again, "" if again else nothing)
 
     def _by_source(self, records: Sequence[Record]) -> dict[tuple[str, RecordRef, int], Record]:
-        heads = [(record, self._heads.read(record.value)) for record in records]
-        return {
-            (record.topic, RecordRef(**head["source"]), head["version"]): record for record, head in heads
-        }
+        read = [(record, self._heads.read(record.value)) for record in records]
+        return {(record.topic, RecordRef(**head["source"]), head["version"]): record for record, head in read}
 
-    def _logic(self, named: _Named) -> ScoringProcessor:
-        """The scorer's logic as of then; those used last are kept."""
+    def _processor(self, named: _Named) -> ScoringProcessor:
+        """The scorer's processor as of then; those used last are kept."""
         named = named._replace(cause="")
-        logic = self._logics.pop(named, None)
-        if logic is None:
+        processor = self._processors.pop(named, None)
+        if processor is None:
             opened = self._open_but(self._previous(named)) if named.alone else self._open
-            logic = ScoringProcessor(named.role, self._records, opened, Inline(), self._verify)
-            logic.control(self._as_of(named))
-        self._logics[named] = logic
-        if len(self._logics) > _MOST_LOGICS:
-            self._logics.popitem(last=False)
-        return logic
+            processor = ScoringProcessor(named.role, self._records, opened, Inline(), self._verify)
+            processor.control(self._as_of(named))
+        self._processors[named] = processor
+        if len(self._processors) > _MOST_PROCESSORS:
+            self._processors.popitem(last=False)
+        return processor
 
     def _open(self, record: Mapping[str, Any], contract: ModelContract) -> LoadedModel:
         key = record["digest"], contract.digest
-        found = self._models.get(key)
-        if found is not None:
-            return found
+        known = self._models.get(key)
+        if known is not None:
+            return known
         # Behind a refused champion the version before it answers: remember why it was not the one named.
         try:
             opened = self._open_version(record, contract)
@@ -293,11 +289,10 @@ class Rescorer:
             record = self._records.read(message)
             if record is None:
                 continue
-            if message.topic() == lanes.CONTRACTS:
-                if record["model"] == named.model:
-                    if contract_reached:
-                        continue
-                    contract_reached = record["digest"] == named.contract_digest
+            if message.topic() == lanes.CONTRACTS and record["model"] == named.model:
+                if contract_reached:
+                    continue
+                contract_reached = record["digest"] == named.contract_digest
             elif message.topic() == lanes.ROLLOUTS:
                 if record["model"] != named.model or revision_reached:
                     continue
@@ -316,7 +311,7 @@ def _portable(event: Mapping[str, Any]) -> dict[str, Any]:
     explanations, since log-odds can magnify any difference.
     """
     return {name: value for name, value in event.items() if name not in ("runtime", "explanation")} | {
-        "guardrails": [(found["guard"], found["field"]) for found in event["guardrails"]]
+        "guardrails": [(finding["guard"], finding["field"]) for finding in event["guardrails"]]
     }
 
 
@@ -331,12 +326,4 @@ def _near(logged: Any, again: Any, tolerance: Tolerance) -> Any:
 
 
 def _problem(message: Message, detail: str) -> AccountProblem:
-    return AccountProblem("altered", message.topic(), message.partition(), message.offset(), detail)
-
-
-class _Clock:
-    def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000
-
-    def perf_ns(self) -> int:
-        return time.perf_counter_ns()
+    return AccountProblem("altered", *RecordRef.of(message), detail)

@@ -25,12 +25,8 @@ class Digest(NamedTuple):
     @classmethod
     def of(cls, offsets: Offsets) -> Digest:
         """Of the offsets of events, each there once."""
-        return cls(
-            len(offsets),
-            len(offsets),
-            int(offsets.sum()),
-            int(np.bitwise_xor.reduce(offsets)) if len(offsets) else 0,
-        )
+        n = len(offsets)
+        return cls(n, n, int(offsets.sum()), int(np.bitwise_xor.reduce(offsets, initial=0)))
 
 
 NOTHING = Digest(0, 0, 0, 0)
@@ -44,7 +40,7 @@ class StoredRows:
 
     def digests(self, ranges: Mapping[Partition, OffsetRange]) -> dict[Partition, Digest]:
         """What is stored of each partition, within the offsets that were read of it."""
-        found: dict[Partition, Digest] = defaultdict(lambda: NOTHING)
+        digests: dict[Partition, Digest] = defaultdict(lambda: NOTHING)
         topics = {p.topic for p in ranges}
         for table in self._tables():
             sql = (
@@ -54,38 +50,33 @@ class StoredRows:
             )
             for topic, partition, *digest in self._clickhouse.query(sql).rows:
                 if topic in topics:
-                    one, other = found[Partition(topic, partition)], Digest(*map(int, digest))
+                    one, other = digests[Partition(topic, partition)], Digest(*map(int, digest))
                     # A sum of distinct counts: a row in two tables of one topic is a row too many as well.
-                    found[Partition(topic, partition)] = Digest(
-                        one.rows + other.rows,
-                        one.distinct + other.distinct,
-                        one.total + other.total,
-                        one.xor ^ other.xor,
-                    )
-        return dict(found)
+                    rows, distinct, total = (a + b for a, b in zip(one[:3], other[:3], strict=True))
+                    digests[Partition(topic, partition)] = Digest(rows, distinct, total, one.xor ^ other.xor)
+        return dict(digests)
 
     def offsets(self, partition: Partition, within: OffsetRange) -> Offsets:
         """The offset of every row of a partition."""
-        held: list[int] = []
+        offsets: list[int] = []
         for table in self._tables():
             sql = f"SELECT _offset FROM {table} WHERE {_within({partition: within})}"  # noqa: S608
-            held += [int(offset) for (offset,) in self._clickhouse.query(sql).rows]
-        return np.sort(np.array(held, dtype=np.int64))
+            offsets += [int(offset) for (offset,) in self._clickhouse.query(sql).rows]
+        return np.sort(np.array(offsets, dtype=np.int64))
 
     def _tables(self) -> list[str]:
-        found = self._clickhouse.query(
+        tables = self._clickhouse.query(
             "SELECT table FROM system.columns WHERE database = {database:String} AND name IN "
             "('_topic', '_partition', '_offset') GROUP BY table HAVING count() = 3 ORDER BY table",
             {"database": self._clickhouse.database},
         )
-        return [f"{quoted(self._clickhouse.database)}.{quoted(table)}" for (table,) in found.rows]
+        return [f"{quoted(self._clickhouse.database)}.{quoted(table)}" for (table,) in tables.rows]
 
 
 def _within(ranges: Mapping[Partition, OffsetRange]) -> str:
     topics: dict[str, list[str]] = defaultdict(list)
     for partition, (low, end) in ranges.items():
-        topics[partition.topic].append(
-            f"(_partition = {partition.partition} AND _offset >= {low} AND _offset < {end})"
-        )
+        part = f"(_partition = {partition.partition} AND _offset >= {low} AND _offset < {end})"
+        topics[partition.topic].append(part)
     # Topic names are Kafka's: letters, digits, dots, dashes and underscores.
     return " OR ".join(f"(_topic = '{topic}' AND ({' OR '.join(parts)}))" for topic, parts in topics.items())

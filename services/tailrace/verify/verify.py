@@ -79,7 +79,7 @@ class Verification:
         self._sample = Sample(deep)
 
     def run(self, progress: Callable[[int], None] = lambda done: None) -> VerifyReport:
-        """Reads, settles, compares. ``progress`` is told how many records have been read.
+        """Reads, settles, compares. ``progress`` gets how many records have been read.
 
         Raises:
             TailraceError, Unavailable: Kafka, the registry or ClickHouse does not answer.
@@ -92,15 +92,16 @@ class Verification:
         return self._report
 
     def _run(self, reader: CountingReader) -> None:
-        applied = self._applied()
+        applied = Contracts()
+        state = ControlState(self._records, applied)
+        state.take(self._log.read(self._log.retained(state.topics)))
         models = self._models(applied)
         names = sorted({applied.current[model].contract.lane for model in models})
         # Ends are taken of what is derived first, so that whatever it names is within what is read.
         bounds = [self._bounds(Lane(name)) for name in names]
         control = ControlFacts(self._records, known_to(self._home), models, self._report)
-        reader.read(
-            {p: r for topics in READ_IN_ORDER for p, r in self._log.retained(topics).items()}, control.take
-        )
+        retained = {p: r for topics in READ_IN_ORDER for p, r in self._log.retained(topics).items()}
+        reader.read(retained, control.take)
         for lane in bounds:
             self._settle(lane, reader, control)
         self._report.report_problems(control.decisions.problems())
@@ -109,12 +110,6 @@ class Verification:
             self._compare_rows(reader, StoredRows(ClickHouse.connect(self._connection)))
         if messages := self._sample.messages():
             self._rescore(messages, control)
-
-    def _applied(self) -> Contracts:
-        applied = Contracts()
-        state = ControlState(self._records, applied)
-        state.take(self._log.read(self._log.retained(state.topics)))
-        return applied
 
     def _models(self, applied: Contracts) -> frozenset[str]:
         """Those that are verified: all, or those of one lane."""

@@ -68,14 +68,14 @@ def predictions(times: Any, **changed: Column) -> PredictionRows:
 
 
 def counted(
-    some: PredictionRows, of: SlotLayout | None = None, before: Any = None, under: ModelContract | None = None
+    rows: PredictionRows, of: SlotLayout | None = None, before: Any = None, under: ModelContract | None = None
 ) -> list[CountedPredictions]:
-    clocks = np.full(len(some.at), NO_TIME) if before is None else np.array(before)
-    return list(count(some, under or contract(), of or layout(), clocks))
+    clocks = np.full(len(rows.at), NO_TIME) if before is None else np.array(before)
+    return list(count(rows, under or contract(), of or layout(), clocks))
 
 
-def by_segment(found: list[CountedPredictions]) -> dict[str, DriftCounts]:
-    return {one.subject.segment: one.counts for one in found}
+def by_segment(counts_of: list[CountedPredictions]) -> dict[str, DriftCounts]:
+    return {one.subject.segment: one.counts for one in counts_of}
 
 
 def field(counts: DriftCounts, of: SlotLayout, name: str) -> list[int]:
@@ -86,16 +86,16 @@ def field(counts: DriftCounts, of: SlotLayout, name: str) -> list[int]:
 def test_rows_belong_to_all_and_to_one_segment_of_each_field() -> None:
     vip = Column(np.array([0.0, 1.0, 1.0, np.nan]), np.array([True, True, True, False]))
     colours = Column([b"red", b"blue", b"green", None], np.array([True, True, True, False]))
-    found = by_segment(counted(predictions([0, 1, 2, 3], vip=vip, colour=colours)))
-    assert {segment: counts.rows for segment, counts in found.items()} == {
+    segments = by_segment(counted(predictions([0, 1, 2, 3], vip=vip, colour=colours)))
+    assert {segment: counts.rows for segment, counts in segments.items()} == {
         "": 4,
         "vip=false": 1,
         "vip=true": 2,
         "colour=red": 1,
         "colour=blue": 1,
     }
-    assert field(found[""], layout(), "colour") == [1, 1, 1, 1]  # missing, unseen, red, blue
-    assert field(found["vip=true"], layout(), "colour") == [0, 1, 0, 1]
+    assert field(segments[""], layout(), "colour") == [1, 1, 1, 1]  # missing, unseen, red, blue
+    assert field(segments["vip=true"], layout(), "colour") == [0, 1, 0, 1]
 
 
 def test_values_are_counted_at_and_between_the_points_of_training() -> None:
@@ -103,56 +103,56 @@ def test_values_are_counted_at_and_between_the_points_of_training() -> None:
     [counts] = [
         c.counts for c in counted(predictions(range(9), x=Column(values, None))) if not c.subject.segment
     ]
-    found = field(counts, layout(), "x")
-    assert {at: n for at, n in enumerate(found) if n} == {0: 1, 1: 2, 2: 1, 3: 1, 4: 1, 2_000: 1, 2_001: 2}
+    slots = field(counts, layout(), "x")
+    assert {at: n for at, n in enumerate(slots) if n} == {0: 1, 1: 2, 2: 1, 3: 1, 4: 1, 2_000: 1, 2_001: 2}
 
 
 def test_a_regressions_values_are_its_scores() -> None:
     nothing = Column(np.full(2, np.nan), np.zeros(2, dtype=np.bool_))
-    some = predictions([0, 1], score=nothing, value=Column(np.array([0.0, 0.5]), None))
+    rows = predictions([0, 1], score=nothing, value=Column(np.array([0.0, 0.5]), None))
     of = layout(classes=False)
-    counts = by_segment(counted(some, of, under=contract("number")))[""]
-    found = field(counts, of, "score")
-    assert (sum(found), found[0], found[2]) == (2, 0, 1)
+    counts = by_segment(counted(rows, of, under=contract("number")))[""]
+    slots = field(counts, of, "score")
+    assert (sum(slots), slots[0], slots[2]) == (2, 0, 1)
 
 
 def test_a_batch_of_very_many_windows_is_counted_piece_by_piece() -> None:
     n = 1_100
     rng = np.random.default_rng(0)
     x = rng.normal(500, 300, n)
-    some = predictions(np.arange(n) * 10 * SECOND, x=Column(x, None))
+    rows = predictions(np.arange(n) * 10 * SECOND, x=Column(x, None))
     of = layout()
     assert of.width * n > 1 << 22
-    found = [c for c in counted(some, of) if not c.subject.segment]
-    assert [c.window_start for c in found] == [at * 10 * SECOND for at in range(n)]
-    assert all(c.counts.rows == 1 for c in found)
-    total = found[0].counts
-    for one in found[1:]:
+    counts_of = [c for c in counted(rows, of) if not c.subject.segment]
+    assert [c.window_start for c in counts_of] == [at * 10 * SECOND for at in range(n)]
+    assert all(c.counts.rows == 1 for c in counts_of)
+    total = counts_of[0].counts
+    for one in counts_of[1:]:
         total = total.plus(one.counts)
     at_once = by_segment(counted(predictions([0] * n, x=Column(x, None)), of))[""]
     assert total.to_bytes() == at_once.to_bytes()
 
 
 def test_a_row_is_late_from_the_moment_its_window_closes_for_its_partition() -> None:
-    some = predictions([9_999] * 3)
-    found = {
+    rows = predictions([9_999] * 3)
+    counts_of = {
         (c.window_start, c.subject.segment): (c.counts.rows, c.counts.late)
-        for c in counted(some, before=[14_999, 15_000, 31_000])
+        for c in counted(rows, before=[14_999, 15_000, 31_000])
     }
-    assert found[0, ""] == (1, 0)
-    assert found[10_000, ""] == (0, 1)
-    assert found[30_000, ""] == (0, 1)
-    assert found[30_000, "vip=false"] == (0, 1)
+    assert counts_of[0, ""] == (1, 0)
+    assert counts_of[10_000, ""] == (0, 1)
+    assert counts_of[30_000, ""] == (0, 1)
+    assert counts_of[30_000, "vip=false"] == (0, 1)
 
 
 def test_without_a_reference_rows_are_counted_alone() -> None:
-    some = predictions([0, 1, 2])
-    found = list(count(some, contract(), None, np.full(3, NO_TIME)))
-    assert {(c.counts.rows, len(c.counts.slots)) for c in found} == {(3, 0)}
-    later = by_segment(counted(some))[""]
-    assert found[0].counts.plus(later).rows == 6
-    assert (found[0].counts.plus(later).slots == later.slots).all()
-    assert (later.plus(found[0].counts).slots == later.slots).all()
+    rows = predictions([0, 1, 2])
+    counts_of = list(count(rows, contract(), None, np.full(3, NO_TIME)))
+    assert {(c.counts.rows, len(c.counts.slots)) for c in counts_of} == {(3, 0)}
+    later = by_segment(counted(rows))[""]
+    assert counts_of[0].counts.plus(later).rows == 6
+    assert (counts_of[0].counts.plus(later).slots == later.slots).all()
+    assert (later.plus(counts_of[0].counts).slots == later.slots).all()
 
 
 @pytest.mark.parametrize("largest", [0, 1, 255, 256, 70_000, 2**33])

@@ -40,13 +40,13 @@ def cells(
     return [cell for _, cell in windows.count(topic, rows, before)], rows.bad
 
 
-def closed(windows: DriftWindows, found: Sequence[Cell], start: int) -> Closed:
+def closed(windows: DriftWindows, counted: Sequence[Cell], start: int) -> Closed:
     subjects: dict[str, Any] = {}
-    for cell in sorted(found, key=lambda c: c.subject):
+    for cell in sorted(counted, key=lambda c: c.subject):
         if cell.window_start == start:
             subjects[cell.subject] = windows.add(subjects.get(cell.subject), cell.counts)
-    applied = windows.contracts().by_digest[found[0].contract_digest]
-    return Closed("credit", found[0].stream, applied, start, 0, subjects)
+    applied = windows.contracts().by_digest[counted[0].contract_digest]
+    return Closed("credit", counted[0].stream, applied, start, 0, subjects)
 
 
 def judged(
@@ -61,9 +61,9 @@ def judged(
     topic = changed.pop("topic", TOPIC)
     start = NOW + day * DAY
     values = [of.value(row, start + at % DAY, **changed) for at, row in enumerate(rows)]
-    found, bad = cells(windows, values, topic)
+    counted, bad = cells(windows, values, topic)
     assert not bad
-    result = windows.judge(closed(windows, found, start), memory or {})
+    result = windows.judge(closed(windows, counted, start), memory or {})
     reports = [of.control.decode("DriftReport", r.value) for r in result.records if r.topic == DRIFT_REPORTS]
     alerts = [of.control.decode("Alert", r.value) for r in result.records if r.topic == ALERTS]
     assert all(r.key == b"credit" for r in result.records)
@@ -90,10 +90,10 @@ def test_a_report_says_what_scipy_says_of_the_raw_values(shift: float) -> None:
     reports, alerts, _ = judged(of, rows)
     assert set(reports) == {"", "region=north", "region=south"}
     for segment, report in reports.items():
-        some = [row for row in rows if segment in ("", f"region={row['region']}")]
-        assert report["rows"] == len(some)
+        own = [row for row in rows if segment in ("", f"region={row['region']}")]
+        assert report["rows"] == len(own)
         assert report["verdict"] == ("drift" if shift else "quiet")
-        check_tests(of, report, some)
+        check_tests(of, report, own)
     assert {alert["detail"]["segment"] for alert in alerts} == (set(reports) if shift else set())
 
 
@@ -130,20 +130,20 @@ def test_counting_in_pieces_is_counting_at_once() -> None:
 
 def test_reports_are_the_same_bytes_however_they_came_about() -> None:
     of, rows = world(), draw(200, np.random.default_rng(3), shift=1.0)
-    found = []
+    outcomes = []
     for order in (1, -1):
         windows = of.windows()
         values = [of.value(row, NOW + 5) for row in rows[::order]]
-        found.append(windows.judge(closed(windows, cells(windows, values)[0], NOW), {}))
-    assert found[0] == found[1]
+        outcomes.append(windows.judge(closed(windows, cells(windows, values)[0], NOW), {}))
+    assert outcomes[0] == outcomes[1]
 
 
 def test_who_judges_finds_the_reference_that_who_counted_had() -> None:
     of, rows = world(), draw(100, np.random.default_rng(3))
     windows = of.windows()
-    found, _ = cells(windows, [of.value(row, NOW) for row in rows])
+    counted, _ = cells(windows, [of.value(row, NOW) for row in rows])
     another = of.windows()
-    subjects = closed(windows, found, NOW)
+    subjects = closed(windows, counted, NOW)
     assert another.judge(subjects, {}) == windows.judge(subjects, {})
 
 
@@ -155,12 +155,12 @@ def test_a_row_behind_its_partitions_clock_is_a_number_in_the_window_of_the_cloc
     hour = DAY // 24
     windows = of.windows()
     values = [of.value({**row, "region": "north"}, NOW - 1) for _ in range(3)]
-    found, _ = cells(windows, values, before=[NOW - 5, NOW + hour - 1, NOW + hour])
-    counted = [(cell.window_start - NOW, DriftCounts.from_bytes(cell.counts)) for cell in found]
+    own_cells, _ = cells(windows, values, before=[NOW - 5, NOW + hour - 1, NOW + hour])
+    counted = [(cell.window_start - NOW, DriftCounts.from_bytes(cell.counts)) for cell in own_cells]
     in_all, in_region = [(-DAY, 2, 0), (0, 0, 1)], [(-DAY, 2, 0), (0, 0, 1)]
     assert [(start, counts.rows, counts.late) for start, counts in counted] == in_all + in_region
     assert all(counts.slots.sum() == counts.rows * 6 for _, counts in counted)
-    reports = windows.judge(closed(windows, found, NOW), {}).records
+    reports = windows.judge(closed(windows, own_cells, NOW), {}).records
     report = of.control.decode("DriftReport", reports[0].value)
     assert (report["rows"], report["late"], report["verdict"]) == (0, 1, "too-few-rows")
 
@@ -283,7 +283,7 @@ def test_bad_records_are_refused_one_by_one() -> None:
         good, b"{}", None, good[:-3], good + b"x", b"\x00\x00\x00\xff\xff" + good[5:],
         of.value(row, NOW, contract_digest="unknown"), of.value(row, far), of.value(row, NOW, model="other"), good,
     ]  # fmt: skip
-    found, bad = cells(of.windows(), values)
+    counted, bad = cells(of.windows(), values)
     assert {at: error.code for at, error in bad.items()} == {
         1: "wrong-magic",
         2: "empty",
@@ -294,7 +294,7 @@ def test_bad_records_are_refused_one_by_one() -> None:
         7: "event-time-ahead",
         8: "unknown-contract",
     }
-    assert sum(DriftCounts.from_bytes(c.counts).rows for c in found if '"segment":""' in c.subject) == 2
+    assert sum(DriftCounts.from_bytes(c.counts).rows for c in counted if '"segment":""' in c.subject) == 2
 
 
 def test_rows_that_take_the_plain_way_count_as_well() -> None:
@@ -302,9 +302,9 @@ def test_rows_that_take_the_plain_way_count_as_well() -> None:
     value = of.value(row, NOW, replaced=[{"field": "income", "value": "1", "reason": "missing"}])
     lead = of.codec.encode(of.schema_id, of.event(row, NOW)).index(b"\x02p")
     overlong = value[:lead] + b"\x82\x00p" + value[lead + 2 :]  # a length that takes a byte too many
-    found, bad = cells(of.windows(), [overlong, value])
+    counted, bad = cells(of.windows(), [overlong, value])
     assert not bad
-    assert sum(DriftCounts.from_bytes(c.counts).rows for c in found if '"segment":""' in c.subject) == 2
+    assert sum(DriftCounts.from_bytes(c.counts).rows for c in counted if '"segment":""' in c.subject) == 2
 
 
 def test_each_prediction_is_counted_by_the_contract_that_it_was_made_under() -> None:
@@ -312,8 +312,8 @@ def test_each_prediction_is_counted_by_the_contract_that_it_was_made_under() -> 
     first = of.value(row, NOW + DAY // 2)
     of.apply(CONTRACT.replace("window: 1d", "window: 6h").replace(", by: [region]", ""))
     second = of.value(row, NOW + DAY // 2 + 1)
-    found, _ = cells(of.windows(), [first, second])
-    assert {(c.contract_digest, c.window_start) for c in found} == {
+    counted, _ = cells(of.windows(), [first, second])
+    assert {(c.contract_digest, c.window_start) for c in counted} == {
         (of.contracts[0].digest, NOW),
         (of.contracts[1].digest, NOW + DAY // 2),
     }
@@ -326,17 +326,17 @@ def test_an_alert_is_raised_lasts_and_is_resolved() -> None:
     text = CONTRACT + "alerts: {severe: [drift on purpose], silence: 3d}\n"
     of = world(text.replace(", by: [region]", ""))
     rng = np.random.default_rng(9)
-    told, memory = [], {}
+    sent, memory = [], {}
     for day, shift in enumerate([0, 1.2, 1.2, 1.2, 1.2, 0, 0, 1.2]):
         _, alerts, memory = judged(of, draw(200, rng, shift=shift), memory, day)
-        told.append([(a["state"], (a["at"] - NOW) // DAY) for a in alerts])
+        sent.append([(a["state"], (a["at"] - NOW) // DAY) for a in alerts])
         if day == 1:
             raised = alerts[0]
         if day == 5:
             resolved = alerts[0]
         if day == 7:
             again = alerts[0]
-    assert told == [[], [("raised", 2)], [], [], [("raised", 2)], [("resolved", 6)], [], [("raised", 8)]]
+    assert sent == [[], [("raised", 2)], [], [], [("raised", 2)], [("resolved", 6)], [], [("raised", 8)]]
     assert raised["alert_id"] == resolved["alert_id"] != again["alert_id"]
     assert raised["kind"] == "drift"
     assert (raised["model"], raised["version"]) == ("credit", 1)

@@ -29,7 +29,8 @@ def evaluation(text: str, conformal: Quantiles | None = KNOWN) -> Evaluation:
 def judged(e: Evaluation, rows: list[tuple[dict[str, Any], Any]]) -> dict[str, Any]:
     """The report of predictions with their truths."""
     made = [
-        e.lab.prediction(prediction_id=str(at), event_time=at, **said) for at, (said, _) in enumerate(rows)
+        e.lab.prediction(prediction_id=str(at), event_time=at, **answer)
+        for at, (answer, _) in enumerate(rows)
     ]
     e.predict(*made)
     e.learn(*(e.lab.outcome(p, label=truth) for p, (_, truth) in zip(made, rows, strict=True)))
@@ -42,7 +43,7 @@ def sure(name: str, **more: Any) -> dict[str, Any]:
 
 def test_a_set_covers_the_classes_that_it_names() -> None:
     both: list[str] = ["false", "true"]
-    found = judged(
+    report = judged(
         evaluation(BINARY + COVERAGE),
         [
             (sure("true", prediction_set=["true"]), True),
@@ -56,22 +57,22 @@ def test_a_set_covers_the_classes_that_it_names() -> None:
             (sure("false"), False),
         ],
     )
-    coverage = metrics(found)["coverage"]
+    coverage = metrics(report)["coverage"]
     assert (coverage["value"], coverage["n"], coverage["interval"]) == (3 / 5, 5, "wilson")
     low, high = stats.binomtest(3, 5).proportion_ci(method="wilson")
     assert (coverage["low"], coverage["high"]) == (pytest.approx(low), pytest.approx(high))
 
 
 def test_several_classes_and_values_are_covered_alike() -> None:
-    said = {"predicted_class": "iris", "probabilities": {"iris": 0.5, "rose": 0.1, "tulip": 0.4}}
-    flowers = [({**said, "prediction_set": ["iris", "tulip"]}, truth) for truth in ("iris", "tulip", "rose")]
-    one = {**said, "prediction_set": ["iris"]}
-    found = metrics(judged(evaluation(MULTICLASS + COVERAGE), [*flowers, (one, "iris")]))
-    assert found["coverage"]["value"] == 3 / 4
+    iris = {"predicted_class": "iris", "probabilities": {"iris": 0.5, "rose": 0.1, "tulip": 0.4}}
+    flowers = [({**iris, "prediction_set": ["iris", "tulip"]}, truth) for truth in ("iris", "tulip", "rose")]
+    one = {**iris, "prediction_set": ["iris"]}
+    report = metrics(judged(evaluation(MULTICLASS + COVERAGE), [*flowers, (one, "iris")]))
+    assert report["coverage"]["value"] == 3 / 4
     within = {"interval_low": 1.5, "interval_high": 2.5}
     prices = [({"value": 2.0, **within}, truth) for truth in (1.5, 2.5, 2.6)]
-    found = metrics(judged(evaluation(REGRESSION + COVERAGE), [*prices, ({"value": 2.0}, 2.0)]))
-    assert (found["coverage"]["value"], found["coverage"]["n"]) == (2 / 3, 3)
+    report = metrics(judged(evaluation(REGRESSION + COVERAGE), [*prices, ({"value": 2.0}, 2.0)]))
+    assert (report["coverage"]["value"], report["coverage"]["n"]) == (2 / 3, 3)
 
 
 def test_a_corrected_label_is_taken_back() -> None:
@@ -99,7 +100,7 @@ VALUE = (
 
 def test_the_value_reads_what_the_policy_saw() -> None:
     unsure: list[str] = ["false", "true"]
-    found = judged(
+    report = judged(
         evaluation(VALUE),
         [
             (sure("true"), True),
@@ -111,7 +112,7 @@ def test_the_value_reads_what_the_policy_saw() -> None:
             (sure("true", guarded=True, prediction_set=unsure), True),
         ],
     )
-    assert found["value_total"] == 1 + 1 + 10 + 10 + 5 + 10 + 10
+    assert report["value_total"] == 1 + 1 + 10 + 10 + 5 + 10 + 10
 
 
 def test_where_nobody_knows_what_was_found_the_value_is_unknown() -> None:
@@ -133,18 +134,18 @@ def test_reported_coverage_is_that_of_the_truths_and_what_the_package_promises()
     n = 3000
     fresh, actual = models.rows("binary", n, seed=2)
     fresh = fresh.assign(income=fresh.income.fillna(built.manifest.impute["income"]))
-    found, notes = model.predict(models.columns_of_frame(fresh), n), Findings(n)
-    note_uncertainty(notes, found, model, 0.9)
-    assert found.score is not None
-    assert found.predicted_class is not None
+    predictions, notes = model.predict(models.columns_of_frame(fresh), n), Findings(n)
+    note_uncertainty(notes, predictions, model, 0.9)
+    assert predictions.score is not None
+    assert predictions.predicted_class is not None
     assert isinstance(notes.uncertainty, PredictionSets)
     sets = [list(notes.uncertainty.sets[number]) for number in notes.uncertainty.which.tolist()]
     e = evaluation(BINARY + COVERAGE, built.manifest.conformal)
     rows = [
         (
             {
-                "score": float(found.score[at]),
-                "predicted_class": str(found.predicted_class[at]),
+                "score": float(predictions.score[at]),
+                "predicted_class": str(predictions.predicted_class[at]),
                 "action": "approve",
                 "prediction_set": sets[at],
             },
@@ -154,7 +155,7 @@ def test_reported_coverage_is_that_of_the_truths_and_what_the_package_promises()
     ]
     coverage = metrics(judged(e, rows))["coverage"]
     assert built.manifest.conformal is not None
-    of_truth = np.where(actual, found.score, 1 - found.score)
+    of_truth = np.where(actual, predictions.score, 1 - predictions.score)
     assert coverage["value"] == np.mean(1 - of_truth <= built.manifest.conformal.at(0.9))
     # A calibration of 600 rows and 3,000 of test: the coverage is binomial around one that is beta distributed.
     assert abs(coverage["value"] - 0.9) < 4 * np.sqrt(0.09 * (1 / 600 + 1 / n))
@@ -170,9 +171,9 @@ def test_findings_are_read_alike_by_columns_and_one_by_one() -> None:
     reader = e.windows._reader
 
     def read(which: Any) -> list[tuple[str, ...] | None]:
-        (found,) = reader.read(which, e.lab.lane.name, outcomes=True).found
-        assert found.predicted.answers.findings is not None
-        sets = found.predicted.answers.findings.sets
+        (of_contract,) = reader.read(which, e.lab.lane.name, outcomes=True).data
+        assert of_contract.predicted.answers.findings is not None
+        sets = of_contract.predicted.answers.findings.sets
         return [None if code < 0 else tuple(sets.known[code]) for code in sets.codes.tolist()]
 
     by_columns = read(messages)

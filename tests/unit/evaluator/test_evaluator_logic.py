@@ -23,6 +23,7 @@ from tailrace.testing.evaluated_lane import (
     written,
 )
 from tailrace.windows.kinds import NO_TIME, Closed
+from tailrace.windows.subject import subject_text
 
 GOOD = Holdout(rows=500, metrics={"accuracy": 0.9, "auc": 0.9, "brier": 0.1})
 END = 10 * SECOND
@@ -65,22 +66,22 @@ class Evaluation:
         closed = Closed(self.lab.contract.model, stream, applied, start, age, dict(sorted(subjects.items())))
         judged = self.windows.judge(closed, self.memory)
         self.memory = json.loads(json.dumps(judged.memory))
-        found: dict[str, list[Record]] = {PERFORMANCE_REPORTS: [], ALERTS: []}
+        records: dict[str, list[Record]] = {PERFORMANCE_REPORTS: [], ALERTS: []}
         names = {PERFORMANCE_REPORTS: "PerformanceReport", ALERTS: "Alert"}
         for record in judged.records:
-            found[record.topic].append(self.lab.control.decode(names[record.topic], record.value))
-        return found[PERFORMANCE_REPORTS], found[ALERTS]
+            records[record.topic].append(self.lab.control.decode(names[record.topic], record.value))
+        return records[PERFORMANCE_REPORTS], records[ALERTS]
 
     def report(self, start: int = 0, age: int = 0, **about: Any) -> Record:
         stream = "shadow-predictions" if about.get("role") == "shadow" else "predictions"
         wanted = {"segment": "", "against": None, "role": "champion"} | about
-        found = [
+        matching = [
             report
             for report in self.judge(start, age, stream)[0]
             if all(report[name] == value for name, value in wanted.items())
         ]
-        assert len(found) == 1
-        return found[0]
+        assert len(matching) == 1
+        return matching[0]
 
 
 def credit(text: str = BINARY) -> Evaluation:
@@ -99,8 +100,8 @@ def answers(
     for i in range(n):
         truth, fine = i % 2 == 0, i < right * n
         score = 0.8 if truth == fine else 0.2
-        said = {"score": score, "predicted_class": str(score > 0.5).lower(), "action": "approve"}
-        made.append(lab.prediction(prediction_id=f"{time}-{i}", event_time=time + i, **said, **changed))
+        answer = {"score": score, "predicted_class": str(score > 0.5).lower(), "action": "approve"}
+        made.append(lab.prediction(prediction_id=f"{time}-{i}", event_time=time + i, **answer, **changed))
         known.append(lab.outcome(made[-1], label=truth, known_at=time + i))
     return made, known
 
@@ -184,7 +185,7 @@ def test_a_request_that_was_sent_again_counts_once() -> None:
 
 def test_what_the_fallback_answered_is_counted_unless_the_model_was_off() -> None:
     e = credit()
-    said = [
+    answered = [
         ("model", None),
         ("rule", "model-failed"),
         ("previous", "guarded"),
@@ -200,7 +201,7 @@ def test_what_the_fallback_answered_is_counted_unless_the_model_was_off() -> Non
             served_cause=why,
             event_time=n,
         )
-        for n, (by, why) in enumerate(said)
+        for n, (by, why) in enumerate(answered)
     ]
     e.predict(*made)
     assert [e.report()[name] for name in ("predictions", "fallbacks")] == [5, 3]
@@ -305,9 +306,9 @@ def test_slices_are_fields_and_conditions_of_the_request_as_it_was_received() ->
             for i, (region, employed, amount) in enumerate(rows)
         )
     )
-    found = {report["segment"]: report["predictions"] for report in e.judge()[0]}
+    counts = {report["segment"]: report["predictions"] for report in e.judge()[0]}
     # West counts as east, by the contract; what is missing is in no slice.
-    assert found == {
+    assert counts == {
         "": 3,
         "region=north": 1,
         "region=east": 1,
@@ -406,11 +407,11 @@ def test_a_slice_is_not_compared_with_the_holdout_of_all_rows() -> None:
 def test_other_tasks_are_judged_alike(text: str, metric: str) -> None:
     e = Evaluation(EvaluatedLane(text))
     if metric == "rmse":
-        said, truth, other = {"value": 2.0}, 1.0, {"value": 4.0}
+        answer, truth, other = {"value": 2.0}, 1.0, {"value": 4.0}
     else:
-        said, truth = {"probabilities": {"iris": 0.7, "rose": 0.3}, "predicted_class": "iris"}, "iris"
+        answer, truth = {"probabilities": {"iris": 0.7, "rose": 0.3}, "predicted_class": "iris"}, "iris"
         other = {"probabilities": {"iris": 0.2, "tulip": 0.8}, "predicted_class": "tulip"}
-    made = [e.lab.prediction(prediction_id=str(i), version=2, role="shadow", **said) for i in range(40)]
+    made = [e.lab.prediction(prediction_id=str(i), version=2, role="shadow", **answer) for i in range(40)]
     e.predict(*made)
     e.learn(*(e.lab.outcome(p, label=truth, known_at=5, champion=e.lab.champion(**other)) for p in made))
     single, pair = e.report(role="shadow"), e.report(role="shadow", against=1)
@@ -452,8 +453,8 @@ def test_an_alert_is_raised_once_lasts_and_is_resolved_by_a_good_window() -> Non
 
 def test_an_alert_that_lasts_is_told_again_after_the_contracts_silence() -> None:
     e = credit(BINARY + "alerts: {silence: 20s, severe: [quality drop of auc]}\n")
-    told = [bool(window(e, number, 0.5)) for number in range(5)]
-    assert told == [True, False, True, False, True]
+    sent = [bool(window(e, number, 0.5)) for number in range(5)]
+    assert sent == [True, False, True, False, True]
 
 
 def test_a_drop_is_severe_as_the_contract_says() -> None:
@@ -605,7 +606,9 @@ def test_columns_and_the_plain_codec_read_the_same(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("tailrace.evaluator.fields.FieldReader._decoder", lambda *_: None)
     plain = lab.counted(lab.lane.outcomes, known)
     assert {k: c.to_bytes() for k, c in fast.items()} == {k: c.to_bytes() for k, c in plain.items()}
-    assert PerformanceSubject(1, "shadow", ARTIFACT, "", 4).to_text() in {subject for _, _, subject in fast}
+    assert subject_text(PerformanceSubject(1, "shadow", ARTIFACT, "", 4)) in {
+        subject for _, _, subject in fast
+    }
 
 
 def test_a_contract_that_has_not_come_this_way_is_looked_for() -> None:
@@ -669,8 +672,10 @@ def test_a_fallback_share_is_told_when_it_is_more_than_the_contract_bears_and_no
 
 def test_a_severity_that_changes_is_told_at_once() -> None:
     e = Evaluation(EvaluatedLane(LEVELS))
-    told = [served(e, at, fallbacks=fallbacks)[0]["severity"] for at, fallbacks in enumerate((20, 80, 20))]
-    assert told == ["warning", "severe", "warning"]
+    severities = [
+        served(e, at, fallbacks=fallbacks)[0]["severity"] for at, fallbacks in enumerate((20, 80, 20))
+    ]
+    assert severities == ["warning", "severe", "warning"]
 
 
 def test_what_the_model_is_to_answer_bounds_the_fallback_too() -> None:

@@ -20,19 +20,20 @@ from tailrace.models.predictions import Predictions
 from tailrace.statistics.metric import Estimate
 from tailrace.statistics.metrics import METRIC
 from tailrace.testing.evaluated_lane import BINARY, MULTICLASS, REGRESSION, EvaluatedLane
+from tailrace.windows.subject import subject_text
 
 LABS = {
     name: EvaluatedLane(text)
     for name, text in (("binary", BINARY), ("multi", MULTICLASS), ("number", REGRESSION))
 }
 KINDS = ["iris", "rose", "tulip"]
-WHOLE = PerformanceSubject(1, "champion", "a" * 64, "").to_text()
+WHOLE = subject_text(PerformanceSubject(1, "champion", "a" * 64, ""))
 
 
 def counts_of(lab: EvaluatedLane, rows: list[tuple[dict[str, Any], Any]]) -> PerformanceCounts:
     """Counts of all rows, each what was said and what is true."""
     topic = lab.lane.outcomes
-    records = [lab.outcome(lab.prediction(**said), label=truth) for said, truth in rows]
+    records = [lab.outcome(lab.prediction(**answer), label=truth) for answer, truth in rows]
     return lab.counted(topic, records)[0, 0, WHOLE]
 
 
@@ -46,8 +47,8 @@ def said_binary(score: float) -> dict[str, Any]:
     return {"score": score, "predicted_class": "true" if score > 0.5 else "false"}
 
 
-def assert_equal(found: dict[str, Estimate], wanted: dict[str, float], n: int) -> None:
-    for name, one in found.items():
+def assert_equal(estimated: dict[str, Estimate], wanted: dict[str, float], n: int) -> None:
+    for name, one in estimated.items():
         assert one.n == n
         if name in wanted:
             assert one.value == pytest.approx(wanted[name], rel=1e-9, abs=1e-9), name
@@ -63,17 +64,17 @@ SCORES = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, 
 @settings(max_examples=60)
 @given(st.lists(st.tuples(SCORES, st.booleans()), min_size=1, max_size=40))
 def test_binary_metrics_equal_those_of_a_holdout_and_of_sklearn(rows: list[tuple[float, bool]]) -> None:
-    found = estimates(LABS["binary"], [(said_binary(s), y) for s, y in rows])
+    estimated = estimates(LABS["binary"], [(said_binary(s), y) for s, y in rows])
     scores, truth = np.array([s for s, _ in rows]), np.array([y for _, y in rows])
     wanted = holdout_metrics(
         Predictions(np.column_stack([1 - scores, scores]), scores, None, ("false", "true")),
         np.where(truth, "true", "false"),
         "true",
     )
-    assert_equal(found, wanted, len(rows))
+    assert_equal(estimated, wanted, len(rows))
     if 0 < truth.sum() < len(truth):
-        assert found["auc"].value == pytest.approx(sk.roc_auc_score(truth, scores), abs=1e-12)
-        assert found["auc"].error is None
+        assert estimated["auc"].value == pytest.approx(sk.roc_auc_score(truth, scores), abs=1e-12)
+        assert estimated["auc"].error is None
 
 
 @settings(max_examples=60)
@@ -87,7 +88,7 @@ def test_binary_metrics_equal_those_of_a_holdout_and_of_sklearn(rows: list[tuple
 def test_multiclass_metrics_equal_those_of_a_holdout(rows: list[tuple[list[float], int]]) -> None:
     probabilities = np.array([np.array(p) / sum(p) for p, _ in rows])
     chosen = probabilities.argmax(axis=1)
-    found = estimates(
+    estimated = estimates(
         LABS["multi"],
         [
             (
@@ -99,15 +100,15 @@ def test_multiclass_metrics_equal_those_of_a_holdout(rows: list[tuple[list[float
     )
     truth = np.array([KINDS[y] for _, y in rows])
     wanted = holdout_metrics(Predictions(probabilities, None, None, tuple(KINDS)), truth, None)
-    assert_equal(found, wanted, len(rows))
+    assert_equal(estimated, wanted, len(rows))
 
 
 @settings(max_examples=60)
 @given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), min_size=1, max_size=40))
 def test_regression_metrics_equal_those_of_a_holdout(rows: list[tuple[float, float]]) -> None:
-    found = estimates(LABS["number"], [({"value": v}, y) for v, y in rows])
+    estimated = estimates(LABS["number"], [({"value": v}, y) for v, y in rows])
     values, truth = np.array([v for v, _ in rows]), np.array([y for _, y in rows])
-    assert_equal(found, holdout_metrics(Predictions(None, None, values, ()), truth, None), len(rows))
+    assert_equal(estimated, holdout_metrics(Predictions(None, None, values, ()), truth, None), len(rows))
 
 
 def test_a_number_whose_square_is_beyond_all_floats_leaves_metrics_undefined_until_it_is_taken_back() -> None:
@@ -121,21 +122,21 @@ def test_a_number_whose_square_is_beyond_all_floats_leaves_metrics_undefined_unt
 
 
 def test_one_row_has_values_and_no_intervals_of_means() -> None:
-    found = estimates(LABS["binary"], [(said_binary(0.3), True)])
-    assert found["accuracy"].value == 0.0
-    assert found["accuracy"].high == pytest.approx(0.7934506856227626)
-    assert (found["log_loss"].low, found["log_loss"].high) == (None, None)
-    assert found["auc"].value is None
+    estimated = estimates(LABS["binary"], [(said_binary(0.3), True)])
+    assert estimated["accuracy"].value == 0.0
+    assert estimated["accuracy"].high == pytest.approx(0.7934506856227626)
+    assert (estimated["log_loss"].low, estimated["log_loss"].high) == (None, None)
+    assert estimated["auc"].value is None
 
 
 def test_constant_scores_have_an_auc_of_a_half_for_certain() -> None:
-    found = estimates(LABS["binary"], [(said_binary(0.3), y) for y in (True, False, True, False)])
-    assert (found["auc"].value, found["auc"].low, found["auc"].high) == (0.5, 0.5, 0.5)
+    estimated = estimates(LABS["binary"], [(said_binary(0.3), y) for y in (True, False, True, False)])
+    assert (estimated["auc"].value, estimated["auc"].low, estimated["auc"].high) == (0.5, 0.5, 0.5)
 
 
 def test_perfect_separation_says_nothing_of_how_sure_it_is() -> None:
-    found = estimates(LABS["binary"], [(said_binary(s), s > 0.5) for s in (0.1, 0.2, 0.8, 0.9)])
-    assert (found["auc"].value, found["auc"].low, found["auc"].high) == (1.0, None, None)
+    estimated = estimates(LABS["binary"], [(said_binary(s), s > 0.5) for s in (0.1, 0.2, 0.8, 0.9)])
+    assert (estimated["auc"].value, estimated["auc"].low, estimated["auc"].high) == (1.0, None, None)
 
 
 def test_an_answer_without_a_score_counts_as_labelled_and_is_in_no_metric() -> None:
@@ -151,28 +152,28 @@ def test_delongs_variance_is_that_of_its_definition() -> None:
     rng = np.random.default_rng(1)
     truth = rng.random(60) < 0.4
     scores = np.round(np.clip(0.3 * truth + rng.random(60) * 0.7, 0, 1), 1)
-    found = estimates(
+    estimated = estimates(
         LABS["binary"], [(said_binary(float(s)), bool(y)) for s, y in zip(scores, truth, strict=True)]
     )
     above = (scores[truth][:, None] > scores[~truth][None, :]) + 0.5 * (
         scores[truth][:, None] == scores[~truth][None, :]
     )
     wanted = above.mean(axis=1).var(ddof=1) / truth.sum() + above.mean(axis=0).var(ddof=1) / (~truth).sum()
-    assert found["auc"].variance == pytest.approx(wanted, rel=1e-12)
+    assert estimated["auc"].variance == pytest.approx(wanted, rel=1e-12)
 
 
 def test_intervals_of_means_and_shares_are_scipys() -> None:
     rng = np.random.default_rng(2)
     truth, scores = rng.random(50) < 0.5, rng.random(50)
-    found = estimates(
+    estimated = estimates(
         LABS["binary"], [(said_binary(float(s)), bool(y)) for s, y in zip(scores, truth, strict=True)]
     )
     losses = (scores - truth) ** 2
     wanted = stats.t.interval(0.95, 49, losses.mean(), stats.sem(losses))
-    assert (found["brier"].low, found["brier"].high) == pytest.approx(wanted, rel=1e-12)
+    assert (estimated["brier"].low, estimated["brier"].high) == pytest.approx(wanted, rel=1e-12)
     right = int(((scores > 0.5) == truth).sum())
     share = stats.binomtest(right, 50).proportion_ci(method="wilson")
-    assert (found["accuracy"].low, found["accuracy"].high) == pytest.approx(
+    assert (estimated["accuracy"].low, estimated["accuracy"].high) == pytest.approx(
         (share.low, share.high), rel=1e-12
     )
 
@@ -184,24 +185,26 @@ def test_intervals_hold_the_truth_nineteen_times_in_twenty(kind: str) -> None:
     rng = np.random.default_rng(7)
     lab, size = LABS[kind], 500
     truth: list[Any]
-    said: list[dict[str, Any]]
+    answers: list[dict[str, Any]]
     if kind == "number":
         truth = rng.normal(size=size).tolist()
-        said = [{"value": v + 0.2 + 0.5 * e} for v, e in zip(truth, rng.normal(size=size), strict=True)]
+        answers = [{"value": v + 0.2 + 0.5 * e} for v, e in zip(truth, rng.normal(size=size), strict=True)]
     elif kind == "binary":
         truth = (rng.random(size) < 0.4).tolist()
         scores = 1 / (1 + np.exp(-(1.5 * np.array(truth) - 0.75 + rng.normal(size=size))))
-        said = [said_binary(float(score)) for score in scores]
+        answers = [said_binary(float(score)) for score in scores]
     else:
         numbers = rng.integers(0, 3, size)
         chosen = np.where(rng.random(size) < 0.6, numbers, rng.integers(0, 3, size))
         truth = [KINDS[n] for n in numbers]
-        said = [{"probabilities": dict.fromkeys(KINDS, 1 / 3), "predicted_class": KINDS[c]} for c in chosen]
-    wanted = estimates(lab, list(zip(said, truth, strict=True)))
+        answers = [
+            {"probabilities": dict.fromkeys(KINDS, 1 / 3), "predicted_class": KINDS[c]} for c in chosen
+        ]
+    wanted = estimates(lab, list(zip(answers, truth, strict=True)))
     windows = lab.windows()
     messages = lab.messages(
         lab.lane.outcomes,
-        [lab.outcome(lab.prediction(**one), label=y) for one, y in zip(said, truth, strict=True)],
+        [lab.outcome(lab.prediction(**one), label=y) for one, y in zip(answers, truth, strict=True)],
     )
     held = dict.fromkeys(wanted, 0)
     for _ in range(150):
@@ -225,11 +228,11 @@ def test_intervals_hold_the_truth_nineteen_times_in_twenty(kind: str) -> None:
 @settings(max_examples=40)
 @given(st.lists(st.tuples(SCORES, st.booleans()), min_size=2, max_size=30), st.randoms())
 def test_parts_add_up_to_the_same_bytes_in_any_order(rows: list[tuple[float, bool]], random: Any) -> None:
-    said = [(said_binary(s), y) for s, y in rows]
-    whole = counts_of(LABS["binary"], said).to_bytes()
-    shuffled = random.sample(said, len(said))
-    cut = random.randint(1, len(said) - 1)
-    parts = [counts_of(LABS["binary"], some) for some in (shuffled[:cut], shuffled[cut:])]
+    answers = [(said_binary(s), y) for s, y in rows]
+    whole = counts_of(LABS["binary"], answers).to_bytes()
+    shuffled = random.sample(answers, len(answers))
+    cut = random.randint(1, len(answers) - 1)
+    parts = [counts_of(LABS["binary"], part) for part in (shuffled[:cut], shuffled[cut:])]
     assert (parts[0] + parts[1]).to_bytes() == whole
     assert (parts[1] + PerformanceCounts.from_bytes(parts[0].to_bytes())).to_bytes() == whole
 

@@ -17,9 +17,10 @@ from tailrace.evaluator.subject import PerformanceSubject
 from tailrace.statistics.metric import PairedGain
 from tailrace.statistics.metrics import METRIC
 from tailrace.testing.evaluated_lane import BINARY, REGRESSION, EvaluatedLane
+from tailrace.windows.subject import subject_text
 
 CREDIT, PRICE = EvaluatedLane(BINARY), EvaluatedLane(REGRESSION)
-PAIR = PerformanceSubject(2, "shadow", "a" * 64, "", 1).to_text()
+PAIR = subject_text(PerformanceSubject(2, "shadow", "a" * 64, "", 1))
 
 
 def said(score: float) -> dict[str, Any]:
@@ -61,27 +62,27 @@ def binary(seed: int, n: int) -> tuple[PerformanceCounts, np.ndarray, np.ndarray
 def test_means_are_compared_by_a_paired_t_test() -> None:
     counts, mine, theirs, truth = binary(1, 80)
     brier, log_loss, accuracy = gains(CREDIT, counts, "brier", "log_loss", "accuracy")
-    for found, a, b in (
+    for gain, a, b in (
         (brier, -((mine - truth) ** 2), -((theirs - truth) ** 2)),
         (log_loss, np.log(np.where(truth, mine, 1 - mine)), np.log(np.where(truth, theirs, 1 - theirs))),
         (accuracy, ((mine > 0.5) == truth).astype(float), ((theirs > 0.5) == truth).astype(float)),
     ):
         wanted = stats.ttest_rel(a, b)
-        assert found.p_value == pytest.approx(wanted.pvalue, rel=1e-9)
-        assert (found.low, found.high) == pytest.approx(tuple(wanted.confidence_interval()), rel=1e-9)
-        assert found.gain == pytest.approx((a - b).mean(), rel=1e-9)
-        assert found.sum == pytest.approx((a - b).sum(), rel=1e-9)
-        assert found.sum_squares == pytest.approx(((a - b) ** 2).sum(), rel=1e-9)
-        assert found.n == 80
+        assert gain.p_value == pytest.approx(wanted.pvalue, rel=1e-9)
+        assert (gain.low, gain.high) == pytest.approx(tuple(wanted.confidence_interval()), rel=1e-9)
+        assert gain.gain == pytest.approx((a - b).mean(), rel=1e-9)
+        assert gain.sum == pytest.approx((a - b).sum(), rel=1e-9)
+        assert gain.sum_squares == pytest.approx(((a - b) ** 2).sum(), rel=1e-9)
+        assert gain.n == 80
     assert brier.version_value == pytest.approx(sk.brier_score_loss(truth, mine))
     assert brier.against_value == pytest.approx(sk.brier_score_loss(truth, theirs))
 
 
 def test_aucs_are_compared_by_delong() -> None:
     counts, mine, theirs, truth = binary(2, 90)
-    (found,) = gains(CREDIT, counts, "auc")
-    assert found.version_value == pytest.approx(sk.roc_auc_score(truth, mine), abs=1e-12)
-    assert found.against_value == pytest.approx(sk.roc_auc_score(truth, theirs), abs=1e-12)
+    (gain,) = gains(CREDIT, counts, "auc")
+    assert gain.version_value == pytest.approx(sk.roc_auc_score(truth, mine), abs=1e-12)
+    assert gain.against_value == pytest.approx(sk.roc_auc_score(truth, theirs), abs=1e-12)
 
     def components(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         above = (scores[truth][:, None] > scores[~truth]) + 0.5 * (scores[truth][:, None] == scores[~truth])
@@ -89,20 +90,20 @@ def test_aucs_are_compared_by_delong() -> None:
 
     (a1, a0), (b1, b0) = components(mine), components(theirs)
     error = np.sqrt((a1 - b1).var(ddof=1) / len(a1) + (a0 - b0).var(ddof=1) / len(a0))
-    assert found.p_value == pytest.approx(2 * stats.norm.sf(abs(found.gain) / error), rel=1e-9)
+    assert gain.p_value == pytest.approx(2 * stats.norm.sf(abs(gain.gain) / error), rel=1e-9)
 
 
 @pytest.mark.parametrize("metric", ["f1", "balanced_accuracy"])
 def test_metrics_of_classes_are_compared_with_the_spread_that_resampling_shows(metric: str) -> None:
     counts, mine, theirs, truth = binary(3, 150)
-    (found,) = gains(CREDIT, counts, metric)
+    (gain,) = gains(CREDIT, counts, metric)
     score = {"f1": sk.f1_score, "balanced_accuracy": sk.balanced_accuracy_score}[metric]
-    assert found.version_value == pytest.approx(score(truth, mine > 0.5))
-    assert found.against_value == pytest.approx(score(truth, theirs > 0.5))
+    assert gain.version_value == pytest.approx(score(truth, mine > 0.5))
+    assert gain.against_value == pytest.approx(score(truth, theirs > 0.5))
     rng = np.random.default_rng(4)
     drawn = [rng.integers(0, 150, 150) for _ in range(400)]
     differences = [score(truth[i], mine[i] > 0.5) - score(truth[i], theirs[i] > 0.5) for i in drawn]
-    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(np.std(differences), rel=0.15)
+    assert (gain.high - gain.low) / (2 * 1.96) == pytest.approx(np.std(differences), rel=0.15)
 
 
 @pytest.mark.parametrize("metric", ["rmse", "bias"])
@@ -116,16 +117,16 @@ def test_metrics_of_residuals_are_compared_with_the_spread_that_resampling_shows
         ({"value": a}, {"value": b}, y)
         for a, b, y in zip(mine.tolist(), theirs.tolist(), truth.tolist(), strict=True)
     ]
-    (found,) = gains(PRICE, pairs(PRICE, rows), metric)
+    (gain,) = gains(PRICE, pairs(PRICE, rows), metric)
 
     def score(i: np.ndarray, values: np.ndarray) -> float:
         residual = values[i] - truth[i]
         return abs(residual.mean()) if metric == "bias" else np.sqrt((residual**2).mean())
 
     everything = np.arange(150)
-    assert found.gain == pytest.approx(score(everything, theirs) - score(everything, mine))
+    assert gain.gain == pytest.approx(score(everything, theirs) - score(everything, mine))
     drawn = [rng.integers(0, 150, 150) for _ in range(400)]
-    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(
+    assert (gain.high - gain.low) / (2 * 1.96) == pytest.approx(
         np.std([score(i, theirs) - score(i, mine) for i in drawn]), rel=0.15
     )
 
@@ -136,18 +137,18 @@ def test_value_is_what_either_policy_would_have_been_worth() -> None:
         ({**said(0.2), "action": "approve"}, {**said(0.7), "action": "refuse"}, True),
         ({**said(0.8), "action": "refuse"}, {**said(0.3), "action": "approve"}, True),
     ]
-    (found,) = gains(CREDIT, pairs(CREDIT, rows), "value")
-    assert (found.version_value, found.against_value) == pytest.approx(((4 - 60) / 3, -60 / 3))
-    assert found.gain == pytest.approx(4 / 3)
-    assert found.sum == pytest.approx(4)
+    (gain,) = gains(CREDIT, pairs(CREDIT, rows), "value")
+    assert (gain.version_value, gain.against_value) == pytest.approx(((4 - 60) / 3, -60 / 3))
+    assert gain.gain == pytest.approx(4 / 3)
+    assert gain.sum == pytest.approx(4)
 
 
 def test_a_version_that_says_the_same_gains_nothing() -> None:
     counts = pairs(
         CREDIT, [(said(s), said(s), y) for s, y in ((0.2, False), (0.7, True), (0.9, False), (0.4, True))]
     )
-    for found in gains(CREDIT, counts, "auc", "brier", "log_loss", "accuracy", "f1", "balanced_accuracy"):
-        assert (found.gain, found.p_value) == (0.0, 1.0), found
+    for gain in gains(CREDIT, counts, "auc", "brier", "log_loss", "accuracy", "f1", "balanced_accuracy"):
+        assert (gain.gain, gain.p_value) == (0.0, 1.0), gain
 
 
 @pytest.mark.parametrize("metric", ["auc", "brier", "accuracy", "f1"])
@@ -164,5 +165,5 @@ def test_parts_of_pairs_add_up_in_any_order(rows: list[tuple[float, float, bool]
     given_rows = [(said(a), said(b), y) for a, b, y in rows]
     shuffled = random.sample(given_rows, len(rows))
     cut = random.randint(1, len(rows) - 1)
-    parts = [pairs(CREDIT, some) for some in (shuffled[:cut], shuffled[cut:])]
+    parts = [pairs(CREDIT, part) for part in (shuffled[:cut], shuffled[cut:])]
     assert (parts[0] + parts[1]).to_bytes() == pairs(CREDIT, given_rows).to_bytes()

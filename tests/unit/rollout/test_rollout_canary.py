@@ -22,67 +22,69 @@ def own(day: int, labelled: int = 100, version: int = 2, **changes: Any) -> dict
 
 def begun(contract: str = CANARY, versions: int = 2, **options: Any) -> Desk:
     """Version 2 passed in shadow and answers the first share, from when day 2 was judged."""
-    found = desk(versions, contract, **options)
-    found.reports(report(day=0), report(day=1, gains=BETTER))
-    return found
+    rollout = desk(versions, contract, **options)
+    rollout.reports(report(day=0), report(day=1, gains=BETTER))
+    return rollout
 
 
-def now(found: Desk) -> tuple[Any, ...]:
-    step = found.steps[-1]
+def now(rollout: Desk) -> tuple[Any, ...]:
+    step = rollout.steps[-1]
     canary = step["canary"] or {}
     return (step["step"], step["champion"], *(canary.get(name) for name in ("version", "share", "step")))
 
 
 def test_it_goes_up_step_by_step_and_becomes_champion() -> None:
-    found = begun()
-    assert now(found) == ("canary", 1, 2, 0.05, 1)
-    salt = found.steps[-1]["canary"]["salt"]
+    rollout = begun()
+    assert now(rollout) == ("canary", 1, 2, 0.05, 1)
+    salt = rollout.steps[-1]["canary"]["salt"]
     assert len(salt) == 16
-    assert (found.steps[-1]["shadow"], found.steps[-1]["by"]) == ([2], "rollout")
+    assert (rollout.steps[-1]["shadow"], rollout.steps[-1]["by"]) == ([2], "rollout")
     # Day 2 began when the step was taken: what was predicted then may be of before.
-    found.reports(own(2, 500), report(day=2, gains=[0.0] * 50))
-    assert len(found.steps) == 4
-    found.reports(own(3, 60), own(4, 39), report(day=4))
-    assert len(found.steps) == 4
-    found.reports(own(4, 40, age=DAY))
-    assert now(found) == ("canary", 1, 2, 0.5, 2)
-    step = found.steps[-1]
+    rollout.reports(own(2, 500), report(day=2, gains=[0.0] * 50))
+    assert len(rollout.steps) == 4
+    rollout.reports(own(3, 60), own(4, 39), report(day=4))
+    assert len(rollout.steps) == 4
+    rollout.reports(own(4, 40, age=DAY))
+    assert now(rollout) == ("canary", 1, 2, 0.5, 2)
+    step = rollout.steps[-1]
     assert step["canary"]["salt"] == salt
     assert step["evidence"]["canary_outcomes"] == "100"
     assert step["evidence"]["share"] == "0.05"
     assert len(step["evidence"]["reports"].split()) == 2
     # What counted for the last step does not count for this one, whenever it comes.
-    found.reports(own(4, 400, age=2 * DAY))
-    assert len(found.steps) == 5
-    found.reports(own(7, 100), own(8, 100))
-    assert now(found) == ("promote", 2, None, None, None)
-    assert (found.steps[-1]["previous"], found.steps[-1]["shadow"]) == (1, [1])
+    rollout.reports(own(4, 400, age=2 * DAY))
+    assert len(rollout.steps) == 5
+    rollout.reports(own(7, 100), own(8, 100))
+    assert now(rollout) == ("promote", 2, None, None, None)
+    assert (rollout.steps[-1]["previous"], rollout.steps[-1]["shadow"]) == (1, [1])
 
 
 def test_what_is_not_mature_or_of_a_slice_counts_for_nothing() -> None:
-    found = begun()
-    found.reports(own(4, mature=False), own(4, segment="region=north"), own(4, version=7))
-    assert len(found.steps) == 4
+    rollout = begun()
+    rollout.reports(own(4, mature=False), own(4, segment="region=north"), own(4, version=7))
+    assert len(rollout.steps) == 4
 
 
 def test_one_that_turns_out_worse_goes_whatever_its_own_outcomes() -> None:
-    found = begun()
-    found.reports(report(day=4, gains=WORSE[:98]))
-    assert len(found.steps) == 4
-    output = found.reports(report(day=5, gains=WORSE[:4]))
-    assert now(found) == ("reject", 1, None, None, None)
-    assert (found.steps[-1]["rejected"], found.steps[-1]["shadow"]) == ([2], [])
-    assert "worse than version 1" in found.steps[-1]["reason"]
-    (told,) = found.alerts(output)
-    assert (told["kind"], told["version"], told["severity"]) == ("rolled-back", 2, "warning")
+    rollout = begun()
+    rollout.reports(report(day=4, gains=WORSE[:98]))
+    assert len(rollout.steps) == 4
+    output = rollout.reports(report(day=5, gains=WORSE[:4]))
+    assert now(rollout) == ("reject", 1, None, None, None)
+    assert (rollout.steps[-1]["rejected"], rollout.steps[-1]["shadow"]) == ([2], [])
+    assert "worse than version 1" in rollout.steps[-1]["reason"]
+    (alert,) = rollout.alerts(output)
+    assert (alert["kind"], alert["version"], alert["severity"]) == ("rolled-back", 2, "warning")
 
 
 def test_one_that_is_worse_on_a_slice_goes() -> None:
     gates = "gates: {not_worse_on: {slices: [region], metric: log_loss, tolerance: 0.01}}\n"
-    found = begun(CANARY + gates)
-    found.reports(report(day=4, gains=BETTER[:100]), report(day=4, gains=WORSE[:50], segment="region=north"))
-    assert now(found)[:3] == ("reject", 1, None)
-    assert "region=north" in found.steps[-1]["reason"]
+    rollout = begun(CANARY + gates)
+    rollout.reports(
+        report(day=4, gains=BETTER[:100]), report(day=4, gains=WORSE[:50], segment="region=north")
+    )
+    assert now(rollout)[:3] == ("reject", 1, None)
+    assert "region=north" in rollout.steps[-1]["reason"]
 
 
 def test_one_that_may_be_worse_by_chance_stays() -> None:
@@ -95,9 +97,9 @@ def test_one_that_may_be_worse_by_chance_stays() -> None:
 
 
 def test_what_was_found_before_it_answered_does_not_count_again() -> None:
-    found = begun()
-    found.reports(report(day=1, gains=WORSE, age=DAY))
-    assert len(found.steps) == 4
+    rollout = begun()
+    rollout.reports(report(day=1, gains=WORSE, age=DAY))
+    assert len(rollout.steps) == 4
 
 
 def test_a_window_that_it_began_in_does_not_count_against_it() -> None:
@@ -111,12 +113,12 @@ def test_a_window_that_it_began_in_does_not_count_against_it() -> None:
 
 
 def test_a_severe_alert_about_it_takes_it_back_and_the_champion_goes_on() -> None:
-    found = begun()
-    found.alert(2, 1)
-    assert len(found.steps) == 4, "about a window of before"
-    found.alert(2, 3)
-    assert now(found)[:3] == ("reject", 1, None)
-    assert found.steps[-1]["evidence"]["kind"] == "quality-drop"
+    rollout = begun()
+    rollout.alert(2, 1)
+    assert len(rollout.steps) == 4, "about a window of before"
+    rollout.alert(2, 3)
+    assert now(rollout)[:3] == ("reject", 1, None)
+    assert rollout.steps[-1]["evidence"]["kind"] == "quality-drop"
     other = begun()
     other.alert(2, None, kind="package-refused")
     assert now(other)[:3] == ("reject", 1, None)
@@ -126,29 +128,29 @@ def test_a_severe_alert_about_it_takes_it_back_and_the_champion_goes_on() -> Non
 
 
 def test_others_wait_until_it_is_over() -> None:
-    found = begun(versions=3)
-    found.reports(report(3, day=0), report(3, day=2, gains=BETTER))
-    assert now(found) == ("canary", 1, 2, 0.05, 1)
-    found.happens(found.command("reject", 2))
-    assert found.names()[-2:] == ["reject", "canary"]
-    assert now(found) == ("canary", 1, 3, 0.05, 1)
-    salts = {step["canary"]["salt"] for step in found.steps if step["canary"] is not None}
+    rollout = begun(versions=3)
+    rollout.reports(report(3, day=0), report(3, day=2, gains=BETTER))
+    assert now(rollout) == ("canary", 1, 2, 0.05, 1)
+    rollout.happens(rollout.command("reject", 2))
+    assert rollout.names()[-2:] == ["reject", "canary"]
+    assert now(rollout) == ("canary", 1, 3, 0.05, 1)
+    salts = {step["canary"]["salt"] for step in rollout.steps if step["canary"] is not None}
     assert len(salts) == 2
 
 
 @pytest.mark.parametrize("kind", ["rollback", "reject"])
 def test_a_person_takes_it_back(kind: str) -> None:
-    found = begun()
-    output = found.happens(found.command(kind, None if kind == "rollback" else 2))
-    assert now(found) == ("reject", 1, None, None, None)
-    assert (found.steps[-1]["by"], found.alerts(output)) == ("ada", [])
-    assert found.reports(own(4), own(5)).records == []
+    rollout = begun()
+    output = rollout.happens(rollout.command(kind, None if kind == "rollback" else 2))
+    assert now(rollout) == ("reject", 1, None, None, None)
+    assert (rollout.steps[-1]["by"], rollout.alerts(output)) == ("ada", [])
+    assert rollout.reports(own(4), own(5)).records == []
 
 
 def test_a_person_ends_it_by_a_promotion() -> None:
-    found = begun()
-    found.happens(found.command("promote", 2))
-    assert now(found) == ("promote", 2, None, None, None)
+    rollout = begun()
+    rollout.happens(rollout.command("promote", 2))
+    assert now(rollout) == ("promote", 2, None, None, None)
     other = begun(versions=3)
     other.happens(other.command("promote", 3))
     assert other.names()[-2:] == ["promote", "retire"]
@@ -156,18 +158,18 @@ def test_a_person_ends_it_by_a_promotion() -> None:
 
 
 def test_rollback_with_a_version_that_does_not_answer_is_refused() -> None:
-    found = begun()
-    (told,) = found.alerts(found.happens(found.command("rollback", 2)))
-    assert "leave the version out" in told["summary"]
+    rollout = begun()
+    (alert,) = rollout.alerts(rollout.happens(rollout.command("rollback", 2)))
+    assert "leave the version out" in alert["summary"]
 
 
 def test_while_frozen_it_stays_where_it_is_and_waits_at_its_end() -> None:
-    found = begun()
-    found.happens(found.command("freeze"))
-    found.reports(own(4))
-    found.reports(report(day=4, gains=WORSE))
-    found.alert(2, 5)
-    assert found.names()[4:] == ["freeze"]
+    rollout = begun()
+    rollout.happens(rollout.command("freeze"))
+    rollout.reports(own(4))
+    rollout.reports(report(day=4, gains=WORSE))
+    rollout.alert(2, 5)
+    assert rollout.names()[4:] == ["freeze"]
     last = begun(CANARY.replace("5%, ", ""))
     last.happens(last.command("freeze"))
     last.reports(own(4))
@@ -175,53 +177,53 @@ def test_while_frozen_it_stays_where_it_is_and_waits_at_its_end() -> None:
     assert last.names()[4:] == ["freeze", "wait"]
     output = last.happens(last.command("unfreeze"))
     assert last.names()[6:] == ["unfreeze", "promote"]
-    assert [told["state"] for told in last.alerts(output)] == ["resolved"]
+    assert [alert["state"] for alert in last.alerts(output)] == ["resolved"]
 
 
 def test_one_that_passed_while_frozen_begins_when_it_is_not() -> None:
-    found = desk(2, CANARY)
-    found.happens(found.command("freeze"))
-    found.reports(report(day=0), report(day=1, gains=BETTER))
-    assert found.names()[3:] == ["freeze", "wait"]
-    output = found.happens(found.command("unfreeze"))
-    assert found.names()[5:] == ["unfreeze", "canary"]
-    assert [told["state"] for told in found.alerts(output)] == ["resolved"]
+    rollout = desk(2, CANARY)
+    rollout.happens(rollout.command("freeze"))
+    rollout.reports(report(day=0), report(day=1, gains=BETTER))
+    assert rollout.names()[3:] == ["freeze", "wait"]
+    output = rollout.happens(rollout.command("unfreeze"))
+    assert rollout.names()[5:] == ["unfreeze", "canary"]
+    assert [alert["state"] for alert in rollout.alerts(output)] == ["resolved"]
 
 
 def test_where_a_person_has_to_agree_it_steps_up_by_itself_and_waits_at_its_end() -> None:
-    found = begun(CANARY + "approvals: {promote: {role: risk-officer}}\n")
-    found.reports(own(3))
-    found.reports(own(6))
-    assert found.names()[3:] == ["canary", "canary", "wait"]
-    assert found.steps[-1]["canary"]["version"] == 2
+    rollout = begun(CANARY + "approvals: {promote: {role: risk-officer}}\n")
+    rollout.reports(own(3))
+    rollout.reports(own(6))
+    assert rollout.names()[3:] == ["canary", "canary", "wait"]
+    assert rollout.steps[-1]["canary"]["version"] == 2
     # It still goes when it turns out worse.
-    found.reports(report(day=7, gains=WORSE))
-    assert now(found)[:3] == ("reject", 1, None)
+    rollout.reports(report(day=7, gains=WORSE))
+    assert now(rollout)[:3] == ("reject", 1, None)
 
 
 def test_without_steps_in_the_contract_a_person_decides() -> None:
-    found = begun()
-    found.bench.control(found.publisher.contract(CONTRACT))
-    found.reports(own(4), own(5), report(day=5, gains=WORSE))
-    assert len(found.steps) == 4
+    rollout = begun()
+    rollout.bench.control(rollout.publisher.contract(CONTRACT))
+    rollout.reports(own(4), own(5), report(day=5, gains=WORSE))
+    assert len(rollout.steps) == 4
 
 
 def test_its_share_never_falls() -> None:
-    found = begun(CANARY.replace("[5%, 50%]", "[40%, 50%]"))
-    found.bench.control(found.publisher.contract(CANARY.replace("[5%, 50%]", "[5%, 10%]")))
-    found.reports(own(4))
-    assert now(found) == ("canary", 1, 2, 0.4, 2)
+    rollout = begun(CANARY.replace("[5%, 50%]", "[40%, 50%]"))
+    rollout.bench.control(rollout.publisher.contract(CANARY.replace("[5%, 50%]", "[5%, 10%]")))
+    rollout.reports(own(4))
+    assert now(rollout) == ("canary", 1, 2, 0.4, 2)
 
 
 def test_a_champion_that_is_taken_back_leaves_it_as_it_is() -> None:
-    found = desk(2, CANARY)
-    found.happens(found.command("promote", 2), found.publisher.manifest(3))
-    found.reports(report(3, 2, day=0), report(3, 2, day=1, gains=BETTER))
-    assert now(found)[:3] == ("canary", 2, 3)
-    found.alert(2, 3)
-    assert now(found)[:3] == ("rollback", 1, 3)
-    assert 3 in found.steps[-1]["shadow"]
-    assert found.reports(own(4, version=3)).records != [], "it steps up beside the version that answers now"
+    rollout = desk(2, CANARY)
+    rollout.happens(rollout.command("promote", 2), rollout.publisher.manifest(3))
+    rollout.reports(report(3, 2, day=0), report(3, 2, day=1, gains=BETTER))
+    assert now(rollout)[:3] == ("canary", 2, 3)
+    rollout.alert(2, 3)
+    assert now(rollout)[:3] == ("rollback", 1, 3)
+    assert 3 in rollout.steps[-1]["shadow"]
+    assert rollout.reports(own(4, version=3)).records != [], "it steps up beside the version that answers now"
 
 
 def test_the_fold_of_what_is_needed_is_that_of_the_whole() -> None:
@@ -244,14 +246,14 @@ def test_the_fold_of_what_is_needed_is_that_of_the_whole() -> None:
     copied = whole.copy()
     copied.forget([2])
     assert (copied.answered, copied.windows) == ({}, {})
-    assert [found.labelled for found in whole.of_step(2, None)] == [70, 100]
+    assert [rollout.labelled for rollout in whole.of_step(2, None)] == [70, 100]
 
 
 def test_the_fold_remembers_since_when() -> None:
-    found = begun()
-    found.reports(own(3), own(4))
+    rollout = begun()
+    rollout.reports(own(3), own(4))
     fold = Rollouts()
-    for offset, step in enumerate(found.steps):
+    for offset, step in enumerate(rollout.steps):
         assert fold.apply(step, offset)
     state = fold.state("credit")
     assert (state.canary_began, state.canary_since) == (2 * DAY, 4 * DAY)
@@ -262,30 +264,30 @@ RELIES = CANARY.replace("outcomes: 100}}", "outcomes: 100}, back_if: {fallback_s
 
 
 def test_a_canary_that_leaves_too_much_to_the_fallback_goes() -> None:
-    found = begun(RELIES)
+    rollout = begun(RELIES)
     # One of three, or a few more than 1 % of many, may be chance.
-    found.reports(own(3, 0, predictions=3, fallbacks=1), own(4, 0, predictions=1000, fallbacks=15))
-    found.reports(own(4, 0, predictions=1000, fallbacks=500, segment="region=north"))
-    assert len(found.steps) == 4
-    output = found.reports(own(5, 0, predictions=1000, fallbacks=20))
-    assert now(found) == ("reject", 1, None, None, None)
-    assert found.steps[-1]["evidence"]["fallbacks"] == "20"
-    assert [told["kind"] for told in found.alerts(output)] == ["rolled-back"]
+    rollout.reports(own(3, 0, predictions=3, fallbacks=1), own(4, 0, predictions=1000, fallbacks=15))
+    rollout.reports(own(4, 0, predictions=1000, fallbacks=500, segment="region=north"))
+    assert len(rollout.steps) == 4
+    output = rollout.reports(own(5, 0, predictions=1000, fallbacks=20))
+    assert now(rollout) == ("reject", 1, None, None, None)
+    assert rollout.steps[-1]["evidence"]["fallbacks"] == "20"
+    assert [alert["kind"] for alert in rollout.alerts(output)] == ["rolled-back"]
     other = begun()
     other.reports(own(5, 0, predictions=1000, fallbacks=900))
     assert len(other.steps) == 4
 
 
 def test_a_champion_that_does_so_is_taken_back_once_and_not_for_what_was_before() -> None:
-    found = begun(RELIES)
-    found.happens(found.command("promote", 2))
+    rollout = begun(RELIES)
+    rollout.happens(rollout.command("promote", 2))
     bad: dict[str, Any] = {"predictions": 1000, "fallbacks": 100}
-    found.reports(report(2, None, day=1, **bad), report(1, None, day=4, **bad), own(4, 0, **bad))
-    assert found.names()[4:] == ["promote"]
-    found.reports(report(2, None, day=4, **bad))
-    assert now(found)[:3] == ("rollback", 1, None)
-    found.reports(report(2, None, day=5, **bad), report(1, None, day=5, **bad))
-    assert found.names()[4:] == ["promote", "rollback"]
+    rollout.reports(report(2, None, day=1, **bad), report(1, None, day=4, **bad), own(4, 0, **bad))
+    assert rollout.names()[4:] == ["promote"]
+    rollout.reports(report(2, None, day=4, **bad))
+    assert now(rollout)[:3] == ("rollback", 1, None)
+    rollout.reports(report(2, None, day=5, **bad), report(1, None, day=5, **bad))
+    assert rollout.names()[4:] == ["promote", "rollback"]
 
 
 def test_the_window_that_begins_with_a_promotion_counts_and_the_one_before_it_does_not() -> None:
@@ -299,7 +301,7 @@ def test_the_window_that_begins_with_a_promotion_counts_and_the_one_before_it_do
 
 
 def test_frozen_it_is_borne() -> None:
-    found = begun(RELIES)
-    found.happens(found.command("freeze"))
-    found.reports(own(5, 0, predictions=1000, fallbacks=900))
-    assert found.names()[4:] == ["freeze"]
+    rollout = begun(RELIES)
+    rollout.happens(rollout.command("freeze"))
+    rollout.reports(own(5, 0, predictions=1000, fallbacks=900))
+    assert rollout.names()[4:] == ["freeze"]

@@ -15,7 +15,7 @@ from tests.support.scoring import CONTRACT
 from tailrace.contracts.language.load import load_contract
 from tailrace.models.rollout_state.fold import Rollouts, RolloutState, state_after
 from tailrace.rollout import decide
-from tailrace.rollout.decide import CommandRefused, RolloutStep, refuse, register
+from tailrace.rollout.decide import CommandRefused, RolloutStep, register, reject
 
 DERIVED = (
     *("known", "served", "kept", "waiting", "pruned", "promoted_at", "canary_began", "canary_since"),
@@ -37,19 +37,19 @@ def folded(before: RolloutState, step: RolloutStep, by: str | None = None, **evi
     for name in ("canary", "experiment"):
         now = getattr(step.state, name)
         facts[name] = None if now is None else asdict(now)
-    found = state_after(
+    state = state_after(
         before, facts | {"step": step.name, "version": step.version, "command_id": by, "evidence": evidence}
     )
-    assert found.revision == before.revision + 1
+    assert state.revision == before.revision + 1
     # The step knows all but what follows from the history of steps.
     assert (
         replace(
             step.state,
-            **{name: getattr(found, name) for name in DERIVED},
+            **{name: getattr(state, name) for name in DERIVED},
         )
-        == found
+        == state
     )
-    return found
+    return state
 
 
 def admitted(state: RolloutState, *versions: int) -> RolloutState:
@@ -91,7 +91,7 @@ def test_the_first_version_answers_and_later_ones_wait() -> None:
 
 
 def test_after_a_bad_first_version_the_next_good_one_is_the_first_champion() -> None:
-    bad = refuse(EMPTY, 1, "unsigned")
+    bad = reject(EMPTY, 1, "unsigned")
     assert (bad.name, bad.state.champion, bad.state.rejected) == ("reject", None, (1,))
     assert register(bad.state, 2).state.champion == 2
 
@@ -257,7 +257,7 @@ def test_an_experiment_needs_a_contract_that_has_one() -> None:
         (TWO, command("experiment", arms=[1]), "is the champion"),
         (TWO, command("experiment", arms=[7]), "no version 7"),
         (REJECTED, command("experiment", arms=[2]), "rejected"),
-        (folded(EMPTY, refuse(EMPTY, 1, "bad")), command("experiment", arms=[1]), "no version answers"),
+        (folded(EMPTY, reject(EMPTY, 1, "bad")), command("experiment", arms=[1]), "no version answers"),
         (folded(TWO, decide.canary(TWO, 2, 0.1, "")), command("experiment", arms=[2]), "as canary"),
     ],
 )
@@ -290,7 +290,7 @@ def test_a_version_is_in_one_place_and_revisions_count(happened: list[Any]) -> N
         if isinstance(what, int):
             if abs(what) in state.known:
                 continue
-            state = folded(state, register(state, what) if what > 0 else refuse(state, -what, "bad"))
+            state = folded(state, register(state, what) if what > 0 else reject(state, -what, "bad"))
         else:
             try:
                 state = folded(state, apply_command(state, what), "c")

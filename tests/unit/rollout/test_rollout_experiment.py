@@ -21,32 +21,32 @@ HALF, FULL = [1.0, 0.0] * 100, [1.0, 1.0, 1.0, 0.0] * 50
 
 
 def plan(assign: str, **more: Any) -> str:
-    said = ", ".join(
+    settings = ", ".join(
         f"{name}: {value}" for name, value in {"assign": assign, "outcomes": 300, **more}.items()
     )
-    return CONTRACT + VALUE + f"experiment: {{{said}}}\n"
+    return CONTRACT + VALUE + f"experiment: {{{settings}}}\n"
 
 
 def begun(assign: str = "thompson", versions: int = 3, arms: tuple[int, ...] = (2, 3), **more: Any) -> Desk:
     """Begun when day 1 had been judged."""
-    found = desk(versions, plan(assign, **more))
-    found.reports(report(1, None, 1))
-    found.happens(found.command("experiment", arms=[*arms]))
-    assert found.names()[-1] == "experiment"
-    return found
+    rollout = desk(versions, plan(assign, **more))
+    rollout.reports(report(1, None, 1))
+    rollout.happens(rollout.command("experiment", arms=[*arms]))
+    assert rollout.names()[-1] == "experiment"
+    return rollout
 
 
 def window(day: int, *rewards: list[float], **changes: Any) -> list[dict[str, Any]]:
-    return [earned(version, day, some, **changes) for version, some in enumerate(rewards, 1)]
+    return [earned(version, day, reward, **changes) for version, reward in enumerate(rewards, 1)]
 
 
-def shares(found: Desk) -> list[float]:
-    return [arm["probability"] for arm in found.steps[-1]["experiment"]["arms"]]
+def shares(rollout: Desk) -> list[float]:
+    return [arm["probability"] for arm in rollout.steps[-1]["experiment"]["arms"]]
 
 
 def test_it_begins_in_equal_shares_and_ends_when_a_person_says_so() -> None:
-    found = begun("fixed", share="20%")
-    step = found.steps[-1]
+    rollout = begun("fixed", share="20%")
+    step = rollout.steps[-1]
     now = step["experiment"]
     assert (now["assign"], now["share"], len(now["salt"])) == ("fixed", 0.2, 16)
     assert [(arm["arm"], arm["version"], arm["mean"]) for arm in now["arms"]] == [
@@ -56,24 +56,24 @@ def test_it_begins_in_equal_shares_and_ends_when_a_person_says_so() -> None:
     ]
     assert (step["by"], step["version"], step["champion"], step["shadow"]) == ("ada", None, 1, [])
     # Fixed shares stay whatever is earned.
-    found.reports(*window(3, HALF, FULL, HALF), *window(4, HALF, FULL, HALF))
-    assert found.names()[-1] == "experiment"
-    found.happens(found.command("end-experiment"))
-    last = found.steps[-1]
+    rollout.reports(*window(3, HALF, FULL, HALF), *window(4, HALF, FULL, HALF))
+    assert rollout.names()[-1] == "experiment"
+    rollout.happens(rollout.command("end-experiment"))
+    last = rollout.steps[-1]
     assert (last["step"], last["experiment"], last["retired"]) == ("end-experiment", None, [2, 3])
 
 
 def test_thompson_shares_follow_from_closed_windows_once_all_arms_have_enough() -> None:
-    found = begun(epsilon="10%")
-    salt = found.steps[-1]["experiment"]["salt"]
+    rollout = begun(epsilon="10%")
+    salt = rollout.steps[-1]["experiment"]["salt"]
     # Of before it began, and of the window that began with it.
-    found.reports(*window(1, HALF, FULL, HALF), *window(2, HALF, FULL, HALF))
-    found.reports(*window(3, HALF, FULL, HALF))
-    assert found.names()[-1] == "experiment", "200 outcomes of each are too few"
-    found.reports(*window(4, HALF, FULL, HALF)[:2])
-    assert found.names()[-1] == "experiment", "an arm's report is missing"
-    found.reports(*window(4, HALF, FULL, HALF)[2:])
-    step = found.steps[-1]
+    rollout.reports(*window(1, HALF, FULL, HALF), *window(2, HALF, FULL, HALF))
+    rollout.reports(*window(3, HALF, FULL, HALF))
+    assert rollout.names()[-1] == "experiment", "200 outcomes of each are too few"
+    rollout.reports(*window(4, HALF, FULL, HALF)[:2])
+    assert rollout.names()[-1] == "experiment", "an arm's report is missing"
+    rollout.reports(*window(4, HALF, FULL, HALF)[2:])
+    step = rollout.steps[-1]
     assert (step["step"], step["by"], step["experiment"]["salt"]) == ("arms", "rollout", salt)
     a, b, c = step["experiment"]["arms"]
     assert (a["mean"], b["mean"], c["mean"]) == (0.5, 0.75, 0.5)
@@ -83,65 +83,65 @@ def test_thompson_shares_follow_from_closed_windows_once_all_arms_have_enough() 
     assert b["best"] == pytest.approx(1 - 2 * (1 - apart), abs=1e-3)
     for arm in (a, b, c):
         assert arm["probability"] == pytest.approx(0.1 / 3 + 0.9 * arm["best"], abs=3e-6)
-    assert sum(shares(found)) == 1.0
+    assert sum(shares(rollout)) == 1.0
     # The same window at a later age counts once, with what is known then.
-    found.reports(*window(4, HALF, HALF, HALF, age=DAY))
-    assert found.steps[-1]["experiment"]["arms"][1]["mean"] == pytest.approx(0.625)
-    assert found.steps[-1]["experiment"]["arms"][1]["requests"] == 400
-    assert found.names()[-2:] == ["arms", "arms"]
+    rollout.reports(*window(4, HALF, HALF, HALF, age=DAY))
+    assert rollout.steps[-1]["experiment"]["arms"][1]["mean"] == pytest.approx(0.625)
+    assert rollout.steps[-1]["experiment"]["arms"][1]["requests"] == 400
+    assert rollout.names()[-2:] == ["arms", "arms"]
 
 
 def test_epsilon_greedy_gives_the_rest_to_the_one_that_earned_most() -> None:
-    found = begun("epsilon-greedy", epsilon="30%", outcomes=100)
-    found.reports(*window(3, HALF, HALF, FULL))
-    assert shares(found) == pytest.approx([0.1, 0.1, 0.8], abs=2e-6)
-    found.reports(*window(4, HALF, [1.0] * 200, [0.0] * 200))
-    assert shares(found) == pytest.approx([0.1, 0.8, 0.1], abs=2e-6)
+    rollout = begun("epsilon-greedy", epsilon="30%", outcomes=100)
+    rollout.reports(*window(3, HALF, HALF, FULL))
+    assert shares(rollout) == pytest.approx([0.1, 0.1, 0.8], abs=2e-6)
+    rollout.reports(*window(4, HALF, [1.0] * 200, [0.0] * 200))
+    assert shares(rollout) == pytest.approx([0.1, 0.8, 0.1], abs=2e-6)
 
 
 def test_frozen_or_without_its_section_shares_stay_and_what_was_missed_counts_afterwards() -> None:
-    found = begun(outcomes=100)
-    found.happens(found.command("freeze"))
-    found.reports(*window(3, HALF, FULL, HALF))
-    assert found.names()[-1] == "freeze"
-    found.happens(found.command("unfreeze"))
-    assert found.names()[-2:] == ["unfreeze", "arms"]
-    found.bench.control(found.publisher.contract(CONTRACT + VALUE))
-    found.reports(*window(4, HALF, HALF, HALF))
-    assert found.names()[-1] == "arms"
-    assert found.steps[-1]["experiment"]["arms"][0]["requests"] == 200
+    rollout = begun(outcomes=100)
+    rollout.happens(rollout.command("freeze"))
+    rollout.reports(*window(3, HALF, FULL, HALF))
+    assert rollout.names()[-1] == "freeze"
+    rollout.happens(rollout.command("unfreeze"))
+    assert rollout.names()[-2:] == ["unfreeze", "arms"]
+    rollout.bench.control(rollout.publisher.contract(CONTRACT + VALUE))
+    rollout.reports(*window(4, HALF, HALF, HALF))
+    assert rollout.names()[-1] == "arms"
+    assert rollout.steps[-1]["experiment"]["arms"][0]["requests"] == 200
 
 
 def test_others_on_trial_wait_until_it_is_over() -> None:
-    found = begun(versions=4)
-    found.reports(report(4, 1, 0), report(4, 1, 1, gains=BETTER))
-    assert found.names()[-1] == "experiment"
-    found.happens(found.command("end-experiment"))
-    assert found.names()[-2:] == ["end-experiment", "promote"]
+    rollout = begun(versions=4)
+    rollout.reports(report(4, 1, 0), report(4, 1, 1, gains=BETTER))
+    assert rollout.names()[-1] == "experiment"
+    rollout.happens(rollout.command("end-experiment"))
+    assert rollout.names()[-2:] == ["end-experiment", "promote"]
 
 
 def test_a_severe_alert_about_an_arm_takes_it_out_and_ends_the_experiment() -> None:
-    found = begun()
-    found.alert(2, 1)
-    assert found.names()[-1] == "experiment", "about a window of before"
-    output = found.alert(2, 3)
-    step = found.steps[-1]
+    rollout = begun()
+    rollout.alert(2, 1)
+    assert rollout.names()[-1] == "experiment", "about a window of before"
+    output = rollout.alert(2, 3)
+    step = rollout.steps[-1]
     assert (step["step"], step["version"], step["champion"], step["experiment"]) == ("reject", 2, 1, None)
     assert (step["rejected"], step["retired"]) == ([2], [3])
-    assert [told["kind"] for told in found.alerts(output)] == ["rolled-back"]
+    assert [alert["kind"] for alert in rollout.alerts(output)] == ["rolled-back"]
     other = begun()
     other.alert(3, None, kind="version-quarantined")
     assert (other.names()[-1], other.steps[-1]["rejected"]) == ("reject", [3])
 
 
 def test_one_about_the_champion_brings_the_version_before_it_back() -> None:
-    found = desk(3, plan("thompson"))
-    found.happens(found.command("promote", 2))
-    found.reports(report(2, None, 1))
-    found.happens(found.command("experiment", arms=[3, 1]))
-    assert found.steps[-1]["shadow"] == [1]
-    found.alert(2, 3)
-    step = found.steps[-1]
+    rollout = desk(3, plan("thompson"))
+    rollout.happens(rollout.command("promote", 2))
+    rollout.reports(report(2, None, 1))
+    rollout.happens(rollout.command("experiment", arms=[3, 1]))
+    assert rollout.steps[-1]["shadow"] == [1]
+    rollout.alert(2, 3)
+    step = rollout.steps[-1]
     assert (step["step"], step["champion"], step["experiment"]) == ("rollback", 1, None)
     assert (step["retired"], step["rolled_back"], step["shadow"]) == ([3], [2], [])
 
@@ -149,10 +149,10 @@ def test_one_about_the_champion_brings_the_version_before_it_back() -> None:
 def test_what_an_arm_leaves_to_the_fallback_counts() -> None:
     back = plan("fixed") + "rollout: {back_if: {fallback_share: 1%}}\n"
     bad: dict[str, Any] = {"predictions": 1000, "fallbacks": 100, "role": "arm"}
-    found = desk(3, back)
-    found.happens(found.command("promote", 2), found.command("experiment", arms=[3]))
-    found.reports(report(3, None, 4, **bad))
-    assert (found.steps[-1]["step"], found.steps[-1]["rejected"]) == ("reject", [3])
+    rollout = desk(3, back)
+    rollout.happens(rollout.command("promote", 2), rollout.command("experiment", arms=[3]))
+    rollout.reports(report(3, None, 4, **bad))
+    assert (rollout.steps[-1]["step"], rollout.steps[-1]["rejected"]) == ("reject", [3])
     other = desk(3, back)
     other.happens(other.command("promote", 2), other.command("experiment", arms=[3]))
     other.reports(report(2, None, 4, **bad))
@@ -160,13 +160,13 @@ def test_what_an_arm_leaves_to_the_fallback_counts() -> None:
 
 
 def test_no_canary_beside_it() -> None:
-    found = desk(3, CANARY + VALUE + "experiment: {}\n")
-    found.reports(report(day=0), report(day=1, gains=BETTER))
-    (told,) = found.alerts(found.happens(found.command("experiment", arms=[3])))
-    assert "as canary" in told["summary"]
-    asked_again = found.command("experiment", arms=[3], command_id="again")
-    found.happens(found.command("rollback"), asked_again)
-    assert found.names()[-2:] == ["reject", "experiment"]
+    rollout = desk(3, CANARY + VALUE + "experiment: {}\n")
+    rollout.reports(report(day=0), report(day=1, gains=BETTER))
+    (alert,) = rollout.alerts(rollout.happens(rollout.command("experiment", arms=[3])))
+    assert "as canary" in alert["summary"]
+    asked_again = rollout.command("experiment", arms=[3], command_id="again")
+    rollout.happens(rollout.command("rollback"), asked_again)
+    assert rollout.names()[-2:] == ["reject", "experiment"]
 
 
 def test_a_new_owner_comes_to_the_same_shares() -> None:

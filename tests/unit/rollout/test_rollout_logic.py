@@ -99,16 +99,16 @@ class Desk:
 
 
 def desk(versions: int = 1, contract: str = CONTRACT, **options: Any) -> Desk:
-    found = Desk(**options)
-    found.bench.control(found.publisher.contract(contract))
+    rollout = Desk(**options)
+    rollout.bench.control(rollout.publisher.contract(contract))
     for version in range(1, versions + 1):
-        found.happens(found.publisher.manifest(version))
-    return found
+        rollout.happens(rollout.publisher.manifest(version))
+    return rollout
 
 
 def test_the_first_version_becomes_champion_once_its_checks_pass() -> None:
-    found = desk()
-    (step,) = found.steps
+    rollout = desk()
+    (step,) = rollout.steps
     expected = {
         "model": "credit",
         "revision": 1,
@@ -120,27 +120,27 @@ def test_the_first_version_becomes_champion_once_its_checks_pass() -> None:
         "by": "rollout",
         "command_id": None,
         "source": {"topic": lanes.MANIFESTS, "partition": 0, "offset": 0},
-        "contract_digest": found.publisher.contracts["credit"][0].digest,
+        "contract_digest": rollout.publisher.contracts["credit"][0].digest,
     }
     assert {name: step[name] for name in expected} == expected
-    digest = found.publisher.models["credit", 1].digest  # type: ignore[union-attr]
+    digest = rollout.publisher.models["credit", 1].digest  # type: ignore[union-attr]
     assert step["evidence"]["artifact_digest"] == digest
     assert step["evidence"]["sequence"] == "1"
-    assert found.opened == [(1, 0)]
+    assert rollout.opened == [(1, 0)]
 
 
 def test_later_versions_go_into_shadow_by_themselves_and_must_be_newer() -> None:
-    found = desk(3)
-    assert found.names() == ["first-champion", "candidate", "shadow", "candidate", "shadow"]
-    assert (found.steps[-1]["candidates"], found.steps[-1]["shadow"]) == ([], [2, 3])
-    assert {(step["by"], step["command_id"]) for step in found.steps} == {("rollout", None)}
-    assert found.opened == [(1, 0), (2, 1), (3, 2)]
+    rollout = desk(3)
+    assert rollout.names() == ["first-champion", "candidate", "shadow", "candidate", "shadow"]
+    assert (rollout.steps[-1]["candidates"], rollout.steps[-1]["shadow"]) == ([], [2, 3])
+    assert {(step["by"], step["command_id"]) for step in rollout.steps} == {("rollout", None)}
+    assert rollout.opened == [(1, 0), (2, 1), (3, 2)]
 
 
 def test_a_promotion_names_who_asked_and_why() -> None:
-    found = desk(2)
-    found.happens(found.command("promote", 2, follows=3, command_id="c1"))
-    step = found.steps[-1]
+    rollout = desk(2)
+    rollout.happens(rollout.command("promote", 2, follows=3, command_id="c1"))
+    step = rollout.steps[-1]
     expected = {
         "step": "promote",
         "champion": 2,
@@ -157,48 +157,48 @@ def test_a_promotion_names_who_asked_and_why() -> None:
 
 
 def test_a_batch_of_several_is_decided_one_on_top_of_the_other() -> None:
-    found = desk()
-    publisher = found.publisher
-    found.happens(
+    rollout = desk()
+    publisher = rollout.publisher
+    rollout.happens(
         publisher.manifest(2),
-        found.command("promote", 2, command_id="a"),
-        found.command("rollback", command_id="b"),
-        found.command("promote", 2, command_id="c"),
+        rollout.command("promote", 2, command_id="a"),
+        rollout.command("rollback", command_id="b"),
+        rollout.command("promote", 2, command_id="c"),
     )
-    assert [s["revision"] for s in found.steps] == [1, 2, 3, 4, 5, 6]
-    assert [s["champion"] for s in found.steps] == [1, 1, 1, 2, 1, 2]
-    assert found.opened[-1] == (2, 1)
+    assert [s["revision"] for s in rollout.steps] == [1, 2, 3, 4, 5, 6]
+    assert [s["champion"] for s in rollout.steps] == [1, 1, 1, 2, 1, 2]
+    assert rollout.opened[-1] == (2, 1)
 
 
 def test_a_repeated_command_is_carried_out_once() -> None:
-    found = desk(2)
-    again = found.command("promote", 2, command_id="c1")
-    assert len(found.happens(again, again).records) == 1
-    assert found.happens(again).records == []
-    assert found.steps[-1]["revision"] == 4
+    rollout = desk(2)
+    again = rollout.command("promote", 2, command_id="c1")
+    assert len(rollout.happens(again, again).records) == 1
+    assert rollout.happens(again).records == []
+    assert rollout.steps[-1]["revision"] == 4
 
 
 def test_a_stale_command_is_refused_with_the_reason() -> None:
-    found = desk(2)
-    output = found.happens(found.command("promote", 2, follows=1, command_id="late"))
-    assert len(found.steps) == 3
-    (told,) = found.alerts(output)
-    assert (told["kind"], told["model"], told["version"]) == ("command-refused", "credit", 2)
-    assert "revision 3 is in force" in told["summary"]
-    assert told["detail"]["command_id"] == "late"
-    assert told["source"] == {"topic": lanes.COMMANDS, "partition": 0, "offset": 0}
+    rollout = desk(2)
+    output = rollout.happens(rollout.command("promote", 2, follows=1, command_id="late"))
+    assert len(rollout.steps) == 3
+    (alert,) = rollout.alerts(output)
+    assert (alert["kind"], alert["model"], alert["version"]) == ("command-refused", "credit", 2)
+    assert "revision 3 is in force" in alert["summary"]
+    assert alert["detail"]["command_id"] == "late"
+    assert alert["source"] == {"topic": lanes.COMMANDS, "partition": 0, "offset": 0}
 
 
 def test_commands_need_a_trusted_signature(tmp_path: Any) -> None:
     home, stranger = SigningKey.generate(), SigningKey.generate()
     trust = TrustStore(tmp_path / "keys")
     trust.trust(home.public)
-    found = desk(2, refuse_command=trust.command_refusal)
-    plain = found.publisher.control.decode("Command", found.command("promote", 2).value)
+    rollout = desk(2, refuse_command=trust.command_refusal)
+    plain = rollout.publisher.control.decode("Command", rollout.command("promote", 2).value)
     unsigned = {k: v for k, v in plain.items() if k not in ("signature", "key_id")}
 
     def sent(command: dict[str, Any]) -> Output:
-        return found.happens(found.publisher.control.record("Command", command))
+        return rollout.happens(rollout.publisher.control.record("Command", command))
 
     for bad in (
         unsigned,
@@ -206,68 +206,68 @@ def test_commands_need_a_trusted_signature(tmp_path: Any) -> None:
         sign_command(trust.home, unsigned, home) | {"version": 1},
         sign_command(trust.home, unsigned, home) | {"signature": b"x" * 64},
     ):
-        (told,) = found.alerts(sent(bad))
-        assert told["kind"] == "command-refused"
-    assert len(found.steps) == 3
-    assert found.alerts(sent(sign_command(trust.home, unsigned, home))) == []
-    assert found.steps[-1]["champion"] == 2
+        (alert,) = rollout.alerts(sent(bad))
+        assert alert["kind"] == "command-refused"
+    assert len(rollout.steps) == 3
+    assert rollout.alerts(sent(sign_command(trust.home, unsigned, home))) == []
+    assert rollout.steps[-1]["champion"] == 2
 
 
 @pytest.mark.parametrize("error", [PackageRefused("signature", "by nobody"), REFUSED, RuntimeError("bang")])
 def test_a_refused_package_is_rejected_with_an_alert_that_names_the_check(error: Exception) -> None:
-    found = desk()
-    output = found.happens(found.publisher.manifest(2, error))
-    step = found.steps[-1]
+    rollout = desk()
+    output = rollout.happens(rollout.publisher.manifest(2, error))
+    step = rollout.steps[-1]
     check = getattr(error, "check", "open")
     assert (step["step"], step["champion"], step["rejected"]) == ("reject", 1, [2])
     assert step["evidence"]["check"] == check
-    (told,) = found.alerts(output)
-    assert (told["kind"], told["version"]) == ("package-refused", 2)
-    assert told["detail"]["check"] == check
-    found.happens(found.command("promote", 2))
-    assert found.steps[-1]["champion"] == 1
+    (alert,) = rollout.alerts(output)
+    assert (alert["kind"], alert["version"]) == ("package-refused", 2)
+    assert alert["detail"]["check"] == check
+    rollout.happens(rollout.command("promote", 2))
+    assert rollout.steps[-1]["champion"] == 1
 
 
 def test_a_package_that_cannot_be_read_for_the_moment_is_waited_for() -> None:
-    found = desk()
-    manifest = found.publisher.manifest(2, Unavailable("chunks away"))
+    rollout = desk()
+    manifest = rollout.publisher.manifest(2, Unavailable("chunks away"))
     with pytest.raises(Unavailable):
-        found.happens(manifest)
-    assert len(found.steps) == 1
+        rollout.happens(manifest)
+    assert len(rollout.steps) == 1
 
 
 def test_a_version_of_an_unknown_model_waits_for_its_contract() -> None:
-    found = Desk()
-    found.publisher.contract()
-    output = found.happens(found.publisher.manifest(1), found.command("promote", 1))
+    rollout = Desk()
+    rollout.publisher.contract()
+    output = rollout.happens(rollout.publisher.manifest(1), rollout.command("promote", 1))
     assert output.paused.keys() == {MANIFESTS}
-    assert "contract" in (found.logic.waiting() or "")
-    assert [a["kind"] for a in found.alerts(output)] == ["command-refused"]
+    assert "contract" in (rollout.logic.waiting() or "")
+    assert [a["kind"] for a in rollout.alerts(output)] == ["command-refused"]
 
 
 def test_a_version_of_an_unknown_model_that_nobody_trusted_signed_waits_for_nothing() -> None:
     def distrust(record: Mapping[str, Any]) -> None:
         raise PackageRefused("signature", "by nobody")
 
-    found = Desk(verify=distrust)
-    found.publisher.contract()
-    output = found.happens(found.publisher.manifest(1))
+    rollout = Desk(verify=distrust)
+    rollout.publisher.contract()
+    output = rollout.happens(rollout.publisher.manifest(1))
     assert output.paused == {}
-    assert found.steps == []
-    assert [a["kind"] for a in found.alerts(output)] == ["package-refused"]
+    assert rollout.steps == []
+    assert [a["kind"] for a in rollout.alerts(output)] == ["package-refused"]
 
 
 def test_nothing_is_decided_before_the_steps_of_before_are_read_back() -> None:
-    found = desk(2)
-    output = found.happens(found.command("promote", 2), read_back=False)
-    later = found.command("rollback")
-    held = found.happens(later)
+    rollout = desk(2)
+    output = rollout.happens(rollout.command("promote", 2), read_back=False)
+    later = rollout.command("rollback")
+    held = rollout.happens(later)
     assert held.paused.keys() == {COMMANDS}
     assert held.records == []
-    found.read_back(output)
-    found.happens(later)
-    assert [s["step"] for s in found.steps[-2:]] == ["promote", "rollback"]
-    assert found.logic.waiting() is None
+    rollout.read_back(output)
+    rollout.happens(later)
+    assert [s["step"] for s in rollout.steps[-2:]] == ["promote", "rollback"]
+    assert rollout.logic.waiting() is None
 
 
 def test_a_new_instance_waits_for_the_steps_of_the_last_one() -> None:
@@ -279,28 +279,28 @@ def test_a_new_instance_waits_for_the_steps_of_the_last_one() -> None:
 
 
 def test_a_step_by_somebody_else_that_lost_changes_nothing() -> None:
-    found = desk()
-    found.bench.control(found.publisher.rollout(champion=9, follows=0))
-    found.happens(found.publisher.manifest(2))
-    assert found.steps[-1]["champion"] == 1
-    assert found.steps[1]["revision"] == 2
+    rollout = desk()
+    rollout.bench.control(rollout.publisher.rollout(champion=9, follows=0))
+    rollout.happens(rollout.publisher.manifest(2))
+    assert rollout.steps[-1]["champion"] == 1
+    assert rollout.steps[1]["revision"] == 2
 
 
 def test_what_cannot_be_read_is_skipped() -> None:
-    found = desk()
-    output = found.happens(Record(lanes.COMMANDS, b"rubbish"), Record(lanes.MANIFESTS, None))
-    (told,) = found.alerts(output)
-    assert (told["kind"], told["severity"]) == ("record-refused", "severe")
+    rollout = desk()
+    output = rollout.happens(Record(lanes.COMMANDS, b"rubbish"), Record(lanes.MANIFESTS, None))
+    (alert,) = rollout.alerts(output)
+    assert (alert["kind"], alert["severity"]) == ("record-refused", "severe")
     assert len(output.records) == 1
     assert output.paused == {}
 
 
 def test_models_do_not_mix() -> None:
-    found = desk()
+    rollout = desk()
     text = "{model: other, owner: {team: t}, features: {x: {type: number}}, target: {name: y, type: boolean}}"
-    found.bench.control(found.publisher.contract(text))
-    found.happens(found.publisher.manifest(1, model="other"))
-    assert [(s["model"], s["revision"], s["champion"]) for s in found.steps] == [
+    rollout.bench.control(rollout.publisher.contract(text))
+    rollout.happens(rollout.publisher.manifest(1, model="other"))
+    assert [(s["model"], s["revision"], s["champion"]) for s in rollout.steps] == [
         ("credit", 1, 1),
         ("other", 1, 1),
     ]
@@ -310,11 +310,11 @@ def test_models_do_not_mix() -> None:
 
 
 def test_a_version_that_proves_itself_is_promoted_and_says_on_what() -> None:
-    found = desk(2)
+    rollout = desk(2)
     first, second = report(day=0, gains=BETTER), report(day=1, gains=BETTER)
-    found.reports(first, second)
-    assert found.names()[3:] == ["promote"]
-    step = found.steps[-1]
+    rollout.reports(first, second)
+    assert rollout.names()[3:] == ["promote"]
+    step = rollout.steps[-1]
     assert (step["champion"], step["previous"], step["shadow"], step["by"]) == (2, 1, [1], "rollout")
     assert (step["follows"], step["source"]["offset"]) == (3, 1)
     # The window in which its shadow began does not count.
@@ -339,183 +339,183 @@ def test_a_version_that_proves_itself_is_promoted_and_says_on_what() -> None:
 
 
 def test_a_version_that_does_not_is_rejected() -> None:
-    found = desk(2)
-    found.reports(report(day=0), report(day=1, gains=WORSE))
-    assert found.names()[3:] == ["reject"]
-    assert (found.steps[-1]["rejected"], found.steps[-1]["shadow"]) == ([2], [])
-    assert "interval -0.385 to -0.365" in found.steps[-1]["reason"]
+    rollout = desk(2)
+    rollout.reports(report(day=0), report(day=1, gains=WORSE))
+    assert rollout.names()[3:] == ["reject"]
+    assert (rollout.steps[-1]["rejected"], rollout.steps[-1]["shadow"]) == ([2], [])
+    assert "interval -0.385 to -0.365" in rollout.steps[-1]["reason"]
 
 
 def test_nothing_is_decided_on_too_few_or_immature_or_other_outcomes() -> None:
-    found = desk(2)
-    found.reports(report(day=0, gains=BETTER), report(day=1, gains=BETTER[:499]))
-    found.reports(report(day=2, gains=BETTER, mature=False), report(version=7, day=3, gains=BETTER))
-    found.reports(report(day=3, gains=BETTER, segment="region=north"), report(against=None, gains=BETTER))
-    assert len(found.steps) == 3
-    found.reports(report(day=4, gains=[0.2]))
-    assert found.names()[3:] == ["promote"]
+    rollout = desk(2)
+    rollout.reports(report(day=0, gains=BETTER), report(day=1, gains=BETTER[:499]))
+    rollout.reports(report(day=2, gains=BETTER, mature=False), report(version=7, day=3, gains=BETTER))
+    rollout.reports(report(day=3, gains=BETTER, segment="region=north"), report(against=None, gains=BETTER))
+    assert len(rollout.steps) == 3
+    rollout.reports(report(day=4, gains=[0.2]))
+    assert rollout.names()[3:] == ["promote"]
 
 
 def test_a_window_counts_once_at_its_latest_age() -> None:
-    found = desk(2)
-    found.reports(
+    rollout = desk(2)
+    rollout.reports(
         report(day=0), report(day=1, gains=BETTER[:300]), report(day=1, gains=BETTER[:400], age=DAY)
     )
-    assert len(found.steps) == 3
-    found.reports(report(day=2, gains=BETTER[:100]))
-    assert found.steps[-1]["evidence"]["outcomes"] == "500"
+    assert len(rollout.steps) == 3
+    rollout.reports(report(day=2, gains=BETTER[:100]))
+    assert rollout.steps[-1]["evidence"]["outcomes"] == "500"
 
 
 def test_while_frozen_it_waits_for_a_person_once() -> None:
-    found = desk(2)
-    found.happens(found.command("freeze"))
-    output = found.reports(report(day=0), report(day=1, gains=BETTER))
-    assert (found.steps[-1]["step"], found.steps[-1]["shadow"]) == ("wait", [2])
-    (told,) = found.alerts(output)
-    assert (told["kind"], told["state"]) == ("promotion-waits", "raised")
-    assert "tailrace promote credit 2" in told["summary"]
-    assert found.reports(report(day=2, gains=BETTER)).records == []
-    output = found.happens(found.command("unfreeze"))
-    assert found.names()[-2:] == ["unfreeze", "promote"]
-    (again,) = found.alerts(output)
-    assert (again["state"], again["alert_id"]) == ("resolved", told["alert_id"])
+    rollout = desk(2)
+    rollout.happens(rollout.command("freeze"))
+    output = rollout.reports(report(day=0), report(day=1, gains=BETTER))
+    assert (rollout.steps[-1]["step"], rollout.steps[-1]["shadow"]) == ("wait", [2])
+    (alert,) = rollout.alerts(output)
+    assert (alert["kind"], alert["state"]) == ("promotion-waits", "raised")
+    assert "tailrace promote credit 2" in alert["summary"]
+    assert rollout.reports(report(day=2, gains=BETTER)).records == []
+    output = rollout.happens(rollout.command("unfreeze"))
+    assert rollout.names()[-2:] == ["unfreeze", "promote"]
+    (again,) = rollout.alerts(output)
+    assert (again["state"], again["alert_id"]) == ("resolved", alert["alert_id"])
 
 
 def test_while_frozen_nothing_is_rejected_or_put_into_shadow() -> None:
-    found = desk(2)
-    found.happens(found.command("freeze"))
-    found.happens(found.publisher.manifest(3))
-    found.reports(report(day=0), report(day=1, gains=WORSE))
-    assert found.names()[3:] == ["freeze", "candidate"]
-    found.happens(found.command("unfreeze"))
-    assert found.names()[5:] == ["unfreeze", "shadow", "reject"]
+    rollout = desk(2)
+    rollout.happens(rollout.command("freeze"))
+    rollout.happens(rollout.publisher.manifest(3))
+    rollout.reports(report(day=0), report(day=1, gains=WORSE))
+    assert rollout.names()[3:] == ["freeze", "candidate"]
+    rollout.happens(rollout.command("unfreeze"))
+    assert rollout.names()[5:] == ["unfreeze", "shadow", "reject"]
 
 
 def test_where_the_contract_has_a_person_agree_only_a_person_promotes() -> None:
-    found = desk(2, CONTRACT + "approvals: {promote: {role: risk-officer}}\n")
-    found.reports(report(day=0), report(day=1, gains=BETTER))
-    assert found.names()[3:] == ["wait"]
-    found.happens(found.command("promote", 2))
-    assert found.names()[4:] == ["promote"]
+    rollout = desk(2, CONTRACT + "approvals: {promote: {role: risk-officer}}\n")
+    rollout.reports(report(day=0), report(day=1, gains=BETTER))
+    assert rollout.names()[3:] == ["wait"]
+    rollout.happens(rollout.command("promote", 2))
+    assert rollout.names()[4:] == ["promote"]
 
 
 def test_the_one_before_the_previous_is_retired_unless_it_was_asked_for() -> None:
-    found = desk(4)
+    rollout = desk(4)
     for version in (2, 3):
-        found.happens(found.command("promote", version))
-    assert found.names()[-2:] == ["promote", "retire"]
-    assert (found.steps[-1]["shadow"], found.steps[-1]["retired"]) == ([4, 2], [1])
-    found.happens(found.command("shadow", 2), found.command("promote", 4))
-    assert found.names()[-2:] == ["shadow", "promote"]
-    assert (found.steps[-1]["previous"], found.steps[-1]["shadow"]) == (3, [2, 3])
+        rollout.happens(rollout.command("promote", version))
+    assert rollout.names()[-2:] == ["promote", "retire"]
+    assert (rollout.steps[-1]["shadow"], rollout.steps[-1]["retired"]) == ([4, 2], [1])
+    rollout.happens(rollout.command("shadow", 2), rollout.command("promote", 4))
+    assert rollout.names()[-2:] == ["shadow", "promote"]
+    assert (rollout.steps[-1]["previous"], rollout.steps[-1]["shadow"]) == (3, [2, 3])
     # What answered once is compared, and no more.
-    found.reports(report(version=2, against=4, day=0), report(version=2, against=4, day=1, gains=BETTER))
-    assert found.names()[-1] == "promote"
-    assert found.steps[-1]["champion"] == 4
+    rollout.reports(report(version=2, against=4, day=0), report(version=2, against=4, day=1, gains=BETTER))
+    assert rollout.names()[-1] == "promote"
+    assert rollout.steps[-1]["champion"] == 4
 
 
 def promoted() -> Desk:
-    found = desk(2)
-    found.reports(report(day=0), report(day=1, gains=BETTER))
-    assert found.steps[-1]["champion"] == 2
-    return found
+    rollout = desk(2)
+    rollout.reports(report(day=0), report(day=1, gains=BETTER))
+    assert rollout.steps[-1]["champion"] == 2
+    return rollout
 
 
 def test_a_severe_alert_about_the_champion_takes_it_back() -> None:
-    found = promoted()
-    output = found.alert(2, day=2)
-    step = found.steps[-1]
+    rollout = promoted()
+    output = rollout.alert(2, day=2)
+    step = rollout.steps[-1]
     assert (step["step"], step["version"], step["champion"], step["previous"]) == ("rollback", 1, 1, None)
     assert (step["rolled_back"], step["shadow"], step["by"]) == ([2], [], "rollout")
     assert step["evidence"]["alert"] == "credit-2-2"
     assert step["source"]["topic"] == lanes.ALERTS
-    assert [told["kind"] for told in found.alerts(output)] == ["rolled-back"]
-    found.reports(report(day=3, gains=BETTER), report(day=4, gains=BETTER))
-    assert found.steps[-1] is step
+    assert [alert["kind"] for alert in rollout.alerts(output)] == ["rolled-back"]
+    rollout.reports(report(day=3, gains=BETTER), report(day=4, gains=BETTER))
+    assert rollout.steps[-1] is step
 
 
 def test_no_other_alert_does() -> None:
-    found = promoted()
-    found.alert(2, day=1)  # of a window that had begun before
-    found.alert(1, day=2)
-    found.alert(2, day=2, severity="warning")
-    found.alert(2, day=2, state="resolved")
-    found.alert(2, day=None)
-    assert found.names()[-1] == "promote"
-    found.happens(found.command("freeze"))
-    found.alert(2, day=2)
-    assert found.names()[-1] == "freeze"
+    rollout = promoted()
+    rollout.alert(2, day=1)  # of a window that had begun before
+    rollout.alert(1, day=2)
+    rollout.alert(2, day=2, severity="warning")
+    rollout.alert(2, day=2, state="resolved")
+    rollout.alert(2, day=None)
+    assert rollout.names()[-1] == "promote"
+    rollout.happens(rollout.command("freeze"))
+    rollout.alert(2, day=2)
+    assert rollout.names()[-1] == "freeze"
 
 
 def test_a_contract_may_have_no_way_back_by_itself() -> None:
-    found = desk(2, CONTRACT + "rollout: {back_if: {alert: none}}\n")
-    found.happens(found.command("promote", 2))
-    found.alert(2, day=2)
-    assert found.names()[-1] == "promote"
+    rollout = desk(2, CONTRACT + "rollout: {back_if: {alert: none}}\n")
+    rollout.happens(rollout.command("promote", 2))
+    rollout.alert(2, day=2)
+    assert rollout.names()[-1] == "promote"
 
 
 QUARANTINED = {"kind": "version-quarantined", "service": "scorer"}
 
 
 def test_a_version_that_the_scorer_quarantined_is_taken_back_whatever_the_contract_says_of_alerts() -> None:
-    found = desk(2, CONTRACT + "rollout: {back_if: {alert: none}}\n")
-    found.happens(found.command("promote", 2))
-    found.alert(2, day=None, **QUARANTINED)
-    step = found.steps[-1]
+    rollout = desk(2, CONTRACT + "rollout: {back_if: {alert: none}}\n")
+    rollout.happens(rollout.command("promote", 2))
+    rollout.alert(2, day=None, **QUARANTINED)
+    step = rollout.steps[-1]
     assert (step["step"], step["champion"], step["rolled_back"]) == ("rollback", 1, [2])
     assert step["evidence"]["kind"] == "version-quarantined"
-    found.alert(2, day=None, **QUARANTINED)  # another instance says so too
-    found.alert(1, day=None, **QUARANTINED)  # nothing to go back to
-    assert found.steps[-1] is step
-    found.happens(found.command("promote", 2))
-    assert found.steps[-1]["champion"] == 2
+    rollout.alert(2, day=None, **QUARANTINED)  # another instance says so too
+    rollout.alert(1, day=None, **QUARANTINED)  # nothing to go back to
+    assert rollout.steps[-1] is step
+    rollout.happens(rollout.command("promote", 2))
+    assert rollout.steps[-1]["champion"] == 2
 
 
 def test_a_shadow_that_was_quarantined_is_rejected_but_for_a_frozen_rollout() -> None:
-    found = desk(2)
-    assert found.steps[-1]["shadow"] == [2]
-    found.happens(found.command("freeze"))
-    found.alert(2, day=None, **QUARANTINED)
-    assert found.names()[-1] == "freeze"
-    found.happens(found.command("unfreeze"))
-    found.alert(2, day=None, **QUARANTINED)
-    assert (found.names()[-1], found.steps[-1]["rejected"]) == ("reject", [2])
+    rollout = desk(2)
+    assert rollout.steps[-1]["shadow"] == [2]
+    rollout.happens(rollout.command("freeze"))
+    rollout.alert(2, day=None, **QUARANTINED)
+    assert rollout.names()[-1] == "freeze"
+    rollout.happens(rollout.command("unfreeze"))
+    rollout.alert(2, day=None, **QUARANTINED)
+    assert (rollout.names()[-1], rollout.steps[-1]["rejected"]) == ("reject", [2])
 
 
 def test_the_first_version_has_nothing_to_go_back_to() -> None:
-    found = desk(1)
-    found.alert(1, day=2)
-    assert found.names() == ["first-champion"]
+    rollout = desk(1)
+    rollout.alert(1, day=2)
+    assert rollout.names() == ["first-champion"]
 
 
 def test_retraining_is_for_the_trainer() -> None:
-    found = desk(1)
-    assert found.happens(found.command("retrain")).records == []
+    rollout = desk(1)
+    assert rollout.happens(rollout.command("retrain")).records == []
 
 
 def test_a_new_owner_reads_again_what_is_needed_and_decides_the_same() -> None:
-    found = desk(2)
-    some = [
+    rollout = desk(2)
+    kept = [
         report(version=1, against=3, day=0, gains=BETTER),
         report(day=0),
         report(day=1, gains=BETTER[:300]),
     ]
-    output = found.reports(*some)
+    output = rollout.reports(*kept)
     facts = json.loads(output.metadata_of[REPORTS])
     assert facts == {"steps": 3, "from": 1}
-    second = Desk(found.publisher, output.metadata)
-    second.bench.control(found.publisher.contract(follows=0), *found.written)
+    second = Desk(rollout.publisher, output.metadata)
+    second.bench.control(rollout.publisher.contract(follows=0), *rollout.written)
     history = second.logic.assigned(
         {MANIFESTS: Committed(2, output.metadata), REPORTS: Committed(3, output.metadata_of[REPORTS])}
     )
     assert history == {REPORTS: (0, 3)}  # before 1 to know copies only
-    for each in some:  # offsets 0 to 2
-        message = second.bench.message(found.publisher.control.record("PerformanceReport", each, b"credit"))
+    for each in kept:  # offsets 0 to 2
+        message = second.bench.message(rollout.publisher.control.record("PerformanceReport", each, b"credit"))
         second.logic.restore([message])
     last = report(day=2, gains=BETTER[:300])
-    found.reports(last)
+    rollout.reports(last)
     second.reports(last)
-    assert second.steps[-1] == found.steps[-1]
+    assert second.steps[-1] == rollout.steps[-1]
     assert second.steps[-1]["step"] == "promote"
 
 

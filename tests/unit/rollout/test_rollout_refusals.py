@@ -15,7 +15,7 @@ BAD = Record(lanes.CLOCKS, b"rubbish", b"credit")
 
 def told(refusals: Refusals, records: int, at: int = 0) -> list[int]:
     counts = [refusals.count(lanes.CLOCKS, at) for _ in range(records)]
-    return [count.records for count in counts if count.is_told]
+    return [count.records for count in counts if count.has_alert]
 
 
 def test_each_of_the_first_is_told_and_then_fewer_and_fewer() -> None:
@@ -41,9 +41,9 @@ def test_what_was_committed_last_is_taken_up() -> None:
 
 
 def test_a_flood_of_bad_records_is_no_flood_of_alerts() -> None:
-    found = desk(1)
-    output = found.happens(*[BAD] * 500)
-    alerts = found.alerts(output)
+    rollout = desk(1)
+    output = rollout.happens(*[BAD] * 500)
+    alerts = rollout.alerts(output)
     assert len(alerts) == EACH + 5
     assert "number 256 of its topic within the hour; number 512 is told of next" in alerts[-1]["summary"]
     assert json.loads(output.metadata)["refused"][lanes.CLOCKS][1] == 500

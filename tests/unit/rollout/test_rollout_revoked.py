@@ -38,14 +38,14 @@ def open_desk(keys: Keys, versions: int, contract: str = CONTRACT) -> Desk:
     return desk(versions, contract, verify=keys.verify)
 
 
-def refused(found: Desk, kind: str, version: int | None = None, **changes: Any) -> str:
+def refused(rollout: Desk, kind: str, version: int | None = None, **changes: Any) -> str:
     """Asks for it; nothing happens, and the answer says why."""
-    before = len(found.steps)
-    output = found.happens(found.command(kind, version, **changes))
-    assert len(found.steps) == before
-    (told,) = found.alerts(output)
-    assert told["kind"] == "command-refused"
-    return str(told["summary"])
+    before = len(rollout.steps)
+    output = rollout.happens(rollout.command(kind, version, **changes))
+    assert len(rollout.steps) == before
+    (alert,) = rollout.alerts(output)
+    assert alert["kind"] == "command-refused"
+    return str(alert["summary"])
 
 
 @pytest.mark.parametrize(
@@ -57,112 +57,112 @@ def refused(found: Desk, kind: str, version: int | None = None, **changes: Any) 
     ],
 )
 def test_a_person_is_told_why_it_cannot_be_taken_up(keys: Keys, kind: str, asked: dict[str, Any]) -> None:
-    found = open_desk(keys, 3, plan("fixed"))
+    rollout = open_desk(keys, 3, plan("fixed"))
     keys.revoked.add(2)
-    assert "take version 2 up: version 2's key is revoked here" in refused(found, kind, **asked)
+    assert "take version 2 up: version 2's key is revoked here" in refused(rollout, kind, **asked)
     keys.revoked.clear()
-    found.happens(found.command(kind, command_id="asked again", **asked))
-    assert found.names()[-1] == kind
+    rollout.happens(rollout.command(kind, command_id="asked again", **asked))
+    assert rollout.names()[-1] == kind
 
 
 def test_a_rollback_by_a_person_to_what_a_revoked_key_has_signed_is_refused(keys: Keys) -> None:
-    found = open_desk(keys, 2)
-    found.happens(found.command("promote", 2))
+    rollout = open_desk(keys, 2)
+    rollout.happens(rollout.command("promote", 2))
     keys.revoked.add(1)
-    assert "version 1's key is revoked" in refused(found, "rollback")
+    assert "version 1's key is revoked" in refused(rollout, "rollback")
     # What answers goes on, also when it is put between others again.
-    found.happens(found.command("freeze"))
-    found.happens(found.command("off"))
-    found.happens(found.command("on"))
+    rollout.happens(rollout.command("freeze"))
+    rollout.happens(rollout.command("off"))
+    rollout.happens(rollout.command("on"))
     keys.revoked.add(2)
-    found.happens(found.command("unfreeze"))
-    found.happens(found.command("off"))
-    assert found.names()[-5:] == ["freeze", "off", "on", "unfreeze", "off"]
-    assert "version 2's key is revoked" in refused(found, "on")
+    rollout.happens(rollout.command("unfreeze"))
+    rollout.happens(rollout.command("off"))
+    assert rollout.names()[-5:] == ["freeze", "off", "on", "unfreeze", "off"]
+    assert "version 2's key is revoked" in refused(rollout, "on")
 
 
 @pytest.mark.parametrize("cause", ["alert", "quarantine", "fallbacks"])
 def test_the_rollout_does_not_go_back_to_it_by_itself_and_says_so(keys: Keys, cause: str) -> None:
-    found = open_desk(keys, 2, CONTRACT + FALLBACK)
-    found.happens(found.command("promote", 2))
+    rollout = open_desk(keys, 2, CONTRACT + FALLBACK)
+    rollout.happens(rollout.command("promote", 2))
     keys.revoked.add(1)
 
     days = itertools.count(3)
 
     def happens() -> list[dict[str, Any]]:
         if cause == "alert":
-            return found.alerts(found.alert(2, day=2))
+            return rollout.alerts(rollout.alert(2, day=2))
         if cause == "quarantine":
-            return found.alerts(found.alert(2, day=None, **QUARANTINED))
+            return rollout.alerts(rollout.alert(2, day=None, **QUARANTINED))
         failing = report(2, None, next(days), [0.0] * 100, fallbacks=50)
-        return found.alerts(found.reports(failing))
+        return rollout.alerts(rollout.reports(failing))
 
-    (told,) = happens()
-    assert found.names()[-1] == "promote"
-    assert (told["kind"], told["state"], told["version"]) == ("rollback-refused", "raised", 1)
-    assert "version 2 of credit goes on" in told["summary"]
-    assert "version 1's key is revoked here" in told["summary"]
-    assert "tailrace off credit" in told["summary"]
-    assert [again["alert_id"] for again in happens()] == [told["alert_id"]]
+    (alert,) = happens()
+    assert rollout.names()[-1] == "promote"
+    assert (alert["kind"], alert["state"], alert["version"]) == ("rollback-refused", "raised", 1)
+    assert "version 2 of credit goes on" in alert["summary"]
+    assert "version 1's key is revoked here" in alert["summary"]
+    assert "tailrace off credit" in alert["summary"]
+    assert [again["alert_id"] for again in happens()] == [alert["alert_id"]]
     keys.revoked.clear()
-    assert [said["kind"] for said in happens()] == ["rolled-back"]
-    assert (found.names()[-1], found.steps[-1]["champion"]) == ("rollback", 1)
+    assert [other["kind"] for other in happens()] == ["rolled-back"]
+    assert (rollout.names()[-1], rollout.steps[-1]["champion"]) == ("rollback", 1)
 
 
 def test_what_passed_in_shadow_waits_until_it_is_trusted_and_others_do_not_wait_for_it(keys: Keys) -> None:
-    found = open_desk(keys, 3)
+    rollout = open_desk(keys, 3)
     keys.revoked.add(2)
-    output = found.reports(report(day=0), report(day=1, gains=BETTER))
-    assert (found.names()[-1], found.steps[-1]["version"]) == ("wait", 2)
-    assert "version 2's key is revoked here" in found.steps[-1]["reason"]
-    assert [told["kind"] for told in found.alerts(output)] == ["promotion-waits"]
-    found.reports(report(day=2, gains=BETTER))
-    assert found.names()[-1] == "wait"
-    found.reports(report(3, day=0), report(3, day=1, gains=BETTER))
-    assert (found.names()[-1], found.steps[-1]["champion"]) == ("promote", 3)
+    output = rollout.reports(report(day=0), report(day=1, gains=BETTER))
+    assert (rollout.names()[-1], rollout.steps[-1]["version"]) == ("wait", 2)
+    assert "version 2's key is revoked here" in rollout.steps[-1]["reason"]
+    assert [alert["kind"] for alert in rollout.alerts(output)] == ["promotion-waits"]
+    rollout.reports(report(day=2, gains=BETTER))
+    assert rollout.names()[-1] == "wait"
+    rollout.reports(report(3, day=0), report(3, day=1, gains=BETTER))
+    assert (rollout.names()[-1], rollout.steps[-1]["champion"]) == ("promote", 3)
 
 
 def test_once_it_is_trusted_again_it_goes_on_by_itself(keys: Keys) -> None:
-    found = open_desk(keys, 2)
+    rollout = open_desk(keys, 2)
     keys.revoked.add(2)
-    found.reports(report(day=0), report(day=1, gains=BETTER))
+    rollout.reports(report(day=0), report(day=1, gains=BETTER))
     keys.revoked.clear()
-    output = found.reports(report(day=2, gains=BETTER))
-    assert (found.names()[-1], found.steps[-1]["champion"]) == ("promote", 2)
-    assert [(told["kind"], told["state"]) for told in found.alerts(output)] == [
+    output = rollout.reports(report(day=2, gains=BETTER))
+    assert (rollout.names()[-1], rollout.steps[-1]["champion"]) == ("promote", 2)
+    assert [(alert["kind"], alert["state"]) for alert in rollout.alerts(output)] == [
         ("promotion-waits", "resolved")
     ]
 
 
 def test_one_that_waits_for_it_may_still_turn_out_worse(keys: Keys) -> None:
-    found = open_desk(keys, 2)
+    rollout = open_desk(keys, 2)
     keys.revoked.add(2)
-    found.reports(report(day=0), report(day=1, gains=BETTER))
-    found.reports(report(day=2, gains=WORSE * 3))
-    assert (found.names()[-1], found.steps[-1]["rejected"]) == ("reject", [2])
+    rollout.reports(report(day=0), report(day=1, gains=BETTER))
+    rollout.reports(report(day=2, gains=WORSE * 3))
+    assert (rollout.names()[-1], rollout.steps[-1]["rejected"]) == ("reject", [2])
 
 
 def test_a_canary_stays_at_its_share(keys: Keys) -> None:
-    found = open_desk(keys, 2, CANARY)
-    found.reports(report(day=0), report(day=1, gains=BETTER))
+    rollout = open_desk(keys, 2, CANARY)
+    rollout.reports(report(day=0), report(day=1, gains=BETTER))
     keys.revoked.add(2)
-    found.reports(own(3))
-    assert (found.names()[-1], found.steps[-1]["canary"]["share"]) == ("wait", 0.05)
-    found.reports(own(4))
-    assert found.names()[-1] == "wait"
-    assert "version 2's key is revoked" in refused(found, "promote", 2)
+    rollout.reports(own(3))
+    assert (rollout.names()[-1], rollout.steps[-1]["canary"]["share"]) == ("wait", 0.05)
+    rollout.reports(own(4))
+    assert rollout.names()[-1] == "wait"
+    assert "version 2's key is revoked" in refused(rollout, "promote", 2)
     keys.revoked.clear()
-    found.reports(own(5))
-    assert (found.names()[-1], found.steps[-1]["canary"]["share"]) == ("canary", 0.5)
+    rollout.reports(own(5))
+    assert (rollout.names()[-1], rollout.steps[-1]["canary"]["share"]) == ("canary", 0.5)
 
 
 def test_a_version_that_was_published_while_frozen_is_no_first_champion(keys: Keys) -> None:
-    found = open_desk(keys, 1)
-    found.happens(found.command("freeze"))
-    found.happens(found.publisher.manifest(2))
+    rollout = open_desk(keys, 1)
+    rollout.happens(rollout.command("freeze"))
+    rollout.happens(rollout.publisher.manifest(2))
     keys.revoked.add(2)
-    found.happens(found.command("unfreeze"))
-    assert (found.names()[-1], found.steps[-1]["candidates"]) == ("unfreeze", [2])
+    rollout.happens(rollout.command("unfreeze"))
+    assert (rollout.names()[-1], rollout.steps[-1]["candidates"]) == ("unfreeze", [2])
     keys.revoked.clear()
-    found.reports(report(1, None, 0))
-    assert (found.names()[-1], found.steps[-1]["shadow"]) == ("shadow", [2])
+    rollout.reports(report(1, None, 0))
+    assert (rollout.names()[-1], rollout.steps[-1]["shadow"]) == ("shadow", [2])

@@ -37,12 +37,12 @@ SCHEMA = REGISTRY.register("credit.outcomes-value", outcome_schema(CONTRACT))
 
 
 def messages(outcomes: list[dict[str, Any]]) -> list[PlainMessage]:
-    found = []
+    records = []
     for offset, outcome in enumerate(outcomes):
         partition = outcome["prediction"]["source"]["partition"]
         value = CODEC.encode(SCHEMA, outcome)
-        found.append(PlainMessage("credit.outcomes", partition, offset, value))
-    return found
+        records.append(PlainMessage("credit.outcomes", partition, offset, value))
+    return records
 
 
 def rows_of(outcomes: list[dict[str, Any]], run: Run = RUN) -> Dataset:
@@ -54,19 +54,19 @@ def plain(days: tuple[int, ...] = (10, 11), rows: int = 20, **changed: Any) -> l
 
 
 def request(outcome: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = outcome["prediction"]["request"]
-    return found
+    fields: dict[str, Any] = outcome["prediction"]["request"]
+    return fields
 
 
 def test_rows_are_those_of_the_window_known_before_the_cut() -> None:
     late = event(11_500, 11, CONTRACT, known_at=12 * DAY)
     outcomes = [*plain((9, 10, 11, 12)), late]
-    found = rows_of(outcomes)
-    assert found.ids == tuple(o["prediction"]["prediction_id"] for o in plain())
-    assert found.left_out == {"known after the cut": 1, "outside the window": 40}
-    assert found.frame["income"].to_list() == [request(o)["income"] for o in plain()]
-    assert found.frame["region"].to_list() == [request(o)["region"] for o in plain()]
-    assert found.frame["defaulted"].to_list() == [o["label"] for o in plain()]
+    gathered = rows_of(outcomes)
+    assert gathered.ids == tuple(o["prediction"]["prediction_id"] for o in plain())
+    assert gathered.left_out == {"known after the cut": 1, "outside the window": 40}
+    assert gathered.frame["income"].to_list() == [request(o)["income"] for o in plain()]
+    assert gathered.frame["region"].to_list() == [request(o)["region"] for o in plain()]
+    assert gathered.frame["defaulted"].to_list() == [o["label"] for o in plain()]
 
 
 def test_the_order_of_reading_and_repeats_change_nothing() -> None:
@@ -87,9 +87,9 @@ def test_the_last_revision_known_before_the_cut_counts() -> None:
         corrected | {"revision": 2, "label": not corrected["label"]},
         too_late | {"revision": 2, "label": not too_late["label"], "known_at": 12 * DAY},
     ]
-    found = rows_of([*more, *outcomes]).frame["defaulted"].to_list()
-    assert found[3] is not corrected["label"]
-    assert found[4] is too_late["label"]
+    labels = rows_of([*more, *outcomes]).frame["defaulted"].to_list()
+    assert labels[3] is not corrected["label"]
+    assert labels[4] is too_late["label"]
 
 
 def test_duplicates_shadows_other_models_and_what_has_no_label_are_left_out() -> None:
@@ -102,9 +102,9 @@ def test_duplicates_shadows_other_models_and_what_has_no_label_are_left_out() ->
         other,
         event(10_101, 10, CONTRACT, state="unlabelled", label=None),
     ]
-    found = rows_of([*outcomes, *strange])
-    assert found.ids == rows_of(outcomes).ids
-    assert found.left_out == {"duplicate": 1, "no answer of the model": 2, "unlabelled": 1}
+    gathered = rows_of([*outcomes, *strange])
+    assert gathered.ids == rows_of(outcomes).ids
+    assert gathered.left_out == {"duplicate": 1, "no answer of the model": 2, "unlabelled": 1}
     assumed = event(10_102, 10, CONTRACT, state="assumed", label=False)
     assert len(rows_of([*outcomes, assumed])) == len(outcomes) + 1
 
@@ -115,28 +115,28 @@ def test_values_are_those_that_a_model_is_given() -> None:
     request(outcomes[1])["purpose"] = "boat"  # unseen: the contract says home
     request(outcomes[2])["income"] = float("inf")
     request(outcomes[3])["purpose"] = None
-    found = rows_of(outcomes)
-    assert found.frame["income"][0] is None
-    assert found.frame["purpose"][1] == "home"
-    assert found.frame["income"][2] is None
-    assert found.left_out == {"purpose is missing": 1}
+    gathered = rows_of(outcomes)
+    assert gathered.frame["income"][0] is None
+    assert gathered.frame["purpose"][1] == "home"
+    assert gathered.frame["income"][2] is None
+    assert gathered.left_out == {"purpose is missing": 1}
 
 
 def test_the_latest_fifth_is_held_back() -> None:
-    found = rows_of(plain())
-    (x, y), (held_x, held_y) = found.train, found.held
+    gathered = rows_of(plain())
+    (x, y), (held_x, held_y) = gathered.train, gathered.held
     assert (len(x), len(held_x)) == (32, 8)
-    assert np.array_equal(np.concatenate([y, held_y]), found.frame["defaulted"].to_numpy())
-    assert list(held_x["income"]) == found.frame["income"].to_list()[32:]
-    assert found.held_rows.truth.tolist() == ["true" if v else "false" for v in held_y]
+    assert np.array_equal(np.concatenate([y, held_y]), gathered.frame["defaulted"].to_numpy())
+    assert list(held_x["income"]) == gathered.frame["income"].to_list()[32:]
+    assert gathered.held_rows.truth.tolist() == ["true" if v else "false" for v in held_y]
 
 
 def test_reading_stops_where_the_plan_says() -> None:
     outcomes = plain()
     run = replace(RUN, offsets=((0, 20), (1, 40)))
-    found = rows_of(outcomes, run)
+    gathered = rows_of(outcomes, run)
     kept = [o for n, o in enumerate(outcomes) if o["prediction"]["source"]["partition"] == 1 or n < 20]
-    assert len(found) == len(kept) == 30
+    assert len(gathered) == len(kept) == 30
 
 
 def test_too_few_rows_are_an_error_that_says_what_was_left_out() -> None:

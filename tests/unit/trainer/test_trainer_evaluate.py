@@ -42,8 +42,8 @@ def classes(n: int = N) -> tuple[Predictions, Array]:
     return Predictions(probabilities, None, None, ("a", "b", "c")), np.array(["a", "b", "c"], object)[known]
 
 
-def interval(metric: str, said: Predictions, truth: Array, contract: ModelContract) -> tuple[Any, Any]:
-    found = holdout_estimates(said, truth, contract.positive_class)[metric]
+def interval(metric: str, predictions: Predictions, truth: Array, contract: ModelContract) -> tuple[Any, Any]:
+    found = holdout_estimates(predictions, truth, contract.positive_class)[metric]
     return found.low, found.high
 
 
@@ -59,43 +59,45 @@ CASES = [(BINARY, binary()), (CLASSES, classes()), (NUMBER, number())]
 def test_every_metric_has_a_value_within_its_interval(
     contract: ModelContract, case: tuple[Predictions, Array]
 ) -> None:
-    found = evaluations("candidate", *case, contract, template="random-forest")
-    assert {e["metric"] for e in found} >= set(contract.quality.metrics)
-    for e in found:
+    entries = evaluations("candidate", *case, contract, template="random-forest")
+    assert {e["metric"] for e in entries} >= set(contract.quality.metrics)
+    for e in entries:
         assert e["low"] <= e["value"] <= e["high"], e
         assert (e["who"], e["template"], e["version"], e["n"]) == ("candidate", "random-forest", None, N)
 
 
 def test_the_interval_of_a_mean_is_students() -> None:
-    said, truth = binary()
-    assert said.score is not None
-    terms = (said.score - (truth == "true")) ** 2
+    predictions, truth = binary()
+    assert predictions.score is not None
+    terms = (predictions.score - (truth == "true")) ** 2
     expected = stats.t.interval(0.95, N - 1, terms.mean(), stats.sem(terms))
-    assert interval("brier", said, truth, BINARY) == pytest.approx(expected, rel=1e-12)
+    assert interval("brier", predictions, truth, BINARY) == pytest.approx(expected, rel=1e-12)
     losses = [
         sk.log_loss([t], [p], labels=["false", "true"])
-        for t, p in zip(truth, said.probabilities, strict=True)
+        for t, p in zip(truth, predictions.probabilities, strict=True)
     ]
     expected = stats.t.interval(0.95, N - 1, np.mean(losses), stats.sem(losses))
-    assert interval("log_loss", said, truth, BINARY) == pytest.approx(expected, rel=1e-9)
+    assert interval("log_loss", predictions, truth, BINARY) == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_interval_of_accuracy_is_wilsons() -> None:
-    said, truth = classes()
-    right = int(np.sum(said.predicted_class == truth))
+    predictions, truth = classes()
+    right = int(np.sum(predictions.predicted_class == truth))
     expected = stats.binomtest(right, N).proportion_ci(0.95, method="wilson")
-    assert interval("accuracy", said, truth, CLASSES) == pytest.approx(tuple(expected), rel=1e-12)
+    assert interval("accuracy", predictions, truth, CLASSES) == pytest.approx(tuple(expected), rel=1e-12)
 
 
 def test_the_interval_of_an_auc_is_delongs() -> None:
-    said, truth = binary(120)
-    assert said.score is not None
-    ups, downs = said.score[truth == "true"], said.score[truth == "false"]
+    predictions, truth = binary(120)
+    assert predictions.score is not None
+    ups, downs = predictions.score[truth == "true"], predictions.score[truth == "false"]
     # By the definition: the structural components over all pairs.
     pairs = (ups[:, None] > downs) + 0.5 * (ups[:, None] == downs)
     variance = pairs.mean(axis=1).var(ddof=1) / len(ups) + pairs.mean(axis=0).var(ddof=1) / len(downs)
     low, high = stats.norm.interval(0.95, pairs.mean(), np.sqrt(variance))
-    assert interval("auc", said, truth, BINARY) == pytest.approx((max(0, low), min(1, high)), rel=1e-12)
+    assert interval("auc", predictions, truth, BINARY) == pytest.approx(
+        (max(0, low), min(1, high)), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,9 +112,13 @@ def test_the_interval_of_an_auc_is_delongs() -> None:
 def test_the_interval_of_f1_and_balanced_accuracy_is_near_that_of_the_bootstrap(
     metric: str, case: tuple[Predictions, Array], contract: ModelContract
 ) -> None:
-    said, truth = case
-    called = said.predicted_class if said.score is None else np.where(said.score > 0.5, "true", "false")
-    average = {"pos_label": "true"} if said.score is not None else {"average": "macro"}
+    predictions, truth = case
+    called = (
+        predictions.predicted_class
+        if predictions.score is None
+        else np.where(predictions.score > 0.5, "true", "false")
+    )
+    average = {"pos_label": "true"} if predictions.score is not None else {"average": "macro"}
     draws = []
     for _ in range(400):
         rows = RNG.integers(0, N, N)
@@ -121,26 +127,26 @@ def test_the_interval_of_f1_and_balanced_accuracy_is_near_that_of_the_bootstrap(
         else:
             draws.append(sk.balanced_accuracy_score(truth[rows], called[rows]))
     expected = np.quantile(draws, [0.025, 0.975])
-    found = interval(metric, said, truth, contract)
+    bounds = interval(metric, predictions, truth, contract)
     # An interval without draws and a bootstrap of some hundred draws differ by a fraction of the interval's width.
-    assert found == pytest.approx(tuple(expected), abs=0.2 * (expected[1] - expected[0]))
+    assert bounds == pytest.approx(tuple(expected), abs=0.2 * (expected[1] - expected[0]))
 
 
 def test_one_class_only_leaves_out_what_is_not_defined() -> None:
-    said, truth = binary(40)
+    predictions, truth = binary(40)
     truth[:] = "false"
-    found = {e["metric"]: e for e in evaluations("champion", said, truth, BINARY, version=3)}
-    assert found["auc"]["value"] is None
-    assert found["auc"]["low"] is None
-    assert found["accuracy"]["low"] <= found["accuracy"]["value"] <= found["accuracy"]["high"]
+    entries = {e["metric"]: e for e in evaluations("champion", predictions, truth, BINARY, version=3)}
+    assert entries["auc"]["value"] is None
+    assert entries["auc"]["low"] is None
+    assert entries["accuracy"]["low"] <= entries["accuracy"]["value"] <= entries["accuracy"]["high"]
 
 
 def test_the_baseline_knows_the_distribution_only() -> None:
-    said = baseline(np.array([True, False, False, False]), 3, BINARY)
-    assert said.score is not None
-    assert said.score.tolist() == [0.25] * 3
-    assert said.predicted_class is not None
-    assert said.predicted_class.tolist() == ["false"] * 3
+    predictions = baseline(np.array([True, False, False, False]), 3, BINARY)
+    assert predictions.score is not None
+    assert predictions.score.tolist() == [0.25] * 3
+    assert predictions.predicted_class is not None
+    assert predictions.predicted_class.tolist() == ["false"] * 3
     value = baseline(np.array([1.0, 2.0, 6.0]), 2, NUMBER).value
     assert value is not None
     assert value.tolist() == [3.0, 3.0]

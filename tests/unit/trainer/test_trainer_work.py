@@ -63,18 +63,18 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def value(trained: Trained, who: str, metric: str) -> float:
-    (found,) = {
+    (number,) = {
         e["value"] for e in trained.record["evaluations"] if e["who"] == who and e["metric"] == metric
     }
-    assert isinstance(found, float)
-    return found
+    assert isinstance(number, float)
+    return number
 
 
 def test_candidate_champion_baseline_and_the_other_templates_are_judged_on_the_same_rows() -> None:
     old = champion_of(flipped=True)  # trained before the change
-    found = trained_under({}, old)
-    record = found.record
-    assert found.failed == ()
+    trained = trained_under({}, old)
+    record = trained.record
+    assert trained.failed == ()
     assert (record["rows"], record["held_back"]) == (240, 60)
     assert record["templates"] == [
         "logistic-regression",
@@ -85,15 +85,15 @@ def test_candidate_champion_baseline_and_the_other_templates_are_judged_on_the_s
     assert {e["n"] for e in record["evaluations"]} == {60}
     others = {e["template"] for e in record["evaluations"] if e["who"] == "other"}
     assert others == {"random-forest", "hist-gradient-boosting", "river-linear"}
-    assert value(found, "candidate", "auc") > 0.9 > 0.5 > value(found, "champion", "auc")
-    assert value(found, "baseline", "auc") == 0.5
+    assert value(trained, "candidate", "auc") > 0.9 > 0.5 > value(trained, "champion", "auc")
+    assert value(trained, "baseline", "auc") == 0.5
     # The champion's value is what its package gives for these rows.
     held = rows_under(CONTRACT).held_rows
     expected = holdout_metrics(old.predict(held.columns, len(held)), held.truth, "true")
-    assert value(found, "champion", "log_loss") == pytest.approx(expected["log_loss"], abs=1e-12)
+    assert value(trained, "champion", "log_loss") == pytest.approx(expected["log_loss"], abs=1e-12)
     # And the candidate's is what its package says about itself.
-    of_itself = found.package.manifest.holdout.metrics
-    assert value(found, "candidate", "log_loss") == pytest.approx(of_itself["log_loss"], abs=1e-9)
+    of_itself = trained.package.manifest.holdout.metrics
+    assert value(trained, "candidate", "log_loss") == pytest.approx(of_itself["log_loss"], abs=1e-9)
 
 
 @pytest.mark.parametrize("template", TEMPLATE)
@@ -121,19 +121,19 @@ def test_a_team_s_template_is_named_in_run_and_lineage(
         },
         "[tailrace.templates]\nflat = acme_bayes:FLAT\n",
     )
-    found = trained_under({"template": "'acme-bayes:flat'"})
-    origin = found.package.manifest.lineage.template
+    trained = trained_under({"template": "'acme-bayes:flat'"})
+    origin = trained.package.manifest.lineage.template
     assert origin is not None
     assert (origin.distribution, origin.version) == ("acme-bayes", "1.2")
-    told = {name: value for name, value in found.record.items() if name.startswith("template")}
-    assert told == {
+    named = {name: value for name, value in trained.record.items() if name.startswith("template")}
+    assert named == {
         "templates": ["acme-bayes:flat"],
         "template": "acme-bayes:flat",
         "template_distribution": "acme-bayes",
         "template_version": "1.2",
         "template_digest": origin.digest,
     }
-    manifest = found.package.manifest
+    manifest = trained.package.manifest
     assert Manifest.from_bytes(manifest.to_bytes()) == manifest
     ours = trained_under({})
     assert not {"template_distribution", "template_digest"} & set(ours.record)
@@ -170,8 +170,8 @@ def test_a_candidate_has_to_beat_the_baseline() -> None:
     contract = load_contract(contract_text("credit"))
     # What is held back, the latest fifth, is the other way round: to know nothing is better.
     outcomes = [*plain((10,), 240), *plain((11,), 60, flipped=True)]
-    found = train(RUN, dataset(RUN, contract, CODEC, messages(outcomes)), None, {}, nothing)
-    assert [why.split(":")[0] for why in found.failed] == ["beat_baseline"]
+    trained = train(RUN, dataset(RUN, contract, CODEC, messages(outcomes)), None, {}, nothing)
+    assert [why.split(":")[0] for why in trained.failed] == ["beat_baseline"]
 
 
 @pytest.mark.usefixtures("alone")
@@ -186,8 +186,10 @@ def test_the_ratchet_holds_to_the_best_ever() -> None:
 
 def test_the_best_ever_is_of_published_candidates_alone() -> None:
     def run(number: int, state: str, who: str, auc: float, log_loss: float) -> tuple[str, Any]:
-        said = [{"who": who, "metric": m, "value": v} for m, v in (("auc", auc), ("log_loss", log_loss))]
-        return str(number), replace(RUN, run_id=str(number), state=state, evaluations=tuple(said))
+        evaluations = [
+            {"who": who, "metric": m, "value": v} for m, v in (("auc", auc), ("log_loss", log_loss))
+        ]
+        return str(number), replace(RUN, run_id=str(number), state=state, evaluations=tuple(evaluations))
 
     runs = [
         run(1, PUBLISHED, "candidate", 0.8, 0.4),
@@ -219,8 +221,8 @@ def test_no_slice_may_be_worse_than_the_champions() -> None:
         ("purpose", 5.0, []),
         ('"income > 100"', 0.0, []),  # no rows
     ):
-        found = trained_under({"gates": asked.format(slices, tolerance)}, champion, rows=300)
-        assert [why.split(":")[0] for why in found.failed] == named, slices
+        trained = trained_under({"gates": asked.format(slices, tolerance)}, champion, rows=300)
+        assert [why.split(":")[0] for why in trained.failed] == named, slices
 
 
 @pytest.mark.usefixtures("alone")

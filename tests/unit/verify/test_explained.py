@@ -67,13 +67,13 @@ def test_what_is_left_out_is_summed_and_what_was_logged_stands_beside(
 
 
 def test_machines_get_all_of_it() -> None:
-    found = explained(errors={"debt_ratio": 0.03, "income": 0.02, "purpose": 0.0}).as_dict()
-    assert (found["exact"], found["as_logged"], found["prediction"]) == (
+    facts = explained(errors={"debt_ratio": 0.03, "income": 0.02, "purpose": 0.0}).as_dict()
+    assert (facts["exact"], facts["as_logged"], facts["prediction"]) == (
         False,
         None,
         "credit.predictions/0/7",
     )
-    assert sum(c["contribution"] for c in found["contributions"]) == pytest.approx(
-        found["output"] - found["baseline"]
+    assert sum(c["contribution"] for c in facts["contributions"]) == pytest.approx(
+        facts["output"] - facts["baseline"]
     )
     assert explained().as_dict()["exact"]

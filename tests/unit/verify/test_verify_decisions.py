@@ -63,13 +63,13 @@ def test_each_role_is_that_of_the_revision(decisions: Decisions) -> None:
 
 
 def test_steps_that_cannot_be(decisions: Decisions) -> None:
-    found = [
+    problems = [
         *decisions.rollout(at(0), step(1, 1)),
         *decisions.rollout(at(1), step(4, 2, follows=1)),
         *decisions.rollout(at(2), step(2, 2, candidates=[7])),
         *decisions.problems(),
     ]
-    assert checks(found) == [("rollout-misnumbered", 1), ("rollout-unpublished", 2)]
+    assert checks(problems) == [("rollout-misnumbered", 1), ("rollout-unpublished", 2)]
 
 
 def report(report_id: str = "r", **changed: Any) -> dict[str, Any]:
@@ -88,8 +88,8 @@ def test_there_is_one_report_of_each_id_about_what_exists(decisions: Decisions) 
         report("u", version=9),
         report("v", contract_digest="c" * 64),
     ]
-    found = [problem for n, each in enumerate(reports) for problem in decisions.report(at(n), each)]
-    assert checks(found) == [("report-twice", 2)]
+    problems = [problem for n, each in enumerate(reports) for problem in decisions.report(at(n), each)]
+    assert checks(problems) == [("report-twice", 2)]
     assert checks(decisions.problems()) == [
         ("report-unpublished", 3),
         ("report-unpublished", 4),
@@ -107,7 +107,7 @@ PUBLISHED = run("published", version=2, content_digest="c2")
 
 
 @pytest.mark.parametrize(
-    ("steps", "found"),
+    ("steps", "expected"),
     [
         ([run("planned"), run("training"), run("training"), run("trained"), PUBLISHED], []),
         ([run("planned"), run("training")], []),
@@ -122,11 +122,11 @@ PUBLISHED = run("published", version=2, content_digest="c2")
     ],
 )
 def test_a_run_is_planned_once_and_ends_once(
-    decisions: Decisions, steps: list[dict[str, Any]], found: list[tuple[str, int]]
+    decisions: Decisions, steps: list[dict[str, Any]], expected: list[tuple[str, int]]
 ) -> None:
     for number, each in enumerate(steps):
         decisions.run(at(number), each)
-    assert checks(decisions.problems()) == found
+    assert checks(decisions.problems()) == expected
 
 
 def test_a_canary_answers_as_one_and_as_nothing_else(decisions: Decisions) -> None:

@@ -68,21 +68,21 @@ class World:
     def checks(self, lows: dict[Partition, int] | None = None) -> list[tuple[str, int]]:
         """What is wrong, with the offset of the outcome."""
         outcomes = LaneOutcomes(LANE, [CONTRACT, LATER], self.codec, self._at)
-        found = []
+        problems = []
         for topic in (LANE.outcomes, LANE.predictions, LANE.shadow_predictions, LANE.labels, LANE.actions):
             for at, message in self.log.items():
                 if at.topic != topic:
                     continue
                 if topic == LANE.outcomes:
-                    found += outcomes.outcome(message)
+                    problems += outcomes.outcome(message)
                 elif topic in (LANE.predictions, LANE.shadow_predictions):
                     head = self.codec.decode(message.value()).record
                     outcomes.prediction(message, head)
                 else:
                     outcomes.truth(message)
-        found += outcomes.problems(lows or {})
-        assert all(problem.topic == LANE.outcomes for problem in found)
-        return sorted((problem.check, problem.offset) for problem in found)
+        problems += outcomes.problems(lows or {})
+        assert all(problem.topic == LANE.outcomes for problem in problems)
+        return sorted((problem.check, problem.offset) for problem in problems)
 
     def _at(self, places: Collection[RecordRef]) -> dict[RecordRef, Message]:
         return {place: self.log[place] for place in places if place in self.log}

@@ -76,11 +76,11 @@ class World:
     ) -> list[tuple[int, str]]:
         rescorer = Rescorer(self.publisher.control.by("scorer"), self.log, self.publisher.open)
         held = self.requests if requests is None else requests
-        found = rescorer.problems(
+        differing = rescorer.problems(
             self.predictions if predictions is None else predictions,
             lambda sources: {s: held[s] for s in sources if s in held},
         )
-        return [(problem.offset, problem.detail) for problem in found]
+        return [(problem.offset, problem.detail) for problem in differing]
 
     def altered(self, offset: int, change: Callable[[dict[str, Any]], None]) -> PlainMessage:
         message = self.predictions[offset]
