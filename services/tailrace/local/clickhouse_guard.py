@@ -14,16 +14,16 @@ from tailrace.local.clickhouse_allowed import names
 from tailrace.local.clickhouse_kinds import TABLE_SETTINGS, check_kind, check_set
 from tailrace.local.clickhouse_limits import limits_of
 from tailrace.local.clickhouse_refused import StatementRefused
-from tailrace.local.clickhouse_tokens import Token, Tokens
+from tailrace.local.clickhouse_tokens import Token, Tokens, quoted
 
 Parse = Callable[[str], str]
 """From an SQL expression that gives a statement's text to the statement's canonical form."""
 
 TABLE_FUNCTIONS = frozenset(
     {
-        *("format", "generaterandom", "generateseries", "generate_series", "loop", "merge", "mergetreeindex"),
-        *("mergetreeprojection", "null", "numbers", "numbers_mt", "primes", "sqlstandardvalues", "values"),
-        *("view", "zeros", "zeros_mt"),
+        *("format", "generaterandom", "generateseries", "generate_series", "loop", "merge"),
+        *("mergetreeindex", "mergetreeprojection", "null", "numbers", "numbers_mt", "primes"),
+        *("sqlstandardvalues", "values", "view", "zeros", "zeros_mt"),
     }
 )
 _TYPES = frozenset(
@@ -31,18 +31,8 @@ _TYPES = frozenset(
         *("aggregatefunction", "array", "bfloat16", "bool", "date", "date32", "datetime", "datetime32"),
         *("datetime64", "decimal", "decimal128", "decimal256", "decimal32", "decimal64", "dynamic", "enum"),
         *("enum16", "enum8", "fixedstring", "float32", "float64", "ipv4", "ipv6", "json", "lowcardinality"),
-        *(
-            "map",
-            "nested",
-            "nothing",
-            "nullable",
-            "qbit",
-            "simpleaggregatefunction",
-            "string",
-            "time64",
-            "tuple",
-        ),
-        *("uuid", "variant"),
+        *("map", "nested", "nothing", "nullable", "qbit", "simpleaggregatefunction", "string", "time64"),
+        *("tuple", "uuid", "variant"),
     }
 )
 _SYNTAX = frozenset({"columns", "exists"})
@@ -93,14 +83,15 @@ class Guard:
         self._check_names(tokens)
         self._check_parameters(tokens, parameters)
         of_table = tokens.words(0, 2) == ("CREATE", "TABLE")
-        for place in range(len(tokens)):
-            if tokens[place].text in ("SETTINGS", "SET") and tokens[place].kind == "word":
+        for place, token in enumerate(tokens):
+            if token.text in ("SETTINGS", "SET") and token.kind == "word":
+                is_forgotten = token.text == "SET" and place == 0
                 assigned = self._assigned(tokens, place + 1)
                 for name, value in assigned.items():
                     self._check_assigned(name, value, of_table)
-                    if not (tokens[place].text == "SET" and place == 0):  # which is forgotten
+                    if not is_forgotten:
                         limits_of(user).check(name, value)
-                if tokens[place].text == "SET" and place == 0:
+                if is_forgotten:
                     check_set(list(assigned))
 
     def check_settings(self, settings: Mapping[str, str]) -> None:
@@ -112,7 +103,7 @@ class Guard:
         for name, value in settings.items():
             self._check_setting(name)
             if name == "additional_result_filter":
-                self._check_statement(f"concat('SELECT ', {_quoted(value)})")
+                self._check_statement(f"concat('SELECT ', {quoted(value)})")
             elif name == "additional_table_filters":
                 if not all(_MAP_AROUND.fullmatch(part) for part in _LITERAL.split(value)):
                     raise StatementRefused(f"{name} is refused: its value is no map of strings")
@@ -279,7 +270,3 @@ class Guard:
 
     def _check_statement(self, expression: str) -> None:
         self._check_names(self._tokens(self._parse(expression)))
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -39,6 +39,12 @@ class Token(NamedTuple):
         return re.sub(r"\\(.)|`(`)", lambda match: match[1] or match[2], self.text[1:-1])
 
 
+def quoted(text: str, quote: str = "'") -> str:
+    """A string of SQL; an identifier with the other quote."""
+    escaped = text.replace("\\", "\\\\").replace(quote, f"\\{quote}")
+    return f"{quote}{escaped}{quote}"
+
+
 END = Token("mark", "", adjacent=False)
 """Stands before the first token and after the last."""
 

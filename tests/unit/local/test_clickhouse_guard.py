@@ -6,7 +6,8 @@ import pytest
 
 from tailrace.access.credentials import OPS, SERVICES
 from tailrace.local.clickhouse_bridge import split_insert
-from tailrace.local.clickhouse_guard import Guard, StatementRefused
+from tailrace.local.clickhouse_guard import Guard
+from tailrace.local.clickhouse_refused import StatementRefused
 
 
 def parse(expression: str) -> str:
