@@ -105,6 +105,10 @@ class Home:
         except FileNotFoundError:
             return {}
 
+    def processes(self) -> list[dict[str, Any]]:
+        """The entries of what was started, as its state says."""
+        return list(self.read(self.state).get("processes", []))
+
     def write(self, file: Path, content: Mapping[str, Any]) -> None:
         """Replaces one of the home's JSON files, whole or not at all."""
         write_private(file, json.dumps(content, indent=2) + "\n")
@@ -139,5 +143,6 @@ class HomeLock:
                 time.sleep(0.02)
         return False
 
-    def release(self) -> None:
+    def close(self) -> None:
+        """Gives the home back."""
         self._file.close()

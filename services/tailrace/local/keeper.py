@@ -22,7 +22,7 @@ from tailrace.local.watchdog import watchdog
 
 _STABLE = 5.0  # a life shorter than this counts as a failed start
 _LONGEST_PAUSE = 10.0
-_LOOK = 0.5  # how often a full disk is looked at, and what could not be written is tried again
+_TEND_S = 0.5  # how often a full disk is looked at, and what could not be written is tried again
 
 
 class Program(Protocol):
@@ -62,7 +62,7 @@ class Keeper:
     def __init__(self, home: Home) -> None:
         self.kept: list[KeptProgram] = []
         self._home = home
-        self._about: dict[str, Any] = {}
+        self._facts: dict[str, Any] = {}
         self._stopping = threading.Event()
         self._writing = threading.Lock()
         self._unwritten = False
@@ -86,9 +86,6 @@ class Keeper:
         kept.thread.start()
         self.write()
 
-    def find(self, name: str) -> KeptProgram | None:
-        return next((kept for kept in self.kept if kept.name == name), None)
-
     def stop(self) -> None:
         """Ends services, each with ten seconds to finish, then what they stand on. Nothing is started any more."""
         self._stopping.set()
@@ -99,13 +96,13 @@ class Keeper:
         if self._tender:
             self._tender.join()
 
-    def write(self, **about: Any) -> None:
+    def write(self, **facts: Any) -> None:
         """Writes down what runs, and what else is to be known of it; later, where it cannot be written now."""
         with self._writing:
-            self._about |= about
+            self._facts |= facts
             if self._stopping.is_set():
                 return
-            content = {**self._about, "processes": [_entry(kept) for kept in self.kept]}
+            content = {**self._facts, "processes": [_entry(kept) for kept in self.kept]}
             try:
                 self._home.write(self._home.state, content)
                 self._unwritten = False
@@ -150,8 +147,8 @@ class Keeper:
         """Waits; where a disk is full, until there is room, and ten seconds at most. True when everything is to end."""
         was_full = self._is_full()
         until = time.monotonic() + (_LONGEST_PAUSE if was_full else seconds)
-        while (left := until - time.monotonic()) > 0:
-            if self._stopping.wait(min(left, _LOOK)):
+        while (remaining := until - time.monotonic()) > 0:
+            if self._stopping.wait(min(remaining, _TEND_S)):
                 return True
             if was_full and not self._is_full():
                 break
@@ -165,7 +162,7 @@ class Keeper:
 
     def _tend(self) -> None:
         """Writes what could not be written, and sees to it that there is a watchdog."""
-        while not self._stopping.wait(_LOOK):
+        while not self._stopping.wait(_TEND_S):
             watchdog().tend()
             if self._unwritten:
                 self.write()

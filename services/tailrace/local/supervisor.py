@@ -66,8 +66,8 @@ class Supervisor:
         Raises:
             TailraceError: something does not come up; what had been started is stopped again.
         """
-        if left := stop_leftovers(self._home):
-            self._say(f"stopped what an earlier `tailrace up` had left running: {', '.join(left)}")
+        if leftovers := stop_leftovers(self._home):
+            self._say(f"stopped what an earlier `tailrace up` had left running: {', '.join(leftovers)}")
         try:
             self._keeper.write(pid=os.getpid(), ready=False, project=str(self._project))
             self._start_infrastructure()
@@ -150,16 +150,16 @@ class Supervisor:
 
     def _await_server(self, name: str, address: str, path: str) -> None:
         patience = Patience(_STILL)
-        mine = self._keeper.find(name)
+        own = next((kept for kept in self._keeper.kept if kept.name == name), None)
         while not (answer := ask(address, path)).ok:
-            if mine is None:
+            if own is None:
                 if answer.status is not None:
                     break  # a cluster's own: it may want credentials, which its clients have
                 raise TailraceError(
                     f"the {name} set in the environment, {address}, does not answer ({answer.text}): "
                     "start it, or unset its variable to have one started here"
                 )
-            self._check(mine, patience, answer)
+            self._check(own, patience, answer)
             time.sleep(0.05)
         self._say(f"{name:<13} {address}")
 
@@ -185,19 +185,17 @@ class Supervisor:
             raise TailraceError(_tail(errors).removeprefix("tailrace: "))
 
     def _start_services(self) -> None:
+        services = []
         for name in SERVICES:
             port = self._port(name)
-            self._launch(
-                name, f"http://{HOST}:{port}", {"TAILRACE_HEALTH_PORT": str(port), "TAILRACE_INSTANCE": "0"}
-            )
-        for name in SERVICES:
-            kept = self._keeper.find(name)
-            assert kept is not None
+            settings = {"TAILRACE_HEALTH_PORT": str(port), "TAILRACE_INSTANCE": "0"}
+            services.append(self._launch(name, f"http://{HOST}:{port}", settings))
+        for kept in services:
             patience = Patience(_STILL)
             while not self._has_started(answer := ask(kept.address, "/readyz")):
                 self._check(kept, patience, answer)
                 time.sleep(0.05)
-            self._say(f"{name:<13} {kept.address}")
+            self._say(f"{kept.name:<13} {kept.address}")
 
     @staticmethod
     def _has_started(answer: HealthAnswer) -> bool:
@@ -219,9 +217,11 @@ class Supervisor:
                 f"({reason(answer)}); its log: {log}"
             )
 
-    def _launch(self, name: str, address: str, extra: Mapping[str, str]) -> None:
+    def _launch(self, name: str, address: str, extra: Mapping[str, str]) -> KeptProgram:
         process = Process(_cli("run", name), self._home.log(name), self._env_for(extra))
-        self._keeper.keep(KeptProgram(name, process, process.launch, address))
+        kept = KeptProgram(name, process, process.launch, address)
+        self._keeper.keep(kept)
+        return kept
 
     def _port(self, name: str) -> int:
         """The port of the last time where it is still free, so that addresses last; else another."""
