@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Collection, Sequence
@@ -208,14 +209,13 @@ def _target(
         if positive is not None:
             raise UsageError("--positive is for a target that is a column: say it in the expression instead")
         try:
-            found = compile_expression(target, frame_columns(frame))
+            compiled = compile_expression(target, frame_columns(frame))
         except ExpressionError as error:
             raise UsageError(f"--target {target!r} is neither a column nor an expression: {error}") from None
-        if found.kind == "text":
-            kind: dict[str, Any] = {"categories": _categories(found.evaluate(frame), target)}
-        else:
-            kind = {"type": found.kind}
-        return _field_name(_words(target)), kind, target, found.names
+        kind: dict[str, Any] = {"type": compiled.kind}
+        if compiled.kind == "text":
+            kind = {"categories": _categories(compiled.evaluate(frame), target)}
+        return _field_name(_words(target)), kind, target, compiled.names
     series = frame[target]
     name = _field_name(target)
     quoted = f'"{target}"' if not target.isidentifier() else target
@@ -226,20 +226,18 @@ def _target(
             raise UsageError(
                 f"--positive {positive!r}: no row has it; {did_you_mean(positive, sorted(known)[:20])}"
             )
-        if series.dtype == pl.Boolean:
-            expression = f"{quoted} = {positive.upper()}"
-        else:
-            expression = (
-                f"{quoted} = {positive}" if series.dtype.is_numeric() else f"{quoted} = {_literal(positive)}"
-            )
-        return name, {"type": "boolean"}, expression, frozenset([target])
-    if series.dtype == pl.Boolean:
-        return name, {"type": "boolean"}, quoted, frozenset([target])
-    if series.dtype.is_numeric():
-        if set(values.to_list()) <= {0, 1}:
-            return name, {"type": "boolean"}, f"{quoted} = 1", frozenset([target])
-        return name, {"type": "number"}, quoted, frozenset([target])
-    return name, {"categories": _categories(series, target)}, quoted, frozenset([target])
+        value = positive if series.dtype.is_numeric() else _literal(positive)
+        quoted += f" = {positive.upper() if series.dtype == pl.Boolean else value}"
+        kind = {"type": "boolean"}
+    elif series.dtype == pl.Boolean:
+        kind = {"type": "boolean"}
+    elif series.dtype.is_numeric() and set(values.to_list()) <= {0, 1}:
+        kind, quoted = {"type": "boolean"}, f"{quoted} = 1"
+    elif series.dtype.is_numeric():
+        kind = {"type": "number"}
+    else:
+        kind = {"categories": _categories(series, target)}
+    return name, kind, quoted, frozenset([target])
 
 
 def _categories(series: pl.Series, target: str) -> Any:
@@ -301,12 +299,8 @@ def _field_name(column: str, taken: Collection[str] = ()) -> str:
         name = f"x_{name}"
     name = name[:70]
     lowered = {other.lower() for other in taken}
-    number = 2
-    candidate = name
-    while candidate.lower() in lowered or candidate in RESERVED_FIELDS:
-        candidate = f"{name}_{number}"
-        number += 1
-    return candidate
+    candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+    return next(c for c in candidates if c.lower() not in lowered and c not in RESERVED_FIELDS)
 
 
 def _words(expression: str) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records.record_types import ContractRecord, ModelManifestRecord
 from tailrace.control.apply import ApplyPlan
 
 
-def contract_record(contract: ModelContract, follows: int = 0, *, at: int = 0) -> dict[str, Any]:
+def contract_record(contract: ModelContract, follows: int = 0, *, at: int = 0) -> ContractRecord:
     """The record of a contract that is applied behind this revision."""
     return ApplyPlan("", contract, "", follows, []).record("test", at)
 
@@ -18,7 +19,7 @@ def anybody(record: Mapping[str, Any]) -> None:
     """Verifies a manifest record: whoever has published it counts."""
 
 
-def manifest_record(model: str, version: int, digest: str, *, at: int = 0) -> dict[str, Any]:
+def manifest_record(model: str, version: int, digest: str, *, at: int = 0) -> ModelManifestRecord:
     """The record of a version that nobody has signed, and of which there is nothing but its digest."""
     return {
         "model": model,

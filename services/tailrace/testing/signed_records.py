@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +79,13 @@ class Control:
         """For a service of this name, which knows no schema yet."""
         return records(self._registry, signer)
 
-    def encode(self, name: str, record: dict[str, Any]) -> bytes:
+    def encode(self, name: str, record: Mapping[str, Any]) -> bytes:
         return self.codec.encode(name, record)
 
     def decode(self, name: str, value: bytes | None) -> Any:
         return self.codec.decode(name, value)
 
-    def record(self, name: str, record: dict[str, Any], key: bytes | None = None) -> Record:
+    def record(self, name: str, record: Mapping[str, Any], key: bytes | None = None) -> Record:
         """The record as it is produced to its topic, under its model's name or this key, with its signature."""
         topic = KINDS[name].topic
         key = str(record["model"]).encode() if key is None else key
@@ -111,7 +111,9 @@ def message_of(record: Record, offset: int = 0) -> PlainMessage:
     return PlainMessage(record.topic, 0, offset, record.value, record.key, record.headers)
 
 
-def signed_at(connection: Connection, name: str, record: dict[str, Any], key: bytes | None = None) -> Record:
+def signed_at(
+    connection: Connection, name: str, record: Mapping[str, Any], key: bytes | None = None
+) -> Record:
     """A control record as its service in the connection's home would write it, whose keys are made where missing."""
     assert connection.home is not None
     make_keys(connection.home)
