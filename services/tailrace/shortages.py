@@ -10,12 +10,7 @@ import os
 import re
 
 DISK, DESCRIPTORS = "disk", "descriptors"
-_KINDS = {
-    errno.ENOSPC: DISK,
-    errno.EDQUOT: DISK,
-    errno.EMFILE: DESCRIPTORS,
-    errno.ENFILE: DESCRIPTORS,
-}
+_KINDS = {errno.ENOSPC: DISK, errno.EDQUOT: DISK, errno.EMFILE: DESCRIPTORS, errno.ENFILE: DESCRIPTORS}
 # Libraries in C++, Rust and Java pass the system's words on, and not its number.
 _TEXTS = {os.strerror(number): number for number in _KINDS}
 _IN_TEXT = re.compile("|".join(map(re.escape, sorted(_TEXTS, key=len, reverse=True))), re.IGNORECASE)

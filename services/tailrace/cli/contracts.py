@@ -123,10 +123,7 @@ def apply(
 
 
 @contracts_app.command()
-def check(
-    paths: PathsArgument = None,
-    as_json: JsonOption = False,
-) -> None:
+def check(paths: PathsArgument = None, as_json: JsonOption = False) -> None:
     """Check contract files by themselves: grammar, names, expressions. Needs nothing that runs.
 
     Example: tailrace contracts check contracts/models/credit.yaml

@@ -196,9 +196,7 @@ def logs(
 
 
 @app.command()
-def run(
-    service: Annotated[str, typer.Argument(help="A service, or registry, clickhouse, init.")],
-) -> None:
+def run(service: Annotated[str, typer.Argument(help="A service, or registry, clickhouse, init.")]) -> None:
     """Run one service in the foreground, as containers and `tailrace up` do.
 
     It is told by the environment where Kafka, registry and ClickHouse are.

@@ -21,8 +21,7 @@ CodeOption = Annotated[str | None, typer.Option(help="Only these: unseen-categor
 
 @app.command()
 def query(
-    sql: Annotated[str, typer.Argument(help="A SELECT, in ClickHouse's SQL.")],
-    as_json: JsonOption = False,
+    sql: Annotated[str, typer.Argument(help="A SELECT, in ClickHouse's SQL.")], as_json: JsonOption = False
 ) -> None:
     """Ask ClickHouse, read-only.
 
