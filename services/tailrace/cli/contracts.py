@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tailrace.cli.app import app
-from tailrace.cli.output import JsonOption, connection, emit, say
+from tailrace.cli.output import JsonOption, connection, emit, parsed, say
 from tailrace.connection import home_dir
 from tailrace.errors import UsageError
 
@@ -53,10 +53,6 @@ def init(
     from tailrace.control.apply import applied_by
     from tailrace.control.draft_contract import draft, write
 
-    try:
-        every_ms = None if every is None else parse_duration(every)
-    except ValueError as error:
-        raise UsageError(f"--every: {error}") from None
     drafted = draft(
         file,
         name,
@@ -66,7 +62,7 @@ def init(
         key=key,
         positive=positive,
         context=context or (),
-        every_ms=every_ms,
+        every_ms=parsed("--every", every, parse_duration),
         now_ms=int(clock.time() * 1000),
     )
     contract_path, mapping_path = write(drafted, Path(), overwrite=force)

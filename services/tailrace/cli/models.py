@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tailrace.cli.app import app
-from tailrace.cli.output import JsonOption, connection, emit, say
+from tailrace.cli.output import JsonOption, connection, emit, parsed, say
 from tailrace.connection import home_dir
 from tailrace.errors import UsageError
 
@@ -47,10 +47,7 @@ def train(
     from tailrace.models.train import train as train_package
     from tailrace.signing.trust import own_key
 
-    try:
-        until_ms = None if until is None else parse_time(until)
-    except ValueError as error:
-        raise UsageError(f"--until: {error}") from None
+    until_ms = parsed("--until", until, parse_time)
     addresses, key = connection(), own_key(home_dir())
     contract = contract_in_force(addresses, model)
     package = train_package(

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Annotated, Any, Self
 
@@ -15,6 +15,7 @@ import typer
 
 from tailrace.access.credentials import OWNER
 from tailrace.connection import Connection, connect
+from tailrace.errors import UsageError
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
@@ -29,6 +30,18 @@ def connection(user: str = OWNER) -> Connection:
         TailraceError: nothing runs and nothing is set; says what to do.
     """
     return connect(user=user)
+
+
+def parsed(option: str, text: str | None, parse: Callable[[str], int]) -> int | None:
+    """What an option says; None where it is not given.
+
+    Raises:
+        UsageError: ``parse`` raised ValueError.
+    """
+    try:
+        return None if text is None else parse(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
 
 
 def say(text: str = "") -> None:

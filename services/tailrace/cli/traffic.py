@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tailrace.cli.app import app
-from tailrace.cli.output import JsonOption, connection, emit, progress, say, to_json
+from tailrace.cli.output import JsonOption, connection, emit, parsed, progress, say, to_json
 from tailrace.connection import home_dir
 from tailrace.errors import UsageError
 
@@ -56,10 +56,7 @@ def replay(
 
     if rate is not None and speed is not None:
         raise UsageError("--rate and --speed both set the pace: give one of them")
-    try:
-        delay = None if label_delay is None else parse_duration(label_delay)
-    except ValueError as error:
-        raise UsageError(f"--label-delay: {error}") from None
+    delay = parsed("--label-delay", label_delay, parse_duration)
     addresses = connection()
     contract = contract_in_force(addresses, model)
     mapping = find_mapping(Path.cwd(), model)

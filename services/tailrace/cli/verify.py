@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tailrace.cli.app import app
-from tailrace.cli.output import JsonOption, connection, emit, progress, say
-from tailrace.errors import UsageError
+from tailrace.cli.output import JsonOption, connection, emit, parsed, progress, say
 
 if TYPE_CHECKING:
     from tailrace.verify.logged import Span
@@ -105,15 +104,7 @@ def _say_revoked(keys: Collection[str]) -> None:
 
 
 def span_of(since: str | None, until: str | None) -> Span:
+    from tailrace.contracts.language.data_file import parse_time
     from tailrace.verify.logged import Span
 
-    return Span(_ms("--since", since), _ms("--until", until))
-
-
-def _ms(option: str, time: str | None) -> int | None:
-    from tailrace.contracts.language.data_file import parse_time
-
-    try:
-        return None if time is None else parse_time(time)
-    except ValueError as error:
-        raise UsageError(f"{option}: {error}") from None
+    return Span(parsed("--since", since, parse_time), parsed("--until", until, parse_time))

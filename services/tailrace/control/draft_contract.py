@@ -119,14 +119,15 @@ def draft(
         if column in taken:
             continue
         series = frame[column]
-        field = _context(series) if column in context else _feature(series, notes)
+        is_context = column in context
+        field = _field(series) or {"type": "string"} if is_context else _feature(series, notes)
         if field is None:
             continue
         safe = _field_name(column, {*features, *contexts, name, "event_time"})
         if safe != column:
             columns[safe] = column
             notes.append(f"{column!r} is called {safe!r}, which every system can spell")
-        (contexts if column in context else features)[safe] = field
+        (contexts if is_context else features)[safe] = field
     if not features:
         raise TailraceError(f"{csv}: no column is left to be a feature")
 
@@ -157,17 +158,9 @@ def draft(
             f"no column of times is named: rows are taken to be {format_duration(every_ms)} apart and to end now "
             "(--time, --every)"
         )
-    mapping = DataMapping.model_validate(
-        {
-            "model": model,
-            "target": expression,
-            "time": time,
-            "every": None if every_ms is None else format_duration(every_ms),
-            "start": start,
-            "key": key,
-            "columns": columns,
-        }
-    )
+    every = None if every_ms is None else format_duration(every_ms)
+    read = {"time": time, "every": every, "start": start, "key": key, "columns": columns}
+    mapping = DataMapping.model_validate({"model": model, "target": expression, **read})
     return Drafted(load_contract(text), text, mapping, notes)
 
 
@@ -178,14 +171,14 @@ def write(drafted: Drafted, project: Path, overwrite: bool = False) -> tuple[Pat
         UsageError: one of them is there already.
     """
     model = drafted.contract.model
-    contract_path = project / "contracts" / "models" / f"{model}.yaml"
-    for path in (contract_path, mapping_path(project, model)):
+    paths = project / "contracts" / "models" / f"{model}.yaml", mapping_path(project, model)
+    for path in paths:
         if path.exists() and not overwrite:
             raise UsageError(f"{path} is there already: choose another --name, or write over it with --force")
-    contract_path.parent.mkdir(parents=True, exist_ok=True)
-    contract_path.write_text(drafted.contract_text, encoding="utf-8")
-    save_mapping(drafted.mapping, mapping_path(project, model))
-    return contract_path, mapping_path(project, model)
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    paths[0].write_text(drafted.contract_text, encoding="utf-8")
+    save_mapping(drafted.mapping, paths[1])
+    return paths
 
 
 def _yes(series: pl.Series, notes: list[str]) -> str | None:
@@ -226,7 +219,8 @@ def _target(
             raise UsageError(
                 f"--positive {positive!r}: no row has it; {did_you_mean(positive, sorted(known)[:20])}"
             )
-        value = positive if series.dtype.is_numeric() else _literal(positive)
+        literal = "'" + positive.replace("'", "''") + "'"
+        value = positive if series.dtype.is_numeric() else literal
         quoted += f" = {positive.upper() if series.dtype == pl.Boolean else value}"
         kind = {"type": "boolean"}
     elif series.dtype == pl.Boolean:
@@ -273,10 +267,6 @@ def _are_times(series: pl.Series) -> bool:
         return False
 
 
-def _context(series: pl.Series) -> dict[str, Any]:
-    return _field(series) or {"type": "string"}
-
-
 def _field(series: pl.Series) -> dict[str, Any] | None:
     if series.dtype == pl.Boolean:
         return {"type": "boolean"}
@@ -314,10 +304,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _flow(value: Any) -> Any:

@@ -12,6 +12,7 @@ import os
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import anyio.to_thread
@@ -73,36 +74,28 @@ class StatementSlots:
         return await anyio.to_thread.run_sync(call, *arguments, limiter=self._threads)
 
 
+@dataclass(frozen=True)
 class StreamedAnswer:
     """A response that runs its statement. It is over when the statement is."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        slots: StatementSlots,
-        request: Request,
-        statement: tuple[str, Session, str],
-        headers: dict[str, str],
-        failed: Failed,
-    ) -> None:
-        self._engine = engine
-        self._slots = slots
-        self._request = request
-        self._statement = statement
-        self._headers = headers
-        self._failed = failed
+    engine: Engine
+    slots: StatementSlots
+    request: Request
+    statement: tuple[str, Session, str]
+    headers: dict[str, str]
+    failed: Failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        session = self._statement[1]
+        session = self.statement[1]
         gone = asyncio.ensure_future(_gone(receive))
         try:
-            slot = await _unless(gone, self._slots.take(session.user))
+            slot = await _unless(gone, self.slots.take(session.user))
             try:
                 await self._run(scope, receive, send, gone)
             finally:
                 slot.release()
         except EngineError as error:
-            await self._failed(error)(scope, receive, send)
+            await self.failed(error)(scope, receive, send)
         except ConnectionError:
             pass
         finally:
@@ -110,7 +103,7 @@ class StreamedAnswer:
 
     async def _run(self, scope: Scope, receive: Receive, send: Send, gone: asyncio.Future[None]) -> None:
         reading, writing = os.pipe()
-        running = asyncio.ensure_future(self._slots.in_thread(self._write, writing))
+        running = asyncio.ensure_future(self.slots.in_thread(self._write, writing))
         reader = asyncio.StreamReader(limit=PIECE)
         pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb")
@@ -120,15 +113,15 @@ class StreamedAnswer:
         finally:
             pipe.close()
             while not running.done():
-                await asyncio.shield(self._slots.in_thread(self._engine.kill, self._statement[1].query_id))
+                await asyncio.shield(self.slots.in_thread(self.engine.kill, self.statement[1].query_id))
                 await asyncio.wait({running}, timeout=_KILL_AGAIN_S)
             with suppress(EngineError):
                 running.result()
 
     def _write(self, writing: int) -> EngineAnswer:
-        sql, session, default_format = self._statement
+        sql, session, default_format = self.statement
         try:
-            return self._engine.run(sql, session, default_format, writing)
+            return self.engine.run(sql, session, default_format, writing)
         finally:
             os.close(writing)
 
@@ -140,12 +133,12 @@ class StreamedAnswer:
         pieces: _Pieces,
         running: asyncio.Future[EngineAnswer],
     ) -> None:
-        waits = self._request.query_params.get("wait_end_of_query") == "1"
+        waits = self.request.query_params.get("wait_end_of_query") == "1"
         held = await pieces.first(MOST_HELD if waits else HELD_BYTES, None if waits else HELD_S)
         if pieces.ended:
-            headers = self._headers | {"X-ClickHouse-Summary": summary(await running, len(held))}
-            encoding, encode = _encoder(self._request) if len(held) >= _SMALL else ("", _plain)
-            body = await self._slots.in_thread(lambda: encode(bytes(held)) + encode(None))
+            headers = self.headers | {"X-ClickHouse-Summary": summary(await running, len(held))}
+            encoding, encode = _encoder(self.request) if len(held) >= _SMALL else ("", _plain)
+            body = await self.slots.in_thread(lambda: encode(bytes(held)) + encode(None))
             await _response(headers, encoding, body)(scope, receive, send)
             return
         if waits:
@@ -153,8 +146,8 @@ class StreamedAnswer:
                 f"the answer is larger than {MOST_HELD >> 20} MiB: ask for it without wait_end_of_query",
                 _TOO_LARGE,
             )
-        encoding, encode = _encoder(self._request)
-        start = _response(self._headers, encoding, None)
+        encoding, encode = _encoder(self.request)
+        start = _response(self.headers, encoding, None)
         await send({"type": "http.response.start", "status": 200, "headers": start.raw_headers})
         first = bytes(held)
         held.clear()
@@ -169,7 +162,7 @@ class StreamedAnswer:
         await send({"type": "http.response.body", "body": encode(None)})
 
     async def _send_piece(self, send: Send, encode: _Encode, piece: bytes) -> None:
-        body = piece if encode is _plain else await self._slots.in_thread(encode, piece)
+        body = piece if encode is _plain else await self.slots.in_thread(encode, piece)
         if body:
             await send({"type": "http.response.body", "body": body, "more_body": True})
 

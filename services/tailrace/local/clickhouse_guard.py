@@ -147,32 +147,24 @@ class Guard:
             )
         arguments = tokens.arguments(place + 1)
         if name in self._higher_order:
-            for argument in arguments:
-                self._check_function_name(argument[0])
+            # A function may be handed over by its name: `arrayMap(file, ...)`.
+            for first in (argument[0] for argument in arguments):
+                if first.is_name and first.name.lower() in self._refused:
+                    raise StatementRefused(f"{first.name} is refused as a function")
         if name in _STRUCTURE_AT:
             self._check_structure(name, tokens, arguments)
         if name in _BY_NAME and arguments:
             self._check_named(arguments[0])
 
     def _is_allowed(self, name: str) -> bool:
-        return (
-            name in self._functions
-            or name in TABLE_FUNCTIONS
-            or name in _TYPES
-            or name in _SYNTAX
-            or self._is_aggregate(name)
-        )
+        known = (self._functions, TABLE_FUNCTIONS, _TYPES, _SYNTAX)
+        return any(name in names for names in known) or self._is_aggregate(name)
 
     def _is_aggregate(self, name: str) -> bool:
         """Whether it is an aggregate function, alone or with combinators behind it."""
         return name in self._aggregates or any(
             name.endswith(end) and self._is_aggregate(name.removesuffix(end)) for end in _COMBINATORS
         )
-
-    def _check_function_name(self, token: Token) -> None:
-        """A function may be handed over by its name: ``arrayMap(file, ...)``."""
-        if token.is_name and token.name.lower() in self._refused:
-            raise StatementRefused(f"{token.name} is refused as a function")
 
     def _check_applied(self, tokens: Tokens, place: int) -> None:
         applied = tokens[place]

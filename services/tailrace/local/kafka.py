@@ -159,11 +159,6 @@ class LocalKafka(Process):
             if fixed or attempt == 2 or "Address already in use" not in words:
                 raise TailraceError(f"Kafka did not come up:\n{words}\nAll of it: {self.log}")
 
-    def restart(self, timeout: float = 60) -> None:
-        """Stops the broker where it runs, and starts it again on the same port and data."""
-        self.stop()
-        self.start(timeout)
-
     def _classpath(self) -> str:
         if home := self._env.get("KAFKA_HOME"):
             libs = Path(home, "libs")
@@ -237,7 +232,8 @@ class LocalKafka(Process):
         return path
 
     def _format(self, command: list[str], config: Path) -> None:
-        tool = ["kafka.tools.StorageTool", "format", "-c", str(config), f"--cluster-id={_cluster_id()}"]
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")  # as Kafka makes it
+        tool = ["kafka.tools.StorageTool", "format", "-c", str(config), f"--cluster-id={cluster_id}"]
         arguments = self.data / "format.arguments"
         if self._users is not None:
             write_private(arguments, security.format_arguments(self._users[ADMIN]))
@@ -309,8 +305,3 @@ def _transactions(producer: Producer, consumer: Consumer) -> None:
             consumer.position(consumer.assignment()), consumer.consumer_group_metadata(), 30
         )
         producer.commit_transaction(30)
-
-
-def _cluster_id() -> str:
-    """A random UUID in the URL-safe base64 that Kafka uses."""
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")

@@ -13,8 +13,9 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -99,7 +100,9 @@ def application(log: RegistryLog, home: Path, host: str | None = None) -> Starle
     Args:
         host: the name under which it listens, beside those of the loopback interface.
     """
-    api, level, mode = _Api(log), _SettingApi(log, _LEVEL), _SettingApi(log, _MODE)
+    api = _Api(log)
+    level = _SettingApi(log, LEVEL, "compatibility", "compatibility level", 40408, 42203)
+    mode = _SettingApi(log, MODE, "mode", "mode", 40409, 42204)
     routes = [
         # Who may: reading and looking up all, registering applications too, all else services alone.
         route("/", lambda request: JSONResponse({})),
@@ -288,54 +291,45 @@ class _Api:
         return _json({"is_compatible": not problems} | ({"messages": problems} if verbose else {}))
 
 
-class _SettingTexts(NamedTuple):
-    """What requests and errors call a setting, and the codes of its errors."""
+@dataclass(frozen=True)
+class _SettingApi:
+    """The endpoints of a setting, of a subject or of all: what requests and errors call it, and the errors' codes."""
 
+    log: RegistryLog
     setting: Setting
     field: str
     name: str
     absent: int
     invalid: int
 
-
-_LEVEL = _SettingTexts(LEVEL, "compatibility", "compatibility level", 40408, 42203)
-_MODE = _SettingTexts(MODE, "mode", "mode", 40409, 42204)
-
-
-class _SettingApi:
-    """The endpoints of a setting, of a subject or of all."""
-
-    def __init__(self, log: RegistryLog, texts: _SettingTexts) -> None:
-        self._log, self._setting, self._texts = log, texts.setting, texts
-
     def show(self, request: Request) -> Response:
-        subject, state = subject_or_none(request), self._log.read()
-        if subject is None or subject in state.settings[self._setting] or flag(request, "defaultToGlobal"):
-            return _json({self._setting.name: state.value(self._setting, subject)})
-        raise self._absent(subject)
+        subject, state = subject_or_none(request), self.log.read()
+        if subject is None or subject in state.settings[self.setting] or flag(request, "defaultToGlobal"):
+            return _json({self.setting.name: state.value(self.setting, subject)})
+        raise self._no_setting(subject)
 
     async def set(self, request: Request) -> Response:
-        value = str((await body_of(request)).get(self._texts.field, "")).upper()
-        if value not in self._setting.values:
-            values = ", ".join(self._setting.values)
-            raise ApiError(self._texts.invalid, f"Invalid {self._texts.name}. Valid values are {values}")
-        record = setting_record(self._setting, subject_or_none(request), value)
-        await run_in_threadpool(lambda: self._log.write(lambda state: ([record], None)))
-        return _json({self._texts.field: value})
+        value = str((await body_of(request)).get(self.field, "")).upper()
+        if value not in self.setting.values:
+            values = ", ".join(self.setting.values)
+            raise ApiError(self.invalid, f"Invalid {self.name}. Valid values are {values}")
+        record = setting_record(self.setting, subject_or_none(request), value)
+        await run_in_threadpool(lambda: self.log.write(lambda state: ([record], None)))
+        return _json({self.field: value})
 
     def delete(self, request: Request) -> Response:
         subject = subject_of(request)
 
         def decide(state: RegistryState) -> Decision[str]:
-            if subject not in state.settings[self._setting]:
-                raise self._absent(subject)
-            return [setting_record(self._setting, subject, None)], state.settings[self._setting][subject]
+            if subject not in state.settings[self.setting]:
+                raise self._no_setting(subject)
+            return [setting_record(self.setting, subject, None)], state.settings[self.setting][subject]
 
-        return _json({self._setting.name: self._log.write(decide)})
+        return _json({self.setting.name: self.log.write(decide)})
 
-    def _absent(self, subject: str) -> ApiError:
-        text = f"Subject '{subject}' does not have subject-level {self._texts.field} configured"
-        return ApiError(self._texts.absent, text)
+    def _no_setting(self, subject: str) -> ApiError:
+        text = f"Subject '{subject}' does not have subject-level {self.field} configured"
+        return ApiError(self.absent, text)
 
 
 def _versions(state: RegistryState, subject: str, deleted: bool) -> list[SchemaVersion]:

@@ -100,12 +100,13 @@ class Supervisor:
             self._addresses |= {"KAFKA_BOOTSTRAP_SERVERS": given, **kafka_login_names(self._env)}
             self._look_for_kafka(given)
         else:
+            credentials = Credentials(self._home.root)
             kafka = LocalKafka(
                 self._home.kafka_data,
                 port=self._port("kafka"),
                 log=self._home.log("kafka"),
                 env=self._env,
-                users=self._kafka_users(),
+                users={user: credentials.make(KAFKA, user) for user in (ADMIN, *USERS)},
             )
             if is_first_start(self._env):
                 self._say("kafka         first start on this machine: fetching and preparing it")
@@ -120,11 +121,6 @@ class Supervisor:
         self._await_server("registry", self._addresses["SCHEMA_REGISTRY_URL"], "/readyz")
         self._await_server("clickhouse", self._addresses["CLICKHOUSE_URL"], "/ping")
         self._home.write(self._home.addresses, self._addresses)
-
-    def _kafka_users(self) -> dict[str, str]:
-        """The passwords of the broker's users, made where the home has none yet."""
-        credentials = Credentials(self._home.root)
-        return {user: credentials.make(KAFKA, user) for user in (ADMIN, *USERS)}
 
     def _look_for_kafka(self, given: str) -> None:
         from confluent_kafka import KafkaException

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 from tailrace.access.private_files import keep_private
 from tailrace.errors import TailraceError
@@ -39,7 +38,7 @@ def run(home: Home, project: Path, say: Say, ready: Callable[[], None]) -> None:
     home.prepare()
     with closing(home.lock()):
         for sig in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(sig, _interrupt)
+            signal.signal(sig, signal.default_int_handler)
         supervisor = Supervisor(home, project, say)
         try:
             supervisor.start()
@@ -127,10 +126,6 @@ def purge(home: Home) -> None:
         if not home.run.is_dir():
             raise TailraceError(f"{home} is no home of Tailrace (it has no folder run): remove it yourself")
         shutil.rmtree(home.root)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _in_background(home: Home, project: Path) -> None:
