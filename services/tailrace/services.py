@@ -60,6 +60,8 @@ def _exactly_once(name: str, module: str, state: str, **fields: Any) -> ServiceE
 _PREDICTIONS = (_LANE.predictions, _LANE.shadow_predictions)
 _WINDOWS = (lanes.WINDOW_PARTS, lanes.WINDOW_STATE)
 _PACKAGES = (lanes.MANIFESTS, lanes.CHUNKS)
+_REPORTS = (lanes.PERFORMANCE_REPORTS, lanes.DRIFT_REPORTS)
+_IN_FORCE = (lanes.ROLLOUTS, lanes.CONTRACTS, lanes.CLOCKS)
 _SCORED_BY = (_LANE.requests, lanes.CONTRACTS, *_PACKAGES, lanes.ROLLOUTS, lanes.CLOCKS)
 
 ENTRIES: tuple[ServiceEntry, ...] = (
@@ -97,17 +99,7 @@ ENTRIES: tuple[ServiceEntry, ...] = (
         "rollout",
         "tailrace.rollout.app",
         "the fold of its own topic",
-        reads=(
-            lanes.COMMANDS,
-            *_PACKAGES,
-            lanes.PERFORMANCE_REPORTS,
-            lanes.DRIFT_REPORTS,
-            lanes.TRAINING_RUNS,
-            lanes.ALERTS,
-            lanes.ROLLOUTS,
-            lanes.CONTRACTS,
-            lanes.CLOCKS,
-        ),
+        reads=(lanes.COMMANDS, *_PACKAGES, *_REPORTS, lanes.TRAINING_RUNS, lanes.ALERTS, *_IN_FORCE),
         writes=(lanes.ROLLOUTS, lanes.ALERTS),
     ),
     _exactly_once(
@@ -140,8 +132,7 @@ ENTRIES: tuple[ServiceEntry, ...] = (
         "the fold of what it reads, from the start",
         reads=(
             lanes.ALERTS,
-            lanes.PERFORMANCE_REPORTS,
-            lanes.DRIFT_REPORTS,
+            *_REPORTS,
             lanes.COMMANDS,
             lanes.CONTRACTS,
             lanes.ROLLOUTS,

@@ -49,7 +49,6 @@ def shortage_in(text: str) -> str | None:
 
 
 def remedy(kind: str) -> str:
-    """What a person does about a shortage of this kind."""
     return _REMEDIES[kind]
 
 

@@ -141,8 +141,6 @@ def _shortened(model: Mapping[str, Any]) -> dict[str, str]:
 
 
 class EnvUser(StrEnum):
-    """As whom a program comes."""
-
     APPLICATION = "application"
     OPS = "ops"
 

@@ -9,7 +9,6 @@ import sys
 
 
 def run() -> None:
-    """Entry point of the ``tailrace`` script."""
     try:
         from tailrace.cli.app import app
     except ModuleNotFoundError as missing:

@@ -76,7 +76,6 @@ def _value(value: bytes | None, codec: Codec, topic: str | None = None) -> dict[
 
 
 def line(record: dict[str, Any]) -> str:
-    """One line for a terminal."""
     where = f"{record['partition']}/{record['offset']}"
     what = next(record[name] for name in ("mark", "dead_letter", "bytes", "value") if name in record)
     text = what if isinstance(what, str) else to_json(what)

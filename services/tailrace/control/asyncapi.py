@@ -81,7 +81,6 @@ def _quoted(node: Any) -> Any:
 
 
 def main() -> None:
-    """Writes the document of the contract that is named to stdout."""
     from tailrace.contracts.language.load import load_contract
 
     sys.stdout.write(to_yaml(document(load_contract(Path(sys.argv[1])))))

@@ -41,8 +41,6 @@ class CommandAnswer:
 
 
 class Wanted(NamedTuple):
-    """What to ask for."""
-
     command: str
     version: int | None = None
     reason: str = ""
@@ -102,7 +100,6 @@ def ask_each(
 
 
 def rollouts(connection: Connection) -> Rollouts:
-    """The rollouts as they stand."""
     fold = Rollouts()
     fold_all(connection, fold)
     return fold

@@ -26,16 +26,17 @@ def evaluations(connection: Connection, model: str | None = None) -> list[dict[s
         if record is not None and model in (None, record["model"]) and record["evaluations"]:
             latest[record["run_id"]] = record
     runs = sorted(latest.values(), key=lambda run: (run["model"], run["at"]))
-    return [{**_of_run(run), **evaluation} for run in runs for evaluation in run["evaluations"]]
-
-
-def _of_run(run: TrainingRunRecord) -> dict[str, Any]:
-    return {
-        "model": run["model"],
-        "run": run["run_id"],
-        "state": run["state"],
-        "at": datetime.fromtimestamp(run["at"] / 1000, UTC).isoformat(),
-        "rows": run["rows"],
-        "held_back": run["held_back"],
-        "dataset": run["dataset_digest"],
-    }
+    return [
+        {
+            "model": run["model"],
+            "run": run["run_id"],
+            "state": run["state"],
+            "at": datetime.fromtimestamp(run["at"] / 1000, UTC).isoformat(),
+            "rows": run["rows"],
+            "held_back": run["held_back"],
+            "dataset": run["dataset_digest"],
+            **evaluation,
+        }
+        for run in runs
+        for evaluation in run["evaluations"]
+    ]

@@ -31,8 +31,6 @@ from tailrace.streaming.records import Record
 
 
 class ChunkAt(NamedTuple):
-    """A chunk that is on the topic."""
-
     key: str
     partition: int
     offset: int

@@ -48,10 +48,8 @@ def pooled(shares: Iterable[Share]) -> Share:
 
 def own(report: Report) -> Share:
     """A version's accuracy in a report about it alone."""
-    for metric in report["metrics"]:
-        if metric["metric"] == "accuracy":
-            return Share(metric["value"], metric["n"])
-    return Share(None, 0)
+    shares = (Share(m["value"], m["n"]) for m in report["metrics"] if m["metric"] == "accuracy")
+    return next(shares, Share(None, 0))
 
 
 def answered(reports: Iterable[Report], version: int, start_ms: int, end_ms: int) -> Share:

@@ -47,8 +47,6 @@ def successor(seen: Seen) -> int | None:
 
 
 def milestones(change_ms: int) -> list[Milestone]:
-    """The milestones of a story in which the world changes at ``change_ms``."""
-
     def the_change(seen: Seen) -> str | None:
         if seen.event_ms < change_ms:
             return None

@@ -95,7 +95,6 @@ class Seen:
         return (*records, *map(len, decisions))
 
     def versions(self) -> dict[str, int]:
-        """How many answers were each version's."""
         answers = Counter(answer.version for answer in self.answers)
         return {f"v{version}": answers[version] for version in sorted(answers)}
 
@@ -165,5 +164,4 @@ class Seen:
         return max(of_all, key=lambda r: int(r["window_start"]), default=None)
 
     def judged(self) -> list[PerformanceReportRecord]:
-        """The performance reports."""
         return list(self.performance.values())

@@ -244,7 +244,9 @@ class Story(WatchedReplay):
         self._display.say(f"\nOne loan's way, {answer.request_id}:")
         for table, rows in way.items():
             for row in rows:
-                self._display.say(f"  {table.replace('_', ' '):<19}{row.pop('at'):<34}{_plainly(row)}")
+                at = row.pop("at")
+                values = ", ".join(f"{name} {value}" for name, value in row.items() if value is not None)
+                self._display.say(f"  {table.replace('_', ' '):<19}{at:<34}{values}")
         self._require(
             "a loan followed to its outcome", {"requests", "predictions", "labels", "outcomes"} <= way.keys()
         )
@@ -286,7 +288,3 @@ def _window(report: DriftReportRecord | None) -> str:
     if report is None:
         return "-"
     return f"{day(report['window_start'])} to {day(report['window_end'])}, {report['rows']:,} rows: {report['verdict']}"
-
-
-def _plainly(row: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in row.items() if value is not None)

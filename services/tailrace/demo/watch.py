@@ -62,7 +62,6 @@ class Watcher(threading.Thread):
         self.check()
 
     def check(self) -> None:
-        """Raises what ended the thread."""
         if self.error is not None:
             raise self.error
 

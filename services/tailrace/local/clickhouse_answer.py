@@ -40,8 +40,6 @@ QUEUE_S = 20.0
 _KILL_AGAIN_S = 0.1
 _SMALL = 1024
 
-Failed = Callable[[EngineError], Response]
-
 
 class StatementSlots:
     """Lets each user have so many statements running at once."""
@@ -83,7 +81,7 @@ class StreamedAnswer:
     request: Request
     statement: tuple[str, Session, str]
     headers: dict[str, str]
-    failed: Failed
+    failed: Callable[[EngineError], Response]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         session = self.statement[1]

@@ -101,8 +101,6 @@ def split_insert(text: bytes) -> Insert | None:
 
 
 class Bridge:
-    """Answers requests from one engine."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._slots = StatementSlots()

@@ -69,7 +69,6 @@ class Tokens:
         return self._tokens[place] if 0 <= place < len(self._tokens) else END
 
     def words(self, place: int, count: int) -> tuple[str, ...]:
-        """The texts of ``count`` tokens from ``place`` on."""
         return tuple(self[place + step].text for step in range(count))
 
     def is_call(self, place: int) -> bool:

@@ -90,7 +90,6 @@ def sentence(name: str, deaths: Mapping[str, Any]) -> str:
 
 
 def ended(status: int | None) -> str:
-    """An exit status in words."""
     if status is None:
         return "it is gone"
     if status < 0:

@@ -54,7 +54,6 @@ class Home:
             return str(self.root)
 
     def log(self, name: str) -> Path:
-        """Where the process of this name writes its log."""
         return self.run / f"{name}.log"
 
     def prepare(self) -> None:
@@ -144,5 +143,4 @@ class HomeLock:
         return False
 
     def close(self) -> None:
-        """Gives the home back."""
         self._file.close()

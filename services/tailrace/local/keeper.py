@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tailrace.errors import TailraceError
 from tailrace.local.deaths import Deaths
 from tailrace.local.home import Home
 from tailrace.local.leftovers import GRACE_S, created, stop_in_order
+from tailrace.local.process import Process
 from tailrace.local.room import full_disks
 from tailrace.local.watchdog import watchdog
 
@@ -25,25 +25,10 @@ _LONGEST_PAUSE = 10.0
 _TEND_S = 0.5  # how often a full disk is looked at, and what could not be written is tried again
 
 
-class Program(Protocol):
-    """What can be kept running: `Process`, `LocalKafka`."""
-
-    @property
-    def pid(self) -> int | None: ...
-    @property
-    def log(self) -> Path: ...
-    def running(self) -> bool: ...
-    def wait(self, timeout: float | None = None) -> int | None: ...
-    def stop(self, timeout: float) -> None: ...
-    def last_life(self) -> list[str]: ...
-
-
 @dataclass
 class KeptProgram:
-    """One program that is kept running, and what is known of it."""
-
     name: str
-    program: Program
+    program: Process
     start: Callable[[], None]
     address: str
     started: float = 0.0

@@ -90,7 +90,6 @@ class Process:
             return []
 
     def last_words(self, lines: int = 15) -> str:
-        """The end of the log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 

@@ -101,7 +101,6 @@ class RegistryLog:
         return self._retry(attempt)
 
     def close(self) -> None:
-        """Leaves nothing open."""
         with self._lock:
             self._producer = self._admin = None
             if self._consumer is not None:

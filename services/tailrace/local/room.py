@@ -99,7 +99,6 @@ def _descriptors(name: str, pid: int) -> Shortage | None:
 
 
 def _one_a_device(folders: Iterable[Path]) -> list[Path]:
-    """The first of each device."""
     by_device: dict[int, Path] = {}
     for folder in folders:
         if folder.is_dir():

@@ -178,7 +178,8 @@ class Supervisor:
             for line in init.stdout:
                 self._say(line.rstrip())
         if init.returncode:
-            raise TailraceError(_tail(errors).removeprefix("tailrace: "))
+            last = "\n".join(errors.read_text(errors="replace").splitlines()[-15:])
+            raise TailraceError(last.removeprefix("tailrace: "))
 
     def _start_services(self) -> None:
         services = []
@@ -205,7 +206,9 @@ class Supervisor:
         """
         log = kept.program.log
         if kept.restarts > 1:
-            raise TailraceError(f"{kept.name} does not stay up:\n{_tail(log)}\nAll of it: {log}")
+            raise TailraceError(
+                f"{kept.name} does not stay up:\n{kept.program.last_words()}\nAll of it: {log}"
+            )
         computed = processor_time(kept.program.pid) if answer.status is None else None
         if not patience.look(answer, computed):
             raise TailraceError(
@@ -234,7 +237,3 @@ class Supervisor:
 
 def _cli(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "tailrace.cli", *arguments]
-
-
-def _tail(log: Path, lines: int = 15) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])

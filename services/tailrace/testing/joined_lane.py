@@ -30,8 +30,6 @@ quality: {window: 60s}
 
 
 class JoinedLane:
-    """Makes the records of one model's lane."""
-
     def __init__(self, text: str = CONTRACT, registry: Registry | None = None) -> None:
         self.registry = registry or MemoryRegistry()
         self.contract: ModelContract = load_contract(text)

@@ -32,8 +32,6 @@ _KEYS = {
 
 
 class MemoryKey:
-    """A signer's key in memory."""
-
     def __init__(self, signer: str) -> None:
         self._key = _KEYS[signer]
 
@@ -95,7 +93,6 @@ class Control:
         return self._by[service or KINDS[name].signers[0]].signed(name, record)
 
     def headers(self, name: str, value: bytes, key: bytes | None, service: str | None = None) -> Headers:
-        """The headers of a record of this value and key."""
         return self.signed(name, Record(KINDS[name].topic, value, key), service).headers
 
 
@@ -107,7 +104,6 @@ def make_home(home: Path) -> Path:
 
 
 def message_of(record: Record, offset: int = 0) -> PlainMessage:
-    """A record as it is read, with its headers."""
     return PlainMessage(record.topic, 0, offset, record.value, record.key, record.headers)
 
 
