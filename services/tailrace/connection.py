@@ -126,10 +126,7 @@ def come_as_oneself(env: MutableMapping[str, str], home: Path) -> None:
 
 def kafka_login_names(env: Mapping[str, str]) -> dict[str, str]:
     """What the environment says of how to log in to Kafka: of secrets only in which files they are."""
-    names = (
-        *(name for name in _KAFKA_OPTIONS if name not in _SECRETS),
-        *(f"{name}_FILE" for name in _SECRETS),
-    )
+    names = (f"{name}_FILE" if name in _SECRETS else name for name in _KAFKA_OPTIONS)
     return {name: env[name] for name in names if env.get(name)}
 
 

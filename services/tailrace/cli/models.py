@@ -184,8 +184,8 @@ def _report(published: Publication, as_json: bool) -> None:
 
 def _evaluations(version: Mapping[str, Any], judged: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those of the run that the version comes from."""
-    by = (version["model"], version["version"])
-    runs = {e["run"] for e in judged if e["who"] == "candidate" and (e["model"], e["version"]) == by}
+    by = ("candidate", version["model"], version["version"])
+    runs = {e["run"] for e in judged if (e["who"], e["model"], e["version"]) == by}
     return [e for e in judged if e["run"] in runs]
 
 

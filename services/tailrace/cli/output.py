@@ -8,7 +8,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Annotated, Any, Self
 
 import typer
@@ -169,9 +168,7 @@ class progress:  # noqa: N801 - used like a function: `with progress(...) as bar
             self._task = self._bar.add_task(self._what, total=self._total, note="")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, note=self._count())
             self._bar.stop()

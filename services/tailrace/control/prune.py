@@ -169,7 +169,7 @@ def _past(version: int, history: Sequence[Since], kept: RetainedPredictions, now
 
 
 def _time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _version(key: str, model: str) -> int | None:

@@ -132,14 +132,14 @@ class DataStory(WatchedReplay):
         if unanswered > 0:
             return f"answers to {unanswered:,} requests"
 
-        drift_end, quality_end = (
-            self._last_ms // window_ms * window_ms
-            for window_ms in (self._contract.drift.window_ms, self._contract.quality.window_ms)
-        )
-        if all(report["window_end"] != drift_end for report in list(seen.drift.values())):
+        def last(window_ms: int) -> int:
+            return self._last_ms // window_ms * window_ms
+
+        drift_end, quality_end = map(last, (self._contract.drift.window_ms, self._contract.quality.window_ms))
+        if drift_end not in [report["window_end"] for report in list(seen.drift.values())]:
             return "the drift report on the last window"
-        unjudged = all(report["window_end"] != quality_end for report in seen.judged())
-        if self._data.label_delay_ms is not None and unjudged:
+        ends = [report["window_end"] for report in seen.judged()]
+        if self._data.label_delay_ms is not None and quality_end not in ends:
             return "the performance report on the last window"
         return None
 

@@ -21,9 +21,8 @@ def behind_door(app: ASGIApp, home: Path) -> Door:
 
 
 def _refuse(status: int, sentence: str) -> Response:
-    refused = StatementRefused(
-        sentence, _AUTHENTICATION_FAILED if status == UNAUTHENTICATED else ACCESS_DENIED
-    )
+    kind = _AUTHENTICATION_FAILED if status == UNAUTHENTICATED else ACCESS_DENIED
+    refused = StatementRefused(sentence, kind)
     headers = {"X-ClickHouse-Exception-Code": str(refused.code)}
     return PlainTextResponse(f"{refused}\n", status_code=status, headers=headers)
 

@@ -78,7 +78,7 @@ class Guard:
         Raises:
             StatementRefused: something in it is not allowed to the user.
         """
-        tokens = self._tokens(canonical)
+        tokens = Tokens(canonical)
         check_kind(canonical, tokens, user)
         self._check_names(tokens)
         self._check_parameters(tokens, parameters)
@@ -119,12 +119,6 @@ class Guard:
             raise StatementRefused(
                 f"the format {name} is refused: it needs files, schemas or hosts, or is unknown"
             )
-
-    def _tokens(self, canonical: str) -> Tokens:
-        try:
-            return Tokens(canonical)
-        except ValueError as error:
-            raise StatementRefused(str(error)) from None
 
     def _check_names(self, tokens: Tokens) -> None:
         engines = {place + 2 for place in range(len(tokens)) if tokens.words(place, 2) == ("ENGINE", "=")}
@@ -208,7 +202,7 @@ class Guard:
             if _PLAIN_STRING.fullmatch(literal):
                 return  # `values('a', 'b')`: a value, or an error
             raise StatementRefused("columns that the engine cannot read are refused") from None
-        tokens = self._tokens(canonical)
+        tokens = Tokens(canonical)
         for place in range(len(tokens)):
             if tokens.is_call(place) and tokens[place].name.lower() not in _TYPES:
                 raise StatementRefused(f"{tokens[place].name} is refused in a description of columns")
@@ -261,4 +255,4 @@ class Guard:
             )
 
     def _check_statement(self, expression: str) -> None:
-        self._check_names(self._tokens(self._parse(expression)))
+        self._check_names(Tokens(self._parse(expression)))

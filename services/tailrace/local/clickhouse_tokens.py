@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from tailrace.local.clickhouse_refused import StatementRefused
+
 _TOKEN = re.compile(
     r"(?P<space>\s+)|(?P<string>'(?:[^'\\]|\\.|'')*')|(?P<quoted>`(?:[^`\\]|\\.|``)*`)"
     r"|(?P<number>\d[\w.]*(?:(?<=[eE])[+-]\d+)?)|(?P<word>[^\W\d]\w*)|(?P<mark>->|[^'`\"])",
@@ -53,7 +55,7 @@ class Tokens:
     """A statement's tokens; beyond both ends there is `END`.
 
     Raises:
-        ValueError: the text has what canonical text never has.
+        StatementRefused: the text has what canonical text never has.
     """
 
     def __init__(self, canonical: str) -> None:
@@ -114,7 +116,7 @@ def _split(text: str) -> Iterator[Token]:
     while place < len(text):
         match = _TOKEN.match(text, place)
         if match is None or match.lastgroup is None:
-            raise ValueError(f"the statement cannot be judged at {text[place : place + 20]!r}")
+            raise StatementRefused(f"the statement cannot be judged at {text[place : place + 20]!r}")
         place = match.end()
         if match.lastgroup == "space":
             adjacent = False

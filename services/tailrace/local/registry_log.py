@@ -144,7 +144,9 @@ class RegistryLog:
         self._producer.begin_transaction()
         for key, value in records:
             text = None if value is None else json.dumps(value, ensure_ascii=False).encode()
-            self._producer.produce(TOPIC.name, text, _key(key), partition=0, on_delivery=on_delivery)
+            # Compaction goes by the key's bytes: one subject and version must always have the same ones.
+            name = json.dumps(key, separators=(",", ":"), ensure_ascii=False).encode()
+            self._producer.produce(TOPIC.name, text, name, partition=0, on_delivery=on_delivery)
         self._producer.commit_transaction(self._patience)
         return max(delivered) + 1
 
@@ -193,8 +195,3 @@ class RegistryLog:
             request_timeout=self._patience,
         )
         return int(next(iter(asked.values())).result().offset)
-
-
-def _key(key: dict[str, Any]) -> bytes:
-    # Compaction goes by these bytes: one subject and version must always have the same ones.
-    return json.dumps(key, separators=(",", ":"), ensure_ascii=False).encode()

@@ -115,9 +115,7 @@ class RegistryState:
 
     def _delete_subject(self, subject: str, up_to: int) -> None:
         versions = self._subjects.get(subject, {})
-        for number, version in versions.items():
-            if number <= up_to:
-                versions[number] = version._replace(deleted=True)
+        versions |= {n: version._replace(deleted=True) for n, version in versions.items() if n <= up_to}
 
 
 def schema_record(subject: str, version: SchemaVersion) -> LogRecord:
