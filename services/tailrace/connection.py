@@ -67,10 +67,10 @@ def home_dir(env: Mapping[str, str] | None = None) -> Path:
 def running_addresses(home: Path) -> dict[str, str]:
     """The addresses that a running ``tailrace up`` wrote into its home; empty where none runs, or another's home is."""
     try:
-        found = json.loads((home / ADDRESSES).read_text())
+        addresses = json.loads((home / ADDRESSES).read_text())
     except (FileNotFoundError, PermissionError):
         return {}
-    return {str(k): str(v) for k, v in found.items()}
+    return {str(name): str(value) for name, value in addresses.items()}
 
 
 def connect(env: Mapping[str, str] | None = None, home: Path | None = None, user: str = OWNER) -> Connection:
@@ -92,8 +92,7 @@ def connect(env: Mapping[str, str] | None = None, home: Path | None = None, user
     for name in _SECRETS:
         if f"{name}_FILE" in values:
             values[name] = Path(values[f"{name}_FILE"]).read_text().strip()
-    if values.get("KAFKA_SASL_MECHANISM", "").startswith("SCRAM"):  # which shows a password to no broker
-        values |= _kafka_login(values, Credentials(home), user)
+    values |= _kafka_login(values, Credentials(home), user)
     for needed in ("KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL"):
         if needed not in values:
             raise TailraceError(
@@ -127,10 +126,7 @@ def come_as_oneself(env: MutableMapping[str, str], home: Path) -> None:
 
 def kafka_login_names(env: Mapping[str, str]) -> dict[str, str]:
     """What the environment says of how to log in to Kafka: of secrets only in which files they are."""
-    names = (
-        *(name for name in _KAFKA_OPTIONS if name not in _SECRETS),
-        *(f"{name}_FILE" for name in _SECRETS),
-    )
+    names = (f"{name}_FILE" if name in _SECRETS else name for name in _KAFKA_OPTIONS)
     return {name: env[name] for name in names if env.get(name)}
 
 
@@ -141,13 +137,13 @@ def environment(home: Path, user: str) -> dict[str, str]:
         TailraceError: the home's passwords may not be read.
     """
     values = running_addresses(home)
-    if values.get("KAFKA_SASL_MECHANISM", "").startswith("SCRAM"):
-        values |= _kafka_login(values, Credentials(home), user)
-    return values
+    return values | _kafka_login(values, Credentials(home), user)
 
 
 def _kafka_login(values: Mapping[str, str], credentials: Credentials, user: str) -> dict[str, str]:
-    """The user and password that the home has; nothing where others are given."""
+    """The user and password that the home has; nothing where others are given, or a broker would be shown them."""
+    if not values.get("KAFKA_SASL_MECHANISM", "").startswith("SCRAM"):
+        return {}
     try:
         other = values.get("KAFKA_SASL_USERNAME")
         if other and credentials.read(KAFKA, other) != values.get("KAFKA_SASL_PASSWORD"):

@@ -34,8 +34,8 @@ class DiskFailed(TailraceError):
 
 
 class StateLost(Exception):
-    """What a logic keeps of the log could not be read any more and was thrown away: the logic has to be given its
-    partitions anew, from what is committed.
+    """What a processor keeps of the log could not be read any more and was thrown away: the processor has to be given
+    its partitions anew, from what is committed.
     """
 
 

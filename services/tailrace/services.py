@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tailrace.contracts.records import lanes
 
@@ -50,57 +51,43 @@ class ServiceEntry:
         return self.module.split(".")[1]
 
 
-def _on_batch_loop(
-    name: str,
-    module: str,
-    state: str,
-    reads: tuple[str, ...],
-    writes: tuple[str, ...],
-    keeps_files: bool = False,
-) -> ServiceEntry:
+def _exactly_once(name: str, module: str, state: str, **fields: Any) -> ServiceEntry:
     """A service on the exactly-once runner: its group and its instances' transactional ids bear its name."""
     group = f"tailrace.{name}"
-    return ServiceEntry(
-        name,
-        module,
-        state,
-        reads,
-        writes,
-        groups=(group,),
-        transactional_ids=(f"{group}.*",),
-        keeps_files=keeps_files,
-    )
+    return ServiceEntry(name, module, state, groups=(group,), transactional_ids=(f"{group}.*",), **fields)
 
 
 _PREDICTIONS = (_LANE.predictions, _LANE.shadow_predictions)
 _WINDOWS = (lanes.WINDOW_PARTS, lanes.WINDOW_STATE)
 _PACKAGES = (lanes.MANIFESTS, lanes.CHUNKS)
+_REPORTS = (lanes.PERFORMANCE_REPORTS, lanes.DRIFT_REPORTS)
+_IN_FORCE = (lanes.ROLLOUTS, lanes.CONTRACTS, lanes.CLOCKS)
 _SCORED_BY = (_LANE.requests, lanes.CONTRACTS, *_PACKAGES, lanes.ROLLOUTS, lanes.CLOCKS)
 
 ENTRIES: tuple[ServiceEntry, ...] = (
     ServiceEntry(
         "clock",
         "tailrace.clock.app",
-        "none; what it writes into lanes are marks, where partitions are silent",
+        "none; what it writes into lanes are watermark records, where partitions are silent",
         reads=(lanes.CONTRACTS, lanes.CLOCKS, _LANE.requests),
         writes=(lanes.CLOCKS, _LANE.requests, _LANE.labels, _LANE.actions),
         measures=(_LANE.labels, _LANE.actions),
     ),
-    _on_batch_loop(
+    _exactly_once(
         "drift",
         "tailrace.drift.app",
         "open windows, from window-parts",
         reads=(*_PREDICTIONS, *_WINDOWS, lanes.CONTRACTS, *_PACKAGES),
         writes=(lanes.DRIFT_REPORTS, lanes.ALERTS, *_WINDOWS, _LANE.dead_letters),
     ),
-    _on_batch_loop(
+    _exactly_once(
         "evaluator",
         "tailrace.evaluator.app",
         "open windows, from window-parts",
         reads=(*_PREDICTIONS, _LANE.outcomes, *_WINDOWS, lanes.CONTRACTS, lanes.MANIFESTS),
         writes=(lanes.PERFORMANCE_REPORTS, lanes.ALERTS, *_WINDOWS, _LANE.dead_letters),
     ),
-    _on_batch_loop(
+    _exactly_once(
         "joiner",
         "tailrace.joiner.app",
         "requests within their horizon, in RocksDB for each partition; the inputs are the changelog",
@@ -108,31 +95,21 @@ ENTRIES: tuple[ServiceEntry, ...] = (
         writes=(_LANE.outcomes, _LANE.rekeyed, _LANE.dead_letters, lanes.ALERTS),
         keeps_files=True,
     ),
-    _on_batch_loop(
+    _exactly_once(
         "rollout",
         "tailrace.rollout.app",
         "the fold of its own topic",
-        reads=(
-            lanes.COMMANDS,
-            *_PACKAGES,
-            lanes.PERFORMANCE_REPORTS,
-            lanes.DRIFT_REPORTS,
-            lanes.TRAINING_RUNS,
-            lanes.ALERTS,
-            lanes.ROLLOUTS,
-            lanes.CONTRACTS,
-            lanes.CLOCKS,
-        ),
+        reads=(lanes.COMMANDS, *_PACKAGES, *_REPORTS, lanes.TRAINING_RUNS, lanes.ALERTS, *_IN_FORCE),
         writes=(lanes.ROLLOUTS, lanes.ALERTS),
     ),
-    _on_batch_loop(
+    _exactly_once(
         "scorer",
         "tailrace.scorer.app",
         "models and rollouts, in memory",
         reads=_SCORED_BY,
         writes=(_LANE.predictions, _LANE.dead_letters, lanes.ALERTS),
     ),
-    _on_batch_loop(
+    _exactly_once(
         "shadow-scorer",
         "tailrace.scorer.shadow_app",
         "the scorer's, in a group of its own",
@@ -155,8 +132,7 @@ ENTRIES: tuple[ServiceEntry, ...] = (
         "the fold of what it reads, from the start",
         reads=(
             lanes.ALERTS,
-            lanes.PERFORMANCE_REPORTS,
-            lanes.DRIFT_REPORTS,
+            *_REPORTS,
             lanes.COMMANDS,
             lanes.CONTRACTS,
             lanes.ROLLOUTS,

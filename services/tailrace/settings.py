@@ -62,24 +62,15 @@ def read_settings(env: Mapping[str, str] | None = None) -> Settings:
     try:
         if env is None:
             return Settings()
-        return Settings.model_validate(
-            {
-                name.removeprefix(PREFIX).lower(): value
-                for name, value in env.items()
-                if name.startswith(PREFIX)
-            }
-        )
-    except ValidationError as wrong:
-        faults = [
-            f"{PREFIX}{str(fault['loc'][0]).upper()}={fault['input']}: {fault['msg']}"
-            for fault in wrong.errors()
-        ]
+        values = {name.removeprefix(PREFIX).lower(): v for name, v in env.items() if name.startswith(PREFIX)}
+        return Settings.model_validate(values)
+    except ValidationError as invalid:
+        faults = [f"{PREFIX}{str(f['loc'][0]).upper()}={f['input']}: {f['msg']}" for f in invalid.errors()]
         raise UsageError("; ".join(faults)) from None
 
 
 def _check_name(name: str) -> None:
     known = [PREFIX + field.upper() for field in Settings.model_fields]
-    if name.startswith(PREFIX) and name not in known:
-        meant = difflib.get_close_matches(name, known, n=1, cutoff=0.88)
-        if meant:
-            raise UsageError(f"{name} is not a setting: {meant[0]} is")
+    meant = difflib.get_close_matches(name, known, n=1, cutoff=0.88)
+    if meant and name.startswith(PREFIX) and name not in known:
+        raise UsageError(f"{name} is not a setting: {meant[0]} is")

@@ -10,16 +10,10 @@ import os
 import re
 
 DISK, DESCRIPTORS = "disk", "descriptors"
-_KINDS = {
-    errno.ENOSPC: DISK,
-    errno.EDQUOT: DISK,
-    errno.EMFILE: DESCRIPTORS,
-    errno.ENFILE: DESCRIPTORS,
-}
+_KINDS = {errno.ENOSPC: DISK, errno.EDQUOT: DISK, errno.EMFILE: DESCRIPTORS, errno.ENFILE: DESCRIPTORS}
 # Libraries in C++, Rust and Java pass the system's words on, and not its number.
-_TEXTS = {os.strerror(number): number for number in _KINDS}
-_IN_TEXT = re.compile("|".join(map(re.escape, sorted(_TEXTS, key=len, reverse=True))), re.IGNORECASE)
-_BY_TEXT = {text.lower(): number for text, number in _TEXTS.items()}
+_BY_TEXT = {os.strerror(number).lower(): number for number in _KINDS}
+_IN_TEXT = re.compile("|".join(map(re.escape, sorted(_BY_TEXT, key=len, reverse=True))), re.IGNORECASE)
 
 _REMEDIES = {
     DISK: "free some of the disk or the quota",
@@ -37,8 +31,7 @@ def shortage(error: BaseException) -> str | None:
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
         short = shortage_of(cause) if isinstance(cause, OSError) else None
-        short = short or shortage_in(str(cause))
-        if short is not None:
+        if short := short or shortage_in(str(cause)):
             return short
         cause = cause.__cause__ or cause.__context__
     return None
@@ -51,18 +44,12 @@ def shortage_of(error: OSError) -> str | None:
 
 def shortage_in(text: str) -> str | None:
     """As `shortage`, of what a program has written."""
-    number = _number_in(text)
-    return None if number is None else _words(number)
+    match = _IN_TEXT.search(text)
+    return match and _words(_BY_TEXT[match.group().lower()])
 
 
 def remedy(kind: str) -> str:
-    """What a person does about a shortage of this kind."""
     return _REMEDIES[kind]
-
-
-def _number_in(text: str) -> int | None:
-    match = _IN_TEXT.search(text)
-    return None if match is None else _BY_TEXT[match.group().lower()]
 
 
 def _words(number: int) -> str:

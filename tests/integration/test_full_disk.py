@@ -167,7 +167,7 @@ def test_a_full_disk_stops_nothing_for_good(tmp_path: Path, monkeypatch: pytest.
             _hurt(home, disk)
         finally:
             supervisor.stop()
-            lock.release()
+            lock.close()
 
 
 def _hurt(home: Home, disk: Mounted | Injected) -> None:

@@ -61,7 +61,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     yield made
     running[0].stop()
     patch.undo()
-    lock.release()
+    lock.close()
     taken.close()
     assert not made.addresses.exists()
     assert not list((root / "home" / "access").glob("*.address")), (
@@ -174,7 +174,7 @@ def test_what_is_given_is_used_and_left_alone(tmp_path: Path, home: Home) -> Non
             assert "pid" not in now[name]
     finally:
         supervisor.stop()
-        lock.release()
+        lock.close()
     assert status(home)["kafka"]["healthy"]
 
 

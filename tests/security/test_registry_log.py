@@ -7,7 +7,14 @@ import random
 
 import pytest
 
-from tailrace.local.registry_state import RegistryState, SchemaVersion, delete_subject_record, schema_record
+from tailrace.local.registry_state import (
+    LEVEL,
+    MODE,
+    RegistryState,
+    SchemaVersion,
+    delete_subject_record,
+    schema_record,
+)
 
 FIRST, SECOND = '{"type": "long"}', '{"type": "string"}'
 
@@ -60,7 +67,7 @@ def test_what_no_registry_writes_changes_nothing(hostile: tuple[object, object])
     state = applied(*GOOD, hostile)
     assert facts(state) == facts(applied(*GOOD))
     assert (state.id_of('"int"'), state.next_version("s")) == (3, 3)
-    assert (state.level("s"), state.mode("s")) == ("BACKWARD", "READWRITE")
+    assert (state.value(LEVEL, "s"), state.value(MODE, "s")) == ("BACKWARD", "READWRITE")
 
 
 def test_mutated_records_end_nothing() -> None:

@@ -109,7 +109,8 @@ _ALL = (
 
 
 def _answer(engine: Any, request: dict[str, Any]) -> Answer:
-    from tailrace.local.clickhouse_engine import EngineError, Session
+    from tailrace.local.clickhouse_engine import Session
+    from tailrace.local.clickhouse_refused import EngineError
 
     session = Session(database=request["database"], settings=request["settings"], user=request["user"])
     try:

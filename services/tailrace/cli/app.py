@@ -17,18 +17,7 @@ app = typer.Typer(
 
 # Each of these registers its commands on `app` when imported. Heavy imports belong inside the commands.
 for _module in (
-    "local",
-    "contracts",
-    "models",
-    "keys",
-    "credentials",
-    "rollout",
-    "experiment",
-    "traffic",
-    "look",
-    "rebuild",
-    "verify",
-    "explain",
-    "demo",
+    *("local", "contracts", "models", "keys", "credentials", "rollout", "experiment", "traffic", "look"),
+    *("rebuild", "verify", "explain", "demo"),
 ):
     importlib.import_module(f"tailrace.cli.{_module}")

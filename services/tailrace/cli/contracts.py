@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tailrace.cli.app import app
-from tailrace.cli.output import JsonOption, connection, emit, say
+from tailrace.cli.output import JsonOption, connection, emit, parsed, say
 from tailrace.connection import home_dir
 from tailrace.errors import UsageError
 
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 contracts_app = typer.Typer(no_args_is_help=True, help="Check and show model contracts.")
 app.add_typer(contracts_app, name="contracts")
+
+PathsArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[PATH]...", help="Files or folders.  [default: contracts/models]"),
+]
 
 
 @app.command()
@@ -48,10 +53,6 @@ def init(
     from tailrace.control.apply import applied_by
     from tailrace.control.draft_contract import draft, write
 
-    try:
-        every_ms = None if every is None else parse_duration(every)
-    except ValueError as error:
-        raise UsageError(f"--every: {error}") from None
     drafted = draft(
         file,
         name,
@@ -61,16 +62,15 @@ def init(
         key=key,
         positive=positive,
         context=context or (),
-        every_ms=every_ms,
+        every_ms=parsed("--every", every, parse_duration),
         now_ms=int(clock.time() * 1000),
     )
     contract_path, mapping_path = write(drafted, Path(), overwrite=force)
     for note in drafted.notes:
         say(note)
     if as_json:
-        emit(
-            {"contract": str(contract_path), "data": str(mapping_path), "notes": drafted.notes}, as_json=True
-        )
+        paths = {"contract": str(contract_path), "data": str(mapping_path)}
+        emit({**paths, "notes": drafted.notes}, as_json=True)
     else:
         emit(drafted.contract_text.rstrip())
         say(
@@ -81,10 +81,7 @@ def init(
 
 @app.command()
 def apply(
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[PATH]...", help="Files or folders.  [default: contracts/models]"),
-    ] = None,
+    paths: PathsArgument = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")
     ] = False,
@@ -109,26 +106,20 @@ def apply(
     in_force = contracts(where)
     plans = plan(files, in_force, features_in_service(where, home_dir()))
     if not as_json:
-        for each in plans:
-            _say_plan(each)
+        for planned in plans:
+            _say_plan(planned)
     if not dry_run:
         bring_into_force(where, plans, in_force, say)
     if as_json:
-        emit([_plan_data(each, dry_run) for each in plans], as_json=True)
+        emit([_plan_data(planned, dry_run) for planned in plans], as_json=True)
     elif not dry_run:
-        for each in plans:
-            if each.is_needed:
-                emit(f"{each.contract.model}: revision {each.follows + 1} is in force")
+        for planned in plans:
+            if planned.is_needed:
+                emit(f"{planned.contract.model}: revision {planned.follows + 1} is in force")
 
 
 @contracts_app.command()
-def check(
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[PATH]...", help="Files or folders.  [default: contracts/models]"),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
+def check(paths: PathsArgument = None, as_json: JsonOption = False) -> None:
     """Check contract files by themselves: grammar, names, expressions. Needs nothing that runs.
 
     Example: tailrace contracts check contracts/models/credit.yaml
@@ -138,25 +129,23 @@ def check(
     from tailrace.control.apply import contract_files
 
     problems = []
-    found = []
+    valid = []
     for file in contract_files(paths or [], Path()):
         try:
             contract = load_contract(file)
-            found.append({"file": str(file), "model": contract.model, "digest": contract.digest})
+            valid.append({"file": str(file), "model": contract.model, "digest": contract.digest})
         except ContractError as error:
             problems += error.problems
     if as_json:
-        emit(
-            {"ok": not problems, "contracts": found, "problems": [p._asdict() for p in problems]},
-            as_json=True,
-        )
+        listed = [problem._asdict() for problem in problems]
+        emit({"ok": not problems, "contracts": valid, "problems": listed}, as_json=True)
         if problems:
             raise typer.Exit(1)
     elif problems:
         raise ContractError(problems)
     else:
-        for each in found:
-            emit(f"{each['file']}: ok, {each['model']} {each['digest'][:12]}")
+        for entry in valid:
+            emit(f"{entry['file']}: ok, {entry['model']} {entry['digest'][:12]}")
 
 
 @contracts_app.command()
@@ -188,22 +177,10 @@ def show(
                 f"no contract of a model {what!r} is applied: name a file, or run `tailrace apply`"
             )
         contract, text = applied.contract, applied.source_text
-        facts = {
-            "revision": applied.revision,
-            "applied_by": applied.applied_by,
-            "applied_at": applied.applied_at,
-        }
+        facts = {name: getattr(applied, name) for name in ("revision", "applied_by", "applied_at")}
     if as_json:
-        emit(
-            {
-                "model": contract.model,
-                "digest": contract.digest,
-                **facts,
-                "contract": contract.to_dict(),
-                "no_effect_yet": contract.no_effect_yet(),
-            },
-            as_json=True,
-        )
+        shown = {"model": contract.model, "digest": contract.digest, **facts, "contract": contract.to_dict()}
+        emit(shown | {"no_effect_yet": contract.no_effect_yet()}, as_json=True)
     else:
         emit(annotated(contract, None if resolved else text).rstrip())
 

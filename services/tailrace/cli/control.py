@@ -25,8 +25,8 @@ def contracts(connection: Connection) -> Contracts:
 
 def models_in_force(connection: Connection) -> list[dict[str, Any]]:
     """Each model with a contract: its topics and tables, and the version that answers (None where none does)."""
-    applied, rollouts = Contracts(), Rollouts()
-    fold_all(connection, applied, rollouts)
+    fold, rollouts = Contracts(), Rollouts()
+    fold_all(connection, fold, rollouts)
     return [
         {
             "model": model,
@@ -38,11 +38,11 @@ def models_in_force(connection: Connection) -> list[dict[str, Any]]:
             "candidates": list(state.candidates),
             "frozen": state.frozen,
             "off": state.off,
-            "contract": each.revision,
-            "topics": list(lanes.Lane(each.contract.lane).topics),
-            "tables": sorted(model_tables(each.contract).values()),
+            "contract": applied.revision,
+            "topics": list(lanes.Lane(applied.contract.lane).topics),
+            "tables": sorted(model_tables(applied.contract).values()),
         }
-        for model, each in sorted(applied.current.items())
+        for model, applied in sorted(fold.current.items())
     ]
 
 
@@ -67,5 +67,5 @@ def features_needed(catalog: Catalog, rollouts: Rollouts) -> dict[str, dict[int,
             if version is None or record is None:  # what is not verified cannot serve either
                 continue
             inputs = Manifest.from_bytes(record["manifest"]).inputs
-            needed.setdefault(model, {})[version] = [each.name for each in inputs]
+            needed.setdefault(model, {})[version] = [feature.name for feature in inputs]
     return needed

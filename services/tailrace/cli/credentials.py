@@ -16,8 +16,6 @@ app.add_typer(credentials, name="credentials")
 
 
 class User(StrEnum):
-    """Whose credential."""
-
     SERVICES = "services"
     APPLICATION = "application"
     OPS = "ops"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +16,6 @@ from tailrace.connection import Connection
 from tailrace.contracts.records.lanes import Lane
 from tailrace.errors import TailraceError, UsageError
 from tailrace.streaming import dead_letters
-from tailrace.streaming.backends.kafka.clients import BoundedProducer
 from tailrace.streaming.backends.kafka.reading import read_all, read_at
 from tailrace.streaming.dead_letters import DeadLetterInfo
 from tailrace.streaming.records import Message, RecordRef
@@ -33,8 +33,10 @@ class StoredDeadLetter(NamedTuple):
     message: Message
 
 
-def find(connection: Connection, model: str | None = None) -> Iterator[StoredDeadLetter]:
-    """Every dead letter that is retained, of one model's lane or of all."""
+def find(
+    connection: Connection, model: str | None = None, code: str | None = None
+) -> Iterator[StoredDeadLetter]:
+    """Every dead letter that is retained, of one model's lane or of all, with this code or any."""
     known = contracts(connection)
     chosen = known.current.values() if model is None else [known.in_force(model)]
     lanes = {applied.contract.lane for applied in chosen}
@@ -44,7 +46,8 @@ def find(connection: Connection, model: str | None = None) -> Iterator[StoredDea
                 letter = dead_letters.parse(message)
             except ValueError:
                 continue  # somebody else's record; `tail` shows it
-            yield StoredDeadLetter(RecordRef.of(message), message.timestamp()[1], letter, message)
+            if code in (None, letter.code):
+                yield StoredDeadLetter(RecordRef.of(message), message.timestamp()[1], letter, message)
 
 
 def coordinates(text: str) -> RecordRef:
@@ -93,43 +96,33 @@ def resend(
     before = set() if again else _resent(connection, chosen)
     outcome: dict[RecordRef, str | None] = {}
     failed: list[str] = []
-    producer = kafka.producer(connection)
-    try:
-        left = _send(producer, chosen, before, outcome, failed)
-    finally:
-        producer.close()
+    with closing(kafka.producer(connection)) as producer:
+        for at, _, letter, _ in chosen:
+            outcome[at] = _refusal(letter, str(at) in before)
+            if outcome[at] is None:
+                producer.produce(
+                    letter.source.topic,
+                    letter.value,
+                    letter.key,
+                    headers=[*letter.headers, (RESENT, str(at).encode())],
+                    on_delivery=partial(_delivered, failed, at),
+                )
+                producer.poll(0)
+        unsent = producer.flush(30)
     if failed:
         raise DeliveryFailed("refused by Kafka", failed)
-    if left:
-        raise TailraceError(f"Kafka at {connection.bootstrap} has not taken {left} records within 30 s")
+    if unsent:
+        raise TailraceError(f"Kafka at {connection.bootstrap} has not taken {unsent} records within 30 s")
     return outcome
 
 
-def _send(
-    producer: BoundedProducer,
-    chosen: list[StoredDeadLetter],
-    before: set[str],
-    outcome: dict[RecordRef, str | None],
-    failed: list[str],
-) -> int:
-    """Says in ``outcome`` what became of each; how many records Kafka has not taken."""
-    for found in chosen:
-        letter = found.letter
-        if str(found.at) in before:
-            outcome[found.at] = "was sent again already (--again sends it once more)"
-        elif letter.sha256 is not None:
-            outcome[found.at] = "too large: only its beginning was kept, send it from where it came from"
-        else:
-            producer.produce(
-                letter.source.topic,
-                letter.value,
-                letter.key,
-                headers=[*letter.headers, (RESENT, str(found.at).encode())],
-                on_delivery=partial(_delivered, failed, found.at),
-            )
-            producer.poll(0)
-            outcome[found.at] = None
-    return producer.flush(30)
+def _refusal(letter: DeadLetterInfo, was_sent: bool) -> str | None:
+    """Why it is not sent; None where it is."""
+    if was_sent:
+        return "was sent again already (--again sends it once more)"
+    if letter.sha256 is not None:
+        return "too large: only its beginning was kept, send it from where it came from"
+    return None
 
 
 def _delivered(failed: list[str], at: RecordRef, error: KafkaError | None, _: Any) -> None:
@@ -139,14 +132,11 @@ def _delivered(failed: list[str], at: RecordRef, error: KafkaError | None, _: An
 
 def _resent(connection: Connection, letters: list[StoredDeadLetter]) -> set[str]:
     """Coordinates of dead letters that records of the source topics name."""
-    topics = sorted({found.letter.source.topic for found in letters})
-    follower = kafka.Follower(connection, topics, kafka.since(min(found.time_ms for found in letters)))
+    topics = sorted({stored.letter.source.topic for stored in letters})
+    since = kafka.since(min(stored.time_ms for stored in letters))
     names: set[str] = set()
-    try:
+    with closing(kafka.Follower(connection, topics, since)) as follower:
         while not follower.caught_up():
-            message = follower.poll(0.1)
-            if message is not None:
+            if (message := follower.poll(0.1)) is not None:
                 names |= {content.decode() for name, content in message.headers() or () if name == RESENT}
-    finally:
-        follower.close()
     return names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -46,10 +47,10 @@ def demo(
     from tailrace.demo.scenario import Story
 
     happened = Story(folder, seconds, rate or 200, seed, keep).run()
-    found = dataclasses.asdict(happened)
-    missing = found.pop("missing")
+    report = dataclasses.asdict(happened)
+    missing = report.pop("missing")
     if as_json:
-        emit(found, as_json=True)
+        emit(report, as_json=True)
     else:
         counts, accuracy, drift = happened.counts, happened.accuracy, happened.drift
         emit(
@@ -74,6 +75,10 @@ def demo(
             emit(
                 f"\nwithout the loop {_share(accuracy['without_loop'])}, with it {_share(accuracy['recovered'])}"
             )
+    _require_all(missing)
+
+
+def _require_all(missing: Sequence[str]) -> None:
     if missing:
         say(f"tailrace demo: did not happen: {'; '.join(missing)}")
         raise typer.Exit(1)
@@ -87,17 +92,15 @@ def _on_data(
 
     if name not in DATA_SETS:
         raise UsageError(f"--data is one of {', '.join(DATA_SETS)}, not {name!r}")
-    found = dataclasses.asdict(DataStory(DATA_SETS[name], file, folder, rate, keep).run())
-    missing, accuracy = found.pop("missing"), found["accuracy"]
-    emit(found, as_json)
+    report = dataclasses.asdict(DataStory(DATA_SETS[name], file, folder, rate, keep).run())
+    missing, accuracy = report.pop("missing"), report["accuracy"]
+    emit(report, as_json)
     if accuracy and not as_json:
         emit(
             f"\nwithout the loop {accuracy['without_loop']:.3f}, with it {accuracy['with_loop']:.3f} "
             f"(gain {accuracy['gain']:.3f}, 95 % interval {accuracy['low']:.3f} to {accuracy['high']:.3f})"
         )
-    if missing:
-        say(f"tailrace demo: did not happen: {'; '.join(missing)}")
-        raise typer.Exit(1)
+    _require_all(missing)
 
 
 def _day(ms: int | None) -> str:

@@ -36,25 +36,25 @@ def explain(
     """
     from tailrace.verify.explained import explain_logged
 
-    found = explain_logged(connection(), name, model, span_of(since, until))
+    explained = explain_logged(connection(), name, model, span_of(since, until))
     if as_json:
-        emit(found.as_dict(), as_json=True)
+        emit(explained.as_dict(), as_json=True)
     else:
-        show(found, top)
-    if found.as_logged is False:
+        show(explained, top)
+    if explained.as_logged is False:
         say("NOT ok: the explanation in the event is another one")
         raise typer.Exit(1)
 
 
-def show(found: Explained, top: int) -> None:
+def show(explained: Explained, top: int) -> None:
     """Prints an explanation for people: the largest ``top`` contributions with bars."""
-    event = found.event
-    said = event["predicted_class"] if event["value"] is None else event["value"]
+    event = explained.event
+    output = event["predicted_class"] if event["value"] is None else event["value"]
     score = "" if event["score"] is None else f", score {event['score']:.6g}"
-    emit(f"{event['model']} version {event['version']} ({event['role']}): {said}{score}, {event['action']}")
-    emit(f"{found.what}: {found.baseline:+.4f} on average, {found.output:+.4f} here")
-    shown = list(found.contributions.items())[:top]
-    rest = found.output - found.baseline - sum(contribution for _, contribution in shown)
+    emit(f"{event['model']} version {event['version']} ({event['role']}): {output}{score}, {event['action']}")
+    emit(f"{explained.what}: {explained.baseline:+.4f} on average, {explained.output:+.4f} here")
+    shown = list(explained.contributions.items())[:top]
+    rest = explained.output - explained.baseline - sum(contribution for _, contribution in shown)
     most = max(abs(contribution) for _, contribution in shown) or 1.0
     rows: list[dict[str, Any]] = []
     for feature, contribution in shown:
@@ -62,16 +62,16 @@ def show(found: Explained, top: int) -> None:
         rows.append(
             {
                 "feature": feature,
-                "value": found.values[feature],
+                "value": explained.values[feature],
                 "adds": f"{contribution:+.4f}",
-                "error": "exact" if found.exact else f"{found.errors[feature]:.4f}",
+                "error": "exact" if explained.exact else f"{explained.errors[feature]:.4f}",
                 "": f"{bar if contribution < 0 else '':>{_BAR}}|{bar if contribution >= 0 else ''}",
             }
         )
-        if found.logged is not None:
-            logged = found.logged.get(feature)
+        if explained.logged is not None:
+            logged = explained.logged.get(feature)
             rows[-1]["logged"] = None if logged is None else f"{logged:+.4f}"
-    if len(found.contributions) > top:
-        others = f"{len(found.contributions) - top} others"
+    if len(explained.contributions) > top:
+        others = f"{len(explained.contributions) - top} others"
         rows.append({"feature": others, "value": None, "adds": f"{rest:+.4f}", "error": None, "": ""})
     emit(rows)

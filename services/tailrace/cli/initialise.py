@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import time
+from functools import partial
 from pathlib import Path
 
 from tailrace.connection import connect, home_dir
@@ -16,6 +17,7 @@ from tailrace.kernels.compiled import uncompiled
 from tailrace.runtime.patience import Patience
 from tailrace.telemetry.reasons import plain
 
+_say = partial(print, flush=True)
 _STILL = 60.0  # seconds for which Kafka, registry or ClickHouse may be away for one and the same reason
 
 
@@ -67,7 +69,3 @@ def _initialise() -> None:
     for each in plans:
         what = f"revision {each.follows + 1} applied" if each.is_needed else "is in force"
         _say(f"contract      {each.contract.model}: {what}")
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)

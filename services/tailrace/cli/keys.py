@@ -117,8 +117,8 @@ def list_(as_json: JsonOption = False) -> None:
     home = home_dir()
     paths = [key_path(home, signer) for signer in (OWNER, *SERVICES)]
     own = {read_private_key(path).key_id for path in paths if path.exists()}
-    found = TrustStore(home / "keys").known()
-    if not found:
+    known = TrustStore(home / "keys").known()
+    if not known:
         say("no key is known here yet: `tailrace up` makes one, `tailrace keys trust` takes another's")
     emit(
         [
@@ -130,7 +130,7 @@ def list_(as_json: JsonOption = False) -> None:
                 "models": "every model" if key.models is None else ", ".join(key.models),
                 "own": key.key_id in own,
             }
-            for key in found
+            for key in known
         ],
         as_json,
     )
@@ -152,10 +152,10 @@ def _signer(name: str, services: Sequence[str], *others: str) -> str:
 
 def _offsets(given: list[str] | None) -> dict[str, int]:
     offsets = {}
-    for each in given or []:
-        topic, _, offset = each.partition("=")
+    for text in given or []:
+        topic, _, offset = text.partition("=")
         if not offset.isdigit():
-            raise UsageError(f"--until {each}: TOPIC=OFFSET is expected, such as tailrace.rollouts=120")
+            raise UsageError(f"--until {text}: TOPIC=OFFSET is expected, such as tailrace.rollouts=120")
         offsets[topic] = int(offset)
     return offsets
 

@@ -6,7 +6,7 @@ import importlib
 import shlex
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -96,39 +96,40 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
             say(f"models: {away}")
             return None
 
-    found = ask_everything(_home(home), ask_models)
-    _say_what_is_wrong(found)
+    report = ask_everything(_home(home), ask_models)
+    servers = [{"name": name, **report[name]} for name in ("kafka", "registry", "clickhouse")]
+    programs = [*servers, *report["services"]]
+    _say_problems(report, programs)
     if as_json:
-        emit(found, as_json=True)
+        emit(report, as_json=True)
         return
-    servers = [{"name": name, **found[name]} for name in ("kafka", "registry", "clickhouse")]
     columns = ("name", "healthy", "address", "pid", "restarts", "lag", "waiting")
-    emit([{column: one.get(column) for column in columns} for one in [*servers, *found["services"]]])
-    if found["models"]:
+    emit([{column: program.get(column) for column in columns} for program in programs])
+    if report["models"]:
         print()
         # All topics of a model are in its lane; the whole list is in the JSON.
-        emit([{**one, **_told(one)} for one in found["models"]])
+        emit([{**model, **_shortened(model)} for model in report["models"]])
 
 
-def _say_what_is_wrong(found: Mapping[str, Any]) -> None:
+def _say_problems(report: Mapping[str, Any], programs: Sequence[Mapping[str, Any]]) -> None:
     """What a person has to know first: nobody keeps it running, something is full, something dies again and again."""
     from tailrace.local.deaths import sentence
     from tailrace.local.room import Shortage, advice
 
-    if not found["kept"]:
+    if not report["kept"]:
         say(
             "nobody brings back what dies here: the `tailrace up` that started it was killed. `tailrace up --detach` "
             "takes over, `tailrace down` ends everything"
         )
-    for short in found["short"]:
+    for short in report["short"]:
         say(advice([Shortage(**short)]))
-    for one in [*({"name": n, **found[n]} for n in ("kafka", "registry", "clickhouse")), *found["services"]]:
-        if (one.get("deaths") or {}).get("lately"):
-            say(sentence(one["name"], one["deaths"]))
+    for program in programs:
+        if (program.get("deaths") or {}).get("lately"):
+            say(sentence(program["name"], program["deaths"]))
 
 
-def _told(model: Mapping[str, Any]) -> dict[str, str]:
-    """What is told shorter than in the JSON: lists of versions, those that answer with the share of each, the lane."""
+def _shortened(model: Mapping[str, Any]) -> dict[str, str]:
+    """What is shorter than in the JSON: lists of versions, those that answer with the share of each, the lane."""
     canary = model["canary"]
     listed = {name: ", ".join(map(str, model[name])) for name in ("shadow", "candidates")}
     return {
@@ -140,8 +141,6 @@ def _told(model: Mapping[str, Any]) -> dict[str, str]:
 
 
 class EnvUser(StrEnum):
-    """As whom a program comes."""
-
     APPLICATION = "application"
     OPS = "ops"
 
@@ -195,9 +194,7 @@ def logs(
 
 
 @app.command()
-def run(
-    service: Annotated[str, typer.Argument(help="A service, or registry, clickhouse, init.")],
-) -> None:
+def run(service: Annotated[str, typer.Argument(help="A service, or registry, clickhouse, init.")]) -> None:
     """Run one service in the foreground, as containers and `tailrace up` do.
 
     It is told by the environment where Kafka, registry and ClickHouse are.

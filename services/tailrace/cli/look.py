@@ -21,8 +21,7 @@ CodeOption = Annotated[str | None, typer.Option(help="Only these: unseen-categor
 
 @app.command()
 def query(
-    sql: Annotated[str, typer.Argument(help="A SELECT, in ClickHouse's SQL.")],
-    as_json: JsonOption = False,
+    sql: Annotated[str, typer.Argument(help="A SELECT, in ClickHouse's SQL.")], as_json: JsonOption = False
 ) -> None:
     """Ask ClickHouse, read-only.
 
@@ -48,23 +47,22 @@ def dlq_list(
     from tailrace.cli.dead_letters import find
     from tailrace.cli.records import iso
 
-    found = sorted(find(connection(), model), key=lambda f: (f.time_ms, f.at))
-    chosen = [f for f in found if code in (None, f.letter.code)]
+    stored = sorted(find(connection(), model, code), key=lambda s: (s.time_ms, s.at))
     rows = [
         {
-            "dead_letter": str(f.at),
-            "time": iso(f.time_ms),
-            "code": f.letter.code,
-            "field": f.letter.field,
-            "source": str(f.letter.source),
-            "reason": f.letter.reason,
+            "dead_letter": str(at),
+            "time": iso(time_ms),
+            "code": letter.code,
+            "field": letter.field,
+            "source": str(letter.source),
+            "reason": letter.reason,
         }
-        for f in chosen[-limit:]
+        for at, time_ms, letter, _ in stored[-limit:]
     ]
     emit(rows, as_json)
-    if len(chosen) > limit:
-        counts = Counter(f.letter.code for f in chosen)
-        say(f"{len(chosen):,} in all: {', '.join(f'{n:,} {c}' for c, n in counts.most_common())}")
+    if len(stored) > limit:
+        counts = Counter(s.letter.code for s in stored)
+        say(f"{len(stored):,} in all: {', '.join(f'{n:,} {c}' for c, n in counts.most_common())}")
 
 
 @dlq.command("show")
@@ -82,11 +80,10 @@ def dlq_show(
     from tailrace.cli.records import shown
 
     at = connection()
-    found = one(at, coordinates(dead_letter))
-    record = shown(found.message, Codec(RegistryClient(at.registry, at.registry_auth)))
+    stored = one(at, coordinates(dead_letter))
+    record = shown(stored.message, Codec(RegistryClient(at.registry, at.registry_auth)))
     detail = record.pop("dead_letter")
-    headers = dict(found.letter.headers)
-    emit({**record, **detail, "headers": headers}, as_json)
+    emit({**record, **detail, "headers": dict(stored.letter.headers)}, as_json)
 
 
 @dlq.command("resend")
@@ -113,13 +110,13 @@ def dlq_resend(
     if dead_letters:
         chosen = [one(at, coordinates(text)) for text in dict.fromkeys(dead_letters)]
     else:
-        chosen = [f for f in find(at, model) if code in (None, f.letter.code)]
-    outcome = resend(at, chosen, again)
-    rows = [
-        {"dead_letter": str(where), "sent": why is None, "why_not": why} for where, why in outcome.items()
-    ]
-    emit(rows, as_json)
-    sent = sum(why is None for why in outcome.values())
-    say(f"{sent:,} of {len(outcome):,} sent again")
-    if sent < len(outcome):
+        chosen = list(find(at, model, code))
+    refusals = resend(at, chosen, again)
+    emit(
+        [{"dead_letter": str(at), "sent": why is None, "why_not": why} for at, why in refusals.items()],
+        as_json,
+    )
+    sent = sum(why is None for why in refusals.values())
+    say(f"{sent:,} of {len(refusals):,} sent again")
+    if sent < len(refusals):
         raise typer.Exit(1)

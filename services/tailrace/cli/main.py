@@ -9,7 +9,6 @@ import sys
 
 
 def run() -> None:
-    """Entry point of the ``tailrace`` script."""
     try:
         from tailrace.cli.app import app
     except ModuleNotFoundError as missing:
@@ -23,20 +22,16 @@ def run() -> None:
     from tailrace.shortages import shortage
 
     try:
-        app()
-    except UsageError as error:
-        print(f"tailrace: {error}", file=sys.stderr)
-        sys.exit(2)
+        return app()
     except TailraceError as error:
-        print(f"tailrace: {error}", file=sys.stderr)
-        sys.exit(1)
+        message, status = f"{error}", 2 if isinstance(error, UsageError) else 1
     except Unavailable as error:
-        print(f"tailrace: {error} (is it up? `tailrace status` says)", file=sys.stderr)
-        sys.exit(1)
+        message, status = f"{error} (is it up? `tailrace status` says)", 1
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
         if (short := shortage(error)) is None:
             raise
-        print(f"tailrace: {short} ({error})", file=sys.stderr)
-        sys.exit(1)
+        message, status = f"{short} ({error})", 1
+    print(f"tailrace: {message}", file=sys.stderr)
+    sys.exit(status)

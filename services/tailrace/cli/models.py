@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tailrace.cli.app import app
-from tailrace.cli.output import JsonOption, connection, emit, say
+from tailrace.cli.output import JsonOption, connection, emit, parsed, say
 from tailrace.connection import home_dir
 from tailrace.errors import UsageError
 
@@ -47,16 +47,13 @@ def train(
     from tailrace.models.train import train as train_package
     from tailrace.signing.trust import own_key
 
-    try:
-        until_ms = None if until is None else parse_time(until)
-    except ValueError as error:
-        raise UsageError(f"--until: {error}") from None
-    where_is, key = connection(), own_key(home_dir())
-    contract = contract_in_force(where_is, model)
+    until_ms = parsed("--until", until, parse_time)
+    addresses, key = connection(), own_key(home_dir())
+    contract = contract_in_force(addresses, model)
     package = train_package(
         data, find_mapping(Path.cwd(), model), contract, until_ms=until_ms, where=where, say=say
     )
-    _report(publish_package(where_is, package, key, home_dir()), as_json)
+    _report(publish_package(addresses, package, key, home_dir()), as_json)
 
 
 @app.command()
@@ -89,8 +86,8 @@ def publish(
     from tailrace.models.train import frame_of, labelled_rows
 
     data = onnx_bytes(file)
-    where_is = connection()
-    contract = contract_in_force(where_is, model)
+    addresses = connection()
+    contract = contract_in_force(addresses, model)
     rows, _ = labelled_rows(holdout, find_mapping(Path.cwd(), model), contract, where)
     say(f"judging {file.name} on {rows.height:,} rows of {holdout.name}")
     published = publish_onnx(
@@ -98,7 +95,7 @@ def publish(
         frame_of(rows, contract),
         rows[contract.target.name].to_numpy(),
         contract,
-        where_is,
+        addresses,
         home_dir(),
         f"{rows.height:,} rows of {holdout.name}",
     )
@@ -129,19 +126,19 @@ def models(
     from tailrace.control.evaluations import evaluations
     from tailrace.control.versions import published_versions
 
-    where_is = connection()
+    addresses = connection()
     if prune:
-        _prune(where_is, model, dry_run=dry_run, yes=yes, as_json=as_json)
+        _prune(addresses, model, dry_run=dry_run, yes=yes, as_json=as_json)
         return
-    found = published_versions(where_is, home_dir(), model)
-    if not found:
+    versions = published_versions(addresses, home_dir(), model)
+    if not versions:
         say(f"no version is published yet: `tailrace train {model or 'MODEL'} --data FILE.csv`")
-    judged = evaluations(where_is, model)
+    judged = evaluations(addresses, model)
     if as_json:
-        emit([version | {"evaluations": _evaluations(version, judged)} for version in found], as_json=True)
+        emit([version | {"evaluations": _evaluations(version, judged)} for version in versions], as_json=True)
         return
-    emit([_row(version) for version in found])
-    for version in found:
+    emit([_row(version) for version in versions])
+    for version in versions:
         if template := (version.get("lineage") or {}).get("template"):
             say(
                 f"version {version['version']} of {version['model']} was trained by {template['name']} of "
@@ -152,66 +149,59 @@ def models(
         emit([_evaluation(e) for e in judged])
 
 
-def _prune(where_is: Connection, model: str | None, *, dry_run: bool, yes: bool, as_json: bool) -> None:
+def _prune(addresses: Connection, model: str | None, *, dry_run: bool, yes: bool, as_json: bool) -> None:
     from tailrace.contracts.state.fold_topics import contract_in_force
     from tailrace.control.prune import find_unneeded, remove
 
     if model is None:
         raise UsageError("--prune needs a model: `tailrace models MODEL --prune`")
-    found = find_unneeded(where_is, home_dir(), contract_in_force(where_is, model))
-    emit(
-        [{"version": f.version, "chunks": len(f.keys), "bytes": f.bytes, "why": f.why} for f in found],
-        as_json,
-    )
-    what = f"{sum(f.bytes for f in found):,} bytes of {len(found)} versions"
-    if not found:
+    unneeded = find_unneeded(addresses, home_dir(), contract_in_force(addresses, model))
+    rows = [{"version": u.version, "chunks": len(u.keys), "bytes": u.bytes, "why": u.why} for u in unneeded]
+    emit(rows, as_json)
+    what = f"{sum(u.bytes for u in unneeded):,} bytes of {len(unneeded)} versions"
+    if not unneeded:
         say("nothing can go: every package is in use, or predictions that name it are kept")
     elif dry_run:
         say(f"{what} would be removed")
     else:
         if not yes and sys.stdin.isatty() and sys.stdout.isatty():
             typer.confirm(f"Remove {what}? They cannot come back", abort=True, err=True)
-        remove(where_is, home_dir(), model, found)
+        remove(addresses, home_dir(), model, unneeded)
         say(f"removed {what}; what they were stays, see `tailrace models {model}`")
 
 
 def _report(published: Publication, as_json: bool) -> None:
-    report = published.to_dict()
-    emit(report, as_json)
-    say(
-        f"published {published.model} version {published.version}; "
-        + (
-            "it goes into service once its checks pass"
-            if published.version == 1
-            else "it goes into shadow once its checks pass, and into service once it proves better; "
-            f"`tailrace promote {published.model} {published.version}` does not wait for that"
+    emit(published.to_dict(), as_json)
+    model, version = published.model, published.version
+    goes = "it goes into service once its checks pass"
+    if version > 1:
+        goes = (
+            "it goes into shadow once its checks pass, and into service once it proves better; "
+            f"`tailrace promote {model} {version}` does not wait for that"
         )
-    )
+    say(f"published {model} version {version}; {goes}")
 
 
 def _evaluations(version: Mapping[str, Any], judged: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those of the run that the version comes from."""
-    by = (version["model"], version["version"])
-    runs = {e["run"] for e in judged if e["who"] == "candidate" and (e["model"], e["version"]) == by}
+    by = ("candidate", version["model"], version["version"])
+    runs = {e["run"] for e in judged if (e["who"], e["model"], e["version"]) == by}
     return [e for e in judged if e["run"] in runs]
 
 
 def _evaluation(e: Mapping[str, Any]) -> dict[str, Any]:
     """A line of the table; ``--json`` has the rest."""
-    told = {name: None if e[name] is None else f"{e[name]:.4f}" for name in ("value", "low", "high")}
+    figures = {name: None if e[name] is None else f"{e[name]:.4f}" for name in ("value", "low", "high")}
     shown = ("run", "state", "who", "template", "version", "metric")
-    return {**{name: e[name] for name in shown}, "run": e["run"][:8], **told, "n": e["n"]}
+    return {**{name: e[name] for name in shown}, "run": e["run"][:8], **figures, "n": e["n"]}
 
 
 def _row(version: Mapping[str, Any]) -> dict[str, Any]:
     """A line of the table; ``--json`` has the rest."""
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in sorted(version["metrics"].items()))
     return {
-        "model": version["model"],
-        "version": version["version"],
-        "state": version["state"] if version["trusted"] else f"{version['state']}, untrusted",
-        "format": version["format"],
-        "rows": version["rows"],
+        **{name: version[name] for name in ("model", "version", "state", "format", "rows")},
+        **({} if version["trusted"] else {"state": f"{version['state']}, untrusted"}),
         "holdout": metrics,
         "published": version["published_at"][:19] + "Z",
         "by": version["published_by"],

@@ -7,14 +7,14 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from types import TracebackType
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Self
 
 import typer
 
 from tailrace.access.credentials import OWNER
 from tailrace.connection import Connection, connect
+from tailrace.errors import UsageError
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
@@ -29,6 +29,18 @@ def connection(user: str = OWNER) -> Connection:
         TailraceError: nothing runs and nothing is set; says what to do.
     """
     return connect(user=user)
+
+
+def parsed(option: str, text: str | None, parse: Callable[[str], int]) -> int | None:
+    """What an option says; None where it is not given.
+
+    Raises:
+        UsageError: ``parse`` raised ValueError.
+    """
+    try:
+        return None if text is None else parse(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
 
 
 def say(text: str = "") -> None:
@@ -156,9 +168,7 @@ class progress:  # noqa: N801 - used like a function: `with progress(...) as bar
             self._task = self._bar.add_task(self._what, total=self._total, note="")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, note=self._count())
             self._bar.stop()

@@ -55,21 +55,17 @@ def rebuild(
     )
     reports = []
     for table in tables or sorted(lacking(clickhouse, work.tables)):
-        total = sum(each.committed - each.earliest for each in work.offsets(table).values())
+        total = sum(offsets.committed - offsets.earliest for offsets in work.offsets(table).values())
         with progress(f"rebuild {table}", total, "offsets") as bar:
             reports.append(work.run(table, bar.update))
     if not reports:
         say("no table lacks rows")
-    if as_json:
-        emit([vars(report) for report in reports], as_json=True)
-    else:
-        emit(
-            [
-                {"table": name, "rows filled in": count}
-                for report in reports
-                for name, count in sorted({report.table: 0, **report.filled}.items())
-            ]
-        )
+    filled = [
+        {"table": name, "rows filled in": count}
+        for report in reports
+        for name, count in sorted({report.table: 0, **report.filled}.items())
+    ]
+    emit([vars(report) for report in reports] if as_json else filled, as_json)
     for report in reports:
         _say(report)
 

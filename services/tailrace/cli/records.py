@@ -1,10 +1,11 @@
-"""Records of any topic as people read them: Avro, JSON, dead letters and marks decoded, with coordinates."""
+"""Records of any topic as people read them: decoded, with coordinates; dead letters and watermark records as well."""
 
 from __future__ import annotations
 
 import datetime
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 from tailrace.avro.codec import Codec, is_json
@@ -33,18 +34,18 @@ def shown(message: Message, codec: Codec) -> dict[str, Any]:
     bytes.
     """
     key = message.key()
-    about: dict[str, Any] = {
+    shown: dict[str, Any] = {
         "topic": message.topic(),
         "partition": message.partition(),
         "offset": message.offset(),
         "time": iso(message.timestamp()[1]),
         "key": None if key is None else key.decode(errors="backslashreplace"),
     }
-    if (mark := mark_time(message)) is not None:
-        return about | {"mark": iso(mark)}
+    if (watermark_ms := mark_time(message)) is not None:
+        return shown | {"mark": iso(watermark_ms)}
     if message.topic().endswith(".dead-letters"):
-        return about | {"dead_letter": dead_letter(message, codec)}
-    return about | _value(message.value(), codec, message.topic())
+        return shown | {"dead_letter": dead_letter(message, codec)}
+    return shown | _value(message.value(), codec, message.topic())
 
 
 def dead_letter(message: Message, codec: Codec) -> dict[str, Any]:
@@ -75,7 +76,6 @@ def _value(value: bytes | None, codec: Codec, topic: str | None = None) -> dict[
 
 
 def line(record: dict[str, Any]) -> str:
-    """One line for a terminal."""
     where = f"{record['partition']}/{record['offset']}"
     what = next(record[name] for name in ("mark", "dead_letter", "bytes", "value") if name in record)
     text = what if isinstance(what, str) else to_json(what)
@@ -88,16 +88,14 @@ def last_records(connection: Connection, topic: str, limit: int, follow: bool) -
     from tailrace.client.kafka import Follower, before_end
 
     codec = Codec(RegistryClient(connection.registry, connection.registry_auth))
-    follower = Follower(connection, [topic], before_end(2 * limit + 100))  # markers take offsets too
-    try:
-        found: list[Message] = []
+    # Transaction markers take offsets too.
+    with closing(Follower(connection, [topic], before_end(2 * limit + 100))) as follower:
+        messages: list[Message] = []
         while not follower.caught_up():
             if (message := follower.poll(0.1)) is not None:
-                found.append(message)
-        found.sort(key=lambda m: (m.timestamp()[1], m.partition(), m.offset()))
-        yield from (shown(message, codec) for message in found[len(found) - min(limit, len(found)) :])
+                messages.append(message)
+        messages.sort(key=lambda m: (m.timestamp()[1], m.partition(), m.offset()))
+        yield from (shown(message, codec) for message in messages[max(len(messages) - limit, 0) :])
         while follow:
             if (message := follower.poll(0.5)) is not None:
                 yield shown(message, codec)
-    finally:
-        follower.close()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -16,18 +16,19 @@ ModelArgument = Annotated[str, typer.Argument(help="Logical model.")]
 ReasonOption = Annotated[str, typer.Option(help="Why, for the record.")]
 
 _OF_A_STEP = (
-    "model",
-    "revision",
-    "step",
-    "version",
-    "champion",
-    "previous",
-    "shadow",
-    "experiment",
-    "frozen",
-    "off",
-    "reason",
-    "by",
+    *(
+        "model",
+        "revision",
+        "step",
+        "version",
+        "champion",
+        "previous",
+        "shadow",
+        "experiment",
+        "frozen",
+        "off",
+    ),
+    *("reason", "by"),
 )
 _OF_A_RUN = ("model", "run_id", "state", "trigger", "window_start", "window_end", "labels")
 
@@ -44,15 +45,6 @@ def promote(
     Example: tailrace promote credit 2
     """
     ask_for("promote", model, version, reason, as_json)
-
-
-@app.command()
-def rollback(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
-    """Bring the previous champion back.
-
-    Example: tailrace rollback credit --reason "scores look wrong"
-    """
-    ask_for("rollback", model, None, reason, as_json)
 
 
 @app.command()
@@ -83,51 +75,33 @@ def reject(
     ask_for("reject", model, version, reason, as_json)
 
 
-@app.command()
-def freeze(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
-    """Stop every step that nobody asked for: versions wait where they are.
+def _of_a_model(command: str, does: str, example: str) -> None:
+    """A command that needs the model's name alone."""
 
-    Example: tailrace freeze credit --reason "audit until Friday"
-    """
-    ask_for("freeze", model, None, reason, as_json)
-
-
-@app.command()
-def unfreeze(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
-    """Let the rollout go on by itself, with all that became known meanwhile.
-
-    Example: tailrace unfreeze credit
-    """
-    ask_for("unfreeze", model, None, reason, as_json)
+    @app.command(command, help=f"{does}\n\nExample: tailrace {command} credit {example}".rstrip())
+    def ask(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
+        ask_for(command, model, None, reason, as_json)
 
 
-@app.command()
-def off(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
-    """Take every version out of the answers: the contract's fallback answers, at its end a person.
-
-    Versions in shadow go on scoring.
-
-    Example: tailrace off credit --reason "fraud ring under way"
-    """
-    ask_for("off", model, None, reason, as_json)
-
-
-@app.command()
-def on(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
-    """Let the champion answer again.
-
-    Example: tailrace on credit
-    """
-    ask_for("on", model, None, reason, as_json)
-
-
-@app.command()
-def retrain(model: ModelArgument, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
-    """Have the trainer train a version on the latest outcomes, without a trigger.
-
-    Example: tailrace retrain credit --reason "new product line"
-    """
-    ask_for("retrain", model, None, reason, as_json)
+_of_a_model("rollback", "Bring the previous champion back.", '--reason "scores look wrong"')
+_of_a_model(
+    "freeze",
+    "Stop every step that nobody asked for: versions wait where they are.",
+    '--reason "audit until Friday"',
+)
+_of_a_model("unfreeze", "Let the rollout go on by itself, with all that became known meanwhile.", "")
+_of_a_model(
+    "off",
+    "Take every version out of the answers: the contract's fallback answers, at its end a person.\n\n"
+    "Versions in shadow go on scoring.",
+    '--reason "fraud ring under way"',
+)
+_of_a_model("on", "Let the champion answer again.", "")
+_of_a_model(
+    "retrain",
+    "Have the trainer train a version on the latest outcomes, without a trigger.",
+    '--reason "new product line"',
+)
 
 
 def ask_for(
@@ -141,11 +115,12 @@ def ask_for(
     from tailrace.contracts.state.fold_topics import contract_in_force
     from tailrace.control.commands import ask
 
-    where_is = connection()
-    contract_in_force(where_is, model)
-    answer = ask(where_is, home_dir(), command, model, version, reason, arms=arms)
+    addresses = connection()
+    contract_in_force(addresses, model)
+    answer = ask(addresses, home_dir(), command, model, version, reason, arms=arms)
     if answer.refusal is not None:
         raise TailraceError(f"refused: {answer.refusal}")
-    found, names = (answer.step, _OF_A_STEP) if answer.run is None else (answer.run, _OF_A_RUN)
-    assert found is not None
-    emit({**{name: found[name] for name in names}, "command_id": answer.command_id}, as_json)
+    record: Mapping[str, Any] | None = answer.run or answer.step
+    assert record is not None
+    names = _OF_A_STEP if answer.run is None else _OF_A_RUN
+    emit({**{name: record[name] for name in names}, "command_id": answer.command_id}, as_json)

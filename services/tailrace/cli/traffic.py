@@ -10,23 +10,16 @@ from typing import Annotated, Any
 import typer
 
 from tailrace.cli.app import app
-from tailrace.cli.output import JsonOption, connection, emit, progress, say, to_json
+from tailrace.cli.output import JsonOption, connection, emit, parsed, progress, say, to_json
 from tailrace.connection import home_dir
 from tailrace.errors import UsageError
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="Logical model.")]
 
-_ANSWER = (
-    "action",
-    "rule",
-    "score",
-    "probabilities",
-    "predicted_class",
-    "value",
-    "served_by",
-    "served_cause",
+_SUMMARY = (
+    *("action", "rule", "score", "probabilities", "predicted_class", "value", "served_by", "served_cause"),
+    *("model", "version", "request_id", "prediction_id", "replaced", "guardrails"),
 )
-_ABOUT = ("model", "version", "request_id", "prediction_id", "replaced", "guardrails")
 
 
 @app.command()
@@ -63,17 +56,14 @@ def replay(
 
     if rate is not None and speed is not None:
         raise UsageError("--rate and --speed both set the pace: give one of them")
-    try:
-        delay = None if label_delay is None else parse_duration(label_delay)
-    except ValueError as error:
-        raise UsageError(f"--label-delay: {error}") from None
-    where_is = connection()
-    contract = contract_in_force(where_is, model)
+    delay = parsed("--label-delay", label_delay, parse_duration)
+    addresses = connection()
+    contract = contract_in_force(addresses, model)
     mapping = find_mapping(Path.cwd(), model)
     rows = read_rows(file, mapping, contract, where=where, limit=limit)
     if rows.is_empty():
         raise UsageError(f"{file}: no row is left to send; check --where and --limit")
-    champion = champion_manifest(where_is, home_dir(), model)
+    champion = champion_manifest(addresses, home_dir(), model)
     if champion is None:
         say(
             f"{model} has no version in service: its requests wait until `tailrace train` or `publish` makes one"
@@ -82,7 +72,7 @@ def replay(
     labels, not_due = NOTHING, 0
     if delay is not None:
         labels, not_due = labels_after(rows, contract, delay, until_ms=int(time.time() * 1000))
-    run = Replay(where_is, contract, rows, labels, rate=rate, speed=speed)
+    run = Replay(addresses, contract, rows, labels, rate=rate, speed=speed)
     with progress("replay", len(run.plan), unit="records") as bar:
         sent = run.run(bar.update)
     times = rows[contract.event_time.name]
@@ -128,14 +118,14 @@ def clock(
 
     if owner not in (None, WALL):
         raise UsageError(f"{owner!r} cannot be given the clock: `wall`, or a replay takes it by itself")
-    where_is = connection()
-    lane = contract_in_force(where_is, model).lane
+    addresses = connection()
+    lane = contract_in_force(addresses, model).lane
     if owner is None:
-        found = clocks(where_is).current.get(lane)
+        state = clocks(addresses).current.get(lane)
     else:
-        with claimed_lane(where_is, lane):
-            found = set_clock(where_is, lane, WALL, int(time.time() * 1000))
-    emit({"lane": lane, **(found._asdict() if found else {"owner": None, "by": None, "at": None})}, as_json)
+        with claimed_lane(addresses, lane):
+            state = set_clock(addresses, lane, WALL, int(time.time() * 1000))
+    emit({"lane": lane, **(state._asdict() if state else {"owner": None, "by": None, "at": None})}, as_json)
 
 
 @app.command()
@@ -166,7 +156,7 @@ def predict(
 
 def _summary(event: dict[str, Any]) -> dict[str, Any]:
     """What a person asks for first; ``--json`` has the rest."""
-    shown = {name: event[name] for name in (*_ANSWER, *_ABOUT) if event[name] not in (None, [], {})}
+    shown = {name: event[name] for name in _SUMMARY if event[name] not in (None, [], {})}
     return shown | {"source": "/".join(str(part) for part in event["source"].values())}
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tailrace.cli.app import app
-from tailrace.cli.output import JsonOption, connection, emit, progress, say
-from tailrace.errors import UsageError
+from tailrace.cli.output import JsonOption, connection, emit, parsed, progress, say
 
 if TYPE_CHECKING:
     from tailrace.verify.logged import Span
@@ -40,19 +40,18 @@ def verify(
 
     with progress("verify", unit="records") as bar:
         report = Verification(connection(), model, wait_s=wait, deep=sample if deep else 0).run(bar.update)
-    found = report.as_dict()
+    shown = report.as_dict()
     if as_json:
-        emit(found, as_json=True)
+        emit(shown, as_json=True)
     else:
-        emit([{"topic": name, **counts} for name, counts in found["topics"].items()])
+        emit([{"topic": name, **counts} for name, counts in shown["topics"].items()])
         for problem in report.problems:
             emit(str(problem))
-        if hidden := found["problem_count"] - len(report.problems):
+        if hidden := shown["problem_count"] - len(report.problems):
             say(f"and {hidden:,} more")
         if report.rescored is not None:
             say(f"{report.rescored:,} predictions scored again")
-        if report.revoked:
-            say(f"signed by keys that were trusted then and are revoked now: {', '.join(found['revoked'])}")
+        _say_revoked(shown["revoked"])
         say("ok: nothing lost, nothing twice, everything stored" if report.ok else "NOT ok")
     if not report.ok:
         raise typer.Exit(1)
@@ -83,32 +82,29 @@ def reproduce(
     span = span_of(since, until)
     with progress("reproduce", unit="predictions") as bar:
         report = run(connection(), model, span, limit, name, progress=bar.update)
-    found = report.as_dict()
+    shown = report.as_dict()
     if as_json:
-        emit(found, as_json=True)
+        emit(shown, as_json=True)
     else:
-        emit([{**group, "elsewhere": len(group["elsewhere"]) or "-"} for group in found["groups"]])
-        for each in found["differing"]:
-            emit(f"{each['prediction']} ({each['request_id']}): {each['why'] or '; '.join(each['fields'])}")
+        emit([{**group, "elsewhere": len(group["elsewhere"]) or "-"} for group in shown["groups"]])
+        for rescored in shown["differing"]:
+            why = rescored["why"] or "; ".join(rescored["fields"])
+            emit(f"{rescored['prediction']} ({rescored['request_id']}): {why}")
         total = report.total
-        if report.revoked:
-            say(f"signed by keys that were trusted then and are revoked now: {', '.join(found['revoked'])}")
+        _say_revoked(shown["revoked"])
         say(f"{total.predictions:,} scored again: {total.equal:,} to the bit, {total.near:,} near")
         say("ok: nothing differs" if report.ok else f"NOT ok: {total.different + total.unanswered:,} differ")
     if not report.ok:
         raise typer.Exit(1)
 
 
+def _say_revoked(keys: Collection[str]) -> None:
+    if keys:
+        say(f"signed by keys that were trusted then and are revoked now: {', '.join(keys)}")
+
+
 def span_of(since: str | None, until: str | None) -> Span:
+    from tailrace.contracts.language.data_file import parse_time
     from tailrace.verify.logged import Span
 
-    return Span(_ms("--since", since), _ms("--until", until))
-
-
-def _ms(option: str, time: str | None) -> int | None:
-    from tailrace.contracts.language.data_file import parse_time
-
-    try:
-        return None if time is None else parse_time(time)
-    except ValueError as error:
-        raise UsageError(f"{option}: {error}") from None
+    return Span(parsed("--since", since, parse_time), parsed("--until", until, parse_time))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import itertools
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -11,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tailrace.avro.registry import IncompatibleSchema, RegistryClient
 from tailrace.connection import Connection
@@ -20,6 +20,7 @@ from tailrace.contracts.language.load import check_contract_file
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.yaml_file import YamlFile, read_yaml
 from tailrace.contracts.problems import ContractError, Violation
+from tailrace.contracts.records.record_types import ContractRecord
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold_topics import fold_all
 from tailrace.contracts.state.records import ControlRecords
@@ -57,7 +58,7 @@ class ApplyPlan:
     def is_needed(self) -> bool:
         return self.follows == 0 or bool(self.changes)
 
-    def record(self, by: str, now_ms: int) -> dict[str, Any]:
+    def record(self, by: str, now_ms: int) -> ContractRecord:
         """The record for ``tailrace.contracts`` (schema ``contract.avsc``)."""
         return {
             "model": self.contract.model,
@@ -102,7 +103,6 @@ def plan(
     Raises:
         ContractError: lists every problem of every file. Nothing may be applied then.
     """
-    plans: list[ApplyPlan] = []
     problems = []
     planned: dict[str, ApplyPlan] = {}
     for file in files:
@@ -112,15 +112,13 @@ def plan(
             if contract.model in planned:
                 what = f"{planned[contract.model].file} has the same model"
                 yaml.refuse([Violation(("model",), what, "give each model one file")])
-            found = _plan_one(yaml, contract, contracts, planned, (in_service or {}).get(contract.model))
+            in_use = (in_service or {}).get(contract.model)
+            planned[contract.model] = _plan_one(yaml, contract, contracts, planned, in_use)
         except ContractError as error:
             problems += error.problems
-        else:
-            planned[contract.model] = found
-            plans.append(found)
     if problems:
         raise ContractError(problems)
-    return plans
+    return list(planned.values())
 
 
 def _plan_one(
@@ -137,17 +135,11 @@ def _plan_one(
     neighbours = [
         other for name, other in sorted(others.items()) if name != model and other.lane == contract.lane
     ]
-    before = earlier[-1].to_dict() if earlier else {}
-    same = bool(earlier) and earlier[-1].digest == contract.digest
-    if not same:
+    differences: list[Change] = []
+    if not earlier or earlier[-1].digest != contract.digest:
         yaml.refuse(check_succession(contract, earlier, neighbours, in_service))
-    return ApplyPlan(
-        file=yaml.name,
-        contract=contract,
-        source_text=yaml.text,
-        follows=contracts.revision(model),
-        changes=[] if same else changes(before, contract.to_dict()),
-    )
+        differences = changes(earlier[-1].to_dict() if earlier else {}, contract.to_dict())
+    return ApplyPlan(yaml.name, contract, yaml.text, contracts.revision(model), differences)
 
 
 def keep_ms(contracts: Collection[ModelContract]) -> dict[str, int]:
@@ -174,13 +166,14 @@ def apply(
         Unavailable: Kafka, the registry or ClickHouse cannot be reached.
     """
     registry = RegistryClient(connection.registry, connection.registry_auth)
-    needed = [each for each in plans if each.is_needed]
+    needed = [plan for plan in plans if plan.is_needed]
+    new = [plan.contract for plan in needed]
     lanes_of: dict[str, list[ModelContract]] = {}
-    for each in needed:
-        lanes_of.setdefault(each.contract.lane, []).append(each.contract)
+    for contract in new:
+        lanes_of.setdefault(contract.lane, []).append(contract)
     with _tables(connection, plans, say) as make_tables, ThreadPoolExecutor(_AT_ONCE) as pool:
-        refused = pool.map(partial(incompatibilities, registry), [each.contract for each in needed])
-        if reasons := [reason for found in refused for reason in found]:
+        refused = pool.map(partial(incompatibilities, registry), new)
+        if reasons := [*itertools.chain.from_iterable(refused)]:
             raise IncompatibleSchema("the registry refuses: " + "\n".join(reasons))
         if make_tables is None and needed:
             say("warning: CLICKHOUSE_URL is not set: no tables are made there")
@@ -200,7 +193,7 @@ def apply(
         with _set_where_it_fails(failed):
             if needed:
                 # First: a broker that makes topics answers nobody else, the registry least of all.
-                _topics(connection, [each.contract for each in needed], contracts, say)
+                _topics(connection, new, contracts, say)
             work = {pool.submit(make_lane, lane): lane for lane in lanes_of}
             for number, done in enumerate(as_completed(work), 1):
                 done.result()
@@ -220,10 +213,7 @@ def _set_where_it_fails(failed: threading.Event) -> Iterator[None]:
 
 
 def _topics(
-    connection: Connection,
-    new: Sequence[ModelContract],
-    contracts: Contracts,
-    say: Callable[[str], None],
+    connection: Connection, new: Sequence[ModelContract], contracts: Contracts, say: Callable[[str], None]
 ) -> None:
     """Rights and topics of all lanes at once: what a cluster is asked for one by one, it also waits for one by one."""
     from tailrace.kafka_access.acls import grant_lanes

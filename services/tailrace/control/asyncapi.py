@@ -11,8 +11,9 @@ import io
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.control_codec import CONTROL_RECORDS, control_schema
 from tailrace.contracts.records.json_form import json_form
 from tailrace.contracts.records.json_input import JSON_KINDS
@@ -20,9 +21,6 @@ from tailrace.contracts.records.schemas import lane_schemas
 from tailrace.control.apply import keep_ms
 from tailrace.streaming.backends.kafka.topics import Topic, control_topics, lane_topics
 from tailrace.streaming.dead_letters import HEADERS
-
-if TYPE_CHECKING:
-    from tailrace.contracts.language.model_contract import ModelContract
 
 Json = dict[str, Any]
 
@@ -83,7 +81,6 @@ def _quoted(node: Any) -> Any:
 
 
 def main() -> None:
-    """Writes the document of the contract that is named to stdout."""
     from tailrace.contracts.language.load import load_contract
 
     sys.stdout.write(to_yaml(document(load_contract(Path(sys.argv[1])))))
@@ -176,21 +173,21 @@ def _key(topic: Topic) -> Json:
 
 
 def _operations(topic: Topic) -> list[tuple[str, Json]]:
-    doing = [("send", who) for who in topic.written_by] + [("receive", who) for who in topic.read_by]
+    channel = f"#/channels/{_id(topic)}"
+    doing = [("send", "writes", who) for who in topic.written_by]
+    doing += [("receive", "reads", who) for who in topic.read_by]
     return [
         (
             f"{who}_{action}_{_id(topic)}",
             {
                 "action": action,
-                "channel": {"$ref": f"#/channels/{_id(topic)}"},
-                "title": f"{who} {'writes' if action == 'send' else 'reads'} {topic.name}",
-                "messages": [
-                    {"$ref": f"#/channels/{_id(topic)}/messages/{name}"} for name in _messages(topic)
-                ],
+                "channel": {"$ref": channel},
+                "title": f"{who} {does} {topic.name}",
+                "messages": [{"$ref": f"{channel}/messages/{name}"} for name in _messages(topic)],
                 "tags": [{"name": who}],
             },
         )
-        for action, who in doing
+        for action, does, who in doing
     ]
 
 

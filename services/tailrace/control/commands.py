@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tailrace.connection import Connection
 from tailrace.contracts.records import lanes
+from tailrace.contracts.records.record_types import CommandRecord, RolloutRecord, TrainingRunRecord
 from tailrace.contracts.state.fold import ControlState, Taken
 from tailrace.contracts.state.fold_topics import fold_all
 from tailrace.contracts.state.records import ControlRecords
@@ -34,14 +35,12 @@ class CommandAnswer:
     """What became of a command: the rollout step that it led to, the training run, or why it was refused."""
 
     command_id: str
-    step: Mapping[str, Any] | None = None
+    step: RolloutRecord | None = None
     refusal: str | None = None
-    run: Mapping[str, Any] | None = None
+    run: TrainingRunRecord | None = None
 
 
 class Wanted(NamedTuple):
-    """What to ask for."""
-
     command: str
     version: int | None = None
     reason: str = ""
@@ -79,7 +78,7 @@ def ask_each(
         fold = Rollouts()
         state = ControlState(records, fold)
         state.take(message for message in read_to_end(reader) if message.topic() == lanes.ROLLOUTS)
-        asked = [
+        asked: list[CommandRecord] = [
             {
                 "command_id": str(uuid.uuid4()),
                 "model": model,
@@ -101,20 +100,16 @@ def ask_each(
 
 
 def rollouts(connection: Connection) -> Rollouts:
-    """The rollouts as they stand."""
     fold = Rollouts()
     fold_all(connection, fold)
     return fold
 
 
 def _answers(
-    reader: TopicReader,
-    state: ControlState,
-    asked: Sequence[Mapping[str, Any]],
-    timeout_s: float,
+    reader: TopicReader, state: ControlState, asked: Sequence[CommandRecord], timeout_s: float
 ) -> list[CommandAnswer]:
     """The steps that came into force, the runs that were planned, or the alerts, that name the commands."""
-    found: dict[str, CommandAnswer] = {}
+    answers: dict[str, CommandAnswer] = {}
     waiting = {command["command_id"] for command in asked}
     deadline = time.monotonic() + timeout_s
     while waiting and time.monotonic() < deadline:
@@ -122,7 +117,7 @@ def _answers(
             for answer in (each for taken in state.take([message]) for each in _answers_in(taken)):
                 if answer.command_id in waiting:
                     waiting.remove(answer.command_id)
-                    found[answer.command_id] = answer
+                    answers[answer.command_id] = answer
                     deadline = time.monotonic() + timeout_s
     if waiting:
         service = "trainer" if asked[0]["command"] == RETRAIN else "rollout"
@@ -130,12 +125,12 @@ def _answers(
             f"the {service} did not answer within {timeout_s:.0f} s; the command {min(waiting)} stands and will be "
             f"carried out when it comes back: see `tailrace status` and `tailrace logs {service}`"
         )
-    return [found[command["command_id"]] for command in asked]
+    return [answers[command["command_id"]] for command in asked]
 
 
 def _answers_in(taken: Taken) -> Iterator[CommandAnswer]:
     """Whose answers a record is."""
-    record = taken.record
+    record: Any = taken.record
     if record is None:
         return
     if taken.topic == lanes.ROLLOUTS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Collection, Sequence
@@ -118,14 +119,15 @@ def draft(
         if column in taken:
             continue
         series = frame[column]
-        field = _context(series) if column in context else _feature(series, notes)
+        is_context = column in context
+        field = _field(series) or {"type": "string"} if is_context else _feature(series, notes)
         if field is None:
             continue
         safe = _field_name(column, {*features, *contexts, name, "event_time"})
         if safe != column:
             columns[safe] = column
             notes.append(f"{column!r} is called {safe!r}, which every system can spell")
-        (contexts if column in context else features)[safe] = field
+        (contexts if is_context else features)[safe] = field
     if not features:
         raise TailraceError(f"{csv}: no column is left to be a feature")
 
@@ -156,17 +158,9 @@ def draft(
             f"no column of times is named: rows are taken to be {format_duration(every_ms)} apart and to end now "
             "(--time, --every)"
         )
-    mapping = DataMapping.model_validate(
-        {
-            "model": model,
-            "target": expression,
-            "time": time,
-            "every": None if every_ms is None else format_duration(every_ms),
-            "start": start,
-            "key": key,
-            "columns": columns,
-        }
-    )
+    every = None if every_ms is None else format_duration(every_ms)
+    read = {"time": time, "every": every, "start": start, "key": key, "columns": columns}
+    mapping = DataMapping.model_validate({"model": model, "target": expression, **read})
     return Drafted(load_contract(text), text, mapping, notes)
 
 
@@ -177,14 +171,14 @@ def write(drafted: Drafted, project: Path, overwrite: bool = False) -> tuple[Pat
         UsageError: one of them is there already.
     """
     model = drafted.contract.model
-    contract_path = project / "contracts" / "models" / f"{model}.yaml"
-    for path in (contract_path, mapping_path(project, model)):
+    paths = project / "contracts" / "models" / f"{model}.yaml", mapping_path(project, model)
+    for path in paths:
         if path.exists() and not overwrite:
             raise UsageError(f"{path} is there already: choose another --name, or write over it with --force")
-    contract_path.parent.mkdir(parents=True, exist_ok=True)
-    contract_path.write_text(drafted.contract_text, encoding="utf-8")
-    save_mapping(drafted.mapping, mapping_path(project, model))
-    return contract_path, mapping_path(project, model)
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    paths[0].write_text(drafted.contract_text, encoding="utf-8")
+    save_mapping(drafted.mapping, paths[1])
+    return paths
 
 
 def _yes(series: pl.Series, notes: list[str]) -> str | None:
@@ -208,14 +202,13 @@ def _target(
         if positive is not None:
             raise UsageError("--positive is for a target that is a column: say it in the expression instead")
         try:
-            found = compile_expression(target, frame_columns(frame))
+            compiled = compile_expression(target, frame_columns(frame))
         except ExpressionError as error:
             raise UsageError(f"--target {target!r} is neither a column nor an expression: {error}") from None
-        if found.kind == "text":
-            kind: dict[str, Any] = {"categories": _categories(found.evaluate(frame), target)}
-        else:
-            kind = {"type": found.kind}
-        return _field_name(_words(target)), kind, target, found.names
+        kind: dict[str, Any] = {"type": compiled.kind}
+        if compiled.kind == "text":
+            kind = {"categories": _categories(compiled.evaluate(frame), target)}
+        return _field_name(_words(target)), kind, target, compiled.names
     series = frame[target]
     name = _field_name(target)
     quoted = f'"{target}"' if not target.isidentifier() else target
@@ -226,20 +219,19 @@ def _target(
             raise UsageError(
                 f"--positive {positive!r}: no row has it; {did_you_mean(positive, sorted(known)[:20])}"
             )
-        if series.dtype == pl.Boolean:
-            expression = f"{quoted} = {positive.upper()}"
-        else:
-            expression = (
-                f"{quoted} = {positive}" if series.dtype.is_numeric() else f"{quoted} = {_literal(positive)}"
-            )
-        return name, {"type": "boolean"}, expression, frozenset([target])
-    if series.dtype == pl.Boolean:
-        return name, {"type": "boolean"}, quoted, frozenset([target])
-    if series.dtype.is_numeric():
-        if set(values.to_list()) <= {0, 1}:
-            return name, {"type": "boolean"}, f"{quoted} = 1", frozenset([target])
-        return name, {"type": "number"}, quoted, frozenset([target])
-    return name, {"categories": _categories(series, target)}, quoted, frozenset([target])
+        literal = "'" + positive.replace("'", "''") + "'"
+        value = positive if series.dtype.is_numeric() else literal
+        quoted += f" = {positive.upper() if series.dtype == pl.Boolean else value}"
+        kind = {"type": "boolean"}
+    elif series.dtype == pl.Boolean:
+        kind = {"type": "boolean"}
+    elif series.dtype.is_numeric() and set(values.to_list()) <= {0, 1}:
+        kind, quoted = {"type": "boolean"}, f"{quoted} = 1"
+    elif series.dtype.is_numeric():
+        kind = {"type": "number"}
+    else:
+        kind = {"categories": _categories(series, target)}
+    return name, kind, quoted, frozenset([target])
 
 
 def _categories(series: pl.Series, target: str) -> Any:
@@ -275,10 +267,6 @@ def _are_times(series: pl.Series) -> bool:
         return False
 
 
-def _context(series: pl.Series) -> dict[str, Any]:
-    return _field(series) or {"type": "string"}
-
-
 def _field(series: pl.Series) -> dict[str, Any] | None:
     if series.dtype == pl.Boolean:
         return {"type": "boolean"}
@@ -301,12 +289,8 @@ def _field_name(column: str, taken: Collection[str] = ()) -> str:
         name = f"x_{name}"
     name = name[:70]
     lowered = {other.lower() for other in taken}
-    number = 2
-    candidate = name
-    while candidate.lower() in lowered or candidate in RESERVED_FIELDS:
-        candidate = f"{name}_{number}"
-        number += 1
-    return candidate
+    candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+    return next(c for c in candidates if c.lower() not in lowered and c not in RESERVED_FIELDS)
 
 
 def _words(expression: str) -> str:
@@ -320,10 +304,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _flow(value: Any) -> Any:

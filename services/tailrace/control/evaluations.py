@@ -7,6 +7,7 @@ from typing import Any
 
 from tailrace.connection import Connection
 from tailrace.contracts.records import lanes
+from tailrace.contracts.records.record_types import TrainingRunRecord
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.streaming.backends.kafka.reading import read_all
 
@@ -19,22 +20,23 @@ def evaluations(connection: Connection, model: str | None = None) -> list[dict[s
     ``high`` (95 % interval) and ``n``.
     """
     records = ControlRecords.of(connection)
-    latest: dict[str, dict[str, Any]] = {}
+    latest: dict[str, TrainingRunRecord] = {}
     for message in read_all(connection, [lanes.TRAINING_RUNS]):
-        record = records.read(message)
+        record: TrainingRunRecord | None = records.read(message)
         if record is not None and model in (None, record["model"]) and record["evaluations"]:
             latest[record["run_id"]] = record
     runs = sorted(latest.values(), key=lambda run: (run["model"], run["at"]))
-    return [_of_run(run) | evaluation for run in runs for evaluation in run["evaluations"]]
-
-
-def _of_run(run: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "model": run["model"],
-        "run": run["run_id"],
-        "state": run["state"],
-        "at": datetime.fromtimestamp(run["at"] / 1000, UTC).isoformat(),
-        "rows": run["rows"],
-        "held_back": run["held_back"],
-        "dataset": run["dataset_digest"],
-    }
+    return [
+        {
+            "model": run["model"],
+            "run": run["run_id"],
+            "state": run["state"],
+            "at": datetime.fromtimestamp(run["at"] / 1000, UTC).isoformat(),
+            "rows": run["rows"],
+            "held_back": run["held_back"],
+            "dataset": run["dataset_digest"],
+            **evaluation,
+        }
+        for run in runs
+        for evaluation in run["evaluations"]
+    ]

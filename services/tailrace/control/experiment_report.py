@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from tailrace.connection import Connection
 from tailrace.contracts.records import lanes
+from tailrace.contracts.records.record_types import PerformanceReportRecord
 from tailrace.contracts.state.copies import Copies
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
@@ -15,6 +16,8 @@ from tailrace.models.rollout_state.bandit import probability_of_best
 from tailrace.models.rollout_state.fold import Rollouts, RolloutState
 from tailrace.models.rollout_state.rewards import Rewards
 from tailrace.streaming.backends.kafka.reading import read_all
+
+_NOTHING_KNOWN = {"requests": 0, "outcomes": 0, "value": None, "low": None, "high": None, "best": None}
 
 
 def experiment_report(connection: Connection, model: str) -> dict[str, Any]:
@@ -42,7 +45,7 @@ def experiment_report(connection: Connection, model: str) -> dict[str, Any]:
     return {"model": model, "running": running, **described(last, reports)}
 
 
-def described(state: RolloutState, reports: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def described(state: RolloutState, reports: Iterable[PerformanceReportRecord]) -> dict[str, Any]:
     """An experiment by these reports: by arm its ``probability``, and of the closed windows that count ``requests``,
     ``outcomes``, the ``value`` of a request with its 95 % interval, and the probability that the arm is the ``best``;
     null while no window counts.
@@ -55,20 +58,15 @@ def described(state: RolloutState, reports: Iterable[Mapping[str, Any]]) -> dict
             rewards.apply(report, offset)
     worth = rewards.worth([arm.version for arm in now.arms], state.experiment_began)
     arms: list[dict[str, Any]] = [
-        {"arm": arm.arm, "version": arm.version, "probability": arm.probability} for arm in now.arms
+        {"arm": arm.arm, "version": arm.version, "probability": arm.probability, **_NOTHING_KNOWN}
+        for arm in now.arms
     ]
-    best = [None for _ in arms] if worth is None else _best([(w.mean, w.deviation) for w in worth])
-    for at, arm in enumerate(arms):
-        known = None if worth is None else worth[at]
-        low, high = (None, None) if known is None else known.interval
-        arm |= {
-            "requests": 0 if known is None else known.requests,
-            "outcomes": 0 if known is None else known.labelled,
-            "value": None if known is None else known.mean,
-            "low": low,
-            "high": high,
-            "best": best[at],
-        }
+    if worth is not None:
+        best = probability_of_best([known.mean for known in worth], [known.deviation for known in worth])
+        for arm, known, probability in zip(arms, worth, best, strict=True):
+            low, high = known.interval
+            arm |= {"requests": known.requests, "outcomes": known.labelled, "value": known.mean}
+            arm |= {"low": low, "high": high, "best": probability}
     return {
         "assign": now.assign,
         "share": now.share,
@@ -76,7 +74,3 @@ def described(state: RolloutState, reports: Iterable[Mapping[str, Any]]) -> dict
         "windows": 0 if worth is None else worth[0].windows,
         "arms": arms,
     }
-
-
-def _best(known: list[tuple[float, float]]) -> list[float | None]:
-    return [*probability_of_best([mean for mean, _ in known], [deviation for _, deviation in known])]

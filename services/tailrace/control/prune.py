@@ -32,8 +32,6 @@ from tailrace.streaming.records import Record
 
 
 class ChunkAt(NamedTuple):
-    """A chunk that is on the topic."""
-
     key: str
     partition: int
     offset: int
@@ -95,19 +93,19 @@ def find_unneeded(connection: Connection, home: Path, contract: ModelContract) -
     return unneeded(model, chunks, records, history, kept, int(time.time() * 1000))
 
 
-def remove(connection: Connection, home: Path, model: str, found: Sequence[Pruned]) -> None:
+def remove(connection: Connection, home: Path, model: str, pruned: Sequence[Pruned]) -> None:
     """Removes what was found. Where it is interrupted, it is found again and the rest removed.
 
     Raises:
         TailraceError: the rollout does not let go of a version, or Kafka does not take it.
     """
     let_go = rollouts(connection).state(model).pruned
-    wanted = [Wanted(PRUNE, f.version, f.why) for f in found if f.published and f.version not in let_go]
+    wanted = [Wanted(PRUNE, p.version, p.why) for p in pruned if p.published and p.version not in let_go]
     for answer in ask_each(connection, home, model, wanted) if wanted else []:
         if answer.refusal is not None:
             raise TailraceError(f"{answer.refusal}; nothing was removed")
     # The topic is compacted: in time the broker forgets what a key held before.
-    tombstones = (Record(lanes.CHUNKS, None, key.encode()) for each in found for key in each.keys)
+    tombstones = (Record(lanes.CHUNKS, None, key.encode()) for package in pruned for key in package.keys)
     deliver(connection, tombstones, "all of it")
 
 
@@ -137,11 +135,11 @@ def unneeded(
         for version, record in records.items()
         for chunk in chunks_of(record)
     }
-    found: dict[tuple[int, bool], list[ChunkAt]] = {}
+    past: dict[tuple[int, bool], list[ChunkAt]] = {}
     for chunk in chunks:
         version = _version(chunk.key, model)
         if version is not None and (version in whys or chunk.key not in named):
-            found.setdefault((version, version in whys), []).append(chunk)
+            past.setdefault((version, version in whys), []).append(chunk)
     return [
         Pruned(
             version,
@@ -150,7 +148,7 @@ def unneeded(
             whys.get(version, "no manifest names it"),
             published,
         )
-        for (version, published), gone in sorted(found.items())
+        for (version, published), gone in sorted(past.items())
     ]
 
 
@@ -173,7 +171,7 @@ def _past(version: int, history: Sequence[Since], kept: RetainedPredictions, now
 
 
 def _time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _version(key: str, model: str) -> int | None:
@@ -185,15 +183,15 @@ def _version(key: str, model: str) -> int | None:
 
 def _chunks(connection: Connection) -> list[ChunkAt]:
     """What is on the topic and was not removed behind it."""
-    found: dict[tuple[int, str], list[ChunkAt]] = {}
+    by_key: dict[tuple[int, str], list[ChunkAt]] = {}
     for message in read_all(connection, [lanes.CHUNKS]):
         name, value = message.key(), message.value()
         if name is None:
             continue
         key = name.decode(errors="replace")
         if value is None:
-            found.pop((message.partition(), key), None)
+            by_key.pop((message.partition(), key), None)
         else:
             chunk = ChunkAt(key, message.partition(), message.offset(), len(value))
-            found.setdefault((chunk.partition, key), []).append(chunk)
-    return [chunk for chunks in found.values() for chunk in chunks]
+            by_key.setdefault((chunk.partition, key), []).append(chunk)
+    return list(itertools.chain.from_iterable(by_key.values()))

@@ -11,7 +11,7 @@ from typing import Any
 from tailrace.connection import Connection, connect, home_dir
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
-from tailrace.contracts.records.record_types import ModelManifestRecord
+from tailrace.contracts.records.record_types import ChunkRecord, ModelManifestRecord
 from tailrace.contracts.state.fold_topics import contract_in_force
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.control.apply import applied_by
@@ -155,21 +155,18 @@ def publish_package(
     )
     try:
         producer.init_transactions(_TIMEOUT_S)
-        there = _manifests(connection, records, model)
-        before = _of_content(package, there, key, records.home) if once else None
+        manifests = _manifests(connection, records, model)
+        before = _of_content(package, manifests, key, records.home) if once else None
         if before is not None:
             return Publication(before, before.digest, size + len(before.to_bytes()))
-        numbered = package.numbered(*_next_numbers(there, TrustStore(home / "keys", past=True)))
+        numbered = package.numbered(*_next_numbers(manifests, TrustStore(home / "keys", past=True)))
         producer.begin_transaction()
         chunks = _produce_chunks(producer, numbered)
         record = manifest_record(
             numbered, chunks, key, records.home, published_by=applied_by(), at_ms=int(time.time() * 1000)
         )
-        producer.produce(
-            lanes.MANIFESTS,
-            records.codec.encode("ModelManifest", record),
-            f"{model}/{record['version']}".encode(),
-        )
+        value = records.codec.encode("ModelManifest", record)
+        producer.produce(lanes.MANIFESTS, value, f"{model}/{record['version']}".encode())
         producer.commit_transaction(_TIMEOUT_S)
     except KafkaException as failed:
         error = failed.args[0]
@@ -212,14 +209,8 @@ def _of_content(
 
 
 def manifest_record(
-    package: Package,
-    chunks: list[dict[str, Any]],
-    key: SigningKey,
-    home: str,
-    *,
-    published_by: str,
-    at_ms: int,
-) -> dict[str, Any]:
+    package: Package, chunks: list[ChunkRecord], key: SigningKey, home: str, *, published_by: str, at_ms: int
+) -> ModelManifestRecord:
     """The record of ``tailrace.model-manifests``, signed for the home with this id."""
     manifest = package.manifest.to_bytes()
     return {
@@ -235,16 +226,27 @@ def manifest_record(
     }
 
 
-def chunks_of_package(package: Package) -> list[tuple[str, int, bytes]]:
+def chunks_of_package(package: Package, size: int = CHUNK_BYTES) -> list[tuple[str, int, bytes]]:
     """Part, index and bytes of each chunk, in order."""
     return [
-        (part, index, data[start : start + CHUNK_BYTES])
+        (part, index, data[start : start + size])
         for part, data in package.parts.items()
-        for index, start in enumerate(range(0, len(data), CHUNK_BYTES))
+        for index, start in enumerate(range(0, len(data), size))
     ]
 
 
-def _produce_chunks(producer: Any, package: Package) -> list[dict[str, Any]]:
+def chunk_record(part: str, index: int, data: bytes, partition: int, offset: int) -> ChunkRecord:
+    return {
+        "part": part,
+        "index": index,
+        "partition": partition,
+        "offset": offset,
+        "size": len(data),
+        "sha256": sha256(data),
+    }
+
+
+def _produce_chunks(producer: Any, package: Package) -> list[ChunkRecord]:
     """Writes the chunks and waits for their offsets, which the manifest is to name."""
     from confluent_kafka import KafkaException
 
@@ -273,14 +275,5 @@ def _produce_chunks(producer: Any, package: Package) -> list[dict[str, Any]]:
         error, message = written[part, index]
         if error is not None:
             raise KafkaException(error)
-        chunks.append(
-            {
-                "part": part,
-                "index": index,
-                "partition": message.partition(),
-                "offset": message.offset(),
-                "size": len(data),
-                "sha256": sha256(data),
-            }
-        )
+        chunks.append(chunk_record(part, index, data, message.partition(), message.offset()))
     return chunks

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tailrace.avro.registry import Registry
+from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.compatibility import LEVEL
 from tailrace.contracts.records.schemas import AvroSchema, lane_schemas, subject
-
-if TYPE_CHECKING:
-    from tailrace.contracts.language.model_contract import ModelContract
 
 
 def incompatibilities(registry: Registry, contract: ModelContract) -> list[str]:
@@ -20,12 +16,12 @@ def incompatibilities(registry: Registry, contract: ModelContract) -> list[str]:
     Raises:
         Unavailable: the registry cannot be reached.
     """
-    found = []
+    problems = []
     for name, schema in _subjects(contract).items():
         compatible, reasons = registry.check_compatible(name, schema)
         if not compatible:
-            found += [f"{name}: {reason}" for reason in reasons or ["incompatible"]]
-    return found
+            problems += [f"{name}: {reason}" for reason in reasons or ["incompatible"]]
+    return problems
 
 
 def register_schemas(registry: Registry, contract: ModelContract) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,26 +36,19 @@ def state_of(version: int, rollout: RolloutState) -> str:
     """``champion``, ``canary``, ``arm``, ``previous``, ``shadow``, ``candidate``, ``rejected``, ``rolled back``,
     ``retired``; ``pruned`` where its package was removed, ``published`` where no step names it.
     """
-    if version in rollout.pruned:
-        return "pruned"
-    if version == rollout.champion:
-        return "champion"
-    if rollout.canary is not None and version == rollout.canary.version:
-        return "canary"
-    if rollout.experiment is not None and version in rollout.experiment.versions:
-        return "arm"
-    if version == rollout.previous:
-        return "previous"
-    for state, versions in (
+    states: list[tuple[str, Collection[int | None]]] = [
+        ("pruned", rollout.pruned),
+        ("champion", (rollout.champion,)),
+        ("canary", () if rollout.canary is None else (rollout.canary.version,)),
+        ("arm", () if rollout.experiment is None else rollout.experiment.versions),
+        ("previous", (rollout.previous,)),
         ("shadow", rollout.shadow),
         ("candidate", rollout.candidates),
         ("rejected", rollout.rejected),
         ("rolled back", rollout.rolled_back),
         ("retired", rollout.retired),
-    ):
-        if version in versions:
-            return state
-    return "published"
+    ]
+    return next((state for state, versions in states if version in versions), "published")
 
 
 def _time(ms: int) -> str | None:
@@ -81,7 +74,7 @@ def _described(record: Mapping[str, Any], rollout: RolloutState, trust: TrustSto
     except PackageRefused as refused:
         nothing: dict[str, Any] = {"format": None, "rows": None, "metrics": {}, "refused": str(refused)}
         return {**envelope, "trusted": False, **nothing}
-    said = manifest.model_dump(mode="json")
+    document = manifest.model_dump(mode="json")
     return {
         **envelope,
         "trusted": True,
@@ -90,7 +83,7 @@ def _described(record: Mapping[str, Any], rollout: RolloutState, trust: TrustSto
         "metrics": dict(manifest.holdout.metrics),
         "holdout_rows": manifest.holdout.rows,
         "inputs": [i.name for i in manifest.inputs],
-        "conversion": said["conversion"],
-        "lineage": said["lineage"],
+        "conversion": document["conversion"],
+        "lineage": document["lineage"],
         "contract_digest": manifest.contract_digest,
     }

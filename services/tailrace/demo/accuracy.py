@@ -7,9 +7,9 @@ Only mature reports count, and of each window the oldest: what was known last.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from tailrace.demo.observed import Report
+from tailrace.contracts.records.record_types import PerformanceReportRecord as Report
 
 
 class Share(NamedTuple):
@@ -30,14 +30,13 @@ class Point(NamedTuple):
 def latest(reports: Iterable[Report]) -> list[Report]:
     """Of each window, version, role and version compared with the mature report of the greatest age, over all
     rows rather than a slice, in order of windows."""
-    found: dict[tuple[Any, ...], Report] = {}
+    oldest: dict[tuple[int, str, int, int], Report] = {}
     for report in reports:
-        if report["segment"] or not report["mature"]:
-            continue
-        key = tuple(report[name] for name in ("window_start", "role", "version", "against"))
-        if key not in found or found[key]["age"] < report["age"]:
-            found[key] = report
-    return [found[key] for key in sorted(found, key=lambda k: (k[0], k[1], k[2], k[3] or 0))]
+        if not report["segment"] and report["mature"]:
+            key = report["window_start"], report["role"], report["version"], report["against"] or 0
+            if key not in oldest or oldest[key]["age"] < report["age"]:
+                oldest[key] = report
+    return [oldest[key] for key in sorted(oldest)]
 
 
 def pooled(shares: Iterable[Share]) -> Share:
@@ -49,10 +48,8 @@ def pooled(shares: Iterable[Share]) -> Share:
 
 def own(report: Report) -> Share:
     """A version's accuracy in a report about it alone."""
-    for metric in report["metrics"]:
-        if metric["metric"] == "accuracy":
-            return Share(metric["value"], metric["n"])
-    return Share(None, 0)
+    shares = (Share(m["value"], m["n"]) for m in report["metrics"] if m["metric"] == "accuracy")
+    return next(shares, Share(None, 0))
 
 
 def answered(reports: Iterable[Report], version: int, start_ms: int, end_ms: int) -> Share:

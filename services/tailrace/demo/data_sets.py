@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,8 +94,5 @@ def write_phishing(file: Path) -> None:
         out.write(",".join([*names, "phishing", "planted"]) + "\n")
         for number, (features, truth) in enumerate(rows):
             planted = number >= len(rows) // 2
-            out.write(_line([*(features[name] for name in names), int(truth != planted), int(planted)]))
-
-
-def _line(values: Sequence[float]) -> str:
-    return ",".join(f"{value:g}" for value in values) + "\n"
+            values = [*(features[name] for name in names), int(truth != planted), int(planted)]
+            out.write(",".join(f"{value:g}" for value in values) + "\n")

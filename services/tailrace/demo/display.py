@@ -64,7 +64,6 @@ class Display:
             self.say(f"waiting for {text}")
 
     def command(self, *words: str) -> None:
-        """A command that the demo runs, as a person would type it."""
         self.say(f"$ tailrace {' '.join(words)}")
 
     def __enter__(self) -> Display:

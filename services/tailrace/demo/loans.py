@@ -104,8 +104,7 @@ def simulate(
     changed = applied_at >= change_at_ms if change_at_ms is not None else np.zeros(rows, dtype=bool)
 
     def by_world(name: str) -> npt.NDArray[np.float64]:
-        before, after = float(getattr(BEFORE, name)), float(getattr(AFTER, name))
-        return np.where(changed, after, before)
+        return np.where(changed, float(getattr(AFTER, name)), float(getattr(BEFORE, name)))
 
     income = np.round(by_world("income") * np.exp(0.5 * income_z + 0.006 * (age - 41)), 0)
     debt_ratio = np.where(
@@ -118,9 +117,7 @@ def simulate(
     typical = np.array([14_000, 90_000, 12_000, 7_000])[purpose]
     amount = np.round(typical * np.exp(0.5 * amount_z) / 100) * 100 + 500
 
-    of_purpose = np.where(
-        changed, np.array(AFTER.per_purpose)[purpose], np.array(BEFORE.per_purpose)[purpose]
-    )
+    of_purpose = np.array([BEFORE.per_purpose, AFTER.per_purpose])[changed.astype(int), purpose]
     log_odds = (
         by_world("base")
         + by_world("per_income") * np.log2(income / 34_000)

@@ -1,4 +1,4 @@
-"""The beats of the story: what has to happen, in this order, and how it is told. Pure."""
+"""The milestones of the story: what has to happen, in this order, and in which words. Pure."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from tailrace.contracts.records.record_types import AlertRecord
 from tailrace.demo import accuracy
-from tailrace.demo.observed import Report, Seen
+from tailrace.demo.observed import Seen
 
 FIRST = 1
 """The version that is trained before the world changes."""
@@ -15,23 +16,23 @@ LEAST_PAIRED = 500
 """Requests that both the first version and its successor scored, with their labels, before they are compared."""
 
 
-class Beat(NamedTuple):
-    """Something that has to happen: its name, and what to tell once it has (until then None)."""
+class Milestone(NamedTuple):
+    """Something that has to happen: its name, and what to say once it has (until then None)."""
 
     name: str
-    tell: Callable[[Seen], str | None]
+    text: Callable[[Seen], str | None]
 
 
 def day(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d")
 
 
-def _first_sentence(alert: Report) -> str:
+def _first_sentence(alert: AlertRecord) -> str:
     """What is so, without what to do about it."""
     return str(alert["summary"]).split(". ")[0]
 
 
-def drift_alerts(seen: Seen, change_ms: int) -> tuple[list[Report], list[Report]]:
+def drift_alerts(seen: Seen, change_ms: int) -> tuple[list[AlertRecord], list[AlertRecord]]:
     """Drift alerts that are true, and false ones: about a time before the change, or about a version that was
     trained after it, since the world has not changed again."""
     raised = seen.alerts_of("drift")
@@ -45,9 +46,7 @@ def successor(seen: Seen) -> int | None:
     return later[0] if later else None
 
 
-def beats(change_ms: int) -> list[Beat]:
-    """The beats of a story in which the world changes at ``change_ms``."""
-
+def milestones(change_ms: int) -> list[Milestone]:
     def the_change(seen: Seen) -> str | None:
         if seen.event_ms < change_ms:
             return None
@@ -70,29 +69,28 @@ def beats(change_ms: int) -> list[Beat]:
     def planned(seen: Seen) -> str | None:
         for run in seen.run_steps:
             if run["state"] == "planned":
-                return (
-                    f"{day(run['at'])}: retraining ({run['trigger']}), on {run['labels']:,} mature labels from "
-                    f"after the change"
-                )
+                labels = f"{run['labels']:,} mature labels"
+                return f"{day(run['at'])}: retraining ({run['trigger']}), on {labels} from after the change"
         return None
 
     def published(seen: Seen) -> str | None:
         for run in seen.run_steps:
             if run["state"] == "published":
-                told = ", ".join(
+                losses = ", ".join(
                     f"{e['who']} {e['value']:.3f}"
                     for e in run["evaluations"]
                     if e["metric"] == "log_loss" and e["value"] is not None
                 )
-                return f"version {run['version']} is published; log loss on held-back outcomes: {told or '-'}"
+                return (
+                    f"version {run['version']} is published; log loss on held-back outcomes: {losses or '-'}"
+                )
         return None
 
     def shadow(seen: Seen) -> str | None:
         for step in seen.steps:
             if step["step"] == "shadow" and step["version"] != FIRST:
-                return (
-                    f"version {step['version']} scores in shadow: the same requests, no effect on an answer"
-                )
+                shadow = f"version {step['version']} scores in shadow"
+                return f"{shadow}: the same requests, no effect on an answer"
         return None
 
     def promoted(seen: Seen) -> str | None:
@@ -119,13 +117,13 @@ def beats(change_ms: int) -> list[Beat]:
         )
 
     return [
-        Beat("a change of the world", the_change),
-        Beat("a drift alert", drift),
-        Beat("a quality alert", drop),
-        Beat("a retraining", planned),
-        Beat("a new version", published),
-        Beat("a candidate in shadow", shadow),
-        Beat("a promotion", promoted),
-        Beat("version 1 in shadow to the end", keeps_first),
-        Beat("both versions judged on the same requests", compared),
+        Milestone("a change of the world", the_change),
+        Milestone("a drift alert", drift),
+        Milestone("a quality alert", drop),
+        Milestone("a retraining", planned),
+        Milestone("a new version", published),
+        Milestone("a candidate in shadow", shadow),
+        Milestone("a promotion", promoted),
+        Milestone("version 1 in shadow to the end", keeps_first),
+        Milestone("both versions judged on the same requests", compared),
     ]

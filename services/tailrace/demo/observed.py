@@ -10,10 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tailrace.contracts.records.record_types import (
+    AlertRecord,
+    DriftReportRecord,
+    PerformanceReportRecord,
+    RolloutRecord,
+    TrainingRunRecord,
+)
 from tailrace.models.rollout_state.fold import Rollouts, RolloutState
 from tailrace.streaming.records import RecordRef
-
-Report = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +60,13 @@ class Seen:
     event_ms: int = 0
     answers: list[ObservedAnswer] = field(default_factory=list)
     actions: Counter[str] = field(default_factory=Counter)
-    alerts: dict[str, Report] = field(default_factory=dict)
+    alerts: dict[str, AlertRecord] = field(default_factory=dict)
     resolved: set[str] = field(default_factory=set)
-    drift: dict[str, Report] = field(default_factory=dict)
-    performance: dict[str, Report] = field(default_factory=dict)
-    runs: dict[str, Report] = field(default_factory=dict)
-    run_steps: list[Report] = field(default_factory=list)
-    steps: list[Report] = field(default_factory=list)
+    drift: dict[str, DriftReportRecord] = field(default_factory=dict)
+    performance: dict[str, PerformanceReportRecord] = field(default_factory=dict)
+    runs: dict[str, TrainingRunRecord] = field(default_factory=dict)
+    run_steps: list[TrainingRunRecord] = field(default_factory=list)
+    steps: list[RolloutRecord] = field(default_factory=list)
     _rollouts: Rollouts = field(default_factory=Rollouts)
     _appended: dict[RecordRef, int] = field(default_factory=dict)
     _early: dict[RecordRef, ObservedAnswer] = field(default_factory=dict)
@@ -90,9 +95,8 @@ class Seen:
         return (*records, *map(len, decisions))
 
     def versions(self) -> dict[str, int]:
-        """How many answers were each version's."""
-        found = Counter(answer.version for answer in self.answers)
-        return {f"v{version}": found[version] for version in sorted(found)}
+        answers = Counter(answer.version for answer in self.answers)
+        return {f"v{version}": answers[version] for version in sorted(answers)}
 
     def request(self, at: RecordRef, appended_ms: int) -> None:
         self.requests += 1
@@ -100,7 +104,7 @@ class Seen:
         if (answer := self._early.pop(at, None)) is not None:
             self._count(answer)
 
-    def prediction(self, at: RecordRef, appended_ms: int, event: Report) -> None:
+    def prediction(self, at: RecordRef, appended_ms: int, event: Mapping[str, Any]) -> None:
         source = RecordRef(*(event["source"][name] for name in ("topic", "partition", "offset")))
         self.twice += source in self._answered
         self._answered.add(source)
@@ -124,7 +128,7 @@ class Seen:
         self.actions[answer.action] += 1
         self.event_ms = max(self.event_ms, answer.event_ms)
 
-    def control(self, name: str, record: Report, offset: int) -> None:
+    def control(self, name: str, record: Any, offset: int) -> None:
         """Takes a record of a control topic by the name of its schema; those of other models change nothing."""
         if record["model"] != self.model:
             return
@@ -143,22 +147,21 @@ class Seen:
         elif name == "Rollout" and self._rollouts.apply(record, offset):
             self.steps.append(record)
 
-    def alerts_of(self, kind: str) -> list[Report]:
+    def alerts_of(self, kind: str) -> list[AlertRecord]:
         """Alerts of this kind, in the order in which they were raised."""
         return [alert for alert in list(self.alerts.values()) if alert["kind"] == kind]
 
-    def open_alerts(self) -> list[Report]:
+    def open_alerts(self) -> list[AlertRecord]:
         return [alert for alert in list(self.alerts.values()) if alert["alert_id"] not in self.resolved]
 
-    def training(self) -> list[Report]:
+    def training(self) -> list[TrainingRunRecord]:
         """The latest step of each run that is not at its end."""
         return [r for r in list(self.runs.values()) if r["state"] in ("planned", "training", "trained")]
 
-    def last_window(self) -> Report | None:
+    def last_window(self) -> DriftReportRecord | None:
         """The drift report of the latest window, of the version that answered, over all rows."""
         of_all = [r for r in list(self.drift.values()) if r["role"] == "champion" and not r["segment"]]
         return max(of_all, key=lambda r: int(r["window_start"]), default=None)
 
-    def judged(self) -> list[Report]:
-        """The performance reports."""
+    def judged(self) -> list[PerformanceReportRecord]:
         return list(self.performance.values())

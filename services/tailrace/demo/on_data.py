@@ -6,7 +6,6 @@ As in the story, everything is done by the commands that a person would type; th
 from __future__ import annotations
 
 import shutil
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,17 +14,12 @@ from typing import Any
 from tailrace.clickhouse.client import ClickHouse
 from tailrace.contracts.language.data_file import find_mapping, read_rows
 from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.contracts.records.lanes import Lane
-from tailrace.demo import accuracy
 from tailrace.demo.data_sets import DataSet, find_file, write_phishing
-from tailrace.demo.display import Display
 from tailrace.demo.milestones import FIRST, day
-from tailrace.demo.observed import Report, Seen
-from tailrace.demo.pacing import STILL_S, Pacing, behind
+from tailrace.demo.observed import Seen
+from tailrace.demo.pacing import STILL_S, behind
 from tailrace.demo.prequential import compare, first_version_answers
-from tailrace.demo.project import DemoProject
-from tailrace.demo.sender import Sender
-from tailrace.demo.watch import Watcher
+from tailrace.demo.watched_replay import WatchedReplay
 from tailrace.replay.schedule import NOTHING
 from tailrace.replay.send import Replay, labels_after
 from tailrace.replay.trained import champion_manifest
@@ -55,154 +49,114 @@ class DemoResult:
     missing: list[str] = field(default_factory=list)
 
 
-class DataStory:
-    """Runs in a project folder of its own, which it makes anew.
-
-    Args:
-        data: the set.
-        file: where its file is; by default under its usual name in the current folder.
-        folder: the project folder.
-        rate: records a second, instead of the set's own.
-        keep: leave everything running at the end.
+class DataStory(WatchedReplay):
     """
+    Args:
+        file: where the data's file is; by default under its usual name in the current folder.
+        rate: records a second, instead of the set's own.
+    """
+
+    _usual_s = 0.0  # a training takes seconds, which are weeks of the world that is replayed
 
     def __init__(
         self, data: DataSet, file: Path | None, folder: Path, rate: float | None = None, keep: bool = False
     ) -> None:
-        self._data, self._given, self._keep = data, file, keep
+        self._result = DemoResult(data=data.model)
+        super().__init__(folder, keep, self._result.missing)
+        self._data, self._given = data, file
         self._rate = data.rate if rate is None else rate
-        self._display = Display()
-        self._project = DemoProject(folder, self._display)
-        self._found = DemoResult(data=data.model)
         self._trained_until = -1
+        self._last_ms = self._steps = 0
+        self._shown_alerts: set[tuple[str, int | None]] = set()
 
     def run(self) -> DemoResult:
         """Raises TailraceError when a command fails; what merely did not happen is in ``missing``."""
         began = time.monotonic()
-        data, found, project = self._data, self._found, self._project
+        data, result, project = self._data, self._result, self._project
         source = find_file(data, self._given)  # before anything is made anew
-        contract = project.make(data.model)
+        self._contract = project.make(data.model)
         file = project.folder / data.file
         if source is None:
             write_phishing(file)
         else:
             shutil.copy(source, file)
         self._display.say(data.about)
-        done = False
-        try:
-            project.tailrace("up", "--detach")
+        with self._running():
             project.tailrace("train", data.model, "--data", data.file, *data.train)
             project.wait_for_champion(data.model, FIRST)
             first = champion_manifest(project.connection, project.folder / ".tailrace", data.model)
             if first is not None and first.lineage.trained_on is not None and not data.train:
                 self._trained_until = first.lineage.trained_on.last_ms
             with self._display:
-                seen = self._replay(contract, file)
+                seen = self._replay(file)
             self._judge(seen)
             if data.retrained:
-                self._compare(contract, seen)
-            found.verify = project.verify()
-            if not found.verify.get("ok"):
-                found.missing.append("verify")
-            done = True
-        finally:
-            if not (self._keep and done):
-                project.tailrace("down", check=False)
-        found.seconds = round(time.monotonic() - began, 1)
-        found.closed = not found.missing
-        return found
+                self._compare(self._contract, seen)
+            result.verify = project.verify()
+            self._require("verify", result.verify.get("ok"))
+        result.seconds = round(time.monotonic() - began, 1)
+        result.closed = not self._missing
+        return result
 
-    def _replay(self, contract: ModelContract, file: Path) -> Seen:
-        data, project = self._data, self._project
-        mapping = find_mapping(project.folder, data.model)
-        rows = read_rows(file, mapping, contract, where=data.where)
-        self._found.rows = len(rows)
+    def _replay(self, file: Path) -> Seen:
+        data, contract = self._data, self._contract
+        rows = read_rows(file, find_mapping(self._project.folder, data.model), contract, where=data.where)
+        self._result.rows = len(rows)
+        self._last_ms = int(rows[contract.event_time.name][-1])
         labels = NOTHING
         if data.label_delay_ms is not None:
             labels, _ = labels_after(rows, contract, data.label_delay_ms, until_ms=int(time.time() * 1000))
-        connection = project.connection
-        watcher = Watcher(connection, data.model, Lane(contract.lane))
-        watcher.start()
-        sender = Sender(Replay(connection, contract, rows, labels, rate=self._rate))
-        sender.start()
-        seen, told, steps, shown, before, kept = watcher.seen, set[str](), 0, 0, 0, False
-        began = time.monotonic()
-        last = int(rows[contract.event_time.name][-1])
-        # A training takes seconds, which are weeks of the world that is replayed.
-        pacing, end = Pacing(usual_s=0), Patience(STILL_S)
-        while True:
-            sending = sender.is_alive()
-            waits = None if sending else self._waits_for(contract, seen, len(rows), last)
-            if not sending and waits is None:
-                break
-            watcher.check()
-            elapsed = time.monotonic() - began
-            if waits is None:
-                reason = behind(seen, sender.replay.sent.requests, self._rate)
-                if pacing.holds(reason, *seen.progress()):
-                    sender.replay.hold()
-                    self._display.waits(f"{reason}; meanwhile no time passes")
-                else:
-                    sender.replay.go_on()
-            elif not end.look(*seen.progress()):
-                self._found.missing.append(f"an end (it waited for {waits})")
-                break
-            else:
-                self._display.waits(waits)
-            for alert in list(seen.alerts.values()):
-                about = f"{alert['kind']} {alert['version']}"  # the first of its kind says enough
-                if about not in told and not alert["detail"].get("segment"):
-                    told.add(about)
-                    self._display.say(f"{day(alert['at'])}: {alert['summary']}")
-            for step in seen.steps[steps:]:
-                steps += 1
-                when = f"{day(seen.event_ms)}: " if seen.event_ms else ""
-                self._display.say(f"{when}version {step['version']}: {step['step']}, {step['reason']}")
-            if data.retrained and not kept and any(s["step"] == "promote" for s in seen.steps):
-                kept = True  # or it would be retired when the second candidate is promoted
-                words = ("shadow", data.model, str(FIRST))
-                threading.Thread(target=project.tailrace, args=words, kwargs={"check": False}).start()
-            if elapsed >= shown + 1:
-                shown = int(elapsed)
-                rate, before = len(seen.answers) - before, len(seen.answers)
-                self._display.tick(elapsed, _figures(seen), rate, accuracy.line(seen.judged(), FIRST)[-24:])
-            time.sleep(0.05)
-        watcher.stop()
-        sender.check()
-        return seen
+        return self._watch(
+            contract, Replay(self._project.connection, contract, rows, labels, rate=self._rate)
+        )
 
-    def _waits_for(self, contract: ModelContract, seen: Seen, rows: int, last_ms: int) -> str | None:
-        """What is to come after the replay; None once all is answered, and the last window that could be judged has
-        been.
-        """
-        unanswered = rows - len(seen.answers) - seen.dead_letters
+    def _take_note(self, seen: Seen) -> None:
+        for alert in list(seen.alerts.values()):
+            kind = alert["kind"], alert["version"]  # the first of its kind says enough
+            if kind not in self._shown_alerts and not alert["detail"].get("segment"):
+                self._shown_alerts.add(kind)
+                self._display.say(f"{day(alert['at'])}: {alert['summary']}")
+        for step in seen.steps[self._steps :]:
+            self._steps += 1
+            when = f"{day(seen.event_ms)}: " if seen.event_ms else ""
+            self._display.say(f"{when}version {step['version']}: {step['step']}, {step['reason']}")
+        if self._data.retrained and any(step["step"] == "promote" for step in seen.steps):
+            self._keep_first(self._data.model)  # or it would be retired when the second candidate is promoted
+
+    def _behind(self, seen: Seen, sent: int) -> str | None:
+        return behind(seen, sent, self._rate)
+
+    def _waits_for(self, seen: Seen, sent: int) -> str | None:
+        """None once all is answered, and the last window that could be judged has been."""
+        unanswered = self._result.rows - len(seen.answers) - seen.dead_letters
         if unanswered > 0:
             return f"answers to {unanswered:,} requests"
 
-        def judged(reports: list[Report], window_ms: int) -> bool:
-            return any(r["window_end"] == last_ms // window_ms * window_ms for r in reports)
+        def last(window_ms: int) -> int:
+            return self._last_ms // window_ms * window_ms
 
-        if not judged(list(seen.drift.values()), contract.drift.window_ms):
+        drift_end, quality_end = map(last, (self._contract.drift.window_ms, self._contract.quality.window_ms))
+        if drift_end not in [report["window_end"] for report in list(seen.drift.values())]:
             return "the drift report on the last window"
-        if self._data.label_delay_ms is not None and not judged(seen.judged(), contract.quality.window_ms):
+        ends = [report["window_end"] for report in seen.judged()]
+        if self._data.label_delay_ms is not None and quality_end not in ends:
             return "the performance report on the last window"
         return None
 
     def _judge(self, seen: Seen) -> None:
-        found = self._found
-        found.counts = seen.counts() | {"trainings": len(seen.runs)}
-        found.versions = seen.versions()
-        if found.counts["lost"] or seen.twice or seen.requests != found.rows:
-            found.missing.append("every request answered exactly once")
+        result = self._result
+        result.counts = seen.counts() | {"trainings": len(seen.runs)}
+        result.versions = seen.versions()
+        is_exact = not (result.counts["lost"] or seen.twice) and seen.requests == result.rows
+        self._require("every request answered exactly once", is_exact)
         alerts = [a for a in seen.alerts_of("drift") if not a["detail"].get("segment")]
         features = sorted({name for a in alerts for name in a["detail"]["features"].split(",")})
         first = min((a["at"] for a in alerts), default=None)
-        found.drift = {"detected_at": first, "alerts": len(alerts), "features": features}
-        if self._data.drift_on is not None and self._data.drift_on not in features:
-            found.missing.append(f"a drift alert that names {self._data.drift_on}")
-        found.promoted = [s["version"] for s in seen.steps if s["step"] == "promote"]
-        if self._data.retrained and not found.promoted:
-            found.missing.append("a promotion of a retrained version")
+        result.drift = {"detected_at": first, "alerts": len(alerts), "features": features}
+        drift_on = self._data.drift_on
+        self._require(f"a drift alert that names {drift_on}", drift_on is None or drift_on in features)
+        result.promoted = [s["version"] for s in seen.steps if s["step"] == "promote" and s["version"]]
+        self._require("a promotion of a retrained version", not self._data.retrained or result.promoted)
 
     def _compare(self, contract: ModelContract, seen: Seen) -> None:
         """Prequential accuracy from ClickHouse; waits until it has all that was answered."""
@@ -223,27 +177,26 @@ class DataStory:
         without = first_version_answers(predictions, shadow, FIRST)
         new = [row for row in predictions if row["at"] > self._trained_until and row["request_id"] in truth]
         both = [row for row in new if row["request_id"] in without]
-        result = compare(
+        comparison = compare(
             [row["at"] for row in both],
             [row["predicted_class"] == truth[row["request_id"]] for row in both],
             [without[row["request_id"]] == truth[row["request_id"]] for row in both],
             min(_BLOCK_MS, contract.quality.window_ms),
         )
-        if result is None:
-            self._found.missing.append("a comparison with version 1")
+        if comparison is None:
+            self._missing.append("a comparison with version 1")
             return
-        self._found.accuracy = result._asdict() | {"left_out": len(new) - len(both)}
+        self._result.accuracy = comparison._asdict() | {"left_out": len(new) - len(both)}
 
-
-def _figures(seen: Seen) -> dict[str, str]:
-    state = seen.rollout
-    return {
-        "date": day(seen.event_ms) if seen.event_ms else "-",
-        "requests": f"{seen.requests:,}",
-        "answers": f"{len(seen.answers):,}",
-        "outcomes": f"{seen.outcomes:,}",
-        "open alerts": ", ".join(sorted({a["kind"] for a in seen.open_alerts()})) or "none",
-        "trainings": f"{len(seen.runs)}",
-        "versions": f"champion {state.champion or '-'}"
-        + (f", shadow {', '.join(map(str, state.shadow))}" if state.shadow else ""),
-    }
+    def _figures(self, seen: Seen) -> dict[str, str]:
+        state = seen.rollout
+        return {
+            "date": day(seen.event_ms) if seen.event_ms else "-",
+            "requests": f"{seen.requests:,}",
+            "answers": f"{len(seen.answers):,}",
+            "outcomes": f"{seen.outcomes:,}",
+            "open alerts": ", ".join(sorted({a["kind"] for a in seen.open_alerts()})) or "none",
+            "trainings": f"{len(seen.runs)}",
+            "versions": f"champion {state.champion or '-'}"
+            + (f", shadow {', '.join(map(str, state.shadow))}" if state.shadow else ""),
+        }

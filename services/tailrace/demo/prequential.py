@@ -25,10 +25,8 @@ def first_version_answers(
     predictions: Sequence[Mapping[str, Any]], shadow: Sequence[Mapping[str, Any]], version: int
 ) -> dict[str, str]:
     """By request id, what a version said: as the champion while it was, in shadow afterwards."""
-    said = {row["request_id"]: row["predicted_class"] for row in shadow if row["version"] == version}
-    return said | {
-        row["request_id"]: row["predicted_class"] for row in predictions if row["version"] == version
-    }
+    rows = (row for row in (*shadow, *predictions) if row["version"] == version)
+    return {row["request_id"]: row["predicted_class"] for row in rows}
 
 
 def compare(

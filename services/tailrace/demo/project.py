@@ -44,8 +44,8 @@ class DemoProject:
         return connect(home=self.folder / ".tailrace")
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.tailrace("status", "--json", quiet=True, check=False))
-        return found
+        report: dict[str, Any] = json.loads(self.tailrace("status", "--json", quiet=True, check=False))
+        return report
 
     def pid(self, service: str) -> int:
         return next(int(s["pid"]) for s in self.status()["services"] if s["name"] == service)
@@ -67,11 +67,11 @@ class DemoProject:
             time.sleep(0.2)
 
     def verify(self) -> dict[str, Any]:
-        """What ``tailrace verify`` found, without its account by topic; its problems are told."""
-        found = json.loads(self.tailrace("verify", "--json", check=False))
-        for problem in found.pop("problems", None) or []:
+        """What ``tailrace verify`` found, without its account by topic; its problems are shown."""
+        report = json.loads(self.tailrace("verify", "--json", check=False))
+        for problem in report.pop("problems", None) or []:
             self._display.say(f"verify: {problem}")
-        return {name: value for name, value in found.items() if not isinstance(value, dict)}
+        return {name: value for name, value in report.items() if not isinstance(value, dict)}
 
     def tailrace(self, *words: str, check: bool = True, quiet: bool = False) -> str:
         """Runs a command in the folder; returns its stdout.

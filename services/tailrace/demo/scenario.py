@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tailrace.clickhouse.client import ClickHouse
-from tailrace.contracts.language.model_contract import ModelContract
-from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.records.record_types import DriftReportRecord
 from tailrace.contracts.state.lane_clocks import WALL
 from tailrace.demo import accuracy
-from tailrace.demo.display import Display, chart
-from tailrace.demo.milestones import FIRST, LEAST_PAIRED, beats, day, drift_alerts, successor
-from tailrace.demo.observed import ObservedAnswer, Report, Seen
-from tailrace.demo.pacing import STILL_S, TIMES, Pacing, behind, unjudged
-from tailrace.demo.project import DemoProject
-from tailrace.demo.sender import Sender
+from tailrace.demo.display import chart
+from tailrace.demo.milestones import FIRST, LEAST_PAIRED, day, drift_alerts, milestones, successor
+from tailrace.demo.observed import ObservedAnswer, Seen
+from tailrace.demo.pacing import STILL_S, TIMES, behind, unjudged
 from tailrace.demo.timeline import Timeline, timeline
-from tailrace.demo.watch import Watcher
+from tailrace.demo.watched_replay import WatchedReplay
 from tailrace.replay.claim import set_clock
 from tailrace.replay.send import Replay
 from tailrace.runtime.patience import Patience
@@ -38,7 +34,14 @@ _LEAST_RECOVERY = 0.05
 _LONGEST_WAIT_MS = 1_000
 _USUAL_END_S = 10.0
 """After the stream, until the last reports are in."""
-_TABLES = ("requests", "predictions", "shadow_predictions", "actions", "labels", "outcomes")
+_SHOWN = {
+    "requests": "income, debt_ratio, age, purpose, amount",
+    "predictions": "version, score, predicted_class, action, rule",
+    "shadow_predictions": "version, score, predicted_class",
+    "actions": "action, by",
+    "labels": "defaulted, toString(applied_at) AS known",
+    "outcomes": "version, role, state, label, revision",
+}
 _DAY_MS = 86_400_000
 
 
@@ -57,165 +60,103 @@ class Happened:
     missing: list[str] = field(default_factory=list)
 
 
-class Story:
-    """Runs in a project folder of its own, which it makes anew.
-
+class Story(WatchedReplay):
+    """
     Args:
-        folder: the project folder; a home left there by an earlier run is taken down and purged.
         seconds: how long loans stream.
         rate: loans a second.
         seed: for the simulated loans; the same seed simulates the same applicants.
-        keep: leave everything running at the end.
     """
 
     def __init__(self, folder: Path, seconds: float, rate: int, seed: int, keep: bool) -> None:
-        self._seconds, self._rate, self._seed, self._keep = seconds, rate, seed, keep
         self._happened = Happened()
-        self._display = Display()
-        self._project = DemoProject(folder, self._display)
-        self._killed_ms = 0
+        super().__init__(folder, keep, self._happened.missing)
+        self._longest_s = TIMES * (seconds + _USUAL_END_S)
+        self._seconds, self._rate, self._seed = seconds, rate, seed
+        self._killed_ms = self._scorer = 0
 
     def run(self) -> Happened:
         """Raises TailraceError when a command of the story fails; what merely did not happen is in ``missing``."""
         began = time.monotonic()
-        contract = self._project.make(MODEL)
-        done = False
-        try:
-            self._project.tailrace("up", "--detach")
-            plan = self._first_version(contract)
+        self._contract = self._project.make(MODEL)
+        with self._running():
+            self._plan = plan = self._first_version()
             with self._display:
-                seen = self._stream(contract, plan)
+                seen = self._stream(plan)
             self._judge(plan, seen)
             self._follow(plan, seen)
-            self._verify()
+            self._happened.verify = self._project.verify()
+            self._require("verify", self._happened.verify.get("ok"))
             if self._keep:  # event time has come to now, and goes on with the wall clock
-                set_clock(self._project.connection, contract.lane, WALL, int(time.time() * 1000))
-            done = True
-        finally:
-            if not (self._keep and done):
-                self._project.tailrace("down", check=False)
+                set_clock(self._project.connection, self._contract.lane, WALL, int(time.time() * 1000))
         self._happened.seconds = round(time.monotonic() - began, 1)
-        self._happened.closed = not self._happened.missing
+        self._happened.closed = not self._missing
         return self._happened
 
     # --- before the stream
 
-    def _first_version(self, contract: ModelContract) -> Timeline:
-        plan = timeline(contract, self._seed, self._end_ms(), self._seconds, self._rate)
+    def _first_version(self) -> Timeline:
+        plan = self._timeline()
         plan.history.write_csv(self._project.folder / "loans.csv")
         self._project.tailrace("train", MODEL, "--data", "loans.csv", "--where", "TRUE")
         self._project.wait_for_champion(MODEL, FIRST)
-        return timeline(contract, self._seed, self._end_ms(), self._seconds, self._rate)
+        return self._timeline()
 
-    def _end_ms(self) -> int:
-        """When a stream that begins now has ended."""
-        return int((time.time() + self._seconds) * 1000)
+    def _timeline(self) -> Timeline:
+        """That of a stream that begins now."""
+        end_ms = int((time.time() + self._seconds) * 1000)
+        return timeline(self._contract, self._seed, end_ms, self._seconds, self._rate)
 
     # --- the stream
 
-    def _stream(self, contract: ModelContract, plan: Timeline) -> Seen:
+    def _stream(self, plan: Timeline) -> Seen:
         connection = self._project.connection
-        scorer = self._project.pid("scorer")
-        watcher = Watcher(connection, MODEL, Lane(contract.lane))
-        watcher.start()
-        sender = Sender(
-            Replay(connection, contract, plan.loans, plan.labels, plan.actions, plan.done, speed=plan.speed)
+        self._scorer = self._project.pid("scorer")
+        self._milestones = milestones(plan.change_ms)
+        replay = Replay(
+            connection, self._contract, plan.loans, plan.labels, plan.actions, plan.done, speed=plan.speed
         )
-        sender.start()
-        untold = beats(plan.change_ms)
-        seen, shown, before = watcher.seen, 0, 0
-        began = time.monotonic()
-        kept = False
-        pacing, end = Pacing(), Patience(STILL_S)
-        while True:
-            sending = sender.is_alive()
-            waits = None if sending else self._waits_for(contract, plan, seen, sender)
-            if not sending and waits is None:
-                break
-            watcher.check()
-            elapsed = time.monotonic() - began
-            too_long = elapsed > TIMES * (self._seconds + _USUAL_END_S)
-            if waits is None:
-                self._pace(pacing, contract, plan, seen, sender, too_long)
-            elif too_long or not end.look(*seen.progress()):
-                self._happened.missing.append(f"an end (it waited for {waits})")
-                break
-            else:
-                self._display.waits(waits)
-            if not self._killed_ms and seen.event_ms > plan.start_ms + _KILL_AFTER_DAYS * _DAY_MS:
-                self._kill(scorer)
-            for beat in list(untold):
-                if (text := beat.tell(seen)) is not None:
-                    self._display.say(text)
-                    untold.remove(beat)
-            if not kept and successor(seen) is not None and FIRST in seen.rollout.shadow:
-                kept = True
-                self._keep_first()
-            if elapsed >= shown + 1:
-                shown = int(elapsed)
-                rate = len(seen.answers) - before
-                before = len(seen.answers)
-                points = accuracy.line(seen.judged(), FIRST)
-                self._display.tick(elapsed, _figures(seen), rate, points)
-            time.sleep(0.1)
-        watcher.stop()
-        sender.check()
-        self._happened.missing += [beat.name for beat in untold if beat.tell(seen) is None]
-        self._happened.counts["sent"] = sender.replay.sent.requests
+        seen = self._watch(self._contract, replay)
+        self._missing += [milestone.name for milestone in self._milestones if milestone.text(seen) is None]
+        self._happened.counts["sent"] = replay.sent.requests
         return seen
 
-    def _pace(
-        self,
-        pacing: Pacing,
-        contract: ModelContract,
-        plan: Timeline,
-        seen: Seen,
-        sender: Sender,
-        too_long: bool,
-    ) -> None:
-        """Holds the stream where services are behind, so that it is not over before they are."""
-        window = max(contract.drift.window_ms, contract.quality.window_ms)
-        reason = behind(seen, sender.replay.sent.requests, self._rate)
-        reason = reason or unjudged(seen, plan.start_ms, window)
-        if pacing.holds(reason, *seen.progress()) and not too_long:
-            sender.replay.hold()
-            self._display.waits(f"{reason}; meanwhile no time passes")
-        else:
-            sender.replay.go_on()
+    def _take_note(self, seen: Seen) -> None:
+        if not self._killed_ms and seen.event_ms > self._plan.start_ms + _KILL_AFTER_DAYS * _DAY_MS:
+            self._display.say(f"$ kill -9 {self._scorer}        # the scorer, in the middle of a batch")
+            os.kill(self._scorer, signal.SIGKILL)
+            self._killed_ms = int(time.time() * 1000)
+        for milestone in list(self._milestones):
+            if (text := milestone.text(seen)) is not None:
+                self._display.say(text)
+                self._milestones.remove(milestone)
+        if successor(seen) is not None and FIRST in seen.rollout.shadow:
+            self._keep_first(MODEL)
 
-    def _waits_for(self, contract: ModelContract, plan: Timeline, seen: Seen, sender: Sender) -> str | None:
-        """What is to come after the stream; None once all is answered, and the last window that can be mature has been
-        judged.
-        """
-        unanswered = sender.replay.sent.requests - len(seen.answers) - seen.dead_letters
+    def _behind(self, seen: Seen, sent: int) -> str | None:
+        window = max(self._contract.drift.window_ms, self._contract.quality.window_ms)
+        return behind(seen, sent, self._rate) or unjudged(seen, self._plan.start_ms, window)
+
+    def _waits_for(self, seen: Seen, sent: int) -> str | None:
+        """None once all is answered, and the last window that can be mature has been judged."""
+        unanswered = sent - len(seen.answers) - seen.dead_letters
         if unanswered > 0:
             return f"answers to {unanswered:,} requests"
-        window, (_, age, *_rest) = contract.quality.window_ms, contract.quality.judge_at_ms
-        last = (plan.end_ms - age) // window * window
+        window, (_, age, *_rest) = self._contract.quality.window_ms, self._contract.quality.judge_at_ms
+        last = (self._plan.end_ms - age) // window * window
         judged = {r["role"] for r in accuracy.latest(seen.judged()) if r["window_end"] == last}
         missing = [role for role in ("champion", "shadow") if role not in judged]
         return f"a report on the {' and the '.join(missing)} until {day(last)}" if missing else None
 
-    def _kill(self, pid: int) -> None:
-        self._display.say(f"$ kill -9 {pid}        # the scorer, in the middle of a batch")
-        os.kill(pid, signal.SIGKILL)
-        self._killed_ms = int(time.time() * 1000)
-
-    def _keep_first(self) -> None:
-        """Asks that the first version stays in shadow, whatever comes after its successor."""
-        words = ("shadow", MODEL, str(FIRST))
-        threading.Thread(target=self._project.tailrace, args=words, kwargs={"check": False}).start()
-
     # --- after the stream
 
     def _judge(self, plan: Timeline, seen: Seen) -> None:
-        happened, require = self._happened, self._require
+        happened = self._happened
         answers = sorted(seen.answers, key=lambda a: a.prediction_ms)
         happened.counts |= seen.counts()
         happened.versions = seen.versions()
-        require(
-            "every request answered exactly once", answers and not seen.twice and not happened.counts["lost"]
-        )
+        is_exact = answers and not seen.twice and not happened.counts["lost"]
+        self._require("every request answered exactly once", is_exact)
         self._judge_recovery(answers)
         self._judge_drift(plan, seen)
         self._judge_accuracy(plan, seen)
@@ -231,7 +172,7 @@ class Story:
                 f"{counts['lost']} lost, {counts['twice']} answered twice."
             )
         else:
-            self._happened.missing.append("recovery after the kill")
+            self._missing.append("recovery after the kill")
 
     def _judge_drift(self, plan: Timeline, seen: Seen) -> None:
         true, false = drift_alerts(seen, plan.change_ms)
@@ -252,13 +193,13 @@ class Story:
         without, recovered = accuracy.on_the_same_requests(
             reports, FIRST, set() if follower is None else {follower}
         )
-        found = {"before": before, "fallen": fallen, "recovered": recovered, "without_loop": without}
+        shares = {"before": before, "fallen": fallen, "recovered": recovered, "without_loop": without}
         self._happened.accuracy = {
-            name: None if share.value is None else round(share.value, 4) for name, share in found.items()
+            name: None if share.value is None else round(share.value, 4) for name, share in shares.items()
         }
         self._require("accuracy before the change", before.value is not None)
         if recovered.value is None or without.value is None or fallen.value is None:
-            self._happened.missing.append("accuracy with and without the loop")
+            self._missing.append("accuracy with and without the loop")
             return
         self._require("a recovery of the accuracy", recovered.value >= without.value + _LEAST_RECOVERY)
         self._require("enough outcomes to compare", recovered.n >= LEAST_PAIRED)
@@ -270,7 +211,7 @@ class Story:
         follower = successor(seen)
         second = next((a.prediction_ms for a in answers if a.version == follower), None)
         if second is None:
-            self._happened.missing.append("an answer of the new version")
+            self._missing.append("an answer of the new version")
             return
         around = [a.wait_ms for a in answers if abs(a.request_ms - second) <= 1000]
         quiet = [a.wait_ms for a in answers if a.request_ms > second + 1000]
@@ -287,83 +228,63 @@ class Story:
         known = set(plan.loans["request_id"].gather(plan.labels.row))
         acted = set(plan.loans["request_id"].gather(plan.actions.row))
         mine = [a for a in seen.answers if a.version == follower and a.request_id in known]
-        one = next((a for a in mine if a.request_id in acted), mine[0] if mine else None)
-        if one is None:
-            self._happened.missing.append("a loan that could be followed")
+        answer = next((a for a in mine if a.request_id in acted), mine[0] if mine else None)
+        if answer is None:
+            self._missing.append("a loan that could be followed")
             return
         way: dict[str, list[dict[str, Any]]] = {}
         patience = Patience(STILL_S)
         store = ClickHouse.connect(self._project.connection)
         while "outcomes" not in way:
             stored = store.select(f"SELECT count() AS rows FROM {MODEL}_outcomes")  # noqa: S608
-            way = self._way(store, one.request_id)
+            way = self._way(store, answer.request_id)
             if not patience.look(stored[0]["rows"]):
                 break
             time.sleep(0.2)
-        self._display.say(f"\nOne loan's way, {one.request_id}:")
+        self._display.say(f"\nOne loan's way, {answer.request_id}:")
         for table, rows in way.items():
             for row in rows:
-                self._display.say(f"  {table.replace('_', ' '):<19}{row.pop('at'):<34}{_plainly(row)}")
+                at = row.pop("at")
+                values = ", ".join(f"{name} {value}" for name, value in row.items() if value is not None)
+                self._display.say(f"  {table.replace('_', ' '):<19}{at:<34}{values}")
         self._require(
             "a loan followed to its outcome", {"requests", "predictions", "labels", "outcomes"} <= way.keys()
         )
 
     def _way(self, store: ClickHouse, request_id: str) -> dict[str, list[dict[str, Any]]]:
         at = "concat(_topic, '/', toString(_partition), '/', toString(_offset)) AS at"
-        shown = {
-            "requests": "income, debt_ratio, age, purpose, amount",
-            "predictions": "version, score, predicted_class, action, rule",
-            "shadow_predictions": "version, score, predicted_class",
-            "actions": "action, by",
-            "labels": "defaulted, toString(applied_at) AS known",
-            "outcomes": "version, role, state, label, revision",
-        }
-        found = {}
-        for table in _TABLES:
-            sql = (  # of our own ids, nothing from outside
-                f"SELECT {at}, {shown[table]} FROM {MODEL}_{table} "  # noqa: S608
+        way = {
+            table: store.select(  # of our own ids, nothing from outside
+                f"SELECT {at}, {columns} FROM {MODEL}_{table} "  # noqa: S608
                 f"WHERE request_id = '{request_id}' ORDER BY _time"
             )
-            if rows := store.select(sql):
-                found[table] = rows
-        return found
+            for table, columns in _SHOWN.items()
+        }
+        return {table: rows for table, rows in way.items() if rows}
 
-    def _verify(self) -> None:
-        self._happened.verify = self._project.verify()
-        self._require("verify", self._happened.verify.get("ok"))
-
-    def _require(self, name: str, happened: Any) -> None:
-        if not happened:
-            self._happened.missing.append(name)
-
-
-def _figures(seen: Seen) -> dict[str, str]:
-    state = seen.rollout
-    share = ", ".join(
-        f"{a} {n / max(len(seen.answers), 1):.0%}" for a, n in sorted(seen.actions.copy().items())
-    )
-    training = seen.training()
-    return {
-        "date": day(seen.event_ms) if seen.event_ms else "-",
-        "requests": f"{seen.requests:,}",
-        "answers": f"{len(seen.answers):,}",
-        "labels": f"{seen.labels:,}",
-        "outcomes": f"{seen.outcomes:,}",
-        "reports": f"{len(seen.drift) + len(seen.performance):,}",
-        "last window": _window(seen.last_window()),
-        "open alerts": ", ".join(sorted({a["kind"] for a in seen.open_alerts()})) or "none",
-        "training": f"{training[0].get('progress') or 0:.0%}" if training else "-",
-        "versions": f"champion {state.champion or '-'}"
-        + (f", shadow {', '.join(map(str, state.shadow))}" if state.shadow else ""),
-        "actions": share or "-",
-    }
+    def _figures(self, seen: Seen) -> dict[str, str]:
+        state = seen.rollout
+        share = ", ".join(
+            f"{a} {n / max(len(seen.answers), 1):.0%}" for a, n in sorted(seen.actions.copy().items())
+        )
+        training = seen.training()
+        return {
+            "date": day(seen.event_ms) if seen.event_ms else "-",
+            "requests": f"{seen.requests:,}",
+            "answers": f"{len(seen.answers):,}",
+            "labels": f"{seen.labels:,}",
+            "outcomes": f"{seen.outcomes:,}",
+            "reports": f"{len(seen.drift) + len(seen.performance):,}",
+            "last window": _window(seen.last_window()),
+            "open alerts": ", ".join(sorted({a["kind"] for a in seen.open_alerts()})) or "none",
+            "training": f"{training[0].get('progress') or 0:.0%}" if training else "-",
+            "versions": f"champion {state.champion or '-'}"
+            + (f", shadow {', '.join(map(str, state.shadow))}" if state.shadow else ""),
+            "actions": share or "-",
+        }
 
 
-def _window(report: Report | None) -> str:
+def _window(report: DriftReportRecord | None) -> str:
     if report is None:
         return "-"
     return f"{day(report['window_start'])} to {day(report['window_end'])}, {report['rows']:,} rows: {report['verdict']}"
-
-
-def _plainly(row: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in row.items() if value is not None)

@@ -22,6 +22,5 @@ class Sender(threading.Thread):
             self._error = error
 
     def check(self) -> None:
-        """Raises what ended the thread."""
         if self._error is not None:
             raise self._error

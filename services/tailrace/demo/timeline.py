@@ -53,16 +53,13 @@ def timeline(contract: ModelContract, seed: int, end_ms: int, seconds: float, ra
     every = (end_ms - start) / (seconds * rate)
     enough = int(seconds * rate * 1.1) + 100
     loans = simulate(enough, seed, start, every, change).filter(pl.col("applied_at") < end_ms)
-    loans = loans.with_columns(
-        pl.lit("credit-").add(pl.col("loan_id")).alias("request_id"),
-    )
+    loans = loans.with_columns(pl.lit("credit-").add(pl.col("loan_id")).alias("request_id"))
     draw = np.random.default_rng([seed, 2])
     rows = loans.height
     known = known_at(loans, seed).to_numpy()
     labelled = np.flatnonzero((draw.random(rows) >= _NEVER_KNOWN) & (known < end_ms))
-    decided = loans["applied_at"].to_numpy() + (draw.uniform(*_UNDECIDED_DAYS, rows) * DAY_MS).astype(
-        np.int64
-    )
+    undecided = (draw.uniform(*_UNDECIDED_DAYS, rows) * DAY_MS).astype(np.int64)
+    decided = loans["applied_at"].to_numpy() + undecided
     acted = np.flatnonzero((draw.random(rows) < _DECIDED_BY_CLERK) & (decided < end_ms))
     history_start = start - HISTORY_DAYS * DAY_MS
     return Timeline(

@@ -18,13 +18,8 @@ from tailrace.demo.observed import Seen
 from tailrace.streaming.backends.kafka.clients import reader_options
 from tailrace.streaming.records import Message, RecordRef
 
-_CONTROL = (
-    lanes.ALERTS,
-    lanes.DRIFT_REPORTS,
-    lanes.PERFORMANCE_REPORTS,
-    lanes.TRAINING_RUNS,
-    lanes.ROLLOUTS,
-)
+_REPORTS = (lanes.DRIFT_REPORTS, lanes.PERFORMANCE_REPORTS)
+_CONTROL = (lanes.ALERTS, *_REPORTS, lanes.TRAINING_RUNS, lanes.ROLLOUTS)
 
 
 class Watcher(threading.Thread):
@@ -54,7 +49,7 @@ class Watcher(threading.Thread):
         try:
             while not self._stopping.is_set():
                 for message in self._consumer.consume(2000, 0.05):
-                    if message.error() is None and message.value() is not None:  # marks have none
+                    if message.error() is None and message.value() is not None:  # watermark records have none
                         self._take(cast(Message, message))
         except BaseException as error:
             self.error = error
@@ -67,7 +62,6 @@ class Watcher(threading.Thread):
         self.check()
 
     def check(self) -> None:
-        """Raises what ended the thread."""
         if self.error is not None:
             raise self.error
 

@@ -10,8 +10,9 @@ import asyncio
 import json
 import os
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import anyio.to_thread
@@ -21,11 +22,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tailrace.local.clickhouse_engine import Engine, EngineAnswer, EngineError, Session
+from tailrace.local.clickhouse_engine import Engine, EngineAnswer, Session
 from tailrace.local.clickhouse_limits import limits_of
+from tailrace.local.clickhouse_refused import EngineError, StatementRefused
 
-TOO_MANY_STATEMENTS = 202
-TOO_LARGE = 396
+_TOO_MANY_STATEMENTS = (202, "TOO_MANY_SIMULTANEOUS_QUERIES")
+_TOO_LARGE = (396, "TOO_MANY_ROWS_OR_BYTES")
 
 PIECE = 256 << 10
 HELD_BYTES = 1 << 20
@@ -37,8 +39,6 @@ QUEUE_S = 20.0
 """How long a statement waits for others of its user."""
 _KILL_AGAIN_S = 0.1
 _SMALL = 1024
-
-Failed = Callable[[EngineError], Response]
 
 
 class StatementSlots:
@@ -58,11 +58,10 @@ class StatementSlots:
         try:
             await asyncio.wait_for(slots.acquire(), QUEUE_S)
         except TimeoutError:
-            raise EngineError(
-                TOO_MANY_STATEMENTS,
-                f"Code: {TOO_MANY_STATEMENTS}. DB::Exception: {limits_of(user).statements} statements of {user} have "
-                f"been running for {QUEUE_S:.0f} s: wait for one of them, or end it with KILL QUERY. "
-                "(TOO_MANY_SIMULTANEOUS_QUERIES)",
+            raise StatementRefused(
+                f"{limits_of(user).statements} statements of {user} have been running for {QUEUE_S:.0f} s: wait for "
+                "one of them, or end it with KILL QUERY",
+                _TOO_MANY_STATEMENTS,
             ) from None
         return slots
 
@@ -73,36 +72,28 @@ class StatementSlots:
         return await anyio.to_thread.run_sync(call, *arguments, limiter=self._threads)
 
 
+@dataclass(frozen=True)
 class StreamedAnswer:
     """A response that runs its statement. It is over when the statement is."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        slots: StatementSlots,
-        request: Request,
-        statement: tuple[str, Session, str],
-        headers: dict[str, str],
-        failed: Failed,
-    ) -> None:
-        self._engine = engine
-        self._slots = slots
-        self._request = request
-        self._statement = statement
-        self._headers = headers
-        self._failed = failed
+    engine: Engine
+    slots: StatementSlots
+    request: Request
+    statement: tuple[str, Session, str]
+    headers: dict[str, str]
+    failed: Callable[[EngineError], Response]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        session = self._statement[1]
+        session = self.statement[1]
         gone = asyncio.ensure_future(_gone(receive))
         try:
-            slot = await _unless(gone, self._slots.take(session.user))
+            slot = await _unless(gone, self.slots.take(session.user))
             try:
                 await self._run(scope, receive, send, gone)
             finally:
                 slot.release()
         except EngineError as error:
-            await self._failed(error)(scope, receive, send)
+            await self.failed(error)(scope, receive, send)
         except ConnectionError:
             pass
         finally:
@@ -110,7 +101,7 @@ class StreamedAnswer:
 
     async def _run(self, scope: Scope, receive: Receive, send: Send, gone: asyncio.Future[None]) -> None:
         reading, writing = os.pipe()
-        running = asyncio.ensure_future(self._slots.in_thread(self._write, writing))
+        running = asyncio.ensure_future(self.slots.in_thread(self._write, writing))
         reader = asyncio.StreamReader(limit=PIECE)
         pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb")
@@ -120,15 +111,15 @@ class StreamedAnswer:
         finally:
             pipe.close()
             while not running.done():
-                await asyncio.shield(self._slots.in_thread(self._engine.kill, self._statement[1].query_id))
+                await asyncio.shield(self.slots.in_thread(self.engine.kill, self.statement[1].query_id))
                 await asyncio.wait({running}, timeout=_KILL_AGAIN_S)
             with suppress(EngineError):
                 running.result()
 
     def _write(self, writing: int) -> EngineAnswer:
-        sql, session, default_format = self._statement
+        sql, session, default_format = self.statement
         try:
-            return self._engine.run(sql, session, default_format, writing)
+            return self.engine.run(sql, session, default_format, writing)
         finally:
             os.close(writing)
 
@@ -140,23 +131,21 @@ class StreamedAnswer:
         pieces: _Pieces,
         running: asyncio.Future[EngineAnswer],
     ) -> None:
-        waits = self._request.query_params.get("wait_end_of_query") == "1"
+        waits = self.request.query_params.get("wait_end_of_query") == "1"
         held = await pieces.first(MOST_HELD if waits else HELD_BYTES, None if waits else HELD_S)
         if pieces.ended:
-            result: EngineAnswer = await running
-            headers = self._headers | {"X-ClickHouse-Summary": summary(result, len(held))}
-            encoding, encode = _encoder(self._request) if len(held) >= _SMALL else ("", _plain)
-            body = await self._slots.in_thread(_whole, encode, bytes(held))
+            headers = self.headers | {"X-ClickHouse-Summary": summary(await running, len(held))}
+            encoding, encode = _encoder(self.request) if len(held) >= _SMALL else ("", _plain)
+            body = await self.slots.in_thread(lambda: encode(bytes(held)) + encode(None))
             await _response(headers, encoding, body)(scope, receive, send)
             return
         if waits:
-            raise EngineError(
-                TOO_LARGE,
-                f"Code: {TOO_LARGE}. DB::Exception: the answer is larger than {MOST_HELD >> 20} MiB: ask for it "
-                "without wait_end_of_query. (TOO_MANY_ROWS_OR_BYTES)",
+            raise StatementRefused(
+                f"the answer is larger than {MOST_HELD >> 20} MiB: ask for it without wait_end_of_query",
+                _TOO_LARGE,
             )
-        encoding, encode = _encoder(self._request)
-        start = _response(self._headers, encoding, None)
+        encoding, encode = _encoder(self.request)
+        start = _response(self.headers, encoding, None)
         await send({"type": "http.response.start", "status": 200, "headers": start.raw_headers})
         first = bytes(held)
         held.clear()
@@ -171,7 +160,7 @@ class StreamedAnswer:
         await send({"type": "http.response.body", "body": encode(None)})
 
     async def _send_piece(self, send: Send, encode: _Encode, piece: bytes) -> None:
-        body = piece if encode is _plain else await self._slots.in_thread(encode, piece)
+        body = piece if encode is _plain else await self.slots.in_thread(encode, piece)
         if body:
             await send({"type": "http.response.body", "body": body, "more_body": True})
 
@@ -241,10 +230,6 @@ def _plain(piece: bytes | None) -> bytes:
     return piece or b""
 
 
-def _whole(encode: _Encode, body: bytes) -> bytes:
-    return encode(body) + encode(None)
-
-
 def _encoder(request: Request) -> tuple[str, _Encode]:
     accepted = [
         e.split(";")[0].strip() for e in request.headers.get("accept-encoding", "").lower().split(",")
@@ -258,20 +243,16 @@ def _encoder(request: Request) -> tuple[str, _Encode]:
 
 def _lz4() -> _Encode:
     frame = lz4.frame.LZ4FrameCompressor(auto_flush=True)
-    begin: list[bytes] = [frame.begin()]
+    return _with(frame, [frame.begin()])
+
+
+def _with(compressor: Any, head: Sequence[bytes] = ()) -> _Encode:
+    """``head`` goes before the first piece."""
+    heads = [*head]
 
     def encode(piece: bytes | None) -> bytes:
-        head = begin.pop() if begin else b""
-        rest: bytes = frame.flush() if piece is None else frame.compress(piece)
-        return head + rest
-
-    return encode
-
-
-def _with(compressor: Any) -> _Encode:
-    def encode(piece: bytes | None) -> bytes:
-        done: bytes = compressor.flush() if piece is None else compressor.compress(piece)
-        return done
+        encoded: bytes = compressor.flush() if piece is None else compressor.compress(piece)
+        return heads.pop() + encoded if heads else encoded
 
     return encode
 
@@ -293,16 +274,15 @@ def _response(headers: dict[str, str], encoding: str, body: bytes | None) -> Res
     return response
 
 
-def summary(result: EngineAnswer, size: int) -> str:
-    return json.dumps(
-        {
-            "read_rows": str(result.rows),
-            "read_bytes": str(result.bytes_read),
-            "written_rows": str(result.rows_written),
-            "written_bytes": str(result.bytes_written),
-            "total_rows_to_read": "0",
-            "result_rows": str(result.rows),
-            "result_bytes": str(size),
-            "elapsed_ns": str(int(result.seconds * 1e9)),
-        }
-    )
+def summary(answer: EngineAnswer, size: int) -> str:
+    figures = {
+        "read_rows": answer.rows,
+        "read_bytes": answer.bytes_read,
+        "written_rows": answer.rows_written,
+        "written_bytes": answer.bytes_written,
+        "total_rows_to_read": 0,
+        "result_rows": answer.rows,
+        "result_bytes": size,
+        "elapsed_ns": int(answer.seconds * 1e9),
+    }
+    return json.dumps({name: str(number) for name, number in figures.items()})

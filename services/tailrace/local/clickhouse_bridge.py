@@ -36,41 +36,28 @@ from tailrace.confinement.profiles import clickhouse_limits, hold
 from tailrace.connection import home_dir
 from tailrace.local.clickhouse_answer import StatementSlots, StreamedAnswer, summary
 from tailrace.local.clickhouse_door import behind_door
-from tailrace.local.clickhouse_engine import Engine, EngineAnswer, EngineError, Session
-from tailrace.local.clickhouse_refused import NO_SESSION
+from tailrace.local.clickhouse_engine import Engine, EngineAnswer, Session
+from tailrace.local.clickhouse_refused import NO_SESSION, EngineError, StatementRefused
 from tailrace.local.ports import HOST, listening
 
-NOT_IMPLEMENTED = 48
+_NOT_IMPLEMENTED = (48, "NOT_IMPLEMENTED")
+_SYNTAX_ERROR = (62, "SYNTAX_ERROR")
+_UNKNOWN_COMPRESSION = (89, "UNKNOWN_COMPRESSION_METHOD")
+_NO_SUCH_DATA = (89, "CANNOT_DECOMPRESS")
 _LOOK_S = 1.0
-UNKNOWN_COMPRESSION = 89
 _CORRUPT: tuple[type[Exception], ...] = (zlib.error, RuntimeError, ValueError, EOFError, zstd.ZstdError)
 _MISTAKES = {6, 26, 27, 36, 38, 41, 42, 43, 44, 53, 62, 72, 115, 117, 130, 386, 457}
 _UNKNOWN = {46, 47, 50, 56, 60, 63, 73, 81}
 
 # Parameters of the protocol; every other one in a URL is a setting.
-_PROTOCOL = {
-    "add_http_cors_header",
-    "buffer_size",
-    "client_protocol_version",
-    "compress",
-    "database",
-    "decompress",
-    "default_format",
-    "enable_http_compression",
-    "http_headers_progress_interval_ms",
-    "password",
-    "query",
-    "query_id",
-    "quota_key",
-    "role",
-    "send_progress_in_http_headers",
-    "session_check",
-    "session_id",
-    "session_timeout",
-    "stacktrace",
-    "user",
-    "wait_end_of_query",
-}
+_PROTOCOL = frozenset(
+    {
+        *("add_http_cors_header", "buffer_size", "client_protocol_version", "compress", "database"),
+        *("decompress", "default_format", "enable_http_compression", "http_headers_progress_interval_ms"),
+        *("password", "query", "query_id", "quota_key", "role", "send_progress_in_http_headers"),
+        *("session_check", "session_id", "session_timeout", "stacktrace", "user", "wait_end_of_query"),
+    }
+)
 
 _TOKEN = re.compile(
     rb"'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.|``)*`|\"(?:[^\"\\]|\\.|\"\")*\"|--[^\n]*|/\*.*?\*/|\w+|\s+|.",
@@ -108,16 +95,12 @@ def split_insert(text: bytes) -> Insert | None:
         if word == b"VALUES":
             return Insert(statement.decode(), "Values", token.end())
         if word == b"FORMAT":
-            found = _FORMAT_END.match(text, token.end())
-            if found is None:
-                return None
-            return Insert(statement.decode(), found.group(1).decode(), found.end())
+            name = _FORMAT_END.match(text, token.end())
+            return name and Insert(statement.decode(), name[1].decode(), name.end())
     return None
 
 
 class Bridge:
-    """Answers requests from one engine."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._slots = StatementSlots()
@@ -145,19 +128,15 @@ class Bridge:
             form = _form(content_type, await request.body())
             for name in form.keys() - {"query"}:
                 if not name.startswith("param_"):
-                    raise _error(
-                        NOT_IMPLEMENTED, f"external data ({name}) is not supported", "NOT_IMPLEMENTED"
-                    )
+                    raise StatementRefused(f"external data ({name}) is not supported", _NOT_IMPLEMENTED)
             parameters |= form
             pieces = _nothing()
         else:
             pieces = _decompress(request)
         if parameters.get("decompress") == "1" or parameters.get("compress") == "1":
-            raise _error(
-                NOT_IMPLEMENTED, "ClickHouse's own block compression is not supported", "NOT_IMPLEMENTED"
-            )
+            raise StatementRefused("ClickHouse's own block compression is not supported", _NOT_IMPLEMENTED)
         if parameters.get("session_check") == "1":
-            raise _error(NO_SESSION, "there are no sessions here", "SESSION_NOT_FOUND")
+            raise StatementRefused("there are no sessions here", NO_SESSION)
         session = _session(
             parameters, readonly=request.method == "GET", user=str(request.scope["user"]), query_id=query_id
         )
@@ -173,16 +152,16 @@ class Bridge:
         if not head.strip():
             return PlainTextResponse("Ok.\n", headers=headers)
         # Splitting sees the first part only: data may be gigabytes.
-        found = split_insert(bytes(head[:_HEAD]))
-        if found is not None:
-            result = await self._insert(found, bytes(head[found.data_at :]), pieces, session)
-            return Response(b"", headers=headers | {"X-ClickHouse-Summary": summary(result, 0)})
+        insert = split_insert(bytes(head[:_HEAD]))
+        if insert is not None:
+            answer = await self._insert(insert, bytes(head[insert.data_at :]), pieces, session)
+            return Response(b"", headers=headers | {"X-ClickHouse-Summary": summary(answer, 0)})
         async for piece in pieces:
             head += piece
         try:
             sql = head.decode()
         except UnicodeDecodeError as error:
-            raise _error(62, f"the statement is not UTF-8: {error}", "SYNTAX_ERROR") from None
+            raise StatementRefused(f"the statement is not UTF-8: {error}", _SYNTAX_ERROR) from None
         sql = sql.rstrip().rstrip(";")
         default = parameters.get("default_format", "TabSeparated")
         if answer_format := _format_of(sql, default):
@@ -209,8 +188,8 @@ class Bridge:
                 async for piece in rest:
                     if piece:
                         await in_thread(stream.append, piece)
-                result: EngineAnswer = await in_thread(stream.finish)
-                return result
+                answer: EngineAnswer = await in_thread(stream.finish)
+                return answer
             finally:
                 # After an error, or a client that went away, nothing of its half-sent data is kept.
                 await in_thread(stream.close)
@@ -233,21 +212,14 @@ class Bridge:
 
 
 def _session(parameters: Mapping[str, str], readonly: bool, user: str, query_id: str) -> Session:
+    values = {name: value for name, value in parameters.items() if name.startswith("param_")}
     return Session(
-        database=parameters.get("database"),
-        settings={
-            name: value
-            for name, value in parameters.items()
-            if name not in _PROTOCOL and not name.startswith("param_")
-        },
-        parameters={
-            name.removeprefix("param_"): value
-            for name, value in parameters.items()
-            if name.startswith("param_")
-        },
-        readonly=readonly,
-        user=user,
-        query_id=query_id,
+        parameters.get("database"),
+        {k: v for k, v in parameters.items() if k not in _PROTOCOL and k not in values},
+        {name.removeprefix("param_"): value for name, value in values.items()},
+        readonly,
+        user,
+        query_id,
     )
 
 
@@ -264,9 +236,7 @@ async def _decompress(request: Request) -> AsyncIterator[bytes]:
             if piece:
                 yield decoder(piece)
     except _CORRUPT as error:
-        raise _error(
-            UNKNOWN_COMPRESSION, f"the body is no valid {encoding}: {error}", "CANNOT_DECOMPRESS"
-        ) from None
+        raise StatementRefused(f"the body is no valid {encoding}: {error}", _NO_SUCH_DATA) from None
 
 
 class _Frames:
@@ -295,7 +265,7 @@ def _decoder(encoding: str) -> Callable[[bytes], bytes]:
         return _Frames(lz4.frame.LZ4FrameDecompressor)
     if encoding == "zstd":
         return _Frames(zstd.ZstdDecompressor)
-    raise _error(UNKNOWN_COMPRESSION, f"unknown Content-Encoding {encoding!r}", "UNKNOWN_COMPRESSION_METHOD")
+    raise StatementRefused(f"unknown Content-Encoding {encoding!r}", _UNKNOWN_COMPRESSION)
 
 
 def _form(content_type: str, body: bytes) -> dict[str, str]:
@@ -319,12 +289,8 @@ def _format_of(sql: str, default: str) -> str | None:
     """The format of the answer, for its header; None for a statement that has none (DDL)."""
     if not _ANSWERS.match(sql):
         return None
-    found = _TRAILING_FORMAT.search(sql)
-    return found.group(1) if found else default
-
-
-def _error(code: int, message: str, name: str) -> EngineError:
-    return EngineError(code, f"Code: {code}. DB::Exception: {message}. ({name})")
+    name = _TRAILING_FORMAT.search(sql)
+    return name[1] if name else default
 
 
 def serve(home: Path, port: int) -> None:
@@ -354,11 +320,8 @@ def _watch(engine: Engine, path: Path) -> None:
     """Ends the process where its folder is gone: started again, it makes the folder anew."""
     while engine.is_in_place():
         time.sleep(_LOOK_S)
-    print(
-        f"{path} was removed while ClickHouse had it open: it is made anew, empty",
-        file=sys.stderr,
-        flush=True,
-    )
+    message = f"{path} was removed while ClickHouse had it open: it is made anew, empty"
+    print(message, file=sys.stderr, flush=True)
     os._exit(1)
 
 

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
@@ -28,28 +28,20 @@ from tailrace.local.clickhouse_damage import set_aside
 from tailrace.local.clickhouse_guard import Guard, Parse
 from tailrace.local.clickhouse_kinds import KILL
 from tailrace.local.clickhouse_limits import limits_of
-from tailrace.local.clickhouse_refused import StatementRefused
-from tailrace.local.clickhouse_tokens import Tokens
+from tailrace.local.clickhouse_refused import EngineError, StatementRefused
+from tailrace.local.clickhouse_tokens import Tokens, quoted
 from tailrace.local.clickhouse_users import ROLES, TAG, write_configuration
 
 _CODE = re.compile(r"Code: (\d+)\.")
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0", "\b": "\\b", "\f": "\\f"}
 
-UNKNOWN_SETTING = 115
-SAME_ID = 216
+_UNKNOWN_SETTING = (115, "UNKNOWN_SETTING")
+_SAME_ID = (216, "QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING")
 
 _KILL_AGAIN_S = 0.1
 
 # Canonical forms that are kept: services send the same few statements again and again.
 _KEPT_FORMS, _LONGEST_KEPT = 1024, 16 * 1024
-
-
-class EngineError(Exception):
-    """A statement failed. ``code`` is ClickHouse's error code, the message ClickHouse's own."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True)
@@ -84,10 +76,9 @@ class EngineAnswer:
 class Insertion:
     """Data on its way into a table; nothing of it is there before ``finish`` returns."""
 
-    def __init__(self, handle: Any, stream: Any, end: Callable[[], object]) -> None:
-        self._handle = handle
+    def __init__(self, stream: Any, resources: ExitStack) -> None:
         self._stream = stream
-        self._end = end
+        self._resources = resources
 
     def append(self, data: bytes) -> None:
         with _engine_errors():
@@ -102,12 +93,8 @@ class Insertion:
 
     def close(self) -> None:
         """Gives the insert up where it is not finished."""
-        try:
-            with suppress(RuntimeError):
-                self._stream.cancel()
-        finally:
-            self._handle.close()
-            self._end()
+        with self._resources, suppress(RuntimeError):
+            self._stream.cancel()
 
 
 class _Running(NamedTuple):
@@ -192,8 +179,7 @@ class Engine:
         """
         with closing(self._open()) as handle, _engine_errors():
             canonical = self._check(handle, sql, session)
-            with _refusals():
-                self._guard.check_format(default_format)
+            self._guard.check_format(default_format)
             if killing := KILL.fullmatch(canonical):
                 return self._kill_asked(handle, killing, session, default_format, out)
             piped = None if out is None else self._into(handle, canonical, default_format, out)
@@ -215,25 +201,20 @@ class Engine:
         Raises:
             EngineError: it is refused, or there is no such table.
         """
-        handle = self._open()
-        end: Callable[[], object] = lambda: None  # noqa: E731
-        try:
-            with _engine_errors():
-                canonical = self._check(handle, f"{statement} FORMAT {data_format}", session)
-                end = self._begin(session, canonical)
-                self._enter(handle, session)
-                return Insertion(handle, handle.send_insert(statement, data_format), end)
-        except BaseException:
-            handle.close()
-            end()
-            raise
+        with ExitStack() as resources, _engine_errors():
+            handle = resources.enter_context(closing(self._open()))
+            canonical = self._check(handle, f"{statement} FORMAT {data_format}", session)
+            resources.enter_context(self._named(session, canonical))
+            self._enter(handle, session)
+            stream = handle.send_insert(statement, data_format)
+            return Insertion(stream, resources.pop_all())
 
     def kill(self, query_id: str) -> None:
         """Ends the statement of that id; it is over some milliseconds later, or not there. May be repeated: the
         engine knows a statement only a moment after it was begun.
         """
         with closing(self._open()) as handle, _engine_errors():
-            handle.query(f"KILL QUERY WHERE Settings['{TAG}'] = {_text(query_id)} ASYNC")
+            handle.query(f"KILL QUERY WHERE Settings['{TAG}'] = {quoted(query_id)} ASYNC")
 
     def _kill_asked(
         self, handle: Any, killing: re.Match[str], session: Session, default_format: str, out: int | None
@@ -255,31 +236,24 @@ class Engine:
             "user": session.user,
             "query": killed.sql if killed is not None else "",
         }
-        columns = ", ".join(f"{_text(value)} AS {name}" for name, value in row.items())
+        columns = ", ".join(f"{quoted(value)} AS {name}" for name, value in row.items())
         done = handle.query(f"SELECT {columns}{'' if is_own else ' WHERE 0'}", answer_format)
         return EngineAnswer(_delivered(done, out), rows=int(is_own))
 
     @contextmanager
     def _named(self, session: Session, canonical: str) -> Iterator[None]:
-        end = self._begin(session, canonical)
+        """Knows a statement by its id while it runs."""
+        if not session.query_id:
+            yield
+            return
+        with self._opening:
+            if session.query_id in self._running:
+                raise StatementRefused(f"Query with id = {session.query_id} is already running", _SAME_ID)
+            self._running[session.query_id] = _Running(session.user, canonical)
         try:
             yield
         finally:
-            end()
-
-    def _begin(self, session: Session, canonical: str) -> Callable[[], object]:
-        """Takes note of a statement; gives back what is to be called at its end."""
-        if not session.query_id:
-            return lambda: None
-        with self._opening:
-            if session.query_id in self._running:
-                raise EngineError(
-                    SAME_ID,
-                    f"Code: {SAME_ID}. DB::Exception: Query with id = {session.query_id} is already running. "
-                    "(QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING)",
-                )
-            self._running[session.query_id] = _Running(session.user, canonical)
-        return lambda: self._running.pop(session.query_id, None)
+            self._running.pop(session.query_id, None)
 
     def _into(self, handle: Any, canonical: str, default_format: str, out: int) -> str | None:
         """The query with its answer going into a pipe; None for a statement that is no query."""
@@ -296,17 +270,12 @@ class Engine:
     def _check(self, handle: Any, sql: str, session: Session) -> str:
         """The statement in canonical form: exactly one, and one that its user may send, with these settings."""
         canonical = self._canonical(handle, sql)
-        unknown = [name for name in session.settings if name not in self._known_settings]
-        if unknown:
-            raise EngineError(
-                UNKNOWN_SETTING,
-                f"Code: {UNKNOWN_SETTING}. DB::Exception: Unknown setting {unknown[0]!r}. (UNKNOWN_SETTING)",
-            )
-        with _refusals():
-            if session.user not in ROLES:
-                raise StatementRefused(f"the user {session.user} has nothing to do with ClickHouse")
-            self._guard.check(canonical, session.user, session.parameters)
-            self._guard.check_settings(session.settings)
+        if unknown := [name for name in session.settings if name not in self._known_settings]:
+            raise StatementRefused(f"Unknown setting {unknown[0]!r}", _UNKNOWN_SETTING)
+        if session.user not in ROLES:
+            raise StatementRefused(f"the user {session.user} has nothing to do with ClickHouse")
+        self._guard.check(canonical, session.user, session.parameters)
+        self._guard.check_settings(session.settings)
         return canonical
 
     def _canonical(self, handle: Any, sql: str) -> str:
@@ -325,24 +294,20 @@ class Engine:
 
     def _formatted(self, handle: Any, sql: str) -> str:
         escaped = "".join(_ESCAPES.get(c, c) for c in sql)
-        parsed = handle.query("SELECT formatQuerySingleLine({q:String})", "TSVRaw", params={"q": escaped})
-        text: str = parsed.bytes().decode(errors="replace")
-        return text.rstrip("\n")
+        return _one_line(handle, "{q:String}", {"q": escaped})
 
     def _parse(self, expression: str) -> str:
         """The canonical form of the statement that an expression of literals gives."""
         with closing(self._open()) as handle, _engine_errors():
-            parsed = handle.query(f"SELECT formatQuerySingleLine({expression})", "TSVRaw")
-            text: str = parsed.bytes().decode(errors="replace")
-            return text.rstrip("\n")
+            return _one_line(handle, expression, {})
 
     def _enter(self, handle: Any, session: Session) -> None:
         handle.query(f"SET ROLE {ROLES[session.user]}")
         if session.database:
-            handle.query(f"USE {_identifier(session.database)}")
+            handle.query(f"USE {quoted(session.database, '`')}")
         limits = limits_of(session.user)
         settings = limits.defaults() | {TAG: session.query_id} | limits.within(session.settings)
-        assignments = [f"{name} = {_text(value)}" for name, value in settings.items()]
+        assignments = [f"{name} = {quoted(value)}" for name, value in settings.items()]
         if session.readonly and not any(a.startswith("readonly ") for a in assignments):
             assignments.append("readonly = 2")
         # Once `readonly` holds nothing else can be set.
@@ -354,11 +319,17 @@ class Engine:
             return self._connect(self._address)
 
     def _names(self, sql: str) -> list[str]:
-        found: bytes = self._anchor.query(sql, "TSVRaw").bytes()
-        return found.decode().split()
+        names: bytes = self._anchor.query(sql, "TSVRaw").bytes()
+        return names.decode().split()
 
 
 _QUERY = re.compile(r"\(*(?:SELECT|WITH)\b")
+
+
+def _one_line(handle: Any, expression: str, parameters: dict[str, str]) -> str:
+    parsed = handle.query(f"SELECT formatQuerySingleLine({expression})", "TSVRaw", params=parameters)
+    text: str = parsed.bytes().decode(errors="replace")
+    return text.rstrip("\n")
 
 
 def _ways_to_end(canonical: str, default_format: str) -> Iterator[tuple[str, str]]:
@@ -395,18 +366,8 @@ def _engine_errors() -> Iterator[None]:
             raise
         # A syntax error is found by the guard's query, which is not the user's business.
         message = message[start:].split(": In scope SELECT formatQuerySingleLine", 1)[0].strip()
-        found = _CODE.match(message)
-        raise EngineError(int(found.group(1)) if found else 1000, message) from error
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    try:
-        yield
-    except StatementRefused as refused:
-        raise EngineError(
-            refused.code, f"Code: {refused.code}. DB::Exception: {refused}. ({refused.name})"
-        ) from None
+        code = _CODE.match(message)
+        raise EngineError(int(code[1]) if code else 1000, message) from error
 
 
 def _lock(path: Path) -> IO[str]:
@@ -420,11 +381,3 @@ def _lock(path: Path) -> IO[str]:
             "stop it with `tailrace down`, or choose another folder with --home"
         ) from None
     return held
-
-
-def _identifier(name: str) -> str:
-    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -14,16 +14,16 @@ from tailrace.local.clickhouse_allowed import names
 from tailrace.local.clickhouse_kinds import TABLE_SETTINGS, check_kind, check_set
 from tailrace.local.clickhouse_limits import limits_of
 from tailrace.local.clickhouse_refused import StatementRefused
-from tailrace.local.clickhouse_tokens import Token, Tokens
+from tailrace.local.clickhouse_tokens import Token, Tokens, quoted
 
 Parse = Callable[[str], str]
 """From an SQL expression that gives a statement's text to the statement's canonical form."""
 
 TABLE_FUNCTIONS = frozenset(
     {
-        *("format", "generaterandom", "generateseries", "generate_series", "loop", "merge", "mergetreeindex"),
-        *("mergetreeprojection", "null", "numbers", "numbers_mt", "primes", "sqlstandardvalues", "values"),
-        *("view", "zeros", "zeros_mt"),
+        *("format", "generaterandom", "generateseries", "generate_series", "loop", "merge"),
+        *("mergetreeindex", "mergetreeprojection", "null", "numbers", "numbers_mt", "primes"),
+        *("sqlstandardvalues", "values", "view", "zeros", "zeros_mt"),
     }
 )
 _TYPES = frozenset(
@@ -31,18 +31,8 @@ _TYPES = frozenset(
         *("aggregatefunction", "array", "bfloat16", "bool", "date", "date32", "datetime", "datetime32"),
         *("datetime64", "decimal", "decimal128", "decimal256", "decimal32", "decimal64", "dynamic", "enum"),
         *("enum16", "enum8", "fixedstring", "float32", "float64", "ipv4", "ipv6", "json", "lowcardinality"),
-        *(
-            "map",
-            "nested",
-            "nothing",
-            "nullable",
-            "qbit",
-            "simpleaggregatefunction",
-            "string",
-            "time64",
-            "tuple",
-        ),
-        *("uuid", "variant"),
+        *("map", "nested", "nothing", "nullable", "qbit", "simpleaggregatefunction", "string", "time64"),
+        *("tuple", "uuid", "variant"),
     }
 )
 _SYNTAX = frozenset({"columns", "exists"})
@@ -88,19 +78,20 @@ class Guard:
         Raises:
             StatementRefused: something in it is not allowed to the user.
         """
-        tokens = self._tokens(canonical)
+        tokens = Tokens(canonical)
         check_kind(canonical, tokens, user)
         self._check_names(tokens)
         self._check_parameters(tokens, parameters)
         of_table = tokens.words(0, 2) == ("CREATE", "TABLE")
-        for place in range(len(tokens)):
-            if tokens[place].text in ("SETTINGS", "SET") and tokens[place].kind == "word":
+        for place, token in enumerate(tokens):
+            if token.text in ("SETTINGS", "SET") and token.kind == "word":
+                is_forgotten = token.text == "SET" and place == 0
                 assigned = self._assigned(tokens, place + 1)
                 for name, value in assigned.items():
                     self._check_assigned(name, value, of_table)
-                    if not (tokens[place].text == "SET" and place == 0):  # which is forgotten
+                    if not is_forgotten:
                         limits_of(user).check(name, value)
-                if tokens[place].text == "SET" and place == 0:
+                if is_forgotten:
                     check_set(list(assigned))
 
     def check_settings(self, settings: Mapping[str, str]) -> None:
@@ -112,7 +103,7 @@ class Guard:
         for name, value in settings.items():
             self._check_setting(name)
             if name == "additional_result_filter":
-                self._check_statement(f"concat('SELECT ', {_quoted(value)})")
+                self._check_statement(f"concat('SELECT ', {quoted(value)})")
             elif name == "additional_table_filters":
                 if not all(_MAP_AROUND.fullmatch(part) for part in _LITERAL.split(value)):
                     raise StatementRefused(f"{name} is refused: its value is no map of strings")
@@ -128,12 +119,6 @@ class Guard:
             raise StatementRefused(
                 f"the format {name} is refused: it needs files, schemas or hosts, or is unknown"
             )
-
-    def _tokens(self, canonical: str) -> Tokens:
-        try:
-            return Tokens(canonical)
-        except ValueError as error:
-            raise StatementRefused(str(error)) from None
 
     def _check_names(self, tokens: Tokens) -> None:
         engines = {place + 2 for place in range(len(tokens)) if tokens.words(place, 2) == ("ENGINE", "=")}
@@ -156,32 +141,24 @@ class Guard:
             )
         arguments = tokens.arguments(place + 1)
         if name in self._higher_order:
-            for argument in arguments:
-                self._check_function_name(argument[0])
+            # A function may be handed over by its name: `arrayMap(file, ...)`.
+            for first in (argument[0] for argument in arguments):
+                if first.is_name and first.name.lower() in self._refused:
+                    raise StatementRefused(f"{first.name} is refused as a function")
         if name in _STRUCTURE_AT:
             self._check_structure(name, tokens, arguments)
         if name in _BY_NAME and arguments:
             self._check_named(arguments[0])
 
     def _is_allowed(self, name: str) -> bool:
-        return (
-            name in self._functions
-            or name in TABLE_FUNCTIONS
-            or name in _TYPES
-            or name in _SYNTAX
-            or self._is_aggregate(name)
-        )
+        known = (self._functions, TABLE_FUNCTIONS, _TYPES, _SYNTAX)
+        return any(name in names for names in known) or self._is_aggregate(name)
 
     def _is_aggregate(self, name: str) -> bool:
         """Whether it is an aggregate function, alone or with combinators behind it."""
         return name in self._aggregates or any(
             name.endswith(end) and self._is_aggregate(name.removesuffix(end)) for end in _COMBINATORS
         )
-
-    def _check_function_name(self, token: Token) -> None:
-        """A function may be handed over by its name: ``arrayMap(file, ...)``."""
-        if token.is_name and token.name.lower() in self._refused:
-            raise StatementRefused(f"{token.name} is refused as a function")
 
     def _check_applied(self, tokens: Tokens, place: int) -> None:
         applied = tokens[place]
@@ -225,7 +202,7 @@ class Guard:
             if _PLAIN_STRING.fullmatch(literal):
                 return  # `values('a', 'b')`: a value, or an error
             raise StatementRefused("columns that the engine cannot read are refused") from None
-        tokens = self._tokens(canonical)
+        tokens = Tokens(canonical)
         for place in range(len(tokens)):
             if tokens.is_call(place) and tokens[place].name.lower() not in _TYPES:
                 raise StatementRefused(f"{tokens[place].name} is refused in a description of columns")
@@ -278,8 +255,4 @@ class Guard:
             )
 
     def _check_statement(self, expression: str) -> None:
-        self._check_names(self._tokens(self._parse(expression)))
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        self._check_names(Tokens(self._parse(expression)))

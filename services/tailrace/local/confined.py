@@ -62,9 +62,7 @@ def service_limits(home: Path, name: str, env: Mapping[str, str]) -> AccessLimit
     home_id(home)  # made at the first call
     own, signers = _own_folders(home, name), home / "keys"
     read = [
-        signers / name,
-        signers / "trusted",
-        signers / "revoked",
+        *(signers / who for who in (name, "trusted", "revoked")),
         *_credentials(home, name),
         home / DIGESTS,
     ]
@@ -121,14 +119,9 @@ def _ports(home: Path, env: Mapping[str, str]) -> frozenset[int] | None:
 
 def _own_kafka(home: Path, env: Mapping[str, str]) -> int | None:
     """The port of the home's own Kafka; None where the service is for another."""
-    its = Home(home)
-    for process in its.read(its.state).get("processes", ()):
-        if (process["name"], process["address"]) == (
-            "kafka",
-            _addresses(home, env).get("KAFKA_BOOTSTRAP_SERVERS"),
-        ):
-            return int(process["port"])
-    return None
+    kafka = ("kafka", _addresses(home, env).get("KAFKA_BOOTSTRAP_SERVERS"))
+    ports = (int(p["port"]) for p in Home(home).processes() if (p["name"], p["address"]) == kafka)
+    return next(ports, None)
 
 
 def _addresses(home: Path, env: Mapping[str, str]) -> dict[str, str]:

@@ -47,19 +47,18 @@ class Deaths:
 
     def add(self, name: str, at: float, status: int | None, lines: Sequence[str]) -> None:
         """One more, with the exit status and with what the program wrote in that life."""
-        self.times += 1
-        self.recent.append(at)
         last = last_error(lines)
-        self.why = ended(status) + (f": {last}" if last else "")
-        self.remedy = _remedy(name, status, last)
+        self._count(at, ended(status) + (f": {last}" if last else ""), _remedy(name, status, last))
 
     def not_started(self, name: str, at: float, reason: str) -> None:
         """One more, of a program that could not even be started."""
+        last = last_error(reason.splitlines())
+        self._count(at, f"it cannot be started: {last}", _remedy(name, None, last))
+
+    def _count(self, at: float, why: str, remedy: str) -> None:
         self.times += 1
         self.recent.append(at)
-        last = last_error(reason.splitlines())
-        self.why = f"it cannot be started: {last}"
-        self.remedy = _remedy(name, None, last)
+        self.why, self.remedy = why, remedy
 
     def record(self) -> dict[str, Any] | None:
         """As the home's state has it; None where there were none."""
@@ -91,7 +90,6 @@ def sentence(name: str, deaths: Mapping[str, Any]) -> str:
 
 
 def ended(status: int | None) -> str:
-    """An exit status in words."""
     if status is None:
         return "it is gone"
     if status < 0:
@@ -125,8 +123,8 @@ def _error_in(line: str) -> str | None:
             return None
         if level not in _ERRORS:
             return None
-        about = entry.get("reason") or str(entry.get("exception", "")).strip().rpartition("\n")[2]
-        return f"{message} ({about})" if about else message
+        reason = entry.get("reason") or str(entry.get("exception", "")).strip().rpartition("\n")[2]
+        return f"{message} ({reason})" if reason else message
     if line.startswith(_CLI):
         return line.removeprefix(_CLI)
     if match := _JAVA.match(line):

@@ -28,12 +28,10 @@ def program_environment(home: Home, user: str) -> dict[str, str]:
     if is_own(root, REGISTRY, variables["SCHEMA_REGISTRY_URL"]):
         variables["SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO"] = _login(root, user)
     if is_own(root, CLICKHOUSE, clickhouse := variables.get("CLICKHOUSE_URL", "")):
-        variables["CLICKHOUSE_URL"] = with_userinfo(_with_database(clickhouse), _login(root, OPS))
+        if not urlsplit(clickhouse).path.strip("/"):
+            clickhouse = f"{clickhouse.rstrip('/')}/{DATABASE}"
+        variables["CLICKHOUSE_URL"] = with_userinfo(clickhouse, _login(root, OPS))
     return variables | {"TAILRACE_HOME": str(root)}
-
-
-def _with_database(url: str) -> str:
-    return url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/{DATABASE}"
 
 
 def _login(home: Path, user: str) -> str:

@@ -58,5 +58,5 @@ _LAG = re.compile(r"^kafka_consumergroup_lag(?:\{[^}]*\})? (\S+)", re.MULTILINE)
 
 def lag(metrics: str) -> int | None:
     """Records still to be read, over all partitions, by a service's /metrics; None where it does not say."""
-    found = _LAG.findall(metrics)
-    return int(sum(map(float, found))) if found else None
+    lags = _LAG.findall(metrics)
+    return int(sum(map(float, lags))) if lags else None

@@ -54,7 +54,6 @@ class Home:
             return str(self.root)
 
     def log(self, name: str) -> Path:
-        """Where the process of this name writes its log."""
         return self.run / f"{name}.log"
 
     def prepare(self) -> None:
@@ -105,6 +104,10 @@ class Home:
         except FileNotFoundError:
             return {}
 
+    def processes(self) -> list[dict[str, Any]]:
+        """The entries of what was started, as its state says."""
+        return list(self.read(self.state).get("processes", []))
+
     def write(self, file: Path, content: Mapping[str, Any]) -> None:
         """Replaces one of the home's JSON files, whole or not at all."""
         write_private(file, json.dumps(content, indent=2) + "\n")
@@ -139,5 +142,5 @@ class HomeLock:
                 time.sleep(0.02)
         return False
 
-    def release(self) -> None:
+    def close(self) -> None:
         self._file.close()

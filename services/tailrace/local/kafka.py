@@ -83,8 +83,8 @@ def is_first_start(env: Mapping[str, str]) -> bool:
     return not any(cache_dir(env).glob("kafka-*.aot"))
 
 
-class LocalKafka:
-    """One broker over one data folder: started, stopped, killed, started again on the same port.
+class LocalKafka(Process):
+    """One broker over one data folder: started, stopped, killed, started again on the same port and data.
 
     Args:
         users: passwords by user, the broker's own `ADMIN` among them. Who is not one of them cannot connect, and each
@@ -106,12 +106,10 @@ class LocalKafka:
     ) -> None:
         assert users is None or ADMIN in users
         self.data = data.resolve()
-        self.log = log or self.data / "kafka.log"
+        super().__init__((), log or self.data / "kafka.log", os.environ if env is None else env)
         self.port = port
-        self._env = dict(os.environ if env is None else env)
         self._users = users
-        self._settled = False
-        self._process: Process | None = None
+        self._has_users = False
         self._trial: Path | None = None
 
     @property
@@ -124,13 +122,6 @@ class LocalKafka:
         if self._users is None:
             return {"bootstrap.servers": self.bootstrap}
         return security.client_options(self.bootstrap, user, self._users[user])
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process else None
-
-    def running(self) -> bool:
-        return self._process is not None and self._process.running()
 
     def start(self, timeout: float = 60) -> None:
         """Starts the broker and returns when topics can be created.
@@ -157,39 +148,16 @@ class LocalKafka:
                 self._format(command, config)
             if self._trial is not None:
                 command[1:1] = [*_SNAPSHOT, f"-XX:AOTCacheOutput={self._trial}"]
-            self._process = Process([*command, "kafka.Kafka", str(config)], self.log, self._env)
-            self._process.launch()
+            self.command = [*command, "kafka.Kafka", str(config)]
+            self.launch()
             if self._answers(Patience(timeout)):
                 self._align_users()
                 return
-            self._process.kill()
-            words = self._process.last_words()
+            self.kill()
+            words = self.last_words()
             # Somebody else took the port between our looking and the broker's binding: choose anew.
             if fixed or attempt == 2 or "Address already in use" not in words:
                 raise TailraceError(f"Kafka did not come up:\n{words}\nAll of it: {self.log}")
-
-    def wait(self, timeout: float | None = None) -> int | None:
-        """The exit status of the broker once it has ended; None after ``timeout`` seconds."""
-        return self._process.wait(timeout) if self._process else None
-
-    def last_life(self) -> list[str]:
-        """What the broker has written since it was started last; see `Process.last_life`."""
-        return self._process.last_life() if self._process else []
-
-    def stop(self, timeout: float = 20) -> None:
-        """Ends the broker in good order; kills it where that takes longer than ``timeout`` seconds."""
-        if self._process:
-            self._process.stop(timeout)
-
-    def kill(self) -> None:
-        """Ends the broker as a crash does (SIGKILL). Its data stays; `start` goes on with it."""
-        if self._process:
-            self._process.kill()
-
-    def restart(self, timeout: float = 60) -> None:
-        """Stops the broker where it runs, and starts it again on the same port and data."""
-        self.stop()
-        self.start(timeout)
 
     def _classpath(self) -> str:
         if home := self._env.get("KAFKA_HOME"):
@@ -264,7 +232,8 @@ class LocalKafka:
         return path
 
     def _format(self, command: list[str], config: Path) -> None:
-        tool = ["kafka.tools.StorageTool", "format", "-c", str(config), f"--cluster-id={_cluster_id()}"]
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")  # as Kafka makes it
+        tool = ["kafka.tools.StorageTool", "format", "-c", str(config), f"--cluster-id={cluster_id}"]
         arguments = self.data / "format.arguments"
         if self._users is not None:
             write_private(arguments, security.format_arguments(self._users[ADMIN]))
@@ -297,7 +266,7 @@ class LocalKafka:
         """Makes the users and their rights what they should be, once: the broker keeps them."""
         from confluent_kafka import KafkaException
 
-        if self._users is None or self._settled:
+        if self._users is None or self._has_users:
             return
         admin = self.options(ADMIN)
         try:
@@ -305,7 +274,7 @@ class LocalKafka:
         except KafkaException as error:
             raise TailraceError(f"Kafka does not take its users: {error.args[0].str()}") from error
         align_acls(admin)
-        self._settled = True
+        self._has_users = True
 
 
 def _exercise(kafka: Mapping[str, str]) -> None:
@@ -336,8 +305,3 @@ def _transactions(producer: Producer, consumer: Consumer) -> None:
             consumer.position(consumer.assignment()), consumer.consumer_group_metadata(), 30
         )
         producer.commit_transaction(30)
-
-
-def _cluster_id() -> str:
-    """A random UUID in the URL-safe base64 that Kafka uses."""
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")

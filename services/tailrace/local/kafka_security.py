@@ -44,7 +44,6 @@ def jaas(password: str) -> dict[str, str]:
 
 
 def client_options(bootstrap: str, user: str, password: str) -> dict[str, str]:
-    """librdkafka's options for one user."""
     return {
         "bootstrap.servers": bootstrap,
         "security.protocol": CLIENTS["KAFKA_SECURITY_PROTOCOL"],

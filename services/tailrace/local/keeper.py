@@ -10,40 +10,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tailrace.errors import TailraceError
 from tailrace.local.deaths import Deaths
 from tailrace.local.home import Home
 from tailrace.local.leftovers import GRACE_S, created, stop_in_order
+from tailrace.local.process import Process
 from tailrace.local.room import full_disks
 from tailrace.local.watchdog import watchdog
 
 _STABLE = 5.0  # a life shorter than this counts as a failed start
 _LONGEST_PAUSE = 10.0
-_LOOK = 0.5  # how often a full disk is looked at, and what could not be written is tried again
-
-
-class Program(Protocol):
-    """What can be kept running: `Process`, `LocalKafka`."""
-
-    @property
-    def pid(self) -> int | None: ...
-    @property
-    def log(self) -> Path: ...
-    def running(self) -> bool: ...
-    def wait(self, timeout: float | None = None) -> int | None: ...
-    def stop(self, timeout: float) -> None: ...
-    def last_life(self) -> list[str]: ...
+_TEND_S = 0.5  # how often a full disk is looked at, and what could not be written is tried again
 
 
 @dataclass
 class KeptProgram:
-    """One program that is kept running, and what is known of it."""
-
     name: str
-    program: Program
+    program: Process
     start: Callable[[], None]
     address: str
     started: float = 0.0
@@ -62,7 +47,7 @@ class Keeper:
     def __init__(self, home: Home) -> None:
         self.kept: list[KeptProgram] = []
         self._home = home
-        self._about: dict[str, Any] = {}
+        self._facts: dict[str, Any] = {}
         self._stopping = threading.Event()
         self._writing = threading.Lock()
         self._unwritten = False
@@ -86,9 +71,6 @@ class Keeper:
         kept.thread.start()
         self.write()
 
-    def find(self, name: str) -> KeptProgram | None:
-        return next((kept for kept in self.kept if kept.name == name), None)
-
     def stop(self) -> None:
         """Ends services, each with ten seconds to finish, then what they stand on. Nothing is started any more."""
         self._stopping.set()
@@ -99,13 +81,13 @@ class Keeper:
         if self._tender:
             self._tender.join()
 
-    def write(self, **about: Any) -> None:
+    def write(self, **facts: Any) -> None:
         """Writes down what runs, and what else is to be known of it; later, where it cannot be written now."""
         with self._writing:
-            self._about |= about
+            self._facts |= facts
             if self._stopping.is_set():
                 return
-            content = {**self._about, "processes": [_entry(kept) for kept in self.kept]}
+            content = {**self._facts, "processes": [_entry(kept) for kept in self.kept]}
             try:
                 self._home.write(self._home.state, content)
                 self._unwritten = False
@@ -150,8 +132,8 @@ class Keeper:
         """Waits; where a disk is full, until there is room, and ten seconds at most. True when everything is to end."""
         was_full = self._is_full()
         until = time.monotonic() + (_LONGEST_PAUSE if was_full else seconds)
-        while (left := until - time.monotonic()) > 0:
-            if self._stopping.wait(min(left, _LOOK)):
+        while (remaining := until - time.monotonic()) > 0:
+            if self._stopping.wait(min(remaining, _TEND_S)):
                 return True
             if was_full and not self._is_full():
                 break
@@ -165,7 +147,7 @@ class Keeper:
 
     def _tend(self) -> None:
         """Writes what could not be written, and sees to it that there is a watchdog."""
-        while not self._stopping.wait(_LOOK):
+        while not self._stopping.wait(_TEND_S):
             watchdog().tend()
             if self._unwritten:
                 self.write()

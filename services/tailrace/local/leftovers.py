@@ -7,7 +7,7 @@ known by what the home's state says: process id, and when the system says that t
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -31,12 +31,12 @@ def created(pid: int | None) -> float | None:
         return None
 
 
-def is_running(process: Mapping[str, Any]) -> bool:
+def is_running(entry: Mapping[str, Any]) -> bool:
     """Whether the process of an entry of the home's state is still the one that runs under its id."""
     try:
-        found = psutil.Process(process["pid"])
-        same = process["created"] is not None and abs(found.create_time() - process["created"]) < _SAME_S
-        return bool(same and found.status() != psutil.STATUS_ZOMBIE)
+        process = psutil.Process(entry["pid"])
+        is_same = entry["created"] is not None and abs(process.create_time() - entry["created"]) < _SAME_S
+        return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.Error, TypeError, ValueError):
         return False
 
@@ -45,35 +45,31 @@ def left_running(home: Home) -> list[dict[str, Any]]:
     """The entries of the home's state that still run though nothing keeps them; none where something does."""
     if home.holder() is not None:
         return []
-    return [process for process in home.read(home.state).get("processes", []) if is_running(process)]
+    return [process for process in home.processes() if is_running(process)]
 
 
 def stop_leftovers(home: Home) -> list[str]:
     """Ends what is left, in order, and what it leaves of itself in the home; says what it was. To be called by whoever
     has the home, or where nobody has it.
     """
-    state = home.read(home.state)
-    left = {p["name"]: psutil.Process(p["pid"]) for p in state.get("processes", []) if is_running(p)}
+    processes = home.processes()
+    leftovers = {entry["name"]: psutil.Process(entry["pid"]) for entry in processes if is_running(entry)}
     home.addresses.unlink(missing_ok=True)
-    stop_in_order({name: partial(_stop, process) for name, process in left.items()})
-    for process in state.get("processes", []):
-        close_door(home.root, process["name"])
+    stop_in_order({name: partial(_stop, process) for name, process in leftovers.items()})
+    for entry in processes:
+        close_door(home.root, entry["name"])
     home.state.unlink(missing_ok=True)
-    return list(left)
+    return list(leftovers)
 
 
 def stop_in_order(stops: Mapping[str, Callable[[], None]]) -> None:
     """Services first, all at once, then what they stand on."""
     for stage in (set(SERVICES), {"registry", "clickhouse"}, {"kafka"}):
-        _at_once(stop for name, stop in stops.items() if name in stage)
-
-
-def _at_once(calls: Iterable[Callable[[], None]]) -> None:
-    threads = [threading.Thread(target=call) for call in calls]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+        threads = [threading.Thread(target=stop) for name, stop in stops.items() if name in stage]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
 
 def _stop(process: psutil.Process) -> None:

@@ -66,7 +66,7 @@ class Process:
         watchdog().forget(self._popen.pid)
         return status
 
-    def stop(self, timeout: float) -> None:
+    def stop(self, timeout: float = 20) -> None:
         """SIGTERM, and SIGKILL where it has not ended after ``timeout`` seconds."""
         if self._popen is not None and self.running():
             self._popen.terminate()
@@ -90,7 +90,6 @@ class Process:
             return []
 
     def last_words(self, lines: int = 15) -> str:
-        """The end of the log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
@@ -100,7 +99,6 @@ def processor_time(pid: int | None) -> int:
     in circles has some time had all that counts.
     """
     try:
-        times = psutil.Process(pid).cpu_times() if pid else None
+        return int(min(_MOST_CPU_S, sum(psutil.Process(pid).cpu_times()[:4])) / _CPU_STEP_S) if pid else 0
     except psutil.Error:
-        times = None
-    return 0 if times is None else int(min(_MOST_CPU_S, sum(times[:4])) / _CPU_STEP_S)
+        return 0

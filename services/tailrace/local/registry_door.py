@@ -43,10 +43,7 @@ def rules(host: str | None) -> DoorRules:
 
 
 def route(
-    path: str,
-    endpoint: Callable[[Request], Any],
-    method: str = "GET",
-    users: frozenset[str] | None = READING,
+    path: str, endpoint: Callable[[Request], Any], method: str = "GET", users: frozenset[str] | None = READING
 ) -> Route:
     """A route, and who may take it; None for the door's open paths, which have no user."""
     only = [] if users is None else [Middleware(_Only, users=users)]

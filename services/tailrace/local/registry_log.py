@@ -13,12 +13,20 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from tailrace.errors import Unavailable
 from tailrace.local.registry_state import LogRecord, RegistryState
 from tailrace.services import REGISTRY, SCHEMAS
+from tailrace.streaming.backends.kafka.clients import reader_options
 from tailrace.streaming.backends.kafka.topics import Topic, ensure_topics
+
+_T = TypeVar("_T")
+Decision = tuple[Sequence[LogRecord], _T]
+"""What is to be written, and what is to be answered."""
 
 TOPIC = Topic(
     name=SCHEMAS,
@@ -64,56 +72,55 @@ class RegistryLog:
 
     def read(self) -> RegistryState:
         """Everything written before this call. Raises `Unavailable` where Kafka does not answer."""
-        from confluent_kafka import KafkaException
 
-        deadline = time.monotonic() + self._patience
-        with self._lock, _as_retry():
-            while True:
-                try:
-                    self._catch_up(committed=True)
-                    return self._state
-                except KafkaException:
-                    self._admin = None
-                    if time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.05)
+        def attempt() -> RegistryState:
+            self._catch_up()
+            return self._state
 
-    def write(self, decide: Callable[[RegistryState], Sequence[LogRecord]]) -> None:
-        """Writes what ``decide`` makes of the state, all or nothing; returns once reads show it.
+        return self._retry(attempt)
+
+    def write(self, decide: Callable[[RegistryState], Decision[_T]]) -> _T:
+        """Writes what ``decide`` makes of the state, all or nothing; returns its answer once reads show it.
 
         Where somebody else wrote meanwhile, ``decide`` is asked again with the new state. What it raises is
         raised. Raises `Unavailable` where Kafka does not answer.
         """
-        from confluent_kafka import KafkaException
 
-        deadline = time.monotonic() + self._patience
-        with self._lock, _as_retry():
-            while True:
-                try:
-                    self._hold_the_pen()
-                    self._catch_up(committed=True)
-                    records = decide(self._state)
-                    if records:
-                        self._catch_up(self._commit(records))
-                    return
-                except KafkaException:
-                    self._producer = self._admin = None
-                    if time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.05)
+        def attempt() -> _T:
+            try:
+                self._fence_others()
+                self._catch_up()
+                records, answer = decide(self._state)
+                if records:
+                    self._catch_up(self._commit(records))
+                return answer
+            except KafkaException:
+                self._producer = None
+                raise
+
+        return self._retry(attempt)
 
     def close(self) -> None:
-        """Leaves nothing open."""
         with self._lock:
             self._producer = self._admin = None
             if self._consumer is not None:
                 self._consumer.close()
 
-    def _hold_the_pen(self) -> None:
+    def _retry(self, attempt: Callable[[], _T]) -> _T:
+        deadline = time.monotonic() + self._patience
+        with self._lock:
+            while True:
+                try:
+                    return attempt()
+                except KafkaException as error:
+                    self._admin = None
+                    if time.monotonic() > deadline:
+                        raise Unavailable(f"Kafka does not answer: {error.args[0].str()}") from error
+                    time.sleep(0.05)
+
+    def _fence_others(self) -> None:
         if self._producer is not None:
             return
-        from confluent_kafka import Producer
-
         options = {
             "transactional.id": _TRANSACTIONAL_ID,
             "transaction.timeout.ms": 10_000,
@@ -137,14 +144,14 @@ class RegistryLog:
         self._producer.begin_transaction()
         for key, value in records:
             text = None if value is None else json.dumps(value, ensure_ascii=False).encode()
-            self._producer.produce(TOPIC.name, text, _key(key), partition=0, on_delivery=on_delivery)
+            # Compaction goes by the key's bytes: one subject and version must always have the same ones.
+            name = json.dumps(key, separators=(",", ":"), ensure_ascii=False).encode()
+            self._producer.produce(TOPIC.name, text, name, partition=0, on_delivery=on_delivery)
         self._producer.commit_transaction(self._patience)
         return max(delivered) + 1
 
     def _catch_up(self, end: int | None = None, *, committed: bool = True) -> None:
         """Folds the log up to ``end``, by default its end as it is now."""
-        from confluent_kafka import KafkaError, KafkaException
-
         if self._consumer is None:
             self._open()
         deadline = time.monotonic() + self._patience
@@ -170,10 +177,6 @@ class RegistryLog:
                 raise KafkaException(message.error())
 
     def _open(self) -> None:
-        from confluent_kafka import Consumer, TopicPartition
-
-        from tailrace.streaming.backends.kafka.clients import reader_options
-
         ensure_topics(self._kafka, [TOPIC], self._patience)
         consumer = Consumer(reader_options(self._kafka, _TRANSACTIONAL_ID) | {"fetch.wait.max.ms": 10})
         consumer.assign([TopicPartition(TOPIC.name, 0, 0)])
@@ -181,9 +184,6 @@ class RegistryLog:
         self._consumer = consumer
 
     def _end(self, committed: bool) -> int:
-        from confluent_kafka import IsolationLevel, TopicPartition
-        from confluent_kafka.admin import AdminClient, OffsetSpec
-
         if self._admin is None:
             # Offsets are asked of the leader that the client knows, under the epoch that it knows. After a
             # broker came back it keeps being refused as outdated; a new client asks who leads.
@@ -195,18 +195,3 @@ class RegistryLog:
             request_timeout=self._patience,
         )
         return int(next(iter(asked.values())).result().offset)
-
-
-def _key(key: dict[str, Any]) -> bytes:
-    # Compaction goes by these bytes: one subject and version must always have the same ones.
-    return json.dumps(key, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-class _as_retry:  # noqa: N801  (reads as a statement)
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        from confluent_kafka import KafkaException
-
-        if isinstance(error, KafkaException):
-            raise Unavailable(f"Kafka does not answer: {error.args[0].str()}") from error

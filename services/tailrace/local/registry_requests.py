@@ -36,21 +36,21 @@ async def body_of(request: Request) -> dict[str, Any]:
         if len(content) > _LARGEST_BODY:
             raise ApiError(413, f"The request is larger than {_LARGEST_BODY} bytes")
     try:
-        said = json.loads(content)
+        body = json.loads(content)
     except ValueError as error:
         raise ApiError(42201, f"The request is no JSON: {error}") from error
-    if not isinstance(said, dict):
+    if not isinstance(body, dict):
         raise ApiError(42201, "The request is no JSON object")
-    return said
+    return body
 
 
-def schema_of(said: dict[str, Any]) -> str:
+def schema_of(body: dict[str, Any]) -> str:
     """The request's schema as compact JSON, found to be valid Avro."""
-    if said.get("schemaType", "AVRO") not in (None, "AVRO"):
-        raise ApiError(42201, f"Invalid schema type {said['schemaType']}: this registry holds AVRO only")
-    if said.get("references"):
+    if body.get("schemaType", "AVRO") not in (None, "AVRO"):
+        raise ApiError(42201, f"Invalid schema type {body['schemaType']}: this registry holds AVRO only")
+    if body.get("references"):
         raise ApiError(42201, "Invalid schema: this registry holds no schemas that refer to others")
-    text = said.get("schema")
+    text = body.get("schema")
     if not isinstance(text, str):
         raise ApiError(42201, "Invalid schema: the request has no text under 'schema'")
     try:

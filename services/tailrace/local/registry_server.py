@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,12 +32,12 @@ from tailrace.access.home_servers import REGISTRY, open_door
 from tailrace.avro.registry import CONTENT_TYPE
 from tailrace.confinement.profiles import hold
 from tailrace.connection import connect, home_dir
-from tailrace.contracts.records.compatibility import LEVELS, breaks
+from tailrace.contracts.records.compatibility import breaks
 from tailrace.errors import Unavailable
 from tailrace.local.confined import registry_limits
 from tailrace.local.ports import require_free
 from tailrace.local.registry_door import ADMINISTERING, REGISTERING, route, rules
-from tailrace.local.registry_log import RegistryLog
+from tailrace.local.registry_log import Decision, RegistryLog
 from tailrace.local.registry_requests import (
     ApiError,
     body_of,
@@ -48,15 +49,15 @@ from tailrace.local.registry_requests import (
     subject_or_none,
 )
 from tailrace.local.registry_state import (
-    MODES,
-    LogRecord,
+    LEVEL,
+    MODE,
     RegistryState,
     SchemaVersion,
+    Setting,
     delete_subject_record,
-    level_record,
-    mode_record,
     schema_key,
     schema_record,
+    setting_record,
 )
 
 _LATEST = ("latest", "-1")
@@ -100,6 +101,8 @@ def application(log: RegistryLog, home: Path, host: str | None = None) -> Starle
         host: the name under which it listens, beside those of the loopback interface.
     """
     api = _Api(log)
+    level = _SettingApi(log, LEVEL, "compatibility", "compatibility level", 40408, 42203)
+    mode = _SettingApi(log, MODE, "mode", "mode", 40409, 42204)
     routes = [
         # Who may: reading and looking up all, registering applications too, all else services alone.
         route("/", lambda request: JSONResponse({})),
@@ -119,18 +122,18 @@ def application(log: RegistryLog, home: Path, host: str | None = None) -> Starle
         route("/subjects/{subject}/versions/{version}", api.delete_version, "DELETE", ADMINISTERING),
         route("/subjects/{subject}/versions/{version}/schema", api.version_schema),
         route("/subjects/{subject}/versions/{version}/referencedby", api.referenced_by),
-        route("/compatibility/subjects/{subject}/versions", api.check_all, "POST"),
-        route("/compatibility/subjects/{subject}/versions/{version}", api.check_one, "POST"),
-        route("/config", api.level),
-        route("/config", api.set_level, "PUT", ADMINISTERING),
-        route("/config/{subject}", api.level),
-        route("/config/{subject}", api.set_level, "PUT", ADMINISTERING),
-        route("/config/{subject}", api.delete_level, "DELETE", ADMINISTERING),
-        route("/mode", api.mode),
-        route("/mode", api.set_mode, "PUT", ADMINISTERING),
-        route("/mode/{subject}", api.mode),
-        route("/mode/{subject}", api.set_mode, "PUT", ADMINISTERING),
-        route("/mode/{subject}", api.delete_mode, "DELETE", ADMINISTERING),
+        route("/compatibility/subjects/{subject}/versions", api.check, "POST"),
+        route("/compatibility/subjects/{subject}/versions/{version}", api.check, "POST"),
+        route("/config", level.show),
+        route("/config", level.set, "PUT", ADMINISTERING),
+        route("/config/{subject}", level.show),
+        route("/config/{subject}", level.set, "PUT", ADMINISTERING),
+        route("/config/{subject}", level.delete, "DELETE", ADMINISTERING),
+        route("/mode", mode.show),
+        route("/mode", mode.set, "PUT", ADMINISTERING),
+        route("/mode/{subject}", mode.show),
+        route("/mode/{subject}", mode.set, "PUT", ADMINISTERING),
+        route("/mode/{subject}", mode.delete, "DELETE", ADMINISTERING),
     ]
     return Starlette(
         routes=routes,
@@ -177,21 +180,23 @@ class _Api:
         return _json(json.loads(self._schema(request)))
 
     def schema_subjects(self, request: Request) -> Response:
-        self._schema(request)
-        return _json([subject for subject, _ in self._log.read().uses(schema_id_of(request))])
+        return _json([subject for subject, _ in self._uses(request)])
 
     def schema_versions(self, request: Request) -> Response:
-        self._schema(request)
-        uses = self._log.read().uses(schema_id_of(request))
+        uses = self._uses(request)
         return _json([{"subject": subject, "version": version} for subject, version in uses])
+
+    def _uses(self, request: Request) -> list[tuple[str, int]]:
+        self._schema(request)
+        return self._log.read().uses(schema_id_of(request))
 
     def _schema(self, request: Request) -> str:
         schema_id = schema_id_of(request)
         # An id never changes its meaning: what is known needs no look at the log, nor Kafka at all.
-        found = self._log.cached().schemas.get(schema_id) or self._log.read().schemas.get(schema_id)
-        if found is None:
+        schema = self._log.cached().schemas.get(schema_id) or self._log.read().schemas.get(schema_id)
+        if schema is None:
             raise ApiError(40403, f"Schema {schema_id} not found")
-        return found
+        return schema
 
     # subjects and versions
 
@@ -201,8 +206,8 @@ class _Api:
         return _json([name for name in names if name.startswith(prefix)])
 
     def versions(self, request: Request) -> Response:
-        found = _versions(self._log.read(), subject_of(request), flag(request, "deleted"))
-        return _json([version.version for version in found])
+        versions = _versions(self._log.read(), subject_of(request), flag(request, "deleted"))
+        return _json([version.version for version in versions])
 
     def version(self, request: Request) -> Response:
         return _json(_shown(subject_of(request), self._version(request)))
@@ -228,163 +233,130 @@ class _Api:
         raise ApiError(40403, "Schema not found")
 
     async def register(self, request: Request) -> Response:
-        said = await body_of(request)
-        text = schema_of(said)
-        if int(said.get("id") or 0) > 0 or int(said.get("version") or 0) > 0:
+        body = await body_of(request)
+        text = schema_of(body)
+        if int(body.get("id") or 0) > 0 or int(body.get("version") or 0) > 0:
             raise ApiError(42205, "Ids and versions are given by the registry: there is no import mode")
         return await run_in_threadpool(lambda: self._register(subject_of(request), text))
 
     def _register(self, subject: str, text: str) -> Response:
-        registered: list[SchemaVersion] = []
-
-        def decide(state: RegistryState) -> list[LogRecord]:
-            registered.clear()
+        def decide(state: RegistryState) -> Decision[SchemaVersion]:
             versions = list(state.versions(subject))
-            same = [v for v in versions if schema_key(v.schema) == schema_key(text)]
-            if same:
-                registered.append(same[-1])
-                return []
+            if same := [v for v in versions if schema_key(v.schema) == schema_key(text)]:
+                return [], same[-1]
             _check_writable(state, subject)
-            if found := breaks(state.level(subject), text, [v.schema for v in versions]):
+            if problems := breaks(state.value(LEVEL, subject), text, [v.schema for v in versions]):
                 lead = (
                     f'Schema being registered is incompatible with an earlier schema for subject "{subject}"'
                 )
-                raise ApiError(409, f"{lead}, details: {found}")
+                raise ApiError(409, f"{lead}, details: {problems}")
             version = SchemaVersion(state.next_version(subject), state.id_of(text), text, False)
-            registered.append(version)
-            return [schema_record(subject, version)]
+            return [schema_record(subject, version)], version
 
-        self._log.write(decide)
-        return _json(_shown(subject, registered[0]))
+        return _json(_shown(subject, self._log.write(decide)))
 
     def delete_subject(self, request: Request) -> Response:
         _refuse_permanent(request)
         subject = subject_of(request)
-        deleted: list[int] = []
 
-        def decide(state: RegistryState) -> list[LogRecord]:
+        def decide(state: RegistryState) -> Decision[list[int]]:
             _check_writable(state, subject)
-            deleted[:] = [v.version for v in _versions(state, subject, False)]
-            return [delete_subject_record(subject, deleted[-1])]
+            deleted = [version.version for version in _versions(state, subject, False)]
+            return [delete_subject_record(subject, deleted[-1])], deleted
 
-        self._log.write(decide)
-        return _json(deleted)
+        return _json(self._log.write(decide))
 
     def delete_version(self, request: Request) -> Response:
         _refuse_permanent(request)
         subject = subject_of(request)
-        deleted: list[int] = []
 
-        def decide(state: RegistryState) -> list[LogRecord]:
+        def decide(state: RegistryState) -> Decision[int]:
             _check_writable(state, subject)
             version = _version(state, request, False)
-            deleted[:] = [version.version]
-            return [schema_record(subject, version._replace(deleted=True))]
+            return [schema_record(subject, version._replace(deleted=True))], version.version
 
-        self._log.write(decide)
-        return _json(deleted[0])
+        return _json(self._log.write(decide))
 
     # compatibility
 
-    async def check_all(self, request: Request) -> Response:
+    async def check(self, request: Request) -> Response:
         text, verbose = schema_of(await body_of(request)), flag(request, "verbose")
-        return await run_in_threadpool(lambda: self._check(subject_of(request), None, text, verbose))
+        return await run_in_threadpool(lambda: self._check(request, text, verbose))
 
-    async def check_one(self, request: Request) -> Response:
-        text, verbose = schema_of(await body_of(request)), flag(request, "verbose")
-        return await run_in_threadpool(lambda: self._check(subject_of(request), request, text, verbose))
+    def _check(self, request: Request, text: str, verbose: bool) -> Response:
+        state, subject = self._log.read(), subject_of(request)
+        one = "version" in request.path_params
+        versions = [_version(state, request, False)] if one else list(state.versions(subject))
+        problems = breaks(state.value(LEVEL, subject), text, [version.schema for version in versions])
+        return _json({"is_compatible": not problems} | ({"messages": problems} if verbose else {}))
 
-    def _check(self, subject: str, one: Request | None, text: str, verbose: bool) -> Response:
-        state = self._log.read()
-        versions = list(state.versions(subject)) if one is None else [_version(state, one, False)]
-        found = breaks(state.level(subject), text, [version.schema for version in versions])
-        return _json({"is_compatible": not found} | ({"messages": found} if verbose else {}))
 
-    def level(self, request: Request) -> Response:
-        subject, state = subject_or_none(request), self._log.read()
-        if subject in state.levels or subject is None:
-            return _json({"compatibilityLevel": state.level(subject or "")})
-        if flag(request, "defaultToGlobal"):
-            return _json({"compatibilityLevel": state.level(subject)})
-        raise ApiError(40408, f"Subject '{subject}' does not have subject-level compatibility configured")
+@dataclass(frozen=True)
+class _SettingApi:
+    """The endpoints of a setting, of a subject or of all: what requests and errors call it, and the errors' codes."""
 
-    async def set_level(self, request: Request) -> Response:
-        level = str((await body_of(request)).get("compatibility", "")).upper()
-        if level not in LEVELS:
-            raise ApiError(42203, f"Invalid compatibility level. Valid values are {', '.join(LEVELS)}")
-        subject = subject_or_none(request)
-        await run_in_threadpool(lambda: self._log.write(lambda state: [level_record(subject, level)]))
-        return _json({"compatibility": level})
+    log: RegistryLog
+    setting: Setting
+    field: str
+    name: str
+    absent: int
+    invalid: int
 
-    def delete_level(self, request: Request) -> Response:
-        subject, before = subject_of(request), [""]
+    def show(self, request: Request) -> Response:
+        subject, state = subject_or_none(request), self.log.read()
+        if subject is None or subject in state.settings[self.setting] or flag(request, "defaultToGlobal"):
+            return _json({self.setting.name: state.value(self.setting, subject)})
+        raise self._no_setting(subject)
 
-        def decide(state: RegistryState) -> list[LogRecord]:
-            if subject not in state.levels:
-                raise ApiError(
-                    40408, f"Subject '{subject}' does not have subject-level compatibility configured"
-                )
-            before[0] = state.levels[subject]
-            return [level_record(subject, None)]
+    async def set(self, request: Request) -> Response:
+        value = str((await body_of(request)).get(self.field, "")).upper()
+        if value not in self.setting.values:
+            values = ", ".join(self.setting.values)
+            raise ApiError(self.invalid, f"Invalid {self.name}. Valid values are {values}")
+        record = setting_record(self.setting, subject_or_none(request), value)
+        await run_in_threadpool(lambda: self.log.write(lambda state: ([record], None)))
+        return _json({self.field: value})
 
-        self._log.write(decide)
-        return _json({"compatibilityLevel": before[0]})
+    def delete(self, request: Request) -> Response:
+        subject = subject_of(request)
 
-    # mode
+        def decide(state: RegistryState) -> Decision[str]:
+            if subject not in state.settings[self.setting]:
+                raise self._no_setting(subject)
+            return [setting_record(self.setting, subject, None)], state.settings[self.setting][subject]
 
-    def mode(self, request: Request) -> Response:
-        subject, state = subject_or_none(request), self._log.read()
-        if subject in state.modes or subject is None or flag(request, "defaultToGlobal"):
-            return _json({"mode": state.mode(subject or "")})
-        raise ApiError(40409, f"Subject '{subject}' does not have subject-level mode configured")
+        return _json({self.setting.name: self.log.write(decide)})
 
-    async def set_mode(self, request: Request) -> Response:
-        mode = str((await body_of(request)).get("mode", "")).upper()
-        if mode not in MODES:
-            raise ApiError(42204, f"Invalid mode. Valid values are {', '.join(MODES)}")
-        subject = subject_or_none(request)
-        await run_in_threadpool(lambda: self._log.write(lambda state: [mode_record(subject, mode)]))
-        return _json({"mode": mode})
-
-    def delete_mode(self, request: Request) -> Response:
-        subject, before = subject_of(request), [""]
-
-        def decide(state: RegistryState) -> list[LogRecord]:
-            if subject not in state.modes:
-                raise ApiError(40409, f"Subject '{subject}' does not have subject-level mode configured")
-            before[0] = state.modes[subject]
-            return [mode_record(subject, None)]
-
-        self._log.write(decide)
-        return _json({"mode": before[0]})
+    def _no_setting(self, subject: str) -> ApiError:
+        text = f"Subject '{subject}' does not have subject-level {self.field} configured"
+        return ApiError(self.absent, text)
 
 
 def _versions(state: RegistryState, subject: str, deleted: bool) -> list[SchemaVersion]:
-    found = list(state.versions(subject, deleted))
-    if not found:
-        if any(True for _ in state.versions(subject, True)):
-            raise ApiError(40404, f"Subject '{subject}' was soft deleted. Register a schema to bring it back")
-        raise ApiError(40401, f"Subject '{subject}' not found.")
-    return found
+    if versions := list(state.versions(subject, deleted)):
+        return versions
+    if any(True for _ in state.versions(subject, True)):
+        raise ApiError(40404, f"Subject '{subject}' was soft deleted. Register a schema to bring it back")
+    raise ApiError(40401, f"Subject '{subject}' not found.")
 
 
 def _version(state: RegistryState, request: Request, deleted: bool) -> SchemaVersion:
     text = request.path_params["version"]
-    found = _versions(state, subject_of(request), deleted)
+    versions = _versions(state, subject_of(request), deleted)
     if text in _LATEST:
-        return found[-1]
+        return versions[-1]
     if not (text.isascii() and text.isdecimal() and 1 <= int(text) < 2**31):
         raise ApiError(
             42202, f"The specified version '{text}' is not a valid version id: a number from 1, or \"latest\""
         )
-    for version in found:
+    for version in versions:
         if version.version == int(text):
             return version
     raise ApiError(40402, f"Version {text} not found.")
 
 
 def _check_writable(state: RegistryState, subject: str) -> None:
-    if state.mode(subject) == "READONLY":
+    if state.value(MODE, subject) == "READONLY":
         raise ApiError(42205, f"Subject {subject} is in read-only mode")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,13 +12,24 @@ from tailrace.contracts.records.compatibility import LEVELS
 
 log = logging.getLogger(__name__)
 
-DEFAULT_LEVEL = "BACKWARD"
-DEFAULT_MODE = "READWRITE"
-MODES = (DEFAULT_MODE, "READONLY")
 _LEAP = 1_000_000
 
 LogRecord = tuple[dict[str, Any], dict[str, Any] | None]
 """Key and value of a record of the log, as JSON objects; a null value deletes."""
+
+
+class Setting(NamedTuple):
+    """What can be set for a subject, or for everybody: its name in records and answers, and its values."""
+
+    keytype: str
+    name: str
+    values: tuple[str, ...]
+    default: str
+
+
+LEVEL = Setting("CONFIG", "compatibilityLevel", LEVELS, "BACKWARD")
+MODE = Setting("MODE", "mode", ("READWRITE", "READONLY"), "READWRITE")
+_SETTINGS = {setting.keytype: setting for setting in (LEVEL, MODE)}
 
 
 class SchemaVersion(NamedTuple):
@@ -30,11 +41,10 @@ class SchemaVersion(NamedTuple):
 
 @dataclass
 class RegistryState:
-    """Subjects with their versions, schemas by id; levels and modes, those of None being everybody's."""
+    """Subjects with their versions, schemas by id; settings by subject, those of None being everybody's."""
 
     schemas: dict[int, str] = field(default_factory=dict)
-    levels: dict[str | None, str] = field(default_factory=dict)
-    modes: dict[str | None, str] = field(default_factory=dict)
+    settings: dict[Setting, dict[str | None, str]] = field(default_factory=lambda: {LEVEL: {}, MODE: {}})
     _subjects: dict[str, dict[int, SchemaVersion]] = field(default_factory=dict)
     _ids: dict[str, int] = field(default_factory=dict)
 
@@ -47,26 +57,24 @@ class RegistryState:
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             log.warning("skipped a record of the registry's log", extra={"why": repr(error)[:200]})
 
-    def _apply(self, about: dict[str, Any], said: dict[str, Any] | None) -> None:
-        kind, subject = about.get("keytype"), about.get("subject")
+    def _apply(self, key: dict[str, Any], value: dict[str, Any] | None) -> None:
+        kind, subject = key.get("keytype"), key.get("subject")
         if subject is not None and not isinstance(subject, str):
             raise TypeError("a subject is a text")
         if kind == "SCHEMA" and subject is not None:
-            self._schema(subject, _number(about["version"]), said)
-        elif kind == "DELETE_SUBJECT" and subject is not None and said:
-            self._delete_subject(subject, _number(said["version"]))
-        elif kind == "CONFIG":
-            _set(self.levels, subject, (said or {}).get("compatibilityLevel"), LEVELS)
-        elif kind == "MODE":
-            _set(self.modes, subject, (said or {}).get("mode"), MODES)
+            self._schema(subject, _number(key["version"]), value)
+        elif kind == "DELETE_SUBJECT" and subject is not None and value:
+            self._delete_subject(subject, _number(value["version"]))
+        elif setting := _SETTINGS.get(str(kind)):
+            self._set(setting, subject, (value or {}).get(setting.name))
 
     def subjects(self, deleted: bool = False) -> list[str]:
         return sorted(name for name in self._subjects if any(True for _ in self.versions(name, deleted)))
 
     def versions(self, subject: str, deleted: bool = False) -> Iterator[SchemaVersion]:
         """The subject's versions, oldest first; with those that were deleted where asked for."""
-        found = self._subjects.get(subject, {})
-        return (found[n] for n in sorted(found) if deleted or not found[n].deleted)
+        versions = self._subjects.get(subject, {})
+        return (versions[n] for n in sorted(versions) if deleted or not versions[n].deleted)
 
     def next_version(self, subject: str) -> int:
         """Numbers are never given twice, not even those of deleted versions."""
@@ -80,18 +88,22 @@ class RegistryState:
         """Subjects and versions that have this id, deleted ones aside."""
         return [(s, v.version) for s in self.subjects() for v in self.versions(s) if v.id == schema_id]
 
-    def level(self, subject: str) -> str:
-        return self.levels.get(subject) or self.levels.get(None, DEFAULT_LEVEL)
+    def value(self, setting: Setting, subject: str | None) -> str:
+        values = self.settings[setting]
+        return values.get(subject) or values.get(None, setting.default)
 
-    def mode(self, subject: str) -> str:
-        return self.modes.get(subject) or self.modes.get(None, DEFAULT_MODE)
+    def _set(self, setting: Setting, subject: str | None, value: str | None) -> None:
+        if value is None:
+            self.settings[setting].pop(subject, None)
+        elif value in setting.values:
+            self.settings[setting][subject] = value
 
-    def _schema(self, subject: str, number: int, said: dict[str, Any] | None) -> None:
-        if said is None:
+    def _schema(self, subject: str, number: int, value: dict[str, Any] | None) -> None:
+        if value is None:
             self._subjects.get(subject, {}).pop(number, None)
             return
         versions = self._subjects.setdefault(subject, {})
-        version = SchemaVersion(number, _number(said["id"]), said["schema"], bool(said.get("deleted")))
+        version = SchemaVersion(number, _number(value["id"]), value["schema"], bool(value.get("deleted")))
         content = schema_key(version.schema)
         if schema_key(self.schemas.get(version.id, version.schema)) != content:
             raise ValueError(f"id {version.id} is of another schema")
@@ -103,9 +115,7 @@ class RegistryState:
 
     def _delete_subject(self, subject: str, up_to: int) -> None:
         versions = self._subjects.get(subject, {})
-        for number, version in versions.items():
-            if number <= up_to:
-                versions[number] = version._replace(deleted=True)
+        versions |= {n: version._replace(deleted=True) for n, version in versions.items() if n <= up_to}
 
 
 def schema_record(subject: str, version: SchemaVersion) -> LogRecord:
@@ -119,28 +129,15 @@ def delete_subject_record(subject: str, up_to: int) -> LogRecord:
     return key, {"subject": subject, "version": up_to}
 
 
-def level_record(subject: str | None, level: str | None) -> LogRecord:
-    value = level and {"subject": subject, "compatibilityLevel": level}
-    return {"keytype": "CONFIG", "subject": subject, "magic": 0}, value or None
-
-
-def mode_record(subject: str | None, mode: str | None) -> LogRecord:
-    value = mode and {"subject": subject, "mode": mode}
-    return {"keytype": "MODE", "subject": subject, "magic": 0}, value or None
+def setting_record(setting: Setting, subject: str | None, value: str | None) -> LogRecord:
+    """What sets it; what takes it back, where the value is None."""
+    key = {"keytype": setting.keytype, "subject": subject, "magic": 0}
+    return key, {"subject": subject, setting.name: value} if value else None
 
 
 def schema_key(schema: str) -> str:
     """What two texts of one schema share: the JSON, whatever its spaces and the order of its names."""
     return json.dumps(json.loads(schema), sort_keys=True, separators=(",", ":"))
-
-
-def _set(
-    values: dict[str | None, str], subject: str | None, value: str | None, words: Collection[str]
-) -> None:
-    if value is None:
-        values.pop(subject, None)
-    elif value in words:
-        values[subject] = value
 
 
 def _object(data: bytes | None) -> dict[str, Any] | None:

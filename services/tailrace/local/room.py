@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psutil
 
@@ -34,30 +34,26 @@ class Shortage(NamedTuple):
     missing: int
     text: str
 
-    def record(self) -> dict[str, Any]:
-        return self._asdict()
-
 
 def full_disks(home: Path) -> list[Shortage]:
     """The file systems of a home that have too little room for it to go on."""
-    found = []
+    full = []
     for folder in _one_a_device(home / name for name in _FOLDERS):
-        usage = os.statvfs(folder)
+        usage, mount = os.statvfs(folder), _mount(folder)
         free = usage.f_bavail * usage.f_frsize
         if free < NEEDED_BYTES:
             text = (
-                f"the file system {_mount(folder)} is full: {_mib(free)} of {_mib(usage.f_blocks * usage.f_frsize)} "
+                f"the file system {mount} is full: {_mib(free)} of {_mib(usage.f_blocks * usage.f_frsize)} "
                 f"are left and {_mib(NEEDED_BYTES)} are needed, so {_mib(NEEDED_BYTES - free)} are missing"
             )
-            found.append(Shortage(DISK, str(_mount(folder)), free, NEEDED_BYTES - free, text))
+            full.append(Shortage(DISK, mount, free, NEEDED_BYTES - free, text))
         elif usage.f_files and usage.f_favail < NEEDED_FILES:
             text = (
-                f"the file system {_mount(folder)} has room for {usage.f_favail} more files (inodes), and "
+                f"the file system {mount} has room for {usage.f_favail} more files (inodes), and "
                 f"{NEEDED_FILES} are needed"
             )
-            missing = NEEDED_FILES - usage.f_favail
-            found.append(Shortage(DISK, str(_mount(folder)), usage.f_favail, missing, text))
-    return found
+            full.append(Shortage(DISK, mount, usage.f_favail, NEEDED_FILES - usage.f_favail, text))
+    return full
 
 
 def shortages(home: Path, pids: Mapping[str, int]) -> list[Shortage]:
@@ -70,8 +66,9 @@ def shortages(home: Path, pids: Mapping[str, int]) -> list[Shortage]:
 def advice(short: Iterable[Shortage]) -> str:
     """What is short, and what to do, for people."""
     short = list(short)
-    remedies = dict.fromkeys(remedy(each.kind) for each in short)
-    return f"{'; '.join(each.text for each in short)}: {' and '.join(remedies)}, and everything comes back by itself"
+    remedies = dict.fromkeys(remedy(shortage.kind) for shortage in short)
+    texts = "; ".join(shortage.text for shortage in short)
+    return f"{texts}: {' and '.join(remedies)}, and everything comes back by itself"
 
 
 def _refused(folder: Path) -> list[Shortage]:
@@ -109,11 +106,9 @@ def _one_a_device(folders: Iterable[Path]) -> list[Path]:
     return list(by_device.values())
 
 
-def _mount(folder: Path) -> Path:
-    at = folder.resolve()
-    while not os.path.ismount(at):
-        at = at.parent
-    return at
+def _mount(folder: Path) -> str:
+    path = folder.resolve()
+    return str(next(parent for parent in (path, *path.parents) if os.path.ismount(parent)))
 
 
 def _mib(size: int) -> str:

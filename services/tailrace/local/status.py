@@ -47,8 +47,7 @@ def status(
     if not home.addresses.exists():
         full = f". {advice(short)}" if short else ""
         raise TailraceError(f"Tailrace is starting in {home}, or stopping: ask again in a moment{full}")
-    state = home.read(home.state)
-    ours = {process["name"]: process for process in state.get("processes", [])}
+    ours = {process["name"]: process for process in home.processes()}
     connection = connect(env={}, home=home.root)
     with ThreadPoolExecutor(8) as pool:
         kafka = pool.submit(_kafka, connection, ours.get("kafka", {}))
@@ -59,9 +58,9 @@ def status(
         clickhouse = _clickhouse(connection, ours.get("clickhouse", {}), models or [])
     return {
         "home": str(home.root),
-        "ready": state.get("ready", False),
+        "ready": home.read(home.state).get("ready", False),
         "kept": kept,
-        "short": [each.record() for each in short],
+        "short": [shortage._asdict() for shortage in short],
         "kafka": kafka.result(),
         "registry": registry.result(),
         "clickhouse": clickhouse,
@@ -72,8 +71,7 @@ def status(
 
 def _pids(home: Home) -> dict[str, int]:
     """Of the supervisor and of all that it has started, by name."""
-    state = home.read(home.state)
-    pids = {process["name"]: process["pid"] for process in state.get("processes", []) if is_running(process)}
+    pids = {process["name"]: process["pid"] for process in home.processes() if is_running(process)}
     return pids | ({"supervisor": holder} if (holder := home.holder()) else {})
 
 
@@ -99,15 +97,15 @@ def _server(address: str, path: str, ours: Mapping[str, Any]) -> dict[str, Any]:
 def _clickhouse(
     connection: Connection, ours: Mapping[str, Any], models: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    found = _server(connection.clickhouse or "", "/ping", ours)
-    if not found["healthy"]:
-        return found
+    server = _server(connection.clickhouse or "", "/ping", ours)
+    if not server["healthy"]:
+        return server
     try:
         tables = {*tables_of(read_migrations()), *(table for model in models for table in model["tables"])}
         lacks = lacking(ClickHouse(connection.clickhouse or "", 3.0, connection.clickhouse_auth), tables)
     except (Unavailable, TailraceError) as away:
-        return found | {"waiting": str(away)}
-    return found | {"lacking": lacks, "waiting": "; ".join(remedies(lacks)) or None}
+        return server | {"waiting": str(away)}
+    return server | {"lacking": lacks, "waiting": "; ".join(remedies(lacks)) or None}
 
 
 def _service(ours: Mapping[str, Any]) -> dict[str, Any]:

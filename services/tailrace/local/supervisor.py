@@ -66,8 +66,8 @@ class Supervisor:
         Raises:
             TailraceError: something does not come up; what had been started is stopped again.
         """
-        if left := stop_leftovers(self._home):
-            self._say(f"stopped what an earlier `tailrace up` had left running: {', '.join(left)}")
+        if leftovers := stop_leftovers(self._home):
+            self._say(f"stopped what an earlier `tailrace up` had left running: {', '.join(leftovers)}")
         try:
             self._keeper.write(pid=os.getpid(), ready=False, project=str(self._project))
             self._start_infrastructure()
@@ -100,12 +100,13 @@ class Supervisor:
             self._addresses |= {"KAFKA_BOOTSTRAP_SERVERS": given, **kafka_login_names(self._env)}
             self._look_for_kafka(given)
         else:
+            credentials = Credentials(self._home.root)
             kafka = LocalKafka(
                 self._home.kafka_data,
                 port=self._port("kafka"),
                 log=self._home.log("kafka"),
                 env=self._env,
-                users=self._kafka_users(),
+                users={user: credentials.make(KAFKA, user) for user in (ADMIN, *USERS)},
             )
             if is_first_start(self._env):
                 self._say("kafka         first start on this machine: fetching and preparing it")
@@ -120,11 +121,6 @@ class Supervisor:
         self._await_server("registry", self._addresses["SCHEMA_REGISTRY_URL"], "/readyz")
         self._await_server("clickhouse", self._addresses["CLICKHOUSE_URL"], "/ping")
         self._home.write(self._home.addresses, self._addresses)
-
-    def _kafka_users(self) -> dict[str, str]:
-        """The passwords of the broker's users, made where the home has none yet."""
-        credentials = Credentials(self._home.root)
-        return {user: credentials.make(KAFKA, user) for user in (ADMIN, *USERS)}
 
     def _look_for_kafka(self, given: str) -> None:
         from confluent_kafka import KafkaException
@@ -150,16 +146,16 @@ class Supervisor:
 
     def _await_server(self, name: str, address: str, path: str) -> None:
         patience = Patience(_STILL)
-        mine = self._keeper.find(name)
+        own = next((kept for kept in self._keeper.kept if kept.name == name), None)
         while not (answer := ask(address, path)).ok:
-            if mine is None:
+            if own is None:
                 if answer.status is not None:
                     break  # a cluster's own: it may want credentials, which its clients have
                 raise TailraceError(
                     f"the {name} set in the environment, {address}, does not answer ({answer.text}): "
                     "start it, or unset its variable to have one started here"
                 )
-            self._check(mine, patience, answer)
+            self._check(own, patience, answer)
             time.sleep(0.05)
         self._say(f"{name:<13} {address}")
 
@@ -182,22 +178,21 @@ class Supervisor:
             for line in init.stdout:
                 self._say(line.rstrip())
         if init.returncode:
-            raise TailraceError(_tail(errors).removeprefix("tailrace: "))
+            last = "\n".join(errors.read_text(errors="replace").splitlines()[-15:])
+            raise TailraceError(last.removeprefix("tailrace: "))
 
     def _start_services(self) -> None:
+        services = []
         for name in SERVICES:
             port = self._port(name)
-            self._launch(
-                name, f"http://{HOST}:{port}", {"TAILRACE_HEALTH_PORT": str(port), "TAILRACE_INSTANCE": "0"}
-            )
-        for name in SERVICES:
-            kept = self._keeper.find(name)
-            assert kept is not None
+            settings = {"TAILRACE_HEALTH_PORT": str(port), "TAILRACE_INSTANCE": "0"}
+            services.append(self._launch(name, f"http://{HOST}:{port}", settings))
+        for kept in services:
             patience = Patience(_STILL)
             while not self._has_started(answer := ask(kept.address, "/readyz")):
                 self._check(kept, patience, answer)
                 time.sleep(0.05)
-            self._say(f"{name:<13} {kept.address}")
+            self._say(f"{kept.name:<13} {kept.address}")
 
     @staticmethod
     def _has_started(answer: HealthAnswer) -> bool:
@@ -211,7 +206,9 @@ class Supervisor:
         """
         log = kept.program.log
         if kept.restarts > 1:
-            raise TailraceError(f"{kept.name} does not stay up:\n{_tail(log)}\nAll of it: {log}")
+            raise TailraceError(
+                f"{kept.name} does not stay up:\n{kept.program.last_words()}\nAll of it: {log}"
+            )
         computed = processor_time(kept.program.pid) if answer.status is None else None
         if not patience.look(answer, computed):
             raise TailraceError(
@@ -219,9 +216,11 @@ class Supervisor:
                 f"({reason(answer)}); its log: {log}"
             )
 
-    def _launch(self, name: str, address: str, extra: Mapping[str, str]) -> None:
+    def _launch(self, name: str, address: str, extra: Mapping[str, str]) -> KeptProgram:
         process = Process(_cli("run", name), self._home.log(name), self._env_for(extra))
-        self._keeper.keep(KeptProgram(name, process, process.launch, address))
+        kept = KeptProgram(name, process, process.launch, address)
+        self._keeper.keep(kept)
+        return kept
 
     def _port(self, name: str) -> int:
         """The port of the last time where it is still free, so that addresses last; else another."""
@@ -238,7 +237,3 @@ class Supervisor:
 
 def _cli(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "tailrace.cli", *arguments]
-
-
-def _tail(log: Path, lines: int = 15) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])

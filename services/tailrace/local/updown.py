@@ -13,20 +13,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from types import FrameType
 
 from tailrace.access.private_files import keep_private
 from tailrace.errors import TailraceError
 from tailrace.local.home import Home
 from tailrace.local.leftovers import left_running, stop_leftovers
-from tailrace.local.supervisor import Supervisor
+from tailrace.local.supervisor import Say, Supervisor
 
 _READY = "ready"
 _FAILED = "failed: "
 _LONGEST_STOP = 60.0
-
-Say = Callable[[str], None]
 
 
 def run(home: Home, project: Path, say: Say, ready: Callable[[], None]) -> None:
@@ -37,10 +36,9 @@ def run(home: Home, project: Path, say: Say, ready: Callable[[], None]) -> None:
     """
     keep_private()
     home.prepare()
-    lock = home.lock()
-    for sig in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(sig, _interrupt)
-    try:
+    with closing(home.lock()):
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(sig, signal.default_int_handler)
         supervisor = Supervisor(home, project, say)
         try:
             supervisor.start()
@@ -54,8 +52,6 @@ def run(home: Home, project: Path, say: Say, ready: Callable[[], None]) -> None:
             for sig in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(sig, signal.SIG_IGN)
             supervisor.stop()
-    finally:
-        lock.release()
 
 
 def detach(home: Home, project: Path, say: Say) -> None:
@@ -66,7 +62,7 @@ def detach(home: Home, project: Path, say: Say) -> None:
     """
     keep_private()
     home.prepare()
-    home.lock().release()  # said here, before anything is started
+    home.lock().close()  # said here, before anything is started
     with home.log("up").open("ab") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", __name__, str(home.root), str(project.absolute())],
@@ -116,15 +112,11 @@ def down(home: Home, say: Say) -> bool:
 
 def _down_unkept(home: Home, say: Say) -> bool:
     """Ends what goes on without its supervisor, which was killed."""
-    left = left_running(home)
-    if not left:
+    if not left_running(home):
         return False
     say(f"stopping what was left running in {home} by an earlier `tailrace up`, which was killed")
-    lock = home.lock()  # nobody else starts or stops anything meanwhile
-    try:
+    with closing(home.lock()):  # nobody else starts or stops anything meanwhile
         stop_leftovers(home)
-    finally:
-        lock.release()
     return True
 
 
@@ -136,25 +128,19 @@ def purge(home: Home) -> None:
         shutil.rmtree(home.root)
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _tell(text: str) -> None:
-    print(text, flush=True)
-
-
 def _in_background(home: Home, project: Path) -> None:
+    report = partial(print, flush=True)
+
     def ready() -> None:
-        _tell(_READY)
+        report(_READY)
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
     os.chdir(project)
     try:
-        run(home, project, _tell, ready)
+        run(home, project, report, ready)
     except TailraceError as error:
-        _tell(f"{_FAILED}{error}")
+        report(f"{_FAILED}{error}")
         sys.exit(1)
 
 

@@ -29,12 +29,12 @@ class Watchdog:
     def watch(self, pid: int) -> None:
         with self._lock:
             self._pids.add(pid)
-            self._tell(f"+{pid}\n")
+            self._send(f"+{pid}\n")
 
     def forget(self, pid: int) -> None:
         with self._lock:
             self._pids.discard(pid)
-            self._tell(f"-{pid}\n")
+            self._send(f"-{pid}\n")
 
     def tend(self) -> None:
         """Starts another where somebody has killed it. Where none can be started, everything still works; only a crash
@@ -53,9 +53,9 @@ class Watchdog:
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C in the terminal is for the parent alone
             )
-            self._tell("".join(f"+{pid}\n" for pid in sorted(self._pids)))
+            self._send("".join(f"+{pid}\n" for pid in sorted(self._pids)))
 
-    def _tell(self, lines: str) -> None:
+    def _send(self, lines: str) -> None:
         if self._process is None or self._process.stdin is None:
             return
         with contextlib.suppress(OSError):

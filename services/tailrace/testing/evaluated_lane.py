@@ -12,13 +12,12 @@ from tailrace.avro.codec import Codec
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import Lane
-from tailrace.contracts.records.schemas import lane_schemas, subject
 from tailrace.evaluator.counts import PerformanceCounts
 from tailrace.evaluator.windows import PerformanceWindows
 from tailrace.models.guards.conformal import Quantiles
 from tailrace.models.manifest import Holdout, Manifest
-from tailrace.streaming.records import Message, PlainMessage, Record
-from tailrace.testing.control_records import contract_record, manifest_record
+from tailrace.streaming.records import Message, PlainMessage, Record, RecordRef
+from tailrace.testing.control_records import contract_record, manifest_record, prediction_event, schema_ids
 from tailrace.testing.memory_registry import MemoryRegistry
 from tailrace.testing.signed_records import Control, message_of
 
@@ -90,10 +89,7 @@ class EvaluatedLane:
         self.contract: ModelContract = load_contract(self.text)
         self.lane = Lane(self.contract.lane)
         self.codec, self.control = Codec(self.registry), Control(self.registry)
-        self.ids = {
-            topic: self.registry.register(subject(topic, self.contract.model, self.lane.name), schema)
-            for topic, schema in lane_schemas(self.contract).items()
-        }
+        self.ids = schema_ids(self.registry, self.contract)
 
     def windows(self, *, know: bool = True) -> PerformanceWindows:
         """The kind, which knows the contract and the manifests, or finds them when it looks for them."""
@@ -119,30 +115,8 @@ class EvaluatedLane:
         """A prediction; fields of its request by name as well."""
         names = {*self.contract.features, *self.contract.context}
         request = {name: changed.pop(name) for name in names & changed.keys()}
-        return {
-            "prediction_id": "p",
-            "request_id": "r",
-            "key": "k",
-            "event_time": 0,
-            "source": {"topic": self.lane.requests, "partition": 0, "offset": 0},
-            "model": self.contract.model,
-            "version": 1,
-            "artifact_digest": ARTIFACT,
-            "contract_digest": self.contract.digest,
-            "rollout_revision": 1,
-            "runtime": {"python": "3"},
-            "role": "champion",
-            "served_by": "model",
-            "request": request,
-            "replaced": [],
-            "probabilities": {},
-            "action": self.contract.actions[0],
-            "action_propensity": 1.0,
-            "arm_propensity": 1.0,
-            "guardrails": [],
-            "guarded": False,
-            "latency_ms": 1.0,
-        } | changed
+        source = RecordRef(self.lane.requests, 0, 0)
+        return prediction_event(self.contract, source, **{"request": request} | changed)
 
     def outcome(self, prediction: Mapping[str, Any], **changed: Any) -> dict[str, Any]:
         return {

@@ -65,13 +65,7 @@ def formula_model(contract: ModelContract, version: int, runner: Any = None, **c
         "conversion": None,
         "holdout": Holdout(rows=0, metrics={}),
         "lineage": Lineage(
-            estimator="formula",
-            data_digest="0" * 64,
-            rows=0,
-            selection="",
-            code="",
-            libraries={},
-            seeds={},
+            estimator="formula", data_digest="0" * 64, rows=0, selection="", code="", libraries={}, seeds={}
         ),
     }
     known = Manifest.model_fields.keys()

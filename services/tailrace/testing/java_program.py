@@ -33,7 +33,6 @@ def compile_java(source: Path, into: Path, also: Sequence[Path] = ()) -> str:
 
 
 def run_java(classpath: str, main: str, *arguments: str, env: Mapping[str, str] | None = None) -> str:
-    """Runs a class's ``main`` and gives back what it printed to stdout."""
     done = subprocess.run(
         [str(java()), "-cp", classpath, main, *arguments],
         capture_output=True,

@@ -9,10 +9,10 @@ from tailrace.avro.registry import Registry
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import Lane
-from tailrace.contracts.records.schemas import lane_schemas, outcome_schema, subject
+from tailrace.contracts.records.schemas import outcome_schema
 from tailrace.streaming.ids import prediction_id
 from tailrace.streaming.records import Message, Record, RecordRef
-from tailrace.testing.control_records import contract_record
+from tailrace.testing.control_records import contract_record, prediction_event, schema_ids
 from tailrace.testing.memory_registry import MemoryRegistry
 from tailrace.testing.signed_records import Control
 
@@ -30,17 +30,12 @@ quality: {window: 60s}
 
 
 class JoinedLane:
-    """Makes the records of one model's lane."""
-
     def __init__(self, text: str = CONTRACT, registry: Registry | None = None) -> None:
         self.registry = registry or MemoryRegistry()
         self.contract: ModelContract = load_contract(text)
         self.lane = Lane(self.contract.lane)
         self.codec, self.control = Codec(self.registry), Control(self.registry)
-        self.schema_ids = {
-            topic: self.registry.register(subject(topic, self.contract.model, self.lane.name), schema)
-            for topic, schema in lane_schemas(self.contract).items()
-        }
+        self.schema_ids = schema_ids(self.registry, self.contract)
         self.outcome_schema = outcome_schema(self.contract)
 
     def contract_record(self, follows: int = 0) -> Record:
@@ -65,36 +60,24 @@ class JoinedLane:
             "request_id": request_id,
             "key": key,
             "event_time": time,
-            "source": source._asdict(),
-            "model": self.contract.model,
             "version": version,
-            "artifact_digest": "a" * 64,
-            "contract_digest": self.contract.digest,
-            "rollout_revision": 1,
-            "runtime": {"python": "3"},
             "role": role,
-            "served_by": "model",
             "request": {"request_id": request_id, "loan_id": key, "x": 1.0},
-            "replaced": [],
             "score": version / 16,
-            "probabilities": {},
             "predicted_class": "false",
             "action": "false",
-            "action_propensity": 1.0,
-            "arm_propensity": 1.0,
-            "guardrails": [],
-            "guarded": False,
-            "latency_ms": 1.0,
         } | changed
+        event = prediction_event(self.contract, source, **event)
         return Record(topic, self.codec.encode(self.schema_ids[topic], event), key.encode())
 
     def label(self, partition: int | None = None, **fields: Any) -> Record:
-        value = self.codec.encode(self.schema_ids[self.lane.labels], fields)
-        return Record(self.lane.labels, value, None, partition=partition)
+        return self._feedback(self.lane.labels, partition, fields)
 
     def action(self, partition: int | None = None, **fields: Any) -> Record:
-        value = self.codec.encode(self.schema_ids[self.lane.actions], fields)
-        return Record(self.lane.actions, value, None, partition=partition)
+        return self._feedback(self.lane.actions, partition, fields)
+
+    def _feedback(self, topic: str, partition: int | None, fields: dict[str, Any]) -> Record:
+        return Record(topic, self.codec.encode(self.schema_ids[topic], fields), None, partition=partition)
 
     def outcome(self, message: Message | Record) -> dict[str, Any]:
         """Read by the reference, with the contract's own schema."""

@@ -3,50 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from tailrace.models.manifest import sha256
+from tailrace.contracts.records.record_types import ModelManifestRecord
+from tailrace.control.publish import chunk_record, chunks_of_package, manifest_record
 from tailrace.models.package.build import Package
 from tailrace.models.package.open import Chunk
 from tailrace.signing.keys import SigningKey
-from tailrace.signing.records import manifest_bytes
 from tailrace.testing.signed_records import HOME
 
 
 def sealed(
     built: Package, key: SigningKey, chunk_bytes: int = 10_000
-) -> tuple[dict[str, Any], Callable[[Sequence[Chunk]], list[bytes]]]:
+) -> tuple[ModelManifestRecord, Callable[[Sequence[Chunk]], list[bytes]]]:
     """A manifest record as it would stand on the topic, and a reader of its chunks."""
-    pieces: list[bytes] = []
-    chunks = []
-    for part, data in built.parts.items():
-        for index, start in enumerate(range(0, len(data), chunk_bytes)):
-            piece = data[start : start + chunk_bytes]
-            chunks.append(
-                {
-                    "part": part,
-                    "index": index,
-                    "partition": 0,
-                    "offset": len(pieces),
-                    "size": len(piece),
-                    "sha256": sha256(piece),
-                }
-            )
-            pieces.append(piece)
-    manifest = built.manifest.to_bytes()
-    record = {
-        "model": built.manifest.model,
-        "version": built.manifest.version,
-        "manifest": manifest,
-        "digest": sha256(manifest),
-        "signature": key.sign(manifest_bytes(HOME, manifest)),
-        "key_id": key.key_id,
-        "chunks": chunks,
-        "published_at": 0,
-        "published_by": "test",
-    }
+    chunks = chunks_of_package(built, chunk_bytes)
+    chunk_records = [chunk_record(*chunk, 0, offset) for offset, chunk in enumerate(chunks)]
+    record = manifest_record(built, chunk_records, key, HOME, published_by="test", at_ms=0)
 
     def fetch(wanted: Sequence[Chunk]) -> list[bytes]:
-        return [pieces[c.offset] for c in wanted]
+        return [chunks[chunk.offset][2] for chunk in wanted]
 
     return record, fetch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,6 @@ _KEYS = {
 
 
 class MemoryKey:
-    """A signer's key in memory."""
-
     def __init__(self, signer: str) -> None:
         self._key = _KEYS[signer]
 
@@ -79,13 +77,13 @@ class Control:
         """For a service of this name, which knows no schema yet."""
         return records(self._registry, signer)
 
-    def encode(self, name: str, record: dict[str, Any]) -> bytes:
+    def encode(self, name: str, record: Mapping[str, Any]) -> bytes:
         return self.codec.encode(name, record)
 
     def decode(self, name: str, value: bytes | None) -> Any:
         return self.codec.decode(name, value)
 
-    def record(self, name: str, record: dict[str, Any], key: bytes | None = None) -> Record:
+    def record(self, name: str, record: Mapping[str, Any], key: bytes | None = None) -> Record:
         """The record as it is produced to its topic, under its model's name or this key, with its signature."""
         topic = KINDS[name].topic
         key = str(record["model"]).encode() if key is None else key
@@ -95,7 +93,6 @@ class Control:
         return self._by[service or KINDS[name].signers[0]].signed(name, record)
 
     def headers(self, name: str, value: bytes, key: bytes | None, service: str | None = None) -> Headers:
-        """The headers of a record of this value and key."""
         return self.signed(name, Record(KINDS[name].topic, value, key), service).headers
 
 
@@ -107,11 +104,12 @@ def make_home(home: Path) -> Path:
 
 
 def message_of(record: Record, offset: int = 0) -> PlainMessage:
-    """A record as it is read, with its headers."""
     return PlainMessage(record.topic, 0, offset, record.value, record.key, record.headers)
 
 
-def signed_at(connection: Connection, name: str, record: dict[str, Any], key: bytes | None = None) -> Record:
+def signed_at(
+    connection: Connection, name: str, record: Mapping[str, Any], key: bytes | None = None
+) -> Record:
     """A control record as its service in the connection's home would write it, whose keys are made where missing."""
     assert connection.home is not None
     make_keys(connection.home)

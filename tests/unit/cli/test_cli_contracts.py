@@ -48,8 +48,8 @@ def test_init_writes_a_contract_that_check_accepts(project: Path) -> None:
 
 
 def test_init_as_json_and_its_errors(project: Path) -> None:
-    said = json.loads(run("init", "f.csv", "--target", "size > 9", "--name", "mine", "--json"))
-    assert said["contract"] == "contracts/models/mine.yaml"
+    report = json.loads(run("init", "f.csv", "--target", "size > 9", "--name", "mine", "--json"))
+    assert report["contract"] == "contracts/models/mine.yaml"
     with pytest.raises(UsageError, match="is there already"):
         run("init", "f.csv", "--target", "label", "--name", "mine")
     with pytest.raises(UsageError, match="--every: '30' is not a duration"):
@@ -68,11 +68,11 @@ def test_check_tells_all_problems_and_fails(project: Path) -> None:
     with pytest.raises(TailraceError, match=r"contracts/models/b.yaml:3: ownr: .* did you mean 'owner'\?"):
         run("contracts", "check")
     result = CliRunner().invoke(app, ["contracts", "check", "--json"])
-    said = json.loads(result.stdout)
+    report = json.loads(result.stdout)
     assert result.exit_code == 1
-    assert said["ok"] is False
-    assert [contract["file"] for contract in said["contracts"]] == ["contracts/models/a.yaml"]
-    assert {"file", "line", "field", "what", "remedy"} == set(said["problems"][0])
+    assert report["ok"] is False
+    assert [contract["file"] for contract in report["contracts"]] == ["contracts/models/a.yaml"]
+    assert {"file", "line", "field", "what", "remedy"} == set(report["problems"][0])
 
 
 def test_show_marks_what_has_no_effect_yet_and_leaves_the_rest_alone(project: Path) -> None:
@@ -95,9 +95,9 @@ def test_show_resolved_prints_all_defaults_as_a_contract(project: Path) -> None:
     assert load_contract(shown).digest == load_contract(path).digest
     for section in load_contract(path).to_dict():
         assert f"\n{section}:" in f"\n{shown}"
-    said = json.loads(run("contracts", "show", str(path), "--json"))
-    assert said["contract"] == load_contract(path).to_dict()
-    assert said["no_effect_yet"] == load_contract(path).no_effect_yet()
+    report = json.loads(run("contracts", "show", str(path), "--json"))
+    assert report["contract"] == load_contract(path).to_dict()
+    assert report["no_effect_yet"] == load_contract(path).no_effect_yet()
 
 
 def test_show_of_a_model_needs_what_runs(project: Path) -> None:

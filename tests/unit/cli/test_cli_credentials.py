@@ -69,10 +69,10 @@ def test_for_a_server_that_is_another_s_nothing_is_given(home: Path) -> None:
 
 def test_a_renewed_token_is_printed_by_env_and_not_by_renew(home: Path) -> None:
     before = Credentials(home).read(HTTP, OPS)
-    told = run("credentials", "renew", "ops", "--json")
+    printed = run("credentials", "renew", "ops", "--json")
     after = Credentials(home).read(HTTP, OPS)
     assert before != after
-    assert json.loads(told) == {
+    assert json.loads(printed) == {
         "user": "ops",
         "file": str(home / "credentials" / "http" / "ops" / "token"),
         "former_counts_s": 86400,

@@ -41,7 +41,7 @@ def test_a_team_s_template_is_named(
     monkeypatch.setattr("tailrace.control.versions.published_versions", lambda *_: versions)
     monkeypatch.setattr("tailrace.control.evaluations.evaluations", lambda *_: [])
     command.models(model=None, prune=False, dry_run=False, yes=False, as_json=False)
-    told = capsys.readouterr().err.splitlines()
-    assert told == [
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
         "version 2 of credit was trained by acme-trees:shallow of acme-trees 1.2, sha256 555555555555"
     ]

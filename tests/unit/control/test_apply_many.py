@@ -31,11 +31,11 @@ def without_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ControlRecords, "of", lambda *given: None)
 
 
-def apply_all(folder: Path, lanes: dict[str, str], said: list[str]) -> None:
+def apply_all(folder: Path, lanes: dict[str, str], messages: list[str]) -> None:
     files = [folder / f"{model}.yaml" for model in lanes]
     for file, (model, lane) in zip(files, lanes.items(), strict=True):
         file.write_text(TEXT.format(model, lane))
-    applying.apply(NOWHERE, applying.plan(files, Contracts()), Contracts(), said.append)
+    applying.apply(NOWHERE, applying.plan(files, Contracts()), Contracts(), messages.append)
 
 
 def test_lanes_are_made_at_the_same_time_and_the_contracts_of_one_in_turn(
@@ -50,11 +50,11 @@ def test_lanes_are_made_at_the_same_time_and_the_contracts_of_one_in_turn(
             both.wait()
 
     monkeypatch.setattr(applying, "register_schemas", register)
-    said: list[str] = []
-    apply_all(tmp_path, {"a1": "a", "a2": "a", "b": "b"}, said)
+    messages: list[str] = []
+    apply_all(tmp_path, {"a1": "a", "a2": "a", "b": "b"}, messages)
     assert sorted(registered) == ["a1", "a2", "b"]
     assert registered.index("a1") < registered.index("a2")
-    assert [line for line in said if line.endswith("(2 of 2)")]
+    assert [line for line in messages if line.endswith("(2 of 2)")]
 
 
 def test_after_a_failure_no_other_lane_is_begun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ def test_arms_are_described_by_the_reports_on_them() -> None:
         earned(3, 2, [7.0] * 50, model="other"),
         report(3, 1, 2),
     ]
-    found = described(STATE, reports)
-    assert (found["assign"], found["share"], found["began"], found["windows"]) == ("fixed", 0.5, DAY, 1)
-    a, b = found["arms"]
+    shown = described(STATE, reports)
+    assert (shown["assign"], shown["share"], shown["began"], shown["windows"]) == ("fixed", 0.5, DAY, 1)
+    a, b = shown["arms"]
     assert (a["arm"], a["version"], a["requests"], a["outcomes"]) == ("a", 1, 120, 100)
     assert (a["value"], b["value"]) == (pytest.approx(50 / 120), 1.0)
     assert a["low"] < a["value"] < a["high"] < b["low"]
@@ -36,10 +36,10 @@ def test_arms_are_described_by_the_reports_on_them() -> None:
 
 
 def test_without_a_closed_window_nothing_is_known() -> None:
-    found = described(STATE, [earned(1, 2, [1.0] * 9)])
-    assert found["windows"] == 0
-    assert [(arm["requests"], arm["value"], arm["best"]) for arm in found["arms"]] == [(0, None, None)] * 2
-    assert rows(found["arms"])[0]["picture"] == ""
+    shown = described(STATE, [earned(1, 2, [1.0] * 9)])
+    assert shown["windows"] == 0
+    assert [(arm["requests"], arm["value"], arm["best"]) for arm in shown["arms"]] == [(0, None, None)] * 2
+    assert rows(shown["arms"])[0]["picture"] == ""
 
 
 def test_intervals_are_drawn_on_one_scale() -> None:

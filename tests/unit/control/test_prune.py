@@ -44,9 +44,9 @@ def state(champion: int | None = None, known: int = 9, **more: Any) -> RolloutSt
 
 def gone(history: list[Since], *versions: int, now: int = NOW, earliest: int | None = None) -> dict[int, str]:
     kept = RetainedPredictions(KEPT, earliest)
-    found = unneeded("credit", chunks(*versions), records(*versions), history, kept, now)
-    assert all(v.keys == tuple(c.key for c in chunks(v.version)) and v.bytes == 15 for v in found)
-    return {v.version: v.why for v in found}
+    pruned = unneeded("credit", chunks(*versions), records(*versions), history, kept, now)
+    assert all(v.keys == tuple(c.key for c in chunks(v.version)) and v.bytes == 15 for v in pruned)
+    return {v.version: v.why for v in pruned}
 
 
 def test_what_the_rollout_names_is_needed() -> None:
@@ -60,11 +60,11 @@ def test_what_the_rollout_names_is_needed() -> None:
         known=8,
     )
     history = [Since(0, state(1, known=1)), Since(DAY, now)]
-    found = gone(history, *range(1, 10))
+    whys = gone(history, *range(1, 10))
     # 1 answered long ago, 2 and 8 never scored, and no step has been about 9 yet.
-    assert found.keys() == {1, 2, 8}
-    assert "not scored since 1970-01-02T00:00:00Z" in found[1]
-    assert "never scored" in found[2]
+    assert whys.keys() == {1, 2, 8}
+    assert "not scored since 1970-01-02T00:00:00Z" in whys[1]
+    assert "never scored" in whys[2]
 
 
 @pytest.mark.parametrize("role", ["champion", "shadow", "canary"])
@@ -104,11 +104,11 @@ def test_without_a_rollout_nothing_is_decided() -> None:
 
 def test_chunks_of_no_manifest_go_and_those_of_other_models_stay() -> None:
     history = [Since(0, state(1))]
-    there = [*chunks(1, 2), *chunks(1, 2, model="churn"), *chunks(1, model="credit-eu")]
+    present = [*chunks(1, 2), *chunks(1, 2, model="churn"), *chunks(1, model="credit-eu")]
     odd = [ChunkAt("credit", 0, 900, 1), ChunkAt("credit/x/model/0", 0, 901, 1), ChunkAt("", 0, 902, 1)]
-    (found,) = unneeded("credit", there + odd, records(1), history, RetainedPredictions(KEPT, None), NOW)
-    assert (found.version, found.why, found.published) == (2, "no manifest names it", False)
-    assert found.keys == ("credit/2/model/0", "credit/2/model/1")
+    (pruned,) = unneeded("credit", present + odd, records(1), history, RetainedPredictions(KEPT, None), NOW)
+    assert (pruned.version, pruned.why, pruned.published) == (2, "no manifest names it", False)
+    assert pruned.keys == ("credit/2/model/0", "credit/2/model/1")
 
 
 def test_what_stands_under_a_key_that_a_needed_version_uses_is_left_alone_and_the_rest_goes() -> None:
@@ -119,20 +119,20 @@ def test_what_stands_under_a_key_that_a_needed_version_uses_is_left_alone_and_th
         == []
     )
     beyond = ChunkAt("credit/1/model/2", 0, 6, 10)
-    (found,) = unneeded(
+    (pruned,) = unneeded(
         "credit", [stray, beyond, *chunks(1)], records(1), history, RetainedPredictions(KEPT, None), NOW
     )
-    assert (found.version, found.keys, found.published) == (1, ("credit/1/model/2",), False)
+    assert (pruned.version, pruned.keys, pruned.published) == (1, ("credit/1/model/2",), False)
 
 
 def test_of_a_version_that_is_not_needed_everything_goes() -> None:
     history = [Since(0, state(1)), Since(DAY, state(2, retired=(1,)))]
     stray = [ChunkAt("credit/1/model/0", 0, 5, 10), ChunkAt("credit/1/card/0", 0, 6, 10)]
-    (found,) = unneeded(
+    (pruned,) = unneeded(
         "credit", [*stray, *chunks(1)], records(1), history, RetainedPredictions(KEPT, None), NOW
     )
-    assert found.keys == ("credit/1/model/0", "credit/1/card/0", "credit/1/model/1")
-    assert (found.bytes, found.published) == (35, True)
+    assert pruned.keys == ("credit/1/model/0", "credit/1/card/0", "credit/1/model/1")
+    assert (pruned.bytes, pruned.published) == (35, True)
 
 
 def test_pruning_is_for_one_model(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,10 +68,10 @@ def trees(kind: str, outputs: list[str], classes: int, **more: Any) -> Any:
 
 def margins(x: Any, classes: int) -> Any:
     second = ~(x[:, 1].astype(np.float32) <= SPLIT_AT)
-    found = LEAVES[second.astype(int)] + BASE
+    values = LEAVES[second.astype(int)] + BASE
     if classes == 2:  # of the second class; that of the first is none
-        return np.column_stack([np.zeros(len(x)), found[:, 0]])
-    return found[:, : max(classes, 1)]
+        return np.column_stack([np.zeros(len(x)), values[:, 0]])
+    return values[:, : max(classes, 1)]
 
 
 def softmax(margin: Any) -> Any:
@@ -159,14 +159,14 @@ def test_what_their_converters_write_is_published(case: str) -> None:
     assert built.manifest.classes == classes
     loaded = LoadedModel(built.manifest, load_model(built.manifest, built.parts["model"]))
     columns = {name: frame[name].to_numpy(dtype=np.float64) for name in NUMBERS}
-    found = loaded.predictions(
+    predictions = loaded.predictions(
         loaded.outputs(columns, len(frame))
     )  # as the model gives it, before calibration
     margin = margins(frame.to_numpy(dtype=np.float64), len(classes))
     if task == "regression":
-        assert found.value == pytest.approx(margin[:, 0], abs=1e-6)
+        assert predictions.value == pytest.approx(margin[:, 0], abs=1e-6)
     else:
-        assert found.probabilities == pytest.approx(softmax(margin), abs=1e-6)
+        assert predictions.probabilities == pytest.approx(softmax(margin), abs=1e-6)
 
 
 def test_numbers_stand_for_classes_where_nothing_else_could_be_meant() -> None:

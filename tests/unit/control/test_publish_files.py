@@ -66,8 +66,8 @@ def test_an_mlflow_directory_gives_one_file_that_stands_alone(tmp_path: Path) ->
     x = np.random.default_rng(0).normal(size=(3, 1000)).astype(np.float32)
     for given in (folder, folder / "model.onnx"):
         session = onnxruntime.InferenceSession(onnx_bytes(given))
-        (found,) = session.run(None, {"x": x})
-        assert found == pytest.approx(x @ np.arange(2000, dtype=np.float32).reshape(1000, 2), rel=1e-4)
+        (values,) = session.run(None, {"x": x})
+        assert values == pytest.approx(x @ np.arange(2000, dtype=np.float32).reshape(1000, 2), rel=1e-4)
 
 
 def test_a_file_that_stands_alone_is_taken_as_it_is_and_can_be_published(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_a_booster_without_its_converter_says_what_to_install(monkeypatch: pytes
 
 def test_values_are_compared_on_their_own_scale() -> None:
     expected = np.array([[1000.0], [-1000.0], [0.01]])
-    found = expected + np.array([[0.0], [0.0], [1e-3]])
-    difference, _ = compare(found, expected, "regression")
+    outputs = expected + np.array([[0.0], [0.0], [1e-3]])
+    difference, _ = compare(outputs, expected, "regression")
     assert difference == pytest.approx(1e-3 / np.std(expected))
     assert compare(expected + 0.5, expected, "regression")[0] > 1e-4

@@ -17,8 +17,8 @@ DAY = 86_400_000
 
 
 def test_the_first_version_answers_as_champion_and_then_in_shadow() -> None:
-    def row(request: str, version: int, said: str) -> dict[str, object]:
-        return {"request_id": request, "version": version, "predicted_class": said}
+    def row(request: str, version: int, answer: str) -> dict[str, object]:
+        return {"request_id": request, "version": version, "predicted_class": answer}
 
     predictions = [row("a", 1, "true"), row("b", 2, "true"), row("c", 2, "false")]
     shadow = [row("a", 2, "false"), row("b", 1, "false"), row("c", 3, "true")]
@@ -36,13 +36,13 @@ def test_accuracies_are_scikit_learns_and_the_interval_covers_the_gain() -> None
         truth = draw.random(days * rows) < 0.5
         ours = draw.random(len(truth)) < ease
         theirs = draw.random(len(truth)) < 0.7
-        found = compare(times.tolist(), ours.tolist(), theirs.tolist(), DAY)
-        assert found is not None
-        covered += found.low <= 0.7 - 0.7 <= found.high
-    assert found is not None
-    assert found.with_loop == accuracy_score(truth, np.where(ours, truth, ~truth))
-    assert found.without_loop == accuracy_score(truth, np.where(theirs, truth, ~truth))
-    assert found.gain == pytest.approx(found.with_loop - found.without_loop)
+        comparison = compare(times.tolist(), ours.tolist(), theirs.tolist(), DAY)
+        assert comparison is not None
+        covered += comparison.low <= 0.7 - 0.7 <= comparison.high
+    assert comparison is not None
+    assert comparison.with_loop == accuracy_score(truth, np.where(ours, truth, ~truth))
+    assert comparison.without_loop == accuracy_score(truth, np.where(theirs, truth, ~truth))
+    assert comparison.gain == pytest.approx(comparison.with_loop - comparison.without_loop)
     assert 0.93 < covered / 2_000 < 0.97
 
 

@@ -89,9 +89,9 @@ def test_the_last_window_is_the_latest_of_the_version_that_answers() -> None:
     ):
         report = {"report_id": f"{start}{role}", "model": "credit", "role": role, "segment": segment}
         seen.control("DriftReport", report | {"window_start": start}, 0)
-    found = seen.last_window()
-    assert found is not None
-    assert found["window_start"] == 20
+    report = seen.last_window()
+    assert report is not None
+    assert report["window_start"] == 20
 
 
 def test_an_alert_about_the_time_before_or_about_the_new_version_is_false() -> None:
@@ -116,9 +116,9 @@ def test_accuracy_is_that_of_all_outcomes_of_the_latest_mature_reports() -> None
         _report(0, "shadow", 2, 0.1, 400),
         _report(0, "champion", 2, 0.1, 400),
     ]
-    found = accuracy.answered([*other, *reports], 1, 0, 20)
-    assert found.value == pytest.approx(expected)
-    assert found.n == 9
+    share = accuracy.answered([*other, *reports], 1, 0, 20)
+    assert share.value == pytest.approx(expected)
+    assert share.n == 9
     assert accuracy.answered(reports, 3, 0, 20) == Share(None, 0)
 
 

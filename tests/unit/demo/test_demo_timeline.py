@@ -62,13 +62,13 @@ def test_a_quiet_stretch_looks_like_the_history_and_the_change_does_not(plan: Ti
     floor = CONTRACT.drift.min_effect
 
     def effects(rows: pl.DataFrame) -> list[float]:
-        found = [
+        effects = [
             stats.ks_2samp(plan.history[name].drop_nulls(), rows[name].drop_nulls()).statistic / floor.ks
             for name in NUMBERS
         ]
         table = np.array([[(each["purpose"] == p).sum() for p in PURPOSES] for each in (plan.history, rows)])
-        found.append(np.sqrt(stats.chi2_contingency(table).statistic / table.sum()) / floor.cramers_v)
-        return [float(each) for each in found]
+        effects.append(np.sqrt(stats.chi2_contingency(table).statistic / table.sum()) / floor.cramers_v)
+        return [float(each) for each in effects]
 
     for start in range(plan.start_ms, plan.change_ms, window):
         rows = _between(plan, start, start + window)

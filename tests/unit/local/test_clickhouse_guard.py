@@ -6,7 +6,8 @@ import pytest
 
 from tailrace.access.credentials import OPS, SERVICES
 from tailrace.local.clickhouse_bridge import split_insert
-from tailrace.local.clickhouse_guard import Guard, StatementRefused
+from tailrace.local.clickhouse_guard import Guard
+from tailrace.local.clickhouse_refused import StatementRefused
 
 
 def parse(expression: str) -> str:
@@ -190,9 +191,9 @@ def test_settings_beside_a_statement() -> None:
     ],
 )
 def test_where_data_begins(text: bytes, statement: str, data_format: str, data: bytes) -> None:
-    found = split_insert(text)
-    assert found is not None
-    assert (found.statement, found.data_format, text[found.data_at :]) == (statement, data_format, data)
+    insert = split_insert(text)
+    assert insert is not None
+    assert (insert.statement, insert.data_format, text[insert.data_at :]) == (statement, data_format, data)
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,6 @@ def test_what_cannot_be_started_says_why() -> None:
     deaths.not_started(
         "kafka", NOW, "port 19092 for Kafka is taken by another program: stop it, or choose another"
     )
-    said = report(deaths.record(), NOW)
-    assert said
-    assert said["why"].startswith("it cannot be started: port 19092 for Kafka is taken")
+    deaths_report = report(deaths.record(), NOW)
+    assert deaths_report
+    assert deaths_report["why"].startswith("it cannot be started: port 19092 for Kafka is taken")

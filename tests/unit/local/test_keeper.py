@@ -73,7 +73,7 @@ def home(tmp_path: Path) -> SmallHome:
 @pytest.fixture
 def keeper(home: SmallHome, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
     monkeypatch.setattr(module, "full_disks", lambda _: FULL if home.full else [])
-    monkeypatch.setattr(module, "_LOOK", 0.01)
+    monkeypatch.setattr(module, "_TEND_S", 0.01)
     made = Keeper(home)
     yield made
     home.full = False

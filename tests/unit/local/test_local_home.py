@@ -32,7 +32,7 @@ def test_only_one_may_have_a_home_and_the_other_is_told_who_has_it(tmp_path: Pat
         other.kill()
     # A crash gives it back.
     assert home.holder() is None
-    home.lock().release()
+    home.lock().close()
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
