@@ -82,9 +82,9 @@ def run(kafka: Broker, made: JoinedLane, count: int, give_up_s: float) -> dict[s
     def watched(self: KafkaConsumer, limit: int, timeout_s: float) -> Sequence[Message]:
         nonlocal polled, longest
         longest = max(longest, time.monotonic() - polled)
-        found = consume(self, limit, timeout_s)
+        messages = consume(self, limit, timeout_s)
         polled = time.monotonic()
-        return found
+        return messages
 
     KafkaConsumer.consume = watched  # type: ignore[method-assign]
     aborts = metrics.ABORTS._value.get()

@@ -195,10 +195,10 @@ def main() -> None:
                 kafka.delete(target)
 
         for batch in given.batch:
-            found = interleave(
+            runs = interleave(
                 {"empty loop": partial(empty, batch), "batch loop": partial(passing, batch)}, given.rounds
             )
-            result[f"batch {batch}"] = summary(found, "empty loop")
+            result[f"batch {batch}"] = summary(runs, "empty loop")
     show(result, given.json)
 
 

@@ -127,8 +127,8 @@ def streams(kafka: Broker, made: JoinedLane, pairs: int, classpath: str, threads
     assert done.returncode == 0, done.stderr[-2_000:]
     shutil.rmtree(folder, ignore_errors=True)
     kafka.delete(output)
-    found = json.loads(done.stdout.splitlines()[-1])
-    return Measured(pairs, found["seconds"], found["cpu_seconds"])
+    figures = json.loads(done.stdout.splitlines()[-1])
+    return Measured(pairs, figures["seconds"], figures["cpu_seconds"])
 
 
 def _no_quarantine(message: Message, reason: str) -> Output:
@@ -187,16 +187,16 @@ def records(made: JoinedLane, pairs: int) -> Iterator[Record]:
         yield from (mark(topic, p, end) for p in range(PARTITIONS))
 
 
-def produce(kafka: Broker, some: Iterable[Record]) -> None:
+def produce(kafka: Broker, records: Iterable[Record]) -> None:
     producer = confluent_kafka.Producer(
         {**kafka.connection.kafka, "partitioner": "murmur2_random", "linger.ms": 20}
     )
-    for record in some:
-        where: Any = {} if record.partition is None else {"partition": record.partition}
+    for record in records:
+        partition: Any = {} if record.partition is None else {"partition": record.partition}
         while True:
             try:
                 producer.produce(
-                    record.topic, record.value, record.key, headers=list(record.headers), **where
+                    record.topic, record.value, record.key, headers=list(record.headers), **partition
                 )
                 break
             except BufferError:
@@ -218,14 +218,14 @@ def main() -> None:
         # As every service does when it starts.
         gc.collect()
         gc.freeze()
-        found = interleave(
+        measured = interleave(
             {
                 "joiner": lambda: join(kafka, made, given.pairs, given.batch),
                 "Kafka Streams": lambda: streams(kafka, made, given.pairs, classpath, 1),
             },
             given.rounds,
         )
-    show({"pairs": summary(found, "Kafka Streams")}, given.json)
+    show({"pairs": summary(measured, "Kafka Streams")}, given.json)
 
 
 if __name__ == "__main__":

@@ -296,11 +296,11 @@ def _alive(process: Process) -> bool:
 @contextmanager
 def running(kafka: Broker) -> Iterator[Running]:
     """A Tailrace for a benchmark; everything that it started is stopped at the end."""
-    found = Running(kafka)
+    tailrace = Running(kafka)
     try:
-        yield found
+        yield tailrace
     finally:
-        found.close()
+        tailrace.close()
 
 
 def launched(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Process:

@@ -69,7 +69,7 @@ def main() -> None:
     logics = {name: case.scorer(registry) for name, case in CASES.items()}
     lanes = sorted({case.lane.name for case in CASES.values()})
     events = {case.lane.name: event(registry, case) for case in CASES.values()}
-    found: dict[str, dict[str, Any]] = {}
+    summaries: dict[str, dict[str, Any]] = {}
     with broker() as kafka:
         say("writing requests")
         sources = {}
@@ -97,18 +97,18 @@ def main() -> None:
                 base = f"empty loop, {lane}"
                 others = (f"{base}, 1 ms", f"{base}, events")
                 facts = summary({n: measured[n] for n in (base, *others, *of_lane)}, base)
-                found.setdefault(f"batch {batch}", {}).update(facts)
+                summaries.setdefault(f"batch {batch}", {}).update(facts)
     if not given.json:
-        show(found, False)
+        show(summaries, False)
         return
     bases = {f"empty loop, {lane}" for lane in lanes}
     result: dict[str, dict[str, dict[str, object]]] = {}
-    for group, cases in found.items():
+    for group, cases in summaries.items():
         for name, facts in cases.items():
-            for what, spread in facts.items():
-                if what == "ratio" and name in bases:
+            for figure, spread in facts.items():
+                if figure == "ratio" and name in bases:
                     continue
-                result.setdefault(what, {}).setdefault(name, {})[group.removeprefix("batch ")] = spread
+                result.setdefault(figure, {}).setdefault(name, {})[group.removeprefix("batch ")] = spread
     print(json.dumps({"rounds": given.rounds, "records": given.records, **result}))
 
 

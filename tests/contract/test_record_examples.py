@@ -202,21 +202,26 @@ def test_the_client_writes_the_same_request(world: World, example: Example) -> N
 
 @chosen(topic="credit.labels", ok=True)
 def test_the_client_writes_the_same_label(world: World, example: Example) -> None:
-    said = example.record
-    assert said is not None
+    label = example.record
+    assert label is not None
     draft = records.label(
-        FACTS, said["defaulted"], said["request_id"], said["loan_id"], said["applied_at"], said["labelled_by"]
+        FACTS,
+        label["defaulted"],
+        label["request_id"],
+        label["loan_id"],
+        label["applied_at"],
+        label["labelled_by"],
     )
     written = world.codec.encode(world.id_of(example.topic), draft.record)
-    assert world.decode(example.topic, written) == said | {"model": "credit"}
+    assert world.decode(example.topic, written) == label | {"model": "credit"}
 
 
 @chosen(topic="credit.actions", ok=True)
 def test_the_client_writes_the_same_action(world: World, example: Example) -> None:
-    said = example.record
-    assert said is not None
+    action = example.record
+    assert action is not None
     draft = records.action(
-        FACTS, said["action"], said["request_id"], said["loan_id"], said["applied_at"], said["by"]
+        FACTS, action["action"], action["request_id"], action["loan_id"], action["applied_at"], action["by"]
     )
     written = world.codec.encode(world.id_of(example.topic), draft.record)
-    assert world.decode(example.topic, written) == said | {"model": "credit"}
+    assert world.decode(example.topic, written) == action | {"model": "credit"}

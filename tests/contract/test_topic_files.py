@@ -97,8 +97,8 @@ def test_all_topics_of_a_lane_have_the_same_partitions(
     assert {t.partitions for t in lane_topics("credit")} == {6}
     assert {t.partitions for t in lane_topics("credit", partitions=3)} == {3}
     assert {t.partitions for t in control_topics()} == {1}
-    for wrong in ("0", "many", "-1"):
-        monkeypatch.setenv("TAILRACE_LANE_PARTITIONS", wrong)
+    for text in ("0", "many", "-1"):
+        monkeypatch.setenv("TAILRACE_LANE_PARTITIONS", text)
         with pytest.raises(UsageError, match="TAILRACE_LANE_PARTITIONS"):
             lane_topics("credit")
 

@@ -36,8 +36,8 @@ def _write_data(file: Path) -> None:
         file.write_text("\n".join(lines) + "\n")
         return
     draw = random.Random(1)
-    with file.open("w", newline="") as out:
-        writer = csv.writer(out)
+    with file.open("w", newline="") as opened:
+        writer = csv.writer(opened)
         writer.writerow([*FEATURES, "class"])
         for row in range(ROWS):
             period = row % 48 / 47
@@ -53,9 +53,9 @@ class Expected:
         with file.open(newline="") as lines:
             self.rows = list(csv.DictReader(lines))
         mapping = (project.path / "contracts" / "data" / "electricity.yaml").read_text()
-        found = re.search(r"^start: '?([^'\n]+)'?$", mapping, re.MULTILINE)
-        assert found
-        self.start = datetime.datetime.fromisoformat(found[1])
+        match = re.search(r"^start: '?([^'\n]+)'?$", mapping, re.MULTILINE)
+        assert match
+        self.start = datetime.datetime.fromisoformat(match[1])
         inputs = {name: [float(row[name]) for row in self.rows] for name in FEATURES}
         # `init` leaves out columns that never change; in the file's first year the other state's are such.
         self.inputs = {name: values for name, values in inputs.items() if len(set(values)) > 1}
@@ -226,10 +226,10 @@ def test_verify_sees_what_is_wrong_with_the_rows(project: Project, replayed: Any
         f"ALTER TABLE tailrace.{table} DELETE WHERE request_id = 'electricity-0000011' SETTINGS mutations_sync = 1",
     )
     project.run("up", "--detach")
-    found = project.json("verify", "--model", "electricity", "--wait", "1", check=False)
-    assert not found["ok"]
-    assert (found["lost"], found["duplicated"]) == (0, 0)
-    assert {(p["check"], p["topic"], p["partition"], p["offset"]) for p in found["problems"]} == {
+    report = project.json("verify", "--model", "electricity", "--wait", "1", check=False)
+    assert not report["ok"]
+    assert (report["lost"], report["duplicated"]) == (0, 0)
+    assert {(p["check"], p["topic"], p["partition"], p["offset"]) for p in report["problems"]} == {
         ("unstored", "electricity.labels", gone["_partition"], gone["_offset"]),
         ("stored-twice", "electricity.labels", twice["_partition"], twice["_offset"]),
     }

@@ -45,8 +45,8 @@ class Joined:
             self.log.create_topic(topic)
         self.append([MADE.contract_record()])
 
-    def append(self, some: list[Record]) -> None:
-        for record in some:
+    def append(self, records: list[Record]) -> None:
+        for record in records:
             self.log.append(record.topic, record.value, record.key, record.headers, 0)
 
     def predict(self) -> None:

@@ -49,8 +49,8 @@ class Joining:
     def send(self, records: list[Record], producer: str = "murmur2") -> None:
         client = Producer({**self.connection.kafka, "partitioner": PRODUCERS[producer]})
         for record in records:
-            where: Any = {} if record.partition is None else {"partition": record.partition}
-            client.produce(record.topic, record.value, record.key, headers=list(record.headers), **where)
+            partition: Any = {} if record.partition is None else {"partition": record.partition}
+            client.produce(record.topic, record.value, record.key, headers=list(record.headers), **partition)
             client.poll(0)
         assert client.flush(30) == 0
 
@@ -61,10 +61,10 @@ class Joining:
             number, self.requests = self.requests, self.requests + 1
             self.now += 10
             ids.append(f"r{number}")
-            about = RecordRef("credit.requests", 0, number), f"r{number}", f"loan-{number}", self.now
+            identity = RecordRef("credit.requests", 0, number), f"r{number}", f"loan-{number}", self.now
             records += [
-                self.made.prediction(*about),
-                self.made.prediction(*about, version=2, shadow=True),
+                self.made.prediction(*identity),
+                self.made.prediction(*identity, version=2, shadow=True),
             ]
         self.send(records)
         return ids
@@ -110,28 +110,28 @@ class Joining:
         world = World("credit", messages, decode, 60_000, 5_000, 300_000, "loan_id", "at", "bad")
         wanted, letters = expected(world)
         until(lambda: len(self.outcomes()) >= len(wanted), "all outcomes")
-        found = self.outcomes()
-        assert Counter(o["outcome_id"] for o in found) == Counter(wanted.keys())
-        for outcome in found:
+        outcomes = self.outcomes()
+        assert Counter(o["outcome_id"] for o in outcomes) == Counter(wanted.keys())
+        for outcome in outcomes:
             own = wanted[outcome["outcome_id"]]
             for field in ("revision", "state", "label", "known_at", "late", "replaces", "duplicate_of"):
                 assert outcome[field] == own[field]
             assert (outcome["champion"] or {}).get("prediction_id") == own["champion"]
-        told = [dead_letters.parse(m) for m in read_all(self.connection, "credit.dead-letters")]
-        assert Counter((str(letter.source), letter.code) for letter in told) == Counter(letters)
-        return found
+        refused = [dead_letters.parse(m) for m in read_all(self.connection, "credit.dead-letters")]
+        assert Counter((str(letter.source), letter.code) for letter in refused) == Counter(letters)
+        return outcomes
 
 
 @pytest.fixture(scope="module")
 def joining(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joining]:
     with broker_with_registry(tmp_path_factory.mktemp("joining")) as (connection, home, env):
         ensure_topics(connection.kafka, lane_topics("credit", partitions=PARTITIONS))
-        found = Joining(connection, home, env)
+        lane = Joining(connection, home, env)
         try:
-            yield found
+            yield lane
         finally:
-            if found.joiner is not None:
-                found.joiner.stop(10)
+            if lane.joiner is not None:
+                lane.joiner.stop(10)
 
 
 def test_labels_of_every_producer_are_joined(joining: Joining) -> None:
@@ -144,10 +144,10 @@ def test_labels_of_every_producer_are_joined(joining: Joining) -> None:
     )
     joining.pass_time(10_000)
     joining.start()
-    found = joining.await_outcomes()
-    assert len(found) == 2 * 75
-    assert {o["prediction"]["request_id"] for o in found} == {i for at in range(3) for i in ids[at::3][:25]}
-    assert all(o["champion"] is not None for o in found if o["prediction"]["role"] == "shadow")
+    joined = joining.await_outcomes()
+    assert len(joined) == 2 * 75
+    assert {o["prediction"]["request_id"] for o in joined} == {i for at in range(3) for i in ids[at::3][:25]}
+    assert all(o["champion"] is not None for o in joined if o["prediction"]["role"] == "shadow")
     assert len(list(read_all(joining.connection, "credit.rekeyed"))) > 20
 
 
@@ -161,8 +161,8 @@ def test_after_a_kill_it_goes_on_from_its_store_or_from_the_log_alone(joining: J
         joining.predict(10)
         joining.pass_time(5_000)
         joining.start()
-        found = joining.await_outcomes()
-        assert Counter(o["revision"] for o in found)[round_ + 2] == 2 * len(corrected)
+        outcomes = joining.await_outcomes()
+        assert Counter(o["revision"] for o in outcomes)[round_ + 2] == 2 * len(corrected)
     assert sorted(path.name for path in (joining.home / "state" / "joiner").iterdir()) == [
         f"credit-{number}" for number in range(PARTITIONS)
     ]

@@ -39,15 +39,15 @@ class Everything:
     """All that is committed in the log at the time of making."""
 
     def __init__(self, connection: Connection) -> None:
-        self._found: dict[str, list[Message]] = defaultdict(list)
+        self._messages: dict[str, list[Message]] = defaultdict(list)
         for message in read_all(connection, [*COUNTED, REPORTS]):
-            self._found[message.topic()].append(message)
+            self._messages[message.topic()].append(message)
 
     def topics(self) -> Mapping[str, int]:
         return dict.fromkeys(COUNTED, PARTITIONS)
 
     def messages(self, topic: str, partition: int | None = None) -> Sequence[Message]:
-        return [m for m in self._found[topic] if partition in (None, m.partition())]
+        return [m for m in self._messages[topic] if partition in (None, m.partition())]
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ class Fuzz:
         self.producer.produce(topic, json.dumps(record).encode(), key.encode())
 
     def send_hostile(self, record: Record) -> None:
-        where = {} if record.partition is None else {"partition": record.partition}
+        partition = {} if record.partition is None else {"partition": record.partition}
 
         def delivered(error: Any, message: Any) -> None:
             if error is None:
@@ -136,7 +136,7 @@ class Fuzz:
                 record.key,
                 headers=list(record.headers),
                 on_delivery=delivered,
-                **where,
+                **partition,
             )
         except (KafkaException, BufferError):  # what not even the client takes
             return
@@ -169,15 +169,15 @@ class Fuzz:
         self.project.wait(lambda: wanted <= self._ids(LANE.outcomes), "outcomes")
 
     def _ids(self, topic: str) -> set[str]:
-        codec, found = Codec(self.registry), set()
+        codec, ids = Codec(self.registry), set()
         for message in read_all(self.connection, [topic]):
             if mark_time(message) is None:
                 try:
                     record = codec.decode(message.value()).record
                 except Exception:  # a hostile one
                     continue
-                found.add(record.get("prediction", record).get("request_id"))
-        return found
+                ids.add(record.get("prediction", record).get("request_id"))
+        return ids
 
     def alive(self, pids: dict[str, int]) -> None:
         services = self.project.status()["services"]

@@ -115,14 +115,14 @@ def joined(loop: SmallLoop) -> set[str]:
 
 
 def events(loop: SmallLoop, topic: str) -> list[dict[str, Any]]:
-    found = []
+    records = []
     for message in loop.log.messages(topic):
         if mark_time(message) is None:
             try:
-                found.append(loop.publisher.codec.decode(message.value()).record)
+                records.append(loop.publisher.codec.decode(message.value()).record)
             except Exception:  # a hostile one
                 continue
-    return found
+    return records
 
 
 def ended(loop: SmallLoop) -> str:

@@ -108,9 +108,9 @@ def test_a_mark_that_says_it_twice_says_nothing() -> None:
 @pytest.mark.parametrize("field", ["time", "partition", "offset"])
 def test_a_prediction_of_a_time_or_place_that_cannot_be_is_a_dead_letter(field: str) -> None:
     for hostile in (2**31 - 1, -1) if field == "partition" else (2**62, 2**63 - 1, -(2**63)):
-        about = {"time": NOW, "partition": 0, "offset": 0} | {field: hostile}
-        source = RecordRef("credit.requests", about["partition"], about["offset"])
-        result = take(partition(), predictions=appended([MADE.prediction(source, "r", "k", about["time"])]))
+        values = {"time": NOW, "partition": 0, "offset": 0} | {field: hostile}
+        source = RecordRef("credit.requests", values["partition"], values["offset"])
+        result = take(partition(), predictions=appended([MADE.prediction(source, "r", "k", values["time"])]))
         assert [letter.code for letter in result.letters] == [
             "event-time-ahead" if field == "time" else "wrong-source"
         ]

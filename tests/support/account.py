@@ -128,7 +128,7 @@ def _transactions_of(
     made: Account, answers: Iterable[Answer], logs: Path, since: Ends
 ) -> dict[Coordinates, Transaction]:
     """By answer, the transaction that wrote it."""
-    found: dict[Coordinates, Transaction] = {}
+    by_answer: dict[Coordinates, Transaction] = {}
     answered = {answer.at: answer.source for answer in answers}
     for topic, partition in sorted({at[:2] for at in answered}):
         for number, written in enumerate(transactions(logs / f"{topic}-{partition}")):
@@ -143,10 +143,10 @@ def _transactions_of(
             for offset in written.offsets:
                 at = (topic, partition, offset)
                 if at in answered:
-                    found[at] = (topic, partition, written.producer, number)
+                    by_answer[at] = (topic, partition, written.producer, number)
                     made.committed_ms[answered[at]] = written.ended_ms
                     made.producers[answered[at]] = written.producer
-    return found
+    return by_answer
 
 
 def _count(made: Account, answers: Iterable[Answer]) -> None:
@@ -197,8 +197,8 @@ def _compare_with_commits(
                 if answer.prediction is not None:
                     by = (answer.prediction["rollout_revision"], answer.prediction["version"])
                     served.setdefault(answer.prediction["role"], set()).add(by)
-        revisions = {revision for some in served.values() for revision, _ in some}
-        if len(revisions) > 1 or any(len(some) > 1 for some in served.values()):
+        revisions = {revision for versions in served.values() for revision, _ in versions}
+        if len(revisions) > 1 or any(len(versions) > 1 for versions in served.values()):
             made.note("mixed", served)
     for place, offsets in by_partition.items():
         for offset in offsets:

@@ -71,10 +71,10 @@ class DyingScorer:
             value = self.publisher.request_value(request)
             self.log.append(REQUESTS, value, partition=self.asked % 2)
 
-    def run(self, most: int = 20) -> int:
+    def run(self, limit: int = 20) -> int:
         """Runs instance after instance until all is answered; how many died meanwhile."""
         deaths = 0
-        while deaths < most:
+        while deaths < limit:
             loop = self._loop or self._start()
             self._loop = None
             try:
@@ -88,7 +88,7 @@ class DyingScorer:
                 self.log.pass_time(10_000)  # its session ends
             else:
                 raise AssertionError(f"stuck: {loop.waiting}")
-        raise AssertionError(f"not done after {most} deaths")
+        raise AssertionError(f"not done after {limit} deaths")
 
     def restart(self) -> None:
         """Ends the instance that runs, in good order; the next run starts another."""
@@ -113,8 +113,8 @@ class DyingScorer:
         """The predictions in the order of the request ids."""
         topic = "credit.predictions" if self.role == "champion" else "credit.shadow-predictions"
         values = [m.value() for m in self.log.messages(topic) if m.value()]
-        found = [self.publisher.codec.decode(value).record for value in values]
-        return sorted(found, key=lambda event: int(event["request_id"][1:]))
+        events = [self.publisher.codec.decode(value).record for value in values]
+        return sorted(events, key=lambda event: int(event["request_id"][1:]))
 
     def alerts(self) -> list[dict[str, Any]]:
         return [self.publisher.control.decode("Alert", m.value()) for m in self.log.messages(lanes.ALERTS)]

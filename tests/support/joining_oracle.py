@@ -65,7 +65,7 @@ def expected(world: World) -> tuple[dict[str, dict[str, Any]], set[tuple[str, st
 
 
 def _truths(world: World, letters: set[tuple[str, str]]) -> tuple[list[_Truth], dict[tuple[str, int], int]]:
-    found, clocks = [], {}
+    feedback, clocks = [], {}
     for kind in ("labels", "actions"):
         for partition, messages in enumerate(world.inputs[kind]):
             clock = FAR_PAST
@@ -91,15 +91,15 @@ def _truths(world: World, letters: set[tuple[str, str]]) -> tuple[list[_Truth], 
                 late = time < clock - world.lateness
                 clock = max(clock, time)
                 home = partition_of(record[world.key].encode(), len(messages_of(world, kind)))
-                found.append(
+                feedback.append(
                     _Truth(
                         kind, partition, message.offset(), clock, time, late, record[field],
                         record["request_id"], home, world.lane,
                     )
                 )  # fmt: skip
             clocks[kind, partition] = clock
-    found.sort(key=lambda t: (t.effective, t.kind, t.partition, t.offset))
-    return found, clocks
+    feedback.sort(key=lambda t: (t.effective, t.kind, t.partition, t.offset))
+    return feedback, clocks
 
 
 def messages_of(world: World, kind: str) -> list[list[Message]]:
@@ -130,7 +130,7 @@ def _join(
     clocks: dict[str, int] = {}
     sources: dict[int, int] = {}
     for stream in ("predictions", "shadow-predictions"):
-        clock, found = FAR_PAST, []
+        clock, predictions = FAR_PAST, []
         for message in world.inputs[stream][home]:
             if (mark := _mark(message)) is not None:
                 clock = max(clock, mark)
@@ -144,8 +144,8 @@ def _join(
             if stream == "predictions":
                 source = event["source"]
                 sources[source["partition"]] = max(sources.get(source["partition"], -1), source["offset"])
-            found.append(event)
-        streams[stream], clocks[stream] = found, clock
+            predictions.append(event)
+        streams[stream], clocks[stream] = predictions, clock
     waiting = []
     for events in streams.values():
         for at, event in enumerate(events):
@@ -183,14 +183,14 @@ def _join(
     for truth in truths:
         if truth.effective >= watermark or truth.effective + horizon + world.lateness > floor:
             continue
-        about = [
+        of_request = [
             e
             for e in events
             if e["request_id"] == truth.request_id and e["known"] < truth.effective + horizon
         ]
-        if any(truth.effective < e["event_time"] + horizon for e in about):
+        if any(truth.effective < e["event_time"] + horizon for e in of_request):
             continue
-        late = any(0 <= truth.effective - e["event_time"] - horizon < world.lateness for e in about)
+        late = any(0 <= truth.effective - e["event_time"] - horizon < world.lateness for e in of_request)
         letters.add((truth.source, "after-horizon" if late else "no-request"))
 
 
@@ -219,19 +219,19 @@ def _champion(events: list[dict[str, Any]], shadow: dict[str, Any], horizon: int
 
 
 def _revisions(world: World, event: dict[str, Any], truths: list[_Truth], over: bool) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    revisions: list[dict[str, Any]] = []
     label: _Truth | None = None
     action: _Truth | None = None
     since = {"labels": FAR_PAST, "actions": FAR_PAST}
 
     def revise(cause: str, known_at: int, state: str, value: Any) -> None:
-        last = found[-1] if found else None
+        last = revisions[-1] if revisions else None
         name = f"{event['prediction_id']}|{cause}"
-        found.append(
+        revisions.append(
             {
                 "outcome_id": name,
                 "prediction_id": event["prediction_id"],
-                "revision": len(found) + 1,
+                "revision": len(revisions) + 1,
                 "replaces": last and last["outcome_id"],
                 "state": state,
                 "duplicate_of": event["duplicate_of"],
@@ -269,4 +269,4 @@ def _revisions(world: World, event: dict[str, Any], truths: list[_Truth], over: 
         assumed = world.assume if not world.known_only_for or taken in world.known_only_for else None
         state = "unlabelled" if assumed is None else "assumed"
         revise("horizon", event["event_time"] + world.horizon, state, assumed)
-    return found
+    return revisions

@@ -175,14 +175,14 @@ class HandmadeLane:
             written[number] = RecordRef.of(message)
 
         for number, record in enumerate(records):
-            where = {} if record.partition is None else {"partition": record.partition}
+            partition = {} if record.partition is None else {"partition": record.partition}
             producer.produce(
                 record.topic,
                 record.value,
                 record.key,
                 headers=list(record.headers),
                 on_delivery=lambda e, m, number=number: delivered(number, e, m),
-                **where,
+                **partition,
             )
             producer.poll(0)
         if transactional_id is not None:

@@ -52,7 +52,7 @@ class Observer:
         )
         partitions = sorted(consumer.list_topics(topic, timeout=20).topics[topic].partitions)
         consumer.assign([TopicPartition(topic, p, (since or {}).get((topic, p), 0)) for p in partitions])
-        found: dict[Coordinates, Seen] = {}  # by place: a client may fetch a record twice
+        seen: dict[Coordinates, Seen] = {}  # by place: a client may fetch a record twice
         ended: set[int] = set()
         deadline = time.monotonic() + timeout
         while len(ended) < len(partitions):
@@ -64,7 +64,7 @@ class Observer:
                     continue
                 ended.discard(message.partition())
                 at = (message.topic(), message.partition(), message.offset())
-                found[at] = Seen(
+                seen[at] = Seen(
                     at,
                     message.timestamp()[1],
                     message.key(),
@@ -72,7 +72,7 @@ class Observer:
                     dict(message.headers() or []),
                 )
         consumer.close()
-        return list(found.values())
+        return list(seen.values())
 
     def ends(self, topic: str) -> dict[tuple[str, int], int]:
         """By topic and partition, where what is written from now on begins."""

@@ -18,11 +18,11 @@ class Stored(NamedTuple):
 
 def coordinates(clickhouse: ClickHouse, topic: str) -> list[Coordinates]:
     """Those of every row of a topic."""
-    found: list[Coordinates] = []
+    places: list[Coordinates] = []
     for table in _tables(clickhouse):
         sql = f"SELECT _topic, _partition, _offset FROM {table} WHERE _topic = {{topic:String}}"
-        found += clickhouse.query(sql, {"topic": topic}).rows
-    return found
+        places += clickhouse.query(sql, {"topic": topic}).rows
+    return places
 
 
 def count_by_topic(clickhouse: ClickHouse) -> dict[str, Stored]:

@@ -33,26 +33,26 @@ class Touched:
         self._messages = {RecordRef.of(message): message for message in messages}
         self._forged: set[Hashable] = set()
         for place in forged:
-            self._forged |= self._said(place)
+            self._forged |= self._references(place)
 
     def is_accused(self, problem: dict[str, Any]) -> bool:
         """Whether a problem is about one of these."""
         place = RecordRef(problem["topic"], problem["partition"], problem["offset"])
-        return not self._forged.isdisjoint(self._said(place))
+        return not self._forged.isdisjoint(self._references(place))
 
-    def _said(self, place: RecordRef) -> set[Hashable]:
+    def _references(self, place: RecordRef) -> set[Hashable]:
         """Where a record is, which records it names, and the ids of its prediction and its outcome."""
-        said: set[Hashable] = {place}
+        references: set[Hashable] = {place}
         message = self._messages.get(place)
         if message is None:
-            return said
+            return references
         with suppress(BadRecord):
-            said.add(RecordRef(*Forwarded.of(message)[:3]))
+            references.add(RecordRef(*Forwarded.of(message)[:3]))
         with suppress(ValueError):
-            said.add(dead_letters.parse(message).source)
+            references.add(dead_letters.parse(message).source)
         with suppress(BadRecord):
-            said |= set(_named(self._beginning(message.value())))
-        return said
+            references |= set(_named(self._beginning(message.value())))
+        return references
 
     def _beginning(self, value: bytes | None) -> dict[str, Any]:
         """As many of a record's first fields as can be read: verify reads no more of some records than it needs."""
@@ -63,9 +63,9 @@ class Touched:
             self._beginnings[schema_id] = [fastavro.parse_schema(schema) for schema in shorter]
         for schema in self._beginnings[schema_id]:
             with suppress(Exception):
-                found = fastavro.schemaless_reader(io.BytesIO(value[HEADER.size :]), schema, None)
-                if isinstance(found, dict):
-                    return found
+                record = fastavro.schemaless_reader(io.BytesIO(value[HEADER.size :]), schema, None)
+                if isinstance(record, dict):
+                    return record
         return {}
 
 

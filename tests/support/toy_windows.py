@@ -251,7 +251,7 @@ def expected_reports(log: Log) -> list[dict[str, Any]]:
         start=pl.when(is_late).then(pl.col("seen") - pl.col("seen") % pl.col("length")).otherwise("start"),
         age=pl.col("age").fill_null(0),
     )
-    found = []
+    reports = []
     windows = rows.select("stream", "d", "length", "start").unique().rows()
     judged = [
         (MODELS[digest], stream, start + length + AGES[age], start, digest, age)
@@ -265,14 +265,14 @@ def expected_reports(log: Log) -> list[dict[str, Any]]:
         if window.is_empty():
             continue
         subjects: dict[str, dict[str, int]] = {}
-        for (odd,), some in window.group_by([pl.col("v") % 2]):
-            counts = dict(some.group_by("what").len().rows())
-            subjects[json.dumps({"v": odd})] = Counter({**counts, "sum": some["v"].sum()}) + Counter()
+        for (odd,), group in window.group_by([pl.col("v") % 2]):
+            counts = dict(group.group_by("what").len().rows())
+            subjects[json.dumps({"v": odd})] = Counter({**counts, "sum": group["v"].sum()}) + Counter()
         identity = [model, stream, digest, start, age]
         chain = hashlib.sha256(f"{chains.get((model, stream))}|{identity}".encode()).hexdigest()
         chains[model, stream] = chain
-        found.append({"id": identity, "chain": chain, "subjects": subjects})
-    return found
+        reports.append({"id": identity, "chain": chain, "subjects": subjects})
+    return reports
 
 
 def _table(log: Log) -> tuple[pl.DataFrame, Mapping[str, int]]:
@@ -281,17 +281,17 @@ def _table(log: Log) -> tuple[pl.DataFrame, Mapping[str, int]]:
     least: dict[str, int] = defaultdict(lambda: 2**62)
     for topic in COUNTED:
         for partition in range(log.topics()[topic]):
-            told = []
-            clocks = defaultdict(lambda: NO_TIME)
+            records = []
+            stream_times = defaultdict(lambda: NO_TIME)
             for message in log.messages(topic, partition):
                 time, stream = mark_time(message), STREAMS.get(topic) or mark_stream(message)
                 if time is not None and stream is not None:
-                    clocks[stream] = max(clocks[stream], time)
-                    told.append(
+                    stream_times[stream] = max(stream_times[stream], time)
+                    records.append(
                         {"t": time, "v": None, "d": None, "stream": stream, "what": "mark", "known": None}
                     )
                 elif (message.value() or b"")[:1] == b"{":
-                    told.append(
+                    records.append(
                         {
                             "what": "rows",
                             "known": None,
@@ -299,18 +299,18 @@ def _table(log: Log) -> tuple[pl.DataFrame, Mapping[str, int]]:
                             **json.loads(message.value() or b""),
                         }
                     )
-            if told:
+            if records:
                 table = pl.DataFrame(
-                    told, schema_overrides={"v": pl.Int64, "d": pl.String, "known": pl.Int64}
+                    records, schema_overrides={"v": pl.Int64, "d": pl.String, "known": pl.Int64}
                 )
                 if topic == LANE.outcomes:
                     table = table.with_columns(seen="known", what=pl.lit("outcomes"))
                 else:
                     table = table.with_columns(seen=pl.col("t").cum_max())
-                    clocks[STREAMS[topic]] = table["t"].max()  # type: ignore[assignment]
+                    stream_times[STREAMS[topic]] = table["t"].max()  # type: ignore[assignment]
                 tables.append(
                     table.filter(pl.col("v").is_not_null()).select("t", "v", "d", "stream", "what", "seen")
                 )
             for stream in [STREAMS[topic]] if topic in STREAMS else STREAMS.values():
-                least[stream] = min(least[stream], clocks[stream])
+                least[stream] = min(least[stream], stream_times[stream])
     return pl.concat(tables) if tables else pl.DataFrame(), least

@@ -226,8 +226,10 @@ class TrainingLane:
         producer.init_transactions(30)
         producer.begin_transaction()
         for record in records:
-            where = {} if record.partition is None else {"partition": record.partition}
-            producer.produce(record.topic, record.value, record.key, headers=list(record.headers), **where)
+            partition = {} if record.partition is None else {"partition": record.partition}
+            producer.produce(
+                record.topic, record.value, record.key, headers=list(record.headers), **partition
+            )
             producer.poll(0)
         producer.flush(30)
         (producer.abort_transaction if abort else producer.commit_transaction)(30)
@@ -246,11 +248,11 @@ class TrainingLane:
 
     def runs(self) -> list[dict[str, Any]]:
         """Every record about the model's runs."""
-        found = (
+        records = (
             self.control.decode("TrainingRun", m.value())
             for m in read_all(self.connection, [lanes.TRAINING_RUNS])
         )
-        return [record for record in found if record["model"] == self.model]
+        return [record for record in records if record["model"] == self.model]
 
     def ended(self) -> list[dict[str, Any]]:
         return [r for r in self.runs() if r["state"] in ("published", "rejected", "failed")]
