@@ -6,7 +6,7 @@ The same requests (Avro, the example contract ``credit``) go in turn through
 
 - ``no service``: a read of what was just written;
 - ``empty loop``: a transactional client that passes the bytes on, polling every 5 ms;
-- ``batch loop``: the runner, passing the bytes on;
+- ``batch loop``: the exactly-once runner, passing the bytes on;
 - ``scorer``: as it runs in production;
 - ``Kafka Streams`` and ``Kafka Streams, 10 ms``: exactly_once_v2, passing the bytes on, with its default interval
   between commits (100 ms) and with 10 ms.
@@ -54,7 +54,7 @@ def latencies(kafka: Broker, source: str, target: str, requests: Requests, rate:
         while len(took) < len(requests):
             for message in reader.poll(0.1):
                 now = time.perf_counter()
-                if message.value() is not None:  # marks
+                if message.value() is not None:  # watermark records
                     took[message.key()] = (now - sent[message.key()]) * 1e3
 
     reading = threading.Thread(target=read, daemon=True)

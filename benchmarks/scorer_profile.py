@@ -1,6 +1,6 @@
 """Where the scorer's time goes, step by step, in microseconds of CPU per record.
 
-Without a broker: batches go through the logic as they do in the service, and each step's own time is taken, without
+Without a broker: batches go through the processor as they do in the service, and each step's own time is taken, without
 that of the steps within it.
 """
 
@@ -28,7 +28,7 @@ from tailrace.testing.memory_registry import MemoryRegistry
 
 REST = "all else"
 STEPS: list[tuple[str, Any, str]] = [
-    ("take the messages' coordinates", Batch, "of"),
+    ("take the messages' references", Batch, "of"),
     ("read: join the values, tell schemas apart", processor, "read_requests"),
     ("read: decode Avro (kernel)", ColumnDecoder, "decode"),
     ("check the input", processor, "check"),

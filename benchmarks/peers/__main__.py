@@ -137,7 +137,7 @@ class Peers:
         while not reader.caught_up():
             for message in reader.poll(0.2):
                 value = message.value()
-                if value is not None:  # marks
+                if value is not None:  # watermark records
                     events.count += 1
                     key = message.key()
                     if key is not None and key in wanted:

@@ -24,7 +24,7 @@ from confluent_kafka import KafkaError, Producer
 from tests.support import reliability
 from tests.support.account import Account, nearest_rank
 from tests.support.kafka_files import producer_ids
-from tests.support.observer import Coordinates
+from tests.support.observer import Reference
 from tests.support.poison import Poison, loan, poisons
 from tests.support.scored import PARTITIONS, RATE, Load, Scored, scored_project
 from tests.support.tcp_proxy import COMMITTING, Harm
@@ -254,7 +254,7 @@ def test_poisoned(scored: Scored, trial: Trials) -> None:
     assert requests is not None
     assert labels is not None
     kinds = list(poisons(requests.id, requests.schema, labels.id))
-    sent: dict[Coordinates, Poison] = {}
+    sent: dict[Reference, Poison] = {}
     with trial("poison, one in a hundred", 5 * len(kinds), len(kinds)) as hurt, producing(scored) as producer:
 
         def delivered(kind: Poison, error: object, message: Any) -> None:
@@ -283,7 +283,7 @@ def test_poisoned(scored: Scored, trial: Trials) -> None:
 
 def test_requests_of_all_sizes(scored: Scored, trial: Trials) -> None:
     """What is too large is refused where it is sent; what is just small enough is answered, by more than its size."""
-    large: dict[Coordinates, dict[str, Any]] = {}
+    large: dict[Reference, dict[str, Any]] = {}
     refused: list[int] = []
 
     def delivered(row: dict[str, Any], error: KafkaError | None, message: Any) -> None:

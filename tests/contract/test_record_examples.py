@@ -121,7 +121,7 @@ def test_the_scorer_answers_the_good_and_dead_letters_the_bad(example: Example) 
     for value in example.values(schema_id):
         output = bench.process([bench.message(Record(example.topic, value, b"L-17"), NOW)])
         written = [record for record in output.records if record.topic == "credit.predictions"]
-        answers = [record for record in written if record.value is not None]  # marks aside
+        answers = [record for record in written if record.value is not None]  # watermark records aside
         if example.ok:
             assert codes(output.dead_letters) == []
             assert [publisher.codec.decode(r.value).record["request"] for r in answers] == [example.record]

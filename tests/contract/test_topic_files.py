@@ -129,10 +129,10 @@ def as_message(record: Record) -> PlainMessage:
     return PlainMessage(record.topic, 0, 0, record.value, record.key, record.headers)
 
 
-def read_by(logic: Processor, publisher: Publisher) -> set[str]:
+def read_by(processor: Processor, publisher: Publisher) -> set[str]:
     """The topics that it reads once the contract is known; LANE for the lane."""
-    logic.control([as_message(publisher.contract(follows=0))])
-    topics = {*logic.control_topics(), *logic.topics()}
+    processor.control([as_message(publisher.contract(follows=0))])
+    topics = {*processor.control_topics(), *processor.topics()}
     return {topic.replace("credit.", "LANE.") for topic in topics}
 
 

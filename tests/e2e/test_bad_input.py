@@ -234,7 +234,7 @@ def _in_service(project: Project) -> None:
 
 
 def _send(connection: Connection, cases: Mapping[str, Case], good: bytes) -> dict[str, RecordRef]:
-    """Each case between good requests of its partition; the cases' coordinates."""
+    """Each case between good requests of its partition; the cases' references."""
     producer = Producer({**connection.kafka, "message.max.bytes": 8 * LIMIT})
     sent: dict[str, RecordRef] = {}
 
@@ -378,7 +378,7 @@ def test_too_many_dead_letters_are_told_by_an_alert_that_people_can_read_and_que
     dead = [name for name in cases if outcome.sent[name] in outcome.letters]
     assert (alert["state"], alert["severity"], alert["model"]) == ("raised", "warning", "gate")
     assert alert["detail"]["found"] == str(len(dead))
-    first = min(outcome.sent[name].offset for name in cases)  # marks may be before it
+    first = min(outcome.sent[name].offset for name in cases)  # watermark records may be before it
     assert alert["detail"]["first"] == f"gate.requests/{partition}/{first}"
     assert (alert["source"]["topic"], alert["source"]["partition"]) == ("gate.requests", partition)
     sql = "SELECT alert_id, state, severity, summary, detail['found'] AS found FROM alerts "

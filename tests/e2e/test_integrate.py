@@ -115,7 +115,7 @@ def test_kcat(credit: Project) -> None:
         assert "K-1" in _sh(credit, read)
 
 
-def test_the_account_is_settled(credit: Project) -> None:
+def test_the_account_is_in_order(credit: Project) -> None:
     found = credit.json("verify", "--model", "credit", "--deep", check=False)
     assert found["ok"], found["problems"]
     assert (found["predictions"], found["dead_letters"]) == (4, 1)

@@ -90,7 +90,7 @@ def _calibrated(score: float, by: dict[str, Any] | None) -> float:
 
 
 def _model_bytes(project: Project) -> bytes:
-    """The ONNX file, put together from the chunks topic by the coordinates in ClickHouse's copy of the manifest."""
+    """The ONNX file, put together from the chunks topic by the references in ClickHouse's copy of the manifest."""
     manifest = project.json("query", f"SELECT chunks FROM manifests WHERE {VERSION}")
     chunks = manifest[0]["chunks"]
     chunks = json.loads(chunks) if isinstance(chunks, str) else chunks
@@ -199,17 +199,17 @@ def test_the_lane_is_told_the_time_in_every_input_partition(
     report, _ = replayed
     for kind in ("requests", "labels", "actions"):
         lines = project.run("tail", f"electricity.{kind}", "--limit", "1000000", "--json").stdout.splitlines()
-        marks: dict[int, list[str]] = {}
+        watermarks: dict[int, list[str]] = {}
         partitions = set()
         for record in map(json.loads, lines):
             partitions.add(record["partition"])
             if "mark" in record:
-                marks.setdefault(record["partition"], []).append(record["mark"])
-        assert set(marks) == partitions
-        last = {max(times) for times in marks.values()}
+                watermarks.setdefault(record["partition"], []).append(record["mark"])
+        assert set(watermarks) == partitions
+        last = {max(times) for times in watermarks.values()}
         assert len(last) == 1
         assert datetime.datetime.fromisoformat(last.pop()).timestamp() * 1000 > report["last_event_time"]
-        assert all(times == sorted(times) for times in marks.values())
+        assert all(times == sorted(times) for times in watermarks.values())
 
 
 def test_verify_sees_what_is_wrong_with_the_rows(project: Project, replayed: Any) -> None:

@@ -190,7 +190,7 @@ def test_windows_are_judged_once_at_each_age_though_the_service_is_killed(world:
     world.start("evaluator")
     given: list[Answer] = []
     for window, error_rate in enumerate(WRONG):
-        # In the order of time: what is behind its partition's clock is known only when the clock says so.
+        # In the order of time: what is behind the stream time of its partition is known only when that says so.
         for at in sorted(START + window * WINDOW + draw.integers(WINDOW, size=ROWS)):
             truth, score = bool(draw.random() < 0.5), float(draw.uniform(0.5, 1))
             right = draw.random() >= error_rate

@@ -13,6 +13,7 @@ import pytest
 from confluent_kafka import Producer
 from tests.support.cluster import broker_with_registry
 from tests.support.joining_oracle import World, expected
+from tests.support.producing import produce
 from tests.support.waiting import until
 
 from tailrace.avro.registry import RegistryClient
@@ -49,9 +50,7 @@ class Joining:
     def send(self, records: list[Record], producer: str = "murmur2") -> None:
         client = Producer({**self.connection.kafka, "partitioner": PRODUCERS[producer]})
         for record in records:
-            partition: Any = {} if record.partition is None else {"partition": record.partition}
-            client.produce(record.topic, record.value, record.key, headers=list(record.headers), **partition)
-            client.poll(0)
+            produce(client, record)
         assert client.flush(30) == 0
 
     def predict(self, count: int) -> list[str]:
@@ -69,7 +68,7 @@ class Joining:
         self.send(records)
         return ids
 
-    def tell(self, ids: list[str], producer: str, bad: bool) -> None:
+    def label(self, ids: list[str], producer: str, bad: bool) -> None:
         self.now += 1_000
         for request_id in ids:
             key = request_id.replace("r", "loan-")
@@ -137,7 +136,7 @@ def joining(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joining]:
 def test_labels_of_every_producer_are_joined(joining: Joining) -> None:
     ids = joining.predict(90)
     for at, producer in enumerate(PRODUCERS):
-        joining.tell(ids[at::3][:25], producer, bad=at == 0)
+        joining.label(ids[at::3][:25], producer, bad=at == 0)
     nameless = joining.made.label(request_id="r1", at=joining.now, bad=True)
     joining.send(
         [nameless, joining.made.label(request_id="nobody", loan_id="x", at=joining.now, bad=True)], "null"
@@ -157,7 +156,7 @@ def test_after_a_kill_it_goes_on_from_its_store_or_from_the_log_alone(joining: J
         if wipe:
             shutil.rmtree(joining.home / "state")
         corrected = [f"r{number}" for number in range(0, 30, 3)]
-        joining.tell(corrected, "crc32", bad=bool(round_ % 2))
+        joining.label(corrected, "crc32", bad=bool(round_ % 2))
         joining.predict(10)
         joining.pass_time(5_000)
         joining.start()

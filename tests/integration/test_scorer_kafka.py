@@ -217,7 +217,7 @@ def test_a_promotion_swaps_versions_and_no_request_waits(cluster: Cluster) -> No
     appended = {s.at: s.appended_ms for s in cluster.observer.read(LANE.requests)}
     waits = []
     for seen_event in cluster.observer.read(LANE.predictions):
-        if seen_event.value is None:  # a mark
+        if seen_event.value is None:  # a watermark record
             continue
         source = cluster.observer.decode(seen_event.value)["source"]
         asked = appended[source["topic"], source["partition"], source["offset"]]

@@ -19,7 +19,7 @@ from tests.support.environment import environment
 from tests.support.lane import HandmadeLane
 from tests.support.observer import Observer
 from tests.support.stack import running_stack
-from tests.support.stored import Stored, coordinates, count_by_topic
+from tests.support.stored import Stored, count_by_topic, references
 from tests.support.waiting import until, until_answers
 
 from tailrace.access.credentials import HTTP, SERVICES, Credentials
@@ -101,7 +101,7 @@ def lane(stack: Connection) -> HandmadeLane:
 
 
 def events(stack: Connection, lane: HandmadeLane) -> dict[str, set[tuple[str, int, int]]]:
-    """What an independent consumer finds on the lane's topics, marks left out."""
+    """What an independent consumer finds on the lane's topics, watermark records left out."""
     observer = Observer(stack.kafka, stack.registry, stack.registry_auth)
     return {
         topic: {r.at for r in observer.read(topic) if "tailrace-mark" not in r.headers}
@@ -155,7 +155,7 @@ def test_killed_between_any_two_steps(stack: Connection, lane: HandmadeLane, tmp
 
 def check_rows(clickhouse: ClickHouse, expected: dict[str, set[tuple[str, int, int]]]) -> dict[str, Stored]:
     for topic, places in expected.items():
-        rows = coordinates(clickhouse, topic)
+        rows = references(clickhouse, topic)
         assert len(rows) == len(places)
         assert set(rows) == places
     return {topic: counted for topic, counted in count_by_topic(clickhouse).items() if topic in expected}

@@ -22,7 +22,7 @@ def test_what_is_missing_is_made_and_a_second_look_finds_nothing_to_say(kafka: L
     assert {len(p.replicas) for t in wanted for p in listed[t.name].partitions.values()} == {1}
 
 
-def test_what_differs_is_said_and_only_settled_where_asked(kafka: LocalKafka) -> None:
+def test_what_differs_is_said_and_only_aligned_where_asked(kafka: LocalKafka) -> None:
     options = {"bootstrap.servers": kafka.bootstrap}
     admin = AdminClient(options)
     other = {

@@ -28,7 +28,7 @@ REQUESTS, REFUSED, IN_FLIGHT = 60, 5, 4
 Change = Callable[[HandmadeLane, list[Record], Sequence[RecordRef]], list[Record]]
 
 
-def _settle(stack: Connection, change: Change = lambda lane, answers, sources: answers) -> VerifyReport:
+def _verified(stack: Connection, change: Change = lambda lane, answers, sources: answers) -> VerifyReport:
     """Builds a lane of its own whose answers are changed, and verifies it."""
     name = f"v{uuid.uuid4().hex[:10]}"
     lane = HandmadeLane(stack, name)
@@ -58,7 +58,7 @@ def _problems(report: VerifyReport) -> set[tuple[str, int, int]]:
 
 
 def test_a_lane_in_order(stack: Connection) -> None:
-    report = _settle(stack)
+    report = _verified(stack)
     figures = report.as_dict()
     assert report.ok, report.problems
     assert {k: figures[k] for k in ("requests", "predictions", "dead_letters", "in_flight")} == {
@@ -77,7 +77,7 @@ def test_one_prediction_missing(stack: Connection) -> None:
         gone.append(sources[REFUSED + 7])
         return answers[:7] + answers[8:]
 
-    report = _settle(stack, change)
+    report = _verified(stack, change)
     assert _problems(report) == {("lost", gone[0].partition, gone[0].offset)}
     assert (report.total("lost"), report.total("in_flight")) == (1, IN_FLIGHT)
 
@@ -100,7 +100,7 @@ def test_each_kind_of_trouble_is_named_where_it_is(stack: Connection) -> None:
         del answers[-1]  # the last dead letter
         return [*answers, answers[3], lane.prediction(both), lane.prediction(nothing), shadow, shadow]
 
-    report = _settle(stack, change)
+    report = _verified(stack, change)
     assert _problems(report) == expected
     assert (report.total("lost"), report.total("duplicated")) == (1, 2)
 
@@ -117,11 +117,11 @@ def test_predictions_that_name_what_does_not_exist(stack: Connection) -> None:
         others = [lane.prediction(s, **c) for s, c in zip(sources[REFUSED:], altered.values(), strict=False)]
         return [*others, *answers[len(others) :], Record(lane.lane.predictions, b"\x00\x00", b"r")]
 
-    report = _settle(stack, change)
+    report = _verified(stack, change)
     assert sorted(p.check for p in report.problems) == sorted([*altered, "unreadable"])
 
 
-def test_outcomes_reports_and_runs_are_settled_too(stack: Connection) -> None:
+def test_outcomes_reports_and_runs_are_verified_too(stack: Connection) -> None:
     """A lane with outcomes in order; then one of each kind that is not."""
     name = f"v{uuid.uuid4().hex[:10]}"
     lane = HandmadeLane(stack, name)

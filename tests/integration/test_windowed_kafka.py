@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
+from tests.support.producing import produce
 from tests.support.toy_windows import (
     COUNTED,
     LANE,
@@ -60,8 +61,8 @@ def broker(tmp_path: Path) -> Iterator[LocalKafka]:
 
 
 def write(producer: Producer, records: Sequence[Record]) -> None:
-    for topic, value, key, headers, partition in records:
-        producer.produce(topic, value, key, -1 if partition is None else partition, headers=list(headers))
+    for record in records:
+        produce(producer, record)
     producer.flush()
 
 

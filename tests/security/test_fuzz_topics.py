@@ -19,6 +19,7 @@ import pytest
 from confluent_kafka import KafkaException, Producer
 from tests.support.hostile_records import Mutator
 from tests.support.hostile_signers import Forger
+from tests.support.producing import produce
 from tests.support.project import Project, running_project
 from tests.support.simulation import LONG
 from tests.support.touched import Touched
@@ -123,24 +124,14 @@ class Fuzz:
         self.producer.produce(topic, json.dumps(record).encode(), key.encode())
 
     def send_hostile(self, record: Record) -> None:
-        partition = {} if record.partition is None else {"partition": record.partition}
-
         def delivered(error: Any, message: Any) -> None:
             if error is None:
                 self.hostile.add(RecordRef.of(message))
 
         try:
-            self.producer.produce(
-                record.topic,
-                record.value,
-                record.key,
-                headers=list(record.headers),
-                on_delivery=delivered,
-                **partition,
-            )
+            produce(self.producer, record, delivered)
         except (KafkaException, BufferError):  # what not even the client takes
             return
-        self.producer.poll(0)
 
     def attack(self, seed: int, topics: list[str], count: int) -> None:
         samples = {topic: self._sample(topic) for topic in topics}

@@ -84,9 +84,9 @@ def test_a_version_is_let_in_though_its_number_was_forged_before(tmp_path: Path)
 
     publisher = Publisher()
     records = publisher.control.by("rollout")
-    logic = RolloutProcessor(records, lambda r: verified_manifest(r, trust), opened, lambda *_: None)
-    bench = Bench(logic, publisher)
-    logic.assigned({TopicPartition(lanes.MANIFESTS, 0): Committed(0, "")})
+    processor = RolloutProcessor(records, lambda r: verified_manifest(r, trust), opened, lambda *_: None)
+    bench = Bench(processor, publisher)
+    processor.assigned({TopicPartition(lanes.MANIFESTS, 0): Committed(0, "")})
     bench.control(publisher.contract(CONTRACT))
 
     def publish(record: dict[str, Any], *, is_read_before: bool = True) -> tuple[list[str], list[str]]:

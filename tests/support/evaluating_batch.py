@@ -62,7 +62,7 @@ def _predictions(log: MemoryLog, lab: EvaluatedLane) -> tuple[pl.DataFrame, dict
     for stream in STREAMS:
         topic = f"{lab.lane.name}.{stream}"
         for partition in range(log.topics()[topic]):
-            clock = -(2**62)
+            stream_time = -(2**62)
             for message in log.messages(topic, partition):
                 time = mark_time(message)
                 if message.value() == b"nonsense":
@@ -70,21 +70,21 @@ def _predictions(log: MemoryLog, lab: EvaluatedLane) -> tuple[pl.DataFrame, dict
                 if time is None:
                     record = lab.codec.decode(message.value()).record
                     time = record["event_time"]
-                    rows.append({**_flat(record), "seen": max(time, clock)})
-                clock = max(clock, time)
-            least[stream] = min(least[stream], clock)
+                    rows.append({**_flat(record), "seen": max(time, stream_time)})
+                stream_time = max(stream_time, time)
+            least[stream] = min(least[stream], stream_time)
     return pl.DataFrame(rows, infer_schema_length=None), least
 
 
 def _outcomes(log: MemoryLog, lab: EvaluatedLane, least: dict[str, int]) -> pl.DataFrame:
-    """Lowers ``least`` to what marks say."""
+    """Lowers ``least`` to what watermark records say."""
     rows = []
     for partition in range(log.topics()[lab.lane.outcomes]):
-        clocks = dict.fromkeys(STREAMS, -(2**62))
+        stream_times = dict.fromkeys(STREAMS, -(2**62))
         for message in log.messages(lab.lane.outcomes, partition):
             if message.value() is None:
                 stream = mark_stream(message)
-                clocks[stream] = max(clocks[stream], mark_time(message))
+                stream_times[stream] = max(stream_times[stream], mark_time(message))
             elif message.value() != b"nonsense":
                 record = lab.codec.decode(message.value()).record
                 champion = record["champion"] or {}
@@ -103,7 +103,7 @@ def _outcomes(log: MemoryLog, lab: EvaluatedLane, least: dict[str, int]) -> pl.D
                     }
                 )
         for stream in STREAMS:
-            least[stream] = min(least[stream], clocks[stream])
+            least[stream] = min(least[stream], stream_times[stream])
     return pl.DataFrame(rows, infer_schema_length=None)
 
 

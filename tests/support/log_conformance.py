@@ -554,7 +554,7 @@ class LogConformance:
 
     # The exactly-once runner ---
 
-    def test_the_batch_loop_echoes_everything_once_through_joining_and_leaving(self) -> None:
+    def test_the_runner_echoes_everything_once_through_joining_and_leaving(self) -> None:
         self.world.create_topic(self.topic, 4)
         self.world.create_topic(self.other, 2)
         for number in range(500):
@@ -581,7 +581,7 @@ class LogConformance:
         assert len(echoes) == 700
         assert set(echoes) == {b"%d" % number for number in range(700)}
 
-    def test_the_batch_loop_reads_again_what_the_last_owner_knew(self) -> None:
+    def test_the_runner_reads_again_what_the_last_owner_knew(self) -> None:
         counts = f"{self.group}.counts"
         for topic in (self.topic, self.other, counts):
             self.world.create_topic(topic, 3)
@@ -615,10 +615,10 @@ class LogConformance:
             sums = [json.loads(m.value() or b"") for m in messages if m.partition() == partition]
             assert sums == expected_sums([m for m in fed if m.partition() == partition])
 
-    def loop(self, number: int, logic: Processor | None = None) -> ExactlyOnceRunner:
+    def loop(self, number: int, processor: Processor | None = None) -> ExactlyOnceRunner:
         return ExactlyOnceRunner(
             self.world.backend(),
-            logic or Echo(self.topic, self.other),
+            processor or Echo(self.topic, self.other),
             service="echo",
             group=self.group,
             transactional_id=f"{self.group}-{number}",

@@ -16,7 +16,7 @@ from typing import Any
 
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
-from tests.support.observer import Coordinates, Observer, Seen
+from tests.support.observer import Observer, Reference, Seen
 from tests.support.project import Project, running_project
 
 from tailrace.avro.codec import Codec
@@ -90,7 +90,7 @@ class Loop:
         return Observer(self.connection.kafka, self.connection.registry, self.connection.registry_auth)
 
     def records(self, topic: str) -> list[dict[str, Any]]:
-        """Decoded, in order of offset; marks and tombstones left out."""
+        """Decoded, in order of offset; watermark records and tombstones left out."""
         seen = self.observer()
         found = sorted(seen.read(topic), key=lambda record: record.at)
         return [seen.decode(record.value) for record in found if record.value is not None]
@@ -213,7 +213,7 @@ def is_prediction(record: Seen) -> bool:
     return record.value is not None and record.at[0] in (LANE.predictions, LANE.shadow_predictions)
 
 
-def copy(records: list[Seen], revision_of: Mapping[Coordinates, int], loop: Loop, rate: float) -> None:
+def copy(records: list[Seen], revision_of: Mapping[Reference, int], loop: Loop, rate: float) -> None:
     """Writes another loop's log into this one, each record into its partition, so many a second.
 
     A prediction comes no earlier than the rollout revision that it names: so it was where it was made.
@@ -245,7 +245,7 @@ def _has_revision(loop: Loop, revision: int) -> bool:
 
 
 def results(loop: Loop) -> dict[str, Any]:
-    """Everything that the loop made of its log, by id; coordinates of derived records left out."""
+    """Everything that the loop made of its log, by id; references of derived records left out."""
     return {
         "outcomes": _by_id(loop.records(LANE.outcomes), "outcome_id"),
         "drift reports": _by_id(loop.records("tailrace.drift-reports"), "report_id"),

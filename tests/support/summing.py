@@ -1,4 +1,4 @@
-"""A logic whose state is in the log alone: sums of the last few numbers of each partition, and how many there were."""
+"""A processor with its state in the log alone: sums of the last numbers of each partition, and how many there were."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def create_topics(log: MemoryLog, partitions: int) -> None:
 
 
 class Feeder:
-    """Makes records that come late, early and never in order, and marks that keep their promise.
+    """Makes records that come late, early and never in order, and watermark records that keep their promise.
 
     Attributes:
         all_contracts: whether the last contract has been applied.
@@ -276,7 +276,7 @@ def expected_reports(log: Log) -> list[dict[str, Any]]:
 
 
 def _table(log: Log) -> tuple[pl.DataFrame, Mapping[str, int]]:
-    """All records, with when each is seen by its partition's clock; and of each stream the least clock."""
+    """All records, with when each is seen in its partition's stream time; and of each stream the least stream time."""
     tables = []
     least: dict[str, int] = defaultdict(lambda: 2**62)
     for topic in COUNTED:

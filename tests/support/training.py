@@ -12,6 +12,7 @@ from typing import Any
 
 from confluent_kafka import Producer
 from tests.support.environment import environment
+from tests.support.producing import produce
 
 from tailrace.avro.codec import Codec
 from tailrace.avro.registry import RegistryClient
@@ -226,11 +227,7 @@ class TrainingLane:
         producer.init_transactions(30)
         producer.begin_transaction()
         for record in records:
-            partition = {} if record.partition is None else {"partition": record.partition}
-            producer.produce(
-                record.topic, record.value, record.key, headers=list(record.headers), **partition
-            )
-            producer.poll(0)
+            produce(producer, record)
         producer.flush(30)
         (producer.abort_transaction if abort else producer.commit_transaction)(30)
 
