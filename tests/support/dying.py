@@ -71,10 +71,10 @@ class DyingScorer:
             value = self.publisher.request_value(request)
             self.log.append(REQUESTS, value, partition=self.asked % 2)
 
-    def run(self, limit: int = 20) -> int:
+    def run(self, most: int = 20) -> int:
         """Runs instance after instance until all is answered; how many died meanwhile."""
         deaths = 0
-        while deaths < limit:
+        while deaths < most:
             loop = self._loop or self._start()
             self._loop = None
             try:
@@ -88,7 +88,7 @@ class DyingScorer:
                 self.log.pass_time(10_000)  # its session ends
             else:
                 raise AssertionError(f"stuck: {loop.waiting}")
-        raise AssertionError(f"not done after {limit} deaths")
+        raise AssertionError(f"not done after {most} deaths")
 
     def restart(self) -> None:
         """Ends the instance that runs, in good order; the next run starts another."""
