@@ -22,8 +22,8 @@ def main(module: str, file: str) -> None:
 
     def measure(*_: object) -> None:
         gc.collect()
-        with Path(file).open("a") as out:
-            out.write(f"{time.time()} {process.memory_info().rss}\n")
+        with Path(file).open("a") as lines:
+            lines.write(f"{time.time()} {process.memory_info().rss}\n")
 
     signal.signal(signal.SIGUSR1, measure)
     importlib.import_module(module).main()

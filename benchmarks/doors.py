@@ -70,7 +70,7 @@ def _starts(rounds: int) -> dict[str, dict[str, float]]:
                 if number:
                     seconds.setdefault(f"{name}, {which}", []).append(took)
             shutil.rmtree(folder)
-    return {name: spread(each) for name, each in seconds.items()}
+    return {name: spread(values) for name, values in seconds.items()}
 
 
 def _loops(records: int, batches: list[int], rounds: int) -> dict[str, Any]:

@@ -130,7 +130,7 @@ class World:
             "latency_ms": 1.5,
         }
         draw = np.random.default_rng(number)
-        found = []
+        messages = []
         for at, row in enumerate(frame.to_dict("records")):
             score = float(draw.random())
             name = f"{draw.integers(2**60):016x}"
@@ -147,8 +147,8 @@ class World:
                     "predicted_class": "true" if score > 0.5 else "false",
                 },
             )
-            found.append(PlainMessage(topic, 0, at, value, b"k", timestamp_ms=10**15))
-        return found
+            messages.append(PlainMessage(topic, 0, at, value, b"k", timestamp_ms=10**15))
+        return messages
 
     def service(self) -> DriftWindows:
         """Told of contract and version."""
@@ -180,9 +180,9 @@ def through_the_service(world: World) -> Measured:
     for number, messages in enumerate(world.messages):
         subjects: dict[str, Any] = {}
         for first in range(0, len(messages), BATCH):
-            some = messages[first : first + BATCH]
-            found = service.count(topic, service.read(topic, some), np.full(len(some), NO_TIME))
-            for _, cell in found:
+            batch = messages[first : first + BATCH]
+            cells = service.count(topic, service.read(topic, batch), np.full(len(batch), NO_TIME))
+            for _, cell in cells:
                 subjects[cell.subject] = service.add(subjects.get(cell.subject), cell.counts)
         service.judge(Closed("benchmark", "predictions", world.applied, number * DAY, 0, subjects), {})
     return watch.stop(world.rows)
@@ -210,16 +210,16 @@ def by_scipy(
 ) -> Measured:
     watch = Stopwatch()
     for frame in world.frames:
-        found = {}
+        p_values = {}
         for name in NUMBERS:
-            found[name] = float(stats.ks_2samp(frame[name].to_numpy(), samples[name]).pvalue)
+            p_values[name] = float(stats.ks_2samp(frame[name].to_numpy(), samples[name]).pvalue)
         for name in CATEGORIES:
             table = pd.DataFrame(
                 {"window": frame[name].value_counts(), "training": world.trained[name].value_counts()}
             ).fillna(0)
-            found[name] = float(stats.chi2_contingency(table.T.to_numpy()).pvalue)
+            p_values[name] = float(stats.chi2_contingency(table.T.to_numpy()).pvalue)
         if keep is not None:
-            keep(found)
+            keep(p_values)
     return watch.stop(world.rows)
 
 

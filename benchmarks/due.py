@@ -75,33 +75,33 @@ def passing(made: JoinedLane) -> list[Record]:
 
 def run(kafka: Broker, made: JoinedLane, count: int, give_up_s: float) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(prefix="tailrace-benchmark-due-"))
-    logic = Watched(made, folder)
-    loop = joining(kafka, logic)
+    processor = Watched(made, folder)
+    loop = joining(kafka, processor)
     polled, longest, consume = time.monotonic(), 0.0, KafkaConsumer.consume
 
     def watched(self: KafkaConsumer, limit: int, timeout_s: float) -> Sequence[Message]:
         nonlocal polled, longest
         longest = max(longest, time.monotonic() - polled)
-        found = consume(self, limit, timeout_s)
+        messages = consume(self, limit, timeout_s)
         polled = time.monotonic()
-        return found
+        return messages
 
     KafkaConsumer.consume = watched  # type: ignore[method-assign]
     aborts = metrics.ABORTS._value.get()
     began = time.monotonic()
-    while logic.outcomes < count and time.monotonic() - began < give_up_s:
+    while processor.outcomes < count and time.monotonic() - began < give_up_s:
         loop.step()
     seconds = time.monotonic() - began
     KafkaConsumer.consume = consume  # type: ignore[method-assign]
     loop.close()
     shutil.rmtree(folder, ignore_errors=True)
     return {
-        "outcomes": logic.outcomes,
+        "outcomes": processor.outcomes,
         "seconds": round(seconds, 1),
-        "steps": logic.steps,
-        "most records in a transaction": logic.most,
-        "largest transaction, MB": round(logic.largest / 1e6, 1),
-        "longest step, s": round(logic.longest, 2),
+        "steps": processor.steps,
+        "most records in a transaction": processor.most,
+        "largest transaction, MB": round(processor.largest / 1e6, 1),
+        "longest step, s": round(processor.longest, 2),
         "longest between polls, s": round(max(longest, time.monotonic() - polled), 2),
         "given up": int(metrics.ABORTS._value.get() - aborts),
     }

@@ -1,7 +1,7 @@
-"""The limit of a Python service on Kafka, and how near the batch loop comes to it.
+"""The limit of a Python service on Kafka, and how near the exactly-once runner comes to it.
 
 The empty loop is raw confluent-kafka: consume, produce the same bytes, send offsets, commit; no checks, no errors
-handled. The batch loop runs a logic that passes the bytes on.
+handled. The runner (``batch loop``) runs a processor that passes the bytes on.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def empty_loop(
 ) -> Measured:
     """Passes ``records`` records on in transactions of ``batch``, from the first consumed to the last commit. Where a
     ``value`` is given, it is written in place of each record's own. ``linger_ms`` is 5 in librdkafka by default, and 1
-    in the batch loop.
+    in the runner.
     """
     consumer = confluent_kafka.Consumer(
         {
@@ -77,12 +77,12 @@ def empty_loop(
     return measured
 
 
-def batch_loop(kafka: Broker, logic: Processor, group: str, records: int, batch: int) -> Measured:
-    """Runs ``logic`` on the batch loop until it has committed ``records`` records of its topics.
+def exactly_once(kafka: Broker, processor: Processor, group: str, records: int, batch: int) -> Measured:
+    """Runs ``processor`` on the exactly-once runner until it has committed ``records`` records of its topics.
 
-    Time is taken from when the first batch is handed to the logic.
+    Time is taken from when the first batch is handed to the processor.
     """
-    counter = _Counting(logic)
+    counter = _Counting(processor)
     loop = ExactlyOnceRunner(
         KafkaBackend(kafka.connection, group),
         counter,
@@ -102,23 +102,23 @@ def batch_loop(kafka: Broker, logic: Processor, group: str, records: int, batch:
 
 
 class _Counting:
-    """Counts what is committed of what a logic processes."""
+    """Counts what is committed of what a processor is given."""
 
-    def __init__(self, logic: Processor) -> None:
-        self._logic = logic
+    def __init__(self, processor: Processor) -> None:
+        self._processor = processor
         self.done = 0
         self.watch: Stopwatch | None = None
-        self.control_topics = logic.control_topics
-        self.topics = logic.topics
-        self.control = logic.control
-        self.assigned = logic.assigned
-        self.restore = logic.restore
-        self.revoked = logic.revoked
-        self.waiting = logic.waiting
+        self.control_topics = processor.control_topics
+        self.topics = processor.topics
+        self.control = processor.control
+        self.assigned = processor.assigned
+        self.restore = processor.restore
+        self.revoked = processor.revoked
+        self.waiting = processor.waiting
 
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         self.watch = self.watch or Stopwatch()
-        output = self._logic.process(batch, clock)
+        output = self._processor.process(batch, clock)
         apply = output.on_committed
 
         def count() -> None:
@@ -131,7 +131,7 @@ class _Counting:
 
 
 class PassOn:
-    """The logic that does nothing: from one topic to another."""
+    """The processor that does nothing: from one topic to another."""
 
     def __init__(self, source: str, target: str) -> None:
         self.source = source
@@ -168,7 +168,7 @@ def _no_quarantine(message: Message, reason: str) -> Output:
 
 
 def main() -> None:
-    parser = arguments("The empty transactional loop and the batch loop, side by side.")
+    parser = arguments("The empty transactional loop and the exactly-once runner, side by side.")
     parser.add_argument("--records", type=int, default=200_000, help="records in each run")
     parser.add_argument(
         "--batch", type=int, nargs="*", default=[1_000, 5_000, 20_000], help="records a commit"
@@ -190,15 +190,15 @@ def main() -> None:
         def passing(batch: int) -> Measured:
             target = kafka.topic("loop", PARTITIONS)
             try:
-                return batch_loop(kafka, PassOn(source, target), target, given.records, batch)
+                return exactly_once(kafka, PassOn(source, target), target, given.records, batch)
             finally:
                 kafka.delete(target)
 
         for batch in given.batch:
-            found = interleave(
+            runs = interleave(
                 {"empty loop": partial(empty, batch), "batch loop": partial(passing, batch)}, given.rounds
             )
-            result[f"batch {batch}"] = summary(found, "empty loop")
+            result[f"batch {batch}"] = summary(runs, "empty loop")
     show(result, given.json)
 
 

@@ -76,9 +76,9 @@ def through_the_service(world: World, keep: Metrics | None = None) -> Measured:
     for number, messages in enumerate(world.messages):
         subjects: dict[str, Any] = {}
         for first in range(0, len(messages), BATCH):
-            some = messages[first : first + BATCH]
+            batch = messages[first : first + BATCH]
             for _, cell in service.count(
-                world.topic, service.read(world.topic, some), np.full(len(some), NO_TIME)
+                world.topic, service.read(world.topic, batch), np.full(len(batch), NO_TIME)
             ):
                 subjects[cell.subject] = service.add(subjects.get(cell.subject), cell.counts)
         closed = Closed("credit", "predictions", applied, number * WINDOW, 0, dict(sorted(subjects.items())))
@@ -124,7 +124,7 @@ def _recompute(frame: pd.DataFrame, number: int, keep: Metrics | None) -> None:
     for segment, rows in _segments(frame):
         truth, score = rows["label"].to_numpy(), rows["score"].to_numpy()
         chosen = (rows["predicted_class"] == "true").to_numpy()
-        found = {
+        metrics = {
             "auc": sk.roc_auc_score(truth, score),
             "log_loss": sk.log_loss(truth, score),
             "brier": sk.brier_score_loss(truth, score),
@@ -133,7 +133,7 @@ def _recompute(frame: pd.DataFrame, number: int, keep: Metrics | None) -> None:
             "f1": sk.f1_score(truth, chosen),
         }
         if keep is not None:
-            keep.update({(number, segment, name): float(value) for name, value in found.items()})
+            keep.update({(number, segment, name): float(value) for name, value in metrics.items()})
 
 
 def _segments(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

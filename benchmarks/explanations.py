@@ -60,12 +60,12 @@ def by_definition(say_about: Callable[[Array], Array], row: Array, background: A
             mixed = background.copy()
             mixed[:, players] = row[list(players)]
             worth[players] = float(say_about(mixed).mean())
-    found = np.zeros(FEATURES)
+    values = np.zeros(FEATURES)
     for players, value in worth.items():
         weight = 1.0 / (FEATURES * math.comb(FEATURES - 1, len(players))) if len(players) < FEATURES else 0.0
         for feature in set(range(FEATURES)) - set(players):
-            found[feature] += weight * (worth[tuple(sorted((*players, feature)))] - value)
-    return found
+            values[feature] += weight * (worth[tuple(sorted((*players, feature)))] - value)
+    return values
 
 
 def compare(kind: str, folder: Path, python: Path) -> dict[str, Any]:
@@ -87,11 +87,11 @@ def compare(kind: str, folder: Path, python: Path) -> dict[str, Any]:
     draws = np.array([shapley(model, columns, given, np.arange(EXPLAINED), draw) for draw in range(DRAWS)])
     ours, errors = draws.mean(axis=0), draws.std(axis=0, ddof=1) / math.sqrt(DRAWS)
 
-    def about(matrix: Array) -> Array:
+    def answer(matrix: Array) -> Array:
         chosen = np.full(len(matrix), len(manifest.classes) // 2)
         return explained_values(model, dict(zip(NAMES, matrix.T, strict=True)), chosen)
 
-    exact = np.array([by_definition(about, row, background) for row in wanted])
+    exact = np.array([by_definition(answer, row, background) for row in wanted])
     arrays = folder / f"{kind}.npz"
     np.savez(arrays, x=x.to_numpy(), y=np.asarray(y), background=background, wanted=wanted)
     peer = Path(__file__).with_name("shap_peer.py")
@@ -126,12 +126,12 @@ def main(given: Sequence[str] | None = None) -> None:
             ["pip", "install", "--quiet", "--python", str(python), *SHAP],
         ):
             subprocess.run([sys.executable, "-m", "uv", *command], check=True)
-        found = {kind: compare(kind, folder, python) for kind in MODELS}
+        by_kind = {kind: compare(kind, folder, python) for kind in MODELS}
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(by_kind))
     else:
-        print(pd.DataFrame(found).T.to_string())
-    for kind, differences in found.items():
+        print(pd.DataFrame(by_kind).T.to_string())
+    for kind, differences in by_kind.items():
         sampled = 6 * differences["largest_standard_error"]
         assert differences["shap_to_exact"] < 1e-4, f"{kind}: shap explains something else"
         assert differences["ours_to_shap"] < 1e-4 + sampled, f"{kind}: further off than its own error says"

@@ -37,9 +37,9 @@ def slope(x: Sequence[float], y: Sequence[float]) -> Slope:
         raise ValueError("a slope needs three points, not all at one x")
     x_mean, y_mean = math.fsum(x) / len(x), math.fsum(y) / len(y)
     spread = math.fsum((one - x_mean) ** 2 for one in x)
-    found = math.fsum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True)) / spread
-    off = math.fsum((b - y_mean - found * (a - x_mean)) ** 2 for a, b in zip(x, y, strict=True))
-    return Slope(found, math.sqrt(off / (len(x) - 2) / spread))
+    per_unit = math.fsum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True)) / spread
+    off = math.fsum((b - y_mean - per_unit * (a - x_mean)) ** 2 for a, b in zip(x, y, strict=True))
+    return Slope(per_unit, math.sqrt(off / (len(x) - 2) / spread))
 
 
 def longest_gap(times: Sequence[float], start: float, end: float) -> float:

@@ -112,16 +112,16 @@ class Broker:
 @contextmanager
 def broker() -> Iterator[Broker]:
     if given := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
-        with closing(Broker(given)) as there:
-            yield there
+        with closing(Broker(given)) as existing:
+            yield existing
         return
     folder = Path(tempfile.mkdtemp(prefix="tailrace-benchmark-"))
     kafka = LocalKafka(folder)
     say("starting a broker")
     kafka.start()
     try:
-        with closing(Broker(kafka.bootstrap)) as ours:
-            yield ours
+        with closing(Broker(kafka.bootstrap)) as started:
+            yield started
     finally:
         kafka.stop()
         shutil.rmtree(folder, ignore_errors=True)
@@ -136,23 +136,23 @@ def interleave(cases: Cases, rounds: int) -> dict[str, list[Measured]]:
     """
     for name, run in cases.items():
         say(f"warming up: {name} {run().rate:,.0f}/s")
-    found: dict[str, list[Measured]] = {name: [] for name in cases}
+    measured: dict[str, list[Measured]] = {name: [] for name in cases}
     for number in range(rounds):
         for name in random.Random(number).sample(list(cases), len(cases)):
-            found[name].append(cases[name]())
-            say(f"round {number + 1} of {rounds}: {name} {found[name][-1].rate:,.0f}/s")
-    return found
+            measured[name].append(cases[name]())
+            say(f"round {number + 1} of {rounds}: {name} {measured[name][-1].rate:,.0f}/s")
+    return measured
 
 
-def summary(found: Mapping[str, Sequence[Measured]], base: str) -> dict[str, Any]:
+def summary(measured: Mapping[str, Sequence[Measured]], base: str) -> dict[str, Any]:
     """Per case the median rate with its range, CPU per record, and the median ratio to ``base`` of its round."""
     return {
         name: {
             "records_per_second": spread([one.rate for one in runs]),
             "cpu_us_per_record": spread([one.cpu_seconds / one.records * 1e6 for one in runs]),
-            "ratio": spread([one.rate / other.rate for one, other in zip(runs, found[base], strict=True)]),
+            "ratio": spread([one.rate / other.rate for one, other in zip(runs, measured[base], strict=True)]),
         }
-        for name, runs in found.items()
+        for name, runs in measured.items()
     }
 
 
@@ -165,8 +165,8 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def arguments(about: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=about)
+def arguments(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--rounds", type=int, default=5, help="rounds that count")
     return parser

@@ -49,11 +49,11 @@ def balanced(kafka: Broker, instances: int) -> None:
 def measure(kafka: Broker, tailrace: Running, requests: Requests, rounds: int) -> dict[str, Any]:
     """One, then one and another beside it, round by round; a round before the first does not count."""
     one = tailrace.scorer()
-    found: dict[str, list[Measured]] = {"one": [], "two": []}
+    runs: dict[str, list[Measured]] = {"one": [], "two": []}
     busy: dict[str, list[float]] = {"one": [], "two": []}
     for number in range(rounds + 1):
         other = None
-        for name in found:
+        for name in runs:
             if name == "two":
                 other = tailrace.start("scorer", "scorer-second")
             loop = one if other is None else Loop([*one.processes, other], one.group, one.source, one.target)
@@ -64,11 +64,11 @@ def measure(kafka: Broker, tailrace: Running, requests: Requests, rounds: int) -
                 f"round {number} of {rounds}: {name} {measured.rate:,.0f}/s, {loop.cores_busy:.1f} cores busy"
             )
             if number:
-                found[name].append(measured)
+                runs[name].append(measured)
                 busy[name].append(loop.cores_busy)
         if other is not None:
             other.stop(10)
-    facts = summary(found, "one")
+    facts = summary(runs, "one")
     return {
         "cores": os.cpu_count(),
         **{name: facts[name] | {"cores_busy": round(statistics.median(busy[name]), 2)} for name in facts},
@@ -88,8 +88,8 @@ def main() -> None:
         return
     cores = result.pop("cores")
     show({"scorers": result}, as_json=False)
-    said = ", ".join(f"{facts['cores_busy']:.1f} with {name}" for name, facts in result.items())
-    print(f"{cores} cores, busy: {said}")
+    busy = ", ".join(f"{facts['cores_busy']:.1f} with {name}" for name, facts in result.items())
+    print(f"{cores} cores, busy: {busy}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import confluent_kafka
 
@@ -82,12 +81,12 @@ class Joiner(JoiningProcessor):
         return output
 
 
-def joining(kafka: Broker, logic: JoiningProcessor, max_batch: int = MAX_BATCH) -> ExactlyOnceRunner:
+def joining(kafka: Broker, processor: JoiningProcessor, max_batch: int = MAX_BATCH) -> ExactlyOnceRunner:
     """The joiner's loop, as the service has it, under a group of its own."""
     group = f"joiner-{uuid.uuid4().hex[:8]}"
     return ExactlyOnceRunner(
         KafkaBackend(kafka.connection, group),
-        logic,
+        processor,
         service="joiner",
         group=group,
         transactional_id=group,
@@ -103,12 +102,12 @@ def join(kafka: Broker, made: JoinedLane, pairs: int, batch: int) -> Measured:
     """Joins everything that is in the lane's inputs, from the first batch to the last commit."""
     renew(kafka, made.lane.outcomes, made.lane.rekeyed)
     folder = Path(tempfile.mkdtemp(prefix="tailrace-benchmark-joiner-"))
-    logic = Joiner(made, folder)
-    loop = joining(kafka, logic, batch)
-    while logic.outcomes < pairs:
+    processor = Joiner(made, folder)
+    loop = joining(kafka, processor, batch)
+    while processor.outcomes < pairs:
         loop.step()
-    assert logic.watch is not None
-    measured = logic.watch.stop(pairs)
+    assert processor.watch is not None
+    measured = processor.watch.stop(pairs)
     loop.close()
     shutil.rmtree(folder)
     return measured
@@ -127,8 +126,8 @@ def streams(kafka: Broker, made: JoinedLane, pairs: int, classpath: str, threads
     assert done.returncode == 0, done.stderr[-2_000:]
     shutil.rmtree(folder, ignore_errors=True)
     kafka.delete(output)
-    found = json.loads(done.stdout.splitlines()[-1])
-    return Measured(pairs, found["seconds"], found["cpu_seconds"])
+    figures = json.loads(done.stdout.splitlines()[-1])
+    return Measured(pairs, figures["seconds"], figures["cpu_seconds"])
 
 
 def _no_quarantine(message: Message, reason: str) -> Output:
@@ -151,7 +150,7 @@ def renew(kafka: Broker, *topics: str) -> None:
 
 
 def records(made: JoinedLane, pairs: int) -> Iterator[Record]:
-    """Predictions in the order of their times, each with a label some minutes later; silent topics have marks."""
+    """Predictions in order of time, each with a label some minutes later; watermark records on silent topics."""
     draw = random.Random(1)
     lane = made.lane
     labels: list[tuple[int, int, Record]] = []
@@ -187,16 +186,16 @@ def records(made: JoinedLane, pairs: int) -> Iterator[Record]:
         yield from (mark(topic, p, end) for p in range(PARTITIONS))
 
 
-def produce(kafka: Broker, some: Iterable[Record]) -> None:
+def produce(kafka: Broker, records: Iterable[Record]) -> None:
     producer = confluent_kafka.Producer(
         {**kafka.connection.kafka, "partitioner": "murmur2_random", "linger.ms": 20}
     )
-    for record in some:
-        where: Any = {} if record.partition is None else {"partition": record.partition}
+    for record in records:
+        partition = -1 if record.partition is None else record.partition
         while True:
             try:
                 producer.produce(
-                    record.topic, record.value, record.key, headers=list(record.headers), **where
+                    record.topic, record.value, record.key, partition, headers=list(record.headers)
                 )
                 break
             except BufferError:
@@ -218,14 +217,14 @@ def main() -> None:
         # As every service does when it starts.
         gc.collect()
         gc.freeze()
-        found = interleave(
+        measured = interleave(
             {
                 "joiner": lambda: join(kafka, made, given.pairs, given.batch),
                 "Kafka Streams": lambda: streams(kafka, made, given.pairs, classpath, 1),
             },
             given.rounds,
         )
-    show({"pairs": summary(found, "Kafka Streams")}, given.json)
+    show({"pairs": summary(measured, "Kafka Streams")}, given.json)
 
 
 if __name__ == "__main__":

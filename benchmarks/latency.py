@@ -6,7 +6,7 @@ The same requests (Avro, the example contract ``credit``) go in turn through
 
 - ``no service``: a read of what was just written;
 - ``empty loop``: a transactional client that passes the bytes on, polling every 5 ms;
-- ``batch loop``: the runner, passing the bytes on;
+- ``batch loop``: the exactly-once runner, passing the bytes on;
 - ``scorer``: as it runs in production;
 - ``Kafka Streams`` and ``Kafka Streams, 10 ms``: exactly_once_v2, passing the bytes on, with its default interval
   between commits (100 ms) and with 10 ms.
@@ -54,7 +54,7 @@ def latencies(kafka: Broker, source: str, target: str, requests: Requests, rate:
         while len(took) < len(requests):
             for message in reader.poll(0.1):
                 now = time.perf_counter()
-                if message.value() is not None:  # marks
+                if message.value() is not None:  # watermark records
                     took[message.key()] = (now - sent[message.key()]) * 1e3
 
     reading = threading.Thread(target=read, daemon=True)
@@ -78,19 +78,19 @@ def facts(took: Sequence[float]) -> dict[str, float]:
     return {f"p{at:g}": percentile(took, at) for at in AT}
 
 
-def summary(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
+def summary(measured: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
     """By case and percentile the median over the rounds, the range, and the ratio to the base of the same round."""
     return {
         name: {
             at: {
                 **spread([one[at] for one in rounds]),
                 "ratio": spread(
-                    [one[at] / other[at] for one, other in zip(rounds, found[BASE], strict=True)]
+                    [one[at] / other[at] for one, other in zip(rounds, measured[BASE], strict=True)]
                 ),
             }
             for at in rounds[0]
         }
-        for name, rounds in found.items()
+        for name, rounds in measured.items()
     }
 
 
@@ -98,15 +98,15 @@ def measure(
     kafka: Broker, loops: Mapping[str, Loop | None], requests: Requests, rate: int, rounds: int
 ) -> dict[str, Any]:
     """All loops in turn (None: no service); a round before the first warms them up and does not count."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in loops}
+    percentiles: dict[str, list[dict[str, float]]] = {name: [] for name in loops}
     nowhere = kafka.topic("no-service", PARTITIONS)
     for number in range(rounds + 1):
         for name, loop in loops.items():
             source, target = (loop.source, loop.target) if loop else (nowhere, nowhere)
-            found[name].append(facts(latencies(kafka, source, target, requests, rate)))
-            said = "  ".join(f"{at} {value:.1f}" for at, value in found[name][-1].items())
-            say(f"round {number} of {rounds}: {name}  {said}")
-    return summary({name: measured[1:] for name, measured in found.items()})
+            percentiles[name].append(facts(latencies(kafka, source, target, requests, rate)))
+            line = "  ".join(f"{at} {value:.1f}" for at, value in percentiles[name][-1].items())
+            say(f"round {number} of {rounds}: {name}  {line}")
+    return summary({name: measured[1:] for name, measured in percentiles.items()})
 
 
 def main() -> None:
@@ -132,11 +132,11 @@ def main() -> None:
     if given.json:
         print(json.dumps(result))
         return
-    for name, found in result.items():
-        said = (
-            f"{at} {fact['median']:.1f} ms, {fact['ratio']['median']:.2f} times" for at, fact in found.items()
+    for name, facts in result.items():
+        parts = (
+            f"{at} {fact['median']:.1f} ms, {fact['ratio']['median']:.2f} times" for at, fact in facts.items()
         )
-        print(f"{name:22} {'   '.join(said)}")
+        print(f"{name:22} {'   '.join(parts)}")
 
 
 def start(kafka: Broker, tailrace: Running, folder: Path, name: str) -> Loop | None:

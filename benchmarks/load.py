@@ -90,7 +90,7 @@ class Swaps(threading.Thread):
     def run(self) -> None:
         while not self._stopping.is_set():
             for message in self._reader.poll(0.1):
-                if message.value() is not None:  # marks
+                if message.value() is not None:  # watermark records
                     self._take(message, message.timestamp()[1] / 1e3)
         self._reader.close()
         self._producer.close()

@@ -46,7 +46,7 @@ def facts(samples: Sequence[tuple[float, ...]]) -> dict[str, Any]:
     """What (seconds, bytes) say, in MiB and MiB an hour."""
     half = samples[len(samples) // 2 :]
     hours, held = [(at - samples[0][0]) / 3600 for at, _ in half], [size / 2**20 for _, size in half]
-    found = slope(hours, held)
+    trend = slope(hours, held)
     return {
         "minutes": round((samples[-1][0] - samples[0][0]) / 60, 2),
         "samples": len(samples),
@@ -55,7 +55,7 @@ def facts(samples: Sequence[tuple[float, ...]]) -> dict[str, Any]:
             "half": round(held[0], 1),
             "last": round(held[-1], 1),
         },
-        "mib_per_hour": {"slope": round(found.per_unit, 2), "standard_error": round(found.error, 2)},
+        "mib_per_hour": {"slope": round(trend.per_unit, 2), "standard_error": round(trend.error, 2)},
     }
 
 

@@ -24,16 +24,18 @@ def loop_of(kafka: Broker, folder: Path, name: str, command: Command) -> Loop:
     kind = name.lower().replace(",", "").replace(" ", "-")
     source, target = (kafka.topic(f"{kind}-{way}", PARTITIONS) for way in ("in", "out"))
     group = f"{kind}-{uuid.uuid4().hex[:8]}"
-    where = [kafka.connection.bootstrap, source, target, group]
-    return Loop([launched(command(where), folder / f"{kind}.log")], group, source, target)
+    arguments = [kafka.connection.bootstrap, source, target, group]
+    return Loop([launched(command(arguments), folder / f"{kind}.log")], group, source, target)
 
 
 def pass_on_loop(kafka: Broker, folder: Path, name: str) -> Loop:
     """Starts one of those named above."""
     if name in (EMPTY, BATCH):
         module = ["-m", "benchmarks.passing_on", name.split()[0]]
-        return loop_of(kafka, folder, name, lambda where: [sys.executable, *module, *where])
+        return loop_of(kafka, folder, name, lambda arguments: [sys.executable, *module, *arguments])
     classpath = compile_java(HERE / "StreamsPassOn.java", folder, jars(HERE / "streams-jars.lock"))
     interval = ["10"] if name == STREAMS_10 else []
     program = [str(java()), "-Xmx1g", "-cp", classpath, "StreamsPassOn"]
-    return loop_of(kafka, folder, name, lambda where: [*program, *where, str(folder / "state"), *interval])
+    return loop_of(
+        kafka, folder, name, lambda arguments: [*program, *arguments, str(folder / "state"), *interval]
+    )

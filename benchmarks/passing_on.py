@@ -65,8 +65,8 @@ def batch(bootstrap: str, source: str, target: str, group: str) -> None:
 LOOPS = {"empty": empty, "batch": batch}
 
 
-def main(loop: str, *where: str) -> None:
-    LOOPS[loop](*where)
+def main(loop: str, *arguments: str) -> None:
+    LOOPS[loop](*arguments)
 
 
 if __name__ == "__main__":

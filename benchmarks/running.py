@@ -110,7 +110,7 @@ def work_off(kafka: Broker, loop: Loop, requests: Requests) -> Measured:
     its commit of the last of them; the CPU seconds are of its own processes.
 
     It is stopped while the requests are written, so that writing them is not measured. Which of several processes
-    has which partitions has to be settled before.
+    has which partitions has to be known before.
     """
     loop.signal(signal.SIGSTOP)
     try:
@@ -296,11 +296,11 @@ def _alive(process: Process) -> bool:
 @contextmanager
 def running(kafka: Broker) -> Iterator[Running]:
     """A Tailrace for a benchmark; everything that it started is stopped at the end."""
-    found = Running(kafka)
+    tailrace = Running(kafka)
     try:
-        yield found
+        yield tailrace
     finally:
-        found.close()
+        tailrace.close()
 
 
 def launched(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Process:

@@ -13,7 +13,7 @@ import uuid
 from functools import partial
 from typing import Any
 
-from benchmarks.empty_loop import PARTITIONS, batch_loop, empty_loop
+from benchmarks.empty_loop import PARTITIONS, empty_loop, exactly_once
 from benchmarks.harness import Broker, Measured, arguments, broker, interleave, say, show, summary
 from benchmarks.scorer_cases import CASES, Case, Prepared
 from tailrace.runtime.memory import settle_memory
@@ -53,8 +53,8 @@ def event(registry: MemoryRegistry, case: Case) -> bytes:
     return value
 
 
-def scoring(kafka: Broker, logic: Prepared, records: int, batch: int) -> Measured:
-    return batch_loop(kafka, logic, f"scorer-{uuid.uuid4().hex[:8]}", records, batch)
+def scoring(kafka: Broker, processor: Prepared, records: int, batch: int) -> Measured:
+    return exactly_once(kafka, processor, f"scorer-{uuid.uuid4().hex[:8]}", records, batch)
 
 
 def main() -> None:
@@ -66,10 +66,10 @@ def main() -> None:
     given = parser.parse_args()
     registry = MemoryRegistry()
     say("training")
-    logics = {name: case.scorer(registry) for name, case in CASES.items()}
+    processors = {name: case.scorer(registry) for name, case in CASES.items()}
     lanes = sorted({case.lane.name for case in CASES.values()})
     events = {case.lane.name: event(registry, case) for case in CASES.values()}
-    found: dict[str, dict[str, Any]] = {}
+    summaries: dict[str, dict[str, Any]] = {}
     with broker() as kafka:
         say("writing requests")
         sources = {}
@@ -88,8 +88,8 @@ def main() -> None:
                 runs[f"empty loop, {lane}, events"] = partial(
                     empty, kafka, sources[lane], records, batch, value
                 )
-            for name, logic in logics.items():
-                runs[name] = partial(scoring, kafka, logic, records, batch)
+            for name, processor in processors.items():
+                runs[name] = partial(scoring, kafka, processor, records, batch)
             settle_memory()  # as a service does; the empty loop has it as easy
             measured = interleave(runs, given.rounds)
             for lane in lanes:
@@ -97,18 +97,18 @@ def main() -> None:
                 base = f"empty loop, {lane}"
                 others = (f"{base}, 1 ms", f"{base}, events")
                 facts = summary({n: measured[n] for n in (base, *others, *of_lane)}, base)
-                found.setdefault(f"batch {batch}", {}).update(facts)
+                summaries.setdefault(f"batch {batch}", {}).update(facts)
     if not given.json:
-        show(found, False)
+        show(summaries, False)
         return
     bases = {f"empty loop, {lane}" for lane in lanes}
     result: dict[str, dict[str, dict[str, object]]] = {}
-    for group, cases in found.items():
+    for group, cases in summaries.items():
         for name, facts in cases.items():
-            for what, spread in facts.items():
-                if what == "ratio" and name in bases:
+            for figure, spread in facts.items():
+                if figure == "ratio" and name in bases:
                     continue
-                result.setdefault(what, {}).setdefault(name, {})[group.removeprefix("batch ")] = spread
+                result.setdefault(figure, {}).setdefault(name, {})[group.removeprefix("batch ")] = spread
     print(json.dumps({"rounds": given.rounds, "records": given.records, **result}))
 
 

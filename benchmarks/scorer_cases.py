@@ -153,7 +153,7 @@ class Case:
 
         executor = ThreadPoolExecutor(1)
         control = Control(registry)
-        logic = Prepared("champion", control.by("scorer"), opened, executor)
+        processor = Prepared("champion", control.by("scorer"), opened, executor)
         model = self.contract.model
         applied = contract_record(self.contract)
         rollout = {
@@ -171,7 +171,7 @@ class Case:
                 "shadow": [2],
                 "canary": {"version": 2, "share": CANARY_SHARE, "salt": "salt", "step": 1},
             }
-        logic.control(
+        processor.control(
             [
                 message_of(control.record("Contract", applied)),
                 *(
@@ -182,7 +182,7 @@ class Case:
             ]
         )
         executor.shutdown(wait=True)
-        return logic
+        return processor
 
     def _package(self) -> Any:
         frame = _rows(4_000, 0.0)

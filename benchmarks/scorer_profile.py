@@ -1,6 +1,6 @@
 """Where the scorer's time goes, step by step, in microseconds of CPU per record.
 
-Without a broker: batches go through the logic as they do in the service, and each step's own time is taken, without
+Without a broker: batches go through the processor as they do in the service, and each step's own time is taken, without
 that of the steps within it.
 """
 
@@ -28,7 +28,7 @@ from tailrace.testing.memory_registry import MemoryRegistry
 
 REST = "all else"
 STEPS: list[tuple[str, Any, str]] = [
-    ("take the messages' coordinates", Batch, "of"),
+    ("take the messages' references", Batch, "of"),
     ("read: join the values, tell schemas apart", processor, "read_requests"),
     ("read: decode Avro (kernel)", ColumnDecoder, "decode"),
     ("check the input", processor, "check"),
@@ -68,16 +68,16 @@ class _Times:
 def _timed() -> Iterator[_Times]:
     times, before = _Times(), []
     for step, owner, name in STEPS:
-        found = getattr(owner, name)
+        original = getattr(owner, name)
         before.append((owner, name, owner.__dict__[name]))
-        setattr(owner, name, times.of(step, found))
+        setattr(owner, name, times.of(step, original))
     before.append((pipeline, "SCORING_STEPS", pipeline.SCORING_STEPS))
     pipeline.SCORING_STEPS = tuple(times.of(step.__name__, step) for step in pipeline.SCORING_STEPS)
     try:
         yield times
     finally:
-        for owner, name, found in before:
-            setattr(owner, name, found)
+        for owner, name, original in before:
+            setattr(owner, name, original)
 
 
 def messages(case: Case, registry: MemoryRegistry, count: int) -> list[PlainMessage]:
@@ -109,7 +109,7 @@ def profile(case: Case, batch: int, rounds: int) -> dict[str, float]:
         return round(statistics.median(values) / batch / 1e3, 3)
 
     names = [*(step for step, _, _ in STEPS), *(step.__name__ for step in pipeline.SCORING_STEPS), REST]
-    return {name: us([found.get(name, 0) for found in steps]) for name in names} | {"in all": us(plain)}
+    return {name: us([spent.get(name, 0) for spent in steps]) for name in names} | {"in all": us(plain)}
 
 
 def main() -> None:
@@ -117,16 +117,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=5_000)
     parser.set_defaults(rounds=30)
     given = parser.parse_args()
-    found = {}
+    profiles = {}
     for name, case in CASES.items():
         say(name)
-        found[name] = profile(case, given.batch, given.rounds)
+        profiles[name] = profile(case, given.batch, given.rounds)
     if given.json:
-        print(json.dumps(found))
+        print(json.dumps(profiles))
         return
-    print(f"| step | {' | '.join(found)} |\n| --- |{' --- |' * len(found)}")
-    for step in next(iter(found.values())):
-        print(f"| {step} | {' | '.join(f'{facts[step]:.2f}' for facts in found.values())} |")
+    print(f"| step | {' | '.join(profiles)} |\n| --- |{' --- |' * len(profiles)}")
+    for step in next(iter(profiles.values())):
+        print(f"| {step} | {' | '.join(f'{facts[step]:.2f}' for facts in profiles.values())} |")
 
 
 if __name__ == "__main__":

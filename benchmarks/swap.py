@@ -38,24 +38,26 @@ def measure(swaps: Swaps, publications: int) -> dict[str, Any]:
     """Publishes so often, each time after as long a time in which nothing is published."""
     for _ in range(WARM_UP):
         swaps.swap()
-    found: list[Swap] = []
+    published: list[Swap] = []
     quiet: list[float] = []
     for number in range(publications):
         _wait_until(time.time() + 0.2)
         quiet.append(time.time())
         _wait_until(quiet[-1] + WINDOW_S + 0.1)
-        found.append(swaps.swap())
-        say(f"publication {number + 1}: {(found[-1].first_prediction - found[-1].manifest) * 1e3:.0f} ms")
-        _wait_until(found[-1].manifest + WINDOW_S + 0.5)
+        published.append(swaps.swap())
+        say(
+            f"publication {number + 1}: {(published[-1].first_prediction - published[-1].manifest) * 1e3:.0f} ms"
+        )
+        _wait_until(published[-1].manifest + WINDOW_S + 0.5)
     gaps = {
-        "with a swap": [_gap(swaps, one.manifest) for one in found],
+        "with a swap": [_gap(swaps, one.manifest) for one in published],
         "without": [_gap(swaps, began) for began in quiet],
     }
     return {
         "publications": publications,
-        "publish_to_first_prediction_ms": _facts([one.first_prediction - one.manifest for one in found]),
+        "publish_to_first_prediction_ms": _facts([one.first_prediction - one.manifest for one in published]),
         "parts_ms": {
-            part: _facts([after[at + 1] - after[at] for after in found]) for at, part in enumerate(PARTS)
+            part: _facts([after[at + 1] - after[at] for after in published]) for at, part in enumerate(PARTS)
         },
         "longest_gap_ms": {name: _facts(values) for name, values in gaps.items()},
     }
@@ -76,11 +78,11 @@ def _facts(seconds: Sequence[float]) -> dict[str, float]:
 def show(result: Mapping[str, Any]) -> None:
     rows = {
         "publish to first prediction": result["publish_to_first_prediction_ms"],
-        **{f"  {name}": found for name, found in result["parts_ms"].items()},
-        **{f"longest gap {name}": found for name, found in result["longest_gap_ms"].items()},
+        **{f"  {name}": facts for name, facts in result["parts_ms"].items()},
+        **{f"longest gap {name}": facts for name, facts in result["longest_gap_ms"].items()},
     }
-    for name, found in rows.items():
-        print(f"{name:28} " + "  ".join(f"{at} {value:.0f} ms" for at, value in found.items()))
+    for name, facts in rows.items():
+        print(f"{name:28} " + "  ".join(f"{at} {value:.0f} ms" for at, value in facts.items()))
 
 
 def main() -> None:

@@ -78,12 +78,12 @@ class Peers:
         if name == "scorer":
             self._write_task(self._events(loop.target, {}, {requests[0][0]}).sample)
 
-    def _command(self, name: str, where: Sequence[str]) -> list[str]:
+    def _command(self, name: str, arguments: Sequence[str]) -> list[str]:
         peer = name.lower().split(",")[0]
         program = [
             str(python_of(HERE / f"{peer}.lock")),
             str(HERE / f"{peer}_peer.py"),
-            *where,
+            *arguments,
             str(self._folder),
         ]
         return [*program, "exactly_once"] if name == FAUST_ONCE else program
@@ -111,14 +111,14 @@ class Peers:
         loop = self.loops[name]
         before = Ends(self._kafka.connection).of([loop.target])
         measured = work_off(self._kafka, loop, requests)
-        found = self._events(
+        events = self._events(
             loop.target, before, {key for key, _ in requests[:: max(1, len(requests) // SAMPLE)]}
         )
-        assert found.count == len(requests), f"{name}: {found.count:,} events of {len(requests):,} requests"
+        assert events.count == len(requests), f"{name}: {events.count:,} events of {len(requests):,} requests"
         if name == "scorer":
-            self._right = found.sample
+            self._right = events.sample
         elif name in SCORING:
-            self._compare(name, found.sample)
+            self._compare(name, events.sample)
         return measured
 
     def _compare(self, name: str, sample: Mapping[str, Mapping[str, Any]]) -> None:
@@ -132,18 +132,18 @@ class Peers:
 
     def _events(self, topic: str, starts: Mapping[TopicPartition, int], wanted: Collection[bytes]) -> _Events:
         """What was written to a topic since then: how many events, and those with the wanted keys."""
-        codec, found = Codec(self._tailrace.registry), _Events()
+        codec, events = Codec(self._tailrace.registry), _Events()
         reader = TopicReader(self._kafka.connection, topic, starts=starts)
         while not reader.caught_up():
             for message in reader.poll(0.2):
                 value = message.value()
-                if value is not None:  # marks
-                    found.count += 1
+                if value is not None:  # watermark records
+                    events.count += 1
                     key = message.key()
                     if key is not None and key in wanted:
-                        found.sample[key.decode()] = codec.decode(value).record
+                        events.sample[key.decode()] = codec.decode(value).record
         reader.close()
-        return found
+        return events
 
     def stop(self) -> None:
         for loop in self.loops.values():
@@ -175,15 +175,15 @@ def main() -> None:
         cases = [name for name in CASES if name == "scorer" or name in given.cases]
         for name in cases:
             peers.start(name, requests[:WARM_UP])
-        found = interleave({name: partial(peers.run, name, requests) for name in cases}, given.rounds)
+        measured = interleave({name: partial(peers.run, name, requests) for name in cases}, given.rounds)
     say(f"largest difference of a score to the scorer's: {peers.largest_difference:.1e}")
-    result = summary(found, "scorer")
-    for name, runs in found.items():
-        result[name] |= {"scorer": compared(found["scorer"], runs)}
+    result = summary(measured, "scorer")
+    for name, runs in measured.items():
+        result[name] |= {"scorer": compared(measured["scorer"], runs)}
     show({"same requests": result}, given.json)
     for name, facts in () if given.json else result.items():
         rate, cpu = facts["scorer"]["times_as_fast"], facts["scorer"]["records_per_cpu_second"]
-        print(f"  scorer to {name}: {_said(rate)} as fast, {_said(cpu)} the records per CPU second")
+        print(f"  scorer to {name}: {_in_words(rate)} as fast, {_in_words(cpu)} the records per CPU second")
 
 
 def compared(scorer: Sequence[Measured], peer: Sequence[Measured]) -> dict[str, dict[str, float]]:
@@ -197,7 +197,7 @@ def compared(scorer: Sequence[Measured], peer: Sequence[Measured]) -> dict[str, 
     }
 
 
-def _said(times: Mapping[str, float]) -> str:
+def _in_words(times: Mapping[str, float]) -> str:
     return f"{times['median']:.2f} times ({times['least']:.2f} to {times['most']:.2f})"
 
 

@@ -41,10 +41,10 @@ def main(
     async def predict(stream: faust.Stream[bytes]) -> None:
         async for event in stream.events():
             message = event.message
-            found = scoring.predict(
+            prediction = scoring.predict(
                 scoring.decode(event.value), message.topic, message.partition, message.offset
             )
-            await predictions.send(key=event.key, value=scoring.encode(found))
+            await predictions.send(key=event.key, value=scoring.encode(prediction))
 
     app.finalize()
     worker = faust.Worker(app, loglevel="WARNING", quiet=False)

@@ -44,10 +44,10 @@ class Scoring:
         return cast("dict[str, Any]", record)
 
     def encode(self, prediction: dict[str, Any]) -> bytes:
-        out = io.BytesIO()
-        out.write(self._header)
-        fastavro.schemaless_writer(out, self._prediction_schema, prediction)
-        return out.getvalue()
+        buffer = io.BytesIO()
+        buffer.write(self._header)
+        fastavro.schemaless_writer(buffer, self._prediction_schema, prediction)
+        return buffer.getvalue()
 
     def score(self, request: dict[str, Any]) -> float:
         feed = {name: np.array([[request[name]]], dtype=kind) for name, kind in self._inputs.items()}

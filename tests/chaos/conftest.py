@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-_SAID = pytest.StashKey[list[str]]()
+_LINES = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture
-def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+def summarize(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Adds a line to what is printed under "survived" when the run ends."""
-    lines = request.config.stash.setdefault(_SAID, [])
+    lines = request.config.stash.setdefault(_LINES, [])
 
     def add(line: str) -> None:
         print(line)
@@ -22,7 +22,7 @@ def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    lines = config.stash.get(_SAID, [])
+    lines = config.stash.get(_LINES, [])
     if lines:
         terminalreporter.section("survived")
         for line in lines:

@@ -90,9 +90,9 @@ class Load(threading.Thread):
                 self._producer.produce(SOURCE, b"%d" % self.sent, b"%d" % self.sent)
                 self.sent += 1
             self._producer.poll(0.005)
-        left = self._producer.flush(60)
+        undelivered = self._producer.flush(60)
         end(self._producer)
-        assert left == 0
+        assert undelivered == 0
 
     def stop(self) -> None:
         self._stopping.set()

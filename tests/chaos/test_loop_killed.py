@@ -61,14 +61,14 @@ def lived(loop: Loop, plan: Timeline) -> None:
     feeder.until(plan.end_ms + 60 * DAY_MS)
 
 
-def settled(loop: Loop, expected: dict[str, Any] | None = None, timeout: float = 60) -> dict[str, Any]:
+def final_results(loop: Loop, expected: dict[str, Any] | None = None, timeout: float = 60) -> dict[str, Any]:
     """The results once nothing moves any more; where they are to be others, once they are, or time is up."""
     deadline = time.monotonic() + timeout
     while True:
         loop.stand_still(2.0)
-        found = results(loop)
-        if expected is None or found == expected or time.monotonic() > deadline:
-            return found
+        reached = results(loop)
+        if expected is None or reached == expected or time.monotonic() > deadline:
+            return reached
 
 
 class Killer(threading.Thread):
@@ -94,15 +94,15 @@ class Killer(threading.Thread):
 
 @pytest.mark.timeout(900)
 def test_whatever_is_killed_the_results_are_those_of_an_undisturbed_run(
-    tmp_path: Path, tell: Callable[[str], None]
+    tmp_path: Path, summarize: Callable[[str], None]
 ) -> None:
     print(f"\nseed {SEED} (TAILRACE_SEED={SEED} replays the moments)")
     plan = loans(LOANS_A_DAY)
     with running_loops([tmp_path / "undisturbed", tmp_path / "killed"], plan) as (undisturbed, killed):
         lived(undisturbed, plan)
-        expected = settled(undisturbed)
-        for kind, found in expected.items():
-            assert found, f"the undisturbed loop has no {kind}"
+        expected = final_results(undisturbed)
+        for kind, of_a_kind in expected.items():
+            assert of_a_kind, f"the undisturbed loop has no {kind}"
         records = logged(undisturbed)
         decode = undisturbed.observer().decode
         revision_of = {r.at: decode(r.value)["rollout_revision"] for r in records if is_prediction(r)}
@@ -114,13 +114,15 @@ def test_whatever_is_killed_the_results_are_those_of_an_undisturbed_run(
         copy(records, revision_of, killed, RATE)
         killer.join(300)
         assert killer.error is None, killer.error
-        found = settled(killed, expected)
+        actual = final_results(killed, expected)
         kills = Counter(killer.kills)
         killing = ", ".join(f"{name} {kills[name]}" for name in sorted(kills))
-        made = ", ".join(f"{len(of_a_kind)} {kind}" for kind, of_a_kind in found.items())
+        made = ", ".join(f"{len(of_a_kind)} {kind}" for kind, of_a_kind in actual.items())
         seconds = time.monotonic() - began
-        tell(f"loop: {killing} kills over {len(records)} records in {seconds:.0f} s; {made} (seed {SEED})")
-        assert not difference(expected, found), f"{difference(expected, found)}\n{killed.project.logs()}"
+        summarize(
+            f"loop: {killing} kills over {len(records)} records in {seconds:.0f} s; {made} (seed {SEED})"
+        )
+        assert not difference(expected, actual), f"{difference(expected, actual)}\n{killed.project.logs()}"
         # The answers were copied, the requests were not.
         assert_verified(killed, aside=("unasked", "shadow-unasked"))
 

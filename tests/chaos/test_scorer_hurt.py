@@ -24,7 +24,7 @@ from confluent_kafka import KafkaError, Producer
 from tests.support import reliability
 from tests.support.account import Account, nearest_rank
 from tests.support.kafka_files import producer_ids
-from tests.support.observer import Coordinates
+from tests.support.observer import Reference
 from tests.support.poison import Poison, loan, poisons
 from tests.support.scored import PARTITIONS, RATE, Load, Scored, scored_project
 from tests.support.tcp_proxy import COMMITTING, Harm
@@ -84,7 +84,7 @@ Trials = Callable[[str, int, int], AbstractContextManager[Trial]]
 
 
 @pytest.fixture
-def trial(scored: Scored, tell: Callable[[str], None]) -> Trials:
+def trial(scored: Scored, summarize: Callable[[str], None]) -> Trials:
     @contextmanager
     def run(what: str, long: int, short: int) -> Iterator[Trial]:
         """Load while the block runs; then the account, which has to be in order."""
@@ -100,14 +100,14 @@ def trial(scored: Scored, tell: Callable[[str], None]) -> Trials:
             load.stop()
             scored.alone()
         scored.caught_up()
-        found = mine.account = scored.account(since)
-        recoveries = [found.recovery_s(moment) for moment in mine.moments]
-        row = reliability.row(what, SEED, mine.times, found, recoveries)
-        tell(" | ".join(row))
+        account = mine.account = scored.account(since)
+        recoveries = [account.recovery_s(moment) for moment in mine.moments]
+        row = reliability.row(what, SEED, mine.times, account, recoveries)
+        summarize(" | ".join(row))
         if LONG:
             reliability.write(row)
-        assert not found.wrong, f"{found.wrong} {found.examples}\n{scored.project.logs()}"
-        assert len(found.requests) >= load.sent
+        assert not account.wrong, f"{account.wrong} {account.examples}\n{scored.project.logs()}"
+        assert len(account.requests) >= load.sent
         outages = mine.outages or [0.0] * len(recoveries)
         after = [recovery - outage for recovery, outage in zip(recoveries, outages, strict=True)]
         if after:
@@ -218,11 +218,11 @@ def test_connection_cut_while_it_commits(scored: Scored, trial: Trials) -> None:
         scored.members(2)
         ways = [("before", False), ("before", True), ("after", False), ("after", True), ("astray", True)]
         for number in hurt.rounds():
-            where, delayed = ways[number % len(ways)]
+            moment, delayed = ways[number % len(ways)]
             delay = hurt.chance.choice([0.2, 1.0, 3.0, 5.0]) if delayed else None
             # Now and then for so long that the outcome cannot be waited for.
             away = 17.0 if LONG and number % 50 == 48 else 0.0
-            harm = proxy.harm(Harm((hurt.chance.choice(COMMITTING),), where, delay, away))
+            harm = proxy.harm(Harm((hurt.chance.choice(COMMITTING),), moment, delay, away))
             assert harm.done.wait(60), f"no request of kind {harm.api_keys} came by\n{scored.project.logs()}"
             hurt.moments.append(harm.at)
             scored.caught_up()
@@ -254,7 +254,7 @@ def test_poisoned(scored: Scored, trial: Trials) -> None:
     assert requests is not None
     assert labels is not None
     kinds = list(poisons(requests.id, requests.schema, labels.id))
-    sent: dict[Coordinates, Poison] = {}
+    sent: dict[Reference, Poison] = {}
     with trial("poison, one in a hundred", 5 * len(kinds), len(kinds)) as hurt, producing(scored) as producer:
 
         def delivered(kind: Poison, error: object, message: Any) -> None:
@@ -269,12 +269,12 @@ def test_poisoned(scored: Scored, trial: Trials) -> None:
             producer.poll(0)
     letters = {}
     for record in scored.observer.read("credit.dead-letters"):
-        said = {name.removeprefix("tailrace-"): text.decode() for name, text in record.headers.items()}
-        letters[said["topic"], int(said["partition"]), int(said["offset"])] = (record.value, said)
+        headers = {name.removeprefix("tailrace-"): text.decode() for name, text in record.headers.items()}
+        letters[headers["topic"], int(headers["partition"]), int(headers["offset"])] = (record.value, headers)
     for at, kind in sent.items():
-        value, said = letters[at]
-        assert (value, said["code"], said.get("field")) == tuple(kind), said
-        assert said["reason"]
+        value, headers = letters[at]
+        assert (value, headers["code"], headers.get("field")) == tuple(kind), headers
+        assert headers["reason"]
     assert len(sent) == hurt.times
     answered = hurt.account.predictions.keys()
     assert not answered & sent.keys()
@@ -283,7 +283,7 @@ def test_poisoned(scored: Scored, trial: Trials) -> None:
 
 def test_requests_of_all_sizes(scored: Scored, trial: Trials) -> None:
     """What is too large is refused where it is sent; what is just small enough is answered, by more than its size."""
-    large: dict[Coordinates, dict[str, Any]] = {}
+    large: dict[Reference, dict[str, Any]] = {}
     refused: list[int] = []
 
     def delivered(row: dict[str, Any], error: KafkaError | None, message: Any) -> None:

@@ -14,7 +14,7 @@ from tailrace.local.kafka import LocalKafka
 
 
 def test_a_run_goes_on_when_the_broker_comes_back(
-    stack: Connection, kafka: LocalKafka, tmp_path: Path, tell: Callable[[str], None]
+    stack: Connection, kafka: LocalKafka, tmp_path: Path, summarize: Callable[[str], None]
 ) -> None:
     lane = TrainingLane(stack, "trainer-broker", tmp_path)
     lane.days(range(100, 103))
@@ -51,6 +51,6 @@ def test_a_run_goes_on_when_the_broker_comes_back(
     assert len(runs) == 2
     assert all(states[run, "planned"] == states[run, "published"] == 1 for run in runs)
     assert [record["version"] for record in lane.ended()] == [1, 2]
-    tell(
+    summarize(
         f"trainer: the broker killed twice under two instances, 2 runs, each once; {started} processes in all"
     )

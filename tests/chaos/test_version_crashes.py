@@ -60,7 +60,7 @@ class Supervisor(threading.Thread):
 
 
 def test_a_version_that_crashes_twice_is_quarantined_and_the_one_before_it_answers(
-    tmp_path: Path, tell: Callable[[str], None]
+    tmp_path: Path, summarize: Callable[[str], None]
 ) -> None:
     with running_cluster(tmp_path, "rollout") as cluster, Supervisor(cluster) as supervisor:
 
@@ -99,4 +99,6 @@ def test_a_version_that_crashes_twice_is_quarantined_and_the_one_before_it_answe
     assert (alert["version"], alert["severity"]) == (CRASHING, "severe")
     waited = instead[0][0] / 1000 - crashes[0]
     assert waited < 30
-    tell(f"a version that crashes natively: the one before it answers {waited:.1f} s after the first crash")
+    summarize(
+        f"a version that crashes natively: the one before it answers {waited:.1f} s after the first crash"
+    )

@@ -87,13 +87,13 @@ def test_no_number_is_given_twice(records: dict[str, Record]) -> None:
 
 
 def test_a_reference_names_the_number_of_its_file() -> None:
-    wrong = [
+    mismatches = [
         f"{path.name}: [{number}]({file})"
         for path in [*PATHS, FOLDER / "README.md"]
         for number, file in re.findall(r"\[(\d{4})\]\(([\w-]+\.md)\)", path.read_text())
         if not file.startswith(f"{number}-")
     ]
-    assert wrong == []
+    assert mismatches == []
 
 
 def test_superseded_is_said_by_both(records: dict[str, Record]) -> None:

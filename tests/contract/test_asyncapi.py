@@ -84,16 +84,16 @@ def test_every_reference_leads_somewhere() -> None:
 def test_every_topic_schema_writer_and_reader_is_in_it() -> None:
     addresses = {channel["address"] for channel in DOCUMENT["channels"].values()}
     assert addresses == {name.replace("LANE.", "credit.") for name in topic_files()}
-    said = {
+    documented = {
         (o["tags"][0]["name"], o["action"], o["channel"]["$ref"]) for o in DOCUMENT["operations"].values()
     }
     expected = {
-        (who, action, "#/channels/" + name.replace("LANE.", "credit.").replace(".", "_"))
+        (service, action, "#/channels/" + name.replace("LANE.", "credit.").replace(".", "_"))
         for name, topic in topic_files().items()
         for action, people in (("send", topic.written_by), ("receive", topic.read_by))
-        for who in people
+        for service in people
     }
-    assert said == expected
+    assert documented == expected
     messages = DOCUMENT["components"]["messages"].values()
     schemas = [m["payload"]["schema"] for m in messages if "schema" in m.get("payload", {})]
     without = ("tailrace.model-chunks", "tailrace.window-state", "LANE.dead-letters", "LANE.rekeyed")

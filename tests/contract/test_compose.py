@@ -91,16 +91,16 @@ def test_every_variable_is_one_that_the_code_reads(ours: dict[str, Compose]) -> 
 
 def test_services_find_each_other(compose: Compose, ours: dict[str, Compose]) -> None:
     for name, service in ours.items():
-        found = connect(_environment(service), home=Path("/nonexistent"))
-        assert found.clickhouse
-        for address in (f"kafka://{found.bootstrap}", found.registry, found.clickhouse):
+        connection = connect(_environment(service), home=Path("/nonexistent"))
+        assert connection.clickhouse
+        for address in (f"kafka://{connection.bootstrap}", connection.registry, connection.clickhouse):
             assert urlsplit(address).hostname in compose["services"]
         kafka = _environment(compose["services"]["kafka"])
         listener = "BROKER" if name == "kafka-users" else "INTERNAL"
-        assert f"{listener}://{found.bootstrap}" in kafka["KAFKA_ADVERTISED_LISTENERS"].split(",")
+        assert f"{listener}://{connection.bootstrap}" in kafka["KAFKA_ADVERTISED_LISTENERS"].split(",")
         clickhouse = _environment(compose["services"]["clickhouse"])
-        assert urlsplit(found.clickhouse).username == clickhouse["CLICKHOUSE_USER"]
-        assert urlsplit(found.clickhouse).password == clickhouse["CLICKHOUSE_PASSWORD"]
+        assert urlsplit(connection.clickhouse).username == clickhouse["CLICKHOUSE_USER"]
+        assert urlsplit(connection.clickhouse).password == clickhouse["CLICKHOUSE_PASSWORD"]
 
 
 def test_everything_has_a_health_check_and_waits_for_what_it_needs(
@@ -116,7 +116,7 @@ def test_everything_has_a_health_check_and_waits_for_what_it_needs(
         assert service["environment"]["TAILRACE_HEALTH_HOST"] == "0.0.0.0"
         assert int(service["stop_grace_period"].removesuffix("s")) > 10
     needed = {
-        name: {other: it["condition"] for other, it in ours[name]["depends_on"].items()}
+        name: {other: dependency["condition"] for other, dependency in ours[name]["depends_on"].items()}
         for name in ("kafka-users", "registry", "init")
     }
     assert needed == {

@@ -84,9 +84,9 @@ def test_what_has_no_effect_yet_says_so_and_names_fields_that_exist() -> None:
     contract = load_contract(GIVEN[0])
     resolved = contract.to_dict()
     for path in contract.no_effect_yet():
-        found: Any = resolved
+        section: Any = resolved
         for part in path.split("."):
-            found = found[part]
+            section = section[part]
     for acted_on in ("features", "policy", "rules", "target", "key", "drift"):
         assert acted_on not in contract.no_effect_yet()
 

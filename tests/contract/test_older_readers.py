@@ -84,8 +84,8 @@ def extended(data: bytes) -> bytes:
             return [add(each) for each in value]
         if isinstance(value, dict):
             free = {"metrics", "libraries", "seeds", "impute", "parts", "features", "counts", "background"}
-            found = {name: add(each, name not in free) for name, each in value.items()}
-            return {**found, "a_later_field": None} if inner else found
+            fields = {name: add(each, name not in free) for name, each in value.items()}
+            return {**fields, "a_later_field": None} if inner else fields
         return value
 
     return canonical_json(add(json.loads(data)))
@@ -145,8 +145,8 @@ def test_outcomes_that_the_evaluator_counts(text: str) -> None:
     topic = lab.lane.outcomes
 
     def read(value: bytes) -> Any:
-        found = lab.windows().read(topic, [written(topic, value)])
-        assert not found.bad
-        return [(str(part.outcomes), part.plan.contract.digest) for part in found.data]
+        rows = lab.windows().read(topic, [written(topic, value)])
+        assert not rows.bad
+        return [(str(part.outcomes), part.plan.contract.digest) for part in rows.data]
 
     assert read(lab.codec.encode(new_id, later_one)) == read(lab.encode(topic, outcome)) != []

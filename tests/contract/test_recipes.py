@@ -163,12 +163,12 @@ def test_a_training_template_is_a_file_and_an_entry(copy: Copy) -> None:
 def test_a_team_brings_a_template_in_its_own_distribution(copy: Copy) -> None:
     (module,) = blocks("Bring a template of your own")
     (project,) = map(tomllib.loads, blocks("Bring a template of your own", "toml"))
-    about = project["project"]
-    (group,) = about["entry-points"]
-    points = "".join(f"{name} = {where}\n" for name, where in about["entry-points"][group].items())
+    table = project["project"]
+    (group,) = table["entry-points"]
+    points = "".join(f"{name} = {target}\n" for name, target in table["entry-points"][group].items())
     site = copy.root / "site"
     files = {"acme_trees.py": module}
-    install(site, about["name"], files, f"[{group}]\n{points}", about["version"])
+    install(site, table["name"], files, f"[{group}]\n{points}", table["version"])
     copy.paths.append(site)
     copy.python(str(Path("tests/contract/recipes/team_template.py")))
 

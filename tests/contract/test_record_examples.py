@@ -121,7 +121,7 @@ def test_the_scorer_answers_the_good_and_dead_letters_the_bad(example: Example) 
     for value in example.values(schema_id):
         output = bench.process([bench.message(Record(example.topic, value, b"L-17"), NOW)])
         written = [record for record in output.records if record.topic == "credit.predictions"]
-        answers = [record for record in written if record.value is not None]  # marks aside
+        answers = [record for record in written if record.value is not None]  # watermark records aside
         if example.ok:
             assert codes(output.dead_letters) == []
             assert [publisher.codec.decode(r.value).record["request"] for r in answers] == [example.record]
@@ -202,21 +202,26 @@ def test_the_client_writes_the_same_request(world: World, example: Example) -> N
 
 @chosen(topic="credit.labels", ok=True)
 def test_the_client_writes_the_same_label(world: World, example: Example) -> None:
-    said = example.record
-    assert said is not None
+    label = example.record
+    assert label is not None
     draft = records.label(
-        FACTS, said["defaulted"], said["request_id"], said["loan_id"], said["applied_at"], said["labelled_by"]
+        FACTS,
+        label["defaulted"],
+        label["request_id"],
+        label["loan_id"],
+        label["applied_at"],
+        label["labelled_by"],
     )
     written = world.codec.encode(world.id_of(example.topic), draft.record)
-    assert world.decode(example.topic, written) == said | {"model": "credit"}
+    assert world.decode(example.topic, written) == label | {"model": "credit"}
 
 
 @chosen(topic="credit.actions", ok=True)
 def test_the_client_writes_the_same_action(world: World, example: Example) -> None:
-    said = example.record
-    assert said is not None
+    action = example.record
+    assert action is not None
     draft = records.action(
-        FACTS, said["action"], said["request_id"], said["loan_id"], said["applied_at"], said["by"]
+        FACTS, action["action"], action["request_id"], action["loan_id"], action["applied_at"], action["by"]
     )
     written = world.codec.encode(world.id_of(example.topic), draft.record)
-    assert world.decode(example.topic, written) == said | {"model": "credit"}
+    assert world.decode(example.topic, written) == action | {"model": "credit"}

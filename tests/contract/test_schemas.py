@@ -142,9 +142,9 @@ def test_a_breaking_change_is_refused_with_the_reason(change: str) -> None:
     registry = MemoryRegistry()
     register_schemas(registry, CONTRACT)
     changed = contract(CREDIT.replace(old, new))
-    found = incompatibilities(registry, changed)
-    assert found
-    assert all("credit." in reason and "cannot read" in reason for reason in found)
+    reasons = incompatibilities(registry, changed)
+    assert reasons
+    assert all("credit." in reason and "cannot read" in reason for reason in reasons)
     with pytest.raises(IncompatibleSchema):
         register_schemas(registry, changed)
 

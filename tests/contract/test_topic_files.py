@@ -97,8 +97,8 @@ def test_all_topics_of_a_lane_have_the_same_partitions(
     assert {t.partitions for t in lane_topics("credit")} == {6}
     assert {t.partitions for t in lane_topics("credit", partitions=3)} == {3}
     assert {t.partitions for t in control_topics()} == {1}
-    for wrong in ("0", "many", "-1"):
-        monkeypatch.setenv("TAILRACE_LANE_PARTITIONS", wrong)
+    for text in ("0", "many", "-1"):
+        monkeypatch.setenv("TAILRACE_LANE_PARTITIONS", text)
         with pytest.raises(UsageError, match="TAILRACE_LANE_PARTITIONS"):
             lane_topics("credit")
 
@@ -129,10 +129,10 @@ def as_message(record: Record) -> PlainMessage:
     return PlainMessage(record.topic, 0, 0, record.value, record.key, record.headers)
 
 
-def read_by(logic: Processor, publisher: Publisher) -> set[str]:
+def read_by(processor: Processor, publisher: Publisher) -> set[str]:
     """The topics that it reads once the contract is known; LANE for the lane."""
-    logic.control([as_message(publisher.contract(follows=0))])
-    topics = {*logic.control_topics(), *logic.topics()}
+    processor.control([as_message(publisher.contract(follows=0))])
+    topics = {*processor.control_topics(), *processor.topics()}
     return {topic.replace("credit.", "LANE.") for topic in topics}
 
 

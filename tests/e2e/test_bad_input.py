@@ -234,7 +234,7 @@ def _in_service(project: Project) -> None:
 
 
 def _send(connection: Connection, cases: Mapping[str, Case], good: bytes) -> dict[str, RecordRef]:
-    """Each case between good requests of its partition; the cases' coordinates."""
+    """Each case between good requests of its partition; the cases' references."""
     producer = Producer({**connection.kafka, "message.max.bytes": 8 * LIMIT})
     sent: dict[str, RecordRef] = {}
 
@@ -261,12 +261,12 @@ def _send(connection: Connection, cases: Mapping[str, Case], good: bytes) -> dic
     return sent
 
 
-def _settled(project: Project) -> dict[str, Any]:
+def _final_report(project: Project) -> dict[str, Any]:
     """What `verify` says once nothing is in flight."""
 
     def account() -> dict[str, Any] | None:
-        found: dict[str, Any] = project.json("verify", "--model", "gate", "--deep", check=False)
-        return found if found["in_flight"] == 0 else None
+        report: dict[str, Any] = project.json("verify", "--model", "gate", "--deep", check=False)
+        return report if report["in_flight"] == 0 else None
 
     return dict(until(account, "nothing is in flight"))
 
@@ -282,29 +282,29 @@ def outcome(project: Project, connection: Connection) -> Outcome:
     write = Writer(connection)
     cases = _cases(write)
     sent = _send(connection, cases, write.avro())
-    found = _settled(project)
-    assert found["ok"], found["problems"]
-    assert found["requests"] == len(sent) == 3 * len(cases)
-    assert found["predictions"] + found["dead_letters"] == len(sent)
+    report = _final_report(project)
+    assert report["ok"], report["problems"]
+    assert report["requests"] == len(sent) == 3 * len(cases)
+    assert report["predictions"] + report["dead_letters"] == len(sent)
     return Outcome(connection, cases, sent)
 
 
 def test_each_case_comes_to_what_it_should(outcome: Outcome) -> None:
-    wrong: dict[str, Any] = {}
+    differing: dict[str, Any] = {}
     for name, case in outcome.cases.items():
         source = outcome.sent[name]
         event, (letter, key) = outcome.events.get(source), outcome.letters.get(source, (None, None))
         if isinstance(case.expected, Refused):
-            found = letter and Refused(letter.code, letter.field)
-            ok = letter is not None if case.expected.code == "ANY" else found == case.expected
+            actual = letter and Refused(letter.code, letter.field)
+            ok = letter is not None if case.expected.code == "ANY" else actual == case.expected
             if not ok or key != case.key:
-                wrong[name] = found or event
+                differing[name] = actual or event
         else:
             expected = {k: str(source) if v == "COORDINATES" else v for k, v in case.expected.items()}
-            found = event and {k: event[k] for k in expected}
-            if found != expected:
-                wrong[name] = letter or found
-    assert wrong == {}
+            actual = event and {k: event[k] for k in expected}
+            if actual != expected:
+                differing[name] = letter or actual
+    assert differing == {}
 
 
 def test_the_good_requests_beside_them_are_answered(outcome: Outcome) -> None:
@@ -356,8 +356,8 @@ def test_while_the_registry_is_away_requests_wait(
         time.sleep(2)  # long enough to do the wrong thing
     finally:
         os.kill(registry, signal.SIGCONT)
-    found = _settled(project)
-    assert found["ok"], found["problems"]
+    report = _final_report(project)
+    assert report["ok"], report["problems"]
     now = Outcome(connection, {}, {})
     assert len(now.letters) == before
     assert now.events[sent["new schema"]]["score"] == 0.8
@@ -374,11 +374,11 @@ def test_too_many_dead_letters_are_told_by_an_alert_that_people_can_read_and_que
         producer.produce("gate.requests", good, b"k", partition=partition)
     assert producer.flush(30) == 0
     (alert,) = until(lambda: _alerts(connection, "dead-letter-share"))
-    there = [name for name, source in outcome.sent.items() if source.partition == partition]
-    dead = [name for name in there if outcome.sent[name] in outcome.letters]
+    cases = [name for name, source in outcome.sent.items() if source.partition == partition]
+    dead = [name for name in cases if outcome.sent[name] in outcome.letters]
     assert (alert["state"], alert["severity"], alert["model"]) == ("raised", "warning", "gate")
     assert alert["detail"]["found"] == str(len(dead))
-    first = min(outcome.sent[name].offset for name in there)  # marks may be before it
+    first = min(outcome.sent[name].offset for name in cases)  # watermark records may be before it
     assert alert["detail"]["first"] == f"gate.requests/{partition}/{first}"
     assert (alert["source"]["topic"], alert["source"]["partition"]) == ("gate.requests", partition)
     sql = "SELECT alert_id, state, severity, summary, detail['found'] AS found FROM alerts "
@@ -395,5 +395,5 @@ def _alerts(connection: Connection, kind: str) -> list[dict[str, Any]]:
         return []
     assert all(value[:5] == struct.pack(">bI", 0, latest.id) for value in values)
     schema = fastavro.parse_schema(latest.schema)  # type: ignore[arg-type]
-    found: list[Any] = [fastavro.schemaless_reader(io.BytesIO(value[5:]), schema, None) for value in values]
-    return [alert for alert in found if alert["kind"] == kind]
+    alerts: list[Any] = [fastavro.schemaless_reader(io.BytesIO(value[5:]), schema, None) for value in values]
+    return [alert for alert in alerts if alert["kind"] == kind]

@@ -56,7 +56,7 @@ def test_an_application_is_answered_and_refused(sent: list[str]) -> None:
 def test_a_consumer_decodes_what_the_application_was_told(parcels: Project, sent: list[str]) -> None:
     read = _run(parcels, "read_predictions.py", **parcels.json("env")).splitlines()
     answers = [line.split(": ", 1)[1] for line in read]
-    told = [
+    lines = [
         line.replace(":", "").removesuffix(" by version 1") for line in sent if line.endswith("version 1")
     ]
-    assert sorted(answers) == sorted([*told, next(answer for answer in told if answer.startswith("P-2"))])
+    assert sorted(answers) == sorted([*lines, next(answer for answer in lines if answer.startswith("P-2"))])

@@ -90,10 +90,10 @@ def _sh(credit: Project, script: str) -> str:
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
-    found = re.fullmatch(r"echo '(.*)' \|\n  kcat -P -b \"\$KAFKA_BOOTSTRAP_SERVERS\" -t (\S+)\n", script)
-    assert found, script
+    match = re.fullmatch(r"echo '(.*)' \|\n  kcat -P -b \"\$KAFKA_BOOTSTRAP_SERVERS\" -t (\S+)\n", script)
+    assert match, script
     producer = Producer(connect({}, credit.home, APPLICATION).kafka)
-    producer.produce(found[2], found[1].encode(), None)
+    producer.produce(match[2], match[1].encode(), None)
     assert producer.flush(30) == 0
     return ""
 
@@ -115,7 +115,7 @@ def test_kcat(credit: Project) -> None:
         assert "K-1" in _sh(credit, read)
 
 
-def test_the_account_is_settled(credit: Project) -> None:
+def test_the_account_is_in_order(credit: Project) -> None:
     found = credit.json("verify", "--model", "credit", "--deep", check=False)
     assert found["ok"], found["problems"]
     assert (found["predictions"], found["dead_letters"]) == (4, 1)

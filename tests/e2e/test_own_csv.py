@@ -36,8 +36,8 @@ def _write_data(file: Path) -> None:
         file.write_text("\n".join(lines) + "\n")
         return
     draw = random.Random(1)
-    with file.open("w", newline="") as out:
-        writer = csv.writer(out)
+    with file.open("w", newline="") as opened:
+        writer = csv.writer(opened)
         writer.writerow([*FEATURES, "class"])
         for row in range(ROWS):
             period = row % 48 / 47
@@ -53,9 +53,9 @@ class Expected:
         with file.open(newline="") as lines:
             self.rows = list(csv.DictReader(lines))
         mapping = (project.path / "contracts" / "data" / "electricity.yaml").read_text()
-        found = re.search(r"^start: '?([^'\n]+)'?$", mapping, re.MULTILINE)
-        assert found
-        self.start = datetime.datetime.fromisoformat(found[1])
+        match = re.search(r"^start: '?([^'\n]+)'?$", mapping, re.MULTILINE)
+        assert match
+        self.start = datetime.datetime.fromisoformat(match[1])
         inputs = {name: [float(row[name]) for row in self.rows] for name in FEATURES}
         # `init` leaves out columns that never change; in the file's first year the other state's are such.
         self.inputs = {name: values for name, values in inputs.items() if len(set(values)) > 1}
@@ -90,7 +90,7 @@ def _calibrated(score: float, by: dict[str, Any] | None) -> float:
 
 
 def _model_bytes(project: Project) -> bytes:
-    """The ONNX file, put together from the chunks topic by the coordinates in ClickHouse's copy of the manifest."""
+    """The ONNX file, put together from the chunks topic by the references in ClickHouse's copy of the manifest."""
     manifest = project.json("query", f"SELECT chunks FROM manifests WHERE {VERSION}")
     chunks = manifest[0]["chunks"]
     chunks = json.loads(chunks) if isinstance(chunks, str) else chunks
@@ -199,17 +199,17 @@ def test_the_lane_is_told_the_time_in_every_input_partition(
     report, _ = replayed
     for kind in ("requests", "labels", "actions"):
         lines = project.run("tail", f"electricity.{kind}", "--limit", "1000000", "--json").stdout.splitlines()
-        marks: dict[int, list[str]] = {}
+        watermarks: dict[int, list[str]] = {}
         partitions = set()
         for record in map(json.loads, lines):
             partitions.add(record["partition"])
             if "mark" in record:
-                marks.setdefault(record["partition"], []).append(record["mark"])
-        assert set(marks) == partitions
-        last = {max(times) for times in marks.values()}
+                watermarks.setdefault(record["partition"], []).append(record["mark"])
+        assert set(watermarks) == partitions
+        last = {max(times) for times in watermarks.values()}
         assert len(last) == 1
         assert datetime.datetime.fromisoformat(last.pop()).timestamp() * 1000 > report["last_event_time"]
-        assert all(times == sorted(times) for times in marks.values())
+        assert all(times == sorted(times) for times in watermarks.values())
 
 
 def test_verify_sees_what_is_wrong_with_the_rows(project: Project, replayed: Any) -> None:
@@ -226,10 +226,10 @@ def test_verify_sees_what_is_wrong_with_the_rows(project: Project, replayed: Any
         f"ALTER TABLE tailrace.{table} DELETE WHERE request_id = 'electricity-0000011' SETTINGS mutations_sync = 1",
     )
     project.run("up", "--detach")
-    found = project.json("verify", "--model", "electricity", "--wait", "1", check=False)
-    assert not found["ok"]
-    assert (found["lost"], found["duplicated"]) == (0, 0)
-    assert {(p["check"], p["topic"], p["partition"], p["offset"]) for p in found["problems"]} == {
+    report = project.json("verify", "--model", "electricity", "--wait", "1", check=False)
+    assert not report["ok"]
+    assert (report["lost"], report["duplicated"]) == (0, 0)
+    assert {(p["check"], p["topic"], p["partition"], p["offset"]) for p in report["problems"]} == {
         ("unstored", "electricity.labels", gone["_partition"], gone["_offset"]),
         ("stored-twice", "electricity.labels", twice["_partition"], twice["_offset"]),
     }

@@ -30,8 +30,8 @@ def _electricity(file: Path) -> list[dict[str, str]]:
         file.write_text("\n".join(real.read_text().splitlines()[: ROWS + 1]) + "\n")
     else:
         draw = random.Random(1)
-        with file.open("w", newline="") as out:
-            writer = csv.writer(out)
+        with file.open("w", newline="") as opened:
+            writer = csv.writer(opened)
             writer.writerow([*FEATURES, "class"])
             for row in range(ROWS):
                 values = [min(1.0, abs(draw.gauss(0.4, 0.15))) for _ in range(5)]
@@ -84,7 +84,7 @@ def test_metrics_in_clickhouse_are_scikit_learns_on_the_csv(project: Project) ->
         project, "SELECT request_id, score, predicted_class FROM power_predictions ORDER BY request_id", ROWS
     )
     score = np.array([row["score"] for row in answers])
-    said = np.array([row["predicted_class"] == "true" for row in answers])
+    predicted = np.array([row["predicted_class"] == "true" for row in answers])
     window = np.array(times) // WEEK_MS
     compared = 0
     for report in reports:
@@ -92,17 +92,17 @@ def test_metrics_in_clickhouse_are_scikit_learns_on_the_csv(project: Project) ->
         assert report["predictions"] == report["labelled"] == mine.sum()
         assert report["mature"]
         expected = {
-            "accuracy": sk.accuracy_score(truth[mine], said[mine]),
-            "balanced_accuracy": sk.balanced_accuracy_score(truth[mine], said[mine]),
-            "f1": sk.f1_score(truth[mine], said[mine], zero_division=0),
+            "accuracy": sk.accuracy_score(truth[mine], predicted[mine]),
+            "balanced_accuracy": sk.balanced_accuracy_score(truth[mine], predicted[mine]),
+            "f1": sk.f1_score(truth[mine], predicted[mine], zero_division=0),
             "auc": sk.roc_auc_score(truth[mine], score[mine]),
             "log_loss": sk.log_loss(truth[mine], score[mine]),
             "brier": sk.brier_score_loss(truth[mine], score[mine]),
         }
-        found = {m["metric"]: m["value"] for m in json.loads(report["metrics"])}
-        assert found.keys() == expected.keys()
+        metrics = {m["metric"]: m["value"] for m in json.loads(report["metrics"])}
+        assert metrics.keys() == expected.keys()
         for name, value in expected.items():
-            assert found[name] == pytest.approx(value, abs=1e-9), (name, report)
+            assert metrics[name] == pytest.approx(value, abs=1e-9), (name, report)
             compared += 1
     assert compared >= 6 * (last - first) > 30
 

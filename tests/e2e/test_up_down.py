@@ -140,9 +140,9 @@ def test_what_goes_on_without_its_supervisor_is_seen_and_ended(project: Project)
     assert not status["kept"]
     assert {one["name"] for one in status["services"] if one["healthy"]} == set(SERVICES)
     assert all(psutil.pid_exists(pid) for pid in pids.values())
-    said = project.run("status").stderr
-    assert "tailrace up --detach" in said
-    assert "tailrace down" in said
+    warning = project.run("status").stderr
+    assert "tailrace up --detach" in warning
+    assert "tailrace down" in warning
     ended = project.run("down").stderr
     assert "left running" in ended
     assert not any(psutil.pid_exists(pid) for pid in pids.values())

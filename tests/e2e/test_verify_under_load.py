@@ -21,10 +21,10 @@ def test_verify_is_right_while_requests_flow(credit: Project) -> None:
     )
     seen = []
     while replay.poll() is None:
-        found = credit.json("verify", "--model", "credit", check=False)
-        assert found["ok"], found["problems"]
-        assert found["requests"] == found["predictions"] + found["dead_letters"] + found["in_flight"]
-        seen.append(found["requests"])
+        report = credit.json("verify", "--model", "credit", check=False)
+        assert report["ok"], report["problems"]
+        assert report["requests"] == report["predictions"] + report["dead_letters"] + report["in_flight"]
+        seen.append(report["requests"])
     printed, progress = replay.communicate()
     assert replay.returncode == 0, progress
     assert json.loads(printed)["requests"] == json.loads(printed)["trained_on"] == 2_000

@@ -64,10 +64,10 @@ def test_what_is_in_order(bench: Bench) -> None:
     bench.batch(2, (first, {}), (second, {}))
     bench.batch(3, (third, {}), abort=True)
     bench.batch(3, (third, {}))
-    found = bench.account()
-    assert not found.wrong, found.examples
-    assert (len(found.requests), found.answers, found.aborted) == (3, 3, 1)
-    assert found.recovery_s(0) == found.committed_ms[tuple(first)] / 1000
+    account = bench.account()
+    assert not account.wrong, account.examples
+    assert (len(account.requests), account.answers, account.aborted) == (3, 3, 1)
+    assert account.recovery_s(0) == account.committed_ms[tuple(first)] / 1000
 
 
 @pytest.mark.parametrize(
@@ -96,5 +96,5 @@ def test_what_is_wrong(
 ) -> None:
     for end, *answers in batches:
         bench.batch(end, *((bench.requests[number], changed) for number, changed in answers))
-    found = bench.account()
-    assert found.wrong.keys() == wrong, found.examples
+    account = bench.account()
+    assert account.wrong.keys() == wrong, account.examples

@@ -121,11 +121,13 @@ def test_of_two_appliers_at_once_one_wins_and_the_other_is_told(where: Connectio
         return None
 
     with ThreadPoolExecutor(len(files)) as pool:
-        told = list(pool.map(run, range(len(files))))
-    assert sorted(message is None for message in told) == [False, False, True]
-    assert all("was first (revision 1): run `tailrace apply` again" in message for message in told if message)
+        errors = list(pool.map(run, range(len(files))))
+    assert sorted(message is None for message in errors) == [False, False, True]
+    assert all(
+        "was first (revision 1): run `tailrace apply` again" in message for message in errors if message
+    )
     in_force = contracts(where).current["apply-race"]
-    assert in_force.source_text == files[told.index(None)].read_text()
+    assert in_force.source_text == files[errors.index(None)].read_text()
 
 
 def test_a_refused_file_keeps_all_others_of_its_call_from_being_applied(

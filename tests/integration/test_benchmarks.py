@@ -57,14 +57,14 @@ def test_latency_counts_an_answer_for_each_request(
     loops = {"no service": None, latency.BASE: empty, "scorer": tailrace.scorer()}
     try:
         wait_for_loop(broker, empty, requests[:10])
-        found = latency.measure(broker, loops, requests[:RATE], RATE, rounds=1)
+        measured = latency.measure(broker, loops, requests[:RATE], RATE, rounds=1)
     finally:
         empty.stop()
-    assert found.keys() == loops.keys()
-    for facts in found.values():
+    assert measured.keys() == loops.keys()
+    for facts in measured.values():
         assert 0 < facts["p50"]["median"] <= facts["p99"]["median"] <= facts["p99.9"]["median"]
-    assert found[latency.BASE]["p99"]["ratio"]["median"] == 1
-    assert found["scorer"]["p50"]["median"] > found["no service"]["p50"]["median"]
+    assert measured[latency.BASE]["p99"]["ratio"]["median"] == 1
+    assert measured["scorer"]["p50"]["median"] > measured["no service"]["p50"]["median"]
 
 
 def test_peers_write_the_scorers_events(
@@ -90,13 +90,13 @@ def test_a_swap_is_measured_from_its_publication_and_memory_while_swaps_go_on(
     monkeypatch.setattr(memory, "SAMPLE_S", 0.2)
     with ExitStack() as stack:
         load, swaps = swapping(stack, broker, tailrace, RATE)
-        found = swap.measure(swaps, 1)
+        measured = swap.measure(swaps, 1)
         held = memory.measure(tailrace.scorer(), swaps, memory_file, seconds=2, swap_every=1)
         load.stop()
-    whole = found["publish_to_first_prediction_ms"]["p50"]
-    assert whole == pytest.approx(sum(part["p50"] for part in found["parts_ms"].values()), abs=1)
+    whole = measured["publish_to_first_prediction_ms"]["p50"]
+    assert whole == pytest.approx(sum(part["p50"] for part in measured["parts_ms"].values()), abs=1)
     assert whole > 0
-    assert all(0 < gap["p50"] < swap.WINDOW_S * 1e3 for gap in found["longest_gap_ms"].values())
+    assert all(0 < gap["p50"] < swap.WINDOW_S * 1e3 for gap in measured["longest_gap_ms"].values())
     assert held["swaps"] == 1
     assert held["samples"] >= 5
     assert 50 < held["mib"]["last"] < 1_000
@@ -107,7 +107,7 @@ def test_two_scorers_share_the_work_of_one(
     broker: Broker, tailrace: Running, requests: Requests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(instances, "WARM_UP", 100)
-    found = instances.measure(broker, tailrace, requests, rounds=1)
-    assert found["one"]["ratio"]["median"] == 1
-    assert found["two"]["records_per_second"]["median"] > 0
-    assert found["two"]["cores_busy"] > 0
+    measured = instances.measure(broker, tailrace, requests, rounds=1)
+    assert measured["one"]["ratio"]["median"] == 1
+    assert measured["two"]["records_per_second"]["median"] > 0
+    assert measured["two"]["cores_busy"] > 0

@@ -100,18 +100,18 @@ def test_native_goes_in_and_comes_out_the_same(port: int, database: str, compres
         # Enough for many blocks, which the client compresses one by one and streams.
         given = rows(60_000)
         assert client.insert("t", given, column_names=COLUMNS).written_rows == 60_000
-        found = client.query("SELECT * FROM t ORDER BY a").result_rows
-        assert found[1] == (1, "é1", DAY, {"x": 0.5}, "b", [{"f": "f", "x": 1.5}, {"f": "g", "x": None}])
-        assert [row[:3] for row in found] == [tuple(row[:3]) for row in given]
+        selected = client.query("SELECT * FROM t ORDER BY a").result_rows
+        assert selected[1] == (1, "é1", DAY, {"x": 0.5}, "b", [{"f": "f", "x": 1.5}, {"f": "g", "x": None}])
+        assert [row[:3] for row in selected] == [tuple(row[:3]) for row in given]
 
 
 def test_parameters_of_any_length(client: Any) -> None:
     text = "quote ' backslash \\ tab \t newline \n ünïcode" * 3_000
-    found = client.query(
+    answer = client.query(
         "SELECT {text:String}, {list:Array(String)}, {number:Int64}",
         parameters={"text": text, "list": ["a'b", "c"], "number": -5},
     )
-    assert found.result_rows == [(text, ["a'b", "c"], -5)]
+    assert answer.result_rows == [(text, ["a'b", "c"], -5)]
 
 
 def test_a_token_counts_once_and_again_after_a_restart(tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ def test_large_values(client: Any) -> None:
 
 def test_many_at_once(port: int, database: str, client: Any) -> None:
     client.command("CREATE TABLE t (a Int64) ENGINE = ReplacingMergeTree ORDER BY a")
-    wrong: list[BaseException] = []
+    errors: list[BaseException] = []
 
     def work(number: int) -> None:
         try:
@@ -332,14 +332,14 @@ def test_many_at_once(port: int, database: str, client: Any) -> None:
                         mine.query("SELECT throwIf(1)")
                     assert mine.query(f"SELECT {number}").result_rows == [(number,)]
         except BaseException as error:
-            wrong.append(error)
+            errors.append(error)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not wrong
+    assert not errors
     assert client.query("SELECT count(), uniqExact(a) FROM t").result_rows == [(60, 60)]
 
 
@@ -457,10 +457,10 @@ def test_a_prediction_comes_out_as_it_went_in(clickhouse: ClickHouse) -> None:
     ((table, block),) = blocks([row]).items()
     for _ in range(2):
         clickhouse.insert(table, block, clickhouse.columns(table), "credit.predictions/1/9/10")
-    (found,) = clickhouse.select("SELECT * FROM credit_predictions")
-    assert math.isnan(found.pop("income"))
+    (stored,) = clickhouse.select("SELECT * FROM credit_predictions")
+    assert math.isnan(stored.pop("income"))
     same = {name: value for name, value in event.items() if name not in ("source", "request", "event_time")}
-    assert found == same | {
+    assert stored == same | {
         "_topic": "credit.predictions",
         "_partition": 1,
         "_offset": 9,
@@ -507,11 +507,11 @@ def test_every_example_comes_out_as_it_went_in(clickhouse: ClickHouse) -> None:
         place = {"_topic": [example.topic], "_partition": [0], "_offset": [stored], "_time": [0]}
         block = place | {column.name: [column.value(example.record)] for column in columns}
         clickhouse.insert(table, block, clickhouse.columns(table), f"example/{stored}")
-        (found,) = clickhouse.select(f"SELECT * FROM {table} WHERE _offset = {stored}")
+        (row,) = clickhouse.select(f"SELECT * FROM {table} WHERE _offset = {stored}")
         for column in columns:
             value = column.value(example.record)
             rows = "Tuple(" in column.type
-            assert plain_value(found.get(column.name), rows) == plain_value(value), (
+            assert plain_value(row.get(column.name), rows) == plain_value(value), (
                 example.name,
                 column.name,
             )
@@ -614,6 +614,6 @@ def test_what_is_there_is_not_inserted_and_what_is_missing_is(tmp_path: Path) ->
         sink.step()
     sink.close()
     assert {tp.partition: c for tp, c in group.committed.items()} == dict.fromkeys(range(4), Committed(10))
-    found = clickhouse.query("SELECT _partition, _offset FROM lines ORDER BY ALL").rows
+    places = clickhouse.query("SELECT _partition, _offset FROM lines ORDER BY ALL").rows
     process.stop(10)
-    assert found == list(itertools.product(range(4), range(10)))
+    assert places == list(itertools.product(range(4), range(10)))

@@ -20,7 +20,7 @@ from tests.support.clickhouse_walls import amend
 from tests.support.environment import environment
 from tests.support.lane import HandmadeLane
 from tests.support.observer import Observer
-from tests.support.stored import coordinates
+from tests.support.stored import references
 from tests.support.waiting import until
 
 from tailrace.access.credentials import HTTP, SERVICES, Credentials
@@ -87,7 +87,7 @@ class Project:
         return {record.at for record in observer.read(self.lane.lane.requests)}
 
     def rows(self) -> list[tuple[str, int, int]]:
-        return coordinates(self.clickhouse, self.lane.lane.requests)
+        return references(self.clickhouse, self.lane.lane.requests)
 
     def wait_until_stored(self) -> None:
         events = self.events()

@@ -127,7 +127,7 @@ def test_the_engine_shows_the_client_s_id(server: Server) -> None:
 def test_a_large_answer_streams(server: Server, encoding: str) -> None:
     """379 MB of CSV; held whole it would be in memory at least twice."""
     server.ask("SELECT 1")
-    before = most = server.resident_bytes()
+    before = largest = server.resident_bytes()
     began = time.monotonic()
     connection = http.client.HTTPConnection(HOST, server.port, timeout=120)
     headers = {"X-ClickHouse-Key": server.tokens[SERVICES], "Accept-Encoding": encoding}
@@ -137,7 +137,7 @@ def test_a_large_answer_streams(server: Server, encoding: str) -> None:
     first_s = time.monotonic() - began
     while piece := answer.read(4 << 20):
         size += len(piece)
-        most = max(most, server.resident_bytes())
+        largest = max(largest, server.resident_bytes())
     connection.close()
     assert answer.status == 200
     assert first_s < (time.monotonic() - began) / 2
@@ -146,9 +146,9 @@ def test_a_large_answer_streams(server: Server, encoding: str) -> None:
     else:
         assert answer.headers["Content-Encoding"] == encoding
     print(
-        f"{encoding}: {size:,} bytes, first after {first_s:.2f} s, {(most - before) >> 20} MiB more at most"
+        f"{encoding}: {size:,} bytes, first after {first_s:.2f} s, {(largest - before) >> 20} MiB more at most"
     )
-    assert most - before < 120 << 20, f"{(most - before) >> 20} MiB more"
+    assert largest - before < 120 << 20, f"{(largest - before) >> 20} MiB more"
 
 
 @pytest.mark.parametrize("answer_format", ["JSON", "CSVWithNamesAndTypes", "Native", "Parquet", "XML"])
@@ -256,12 +256,12 @@ def test_inserts_go_on_while_ops_asks_the_worst(server: Server) -> None:
 
 def test_ops_waits_for_ops(server: Server) -> None:
     """Statements beyond those that may run at once wait for one of them to end."""
-    most = limits_of(OPS).statements
-    running: list[Any] = [server.open(ENDLESS) for _ in range(most)]
-    server.wait_until_running(most)
+    limit = limits_of(OPS).statements
+    running: list[Any] = [server.open(ENDLESS) for _ in range(limit)]
+    server.wait_until_running(limit)
     waiting = server.open("SELECT 'my turn'")
     time.sleep(0.3)
-    assert server.running() == most
+    assert server.running() == limit
     running.pop().close()
     assert waiting.getresponse().read() == b"my turn\n"
     waiting.close()

@@ -168,15 +168,15 @@ def test_labels_and_actions_are_keyed_as_their_request(client: Client, lane: Han
         {**lane.connection.kafka, "group.id": uuid.uuid4().hex, "auto.offset.reset": "earliest"}
     )
     consumer.subscribe([lane.lane.requests, lane.lane.labels, lane.lane.actions])
-    found: dict[str, tuple[int, dict[str, object]]] = {}
-    while len(found) < 3:
+    received: dict[str, tuple[int, dict[str, object]]] = {}
+    while len(received) < 3:
         message = consumer.poll(30)
         assert message is not None
         assert message.error() is None
         if message.key() == request_id.encode():
-            found[message.topic()] = (message.partition(), lane.codec.decode(message.value()).record)
+            received[message.topic()] = (message.partition(), lane.codec.decode(message.value()).record)
     consumer.close()
-    assert len({partition for partition, _ in found.values()}) == 1
-    assert found[lane.lane.labels][1]["defaulted"] is True
-    assert found[lane.lane.labels][1]["event_time"] == 1767225600000
-    assert found[lane.lane.actions][1]["action"] == "approve"
+    assert len({partition for partition, _ in received.values()}) == 1
+    assert received[lane.lane.labels][1]["defaulted"] is True
+    assert received[lane.lane.labels][1]["event_time"] == 1767225600000
+    assert received[lane.lane.actions][1]["action"] == "approve"

@@ -15,6 +15,7 @@ from confluent_kafka import Producer
 from scipy import stats
 from tests.support import models
 from tests.support.environment import environment
+from tests.support.producing import produce
 from tests.support.waiting import until
 
 from tailrace.avro.codec import Codec
@@ -102,10 +103,7 @@ class World:
         end(self.producer)
 
     def write(self, record: Record) -> None:
-        self.producer.produce(
-            record.topic, record.value, record.key, record.partition, headers=list(record.headers)
-        )
-        self.producer.poll(0)
+        produce(self.producer, record)
 
     def predict(self, number: int, time: int, row: dict[str, Any]) -> None:
         event = {

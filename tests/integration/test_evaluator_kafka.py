@@ -189,11 +189,11 @@ def test_windows_are_judged_once_at_each_age_though_the_service_is_killed(world:
     world.start("joiner")
     world.start("evaluator")
     given: list[Answer] = []
-    for window, wrong in enumerate(WRONG):
-        # In the order of time: what is behind its partition's clock is known only when the clock says so.
+    for window, error_rate in enumerate(WRONG):
+        # In the order of time: what is behind the stream time of its partition is known only when that says so.
         for at in sorted(START + window * WINDOW + draw.integers(WINDOW, size=ROWS)):
             truth, score = bool(draw.random() < 0.5), float(draw.uniform(0.5, 1))
-            right = draw.random() >= wrong
+            right = draw.random() >= error_rate
             score = score if truth == right else 1 - score
             shadow = float(np.clip(score + 0.2 * draw.normal(), 0, 1))
             labelled = bool(draw.random() < 0.9)
@@ -261,7 +261,7 @@ def _compare(report: dict[str, Any], given: list[Answer]) -> None:
         return
     truth = np.array([one.truth for one in known])
     score = np.array([one.score if report["role"] == "champion" else one.shadow_score for one in known])
-    found = {metric["metric"]: metric["value"] for metric in report["metrics"]}
-    assert found["auc"] == pytest.approx(sk.roc_auc_score(truth, score), abs=1e-9)
-    assert found["log_loss"] == pytest.approx(sk.log_loss(truth, score), abs=1e-9)
-    assert found["f1"] == pytest.approx(sk.f1_score(truth, score > 0.5), abs=1e-9)
+    metrics = {metric["metric"]: metric["value"] for metric in report["metrics"]}
+    assert metrics["auc"] == pytest.approx(sk.roc_auc_score(truth, score), abs=1e-9)
+    assert metrics["log_loss"] == pytest.approx(sk.log_loss(truth, score), abs=1e-9)
+    assert metrics["f1"] == pytest.approx(sk.f1_score(truth, score > 0.5), abs=1e-9)

@@ -45,15 +45,15 @@ class Joined:
             self.log.create_topic(topic)
         self.append([MADE.contract_record()])
 
-    def append(self, some: list[Record]) -> None:
-        for record in some:
+    def append(self, records: list[Record]) -> None:
+        for record in records:
             self.log.append(record.topic, record.value, record.key, record.headers, 0)
 
     def predict(self) -> None:
         sources = (RecordRef("credit.requests", 0, n) for n in range(REQUESTS))
         self.append([MADE.prediction(s, f"r{s.offset}", f"k{s.offset}", START + s.offset) for s in sources])
 
-    def tell(self) -> None:
+    def label(self) -> None:
         for n in range(0, REQUESTS, 3):
             self.append([MADE.label(request_id=f"r{n}", loan_id=f"k{n}", at=START + n, bad=n % 2 == 0)])
 
@@ -61,12 +61,12 @@ class Joined:
         self.append([mark(f"credit.{name}", 0, time) for name in INPUTS[:4]])
 
     def start(self) -> ExactlyOnceRunner:
-        logic = JoiningProcessor(
+        processor = JoiningProcessor(
             records(REGISTRY), self._open, lambda topic: 1, lambda: self.log.messages("tailrace.contracts")
         )
         return ExactlyOnceRunner(
             self.log.backend(),
-            logic,
+            processor,
             service="joiner",
             group="joiner",
             transactional_id="joiner",
@@ -114,7 +114,7 @@ def first_half(folder: Path) -> Joined:
 
 
 def second_half(joined: Joined, loop: ExactlyOnceRunner) -> Counter[bytes]:
-    joined.tell()
+    joined.label()
     joined.pass_time(START + 30_000)
     joined.finish(loop)
     joined.pass_time(START + 100_000)

@@ -13,6 +13,7 @@ import pytest
 from confluent_kafka import Producer
 from tests.support.cluster import broker_with_registry
 from tests.support.joining_oracle import World, expected
+from tests.support.producing import produce
 from tests.support.waiting import until
 
 from tailrace.avro.registry import RegistryClient
@@ -49,9 +50,7 @@ class Joining:
     def send(self, records: list[Record], producer: str = "murmur2") -> None:
         client = Producer({**self.connection.kafka, "partitioner": PRODUCERS[producer]})
         for record in records:
-            where: Any = {} if record.partition is None else {"partition": record.partition}
-            client.produce(record.topic, record.value, record.key, headers=list(record.headers), **where)
-            client.poll(0)
+            produce(client, record)
         assert client.flush(30) == 0
 
     def predict(self, count: int) -> list[str]:
@@ -61,15 +60,15 @@ class Joining:
             number, self.requests = self.requests, self.requests + 1
             self.now += 10
             ids.append(f"r{number}")
-            about = RecordRef("credit.requests", 0, number), f"r{number}", f"loan-{number}", self.now
+            identity = RecordRef("credit.requests", 0, number), f"r{number}", f"loan-{number}", self.now
             records += [
-                self.made.prediction(*about),
-                self.made.prediction(*about, version=2, shadow=True),
+                self.made.prediction(*identity),
+                self.made.prediction(*identity, version=2, shadow=True),
             ]
         self.send(records)
         return ids
 
-    def tell(self, ids: list[str], producer: str, bad: bool) -> None:
+    def label(self, ids: list[str], producer: str, bad: bool) -> None:
         self.now += 1_000
         for request_id in ids:
             key = request_id.replace("r", "loan-")
@@ -110,44 +109,44 @@ class Joining:
         world = World("credit", messages, decode, 60_000, 5_000, 300_000, "loan_id", "at", "bad")
         wanted, letters = expected(world)
         until(lambda: len(self.outcomes()) >= len(wanted), "all outcomes")
-        found = self.outcomes()
-        assert Counter(o["outcome_id"] for o in found) == Counter(wanted.keys())
-        for outcome in found:
+        outcomes = self.outcomes()
+        assert Counter(o["outcome_id"] for o in outcomes) == Counter(wanted.keys())
+        for outcome in outcomes:
             own = wanted[outcome["outcome_id"]]
             for field in ("revision", "state", "label", "known_at", "late", "replaces", "duplicate_of"):
                 assert outcome[field] == own[field]
             assert (outcome["champion"] or {}).get("prediction_id") == own["champion"]
-        told = [dead_letters.parse(m) for m in read_all(self.connection, "credit.dead-letters")]
-        assert Counter((str(letter.source), letter.code) for letter in told) == Counter(letters)
-        return found
+        refused = [dead_letters.parse(m) for m in read_all(self.connection, "credit.dead-letters")]
+        assert Counter((str(letter.source), letter.code) for letter in refused) == Counter(letters)
+        return outcomes
 
 
 @pytest.fixture(scope="module")
 def joining(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joining]:
     with broker_with_registry(tmp_path_factory.mktemp("joining")) as (connection, home, env):
         ensure_topics(connection.kafka, lane_topics("credit", partitions=PARTITIONS))
-        found = Joining(connection, home, env)
+        lane = Joining(connection, home, env)
         try:
-            yield found
+            yield lane
         finally:
-            if found.joiner is not None:
-                found.joiner.stop(10)
+            if lane.joiner is not None:
+                lane.joiner.stop(10)
 
 
 def test_labels_of_every_producer_are_joined(joining: Joining) -> None:
     ids = joining.predict(90)
     for at, producer in enumerate(PRODUCERS):
-        joining.tell(ids[at::3][:25], producer, bad=at == 0)
+        joining.label(ids[at::3][:25], producer, bad=at == 0)
     nameless = joining.made.label(request_id="r1", at=joining.now, bad=True)
     joining.send(
         [nameless, joining.made.label(request_id="nobody", loan_id="x", at=joining.now, bad=True)], "null"
     )
     joining.pass_time(10_000)
     joining.start()
-    found = joining.await_outcomes()
-    assert len(found) == 2 * 75
-    assert {o["prediction"]["request_id"] for o in found} == {i for at in range(3) for i in ids[at::3][:25]}
-    assert all(o["champion"] is not None for o in found if o["prediction"]["role"] == "shadow")
+    joined = joining.await_outcomes()
+    assert len(joined) == 2 * 75
+    assert {o["prediction"]["request_id"] for o in joined} == {i for at in range(3) for i in ids[at::3][:25]}
+    assert all(o["champion"] is not None for o in joined if o["prediction"]["role"] == "shadow")
     assert len(list(read_all(joining.connection, "credit.rekeyed"))) > 20
 
 
@@ -157,12 +156,12 @@ def test_after_a_kill_it_goes_on_from_its_store_or_from_the_log_alone(joining: J
         if wipe:
             shutil.rmtree(joining.home / "state")
         corrected = [f"r{number}" for number in range(0, 30, 3)]
-        joining.tell(corrected, "crc32", bad=bool(round_ % 2))
+        joining.label(corrected, "crc32", bad=bool(round_ % 2))
         joining.predict(10)
         joining.pass_time(5_000)
         joining.start()
-        found = joining.await_outcomes()
-        assert Counter(o["revision"] for o in found)[round_ + 2] == 2 * len(corrected)
+        outcomes = joining.await_outcomes()
+        assert Counter(o["revision"] for o in outcomes)[round_ + 2] == 2 * len(corrected)
     assert sorted(path.name for path in (joining.home / "state" / "joiner").iterdir()) == [
         f"credit-{number}" for number in range(PARTITIONS)
     ]

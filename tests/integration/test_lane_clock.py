@@ -55,8 +55,8 @@ def running(stack: Connection, tmp_path: Path) -> Iterator[ClockLoop]:
     assert not thread.is_alive()
 
 
-def marks(connection: Connection, topics: list[str]) -> dict[tuple[str, int], list[int]]:
-    found: dict[tuple[str, int], list[int]] = {}
+def watermarks(connection: Connection, topics: list[str]) -> dict[tuple[str, int], list[int]]:
+    by_partition: dict[tuple[str, int], list[int]] = {}
 
     def place(message: Message) -> tuple[str, int]:
         return message.topic(), message.partition()
@@ -64,8 +64,8 @@ def marks(connection: Connection, topics: list[str]) -> dict[tuple[str, int], li
     for message in read_all(connection, topics):
         at = mark_time(message)
         if at is not None:
-            found.setdefault(place(message), []).append(at)
-    return found
+            by_partition.setdefault(place(message), []).append(at)
+    return by_partition
 
 
 def test_silent_partitions_of_a_lane_in_wall_time_are_told_the_time_and_no_others(
@@ -77,14 +77,14 @@ def test_silent_partitions_of_a_lane_in_wall_time_are_told_the_time_and_no_other
     set_clock(stack, replayed.lane.name, "replay", 0)
     inputs = [wall.lane.requests, wall.lane.labels, wall.lane.actions]
     deadline = time.monotonic() + PATIENCE_S
-    while len(found := marks(stack, inputs)) < 3 * PARTITIONS or min(map(len, found.values())) < 2:
-        assert time.monotonic() < deadline, (found, running.waiting)
+    while len(times_of := watermarks(stack, inputs)) < 3 * PARTITIONS or min(map(len, times_of.values())) < 2:
+        assert time.monotonic() < deadline, (times_of, running.waiting)
         time.sleep(0.1)
-    for times in found.values():
+    for times in times_of.values():
         assert times == sorted(set(times))
         assert times[0] >= running._clock.began - SILENT_MS  # type: ignore[attr-defined]
     others = [topic for lane in (replayed, without) for topic in (lane.lane.requests, lane.lane.labels)]
-    assert marks(stack, others) == {}
+    assert watermarks(stack, others) == {}
     assert running.waiting is None
 
 

@@ -51,11 +51,11 @@ def _read(bootstrap: str, topic: str, count: int) -> list[bytes]:
     )
     partitions = consumer.list_topics(topic, 30).topics[topic].partitions
     consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
-    found: list[bytes] = []
-    while len(found) < count:
-        found += [m.value() for m in consumer.consume(count - len(found), 30) if not m.error()]
+    values: list[bytes] = []
+    while len(values) < count:
+        values += [m.value() for m in consumer.consume(count - len(values), 30) if not m.error()]
     consumer.close()
-    return found
+    return values
 
 
 def test_a_transaction_survives_a_killed_broker(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_sender_says_of_each_record_what_became_of_it_though_the_broker_is_kil
     """Whatever it says is delivered is there once; what it does not know may be there, once; and it comes to an end."""
     broker = LocalKafka(tmp_path / "kafka")
     broker.start()
-    said: dict[bytes, KafkaError | None] = {}
+    reported: dict[bytes, KafkaError | None] = {}
     stop = threading.Event()
     options = {"bootstrap.servers": broker.bootstrap, "enable.idempotence": True, "log_level": 0}
     sent = 0
@@ -92,7 +92,7 @@ def test_a_sender_says_of_each_record_what_became_of_it_though_the_broker_is_kil
                 while not stop.wait(0.002):
                     value = b"%d" % sent
                     sender.produce(
-                        topic, value, on_delivery=lambda e, _, value=value: said.update({value: e})
+                        topic, value, on_delivery=lambda e, _, value=value: reported.update({value: e})
                     )
                     sender.poll(0)
                     sent += 1
@@ -107,14 +107,14 @@ def test_a_sender_says_of_each_record_what_became_of_it_though_the_broker_is_kil
             stop.set()
             sending_on.join()
             assert sender.flush(40) == 0
-        assert len(said) == sent
-        delivered = {value for value, error in said.items() if error is None}
-        unknown = {value for value, error in said.items() if error is not None and is_unknown(error)}
-        assert delivered | unknown == set(said)
+        assert len(reported) == sent
+        delivered = {value for value, error in reported.items() if error is None}
+        unknown = {value for value, error in reported.items() if error is not None and is_unknown(error)}
+        assert delivered | unknown == set(reported)
         _write(broker.bootstrap, topic, [b"last"])
-        found = _read_until(broker.bootstrap, topic, b"last")
-        assert len(found) == len(set(found)), "a record twice"
-        assert delivered <= set(found) <= delivered | unknown
+        stored = _read_until(broker.bootstrap, topic, b"last")
+        assert len(stored) == len(set(stored)), "a record twice"
+        assert delivered <= set(stored) <= delivered | unknown
         assert len(delivered) > sent / 2
         print(f"{sent:,} sent, {len(unknown):,} unknown")
     finally:
@@ -150,16 +150,16 @@ def test_a_broker_that_stood_still_for_longer_than_its_session_takes_every_recor
 
 def _read_until(bootstrap: str, topic: str, last: bytes) -> list[bytes]:
     options = {"bootstrap.servers": bootstrap, "group.id": uuid.uuid4().hex, "auto.offset.reset": "earliest"}
-    found: list[bytes] = []
+    values: list[bytes] = []
     with Consumer(options) as consumer:
         number = len(consumer.list_topics(topic, 30).topics[topic].partitions)
         consumer.assign([TopicPartition(topic, at, OFFSET_BEGINNING) for at in range(number)])
         quiet = 0
         while quiet < 3:
-            some = [m.value() for m in consumer.consume(10_000, 1.0) if not m.error()]
-            quiet = 0 if some or last not in found + some else quiet + 1
-            found += some
-    return [value for value in found if value != last]
+            batch = [m.value() for m in consumer.consume(10_000, 1.0) if not m.error()]
+            quiet = 0 if batch or last not in values + batch else quiet + 1
+            values += batch
+    return [value for value in values if value != last]
 
 
 def test_the_settings_that_services_rely_on(kafka: LocalKafka) -> None:

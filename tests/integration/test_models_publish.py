@@ -79,10 +79,10 @@ def test_what_is_published_can_be_fetched_and_opened(where: Connection, tmp_path
     contract = contract_in_force(where, "publish-one")
     for record, kind in ((first, "logistic"), (second, "boosting")):
         model = open_package(record, fetch, trust, contract)
-        found = model.predict(models.columns_of_frame(frame), len(frame))
+        predictions = model.predict(models.columns_of_frame(frame), len(frame))
         expected = models.estimator(kind).fit(frame, truth).predict_proba(frame)
-        assert found.probabilities is not None
-        assert np.abs(found.probabilities - expected).max() < 1e-12
+        assert predictions.probabilities is not None
+        assert np.abs(predictions.probabilities - expected).max() < 1e-12
 
     def no_topic(_chunks: object) -> list[bytes | None]:
         raise AssertionError("the cache has it")
@@ -140,10 +140,10 @@ def test_publishers_at_the_same_time_never_share_a_number(where: Connection, tmp
         thread.start()
     for thread in threads:
         thread.join()
-    there = [r["version"] for r in records(where, "credit")]
+    versions = [r["version"] for r in records(where, "credit")]
     assert done, refused
-    assert sorted(there[before:]) == sorted(done)
-    assert there == list(range(1, before + len(done) + 1))
+    assert sorted(versions[before:]) == sorted(done)
+    assert versions == list(range(1, before + len(done) + 1))
     assert all("nothing was published" in text for text in refused)
     assert len(done) + len(refused) == 9
 

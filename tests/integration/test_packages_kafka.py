@@ -58,14 +58,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture
 def calm_cluster(tmp_path: Path) -> Iterator[Cluster]:
     """Another one, in which nobody has been refused: of many that are, not each is told."""
-    with _cluster(tmp_path) as found:
-        found.publish(1)
-        until(lambda: steps(found) and found.health("scorer", "/readyz").ok, "version 1 answers")
-        second = found.publish(kind="forest")
-        until(lambda: steps(found)[-1]["version"] == second, "it waits")
-        promoted(found, second)
-        assert ask(found.connection, found.home, "rollback", "credit").step is not None
-        yield found
+    with _cluster(tmp_path) as cluster:
+        cluster.publish(1)
+        until(lambda: steps(cluster) and cluster.health("scorer", "/readyz").ok, "version 1 answers")
+        second = cluster.publish(kind="forest")
+        until(lambda: steps(cluster)[-1]["version"] == second, "it waits")
+        promoted(cluster, second)
+        assert ask(cluster.connection, cluster.home, "rollback", "credit").step is not None
+        yield cluster
 
 
 @contextmanager
@@ -77,10 +77,10 @@ def _cluster(folder: Path) -> Iterator[Cluster]:
         more=hostile.LATENCY + MORE,
         TAILRACE_PACKAGE_SECONDS="1",
         TAILRACE_PACKAGE_MEMORY_MB="512",
-    ) as found:
+    ) as cluster:
         # The contract's two seconds are what `--prune` goes by; what is there is to stay until a test removes it.
-        configure(found, ResourceType.TOPIC, LANE.predictions, retention_ms="-1")
-        yield found
+        configure(cluster, ResourceType.TOPIC, LANE.predictions, retention_ms="-1")
+        yield cluster
 
 
 def steps(cluster: Cluster) -> list[dict[str, Any]]:
@@ -92,18 +92,18 @@ def waits_ms(cluster: Cluster, began_ms: float, ended_ms: float) -> list[int]:
     """From the append of each request in this time to its answer's. Every one has an answer."""
     asked = {s.at: s.appended_ms for s in cluster.observer.read(LANE.requests)}
     wanted = {at for at, appended in asked.items() if began_ms <= appended < ended_ms}
-    found: dict[Any, int] = {}
+    waits: dict[Any, int] = {}
 
     def answered() -> bool:
         for seen in cluster.observer.read(LANE.predictions):
             if seen.value is not None:
                 source = cluster.observer.decode(seen.value)["source"]
                 at = source["topic"], source["partition"], source["offset"]
-                found[at] = seen.appended_ms - asked.get(at, 0)
-        return wanted <= found.keys()
+                waits[at] = seen.appended_ms - asked.get(at, 0)
+        return wanted <= waits.keys()
 
     until(answered, "every request is answered")
-    return [found[at] for at in wanted]
+    return [waits[at] for at in wanted]
 
 
 class Attacker:
@@ -275,8 +275,8 @@ def test_pruning_removes_what_nothing_needs_and_everything_goes_on(cluster: Clus
     third = cluster.publish(kind="forest")
     until(lambda: steps(cluster)[-1]["version"] == third, "it waits")
     promoted(cluster, third)
-    left = until(lambda: ask(cluster.connection, cluster.home, "reject", "credit", 1).step, "1 is out")
-    assert left["previous"] == second
+    rejected = until(lambda: ask(cluster.connection, cluster.home, "reject", "credit", 1).step, "1 is out")
+    assert rejected["previous"] == second
     waiting = cluster.publish(kind="forest")
     until(lambda: waiting in {*steps(cluster)[-1]["shadow"], *steps(cluster)[-1]["candidates"]}, "it waits")
     producer = Producer({**cluster.connection.kafka, "transactional.id": "interrupted"})
@@ -290,8 +290,8 @@ def test_pruning_removes_what_nothing_needs_and_everything_goes_on(cluster: Clus
     def unneeded() -> list[dict[str, Any]]:
         return run(cluster, "models", "credit", "--prune", "--dry-run")
 
-    def versions(found: list[dict[str, Any]]) -> set[int]:
-        return {each["version"] for each in found}
+    def versions(listed: list[dict[str, Any]]) -> set[int]:
+        return {each["version"] for each in listed}
 
     time.sleep(2.1)  # longer than the contract keeps predictions
     # Predictions of version 1 are there, since Kafka deletes later than it might.
@@ -302,14 +302,14 @@ def test_pruning_removes_what_nothing_needs_and_everything_goes_on(cluster: Clus
     for done in deleted.values():
         done.result(20)
     answered_by(cluster, third)
-    found = unneeded()
-    assert found == unneeded()
-    assert versions(found) >= {1, 9999}
-    assert versions(found).isdisjoint({second, third, waiting})
-    why = {each["version"]: each["why"] for each in found}
+    listed = unneeded()
+    assert listed == unneeded()
+    assert versions(listed) >= {1, 9999}
+    assert versions(listed).isdisjoint({second, third, waiting})
+    why = {each["version"]: each["why"] for each in listed}
     assert "has not scored since" in why[1]
     assert "no manifest" in why[9999]
-    assert versions(run(cluster, "models", "credit", "--prune")) == versions(found)
+    assert versions(run(cluster, "models", "credit", "--prune")) == versions(listed)
     assert unneeded() == run(cluster, "models", "credit", "--prune") == []
 
     last = {seen.key: seen.value for seen in cluster.observer.read(lanes.CHUNKS)}
@@ -355,11 +355,11 @@ def test_what_a_revoked_key_has_signed_is_taken_up_no_more_and_goes_on_where_it_
     late = cluster.publish(key=old)
 
     def alert(version: int, service: str) -> Any:
-        def told() -> list[dict[str, Any]]:
+        def raised() -> list[dict[str, Any]]:
             cluster.send(REQUEST)  # the scorer tells with its answers
             return [a for a in cluster.alerts() if (a["version"], a["service"]) == (version, service)]
 
-        return until(told, f"{service} tells of {version}")[-1]
+        return until(raised, f"{service} tells of {version}")[-1]
 
     assert alert(late, "rollout")["detail"]["check"] == "signature"
     assert "revoked" in alert(late, "rollout")["summary"]

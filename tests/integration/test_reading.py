@@ -49,8 +49,8 @@ def test_all_is_read_to_the_real_end_at_once_after_the_commit(connection: Connec
 def test_single_messages_are_read_at_their_places(connection: Connection, topic: str) -> None:
     everything = {(m.partition(), m.offset()): m.value() for m in read_all(connection, topic)}
     places = sorted(everything)[3:17:4]
-    found = read_at(connection, topic, [*places, (0, 10_000)])
-    assert {place: message.value() for place, message in found.items()} == {
+    messages = read_at(connection, topic, [*places, (0, 10_000)])
+    assert {place: message.value() for place, message in messages.items()} == {
         place: everything[place] for place in places
     }
     assert read_at(connection, topic, []) == {}
@@ -59,16 +59,16 @@ def test_single_messages_are_read_at_their_places(connection: Connection, topic:
 def test_a_reader_follows_from_where_it_is_told(connection: Connection, topic: str) -> None:
     last = max(m.offset() for m in read_all(connection, topic) if m.partition() == 1)
     reader = TopicReader(connection, topic, starts={TopicPartition(topic, 1): last}, from_end=True)
-    found: list[bytes | None] = []
-    while b"9" not in found:
-        found += [m.value() for m in reader.poll(0.5)]
+    values: list[bytes | None] = []
+    while b"9" not in values:
+        values += [m.value() for m in reader.poll(0.5)]
     producer = confluent_kafka.Producer(connection.kafka)
     producer.produce(topic, b"new", partition=0)
     producer.flush()
-    while b"new" not in found:
-        found += [m.value() for m in reader.poll(0.5)]
+    while b"new" not in values:
+        values += [m.value() for m in reader.poll(0.5)]
     reader.close()
-    assert found == [b"9", b"new"]
+    assert values == [b"9", b"new"]
 
 
 def test_a_topic_that_does_not_exist_is_named(connection: Connection) -> None:

@@ -235,7 +235,7 @@ def test_the_log_is_compacted_and_in_confluent_s_form(kafka: LocalKafka, url: st
         }
     )
     consumer.assign([TopicPartition(TOPIC.name, 0, 0)])
-    state, found = RegistryState(), None
+    state, written = RegistryState(), None
     while True:
         message = consumer.poll(10)
         assert message is not None
@@ -243,11 +243,11 @@ def test_the_log_is_compacted_and_in_confluent_s_form(kafka: LocalKafka, url: st
             break
         state.apply(message.key(), message.value())
         if b"form-value" in message.key():
-            found = json.loads(message.key()), json.loads(message.value())
+            written = json.loads(message.key()), json.loads(message.value())
     consumer.close()
     text = json.dumps(record("form"), separators=(",", ":"))
     value = {"subject": "form-value", "version": 1, "id": schema_id, "schema": text, "deleted": False}
-    assert found == ({"keytype": "SCHEMA", "subject": "form-value", "version": 1, "magic": 1}, value)
+    assert written == ({"keytype": "SCHEMA", "subject": "form-value", "version": 1, "magic": 1}, value)
     assert state.id_of(text) == schema_id
     assert TOPIC.config()["cleanup.policy"] == "compact"
 

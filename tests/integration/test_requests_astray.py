@@ -73,9 +73,9 @@ class Answering:
             {**self._connection.kafka, "group.id": self.topic, "isolation.level": "read_committed"}
         )
         reader.assign([Place(self.topic, 0, 0)])
-        found = [reader.poll(10), *reader.consume(10, 0.3)]
+        messages = [reader.poll(10), *reader.consume(10, 0.3)]
         reader.close()
-        return [message.value() for message in found if message is not None]
+        return [message.value() for message in messages if message is not None]
 
     def seen(self) -> tuple[list[bytes | None], int]:
         """What everybody sees: the answers, and the offset."""

@@ -58,10 +58,10 @@ def test_who_reads_history_stays_a_member(kafka: LocalKafka) -> None:
     holding.flush()
 
     connection = Connection(kafka=servers, registry="")
-    logic = Restoring()
+    processor = Restoring()
     loop = ExactlyOnceRunner(
         KafkaBackend(connection, "restore", batch_s=SESSION_TIMEOUT_MS / 1000),
-        logic,
+        processor,
         service="restore",
         group="restore",
         transactional_id="restore",
@@ -71,12 +71,12 @@ def test_who_reads_history_stays_a_member(kafka: LocalKafka) -> None:
     began = time.monotonic()
     while time.monotonic() < began + 1.5 * SESSION_TIMEOUT_MS / 1000:
         loop.step()
-    assert (logic.assignments, logic.gone, logic.restored) == (1, [], [])
+    assert (processor.assignments, processor.gone, processor.restored) == (1, [], [])
     assert loop.waiting == "reading again what restore.requests/0 stand for"
     holding.commit_transaction()
     deadline = time.monotonic() + PATIENCE_S
     while not [m.value() for m in read_all(connection, TARGET)]:
         assert time.monotonic() < deadline, loop.waiting
         loop.step()
-    assert (logic.assignments, logic.gone, logic.restored) == (1, [], [b"state"])
+    assert (processor.assignments, processor.gone, processor.restored) == (1, [], [b"state"])
     loop.close()

@@ -70,9 +70,9 @@ def computed(package: Any, request: dict[str, Any]) -> float:
     for name, value in package.manifest.impute.items():
         if request[name] is None:
             columns[name][0] = value
-    found = model.predict(columns, 1).score
-    assert found is not None
-    return float(found[0])
+    score = model.predict(columns, 1).score
+    assert score is not None
+    return float(score[0])
 
 
 def test_requests_wait_for_the_first_version_and_then_each_is_answered_once(cluster: Cluster) -> None:
@@ -119,7 +119,7 @@ def test_bad_input_goes_to_the_dead_letters_and_json_without_a_key_is_answered(c
     cluster.flush()
     until(lambda: len(cluster.events()) == before + 1, "the good one is answered")
     letters = until(
-        lambda: len(found := cluster.observer.read(LANE.dead_letters)) == len(BAD) and found,
+        lambda: len(seen := cluster.observer.read(LANE.dead_letters)) == len(BAD) and seen,
         "all bad ones are dead letters",
     )
     codes = Counter(letter.headers["tailrace-code"].decode() for letter in letters)
@@ -138,10 +138,10 @@ def answered_whole(cluster: Cluster) -> list[dict[str, Any]]:
     }
     assert len(refused) == len(BAD)
 
-    def left() -> set[tuple[str, int, int]]:
+    def unanswered() -> set[tuple[str, int, int]]:
         return asked - refused - {place(e) for e in cluster.events()}
 
-    until(lambda: not left(), "everything is answered")
+    until(lambda: not unanswered(), "everything is answered")
     events = cluster.events()
     assert len(events) == len({place(e) for e in events}) == len(asked - refused)
     return events
@@ -164,15 +164,15 @@ def test_a_scrape_says_what_was_answered_and_what_was_not(cluster: Cluster) -> N
         labels = {"model": "credit", "version": "1", "role": "champion", **more}
         return f"tailrace_{name}", frozenset(labels.items())
 
-    found = scraped()
-    assert found[of_version("requests_total")] == len(events)
+    samples = scraped()
+    assert samples[of_version("requests_total")] == len(events)
     for action, count in Counter(event["action"] for event in events).items():
-        assert found[of_version("actions_total", action=action)] == count
-    assert found[of_version("latency_seconds_count")] == len(events)
-    assert found[of_version("latency_seconds_bucket", le="+Inf")] == len(events)
+        assert samples[of_version("actions_total", action=action)] == count
+    assert samples[of_version("latency_seconds_count")] == len(events)
+    assert samples[of_version("latency_seconds_bucket", le="+Inf")] == len(events)
     for code, count in Counter(code for _, code in BAD.values()).items():
         letters = frozenset({("topic", LANE.dead_letters), ("code", code)})
-        assert found["tailrace_dead_letters_total", letters] == count
+        assert samples["tailrace_dead_letters_total", letters] == count
 
 
 def test_a_new_policy_takes_effect_under_traffic(cluster: Cluster) -> None:
@@ -217,7 +217,7 @@ def test_a_promotion_swaps_versions_and_no_request_waits(cluster: Cluster) -> No
     appended = {s.at: s.appended_ms for s in cluster.observer.read(LANE.requests)}
     waits = []
     for seen_event in cluster.observer.read(LANE.predictions):
-        if seen_event.value is None:  # a mark
+        if seen_event.value is None:  # a watermark record
             continue
         source = cluster.observer.decode(seen_event.value)["source"]
         asked = appended[source["topic"], source["partition"], source["offset"]]
@@ -249,7 +249,7 @@ def test_a_shadow_scores_the_same_requests_from_the_start(cluster: Cluster) -> N
     cluster.run("shadow-scorer")
     answers = {(e["source"]["partition"], e["source"]["offset"]): e for e in cluster.events()}
     shadows = until(
-        lambda: len(found := cluster.events(LANE.shadow_predictions)) == len(answers) and found,
+        lambda: len(scored := cluster.events(LANE.shadow_predictions)) == len(answers) and scored,
         "all are scored in shadow",
     )
     for event in shadows:
@@ -304,8 +304,8 @@ def test_a_version_is_tried_promoted_and_taken_back_by_itself_though_the_rollout
         assert producer.flush(30) == 0
 
     def steps() -> list[dict[str, Any]]:
-        found = read_all(cluster.connection, [lanes.ROLLOUTS])
-        return [codec.decode("Rollout", message.value()) for message in found]
+        messages = read_all(cluster.connection, [lanes.ROLLOUTS])
+        return [codec.decode("Rollout", message.value()) for message in messages]
 
     cluster.publish(3)  # the stranger has taken no number
     until(lambda: 3 in steps()[-1]["shadow"], "it is in shadow")
@@ -373,11 +373,11 @@ def test_everything_that_was_answered_is_reproduced_to_the_bit(cluster: Cluster)
     assert any(len(e["prediction_set"] or ["one"]) != 1 for e in predictions)
     assert any(e["action_propensity"] == 0.2 for e in predictions)
 
-    code, found = reproduced(cluster)
-    assert found["differing"] == []
-    assert (code, found["ok"], found["near"]) == (0, True, 0)
-    assert found["equal"] == found["predictions"] >= len(predictions)
-    seen = {(group["version"], group["role"]) for group in found["groups"]}
+    code, report = reproduced(cluster)
+    assert report["differing"] == []
+    assert (code, report["ok"], report["near"]) == (0, True, 0)
+    assert report["equal"] == report["predictions"] >= len(predictions)
+    seen = {(group["version"], group["role"]) for group in report["groups"]}
     assert {(1, "champion"), (2, "champion"), (3, "champion"), (1, "shadow")} >= seen >= {(2, "champion")}
     assert seen == {(e["version"], e["role"]) for e in predictions}
 
@@ -387,9 +387,9 @@ def test_everything_that_was_answered_is_reproduced_to_the_bit(cluster: Cluster)
     altered["score"] = float(np.nextafter(altered["score"], 1))
     cluster.raw(cluster.codec.encode(schema_id, altered), altered["key"].encode(), LANE.predictions)
     cluster.flush()
-    code, found = reproduced(cluster, "--id", altered["request_id"])
-    assert (code, found["equal"], found["different"]) == (1, found["predictions"] - 1, 1)
-    ((differing,),) = (each["fields"] for each in found["differing"])
+    code, report = reproduced(cluster, "--id", altered["request_id"])
+    assert (code, report["equal"], report["different"]) == (1, report["predictions"] - 1, 1)
+    ((differing,),) = (each["fields"] for each in report["differing"])
     assert differing.startswith(f"score: {altered['score']!r} / ")
     assert not reproduce(cluster.connection, "credit", Span(until=1), home=cluster.home).groups
 
@@ -397,19 +397,19 @@ def test_everything_that_was_answered_is_reproduced_to_the_bit(cluster: Cluster)
 def test_a_logged_answer_is_explained_as_it_was_and_adds_up(cluster: Cluster) -> None:
     events = {e["prediction_id"]: e for e in cluster.events() if e["explanation"]}
     name, event = next(iter(events.items()))
-    code, found = asked(cluster, "explain", name, "--model", "credit")
-    assert (code, found["as_logged"], found["prediction_id"]) == (0, True, name)
-    logged = {c["feature"]: c["logged"] for c in found["contributions"]}
+    code, explanation = asked(cluster, "explain", name, "--model", "credit")
+    assert (code, explanation["as_logged"], explanation["prediction_id"]) == (0, True, name)
+    logged = {c["feature"]: c["logged"] for c in explanation["contributions"]}
     assert {c["feature"]: c["contribution"] for c in event["explanation"]} == {
         feature: contribution for feature, contribution in logged.items() if contribution is not None
     }
     output = np.log(event["score"] / (1 - event["score"]))
-    assert found["output"] == pytest.approx(output, abs=1e-9)
-    whole = found["baseline"] + sum(c["contribution"] for c in found["contributions"])
+    assert explanation["output"] == pytest.approx(output, abs=1e-9)
+    whole = explanation["baseline"] + sum(c["contribution"] for c in explanation["contributions"])
     assert whole == pytest.approx(output, abs=1e-6)
     # The forest that answers is not additive: the explanation is a sample's, and says how far off it may be.
-    assert not found["exact"]
-    assert max(c["standard_error"] for c in found["contributions"]) > 0
+    assert not explanation["exact"]
+    assert max(c["standard_error"] for c in explanation["contributions"]) > 0
     shadow = next(e for e in cluster.events(LANE.shadow_predictions) if e["version"] == 1)
     assert explain_logged(cluster.connection, shadow["prediction_id"], home=cluster.home).exact
     by_request = explain_logged(cluster.connection, event["request_id"], "credit", home=cluster.home)
@@ -460,10 +460,10 @@ def test_a_shadow_that_sleeps_falls_behind_or_crashes_changes_and_delays_no_answ
     until(lambda: cluster.health("shadow-scorer", "/readyz").ok, "the shadow scorer is ready")
     spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
 
-    def measure(what: str) -> None:
+    def measure(state: str) -> None:
         began = time.time() * 1000
         time.sleep(SHADOW_S)
-        spans[what].append((began, time.time() * 1000))
+        spans[state].append((began, time.time() * 1000))
 
     def scored() -> list[dict[str, Any]]:
         return [e for e in cluster.events(LANE.shadow_predictions) if e["version"] == good]
@@ -497,20 +497,20 @@ def test_a_shadow_that_sleeps_falls_behind_or_crashes_changes_and_delays_no_answ
         if s.value is not None
     }
     waits = {
-        what: [
+        state: [
             answered[at] - asked
             for at, asked in appended.items()
             if at in answered and any(began <= asked < ended for began, ended in times)
         ]
-        for what, times in spans.items()
+        for state, times in spans.items()
     }
-    for what, found in waits.items():
-        p50, p99 = np.percentile(found, [50, 99])
-        print(f"the shadow {what}: n {len(found)}, p50 {p50:.0f}, p99 {p99:.0f}, longest {max(found)} ms")
+    for state, values in waits.items():
+        p50, p99 = np.percentile(values, [50, 99])
+        print(f"the shadow {state}: n {len(values)}, p50 {p50:.0f}, p99 {p99:.0f}, longest {max(values)} ms")
     alone = waits.pop("is away")
-    for what, found in waits.items():
-        assert max(found) <= max(alone) + 1_000, what
-        assert np.median(found) <= 2 * np.median(alone) + 50, what
+    for state, values in waits.items():
+        assert max(values) <= max(alone) + 1_000, state
+        assert np.median(values) <= 2 * np.median(alone) + 50, state
 
     # Equal requests have equal answers, with the shadow and without, but for what says which request it was.
     answers: dict[str, set[str]] = defaultdict(set)
@@ -518,6 +518,6 @@ def test_a_shadow_that_sleeps_falls_behind_or_crashes_changes_and_delays_no_answ
         rest = {name: value for name, value in event.items() if name not in OF_THE_REQUEST}
         rest["request"] = {k: v for k, v in event["request"].items() if k != "request_id"}
         answers[repr(event["request"]["income"])].add(repr(rest))
-    assert {len(found) for found in answers.values()} == {1}
+    assert {len(values) for values in answers.values()} == {1}
 
     assert any(a["version"] == bad and a["service"] == "shadow-scorer" for a in cluster.alerts())

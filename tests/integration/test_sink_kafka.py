@@ -19,7 +19,7 @@ from tests.support.environment import environment
 from tests.support.lane import HandmadeLane
 from tests.support.observer import Observer
 from tests.support.stack import running_stack
-from tests.support.stored import Stored, coordinates, count_by_topic
+from tests.support.stored import Stored, count_by_topic, references
 from tests.support.waiting import until, until_answers
 
 from tailrace.access.credentials import HTTP, SERVICES, Credentials
@@ -63,11 +63,11 @@ def lane(stack: Connection) -> HandmadeLane:
     requests = []
     for number in range(1_500):
         record = lane.request(number)
-        what = chance.random()
-        if what < 0.1:
+        chosen = chance.random()
+        if chosen < 0.1:
             value = json.dumps({"request_id": f"r{number}", "income": number, "purpose": "home"}).encode()
             record = record._replace(value=value)
-        elif what < 0.15:
+        elif chosen < 0.15:
             bad = [
                 b"\x05garbage",
                 b"{not json",
@@ -101,7 +101,7 @@ def lane(stack: Connection) -> HandmadeLane:
 
 
 def events(stack: Connection, lane: HandmadeLane) -> dict[str, set[tuple[str, int, int]]]:
-    """What an independent consumer finds on the lane's topics, marks left out."""
+    """What an independent consumer finds on the lane's topics, watermark records left out."""
     observer = Observer(stack.kafka, stack.registry, stack.registry_auth)
     return {
         topic: {r.at for r in observer.read(topic) if "tailrace-mark" not in r.headers}
@@ -135,8 +135,8 @@ def test_killed_between_any_two_steps(stack: Connection, lane: HandmadeLane, tmp
         try:
             until(
                 lambda: all(
-                    count_by_topic(clickhouse).get(topic, Stored(0, 0)).records == len(found)
-                    for topic, found in expected.items()
+                    count_by_topic(clickhouse).get(topic, Stored(0, 0)).records == len(places)
+                    for topic, places in expected.items()
                 ),
                 lambda: f"{step}: {count_by_topic(clickhouse)}\n{second.last_words()}",
             )
@@ -149,15 +149,15 @@ def test_killed_between_any_two_steps(stack: Connection, lane: HandmadeLane, tmp
         results = list(pool.map(die_and_recover, range(len(DEATHS))))
     for counted in results:
         assert counted == {
-            topic: Stored(len(found), len(found)) for topic, found in expected.items() if found
+            topic: Stored(len(places), len(places)) for topic, places in expected.items() if places
         }
 
 
 def check_rows(clickhouse: ClickHouse, expected: dict[str, set[tuple[str, int, int]]]) -> dict[str, Stored]:
-    for topic, found in expected.items():
-        rows = coordinates(clickhouse, topic)
-        assert len(rows) == len(found)
-        assert set(rows) == found
+    for topic, places in expected.items():
+        rows = references(clickhouse, topic)
+        assert len(rows) == len(places)
+        assert set(rows) == places
     return {topic: counted for topic, counted in count_by_topic(clickhouse).items() if topic in expected}
 
 
@@ -198,11 +198,11 @@ def test_clickhouse_away_and_a_contract_applied_live(
     bridge = start_bridge(tmp_path, port)
     clickhouse = ClickHouse(f"http://{SERVICES}:{token}@{HOST}:{port}/live")
     try:
-        expected = {topic: len(found) for topic, found in events(stack, lane).items()}
+        expected = {topic: len(places) for topic, places in events(stack, lane).items()}
 
         def stored(counts: dict[str, int]) -> bool:
-            found = count_by_topic(clickhouse) if bridge.running() else {}
-            return all(found.get(topic) == Stored(n, n) for topic, n in counts.items() if n)
+            counted = count_by_topic(clickhouse) if bridge.running() else {}
+            return all(counted.get(topic) == Stored(n, n) for topic, n in counts.items() if n)
 
         until(lambda: stored(expected), lambda: f"{count_by_topic(clickhouse)}\n{process.last_words()}")
         row = clickhouse.select(

@@ -206,13 +206,13 @@ def test_what_an_earlier_one_left_running_is_ended_in_order_before_a_start(
     mine = Home(tmp_path / "home")
     mine.prepare()
     program = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(print(time.time()))); time.sleep(600)"
-    left = {}
+    orphans = {}
     for name in ("kafka", "clickhouse", "scorer"):
-        left[name] = Process([sys.executable, "-uc", program], mine.log(name), {})
-        left[name].launch()
+        orphans[name] = Process([sys.executable, "-uc", program], mine.log(name), {})
+        orphans[name].launch()
     time.sleep(0.5)
     another = {"name": "sink", "pid": os.getpid(), "created": 1.0}  # has had this process id, before us
-    entries = [{"name": n, "pid": p.pid, "created": created(p.pid)} for n, p in left.items()]
+    entries = [{"name": n, "pid": p.pid, "created": created(p.pid)} for n, p in orphans.items()]
     mine.write(mine.state, {"processes": [*entries, another]})
     reports: list[str] = []
     dead = {
@@ -223,7 +223,7 @@ def test_what_an_earlier_one_left_running_is_ended_in_order_before_a_start(
     with pytest.raises(TailraceError, match="does not answer"):
         Supervisor(mine, tmp_path, reports.append, ENV | dead | {"KAFKA_SASL_USERNAME": ""}).start()
     assert reports[0].endswith("had left running: kafka, clickhouse, scorer")
-    assert not any(process.running() for process in left.values())
+    assert not any(process.running() for process in orphans.values())
     ends = [float(mine.log(name).read_text()) for name in ("scorer", "clickhouse", "kafka")]
     assert ends == sorted(ends)
 

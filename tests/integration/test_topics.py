@@ -22,7 +22,7 @@ def test_what_is_missing_is_made_and_a_second_look_finds_nothing_to_say(kafka: L
     assert {len(p.replicas) for t in wanted for p in listed[t.name].partitions.values()} == {1}
 
 
-def test_what_differs_is_said_and_only_settled_where_asked(kafka: LocalKafka) -> None:
+def test_what_differs_is_said_and_only_aligned_where_asked(kafka: LocalKafka) -> None:
     options = {"bootstrap.servers": kafka.bootstrap}
     admin = AdminClient(options)
     other = {
@@ -36,21 +36,21 @@ def test_what_differs_is_said_and_only_settled_where_asked(kafka: LocalKafka) ->
         pass  # the controller has it, and the broker hears of it
 
     wanted = lane_topics("lane-other", partitions=4)
-    found = ensure_topics(options, wanted)
-    assert ensure_topics(options, wanted) == found, "looking changes nothing"
-    settings = {(d.setting, d.found) for d in found if d.topic == "lane-other.requests"}
+    differences = ensure_topics(options, wanted)
+    assert ensure_topics(options, wanted) == differences, "looking changes nothing"
+    settings = {(d.setting, d.found) for d in differences if d.topic == "lane-other.requests"}
     assert settings == {("partitions", "2"), *other.items(), ("retention.ms", "604800000")}
-    elsewhere = [d for d in found if d.topic != "lane-other.requests"]
+    elsewhere = [d for d in differences if d.topic != "lane-other.requests"]
     assert {(d.setting, d.wanted, d.found) for d in elsewhere} == {("partitions", "4", "2")}, (
         "the lane's other topics have as many as those that were there, or keys would not meet"
     )
-    assert "lane-other.requests: partitions is 2, 4 is expected" in map(str, found)
+    assert "lane-other.requests: partitions is 2, 4 is expected" in map(str, differences)
 
-    left = align_topics(options, found)
-    assert {d.setting for d in left} == {"partitions"}
-    settled = lane_topics("lane-other", partitions=2)
+    remaining = align_topics(options, differences)
+    assert {d.setting for d in remaining} == {"partitions"}
+    aligned = lane_topics("lane-other", partitions=2)
     # The controller has them, and the broker hears of it.
-    until(lambda: not ensure_topics(options, settled), "the settings are as wanted")
+    until(lambda: not ensure_topics(options, aligned), "the settings are as wanted")
 
 
 def test_no_broker_is_a_retry() -> None:

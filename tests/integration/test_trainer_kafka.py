@@ -47,12 +47,12 @@ def first_champion(lane: TrainingLane) -> dict[str, Any]:
 
 
 def manifests(lane: TrainingLane) -> list[dict[str, Any]]:
-    found = (
+    records = (
         lane.control.decode("ModelManifest", m.value())
         for m in read_all(lane.connection, [lanes.MANIFESTS])
         if m.value() is not None
     )
-    return [record for record in found if record["model"] == lane.model]
+    return [record for record in records if record["model"] == lane.model]
 
 
 def changed_world(lane: TrainingLane) -> None:
@@ -157,15 +157,15 @@ def test_the_same_job_gives_the_same_candidate_and_is_published_once(
     plan = planned(lane)
 
     def job(offsets: list[tuple[int, int]], **limits: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        said: dict[str, Any] = {}
+        trained: dict[str, Any] = {}
 
         async def hear(line: Any) -> None:
-            said.update(line.get("trained", {}))
+            trained.update(line.get("trained", {}))
 
         record = plan | {"offsets": [{"partition": p, "offset": o} for p, o in offsets]}
         doing = {"run": record, "contract": lane.contract.resolved_json, "best": {}}
-        most = WorkerLimits(**{"memory_bytes": 16 << 30, "seconds": 60.0, **limits})
-        return said, dict(asyncio.run(Workers(most, lane.home).work(doing, hear)))
+        allowed = WorkerLimits(**{"memory_bytes": 16 << 30, "seconds": 60.0, **limits})
+        return trained, dict(asyncio.run(Workers(allowed, lane.home).work(doing, hear)))
 
     first, published = job([(0, 10_000), (1, 10_000)])
     # Where reading may stop makes no difference, as long as it lies behind what the cut asks for.

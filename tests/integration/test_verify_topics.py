@@ -28,7 +28,7 @@ REQUESTS, REFUSED, IN_FLIGHT = 60, 5, 4
 Change = Callable[[HandmadeLane, list[Record], Sequence[RecordRef]], list[Record]]
 
 
-def _settle(stack: Connection, change: Change = lambda lane, answers, sources: answers) -> VerifyReport:
+def _verified(stack: Connection, change: Change = lambda lane, answers, sources: answers) -> VerifyReport:
     """Builds a lane of its own whose answers are changed, and verifies it."""
     name = f"v{uuid.uuid4().hex[:10]}"
     lane = HandmadeLane(stack, name)
@@ -52,22 +52,22 @@ def _settle(stack: Connection, change: Change = lambda lane, answers, sources: a
     return Verification(replace(stack, clickhouse=None), name, group=f"{name}-scorer").run()
 
 
-def _found(report: VerifyReport) -> set[tuple[str, int, int]]:
+def _problems(report: VerifyReport) -> set[tuple[str, int, int]]:
     assert not report.ok
     return {(p.check, p.partition, p.offset) for p in report.problems}
 
 
 def test_a_lane_in_order(stack: Connection) -> None:
-    report = _settle(stack)
-    found = report.as_dict()
+    report = _verified(stack)
+    figures = report.as_dict()
     assert report.ok, report.problems
-    assert {k: found[k] for k in ("requests", "predictions", "dead_letters", "in_flight")} == {
+    assert {k: figures[k] for k in ("requests", "predictions", "dead_letters", "in_flight")} == {
         "requests": REQUESTS,
         "predictions": REQUESTS - REFUSED - IN_FLIGHT,
         "dead_letters": REFUSED,
         "in_flight": IN_FLIGHT,
     }
-    assert (found["lost"], found["duplicated"]) == (0, 0)
+    assert (figures["lost"], figures["duplicated"]) == (0, 0)
 
 
 def test_one_prediction_missing(stack: Connection) -> None:
@@ -77,8 +77,8 @@ def test_one_prediction_missing(stack: Connection) -> None:
         gone.append(sources[REFUSED + 7])
         return answers[:7] + answers[8:]
 
-    report = _settle(stack, change)
-    assert _found(report) == {("lost", gone[0].partition, gone[0].offset)}
+    report = _verified(stack, change)
+    assert _problems(report) == {("lost", gone[0].partition, gone[0].offset)}
     assert (report.total("lost"), report.total("in_flight")) == (1, IN_FLIGHT)
 
 
@@ -100,8 +100,8 @@ def test_each_kind_of_trouble_is_named_where_it_is(stack: Connection) -> None:
         del answers[-1]  # the last dead letter
         return [*answers, answers[3], lane.prediction(both), lane.prediction(nothing), shadow, shadow]
 
-    report = _settle(stack, change)
-    assert _found(report) == expected
+    report = _verified(stack, change)
+    assert _problems(report) == expected
     assert (report.total("lost"), report.total("duplicated")) == (1, 2)
 
 
@@ -117,11 +117,11 @@ def test_predictions_that_name_what_does_not_exist(stack: Connection) -> None:
         others = [lane.prediction(s, **c) for s, c in zip(sources[REFUSED:], altered.values(), strict=False)]
         return [*others, *answers[len(others) :], Record(lane.lane.predictions, b"\x00\x00", b"r")]
 
-    report = _settle(stack, change)
+    report = _verified(stack, change)
     assert sorted(p.check for p in report.problems) == sorted([*altered, "unreadable"])
 
 
-def test_outcomes_reports_and_runs_are_settled_too(stack: Connection) -> None:
+def test_outcomes_reports_and_runs_are_verified_too(stack: Connection) -> None:
     """A lane with outcomes in order; then one of each kind that is not."""
     name = f"v{uuid.uuid4().hex[:10]}"
     lane = HandmadeLane(stack, name)
@@ -144,7 +144,7 @@ def test_outcomes_reports_and_runs_are_settled_too(stack: Connection) -> None:
     assert report.ok, report.problems
     assert report.topics[lane.lane.outcomes].events == 8
 
-    wrong = lane.write(
+    places = lane.write(
         [
             lane.outcome(events[8] | {"score": 0.75}, labels[8], True),
             lane.outcome(events[9], labels[9], True),
@@ -166,9 +166,9 @@ def test_outcomes_reports_and_runs_are_settled_too(stack: Connection) -> None:
         "run-ended-twice",
         "unrolled",
     )
-    expected = [(check, at.partition, at.offset) for check, at in zip(checks, wrong, strict=True)]
-    found = [(p.check, p.partition, p.offset) for p in report.problems]
-    assert sorted(found) == sorted([*expected, ("run-planned-twice", *wrong[5][1:])])
+    expected = [(check, at.partition, at.offset) for check, at in zip(checks, places, strict=True)]
+    problems = [(p.check, p.partition, p.offset) for p in report.problems]
+    assert sorted(problems) == sorted([*expected, ("run-planned-twice", *places[5][1:])])
 
 
 def _report(lane: HandmadeLane) -> dict[str, Any]:
@@ -213,7 +213,7 @@ def test_what_retention_deleted_on_one_side_is_not_missed_on_the_other(stack: Co
     lane.commit(name, sources)
     _delete(stack, ends)
     report = Verification(replace(stack, clickhouse=None), name, group=name).run()
-    assert _found(report) == {("lost", sources[24].partition, sources[24].offset)}
-    found = report.as_dict()
-    assert found["requests"] == found["predictions"] + 1
-    assert 12 <= found["requests"] <= 24
+    assert _problems(report) == {("lost", sources[24].partition, sources[24].offset)}
+    figures = report.as_dict()
+    assert figures["requests"] == figures["predictions"] + 1
+    assert 12 <= figures["requests"] <= 24

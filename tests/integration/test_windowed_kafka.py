@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
+from tests.support.producing import produce
 from tests.support.toy_windows import (
     COUNTED,
     LANE,
@@ -39,15 +40,15 @@ class Everything:
     """All that is committed in the log at the time of making."""
 
     def __init__(self, connection: Connection) -> None:
-        self._found: dict[str, list[Message]] = defaultdict(list)
+        self._messages: dict[str, list[Message]] = defaultdict(list)
         for message in read_all(connection, [*COUNTED, REPORTS]):
-            self._found[message.topic()].append(message)
+            self._messages[message.topic()].append(message)
 
     def topics(self) -> Mapping[str, int]:
         return dict.fromkeys(COUNTED, PARTITIONS)
 
     def messages(self, topic: str, partition: int | None = None) -> Sequence[Message]:
-        return [m for m in self._found[topic] if partition in (None, m.partition())]
+        return [m for m in self._messages[topic] if partition in (None, m.partition())]
 
 
 @pytest.fixture
@@ -60,8 +61,8 @@ def broker(tmp_path: Path) -> Iterator[LocalKafka]:
 
 
 def write(producer: Producer, records: Sequence[Record]) -> None:
-    for topic, value, key, headers, partition in records:
-        producer.produce(topic, value, key, -1 if partition is None else partition, headers=list(headers))
+    for record in records:
+        produce(producer, record)
     producer.flush()
 
 

@@ -42,10 +42,10 @@ def test_passwords_of_addresses_are_in_no_file_argument_or_message(stack: Connec
     }
     project = Project(tmp_path)
     project.env |= given
-    said: list[subprocess.CompletedProcess[str]] = []
+    runs: list[subprocess.CompletedProcess[str]] = []
     try:
-        said.append(project.run("up", "--detach"))
-        said += [
+        runs.append(project.run("up", "--detach"))
+        runs += [
             project.run(*command, check=False) for command in (["env"], ["status"], ["status", "--json"])
         ]
         assert project.json("query", "SELECT 1 AS one") == [{"one": 1}]
@@ -54,8 +54,8 @@ def test_passwords_of_addresses_are_in_no_file_argument_or_message(stack: Connec
             assert_no_secret(" ".join(process.cmdline()), token)
         assert token in psutil.Process(pids[0]).environ()["CLICKHOUSE_URL"]
     finally:
-        said.append(project.run("down", check=False))
-    for done in said:
+        runs.append(project.run("down", check=False))
+    for done in runs:
         assert_no_secret(done.stdout + done.stderr, token)
     files = [path for path in project.home.rglob("*") if path.is_file()]
     assert {file.name for file in files} >= {"scorer.log", "up.log"}

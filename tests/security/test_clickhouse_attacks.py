@@ -221,14 +221,14 @@ class Target:
     def succeeds(self, attack: Attack) -> bool:
         """Whether the secret is told, a file is written, or somebody is called."""
         called = self._listener.called
-        told = False
+        is_disclosed = False
         for sql in attack.statements:
             settings = self._patience | {name: self._filled(value) for name, value in attack.settings}
-            told = SECRET in self.engine.ask(self._filled(sql), "services", settings).text or told
+            is_disclosed |= SECRET in self.engine.ask(self._filled(sql), "services", settings).text
         written = list(self._home.glob("out*"))
         for path in written:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        return told or bool(written) or self._listener.called > called
+        return is_disclosed or bool(written) or self._listener.called > called
 
     def codes(self, attack: Attack, user: str) -> list[int]:
         return [self.engine.ask(self._filled(sql), user).code for sql in attack.statements]

@@ -261,9 +261,9 @@ open({str(token)!r}).read(), open({str(revoked)!r}).read()
         assert child.stdout.readline() == "confined\n"
         Credentials(prepared.home).renew(HTTP, SERVICES_TOKEN)
         revoked.write_text("")
-        told, _ = child.communicate("\n", 30)
+        printed, _ = child.communicate("\n", 30)
     revoked.unlink()
-    assert told.strip() == DONE
+    assert printed.strip() == DONE
 
 
 def test_an_applications_login_in_the_environment_is_not_the_services(prepared: Prepared) -> None:

@@ -19,6 +19,7 @@ import pytest
 from confluent_kafka import KafkaException, Producer
 from tests.support.hostile_records import Mutator
 from tests.support.hostile_signers import Forger
+from tests.support.producing import produce
 from tests.support.project import Project, running_project
 from tests.support.simulation import LONG
 from tests.support.touched import Touched
@@ -123,24 +124,14 @@ class Fuzz:
         self.producer.produce(topic, json.dumps(record).encode(), key.encode())
 
     def send_hostile(self, record: Record) -> None:
-        where = {} if record.partition is None else {"partition": record.partition}
-
         def delivered(error: Any, message: Any) -> None:
             if error is None:
                 self.hostile.add(RecordRef.of(message))
 
         try:
-            self.producer.produce(
-                record.topic,
-                record.value,
-                record.key,
-                headers=list(record.headers),
-                on_delivery=delivered,
-                **where,
-            )
+            produce(self.producer, record, delivered)
         except (KafkaException, BufferError):  # what not even the client takes
             return
-        self.producer.poll(0)
 
     def attack(self, seed: int, topics: list[str], count: int) -> None:
         samples = {topic: self._sample(topic) for topic in topics}
@@ -169,15 +160,15 @@ class Fuzz:
         self.project.wait(lambda: wanted <= self._ids(LANE.outcomes), "outcomes")
 
     def _ids(self, topic: str) -> set[str]:
-        codec, found = Codec(self.registry), set()
+        codec, ids = Codec(self.registry), set()
         for message in read_all(self.connection, [topic]):
             if mark_time(message) is None:
                 try:
                     record = codec.decode(message.value()).record
                 except Exception:  # a hostile one
                     continue
-                found.add(record.get("prediction", record).get("request_id"))
-        return found
+                ids.add(record.get("prediction", record).get("request_id"))
+        return ids
 
     def alive(self, pids: dict[str, int]) -> None:
         services = self.project.status()["services"]

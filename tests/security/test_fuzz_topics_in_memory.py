@@ -82,7 +82,7 @@ def test_hostile_records_end_no_service_and_stop_no_lane(seed: int) -> None:
     after = honest(loop, 6)
     for _ in range(40):  # the members of the groups have to join again
         loop.run(10)
-        # The labels of the last round wait for the clocks of all partitions.
+        # The labels of the last round wait for the stream time of all partitions.
         if set(after) <= answered(loop) and set(after[:12]) <= joined(loop):
             break
     assert not loop.ended, ended(loop)
@@ -115,14 +115,14 @@ def joined(loop: SmallLoop) -> set[str]:
 
 
 def events(loop: SmallLoop, topic: str) -> list[dict[str, Any]]:
-    found = []
+    records = []
     for message in loop.log.messages(topic):
         if mark_time(message) is None:
             try:
-                found.append(loop.publisher.codec.decode(message.value()).record)
+                records.append(loop.publisher.codec.decode(message.value()).record)
             except Exception:  # a hostile one
                 continue
-    return found
+    return records
 
 
 def ended(loop: SmallLoop) -> str:

@@ -97,12 +97,12 @@ def doors() -> Iterator[Doors]:
             key = {"keytype": "SCHEMA", "subject": "s", "version": 1, "magic": 1}
             value = {"subject": "s", "version": 1, "id": 5, "schema": '"long"', "deleted": False}
             log.cached().apply(json.dumps(key).encode(), json.dumps(value).encode())
-            found = Doors(home, registry, f"http://{HOST}:{port}")
+            doors = Doors(home, registry, f"http://{HOST}:{port}")
             try:
-                until(lambda: _pings(found.clickhouse) or not bridge.running(), bridge.last_words)
+                until(lambda: _pings(doors.clickhouse) or not bridge.running(), bridge.last_words)
                 assert bridge.running(), bridge.last_words()
-                _keep_a_row(found)
-                yield found
+                _keep_a_row(doors)
+                yield doors
             finally:
                 bridge.stop(10)
 
@@ -180,8 +180,8 @@ def test_without_a_token(doors: Doors) -> None:
 def test_with_a_wrong_token(doors: Doors) -> None:
     for user in HTTP_USERS:
         token = doors.token(user)
-        for wrong in (token[:-1], token + "x", token.swapcase(), user, ""):
-            assert_nothing_was_done(doors, basic(user, wrong), (401,))
+        for refused in (token[:-1], token + "x", token.swapcase(), user, ""):
+            assert_nothing_was_done(doors, basic(user, refused), (401,))
 
 
 def test_with_the_digest_that_the_servers_read(doors: Doors) -> None:

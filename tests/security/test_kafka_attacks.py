@@ -100,8 +100,8 @@ def test_the_controller_lets_nobody_else_in(kafka: LocalKafka, home: Path) -> No
 
 def test_another_user_of_the_machine_reads_no_password(kafka: LocalKafka, home: Path) -> None:
     folder = Credentials(home).folder
-    for each in (folder, folder / KAFKA, *(folder / KAFKA).iterdir()):
-        each.chmod(0o755)  # the files by themselves, too
+    for entry in (folder, folder / KAFKA, *(folder / KAFKA).iterdir()):
+        entry.chmod(0o755)  # the files by themselves, too
     passwords = [*(folder / KAFKA).glob("*/password")]
     assert passwords
     secret = [home / "kafka" / "server.properties", *passwords, Path(f"/proc/{kafka.pid}/environ")]

@@ -1,4 +1,4 @@
-"""Door: whoever may write to a lane. A mark that is ahead of its append time, or is none, moves no clock."""
+"""Door: whoever may write to a lane. A watermark record ahead of its append time, or a false one, moves no time."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_forwarded_mark_of_tomorrow_is_none() -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"x", b" 5", b"1_0", b"+5", b"9" * 19, b"5" * 9_000, b"\xff", b"5.0", None]
 )
-def test_what_is_no_decimal_number_is_no_mark(content: Any) -> None:
+def test_what_is_no_decimal_number_is_no_watermark(content: Any) -> None:
     message = PlainMessage("t", 0, 0, None, None, [(marks.HEADER, content), (marks.OFFSET_HEADER, content)])
     assert (mark_time(message), mark_offset(message)) == (None, None)
     for name in ("labels", "predictions", "rekeyed"):
@@ -108,9 +108,9 @@ def test_a_mark_that_says_it_twice_says_nothing() -> None:
 @pytest.mark.parametrize("field", ["time", "partition", "offset"])
 def test_a_prediction_of_a_time_or_place_that_cannot_be_is_a_dead_letter(field: str) -> None:
     for hostile in (2**31 - 1, -1) if field == "partition" else (2**62, 2**63 - 1, -(2**63)):
-        about = {"time": NOW, "partition": 0, "offset": 0} | {field: hostile}
-        source = RecordRef("credit.requests", about["partition"], about["offset"])
-        result = take(partition(), predictions=appended([MADE.prediction(source, "r", "k", about["time"])]))
+        values = {"time": NOW, "partition": 0, "offset": 0} | {field: hostile}
+        source = RecordRef("credit.requests", values["partition"], values["offset"])
+        result = take(partition(), predictions=appended([MADE.prediction(source, "r", "k", values["time"])]))
         assert [letter.code for letter in result.letters] == [
             "event-time-ahead" if field == "time" else "wrong-source"
         ]

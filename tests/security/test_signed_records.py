@@ -89,9 +89,9 @@ def refused(found: Desk, record: Record) -> list[dict[str, Any]]:
 
 
 def one_severe_alert(alerts: list[dict[str, Any]], topic: str) -> None:
-    (told,) = alerts
-    assert (told["kind"], told["severity"], told["model"]) == ("record-refused", "severe", None)
-    assert told["source"]["topic"] == topic
+    (alert,) = alerts
+    assert (alert["kind"], alert["severity"], alert["model"]) == ("record-refused", "severe", None)
+    assert alert["source"]["topic"] == topic
 
 
 def answering(bench: Bench) -> int:
@@ -194,50 +194,52 @@ def test_a_copy_of_an_older_clock_changes_nothing() -> None:
 
 def promoted() -> Desk:
     """Version 2 answers, and a severe alert about it would roll it back."""
-    found = desk(2)
-    found.happens(found.command("promote", 2))
-    assert found.steps[-1]["champion"] == 2
-    return found
+    rollout = desk(2)
+    rollout.happens(rollout.command("promote", 2))
+    assert rollout.steps[-1]["champion"] == 2
+    return rollout
 
 
 @every_forgery
 def test_a_forged_severe_alert_rolls_nothing_back(forge: Forge) -> None:
-    found = promoted()
-    good = found.publisher.control.record("Alert", alert(2, 3))
-    one_severe_alert(refused(found, forge(found.publisher.control, good)), lanes.ALERTS)
-    assert found.steps[-1]["champion"] == 2
-    found.happens(good)
-    assert found.steps[-1]["step"] == "rollback"
+    rollout = promoted()
+    good = rollout.publisher.control.record("Alert", alert(2, 3))
+    one_severe_alert(refused(rollout, forge(rollout.publisher.control, good)), lanes.ALERTS)
+    assert rollout.steps[-1]["champion"] == 2
+    rollout.happens(good)
+    assert rollout.steps[-1]["step"] == "rollback"
 
 
 def test_no_service_speaks_for_another() -> None:
-    found = promoted()
+    rollout = promoted()
     facts = alert(2, 3, service="drift")  # a drop of quality is the evaluator's to tell
-    one_severe_alert(refused(found, found.publisher.control.record("Alert", facts)), lanes.ALERTS)
-    assert found.steps[-1]["champion"] == 2
+    one_severe_alert(refused(rollout, rollout.publisher.control.record("Alert", facts)), lanes.ALERTS)
+    assert rollout.steps[-1]["champion"] == 2
 
 
 def test_a_copy_of_an_alert_that_was_resolved_rolls_nothing_back_again() -> None:
-    found = promoted()
-    raised = found.publisher.control.record("Alert", alert(2, 3))
-    found.happens(raised)
-    found.happens(found.publisher.control.record("Alert", alert(2, 3, state="resolved")))
-    found.happens(found.command("promote", 2))
-    assert found.steps[-1]["champion"] == 2
-    one_severe_alert(refused(found, raised), lanes.ALERTS)
-    assert found.steps[-1]["champion"] == 2
+    rollout = promoted()
+    raised = rollout.publisher.control.record("Alert", alert(2, 3))
+    rollout.happens(raised)
+    rollout.happens(rollout.publisher.control.record("Alert", alert(2, 3, state="resolved")))
+    rollout.happens(rollout.command("promote", 2))
+    assert rollout.steps[-1]["champion"] == 2
+    one_severe_alert(refused(rollout, raised), lanes.ALERTS)
+    assert rollout.steps[-1]["champion"] == 2
 
 
 @every_forgery
 def test_a_forged_report_promotes_nobody(forge: Forge) -> None:
-    found = desk(2)
+    rollout = desk(2)
     reports = [report(day=0, gains=BETTER), report(day=1, gains=BETTER)]
-    good = [found.publisher.control.record("PerformanceReport", each) for each in reports]
-    for each in good:
-        one_severe_alert(refused(found, forge(found.publisher.control, each)), lanes.PERFORMANCE_REPORTS)
-    assert found.steps[-1]["champion"] == 1
-    found.happens(*good)
-    assert found.steps[-1]["champion"] == 2
+    good = [rollout.publisher.control.record("PerformanceReport", record) for record in reports]
+    for record in good:
+        one_severe_alert(
+            refused(rollout, forge(rollout.publisher.control, record)), lanes.PERFORMANCE_REPORTS
+        )
+    assert rollout.steps[-1]["champion"] == 1
+    rollout.happens(*good)
+    assert rollout.steps[-1]["champion"] == 2
 
 
 def test_the_trainer_folds_no_copy_of_an_alert() -> None:
@@ -254,30 +256,30 @@ def test_the_trainer_folds_no_copy_of_an_alert() -> None:
 
 
 def test_a_command_from_another_home_counts_for_nothing(tmp_path: Path) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
-    make_keys(there)
+    here, elsewhere = tmp_path / "here", tmp_path / "there"
+    make_keys(elsewhere)
     make_keys(here)
-    key = own_key(there)
+    key = own_key(elsewhere)
     trust = TrustStore(here / "keys")
     trust.trust(key.public)
-    found = desk(2, refuse_command=trust.command_refusal)
-    plain = found.publisher.control.decode("Command", found.command("promote", 2).value)
-    copied = found.publisher.control.record("Command", sign_command(home_id(there), plain, key))
-    (told,) = found.alerts(found.happens(copied))
-    assert told["kind"] == "command-refused"
-    assert "does not fit" in told["summary"]
-    assert found.steps[-1]["champion"] == 1
-    found.happens(found.publisher.control.record("Command", sign_command(home_id(here), plain, key)))
-    assert found.steps[-1]["champion"] == 2
+    rollout = desk(2, refuse_command=trust.command_refusal)
+    plain = rollout.publisher.control.decode("Command", rollout.command("promote", 2).value)
+    copied = rollout.publisher.control.record("Command", sign_command(home_id(elsewhere), plain, key))
+    (alert,) = rollout.alerts(rollout.happens(copied))
+    assert alert["kind"] == "command-refused"
+    assert "does not fit" in alert["summary"]
+    assert rollout.steps[-1]["champion"] == 1
+    rollout.happens(rollout.publisher.control.record("Command", sign_command(home_id(here), plain, key)))
+    assert rollout.steps[-1]["champion"] == 2
 
 
 def test_a_command_that_was_refused_is_not_carried_out_when_it_is_copied_later() -> None:
-    found = desk(1)
-    early = found.command("promote", 2, command_id="early")
-    assert [told["kind"] for told in found.alerts(found.happens(early))] == ["command-refused"]
-    found.happens(found.publisher.manifest(2))
-    found.happens(early)
-    assert found.steps[-1]["champion"] == 1
+    rollout = desk(1)
+    early = rollout.command("promote", 2, command_id="early")
+    assert [alert["kind"] for alert in rollout.alerts(rollout.happens(early))] == ["command-refused"]
+    rollout.happens(rollout.publisher.manifest(2))
+    rollout.happens(early)
+    assert rollout.steps[-1]["champion"] == 1
 
 
 # Keys ---

@@ -28,7 +28,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def refused(cluster: Cluster) -> list[str]:
-    return [told["source"]["topic"] for told in cluster.alerts() if told["kind"] == "record-refused"]
+    return [alert["source"]["topic"] for alert in cluster.alerts() if alert["kind"] == "record-refused"]
 
 
 def answer(cluster: Cluster) -> dict[str, Any]:

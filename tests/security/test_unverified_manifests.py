@@ -48,18 +48,18 @@ def past(tmp_path: Path) -> TrustStore:
 
 
 def test_ten_versions_can_be_published_after_a_forged_one_of_the_last_sequence(past: TrustStore) -> None:
-    there = [forged(FAR, FAR), forged(1, FAR), forged(FAR, FAR, STRANGER), signed(7, STRANGER)]
+    manifests = [forged(FAR, FAR), forged(1, FAR), forged(FAR, FAR, STRANGER), signed(7, STRANGER)]
     for number in range(1, 11):
-        assert _next_numbers(there, past) == (number, number)
-        there += [signed(number), forged(number + 1, FAR)]
+        assert _next_numbers(manifests, past) == (number, number)
+        manifests += [signed(number), forged(number + 1, FAR)]
 
 
 def test_a_key_that_was_revoked_took_its_numbers_but_cannot_take_all(past: TrustStore) -> None:
-    there = [signed(1), signed(2, REVOKED)]
-    assert _next_numbers(there, past) == (3, 3)
-    there.append(signed(2**31 - 1, REVOKED))
-    there.append(signed(3, REVOKED, sequence=3 + LEAP))
-    assert _next_numbers(there, past) == (3, 3)
+    manifests = [signed(1), signed(2, REVOKED)]
+    assert _next_numbers(manifests, past) == (3, 3)
+    manifests.append(signed(2**31 - 1, REVOKED))
+    manifests.append(signed(3, REVOKED, sequence=3 + LEAP))
+    assert _next_numbers(manifests, past) == (3, 3)
 
 
 def test_the_first_verified_manifest_of_a_version_counts_whatever_came_before(past: TrustStore) -> None:
@@ -84,9 +84,9 @@ def test_a_version_is_let_in_though_its_number_was_forged_before(tmp_path: Path)
 
     publisher = Publisher()
     records = publisher.control.by("rollout")
-    logic = RolloutProcessor(records, lambda r: verified_manifest(r, trust), opened, lambda *_: None)
-    bench = Bench(logic, publisher)
-    logic.assigned({TopicPartition(lanes.MANIFESTS, 0): Committed(0, "")})
+    processor = RolloutProcessor(records, lambda r: verified_manifest(r, trust), opened, lambda *_: None)
+    bench = Bench(processor, publisher)
+    processor.assigned({TopicPartition(lanes.MANIFESTS, 0): Committed(0, "")})
     bench.control(publisher.contract(CONTRACT))
 
     def publish(record: dict[str, Any], *, is_read_before: bool = True) -> tuple[list[str], list[str]]:

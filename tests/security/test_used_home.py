@@ -110,9 +110,9 @@ def _read_by_nobody(file: Path) -> subprocess.CompletedProcess[str]:
 
 def test_all_that_services_do_is_done(used: Project) -> None:
     """Answers are given, labels joined, rows stored; the trainer's process reads, trains and says how it ended."""
-    found = used.json("verify", "--model", "credit", "--deep", check=False)
-    assert found["ok"], found["problems"]
-    assert found["requests"] == found["predictions"] > 0
+    report = used.json("verify", "--model", "credit", "--deep", check=False)
+    assert report["ok"], report["problems"]
+    assert report["requests"] == report["predictions"] > 0
 
     def ended() -> list[dict[str, Any]]:
         return list(used.json("query", "SELECT state FROM training_runs WHERE state != 'running'"))

@@ -57,12 +57,12 @@ def _ends(call: ast.Call, parents: Parents, tree: ast.AST, strict: bool) -> bool
     if not isinstance(parent, ast.Assign | ast.AnnAssign):
         return False
     target = parent.target if isinstance(parent, ast.AnnAssign) else parent.targets[0]
-    where = _function(call, parents) or tree
-    if ast.unparse(target) in _ended(tree if isinstance(target, ast.Attribute) else where):
+    scope = _function(call, parents) or tree
+    if ast.unparse(target) in _ended(tree if isinstance(target, ast.Attribute) else scope):
         return True
-    handed = {ast.unparse(node.targets[0]) for node in _handed_on(where, target)}
+    handed = {ast.unparse(node.targets[0]) for node in _handed_on(scope, target)}
     return bool(handed & _ended(tree)) or not (
-        strict or isinstance(target, ast.Attribute) or _is_given_back(where, target)
+        strict or isinstance(target, ast.Attribute) or _is_given_back(scope, target)
     )
 
 
@@ -79,23 +79,23 @@ def _ended_by(node: ast.AST) -> Iterator[ast.AST]:
     elif isinstance(node, ast.Delete):
         yield from node.targets
     elif isinstance(node, ast.FunctionDef) and node.name != "__init__":
-        for each in ast.walk(node):
-            if isinstance(each, ast.Assign) and ast.unparse(each.value) == "None":
-                yield from each.targets
+        for assignment in ast.walk(node):
+            if isinstance(assignment, ast.Assign) and ast.unparse(assignment.value) == "None":
+                yield from assignment.targets
 
 
-def _handed_on(where: ast.AST, target: ast.AST) -> Iterator[ast.Assign]:
-    for node in ast.walk(where):
+def _handed_on(scope: ast.AST, target: ast.AST) -> Iterator[ast.Assign]:
+    for node in ast.walk(scope):
         if isinstance(node, ast.Assign) and ast.unparse(node.value) == ast.unparse(target):
             yield node
 
 
-def _is_given_back(where: ast.AST, target: ast.AST) -> bool:
+def _is_given_back(scope: ast.AST, target: ast.AST) -> bool:
     return any(
         isinstance(node, ast.Return | ast.Yield)
         and node.value
         and ast.unparse(target) in ast.unparse(node.value)
-        for node in ast.walk(where)
+        for node in ast.walk(scope)
     )
 
 
@@ -108,10 +108,10 @@ def _function(node: ast.AST, parents: Parents) -> ast.AST | None:
 @pytest.mark.parametrize("file", FILES)
 def test_every_client_is_ended_where_it_is_made(file: str) -> None:
     strict = file.startswith("services/")
-    left = lasting((ROOT / file).read_text(), strict=strict, factory=FACTORIES.get(file))
-    assert not left, (
+    unended = lasting((ROOT / file).read_text(), strict=strict, factory=FACTORIES.get(file))
+    assert not unended, (
         f"in {file}: use `with AdminClient(...)`, `with Consumer(...)` or `with sending(...)` "
-        "(tailrace/streaming/backends/kafka/clients.py), or close it in the same file:\n" + "\n".join(left)
+        "(tailrace/streaming/backends/kafka/clients.py), or close it in the same file:\n" + "\n".join(unended)
     )
 
 

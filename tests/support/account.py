@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.support.kafka_files import Commit, commits, transactions
-from tests.support.observer import Coordinates, Observer, Seen
+from tests.support.observer import Observer, Reference, Seen
 
 Ends = Mapping[tuple[str, int], int]
 WRONG = ("lost", "twice", "torn", "mixed", "stale", "misrouted", "unasked")
@@ -28,8 +28,8 @@ nothing."""
 class Answer(NamedTuple):
     """One prediction or dead letter, as a reader of committed records sees it."""
 
-    at: Coordinates
-    source: Coordinates
+    at: Reference
+    source: Reference
     prediction: Mapping[str, Any] | None
 
 
@@ -44,14 +44,14 @@ class Account:
         predictions: by request.
     """
 
-    requests: dict[Coordinates, int]
+    requests: dict[Reference, int]
     answers: int
     aborted: int = 0
     wrong: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
-    committed_ms: dict[Coordinates, int] = field(default_factory=dict)
-    producers: dict[Coordinates, int] = field(default_factory=dict)
-    predictions: dict[Coordinates, Mapping[str, Any]] = field(default_factory=dict)
+    committed_ms: dict[Reference, int] = field(default_factory=dict)
+    producers: dict[Reference, int] = field(default_factory=dict)
+    predictions: dict[Reference, Mapping[str, Any]] = field(default_factory=dict)
 
     def note(self, kind: str, example: object) -> None:
         assert kind in WRONG
@@ -61,7 +61,7 @@ class Account:
     def recovery_s(self, moment: float) -> float:
         """From a moment (``time.time()``) until what was asked after it, first in its partition, had its answer
         committed, in every partition."""
-        first: dict[int, tuple[int, Coordinates]] = {}
+        first: dict[int, tuple[int, Reference]] = {}
         for source, appended_ms in self.requests.items():
             if appended_ms > moment * 1000:
                 first[source[1]] = min((appended_ms, source), first.get(source[1], (appended_ms, source)))
@@ -86,7 +86,9 @@ def account(observer: Observer, logs: Path, group: str, lane: str, since: Ends) 
         group: the scorers' consumer group.
         since: by topic and partition, where nothing was under way.
     """
-    asked = {r.at: r.appended_ms for r in observer.read(f"{lane}.requests", since=since) if not _is_mark(r)}
+    asked = {
+        r.at: r.appended_ms for r in observer.read(f"{lane}.requests", since=since) if not _is_watermark(r)
+    }
     answers = [*_predictions(observer, lane, since), *_dead_letters(observer, lane, since)]
     made = Account(asked, len(answers))
     made.predictions = {a.source: a.prediction for a in answers if a.prediction is not None}
@@ -97,7 +99,7 @@ def account(observer: Observer, logs: Path, group: str, lane: str, since: Ends) 
     return made
 
 
-def _is_mark(record: Seen) -> bool:
+def _is_watermark(record: Seen) -> bool:
     return "tailrace-mark" in record.headers
 
 
@@ -108,7 +110,7 @@ def _predictions(observer: Observer, lane: str, since: Ends) -> Iterable[Answer]
             yield Answer(record.at, _place(event["source"]), event)
 
 
-def _place(source: Mapping[str, Any]) -> Coordinates:
+def _place(source: Mapping[str, Any]) -> Reference:
     return source["topic"], source["partition"], source["offset"]
 
 
@@ -126,9 +128,9 @@ Transaction = tuple[str, int, int, int]
 
 def _transactions_of(
     made: Account, answers: Iterable[Answer], logs: Path, since: Ends
-) -> dict[Coordinates, Transaction]:
+) -> dict[Reference, Transaction]:
     """By answer, the transaction that wrote it."""
-    found: dict[Coordinates, Transaction] = {}
+    by_answer: dict[Reference, Transaction] = {}
     answered = {answer.at: answer.source for answer in answers}
     for topic, partition in sorted({at[:2] for at in answered}):
         for number, written in enumerate(transactions(logs / f"{topic}-{partition}")):
@@ -143,10 +145,10 @@ def _transactions_of(
             for offset in written.offsets:
                 at = (topic, partition, offset)
                 if at in answered:
-                    found[at] = (topic, partition, written.producer, number)
+                    by_answer[at] = (topic, partition, written.producer, number)
                     made.committed_ms[answered[at]] = written.ended_ms
                     made.producers[answered[at]] = written.producer
-    return found
+    return by_answer
 
 
 def _count(made: Account, answers: Iterable[Answer]) -> None:
@@ -161,7 +163,7 @@ def _count(made: Account, answers: Iterable[Answer]) -> None:
 def _compare_with_commits(
     made: Account,
     answers: Iterable[Answer],
-    of_answers: Mapping[Coordinates, Transaction],
+    of_answers: Mapping[Reference, Transaction],
     committed: Iterable[Commit],
 ) -> None:
     by_source = {answer.source: answer for answer in answers}
@@ -197,8 +199,8 @@ def _compare_with_commits(
                 if answer.prediction is not None:
                     by = (answer.prediction["rollout_revision"], answer.prediction["version"])
                     served.setdefault(answer.prediction["role"], set()).add(by)
-        revisions = {revision for some in served.values() for revision, _ in some}
-        if len(revisions) > 1 or any(len(some) > 1 for some in served.values()):
+        revisions = {revision for versions in served.values() for revision, _ in versions}
+        if len(revisions) > 1 or any(len(versions) > 1 for versions in served.values()):
             made.note("mixed", served)
     for place, offsets in by_partition.items():
         for offset in offsets:

@@ -45,7 +45,7 @@ def make_environment(path: Path, wheel: Path, extras: set[str]) -> Path:
 
 
 def _closure(root: Distribution, extras: set[str]) -> list[Distribution]:
-    found: dict[str, Distribution] = {}
+    distributions: dict[str, Distribution] = {}
     done: set[tuple[str, str]] = set()
     waiting = [(root, extra) for extra in (extras or {""})]
     while waiting:
@@ -55,12 +55,12 @@ def _closure(root: Distribution, extras: set[str]) -> list[Distribution]:
             if needed.marker is not None and not needed.marker.evaluate({"extra": extra}):
                 continue
             name = canonicalize_name(needed.name)
-            child = found.setdefault(name, distribution(name))
+            child = distributions.setdefault(name, distribution(name))
             for one in needed.extras or {""}:
                 if (name, one) not in done:
                     done.add((name, one))
                     waiting.append((child, one))
-    return list(found.values())
+    return list(distributions.values())
 
 
 def _link(package: Distribution, into: Path) -> None:

@@ -198,11 +198,11 @@ def broker_with_registry(folder: Path, **settings: str) -> Iterator[tuple[Connec
 def running_cluster(folder: Path, *services: str, more: str = "", **settings: str) -> Iterator[Cluster]:
     """A broker and a registry, the contract with ``more`` of it applied, and these services under these settings."""
     with broker_with_registry(folder, **settings) as (connection, home, env):
-        found = Cluster(connection, home, env, CONTRACT + more)
-        with closing(found):
+        cluster = Cluster(connection, home, env, CONTRACT + more)
+        with closing(cluster):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("TAILRACE_LANE_PARTITIONS", "3")
-                found.apply(0.5)
+                cluster.apply(0.5)
             for name in services:
-                found.run(name)
-            yield found
+                cluster.run(name)
+            yield cluster

@@ -192,22 +192,22 @@ def expected_tests(
     contract: ModelContract, window: Sequence[Mapping[str, Any]], training: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """What the report of a window says by feature, from raw values: statistic, p, q and whether it drifted."""
-    found: list[dict[str, Any]] = []
+    tests: list[dict[str, Any]] = []
     for name, test in KINDS.items():
         values = [row[name] for row in window if row[name] is not None]
         others = [row[name] for row in training if row[name] is not None]
         if test == "ks":
-            found.append({"feature": name, "test": "ks", **_ks(values, others)})
+            tests.append({"feature": name, "test": "ks", **_ks(values, others)})
         else:
             known = [value for value in values if value in set(others)]
-            found.append({"feature": name, "test": "chi2", **_chi2(known, others)})
+            tests.append({"feature": name, "test": "chi2", **_chi2(known, others)})
         if name in FEATURES:
             gaps = len(window) - len(values), len(training) - len(others)
-            found.append({"feature": name, "test": "missing", **_share(*gaps, len(window), len(training))})
+            tests.append({"feature": name, "test": "missing", **_share(*gaps, len(window), len(training))})
         if name == "purpose":
             unseen = sum(value not in set(others) for value in values)
-            found.append({"feature": name, "test": "unseen", **_share(unseen, 0, len(values), len(others))})
-    defined = [test for test in found if test["p_value"] is not None]
+            tests.append({"feature": name, "test": "unseen", **_share(unseen, 0, len(values), len(others))})
+    defined = [test for test in tests if test["p_value"] is not None]
     corrected = stats.false_discovery_control([test["p_value"] for test in defined]) if defined else []
     for entry, q_value in zip(defined, corrected, strict=True):
         entry["q_value"] = float(q_value)
@@ -215,7 +215,7 @@ def expected_tests(
     budget = contract.drift.false_alerts
     alpha = min(0.05, budget.at_most * contract.drift.window_ms / budget.per_ms / segments)
     floors = contract.drift.min_effect
-    for entry in found:
+    for entry in tests:
         floor = floors.ks if entry["test"] == "ks" else floors.cramers_v
         entry["drifted"] = bool(
             len(window) >= contract.drift.min_rows
@@ -223,7 +223,7 @@ def expected_tests(
             and entry["q_value"] <= alpha
             and entry["effect"] >= floor
         )
-    return found
+    return tests
 
 
 _UNDEFINED = {"statistic": None, "p_value": None, "q_value": None, "effect": None}
@@ -241,7 +241,7 @@ def _ks(values: Sequence[Any], others: Sequence[Any]) -> dict[str, Any]:
 
 def _chi2(values: Sequence[Any], others: Sequence[Any]) -> dict[str, Any]:
     names = sorted({str(value) for value in others})
-    table = np.array([[sum(str(v) == name for v in some) for name in names] for some in (values, others)])
+    table = np.array([[sum(str(v) == name for v in sample) for name in names] for sample in (values, others)])
     if len(names) < 2 or not table.sum(axis=1).all():
         return dict(_UNDEFINED)
     result = stats.chi2_contingency(table)
@@ -250,14 +250,14 @@ def _chi2(values: Sequence[Any], others: Sequence[Any]) -> dict[str, Any]:
     return {"statistic": float(result.statistic), "p_value": float(result.pvalue), "effect": float(effect)}
 
 
-def _share(some: int, others: int, n: int, m: int) -> dict[str, Any]:
+def _share(count: int, others: int, n: int, m: int) -> dict[str, Any]:
     if not n or not m:
         return dict(_UNDEFINED)
-    table = np.array([[some, n - some], [others, m - others]])
-    if some == others == 0:
+    table = np.array([[count, n - count], [others, m - others]])
+    if count == others == 0:
         return {"statistic": 0.0, "p_value": 1.0, "effect": 0.0}
     balanced = table * np.array([[m], [n]])
     effect = 0.0
     if balanced.sum(axis=0).all():
         effect = float(stats.contingency.association(balanced, method="cramer"))
-    return {"statistic": some / n, "p_value": float(stats.fisher_exact(table).pvalue), "effect": effect}
+    return {"statistic": count / n, "p_value": float(stats.fisher_exact(table).pvalue), "effect": effect}

@@ -113,8 +113,8 @@ class DyingScorer:
         """The predictions in the order of the request ids."""
         topic = "credit.predictions" if self.role == "champion" else "credit.shadow-predictions"
         values = [m.value() for m in self.log.messages(topic) if m.value()]
-        found = [self.publisher.codec.decode(value).record for value in values]
-        return sorted(found, key=lambda event: int(event["request_id"][1:]))
+        events = [self.publisher.codec.decode(value).record for value in values]
+        return sorted(events, key=lambda event: int(event["request_id"][1:]))
 
     def alerts(self) -> list[dict[str, Any]]:
         return [self.publisher.control.decode("Alert", m.value()) for m in self.log.messages(lanes.ALERTS)]

@@ -32,7 +32,7 @@ def expected_reports(log: MemoryLog, lab: EvaluatedLane) -> dict[Key, Report]:
     """The reports of a lane with a binary model: version, role, segment and so on, to what is in them."""
     predictions, least = _predictions(log, lab)
     outcomes = _outcomes(log, lab, least)
-    quality, found = lab.contract.quality, {}
+    quality, reports = lab.contract.quality, {}
     window = quality.window_ms
     starts = {
         t - t % window
@@ -52,8 +52,8 @@ def expected_reports(log: MemoryLog, lab: EvaluatedLane) -> dict[Key, Report]:
                     for table in (predictions, outcomes)
                 ]
                 for report in _window(lab, *seen):
-                    found[key_of({**report, "window_start": start, "age": age})] = report
-    return found
+                    reports[key_of({**report, "window_start": start, "age": age})] = report
+    return reports
 
 
 def _predictions(log: MemoryLog, lab: EvaluatedLane) -> tuple[pl.DataFrame, dict[str, int]]:
@@ -62,7 +62,7 @@ def _predictions(log: MemoryLog, lab: EvaluatedLane) -> tuple[pl.DataFrame, dict
     for stream in STREAMS:
         topic = f"{lab.lane.name}.{stream}"
         for partition in range(log.topics()[topic]):
-            clock = -(2**62)
+            stream_time = -(2**62)
             for message in log.messages(topic, partition):
                 time = mark_time(message)
                 if message.value() == b"nonsense":
@@ -70,21 +70,21 @@ def _predictions(log: MemoryLog, lab: EvaluatedLane) -> tuple[pl.DataFrame, dict
                 if time is None:
                     record = lab.codec.decode(message.value()).record
                     time = record["event_time"]
-                    rows.append({**_flat(record), "seen": max(time, clock)})
-                clock = max(clock, time)
-            least[stream] = min(least[stream], clock)
+                    rows.append({**_flat(record), "seen": max(time, stream_time)})
+                stream_time = max(stream_time, time)
+            least[stream] = min(least[stream], stream_time)
     return pl.DataFrame(rows, infer_schema_length=None), least
 
 
 def _outcomes(log: MemoryLog, lab: EvaluatedLane, least: dict[str, int]) -> pl.DataFrame:
-    """Lowers ``least`` to what marks say."""
+    """Lowers ``least`` to what watermark records say."""
     rows = []
     for partition in range(log.topics()[lab.lane.outcomes]):
-        clocks = dict.fromkeys(STREAMS, -(2**62))
+        stream_times = dict.fromkeys(STREAMS, -(2**62))
         for message in log.messages(lab.lane.outcomes, partition):
             if message.value() is None:
                 stream = mark_stream(message)
-                clocks[stream] = max(clocks[stream], mark_time(message))
+                stream_times[stream] = max(stream_times[stream], mark_time(message))
             elif message.value() != b"nonsense":
                 record = lab.codec.decode(message.value()).record
                 champion = record["champion"] or {}
@@ -103,7 +103,7 @@ def _outcomes(log: MemoryLog, lab: EvaluatedLane, least: dict[str, int]) -> pl.D
                     }
                 )
         for stream in STREAMS:
-            least[stream] = min(least[stream], clocks[stream])
+            least[stream] = min(least[stream], stream_times[stream])
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
@@ -118,33 +118,33 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _window(lab: EvaluatedLane, predictions: pl.DataFrame, outcomes: pl.DataFrame) -> list[Report]:
-    found: dict[Key, dict[str, pl.DataFrame]] = defaultdict(dict)
+    by_key: dict[Key, dict[str, pl.DataFrame]] = defaultdict(dict)
     for kind, table in (("predictions", predictions), ("outcomes", outcomes)):
         if not len(table):
             continue
         for segment, rows in _segments(table):
-            for (version, role), some in rows.group_by(["version", "role"]):
-                found[version, role, segment, None][kind] = some
+            for (version, role), group in rows.group_by(["version", "role"]):
+                by_key[version, role, segment, None][kind] = group
                 if kind == "outcomes":
-                    pairs = some.filter(
+                    pairs = group.filter(
                         pl.col("champion_version").is_not_null() & pl.col("duplicate_of").is_null()
                     )
                     for (against,), both in pairs.group_by(["champion_version"]):
-                        found[version, role, segment, against] = {**found[version, role, segment, None]}
-                        found[version, role, segment, against]["pairs"] = both
-    return [_report(lab, *about, tables) for about, tables in found.items()]
+                        by_key[version, role, segment, against] = {**by_key[version, role, segment, None]}
+                        by_key[version, role, segment, against]["pairs"] = both
+    return [_report(lab, *key, tables) for key, tables in by_key.items()]
 
 
 def _segments(table: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
-    found = [("", table), ("amount > 50", table.filter(pl.col("amount") > 50))]
-    found += [
+    segments = [("", table), ("amount > 50", table.filter(pl.col("amount") > 50))]
+    segments += [
         (f"region={name}", table.filter(pl.col("region") == name)) for name in ("north", "south", "east")
     ]
-    found += [
+    segments += [
         (f"employed={name}", table.filter(pl.col("employed") == (name == "true")))
         for name in ("true", "false")
     ]
-    return [(name, rows) for name, rows in found if len(rows)]
+    return [(name, rows) for name, rows in segments if len(rows)]
 
 
 def _report(
@@ -209,16 +209,16 @@ def _possible(lab: EvaluatedLane, made: pl.DataFrame, last: pl.DataFrame, repeat
     def at_first(row: Mapping[str, Any]) -> bool:
         return not known_only_for or row["role"] == "shadow" or row["action"] in known_only_for
 
-    found = sum(at_first(row) for row in (made.to_dicts() if len(made) else []))
+    count = sum(at_first(row) for row in (made.to_dicts() if len(made) else []))
     for table, sign in ((last, 1), (repeats, -1)):
         for row in table.to_dicts() if len(table) else []:
             if sign < 0:
-                found -= at_first(row)
+                count -= at_first(row)
                 continue
             done = row["action_taken"] or row["champion_action"] or row["action"]
             really = row["state"] != "unlabelled" or not known_only_for or done in known_only_for
-            found += int(really) - int(at_first(row))
-    return found
+            count += int(really) - int(at_first(row))
+    return count
 
 
 def _fallbacks(table: pl.DataFrame) -> int:
@@ -229,9 +229,9 @@ def _fallbacks(table: pl.DataFrame) -> int:
 
 def _late(outcomes: pl.DataFrame) -> int:
     total = 0
-    for _, some in outcomes.sort("revision").group_by("prediction_id") if len(outcomes) else []:
+    for _, revisions in outcomes.sort("revision").group_by("prediction_id") if len(outcomes) else []:
         before = None
-        for row in some.sort("revision").to_dicts():
+        for row in revisions.sort("revision").to_dicts():
             label = row["label"] if row["state"] == "labelled" else None
             total += bool(row["late"] and label is not None and label != before)
             before = label
@@ -239,13 +239,13 @@ def _late(outcomes: pl.DataFrame) -> int:
 
 
 def _worth(rows: pl.DataFrame, actions: list[str]) -> list[float]:
-    found = []
+    values = []
     for action, row in zip(actions, rows.to_dicts() if len(rows) else [], strict=True):
         if action != "approve":
-            found.append(0.0)
+            values.append(0.0)
         elif row["amount"] is not None:
-            found.append(-0.6 * row["amount"] if row["label"] else 0.04 * row["amount"])
-    return found
+            values.append(-0.6 * row["amount"] if row["label"] else 0.04 * row["amount"])
+    return values
 
 
 def _metrics(rows: pl.DataFrame) -> dict[str, float]:
@@ -253,7 +253,7 @@ def _metrics(rows: pl.DataFrame) -> dict[str, float]:
         return {}
     truth, score = rows["label"].to_numpy().astype(bool), rows["score"].to_numpy()
     chosen = (rows["predicted_class"] == "true").to_numpy()
-    found = {
+    metrics = {
         "accuracy": sk.accuracy_score(truth, chosen),
         "balanced_accuracy": np.mean([(chosen[truth == c] == c).mean() for c in np.unique(truth)]),
         "f1": sk.f1_score(truth, chosen, zero_division=0),
@@ -261,8 +261,8 @@ def _metrics(rows: pl.DataFrame) -> dict[str, float]:
         "brier": sk.brier_score_loss(truth, score),
     }
     if 0 < truth.sum() < len(truth):
-        found["auc"] = sk.roc_auc_score(truth, score)
-    return found
+        metrics["auc"] = sk.roc_auc_score(truth, score)
+    return metrics
 
 
 def _gains(rows: pl.DataFrame) -> dict[str, tuple[float, float | None]]:
@@ -270,7 +270,7 @@ def _gains(rows: pl.DataFrame) -> dict[str, tuple[float, float | None]]:
     if not len(rows):
         return {}
     truth = rows["label"].to_numpy().astype(bool)
-    found = {}
+    gains = {}
     mine, theirs = rows["score"].to_numpy(), rows["champion_score"].to_numpy()
     for name, loss in (
         ("brier", lambda s: (s - truth) ** 2),
@@ -280,7 +280,7 @@ def _gains(rows: pl.DataFrame) -> dict[str, tuple[float, float | None]]:
         p_value = None
         if len(differences) > 1 and differences.std() > 0:
             p_value = stats.ttest_1samp(differences, 0).pvalue
-        found[name] = (differences.mean(), p_value)
+        gains[name] = (differences.mean(), p_value)
     if 0 < truth.sum() < len(truth):
-        found["auc"] = (sk.roc_auc_score(truth, mine) - sk.roc_auc_score(truth, theirs), None)
-    return found
+        gains["auc"] = (sk.roc_auc_score(truth, mine) - sk.roc_auc_score(truth, theirs), None)
+    return gains

@@ -75,11 +75,11 @@ def examples() -> list[Example]:
 
 
 def _read(path: Path) -> Example:
-    said = dict(YAML(typ="safe").load(path.read_text()))
-    assert said.pop("about"), path
+    fields = dict(YAML(typ="safe").load(path.read_text()))
+    assert fields.pop("about"), path
     topic, kind = path.parts[-3:-1]
     topic = topic.replace("lane.", f"{CONTRACT.lane}.")
-    record = said.pop("record", None)
+    record = fields.pop("record", None)
     if record is not None:
         record = {name: _value(SCHEMAS[topic], name, value) for name, value in record.items()}
     example = Example(
@@ -87,15 +87,15 @@ def _read(path: Path) -> Example:
         topic=topic,
         ok=kind == "ok",
         record=record,
-        json=said.pop("json", None),
-        raw=said.pop("bytes", None),
-        headers=said.pop("headers", {}),
-        of=said.pop("of", None),
-        code=said.pop("code", None),
-        field=said.pop("field", None),
-        by_contract=said.pop("by", "format") == "contract",
+        json=fields.pop("json", None),
+        raw=fields.pop("bytes", None),
+        headers=fields.pop("headers", {}),
+        of=fields.pop("of", None),
+        code=fields.pop("code", None),
+        field=fields.pop("field", None),
+        by_contract=fields.pop("by", "format") == "contract",
     )
-    assert not said, f"{path}: {said}"
+    assert not fields, f"{path}: {fields}"
     assert kind in ("ok", "bad"), path
     assert example.ok == (example.code is None), path
     return example

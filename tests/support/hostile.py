@@ -197,16 +197,16 @@ def at_offsets(change: Callable[[bytes, int], bytes], part: str) -> Make:
 
     def made(_: Path) -> Sealed:
         record, fetch = sealed(package(), HOME)
-        there = {c["offset"] for c in record["chunks"] if c["part"] == part}
+        offsets = {c["offset"] for c in record["chunks"] if c["part"] == part}
 
         def other(wanted: Any) -> list[bytes]:
             """The first of the part's chunks is all of what stands there instead."""
-            found = dict(zip((c.offset for c in wanted), fetch(wanted), strict=True))
-            own = sorted(there & found.keys())
+            chunks = dict(zip((c.offset for c in wanted), fetch(wanted), strict=True))
+            own = sorted(offsets & chunks.keys())
             if own:
-                data = b"".join(found[offset] for offset in own)
-                found |= dict.fromkeys(own, b"") | {own[0]: change(data, len(data))}
-            return list(found.values())
+                data = b"".join(chunks[offset] for offset in own)
+                chunks |= dict.fromkeys(own, b"") | {own[0]: change(data, len(data))}
+            return list(chunks.values())
 
         return record, other
 
@@ -433,11 +433,11 @@ case("onnx-more-than-there-is", "memory", graph(large(10**14)))
 
 
 def archive(schema: Any, compress: int = zipfile.ZIP_STORED, **files: bytes) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", compress) as opened:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compress) as opened:
         for name, data in {"schema.json": json.dumps(schema).encode(), **files}.items():
             opened.writestr(name, data)
-    return out.getvalue()
+    return buffer.getvalue()
 
 
 def skops(make: Callable[[Path], bytes]) -> Make:
@@ -522,9 +522,9 @@ class Payload:
 
 
 def _object_array(folder: Path) -> bytes:
-    out = io.BytesIO()
-    np.save(out, np.array([Payload(folder / "ran")], dtype=object), allow_pickle=True)
-    return out.getvalue()
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([Payload(folder / "ran")], dtype=object), allow_pickle=True)
+    return buffer.getvalue()
 
 
 GOOD_SKOPS = functools.cache(lambda: package("boosting").parts["model"])
@@ -549,17 +549,17 @@ for share in (3, 7):
 
 
 def _bare_zip(**files: bytes) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as opened:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as opened:
         for name, data in files.items():
             opened.writestr(f"{name}.json", data)
-    return out.getvalue()
+    return buffer.getvalue()
 
 
 def _damaged(tenths: int) -> bytes:
     """The archive with one entry's bytes changed, and sums that are right again."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(GOOD_SKOPS())) as given, zipfile.ZipFile(out, "w") as written:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(GOOD_SKOPS())) as given, zipfile.ZipFile(buffer, "w") as written:
         names = [n for n in given.namelist() if n.endswith(".npy")]
         for name in given.namelist():
             data = given.read(name)
@@ -567,4 +567,4 @@ def _damaged(tenths: int) -> bytes:
                 middle = len(data) * tenths // 10
                 data = data[:middle] + b"\xff" * 8 + data[middle + 8 :]
             written.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
-    return out.getvalue()
+    return buffer.getvalue()

@@ -1,7 +1,7 @@
 """What ought to be in the outcomes and dead letters, worked out from the whole log at once.
 
 A plain function over what is in the input topics, with nothing of the joiner's: it knows all partitions to their ends,
-looks at every pair of a prediction and a truth, and takes the rules as the joiner's README states them.
+looks at every pair of a prediction and its feedback, and takes the rules as the joiner's README states them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class World:
 
 
 @dataclass
-class _Truth:
+class _Feedback:
     kind: str
     partition: int
     offset: int
@@ -56,22 +56,24 @@ class _Truth:
 def expected(world: World) -> tuple[dict[str, dict[str, Any]], set[tuple[str, str]]]:
     """Outcomes by id, with the fields that the joiner decides; dead letters as (coordinates, code)."""
     letters: set[tuple[str, str]] = set()
-    truths, clocks = _truths(world, letters)
-    watermark = min(clocks.values())
+    feedback, stream_times = _feedback(world, letters)
+    watermark = min(stream_times.values())
     outcomes: dict[str, dict[str, Any]] = {}
     for home in range(len(world.inputs["predictions"])):
-        _join(world, home, [t for t in truths if t.home == home], watermark, outcomes, letters)
+        _join(world, home, [t for t in feedback if t.home == home], watermark, outcomes, letters)
     return outcomes, letters
 
 
-def _truths(world: World, letters: set[tuple[str, str]]) -> tuple[list[_Truth], dict[tuple[str, int], int]]:
-    found, clocks = [], {}
+def _feedback(
+    world: World, letters: set[tuple[str, str]]
+) -> tuple[list[_Feedback], dict[tuple[str, int], int]]:
+    feedback, stream_times = [], {}
     for kind in ("labels", "actions"):
         for partition, messages in enumerate(world.inputs[kind]):
-            clock = FAR_PAST
+            stream_time = FAR_PAST
             for message in messages:
-                if (mark := _mark(message)) is not None:
-                    clock = max(clock, mark)
+                if (event_time := _watermark(message)) is not None:
+                    stream_time = max(stream_time, event_time)
                     continue
                 record = _record(world, message.value())
                 time = record[world.time] if record.get(world.time) is not None else message.timestamp()[1]
@@ -88,25 +90,25 @@ def _truths(world: World, letters: set[tuple[str, str]]) -> tuple[list[_Truth], 
                 if code is not None:
                     letters.add((f"{world.lane}.{kind}/{partition}/{message.offset()}", code))
                     continue
-                late = time < clock - world.lateness
-                clock = max(clock, time)
+                late = time < stream_time - world.lateness
+                stream_time = max(stream_time, time)
                 home = partition_of(record[world.key].encode(), len(messages_of(world, kind)))
-                found.append(
-                    _Truth(
-                        kind, partition, message.offset(), clock, time, late, record[field],
+                feedback.append(
+                    _Feedback(
+                        kind, partition, message.offset(), stream_time, time, late, record[field],
                         record["request_id"], home, world.lane,
                     )
                 )  # fmt: skip
-            clocks[kind, partition] = clock
-    found.sort(key=lambda t: (t.effective, t.kind, t.partition, t.offset))
-    return found, clocks
+            stream_times[kind, partition] = stream_time
+    feedback.sort(key=lambda t: (t.effective, t.kind, t.partition, t.offset))
+    return feedback, stream_times
 
 
 def messages_of(world: World, kind: str) -> list[list[Message]]:
     return world.inputs[kind]
 
 
-def _mark(message: Message) -> int | None:
+def _watermark(message: Message) -> int | None:
     if message.value() is not None:
         return None
     return int(dict(message.headers() or [])["tailrace-mark"])
@@ -120,39 +122,39 @@ def _record(world: World, value: bytes | None) -> dict[str, Any]:
 def _join(
     world: World,
     home: int,
-    truths: list[_Truth],
+    feedback: list[_Feedback],
     watermark: int,
     outcomes: dict[str, dict[str, Any]],
     letters: set[tuple[str, str]],
 ) -> None:
     horizon = world.horizon
     streams: dict[str, list[dict[str, Any]]] = {}
-    clocks: dict[str, int] = {}
+    stream_times: dict[str, int] = {}
     sources: dict[int, int] = {}
     for stream in ("predictions", "shadow-predictions"):
-        clock, found = FAR_PAST, []
+        stream_time, predictions = FAR_PAST, []
         for message in world.inputs[stream][home]:
-            if (mark := _mark(message)) is not None:
-                clock = max(clock, mark)
+            if (event_time := _watermark(message)) is not None:
+                stream_time = max(stream_time, event_time)
                 offset = dict(message.headers() or []).get("tailrace-mark-offset")
                 if stream == "predictions" and offset is not None:
                     sources[home] = max(sources.get(home, -1), int(offset))
                 continue
             event = world.decode(message.value() or b"")
-            clock = max(clock, event["event_time"])
-            event["known"], event["shadow"] = clock, stream != "predictions"
+            stream_time = max(stream_time, event["event_time"])
+            event["known"], event["shadow"] = stream_time, stream != "predictions"
             if stream == "predictions":
                 source = event["source"]
                 sources[source["partition"]] = max(sources.get(source["partition"], -1), source["offset"])
-            found.append(event)
-        streams[stream], clocks[stream] = found, clock
+            predictions.append(event)
+        streams[stream], stream_times[stream] = predictions, stream_time
     waiting = []
     for events in streams.values():
         for at, event in enumerate(events):
             event["duplicate_of"] = _first(events[:at], event, horizon)
             mine = [
                 t
-                for t in truths
+                for t in feedback
                 if t.request_id == event["request_id"]
                 and t.effective < event["event_time"] + horizon
                 and event["known"] < t.effective + horizon
@@ -166,7 +168,7 @@ def _join(
                 known = (
                     champion is not None
                     or sources.get(source["partition"], -1) >= source["offset"]
-                    or clocks["predictions"] >= event["event_time"] + horizon
+                    or stream_times["predictions"] >= event["event_time"] + horizon
                 )
                 if not known:
                     if applied or over:
@@ -177,21 +179,19 @@ def _join(
                 outcome["partition"] = home
                 assert outcome["outcome_id"] not in outcomes
                 outcomes[outcome["outcome_id"]] = outcome
-    # A truth that nothing matched is given up once nothing that is still to come can match it.
-    floor = min(watermark, *clocks.values(), *waiting)
+    # Feedback that nothing matched is given up once nothing that is still to come can match it.
+    floor = min(watermark, *stream_times.values(), *waiting)
     events = [*streams["predictions"], *streams["shadow-predictions"]]
-    for truth in truths:
-        if truth.effective >= watermark or truth.effective + horizon + world.lateness > floor:
+    for one in feedback:
+        if one.effective >= watermark or one.effective + horizon + world.lateness > floor:
             continue
-        about = [
-            e
-            for e in events
-            if e["request_id"] == truth.request_id and e["known"] < truth.effective + horizon
+        of_request = [
+            e for e in events if e["request_id"] == one.request_id and e["known"] < one.effective + horizon
         ]
-        if any(truth.effective < e["event_time"] + horizon for e in about):
+        if any(one.effective < e["event_time"] + horizon for e in of_request):
             continue
-        late = any(0 <= truth.effective - e["event_time"] - horizon < world.lateness for e in about)
-        letters.add((truth.source, "after-horizon" if late else "no-request"))
+        late = any(0 <= one.effective - e["event_time"] - horizon < world.lateness for e in of_request)
+        letters.add((one.source, "after-horizon" if late else "no-request"))
 
 
 def _first(earlier: list[dict[str, Any]], event: dict[str, Any], horizon: int) -> str | None:
@@ -218,20 +218,22 @@ def _champion(events: list[dict[str, Any]], shadow: dict[str, Any], horizon: int
     return None
 
 
-def _revisions(world: World, event: dict[str, Any], truths: list[_Truth], over: bool) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    label: _Truth | None = None
-    action: _Truth | None = None
+def _revisions(
+    world: World, event: dict[str, Any], feedback: list[_Feedback], over: bool
+) -> list[dict[str, Any]]:
+    revisions: list[dict[str, Any]] = []
+    label: _Feedback | None = None
+    action: _Feedback | None = None
     since = {"labels": FAR_PAST, "actions": FAR_PAST}
 
     def revise(cause: str, known_at: int, state: str, value: Any) -> None:
-        last = found[-1] if found else None
+        last = revisions[-1] if revisions else None
         name = f"{event['prediction_id']}|{cause}"
-        found.append(
+        revisions.append(
             {
                 "outcome_id": name,
                 "prediction_id": event["prediction_id"],
-                "revision": len(found) + 1,
+                "revision": len(revisions) + 1,
                 "replaces": last and last["outcome_id"],
                 "state": state,
                 "duplicate_of": event["duplicate_of"],
@@ -246,22 +248,22 @@ def _revisions(world: World, event: dict[str, Any], truths: list[_Truth], over: 
             }
         )
 
-    for truth in truths:
-        now = label if truth.kind == "labels" else action
-        if truth.time < since[truth.kind]:
+    for one in feedback:
+        now = label if one.kind == "labels" else action
+        if one.time < since[one.kind]:
             continue
-        since[truth.kind] = truth.time
-        if now is not None and now.value == truth.value:
+        since[one.kind] = one.time
+        if now is not None and now.value == one.value:
             continue
-        if truth.kind == "labels":
-            label = truth
+        if one.kind == "labels":
+            label = one
         else:
-            action = truth
+            action = one
         if label is not None:
-            revise(truth.source, truth.effective, "labelled", label.value)
+            revise(one.source, one.effective, "labelled", label.value)
     # The later event time wins, whatever came when and where.
     for kind, counts in (("labels", label), ("actions", action)):
-        ever = [truth for truth in truths if truth.kind == kind]
+        ever = [one for one in feedback if one.kind == kind]
         last = max(ever, key=lambda t: (t.time, t.effective, t.partition, t.offset), default=None)
         assert (counts and counts.value) == (last and last.value)
     if over and label is None:
@@ -269,4 +271,4 @@ def _revisions(world: World, event: dict[str, Any], truths: list[_Truth], over: 
         assumed = world.assume if not world.known_only_for or taken in world.known_only_for else None
         state = "unlabelled" if assumed is None else "assumed"
         revise("horizon", event["event_time"] + world.horizon, state, assumed)
-    return found
+    return revisions

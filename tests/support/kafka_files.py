@@ -78,13 +78,13 @@ def pairs(records: bytes) -> Iterator[tuple[bytes, bytes | None]]:
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
     """A zig-zag number of variable length, and where it ends."""
-    found = shift = 0
+    encoded = shift = 0
     while True:
         byte = data[at]
         at += 1
-        found |= (byte & 0x7F) << shift
+        encoded |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return (found >> 1) ^ -(found & 1), at
+            return (encoded >> 1) ^ -(encoded & 1), at
         shift += 7
 
 
@@ -101,15 +101,15 @@ class Written(NamedTuple):
 def transactions(folder: Path) -> list[Written]:
     """The transactions that wrote into a partition and have ended, in the order of their ends."""
     open_: dict[int, list[Batch]] = {}
-    found = []
+    written = []
     for batch in batches(folder):
         if batch.end is None:
             if batch.transactional:
                 open_.setdefault(batch.producer, []).append(batch)
         elif mine := open_.pop(batch.producer, None):
             offsets = frozenset(offset for b in mine for offset in range(b.first, b.last + 1))
-            found.append(Written(batch.producer, mine[0].epoch, offsets, batch.end, batch.appended_ms))
-    return found
+            written.append(Written(batch.producer, mine[0].epoch, offsets, batch.end, batch.appended_ms))
+    return written
 
 
 class Commit(NamedTuple):
@@ -122,14 +122,14 @@ class Commit(NamedTuple):
 
 def commits(logs: Path, group: str) -> list[Commit]:
     """What a group committed, in the order in which it came into force."""
-    found: list[Commit] = []
+    committed: list[Commit] = []
     for folder in sorted(logs.glob("__consumer_offsets-*")):
         open_: dict[int, Commit] = {}
         for batch in batches(folder):
             if batch.end is not None:
                 pending = open_.pop(batch.producer, None)
                 if pending is not None and batch.end == "commit":
-                    found.append(pending)
+                    committed.append(pending)
                 continue
             offsets = dict(_offsets(batch.records, group))
             if not offsets:
@@ -138,8 +138,8 @@ def commits(logs: Path, group: str) -> list[Commit]:
                 mine = open_.setdefault(batch.producer, Commit(batch.producer, batch.epoch, {}))
                 mine.offsets.update(offsets)
             else:
-                found.append(Commit(-1, -1, offsets))
-    return found
+                committed.append(Commit(-1, -1, offsets))
+    return committed
 
 
 def _offsets(records: bytes, group: str) -> Iterator[tuple[tuple[str, int], int]]:
@@ -156,11 +156,11 @@ def _offsets(records: bytes, group: str) -> Iterator[tuple[tuple[str, int], int]
 
 def producer_ids(logs: Path, transactional_id: str) -> set[int]:
     """The ids that the broker ever gave to whoever has this transactional id."""
-    found = set()
+    ids = set()
     for folder in logs.glob("__transaction_state-*"):
         for batch in batches(folder):
             for key, value in pairs(batch.records) if batch.end is None else ():
                 _, size = struct.unpack_from(">hh", key)
                 if value is not None and key[4 : 4 + size] == transactional_id.encode():
-                    found.add(struct.unpack_from(">q", value, 2)[0])
-    return found
+                    ids.add(struct.unpack_from(">q", value, 2)[0])
+    return ids

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 from tests.support import models
+from tests.support.producing import produce
 
 from tailrace.avro.codec import Codec
 from tailrace.avro.registry import RegistryClient
@@ -160,7 +162,7 @@ class HandmadeLane:
         return Record(self.lane.outcomes, value, b"r")
 
     def write(self, records: Iterable[Record], transactional_id: str | None = None) -> list[RecordRef]:
-        """Writes records, in one transaction where an id is given; their coordinates, in the same order."""
+        """Writes records, in one transaction where an id is given; their references, in the same order."""
         options: dict[str, Any] = {**self.connection.kafka, "partitioner": "murmur2_random"}
         if transactional_id is not None:
             options["transactional.id"] = transactional_id
@@ -175,16 +177,7 @@ class HandmadeLane:
             written[number] = RecordRef.of(message)
 
         for number, record in enumerate(records):
-            where = {} if record.partition is None else {"partition": record.partition}
-            producer.produce(
-                record.topic,
-                record.value,
-                record.key,
-                headers=list(record.headers),
-                on_delivery=lambda e, m, number=number: delivered(number, e, m),
-                **where,
-            )
-            producer.poll(0)
+            produce(producer, record, partial(delivered, number))
         if transactional_id is not None:
             producer.commit_transaction(30)
         assert producer.flush(30) == 0

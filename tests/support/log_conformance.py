@@ -125,12 +125,12 @@ class LogConformance:
     def read(self, topic: str) -> list[Message]:
         """All that a reader of committed records finds, to the real end."""
         reader = self.world.backend().reader([topic])
-        found: list[Message] = []
+        messages: list[Message] = []
         try:
-            self.until(lambda: found.extend(reader.poll(0.05)) or reader.caught_up())
+            self.until(lambda: messages.extend(reader.poll(0.05)) or reader.caught_up())
         finally:
             reader.close()
-        return found
+        return messages
 
     # Records and transactions ---
 
@@ -143,13 +143,13 @@ class LogConformance:
         producer.produce([Record(self.topic, b"second", key, [("h", b"x")]) for key in keys])
         producer.produce([Record(self.topic, b"there", None, (), 3)])
         producer.commit()
-        found = self.read(self.topic)
-        assert all(m.partition() == partition_of(m.key(), 5) for m in found if m.key() is not None)
-        assert [m.partition() for m in found if m.key() is None] == [3]
+        messages = self.read(self.topic)
+        assert all(m.partition() == partition_of(m.key(), 5) for m in messages if m.key() is not None)
+        assert [m.partition() for m in messages if m.key() is None] == [3]
         for key in keys:
-            assert [m.value() for m in found if m.key() == key] == [b"first", b"second"]
-        assert [m.headers() for m in found if m.key() == keys[0]] == [None, [("h", b"x")]]
-        assert all(m.timestamp()[0] == 2 and m.timestamp()[1] > 0 for m in found)
+            assert [m.value() for m in messages if m.key() == key] == [b"first", b"second"]
+        assert [m.headers() for m in messages if m.key() == keys[0]] == [None, [("h", b"x")]]
+        assert all(m.timestamp()[0] == 2 and m.timestamp()[1] > 0 for m in messages)
 
     def test_columns_are_written_as_a_list_is(self) -> None:
         for topic in (self.topic, self.other):
@@ -169,12 +169,14 @@ class LogConformance:
         def by_partition(topic: str) -> list[tuple[int, int, bytes | None, bytes | None]]:
             return sorted((m.partition(), m.offset(), m.key(), m.value()) for m in self.read(topic))
 
-        found = by_partition(self.topic)
-        assert found == by_partition(self.other)
-        assert {number for number, *_ in found} == set(range(5))
+        written = by_partition(self.topic)
+        assert written == by_partition(self.other)
+        assert {number for number, *_ in written} == set(range(5))
         expected = [(key, None if n % 100 == 0 else value) for n, (value, key) in enumerate(rows)]
         for name in {key for _, key in rows}:
-            assert [value for *_, key, value in found if key == name] == [v for k, v in expected if k == name]
+            assert [value for *_, key, value in written if key == name] == [
+                v for k, v in expected if k == name
+            ]
 
     def test_only_what_is_committed_is_read_and_markers_take_offsets(self) -> None:
         self.world.create_topic(self.topic, 1)
@@ -195,15 +197,15 @@ class LogConformance:
         self.world.flush(producer)
         self.world.append(self.topic, b"after")
         reader = self.world.backend().reader([self.topic])
-        found: list[bytes | None] = []
-        self.until(lambda: found.extend(m.value() for m in reader.poll(0.05)) or found)
+        values: list[bytes | None] = []
+        self.until(lambda: values.extend(m.value() for m in reader.poll(0.05)) or values)
         for _ in range(5):
-            found += [m.value() for m in reader.poll(0.05)]
-        assert found == [b"before"]
+            values += [m.value() for m in reader.poll(0.05)]
+        assert values == [b"before"]
         assert not reader.caught_up()
         producer.commit()
-        self.until(lambda: found.extend(m.value() for m in reader.poll(0.05)) or reader.caught_up())
-        assert found == [b"before", b"within", b"after"]
+        self.until(lambda: values.extend(m.value() for m in reader.poll(0.05)) or reader.caught_up())
+        assert values == [b"before", b"within", b"after"]
         reader.close()
 
     def test_a_reader_has_caught_up_with_an_empty_topic(self) -> None:
@@ -264,13 +266,13 @@ class LogConformance:
 
     def history(self, stretches: History) -> list[tuple[int, bytes | None]]:
         reader = self.world.backend().history(stretches)
-        found: list[tuple[int, bytes | None]] = []
+        records: list[tuple[int, bytes | None]] = []
         try:
-            self.until(lambda: found.extend(places(reader.poll(0.05))) or reader.caught_up())
-            found.extend(places(reader.poll(0.05)))
+            self.until(lambda: records.extend(places(reader.poll(0.05))) or reader.caught_up())
+            records.extend(places(reader.poll(0.05)))
         finally:
             reader.close()
-        return found
+        return records
 
     def write(self, producer: TransactionalProducer, *values: bytes, partition: int = 0) -> None:
         producer.begin()
@@ -320,15 +322,15 @@ class LogConformance:
         self.write(producer, b"within")
         reader = self.world.backend().history({TopicPartition(self.topic, 0): (0, None)})
         self.world.append(self.topic, b"after")
-        found: list[tuple[int, bytes | None]] = []
-        self.until(lambda: found.extend(places(reader.poll(0.05))) or found)
+        records: list[tuple[int, bytes | None]] = []
+        self.until(lambda: records.extend(places(reader.poll(0.05))) or records)
         for _ in range(5):
-            found += places(reader.poll(0.05))
-        assert found == [(0, b"before")]
+            records += places(reader.poll(0.05))
+        assert records == [(0, b"before")]
         assert not reader.caught_up()
         producer.commit()
-        self.until(lambda: found.extend(places(reader.poll(0.05))) or reader.caught_up())
-        assert found == [(0, b"before"), (1, b"within")]
+        self.until(lambda: records.extend(places(reader.poll(0.05))) or reader.caught_up())
+        assert records == [(0, b"before"), (1, b"within")]
         reader.close()
 
     def test_history_passes_over_what_retention_deleted(self) -> None:
@@ -483,12 +485,12 @@ class LogConformance:
         for consumer, listener in zip(consumers, listeners, strict=True):
             consumer.subscribe(topics, listener)
 
-        def settled() -> bool:
+        def assigned() -> bool:
             for consumer in consumers:
                 take(consumer, 0)
             return all(one.owned for one in listeners) and sum(len(one.owned) for one in listeners) == 8
 
-        self.until(settled)
+        self.until(assigned)
         for listener in listeners:
             numbers = [{tp.partition for tp in listener.owned if tp.topic == topic} for topic in topics]
             assert numbers[0] == numbers[1]
@@ -518,9 +520,9 @@ class LogConformance:
         first, second = TopicPartition(self.topic, 0), TopicPartition(self.topic, 1)
 
         def values(count: int) -> list[bytes | None]:
-            found: list[bytes | None] = []
-            self.until(lambda: found.extend(take(consumer, 0.05)) or len(found) >= count)
-            return sorted(found)  # type: ignore[type-var]
+            consumed: list[bytes | None] = []
+            self.until(lambda: consumed.extend(take(consumer, 0.05)) or len(consumed) >= count)
+            return sorted(consumed)  # type: ignore[type-var]
 
         assert consumer.earliest(first) == 0
         patiently(lambda: consumer.seek(first, 0))
@@ -552,20 +554,20 @@ class LogConformance:
 
     # The exactly-once runner ---
 
-    def test_the_batch_loop_echoes_everything_once_through_joining_and_leaving(self) -> None:
+    def test_the_runner_echoes_everything_once_through_joining_and_leaving(self) -> None:
         self.world.create_topic(self.topic, 4)
         self.world.create_topic(self.other, 2)
         for number in range(500):
             self.world.append(self.topic, b"%d" % number, partition=number % 4)
         loops = [self.loop(number) for number in range(3)]
         answers = self.world.backend().reader([self.other])
-        found: list[bytes | None] = []
+        echoes: list[bytes | None] = []
 
         def answered(running: Sequence[ExactlyOnceRunner], count: int) -> bool:
             for loop in running:
                 loop.step()
-            found.extend(message.value() for message in answers.poll(0))
-            return len(found) >= count
+            echoes.extend(message.value() for message in answers.poll(0))
+            return len(echoes) >= count
 
         self.until(lambda: answered(loops[:1], 1))
         self.until(lambda: answered(loops[:2], 100))
@@ -576,22 +578,22 @@ class LogConformance:
         for loop in loops[1:]:
             loop.close()
         answers.close()
-        assert len(found) == 700
-        assert set(found) == {b"%d" % number for number in range(700)}
+        assert len(echoes) == 700
+        assert set(echoes) == {b"%d" % number for number in range(700)}
 
-    def test_the_batch_loop_reads_again_what_the_last_owner_knew(self) -> None:
+    def test_the_runner_reads_again_what_the_last_owner_knew(self) -> None:
         counts = f"{self.group}.counts"
         for topic in (self.topic, self.other, counts):
             self.world.create_topic(topic, 3)
         loops = [self.loop(number, Summing(self.topic, self.other, counts)) for number in range(3)]
         answers = self.world.backend().reader([self.other])
-        found: list[Message] = []
+        messages: list[Message] = []
 
         def answered(running: Sequence[ExactlyOnceRunner], count: int) -> bool:
             for loop in running:
                 loop.step()
-            found.extend(answers.poll(0))
-            return len(found) >= count
+            messages.extend(answers.poll(0))
+            return len(messages) >= count
 
         producer = self.started()
         for number in range(90):
@@ -610,13 +612,13 @@ class LogConformance:
         answers.close()
         fed = self.read(self.topic)
         for partition in range(3):
-            told = [json.loads(m.value() or b"") for m in found if m.partition() == partition]
-            assert told == expected_sums([m for m in fed if m.partition() == partition])
+            sums = [json.loads(m.value() or b"") for m in messages if m.partition() == partition]
+            assert sums == expected_sums([m for m in fed if m.partition() == partition])
 
-    def loop(self, number: int, logic: Processor | None = None) -> ExactlyOnceRunner:
+    def loop(self, number: int, processor: Processor | None = None) -> ExactlyOnceRunner:
         return ExactlyOnceRunner(
             self.world.backend(),
-            logic or Echo(self.topic, self.other),
+            processor or Echo(self.topic, self.other),
             service="echo",
             group=self.group,
             transactional_id=f"{self.group}-{number}",

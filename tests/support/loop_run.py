@@ -16,7 +16,7 @@ from typing import Any
 
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
-from tests.support.observer import Coordinates, Observer, Seen
+from tests.support.observer import Observer, Reference, Seen
 from tests.support.project import Project, running_project
 
 from tailrace.avro.codec import Codec
@@ -90,7 +90,7 @@ class Loop:
         return Observer(self.connection.kafka, self.connection.registry, self.connection.registry_auth)
 
     def records(self, topic: str) -> list[dict[str, Any]]:
-        """Decoded, in order of offset; marks and tombstones left out."""
+        """Decoded, in order of offset; watermark records and tombstones left out."""
         seen = self.observer()
         found = sorted(seen.read(topic), key=lambda record: record.at)
         return [seen.decode(record.value) for record in found if record.value is not None]
@@ -147,20 +147,20 @@ def inputs(plan: Timeline) -> list[Sent]:
     """Requests, labels and actions in order of event time."""
     rows = plan.loans.to_dicts()
     truth = [row.pop("defaulted") for row in rows]
-    found = [Sent(row["applied_at"], LANE.requests, row) for row in rows]
+    records = [Sent(row["applied_at"], LANE.requests, row) for row in rows]
 
-    def about(row: int, at: int) -> dict[str, Any]:
+    def identity(row: int, at: int) -> dict[str, Any]:
         return {"request_id": rows[row]["request_id"], "loan_id": rows[row]["loan_id"], "applied_at": at}
 
     for row, at in zip(plan.labels.row.tolist(), plan.labels.time.tolist(), strict=True):
-        found.append(Sent(at, LANE.labels, about(row, at) | {"defaulted": truth[row]}))
+        records.append(Sent(at, LANE.labels, identity(row, at) | {"defaulted": truth[row]}))
     for row, at, done in zip(plan.actions.row.tolist(), plan.actions.time.tolist(), plan.done, strict=True):
-        found.append(Sent(at, LANE.actions, about(row, at) | {"action": done}))
-    return sorted(found, key=lambda sent: sent.at)
+        records.append(Sent(at, LANE.actions, identity(row, at) | {"action": done}))
+    return sorted(records, key=lambda sent: sent.at)
 
 
 class Feeder:
-    """Writes a timeline into a loop, and tells its lane the time once a day."""
+    """Writes a timeline into a loop, and lets time pass in its lane once a day."""
 
     def __init__(self, loop: Loop, plan: Timeline) -> None:
         registry = RegistryClient(loop.connection.registry, loop.connection.registry_auth)
@@ -176,18 +176,18 @@ class Feeder:
             sent = self._rest.pop(0)
             if sent.at // DAY_MS > self._day:
                 self._day = sent.at // DAY_MS
-                self._tell(self._day * DAY_MS)
+                self._pass_time(self._day * DAY_MS)
             key = sent.record["loan_id"].encode()
             value = self._codec.encode(self._ids[sent.topic], sent.record)
             self._produce(sent.topic, value, key, partition_of(key, PARTITIONS))
-        self._tell(event_time)
+        self._pass_time(event_time)
         assert self._producer.flush(60) == 0
 
-    def _tell(self, event_time: int) -> None:
+    def _pass_time(self, event_time: int) -> None:
         for topic in INPUTS:
             for partition in range(PARTITIONS):
-                said = mark(topic, partition, event_time)
-                self._produce(topic, None, None, partition, list(said.headers))
+                record = mark(topic, partition, event_time)
+                self._produce(topic, None, None, partition, list(record.headers))
 
     def _produce(
         self, topic: str, value: bytes | None, key: bytes | None, partition: int, headers: Any = ()
@@ -213,7 +213,7 @@ def is_prediction(record: Seen) -> bool:
     return record.value is not None and record.at[0] in (LANE.predictions, LANE.shadow_predictions)
 
 
-def copy(records: list[Seen], revision_of: Mapping[Coordinates, int], loop: Loop, rate: float) -> None:
+def copy(records: list[Seen], revision_of: Mapping[Reference, int], loop: Loop, rate: float) -> None:
     """Writes another loop's log into this one, each record into its partition, so many a second.
 
     A prediction comes no earlier than the rollout revision that it names: so it was where it was made.
@@ -245,7 +245,7 @@ def _has_revision(loop: Loop, revision: int) -> bool:
 
 
 def results(loop: Loop) -> dict[str, Any]:
-    """Everything that the loop made of its log, by id; coordinates of derived records left out."""
+    """Everything that the loop made of its log, by id; references of derived records left out."""
     return {
         "outcomes": _by_id(loop.records(LANE.outcomes), "outcome_id"),
         "drift reports": _by_id(loop.records("tailrace.drift-reports"), "report_id"),
@@ -265,11 +265,11 @@ def results(loop: Loop) -> dict[str, Any]:
 
 
 def _by_id(records: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    by_id: dict[str, Any] = {}
     for record in records:
-        assert record[name] not in found, f"{name} {record[name]} is there twice"
-        found[record[name]] = record
-    return found
+        assert record[name] not in by_id, f"{name} {record[name]} is there twice"
+        by_id[record[name]] = record
+    return by_id
 
 
 def _step(step: Mapping[str, Any]) -> dict[str, Any]:

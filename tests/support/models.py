@@ -123,6 +123,6 @@ def resealed(built: Package, key: SigningKey, **parts: bytes) -> tuple[dict[str,
     return sealed(Package(built.manifest.model_copy(update={"parts": digests}), changed), key)
 
 
-def redescribed(built: Package, key: SigningKey, **said: Any) -> tuple[dict[str, Any], Any]:
+def redescribed(built: Package, key: SigningKey, **fields: Any) -> tuple[dict[str, Any], Any]:
     """The package with another manifest, signed by a publisher who means it."""
-    return sealed(Package(built.manifest.model_copy(update=said), built.parts), key)
+    return sealed(Package(built.manifest.model_copy(update=fields), built.parts), key)

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import fastavro
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-Coordinates = tuple[str, int, int]
+Reference = tuple[str, int, int]
+"""Topic, partition and offset of a record."""
 
 
 class Seen(NamedTuple):
-    at: Coordinates
+    at: Reference
     appended_ms: int
     key: bytes | None
     value: bytes | None
@@ -52,7 +53,7 @@ class Observer:
         )
         partitions = sorted(consumer.list_topics(topic, timeout=20).topics[topic].partitions)
         consumer.assign([TopicPartition(topic, p, (since or {}).get((topic, p), 0)) for p in partitions])
-        found: dict[Coordinates, Seen] = {}  # by place: a client may fetch a record twice
+        seen: dict[Reference, Seen] = {}  # by place: a client may fetch a record twice
         ended: set[int] = set()
         deadline = time.monotonic() + timeout
         while len(ended) < len(partitions):
@@ -64,7 +65,7 @@ class Observer:
                     continue
                 ended.discard(message.partition())
                 at = (message.topic(), message.partition(), message.offset())
-                found[at] = Seen(
+                seen[at] = Seen(
                     at,
                     message.timestamp()[1],
                     message.key(),
@@ -72,7 +73,7 @@ class Observer:
                     dict(message.headers() or []),
                 )
         consumer.close()
-        return list(found.values())
+        return list(seen.values())
 
     def ends(self, topic: str) -> dict[tuple[str, int], int]:
         """By topic and partition, where what is written from now on begins."""
@@ -95,13 +96,13 @@ class Observer:
                 self._schemas[schema_id] = fastavro.parse_schema(json.loads(json.load(answer)["schema"]))
         return fastavro.schemaless_reader(io.BytesIO(value[5:]), self._schemas[schema_id], None)
 
-    def requests(self, lane: str) -> set[Coordinates]:
-        """Coordinates of the requests, marks left out."""
+    def requests(self, lane: str) -> set[Reference]:
+        """References of the requests, watermark records left out."""
         return {r.at for r in self.read(f"{lane}.requests") if "tailrace-mark" not in r.headers}
 
-    def answers(self, lane: str, topic: str = "predictions") -> Counter[Coordinates]:
+    def answers(self, lane: str, topic: str = "predictions") -> Counter[Reference]:
         """How often each request was answered: by a prediction or by a dead letter."""
-        answered: Counter[Coordinates] = Counter()
+        answered: Counter[Reference] = Counter()
         for record in self.read(f"{lane}.{topic}"):
             if record.value is not None:
                 source = self.decode(record.value)["source"]

@@ -39,13 +39,13 @@ def row(what: str, seed: int, times: int, account: Account, recoveries: Sequence
     ]
 
 
-def write(found: Sequence[str], page: Path = PAGE) -> None:
+def write(entry: Sequence[str], page: Path = PAGE) -> None:
     """Puts a row into the page's table, in the place of the one about the same thing."""
     before, rest = page.read_text().split(_BEGIN)
     table, behind = rest.split(_END)
     rows = {cells[0]: cells for line in table.splitlines()[2:] if (cells := _cells(line))}
-    rows[found[0]] = list(found)
-    lines = [_line(_COLUMNS), _line(["---"] * len(_COLUMNS)), *(_line(rows[what]) for what in sorted(rows))]
+    rows[entry[0]] = list(entry)
+    lines = [_line(_COLUMNS), _line(["---"] * len(_COLUMNS)), *(_line(rows[name]) for name in sorted(rows))]
     page.write_text(before + _BEGIN + "\n".join(lines) + "\n" + _END + behind)
 
 

@@ -38,8 +38,8 @@ class Load(threading.Thread):
 
     def __init__(self, project: Project) -> None:
         super().__init__(daemon=True)
-        found = connect({}, project.home)
-        self._client = Client(replace(found, kafka={**found.kafka, "log_level": "0"}))
+        connection = connect({}, project.home)
+        self._client = Client(replace(connection, kafka={**connection.kafka, "log_level": "0"}))
         self._stopping = threading.Event()
         self.sent = 0
         self._error: BaseException | None = None
@@ -137,8 +137,8 @@ class Scored:
         admin = AdminClient({**self.connection.kafka, "log_level": 0})
 
         def shared() -> bool:
-            found = admin.describe_consumer_groups([GROUP], request_timeout=5)[GROUP].result(10).members
-            owned = [len(member.assignment.topic_partitions) for member in found]
+            members = admin.describe_consumer_groups([GROUP], request_timeout=5)[GROUP].result(10).members
+            owned = [len(member.assignment.topic_partitions) for member in members]
             return len(owned) == count and min(owned) > 0 and sum(owned) == PARTITIONS
 
         self.project.wait(shared, f"{count} scorers that share the partitions")
@@ -226,8 +226,8 @@ def scored_project(path: Path) -> Iterator[Scored]:
         simulate(rows=2_000, seed=1).write_csv(path / "loans.csv")
         given = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap, "TAILRACE_LANE_PARTITIONS": str(PARTITIONS)}
         with running_project(path, **given) as project:
-            for where in ("TRUE", "debt_ratio >= 0.1"):
-                project.run("train", MODEL, "--data", "loans.csv", "--where", where)
+            for condition in ("TRUE", "debt_ratio >= 0.1"):
+                project.run("train", MODEL, "--data", "loans.csv", "--where", condition)
             project.wait_for_champion(MODEL, 1)
             scored = Scored(project, kafka)
             project.wait(lambda: scored.rollout()["shadow"] == [2], "version 2 in shadow")

@@ -233,16 +233,16 @@ class World:
         self.log.pass_time(60_000)
 
     def _happen(self) -> None:
-        what = self.rng.random()
+        chance = self.rng.random()
         idle = [i for i in self.instances if i.name not in self.stack]
-        if what < 0.70:
+        if chance < 0.70:
             if idle:
                 self._step(self.rng.choice(idle))
-        elif what < 0.85:
+        elif chance < 0.85:
             self.scenario.feed(self.log, self.rng)
-        elif what < 0.90:
+        elif chance < 0.90:
             self.log.pass_time(self.rng.choice([5, 100, 1_000, 5_000, 8_000]))
-        elif what < 0.94:
+        elif chance < 0.94:
             if idle:
                 self._stop(self.rng.choice(idle))
         elif len(self.instances) < self.slots + 1:
@@ -296,13 +296,13 @@ class World:
         self.troubled[client] = self.troubled.get(client, 0) - 1
         if self.rng.random() >= trouble:
             return None
-        what = self.rng.random()
-        if what < 0.2:
+        chance = self.rng.random()
+        if chance < 0.2:
             crash = Crash(f"{client} died in {call}")
             if self.rng.random() < 0.5:
                 raise crash
             return Fault(crash, applied=True)
-        if what < 0.5:
+        if chance < 0.5:
             if len(self.stack) < 3:
                 self._stall()
             return None
@@ -311,11 +311,11 @@ class World:
         self.troubled[client] = 6
         if call in ("commit_transaction", "abort_transaction"):
             delay = self.rng.choice([10, 50, 200, 3_000])
-            if what < 0.60:
+            if chance < 0.60:
                 return Fault(marker_delay_ms=delay)
-            if what < 0.70:
+            if chance < 0.70:
                 return Fault(OutcomeUnknown(f"{call} has gone astray"), astray_ms=delay)
-        if what < 0.73:
+        if chance < 0.73:
             self.cut_off[client] = self.log.now_ms + self.rng.choice([100, 3_000, 10_000, 20_000])
             raise Retriable(f"{client} is cut off")
         kind, applied = self.rng.choice(errors)

@@ -154,7 +154,7 @@ class SmallLoop:
             return Sink(backend, rows, client, group="sink", clock=clock)
         return ExactlyOnceRunner(
             backend,
-            self._logic(name),
+            self._processor(name),
             service=name,
             group=name,
             transactional_id=name,
@@ -169,7 +169,7 @@ class SmallLoop:
         self.processes[name].close()
         self.processes[name] = self._start(name)
 
-    def _logic(self, name: str) -> Processor:
+    def _processor(self, name: str) -> Processor:
         by = self.publisher.control.by(name)
         if name in ("scorer", "shadow-scorer"):
             role: Any = "champion" if name == "scorer" else "shadow"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tailrace.clickhouse.client import ClickHouse
 
-Coordinates = tuple[str, int, int]
+Reference = tuple[str, int, int]
 
 
 class Stored(NamedTuple):
@@ -16,13 +16,13 @@ class Stored(NamedTuple):
     records: int
 
 
-def coordinates(clickhouse: ClickHouse, topic: str) -> list[Coordinates]:
-    """Those of every row of a topic."""
-    found: list[Coordinates] = []
+def references(clickhouse: ClickHouse, topic: str) -> list[Reference]:
+    """The record references of every row of a topic."""
+    places: list[Reference] = []
     for table in _tables(clickhouse):
         sql = f"SELECT _topic, _partition, _offset FROM {table} WHERE _topic = {{topic:String}}"
-        found += clickhouse.query(sql, {"topic": topic}).rows
-    return found
+        places += clickhouse.query(sql, {"topic": topic}).rows
+    return places
 
 
 def count_by_topic(clickhouse: ClickHouse) -> dict[str, Stored]:

@@ -1,4 +1,4 @@
-"""A logic whose state is in the log alone: sums of the last few numbers of each partition, and how many there were."""
+"""A processor with its state in the log alone: sums of the last numbers of each partition, and how many there were."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Summing:
     def process(self, batch: Sequence[Message], clock: Clock) -> Output:
         records: list[Record] = []
         output = Output(records)
-        last = {partition: list(some) for partition, some in self.last.items()}
+        last = {partition: list(pairs) for partition, pairs in self.last.items()}
         counts = dict(self.counts)
         for message in batch:
             at = message.partition()

@@ -12,6 +12,7 @@ from typing import Any
 
 from confluent_kafka import Producer
 from tests.support.environment import environment
+from tests.support.producing import produce
 
 from tailrace.avro.codec import Codec
 from tailrace.avro.registry import RegistryClient
@@ -226,9 +227,7 @@ class TrainingLane:
         producer.init_transactions(30)
         producer.begin_transaction()
         for record in records:
-            where = {} if record.partition is None else {"partition": record.partition}
-            producer.produce(record.topic, record.value, record.key, headers=list(record.headers), **where)
-            producer.poll(0)
+            produce(producer, record)
         producer.flush(30)
         (producer.abort_transaction if abort else producer.commit_transaction)(30)
 
@@ -246,11 +245,11 @@ class TrainingLane:
 
     def runs(self) -> list[dict[str, Any]]:
         """Every record about the model's runs."""
-        found = (
+        records = (
             self.control.decode("TrainingRun", m.value())
             for m in read_all(self.connection, [lanes.TRAINING_RUNS])
         )
-        return [record for record in found if record["model"] == self.model]
+        return [record for record in records if record["model"] == self.model]
 
     def ended(self) -> list[dict[str, Any]]:
         return [r for r in self.runs() if r["state"] in ("published", "rejected", "failed")]
