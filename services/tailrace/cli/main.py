@@ -22,7 +22,8 @@ def run() -> None:
     from tailrace.shortages import shortage
 
     try:
-        return app()
+        app()
+        return
     except TailraceError as error:
         message, status = f"{error}", 2 if isinstance(error, UsageError) else 1
     except Unavailable as error:

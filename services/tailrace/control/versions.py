@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tailrace.connection import Connection
+from tailrace.contracts.records.record_types import ModelManifestRecord
 from tailrace.contracts.state.fold_topics import fold_all
 from tailrace.control.commands import rollouts
 from tailrace.models.catalog import Catalog
@@ -59,7 +60,7 @@ def _time(ms: int) -> str | None:
         return None
 
 
-def _described(record: Mapping[str, Any], rollout: RolloutState, trust: TrustStore) -> dict[str, Any]:
+def _described(record: ModelManifestRecord, rollout: RolloutState, trust: TrustStore) -> dict[str, Any]:
     envelope = {
         "model": record["model"],
         "version": record["version"],

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from tailrace.access.own_folders import packages_folder
+from tailrace.contracts.records.record_types import ModelManifestRecord
 from tailrace.drift.windows import DriftWindows
 from tailrace.models.manifest import Manifest
 from tailrace.models.package.fetch import KafkaChunks, PackageFetcher
@@ -26,7 +24,7 @@ def make_windows(service: Service, catch_up: CatchUp) -> DriftWindows:
     # What answers goes on after its key was revoked, and is watched as before.
     trust = TrustStore(home / "keys", past=True)
 
-    def opened(record: Mapping[str, Any]) -> tuple[Manifest, Reference]:
+    def opened(record: ModelManifestRecord) -> tuple[Manifest, Reference]:
         return open_reference(record, fetch, trust)
 
     return DriftWindows(service.records, opened, known_to(home), catch_up)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
+from tailrace.contracts.records.record_types import ModelManifestRecord
 from tailrace.drift.layout import SlotLayout
 from tailrace.models.catalog import Catalog
 from tailrace.models.errors import PackageRefused
@@ -14,7 +14,7 @@ from tailrace.models.reference import Reference
 
 log = logging.getLogger(__name__)
 
-OpenReference = Callable[[Mapping[str, Any]], tuple[Manifest, Reference]]
+OpenReference = Callable[[ModelManifestRecord], tuple[Manifest, Reference]]
 
 
 class References:
@@ -61,6 +61,6 @@ class References:
             return None
         return SlotLayout.of(reference, [i.name for i in manifest.inputs])
 
-    def _record(self, model: str, version: int, artifact_digest: str) -> Mapping[str, Any] | None:
+    def _record(self, model: str, version: int, artifact_digest: str) -> ModelManifestRecord | None:
         record = self._catalog.record(model, version)
         return record if record is not None and record["digest"] == artifact_digest else None

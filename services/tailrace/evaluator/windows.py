@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tailrace.avro.codec import Codec
 from tailrace.contracts.records.lanes import CONTRACTS, Lane
+from tailrace.contracts.records.record_types import ModelManifestRecord
 from tailrace.contracts.state.contracts import AppliedContract, Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
@@ -30,7 +31,7 @@ from tailrace.windows.subject import read_subject, subject_text
 
 log = logging.getLogger(__name__)
 
-Verify = Callable[[Mapping[str, Any]], Manifest]
+Verify = Callable[[ModelManifestRecord], Manifest]
 """The manifest of a record of ``tailrace.model-manifests``; raises PackageRefused."""
 
 _PREDICTIONS, _SHADOW_PREDICTIONS, _OUTCOMES = "predictions", "shadow-predictions", "outcomes"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from tailrace.access.own_folders import examined_folder, packages_folder
 from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records.record_types import ModelManifestRecord
 from tailrace.models.package.examiner import ExaminationLimits, Examiner
 from tailrace.models.package.fetch import KafkaChunks, PackageFetcher
 from tailrace.models.package.open import Verified, verified_manifest, verified_package
@@ -27,7 +25,7 @@ def make_logic(service: Service) -> RolloutProcessor:
     trust = TrustStore(home / "keys")
     examine = Examiner(ExaminationLimits.of(service.settings), examined_folder(home, service.name)).start()
 
-    def opened(record: Mapping[str, Any], contract: ModelContract, newer_than: int) -> Verified:
+    def opened(record: ModelManifestRecord, contract: ModelContract, newer_than: int) -> Verified:
         package = verified_package(record, fetch, trust, newer_than=newer_than)
         examine(package, contract)
         return package

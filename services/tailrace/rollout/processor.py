@@ -30,6 +30,7 @@ from tailrace.contracts.records.lanes import (
     TRAINING_RUNS,
 )
 from tailrace.contracts.records.record_types import CommandRecord, ModelManifestRecord, RolloutRecord
+from tailrace.contracts.state.checks import EVENT_TIME
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.copies import Copies
 from tailrace.contracts.state.fold import ControlState
@@ -37,7 +38,7 @@ from tailrace.contracts.state.kinds import KIND_OF_TOPIC
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.models.catalog import Verify
 from tailrace.models.errors import PackageRefused
-from tailrace.models.rollout_state.fold import EVENT_TIME, Rollouts, RolloutState, state_after
+from tailrace.models.rollout_state.fold import Rollouts, RolloutState, state_after
 from tailrace.rollout.alerts import RolloutAlerts
 from tailrace.rollout.decide import BY_ITSELF, RETRAIN, CommandRefused, apply_command, register, reject
 from tailrace.rollout.draft import BatchDraft

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from threadpoolctl import threadpool_limits
 
 from tailrace.access.own_folders import examined_folder, packages_folder
 from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records.record_types import ModelManifestRecord
 from tailrace.models.formats.load import LoadedModel
 from tailrace.models.package.examiner import ExaminationLimits, Examiner
 from tailrace.models.package.fetch import KafkaChunks, PackageFetcher
@@ -36,7 +35,7 @@ def make_logic(service: Service, role: Role) -> ScoringProcessor:
     passed = examined_folder(home, service.name), examined_folder(home, ROLLOUT)
     examine = Examiner(ExaminationLimits.of(service.settings), *passed)
 
-    def opened(record: Mapping[str, Any], contract: ModelContract) -> LoadedModel:
+    def opened(record: ModelManifestRecord, contract: ModelContract) -> LoadedModel:
         return open_package(record, fetch, trust, contract, examine=examine)
 
     # One thread: packages are opened one after the other, so that what serves keeps its core.

@@ -7,12 +7,13 @@ changes nothing: what served goes on serving, under the revision under which it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from tailrace.contracts.language.model_contract import ModelContract
+from tailrace.contracts.records.record_types import ModelManifestRecord
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.errors import Unavailable
 from tailrace.models.catalog import Catalog, Verify
@@ -21,7 +22,7 @@ from tailrace.models.formats.load import LoadedModel
 from tailrace.models.rollout_state.fold import CanaryState, ExperimentState, Rollouts, RolloutState
 
 Role = Literal["champion", "shadow"]
-OpenVersion = Callable[[Mapping[str, Any], ModelContract], LoadedModel]
+OpenVersion = Callable[[ModelManifestRecord, ModelContract], LoadedModel]
 
 
 class ServingVersion(NamedTuple):

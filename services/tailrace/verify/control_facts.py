@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any
 
 from tailrace.contracts.records import lanes
@@ -41,7 +41,7 @@ class ControlFacts:
     def __init__(
         self,
         records: ControlRecords,
-        manifest: Callable[[Mapping[str, Any]], Manifest],
+        manifest: Callable[[ModelManifestRecord], Manifest],
         models: Collection[str],
         report: VerifyReport,
     ) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from tailrace.avro.codec import Codec
 from tailrace.connection import Connection, home_dir
 from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.records.record_types import ModelManifestRecord
 from tailrace.contracts.state.fold import ControlState
 from tailrace.errors import TailraceError
 from tailrace.models.catalog import Catalog
@@ -134,13 +135,13 @@ def _one(predictions: list[Logged], name: str) -> Logged:
     return next((each for each in in_order if each.head["prediction_id"] == name), in_order[0])
 
 
-def _manifest(logged: LoggedPredictions, home: Path, model: str, version: int) -> dict[str, Any]:
+def _manifest(logged: LoggedPredictions, home: Path, model: str, version: int) -> ModelManifestRecord:
     catalog = Catalog(known_to(home))
     ControlState(logged.records, catalog).take(logged.control)
     record = catalog.record(model, version)
     if record is None:
         raise TailraceError(f"version {version} of {model} was never published: `tailrace verify` says more")
-    return dict(record)
+    return record
 
 
 def _row(request: Message, plan: ServingPlan, model: LoadedModel) -> Columns:

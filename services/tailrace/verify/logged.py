@@ -14,6 +14,7 @@ from tailrace.connection import Connection
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
 from tailrace.contracts.records.lanes import Lane
+from tailrace.contracts.records.record_types import ModelManifestRecord
 from tailrace.contracts.state.contracts import Contracts
 from tailrace.contracts.state.fold import ControlState
 from tailrace.contracts.state.records import ControlRecords
@@ -133,7 +134,7 @@ def packages(connection: Connection, home: Path, revoked: set[str] | None = None
     fetch = PackageFetcher(packages_folder(home, OWNER), KafkaChunks(connection))
     trust = TrustStore(home / "keys", past=True)
 
-    def opened(record: Mapping[str, Any], contract: ModelContract) -> LoadedModel:
+    def opened(record: ModelManifestRecord, contract: ModelContract) -> LoadedModel:
         model = open_package(record, fetch, trust, contract)
         if revoked is not None and trust.is_revoked(record["key_id"]):
             revoked.add(f"{record['model']} version {record['version']} (key {record['key_id']})")

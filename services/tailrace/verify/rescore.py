@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 from tailrace.avro.codec import HEADER, Codec
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records import lanes
+from tailrace.contracts.records.record_types import ModelManifestRecord
 from tailrace.contracts.state.records import ControlRecords
 from tailrace.errors import BadRecord, Unavailable
 from tailrace.models.catalog import Verify
@@ -253,7 +254,7 @@ class Rescorer:
             self._processors.popitem(last=False)
         return processor
 
-    def _open(self, record: Mapping[str, Any], contract: ModelContract) -> LoadedModel:
+    def _open(self, record: ModelManifestRecord, contract: ModelContract) -> LoadedModel:
         key = record["digest"], contract.digest
         known = self._models.get(key)
         if known is not None:
@@ -269,7 +270,7 @@ class Rescorer:
         return opened
 
     def _open_but(self, version: int | None) -> OpenVersion:
-        def opened(record: Mapping[str, Any], contract: ModelContract) -> LoadedModel:
+        def opened(record: ModelManifestRecord, contract: ModelContract) -> LoadedModel:
             if record["version"] == version:
                 raise Unavailable("it is not opened yet")
             return self._open(record, contract)

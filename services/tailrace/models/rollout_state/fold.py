@@ -205,7 +205,7 @@ def state_after(before: RolloutState, record: RolloutRecord) -> RolloutState:
         frozen=record["frozen"],
         off=record["off"],
         known=before.known | subject,
-        served=before.served | (answering - {None}),
+        served=before.served | {version for version in answering if version is not None},
         kept=(before.kept | subject if by_person else before.kept) & shadow,
         waiting=_waiting(before, record["step"], subject) & shadow,
         pruned=before.pruned | (subject if record["step"] == PRUNE else frozenset()),
