@@ -17,11 +17,13 @@ from typing import Any
 from benchmarks.empty_loop import PARTITIONS
 from benchmarks.harness import arguments, say
 from benchmarks.scorer_cases import CASES, Case
+from tailrace.avro.columns import splice
 from tailrace.avro.columns.decoder import ColumnDecoder
 from tailrace.runtime.memory import settle_memory
-from tailrace.scorer import pipeline, processor, watermarks
+from tailrace.scorer import pipeline, processor
 from tailrace.scorer.batch import Batch
-from tailrace.scorer.steps import event, splice
+from tailrace.scorer.serving import watermarks
+from tailrace.scorer.steps import event
 from tailrace.streaming.records import PlainMessage
 from tailrace.streaming.time_source import SystemClock
 from tailrace.testing.memory_registry import MemoryRegistry

@@ -21,11 +21,11 @@ from tailrace.contracts.state.records import ControlRecords
 from tailrace.models.catalog import Catalog, Verify
 from tailrace.models.package.fingerprint import runtime_versions
 from tailrace.models.rollout_state.fold import Rollouts
-from tailrace.scorer import watermarks
 from tailrace.scorer.batch import Batch
 from tailrace.scorer.pipeline import answer, answer_off
 from tailrace.scorer.plans import LanePlans
 from tailrace.scorer.rows import CheckedRows, Requests
+from tailrace.scorer.serving import watermarks
 from tailrace.scorer.serving.alerts import ScorerAlerts
 from tailrace.scorer.serving.dead_letters import DeadLetterCount, count_dead_letters
 from tailrace.scorer.serving.handover import Handovers

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailrace.avro.columns.bytes_column import BytesColumn
+from tailrace.avro.columns.splice import Splice
 from tailrace.avro.encoding import long, sized
 from tailrace.avro.strict_types import plain
 from tailrace.contracts.language.guards.guard import Finding
@@ -22,7 +23,6 @@ from tailrace.models.predictions import Predictions
 from tailrace.scorer.answers import AnswerIdentity, Choice, Contribution, ScoredAnswers
 from tailrace.scorer.rows import Findings, Replaced
 from tailrace.scorer.steps.event import encode_events
-from tailrace.scorer.steps.splice import Splice
 from tailrace.streaming.ids import id_role, prediction_id
 from tailrace.streaming.records import RecordRef
 

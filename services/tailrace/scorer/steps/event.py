@@ -14,6 +14,7 @@ import numpy as np
 from tailrace.avro.codec import HEADER, MAGIC
 from tailrace.avro.columns.decoder import Mask
 from tailrace.avro.columns.numbering import distinct_numbers
+from tailrace.avro.columns.splice import Matrix, Splice
 from tailrace.avro.encoding import NULL, SOME, double, long, text
 from tailrace.contracts.language.guards.guard import Finding
 from tailrace.models.columns import Array
@@ -22,7 +23,6 @@ from tailrace.models.predictions import Predictions
 from tailrace.scorer.answers import AnswerIdentity, Choice, Contribution, ScoredAnswers, Unscored
 from tailrace.scorer.routed_rows import RoutedRows
 from tailrace.scorer.rows import Replaced
-from tailrace.scorer.steps.splice import Matrix, Splice
 from tailrace.streaming.records import Records
 
 _END = b"\x00"

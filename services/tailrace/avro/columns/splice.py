@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tailrace.avro.columns.bytes_column import BytesColumn, Data
 from tailrace.avro.columns.decoder import Ints
-from tailrace.scorer.steps.splice_kernels import (
+from tailrace.avro.columns.splice_kernels import (
     MOST_DECIMALS,
     MOST_VARINT,
     splice,
