@@ -79,6 +79,9 @@ class _Everything:
     def check_settings(self, settings: Mapping[str, str]) -> None: ...
     def check_format(self, name: str) -> None: ...
 
+    def columns(self, structure: str) -> str:
+        return structure
+
 
 def _open(home: Path, walls: set[str]) -> Any:
     from tailrace.confinement.landlock import confine
@@ -109,7 +112,8 @@ _ALL = (
 
 
 def _answer(engine: Any, request: dict[str, Any]) -> Answer:
-    from tailrace.local.clickhouse_engine import EngineError, Session
+    from tailrace.local.clickhouse_engine import Session
+    from tailrace.local.clickhouse_errors import EngineError
 
     session = Session(database=request["database"], settings=request["settings"], user=request["user"])
     try:

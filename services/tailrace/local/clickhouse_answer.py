@@ -17,12 +17,15 @@ from typing import Any
 import anyio.to_thread
 import lz4.frame  # type: ignore[import-untyped]
 from backports import zstd
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tailrace.local.clickhouse_engine import Engine, EngineAnswer, EngineError, Session
+from tailrace.local.clickhouse_blocks import compress
+from tailrace.local.clickhouse_engine import Engine, Session
+from tailrace.local.clickhouse_errors import EngineError, engine_error
 from tailrace.local.clickhouse_limits import limits_of
+from tailrace.local.clickhouse_output import EngineAnswer
+from tailrace.local.clickhouse_request import Asked
 
 TOO_MANY_STATEMENTS = 202
 TOO_LARGE = 396
@@ -58,11 +61,11 @@ class StatementSlots:
         try:
             await asyncio.wait_for(slots.acquire(), QUEUE_S)
         except TimeoutError:
-            raise EngineError(
+            raise engine_error(
                 TOO_MANY_STATEMENTS,
-                f"Code: {TOO_MANY_STATEMENTS}. DB::Exception: {limits_of(user).statements} statements of {user} have "
-                f"been running for {QUEUE_S:.0f} s: wait for one of them, or end it with KILL QUERY. "
-                "(TOO_MANY_SIMULTANEOUS_QUERIES)",
+                f"{limits_of(user).statements} statements of {user} have been running for {QUEUE_S:.0f} s: wait for "
+                "one of them, or end it with KILL QUERY",
+                "TOO_MANY_SIMULTANEOUS_QUERIES",
             ) from None
         return slots
 
@@ -80,14 +83,14 @@ class StreamedAnswer:
         self,
         engine: Engine,
         slots: StatementSlots,
-        request: Request,
+        asked: Asked,
         statement: tuple[str, Session, str],
         headers: dict[str, str],
         failed: Failed,
     ) -> None:
         self._engine = engine
         self._slots = slots
-        self._request = request
+        self._asked = asked
         self._statement = statement
         self._headers = headers
         self._failed = failed
@@ -98,6 +101,7 @@ class StreamedAnswer:
         try:
             slot = await _unless(gone, self._slots.take(session.user))
             try:
+                await _unless(gone, self._slots.in_thread(self._name_format))
                 await self._run(scope, receive, send, gone)
             finally:
                 slot.release()
@@ -125,6 +129,12 @@ class StreamedAnswer:
             with suppress(EngineError):
                 running.result()
 
+    def _name_format(self) -> None:
+        sql, _, default_format = self._statement
+        answer_format = self._engine.answer_format(sql, default_format)
+        if answer_format is not None:
+            self._headers["X-ClickHouse-Format"], self._headers["Content-Type"] = answer_format
+
     def _write(self, writing: int) -> EngineAnswer:
         sql, session, default_format = self._statement
         try:
@@ -140,22 +150,22 @@ class StreamedAnswer:
         pieces: _Pieces,
         running: asyncio.Future[EngineAnswer],
     ) -> None:
-        waits = self._request.query_params.get("wait_end_of_query") == "1"
+        waits = self._asked.is_on("wait_end_of_query")
         held = await pieces.first(MOST_HELD if waits else HELD_BYTES, None if waits else HELD_S)
         if pieces.ended:
             result: EngineAnswer = await running
             headers = self._headers | {"X-ClickHouse-Summary": summary(result, len(held))}
-            encoding, encode = _encoder(self._request) if len(held) >= _SMALL else ("", _plain)
+            encoding, encode = _encoder(self._asked, is_small=len(held) < _SMALL)
             body = await self._slots.in_thread(_whole, encode, bytes(held))
             await _response(headers, encoding, body)(scope, receive, send)
             return
         if waits:
-            raise EngineError(
+            raise engine_error(
                 TOO_LARGE,
-                f"Code: {TOO_LARGE}. DB::Exception: the answer is larger than {MOST_HELD >> 20} MiB: ask for it "
-                "without wait_end_of_query. (TOO_MANY_ROWS_OR_BYTES)",
+                f"the answer is larger than {MOST_HELD >> 20} MiB: ask for it without wait_end_of_query",
+                "TOO_MANY_ROWS_OR_BYTES",
             )
-        encoding, encode = _encoder(self._request)
+        encoding, encode = _encoder(self._asked)
         start = _response(self._headers, encoding, None)
         await send({"type": "http.response.start", "status": 200, "headers": start.raw_headers})
         first = bytes(held)
@@ -245,15 +255,30 @@ def _whole(encode: _Encode, body: bytes) -> bytes:
     return encode(body) + encode(None)
 
 
-def _encoder(request: Request) -> tuple[str, _Encode]:
-    accepted = [
-        e.split(";")[0].strip() for e in request.headers.get("accept-encoding", "").lower().split(",")
-    ]
-    if request.query_params.get("enable_http_compression") == "1":
+def _encoder(asked: Asked, is_small: bool = False) -> tuple[str, _Encode]:
+    """HTTP's name of the encoding, empty where there is none, and what encodes: into ClickHouse's own blocks, which
+    HTTP knows nothing of, and then as HTTP says.
+    """
+    encode = _blocks if asked.is_on("compress") else _plain
+    if asked.is_on("enable_http_compression") and not is_small:
         for name, make in _ENCODERS.items():
-            if name in accepted:
-                return name, make()
-    return "", _plain
+            if name in asked.encodings:
+                return name, _one_after_the_other(encode, make())
+    return "", encode
+
+
+def _blocks(piece: bytes | None) -> bytes:
+    return compress(piece) if piece else b""
+
+
+def _one_after_the_other(first: _Encode, second: _Encode) -> _Encode:
+    def encode(piece: bytes | None) -> bytes:
+        inner = first(piece)
+        if piece is None:
+            return (second(inner) if inner else b"") + second(None)
+        return second(inner)
+
+    return encode
 
 
 def _lz4() -> _Encode:
@@ -287,7 +312,8 @@ _ENCODERS: dict[str, Callable[[], _Encode]] = {
 def _response(headers: dict[str, str], encoding: str, body: bytes | None) -> Response:
     if encoding:
         headers = headers | {"Content-Encoding": encoding}
-    response = Response(body or b"", headers=headers, media_type="application/octet-stream")
+    media_type = headers.get("Content-Type", "text/plain; charset=UTF-8")
+    response = Response(body or b"", headers=headers, media_type=media_type)
     if body is None:
         del response.headers["content-length"]
     return response
@@ -296,7 +322,7 @@ def _response(headers: dict[str, str], encoding: str, body: bytes | None) -> Res
 def summary(result: EngineAnswer, size: int) -> str:
     return json.dumps(
         {
-            "read_rows": str(result.rows),
+            "read_rows": str(result.rows_read),
             "read_bytes": str(result.bytes_read),
             "written_rows": str(result.rows_written),
             "written_bytes": str(result.bytes_written),

@@ -58,6 +58,7 @@ _BY_NAME = frozenset({"arrayreduce", "arrayreduceinranges", "initializeaggregati
 _EXPRESSIONS = frozenset({"additional_table_filters", "additional_result_filter"})
 _LITERAL = re.compile(r"'(?:[^'\\]|\\.|'')*'", re.DOTALL)
 _MAP_AROUND = re.compile(r"[\s{}\[\](),:]*")
+_TABLE_OF_COLUMNS = re.compile(r"CREATE TABLE t \((.*)\) ENGINE = `?Memory`?", re.DOTALL)
 _PLAIN_IDENTIFIER = re.compile(r"[\w.-]+")
 _PLAIN_STRING = re.compile(r"'[\w.:, -]*'")
 
@@ -128,6 +129,23 @@ class Guard:
             raise StatementRefused(
                 f"the format {name} is refused: it needs files, schemas or hosts, or is unknown"
             )
+
+    def columns(self, structure: str) -> str:
+        """The columns of a table that comes with a statement, in canonical form.
+
+        Raises:
+            StatementRefused: it is no description of columns alone, or has expressions in it that are refused.
+        """
+        self._check_columns(_quoted(structure))
+        try:
+            canonical = self._parse(f"concat('CREATE TABLE t (', {_quoted(structure)}, ') ENGINE = Memory')")
+        except Exception:
+            raise StatementRefused("columns that the engine cannot read are refused") from None
+        described = _TABLE_OF_COLUMNS.fullmatch(canonical)
+        words = [token.text for token in self._tokens(canonical) if token.kind == "word"]
+        if described is None or words.count("ENGINE") != 1:
+            raise StatementRefused("a description of columns with more in it is refused")
+        return described[1]
 
     def _tokens(self, canonical: str) -> Tokens:
         try:

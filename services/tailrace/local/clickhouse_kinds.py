@@ -75,6 +75,18 @@ def check_kind(canonical: str, tokens: Tokens, user: str) -> None:
         _check_alteration(canonical, tokens)
 
 
+def check_use(canonical: str, database: str) -> None:
+    """
+    Raises:
+        StatementRefused: the statement takes another database for those that come after it in a session.
+    """
+    if canonical.startswith("USE ") and canonical not in (f"USE {database}", f"USE `{database}`"):
+        raise StatementRefused(
+            "USE needs a session, and there are none here: name the database in the URL, or before the table",
+            NO_SESSION,
+        )
+
+
 def check_set(names: list[str]) -> None:
     """
     Raises:
