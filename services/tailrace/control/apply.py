@@ -257,6 +257,7 @@ def _tables(
     from tailrace.clickhouse.client import ClickHouse
     from tailrace.clickhouse.history import lacking, names_of_tables, remedies
     from tailrace.clickhouse.tables import ensure_tables, model_tables
+    from tailrace.clickhouse.views import REPORTS, ensure_views
     from tailrace.services import SINK_GROUP
     from tailrace.streaming.backends.kafka.group_offsets import stored_by
 
@@ -267,12 +268,16 @@ def _tables(
     try:
         clickhouse.create_database()
         own = {table for each in plans for table in model_tables(each.contract).values()}
-        absent = own - names_of_tables(clickhouse)
+        existing = names_of_tables(clickhouse)
+        absent = own - existing
         make = partial(ensure_tables, clickhouse, stored=stored_by(connection, SINK_GROUP), absent=absent)
         for each in plans:
             if not each.is_needed and not absent.isdisjoint(model_tables(each.contract).values()):
                 make(each.contract)
         yield make
+        if REPORTS in existing:  # else the sink, which makes it, makes the views as well
+            for each in plans:
+                ensure_views(clickhouse, each.contract.model)
         lacks = {table: why for table, why in lacking(clickhouse).items() if table in own}
         for sentence in remedies(lacks):
             say(f"warning: ClickHouse's {sentence}")
