@@ -247,6 +247,7 @@ def test_a_head_writes_nothing(server: Server) -> None:
     query = urlencode({"query": "CREATE DATABASE made_by_head"})
     assert server.ask(user=SERVICES, method="HEAD", query=query).code == 164
     assert server.ask(user=SERVICES, method="GET", query=query).code == 164
+    assert server.ask(user=SERVICES, method="GET", query=f"{query}&readonly=0").code == 164
     assert server.ask("EXISTS DATABASE made_by_head").body == b"0\n"
     assert server.ask(method="HEAD", query=urlencode({"query": "SELECT 1"})).status == 200
 

@@ -387,16 +387,18 @@ class Engine:
     def _enter(self, handle: Any, session: Session) -> None:
         handle.query(f"SET ROLE {ROLES[session.user]}")
         handle.query(bytes_of(f"USE {identifier(session.database or DATABASE)}"))
-        for table in session.tables:
-            self._take_in(handle, table)
         limits = limits_of(session.user)
         settings = limits.defaults() | {TAG: session.query_id} | limits.within(session.settings)
+        readonly = settings.pop("readonly", "0")
+        if session.readonly and readonly != "1":
+            readonly = "2"  # a GET writes nothing, whatever it says
         assignments = [f"{name} = {literal(value)}" for name, value in settings.items()]
-        if session.readonly and not any(a.startswith("readonly ") for a in assignments):
-            assignments.append("readonly = 2")
-        # Once `readonly` holds nothing else can be set.
-        assignments.sort(key=lambda a: a.startswith("readonly "))
         handle.query(bytes_of("SET " + ", ".join(assignments)))
+        for table in session.tables:
+            self._take_in(handle, table)
+        if readonly != "0":
+            # Once it holds nothing else can be set.
+            handle.query(bytes_of(f"SET readonly = {literal(readonly)}"))
 
     def _take_in(self, handle: Any, table: ExternalTable) -> None:
         with refusals():
