@@ -268,14 +268,14 @@ def _tables(
     try:
         clickhouse.create_database()
         own = {table for each in plans for table in model_tables(each.contract).values()}
-        existing = names_of_tables(clickhouse)
-        absent = own - existing
+        absent = own - names_of_tables(clickhouse)
         make = partial(ensure_tables, clickhouse, stored=stored_by(connection, SINK_GROUP), absent=absent)
         for each in plans:
             if not each.is_needed and not absent.isdisjoint(model_tables(each.contract).values()):
                 make(each.contract)
         yield make
-        if REPORTS in existing:  # else the sink, which makes it, makes the views as well
+        # The sink makes the reports' table, and then the views of models that it finds: one of the two is the later.
+        if REPORTS in names_of_tables(clickhouse):
             for each in plans:
                 ensure_views(clickhouse, each.contract.model)
         lacks = {table: why for table, why in lacking(clickhouse).items() if table in own}

@@ -153,7 +153,8 @@ class RowReader:
         return tables
 
     def models(self) -> list[str]:
-        """Those that have a contract."""
+        """Those that have a contract by now."""
+        self.control(self._all_contracts())
         return sorted(self._contracts.current)
 
     def restore_tables(self) -> None:
