@@ -25,7 +25,7 @@ from tailrace.local.clickhouse_engine import Engine, Session
 from tailrace.local.clickhouse_errors import EngineError, engine_error
 from tailrace.local.clickhouse_limits import limits_of
 from tailrace.local.clickhouse_output import EngineAnswer
-from tailrace.local.clickhouse_request import Asked
+from tailrace.local.clickhouse_request import ClickHouseRequest
 
 TOO_MANY_STATEMENTS = 202
 TOO_LARGE = 396
@@ -83,7 +83,7 @@ class StreamedAnswer:
         self,
         engine: Engine,
         slots: StatementSlots,
-        asked: Asked,
+        asked: ClickHouseRequest,
         statement: tuple[str, Session, str],
         headers: dict[str, str],
         failed: Failed,
@@ -255,7 +255,7 @@ def _whole(encode: _Encode, body: bytes) -> bytes:
     return encode(body) + encode(None)
 
 
-def _encoder(asked: Asked, is_small: bool = False) -> tuple[str, _Encode]:
+def _encoder(asked: ClickHouseRequest, is_small: bool = False) -> tuple[str, _Encode]:
     """HTTP's name of the encoding, empty where there is none, and what encodes: into ClickHouse's own blocks, which
     HTTP knows nothing of, and then as HTTP says.
     """

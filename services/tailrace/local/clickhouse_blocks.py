@@ -7,6 +7,7 @@ A block is a checksum (CityHash128, version 1.0.2, of all that follows), the met
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 import lz4.block  # type: ignore[import-untyped]
 from backports import zstd
@@ -43,16 +44,15 @@ class BlockReader:
     def __init__(self) -> None:
         self._rest = bytearray()
 
-    def __call__(self, piece: bytes) -> bytes:
-        """
+    def __call__(self, piece: bytes) -> Iterator[bytes]:
+        """What each block holds by itself: together the blocks of a small piece may hold gigabytes.
+
         Raises:
             EngineError: a block is too large, is packed by an unknown method, or is not what its sender packed.
         """
         self._rest += piece
-        plain = bytearray()
         while (block := self._next()) is not None:
-            plain += block
-        return bytes(plain)
+            yield block
 
     def end(self) -> None:
         """

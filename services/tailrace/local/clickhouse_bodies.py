@@ -34,7 +34,8 @@ async def unpacked(request: Request, has_blocks: bool) -> AsyncIterator[bytes]:
         return
     reader = BlockReader()
     async for piece in pieces:
-        yield reader(piece)
+        for block in reader(piece):
+            yield block
     reader.end()
 
 

@@ -57,7 +57,7 @@ _HEADERS = {
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
 
-class Asked(NamedTuple):
+class ClickHouseRequest(NamedTuple):
     """
     Attributes:
         parameters: by name, of the protocol, settings and ``param_NAME``.
@@ -105,7 +105,7 @@ def query_id_of(request: Request) -> str:
     return _beside(request).get("query_id") or str(uuid.uuid4())
 
 
-async def read(request: Request) -> Asked:
+async def read(request: Request) -> ClickHouseRequest:
     """
     Raises:
         EngineError: the form is too large, or a file in it has no columns.
@@ -115,7 +115,9 @@ async def read(request: Request) -> Asked:
     encodings = tuple(encoding.split(";")[0].strip() for encoding in accepted)
     content_type = request.headers.get("content-type", "")
     if not content_type.startswith("multipart/form-data"):
-        return Asked(parameters, encodings, unpacked(request, parameters.get("decompress") == "1"))
+        return ClickHouseRequest(
+            parameters, encodings, unpacked(request, parameters.get("decompress") == "1")
+        )
     fields, files = _form(content_type, await _whole(unpacked(request, has_blocks=False)))
     for name in files:
         # What describes a file is no setting.
@@ -123,7 +125,7 @@ async def read(request: Request) -> Asked:
     described = _beside(request) | fields
     parameters |= {n: v for n, v in fields.items() if not any(n in _describing(file) for file in files)}
     tables = tuple(_table(name, data, described) for name, data in files.items())
-    return Asked(parameters, encodings, _nothing(), tables)
+    return ClickHouseRequest(parameters, encodings, _nothing(), tables)
 
 
 def _beside(request: Request) -> dict[str, str]:
