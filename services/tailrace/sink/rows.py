@@ -151,6 +151,11 @@ class RowReader:
                     topics.append(topic)
         return tables
 
+    def models(self) -> list[str]:
+        """Those that have a contract by now."""
+        self.control(self._all_contracts())
+        return sorted(self._contracts.current)
+
     def restore_tables(self) -> None:
         """Makes tables of models that are gone."""
         for applied in self._contracts.current.values():
