@@ -106,7 +106,7 @@ def span_of(since: str | None, until: str | None) -> Span:
 
 
 def _ms(option: str, time: str | None) -> int | None:
-    from tailrace.contracts.language.data_file import parse_time
+    from tailrace.files.instants import parse_time
 
     try:
         return None if time is None else parse_time(time)

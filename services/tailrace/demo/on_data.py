@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from tailrace.clickhouse.client import ClickHouse
-from tailrace.contracts.language.data_file import find_mapping, read_rows
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.lanes import Lane
 from tailrace.demo import accuracy
@@ -26,6 +25,8 @@ from tailrace.demo.prequential import compare, first_version_answers
 from tailrace.demo.project import DemoProject
 from tailrace.demo.sender import Sender
 from tailrace.demo.watch import Watcher
+from tailrace.files.data_mapping import find_mapping
+from tailrace.files.rows import read_rows
 from tailrace.replay.schedule import NOTHING
 from tailrace.replay.send import Replay, labels_after
 from tailrace.replay.trained import champion_manifest
