@@ -84,6 +84,7 @@ def _parquet() -> bytes:
     return buffer.getvalue()
 
 
+_QUOTED = ('"a""c\nd"', '"a,b"')
 FILES, VALUES, TIMES, TARGETS = "Files", "Values", "Times", "Targets"
 X_AND_K = {"x": "number", "k": "category"}
 MIDNIGHT = 1_704_067_200_000
@@ -160,7 +161,7 @@ FILE_KINDS = (
         FILES,
         "delimiters, quotes and line ends in quotes",
         "values",
-        table("x,k,y", lambda n: f'{_x(n)},"{"a,b" if n % 2 else "ac" + chr(10) + "d"}",{n % 3 % 2}'),
+        table("x,k,y", lambda n: f"{_x(n)},{_QUOTED[n % 2]},{n % 3 % 2}"),
         values=(("k", 1, "a,b"), ("k", 0, 'a"c\nd')),
     ),
     FileKind(
@@ -196,7 +197,7 @@ FILE_KINDS = (
         VALUES,
         "decimal comma",
         "read, said",
-        _column(lambda n: f"0,{n + 10}"),
+        table("x;v;y", lambda n: f"{n % 7};0,{n + 10};{n % 3 % 2}"),
         types={"v": "number"},
         values=(("v", 1, 0.11),),
         says=("numbers are read with ',' before decimals",),

@@ -89,11 +89,31 @@ def _shut_in(text: Path) -> duckdb.DuckDBPyConnection:
 
 
 def _sniff(connection: Any, text: Path) -> Dialect:
-    # Errors are passed over, since otherwise one row too long makes the whole file a single column.
-    query = "SELECT Delimiter, Quote, Escape, SkipRows FROM sniff_csv(?, ignore_errors = true, all_varchar = true)"
-    [(delimiter, quote, escape, skip)] = connection.execute(query, [str(text)]).fetchall()
-    known = {"(empty)": '"', "": '"'}
-    return Dialect(delimiter, known.get(quote, quote), known.get(escape, escape), int(skip))
+    import duckdb
+
+    # One row too long makes the whole file a single column, unless errors are passed over; then again the sniffer
+    # does not see what stands before a header.
+    for passing in ("", "ignore_errors = true, "):
+        query = (
+            f"SELECT Delimiter, Quote, Escape, SkipRows, len(Columns) FROM sniff_csv(?, {passing}"  # noqa: S608
+            "all_varchar = true)"
+        )
+        try:
+            [(delimiter, quote, escape, skip, width)] = connection.execute(query, [str(text)]).fetchall()
+        except duckdb.Error:
+            if passing:
+                raise
+            continue
+        if width > 1 and int(skip) <= _most_skipped(text):
+            break
+    usual = {"(empty)": '"', "": '"'}
+    return Dialect(delimiter, usual.get(quote, quote), usual.get(escape, escape), int(skip))
+
+
+def _most_skipped(text: Path) -> int:
+    """How many lines may stand before a header: beyond it, the sniffer took one row too long for the header."""
+    with text.open("rb") as file:
+        return max(3, file.read(1 << 20).count(b"\n") // 10)
 
 
 def _header(connection: Any, text: Path, dialect: Dialect, name: Path) -> list[str]:

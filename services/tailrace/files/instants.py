@@ -61,6 +61,8 @@ _TIMES = (
     " %I:%M:%S %p",
 )
 _ODD_ORDER = ("%a %B %d %H:%M:%S %Y", "%H:%M:%S %d/%m/%Y", "%H:%M %d.%m.%Y", "%d/%B/%Y:%H:%M:%S")
+_LIKE_A_TIME = r"^.{0,10}\d.{0,3}\D.{0,30}\d.{0,10}$"
+"""Digits on both sides of something else: what is not like that need not be tried."""
 _ZONED = r":\d{2}(\.\d+)?\s?(Z|UTC|GMT|[+-]\d{2}:?\d{2})$"
 _ZONE = r"\s?(Z|UTC|GMT|[+-]\d{2}:?\d{2})$"
 
@@ -204,10 +206,12 @@ def _minutes(zones: pl.Series) -> pl.Series:
 
 def _fitting(values: pl.Series) -> list[str]:
     """The formats of which every value is, and no value lies out of all time."""
+    if not values.head(100).str.contains(_LIKE_A_TIME).all():
+        return []
     zoned = "%z" if values.str.contains(_ZONED).all() else ""
     has_year = values.str.contains(r"\d{4}").all()
     forms = [date + time for date, time in product(_DATES, _TIMES)] + list(_ODD_ORDER)
     forms = [form + zoned for form in forms if ("%Y" in form) == has_year]
-    for some in (values.head(5), values.head(500), values):
-        forms = [form for form in forms if not read_instants(some, form).null_count()]
+    for part in (values.head(1), values.head(20), values):
+        forms = [form for form in forms if not read_instants(part, form).null_count()]
     return [form for form in forms if read_instants(values, form).is_between(EARLIEST, LATEST).all()] or forms

@@ -76,6 +76,7 @@ def read_rows(
     table = read_table(path, mapping.format if mapping else None, mapping.missing if mapping else None)
     for note in table.notes:
         say(note)
+    _refuse_other_delimiter(table, mapping)
     if mapping is None:
         mapping = _as_named(table, contract)
     reader = _RowReader(table, mapping, contract)
@@ -90,6 +91,15 @@ def read_rows(
         rows = rows.filter(pl.col(contract.event_time.name).is_not_null())
     rows = rows.sort(contract.event_time.name, maintain_order=True)
     return rows if limit is None else rows.head(limit)
+
+
+def _refuse_other_delimiter(table: Table, mapping: DataMapping | None) -> None:
+    [first, *others] = table.frame.columns
+    if mapping is not None and mapping.format is not None and not others and any(c in first for c in ",;\t|"):
+        raise TailraceError(
+            f"{table.path}: has one column, {first!r}: is the delimiter {mapping.format.delimiter!r}, as "
+            f"contracts/data/{mapping.model}.yaml says?"
+        )
 
 
 def _as_named(table: Table, contract: ModelContract) -> DataMapping:
@@ -240,8 +250,6 @@ class _RowReader:
     def _require(self, name: str) -> None:
         if name not in self._table.frame.columns:
             hint = did_you_mean(name, self._table.frame.columns)
-            if self._mapping.format is not None and self._table.frame.width == 1:
-                hint = f"is the delimiter {self._mapping.format.delimiter!r}, as contracts/data says?"
             raise TailraceError(f"{self._table.path}: has no column {name!r}; {hint}")
 
     def _refuse(self, column: str, given: pl.Series, bad: pl.Series, what: str) -> None:

@@ -77,7 +77,7 @@ def files(draw: Any) -> tuple[bytes, str]:
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
 @given(files())
 def test_what_init_writes_is_taken(file: tuple[bytes, str]) -> None:

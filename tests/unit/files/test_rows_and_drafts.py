@@ -143,7 +143,7 @@ def test_times_as_numbers(tmp_path: Path, unit: str, scale: int) -> None:
     text = ROWS
     for minute in (1, 2):
         text = text.replace(f"2024-01-01T00:0{minute}:00Z", str((1_704_067_200 + 60 * minute) * scale))
-    assert rows(tmp_path, text).equals(rows(tmp_path))
+    assert rows(tmp_path, text).drop("request_id").equals(rows(tmp_path).drop("request_id"))
 
 
 def test_rows_without_times_are_evenly_apart(tmp_path: Path) -> None:
