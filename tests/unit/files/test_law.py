@@ -13,7 +13,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from tailrace.avro.columns.bytes_column import BytesColumn
+from tailrace.avro.columns.bytes_column import NULL, BytesColumn
 from tailrace.avro.columns.decoder import Column
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import TailraceError, UsageError
@@ -109,9 +109,11 @@ def dead_letters(rows: dict[str, list[Any]], contract: ModelContract) -> dict[in
 
 
 def _column(values: list[Any], kind: str) -> Column:
+    """As the decoder gives it."""
     present = np.array([value is not None for value in values])
     if kind in ("category", "string"):
-        return Column(BytesColumn.of([None if value is None else value.encode() for value in values]), None)
-    dtype = {"number": np.float64, "integer": np.int64, "boolean": np.bool_}[kind]
-    filled = np.array([0 if value is None else value for value in values], dtype=dtype)
-    return Column(filled, present)
+        texts = BytesColumn.of([(value or "").encode() for value in values])
+        return Column(BytesColumn(texts.data, np.where(present, texts.begins, NULL), texts.ends), present)
+    if kind == "integer":
+        return Column(np.array([value or 0 for value in values], dtype=np.int64), present)
+    return Column(np.array([np.nan if value is None else float(value) for value in values]), present)
