@@ -134,7 +134,8 @@ def _say_overlap(where_is: Connection, contract: ModelContract, file: Path, rows
     ):
         return 0  # ids of the file's own
     prefix = request_id_prefix(contract.model, content_digest(file))
-    replayed = count_replayed(where_is, Lane(contract.lane).requests, prefix, rows)
+    with progress("looking for rows that were replayed before", unit="requests") as bar:
+        replayed = count_replayed(where_is, Lane(contract.lane).requests, prefix, rows, bar.update)
     if replayed:
         say(
             f"{replayed:,} of these {len(rows):,} rows were replayed before and have the same request ids: they are "

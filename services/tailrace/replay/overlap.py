@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import closing
 
 import polars as pl
 
 from tailrace.connection import Connection
-from tailrace.streaming.backends.abstract import read_to_end
-from tailrace.streaming.backends.kafka.reading import TopicReader
+from tailrace.streaming.backends.kafka.reading import read_all
 
+_TELL_EVERY = 10_000
 _ROW = rb"\d{7,12}"
 
 
@@ -56,13 +55,15 @@ def count_replayed(
     """How many of a file's rows are among the requests that a topic retains.
 
     The topic is read once and not decoded: some seconds for a million requests. Nothing shorter knows, since keys are
-    the contract's.
+    the contract's. ``progress`` is told how many were read.
+
+    Raises:
+        TailraceError: the topic does not exist, or Kafka cannot be reached.
     """
     replayed, read = ReplayedRows(prefix, rows), 0
-    with closing(TopicReader(connection, topic)) as reader:
-        for message in read_to_end(reader):
-            replayed.take(message.value())
-            read += 1
-            if read % 10_000 == 0:
-                progress(read)
+    for read, message in enumerate(read_all(connection, topic), 1):
+        replayed.take(message.value())
+        if read % _TELL_EVERY == 0:
+            progress(read)
+    progress(read)
     return len(replayed)
