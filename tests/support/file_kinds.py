@@ -14,6 +14,8 @@ from typing import Any
 
 import polars as pl
 
+from tailrace.files.missing import WORDS
+
 ROWS = 60
 
 
@@ -231,10 +233,10 @@ FILE_KINDS = (
         VALUES,
         "NA, N/A, #N/A, <NA>, NaN, NaT, null, None, ?, -, \\N among numbers, times and in the target",
         "missing, said; `--missing not:WORD` makes it a value",
-        _column(lambda n: "NA" if n % 9 == 4 else _x(n)),
+        _column(lambda n: WORDS[n // 5 % len(WORDS)] if n % 5 == 4 else _x(n)),
         types={"v": "number"},
-        values=(("v", 4, None),),
-        says=("'v': 'NA' is taken for a missing value",),
+        values=(("v", 4, None), ("v", 24, None), ("v", 54, None)),
+        says=("'v': '#N/A', '-', '<NA>', '?', 'N/A' and 6 more are taken for a missing value",),
     ),
     FileKind(
         VALUES,

@@ -71,7 +71,9 @@ def publish(
     holdout: Annotated[
         Path,
         typer.Option(
-            help="CSV or Parquet file with labelled rows that it was not fitted on.", exists=True, dir_okay=False
+            help="CSV or Parquet file with labelled rows that it was not fitted on.",
+            exists=True,
+            dir_okay=False,
         ),
     ],
     where: Annotated[str | None, typer.Option(help="Only rows where this SQL condition is true.")] = None,

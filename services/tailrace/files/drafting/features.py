@@ -80,8 +80,8 @@ def say_found(table: Table, column: InferredColumn, say: Say) -> None:
         )
     if column.odd:
         say(
-            f"{name!r} is a column of numbers but for {_quoted(column.odd)}, which is taken for a missing value; "
-            "contracts/data says so under missing"
+            f"{name!r} is a column of numbers but for {_quoted(column.odd)}, which {_are(column.odd)} taken for a "
+            "missing value; contracts/data says so under missing"
         )
 
 
@@ -114,6 +114,10 @@ def _why_left_out(table: Table, column: InferredColumn, field: dict[str, Any] | 
 
 def _texts(column: InferredColumn) -> int:
     return column.values.drop_nulls().n_unique() if column.kind == "text" else 0
+
+
+def _are(words: tuple[str, ...] | list[str]) -> str:
+    return "is" if len(words) == 1 else "are"
 
 
 def _quoted(words: tuple[str, ...] | list[str]) -> str:
