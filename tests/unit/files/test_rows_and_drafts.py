@@ -396,7 +396,7 @@ def test_another_delimiter_than_the_mapping_says_is_named(tmp_path: Path) -> Non
     mapping = DataMapping.model_validate(
         {**MAPPING.model_dump(by_alias=True, exclude_none=True), "format": {"delimiter": ";"}}
     )
-    with pytest.raises(TailraceError, match="is the delimiter ';', as contracts/data/m.yaml says"):
+    with pytest.raises(TailraceError, match=r"is the delimiter ';', as contracts/data/m\.yaml says"):
         rows(tmp_path, mapping=mapping)
 
 

@@ -76,7 +76,8 @@ def say_found(table: Table, column: InferredColumn, say: Say) -> None:
         return
     if words := words_in(given, table.missing.in_numbers(name)):
         say(
-            f"{name!r}: {_quoted(words)} {_are(words)} taken for a missing value (`--missing not:{words[0]}` makes it a value)"
+            f"{name!r}: {_quoted(words)} {_are(words)} taken for a missing value "
+            f"(`--missing {shlex.quote('not:' + words[0])}` makes it a value)"
         )
     if column.odd:
         say(
