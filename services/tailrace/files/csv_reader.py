@@ -124,13 +124,13 @@ def _header(connection: Any, text: Path, dialect: Dialect, name: Path) -> list[s
         reader = csv.reader(
             lines, delimiter=dialect.delimiter, quotechar=dialect.quote, skipinitialspace=True
         )
-        found = next((row for row in reader if any(cell.strip() for cell in row)), None)
-    if found is None:
+        names = next((row for row in reader if any(cell.strip() for cell in row)), None)
+    if names is None:
         raise TailraceError(f"{name}: has no rows")
     # A delimiter at the end of every line makes no column.
-    while len(found) > 1 and not found[-1].strip():
-        found.pop()
-    return found
+    while len(names) > 1 and not names[-1].strip():
+        names.pop()
+    return names
 
 
 def _read(connection: Any, text: Path, dialect: Dialect, columns: list[str]) -> pl.DataFrame:

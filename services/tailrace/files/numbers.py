@@ -98,8 +98,8 @@ def _best(texts: pl.Series, decimal: str) -> str | None:
     """The characters between thousands with which the texts are numbers; None where with none."""
     other = COMMA if decimal == POINT else POINT
     for thousands in ("", other, " ", "'"):
-        found = numbers(texts, NumberFormat(decimal, thousands))
-        if len(found) - found.null_count() >= NUMBER_SHARE * len(texts):
+        read = numbers(texts, NumberFormat(decimal, thousands))
+        if len(read) - read.null_count() >= NUMBER_SHARE * len(texts):
             # One column that has decimals as well is not to be taken for thousands alone.
             return thousands
     return None

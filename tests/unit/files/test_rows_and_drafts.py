@@ -61,7 +61,7 @@ def ids(tmp_path: Path, *numbers: int) -> list[str]:
 
 
 def test_rows_are_typed_named_by_the_contract_and_in_order_of_time(tmp_path: Path) -> None:
-    found = rows(tmp_path)
+    frame = rows(tmp_path)
     first = parse_time("2024-01-01T00:01:00Z")
     expected = pl.DataFrame(
         {
@@ -76,14 +76,14 @@ def test_rows_are_typed_named_by_the_contract_and_in_order_of_time(tmp_path: Pat
             "good": [False, None, True],
         }
     )
-    assert found.schema == expected.schema
-    assert found.equals(expected)
+    assert frame.schema == expected.schema
+    assert frame.equals(expected)
 
 
 def test_a_row_keeps_its_id_whatever_is_selected(tmp_path: Path) -> None:
     everything = rows(tmp_path)
-    some = rows(tmp_path, where="count >= 3 AND open = 'true'")
-    assert some["request_id"].to_list() == ids(tmp_path, 2)
+    selected = rows(tmp_path, where="count >= 3 AND open = 'true'")
+    assert selected["request_id"].to_list() == ids(tmp_path, 2)
     assert rows(tmp_path, limit=2).equals(everything.head(2))
 
 
@@ -120,9 +120,9 @@ def test_a_cell_of_another_type_is_named(tmp_path: Path, was: str, is_: str, com
 def test_a_missing_column_is_named_unless_it_is_context(tmp_path: Path) -> None:
     with pytest.raises(TailraceError, match="has no column 'count'; did you mean 'county'"):
         rows(tmp_path, ROWS.replace("count", "county"))
-    found = rows(tmp_path, ROWS.replace("note", "remark"))
-    assert found["note"].to_list() == [None, None, None]
-    assert found["note"].dtype == pl.String
+    frame = rows(tmp_path, ROWS.replace("note", "remark"))
+    assert frame["note"].to_list() == [None, None, None]
+    assert frame["note"].dtype == pl.String
 
 
 @pytest.mark.parametrize(
@@ -156,9 +156,9 @@ def test_rows_without_times_are_evenly_apart(tmp_path: Path) -> None:
         }
     )
     start = parse_time("1996-05-07")
-    found = rows(tmp_path, mapping=mapping)
-    assert found["at"].to_list() == [start, start + 30 * MINUTE, start + 60 * MINUTE]
-    assert found["request_id"].to_list() == ids(tmp_path, 0, 1, 2)
+    frame = rows(tmp_path, mapping=mapping)
+    assert frame["at"].to_list() == [start, start + 30 * MINUTE, start + 60 * MINUTE]
+    assert frame["request_id"].to_list() == ids(tmp_path, 0, 1, 2)
 
 
 def test_without_a_mapping_the_names_must_fit(tmp_path: Path) -> None:
@@ -215,9 +215,9 @@ def drafted(tmp_path: Path, target: str, text: str = CSV, **options: Any) -> Dra
 
 
 def test_a_drafted_contract_is_minimal_valid_and_reads_its_file(tmp_path: Path) -> None:
-    found = drafted(tmp_path, "label", time="When", key="Customer ID", context=["city"])
+    written = drafted(tmp_path, "label", time="When", key="Customer ID", context=["city"])
     assert (
-        found.contract_text
+        written.contract_text
         == """\
 # Drafted from f.csv: `tailrace contracts show m --resolved` prints all defaults.
 model: m
@@ -235,19 +235,23 @@ target: {name: label, type: boolean}
 labels: {horizon: 30d}
 """.replace("'no'", "no")
     )
-    assert found.mapping.columns == {"debt": "debt %"}
-    assert [note for note in found.notes if "'const' is left out: it has the same value in every row" in note]
-    frame = read_rows(tmp_path / "f.csv", found.mapping, found.contract)
+    assert written.mapping.columns == {"debt": "debt %"}
+    assert [
+        note for note in written.notes if "'const' is left out: it has the same value in every row" in note
+    ]
+    frame = read_rows(tmp_path / "f.csv", written.mapping, written.contract)
     assert frame.height == 60
     assert frame["label"].sum() == 30
     assert frame["Customer_ID"][0] == "c0"
 
 
 def test_text_of_many_values_is_no_feature(tmp_path: Path) -> None:
-    found = drafted(tmp_path, "label")
-    assert "city" not in found.contract.features
+    written = drafted(tmp_path, "label")
+    assert "city" not in written.contract.features
     assert [
-        note for note in found.notes if "'city' is left out: nearly every row has a value of its own" in note
+        note
+        for note in written.notes
+        if "'city' is left out: nearly every row has a value of its own" in note
     ]
 
 
@@ -262,10 +266,10 @@ def test_text_of_many_values_is_no_feature(tmp_path: Path) -> None:
 def test_a_target_of_two_texts(tmp_path: Path, values: tuple[str, str], task: str, note: str) -> None:
     path = tmp_path / "f.csv"
     path.write_text("x,y\n" + "".join(f"{row % 50},{values[row % 2]}\n" for row in range(60)))
-    found = draft(path, "m", "y", DraftOptions(), team="t", now_ms=0)
-    assert found.contract.task == task
-    assert [said for said in found.notes if note in said]
-    first = read_rows(path, found.mapping, found.contract)["y"][0]
+    written = draft(path, "m", "y", DraftOptions(), team="t", now_ms=0)
+    assert written.contract.task == task
+    assert [line for line in written.notes if note in line]
+    first = read_rows(path, written.mapping, written.contract)["y"][0]
     assert first == {"no": False, "Y": True, "stays": "stays"}[values[0]]
 
 
@@ -273,8 +277,8 @@ def test_a_column_of_times_that_is_not_named_is_pointed_at(tmp_path: Path) -> No
     path = tmp_path / "f.csv"
     days = [f"2024-0{1 + row // 28}-{1 + row % 28:02}" for row in range(60)]
     path.write_text("x,seen,y\n" + "".join(f"{row % 50},{day},{row % 2}\n" for row, day in enumerate(days)))
-    found = draft(path, "m", "y", DraftOptions(), team="t", now_ms=0)
-    assert [note for note in found.notes if "add `--time seen`" in note]
+    written = draft(path, "m", "y", DraftOptions(), team="t", now_ms=0)
+    assert [note for note in written.notes if "add `--time seen`" in note]
     assert not [
         note
         for note in draft(path, "m", "y", DraftOptions(time="seen"), team="t", now_ms=0).notes
@@ -298,29 +302,29 @@ def test_a_column_of_times_that_is_not_named_is_pointed_at(tmp_path: Path) -> No
 def test_targets(
     tmp_path: Path, target: str, options: Any, name: str | None, kind: str, task: str, first: Any
 ) -> None:
-    found = drafted(tmp_path, target, **options)
-    contract: ModelContract = found.contract
+    written = drafted(tmp_path, target, **options)
+    contract: ModelContract = written.contract
     assert contract.target.name == name or name is None
     assert (contract.target.type, contract.task) == (kind, task)
-    assert found.mapping.target is not None
+    assert written.mapping.target is not None
     assert not any(column in contract.features for column in ("label", "colour", "order") if column in target)
-    frame = read_rows(tmp_path / "f.csv", found.mapping, contract)
+    frame = read_rows(tmp_path / "f.csv", written.mapping, contract)
     assert frame[contract.target.name][0] == first
 
 
 def test_reserved_names_are_changed_and_request_ids_are_kept(tmp_path: Path) -> None:
     text = "request_id,value,action,y\n" + "".join(f"r{i},{i},{i % 3},{i % 2}\n" for i in range(9))
-    found = drafted(tmp_path, "y", text, key="request_id")
-    assert list(found.contract.features) == ["value_2", "action_2"]
-    assert found.contract.key.name == "request_id"
-    frame = read_rows(tmp_path / "f.csv", found.mapping, found.contract)
+    written = drafted(tmp_path, "y", text, key="request_id")
+    assert list(written.contract.features) == ["value_2", "action_2"]
+    assert written.contract.key.name == "request_id"
+    frame = read_rows(tmp_path / "f.csv", written.mapping, written.contract)
     assert frame["request_id"].to_list() == [f"r{i}" for i in range(9)]
     assert frame["value_2"].to_list() == list(range(9))
 
 
 def test_a_file_without_times_ends_about_now(tmp_path: Path) -> None:
-    found = drafted(tmp_path, "label", every_ms=30 * MINUTE)
-    times = read_rows(tmp_path / "f.csv", found.mapping, found.contract)["event_time"]
+    written = drafted(tmp_path, "label", every_ms=30 * MINUTE)
+    times = read_rows(tmp_path / "f.csv", written.mapping, written.contract)["event_time"]
     assert NOW - 31 * MINUTE <= times[-1] <= NOW
     assert times[1] - times[0] == 30 * MINUTE
 
@@ -356,13 +360,13 @@ def test_a_file_that_gives_nothing(tmp_path: Path) -> None:
 
 
 def test_writing_never_overwrites_by_accident(tmp_path: Path) -> None:
-    found = drafted(tmp_path, "label")
-    contract_path, data_path = write(found, tmp_path)
-    assert load_contract(contract_path) == found.contract
-    assert load_mapping(data_path) == found.mapping
+    written = drafted(tmp_path, "label")
+    contract_path, data_path = write(written, tmp_path)
+    assert load_contract(contract_path) == written.contract
+    assert load_mapping(data_path) == written.mapping
     with pytest.raises(UsageError, match="is there already"):
-        write(found, tmp_path)
-    write(found, tmp_path, overwrite=True)
+        write(written, tmp_path)
+    write(written, tmp_path, overwrite=True)
 
 
 # --- Rows, words and files of other people
@@ -370,16 +374,16 @@ def test_writing_never_overwrites_by_accident(tmp_path: Path) -> None:
 
 def test_a_row_without_a_time_is_left_out_and_said(tmp_path: Path) -> None:
     notes: list[str] = []
-    found = rows(tmp_path, ROWS.replace("2024-01-01T00:02:00Z", "", 1), say=notes.append)
-    assert found["request_id"].to_list() == ids(tmp_path, 1, 2)
+    frame = rows(tmp_path, ROWS.replace("2024-01-01T00:02:00Z", "", 1), say=notes.append)
+    assert frame["request_id"].to_list() == ids(tmp_path, 1, 2)
     assert notes == ["1 rows have no event time in 'at' and are left out: fill it in to keep them"]
 
 
 def test_what_the_condition_leaves_out_may_be_anything(tmp_path: Path) -> None:
     with pytest.raises(TailraceError, match="'big' is not of type number"):
         rows(tmp_path, ROWS.replace("1.5", "big"))
-    found = rows(tmp_path, ROWS.replace("1.5", "big"), where="note = 'c'")
-    assert found["request_id"].to_list() == ids(tmp_path, 2)
+    frame = rows(tmp_path, ROWS.replace("1.5", "big"), where="note = 'c'")
+    assert frame["request_id"].to_list() == ids(tmp_path, 2)
 
 
 def test_two_files_share_no_request_id_and_a_copy_shares_all(tmp_path: Path) -> None:
@@ -413,9 +417,9 @@ def test_ids_with_leading_zeros_are_two_keys(tmp_path: Path) -> None:
     text = "cust,x,y\n" + "".join(
         f"{n if n % 2 else f'{n - 1:03}'},{n * 7 % 50},{n % 3 % 2}\n" for n in range(1, 61)
     )
-    found = drafted(tmp_path, "y", text, key="cust")
-    assert found.contract.key.type == "string"
-    keys = read_rows(tmp_path / "f.csv", found.mapping, found.contract)["cust"]
+    written = drafted(tmp_path, "y", text, key="cust")
+    assert written.contract.key.type == "string"
+    keys = read_rows(tmp_path / "f.csv", written.mapping, written.contract)["cust"]
     assert {"1", "001"} <= set(keys.to_list())
     assert keys.n_unique() == 60
 
@@ -427,7 +431,7 @@ def test_a_minimum_is_drafted_with_a_word(tmp_path: Path) -> None:
 
 def test_a_column_of_numbers_and_a_few_words_is_read_again_as_it_was_drafted(tmp_path: Path) -> None:
     text = "x,v,y\n" + "".join(f"{n * 7 % 50},{'unknown' if n == 3 else n / 4},{n % 2}\n" for n in range(60))
-    found = drafted(tmp_path, "y", text)
-    assert found.mapping.missing.columns == {"v": ["unknown"]}
-    assert found.contract.features["v"].missing == "impute"
-    assert read_rows(tmp_path / "f.csv", found.mapping, found.contract)["v"].null_count() == 1
+    written = drafted(tmp_path, "y", text)
+    assert written.mapping.missing.columns == {"v": ["unknown"]}
+    assert written.contract.features["v"].missing == "impute"
+    assert read_rows(tmp_path / "f.csv", written.mapping, written.contract)["v"].null_count() == 1
