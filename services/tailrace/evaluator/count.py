@@ -120,7 +120,7 @@ class _Groups:
 
 def _combined(numbers: Ints, others: Ints) -> Ints:
     """A number for each pair of numbers."""
-    distinct, where = distinct_numbers(others - others.min(initial=np.iinfo(np.int64).max))
+    distinct, where = distinct_numbers(others)
     return distinct_numbers(numbers * len(distinct) + where)[1]
 
 
