@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -49,6 +50,14 @@ def test_passwords_of_addresses_are_in_no_file_argument_or_message(stack: Connec
             project.run(*command, check=False) for command in (["env"], ["status"], ["status", "--json"])
         ]
         assert project.json("query", "SELECT 1 AS one") == [{"one": 1}]
+        status = project.json("status")
+        assert status["registry"]["healthy"]
+        assert status["models"] == []
+        assert not {"SCHEMA_REGISTRY_URL", "CLICKHOUSE_URL"} & project.json("env").keys()
+        runs.append(Project(tmp_path).run("status", "--json", check=False))
+        without = json.loads(runs[-1].stdout)["registry"]
+        assert not without["healthy"], "a shell without the credentials cannot know"
+        assert "SCHEMA_REGISTRY_URL" in without["waiting"]
         pids = [*map(project.pid, ("scorer", "sink")), _supervisor(project)]
         for process in {*map(psutil.Process, pids), *psutil.Process(pids[-1]).children(recursive=True)}:
             assert_no_secret(" ".join(process.cmdline()), token)
@@ -61,6 +70,36 @@ def test_passwords_of_addresses_are_in_no_file_argument_or_message(stack: Connec
     assert {file.name for file in files} >= {"scorer.log", "up.log"}
     for file in files:
         assert_no_secret(file.read_text(errors="replace"), token)
+
+
+@pytest.mark.parametrize("command", [["models"], ["contracts"], ["query", "SELECT 1"], ["up"]])
+def test_a_password_among_kafka_s_servers_is_refused_and_not_shown(
+    tmp_path: Path, command: list[str]
+) -> None:
+    project = Project(tmp_path)
+    project.env |= {
+        "KAFKA_BOOTSTRAP_SERVERS": "SASL_SSL://me:Nightjar-at-noon@127.0.0.1:1",
+        "SCHEMA_REGISTRY_URL": "http://127.0.0.1:1",
+        "CLICKHOUSE_URL": "http://127.0.0.1:1",
+    }
+    failed = project.run(*command, check=False)
+    assert failed.returncode == 2, failed.stderr
+    assert "KAFKA_SASL_PASSWORD" in failed.stderr
+    assert_no_secret(failed.stdout + failed.stderr, "Nightjar")
+
+
+@pytest.mark.parametrize("name", ["SCHEMA_REGISTRY_URL", "CLICKHOUSE_URL"])
+@pytest.mark.parametrize(
+    "url", ["me:SECRET@127.0.0.1:1", "http://me:SECRET@127.0.0.1:port", "http://me:SECRET@"]
+)
+def test_up_refuses_what_is_no_address_before_it_starts_anything(tmp_path: Path, name: str, url: str) -> None:
+    project = Project(tmp_path)
+    project.env[name] = url.replace("SECRET", SECRETS[name])
+    failed = project.run("up", check=False)
+    assert failed.returncode == 2, failed.stderr
+    assert name in failed.stderr
+    assert_no_secret(failed.stdout + failed.stderr)
+    assert not Home(project.home).processes()
 
 
 NO_ANSWER = [

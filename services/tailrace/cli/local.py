@@ -161,6 +161,9 @@ def env(
     from tailrace.local.environment import program_environment
 
     variables = program_environment(_home(home), user)
+    for name in ("SCHEMA_REGISTRY_URL", "CLICKHOUSE_URL"):
+        if name not in variables:
+            say(f"{name} stays as this shell has it: with credentials, which Tailrace has not written down")
     if as_json:
         emit(variables, as_json=True)
     else:

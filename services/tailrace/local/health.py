@@ -5,9 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
+from tailrace.addresses import HTTP_PORTS, http_parts, without_credentials
 from tailrace.telemetry.reasons import plain
 
 
@@ -22,12 +23,17 @@ class HealthAnswer(NamedTuple):
         return self.status == 200
 
 
-def ask(url: str, path: str, timeout: float = 2) -> HealthAnswer:
-    """GETs a path below a base URL. Never raises for what the other side does or fails to do."""
-    parts = urlsplit(url)
-    assert parts.hostname
+def ask(url: str, path: str, timeout: float = 2, usual_ports: Mapping[str, int] = HTTP_PORTS) -> HealthAnswer:
+    """GETs a path below a base URL. Never raises for what the other side does or fails to do.
+
+    Args:
+        usual_ports: by scheme, where a URL without a port leads.
+    """
+    parts = http_parts(url)
+    if parts is None or not parts.hostname:
+        return HealthAnswer(None, f"{without_credentials(url)!r} is no address such as http://127.0.0.1:8081")
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname, parts.port, timeout=timeout)
+    connection = kind(parts.hostname, parts.port or usual_ports[parts.scheme], timeout=timeout)
     try:
         connection.request("GET", parts.path.rstrip("/") + path)
         response = connection.getresponse()

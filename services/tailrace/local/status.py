@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from tailrace.addresses import CLICKHOUSE_PORTS, without_credentials
+from tailrace.avro.registry import RegistryClient
 from tailrace.clickhouse.client import ClickHouse
 from tailrace.clickhouse.history import lacking, remedies
 from tailrace.clickhouse.migrations import read_migrations, tables_of
-from tailrace.connection import Connection, connect
+from tailrace.connection import Connection, connect_to_running
+from tailrace.contracts.records.lanes import ALERTS
 from tailrace.errors import TailraceError, Unavailable
 from tailrace.local.deaths import report
 from tailrace.local.health import ask, lag, reason
@@ -48,10 +51,10 @@ def status(
         full = f". {advice(short)}" if short else ""
         raise TailraceError(f"Tailrace is starting in {home}, or stopping: ask again in a moment{full}")
     ours = {process["name"]: process for process in home.processes()}
-    connection = connect(env={}, home=home.root)
+    connection = connect_to_running(home.root)
     with ThreadPoolExecutor(8) as pool:
         kafka = pool.submit(_kafka, connection, ours.get("kafka", {}))
-        registry = pool.submit(_server, connection.registry, "/readyz", ours.get("registry", {}))
+        registry = pool.submit(_registry, connection, ours.get("registry", {}))
         asked = pool.submit(ask_models, connection)
         services = list(pool.map(_service, (ours[name] for name in SERVICES if name in ours)))
         models = asked.result()
@@ -87,18 +90,27 @@ def _kafka(connection: Connection, ours: Mapping[str, Any]) -> dict[str, Any]:
     return {"address": connection.bootstrap} | _process(ours, bool(brokers))
 
 
-def _server(address: str, path: str, ours: Mapping[str, Any]) -> dict[str, Any]:
-    answer = ask(address, path)
-    # A server that is given may want a credential even for this, or not know it; then that it answers says enough.
-    healthy = answer.ok if ours else answer.status is not None and answer.status < 500
-    return {"address": address} | _process(ours, healthy)
+def _registry(connection: Connection, ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Of one that is not ours, whether it answers who has the environment's credentials."""
+    address = connection.registry
+    if ours:
+        return {"address": address} | _process(ours, ask(address, "/readyz").ok)
+    try:
+        RegistryClient(address, connection.registry_auth, timeout=3.0).latest(f"{ALERTS}-value")
+    except (Unavailable, TailraceError) as away:
+        return {"address": address, "waiting": str(away)} | _process(ours, False)
+    return {"address": address} | _process(ours, True)
 
 
 def _clickhouse(
     connection: Connection, ours: Mapping[str, Any], models: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    server = _server(connection.clickhouse or "", "/ping", ours)
-    if not server["healthy"]:
+    address = without_credentials(connection.clickhouse or "")
+    answer = ask(address, "/ping", usual_ports=CLICKHOUSE_PORTS)
+    # A server that is given may want a credential even for this, or not know it; then that it answers says enough.
+    healthy = answer.ok if ours else answer.status is not None and answer.status < 500
+    server = {"address": address} | _process(ours, healthy)
+    if not healthy:
         return server
     try:
         tables = {*tables_of(read_migrations()), *(table for model in models for table in model["tables"])}

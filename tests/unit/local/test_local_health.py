@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
 import socket
+import threading
 
 import pytest
 
@@ -16,6 +18,23 @@ def test_nobody_there_is_an_answer_too() -> None:
     assert answer.status is None
     assert not answer.ok
     assert "refused" in answer.text
+
+
+@pytest.mark.parametrize("url", ["host:8123", "http://me:hunter2@host:port", "http://"])
+def test_what_is_no_address_is_an_answer_too(url: str) -> None:
+    answer = ask(url, "/ping")
+    assert answer.status is None
+    assert "no address" in answer.text
+    assert "hunter2" not in answer.text
+
+
+def test_an_address_without_a_port_leads_to_the_usual_one() -> None:
+    with socket.socket() as server:
+        server.bind((HOST, 0))
+        port = server.getsockname()[1]
+    with http.server.HTTPServer((HOST, port), http.server.BaseHTTPRequestHandler) as listening:
+        threading.Thread(target=listening.handle_request, daemon=True).start()
+        assert ask(f"http://{HOST}", "/ping", usual_ports={"http": port}).status == 501
 
 
 def test_the_reason_of_a_service_that_is_not_ready() -> None:
