@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from tailrace.connection import connect
 from tailrace.local.kafka import LocalKafka
@@ -24,6 +25,8 @@ def test_every_client_comes_to_servers_however_they_are_written(
         "SCHEMA_REGISTRY_URL": "http://127.0.0.1:1",
     }
     connection, topic = connect(given, tmp_path), f"servers-{len(written)}"
+    with AdminClient(connection.kafka) as admin:
+        admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(30)
     producer = Producer(connection.kafka)
     producer.produce(topic, b"here")
     assert producer.flush(30) == 0

@@ -72,7 +72,7 @@ def test_passwords_of_addresses_are_in_no_file_argument_or_message(stack: Connec
         assert_no_secret(file.read_text(errors="replace"), token)
 
 
-@pytest.mark.parametrize("command", [["models"], ["contracts"], ["query", "SELECT 1"], ["up"]])
+@pytest.mark.parametrize("command", [["models"], ["verify"], ["query", "SELECT 1"], ["up"]])
 def test_a_password_among_kafka_s_servers_is_refused_and_not_shown(
     tmp_path: Path, command: list[str]
 ) -> None:
