@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -57,12 +56,3 @@ def reason(answer: HealthAnswer) -> str | None:
 def starting(why: str) -> bool:
     """Whether a reason not to be ready is one of a service that is still on its way to its work."""
     return why.startswith(("starting", "reading ", "waiting for Kafka", "waiting for the topic"))
-
-
-_LAG = re.compile(r"^kafka_consumergroup_lag(?:\{[^}]*\})? (\S+)", re.MULTILINE)
-
-
-def lag(metrics: str) -> int | None:
-    """Records still to be read, over all partitions, by a service's /metrics; None where it does not say."""
-    lags = _LAG.findall(metrics)
-    return int(sum(map(float, lags))) if lags else None

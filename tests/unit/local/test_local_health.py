@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from tailrace.errors import TailraceError
-from tailrace.local.health import HealthAnswer, ask, lag, reason, starting
+from tailrace.local.health import HealthAnswer, ask, reason, starting
 from tailrace.local.ports import HOST, free_port, require_free
 
 
@@ -44,16 +44,6 @@ def test_the_reason_of_a_service_that_is_not_ready() -> None:
         == "no model for credit"
     )
     assert reason(HealthAnswer(503, "")) == "HTTP 503"
-
-
-def test_lag_is_summed_over_partitions() -> None:
-    metrics = (
-        "# TYPE kafka_consumergroup_lag gauge\n"
-        'kafka_consumergroup_lag{topic="t",partition="0"} 3.0\n'
-        'kafka_consumergroup_lag{topic="t",partition="1"} 1e+02\n'
-    )
-    assert lag(metrics) == 103
-    assert lag("up 1\n") is None
 
 
 def test_a_taken_port_is_said_before_a_server_is_started() -> None:
