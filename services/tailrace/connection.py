@@ -85,7 +85,8 @@ def connect(env: Mapping[str, str] | None = None, home: Path | None = None, user
 
     Raises:
         TailraceError: no Kafka or registry address is to be had, or a password may not be read.
-        UsageError: KAFKA_BOOTSTRAP_SERVERS is no list of servers, or contradicts KAFKA_SECURITY_PROTOCOL.
+        UsageError: KAFKA_BOOTSTRAP_SERVERS is no list of servers, or contradicts KAFKA_SECURITY_PROTOCOL, or that
+            needs a KAFKA_SASL_MECHANISM.
     """
     given: Mapping[str, str] = os.environ if env is None else env
     home = home or home_dir(given)
@@ -101,6 +102,8 @@ def connect(env: Mapping[str, str] | None = None, home: Path | None = None, user
                 f"or set {needed} to use what you have"
             )
     values |= kafka_address(values)
+    if values.get("KAFKA_SECURITY_PROTOCOL", "").upper().startswith("SASL"):
+        _require_mechanism(values)
     kafka = {"bootstrap.servers": values["KAFKA_BOOTSTRAP_SERVERS"]}
     kafka |= {option: values[name] for name, option in _KAFKA_OPTIONS.items() if name in values}
     registry, clickhouse = values["SCHEMA_REGISTRY_URL"], values.get("CLICKHOUSE_URL")
@@ -188,6 +191,15 @@ def environment(home: Path, user: str) -> dict[str, str]:
 
 def _is_same_kafka(given: str | None, running: str) -> bool:
     return given is None or kafka_servers(given).servers == running
+
+
+def _require_mechanism(values: Mapping[str, str]) -> None:
+    """Clients would each take a default of their own, of which one (GSSAPI) is in none of the libraries here."""
+    if "KAFKA_SASL_MECHANISM" not in values:
+        raise UsageError(
+            f"Kafka is to be reached by {values['KAFKA_SECURITY_PROTOCOL']}, and KAFKA_SASL_MECHANISM is not set: "
+            "set it to what the cluster takes, PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+        )
 
 
 def _secret(name: str, file: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from tests.support.project import Project
+from tests.support.waiting import until
 
 from tailrace.access.home_servers import login, with_userinfo
 from tailrace.avro.registry import RegistryClient
@@ -26,6 +27,12 @@ def _supervisor(project: Project) -> int:
     return pid
 
 
+def _waiting(project: Project, service: str) -> str | None:
+    (status,) = (each for each in project.json("status")["services"] if each["name"] == service)
+    assert status["healthy"]
+    return str(status["waiting"]) if status["waiting"] else None
+
+
 def assert_no_secret(text: str, *more: str) -> None:
     for secret in (*SECRETS.values(), *more):
         assert secret not in text, text
@@ -37,7 +44,7 @@ def test_passwords_of_addresses_are_in_no_file_argument_or_message(stack: Connec
     assert user
     token = user.partition(":")[2]
     given = {
-        "KAFKA_BOOTSTRAP_SERVERS": stack.bootstrap,
+        "KAFKA_BOOTSTRAP_SERVERS": f"PLAINTEXT://{stack.bootstrap}",
         "SCHEMA_REGISTRY_URL": with_userinfo(stack.registry, user),
         "CLICKHOUSE_URL": with_userinfo(stack.clickhouse, user),
     }
@@ -53,7 +60,11 @@ def test_passwords_of_addresses_are_in_no_file_argument_or_message(stack: Connec
         status = project.json("status")
         assert status["registry"]["healthy"]
         assert status["models"] == []
-        assert not {"SCHEMA_REGISTRY_URL", "CLICKHOUSE_URL"} & project.json("env").keys()
+        variables = project.json("env")
+        assert not {"SCHEMA_REGISTRY_URL", "CLICKHOUSE_URL"} & variables.keys()
+        assert variables["KAFKA_BOOTSTRAP_SERVERS"] == stack.bootstrap
+        assert variables["KAFKA_SECURITY_PROTOCOL"] == "PLAINTEXT"
+        until(lambda: _waiting(project, "trainer") is None, "the trainer, whose client is another")
         runs.append(Project(tmp_path).run("status", "--json", check=False))
         without = json.loads(runs[-1].stdout)["registry"]
         assert not without["healthy"], "a shell without the credentials cannot know"

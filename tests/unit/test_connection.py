@@ -164,6 +164,16 @@ def test_a_protocol_before_the_servers_counts_as_the_setting_does() -> None:
         connect(given | {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"})
 
 
+def test_a_login_without_a_mechanism_is_refused_before_two_clients_take_two() -> None:
+    for given in (
+        {"KAFKA_SECURITY_PROTOCOL": "sasl_ssl"},
+        {"KAFKA_BOOTSTRAP_SERVERS": "SASL_PLAINTEXT://a:1"},
+    ):
+        with pytest.raises(UsageError, match=r"KAFKA_SASL_MECHANISM is not set: .*SCRAM-SHA-256"):
+            connect(HERE | given)
+        assert connect(HERE | given | {"KAFKA_SASL_MECHANISM": "PLAIN"}).kafka["sasl.mechanism"] == "PLAIN"
+
+
 def test_credentials_in_an_address_win_over_those_left_in_the_shell() -> None:
     given = HERE | {"SCHEMA_REGISTRY_URL": "http://me:mine@registry:8081"}
     left = {"SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO": "application:token-of-a-home"}
