@@ -57,7 +57,7 @@ class Silence:
         return event_times
 
     def _listen(self, ends: Mapping[TopicPartition, int], now_ms: int) -> None:
-        heard = {}
+        heard: dict[str, int] = {}
         for partition, end in ends.items():
             lane, known = Lane.of(partition.topic).name, self.seen.get(partition)
             is_news = known is None or known[0] != end
