@@ -81,3 +81,4 @@ def test_where_kafka_hands_nothing_over_offsets_are_said_to_be_no_count(
     connection = _connection(f"127.0.0.1:{free_port()}", tmp_path)
     assert count_records(connection, _ahead(topic, (0, 12))) == Lag(12, False)
     assert count_records(connection, _ahead(topic, (12, 0))) == Lag(0, True)
+    assert count_records(None, _ahead(topic, (0, 12), (0, 2))) == Lag(14, False)

@@ -60,11 +60,16 @@ def offsets_ahead(metrics: str) -> dict[TopicPartition, OffsetsAhead] | None:
     return ahead or None
 
 
-def count_records(connection: Connection, ahead: Mapping[TopicPartition, OffsetsAhead]) -> Lag:
-    """The records among offsets. Where Kafka does not hand them over, each offset counts as one."""
+def count_records(connection: Connection | None, ahead: Mapping[TopicPartition, OffsetsAhead]) -> Lag:
+    """The records among offsets. Where Kafka does not hand them over, each offset counts as one.
+
+    Args:
+        connection: None where Kafka is known not to answer.
+    """
     waiting = {tp: each for tp, each in ahead.items() if each.offsets > 0}
     looked_at = {tp: min(each.offsets, MOST_READ) for tp, each in waiting.items()}
-    records = _records_in(connection, {tp: (waiting[tp].position, n) for tp, n in looked_at.items()})
+    stretches = {tp: (waiting[tp].position, offsets) for tp, offsets in looked_at.items()}
+    records = None if connection is None else _records_in(connection, stretches)
     if records is None:
         return Lag(sum(each.offsets for each in waiting.values()), not waiting)
     total = sum(math.ceil(records[tp] * each.offsets / looked_at[tp]) for tp, each in waiting.items())

@@ -61,8 +61,10 @@ def status(
         kafka = pool.submit(_kafka, connection, ours.get("kafka", {}))
         registry = pool.submit(_registry, connection, ours.get("registry", {}))
         asked = pool.submit(ask_models, connection)
+        # Whoever would count records of a Kafka that is away waits for it in vain.
+        counting = connection if kafka.result()["healthy"] else None
         asked_of = [ours[name] for name in SERVICES if name in ours]
-        services = list(pool.map(partial(_service, connection), asked_of))
+        services = list(pool.map(partial(_service, counting), asked_of))
         models = asked.result()
         clickhouse = _clickhouse(connection, ours.get("clickhouse", {}), models or [])
     return {
@@ -126,7 +128,7 @@ def _clickhouse(
     return server | {"lacking": lacks, "waiting": "; ".join(remedies(lacks)) or None}
 
 
-def _service(connection: Connection, ours: Mapping[str, Any]) -> dict[str, Any]:
+def _service(connection: Connection | None, ours: Mapping[str, Any]) -> dict[str, Any]:
     address, deaths = ours["address"], ours.get("deaths")
     alive = ask(address, "/livez")
     waiting = reason(ask(address, "/readyz") if alive.ok else alive)
@@ -140,7 +142,7 @@ def _service(connection: Connection, ours: Mapping[str, Any]) -> dict[str, Any]:
     } | _process(ours, alive.ok)
 
 
-def _lag(connection: Connection, metrics: HealthAnswer) -> dict[str, Any]:
+def _lag(connection: Connection | None, metrics: HealthAnswer) -> dict[str, Any]:
     ahead = offsets_ahead(metrics.text) if metrics.ok else None
     if ahead is None:
         return _NO_LAG
