@@ -87,6 +87,7 @@ pages: setup  ## documents and schemas that are made from tables in the code
 	$(BIN)/python -m tailrace.contracts.language.guards.page > docs/guards.md
 	$(BIN)/python -m tailrace.templates.page > docs/templates.md
 	$(BIN)/python -m tailrace.kafka_access.matrix > docs/kafka-users.md
+	$(BIN)/python -m tests.support.file_kinds > docs/files.md
 	$(BIN)/python -m tailrace.control.asyncapi contracts/models/credit.yaml > contracts/asyncapi.yaml
 
 licences: setup  ## docs/licences.md

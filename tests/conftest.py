@@ -29,6 +29,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             mark(item)
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The last line of a run says what was left out of it for want of a program."""
+    from tests.support.tools import sentence
+
+    if left_out := sentence(config):
+        print(f"not tried: {left_out}")
+
+
 @pytest.fixture
 def far_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine whose clock shows another time than UTC."""

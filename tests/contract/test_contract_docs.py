@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tailrace.contracts.language.data_file import DataMapping
 from tailrace.contracts.language.json_schema import json_schema
 from tailrace.contracts.language.load import load_contract
+from tailrace.files.data_mapping import DataMapping
 
 DOCS = Path(__file__).parents[2] / "docs"
 DOC = (DOCS / "contract.md").read_text()

@@ -9,12 +9,12 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tailrace.contracts.language.data_file import find_mapping
 from tailrace.contracts.language.json_schema import schema_text
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.language.yaml_file import read_yaml
 from tailrace.contracts.problems import ContractError
+from tailrace.files.data_mapping import find_mapping
 
 REPO = Path(__file__).parents[2]
 GIVEN = sorted((Path(__file__).parent / "model_contracts").glob("*.yaml"))

@@ -37,7 +37,7 @@ READ = [
     Attack("template", ("SELECT 1 FORMAT Template SETTINGS format_template_row = '@KEY'",)),
     Attack("template_beside", ("SELECT 1 FORMAT Template",), settings=(("format_template_row", "@KEY"),)),
     Attack("file_table", ("SELECT * FROM file('@KEY', 'LineAsString')",)),
-    Attack("file_as_a_table", ("SELECT * FROM `@KEY`",)),
+    Attack("file_as_a_table", ("SELECT * FROM default.`@KEY`",)),
     Attack(
         "file_engine",
         ("CREATE TABLE x.f (a String) ENGINE = File(LineAsString, '@KEY')", "SELECT * FROM x.f"),

@@ -123,40 +123,40 @@ def assert_exchangeable(scores: Array, threshold: float, level: float, rows: int
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_alarms_of_the_domain_guard_are_as_many_as_stated(name: str, level: float) -> None:
-    found = world(name)
-    assert found.model.reference is not None
-    domain = found.model.reference.domain
+    case = world(name)
+    assert case.model.reference is not None
+    domain = case.model.reference.domain
     assert domain is not None
-    distances, _ = domain.measure(found.fresh, len(found.truth), found.package.manifest.inputs)
+    distances, _ = domain.measure(case.fresh, len(case.truth), case.package.manifest.inputs)
     assert_exchangeable(distances, domain.distances.at(level), level, domain.distances.rows)
 
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_sets_and_intervals_hold_as_many_truths_as_stated(name: str, level: float) -> None:
-    found = world(name)
-    quantiles = found.package.manifest.conformal
+    case = world(name)
+    quantiles = case.package.manifest.conformal
     assert quantiles is not None
-    said = found.model.predict(found.fresh, len(found.truth))
-    assert_exchangeable(nonconformity(said, found.truth), quantiles.at(level), level, quantiles.rows)
+    predictions = case.model.predict(case.fresh, len(case.truth))
+    assert_exchangeable(nonconformity(predictions, case.truth), quantiles.at(level), level, quantiles.rows)
 
 
 def test_a_guard_of_the_wrong_level_would_be_found() -> None:
-    found = world("electricity")
-    quantiles = found.package.manifest.conformal
+    case = world("electricity")
+    quantiles = case.package.manifest.conformal
     assert quantiles is not None
-    said = nonconformity(found.model.predict(found.fresh, len(found.truth)), found.truth)
+    scores = nonconformity(case.model.predict(case.fresh, len(case.truth)), case.truth)
     with pytest.raises(AssertionError):
-        assert_exchangeable(said, quantiles.at(0.95), 0.9, quantiles.rows)
+        assert_exchangeable(scores, quantiles.at(0.95), 0.9, quantiles.rows)
     with pytest.raises(AssertionError):
-        assert_exchangeable(said, quantiles.at(0.8), 0.9, quantiles.rows)
+        assert_exchangeable(scores, quantiles.at(0.8), 0.9, quantiles.rows)
 
 
 def test_rows_unlike_any_are_found() -> None:
     """Wines with three times as much of everything in them."""
-    found = world("wine")
-    domain = found.model.reference.domain if found.model.reference else None
+    case = world("wine")
+    domain = case.model.reference.domain if case.model.reference else None
     assert domain is not None
-    moved = {name: column * 3 for name, column in found.fresh.items()}
-    distances, _ = domain.measure(moved, len(found.truth), found.package.manifest.inputs)
+    moved = {name: column * 3 for name, column in case.fresh.items()}
+    distances, _ = domain.measure(moved, len(case.truth), case.package.manifest.inputs)
     assert np.mean(distances > domain.distances.at(0.99)) > 0.9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -42,6 +43,18 @@ def test_lock_file_names_no_index_and_hashes_everything(file: str, least: int) -
     assert "--extra-index-url" not in lock
     pins = re.findall(r"^[a-z0-9_.\[\]-]+==[^\s]+(?: ; [^\\]+)? \\\n    --hash=sha256:", lock, re.MULTILINE)
     assert len(pins) == len(re.findall(r"^[a-z0-9]", lock, re.MULTILINE)) > least
+
+
+@pytest.mark.parametrize("file", ["node/package-lock.json", "golang/go.mod", "golang/go.sum", "jdbc.lock"])
+def test_locks_of_other_languages_name_no_registry(file: str) -> None:
+    """npm writes where each package came from, unless `omit-lockfile-registry-resolved` is set."""
+    lock = (ROOT / "tests" / "support" / "clickhouse_drivers" / file).read_text()
+    assert "://" not in lock
+    assert '"resolved"' not in lock
+    if file.endswith(".json"):
+        packages = [name for name in json.loads(lock)["packages"] if name]
+        assert packages
+        assert all(json.loads(lock)["packages"][name]["integrity"] for name in packages)
 
 
 def test_real_data_is_read_through_one_helper_alone() -> None:

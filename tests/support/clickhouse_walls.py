@@ -79,6 +79,9 @@ class _Everything:
     def check_settings(self, settings: Mapping[str, str]) -> None: ...
     def check_format(self, name: str) -> None: ...
 
+    def columns(self, structure: str) -> str:
+        return structure
+
 
 def _open(home: Path, walls: set[str]) -> Any:
     from tailrace.confinement.landlock import confine
@@ -110,7 +113,7 @@ _ALL = (
 
 def _answer(engine: Any, request: dict[str, Any]) -> Answer:
     from tailrace.local.clickhouse_engine import Session
-    from tailrace.local.clickhouse_refused import EngineError
+    from tailrace.local.clickhouse_errors import EngineError
 
     session = Session(database=request["database"], settings=request["settings"], user=request["user"])
     try:

@@ -42,17 +42,17 @@ class Touched:
 
     def _said(self, place: RecordRef) -> set[Hashable]:
         """Where a record is, which records it names, and the ids of its prediction and its outcome."""
-        said: set[Hashable] = {place}
+        names: set[Hashable] = {place}
         message = self._messages.get(place)
         if message is None:
-            return said
+            return names
         with suppress(BadRecord):
-            said.add(RecordRef(*Origin.of(message)[:3]))
+            names.add(RecordRef(*Origin.of(message)[:3]))
         with suppress(ValueError):
-            said.add(dead_letters.parse(message).source)
+            names.add(dead_letters.parse(message).source)
         with suppress(BadRecord):
-            said |= set(_named(self._beginning(message.value())))
-        return said
+            names |= set(_named(self._beginning(message.value())))
+        return names
 
     def _beginning(self, value: bytes | None) -> dict[str, Any]:
         """As many of a record's first fields as can be read: verify reads no more of some records than it needs."""
@@ -63,9 +63,9 @@ class Touched:
             self._beginnings[schema_id] = [fastavro.parse_schema(schema) for schema in shorter]
         for schema in self._beginnings[schema_id]:
             with suppress(Exception):
-                found = fastavro.schemaless_reader(io.BytesIO(value[HEADER.size :]), schema, None)
-                if isinstance(found, dict):
-                    return found
+                fields = fastavro.schemaless_reader(io.BytesIO(value[HEADER.size :]), schema, None)
+                if isinstance(fields, dict):
+                    return fields
         return {}
 
 

@@ -14,6 +14,7 @@ from tailrace.errors import UsageError
 
 if TYPE_CHECKING:
     from tailrace.control.apply import ApplyPlan
+    from tailrace.files.drafting.target import Task
 
 contracts_app = typer.Typer(no_args_is_help=True, help="Check and show model contracts.")
 app.add_typer(contracts_app, name="contracts")
@@ -26,45 +27,69 @@ PathsArgument = Annotated[
 
 @app.command()
 def init(
-    file: Annotated[Path, typer.Argument(help="A CSV file with a header.")],
+    file: Annotated[Path, typer.Argument(help="A CSV file with a header (gzip, too), or Parquet.")],
     target: Annotated[str, typer.Option(help='What to predict: a column, or SQL such as "quality >= 7".')],
     name: Annotated[str, typer.Option(help="The model's name.")],
     time: Annotated[str | None, typer.Option(help="Column of the event time.")] = None,
+    time_format: Annotated[
+        str | None,
+        typer.Option(
+            help="How it is written: iso, epoch-seconds and finer, excel-days, or like '%d.%m.%Y %H:%M'."
+        ),
+    ] = None,
     key: Annotated[str | None, typer.Option(help="Column of the key: a customer, a loan.")] = None,
     positive: Annotated[
         str | None, typer.Option(help="The value of the target column that is to be predicted, yes or no.")
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="binary, multiclass or regression, where the target can be more than one."),
+    ] = None,
     context: Annotated[
         list[str] | None, typer.Option(help="Column to log and not to give to the model; may be repeated.")
+    ] = None,
+    feature: Annotated[
+        list[str] | None, typer.Option(help="Column to keep that would be left out; may be repeated.")
+    ] = None,
+    missing: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Word for a missing value in any column; not:WORD for one that is a value. Repeatable."
+        ),
     ] = None,
     every: Annotated[
         str | None, typer.Option(help="Time between two rows of a file without times, such as 30min.")
     ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of a CSV file, such as cp1252.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a CSV file's minimal contract to contracts/models, and how its rows are read to contracts/data.
+    """Write a data file's minimal contract to contracts/models, and how its rows are read to contracts/data.
+
+    What is found in the file, left out of it and taken for granted is said. docs/files.md has what it understands.
 
     Example: tailrace init wine.csv --target "quality >= 7" --name wine
     """
+    import shlex
     import time as clock
 
     from tailrace.contracts.language.durations import parse_duration
     from tailrace.control.apply import applied_by
-    from tailrace.control.draft_contract import draft, write
+    from tailrace.files.drafting.draft import DraftOptions, draft, write
 
-    drafted = draft(
-        file,
-        name,
-        target,
-        team=applied_by(),
+    options = DraftOptions(
         time=time,
+        time_format=time_format,
         key=key,
         positive=positive,
+        task=_task(task),
         context=context or (),
+        keep=feature or (),
+        missing=missing or (),
         every_ms=parsed("--every", every, parse_duration),
-        now_ms=int(clock.time() * 1000),
+        encoding=encoding,
     )
+    drafted = draft(file, name, target, options, team=applied_by(), now_ms=int(clock.time() * 1000))
     contract_path, mapping_path = write(drafted, Path(), overwrite=force)
     for note in drafted.notes:
         say(note)
@@ -75,8 +100,15 @@ def init(
         emit(drafted.contract_text.rstrip())
         say(
             f"wrote {contract_path} and {mapping_path}; next: `tailrace apply`, then "
-            f"`tailrace train {name} --data {file}`"
+            f"`tailrace train {name} --data {shlex.quote(str(file))}`"
         )
+
+
+def _task(text: str | None) -> Task | None:
+    tasks: dict[str, Task] = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}
+    if text is not None and text not in tasks:
+        raise UsageError(f"--task {text!r}: one of {', '.join(tasks)}")
+    return None if text is None else tasks[text]
 
 
 @app.command()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -19,18 +21,42 @@ ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="Only thi
 CodeOption = Annotated[str | None, typer.Option(help="Only these: unseen-category, out-of-range, ...")]
 
 
+class AnswerFormat(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    VERTICAL = "vertical"
+
+
+_OF_CLICKHOUSE = {AnswerFormat.CSV: "CSVWithNames", AnswerFormat.VERTICAL: "Vertical"}
+"""Formats that ClickHouse writes itself, as the answer comes."""
+
+
 @app.command()
 def query(
-    sql: Annotated[str, typer.Argument(help="A SELECT, in ClickHouse's SQL.")], as_json: JsonOption = False
+    sql: Annotated[str, typer.Argument(help="A SELECT, in ClickHouse's SQL.")],
+    answer_format: Annotated[
+        AnswerFormat | None, typer.Option("--format", "-f", help="What to print; a table by default.")
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Ask ClickHouse, read-only.
 
     Example: tailrace query "SELECT action, count() FROM credit_predictions GROUP BY action"
+
+    Example: tailrace query --format csv "SELECT * FROM credit_performance" > performance.csv
     """
     from tailrace.clickhouse.client import ClickHouse
 
+    if as_json and answer_format not in (None, AnswerFormat.JSON):
+        raise UsageError(f"--json and --format {answer_format} are two formats: leave one of them out")
     clickhouse = ClickHouse.connect(connection(OPS))  # who only reads
-    emit(clickhouse.select(sql), as_json)
+    if answer_format in _OF_CLICKHOUSE:
+        for piece in clickhouse.text(sql, _OF_CLICKHOUSE[answer_format]):
+            sys.stdout.buffer.write(piece)
+        sys.stdout.flush()
+        return
+    emit(clickhouse.select(sql), as_json or answer_format is AnswerFormat.JSON)
 
 
 @dlq.command("list")

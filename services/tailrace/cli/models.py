@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @app.command()
 def train(
     model: Annotated[str, typer.Argument(help="Logical model; its contract is applied.")],
-    data: Annotated[Path, typer.Option(help="CSV file with labels.", exists=True, dir_okay=False)],
+    data: Annotated[Path, typer.Option(help="CSV or Parquet file with labels.", exists=True, dir_okay=False)],
     until: Annotated[
         str | None, typer.Option(help="Train on rows up to this time, such as 1996-12-31T00:00:00Z.")
     ] = None,
@@ -41,9 +41,10 @@ def train(
 
     Example: tailrace train electricity --data electricity.csv
     """
-    from tailrace.contracts.language.data_file import find_mapping, parse_time
     from tailrace.contracts.state.fold_topics import contract_in_force
     from tailrace.control.publish import publish_package
+    from tailrace.files.data_mapping import find_mapping
+    from tailrace.files.instants import parse_time
     from tailrace.models.train import train as train_package
     from tailrace.signing.trust import own_key
 
@@ -53,6 +54,7 @@ def train(
     package = train_package(
         data, find_mapping(Path.cwd(), model), contract, until_ms=until_ms, where=where, say=say
     )
+    say("publishing: the next version's number is asked for, then its chunks and manifest are written")
     _report(publish_package(addresses, package, key, home_dir()), as_json)
 
 
@@ -66,7 +68,9 @@ def publish(
     holdout: Annotated[
         Path,
         typer.Option(
-            help="CSV file with labelled rows that it was not fitted on.", exists=True, dir_okay=False
+            help="CSV or Parquet file with labelled rows that it was not fitted on.",
+            exists=True,
+            dir_okay=False,
         ),
     ],
     where: Annotated[str | None, typer.Option(help="Only rows where this SQL condition is true.")] = None,
@@ -79,16 +83,16 @@ def publish(
 
     Example: tailrace publish model.onnx --model credit --holdout labelled.csv
     """
-    from tailrace.contracts.language.data_file import find_mapping
     from tailrace.contracts.state.fold_topics import contract_in_force
     from tailrace.control.publish import publish_onnx
+    from tailrace.files.data_mapping import find_mapping
     from tailrace.models.formats.onnx.files import onnx_bytes
     from tailrace.models.train import frame_of, labelled_rows
 
     data = onnx_bytes(file)
     addresses = connection()
     contract = contract_in_force(addresses, model)
-    rows, _ = labelled_rows(holdout, find_mapping(Path.cwd(), model), contract, where)
+    rows, _ = labelled_rows(holdout, find_mapping(Path.cwd(), model), contract, where, say)
     say(f"judging {file.name} on {rows.height:,} rows of {holdout.name}")
     published = publish_onnx(
         data,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,13 @@ from tailrace.cli.app import app
 from tailrace.cli.output import JsonOption, connection, emit, parsed, progress, say, to_json
 from tailrace.connection import home_dir
 from tailrace.errors import UsageError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from tailrace.connection import Connection
+    from tailrace.contracts.language.model_contract import ModelContract
+    from tailrace.replay.send import Sent
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="Logical model.")]
 
@@ -24,7 +31,7 @@ _SUMMARY = (
 
 @app.command()
 def replay(
-    file: Annotated[Path, typer.Argument(help="CSV file.", exists=True, dir_okay=False)],
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet file.", exists=True, dir_okay=False)],
     model: ModelOption,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Records a second.")] = None,
     speed: Annotated[
@@ -43,13 +50,15 @@ def replay(
 
     As fast as Kafka takes them, unless --rate or --speed sets the pace. Meanwhile the file owns the lane's
     clock: partitions without traffic are told the event time, and all of them the last one. Rows that the
-    champion was trained on are counted apart: its answers to them prove little.
+    champion was trained on are counted apart: its answers to them prove little. Rows that were replayed before are said
+    before anything is sent; Ctrl-C says where it stopped.
 
     Example: tailrace replay electricity.csv --model electricity --label-delay 1d
     """
-    from tailrace.contracts.language.data_file import find_mapping, read_rows
     from tailrace.contracts.language.durations import parse_duration
     from tailrace.contracts.state.fold_topics import contract_in_force
+    from tailrace.files.data_mapping import find_mapping
+    from tailrace.files.rows import read_rows
     from tailrace.replay.schedule import NOTHING
     from tailrace.replay.send import Replay, labels_after
     from tailrace.replay.trained import champion_manifest, count_trained
@@ -60,7 +69,7 @@ def replay(
     addresses = connection()
     contract = contract_in_force(addresses, model)
     mapping = find_mapping(Path.cwd(), model)
-    rows = read_rows(file, mapping, contract, where=where, limit=limit)
+    rows = read_rows(file, mapping, contract, where=where, limit=limit, say=say)
     if rows.is_empty():
         raise UsageError(f"{file}: no row is left to send; check --where and --limit")
     champion = champion_manifest(addresses, home_dir(), model)
@@ -69,9 +78,12 @@ def replay(
             f"{model} has no version in service: its requests wait until `tailrace train` or `publish` makes one"
         )
     trained = count_trained(champion.lineage.trained_on if champion else None, file, mapping, contract, rows)
+    replayed = _say_overlap(addresses, contract, file, rows)
     labels, not_due = NOTHING, 0
+    now_ms = int(time.time() * 1000)
     if delay is not None:
-        labels, not_due = labels_after(rows, contract, delay, until_ms=int(time.time() * 1000))
+        labels, not_due = labels_after(rows, contract, delay, until_ms=now_ms)
+        _say_not_due(rows, contract, delay, not_due, len(labels.row), now_ms)
     run = Replay(addresses, contract, rows, labels, rate=rate, speed=speed)
     with progress("replay", len(run.plan), unit="records") as bar:
         sent = run.run(bar.update)
@@ -82,18 +94,73 @@ def replay(
         "labels": sent.labels,
         "labels_not_due": not_due,
         "trained_on": trained,
+        "replayed_before": replayed,
         "first_event_time": int(times[0]),
-        "last_event_time": int(times[-1]),
+        "last_event_time": sent.last_ms if sent.is_interrupted else int(times[-1]),
+        "interrupted": sent.is_interrupted,
         "seconds": round(sent.seconds, 3),
     }
     emit(report, as_json)
+    if sent.is_interrupted:
+        _say_stopped(sent, len(rows), len(labels.row))
+        raise typer.Exit(130)
     if delay is None:
         say(
             "no labels were sent: `--label-delay 1d` sends each a day after its request, so that answers can be judged"
         )
-    if not_due:
-        say(f"{not_due:,} labels were not sent: by their event time they are not known yet")
     say(f"`tailrace verify --model {model}` settles the account once all is answered")
+
+
+def _say_overlap(where_is: Connection, contract: ModelContract, file: Path, rows: pl.DataFrame) -> int:
+    """How many of the rows are requests already, which is said before they are sent again."""
+    from tailrace.contracts.records.lanes import Lane
+    from tailrace.files.contents import content_digest
+    from tailrace.files.rows import request_id_prefix
+    from tailrace.replay.overlap import count_replayed
+
+    if (
+        contract.key.name == "request_id"
+        and not rows["request_id"].str.starts_with(f"{contract.model}-").all()
+    ):
+        return 0  # ids of the file's own
+    prefix = request_id_prefix(contract.model, content_digest(file))
+    with progress("looking for rows that were replayed before", unit="requests") as bar:
+        replayed = count_replayed(where_is, Lane(contract.lane).requests, prefix, rows, bar.update)
+    if replayed:
+        say(
+            f"{replayed:,} of these {len(rows):,} rows were replayed before and have the same request ids: they are "
+            "answered again, and a label counts for the request that came first; --where leaves them out"
+        )
+    return replayed
+
+
+def _say_not_due(
+    rows: pl.DataFrame, contract: ModelContract, delay_ms: int, not_due: int, due: int, now_ms: int
+) -> None:
+    """Labels that are not known yet, and what would have them known."""
+    from tailrace.contracts.language.durations import format_duration
+    from tailrace.replay.schedule import shorter_delay
+
+    if not not_due:
+        return
+    say(f"{not_due:,} labels are not sent, and {due:,} are: by their event time they are not known yet")
+    if due < not_due:
+        remedy = "a file without times can be given more time: `tailrace init --every`"
+        times = rows[contract.event_time.name]
+        if shorter := shorter_delay(int(times[0]), now_ms, delay_ms):
+            remedy = f"`--label-delay {format_duration(shorter)}` has most of them sent; {remedy}"
+        say(f"the rows last less than the delay: {remedy}")
+
+
+def _say_stopped(sent: Sent, requests: int, labels: int) -> None:
+    """Where a replay was stopped, and what may be done."""
+    from tailrace.files.instants import format_time
+
+    at = f", at the event time {format_time(sent.last_ms)}" if sent.last_ms is not None else ""
+    say(
+        f"stopped after {sent.requests:,} of {requests:,} requests and {sent.labels:,} of {labels:,} labels{at}: "
+        "the same command sends all of them again under the same ids, and --where those that are left"
+    )
 
 
 @app.command()

@@ -20,6 +20,7 @@ NO_SUCH_COLUMN = 16
 UNKNOWN_TABLE = 60
 UNKNOWN_DATABASE = 81
 _AUTHENTICATION_FAILED = 516
+_PIECE = 256 << 10
 
 DAMAGED = frozenset({32, 33, 40, 107, 226, 228, 246, 271, 740})
 """Codes of files that are not as they were written: sums, ends, codecs, and files that are gone."""
@@ -77,7 +78,7 @@ class ClickHouse:
     """
 
     def __init__(self, url: str, timeout: float = 60.0, auth: Auth = None) -> None:
-        parts = _parts(url)
+        parts = _parts(without_credentials(url))
         if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(
                 f"{without_credentials(url)!r} is no address of ClickHouse's HTTP interface: "
@@ -124,6 +125,20 @@ class ClickHouse:
         """`query`, each row as a mapping."""
         columns, rows = self.query(sql, parameters)
         return [dict(zip(columns, row, strict=True)) for row in rows]
+
+    def text(self, sql: str, answer_format: str) -> Iterator[bytes]:
+        """`query`, as one of ClickHouse's formats has it, in pieces as they come."""
+        with self._errors():
+            # The client adds a format behind the statement, where a semicolon may not stand.
+            statement = sql.rstrip().rstrip(";")
+            stream = self._do(
+                lambda client: client.raw_stream(statement, fmt=answer_format, settings={"readonly": 2})
+            )
+            try:
+                while piece := stream.read(_PIECE):
+                    yield piece
+            finally:
+                stream.close()
 
     def command(self, sql: str) -> None:
         """Runs a statement that gives nothing back."""

@@ -57,7 +57,7 @@ CONTROL_TABLES = {
 }
 
 TIME = "DateTime64(3, 'UTC')"
-_FIRST_TIME, _LAST_TIME = -2_208_988_800_000, 10_413_791_999_999
+FIRST_TIME, LAST_TIME = -2_208_988_800_000, 10_413_791_999_999
 """1900-01-01 and the last millisecond of 2299, UTC: what ClickHouse can tell apart."""
 COORDINATES = {
     "_topic": "LowCardinality(String)",
@@ -92,6 +92,15 @@ class TableColumn(NamedTuple):
     name: str
     type: str
     value: Callable[[Mapping[str, Any]], Any]
+
+
+class TimeOutOfRange(ValueError):
+    """A time, in ms since 1970, that no column of ClickHouse can hold."""
+
+    def __init__(self, milliseconds: int) -> None:
+        super().__init__(
+            f"{milliseconds} ms since 1970 is before 1900 or after 2299, where ClickHouse has no times"
+        )
 
 
 class TableConflict(TailraceError):
@@ -370,9 +379,11 @@ def _same(value: Any) -> Any:
 
 
 def _within(get: Callable[[Any], int | None], record: Any) -> int | None:
-    """ClickHouse's times end in 2299; what lies beyond, by a producer's mistake, is stored as its last one."""
+    """A time as it is: ClickHouse would make the nearest that it has of one before 1900 or after 2299."""
     milliseconds = get(record)
-    return None if milliseconds is None else min(max(milliseconds, _FIRST_TIME), _LAST_TIME)
+    if milliseconds is not None and not FIRST_TIME <= milliseconds <= LAST_TIME:
+        raise TimeOutOfRange(milliseconds)
+    return milliseconds
 
 
 def _scalar(kind: Any) -> str | None:

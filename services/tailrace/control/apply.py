@@ -247,6 +247,7 @@ def _tables(
     from tailrace.clickhouse.client import ClickHouse
     from tailrace.clickhouse.history import lacking, names_of_tables, remedies
     from tailrace.clickhouse.tables import ensure_tables, model_tables
+    from tailrace.clickhouse.views import REPORTS, ensure_views
     from tailrace.services import SINK_GROUP
     from tailrace.streaming.backends.kafka.group_offsets import stored_by
 
@@ -263,6 +264,10 @@ def _tables(
             if not each.is_needed and not absent.isdisjoint(model_tables(each.contract).values()):
                 make(each.contract)
         yield make
+        # The sink makes the reports' table, and then the views of models that it finds: one of the two is the later.
+        if REPORTS in names_of_tables(clickhouse):
+            for each in plans:
+                ensure_views(clickhouse, each.contract.model)
         lacks = {table: why for table, why in lacking(clickhouse).items() if table in own}
         for sentence in remedies(lacks):
             say(f"warning: ClickHouse's {sentence}")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from tailrace.clickhouse.client import ClickHouse
-from tailrace.contracts.language.data_file import find_mapping, read_rows
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.demo.data_sets import DataSet, find_file, write_phishing
 from tailrace.demo.milestones import FIRST, day
@@ -20,6 +19,8 @@ from tailrace.demo.observed import Seen
 from tailrace.demo.pacing import STILL_S, behind
 from tailrace.demo.prequential import compare, first_version_answers
 from tailrace.demo.watched_replay import WatchedReplay
+from tailrace.files.data_mapping import find_mapping
+from tailrace.files.rows import read_rows
 from tailrace.replay.schedule import NOTHING
 from tailrace.replay.send import Replay, labels_after
 from tailrace.replay.trained import champion_manifest

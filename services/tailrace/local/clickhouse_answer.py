@@ -10,24 +10,25 @@ import asyncio
 import json
 import os
 import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import anyio.to_thread
 import lz4.frame  # type: ignore[import-untyped]
 from backports import zstd
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tailrace.local.clickhouse_engine import Engine, EngineAnswer, Session
+from tailrace.local.clickhouse_blocks import compress
+from tailrace.local.clickhouse_engine import Engine, Session
+from tailrace.local.clickhouse_errors import EngineError, engine_error
 from tailrace.local.clickhouse_limits import limits_of
-from tailrace.local.clickhouse_refused import EngineError, StatementRefused
+from tailrace.local.clickhouse_output import EngineAnswer
+from tailrace.local.clickhouse_request import ClickHouseRequest
 
-_TOO_MANY_STATEMENTS = (202, "TOO_MANY_SIMULTANEOUS_QUERIES")
-_TOO_LARGE = (396, "TOO_MANY_ROWS_OR_BYTES")
+TOO_MANY_STATEMENTS = 202
+TOO_LARGE = 396
 
 PIECE = 256 << 10
 HELD_BYTES = 1 << 20
@@ -39,6 +40,8 @@ QUEUE_S = 20.0
 """How long a statement waits for others of its user."""
 _KILL_AGAIN_S = 0.1
 _SMALL = 1024
+
+Failed = Callable[[EngineError], Response]
 
 
 class StatementSlots:
@@ -58,10 +61,11 @@ class StatementSlots:
         try:
             await asyncio.wait_for(slots.acquire(), QUEUE_S)
         except TimeoutError:
-            raise StatementRefused(
+            raise engine_error(
+                TOO_MANY_STATEMENTS,
                 f"{limits_of(user).statements} statements of {user} have been running for {QUEUE_S:.0f} s: wait for "
                 "one of them, or end it with KILL QUERY",
-                _TOO_MANY_STATEMENTS,
+                "TOO_MANY_SIMULTANEOUS_QUERIES",
             ) from None
         return slots
 
@@ -72,28 +76,37 @@ class StatementSlots:
         return await anyio.to_thread.run_sync(call, *arguments, limiter=self._threads)
 
 
-@dataclass(frozen=True)
 class StreamedAnswer:
     """A response that runs its statement. It is over when the statement is."""
 
-    engine: Engine
-    slots: StatementSlots
-    request: Request
-    statement: tuple[str, Session, str]
-    headers: dict[str, str]
-    failed: Callable[[EngineError], Response]
+    def __init__(
+        self,
+        engine: Engine,
+        slots: StatementSlots,
+        asked: ClickHouseRequest,
+        statement: tuple[str, Session, str],
+        headers: dict[str, str],
+        failed: Failed,
+    ) -> None:
+        self._engine = engine
+        self._slots = slots
+        self._asked = asked
+        self._statement = statement
+        self._headers = headers
+        self._failed = failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        session = self.statement[1]
+        session = self._statement[1]
         gone = asyncio.ensure_future(_gone(receive))
         try:
-            slot = await _unless(gone, self.slots.take(session.user))
+            slot = await _unless(gone, self._slots.take(session.user))
             try:
+                await _unless(gone, self._slots.in_thread(self._name_format))
                 await self._run(scope, receive, send, gone)
             finally:
                 slot.release()
         except EngineError as error:
-            await self.failed(error)(scope, receive, send)
+            await self._failed(error)(scope, receive, send)
         except ConnectionError:
             pass
         finally:
@@ -101,7 +114,7 @@ class StreamedAnswer:
 
     async def _run(self, scope: Scope, receive: Receive, send: Send, gone: asyncio.Future[None]) -> None:
         reading, writing = os.pipe()
-        running = asyncio.ensure_future(self.slots.in_thread(self._write, writing))
+        running = asyncio.ensure_future(self._slots.in_thread(self._write, writing))
         reader = asyncio.StreamReader(limit=PIECE)
         pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb")
@@ -111,15 +124,21 @@ class StreamedAnswer:
         finally:
             pipe.close()
             while not running.done():
-                await asyncio.shield(self.slots.in_thread(self.engine.kill, self.statement[1].query_id))
+                await asyncio.shield(self._slots.in_thread(self._engine.kill, self._statement[1].query_id))
                 await asyncio.wait({running}, timeout=_KILL_AGAIN_S)
             with suppress(EngineError):
                 running.result()
 
+    def _name_format(self) -> None:
+        sql, _, default_format = self._statement
+        answer_format = self._engine.answer_format(sql, default_format)
+        if answer_format is not None:
+            self._headers["X-ClickHouse-Format"], self._headers["Content-Type"] = answer_format
+
     def _write(self, writing: int) -> EngineAnswer:
-        sql, session, default_format = self.statement
+        sql, session, default_format = self._statement
         try:
-            return self.engine.run(sql, session, default_format, writing)
+            return self._engine.run(sql, session, default_format, writing)
         finally:
             os.close(writing)
 
@@ -131,21 +150,23 @@ class StreamedAnswer:
         pieces: _Pieces,
         running: asyncio.Future[EngineAnswer],
     ) -> None:
-        waits = self.request.query_params.get("wait_end_of_query") == "1"
+        waits = self._asked.is_on("wait_end_of_query")
         held = await pieces.first(MOST_HELD if waits else HELD_BYTES, None if waits else HELD_S)
         if pieces.ended:
-            headers = self.headers | {"X-ClickHouse-Summary": summary(await running, len(held))}
-            encoding, encode = _encoder(self.request) if len(held) >= _SMALL else ("", _plain)
-            body = await self.slots.in_thread(lambda: encode(bytes(held)) + encode(None))
+            result: EngineAnswer = await running
+            headers = self._headers | {"X-ClickHouse-Summary": summary(result, len(held))}
+            encoding, encode = _encoder(self._asked, is_small=len(held) < _SMALL)
+            body = await self._slots.in_thread(_whole, encode, bytes(held))
             await _response(headers, encoding, body)(scope, receive, send)
             return
         if waits:
-            raise StatementRefused(
+            raise engine_error(
+                TOO_LARGE,
                 f"the answer is larger than {MOST_HELD >> 20} MiB: ask for it without wait_end_of_query",
-                _TOO_LARGE,
+                "TOO_MANY_ROWS_OR_BYTES",
             )
-        encoding, encode = _encoder(self.request)
-        start = _response(self.headers, encoding, None)
+        encoding, encode = _encoder(self._asked)
+        start = _response(self._headers, encoding, None)
         await send({"type": "http.response.start", "status": 200, "headers": start.raw_headers})
         first = bytes(held)
         held.clear()
@@ -160,7 +181,7 @@ class StreamedAnswer:
         await send({"type": "http.response.body", "body": encode(None)})
 
     async def _send_piece(self, send: Send, encode: _Encode, piece: bytes) -> None:
-        body = piece if encode is _plain else await self.slots.in_thread(encode, piece)
+        body = piece if encode is _plain else await self._slots.in_thread(encode, piece)
         if body:
             await send({"type": "http.response.body", "body": body, "more_body": True})
 
@@ -230,29 +251,52 @@ def _plain(piece: bytes | None) -> bytes:
     return piece or b""
 
 
-def _encoder(request: Request) -> tuple[str, _Encode]:
-    accepted = [
-        e.split(";")[0].strip() for e in request.headers.get("accept-encoding", "").lower().split(",")
-    ]
-    if request.query_params.get("enable_http_compression") == "1":
+def _whole(encode: _Encode, body: bytes) -> bytes:
+    return encode(body) + encode(None)
+
+
+def _encoder(asked: ClickHouseRequest, is_small: bool = False) -> tuple[str, _Encode]:
+    """HTTP's name of the encoding, empty where there is none, and what encodes: into ClickHouse's own blocks, which
+    HTTP knows nothing of, and then as HTTP says.
+    """
+    encode = _blocks if asked.is_on("compress") else _plain
+    if asked.is_on("enable_http_compression") and not is_small:
         for name, make in _ENCODERS.items():
-            if name in accepted:
-                return name, make()
-    return "", _plain
+            if name in asked.encodings:
+                return name, _one_after_the_other(encode, make())
+    return "", encode
+
+
+def _blocks(piece: bytes | None) -> bytes:
+    return compress(piece) if piece else b""
+
+
+def _one_after_the_other(first: _Encode, second: _Encode) -> _Encode:
+    def encode(piece: bytes | None) -> bytes:
+        inner = first(piece)
+        if piece is None:
+            return (second(inner) if inner else b"") + second(None)
+        return second(inner)
+
+    return encode
 
 
 def _lz4() -> _Encode:
     frame = lz4.frame.LZ4FrameCompressor(auto_flush=True)
-    return _with(frame, [frame.begin()])
-
-
-def _with(compressor: Any, head: Sequence[bytes] = ()) -> _Encode:
-    """``head`` goes before the first piece."""
-    heads = [*head]
+    begin: list[bytes] = [frame.begin()]
 
     def encode(piece: bytes | None) -> bytes:
-        encoded: bytes = compressor.flush() if piece is None else compressor.compress(piece)
-        return heads.pop() + encoded if heads else encoded
+        head = begin.pop() if begin else b""
+        rest: bytes = frame.flush() if piece is None else frame.compress(piece)
+        return head + rest
+
+    return encode
+
+
+def _with(compressor: Any) -> _Encode:
+    def encode(piece: bytes | None) -> bytes:
+        done: bytes = compressor.flush() if piece is None else compressor.compress(piece)
+        return done
 
     return encode
 
@@ -268,21 +312,23 @@ _ENCODERS: dict[str, Callable[[], _Encode]] = {
 def _response(headers: dict[str, str], encoding: str, body: bytes | None) -> Response:
     if encoding:
         headers = headers | {"Content-Encoding": encoding}
-    response = Response(body or b"", headers=headers, media_type="application/octet-stream")
+    media_type = headers.get("Content-Type", "text/plain; charset=UTF-8")
+    response = Response(body or b"", headers=headers, media_type=media_type)
     if body is None:
         del response.headers["content-length"]
     return response
 
 
-def summary(answer: EngineAnswer, size: int) -> str:
-    figures = {
-        "read_rows": answer.rows,
-        "read_bytes": answer.bytes_read,
-        "written_rows": answer.rows_written,
-        "written_bytes": answer.bytes_written,
-        "total_rows_to_read": 0,
-        "result_rows": answer.rows,
-        "result_bytes": size,
-        "elapsed_ns": int(answer.seconds * 1e9),
-    }
-    return json.dumps({name: str(number) for name, number in figures.items()})
+def summary(result: EngineAnswer, size: int) -> str:
+    return json.dumps(
+        {
+            "read_rows": str(result.rows_read),
+            "read_bytes": str(result.bytes_read),
+            "written_rows": str(result.rows_written),
+            "written_bytes": str(result.bytes_written),
+            "total_rows_to_read": "0",
+            "result_rows": str(result.rows),
+            "result_bytes": str(size),
+            "elapsed_ns": str(int(result.seconds * 1e9)),
+        }
+    )

@@ -1,31 +1,25 @@
 """ClickHouse's HTTP interface in front of the engine, for one machine; any ClickHouse client can talk to it.
 
-Understands what clients send: the statement in the URL or the body, data after ``FORMAT name`` (streamed, in
-any input format), compressed bodies and answers (lz4, zstd, gzip, deflate), ``param_x`` values in the URL or
-a form, settings and ``database`` in the URL, GET as read-only. Who may ask at all is the door's to say (see
-`clickhouse_door`), which puts the user into the request's scope. There are no sessions: ``session_id`` alone is
-accepted, ``session_check`` is an error. Answers are sent as they come (see `clickhouse_answer`), and a statement ends
-when its client has gone.
+Understands what clients send: the statement in the URL or the body, data after ``FORMAT name`` (streamed, in any input
+format), bodies and answers that are compressed as HTTP says or in ClickHouse's own blocks, parameters, settings and
+``database`` in the URL, a form or headers, tables in a form, GET as read-only. Who may ask at all is the door's to say
+(see `clickhouse_door`), which puts the user into the request's scope. There are no sessions: ``session_id`` alone is
+accepted; ``session_check``, and statements that a session would have to keep, are errors. Answers are sent as they come
+(see `clickhouse_answer`), and a statement ends when its client has gone.
 """
 
 from __future__ import annotations
 
-import email.parser
-import email.policy
 import os
 import re
 import sys
 import threading
 import time
-import uuid
-import zlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import lz4.frame  # type: ignore[import-untyped]
 import uvicorn
-from backports import zstd
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -36,28 +30,15 @@ from tailrace.confinement.profiles import clickhouse_limits, hold
 from tailrace.connection import home_dir
 from tailrace.local.clickhouse_answer import StatementSlots, StreamedAnswer, summary
 from tailrace.local.clickhouse_door import behind_door
-from tailrace.local.clickhouse_engine import Engine, EngineAnswer, Session
-from tailrace.local.clickhouse_refused import NO_SESSION, EngineError, StatementRefused
+from tailrace.local.clickhouse_engine import Engine, Session
+from tailrace.local.clickhouse_errors import EngineError
+from tailrace.local.clickhouse_output import EngineAnswer
+from tailrace.local.clickhouse_request import query_id_of, read
+from tailrace.local.clickhouse_statuses import status_of
+from tailrace.local.clickhouse_texts import bytes_of, text_of
 from tailrace.local.ports import HOST, listening
 
-_NOT_IMPLEMENTED = (48, "NOT_IMPLEMENTED")
-_SYNTAX_ERROR = (62, "SYNTAX_ERROR")
-_UNKNOWN_COMPRESSION = (89, "UNKNOWN_COMPRESSION_METHOD")
-_NO_SUCH_DATA = (89, "CANNOT_DECOMPRESS")
 _LOOK_S = 1.0
-_CORRUPT: tuple[type[Exception], ...] = (zlib.error, RuntimeError, ValueError, EOFError, zstd.ZstdError)
-_MISTAKES = {6, 26, 27, 36, 38, 41, 42, 43, 44, 53, 62, 72, 115, 117, 130, 386, 457}
-_UNKNOWN = {46, 47, 50, 56, 60, 63, 73, 81}
-
-# Parameters of the protocol; every other one in a URL is a setting.
-_PROTOCOL = frozenset(
-    {
-        *("add_http_cors_header", "buffer_size", "client_protocol_version", "compress", "database"),
-        *("decompress", "default_format", "enable_http_compression", "http_headers_progress_interval_ms"),
-        *("password", "query", "query_id", "quota_key", "role", "send_progress_in_http_headers"),
-        *("session_check", "session_id", "session_timeout", "stacktrace", "user", "wait_end_of_query"),
-    }
-)
 
 _TOKEN = re.compile(
     rb"'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.|``)*`|\"(?:[^\"\\]|\\.|\"\")*\"|--[^\n]*|/\*.*?\*/|\w+|\s+|.",
@@ -93,14 +74,18 @@ def split_insert(text: bytes) -> Insert | None:
         if word in (b"SELECT", b"WITH", b"INFILE"):
             return None
         if word == b"VALUES":
-            return Insert(statement.decode(), "Values", token.end())
+            return Insert(text_of(statement), "Values", token.end())
         if word == b"FORMAT":
-            name = _FORMAT_END.match(text, token.end())
-            return name and Insert(statement.decode(), name[1].decode(), name.end())
+            form = _FORMAT_END.match(text, token.end())
+            if form is None:
+                return None
+            return Insert(text_of(statement), form.group(1).decode(), form.end())
     return None
 
 
 class Bridge:
+    """Answers requests from one engine."""
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._slots = StatementSlots()
@@ -115,36 +100,21 @@ class Bridge:
         return PlainTextResponse("Ok.\n")
 
     async def _statement(self, request: Request) -> Response | StreamedAnswer:
-        query_id = request.query_params.get("query_id") or str(uuid.uuid4())
+        query_id = query_id_of(request)
         try:
             return await self._answer(request, query_id)
         except EngineError as error:
             return self._error(error, query_id)
 
     async def _answer(self, request: Request, query_id: str) -> Response | StreamedAnswer:
-        parameters = dict(request.query_params)
-        content_type = request.headers.get("content-type", "")
-        if content_type.startswith("multipart/form-data"):
-            form = _form(content_type, await request.body())
-            for name in form.keys() - {"query"}:
-                if not name.startswith("param_"):
-                    raise StatementRefused(f"external data ({name}) is not supported", _NOT_IMPLEMENTED)
-            parameters |= form
-            pieces = _nothing()
-        else:
-            pieces = _decompress(request)
-        if parameters.get("decompress") == "1" or parameters.get("compress") == "1":
-            raise StatementRefused("ClickHouse's own block compression is not supported", _NOT_IMPLEMENTED)
-        if parameters.get("session_check") == "1":
-            raise StatementRefused("there are no sessions here", NO_SESSION)
-        session = _session(
-            parameters, readonly=request.method == "GET", user=str(request.scope["user"]), query_id=query_id
+        asked = await read(request)
+        session = asked.session(
+            str(request.scope["user"]), query_id, is_read_only=request.method in ("GET", "HEAD")
         )
-
         head = bytearray()
-        if parameters.get("query"):
-            head += parameters["query"].encode() + b"\n"
-        async for piece in pieces:
+        if of_url := asked.parameters.get("query"):
+            head += bytes_of(of_url) + b"\n"
+        async for piece in asked.body:
             head += piece
             if len(head) >= _HEAD:
                 break
@@ -154,25 +124,14 @@ class Bridge:
         # Splitting sees the first part only: data may be gigabytes.
         insert = split_insert(bytes(head[:_HEAD]))
         if insert is not None:
-            answer = await self._insert(insert, bytes(head[insert.data_at :]), pieces, session)
-            return Response(b"", headers=headers | {"X-ClickHouse-Summary": summary(answer, 0)})
-        async for piece in pieces:
+            result = await self._insert(insert, bytes(head[insert.data_at :]), asked.body, session)
+            return Response(b"", headers=headers | {"X-ClickHouse-Summary": summary(result, 0)})
+        async for piece in asked.body:
             head += piece
-        try:
-            sql = head.decode()
-        except UnicodeDecodeError as error:
-            raise StatementRefused(f"the statement is not UTF-8: {error}", _SYNTAX_ERROR) from None
-        sql = sql.rstrip().rstrip(";")
-        default = parameters.get("default_format", "TabSeparated")
-        if answer_format := _format_of(sql, default):
-            headers["X-ClickHouse-Format"] = answer_format
+        sql = text_of(bytes(head)).rstrip().rstrip(";")
+        statement = (sql, session, asked.parameters.get("default_format") or "TabSeparated")
         return StreamedAnswer(
-            self._engine,
-            self._slots,
-            request,
-            (sql, session, default),
-            headers,
-            lambda error: self._error(error, query_id),
+            self._engine, self._slots, asked, statement, headers, lambda error: self._error(error, query_id)
         )
 
     async def _insert(
@@ -188,8 +147,8 @@ class Bridge:
                 async for piece in rest:
                     if piece:
                         await in_thread(stream.append, piece)
-                answer: EngineAnswer = await in_thread(stream.finish)
-                return answer
+                result: EngineAnswer = await in_thread(stream.finish)
+                return result
             finally:
                 # After an error, or a client that went away, nothing of its half-sent data is kept.
                 await in_thread(stream.close)
@@ -204,93 +163,12 @@ class Bridge:
         }
 
     def _error(self, error: EngineError, query_id: str) -> Response:
-        status = 400 if error.code in _MISTAKES else 404 if error.code in _UNKNOWN else 500
         headers = self._headers(query_id) | {"X-ClickHouse-Exception-Code": str(error.code)}
         return PlainTextResponse(
-            f"{error} (version {self._engine.version})\n", status_code=status, headers=headers
+            bytes_of(f"{error} (version {self._engine.version})\n"),
+            status_code=status_of(error.code),
+            headers=headers,
         )
-
-
-def _session(parameters: Mapping[str, str], readonly: bool, user: str, query_id: str) -> Session:
-    values = {name: value for name, value in parameters.items() if name.startswith("param_")}
-    return Session(
-        parameters.get("database"),
-        {k: v for k, v in parameters.items() if k not in _PROTOCOL and k not in values},
-        {name.removeprefix("param_"): value for name, value in values.items()},
-        readonly,
-        user,
-        query_id,
-    )
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    return
-    yield b""
-
-
-async def _decompress(request: Request) -> AsyncIterator[bytes]:
-    encoding = request.headers.get("content-encoding", "identity").lower()
-    decoder = _decoder(encoding)
-    try:
-        async for piece in request.stream():
-            if piece:
-                yield decoder(piece)
-    except _CORRUPT as error:
-        raise StatementRefused(f"the body is no valid {encoding}: {error}", _NO_SUCH_DATA) from None
-
-
-class _Frames:
-    """Decompresses a stream of frames: clients compress each block of an insert by itself."""
-
-    def __init__(self, decompressor: Callable[[], Any]) -> None:
-        self._new = decompressor
-        self._frame = decompressor()
-
-    def __call__(self, piece: bytes) -> bytes:
-        plain = bytearray()
-        while piece:
-            if self._frame.eof:
-                self._frame = self._new()
-            plain += self._frame.decompress(piece)
-            piece = self._frame.unused_data if self._frame.eof else b""
-        return bytes(plain)
-
-
-def _decoder(encoding: str) -> Callable[[bytes], bytes]:
-    if encoding in ("", "identity"):
-        return lambda piece: piece
-    if encoding in ("gzip", "deflate"):
-        return _Frames(lambda: zlib.decompressobj(wbits=47))
-    if encoding == "lz4":
-        return _Frames(lz4.frame.LZ4FrameDecompressor)
-    if encoding == "zstd":
-        return _Frames(zstd.ZstdDecompressor)
-    raise StatementRefused(f"unknown Content-Encoding {encoding!r}", _UNKNOWN_COMPRESSION)
-
-
-def _form(content_type: str, body: bytes) -> dict[str, str]:
-    message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(
-        b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + body
-    )
-    fields = {}
-    for part in message.iter_parts():
-        name = part.get_param("name", header="content-disposition")
-        payload = part.get_payload(decode=True)
-        if isinstance(name, str) and isinstance(payload, bytes):
-            fields[name] = payload.decode()
-    return fields
-
-
-_ANSWERS = re.compile(r"\s*(?:\(|SELECT|WITH|SHOW|DESC|DESCRIBE|EXISTS|EXPLAIN|CHECK)", re.IGNORECASE)
-_TRAILING_FORMAT = re.compile(r"\bFORMAT\s+(\w+)\s*$", re.IGNORECASE)
-
-
-def _format_of(sql: str, default: str) -> str | None:
-    """The format of the answer, for its header; None for a statement that has none (DDL)."""
-    if not _ANSWERS.match(sql):
-        return None
-    name = _TRAILING_FORMAT.search(sql)
-    return name[1] if name else default
 
 
 def serve(home: Path, port: int) -> None:
@@ -320,8 +198,11 @@ def _watch(engine: Engine, path: Path) -> None:
     """Ends the process where its folder is gone: started again, it makes the folder anew."""
     while engine.is_in_place():
         time.sleep(_LOOK_S)
-    message = f"{path} was removed while ClickHouse had it open: it is made anew, empty"
-    print(message, file=sys.stderr, flush=True)
+    print(
+        f"{path} was removed while ClickHouse had it open: it is made anew, empty",
+        file=sys.stderr,
+        flush=True,
+    )
     os._exit(1)
 
 

@@ -15,7 +15,8 @@ def set_aside(folder: Path, why: str) -> str:
 
     The engine does not say why it cannot open a folder. So where the disk cannot be used, nothing is moved.
     """
-    if trouble := _trouble_of_the_disk(folder):
+    trouble = _trouble_of_the_disk(folder)
+    if trouble:
         return f"ClickHouse cannot open {folder}, and the disk cannot be used ({trouble}): see to it. {why}"
     aside = folder.with_name(f"{folder.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
     damaged = [file for file in _descriptions(folder) if not _is_whole(file)]
@@ -38,8 +39,9 @@ def _sentence(what: str, aside: Path, why: str) -> str:
 
 
 def _descriptions(folder: Path) -> list[Path]:
-    files = [file for part in ("metadata", "store") for file in (folder / part).glob("**/*.sql")]
-    return [file for file in files if file.is_file()]
+    return [
+        file for part in ("metadata", "store") for file in (folder / part).glob("**/*.sql") if file.is_file()
+    ]
 
 
 def _is_whole(file: Path) -> bool:

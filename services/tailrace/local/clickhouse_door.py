@@ -10,9 +10,9 @@ from starlette.types import ASGIApp
 from tailrace.access.credentials import OPS, SERVICES
 from tailrace.access.door import UNAUTHENTICATED, Door, DoorRules
 from tailrace.access.pages import host_names
-from tailrace.local.clickhouse_refused import ACCESS_DENIED, StatementRefused
 
 _AUTHENTICATION_FAILED = (516, "AUTHENTICATION_FAILED")
+_ACCESS_DENIED = (497, "ACCESS_DENIED")
 
 
 def behind_door(app: ASGIApp, home: Path) -> Door:
@@ -21,10 +21,12 @@ def behind_door(app: ASGIApp, home: Path) -> Door:
 
 
 def _refuse(status: int, sentence: str) -> Response:
-    kind = _AUTHENTICATION_FAILED if status == UNAUTHENTICATED else ACCESS_DENIED
-    refused = StatementRefused(sentence, kind)
-    headers = {"X-ClickHouse-Exception-Code": str(refused.code)}
-    return PlainTextResponse(f"{refused}\n", status_code=status, headers=headers)
+    code, name = _AUTHENTICATION_FAILED if status == UNAUTHENTICATED else _ACCESS_DENIED
+    return PlainTextResponse(
+        f"Code: {code}. DB::Exception: {sentence}. ({name})\n",
+        status_code=status,
+        headers={"X-ClickHouse-Exception-Code": str(code)},
+    )
 
 
 _RULES = DoorRules(

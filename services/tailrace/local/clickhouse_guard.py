@@ -14,16 +14,16 @@ from tailrace.local.clickhouse_allowed import names
 from tailrace.local.clickhouse_kinds import TABLE_SETTINGS, check_kind, check_set
 from tailrace.local.clickhouse_limits import limits_of
 from tailrace.local.clickhouse_refused import StatementRefused
-from tailrace.local.clickhouse_tokens import Token, Tokens, quoted
+from tailrace.local.clickhouse_tokens import Token, Tokens
 
 Parse = Callable[[str], str]
 """From an SQL expression that gives a statement's text to the statement's canonical form."""
 
 TABLE_FUNCTIONS = frozenset(
     {
-        *("format", "generaterandom", "generateseries", "generate_series", "loop", "merge"),
-        *("mergetreeindex", "mergetreeprojection", "null", "numbers", "numbers_mt", "primes"),
-        *("sqlstandardvalues", "values", "view", "zeros", "zeros_mt"),
+        *("format", "generaterandom", "generateseries", "generate_series", "loop", "merge", "mergetreeindex"),
+        *("mergetreeprojection", "null", "numbers", "numbers_mt", "primes", "sqlstandardvalues", "values"),
+        *("view", "zeros", "zeros_mt"),
     }
 )
 _TYPES = frozenset(
@@ -31,8 +31,18 @@ _TYPES = frozenset(
         *("aggregatefunction", "array", "bfloat16", "bool", "date", "date32", "datetime", "datetime32"),
         *("datetime64", "decimal", "decimal128", "decimal256", "decimal32", "decimal64", "dynamic", "enum"),
         *("enum16", "enum8", "fixedstring", "float32", "float64", "ipv4", "ipv6", "json", "lowcardinality"),
-        *("map", "nested", "nothing", "nullable", "qbit", "simpleaggregatefunction", "string", "time64"),
-        *("tuple", "uuid", "variant"),
+        *(
+            "map",
+            "nested",
+            "nothing",
+            "nullable",
+            "qbit",
+            "simpleaggregatefunction",
+            "string",
+            "time64",
+            "tuple",
+        ),
+        *("uuid", "variant"),
     }
 )
 _SYNTAX = frozenset({"columns", "exists"})
@@ -48,6 +58,7 @@ _BY_NAME = frozenset({"arrayreduce", "arrayreduceinranges", "initializeaggregati
 _EXPRESSIONS = frozenset({"additional_table_filters", "additional_result_filter"})
 _LITERAL = re.compile(r"'(?:[^'\\]|\\.|'')*'", re.DOTALL)
 _MAP_AROUND = re.compile(r"[\s{}\[\](),:]*")
+_TABLE_OF_COLUMNS = re.compile(r"CREATE TABLE t \((.*)\) ENGINE = `?Memory`?", re.DOTALL)
 _PLAIN_IDENTIFIER = re.compile(r"[\w.-]+")
 _PLAIN_STRING = re.compile(r"'[\w.:, -]*'")
 
@@ -78,20 +89,19 @@ class Guard:
         Raises:
             StatementRefused: something in it is not allowed to the user.
         """
-        tokens = Tokens(canonical)
+        tokens = self._tokens(canonical)
         check_kind(canonical, tokens, user)
         self._check_names(tokens)
         self._check_parameters(tokens, parameters)
         of_table = tokens.words(0, 2) == ("CREATE", "TABLE")
-        for place, token in enumerate(tokens):
-            if token.text in ("SETTINGS", "SET") and token.kind == "word":
-                is_forgotten = token.text == "SET" and place == 0
+        for place in range(len(tokens)):
+            if tokens[place].text in ("SETTINGS", "SET") and tokens[place].kind == "word":
                 assigned = self._assigned(tokens, place + 1)
                 for name, value in assigned.items():
                     self._check_assigned(name, value, of_table)
-                    if not is_forgotten:
+                    if not (tokens[place].text == "SET" and place == 0):  # which is forgotten
                         limits_of(user).check(name, value)
-                if is_forgotten:
+                if tokens[place].text == "SET" and place == 0:
                     check_set(list(assigned))
 
     def check_settings(self, settings: Mapping[str, str]) -> None:
@@ -103,7 +113,7 @@ class Guard:
         for name, value in settings.items():
             self._check_setting(name)
             if name == "additional_result_filter":
-                self._check_statement(f"concat('SELECT ', {quoted(value)})")
+                self._check_statement(f"concat('SELECT ', {_quoted(value)})")
             elif name == "additional_table_filters":
                 if not all(_MAP_AROUND.fullmatch(part) for part in _LITERAL.split(value)):
                     raise StatementRefused(f"{name} is refused: its value is no map of strings")
@@ -119,6 +129,29 @@ class Guard:
             raise StatementRefused(
                 f"the format {name} is refused: it needs files, schemas or hosts, or is unknown"
             )
+
+    def columns(self, structure: str) -> str:
+        """The columns of a table that comes with a statement, in canonical form.
+
+        Raises:
+            StatementRefused: it is no description of columns alone, or has expressions in it that are refused.
+        """
+        self._check_columns(_quoted(structure))
+        try:
+            canonical = self._parse(f"concat('CREATE TABLE t (', {_quoted(structure)}, ') ENGINE = Memory')")
+        except Exception:
+            raise StatementRefused("columns that the engine cannot read are refused") from None
+        described = _TABLE_OF_COLUMNS.fullmatch(canonical)
+        words = [token.text for token in self._tokens(canonical) if token.kind == "word"]
+        if described is None or words.count("ENGINE") != 1:
+            raise StatementRefused("a description of columns with more in it is refused")
+        return described[1]
+
+    def _tokens(self, canonical: str) -> Tokens:
+        try:
+            return Tokens(canonical)
+        except ValueError as error:
+            raise StatementRefused(str(error)) from None
 
     def _check_names(self, tokens: Tokens) -> None:
         engines = {place + 2 for place in range(len(tokens)) if tokens.words(place, 2) == ("ENGINE", "=")}
@@ -141,24 +174,32 @@ class Guard:
             )
         arguments = tokens.arguments(place + 1)
         if name in self._higher_order:
-            # A function may be handed over by its name: `arrayMap(file, ...)`.
-            for first in (argument[0] for argument in arguments):
-                if first.is_name and first.name.lower() in self._refused:
-                    raise StatementRefused(f"{first.name} is refused as a function")
+            for argument in arguments:
+                self._check_function_name(argument[0])
         if name in _STRUCTURE_AT:
             self._check_structure(name, tokens, arguments)
         if name in _BY_NAME and arguments:
             self._check_named(arguments[0])
 
     def _is_allowed(self, name: str) -> bool:
-        known = (self._functions, TABLE_FUNCTIONS, _TYPES, _SYNTAX)
-        return any(name in names for names in known) or self._is_aggregate(name)
+        return (
+            name in self._functions
+            or name in TABLE_FUNCTIONS
+            or name in _TYPES
+            or name in _SYNTAX
+            or self._is_aggregate(name)
+        )
 
     def _is_aggregate(self, name: str) -> bool:
         """Whether it is an aggregate function, alone or with combinators behind it."""
         return name in self._aggregates or any(
             name.endswith(end) and self._is_aggregate(name.removesuffix(end)) for end in _COMBINATORS
         )
+
+    def _check_function_name(self, token: Token) -> None:
+        """A function may be handed over by its name: ``arrayMap(file, ...)``."""
+        if token.is_name and token.name.lower() in self._refused:
+            raise StatementRefused(f"{token.name} is refused as a function")
 
     def _check_applied(self, tokens: Tokens, place: int) -> None:
         applied = tokens[place]
@@ -202,7 +243,7 @@ class Guard:
             if _PLAIN_STRING.fullmatch(literal):
                 return  # `values('a', 'b')`: a value, or an error
             raise StatementRefused("columns that the engine cannot read are refused") from None
-        tokens = Tokens(canonical)
+        tokens = self._tokens(canonical)
         for place in range(len(tokens)):
             if tokens.is_call(place) and tokens[place].name.lower() not in _TYPES:
                 raise StatementRefused(f"{tokens[place].name} is refused in a description of columns")
@@ -255,4 +296,8 @@ class Guard:
             )
 
     def _check_statement(self, expression: str) -> None:
-        self._check_names(Tokens(self._parse(expression)))
+        self._check_names(self._tokens(self._parse(expression)))
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

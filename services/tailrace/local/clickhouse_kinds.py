@@ -64,13 +64,27 @@ def check_kind(canonical: str, tokens: Tokens, user: str) -> None:
         who = "this user only reads" if user == OPS else "this ClickHouse does what Tailrace's services need"
         raise StatementRefused(f"{kind} is refused: {who}")
     start = 1 if tokens[0].text == "INSERT" else 0
-    for pair in (tokens.words(place, 2) for place in range(start, len(tokens))):
-        if pair in _NEVER:
-            raise StatementRefused(f"{' '.join(pair)} is refused: it is no part of what reads")
+    for place in range(start, len(tokens)):
+        if tokens.words(place, 2) in _NEVER:
+            raise StatementRefused(
+                f"{' '.join(tokens.words(place, 2))} is refused: it is no part of what reads"
+            )
     if tokens[0].text == "CREATE" and tokens[1].text == "TABLE":
         _check_table(tokens)
     if tokens[0].text == "ALTER":
         _check_alteration(canonical, tokens)
+
+
+def check_use(canonical: str, database: str) -> None:
+    """
+    Raises:
+        StatementRefused: the statement takes another database for those that come after it in a session.
+    """
+    if canonical.startswith("USE ") and canonical not in (f"USE {database}", f"USE `{database}`"):
+        raise StatementRefused(
+            "USE needs a session, and there are none here: name the database in the URL, or before the table",
+            NO_SESSION,
+        )
 
 
 def check_set(names: list[str]) -> None:
@@ -88,13 +102,15 @@ def check_set(names: list[str]) -> None:
 
 
 def _check_table(tokens: Tokens) -> None:
-    places = range(len(tokens))
-    engines = [tokens[place + 2].name for place in places if tokens.words(place, 2) == ("ENGINE", "=")]
+    engines = [
+        tokens[place + 2].name for place in range(len(tokens)) if tokens.words(place, 2) == ("ENGINE", "=")
+    ]
     for engine in engines:
         if engine not in ENGINES:
-            known = ", ".join(sorted(ENGINES))
-            raise StatementRefused(f"the table engine {engine} is refused: it is one of {known}")
-    if not engines or any(token.text == "AS" for token in tokens):
+            raise StatementRefused(
+                f"the table engine {engine} is refused: it is one of {', '.join(sorted(ENGINES))}"
+            )
+    if not engines or ("AS",) in [tokens.words(place, 1) for place in range(len(tokens))]:
         raise StatementRefused("CREATE TABLE is refused without columns and engine of its own")
 
 

@@ -41,11 +41,7 @@ class QueryLimits(NamedTuple):
 
     def within(self, settings: Mapping[str, str]) -> dict[str, str]:
         """Settings that a client sends beside its statement, as far as they go: clients send some unasked."""
-        return {
-            name: value if self._is_within(name, value) else str(self.settings[name])
-            for name, value in settings.items()
-            if name not in _FIXED
-        }
+        return {name: self._at_most(name, value) for name, value in settings.items() if name not in _FIXED}
 
     def check(self, name: str, value: list[Token]) -> None:
         """A setting in the statement itself.
@@ -55,13 +51,18 @@ class QueryLimits(NamedTuple):
         """
         if name in _FIXED:
             raise StatementRefused(f"the setting {name} is refused: it is fixed for each user")
-        if not self._is_within(name, value[0].text if len(value) == 1 else ""):
-            limit = self.settings[name]
-            raise StatementRefused(f"the setting {name} is refused but for a number from 1 to {limit}")
+        most = self.settings.get(name)
+        if most is None:
+            return
+        text = value[0].text if len(value) == 1 else ""
+        if not (text.isdecimal() and 0 < int(text) <= most):
+            raise StatementRefused(f"the setting {name} is refused but for a number from 1 to {most}")
 
-    def _is_within(self, name: str, value: str) -> bool:
-        limit = self.settings.get(name)
-        return limit is None or (value.isdecimal() and 0 < int(value) <= limit)
+    def _at_most(self, name: str, value: str) -> str:
+        most = self.settings.get(name)
+        if most is None:
+            return value
+        return value if value.isdecimal() and 0 < int(value) <= most else str(most)
 
 
 @cache

@@ -1,22 +1,17 @@
-"""How a statement fails: by the engine's own words, or refused in words of the same form."""
+"""What is said where a statement is refused."""
 
 from __future__ import annotations
 
-ACCESS_DENIED = (497, "ACCESS_DENIED")
-NO_SESSION = (372, "SESSION_NOT_FOUND")
+ACCESS_DENIED = 497
+NO_SESSION = 372
+
+_NAMES = {ACCESS_DENIED: "ACCESS_DENIED", NO_SESSION: "SESSION_NOT_FOUND"}
 
 
-class EngineError(Exception):
-    """A statement failed. ``code`` is ClickHouse's error code, the message ClickHouse's own or of its form."""
+class StatementRefused(Exception):
+    """A statement that may not be run. ``code`` is the one that ClickHouse has for it, ``name`` ClickHouse's word."""
 
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, reason: str, code: int = ACCESS_DENIED) -> None:
+        super().__init__(reason)
         self.code = code
-
-
-class StatementRefused(EngineError):
-    """A statement that is not run. ``kind`` is the code and the name that ClickHouse has for such a reason."""
-
-    def __init__(self, reason: str, kind: tuple[int, str] = ACCESS_DENIED) -> None:
-        code, name = kind
-        super().__init__(code, f"Code: {code}. DB::Exception: {reason}. ({name})")
+        self.name = _NAMES[code]

@@ -10,8 +10,6 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tailrace.local.clickhouse_refused import StatementRefused
-
 _TOKEN = re.compile(
     r"(?P<space>\s+)|(?P<string>'(?:[^'\\]|\\.|'')*')|(?P<quoted>`(?:[^`\\]|\\.|``)*`)"
     r"|(?P<number>\d[\w.]*(?:(?<=[eE])[+-]\d+)?)|(?P<word>[^\W\d]\w*)|(?P<mark>->|[^'`\"])",
@@ -41,12 +39,6 @@ class Token(NamedTuple):
         return re.sub(r"\\(.)|`(`)", lambda match: match[1] or match[2], self.text[1:-1])
 
 
-def quoted(text: str, quote: str = "'") -> str:
-    """A string of SQL; an identifier with the other quote."""
-    escaped = text.replace("\\", "\\\\").replace(quote, f"\\{quote}")
-    return f"{quote}{escaped}{quote}"
-
-
 END = Token("mark", "", adjacent=False)
 """Stands before the first token and after the last."""
 
@@ -55,7 +47,7 @@ class Tokens:
     """A statement's tokens; beyond both ends there is `END`.
 
     Raises:
-        StatementRefused: the text has what canonical text never has.
+        ValueError: the text has what canonical text never has.
     """
 
     def __init__(self, canonical: str) -> None:
@@ -71,6 +63,7 @@ class Tokens:
         return self._tokens[place] if 0 <= place < len(self._tokens) else END
 
     def words(self, place: int, count: int) -> tuple[str, ...]:
+        """The texts of ``count`` tokens from ``place`` on."""
         return tuple(self[place + step].text for step in range(count))
 
     def is_call(self, place: int) -> bool:
@@ -116,7 +109,7 @@ def _split(text: str) -> Iterator[Token]:
     while place < len(text):
         match = _TOKEN.match(text, place)
         if match is None or match.lastgroup is None:
-            raise StatementRefused(f"the statement cannot be judged at {text[place : place + 20]!r}")
+            raise ValueError(f"the statement cannot be judged at {text[place : place + 20]!r}")
         place = match.end()
         if match.lastgroup == "space":
             adjacent = False

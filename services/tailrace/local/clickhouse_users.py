@@ -63,11 +63,7 @@ def _profiles() -> str:
 
 
 def _roles() -> str:
-    roles = ""
-    for user, grants in GRANTS.items():
-        queries = "".join(f"<query>{escape(grant)}</query>" for grant in grants)
-        roles += f"<{ROLES[user]}><grants>{queries}</grants></{ROLES[user]}>"
-    return f"<roles>{roles}</roles>"
+    return f"<roles>{''.join(_granted(ROLES[user], grants) for user, grants in GRANTS.items())}</roles>"
 
 
 def _users() -> str:
@@ -76,3 +72,8 @@ def _users() -> str:
         "<users><default><password></password><networks><ip>::/0</ip></networks><profile>default</profile>"
         f"<quota>default</quota><grants>{grants}</grants></default></users><quotas><default></default></quotas>"
     )
+
+
+def _granted(role: str, grants: tuple[str, ...]) -> str:
+    queries = "".join(f"<query>{escape(grant)}</query>" for grant in grants)
+    return f"<{role}><grants>{queries}</grants></{role}>"

@@ -64,12 +64,14 @@ class Holdout(Frozen):
 
 class TrainedOn(Frozen):
     """Which rows of a file it was fitted and judged on: those where the SQL condition ``where`` is true, of event
-    times from ``first_ms`` to ``last_ms`` (milliseconds since 1970, both included)."""
+    times from ``first_ms`` to ``last_ms`` (milliseconds since 1970, both included). ``content`` is the SHA-256 of the
+    file's bytes; a package of before that has none."""
 
     file: str
     where: str | None
     first_ms: int
     last_ms: int
+    content: str | None = None
 
 
 class Lineage(Frozen):
@@ -166,6 +168,8 @@ class Manifest(Frozen):
         fields = self.model_dump(mode="json", exclude=without | absent)
         if self.lineage.template is None:
             del fields["lineage"]["template"]
+        if self.lineage.trained_on is not None and self.lineage.trained_on.content is None:
+            del fields["lineage"]["trained_on"]["content"]
         return canonical_json(fields)
 
     @classmethod

@@ -12,9 +12,11 @@ import numpy as np
 import polars as pl
 from pydantic import ValidationError
 
-from tailrace.contracts.language.data_file import DataMapping, read_rows
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import UsageError
+from tailrace.files.contents import content_digest
+from tailrace.files.data_mapping import DataMapping
+from tailrace.files.rows import read_rows
 from tailrace.models.columns import column_of
 from tailrace.models.manifest import TrainedOn
 from tailrace.models.package.build import HOLDOUT_SHARE, LEAST_ROWS, Package, build_package
@@ -46,7 +48,7 @@ def train(
     """Fits the contract's template on rows of a file; the last fifth of them in time is the holdout.
 
     Args:
-        file: CSV file.
+        file: CSV or Parquet.
         mapping: where its fields are.
         contract: the contract in force.
         until_ms: only rows up to this event time.
@@ -61,16 +63,19 @@ def train(
     from sklearn.base import BaseEstimator
     from threadpoolctl import threadpool_limits
 
-    rows = training_rows(file, mapping, contract, until_ms, where)
-    say(f"training on {rows.selection}, the last {HOLDOUT_SHARE:.0%} of them held out")
+    say(f"reading {file.name}")
+    rows = training_rows(file, mapping, contract, until_ms, where, say)
+    held = max(1, int(rows.frame.height * HOLDOUT_SHARE))
+    say(f"training on {rows.selection}, the last {held:,} of them ({HOLDOUT_SHARE:.0%}) held out")
     x, y = frame_of(rows.frame, contract), rows.frame[contract.target.name].to_numpy()
     template, origin = find_template(contract.training.template)
+    say(f"fitting {contract.training.template}, then converting and checking it: this may take a while")
     with threadpool_limits(limits=1):  # another number of threads adds up in another order
         estimator = unfitted(template, contract, options=contract.training.options)
         # What learns online goes over the rows once, so it is fitted here, on those that are not held out.
         online = not isinstance(estimator, BaseEstimator)
         cut = len(y) - max(1, int(len(y) * HOLDOUT_SHARE)) if online else len(y)
-        return build_package(
+        package = build_package(
             estimator.fit(x[:cut], y[:cut]) if online else estimator,
             x[:cut],
             y[:cut],
@@ -81,6 +86,23 @@ def train(
             template=origin,
             seeds={"random_state": SEED},
         )
+    if why := _why_fewer(package, held):
+        say(why)
+    return package
+
+
+def _why_fewer(package: Package, held: int) -> str:
+    """Why a version is judged by fewer rows than were held out; empty where it is not."""
+    manifest = package.manifest
+    judged, calibrated = manifest.holdout.rows, manifest.calibration.rows if manifest.calibration else 0
+    if judged == held:
+        return ""
+    parts = [f"{calibrated:,} fitted the calibration"] if calibrated else []
+    if left := held - judged - calibrated:
+        parts.append(f"{left:,} could not be scored, as the contract refuses them")
+    return (
+        f"of the {held:,} rows held out {' and '.join(parts)}: the version is judged by the other {judged:,}"
+    )
 
 
 def training_rows(
@@ -89,9 +111,10 @@ def training_rows(
     contract: ModelContract,
     until_ms: int | None = None,
     where: str | None = None,
+    say: Callable[[str], None] = lambda _text: None,
 ) -> TrainingRows:
     """The rows to train on, as ``train`` chooses them."""
-    labelled, rows = labelled_rows(file, mapping, contract, where)
+    labelled, rows = labelled_rows(file, mapping, contract, where, say)
     time = contract.event_time.name
     chosen = labelled if where is not None else labelled.head(int(labelled.height * EARLIEST_SHARE))
     if until_ms is not None:
@@ -103,16 +126,48 @@ def training_rows(
     first, last = int(chosen[time][0]), int(chosen[time][-1])
     which = f"where {where}, " if where else ("" if until_ms else f"the earliest {EARLIEST_SHARE:.0%}, ")
     selection = f"{chosen.height:,} rows of {file.name} ({which}{_day(first)} to {_day(last)})"
-    trained_on = TrainedOn(file=file.name, where=where, first_ms=first, last_ms=last)
+    trained_on = TrainedOn(
+        file=file.name, where=where, first_ms=first, last_ms=last, content=content_digest(file)
+    )
     return TrainingRows(chosen, selection, trained_on)
 
 
 def labelled_rows(
-    file: Path, mapping: DataMapping | None, contract: ModelContract, where: str | None = None
+    file: Path,
+    mapping: DataMapping | None,
+    contract: ModelContract,
+    where: str | None = None,
+    say: Callable[[str], None] = lambda _text: None,
 ) -> tuple[pl.DataFrame, int]:
     """The rows of a file that have a label, in order of event time; and how many it has in all."""
-    rows = read_rows(file, mapping, contract, where=where)
-    return rows.filter(pl.col(contract.target.name).is_not_null()), rows.height
+    rows = read_rows(file, mapping, contract, where=where, say=say)
+    labelled = rows.filter(pl.col(contract.target.name).is_not_null())
+    return as_scored(labelled, contract, say), rows.height
+
+
+def as_scored(rows: pl.DataFrame, contract: ModelContract, say: Callable[[str], None]) -> pl.DataFrame:
+    """The rows with categories as scorers hand them to a model.
+
+    What a contract does not know becomes what its ``unseen`` says; where that is ``reject``, a scorer refuses the row,
+    and it is left out here too, which is said.
+    """
+    for name, feature in contract.features.items():
+        if feature.type != "category":
+            continue
+        unseen = (~pl.col(name).is_in(list(feature.categories or ()))).fill_null(value=False)
+        strangers = rows.filter(unseen)
+        if strangers.is_empty():
+            continue
+        shown = ", ".join(repr(text) for text in strangers[name].unique(maintain_order=True).to_list()[:5])
+        if feature.unseen == "reject":
+            say(f"{strangers.height} rows are left out: the contract's {name} has no category {shown}")
+            rows = rows.filter(~unseen)
+        else:
+            say(
+                f"{strangers.height} rows have {shown} in {name}: it is taken for {feature.unseen!r}, as in scoring"
+            )
+            rows = rows.with_columns(pl.when(unseen).then(pl.lit(feature.unseen)).otherwise(name).alias(name))
+    return rows
 
 
 def learning_task(contract: ModelContract) -> LearningTask:

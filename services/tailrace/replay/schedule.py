@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 REQUEST, LABEL, ACTION = 0, 1, 2
+_ROUND_MS = tuple(minutes * 60_000 for minutes in (1440, 720, 360, 180, 60, 30, 10, 5, 1))
 
 
 class LaterRecords(NamedTuple):
@@ -110,3 +111,13 @@ class ReplayClock:
             return []
         self._last_tick = time_ms
         return [p for p in self.partitions if since is None or times.get(p, since - 1) < since]
+
+
+def shorter_delay(first_ms: int, now_ms: int, delay_ms: int) -> int | None:
+    """A label delay at which most labels of evenly spaced rows are known by now; None where none is of use.
+
+    A round part of the time that the rows last: at most a tenth of it.
+    """
+    lasts = now_ms - first_ms
+    choices = (ms for ms in _ROUND_MS if ms <= lasts / 10 and ms < delay_ms)
+    return next(choices, None)

@@ -47,6 +47,10 @@ class Sent:
     actions: int = 0
     marks: int = 0
     seconds: float = 0.0
+    last_ms: int | None = None
+    """Event time of the last record."""
+    is_interrupted: bool = False
+    """Whether somebody stopped it before its end."""
 
 
 class Replay:
@@ -59,7 +63,7 @@ class Replay:
     up to now, that time has not come yet, and the record says now.
 
     Args:
-        rows: as ``contracts.data_file.read_rows`` gives them, sorted by event time.
+        rows: as ``files.rows.read_rows`` gives them, sorted by event time.
         labels: which rows' labels are sent, and when.
         actions: about which rows it is sent what was really done, and when.
         done: the actions, one for each of ``actions``.
@@ -107,7 +111,8 @@ class Replay:
     def run(self, progress: Callable[[int], None] = lambda done: None) -> Sent:
         """Sends everything and waits until Kafka has taken it. ``progress`` is called with how many are sent.
 
-        The lane's clock stays the replay's afterwards, until somebody else takes it.
+        A KeyboardInterrupt ends it: what was sent by then is waited for, and no last mark says that nothing older is to
+        come. The lane's clock stays the replay's afterwards, until somebody else takes it.
 
         Raises:
             DeliveryFailed: Kafka refused some.
@@ -123,6 +128,16 @@ class Replay:
                 self._producer.close()
 
     def _run(self, progress: Callable[[int], None]) -> Sent:
+        began = time.monotonic()
+        try:
+            self._send_all(progress)
+        except KeyboardInterrupt:
+            self.sent.is_interrupted = True
+        self._flush()
+        self.sent.seconds = time.monotonic() - began
+        return self.sent
+
+    def _send_all(self, progress: Callable[[int], None]) -> None:
         plan, sent, ticked = self.plan, 0, 0
         began = last_tick = time.monotonic()
         while sent < len(plan):
@@ -146,9 +161,6 @@ class Replay:
             last, now_ms = int(plan.time[-1]), int(time.time() * 1000)
             end = last_watermark(last, self._contract.event_time.lateness_ms, now_ms)
             self._write_watermarks(self._clock.partitions, end)
-        self._flush()
-        self.sent.seconds = time.monotonic() - began
-        return self.sent
 
     def _send(self, part: slice) -> None:
         contract, plan = self._contract, self.plan
@@ -176,6 +188,7 @@ class Replay:
             partition = partition_of(message_key, self._partition_count)
             value = self._codec.encode(self._schema_ids[topic], record)
             self._produce(Record(topic, value, message_key, partition=partition))
+            self.sent.last_ms = at
             self._clock.wrote(topic, partition, at)
 
     def _write_watermarks(self, partitions: list[tuple[str, int]], time_ms: int) -> None:

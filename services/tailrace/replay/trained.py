@@ -7,10 +7,12 @@ from pathlib import Path
 import polars as pl
 
 from tailrace.connection import Connection
-from tailrace.contracts.language.data_file import DataMapping, read_rows
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.state.fold_topics import fold_all
 from tailrace.errors import TailraceError
+from tailrace.files.contents import content_digest
+from tailrace.files.data_mapping import DataMapping
+from tailrace.files.rows import read_rows
 from tailrace.models.catalog import Catalog
 from tailrace.models.manifest import Manifest, TrainedOn
 from tailrace.models.package.open import known_to
@@ -37,9 +39,9 @@ def count_trained(
 ) -> int:
     """How many of the file's rows are among those that a version was fitted or held out on.
 
-    Files are told apart by their names; a copy under another name is not recognised.
+    Files are told apart by their content; a version of before that was known of names theirs.
     """
-    if trained_on is None or trained_on.file != file.name:
+    if trained_on is None or not _is_of(trained_on, file):
         return 0
     time = pl.col(contract.event_time.name)
     seen = rows.filter((time >= trained_on.first_ms) & (time <= trained_on.last_ms))
@@ -50,3 +52,9 @@ def count_trained(
             return 0  # another file under that name: it lacks what the condition is about
         seen = seen.filter(pl.col("request_id").is_in(chosen["request_id"].implode()))
     return len(seen)
+
+
+def _is_of(trained_on: TrainedOn, file: Path) -> bool:
+    if trained_on.content is None:
+        return trained_on.file == file.name
+    return trained_on.content == content_digest(file)

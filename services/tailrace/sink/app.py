@@ -6,6 +6,7 @@ from contextlib import closing
 
 from tailrace.clickhouse.client import ClickHouse
 from tailrace.clickhouse.migrations import migrate
+from tailrace.clickhouse.views import ensure_views
 from tailrace.contracts.records.lanes import CONTRACTS
 from tailrace.runtime.service import Service, run_service
 from tailrace.sink.loop import Sink
@@ -35,6 +36,8 @@ def make_sink(service: Service) -> Sink:
     def restore() -> None:
         migrate(clickhouse, stored=stored_by(service.connection, group))
         rows.restore_tables()
+        for model in rows.models():
+            ensure_views(clickhouse, model)
 
     clock = SystemClock()
     return Sink(backend, rows, clickhouse, group=group, clock=clock, restore=restore, stop=service.stop)

@@ -23,6 +23,7 @@ from tailrace.clickhouse.tables import (
     UNREADABLE,
     TableColumn,
     TableConflict,
+    TimeOutOfRange,
     columns_of,
     ensure_table,
     ensure_tables,
@@ -58,6 +59,11 @@ class TableLayout:
     def narrow(self) -> tuple[TableColumn, ...]:
         """Columns that may be too narrow: Avro's bytes can hold 64 bits in an int, too."""
         return tuple(column for column in self.columns if column.type in ("Int32", "Nullable(Int32)"))
+
+    @cached_property
+    def times(self) -> tuple[TableColumn, ...]:
+        """Columns of times, alone or within others."""
+        return tuple(column for column in self.columns if "DateTime64" in column.type)
 
 
 class Row(NamedTuple):
@@ -151,6 +157,11 @@ class RowReader:
                     topics.append(topic)
         return tables
 
+    def models(self) -> list[str]:
+        """Those that have a contract by now."""
+        self.control(self._all_contracts())
+        return sorted(self._contracts.current)
+
     def restore_tables(self) -> None:
         """Makes tables of models that are gone."""
         for applied in self._contracts.current.values():
@@ -173,10 +184,7 @@ class RowReader:
         row = self._row(message)
         if row is None:
             return None
-        for column in row.layout.narrow:
-            value = column.value(row.record)
-            if value is not None and not -(2**31) <= value < 2**31:
-                raise BadRecord("out-of-range", f"{column.name} is beyond 32 bits: {value}", column.name)
+        _check_width(row)
         return row
 
     def _row(self, message: Message) -> Row | None:
@@ -314,6 +322,18 @@ class RowReader:
         except TableConflict as conflict:
             return BadRecord("type-conflict", str(conflict))
         return TableLayout(table, tuple(columns))
+
+
+def _check_width(row: Row) -> None:
+    for column in row.layout.narrow:
+        value = column.value(row.record)
+        if value is not None and not -(2**31) <= value < 2**31:
+            raise BadRecord("out-of-range", f"{column.name} is beyond 32 bits: {value}", column.name)
+    for column in row.layout.times:
+        try:
+            column.value(row.record)
+        except TimeOutOfRange as error:
+            raise BadRecord("out-of-range", f"{column.name}: {error}", column.name) from None
 
 
 def unreadable(message: Message, error: BadRecord) -> Row:

@@ -32,6 +32,13 @@ class Digest(NamedTuple):
 NOTHING = Digest(0, 0, 0, 0)
 
 
+class StoredTimes(NamedTuple):
+    """Event times (ms since 1970) and the offsets of their records."""
+
+    offsets: Offsets
+    times: Offsets
+
+
 class StoredRows:
     """Rows of every table that keeps events: those with ``_topic``, ``_partition``, ``_offset``."""
 
@@ -64,10 +71,22 @@ class StoredRows:
             offsets += [int(offset) for (offset,) in self._clickhouse.query(sql).rows]
         return np.sort(np.array(offsets, dtype=np.int64))
 
-    def _tables(self) -> list[str]:
+    def event_times(self, partition: Partition, first: int, last: int) -> StoredTimes:
+        """The event times of a partition's rows from one offset to another, both included."""
+        times: list[tuple[int, int]] = []
+        within = _within({partition: OffsetRange(first, last + 1)})
+        for table in self._tables("event_time"):
+            sql = f"SELECT _offset, toUnixTimestamp64Milli(event_time) FROM {table} WHERE {within}"  # noqa: S608
+            times += [(int(offset), int(time)) for offset, time in self._clickhouse.query(sql).rows]
+        pairs = np.array(times, dtype=np.int64).reshape(-1, 2)
+        return StoredTimes(pairs[:, 0], pairs[:, 1])
+
+    def _tables(self, *also: str) -> list[str]:
+        names = ("_topic", "_partition", "_offset", *also)
+        listed = ", ".join(f"'{name}'" for name in names)
         tables = self._clickhouse.query(
-            "SELECT table FROM system.columns WHERE database = {database:String} AND name IN "
-            "('_topic', '_partition', '_offset') GROUP BY table HAVING count() = 3 ORDER BY table",
+            f"SELECT table FROM system.columns WHERE database = {{database:String}} AND name IN ({listed}) "  # noqa: S608
+            f"GROUP BY table HAVING count() = {len(names)} ORDER BY table",
             {"database": self._clickhouse.database},
         )
         return [f"{quoted(self._clickhouse.database)}.{quoted(table)}" for (table,) in tables.rows]

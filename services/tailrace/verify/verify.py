@@ -23,6 +23,7 @@ from tailrace.streaming.records import Message
 from tailrace.streaming.records import TopicPartition as Partition
 from tailrace.verify.control_facts import READ_IN_ORDER, ControlFacts
 from tailrace.verify.counting_reader import CountingReader
+from tailrace.verify.event_times import EventTimes
 from tailrace.verify.lane_answers import SCORER, LaneAnswers
 from tailrace.verify.log import Log, OffsetRange
 from tailrace.verify.logged import messages_at, packages
@@ -77,6 +78,7 @@ class Verification:
         self._model, self._group, self._wait_s = model, group, wait_s
         self._report = VerifyReport()
         self._sample = Sample(deep)
+        self._times = EventTimes()
 
     def run(self, progress: Callable[[int], None] = lambda done: None) -> VerifyReport:
         """Reads, settles, compares. ``progress`` gets how many records have been read.
@@ -139,6 +141,7 @@ class Verification:
             head = answers.take(message)
             if head is not None:
                 self._sample.offer(message)
+                self._times.take(message, head)
                 outcomes.prediction(message, head)
 
         def take_asked(message: Message) -> None:
@@ -164,6 +167,7 @@ class Verification:
         ranges = {p: r for p, r in reader.ranges.items() if _general(p.topic) in stored}
         events = {p: reader.events[p].array() for p in ranges}
         compare_events(rows, events, ranges, self._wait_s, self._log.compacted, self._report)
+        self._report.report_problems(self._times.problems(rows))
 
 
 def _general(topic: str) -> str:

@@ -37,9 +37,9 @@ def test_slopes_and_their_errors_are_scipys(count: int, rise: float, seed: int) 
     draw = np.random.default_rng(seed)
     x = draw.uniform(0, 10, count)
     y = rise * x + draw.normal(size=count)
-    found, expected = slope(x.tolist(), y.tolist()), stats.linregress(x, y)
-    assert found.per_unit == pytest.approx(expected.slope, rel=1e-6, abs=1e-9)
-    assert found.error == pytest.approx(expected.stderr, rel=1e-5, abs=1e-9)
+    fitted, expected = slope(x.tolist(), y.tolist()), stats.linregress(x, y)
+    assert fitted.per_unit == pytest.approx(expected.slope, rel=1e-6, abs=1e-9)
+    assert fitted.error == pytest.approx(expected.stderr, rel=1e-5, abs=1e-9)
 
 
 @pytest.mark.parametrize("x", [[1.0, 2.0], [1.0, 1.0, 1.0]])
@@ -63,10 +63,10 @@ def test_gaps_are_numpys_differences_within_the_window(times: list[float], one: 
 def test_memory_grows_by_what_it_grows_in_the_second_half() -> None:
     warming_up = [(float(at), 100 * 2**20 + at * 2**20) for at in range(60)]
     after = [(60.0 + at, 160 * 2**20 + at * 2**20 / 60) for at in range(60)]
-    found = memory.facts([*warming_up, *after])
-    assert found["mib_per_hour"] == {"slope": 60.0, "standard_error": 0.0}
-    assert found["mib"] == {"first": 100.0, "half": 160.0, "last": 161.0}
-    assert (found["samples"], found["minutes"]) == (120, 1.98)
+    facts = memory.facts([*warming_up, *after])
+    assert facts["mib_per_hour"] == {"slope": 60.0, "standard_error": 0.0}
+    assert facts["mib"] == {"first": 100.0, "half": 160.0, "last": 161.0}
+    assert (facts["samples"], facts["minutes"]) == (120, 1.98)
 
 
 def test_ratios_are_taken_within_a_round() -> None:
@@ -79,6 +79,6 @@ def test_ratios_are_taken_within_a_round() -> None:
 def test_a_peer_is_compared_by_speed_and_by_what_a_cpu_second_moves() -> None:
     scorer = [Measured(100, 1.0, 0.5), Measured(100, 2.0, 0.5)]
     peer = [Measured(100, 5.0, 5.0), Measured(100, 20.0, 2.0)]
-    found = compared(scorer, peer)
-    assert found["times_as_fast"] == {"median": 7.5, "least": 5.0, "most": 10.0}
-    assert found["records_per_cpu_second"] == {"median": 7.0, "least": 4.0, "most": 10.0}
+    ratios = compared(scorer, peer)
+    assert ratios["times_as_fast"] == {"median": 7.5, "least": 5.0, "most": 10.0}
+    assert ratios["records_per_cpu_second"] == {"median": 7.0, "least": 4.0, "most": 10.0}

@@ -15,6 +15,7 @@ from tailrace.clickhouse.tables import (
     DEAD_LETTERS,
     UNREADABLE,
     TableConflict,
+    TimeOutOfRange,
     columns_of,
     create_table,
     ensure_tables,
@@ -208,12 +209,15 @@ def test_reports_keep_their_structure() -> None:
     ]
 
 
-def test_times_beyond_what_clickhouse_can_keep_are_the_nearest_that_it_can() -> None:
+@pytest.mark.parametrize("time", [10_413_792_000_000, -2_208_988_800_001, 2**60])
+def test_times_that_clickhouse_does_not_have_are_never_bent(time: int) -> None:
     columns = {c.name: c.value for c in columns_of(control_schema("TrainingRun"))}  # type: ignore[arg-type]
-    trigger = {"kind": "drift", "id": "a", "at": 2**60, "reason": ""}
-    last = 10_413_791_999_999
-    assert columns["at"]({"at": 2**60}) == last
-    assert columns["triggers"]({"triggers": [trigger]}) == [("drift", "a", last, "")]
+    trigger = {"kind": "drift", "id": "a", "at": time, "reason": ""}
+    with pytest.raises(TimeOutOfRange, match=f"{time} ms since 1970 is before 1900 or after 2299"):
+        columns["at"]({"at": time})
+    with pytest.raises(TimeOutOfRange):
+        columns["triggers"]({"triggers": [trigger]})
+    assert columns["at"]({"at": 10_413_791_999_999}) == 10_413_791_999_999
 
 
 def test_every_record_that_ever_may_come_has_a_column() -> None:

@@ -432,3 +432,22 @@ def test_whatever_is_written_is_refused_properly_or_stays_itself(data: st.DataOb
     except TailraceError:
         return
     assert load_contract(contract.resolved_json) == contract
+
+
+@pytest.mark.parametrize(
+    ("written", "remedy"),
+    [
+        ("01", 'write it in quotes: "01"'),
+        ("true", 'write it in quotes: "true"'),
+        ("1.50", 'write it in quotes: "1.50"'),
+    ],
+)
+def test_a_category_that_yaml_takes_for_another_type_is_quoted_as_it_stands(
+    written: str, remedy: str
+) -> None:
+    text = (
+        f"model: m\nowner: {{team: t}}\nfeatures:\n  k: {{categories: [{written}, b]}}\n"
+        "target: {name: y, type: boolean}\n"
+    )
+    with pytest.raises(ContractError, match=f"must be text, not {written}; {remedy}"):
+        load_contract(text)

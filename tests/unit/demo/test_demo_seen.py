@@ -1,4 +1,4 @@
-"""What the demo makes of the topics: answers, accuracy from reports, beats and their picture."""
+"""What the demo makes of the topics: answers, accuracy from reports, milestones and their picture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score
 from tailrace.demo import accuracy
 from tailrace.demo.accuracy import Point, Share
 from tailrace.demo.display import chart, sparkline
-from tailrace.demo.milestones import beats, drift_alerts, successor
+from tailrace.demo.milestones import drift_alerts, milestones, successor
 from tailrace.demo.observed import Seen
 from tailrace.streaming.records import RecordRef
 
@@ -160,14 +160,14 @@ def test_the_picture_shows_each_value_at_its_height() -> None:
     assert sparkline([]) == ""
 
 
-def test_beats_are_told_once_they_happened_and_not_before() -> None:
+def test_a_milestone_has_a_text_once_it_happened_and_not_before() -> None:
     seen = Seen("credit")
-    tell = {beat.name: beat.tell for beat in beats(CHANGE)}
-    assert [name for name in tell if tell[name](seen) is not None] == []
+    texts = {milestone.name: milestone.text for milestone in milestones(CHANGE)}
+    assert [name for name in texts if texts[name](seen) is not None] == []
     seen.control("Alert", _alert("drift", CHANGE - 10), 0)
     seen.control("Alert", _alert("quality-drop", CHANGE - 10), 0)
-    assert [name for name in tell if tell[name](seen) is not None] == []
+    assert [name for name in texts if texts[name](seen) is not None] == []
     seen.control("Alert", _alert("drift", CHANGE + 10), 0)
     seen.control("Alert", _alert("quality-drop", CHANGE + 20), 0)
-    assert [name for name in tell if tell[name](seen) is not None] == ["a drift alert", "a quality alert"]
+    assert [name for name in texts if texts[name](seen) is not None] == ["a drift alert", "a quality alert"]
     assert successor(seen) is None

@@ -6,10 +6,10 @@ import polars as pl
 import pytest
 
 from tailrace.contracts.expressions.compiler import compile_expression
-from tailrace.contracts.language.data_file import read_rows
 from tailrace.contracts.language.expression_columns import request_columns
 from tailrace.contracts.language.load import load_contract
 from tailrace.demo.loans import DAY_MS, LABEL_DELAY_DAYS, START_MS, known_at, simulate
+from tailrace.files.rows import read_rows
 
 CONTRACT = load_contract(Path(__file__).parents[3] / "contracts" / "models" / "credit.yaml")
 CHANGE = START_MS + 10_000 * 60_000

@@ -187,7 +187,7 @@ received = st.lists(
     st.builds(feedback, times, st.sampled_from([YES, NO]), st.just(LABEL), st.integers(0, 9))
     | st.builds(feedback, times, st.sampled_from([b"a", b"b"]), st.just(ACTION), st.integers(0, 9)),
     max_size=8,
-).map(lambda some: sorted(some, key=lambda t: (t.effective, t.kind)))
+).map(lambda several: sorted(several, key=lambda t: (t.effective, t.kind)))
 
 
 @given(times, st.integers(0, 200), received, st.integers(0, 8))

@@ -13,7 +13,7 @@ from tailrace.models.rollout_state.bandit import UNITS, assigned, in_units, prob
 Means = st.lists(st.floats(-100, 100), min_size=2, max_size=6)
 
 
-@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=25).filter(lambda some: sum(some) > 1e-3))
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=25).filter(lambda weights: sum(weights) > 1e-3))
 def test_shares_are_whole_units_and_make_one(weights: list[float]) -> None:
     shares = in_units(weights)
     assert sum(shares) == 1.0

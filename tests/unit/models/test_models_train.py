@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 
 import tailrace
-from tailrace.contracts.language.data_file import parse_time
 from tailrace.contracts.language.load import load_contract
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import UsageError
+from tailrace.files.instants import parse_time
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.package.build import build_package
 from tailrace.models.reference import CategoryProfile, Reference
-from tailrace.models.train import frame_of, labelled_rows, train, training_rows
+from tailrace.models.train import as_scored, frame_of, labelled_rows, train, training_rows
 
 CONTRACT = """
 model: pumps
@@ -103,7 +104,9 @@ def test_every_template_learns_from_numbers_integers_booleans_and_categories(
     messages: list[str] = []
     built = train(file, None, wanted, where="TRUE", say=messages.append)
     manifest = built.manifest
-    assert "900 rows of pumps.csv" in messages[0]
+    assert messages[0] == "reading pumps.csv"
+    assert "900 rows of pumps.csv" in messages[1]
+    assert "the last 180 of them (20%) held out" in messages[1]
     # The online learner goes over the rows once: it has not seen those that are held out.
     learned = 720 if template == "river-linear" else 900
     assert (manifest.format, manifest.lineage.rows, manifest.holdout.rows) == (form, learned, 180)
@@ -162,3 +165,17 @@ def test_the_example_in_the_docs_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     exec(compile(match[1], "docs/models.md", "exec"), {})
     assert published[0].format == "onnx"
     assert published[0].holdout.metrics["auc"] > 0.95
+
+
+@pytest.mark.parametrize(("unseen", "rows", "value"), [("x", 3, "x"), ("reject", 2, None)])
+def test_unseen_categories_are_taken_in_training_as_in_scoring(
+    unseen: str, rows: int, value: str | None
+) -> None:
+    text = CONTRACT.replace("TEMPLATE", "logistic-regression").replace("TARGET", "boolean")
+    known = load_contract(text.replace("[x, y], ", f"[x, y], unseen: {unseen}, "))
+    frame = pl.DataFrame({"make": ["y", None, "z"]})
+    notes: list[str] = []
+    taken = as_scored(frame, known, notes.append)
+    assert taken["make"].to_list() == ["y", None, value][:rows]
+    assert len(notes) == 1
+    assert "'z'" in notes[0]

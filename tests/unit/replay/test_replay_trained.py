@@ -5,8 +5,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tailrace.contracts.language.data_file import DataMapping, read_rows
 from tailrace.contracts.language.load import load_contract
+from tailrace.files.contents import content_digest
+from tailrace.files.data_mapping import DataMapping
+from tailrace.files.rows import read_rows
 from tailrace.models.manifest import TrainedOn
 from tailrace.replay.trained import count_trained
 
@@ -50,6 +52,17 @@ def test_rows_trained_on_are_those_of_file_condition_and_time(
         file=name, where=where, first_ms=START + first * MINUTE, last_ms=START + last * MINUTE
     )
     assert count_trained(lineage, file, MAPPING, CONTRACT, _rows(file, replayed)) == expected
+
+
+def test_a_file_is_known_by_its_content_whatever_it_is_called(file: Path, tmp_path: Path) -> None:
+    last = START + 9 * MINUTE
+    lineage = TrainedOn(
+        file="other.csv", where=None, first_ms=START, last_ms=last, content=content_digest(file)
+    )
+    assert count_trained(lineage, file, MAPPING, CONTRACT, _rows(file)) == 10
+    changed = tmp_path / "other.csv"
+    changed.write_text(file.read_text() + "5,1\n")
+    assert count_trained(lineage, changed, MAPPING, CONTRACT, _rows(changed)) == 0
 
 
 def test_without_a_champion_nothing_was_trained_on(file: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -12,8 +12,10 @@ from pydantic_core import ErrorDetails
 from tailrace.contracts.problems import FieldPath, Violation, did_you_mean
 
 
-def explain(details: ErrorDetails, model: type[BaseModel]) -> Violation:
-    """What pydantic found, said for people."""
+def explain(
+    details: ErrorDetails, model: type[BaseModel], spelled: Mapping[FieldPath, str] | None = None
+) -> Violation:
+    """What pydantic found, said for people; ``spelled`` are scalars as they stand in the file."""
     path: FieldPath = tuple(part for part in details["loc"] if part != "[key]")
     value = details["input"]
     context: dict[str, Any] = details.get("ctx") or {}
@@ -30,8 +32,13 @@ def explain(details: ErrorDetails, model: type[BaseModel]) -> Violation:
         choices = [choice.strip(" '") for choice in context["expected"].replace(" or ", ", ").split(",")]
         return Violation(path, f"{value!r} is not allowed", did_you_mean(str(value), choices))
     if kind == "string_type":
-        remedy = f'write it in quotes: "{value}"' if isinstance(value, bool | int | float) else ""
-        return Violation(path, f"must be text, not {_called(value)}", remedy)
+        written = (spelled or {}).get(path, str(value))
+        is_scalar = isinstance(value, bool | int | float)
+        return Violation(
+            path,
+            f"must be text, not {written if is_scalar else _called(value)}",
+            f'write it in quotes: "{written}"' if is_scalar else "",
+        )
     if kind == "string_pattern_mismatch":
         return Violation(path, f"{value!r} is no valid name", f"it must match {context['pattern']}")
     if kind in ("model_type", "dict_type", "model_attributes_type"):

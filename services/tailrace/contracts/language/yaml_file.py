@@ -31,6 +31,8 @@ class YamlFile:
     text: str
     data: Any
     lines: dict[FieldPath, int]
+    spelled: dict[FieldPath, str]
+    """Scalars that are no text, as they stand in the file: 01 is not 1."""
 
     def parse(self, model: type[M], check: Callable[[M], Iterable[Violation]] = lambda _: ()) -> M:
         """Validates the data as ``model``, then by ``check``.
@@ -41,7 +43,7 @@ class YamlFile:
         try:
             parsed = model.model_validate(self.data)
         except ValidationError as error:
-            self.refuse(explain(details, model) for details in error.errors())
+            self.refuse(explain(details, model, self.spelled) for details in error.errors())
             raise
         self.refuse(check(parsed))
         return parsed
@@ -77,7 +79,7 @@ def read_yaml(source: Path | str) -> YamlFile:
     except _Invalid as error:
         line, what, remedy = error.args
         raise ContractError([Problem(name, line, "", what, remedy)]) from None
-    return YamlFile(name, text, data, reader.lines)
+    return YamlFile(name, text, data, reader.lines, reader.spelled)
 
 
 class _Invalid(Exception):
@@ -89,6 +91,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.lines: dict[FieldPath, int] = {(): 1}
+        self.spelled: dict[FieldPath, str] = {}
         self._yaml = YAML(typ="safe", pure=True)
         self._nodes = 0
 
@@ -123,6 +126,8 @@ class _Reader:
             return [self._plain(element, (*path, index)) for index, element in enumerate(node.value)]
         if not isinstance(node, ScalarNode) or node.tag not in _SCALARS:
             raise _Invalid(line, f"the tag {node.tag} is not allowed", "leave it out")
+        if not str(node.tag).endswith(":str"):
+            self.spelled[path] = str(node.value)
         if str(node.tag).endswith(":timestamp"):
             return node.value
         try:
