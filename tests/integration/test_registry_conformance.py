@@ -1,6 +1,7 @@
 """What is asked of a registry with Confluent's interface: of our own, and of one that others made.
 
-By our own client, by Confluent's, and by requests as the interface documents them.
+By our own client, by Confluent's for Python, @kafkajs/confluent-schema-registry and franz-go's, each with its own
+settings, and by requests as the interface documents them.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import os
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -22,6 +25,7 @@ from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerialize
 from confluent_kafka.serialization import MessageField, SerializationContext
 from tests.support.apicurio import apicurio_registry
 from tests.support.contracts import contract as credit_contract
+from tests.support.language_programs import go_program, node_program, output
 from tests.support.registry_server import LOGIN, registry_server
 
 from tailrace.access.home_servers import with_userinfo
@@ -43,7 +47,7 @@ class Address(NamedTuple):
 @pytest.fixture(scope="module", params=["ours", "apicurio"])
 def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     if request.param == "apicurio":
-        with apicurio_registry(tmp_path_factory.mktemp("apicurio")) as url:
+        with apicurio_registry(request.config, tmp_path_factory.mktemp("apicurio")) as url:
             yield Address(url, {"url": url})
     else:
         kafka = request.getfixturevalue("kafka")
@@ -235,3 +239,59 @@ def test_confluent_s_client_asks_and_sets(registry: Address) -> None:
     assert not client.test_compatibility(name, Schema(json.dumps(record("a", "b")), "AVRO"))
     assert name in client.get_subjects()
     assert client.get_versions(name) == [1]
+
+
+DRIVERS = Path(__file__).parents[1] / "support" / "registry_drivers"
+ROW = {"name": "Löwe, row", "number": -(2**53) - 1, "share": 0.25}
+SCHEMA = {
+    "type": "record",
+    "name": "Row",
+    "namespace": "drivers",
+    "fields": [
+        {"name": "name", "type": "string"},
+        {"name": "number", "type": "long"},
+        {"name": "share", "type": ["null", "double"], "default": None},
+    ],
+}
+
+
+def _run(registry: Address, command: list[str], *arguments: str) -> Any:
+    user, _, password = registry.confluent.get("basic.auth.user.info", "").partition(":")
+    env = os.environ | {"REGISTRY_USER": user, "REGISTRY_PASSWORD": password}
+    return json.loads(output([*command, registry.confluent["url"], *arguments], env=env))
+
+
+def test_kafkajs_s_client_gets_on_with_it(registry: Address, request: pytest.FixtureRequest) -> None:
+    command = node_program(request.config, "@kafkajs/confluent-schema-registry", DRIVERS / "node")
+    client = RegistryClient(registry.url, timeout=60)
+    schema_id = client.register("drivers-value", SCHEMA)
+    codec = Codec(client)
+    small = ROW | {"number": 7}  # JavaScript's numbers end at 2**53
+    seen = _run(registry, command, codec.encode(schema_id, small).hex())
+    assert seen["latest"] == schema_id
+    assert seen["decoded"] == {"name": ROW["name"], "number": 7, "share": 0.25}
+    encoded = codec.decode(bytes.fromhex(seen["encoded"]))
+    assert encoded.record == {"name": "é, node", "number": 7, "share": None}
+    assert seen["registered"] == seen["again"] == seen["looked_up"]
+    latest = RegistryClient(registry.url, timeout=60).latest("node-value")
+    assert latest is not None
+    assert latest.id == seen["registered"]
+
+
+def test_franz_go_s_client_gets_on_with_it(registry: Address, request: pytest.FixtureRequest) -> None:
+    command = go_program(request.config, "franz-go's sr", DRIVERS / "golang")
+    client = RegistryClient(registry.url, timeout=60)
+    schema_id = client.register("drivers-value", SCHEMA)
+    seen = _run(registry, command)
+    latest = client.latest("go-value")
+    assert latest is not None
+    assert seen["latest"] == schema_id
+    assert _parsed(json.loads(seen["schema"])) == _parsed(SCHEMA)
+    assert seen["created"] == seen["looked_up"] == latest.id
+    assert seen["versions"] == [1]
+    assert {"drivers-value", "go-value"} <= set(seen["subjects"])
+    assert (seen["level"], seen["compatible"]) == ("FULL_TRANSITIVE", False)
+    assert seen["refused"]
+    assert seen["unknown"]
+    if registry.confluent.get("basic.auth.user.info") == LOGIN:  # Apicurio's names no subjects there
+        assert {f"drivers-value/1={schema_id}", f"go-value/1={latest.id}"} <= set(seen["listed"])
