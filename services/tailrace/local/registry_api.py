@@ -47,6 +47,13 @@ class SchemasApi:
     def __init__(self, log: RegistryLog) -> None:
         self._log = log
 
+    def ready(self, request: Request) -> Response:
+        try:
+            self._log.read()
+        except Unavailable as reason:
+            return PlainTextResponse(f"{reason}\n", 503)
+        return PlainTextResponse("ok\n")
+
     def types(self, request: Request) -> Response:
         return json_answer(["AVRO"])
 
@@ -113,15 +120,6 @@ class SubjectsApi:
 
     def __init__(self, log: RegistryLog) -> None:
         self._log = log
-
-    def ready(self, request: Request) -> Response:
-        try:
-            self._log.read()
-        except Unavailable as reason:
-            return PlainTextResponse(f"{reason}\n", 503)
-        return PlainTextResponse("ok\n")
-
-    # subjects and versions
 
     def subjects(self, request: Request) -> Response:
         prefix, names = prefix_of(request), self._log.read().subjects(flag(request, "deleted"))
