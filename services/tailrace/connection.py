@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tailrace.access.credentials import KAFKA, OWNER, Credentials
 from tailrace.access.home_servers import CLICKHOUSE, REGISTRY, Auth, Login
-from tailrace.addresses import credentials_in, without_credentials
-from tailrace.errors import TailraceError
+from tailrace.addresses import credentials_in, kafka_servers, without_credentials
+from tailrace.errors import TailraceError, UsageError
 
 ADDRESSES = Path("run", "addresses.json")
 
@@ -84,14 +84,16 @@ def connect(env: Mapping[str, str] | None = None, home: Path | None = None, user
             win, but for one of the home's own users, whom `tailrace env` has put there for programs other than ours.
 
     Raises:
-        TailraceError: no Kafka or registry address is to be had, or the home's passwords may not be read.
+        TailraceError: no Kafka or registry address is to be had, or a password may not be read.
+        UsageError: KAFKA_BOOTSTRAP_SERVERS is no list of servers, or contradicts KAFKA_SECURITY_PROTOCOL, or that
+            needs a KAFKA_SASL_MECHANISM.
     """
     given: Mapping[str, str] = os.environ if env is None else env
     home = home or home_dir(given)
     values = {**running_addresses(home), **{k: v for k, v in given.items() if v}}
     for name in _SECRETS:
         if f"{name}_FILE" in values:
-            values[name] = Path(values[f"{name}_FILE"]).read_text().strip()
+            values[name] = _secret(f"{name}_FILE", values[f"{name}_FILE"])
     values |= _kafka_login(values, Credentials(home), user)
     for needed in ("KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL"):
         if needed not in values:
@@ -99,10 +101,14 @@ def connect(env: Mapping[str, str] | None = None, home: Path | None = None, user
                 f"{needed} is not set and nothing runs in {home}: start everything with `tailrace up --detach`, "
                 f"or set {needed} to use what you have"
             )
+    values |= kafka_address(values)
+    if values.get("KAFKA_SECURITY_PROTOCOL", "").upper().startswith("SASL"):
+        _require_mechanism(values)
     kafka = {"bootstrap.servers": values["KAFKA_BOOTSTRAP_SERVERS"]}
     kafka |= {option: values[name] for name, option in _KAFKA_OPTIONS.items() if name in values}
     registry, clickhouse = values["SCHEMA_REGISTRY_URL"], values.get("CLICKHOUSE_URL")
-    other = values.get("SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO") or credentials_in(registry)
+    # What stands in the address is meant for it; the variable may be left over from `tailrace env` of another home.
+    other = credentials_in(registry) or values.get("SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO")
     registry = without_credentials(registry).rstrip("/")
     return Connection(
         kafka=kafka,
@@ -112,6 +118,49 @@ def connect(env: Mapping[str, str] | None = None, home: Path | None = None, user
         clickhouse_auth=clickhouse and Login(home, CLICKHOUSE, clickhouse, user, credentials_in(clickhouse)),
         home=home,
     )
+
+
+def connect_to_running(home: Path, env: Mapping[str, str] | None = None) -> Connection:
+    """A connection to what runs in a home, whatever the environment names: it gives the credentials for those servers
+    of others that it has in common with the home, which has written down no password of them.
+
+    Raises:
+        TailraceError: as `connect`.
+    """
+    running = running_addresses(home)
+    given = {name: value for name, value in (os.environ if env is None else env).items() if value}
+    names: list[str] = []
+    if _is_same_kafka(given.get("KAFKA_BOOTSTRAP_SERVERS"), running.get("KAFKA_BOOTSTRAP_SERVERS", "")):
+        names += [*_KAFKA_OPTIONS, *(f"{name}_FILE" for name in _SECRETS)]
+    for name, more in (
+        ("SCHEMA_REGISTRY_URL", ["SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO"]),
+        ("CLICKHOUSE_URL", []),
+    ):
+        if name not in given or is_running_at(given[name], running.get(name, "")):
+            names += [name, *more]
+    return connect({name: given[name] for name in names if name in given}, home)
+
+
+def is_running_at(given: str, running: str) -> bool:
+    """Whether an address from the environment, with its credentials, is one that a home has written down without."""
+    return without_credentials(given).rstrip("/") == running.rstrip("/")
+
+
+def kafka_address(values: Mapping[str, str]) -> dict[str, str]:
+    """KAFKA_BOOTSTRAP_SERVERS as every client takes it, and the KAFKA_SECURITY_PROTOCOL that it names.
+
+    Raises:
+        UsageError: it is no list of servers, or names another protocol than KAFKA_SECURITY_PROTOCOL does.
+    """
+    servers, protocol = kafka_servers(values["KAFKA_BOOTSTRAP_SERVERS"])
+    if protocol is None:
+        return {"KAFKA_BOOTSTRAP_SERVERS": servers}
+    other = values.get("KAFKA_SECURITY_PROTOCOL", protocol)
+    if other.upper() != protocol:
+        raise UsageError(
+            f"KAFKA_BOOTSTRAP_SERVERS says {protocol}:// and KAFKA_SECURITY_PROTOCOL says {other}: correct one of them"
+        )
+    return {"KAFKA_BOOTSTRAP_SERVERS": servers, "KAFKA_SECURITY_PROTOCOL": protocol}
 
 
 def come_as_oneself(env: MutableMapping[str, str], home: Path) -> None:
@@ -138,6 +187,29 @@ def environment(home: Path, user: str) -> dict[str, str]:
     """
     values = running_addresses(home)
     return values | _kafka_login(values, Credentials(home), user)
+
+
+def _is_same_kafka(given: str | None, running: str) -> bool:
+    return given is None or kafka_servers(given).servers == running
+
+
+def _require_mechanism(values: Mapping[str, str]) -> None:
+    """Clients would each take a default of their own, of which one (GSSAPI) is in none of the libraries here."""
+    if "KAFKA_SASL_MECHANISM" not in values:
+        raise UsageError(
+            f"Kafka is to be reached by {values['KAFKA_SECURITY_PROTOCOL']}, and KAFKA_SASL_MECHANISM is not set: "
+            "set it to what the cluster takes, PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+        )
+
+
+def _secret(name: str, file: str) -> str:
+    try:
+        return Path(file).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise TailraceError(
+            f"{name} is {file}, which cannot be read ({reason}): correct it, or set {name.removesuffix('_FILE')}"
+        ) from error
 
 
 def _kafka_login(values: Mapping[str, str], credentials: Credentials, user: str) -> dict[str, str]:

@@ -16,6 +16,8 @@ import pytest
 from tests.support.project import Project, running_project
 from tests.support.waiting import until
 
+from tailrace.avro.registry import RegistryClient
+from tailrace.contracts.records.control_codec import CONTROL_RECORDS, control_schema
 from tailrace.services import SERVICES
 
 CONTRACT = """\
@@ -71,6 +73,26 @@ def test_everything_is_up_when_the_command_returns(project: Project) -> None:
     text = project.run("status").stdout
     assert "scorer" in text
     assert "pumps.*" in text
+
+
+def test_the_schemas_of_control_topics_are_there_before_their_first_record(project: Project) -> None:
+    env = project.json("env")
+    client = RegistryClient(env["SCHEMA_REGISTRY_URL"], env["SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO"])
+    for name, topic in CONTROL_RECORDS.items():
+        latest = client.latest(f"{topic}-value")
+        assert latest is not None, topic
+        assert latest.schema == control_schema(name)
+
+
+def test_who_has_read_everything_lags_behind_by_nothing(project: Project) -> None:
+    """Though each partition ends with the marker of a transaction, or with a watermark record."""
+
+    def lags() -> dict[str, tuple[int, bool]]:
+        services = project.status()["services"]
+        return {s["name"]: (s["lag"], s["lag_counted"]) for s in services if s["lag"] is not None}
+
+    until(lambda: set(lags().values()) == {(0, True)}, lambda: f"a lag of nothing: {lags()}")
+    assert lags().keys() >= {"scorer", "joiner", "sink", "trainer"}
 
 
 def test_a_second_one_in_the_same_home_is_told_of_the_first(project: Project) -> None:

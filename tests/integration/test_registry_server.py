@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from tests.support.registry_server import LOGIN, registry_server
 
 from tailrace.avro.registry import IncompatibleSchema, RegistryClient, UnknownSchema
@@ -20,7 +21,7 @@ from tailrace.errors import Unavailable
 from tailrace.local.kafka import LocalKafka
 from tailrace.local.ports import free_port
 from tailrace.local.registry_log import TOPIC, RegistryLog
-from tailrace.local.registry_state import RegistryState
+from tailrace.local.registry_state import RegistryState, guid_of
 
 
 def record(*fields: str, default: bool = False) -> dict[str, Any]:
@@ -66,7 +67,14 @@ def test_a_schema_is_registered_once_and_found_by_id_version_and_text(url: str) 
     second = register(url, "once-value", record("a", "b", default=True))
     assert second != schema_id
     text = json.dumps(record("a"), separators=(",", ":"))
-    shown = {"subject": "once-value", "version": 1, "id": schema_id, "schemaType": "AVRO", "schema": text}
+    shown = {
+        "subject": "once-value",
+        "version": 1,
+        "id": schema_id,
+        "guid": guid_of(text),
+        "schemaType": "AVRO",
+        "schema": text,
+    }
     assert call(url, "GET", f"/schemas/ids/{schema_id}") == (200, {"schema": text})
     assert call(url, "GET", f"/schemas/ids/{schema_id}/schema") == (200, record("a"))
     assert call(url, "GET", f"/schemas/ids/{schema_id}/subjects")[1] == [
@@ -82,6 +90,76 @@ def test_a_schema_is_registered_once_and_found_by_id_version_and_text(url: str) 
     assert call(url, "GET", "/subjects/once-value/versions/1/referencedby") == (200, [])
     spaced = {"schema": json.dumps(dict(reversed(record("a").items())), indent=4)}
     assert call(url, "POST", "/subjects/once-value", spaced) == (200, shown)
+
+
+def test_schemas_are_listed_by_subject_and_version(url: str) -> None:
+    ids = [
+        register(url, "list-a", record("la")),
+        register(url, "list-a", record("la", "lb", default=True)),
+        register(url, "list-b", record("la")),
+    ]
+
+    def listed(query: str) -> list[tuple[str, int, int]]:
+        status, answer = call(url, "GET", f"/schemas?subjectPrefix=list-{query}")
+        assert status == 200
+        return [(each["subject"], each["version"], each["id"]) for each in answer]
+
+    everything = [("list-a", 1, ids[0]), ("list-a", 2, ids[1]), ("list-b", 1, ids[2])]
+    assert listed("") == listed("&offset=0&limit=-1") == everything
+    assert set(everything) <= {(s["subject"], s["version"], s["id"]) for s in call(url, "GET", "/schemas")[1]}
+    assert listed("&latestOnly=true") == everything[1:]
+    assert listed("&offset=1&limit=1") == everything[1:2]
+    assert call(url, "DELETE", "/subjects/list-a/versions/1") == (200, 1)
+    assert listed("") == everything[1:]
+    assert listed("&deleted=true") == everything
+    assert call(url, "GET", "/subjects?subjectPrefix=list-&limit=1") == (200, ["list-a"])
+    assert call(url, "GET", "/subjects/list-a/versions?deleted=true&offset=1") == (200, [2])
+
+
+def test_a_schema_has_one_guid_wherever_it_is(kafka: LocalKafka, url: str) -> None:
+    schema_id = register(url, "guid-value", record("g"))
+    guid = call(url, "GET", "/subjects/guid-value/versions/1")[1]["guid"]
+    text = json.dumps(record("g"), separators=(",", ":"))
+    assert call(url, "GET", f"/schemas/guids/{guid}") == (200, {"schemaType": "AVRO", "schema": text})
+    assert call(url, "GET", f"/schemas/guids/{guid.upper()}")[0] == 200
+    assert call(url, "GET", f"/schemas/guids/{guid}/ids") == (200, [{"context": ".", "id": schema_id}])
+    assert guid_of(json.dumps(dict(reversed(record("g").items())), indent=4)) == guid
+    assert guid_of(json.dumps(record("h"))) != guid
+    with registry_server({"bootstrap.servers": kafka.bootstrap}) as (other, _):
+        assert call(other, "GET", f"/schemas/guids/{guid}")[1]["schema"] == text
+
+
+def test_the_latest_version_is_that_with_no_metadata(url: str) -> None:
+    register(url, "meta-value", record("m"))
+    second = register(url, "meta-value", record("m", "n", default=True))
+    assert call(url, "GET", "/subjects/meta-value/metadata")[1]["id"] == second
+    assert call(url, "GET", "/subjects/meta-value/metadata?key=owner&value=me")[1]["error_code"] == 40403
+    assert call(url, "GET", "/subjects/nobody/metadata")[1]["error_code"] == 40401
+
+
+def test_the_default_context_s_prefix_is_the_same_as_none(url: str) -> None:
+    schema_id = register(url, ":.:context-value", record("c"))
+    for name in ("context-value", ":.:context-value", "%3A.%3Acontext-value"):
+        answer = call(url, "GET", f"/subjects/{name}/versions/latest")[1]
+        assert (answer["subject"], answer["id"]) == ("context-value", schema_id)
+    assert call(url, "GET", "/subjects?subjectPrefix=:.:context") == (200, ["context-value"])
+    assert call(url, "GET", "/subjects?subjectPrefix=:*:context") == (200, ["context-value"])
+    assert call(url, "PUT", "/config/:.:context-value", {"compatibility": "FULL"})[0] == 200
+    assert call(url, "GET", "/config/context-value") == (200, {"compatibilityLevel": "FULL"})
+    assert call(url, "GET", "/contexts") == (200, ["."])
+    refused = call(url, "POST", "/subjects/:.other:context-value/versions", body_of(record("c")))
+    assert (refused[0], refused[1]["error_code"]) == (422, 42208)
+    assert call(url, "GET", "/subjects/:.other:context-value/versions")[1]["error_code"] == 40401
+
+
+def test_it_says_which_cluster_it_stands_on(kafka: LocalKafka, url: str) -> None:
+    with AdminClient({"bootstrap.servers": kafka.bootstrap}) as admin:
+        cluster = admin.list_topics(timeout=30).cluster_id
+    clusters = {"kafka-cluster": cluster, "schema-registry-cluster": "schema-registry"}
+    assert call(url, "GET", "/v1/metadata/id") == (
+        200,
+        {"scope": {"path": [], "clusters": clusters}, "id": ""},
+    )
 
 
 ERRORS = [
@@ -106,6 +184,8 @@ ERRORS = [
     ("POST", "/subjects/errors/versions", body_of(record("a"), references=[{"name": "x"}]), 422, 42201),
     ("POST", "/subjects/errors/versions", body_of(record("a"), id=5), 422, 42205),
     ("POST", "/compatibility/subjects/nobody/versions/1", body_of(record("a")), 404, 40401),
+    ("GET", "/schemas/guids/no-such", None, 404, 40403),
+    ("GET", "/schemas?limit=few", None, 404, 404),
     ("PUT", "/config", {"compatibility": "SOMEHOW"}, 422, 42203),
     ("PUT", "/mode", {"mode": "IMPORT"}, 422, 42204),
     ("GET", "/config/errors", None, 404, 40408),

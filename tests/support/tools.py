@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+from typing import NoReturn
 
 import pytest
 
@@ -27,7 +28,7 @@ def need(config: pytest.Config, what: str, *programs: str) -> None:
         leave_out(config, what, f"{' and '.join(missing)} missing")
 
 
-def leave_out(config: pytest.Config, what: str, why: str) -> None:
+def leave_out(config: pytest.Config, what: str, why: str) -> NoReturn:
     """Leaves the test out; where CI is ``true``, it fails."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what} cannot be tried: {why}; .ci/run is to install it")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tailrace.addresses import credentials_in, without_credentials
+from tailrace.addresses import credentials_in, http_parts, kafka_servers, without_credentials
 from tailrace.avro.registry import RegistryClient
 from tailrace.clickhouse.client import ClickHouse
 from tailrace.connection import connect
@@ -72,3 +72,57 @@ def test_a_registry_is_asked_with_the_credentials_of_its_address(tmp_path: Path)
         server.shutdown()
     assert SECRET not in repr(connection)
     assert asked == [f"Basic {base64.b64encode(f'me:{SECRET}!'.encode()).decode()}"] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "servers", "protocol"),
+    [
+        ("host:9092", "host:9092", None),
+        ("PLAINTEXT://host:9092", "host:9092", "PLAINTEXT"),
+        ("sasl_ssl://a:1,SASL_SSL://b:2", "a:1,b:2", "SASL_SSL"),
+        (" a:1 , b:2,", "a:1,b:2", None),
+        ("SSL://[::1]:9093/", "[::1]:9093", "SSL"),
+        ("SASL_PLAINTEXT://host", "host", "SASL_PLAINTEXT"),
+    ],
+)
+def test_servers_may_be_written_as_a_broker_s_listeners(
+    given: str, servers: str, protocol: str | None
+) -> None:
+    assert kafka_servers(given) == (servers, protocol)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("http://host:9092", "http:// *, which is no protocol of Kafka.*SASL_SSL://"),
+        ("CLIENTS://host:9092", "clients://, which is no protocol"),
+        ("PLAINTEXT://a:1,SSL://b:2", "one and the same protocol"),
+        ("PLAINTEXT://a:1,b:2", "one and the same protocol"),
+        ("PLAINTEXT://", "write host:port"),
+        (" , ", "write host:port"),
+        (f"SASL_SSL://me:{SECRET}@host:1", "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"),
+    ],
+)
+def test_what_is_no_list_of_servers_is_refused(given: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason.replace(" *", "")) as refused:
+        kafka_servers(given)
+    assert SECRET not in str(refused.value)
+
+
+def test_a_user_alone_has_an_empty_password() -> None:
+    """As curl sends it: what is sent has a colon in it, or servers refuse it as no credentials at all."""
+    assert credentials_in("http://token@host") == "token:"
+    assert credentials_in("http://@host") is None
+
+
+@pytest.mark.parametrize(
+    "url", ["host:8081", "http://", "http://host:port", f"http://me:{SECRET}@host:port", "ftp://host", ""]
+)
+def test_what_is_no_http_address_has_no_parts(url: str) -> None:
+    assert http_parts(url) is None
+
+
+def test_parts_of_an_http_address_are_those_behind_the_credentials() -> None:
+    parts = http_parts(f"https://me:a/{SECRET}?#@host:8443/base")
+    assert parts is not None
+    assert (parts.scheme, parts.hostname, parts.port, parts.path) == ("https", "host", 8443, "/base")

@@ -18,7 +18,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple, Protocol
 
 from tailrace.access.home_servers import Auth, login
-from tailrace.addresses import credentials_in, without_credentials
+from tailrace.addresses import credentials_in, http_parts, without_credentials
 from tailrace.errors import BadRecord, TailraceError, Unavailable, UsageError
 
 CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
@@ -71,11 +71,11 @@ class RegistryClient:
     """
 
     def __init__(self, url: str, auth: Auth = None, timeout: float = 5.0) -> None:
-        auth, url = auth or credentials_in(url), without_credentials(url)
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        auth, url, parts = auth or credentials_in(url), without_credentials(url), http_parts(url)
+        if parts is None or not parts.hostname:
             raise UsageError(
-                f"{url!r} is no address of a schema registry: give one such as http://127.0.0.1:8081"
+                f"{url!r} is no address of a schema registry: set SCHEMA_REGISTRY_URL to one such as "
+                "http://127.0.0.1:8081"
             )
         self._url = url.rstrip("/")
         self._timeout = timeout
@@ -196,7 +196,8 @@ class RegistryClient:
 
     def _refused(self, status: int, answer: dict[str, Any]) -> TailraceError:
         advice = {
-            401: "check SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO: of a home's own registry `tailrace env` prints it",
+            401: "write USER:PASSWORD into SCHEMA_REGISTRY_URL, as http://USER:PASSWORD@HOST, or into "
+            "SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO; for a home's own registry `tailrace env` prints them",
             403: "this user lacks the right",
             404: "check SCHEMA_REGISTRY_URL",
         }

@@ -1,7 +1,7 @@
 """``tailrace run init``: what must be there before the services start. Doing it again changes nothing.
 
-Kernels are compiled; control topics, ClickHouse's fixed tables, the home's signing keys, and the contracts of the
-project in the current folder. It ends by itself; `tailrace up` runs it, and containers do.
+Kernels are compiled; control topics and their schemas, ClickHouse's fixed tables, the home's signing keys, and the
+contracts of the project in the current folder. It ends by itself; `tailrace up` runs it, and containers do.
 """
 
 from __future__ import annotations
@@ -46,10 +46,12 @@ def _compile() -> None:
 
 
 def _initialise() -> None:
+    from tailrace.avro.registry import RegistryClient
     from tailrace.cli.control import contracts, features_in_service
     from tailrace.clickhouse.client import ClickHouse
     from tailrace.clickhouse.migrations import migrate
     from tailrace.control.apply import apply, plan
+    from tailrace.control.registration import register_control_schemas
     from tailrace.local.home import contract_files
     from tailrace.services import SINK_GROUP
     from tailrace.signing.trust import make_keys
@@ -61,6 +63,7 @@ def _initialise() -> None:
     topics = control_topics()
     for difference in ensure_topics(connection.kafka, topics):
         _say(f"warning: {difference}")
+    register_control_schemas(RegistryClient(connection.registry, connection.registry_auth))
     migrations = migrate(ClickHouse.connect(connection), stored=stored_by(connection, SINK_GROUP))
     _say(f"init          {len(topics)} control topics, {len(migrations)} new migrations, key {key.key_id}")
     in_force = contracts(connection)

@@ -104,7 +104,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
         emit(report, as_json=True)
         return
     columns = ("name", "healthy", "address", "pid", "restarts", "lag", "waiting")
-    emit([{column: program.get(column) for column in columns} for program in programs])
+    emit([{column: program.get(column) for column in columns} | _lag(program) for program in programs])
     if report["models"]:
         print()
         # All topics of a model are in its lane; the whole list is in the JSON.
@@ -126,6 +126,11 @@ def _say_problems(report: Mapping[str, Any], programs: Sequence[Mapping[str, Any
     for program in programs:
         if (program.get("deaths") or {}).get("lately"):
             say(sentence(program["name"], program["deaths"]))
+
+
+def _lag(program: Mapping[str, Any]) -> dict[str, Any]:
+    """What is only estimated says so."""
+    return {"lag": f"about {program['lag']:,}"} if program.get("lag_counted") is False else {}
 
 
 def _shortened(model: Mapping[str, Any]) -> dict[str, str]:
@@ -161,6 +166,9 @@ def env(
     from tailrace.local.environment import program_environment
 
     variables = program_environment(_home(home), user)
+    for name in ("SCHEMA_REGISTRY_URL", "CLICKHOUSE_URL"):
+        if name not in variables:
+            say(f"{name} stays as this shell has it: with credentials, which Tailrace has not written down")
     if as_json:
         emit(variables, as_json=True)
     else:

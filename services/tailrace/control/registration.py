@@ -1,10 +1,13 @@
-"""A contract's schemas in the registry: whether they may follow what is there, and putting them there."""
+"""A contract's schemas in the registry: whether they may follow what is there, and putting them there; and those of
+the control topics.
+"""
 
 from __future__ import annotations
 
 from tailrace.avro.registry import Registry
 from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.contracts.records.compatibility import LEVEL
+from tailrace.contracts.records.control_codec import CONTROL_RECORDS, control_schema
 from tailrace.contracts.records.schemas import AvroSchema, lane_schemas, subject
 
 
@@ -38,6 +41,17 @@ def register_schemas(registry: Registry, contract: ModelContract) -> dict[str, i
             registry.set_level(name, LEVEL)
         ids[name] = registry.register(name, schema)
     return ids
+
+
+def register_control_schemas(registry: Registry) -> None:
+    """Registers the schemas of all control topics, so that who reads one has its schema before its first record.
+
+    Raises:
+        IncompatibleSchema: the registry holds one that another version of Tailrace wrote, and this one breaks it.
+        Unavailable: the registry cannot be reached.
+    """
+    for name, topic in CONTROL_RECORDS.items():
+        registry.register(f"{topic}-value", control_schema(name))
 
 
 def _subjects(contract: ModelContract) -> dict[str, AvroSchema]:

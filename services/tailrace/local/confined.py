@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from tailrace.access.credentials import DIGESTS, HTTP, KAFKA, SERVICES, Credentials
 from tailrace.access.home_identity import home_id
 from tailrace.access.own_folders import cache_folder, examined_folder, state_folder
 from tailrace.access.private_files import make_private
+from tailrace.addresses import CLICKHOUSE_PORTS, HTTP_PORTS, http_parts, kafka_servers
 from tailrace.confinement.capabilities import give_up_looking_into_others
 from tailrace.confinement.landlock import AccessLimits
 from tailrace.confinement.profiles import hold, scratch
@@ -25,6 +25,7 @@ from tailrace.services import TABLE
 _EXAMINES = "rollout"
 _SCORERS = ("scorer", "shadow-scorer")
 _LOCAL = (HOST, "localhost", "::1")
+_USUAL_PORTS = {"SCHEMA_REGISTRY_URL": HTTP_PORTS, "CLICKHOUSE_URL": CLICKHOUSE_PORTS}
 # Files that the environment names, where they are: secrets and certificates for a Kafka or registry elsewhere.
 _FILES = (
     *("KAFKA_SASL_PASSWORD_FILE", "KAFKA_SSL_KEY_PASSWORD_FILE", "KAFKA_SSL_CA_LOCATION"),
@@ -111,15 +112,22 @@ def _ports(home: Path, env: Mapping[str, str]) -> frozenset[int] | None:
     elsewhere: brokers have other addresses than a cluster's first, and a proxy may be on the way.
     """
     kafka, values = _own_kafka(home, env), _addresses(home, env)
-    others = [urlsplit(values[name]) for name in ("SCHEMA_REGISTRY_URL", "CLICKHOUSE_URL") if name in values]
-    if kafka is None or any(other.hostname not in _LOCAL for other in others):
+    if kafka is None:
         return None
-    return frozenset({kafka, *(other.port or (443 if other.scheme == "https" else 80) for other in others)})
+    ports = {kafka}
+    for name, usual in _USUAL_PORTS.items():
+        if name in values:
+            parts = http_parts(values[name])
+            if parts is None or parts.hostname not in _LOCAL:
+                return None
+            ports.add(parts.port or usual[parts.scheme])
+    return frozenset(ports)
 
 
 def _own_kafka(home: Path, env: Mapping[str, str]) -> int | None:
     """The port of the home's own Kafka; None where the service is for another."""
-    kafka = ("kafka", _addresses(home, env).get("KAFKA_BOOTSTRAP_SERVERS"))
+    given = _addresses(home, env).get("KAFKA_BOOTSTRAP_SERVERS")
+    kafka = ("kafka", kafka_servers(given).servers if given else None)
     ports = (int(p["port"]) for p in Home(home).processes() if (p["name"], p["address"]) == kafka)
     return next(ports, None)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
+from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
+from tailrace.addresses import HTTP_PORTS, http_parts, without_credentials
 from tailrace.telemetry.reasons import plain
 
 
@@ -22,12 +22,17 @@ class HealthAnswer(NamedTuple):
         return self.status == 200
 
 
-def ask(url: str, path: str, timeout: float = 2) -> HealthAnswer:
-    """GETs a path below a base URL. Never raises for what the other side does or fails to do."""
-    parts = urlsplit(url)
-    assert parts.hostname
+def ask(url: str, path: str, timeout: float = 2, usual_ports: Mapping[str, int] = HTTP_PORTS) -> HealthAnswer:
+    """GETs a path below a base URL. Never raises for what the other side does or fails to do.
+
+    Args:
+        usual_ports: by scheme, where a URL without a port leads.
+    """
+    parts = http_parts(url)
+    if parts is None or not parts.hostname:
+        return HealthAnswer(None, f"{without_credentials(url)!r} is no address such as http://127.0.0.1:8081")
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname, parts.port, timeout=timeout)
+    connection = kind(parts.hostname, parts.port or usual_ports[parts.scheme], timeout=timeout)
     try:
         connection.request("GET", parts.path.rstrip("/") + path)
         response = connection.getresponse()
@@ -51,12 +56,3 @@ def reason(answer: HealthAnswer) -> str | None:
 def starting(why: str) -> bool:
     """Whether a reason not to be ready is one of a service that is still on its way to its work."""
     return why.startswith(("starting", "reading ", "waiting for Kafka", "waiting for the topic"))
-
-
-_LAG = re.compile(r"^kafka_consumergroup_lag(?:\{[^}]*\})? (\S+)", re.MULTILINE)
-
-
-def lag(metrics: str) -> int | None:
-    """Records still to be read, over all partitions, by a service's /metrics; None where it does not say."""
-    lags = _LAG.findall(metrics)
-    return int(sum(map(float, lags))) if lags else None

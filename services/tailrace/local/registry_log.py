@@ -64,6 +64,7 @@ class RegistryLog:
         self._consumer: Any = None
         self._producer: Any = None
         self._next = 0
+        self._cluster: str | None = None
         self._state = RegistryState()
 
     def cached(self) -> RegistryState:
@@ -97,6 +98,17 @@ class RegistryLog:
             except KafkaException:
                 self._producer = None
                 raise
+
+        return self._retry(attempt)
+
+    def cluster_id(self) -> str:
+        """The id of the Kafka cluster. Raises `Unavailable` where Kafka does not answer."""
+
+        def attempt() -> str:
+            self._cluster = self._cluster or str(
+                self._client().list_topics(timeout=self._patience).cluster_id
+            )
+            return self._cluster
 
         return self._retry(attempt)
 
@@ -183,13 +195,16 @@ class RegistryLog:
         self._state, self._next = RegistryState(), 0
         self._consumer = consumer
 
-    def _end(self, committed: bool) -> int:
+    def _client(self) -> Any:
         if self._admin is None:
             # Offsets are asked of the leader that the client knows, under the epoch that it knows. After a
             # broker came back it keeps being refused as outdated; a new client asks who leads.
             self._admin = AdminClient(self._kafka)
+        return self._admin
+
+    def _end(self, committed: bool) -> int:
         level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
-        asked = self._admin.list_offsets(
+        asked = self._client().list_offsets(
             {TopicPartition(TOPIC.name, 0): OffsetSpec.latest()},  # type: ignore[no-untyped-call]
             isolation_level=level,
             request_timeout=self._patience,

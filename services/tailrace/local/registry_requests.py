@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from starlette.requests import Request
@@ -12,6 +12,8 @@ from starlette.responses import JSONResponse, Response
 from tailrace.avro.registry import CONTENT_TYPE
 from tailrace.contracts.records.compatibility import invalid
 
+_T = TypeVar("_T")
+_DEFAULT_PREFIX, _ALL_CONTEXTS = ":.:", ":*:"
 _LARGEST_BODY = 4 * 1024 * 1024
 
 
@@ -22,6 +24,10 @@ class ApiError(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+def json_answer(content: Any) -> Response:
+    return JSONResponse(content, media_type=CONTENT_TYPE)
 
 
 def error_answer(code: int, message: str) -> Response:
@@ -63,7 +69,36 @@ def schema_of(body: dict[str, Any]) -> str:
 
 
 def subject_of(request: Request) -> str:
-    return unquote(request.path_params["subject"])
+    """The subject in the path; of the default context, whose prefix is taken off."""
+    return unquote(request.path_params["subject"]).removeprefix(_DEFAULT_PREFIX)
+
+
+def own_context(subject: str) -> str:
+    """A subject that may be registered: in another context its schemas would need ids of their own."""
+    if subject.startswith(":.") and ":" in subject[2:]:
+        context = subject[1:].partition(":")[0]
+        raise ApiError(42208, f"There is no context {context} here: this registry has the default one alone")
+    return subject
+
+
+def prefix_of(request: Request) -> str:
+    """What the names of the subjects that are asked for begin with."""
+    prefix = request.query_params.get("subjectPrefix", "")
+    return prefix.removeprefix(_DEFAULT_PREFIX).removeprefix(_ALL_CONTEXTS)
+
+
+def page_of(request: Request, items: list[_T]) -> list[_T]:
+    """From ``offset`` on, at most ``limit`` of them; a limit below 0 is none."""
+    offset, limit = _whole_number(request, "offset", 0), _whole_number(request, "limit", -1)
+    return items[max(0, offset) :][: None if limit < 0 else limit]
+
+
+def _whole_number(request: Request, name: str, default: int) -> int:
+    text = request.query_params.get(name, str(default))
+    try:
+        return int(text)
+    except ValueError:
+        raise ApiError(404, f"HTTP 404 Not Found: {name}={text[:50]} is no number") from None
 
 
 def subject_or_none(request: Request) -> str | None:

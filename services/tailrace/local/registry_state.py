@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from tailrace.contracts.records.compatibility import LEVELS
@@ -138,6 +141,12 @@ def setting_record(setting: Setting, subject: str | None, value: str | None) -> 
 def schema_key(schema: str) -> str:
     """What two texts of one schema share: the JSON, whatever its spaces and the order of its names."""
     return json.dumps(json.loads(schema), sort_keys=True, separators=(",", ":"))
+
+
+@lru_cache(maxsize=10_000)
+def guid_of(schema: str) -> str:
+    """A schema's name in all registries of the world: it follows from what the schema says alone."""
+    return str(uuid.UUID(bytes=hashlib.md5(schema_key(schema).encode(), usedforsecurity=False).digest()))
 
 
 def _object(data: bytes | None) -> dict[str, Any] | None:

@@ -5,19 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
+from tailrace.addresses import CLICKHOUSE_PORTS, without_credentials
+from tailrace.avro.registry import RegistryClient
 from tailrace.clickhouse.client import ClickHouse
 from tailrace.clickhouse.history import lacking, remedies
 from tailrace.clickhouse.migrations import read_migrations, tables_of
-from tailrace.connection import Connection, connect
+from tailrace.connection import Connection, connect_to_running
+from tailrace.contracts.records.lanes import ALERTS
 from tailrace.errors import TailraceError, Unavailable
 from tailrace.local.deaths import report
-from tailrace.local.health import ask, lag, reason
+from tailrace.local.health import HealthAnswer, ask, reason
 from tailrace.local.home import Home
+from tailrace.local.lag import count_records, offsets_ahead
 from tailrace.local.leftovers import is_running, left_running
 from tailrace.local.room import advice, shortages
 from tailrace.services import SERVICES
+
+_NO_LAG = {"lag": None, "lag_counted": None}
 
 
 def status(
@@ -31,11 +38,12 @@ def status(
     Returns:
         ``home``, ``ready``, ``kept``, ``short``, then ``kafka``, ``registry`` and ``clickhouse``, each with address,
         healthy and (where it runs here) pid, restarts and deaths, and ClickHouse with the tables that lack rows, and
-        why; ``services``, a list with name, pid, healthy, waiting, lag, restarts, deaths and address. ``waiting`` says
-        why a service is not ready, None where it is; ``lag`` counts records still to be read, None where the service
-        does not say. ``deaths`` are those of `deaths.report`; what is in a crash loop is not healthy. ``short`` lists
-        what the machine is short of, as `room.Shortage`. ``kept`` is False where nobody brings back what dies: the
-        supervisor was killed. ``models`` are those that were asked for.
+        why; ``services``, a list with name, pid, healthy, waiting, lag, lag_counted, restarts, deaths and address.
+        ``waiting`` says why a service is not ready, None where it is; ``lag`` counts records still to be read, neither
+        watermark records nor transaction markers, None where the service does not say; ``lag_counted`` is False where
+        it is estimated by the first of very many. ``deaths`` are those of `deaths.report`; what is in a crash loop is
+        not healthy. ``short`` lists what the machine is short of, as `room.Shortage`. ``kept`` is False where nobody
+        brings back what dies: the supervisor was killed. ``models`` are those that were asked for.
 
     Raises:
         TailraceError: nothing runs in this home.
@@ -48,12 +56,15 @@ def status(
         full = f". {advice(short)}" if short else ""
         raise TailraceError(f"Tailrace is starting in {home}, or stopping: ask again in a moment{full}")
     ours = {process["name"]: process for process in home.processes()}
-    connection = connect(env={}, home=home.root)
+    connection = connect_to_running(home.root)
     with ThreadPoolExecutor(8) as pool:
         kafka = pool.submit(_kafka, connection, ours.get("kafka", {}))
-        registry = pool.submit(_server, connection.registry, "/readyz", ours.get("registry", {}))
+        registry = pool.submit(_registry, connection, ours.get("registry", {}))
         asked = pool.submit(ask_models, connection)
-        services = list(pool.map(_service, (ours[name] for name in SERVICES if name in ours)))
+        # Whoever would count records of a Kafka that is away waits for it in vain.
+        counting = connection if kafka.result()["healthy"] else None
+        asked_of = [ours[name] for name in SERVICES if name in ours]
+        services = list(pool.map(partial(_service, counting), asked_of))
         models = asked.result()
         clickhouse = _clickhouse(connection, ours.get("clickhouse", {}), models or [])
     return {
@@ -87,18 +98,27 @@ def _kafka(connection: Connection, ours: Mapping[str, Any]) -> dict[str, Any]:
     return {"address": connection.bootstrap} | _process(ours, bool(brokers))
 
 
-def _server(address: str, path: str, ours: Mapping[str, Any]) -> dict[str, Any]:
-    answer = ask(address, path)
-    # A server that is given may want a credential even for this, or not know it; then that it answers says enough.
-    healthy = answer.ok if ours else answer.status is not None and answer.status < 500
-    return {"address": address} | _process(ours, healthy)
+def _registry(connection: Connection, ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Of one that is not ours, whether it answers who has the environment's credentials."""
+    address = connection.registry
+    if ours:
+        return {"address": address} | _process(ours, ask(address, "/readyz").ok)
+    try:
+        RegistryClient(address, connection.registry_auth, timeout=3.0).latest(f"{ALERTS}-value")
+    except (Unavailable, TailraceError) as away:
+        return {"address": address, "waiting": str(away)} | _process(ours, False)
+    return {"address": address} | _process(ours, True)
 
 
 def _clickhouse(
     connection: Connection, ours: Mapping[str, Any], models: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    server = _server(connection.clickhouse or "", "/ping", ours)
-    if not server["healthy"]:
+    address = without_credentials(connection.clickhouse or "")
+    answer = ask(address, "/ping", usual_ports=CLICKHOUSE_PORTS)
+    # A server that is given may want a credential even for this, or not know it; then that it answers says enough.
+    healthy = answer.ok if ours else answer.status is not None and answer.status < 500
+    server = {"address": address} | _process(ours, healthy)
+    if not healthy:
         return server
     try:
         tables = {*tables_of(read_migrations()), *(table for model in models for table in model["tables"])}
@@ -108,7 +128,7 @@ def _clickhouse(
     return server | {"lacking": lacks, "waiting": "; ".join(remedies(lacks)) or None}
 
 
-def _service(ours: Mapping[str, Any]) -> dict[str, Any]:
+def _service(connection: Connection | None, ours: Mapping[str, Any]) -> dict[str, Any]:
     address, deaths = ours["address"], ours.get("deaths")
     alive = ask(address, "/livez")
     waiting = reason(ask(address, "/readyz") if alive.ok else alive)
@@ -117,9 +137,17 @@ def _service(ours: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": ours["name"],
         "waiting": waiting,
-        "lag": lag(ask(address, "/metrics").text) if alive.ok else None,
+        **(_lag(connection, ask(address, "/metrics")) if alive.ok else _NO_LAG),
         "address": address,
     } | _process(ours, alive.ok)
+
+
+def _lag(connection: Connection | None, metrics: HealthAnswer) -> dict[str, Any]:
+    ahead = offsets_ahead(metrics.text) if metrics.ok else None
+    if ahead is None:
+        return _NO_LAG
+    lag = count_records(connection, ahead)
+    return {"lag": lag.records, "lag_counted": lag.is_counted}
 
 
 def _process(ours: Mapping[str, Any], answers: bool) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from tailrace.access.credentials import KAFKA, Credentials
 from tailrace.access.home_servers import close_door, make_tokens
-from tailrace.addresses import without_credentials
+from tailrace.addresses import CLICKHOUSE_PORTS, HTTP_PORTS, without_credentials
+from tailrace.avro.registry import RegistryClient
+from tailrace.clickhouse.client import ClickHouse
 from tailrace.confinement import landlock
-from tailrace.connection import connect, kafka_login_names
+from tailrace.connection import connect, kafka_address, kafka_login_names
 from tailrace.errors import TailraceError
 from tailrace.kafka_access.grants import ADMIN, USERS
 from tailrace.local import kafka_security
@@ -88,6 +90,7 @@ class Supervisor:
 
     def _start_infrastructure(self) -> None:
         began = time.monotonic()
+        self._check_given()
         make_tokens(self._home.root)
         if not landlock.version():
             self._say("confinement   none: this kernel has no Landlock (see docs/security.md)")
@@ -96,9 +99,9 @@ class Supervisor:
         else:
             # Needs no Kafka: comes up while Kafka does.
             self._launch_server("clickhouse", "CLICKHOUSE_URL")
-        if given := self._env.get("KAFKA_BOOTSTRAP_SERVERS"):
-            self._addresses |= {"KAFKA_BOOTSTRAP_SERVERS": given, **kafka_login_names(self._env)}
-            self._look_for_kafka(given)
+        if "KAFKA_BOOTSTRAP_SERVERS" in self._env:
+            self._addresses |= kafka_login_names(self._env) | kafka_address(self._env)
+            self._look_for_kafka(self._addresses["KAFKA_BOOTSTRAP_SERVERS"])
         else:
             credentials = Credentials(self._home.root)
             kafka = LocalKafka(
@@ -118,9 +121,21 @@ class Supervisor:
             self._addresses["SCHEMA_REGISTRY_URL"] = without_credentials(given)
         else:
             self._launch_server("registry", "SCHEMA_REGISTRY_URL")
-        self._await_server("registry", self._addresses["SCHEMA_REGISTRY_URL"], "/readyz")
-        self._await_server("clickhouse", self._addresses["CLICKHOUSE_URL"], "/ping")
+        self._await_server("registry", self._addresses["SCHEMA_REGISTRY_URL"], "/readyz", HTTP_PORTS)
+        self._await_server("clickhouse", self._addresses["CLICKHOUSE_URL"], "/ping", CLICKHOUSE_PORTS)
         self._home.write(self._home.addresses, self._addresses)
+
+    def _check_given(self) -> None:
+        """Refuses addresses that are none, before anything is started.
+
+        Raises:
+            UsageError: says what to set instead, without the credentials that may be in one.
+        """
+        if "KAFKA_BOOTSTRAP_SERVERS" in self._env:
+            kafka_address(self._env)
+        for name, client in (("SCHEMA_REGISTRY_URL", RegistryClient), ("CLICKHOUSE_URL", ClickHouse)):
+            if name in self._env:
+                client(self._env[name])
 
     def _look_for_kafka(self, given: str) -> None:
         from confluent_kafka import KafkaException
@@ -144,10 +159,10 @@ class Supervisor:
         close_door(self._home.root, name)  # of a life that ended otherwise
         self._launch(name, self._addresses[variable], {"TAILRACE_PORT": str(port)})
 
-    def _await_server(self, name: str, address: str, path: str) -> None:
+    def _await_server(self, name: str, address: str, path: str, usual_ports: Mapping[str, int]) -> None:
         patience = Patience(_STILL)
         own = next((kept for kept in self._keeper.kept if kept.name == name), None)
-        while not (answer := ask(address, path)).ok:
+        while not (answer := ask(address, path, usual_ports=usual_ports)).ok:
             if own is None:
                 if answer.status is not None:
                     break  # a cluster's own: it may want credentials, which its clients have

@@ -256,13 +256,15 @@ class ConsumerLoop(RebalanceListener):
         for tp, offset in self._committed().items():
             end = consumer.end(tp)
             if end is not None:
+                metrics.POSITION.labels(self._group, *map(str, tp)).set(offset)
                 metrics.LAG.labels(self._group, *map(str, tp)).set(max(0, end - offset))
 
     def _measure_no_more(self, partitions: Iterable[TopicPartition]) -> None:
         """What another instance says of them from now on is not to be contradicted."""
         for tp in partitions:
-            with suppress(KeyError):
-                metrics.LAG.remove(self._group, *map(str, tp))
+            for gauge in (metrics.POSITION, metrics.LAG):
+                with suppress(KeyError):
+                    gauge.remove(self._group, *map(str, tp))
             with suppress(KeyError):
                 metrics.WATERMARK.remove(*map(str, tp))
 

@@ -59,6 +59,11 @@ PROCESS_SECONDS = Histogram(
 COMMIT_SECONDS = Histogram(
     "tailrace_commit_seconds", "Time from the begin of a transaction to its commit.", buckets=_STEP_BUCKETS
 )
+POSITION = Gauge(
+    "kafka_consumergroup_current_offset",
+    "The next offset that the group reads.",
+    ["group", "topic", "partition"],
+)
 LAG = Gauge(
     "kafka_consumergroup_lag",
     "Offsets between what the group has committed and the end of the partition (markers count).",

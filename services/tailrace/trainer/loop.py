@@ -28,7 +28,7 @@ from tailrace.streaming.backends.kafka.producer import KafkaProducer
 from tailrace.streaming.backends.kafka.reading import Ends
 from tailrace.streaming.consumer_loop import so_far
 from tailrace.streaming.records import Message, Record, TopicPartition
-from tailrace.telemetry.metrics import LAG, RECORDS
+from tailrace.telemetry.metrics import LAG, POSITION, RECORDS
 from tailrace.trainer.decide import Refuse, StartRun, WritePlan, decide, expecting
 from tailrace.trainer.events import TOPICS, Events, record_of, refusal_of
 from tailrace.trainer.faust_app import make_app
@@ -149,7 +149,9 @@ class TrainerLoop:
         done = True
         for (topic, partition), end in target.items():
             position, last = self._app.consumer.reached.get(topic, (0, -1))
-            LAG.labels(self._service.group, topic, str(partition)).set(max(0, end - position))
+            labels = self._service.group, topic, str(partition)
+            POSITION.labels(*labels).set(position)
+            LAG.labels(*labels).set(max(0, end - position))
             done &= position >= end and self._processed.get(topic, -1) >= last
         return done
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +12,7 @@ from tailrace.contracts.state.lane_clocks import LaneClock, LaneClocks, record_o
 from tailrace.streaming.records import TopicPartition
 
 ONE, TWO = TopicPartition("a.requests", 0), TopicPartition("a.labels", 0)
+OTHER_LANE = TopicPartition("b.requests", 0)
 
 
 def test_a_partition_is_told_the_time_once_it_has_been_silent_and_again_while_it_lasts() -> None:
@@ -29,6 +32,43 @@ def test_traffic_and_strangers_marks_break_the_silence() -> None:
     assert silence.broken_at({ONE: 9, TWO: 2}, SILENT_MS + 1) == {}
 
 
+def _marks(silence: Silence, ends: dict[TopicPartition, int], start_ms: int, for_ms: int) -> list[int]:
+    """When partition ONE gets watermark records, looked at once a second; ``ends`` is kept up to date."""
+    at = []
+    for now in range(start_ms, start_ms + for_ms, 1_000):
+        for partition in silence.broken_at(ends, now):
+            ends[partition] += 1
+            if partition == ONE:
+                at.append(now)
+    return at
+
+
+def test_an_idle_lane_is_marked_ever_more_rarely_and_once_a_minute_at_least() -> None:
+    silence, ends = Silence(), {ONE: 0, TWO: 0}
+    first_hour = _marks(silence, ends, 0, 3_600_000)
+    gaps = [after - before for before, after in pairwise(first_hour)]
+    assert gaps[0] == SILENT_MS
+    assert gaps == sorted(gaps)
+    assert gaps[-1] == 60_000
+    assert all(
+        gap <= max(SILENT_MS, after / 12 + 1_000) for gap, after in zip(gaps, first_hour[1:], strict=True)
+    )
+    # What it was before: 720 an hour.
+    assert len(_marks(silence, ends, 3_600_000, 3_600_000)) == 60
+
+
+def test_whatever_comes_to_an_idle_lane_has_all_of_its_partitions_told_the_time_at_once() -> None:
+    silence, ends = Silence(), {ONE: 0, TWO: 0, OTHER_LANE: 0}
+    _marks(silence, ends, 0, 3_600_000)
+    before = silence.seen[OTHER_LANE]
+    ends[TWO] += 1  # a label
+    now = 3_600_000 + SILENT_MS
+    assert silence.broken_at(ends, now) == {ONE: now - SILENT_MS}
+    ends[ONE] += 1
+    assert _marks(silence, ends, now + 1_000, 60_000) == list(range(now + 5_000, now + 61_000, 5_000))
+    assert silence.seen[OTHER_LANE][0] <= before[0] + 2, "another lane is as idle as before"
+
+
 def test_a_partition_that_comes_back_is_watched_anew() -> None:
     silence = Silence()
     silence.broken_at({ONE: 7}, 0)
@@ -40,18 +80,18 @@ def test_a_partition_that_comes_back_is_watched_anew() -> None:
 def test_no_partition_is_left_untold_and_none_is_told_a_time_that_is_not_over(
     ticks: list[tuple[int, bool]],
 ) -> None:
-    silence, now, end, last = Silence(), 0, 0, 0
+    silence, now, end, last, came = Silence(), 0, 0, 0, 0
     silence.broken_at({ONE: 0}, 0)
     for passed, comes in ticks:
         now += passed
         if comes:
             end += 1
-            last = now
+            last = came = now
         for time in silence.broken_at({ONE: end}, now).values():
             assert last <= time <= now - SILENT_MS
             end += 1
             last = now
-        assert now - last < SILENT_MS
+        assert now - last < max(SILENT_MS, (now - came) / 12)
 
 
 def test_requests_of_now_for_a_while_are_live_and_a_lone_one_is_not() -> None:

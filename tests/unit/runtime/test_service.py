@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from tailrace.errors import TailraceError, UsageError
-from tailrace.local.health import ask, lag, reason
+from tailrace.local.health import ask, reason
+from tailrace.local.lag import OffsetsAhead, offsets_ahead
 from tailrace.runtime import service
 from tailrace.runtime.service import PoisonRecordQuarantine, Service, run_service
 from tailrace.settings import read_settings
 from tailrace.streaming.backends.abstract import Fatal
-from tailrace.streaming.records import PlainMessage
+from tailrace.streaming.records import PlainMessage, TopicPartition
 from tailrace.telemetry import metrics
 from tailrace.telemetry.health import ALIVE_WITHIN_S, HealthServer
 from tailrace.telemetry.logging import JsonFormatter, Seldom
@@ -110,17 +111,22 @@ def test_health_says_whether_it_is_alive_and_ready_and_why_not() -> None:
 
 
 def test_metrics_are_served_and_the_lag_can_be_read_from_them() -> None:
-    metrics.LAG.labels("g", "t", "0").set(4)
-    metrics.LAG.labels("g", "t", "1").set(3)
+    for partition, position, ahead in (("0", 17, 4), ("1", 0, 3)):
+        metrics.POSITION.labels("g", "t", partition).set(position)
+        metrics.LAG.labels("g", "t", partition).set(ahead)
     server = HealthServer("127.0.0.1", 0, Status(), time.perf_counter_ns)
     try:
         text = ask(server.address, "/metrics").text
         assert 'kafka_consumergroup_lag{group="g",partition="0",topic="t"} 4.0' in text
-        assert lag(text) is not None
+        assert offsets_ahead(text) == {
+            TopicPartition("t", 0): OffsetsAhead(17, 4),
+            TopicPartition("t", 1): OffsetsAhead(0, 3),
+        }
         for name in ("records", "batches", "aborts", "dead_letters"):
             assert f"tailrace_{name}_total" in text
     finally:
         server.close()
+        metrics.POSITION.clear()
         metrics.LAG.clear()
 
 
