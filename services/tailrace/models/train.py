@@ -17,7 +17,8 @@ from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import UsageError
 from tailrace.models.columns import column_of
 from tailrace.models.manifest import TrainedOn
-from tailrace.models.package.build import HOLDOUT_SHARE, LEAST_ROWS, Package, build_package
+from tailrace.models.package.build import HOLDOUT_SHARE, Package, build_package
+from tailrace.models.package.rows import LEAST_ROWS
 from tailrace.templates.team_templates import find_template
 from tailrace.templates.template import LearningTask, Template
 
@@ -41,6 +42,7 @@ def train(
     *,
     until_ms: int | None = None,
     where: str | None = None,
+    allow_inverted: bool = False,
     say: Callable[[str], None] = lambda _text: None,
 ) -> Package:
     """Fits the contract's template on rows of a file; the last fifth of them in time is the holdout.
@@ -52,6 +54,7 @@ def train(
         until_ms: only rows up to this event time.
         where: only rows where this SQL condition over the file's columns is true.
             Without either: the earliest fifth of the rows.
+        allow_inverted: takes a version that ranks the holdout the wrong way round.
         say: called with what goes on.
 
     Raises:
@@ -80,6 +83,7 @@ def train(
             trained_on=rows.trained_on,
             template=origin,
             seeds={"random_state": SEED},
+            checks=BuildChecks(allow_inverted=allow_inverted),
         )
 
 

@@ -16,7 +16,7 @@ from tailrace.errors import TailraceError
 from tailrace.models.columns import Array
 from tailrace.models.formats.load import LoadedModel, load_model
 from tailrace.models.guards.calibration import calibration_rows
-from tailrace.models.package.build import Package, build_package
+from tailrace.models.package.build import BuildChecks, Package, build_package
 from tailrace.models.package.rows import LabelledRows, imputed
 from tailrace.models.predictions import Predictions
 from tailrace.models.train import unfitted
@@ -83,6 +83,7 @@ def _train(
         selection=f"run {run.run_id}: {len(y):,} outcomes of {days(run.window_start)} to {days(run.window_end)}",
         template=origin,
         seeds={"random_state": run.seed},
+        checks=BuildChecks(allow_inverted=True),  # the contract's gates judge it
     )
     candidate = LoadedModel(package.manifest, load_model(package.manifest, package.parts["model"]))
     held, held_frame = rows.held_rows, rows.held_frame

@@ -99,7 +99,7 @@ def _convert(
 
     number = FloatTensorType if single else DoubleTensorType
     text, matrix = StringTensorType([None, 1]), number([None, len(original.inputs)])
-    types = [(i.name, text if i.type == "category" else number([None, 1])) for i in original.inputs]
+    types = [(i.called, text if i.type == "category" else number([None, 1])) for i in original.inputs]
     last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
     with warnings.catch_warnings(), unnamed_features(estimator):
         warnings.simplefilter("ignore")
@@ -122,7 +122,7 @@ def _convert(
         precision,
         model.SerializeToString(deterministic=True),
         feed,
-        original.inputs if feed == "matrix" else tuple(i for i in original.inputs if i.name in names),
+        original.inputs if feed == "matrix" else tuple(i for i in original.inputs if i.called in names),
         output.name,
         output.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE,
     )
@@ -149,8 +149,8 @@ def _imputer(scope: Any, operator: Any, container: Any) -> None:
     absent, value = scope.get_unique_variable_name("absent"), scope.get_unique_variable_name("value")
     container.add_initializer(value, kind, [1, len(fill)], fill.tolist())
     for operation, inputs, output, since in (
-        ("IsNaN", [given.full_name], absent, 13),
-        ("Where", [absent, value, given.full_name], operator.outputs[0].full_name, 16),
+        ("IsNaN", [given.full_name], absent, 9),
+        ("Where", [absent, value, given.full_name], operator.outputs[0].full_name, 9),
     ):
         name = scope.get_unique_operator_name(operation)
         container.add_node(operation, inputs, [output], name=name, op_version=since)
