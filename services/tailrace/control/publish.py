@@ -72,7 +72,7 @@ class Publication:
 
 
 def calibration_of(manifest: Manifest) -> dict[str, Any] | None:
-    """How a version's probabilities are calibrated, with the metrics of the same rows before; None where they are not."""
+    """How a version's probabilities are calibrated, and metrics of the same rows before; None where they are not."""
     by = manifest.calibration
     if by is None:
         return None
@@ -108,7 +108,8 @@ def publish(
     Args:
         estimator: a classifier with ``predict_proba`` or a regressor; fitted here where it is not.
         X: the rows it is fitted on, in the order of time: a data frame with columns named after features of
-            the contract or as the file of ``tailrace init`` has them, or a matrix of all features in the contract's order.
+            the contract or as the file of ``tailrace init`` has them, or a matrix of all
+            features in the contract's order.
         y: the truth by row, as the contract or that file spells it.
         model: the logical model; its contract must have been applied.
         holdout: ``(X, y)`` that the estimator has not seen; by default the last fifth of the rows.

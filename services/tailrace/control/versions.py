@@ -74,14 +74,8 @@ def _described(record: ModelManifestRecord, rollout: RolloutState, trust: TrustS
     try:
         manifest = verified_manifest(record, trust)
     except PackageRefused as refused:
-        nothing: dict[str, Any] = {
-            "format": None,
-            "rows": None,
-            "metrics": {},
-            "calibration": None,
-            "refused": str(refused),
-        }
-        return {**envelope, "trusted": False, **nothing}
+        nothing: dict[str, Any] = {"format": None, "rows": None, "metrics": {}, "calibration": None}
+        return {**envelope, "trusted": False, **nothing, "refused": str(refused)}
     document = manifest.model_dump(mode="json")
     return {
         **envelope,

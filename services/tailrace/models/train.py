@@ -17,7 +17,7 @@ from tailrace.contracts.language.model_contract import ModelContract
 from tailrace.errors import UsageError
 from tailrace.models.columns import column_of
 from tailrace.models.manifest import TrainedOn
-from tailrace.models.package.build import HOLDOUT_SHARE, Package, build_package
+from tailrace.models.package.build import HOLDOUT_SHARE, BuildChecks, Package, build_package
 from tailrace.models.package.rows import LEAST_ROWS
 from tailrace.templates.team_templates import find_template
 from tailrace.templates.template import LearningTask, Template

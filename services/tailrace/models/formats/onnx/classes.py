@@ -88,7 +88,7 @@ def _by_row(outputs: Array, named: Sequence[str]) -> dict[int, str]:
 
 def _unclear(what: str, contract: ModelContract, width: int) -> PackageRefused:
     if width == len(contract.classes):
-        remedy = f"say {width} times --class CLASS, in the order of its columns, CLASS one of {', '.join(contract.classes)}"
+        remedy = f"say --class for each column in order ({', '.join(contract.classes)} are the contract's)"
     elif width == 1 and contract.task == "binary":
         remedy = f"say whose probability it is, such as --class {contract.positive_class}"
     else:
