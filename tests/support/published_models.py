@@ -1,6 +1,6 @@
 """Kinds of models that people have, and what becomes of each when it is published.
 
-docs/published-models.md is made of this table, ``python -m tests.support.published_models > docs/published-models.md``, and
+``python -m tests.support.published_models > docs/published-models.md`` makes the page of this table, and
 tests/contract/test_published_models.py tries each line.
 """
 
@@ -159,15 +159,13 @@ def converted(labels: Any, zipmap: Any) -> bytes:
     return bytes(model.SerializeToString())
 
 
+_MORE: dict[str, dict[str, Any]] = {"Concat": {"axis": 1}}
+
+
 def graph(outputs: dict[str, list[tuple[str, list[str]]]], widths: dict[str, int]) -> bytes:
     """An ONNX model without labels: for each output the operators that make it of the input ``a``."""
     nodes = [
-        helper.make_node(
-            operator,
-            inputs,
-            [name if last else f"{name}_{at}"],
-            **({"axis": 1} if operator == "Concat" else {}),
-        )
+        helper.make_node(operator, inputs, [name if last else f"{name}_{at}"], **_MORE.get(operator, {}))
         for name, steps in outputs.items()
         for at, (operator, inputs) in enumerate(steps)
         for last in (at == len(steps) - 1,)

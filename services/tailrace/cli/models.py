@@ -60,8 +60,9 @@ def train(
     addresses, key = connection(), own_key(home_dir())
     contract = contract_in_force(addresses, model)
     mapping = find_mapping(Path.cwd(), model)
-    chosen = {"until_ms": until_ms, "where": where, "allow_inverted": allow_inverted}
-    package = train_package(data, mapping, contract, **chosen, say=say)
+    package = train_package(
+        data, mapping, contract, until_ms=until_ms, where=where, allow_inverted=allow_inverted, say=say
+    )
     _report(publish_package(addresses, package, key, home_dir()), as_json)
 
 

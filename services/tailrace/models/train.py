@@ -19,6 +19,7 @@ from tailrace.models.columns import column_of
 from tailrace.models.manifest import TrainedOn
 from tailrace.models.package.build import HOLDOUT_SHARE, BuildChecks, Package, build_package
 from tailrace.models.package.rows import LEAST_ROWS
+from tailrace.models.trainable import refuse_untrainable
 from tailrace.templates.team_templates import find_template
 from tailrace.templates.template import LearningTask, Template
 
@@ -68,6 +69,7 @@ def train(
     say(f"training on {rows.selection}, the last {HOLDOUT_SHARE:.0%} of them held out")
     x, y = frame_of(rows.frame, contract), rows.frame[contract.target.name].to_numpy()
     template, origin = find_template(contract.training.template)
+    refuse_untrainable(template, x, y, contract)
     with threadpool_limits(limits=1):  # another number of threads adds up in another order
         estimator = unfitted(template, contract, options=contract.training.options)
         # What learns online goes over the rows once, so it is fitted here, on those that are not held out.

@@ -182,7 +182,9 @@ def failure_of(run: Run, reason: str, since: Run, *, resolved: bool = False) -> 
         record_id("training-failed", since.run_id),
         service="trainer",
         severity="warning",
-        summary=f"training {run.model} {'works again' if resolved else f'failed: {reason}'}",
+        summary=f"training {run.model} works again"
+        if resolved
+        else f"training {run.model} failed: {reason}; correct that, then `tailrace retrain {run.model}`",
         at=run.cut,
         model=run.model,
         state="resolved" if resolved else "raised",

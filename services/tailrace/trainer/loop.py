@@ -276,7 +276,7 @@ class TrainerLoop:
         applied = self._events.contract(run.contract_digest)
         if applied is None:
             reason = f"contract {run.contract_digest[:12]}, by which it was planned, was never in force"
-            await self._write(self._ended(run, FAILED, {"reason": reason}))
+            await self._write(ended(self._state.of(run.model).runs, run, FAILED, {"reason": reason}))
             return
         job = {"run": record_of(run), "contract": applied.resolved, "best": best_of(known.runs)}
         facts: dict[str, Any] = {"templates": []}
@@ -300,17 +300,7 @@ class TrainerLoop:
         version = end.get("version")
         for e in facts.get("evaluations", []):
             e["version"] = version if e["who"] == "candidate" else e["version"]
-        await self._write(self._ended(run, end["end"], {**facts, "version": version, "reason": reason}))
-
-    def _ended(self, run: Run, state: str, facts: Mapping[str, Any]) -> list[_Record]:
-        """The last step of a run, and the alert that it raises or resolves."""
-        since = first_of_failing(self._state.of(run.model).runs, run)
-        records = [_step(run, state, **facts)]
-        if state == FAILED:
-            records.append(("Alert", failure_of(run, facts["reason"], since or run)))
-        elif since is not None:
-            records.append(("Alert", failure_of(run, facts["reason"], since, resolved=True)))
-        return records
+        await self._write(ended(known.runs, run, end["end"], {**facts, "version": version, "reason": reason}))
 
     async def _end_work(self) -> None:
         if self._task is not None and self._working():
@@ -318,6 +308,22 @@ class TrainerLoop:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         self._task = None
+
+
+def ended(runs: Mapping[str, Run], run: Run, state: str, facts: Mapping[str, Any]) -> list[_Record]:
+    """The last step of a run, and the alert that it raises or resolves.
+
+    Args:
+        runs: all that are known of the model.
+        facts: what the step says, among it the ``reason``.
+    """
+    since = first_of_failing(runs, run)
+    records = [_step(run, state, **facts)]
+    if state == FAILED:
+        records.append(("Alert", failure_of(run, facts["reason"], since or run)))
+    elif since is not None:
+        records.append(("Alert", failure_of(run, facts["reason"], since, resolved=True)))
+    return records
 
 
 def first_of_failing(runs: Mapping[str, Run], run: Run) -> Run | None:

@@ -19,6 +19,9 @@ _NUMBERED = (
     " (numbers stand for them only where they are in the alphabet's order, as LabelEncoder numbers them)"
 )
 
+LARGEST = 1e100
+"""The square of what is larger may be no number, and its spread none."""
+
 
 def table_of(x: Any) -> Any:
     """X in a form of which rows can be taken: a sparse matrix as a dense one.
@@ -179,6 +182,10 @@ def _floats(values: list[Any], wanted: Input) -> Array:
         raise TailraceError(f"{what}: {error}") from None
     if np.isinf(column).any():
         raise TailraceError(f"{wanted.name} is infinite in {int(np.isinf(column).sum())} rows of X")
+    if (beyond := int((np.abs(column) > LARGEST).sum())) > 0:
+        largest = column[np.nanargmax(np.abs(column))]
+        what = f"{wanted.name} is {largest:.4g}, beyond {LARGEST:.0e}, in {beyond} rows of X"
+        raise TailraceError(f"{what}: leave them out, or give it a min and a max in the contract")
     return column
 
 

@@ -3,7 +3,8 @@
 ``double``: everything in double precision. Linear models and networks come out within a few units of the last
 place. Not for trees, which scikit-learn compares in single precision: in double they take another branch now
 and then. ``mixed``: preprocessing in double and the last step in single precision, as trees do.
-``single``: everything in single precision; for trees only where nothing is computed before them.
+``single``: everything in single precision; for trees only where nothing is computed before them. ``zeros-as-missing
+mixed``: for XGBoost behind steps that give sparse matrices.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def onnx_forms(original: Original, why: list[str]) -> Iterator[OnnxForm]:
 
 
 def _precisions(estimator: Any) -> Iterator[tuple[str, Any, bool]]:
-    from skl2onnx.sklapi import CastTransformer
+    from skl2onnx.sklapi import CastTransformer, ReplaceTransformer
     from sklearn.pipeline import Pipeline
 
     trees = bool(boosters(estimator)) or any(hasattr(p, "tree_") for p in parts_of(estimator))
@@ -85,6 +86,11 @@ def _precisions(estimator: Any) -> Iterator[tuple[str, Any, bool]]:
         mixed = copy.copy(estimator)
         mixed.steps = [*estimator.steps[:-1], ("to_single", cast), estimator.steps[-1]]
         yield "mixed", mixed, False
+        if "xgboost" in boosters(estimator):  # for it a cell that a sparse matrix does not hold is missing
+            absent = ReplaceTransformer(from_value=0, to_value=np.nan)
+            sparse = copy.copy(mixed)
+            sparse.steps = [*mixed.steps[:-1], ("zeros_are_missing", absent), mixed.steps[-1]]
+            yield "zeros-as-missing mixed", sparse, False
     if not (trees and stepped):
         yield "single", estimator, True
 
