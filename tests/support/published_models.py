@@ -206,6 +206,11 @@ KINDS: tuple[ModelKind, ...] = (
     ModelKind(
         "nearest neighbours behind a sparse one-hot encoding",
         lambda: of_codes(str, was_fitted=True, last=KNeighborsClassifier()),
+        becomes="skops",
+    ),
+    ModelKind(
+        "nearest neighbours of numbers",
+        lambda: from_frame(KNeighborsClassifier(3)),
     ),
     ModelKind("an estimator that was fitted on a sparse matrix", from_sparse),
     ModelKind("a pipeline under the file's own column names and classes", under_the_files_names),
@@ -213,7 +218,7 @@ KINDS: tuple[ModelKind, ...] = (
     ModelKind(
         "whole numbers as categories, fitted",
         lambda: of_codes(int, was_fitted=True),
-        "r is 2 in X where requests bring '2'",
+        "in X where requests bring '3'",
     ),
     ModelKind("categories missing as None", lambda: with_missing(None), becomes="skops"),
     ModelKind("categories missing as NaN", lambda: with_missing(np.nan), becomes="skops"),

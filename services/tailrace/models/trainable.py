@@ -36,13 +36,13 @@ def refuse_untrainable(template: Template, x: Any, y: Any, contract: ModelContra
     for name, values in columns.items():
         if (largest := _largest(values)) is not None and abs(largest) > LARGEST:
             raise TailraceError(
-                f"{name} is up to {largest:.4g}, and {LARGEST:.0e} is the most to learn from: {_REMEDY}"
+                f"{name} is up to {largest:.4g}, and templates learn from at most {LARGEST:.0e}: {_REMEDY}"
             )
     if squeezing:
         name = squeezing[0]
         raise TailraceError(
-            f"{name} is {_largest(columns[name]):.4g} in a row that lies so far off that {template.name} cannot tell its "
-            f"other values apart: {_REMEDY}"
+            f"{name} is {_largest(columns[name]):.4g} in a row that lies so far off that {template.name} cannot tell "
+            f"its other values apart: {_REMEDY}"
         )
 
 

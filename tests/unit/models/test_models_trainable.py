@@ -57,13 +57,13 @@ def build(template: Template, kind: str, target: str) -> dict[str, float]:
 @pytest.mark.parametrize("template", TEMPLATES, ids=[template.name for template in TEMPLATES])
 def test_each_template_trains_or_names_the_column(template: Template, target: str) -> None:
     for kind in ("1e155", "-1.7e308", "1e31"):
-        with pytest.raises(TailraceError, match="^b is up to .*give it a min and a max"):
+        with pytest.raises(TailraceError, match=r"^b is up to .*give it a min and a max"):
             build(template, kind, target)
     for kind in ("empty", "constant"):
         metrics = build(template, kind, target)
         assert metrics["auc"] > 0.9 if target == "boolean" else metrics["mae"] < 0.5
     if template.scales:
-        with pytest.raises(TailraceError, match="^b is 1e.12 in a row"):
+        with pytest.raises(TailraceError, match=r"^b is 1e.12 in a row"):
             build(template, "outlier", target)
     else:
         metrics = build(template, "outlier", target)

@@ -1,4 +1,4 @@
-"""A run that fails is told to people, once for those that fail one after the other, and resolved by one that does not."""
+"""A run that fails raises an alert, one for those that fail in a row, which a run that does not fail resolves."""
 
 from __future__ import annotations
 
