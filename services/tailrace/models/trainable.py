@@ -38,6 +38,11 @@ def refuse_untrainable(template: Template, x: Any, y: Any, contract: ModelContra
             raise TailraceError(
                 f"{name} is up to {largest:.4g}, and templates learn from at most {LARGEST:.0e}: {_REMEDY}"
             )
+        if largest is None and template.needs_values:
+            raise TailraceError(
+                f"{name} has no value in any row, and {template.name} needs one: take it out of the "
+                "contract, or train another template"
+            )
     if squeezing:
         name = squeezing[0]
         raise TailraceError(

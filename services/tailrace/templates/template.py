@@ -40,6 +40,7 @@ class Template:
             truth)`` that gives a fitted one. Rows are a pandas frame in the order of time; only the seed is random.
         options: what a contract may set.
         scales: whether numbers are standardised, so that one far outlier squeezes all others together.
+        needs_values: whether each column of numbers must have a value in a row.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Template:
     estimator: Callable[[LearningTask, Any, int], Any]
     options: type[TemplateOptions] = TemplateOptions
     scales: bool = False
+    needs_values: bool = False
 
     def unfitted(self, task: LearningTask, seed: int, options: Mapping[str, Any] | None = None) -> Any:
         """What ``estimator`` gives under a contract's options.
