@@ -101,7 +101,7 @@ def _why(original: Original, given: Any, served: Columns, expected: Array, most:
             mixed[:, at] = np.asarray(table)[:, at]
             was: list[Any] = given[:, at].tolist()
         else:
-            mixed = given.to_pandas() if hasattr(given, "to_pandas") else given.copy()
+            mixed = _as_pandas(given)
             was = mixed[i.called].tolist()
             mixed[i.called] = np.asarray(table[i.called])
         answers = _answers(original, mixed)
@@ -112,6 +112,15 @@ def _why(original: Original, given: Any, served: Columns, expected: Array, most:
         f"{original.name} answers other things to requests than to X, where requests bring numbers as floats and "
         f"categories as texts{error}: fit it on X with such columns"
     )
+
+
+def _as_pandas(table: Any) -> Any:
+    """A copy of a data frame, of pandas."""
+    import pandas as pd
+
+    if hasattr(table, "iloc"):
+        return table.copy()
+    return pd.DataFrame({name: table[name].to_list() for name in table.columns})
 
 
 def _sentence(name: str, i: Input, was: list[Any], now: Array, raises: bool) -> str:
